@@ -1,0 +1,48 @@
+"""How good the recommendations are: metrics, baselines, paired comparisons, tables and plots.
+
+`metarec_jax.evaluation.plots` is not imported here, since it needs matplotlib.
+"""
+
+from metarec_jax.evaluation.auc import LikedScores, global_auc, merge_scores
+from metarec_jax.evaluation.baselines import Baseline, fit_baselines
+from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
+from metarec_jax.evaluation.metrics import (
+    DEFAULT_METRICS,
+    METRICS,
+    Metric,
+    Relevance,
+    Sum,
+    UserValues,
+    compute,
+    concatenate,
+    evaluate_users,
+    liked_scores,
+    merge,
+    metric,
+    sums,
+)
+from metarec_jax.evaluation.predictions import Predictions
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "METRICS",
+    "Baseline",
+    "Interval",
+    "LikedScores",
+    "Metric",
+    "Predictions",
+    "Relevance",
+    "Sum",
+    "UserValues",
+    "compute",
+    "concatenate",
+    "evaluate_users",
+    "fit_baselines",
+    "global_auc",
+    "liked_scores",
+    "merge",
+    "merge_scores",
+    "metric",
+    "paired_bootstrap",
+    "sums",
+]
