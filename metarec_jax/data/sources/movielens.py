@@ -1,0 +1,62 @@
+"""What the layouts of MovieLens have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from metarec_jax.data.text import item_text, natural_title, title_year
+from metarec_jax.data.values import Scale, Table
+
+CITATION = (
+    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM Transactions on "
+    "Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"
+)
+WHOLE_STARS = Scale(tuple(float(n) for n in range(1, 6)), 1.0, 5.0)
+HALF_STARS = Scale(tuple(n / 2 for n in range(1, 11)), 0.5, 5.0)
+
+_NO_GENRE = ("", "unknown", "(no genres listed)")
+
+
+def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) -> Table:
+    """The item table of `build` from a file of films.
+
+    Args:
+        table: the file; its column item.
+        titles: of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
+        genres: of each film.
+    """
+    titles = [natural_title(title) for title in titles]
+    named = [[genre for genre in of_film if genre not in _NO_GENRE] for of_film in genres]
+    return Table(
+        name=table.name,
+        columns={
+            "item": table.columns["item"],
+            "title": titles,
+            "text": [item_text(title, of_film) for title, of_film in zip(titles, named)],
+            "genres": [", ".join(of_film) for of_film in named],
+            "year": [title_year(title) for title in titles],
+        },
+        place=table.place,
+        labels=table.labels,
+    )
+
+
+def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
+    """The user table of `build` from a table of profiles.
+
+    Args:
+        table: columns user, age, gender and occupation.
+        text: of the three, the profile.
+    """
+    rows = zip(*(strings(table, column) for column in ("age", "gender", "occupation")))
+    return Table(
+        name=table.name,
+        columns={"user": table.columns["user"], "text": [text(*row) for row in rows]},
+        place=table.place,
+        labels=table.labels,
+    )
+
+
+def strings(table: Table, column: str) -> list[str]:
+    """A column that was read as strings, without space around them."""
+    return [value.strip() for value in table.columns[column].to_pylist()]

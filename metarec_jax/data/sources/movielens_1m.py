@@ -1,0 +1,83 @@
+"""MovieLens-1M as GroupLens publishes it: ratings.dat, movies.dat and (if it is there) users.dat.
+
+Layout, age groups and occupations: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt
+"""
+
+from __future__ import annotations
+
+from metarec_jax.data.interactions import build
+from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.folder import Folder
+from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.text import profile_text
+from metarec_jax.types import Interactions
+
+# The file writes the least age of a group.
+AGES = {
+    "1": "under 18",
+    "18": "18 to 24",
+    "25": "25 to 34",
+    "35": "35 to 44",
+    "45": "45 to 49",
+    "50": "50 to 55",
+    "56": "56 or over",
+}
+# The file writes the position in this list.
+OCCUPATIONS = (
+    "other",
+    "academic or educator",
+    "artist",
+    "clerk or administrator",
+    "college or graduate student",
+    "customer service",
+    "doctor or health care worker",
+    "executive or manager",
+    "farmer",
+    "homemaker",
+    "school student",
+    "lawyer",
+    "programmer",
+    "retired",
+    "sales or marketing",
+    "scientist",
+    "self-employed",
+    "technician or engineer",
+    "tradesman or craftsman",
+    "unemployed",
+    "writer",
+)
+
+
+def read(folder: Folder, *, source: str) -> Interactions:
+    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    names = ("user", "item", "rating", "time")
+    ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names, numeric=True)
+
+    names = ("item", "title", "genres")
+    items = read_text(folder.read("movies.dat"), {n: n for n in names}, separator="::", names=names, latin1=True)
+    genres = [text.split("|") for text in strings(items, "genres")]
+
+    users = None
+    if "users.dat" in folder:
+        names = ("user", "gender", "age", "occupation", "zip code")
+        table = read_text(folder.read("users.dat"), {n: n for n in names[:4]}, separator="::", names=names, latin1=True)
+        users = profiles(table, coded_profile)
+    return build(
+        ratings,
+        items=films(items, strings(items, "title"), genres),
+        users=users,
+        scale=WHOLE_STARS,
+        source=source,
+        citation=CITATION,
+    )
+
+
+def coded_profile(age: str, gender: str, occupation: str) -> str:
+    """The profile of a user whose age group and occupation are written as MovieLens-1M's codes.
+
+    Example:
+        >>> coded_profile("25", "M", "12")
+        'A man aged 25 to 34, programmer.'
+    """
+    known = occupation.isdecimal() and int(occupation) < len(OCCUPATIONS)
+    return profile_text(AGES.get(age, ""), gender, OCCUPATIONS[int(occupation)] if known else "")

@@ -1,0 +1,24 @@
+"""MovieLens-latest, -25M and -32M as GroupLens publishes them: ratings.csv and movies.csv.
+
+Layout: https://files.grouplens.org/datasets/movielens/ml-latest-README.html
+"""
+
+from __future__ import annotations
+
+from metarec_jax.data.interactions import build
+from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.folder import Folder
+from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, films, strings
+from metarec_jax.types import Interactions
+
+
+def read(folder: Folder, *, source: str) -> Interactions:
+    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    wanted = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
+    ratings = read_text(folder.read("ratings.csv"), wanted, separator=",", quoted=True, numeric=True)
+    wanted = {"item": "movieId", "title": "title", "genres": "genres"}
+    items = read_text(folder.read("movies.csv"), wanted, separator=",", quoted=True)
+    genres = [text.split("|") for text in strings(items, "genres")]
+    return build(
+        ratings, items=films(items, strings(items, "title"), genres), scale=HALF_STARS, source=source, citation=CITATION
+    )

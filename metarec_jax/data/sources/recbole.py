@@ -1,0 +1,59 @@
+"""MovieLens in RecBole's layout: NAME.inter, NAME.item and (if it is there) NAME.user, tab separated.
+
+Layout: https://recbole.io/docs/user_guide/data/atomic_files.html
+The header writes ``name:type``. A title stands without its year, which has a column of its own; put together again,
+titles are those of GroupLens.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from metarec_jax.data.interactions import build
+from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.folder import File, Folder
+from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens_1m import coded_profile
+from metarec_jax.data.text import profile_text
+from metarec_jax.data.values import Table
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Interactions
+
+
+def read(folder: Folder, *, source: str) -> Interactions:
+    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    stems = sorted(PurePath(name).stem for name in folder.names if name.endswith(".inter"))
+    if len(stems) > 1:
+        raise MetarecError(f"{folder.path} holds several data sets ({', '.join(stems)}): give a folder with one")
+    (stem,) = stems
+    wanted = {"user": "user_id", "item": "item_id", "rating": "rating", "time": "timestamp"}
+    ratings = _read(folder.read(f"{stem}.inter"), wanted, numeric=True)
+
+    file = folder.read(f"{stem}.item")
+    # The column of genres is called class for MovieLens-100K and genre for MovieLens-1M.
+    genre = "genre" if b"\tgenre:" in file.data[:1000] else "class"
+    wanted = {"item": "item_id", "title": "movie_title", "year": "release_year", "genres": genre}
+    items = _read(file, wanted)
+    titles = [_title(*parts) for parts in zip(strings(items, "title"), strings(items, "year"))]
+    genres = [text.split() for text in strings(items, "genres")]
+
+    users = None
+    if f"{stem}.user" in folder:
+        wanted = {"user": "user_id", "age": "age", "gender": "gender", "occupation": "occupation"}
+        table = _read(folder.read(f"{stem}.user"), wanted)
+        coded = all(text.isdecimal() for text in strings(table, "occupation"))
+        users = profiles(table, coded_profile if coded else profile_text)
+    return build(
+        ratings, items=films(items, titles, genres), users=users, scale=WHOLE_STARS, source=source, citation=CITATION
+    )
+
+
+def _read(file: File, wanted: dict[str, str], *, numeric: bool = False) -> Table:
+    return read_text(file, wanted, separator="\t", typed_header=True, latin1=True, numeric=numeric)
+
+
+def _title(title: str, year: str) -> str:
+    # Film 267 of MovieLens-100K is called "unknown" and has no year; this layout misspells both.
+    if title == year == "unkonwn":
+        return "unknown"
+    return f"{title} ({year})" if title and year else title

@@ -1,0 +1,78 @@
+"""Any CSV or Parquet file with one row an interaction, and perhaps a second one with one row an item."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from metarec_jax.config import DataConfig
+from metarec_jax.data.interactions import build
+from metarec_jax.data.sources.columns import read_parquet, read_text
+from metarec_jax.data.sources.folder import read_file
+from metarec_jax.data.values import Table
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Interactions
+
+_TEXTS = ("text", "title", "name", "description")  # what a column of item texts is called, likeliest first
+_TITLES = ("title", "name")
+
+
+def read(path: Path, config: DataConfig) -> Interactions:
+    """Reads the table at `path` as `config.columns` says.
+
+    Raises:
+        MetarecError: a file or column is not there, or has a mistake in it.
+    """
+    columns = config.columns
+    named = {
+        "user": columns.user,
+        "item": columns.item,
+        "rating": columns.rating,
+        "time": columns.time,
+        "user_text": columns.user_text,
+    }
+    if not config.items_path:
+        named["item_text"] = columns.item_text
+    for needed in ("user", "item"):
+        if not named[needed]:
+            raise MetarecError(f"--data.columns.{needed} is empty: name the column that holds the {needed}'s id")
+    if not columns.rating and config.kind == "rating":
+        raise MetarecError(
+            "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column"
+        )
+    ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
+    items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
+    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
+    return build(ratings, items=items, kind=config.kind, source=source)
+
+
+def _table(path: Path, option: str, columns: dict[str, str], *, rest: bool = False) -> Table:
+    options = {column: f"--data.columns.{column.replace('_', '-')}" for column in columns}
+    if not path.exists():
+        raise MetarecError(f"{option} {path}: there is no such file")
+    file = read_file(path)
+    if path.suffix.lower() == ".parquet":
+        return read_parquet(file, columns, options=options, rest=rest)
+    return read_text(file, columns, quoted=True, options=options, rest=rest)
+
+
+def _items(path: Path, config: DataConfig) -> Table:
+    """The item table of `build`: the text column, a title if there is one, and all else as details."""
+    columns = {"item": config.columns.item}
+    if config.columns.item_text:
+        columns["item_text"] = config.columns.item_text
+    table = _table(path, "--data.items-path", columns, rest=True)
+    details = {name: values for name, values in table.columns.items() if name not in columns}
+    if "item_text" in table.columns:
+        text = table.columns["item_text"]
+    else:
+        name = next((name for name in _TEXTS if name in details), next(iter(details)) if len(details) == 1 else "")
+        if not name:
+            raise MetarecError(
+                f"{path} has no column called {' or '.join(_TEXTS)}; it has {', '.join(table.labels.values())}: say "
+                "with --data.columns.item-text NAME which one the encoder is to read"
+            )
+        text = details[name]
+    title = next((details[name] for name in _TITLES if name in details), text)
+    shown = {name: values for name, values in details.items() if values is not text and values is not title}
+    return dataclasses.replace(table, columns={"item": table.columns["item"], "title": title, "text": text, **shown})

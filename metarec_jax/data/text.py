@@ -1,0 +1,105 @@
+"""The words that stand for items and users: what the encoder reads, and what people are shown.
+
+Every source's titles are brought to one form, "The Shawshank Redemption (1994)": MovieLens moves a leading article
+behind a comma for sorting, but neither people nor the text that BERT was trained on write titles that way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ARTICLES = (
+    *("The", "A", "An"),  # English
+    *("La", "Le", "Les", "L'", "Un", "Une"),  # French
+    *("Il", "Lo", "I", "Gli", "Una"),  # Italian
+    *("El", "Los", "Las"),  # Spanish
+    *("O", "Os", "As"),  # Portuguese
+    *("Der", "Die", "Das", "Ein", "Eine"),  # German
+    *("Det", "Den", "De", "Het"),  # Scandinavian, Dutch
+)
+_INVERTED = re.compile(rf"^(\s*(?:a\.?k\.?a\.? )?)(\S.*), ({'|'.join(_ARTICLES)})(\s*)$")
+_YEAR = re.compile(r"\((\d{4})(?:\s*[-–]\s*(?:\d{4})?\s*)?\)(?:\s*\([A-Z]+\))?\s*$")
+
+
+def natural_title(title: str) -> str:
+    """`title` with its articles in front, also those of a second title in brackets.
+
+    Example:
+        >>> natural_title("Big Blue, The (Grand bleu, Le) (1988)")
+        'The Big Blue (Le Grand bleu) (1988)'
+    """
+    parts = re.split(r"([()])", title)
+    return "".join(_INVERTED.sub(_article_first, part) for part in parts).strip()
+
+
+def _article_first(match: re.Match[str]) -> str:
+    before, name, article, after = match.groups()
+    return f"{before}{article}{'' if article.endswith(chr(39)) else ' '}{name}{after}"
+
+
+def title_year(title: str) -> str:
+    """The four digits of the year that `title` ends with, or "".
+
+    Example:
+        >>> title_year("Toy Story (1995)"), title_year("1984"), title_year("Some Series (2006–2011)")
+        ('1995', '', '2006')
+    """
+    match = _YEAR.search(title)
+    return match.group(1) if match else ""
+
+
+def item_text(title: str, genres: Sequence[str] = ()) -> str:
+    """What the encoder reads of a film; "" where it has no title.
+
+    Example:
+        >>> item_text("Toy Story (1995)", ["Animation", "Children's", "Comedy"])
+        "Toy Story (1995). Animation, Children's, Comedy."
+    """
+    if not title:
+        return ""
+    return f"{title}. {', '.join(genres)}." if genres else f"{title}."
+
+
+def profile_text(age: str, gender: str, occupation: str) -> str:
+    """What the encoder reads of a user's profile.
+
+    Args:
+        age: years ("24"), or a range as words ("25 to 34", "under 18", "56 or over").
+        gender: "M", "F", or anything else where it is not known.
+        occupation: as words; "", "other" and "none" are left out.
+
+    Example:
+        >>> profile_text("24", "M", "technician")
+        'A 24 year old man, technician.'
+        >>> profile_text("25 to 34", "F", "other")
+        'A woman aged 25 to 34.'
+    """
+    person = {"M": "man", "F": "woman"}.get(gender, "person")
+    if age.isdigit():
+        # Eight, eleven, eighteen and the eighties begin with a vowel.
+        text = f"{'An' if age in ('11', '18') or age.startswith('8') else 'A'} {age} year old {person}"
+    elif age:
+        text = f"A {person} aged {age}"
+    else:
+        text = f"A {person}"
+    return f"{text}, {occupation}." if occupation not in ("", "other", "none") else f"{text}."
+
+
+def describe_user(liked: Sequence[str], disliked: Sequence[str]) -> str:
+    """A user in words, from titles of the support set.
+
+    Args:
+        liked: titles that the user rated high.
+        disliked: titles that the user rated low.
+
+    Example:
+        >>> describe_user(["Toy Story (1995)", "Babe (1995)"], ["Heat (1995)"])
+        'Likes Toy Story (1995); Babe (1995). Dislikes Heat (1995).'
+        >>> describe_user([], [])
+        'Someone whose taste is not known yet.'
+    """
+    sentences = [
+        f"{verb} {'; '.join(titles)}." for verb, titles in (("Likes", liked), ("Dislikes", disliked)) if titles
+    ]
+    return " ".join(sentences) or "Someone whose taste is not known yet."

@@ -1,0 +1,207 @@
+"""One column at a time: ids, numbers and times out of the raw values that a reader found, each value checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from metarec_jax.errors import MetarecError
+
+MOST_LEVELS = 20  # a table with more distinct ratings than this is continuous
+_DENSE = 1 << 26  # integer ids below this are numbered through a table of them all
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Columns of one file, under the names that `build` knows them by.
+
+    Attributes:
+        name: what to call the file in a message.
+        columns: a list or a pyarrow array a column, all of one length; strings or numbers.
+        place: where row i (from 0) is in the file, in words: "line 7".
+        labels: what the file itself calls a column, where that differs.
+    """
+
+    name: str
+    columns: Mapping[str, Any]
+    place: Callable[[int], str]
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def refuse(self, row: int, what: str) -> MetarecError:
+        """The error that says `what` is wrong in `row`."""
+        return MetarecError(f"{self.name}, {self.place(int(row))}: {what}")
+
+    def label(self, column: str) -> str:
+        """What the file calls `column`."""
+        return self.labels.get(column, column)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The ratings that a source allows: `levels` ascending, empty where any number of ``low`` .. ``high`` will do."""
+
+    levels: tuple[float, ...]
+    low: float
+    high: float
+
+
+def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
+    """A column of ids as codes [rows], and the distinct ids that they number."""
+    code, seen = distinct(table, column)
+    if "" in seen:
+        row = np.flatnonzero(code == seen.index(""))[0]
+        raise table.refuse(row, f"the {column} ({table.label(column)}) is empty: every row needs one")
+    return code, seen
+
+
+def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
+    """A column of strings as int32 codes [rows], and the distinct strings. A missing value counts as ""."""
+    values = table.columns[column]
+    chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
+    if pa.types.is_integer(chunks.type):
+        return _distinct_integers(chunks.to_numpy())
+    if not pa.types.is_dictionary(chunks.type):
+        chunks = pc.fill_null(chunks, "").dictionary_encode()
+    whole = chunks.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):  # no row at all, in some versions
+        whole = whole.chunk(0)
+    return whole.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), whole.dictionary.to_pylist()
+
+
+def _distinct_integers(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    if len(values) == 0 or values.min() < 0 or values.max() >= _DENSE:
+        distinct, code = np.unique(values, return_inverse=True)
+    else:
+        present = np.zeros(int(values.max()) + 1, bool)
+        present[values] = True
+        distinct = np.flatnonzero(present)
+        code = (np.cumsum(present) - 1)[values]
+    return code.astype(np.int32), [str(value) for value in distinct.tolist()]
+
+
+def _numbers(table: Table, column: str) -> np.ndarray:
+    """A column as float64 [rows], every one of them finite."""
+    values = table.columns[column]
+    if isinstance(values, pa.ChunkedArray) and not _is_text(values.type):
+        try:
+            number = pc.cast(values, pa.float64(), safe=False).to_numpy()  # a missing value becomes NaN
+        except pa.ArrowException as error:
+            raise MetarecError(
+                f"{table.name}: column {table.label(column)!r} holds {values.type}, not numbers"
+            ) from error
+        return _finite(table, column, number, lambda row: str(number[row]))
+    code, words = distinct(table, column)
+    number = _parse(words)[code]
+    return _finite(table, column, number, lambda row: words[code[row]])
+
+
+def _parse(words: list[str]) -> np.ndarray:
+    """Texts as float64; NaN where a text is no number."""
+    try:
+        return pc.cast(pa.array(words, pa.string()), pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return np.array([_float(word) for word in words])
+
+
+def _float(word: str) -> float:
+    try:
+        return float("nan" if "_" in word else word)  # Python takes "1_000" for a number; a person would not
+    except ValueError:
+        return float("nan")
+
+
+def _finite(table: Table, column: str, number: np.ndarray, word: Callable[[int], str]) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(number))
+    if len(bad):
+        text = word(bad[0])
+        shown = f"{text!r}, which is not a finite number" if text else "empty"
+        remedy = (
+            "correct it, or remove the row"
+            if column == "rating"
+            else ("write whole seconds since 1970, or say with --data.columns.time '' that there is no time")
+        )
+        raise table.refuse(bad[0], f"the {column} ({table.label(column)}) is {shown}: {remedy}")
+    return number
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+
+
+def clicks(table: Table) -> np.ndarray:
+    """The clicks, 0 or 1, as float32 [rows]; where the table has no column of them, every row is one."""
+    if "rating" not in table.columns:
+        return np.ones(len(table), np.float32)
+    click = _numbers(table, "rating")
+    bad = np.flatnonzero((click != 0) & (click != 1))
+    if len(bad):
+        raise table.refuse(
+            bad[0],
+            f"the click ({table.label('rating')}) is {click[bad[0]]:g}; a click is 0 or 1: correct it, or say with "
+            "--data.kind rating that these are ratings",
+        )
+    return click.astype(np.float32)
+
+
+def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
+    """The ratings as float32 [rows], and their scale: `scale`, which they must keep to, or the one that they show."""
+    rating = _numbers(table, "rating")
+    # Levels are float32 values, so that a level equals the ratings that are on it.
+    with np.errstate(over="ignore"):
+        single = rating.astype(np.float32)
+    if scale is None:
+        _finite(table, "rating", single, lambda row: f"{rating[row]:g}")
+        seen = np.unique(single)
+        if len(seen) == 1:
+            raise MetarecError(
+                f"{table.name}: every rating ({table.label('rating')}) is {seen[0]:g}, so there is nothing to learn; "
+                "if the rows are clicks, say --data.kind click"
+            )
+        levels = tuple(float(level) for level in seen) if len(seen) <= MOST_LEVELS else ()
+        return single, Scale(levels, float(seen[0]), float(seen[-1]))
+    bad = np.flatnonzero((rating < scale.low) | (rating > scale.high))
+    if len(bad):
+        raise table.refuse(
+            bad[0],
+            f"the rating ({table.label('rating')}) is {rating[bad[0]]:g}, outside {scale.low:g} to {scale.high:g}: "
+            "correct it, or remove the row",
+        )
+    bad = np.flatnonzero(~np.isin(rating, scale.levels)) if scale.levels else np.empty(0, int)
+    if len(bad):
+        raise table.refuse(
+            bad[0],
+            f"the rating ({table.label('rating')}) is {rating[bad[0]]:g}; it must be one of "
+            f"{', '.join(f'{level:g}' for level in scale.levels)}: correct it, or remove the row",
+        )
+    return single, scale
+
+
+def times(table: Table) -> np.ndarray:
+    """Times as int64 [rows]; dates of a Parquet file become seconds since 1970."""
+    if "time" not in table.columns:
+        return np.zeros(len(table), np.int64)
+    values = table.columns["time"]
+    if isinstance(values, pa.ChunkedArray) and values.null_count == 0:
+        if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+            return pc.cast(pc.cast(values, pa.timestamp("s"), safe=False), pa.int64()).to_numpy()
+        try:
+            return pc.cast(values, pa.int64()).to_numpy()
+        except pa.ArrowException:  # something else is among them: find it below
+            pass
+    time = _numbers(table, "time")
+    bad = np.flatnonzero((time != np.floor(time)) | (np.abs(time) >= 2.0**63))
+    if len(bad):
+        raise table.refuse(
+            bad[0],
+            f"the time ({table.label('time')}) is {time[bad[0]]!r}, which is not a whole number: write whole seconds "
+            "since 1970",
+        )
+    return time.astype(np.int64)
