@@ -1,0 +1,32 @@
+"""BERT in JAX: pretrained weights in and out, texts to vectors.
+
+>>> from metarec_jax import encoder
+>>> bert = encoder.load("random")
+>>> encoder.encode_table(bert, ["a film", "another film", "a film"]).shape
+(3, 64)
+"""
+
+from metarec_jax.encoder.bert import BertConfig, Pooling, Tokens, encode, hidden_states, init, pooled
+from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, save
+from metarec_jax.encoder.table import encode_table
+from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
+
+__all__ = [
+    "BertConfig",
+    "Encoder",
+    "Pooling",
+    "Tokenised",
+    "Tokenizer",
+    "Tokens",
+    "chunks",
+    "encode",
+    "encode_table",
+    "hidden_states",
+    "init",
+    "load",
+    "pack",
+    "pooled",
+    "random_encoder",
+    "save",
+    "tokenize",
+]

@@ -1,0 +1,284 @@
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) as pure functions of explicit parameters.
+
+The Linen modules below are private: outside there are `init`, `encode`, `hidden_states` and `pooled`,
+and a nested dict of arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metarec_jax import types
+from metarec_jax.encoder.activations import ACTIVATIONS
+from metarec_jax.encoder.attention import attend
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Params
+
+Pooling = Literal["mean", "cls"]
+
+_MATRICES = ("kernel", "embedding")
+
+
+class Tokens(NamedTuple):
+    """Texts as the encoder reads them, padded to one length.
+
+    Attributes:
+        ids: int32 [texts, length], rows of the vocabulary.
+        mask: float32 [texts, length], 1 for a real token; padding changes no number.
+        types: int32 [texts, length], the segment a token belongs to.
+    """
+
+    ids: types.Array
+    mask: types.Array
+    types: types.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """The architecture of one BERT; an impossible one is refused."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    intermediate_size: int
+    """Width of the feed-forward layer."""
+    max_positions: int = 512
+    """Tokens of the longest text."""
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    activation: str = "gelu"
+    """A name of `activations.ACTIVATIONS`."""
+    pad_token_id: int = 0
+    has_pooler: bool = True
+    """Whether there are weights for `pooled`."""
+    dropout: float = 0.1
+    """Share of the hidden features dropped in training."""
+    attention_dropout: float = 0.1
+    """Share of the attention weights dropped in training."""
+    init_scale: float = 0.02
+    """Standard deviation of random weights."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_positions",
+            "type_vocab_size",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise MetarecError(f"encoder {name} is {value!r}; it must be a whole number of at least 1")
+        if self.hidden_size % self.num_heads:
+            raise MetarecError(
+                f"encoder hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; "
+                "every head needs an equal slice"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise MetarecError(
+                f"encoder activation {self.activation!r} is not known; known are {', '.join(ACTIVATIONS)}"
+            )
+        if not 0 <= self.pad_token_id < self.vocab_size:
+            raise MetarecError(
+                f"encoder pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}"
+            )
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        for name in ("layer_norm_eps", "init_scale"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be a finite number above 0")
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def init(key: PRNGKeyArray, config: BertConfig) -> Params:
+    """Random parameters: normal matrices of scale ``config.init_scale``, zero biases, unit layer-norm scales.
+
+    Args:
+        key: a typed key (`jax.random.key`).
+        config: the architecture.
+
+    Returns:
+        A nested dict of float32 arrays.
+    """
+    one = jnp.zeros((1, 1), jnp.int32)
+    shapes = jax.eval_shape(_Bert(config).init, key, Tokens(one, one.astype(jnp.float32), one))["params"]
+    leaves, tree = jax.tree.flatten_with_path(shapes)
+    # One draw for all matrices: Linen's initialisers draw each by itself, and compile four times as long.
+    matrices = [leaf for path, leaf in leaves if path[-1].key in _MATRICES]
+    draw = config.init_scale * jax.random.normal(key, (sum(leaf.size for leaf in matrices),))
+    values, start = [], 0
+    for path, leaf in leaves:
+        if path[-1].key in _MATRICES:
+            values.append(draw[start : start + leaf.size].reshape(leaf.shape))
+            start += leaf.size
+        else:
+            values.append(jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0))
+    return jax.tree.unflatten(tree, values)
+
+
+def encode(
+    params: Params,
+    config: BertConfig,
+    tokens: Tokens,
+    *,
+    pooling: Pooling = "mean",
+    normalise: bool = False,
+    dtype: jnp.dtype | None = None,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "texts hidden"]:
+    """One vector a text.
+
+    Args:
+        params: as `init` or `pretrained.load` gives them.
+        config: the architecture of ``params``.
+        tokens: padded texts.
+        pooling: "mean" of the real tokens of the last layer, or its first token ("cls").
+        normalise: whether vectors are scaled to unit length.
+        dtype: of the computation, for example `jnp.bfloat16`; None takes that of the parameters. Softmax, layer-norm
+            statistics and pooling are in float32 or wider always.
+        dropout_key: draws the dropout; None drops nothing.
+
+    Returns:
+        Vectors in float32 or wider. A text with no real token gets 0 from mean pooling.
+
+    Raises:
+        MetarecError: tokens longer than ``config.max_positions``.
+    """
+    with jax.named_scope("encode"):
+        last = _states(params, config, tokens, dtype, dropout_key)[-1]
+        last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
+        if pooling == "cls":
+            vectors = last[:, 0]
+        elif pooling == "mean":
+            mask = tokens.mask.astype(last.dtype)
+            vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+        else:
+            raise MetarecError(f"pooling is {pooling!r}; it must be 'mean' or 'cls'")
+        if normalise:
+            # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
+            square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+            vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+        return vectors
+
+
+def hidden_states(
+    params: Params, config: BertConfig, tokens: Tokens, *, dtype: jnp.dtype | None = None
+) -> Float[Array, "states texts length hidden"]:
+    """What every layer gives: the embeddings first, then the layers in order.
+
+    Args:
+        params, config, tokens, dtype: as for `encode`.
+
+    Returns:
+        [layers + 1, texts, length, hidden].
+    """
+    return jnp.stack(_states(params, config, tokens, dtype, None))
+
+
+def pooled(
+    params: Params, config: BertConfig, tokens: Tokens, *, dtype: jnp.dtype | None = None
+) -> Float[Array, "texts hidden"]:
+    """BERT's own sentence vector: tanh of a dense layer on the first token.
+
+    Args:
+        params, config, tokens, dtype: as for `encode`.
+
+    Raises:
+        MetarecError: the weights have no pooler.
+    """
+    if not config.has_pooler:
+        raise MetarecError("these encoder weights have no pooler; use encode with pooling 'mean' or 'cls'")
+    last = _states(params, config, tokens, dtype, None)[-1]
+    weights = params["pooler"]
+    return jnp.tanh(last[:, 0] @ weights["kernel"].astype(last.dtype) + weights["bias"].astype(last.dtype))
+
+
+def _states(
+    params: Params, config: BertConfig, tokens: Tokens, dtype: jnp.dtype | None, key: PRNGKeyArray | None
+) -> list[Array]:
+    length = tokens.ids.shape[1]
+    if length > config.max_positions:
+        raise MetarecError(
+            f"texts are {length} tokens long, but this encoder has {config.max_positions} positions: "
+            f"give a max_length of at most {config.max_positions}"
+        )
+    rngs = {} if key is None else {"dropout": key}
+    states: Any = _Bert(config, dtype=dtype, training=key is not None).apply({"params": params}, tokens, rngs=rngs)
+    return states
+
+
+class _Part(nn.Module):
+    """What the modules below share: the architecture, the type computed in, and how layers are made."""
+
+    config: BertConfig
+    dtype: jnp.dtype | None = None
+    training: bool = False
+
+    def dense(self, features: int, name: str) -> nn.Dense:
+        return nn.Dense(features, dtype=self.dtype, name=name)
+
+    def norm(self, name: str) -> nn.LayerNorm:
+        # The fast variance E[x^2] - E[x]^2 cancels in float32 and would cost the parity with PyTorch.
+        return nn.LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name)
+
+    def drop(self, rate: float) -> nn.Dropout:
+        return nn.Dropout(rate, deterministic=not self.training)
+
+
+class _Embeddings(_Part):
+    """Word, position and segment, added and normalised."""
+
+    @nn.compact
+    def __call__(self, tokens: Tokens) -> Array:
+        config = self.config
+
+        def table(rows: int, name: str) -> nn.Embed:
+            return nn.Embed(rows, config.hidden_size, dtype=self.dtype, name=name)
+
+        word = table(config.vocab_size, "word")(tokens.ids)
+        kind = table(config.type_vocab_size, "type")(tokens.types)
+        position = table(config.max_positions, "position")(jnp.arange(tokens.ids.shape[1]))
+        return self.drop(config.dropout)(self.norm("norm")(word + kind + position))
+
+
+class _Layer(_Part):
+    """Attention and feed-forward, each added to its input and then normalised."""
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        config = self.config
+        query, key, value = (self.dense(config.hidden_size, name)(x) for name in ("query", "key", "value"))
+        drop_weights = self.drop(config.attention_dropout)
+        mixed = attend(query, key, value, mask, num_heads=config.num_heads, dropout=drop_weights)
+        mixed = self.drop(config.dropout)(self.dense(config.hidden_size, "attention_output")(mixed))
+        x = self.norm("attention_norm")(x + mixed)
+
+        wide = ACTIVATIONS[config.activation](self.dense(config.intermediate_size, "feed_forward")(x))
+        narrow = self.drop(config.dropout)(self.dense(config.hidden_size, "output")(wide))
+        return self.norm("output_norm")(x + narrow)
+
+
+class _Bert(_Part):
+    """All layers, unrolled: on a CPU that is faster than a scan, which would copy each layer's weights."""
+
+    @nn.compact
+    def __call__(self, tokens: Tokens) -> list[Array]:
+        shared = {"config": self.config, "dtype": self.dtype, "training": self.training}
+        states = [_Embeddings(**shared, name="embeddings")(tokens)]
+        for i in range(self.config.num_layers):
+            states.append(_Layer(**shared, name=f"layer_{i}")(states[-1], tokens.mask))
+        if self.config.has_pooler and self.is_initializing():
+            self.dense(self.config.hidden_size, "pooler")(states[-1][:, 0])
+        return states

@@ -1,0 +1,223 @@
+"""From text to token ids, and from texts of unequal length to batches of few shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from metarec_jax.encoder.bert import Tokens
+from metarec_jax.errors import MetarecError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Token lengths that texts are padded to; beyond the last, multiples of it."""
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """A fast tokenizer, with its own padding and truncation switched off.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer`.
+        settings: what tokenizer_config.json says, kept for saving.
+    """
+
+    backend: tokenizers.Tokenizer
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.backend.no_padding()
+        self.backend.no_truncation()
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Rows that a vocabulary table needs: the largest token id + 1."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
+
+    @functools.cached_property
+    def tail(self) -> int:
+        """Special tokens that follow a text, such as one [SEP]."""
+        specials = self.backend.encode("a").special_tokens_mask
+        return len(specials) - 1 - max((i for i, special in enumerate(specials) if not special), default=0)
+
+    def to_json(self) -> str:
+        """The whole tokenizer as the text of a tokenizer.json."""
+        return self.backend.to_str()
+
+
+class Tokenised(NamedTuple):
+    """Texts as token ids, each as long as it is.
+
+    Attributes:
+        ids: int32 [length of the text], one array a text, special tokens included.
+        truncated: number of texts that were cut.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    truncated: int
+
+
+class Chunk(NamedTuple):
+    """Texts of similar length, ready for one call of the encoder.
+
+    Attributes:
+        rows: int64 [real], which texts these are; the tokens may have more rows, which are padding.
+        tokens: [rows of the chunk, length of its bucket].
+    """
+
+    rows: np.ndarray
+    tokens: Tokens
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokenised:
+    """Token ids of each text, cut to at most ``max_length`` tokens; the closing special tokens stay.
+
+    Lone surrogates, which are no characters, are read as U+FFFD. An empty text is its special tokens.
+
+    Args:
+        tokenizer: as `pretrained.load` gives it.
+        texts: any strings.
+        max_length: tokens kept of a text, special tokens included; at least 3.
+
+    Raises:
+        MetarecError: ``max_length`` below 3, or a text that is no string.
+    """
+    if max_length < 3:
+        raise MetarecError(f"max_length is {max_length}; it must be at least 3 (two special tokens and one of text)")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise MetarecError(f"text {i} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
+    encodings = tokenizer.backend.encode_batch_fast([_LONE_SURROGATE.sub("\ufffd", text) for text in texts])
+    keep = max_length - tokenizer.tail
+    rows, truncated = [], 0
+    for encoding in encodings:
+        ids = np.asarray(encoding.ids, np.int32)
+        if len(ids) > max_length:
+            ids = np.concatenate([ids[:keep], ids[len(ids) - tokenizer.tail :]])
+            truncated += 1
+        rows.append(ids)
+    return Tokenised(tuple(rows), truncated)
+
+
+def bucket(length: int, limit: int) -> int:
+    """The padded length of a text of ``length`` tokens: the least of `LENGTHS` that holds it, at most ``limit``.
+
+    >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
+    (24, 320, 1024)
+    """
+    longest = LENGTHS[-1]
+    fitting = next((b for b in LENGTHS if b >= length), -(-length // longest) * longest)
+    return min(fitting, limit)
+
+
+def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | None = None) -> Tokens:
+    """Texts padded to one length, as one batch.
+
+    Args:
+        ids: token ids of each text, at most ``length`` long.
+        length: tokens of a row.
+        pad: id of a padded token.
+        rows: rows of the batch; those beyond the texts are all padding. None makes no such row.
+    """
+    rows = len(ids) if rows is None else rows
+    table, mask = np.full((rows, length), pad, np.int32), np.zeros((rows, length), np.float32)
+    for row, text in enumerate(ids):
+        table[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return Tokens(table, mask, np.zeros_like(table))
+
+
+def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0) -> Iterator[Chunk]:
+    """All texts, grouped by padded length and cut into chunks of one shape a length.
+
+    Args:
+        ids: token ids of each text.
+        limit: longest text that the encoder takes.
+        tokens_per_call: tokens of a chunk, at most (but a chunk holds at least one text).
+        pad: id of a padded token.
+
+    Yields:
+        Chunks, shortest texts first. Chunks of one bucket have one shape, so there is one compilation a bucket.
+    """
+    buckets = np.array([bucket(len(text), limit) for text in ids], np.int64)
+    for length in np.unique(buckets).tolist():
+        members = np.flatnonzero(buckets == length)
+        most = max(1, tokens_per_call // length)
+        count = -(-len(members) // most)
+        # The least power of two that does it in `count` calls: a single text is not padded to a whole chunk,
+        # and calls with slightly different numbers of texts share a shape.
+        rows = min(most, 1 << (-(-len(members) // count) - 1).bit_length())
+        for start in range(0, len(members), rows):
+            chosen = members[start : start + rows]
+            yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
+
+
+def wordpiece(
+    vocabulary: Mapping[str, int],
+    *,
+    lowercase: bool = True,
+    strip_accents: bool | None = None,
+    split_chinese: bool = True,
+    settings: Mapping[str, Any] | None = None,
+) -> Tokenizer:
+    """BERT's tokenizer over a vocabulary.
+
+    Args:
+        vocabulary: row of each token; it must hold `SPECIAL_TOKENS`.
+        lowercase, strip_accents, split_chinese: how text is normalised; None strips accents where it lowercases.
+        settings: of a tokenizer_config.json.
+
+    Raises:
+        MetarecError: a special token is missing.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise MetarecError(
+            f"the tokenizer's vocabulary has no {', '.join(missing)}; BERT needs {', '.join(SPECIAL_TOKENS)}"
+        )
+    backend = tokenizers.Tokenizer(models.WordPiece(dict(vocabulary), unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lowercase
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    if settings is None:
+        settings = {
+            "tokenizer_class": "BertTokenizer",
+            "do_lower_case": lowercase,
+            "strip_accents": strip_accents,
+            "tokenize_chinese_chars": split_chinese,
+        }
+    return Tokenizer(backend, settings)
+
+
+def tiny_wordpiece() -> Tokenizer:
+    """A tokenizer that needs no file: words as pairs of letters and digits, and single characters.
+
+    Texts of distinct words get distinct tokens, which is all that an untrained encoder can use.
+    """
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pairs = [a + b for a in letters for b in letters]
+    signs = [chr(c) for c in range(33, 127) if chr(c) not in letters and not chr(c).isupper()]
+    pieces = [*SPECIAL_TOKENS, *letters, *signs, *pairs, *(f"##{p}" for p in [*letters, *pairs])]
+    return wordpiece({piece: row for row, piece in enumerate(pieces)})
