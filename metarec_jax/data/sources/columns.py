@@ -65,7 +65,7 @@ def read_text(
     data = _as_utf8(file, latin1)
     if len(separator) > 1:
         # Arrow splits at one character only: this one is not found in any text.
-        data, separator = data.replace(separator.encode(), b"\x1f"), "\x1f"
+        data, separator = bytes(data).replace(separator.encode(), b"\x1f"), "\x1f"
     if not names:
         header = bytes(data[: _end_of_line(data)]).decode().removeprefix("\ufeff")
         separator = separator or max(",;\t", key=header.count)
@@ -258,8 +258,10 @@ def _select(
             message = f"{file.name} has no column {name!r} (the {column.replace('_', ' ')}); it has {', '.join(names)}"
             if column in options:
                 message += f": say which it is with {options[column]} {guess or 'NAME'}" + _ABSENT.get(column, "")
-            elif guess:
-                message += f": is it {guess!r}?"
+            else:
+                message += (
+                    f": rename {guess!r} to that, if it is it" if guess else ": add it, or rename the one that it is"
+                )
             raise MetarecError(message)
     wanted = dict(columns)
     if rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 from metarec_jax.config import DataConfig
@@ -46,8 +47,10 @@ def read(path: Path, config: DataConfig) -> Interactions:
     return build(ratings, items=items, kind=config.kind, source=source)
 
 
-def _table(path: Path, option: str, columns: dict[str, str], *, rest: bool = False) -> Table:
-    options = {column: f"--data.columns.{column.replace('_', '-')}" for column in columns}
+def _table(
+    path: Path, option: str, columns: dict[str, str], *, choosable: Collection[str] = (), rest: bool = False
+) -> Table:
+    options = {column: f"--data.columns.{column.replace('_', '-')}" for column in choosable or columns}
     if not path.exists():
         raise MetarecError(f"{option} {path}: there is no such file")
     file = read_file(path)
@@ -61,7 +64,8 @@ def _items(path: Path, config: DataConfig) -> Table:
     columns = {"item": config.columns.item}
     if config.columns.item_text:
         columns["item_text"] = config.columns.item_text
-    table = _table(path, "--data.items-path", columns, rest=True)
+    # Both files call the item's id the same, so no option helps where this one does not have it.
+    table = _table(path, "--data.items-path", columns, choosable=("item_text",), rest=True)
     details = {name: values for name, values in table.columns.items() if name not in columns}
     if "item_text" in table.columns:
         text = table.columns["item_text"]
@@ -74,5 +78,6 @@ def _items(path: Path, config: DataConfig) -> Table:
             )
         text = details[name]
     title = next((details[name] for name in _TITLES if name in details), text)
-    shown = {name: values for name, values in details.items() if values is not text and values is not title}
+    spoken_for = ("item", "title", "text")  # names that `build` knows by another meaning
+    shown = {n: v for n, v in details.items() if v is not text and v is not title and n not in spoken_for}
     return dataclasses.replace(table, columns={"item": table.columns["item"], "title": title, "text": text, **shown})
