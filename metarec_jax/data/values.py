@@ -201,7 +201,7 @@ def times(table: Table) -> np.ndarray:
     if len(bad):
         raise table.refuse(
             bad[0],
-            f"the time ({table.label('time')}) is {float(time[bad[0]])!r}, which is not a whole number: write whole seconds "
-            "since 1970",
+            f"the time ({table.label('time')}) is {float(time[bad[0]])!r}, which is not a whole number: write whole "
+            "seconds since 1970",
         )
     return time.astype(np.int64)

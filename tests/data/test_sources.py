@@ -1,6 +1,5 @@
 """Every layout gives the same data, and every mistake in one is refused with file, line, value and remedy."""
 
-import dataclasses
 import re
 import zipfile
 
@@ -11,6 +10,7 @@ import pytest
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load
 from metarec_jax.errors import MetarecError
+from metarec_jax.types import Users
 
 WRITERS = {
     "movielens-100k": layouts.movielens_100k,
@@ -79,7 +79,7 @@ def test_every_layout_of_one_content_gives_the_same_data(tmp_path, layout):
     if layout == "recbole":
         assert data.users == expected.users
     else:  # no profiles are in these files, so the user without a rating is not known
-        assert data.users.ids[:2] == rated
+        assert data.users == Users(rated, None)
     for name in ("user", "item", "rating", "time"):
         np.testing.assert_array_equal(getattr(data, name), getattr(expected, name))
     if layout == "movielens-latest":
@@ -129,7 +129,7 @@ def test_profiles_of_the_1m_layout_are_spelled_out(tmp_path):
 def test_without_profiles_there_are_no_user_texts(tmp_path):
     folder = layouts.movielens_100k(tmp_path)
     (folder / "u.user").unlink()
-    assert read(folder).users == dataclasses.replace(read(folder).users, ids=("7", "9"), texts=None)
+    assert read(folder).users == Users(("7", "9"), None)
 
 
 def test_titles_that_recbole_garbles_are_restored(tmp_path):
@@ -268,10 +268,8 @@ def test_a_file_with_nothing_but_a_header_is_named(tmp_path):
 def test_a_missing_column_of_a_published_layout_is_named(tmp_path):
     folder = layouts.movielens_csv(tmp_path)
     replace(folder / "ratings.csv", "movieId", "movie_id")
-    message = refusal(folder)
-    assert_says(
-        message, str(folder / "ratings.csv"), "'movieId'", "userId, movie_id, rating, timestamp", "is it 'movie_id'?"
-    )
+    names = "userId, movie_id, rating, timestamp"
+    assert_says(refusal(folder), str(folder / "ratings.csv"), "'movieId'", names, "rename movie_id")
 
 
 def test_a_file_that_belongs_to_the_layout_is_missed(tmp_path):

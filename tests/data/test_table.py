@@ -129,6 +129,14 @@ def test_a_byte_order_mark_and_windows_line_ends(tmp_path):
     assert_says(refusal(path), f"{path}, line 3", "'two'")
 
 
+def test_times_too_far_apart_for_one_sort_key_still_sort(tmp_path):
+    far = 2**62
+    rows = f"b,x,1,{far}\nb,y,2,{-far}\na,y,3,0\na,x,4,0\n"
+    data = read(write(tmp_path / "r.csv", HEADER + rows))
+    np.testing.assert_array_equal(data.time, [0, 0, -far, far])
+    np.testing.assert_array_equal(data.rating, [4, 3, 2, 1])
+
+
 # Mistakes
 
 
@@ -266,6 +274,14 @@ def test_parquet_of_other_types(tmp_path):
     assert data.items.ids == ("x", "y")
     np.testing.assert_array_equal(data.rating, [1, 0])
     np.testing.assert_array_equal(data.time, [int(moment.timestamp())] * 2)
+
+
+@pytest.mark.parametrize("ids", [[30, 2, 30], [-5, 2, -5], [2**40, 2, 2**40]], ids=["small", "negative", "large"])
+def test_integer_ids_of_any_size(tmp_path, ids):
+    path = parquet(tmp_path / "r.parquet", user_id=ids, item_id=[1, 1, 2], rating=[1, 2, 3], timestamp=[0, 0, 0])
+    data = read(path)
+    assert data.users.ids == ("2", str(ids[0]))
+    np.testing.assert_array_equal(data.rating, [2, 1, 3])
 
 
 @pytest.mark.parametrize(

@@ -259,9 +259,7 @@ def _select(
             if column in options:
                 message += f": say which it is with {options[column]} {guess or 'NAME'}" + _ABSENT.get(column, "")
             else:
-                message += (
-                    f": rename {guess!r} to that, if it is it" if guess else ": add it, or rename the one that it is"
-                )
+                message += f": rename {guess or 'the column'} if it is that one, or add it"
             raise MetarecError(message)
     wanted = dict(columns)
     if rest:
