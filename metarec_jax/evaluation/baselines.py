@@ -270,22 +270,20 @@ def fit_baselines(
         ),
         validation,
     )
-    rules = [
+    learned = [biased]
+    if items is not None:
+        adapted = functools.partial(ridge, scale, items, **biased.settings)
+        learned.append(tune((adapted(penalty=p) for p in PENALTIES), validation))
+    if len(levels) > 0:
+        learned = [rule for plain in learned for rule in (plain, to_nearest_level(plain, levels))]
+    return (
         constant(scale),
         popularity(scale),
         user_mean(scale),
         user_median(scale),
         tune((item_mean(scale, item_shrink=a) for a in ITEM_SHRINKS), validation),
-        biased,
-    ]
-    strongest = [biased]
-    if items is not None:
-        adapted = functools.partial(ridge, scale, items, **biased.settings)
-        rules.append(tune((adapted(penalty=p) for p in PENALTIES), validation))
-        strongest.append(rules[-1])
-    if len(levels) > 0:
-        rules += [to_nearest_level(rule, levels) for rule in strongest]
-    return tuple(rules)
+        *learned,
+    )
 
 
 def _ratings(rows: Rows) -> tuple[Float[np.ndarray, "users n"], Float[np.ndarray, "users n"]]:

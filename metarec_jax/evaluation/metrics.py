@@ -34,6 +34,7 @@ class Metric:
         better: whether a "lower" or a "higher" value is better.
         definition: one line.
         root: whether the metric is the square root of its weighted mean.
+        per_user: whether the metric is a mean over users, which `evaluate_users` can give.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Metric:
     better: Literal["lower", "higher"]
     definition: str
     root: bool = False
+    per_user: bool = True
 
 
 METRICS: Mapping[str, Metric] = {
@@ -55,7 +57,12 @@ METRICS: Mapping[str, Metric] = {
             "mean over users of the share of rows whose rating is the level nearest to `point`; "
             "half-way between two levels counts half",
         ),
-        Metric("ndcg@k", "nDCG@{k}", "higher", "gain 2^rating - 1, discount 1 / log2(1 + rank), over the best order"),
+        Metric(
+            "ndcg@k",
+            "nDCG@{k}",
+            "higher",
+            "gain 2^rating - 1, discount 1 / log2(1 + rank), over the best order of the query items",
+        ),
         Metric(
             "ndcg_linear@k",
             "nDCG@{k} linear",
@@ -74,15 +81,22 @@ METRICS: Mapping[str, Metric] = {
         Metric("mrr@k", "MRR@{k}", "higher", "1 / rank of the first positive, 0 where it is beyond rank {k}"),
         Metric(
             "auc",
-            "AUC per user",
+            "AUC",
             "higher",
             "share of a user's pairs of unequal ratings that are in the right order; tied scores count half",
         ),
         Metric(
             "auc_liked",
-            "AUC per user, liked",
+            "AUC liked",
             "higher",
             "share of a user's (liked, not liked) pairs that are in the right order; tied scores count half",
+        ),
+        Metric(
+            "auc_global",
+            "AUC liked, global",
+            "higher",
+            "share of all (liked, not liked) pairs, also of different users, that are in the right order",
+            per_user=False,
         ),
     )
 }
@@ -183,7 +197,7 @@ def evaluate_users(
     query: Rows,
     *,
     method: str = "the method",
-    users: Sequence[object] | None = None,
+    users: Sequence[object] | Array | None = None,
     weight: Array | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
     relevance: Relevance | None = None,
@@ -227,6 +241,8 @@ def evaluate_users(
     result = {}
     for spec in (metric(name) for name in metrics):
         base, _, cutoff = spec.name.partition("@")
+        if not spec.per_user:
+            raise MetarecError(f"{spec.name} is no mean over users: compute it with global_auc(liked_scores(...))")
         if base == "mae":
             values, defined = _row_mean(np.abs(point - rating), rows), weight
         elif base == "rmse":
@@ -360,7 +376,7 @@ def _level_hits(point, rating, levels) -> Float[np.ndarray, "users query"]:
     return (np.abs(point - truth) == nearest) / shared
 
 
-def _require_finite(value, mask, method: str, name: str, users: Sequence[object]) -> None:
+def _require_finite(value, mask, method: str, name: str, users: Sequence[object] | Array) -> None:
     bad = mask & ~np.isfinite(value)
     if bad.any():
         row, column = np.argwhere(bad)[0]

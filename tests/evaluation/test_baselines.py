@@ -51,7 +51,7 @@ def all_rules(items=20):
         rules.user_median(SCALE),
         rules.item_mean(SCALE, item_shrink=5.0),
         biased,
-        rules.to_nearest_level(biased, (1, 2, 3, 4, 5)),
+        rules.to_nearest_level(biased, (1.0, 2.0, 3.0, 4.0, 5.0)),
         rules.ridge(SCALE, embeddings, item_shrink=5.0, user_shrink=2.0, penalty=3.0),
     )
 
@@ -97,7 +97,7 @@ def test_ratings_are_clipped_to_the_scale_and_scores_are_not():
 def test_nearest_level_moves_the_point_only():
     plain = rules.item_mean(SCALE, item_shrink=2.0)
     before = plain.predict(two_users())
-    after = rules.to_nearest_level(plain, (1, 2, 3, 4, 5)).predict(two_users())
+    after = rules.to_nearest_level(plain, (1.0, 2.0, 3.0, 4.0, 5.0)).predict(two_users())
     np.testing.assert_array_equal(after.point[0], [5, 2])  # of 4.67 and 2.33
     np.testing.assert_array_equal(after.mean, before.mean)
     np.testing.assert_array_equal(after.score, before.score)
@@ -168,14 +168,14 @@ def test_users_without_support_get_finite_predictions(index):
 
 
 def test_scale_counts_each_real_rating_of_real_users_once():
-    found = rules.fit_scale([two_users(), two_users()], 1, 5)
+    found = rules.fit_scale([two_users(), two_users()], 1.0, 5.0)
     ratings = [5, 4, 1, 5, 3, 2, 1]
     assert found.mean == pytest.approx(np.mean(ratings))
     assert found.median == np.median(ratings)
     filler = two_users()._replace(weight=np.float32([1, 0]))
-    assert rules.fit_scale([filler], 1, 5).mean == pytest.approx(np.mean([5, 4, 1, 5, 3]))
+    assert rules.fit_scale([filler], 1.0, 5.0).mean == pytest.approx(np.mean([5, 4, 1, 5, 3]))
     with pytest.raises(MetarecError, match="training users have no ratings"):
-        rules.fit_scale([filler._replace(weight=np.zeros(2, np.float32))], 1, 5)
+        rules.fit_scale([filler._replace(weight=np.zeros(2, np.float32))], 1.0, 5.0)
 
 
 def test_fitting_recovers_how_a_simulated_world_was_made():
@@ -203,7 +203,7 @@ def test_fitting_recovers_how_a_simulated_world_was_made():
 
     index = np.arange(users)
     validation, test = episodes((index >= 400) & (index < 500)), episodes(index >= 500)
-    fitted = rules.fit_baselines([episodes(train)], [validation], low=-2, high=8, items=features)
+    fitted = rules.fit_baselines([episodes(train)], [validation], low=-2.0, high=8.0, items=features)
     names = [rule.name for rule in fitted]
     assert names == [
         "constant, random order", "popularity", "user mean", "user median", "item mean", "item mean + user bias",
@@ -217,9 +217,13 @@ def test_fitting_recovers_how_a_simulated_world_was_made():
     assert rmse["constant, random order"] > rmse["item mean"] > rmse["item mean + user bias"]
     assert rmse["item mean + user bias"] - 0.1 > rmse["ridge per user"] > 0.5  # 0.5 is the noise
     assert found["user mean"]["auc"] == 0.5
-    with_levels = rules.fit_baselines([episodes(train)], [validation], low=-2, high=8, levels=(1, 2, 3), items=features)
-    assert [r.name for r in with_levels][-2:] == [
+    with_levels = rules.fit_baselines(
+        [episodes(train)], [validation], low=-2.0, high=8.0, levels=(1.0, 2.0, 3.0), items=features
+    )
+    assert [r.name for r in with_levels][5:] == [
+        "item mean + user bias",
         "item mean + user bias, nearest level",
+        "ridge per user",
         "ridge per user, nearest level",
     ]
 
@@ -233,4 +237,4 @@ def test_tuning_takes_the_least_validation_error_and_needs_validation_users():
     with pytest.raises(MetarecError, match="tuned on validation users"):
         rules.tune([], [episodes])
     with pytest.raises(MetarecError, match="penalty is 0"):
-        rules.ridge(SCALE, np.ones((3, 2)), item_shrink=1.0, user_shrink=1.0, penalty=0)
+        rules.ridge(SCALE, np.ones((3, 2)), item_shrink=1.0, user_shrink=1.0, penalty=0.0)

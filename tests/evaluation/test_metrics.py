@@ -94,7 +94,7 @@ RANKING_AT_3 = (
 def test_ndcg_equals_scikit_learn_which_averages_ties(k, seed):
     predictions, query = random_case(seed)
     names = (f"ndcg@{k}", f"ndcg_linear@{k}", f"ndcg_binary@{k}")
-    found = evaluate_users(predictions, query, metrics=names, relevance=Relevance(top=0, liked=4))
+    found = evaluate_users(predictions, query, metrics=names, relevance=Relevance(top=0, liked=4.0))
     gains = dict(zip(names, (2.0**query.rating - 1, query.rating, (query.rating >= 4) * 1.0)))
     checked = 0
     for name, gain in gains.items():

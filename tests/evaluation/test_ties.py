@@ -103,7 +103,7 @@ def test_graded_ndcg_equals_the_mean_over_every_order_of_predictions(case):
 
 
 @settings(max_examples=40, deadline=None)
-@given(tied, st.integers(1, 3))
+@given(tied, st.sampled_from([1.0, 2.0, 3.0]))
 def test_positives_by_threshold_equal_the_mean_over_every_order_of_predictions(case, liked):
     score, rating, k, _ = case
     positive = frozenset(i for i, r in enumerate(rating) if r >= liked)

@@ -1,0 +1,387 @@
+"""The table that a run prints: every method, mean and s.d. over seeds, and paired differences with intervals.
+
+`build_table` does the arithmetic; `print_table`, `to_markdown` and `to_json` show the same numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metarec_jax.environment import summary
+from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
+from metarec_jax.evaluation.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
+from metarec_jax.files import make_folder, write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedResult:
+    """One method on one seed's test users.
+
+    Attributes:
+        seed: which split.
+        users: [users], who they are, so that a user's appearances in several seeds stay together.
+        values: metrics user by user, from `metarec_jax.evaluation.evaluate_users`.
+        overall: metrics that are no mean over users, such as ``{"auc_global": .72}``; they get no interval.
+        settings: what was chosen for this seed, such as shrinkage.
+    """
+
+    seed: int
+    users: np.ndarray
+    values: Mapping[str, UserValues]
+    overall: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A metric of a method: mean over seeds, sample s.d. over seeds (NaN for a single seed), and each seed's value."""
+
+    mean: float
+    sd: float
+    seeds: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A method: its metrics, and its differences from each reference (the reference itself left out), by metric."""
+
+    method: str
+    definition: str
+    cells: Mapping[str, Cell]
+    differences: Mapping[str, Mapping[str, Interval]]
+    settings: tuple[Mapping[str, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What is printed. ``notes`` state the protocol, the metrics' policies and the seeds; ``subject`` is the method
+    whose differences are spelled out, and a star in the main table compares with the first of ``references``."""
+
+    title: str
+    notes: tuple[str, ...]
+    metrics: tuple[Metric, ...]
+    rows: tuple[Row, ...]
+    references: tuple[str, ...]
+    subject: str | None
+    seeds: tuple[int, ...]
+
+    def row(self, method: str) -> Row:
+        """The row of `method`."""
+        return next(row for row in self.rows if row.method == method)
+
+
+def build_table(
+    results: Mapping[str, Sequence[SeedResult]],
+    *,
+    title: str,
+    protocol: str,
+    metrics: Sequence[str] | None = None,
+    references: Sequence[str] = (),
+    subject: str | None = None,
+    definitions: Mapping[str, str] | None = None,
+    relevance: Relevance | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+) -> Table:
+    """Put the methods beside each other.
+
+    Args:
+        results: each method's results, one a seed, all on the same seeds and users in the same order.
+        title: heads the table.
+        protocol: a sentence: which users, what is support, what is query.
+        metrics: columns; all that the first method has where None.
+        references: methods that all others are compared with, by paired bootstrap over users.
+        subject: the method that the differences are printed for.
+        definitions: one line for a method.
+        relevance: what the metrics counted as positives.
+        samples, seed: of the bootstrap.
+
+    Raises:
+        ValueError: methods with different seeds or users, or a reference or subject that is no method.
+    """
+    first = next(iter(results.values()))
+    if not first:
+        raise ValueError("a table needs the results of at least one seed")
+    for method, found in results.items():
+        same = [r.seed for r in found] == [r.seed for r in first]
+        if not same or not all(np.array_equal(a.users, b.users) for a, b in zip(found, first)):
+            raise ValueError(f"{method!r} was not judged on the same seeds and users as {next(iter(results))!r}")
+    for name in (*references, *([subject] if subject else [])):
+        if name not in results:
+            raise ValueError(f"{name!r} is none of the methods {', '.join(map(repr, results))}")
+
+    names = tuple(metrics) if metrics is not None else (*first[0].values, *first[0].overall)
+    rows = []
+    for method, found in results.items():
+        computed = [{**compute(sums(r.values)), **r.overall} for r in found]
+        rows.append(
+            Row(
+                method=method,
+                definition=(definitions or {}).get(method, ""),
+                cells={name: _cell([c[name] for c in computed]) for name in names},
+                differences={
+                    other: {
+                        name: _difference(found, results[other], name, samples, seed)
+                        for name in names
+                        if name in first[0].values
+                    }
+                    for other in references
+                    if other != method
+                },
+                settings=tuple(r.settings for r in found) if any(r.settings for r in found) else (),
+            )
+        )
+    return Table(
+        title=title,
+        notes=(protocol, *_notes(first, relevance or Relevance(), samples, references)),
+        metrics=tuple(metric(name) for name in names),
+        rows=tuple(rows),
+        references=tuple(references),
+        subject=subject,
+        seeds=tuple(r.seed for r in first),
+    )
+
+
+def to_json(table: Table, environment: Mapping[str, Any]) -> str:
+    """`table` as strict JSON text (null where a number is undefined), with the environment that made it."""
+
+    def interval(found: Interval) -> dict[str, Any]:
+        return {**_plain(found._asdict()), "excludes_zero": found.excludes_zero}
+
+    tree = {
+        "title": table.title,
+        "notes": list(table.notes),
+        "seeds": list(table.seeds),
+        "metrics": [dataclasses.asdict(m) for m in table.metrics],
+        "methods": [
+            {
+                "name": row.method,
+                "definition": row.definition,
+                "metrics": {name: _plain(dataclasses.asdict(cell)) for name, cell in row.cells.items()},
+                "differences": {
+                    other: {name: interval(found) for name, found in by_metric.items()}
+                    for other, by_metric in row.differences.items()
+                },
+                "settings": [_plain(s) for s in row.settings],
+            }
+            for row in table.rows
+        ],
+        "references": list(table.references),
+        "subject": table.subject,
+        "environment": environment,
+    }
+    return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> str:
+    """`table` as Markdown: the notes, the methods, the subject's differences, and what each name means."""
+    lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
+    header, body = main_cells(table)
+    best = _best(table)
+    lines += _grid(header, body, best)
+    if table.subject and table.references:
+        header, body = difference_cells(table)
+        lines += ["", f"**{table.subject}**, difference from:", "", *_grid(header, body)]
+    lines += ["", *(f"- {row.method}: {row.definition}" for row in table.rows if row.definition)]
+    lines += ["", *(f"- {m.title} ({m.better} is better): {m.definition}" for m in table.metrics)]
+    if environment is not None:
+        lines += ["", f"Made by `{environment['command']}`; {summary(dict(environment))}."]
+    return "\n".join(lines) + "\n"
+
+
+def print_table(table: Table, console: Any = None) -> None:
+    """Print `table` on a rich `console` (a new one where None), in as many parts as its width needs."""
+    from rich.console import Console
+
+    console = console or Console()
+    header, body = main_cells(table)
+    parts: list[tuple[str, list[str], list[list[str]], set[tuple[int, int]]]] = [
+        (table.title, header, body, _best(table))
+    ]
+    if table.subject and table.references:
+        parts.append((f"{table.subject}: difference from", *difference_cells(table), set()))
+    if not console.is_terminal:  # a file has no width that lines must fit
+        console = Console(file=console.file, width=max(_width(h, b, range(1, len(h))) for _, h, b, _ in parts))
+    for title, header, body, best in parts:
+        for columns in _fitting(header, body, console.width):
+            console.print(_rich_grid(title, header, body, columns, best))
+    for note in table.notes:
+        console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Write ``evaluation.json`` and ``evaluation.md`` into `folder`, each whole or not at all; returns their paths.
+
+    Raises:
+        MetarecError: the folder cannot be written to.
+    """
+    folder = make_folder(pathlib.Path(folder))
+    texts = {"evaluation.json": to_json(table, environment), "evaluation.md": to_markdown(table, environment)}
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def main_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and body of the main table as text; a star where the difference's interval excludes zero."""
+    header = ["method", *(_header(m) for m in table.metrics)]
+    body = []
+    for row in table.rows:
+        against = row.differences.get(table.references[0], {}) if table.references else {}
+        marks = ["*" if m.name in against and against[m.name].excludes_zero else "" for m in table.metrics]
+        body.append([row.method, *(_show(row.cells[m.name]) + mark for m, mark in zip(table.metrics, marks))])
+    return header, body
+
+
+def difference_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and body of the subject's differences as text, a metric a line and a reference a column."""
+    differences = table.row(table.subject or "").differences
+    body = []
+    for m in table.metrics:
+        found = [by_metric[m.name] for by_metric in differences.values() if m.name in by_metric]
+        if found:
+            body.append([_header(m), *(_show_interval(i) for i in found)])
+    return ["metric", *differences], body
+
+
+def number(value: float, sign: str = "-", digits: int = 3) -> str:
+    """A number as tables of this field print it.
+
+    >>> number(0.8044), number(-0.0121, "+"), number(0.03, "+"), number(1.5), number(float("nan"))
+    ('.804', '-.012', '+.030', '1.500', '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def _header(m: Metric) -> str:
+    return f"{m.title} {'↓' if m.better == 'lower' else '↑'}"
+
+
+def _show(cell: Cell) -> str:
+    return number(cell.mean) + (f" ±{number(cell.sd)}" if math.isfinite(cell.sd) else "")
+
+
+def _show_interval(found: Interval) -> str:
+    if not math.isfinite(found.difference):
+        return "–"
+    ends = ", ".join(number(x, "+") for x in (found.low, found.high))
+    return f"{number(found.difference, '+')} [{ends}]{'*' if found.excludes_zero else ''}"
+
+
+def _cell(values: Sequence[float]) -> Cell:
+    mean = float(np.mean(values))
+    return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
+
+
+def _difference(
+    ours: Sequence[SeedResult], theirs: Sequence[SeedResult], name: str, samples: int, seed: int
+) -> Interval:
+    a, b = (np.concatenate([r.values[name].values for r in results]) for results in (ours, theirs))
+    weights, other = (np.concatenate([r.values[name].weights for r in results]) for results in (ours, theirs))
+    if not np.array_equal(weights, other):
+        raise ValueError(f"{name} has other weights for the two methods: they were not judged on the same rows")
+    return paired_bootstrap(
+        a,
+        b,
+        weights,
+        groups=np.concatenate([r.users for r in ours]),
+        strata=np.repeat([r.seed for r in ours], [len(r.users) for r in ours]),
+        transform=np.sqrt if metric(name).root else None,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, references: Sequence[str]) -> list[str]:
+    counts = [len(r.users) for r in results]
+    spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    distinct = len(np.unique(np.concatenate([r.users for r in results])))
+    seeds = f"{len(results)} seeds (± is the s.d. over them)" if len(results) > 1 else "1 seed"
+    notes = [
+        f"{seeds}, {spread} test users in each, {distinct} different users in all",
+        f"{TIES}; {relevance}; liked is a rating of at least {relevance.liked:g}",
+    ]
+    if references:
+        notes.append(
+            f"differences: paired bootstrap over users, {samples} resamples, 95 % intervals; * marks those that "
+            f"exclude zero, among the methods for the difference from {references[0]}"
+        )
+    return notes
+
+
+def _best(table: Table) -> set[tuple[int, int]]:
+    """(row, column) of the best mean of each metric, in the grid of `main_cells`; none where all are equal."""
+    best = set()
+    for column, m in enumerate(table.metrics, start=1):
+        means = [row.cells[m.name].mean for row in table.rows]
+        finite = [x for x in means if math.isfinite(x)]
+        if finite and min(finite) < max(finite):
+            top = min(finite) if m.better == "lower" else max(finite)
+            best |= {(i, column) for i, x in enumerate(means) if x == top}
+    return best
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` for strict JSON: NaN becomes null, and numpy numbers become Python's."""
+
+    def plain(x: Any) -> Any:
+        if isinstance(x, tuple | list):
+            return [plain(y) for y in x]
+        x = x.item() if isinstance(x, np.generic) else x
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    return {name: plain(x) for name, x in values.items()}
+
+
+def _grid(header: Sequence[str], body: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = ()) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    def cell(i: int, j: int) -> str:
+        text = body[i][j].replace("|", r"\|").replace("*", r"\*")
+        return f"**{text}**" if (i, j) in bold else text
+
+    rows = [line([cell(i, j) for j in range(len(row))]) for i, row in enumerate(body)]
+    return [line(header), "|---" + "|---:" * (len(header) - 1) + "|", *rows]
+
+
+def _width(header: Sequence[str], body: Sequence[Sequence[str]], columns: Iterable[int]) -> int:
+    """Of column 0 and `columns` as rich draws them: 3 characters around each cell, 1 for a star, and 1 to close."""
+    return 1 + sum(3 + max(len(row[j].rstrip("*")) + 1 for row in (header, *body)) for j in (0, *columns))
+
+
+def _fitting(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Columns 1 .. n in as few groups as fit beside column 0 within `width`; each has at least one."""
+    groups: list[list[int]] = [[]]
+    for column in range(1, len(header)):
+        if groups[-1] and _width(header, body, [*groups[-1], column]) > width:
+            groups.append([])
+        groups[-1].append(column)
+    return groups
+
+
+def _rich_grid(title: str, header, body, columns: Sequence[int], best: Collection[tuple[int, int]]) -> Any:
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(title=Text(title, style="bold"), title_justify="left")
+    grid.add_column(header[0])
+    for j in columns:
+        grid.add_column(Text(header[j]), justify="right", no_wrap=True)
+    starred = {j for j in columns if any(row[j].endswith("*") for row in body)}
+    for i, row in enumerate(body):
+        cells = [row[j] + " " * (j in starred and not row[j].endswith("*")) for j in columns]  # digits stay in line
+        styles = ["bold" if (i, j) in best else "" for j in columns]
+        grid.add_row(Text(row[0]), *(Text(cell, style=style) for cell, style in zip(cells, styles)))
+    return grid
