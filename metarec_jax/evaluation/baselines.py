@@ -4,7 +4,7 @@ Each is fitted on training users' rows only and then sees what the model sees: a
 the sum and count of the ratings that *other training users* gave the item (`Rows.statistic`). Constants that a rule
 needs (how much to shrink) are chosen on validation users, by MAE, with `tune`.
 
-In this field such rules beat published models, so every table carries them (protocols and sources: README).
+In this field such rules beat published models, so every table carries them.
 """
 
 from __future__ import annotations

@@ -47,14 +47,9 @@ def methods_figure(table: Table, metrics: Sequence[str] | None = None) -> Figure
             )
             axes.plot(cell.mean, y, "D" if chosen else "o", color=colour, markersize=7, markeredgecolor="white")
             axes.annotate(
-                number(cell.mean),
-                (cell.mean, y),
-                (0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=INK,
-            )
+                number(cell.mean), (cell.mean, y), (0, 6), textcoords="offset points", ha="center", fontsize=8,
+                color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
         if table.references and table.references[0] in [row.method for row in rows]:
             axes.axvline(
                 table.row(table.references[0]).cells[name].mean, color=GREY, linewidth=1, linestyle=":", zorder=0
@@ -114,7 +109,7 @@ def improvement_figure(
     """How many users gain, and by how much: the histogram of baseline minus model, for a metric that is an error.
 
     Args:
-        baseline, model: each user's error, user by user.
+        baseline, model: each user's error; a user who is tested in several seeds counts as several tasks.
         names: what the two are called.
         metric: what the error is called.
     """
@@ -148,7 +143,7 @@ def improvement_figure(
     axes.set_ylim(0, top * 1.25)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(f"by how much the {metric} of a user is lower")
-    axes.set_ylabel("users")
+    axes.set_ylabel("test tasks")
     title = f"{names[1]}\nagainst {names[0]}, on {len(gain)} test tasks"
     axes.set_title(title, fontsize=11, fontweight="bold", color=INK)
     return figure
