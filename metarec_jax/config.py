@@ -78,6 +78,8 @@ class EpisodeConfig:
     """Support lengths that episodes are padded to, ascending: one compilation each."""
     order: Literal["random", "time"] = "random"
     """Whether the query is drawn at random or is the latest part of a user's history."""
+    draws: int = 0
+    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch."""
     validation: float = 0.1
     """Share of the users that tune."""
     test: float = 0.1
@@ -104,6 +106,7 @@ class EpisodeConfig:
             f"episodes.buckets ends at {self.buckets[-1]}, but episodes.max_support is {self.max_support}: "
             "the last bucket must hold the longest support",
         )
+        _require(self.draws >= 0, f"episodes.draws is {self.draws}; it must be 0 (a new draw each epoch) or more")
         for name in ("validation", "test"):
             share = getattr(self, name)
             _require(0 < share < 1, f"episodes.{name} is {share}; it must lie between 0 and 1")
@@ -142,8 +145,12 @@ class LearnerConfig:
     user_side: UserSide = "description"
     """Text that stands for the user: the profile of the data set, a description written from the support set, or none."""
 
+    dropout: float = 0.0
+    """Share of the hidden features that a user in training does without."""
+
     def __post_init__(self) -> None:
         _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
+        _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metarec_jax import types
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import attend
 from metarec_jax.errors import MetarecError
+from metarec_jax.types import Array as AnyArray
 from metarec_jax.types import Params
 
 Pooling = Literal["mean", "cls"]
@@ -36,9 +36,9 @@ class Tokens(NamedTuple):
         types: int32 [texts, length], the segment a token belongs to.
     """
 
-    ids: types.Array
-    mask: types.Array
-    types: types.Array
+    ids: AnyArray
+    mask: AnyArray
+    types: AnyArray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Learners: a user's features and an item's features in, a prediction out. Each is written for one user."""

@@ -1,0 +1,115 @@
+"""What a trained model must know of the items: who they are, their embeddings, and how they were rated in training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.data.splits import Statistics
+from metarec_jax.errors import MetarecError
+from metarec_jax.files import replacing
+from metarec_jax.runs import Run
+from metarec_jax.types import Interactions, Items, Kind
+
+
+class Scale(NamedTuple):
+    """What ratings can be: see `metarec_jax.types.Interactions`."""
+
+    kind: Kind
+    levels: tuple[float, ...]
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogue:
+    """Everything but the parameters that scoring needs.
+
+    Attributes:
+        items: who they are.
+        statistics: the training users' ratings of each.
+        embeddings: float32 [items, hidden].
+        scale: of the ratings.
+    """
+
+    items: Items
+    statistics: Statistics
+    embeddings: np.ndarray
+    scale: Scale
+
+
+def scale_of(data: Interactions) -> Scale:
+    """The scale of a data set's ratings."""
+    return Scale(data.kind, data.levels, data.low, data.high)
+
+
+def save(catalogue: Catalogue, run: Run) -> None:
+    """Writes `catalogue` into a run folder, as Parquet and safetensors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors.numpy import save_file
+
+    items = catalogue.items
+    table = pa.table(
+        {
+            "id": list(items.ids),
+            "title": list(items.titles),
+            "text": list(items.texts),
+            **{f"detail:{name}": list(values) for name, values in items.details.items()},
+            "rating_sum": catalogue.statistics.total,
+            "rating_count": catalogue.statistics.count,
+        }
+    ).replace_schema_metadata({"scale": json.dumps(catalogue.scale._asdict())})
+    with replacing(run.embeddings) as path:
+        save_file({"items": np.ascontiguousarray(catalogue.embeddings, np.float32)}, path)
+    with replacing(run.catalogue) as path:
+        pq.write_table(table, path)
+
+
+def load(run: Run) -> Catalogue:
+    """Reads the catalogue of a run folder.
+
+    Raises:
+        MetarecError: a file is missing, damaged, or does not belong to the other.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    remedy = "restore it from a copy, or train the run again"
+    try:
+        table = pq.read_table(run.catalogue)
+        columns = {name: table.column(name) for name in table.column_names}
+        items = Items(
+            ids=tuple(columns["id"].to_pylist()),
+            titles=tuple(columns["title"].to_pylist()),
+            texts=tuple(columns["text"].to_pylist()),
+            details={
+                name.removeprefix("detail:"): tuple(column.to_pylist())
+                for name, column in columns.items()
+                if name.startswith("detail:")
+            },
+        )
+        statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
+        scale = json.loads(table.schema.metadata[b"scale"])
+    except FileNotFoundError as error:
+        raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise MetarecError(f"{run.catalogue} is damaged ({error}): {remedy}") from error
+    try:
+        embeddings = load_file(run.embeddings)["items"]
+    except FileNotFoundError as error:
+        raise MetarecError(f"{run.embeddings} does not exist: {remedy}") from error
+    except (SafetensorError, OSError, KeyError) as error:
+        raise MetarecError(f"{run.embeddings} is damaged ({error}): {remedy}") from error
+    if len(embeddings) != len(items):
+        raise MetarecError(
+            f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
+        )
+    return Catalogue(
+        items, statistics, embeddings, Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
+    )

@@ -1,0 +1,200 @@
+"""Users become episodes: a pure function of (seed, epoch, index).
+
+An epoch orders every user's interactions at random in one sort, deals the users into batches whose supports
+fit the same bucket, and cuts each batch out of the sorted rows by index arithmetic. Nothing is drawn elsewhere,
+so that any batch of any epoch can be made again at any time, in any order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig
+from metarec_jax.data.splits import Statistics
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Episodes, Interactions, Rows
+
+
+class Histories(NamedTuple):
+    """The rows of some users, user after user.
+
+    Attributes:
+        users: int32 [users], rows of the user table.
+        start, count: int64 [users], where a user's rows begin and how many there are.
+        item: int32 [rows]. rating: float32 [rows]. time: int64 [rows].
+    """
+
+    users: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    time: np.ndarray
+
+
+def histories(data: Interactions, users: np.ndarray) -> Histories:
+    """Collects the rows of `users` [n], in the order given, each user's rows by time."""
+    place = np.full(len(data.users), -1, np.int64)
+    place[users] = np.arange(len(users))
+    rows = np.flatnonzero(place[data.user] >= 0)
+    rows = rows[np.lexsort((rows, data.time[rows], place[data.user[rows]]))]
+    count = np.bincount(place[data.user[rows]], minlength=len(users))
+    return Histories(
+        users=np.asarray(users, np.int32),
+        start=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64),
+        count=count.astype(np.int64),
+        item=data.item[rows],
+        rating=data.rating[rows],
+        time=data.time[rows],
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EpisodeSource:
+    """Batches of episodes by number: ``source[i]`` is batch ``i % batches`` of epoch ``i // batches``.
+
+    Args:
+        histories: the users.
+        config: lengths and order.
+        statistics: item statistics of the training users.
+        training: whether these users are among the training users. Then each episode's statistics leave out
+            the user's own ratings, so that no label is among the inputs that predict it.
+        users_per_batch: users of a batch; smaller ones are filled up with users of weight 0.
+        seed: the draw.
+        epochs: how many epochs there are; evaluation uses one.
+        own_table: whether ``Episodes.user`` counts rows of a user table made for this source, one row for each
+            user and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
+    """
+
+    histories: Histories
+    config: EpisodeConfig
+    statistics: Statistics
+    training: bool
+    users_per_batch: int
+    seed: int
+    epochs: int = 1
+    own_table: bool = False
+
+    def __post_init__(self) -> None:
+        short = np.flatnonzero(self.histories.count <= self.config.query)
+        if len(short):
+            raise MetarecError(
+                f"user row {self.histories.users[short[0]]} has {self.histories.count[short[0]]} interactions, but a query "
+                f"of {self.config.query} and at least one support interaction need {self.config.query + 1}: "
+                "lower --episodes.query or raise --episodes.min-ratings"
+            )
+
+    @functools.cached_property
+    def support_lengths(self) -> np.ndarray:
+        """int64 [users], support interactions of each user."""
+        return np.minimum(self.histories.count - self.config.query, self.config.max_support)
+
+    @functools.cached_property
+    def bucket(self) -> np.ndarray:
+        """int64 [users], the bucket that each user's support fits."""
+        return np.searchsorted(self.config.buckets, self.support_lengths)
+
+    @functools.cached_property
+    def _batches_of_bucket(self) -> np.ndarray:
+        users_of_bucket = np.bincount(self.bucket, minlength=len(self.config.buckets))
+        return -(-users_of_bucket // self.users_per_batch)
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch: the same for every epoch."""
+        return int(self._batches_of_bucket.sum())
+
+    @property
+    def draws(self) -> int:
+        """Different draws of support and query that the epochs take."""
+        return min(self.config.draws, self.epochs) or self.epochs
+
+    def __len__(self) -> int:
+        return self.epochs * self.batches
+
+    def __getitem__(self, index: int) -> Episodes:
+        """Batch `index` as numpy arrays."""
+        index = int(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        epoch, batch = divmod(index, self.batches)
+        bucket, members = self._plan(epoch)[batch]
+        return _fill(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
+
+    def whole(self, draw: int) -> Episodes:
+        """All users in one batch, in the order of `histories`, as draw number `draw` has them."""
+        return self._cut(draw, np.arange(len(self.histories.users)), self.config.buckets[-1])
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a source lives as long as its run; batches of an epoch share this
+    def _order(self, draw: int) -> np.ndarray:
+        """Rows of `histories` in the order that query and support are cut from: user after user, query first."""
+        rows = len(self.histories.item)
+        owner = np.repeat(np.arange(len(self.histories.users)), self.histories.count)
+        if self.config.order == "random":
+            return np.lexsort((np.random.default_rng([self.seed, 1, draw]).random(rows), owner))
+        return np.lexsort((-np.arange(rows), owner))  # latest first: the query comes after the support in time
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
+    def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """The batches of an epoch as (bucket, users)."""
+        rng = np.random.default_rng([self.seed, 2, epoch])
+        plan = []
+        for bucket, batches in enumerate(self._batches_of_bucket):
+            members = np.flatnonzero(self.bucket == bucket)
+            if self.training:
+                members = rng.permutation(members)
+            # Near-equal parts: a last batch of two users would make an outer step of almost pure noise.
+            plan += [(bucket, part) for part in np.array_split(members, batches)] if batches else []
+        return [plan[i] for i in rng.permutation(len(plan))] if self.training else plan
+
+    def _cut(self, draw: int, members: np.ndarray, length: int) -> Episodes:
+        order = self._order(draw)
+        count = self.histories.count[members]
+        start = self.histories.start[members]
+        query = self.config.query
+        return Episodes(
+            user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
+            support=self._rows(order, start + query, self.support_lengths[members], length),
+            query=self._rows(order, start, np.minimum(count, query), query),
+            weight=np.ones(len(members), np.float32),
+        )
+
+    def _rows(self, order: np.ndarray, start: np.ndarray, count: np.ndarray, length: int) -> Rows:
+        real = np.arange(length) < count[:, None]
+        rows = order[np.where(real, start[:, None] + np.arange(length), 0)]
+        item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
+        rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
+        return Rows(
+            item=item,
+            rating=rating,
+            mask=real.astype(np.float32),
+            statistic=statistics_of(self.statistics, item, rating, real, own=self.training),
+        )
+
+
+def statistics_of(
+    statistics: Statistics, item: np.ndarray, rating: np.ndarray, real: np.ndarray, *, own: bool
+) -> np.ndarray:
+    """Sum and count of other users' ratings of `item`, float32 [..., 2]; `own` takes this user's rating out of them."""
+    total = statistics.total[item] - (rating if own else 0)
+    count = statistics.count[item] - (1 if own else 0)
+    return np.where(real[..., None], np.stack([total, count], axis=-1), 0).astype(np.float32)
+
+
+def _fill(episodes: Episodes, users: int) -> Episodes:
+    """Fills a batch up to `users` with empty episodes of weight 0."""
+    missing = users - len(episodes.user)
+
+    def padded(leaf: np.ndarray) -> np.ndarray:
+        return np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1))
+
+    return Episodes(
+        user=padded(episodes.user),
+        support=Rows(*map(padded, episodes.support)),
+        query=Rows(*map(padded, episodes.query)),
+        weight=padded(episodes.weight),
+    )

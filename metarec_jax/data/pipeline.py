@@ -1,0 +1,16 @@
+"""Batches for the training loop: a grain iterator over `EpisodeSource` that can be saved and resumed."""
+
+from __future__ import annotations
+
+import grain
+
+from metarec_jax.data.episodes import EpisodeSource
+
+
+def training_iterator(source: EpisodeSource, *, threads: int = 2, ahead: int = 8) -> grain.DatasetIterator:
+    """Iterates over the batches of all epochs in order, made a few batches ahead by `threads` threads.
+
+    The iterator's ``get_state`` and ``set_state`` continue it at the very next batch.
+    """
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -1,0 +1,66 @@
+"""Which users train, which tune, and which only the final table sees."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Interactions
+
+
+class Splits(NamedTuple):
+    """Rows of the user table, int32, disjoint; each part in random order."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+class Statistics(NamedTuple):
+    """What the training users gave each item: sum of ratings float32 [items] and their number float32 [items]."""
+
+    total: np.ndarray
+    count: np.ndarray
+
+
+def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
+    """Deals the users that have enough interactions into train, validation and test, at random.
+
+    Args:
+        data: the interactions.
+        config: bounds on a user's interactions and the shares of the parts.
+        seed: the draw; equal seeds give equal splits.
+
+    Raises:
+        MetarecError: too few users are left for three parts.
+    """
+    count = np.bincount(data.user, minlength=len(data.users))
+    most = config.max_ratings or np.iinfo(np.int64).max
+    eligible = np.flatnonzero((count >= config.min_ratings) & (count <= most)).astype(np.int32)
+    n_validation = round(len(eligible) * config.validation)
+    n_test = round(len(eligible) * config.test)
+    if min(n_validation, n_test, len(eligible) - n_validation - n_test) < 1:
+        bounds = f"at least {config.min_ratings}" + (f" and at most {config.max_ratings}" if config.max_ratings else "")
+        raise MetarecError(
+            f"{len(eligible)} of {len(data.users)} users have {bounds} interactions: too few to split into training, "
+            f"validation ({config.validation:g}) and test ({config.test:g}) users; lower --episodes.min-ratings "
+            "(and --episodes.query), raise --episodes.max-ratings, or bring more data"
+        )
+    order = np.random.default_rng([seed, 0]).permutation(eligible)
+    return Splits(
+        train=order[n_validation + n_test :],
+        validation=order[:n_validation],
+        test=order[n_validation : n_validation + n_test],
+    )
+
+
+def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
+    """Sum and number of the ratings that `users` [n] gave each item; nobody else's rows are looked at."""
+    chosen = np.isin(data.user, users)
+    item, rating = data.item[chosen], data.rating[chosen]
+    items = len(data.items)
+    total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
+    return Statistics(total=total, count=np.bincount(item, minlength=items).astype(np.float32))

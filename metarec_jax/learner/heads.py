@@ -1,0 +1,138 @@
+"""What a learner's outputs mean: a rating, a distribution over rating levels, or the probability of a click.
+
+A head also owns the *prior path*: outputs that stand for "item mean + user bias" before the network has said anything,
+so that a model with a silent network starts from that baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Params
+
+
+class Head(NamedTuple):
+    """The meaning of outputs, as pure functions of one user's rows.
+
+    Attributes:
+        outputs: how many numbers a row has.
+        init: () -> params of the prior path.
+        prior: (params, item_mean [n], user_bias []) -> outputs [n, outputs] that predict item mean + user bias.
+        residual: (item_mean [n], rating [n]) -> what the user bias averages, [n].
+        loss: (outputs [n, outputs], rating [n]) -> loss of each row [n].
+        mean: outputs -> expected rating [n]. Best under squared error, and the score that ranks.
+        point: outputs -> the rating with the least expected absolute error [n].
+    """
+
+    outputs: int
+    init: Callable[[], Params]
+    prior: Callable[[Params, Array, Array], Array]
+    residual: Callable[[Array, Array], Array]
+    loss: Callable[[Array, Array], Array]
+    mean: Callable[[Array], Array]
+    point: Callable[[Array], Array]
+
+
+def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
+    """The head called `kind` ("rating", "classes" or "click") for ratings of that scale.
+
+    Raises:
+        MetarecError: "classes" for ratings without levels.
+    """
+    if kind == "rating":
+        return rating_head(low, high)
+    if kind == "click":
+        return click_head()
+    if len(levels) < 2:
+        raise MetarecError(
+            "learner.head 'classes' needs ratings with at least 2 and at most 20 distinct values; "
+            "these are continuous or constant: use --learner.head rating"
+        )
+    return classes_head(levels)
+
+
+def rating_head(low: float, high: float) -> Head:
+    """Regression: one output, the rating, under squared error in units of a quarter of the scale."""
+    unit = (high - low) / 4 or 1.0
+
+    def expected(outputs: Float[Array, "n 1"]) -> Float[Array, " n"]:
+        return jnp.clip(outputs[:, 0] * unit, low, high)
+
+    return Head(
+        outputs=1,
+        init=dict,
+        prior=lambda params, item_mean, bias: (item_mean + bias)[:, None] / unit,
+        residual=lambda item_mean, rating: rating - item_mean,
+        loss=lambda outputs, rating: jnp.square(outputs[:, 0] - rating / unit) / 2,
+        mean=expected,
+        point=expected,
+    )
+
+
+def classes_head(levels: tuple[float, ...]) -> Head:
+    """A distribution over the rating levels, under cross-entropy.
+
+    The prior path is a normal density around item mean + user bias, read off at the levels:
+    ``logit_c = offset_c - (level_c - m)^2 / (2 s^2)`` with learned width ``s`` and offsets.
+    """
+    level = np.asarray(levels, np.float32)
+    unit = (level[-1] - level[0]) / 4
+
+    def prior(params: Params, item_mean: Array, bias: Array) -> Array:
+        distance = ((item_mean + bias)[:, None] - level) / unit
+        return params["offset"] - jnp.square(distance) / 2 * jnp.exp(-2 * params["log_width"])
+
+    def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
+        target = jnp.argmin(jnp.abs(rating[:, None] - level), axis=-1)
+        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), target[:, None], axis=-1)[:, 0]
+
+    def point(outputs: Float[Array, "n classes"]) -> Float[Array, " n"]:
+        """The median level: the first whose cumulated probability reaches one half."""
+        reached = jnp.cumsum(jax.nn.softmax(outputs), axis=-1) >= 0.5
+        # The last level always reaches it, whatever rounding made of the sum.
+        return jnp.asarray(level)[jnp.argmax(reached.at[:, -1].set(True), axis=-1)]
+
+    return Head(
+        outputs=len(level),
+        init=lambda: {"offset": jnp.zeros(len(level)), "log_width": jnp.zeros(())},
+        prior=prior,
+        residual=lambda item_mean, rating: rating - item_mean,
+        loss=loss,
+        mean=lambda outputs: jax.nn.softmax(outputs) @ level,
+        point=point,
+    )
+
+
+def click_head() -> Head:
+    """The probability of a click: one logit, under binary cross-entropy.
+
+    The prior path adds the user's bias to the log-odds of the item's click rate. The bias is a shrunk mean of residuals
+    ``click - rate``, which a factor 4 (the inverse of the steepest slope of the logistic function) turns into log-odds.
+    """
+
+    def prior(params: Params, item_mean: Array, bias: Array) -> Array:
+        rate = jnp.clip(item_mean, 1e-3, 1 - 1e-3)
+        return (jnp.log(rate) - jnp.log1p(-rate) + 4 * bias)[:, None]
+
+    def loss(outputs: Float[Array, "n 1"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
+        return jax.nn.softplus(outputs[:, 0]) - rating * outputs[:, 0]
+
+    def mean(outputs: Float[Array, "n 1"]) -> Float[Array, " n"]:
+        return jax.nn.sigmoid(outputs[:, 0])
+
+    return Head(
+        outputs=1,
+        init=dict,
+        prior=prior,
+        residual=lambda item_mean, rating: rating - item_mean,
+        loss=loss,
+        mean=mean,
+        point=lambda outputs: (mean(outputs) >= 0.5).astype(jnp.float32),
+    )

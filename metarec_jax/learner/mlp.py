@@ -1,0 +1,146 @@
+"""The learner of the method: concatenated user and item embeddings -> hidden -> ReLU -> outputs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.learner.heads import Head
+from metarec_jax.types import Params
+
+
+class Features(NamedTuple):
+    """What the learner sees of some rows of one user.
+
+    Attributes:
+        embedding: float32 [n, hidden], of each row's item.
+        statistic: float32 [n, 2], sum and count of other training users' ratings of the item.
+    """
+
+    embedding: Array
+    statistic: Array
+
+
+class Context(NamedTuple):
+    """What the learner sees of the user: the embedding of the user's text [hidden], and the support.
+
+    ``rating`` [support] and ``mask`` [support] belong to the rows of ``support``. A typed ``key`` means training:
+    what is random is drawn from it, the same for the support, the query and every inner step of this user.
+    """
+
+    embedding: Array
+    support: Features
+    rating: Array
+    mask: Array
+    key: Array | None = None
+
+
+def init(
+    key: Array,
+    head: Head,
+    *,
+    hidden: int,
+    item_embeddings: Float[np.ndarray, "items hidden_in"],
+    user_embeddings: Float[np.ndarray, "users hidden_user"],
+    mean_rating: float,
+) -> Params:
+    """Parameters of an MLP that starts at its prior: the output layer is zero.
+
+    Args:
+        key: typed PRNG key.
+        head: what the outputs mean.
+        hidden: width of the hidden layer.
+        item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
+            starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
+        mean_rating: mean rating of the training users, where the prior path starts.
+
+    Returns:
+        A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.meta.partition` matches.
+    """
+    item_key, user_key = jax.random.split(key)
+
+    def kernel(key: Array, rows: int) -> Array:
+        return jax.random.normal(key, (rows, hidden))  # inputs have norm 1: so have pre-activations, about
+
+    return {
+        "input": {"item": standardisation(item_embeddings), "user": standardisation(user_embeddings)},
+        "hidden": {
+            "item": {"kernel": kernel(item_key, item_embeddings.shape[1])},
+            "user": {"kernel": kernel(user_key, user_embeddings.shape[1])},
+            "bias": jnp.zeros(hidden),
+        },
+        "output": {"kernel": jnp.zeros((hidden, head.outputs)), "bias": jnp.zeros(head.outputs)},
+        "prior": {
+            "mean": jnp.float32(mean_rating),
+            "log_item_weight": jnp.log(jnp.float32(5.0)),
+            "log_user_weight": jnp.log(jnp.float32(5.0)),
+            "head": head.init(),
+        },
+    }
+
+
+def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
+    """Shift and scale that give `embeddings` mean 0 and, on average, squared norm 1.
+
+    With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error: the inner
+    rate means the same for embeddings of any width.
+    """
+    shift = embeddings.mean(0)
+    spread = np.sqrt(np.mean(np.sum(np.square(embeddings - shift), axis=-1))) if embeddings.size else 0.0
+    return {"shift": jnp.asarray(shift, jnp.float32), "scale": jnp.float32(1 / spread if spread > 1e-6 else 1.0)}
+
+
+def apply(
+    params: Params, head: Head, context: Context, rows: Features, *, prior: bool = True, dropout: float = 0.0
+) -> Float[Array, "n outputs"]:
+    """Outputs for some rows of one user.
+
+    The product of the concatenated embeddings with the first kernel is taken half by half: the user's half is the same
+    for every row and computed once.
+
+    Args:
+        params: from `init`.
+        head: what the outputs mean.
+        context: the user.
+        rows: n rows to score.
+        prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
+        dropout: share of the hidden features that a user in training does without.
+    """
+    item = _standardise(params["input"]["item"], rows.embedding)
+    user = _standardise(params["input"]["user"], context.embedding)
+    first = params["hidden"]
+    width = params["output"]["kernel"].shape[0]
+    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (user @ first["user"]["kernel"] + first["bias"])) / np.sqrt(width)
+    if context.key is not None and dropout > 0:
+        kept = jax.random.bernoulli(context.key, 1 - dropout, hidden.shape[-1:])
+        hidden = hidden * kept / (1 - dropout)
+    outputs = hidden @ params["output"]["kernel"] + params["output"]["bias"]
+    return outputs + prior_outputs(params["prior"], head, context, rows, statistics=prior)
+
+
+def prior_outputs(
+    params: Params, head: Head, context: Context, rows: Features, *, statistics: bool
+) -> Float[Array, "n outputs"]:
+    """Outputs that say item mean + user bias, both shrunk; without `statistics`, the mean rating.
+
+    ``item_mean = (sum + a mean) / (count + a)`` and ``user_bias = sum_support residual / (support + b)``, with learned
+    ``a``, ``b`` and ``mean``: posterior means under normal priors (Efron & Morris 1975).
+    """
+    if not statistics:
+        return head.prior(params["head"], jnp.full(rows.embedding.shape[0], params["mean"]), jnp.zeros(()))
+    residual = head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
+    bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
+    return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
+
+
+def _item_mean(params: Params, statistic: Float[Array, "n 2"]) -> Float[Array, " n"]:
+    weight = jnp.exp(params["log_item_weight"])
+    return (statistic[:, 0] + weight * params["mean"]) / (statistic[:, 1] + weight)
+
+
+def _standardise(params: Params, embedding: Array) -> Array:
+    return (embedding - params["shift"]) * params["scale"]

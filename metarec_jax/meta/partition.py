@@ -1,0 +1,61 @@
+"""Which parameters the inner loop adapts, and which it shares between users.
+
+A tree is split by ordered patterns over the paths of its leaves ("hidden/item/kernel"). Both parts keep the tree's
+structure, with None where the other part has the leaf: JAX takes None for an empty subtree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import jax
+
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Params
+
+
+def path_names(tree: Params) -> list[str]:
+    """The path of every leaf, in leaf order, as "a/b/c"."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
+    """Splits `tree` into (adapted, shared).
+
+    Args:
+        tree: parameters of a learner.
+        adapted: regular expressions, each matched against whole paths.
+
+    Raises:
+        MetarecError: a pattern is no regular expression, or matches nothing; the message lists the paths.
+
+    >>> partition({"hidden": 1, "output": 2}, ["output"])
+    ({'hidden': None, 'output': 2}, {'hidden': 1, 'output': None})
+    """
+    names = path_names(tree)
+    chosen: set[str] = set()
+    for pattern in adapted:
+        try:
+            matched = [name for name in names if re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise MetarecError(f"updater.adapted: {pattern!r} is not a regular expression: {error}") from error
+        if not matched:
+            raise MetarecError(f"updater.adapted: {pattern!r} matches no parameter; there are {', '.join(names)}")
+        chosen.update(matched)
+    leaves, structure = jax.tree_util.tree_flatten(tree)
+    keep = [name in chosen for name in names]
+    return (
+        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, keep)]),
+        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, keep)]),
+    )
+
+
+def combine(adapted: Params, shared: Params) -> Params:
+    """The inverse of `partition`.
+
+    >>> combine({"hidden": None, "output": 2}, {"hidden": 1, "output": None})
+    {'hidden': 1, 'output': 2}
+    """
+    return jax.tree.map(lambda a, s: s if a is None else a, adapted, shared, is_leaf=lambda leaf: leaf is None)

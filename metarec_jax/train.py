@@ -1,0 +1,245 @@
+"""The training loop on the host: feeds episodes, watches losses, saves, stops. All that is computed is in the outer step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from metarec_jax.assembly import Assembly, Part, init_trainable, make_optimiser
+from metarec_jax.checkpoints import Checkpoints, Progress
+from metarec_jax.data.pipeline import training_iterator
+from metarec_jax.errors import MetarecError
+from metarec_jax.meta.outer import Losses, Model, Trainable, TrainState, make_step, meta_loss
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.runs import Run
+from metarec_jax.sharding import replicate, round_up, shard_users, user_mesh
+from metarec_jax.types import Tables
+
+UNSAVED = 1e30
+"""Validation loss that a checkpoint in the middle of an epoch is filed under: it is never the best."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What training leads to: the parameters with the least validation loss, and how they were reached."""
+
+    trainable: Trainable
+    progress: Progress
+    interrupted: bool
+
+
+class StopRequest:
+    """Remembers that SIGTERM or Ctrl-C arrived, so that the loop can save and end between two steps."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __call__(self, number: int, _frame: Any) -> None:
+        if self.signal is not None:  # asked twice: the user does not want to wait
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Listens while the context lasts."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def first_state(assembly: Assembly, steps: int) -> TrainState:
+    """The state that training starts from: a pure function of the config's seed."""
+    key, run_key = jax.random.split(jax.random.key(assembly.config.seed))
+    trainable = init_trainable(
+        assembly.config, assembly.model, assembly.catalogue, assembly.train.tables.users, key
+    )
+    optimiser = make_optimiser(assembly.config.train, steps)
+    return TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), run_key)
+
+
+def validation_loss(model: Model, mesh: Mesh, part: Part) -> Any:
+    """A function of `Trainable` that gives the mean query loss of `part`; compiled once per bucket."""
+    tables = replicate(mesh, part.tables)
+    batches = [shard_users(mesh, _whole(part.source[i], mesh)) for i in range(len(part.source))]
+    compiled = jax.jit(lambda trainable, tables, episodes: meta_loss(model, trainable, tables, episodes)[1])
+
+    def loss(trainable: Trainable) -> float:
+        return _ratio([compiled(trainable, tables, batch) for batch in batches])
+
+    return loss
+
+
+def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
+    """Trains, from the run's latest checkpoint where there is one, and saves as it goes.
+
+    An interrupted and resumed training takes the very same steps as an uninterrupted one: the state, the position in the
+    data and the sums of the epoch under way are all in the checkpoint.
+
+    Args:
+        run: the run folder.
+        assembly: from `metarec_jax.assembly.assemble` with the run's config.
+        reporter: where progress is shown.
+
+    Raises:
+        MetarecError: a loss that is not finite (nothing of it is saved), or a checkpoint that cannot be read.
+    """
+    config = assembly.config.train
+    source = assembly.train.source
+    mesh = user_mesh(config.devices)
+    state = replicate(mesh, first_state(assembly, len(source)))
+    step = jax.jit(make_step(assembly.model, make_optimiser(config, len(source))), donate_argnums=0)
+    tables = replicate(mesh, assembly.train.tables)
+    validate = validation_loss(assembly.model, mesh, assembly.validation)
+
+    with (
+        Checkpoints(run.checkpoints) as checkpoints,
+        contextlib.closing(_Batches(source, mesh)) as batches,
+        StopRequest().listening() as stop,
+        reporter.bar("meta-training", len(source)) as advance,
+        jax.set_mesh(mesh),
+    ):
+        progress = checkpoints.latest()
+        if progress is None:
+            progress = Progress.at_start()
+        else:
+            state = checkpoints.load(state, progress.step)
+            batches.continue_at(progress.iterator)
+        run.keep_metrics(progress.epoch)
+        while not progress.finished and stop.signal is None:
+            started = time.perf_counter()
+            state, progress, seen = _epoch(step, state, tables, batches, progress, source.batches, stop, advance)
+            if progress.step < (progress.epoch + 1) * source.batches:  # stopped on the way
+                checkpoints.save(state, progress, UNSAVED)
+                break
+            loss = validate(state.trainable)
+            progress, line = _close_epoch(progress, loss, config)
+            line["users_per_second"] = round(seen / (time.perf_counter() - started), 1)
+            run.append_metrics(line)
+            if progress.best_epoch == progress.epoch or progress.epoch % config.save_every == 0 or progress.finished:
+                checkpoints.save(state, progress, loss)
+            best = f"best {progress.best_loss:.4f} at epoch {progress.best_epoch}"
+            reporter.note(
+                f"epoch {line['epoch']}: training loss {line['train_loss']:.4f}, validation {loss:.4f} ({best})"
+            )
+        checkpoints.wait()
+        if progress.best_step:
+            state = checkpoints.load(state, progress.best_step)
+    return Fitted(jax.device_get(state.trainable), progress, interrupted=not progress.finished)
+
+
+class _Batches:
+    """Batches on the devices, with the position that a checkpoint needs."""
+
+    def __init__(self, source: Any, mesh: Mesh):
+        self._iterator = training_iterator(source)
+        self._mesh = mesh
+
+    def __next__(self) -> Any:
+        episodes = next(self._iterator)
+        return shard_users(self._mesh, _whole(episodes, self._mesh)), int(np.count_nonzero(episodes.weight))
+
+    def position(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def continue_at(self, position: dict[str, Any]) -> None:
+        self._iterator.set_state(position)
+
+    def close(self) -> None:
+        self._iterator.close()
+
+
+def _epoch(
+    step: Any,
+    state: TrainState,
+    tables: Tables,
+    batches: _Batches,
+    progress: Progress,
+    steps: int,
+    stop: StopRequest,
+    advance: Any,
+) -> tuple[TrainState, Progress, int]:
+    """Takes the outer steps that are left of an epoch. Losses are looked at one step late, so that the device never waits."""
+    query, rows, seen = progress.epoch_query, progress.epoch_rows, 0
+    pending: Losses | None = None
+
+    def look(losses: Losses | None, at: int) -> None:
+        nonlocal query, rows
+        if losses is None:
+            return
+        got = jax.device_get(losses)
+        if not math.isfinite(got.query):
+            raise MetarecError(
+                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1}): "
+                "lower --train.rate or --updater.rate; the checkpoints hold the state before"
+            )
+        query, rows = query + float(got.query), rows + float(got.rows)
+        advance(at, f"loss {query / max(rows, 1):.4f}")
+
+    at = progress.step
+    with jax.transfer_guard("disallow"):
+        while at < (progress.epoch + 1) * steps and stop.signal is None:
+            episodes, users = next(batches)
+            state, losses = step(state, tables, episodes)
+            look(pending, at)
+            at, seen, pending = at + 1, seen + users, losses
+        look(pending, at)
+    changed = dataclasses.replace(
+        progress, step=at, iterator=batches.position(), epoch_query=query, epoch_rows=rows
+    )
+    return state, changed, seen
+
+
+def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress, dict[str, Any]]:
+    """Books a finished epoch: its line for metrics.jsonl, the best so far, and whether training ends here."""
+    epoch = progress.epoch + 1
+    if not math.isfinite(loss):
+        raise MetarecError(
+            f"the validation loss became {loss} in epoch {epoch}: lower --train.rate or --updater.rate; "
+            "the checkpoints hold the state before"
+        )
+    line = {
+        "epoch": epoch,
+        "step": progress.step,
+        "train_loss": progress.epoch_query / max(progress.epoch_rows, 1),
+        "validation_loss": loss,
+    }
+    better = loss < progress.best_loss
+    best_epoch, best_step = (epoch, progress.step) if better else (progress.best_epoch, progress.best_step)
+    patient = config.patience == 0 or epoch - best_epoch < config.patience
+    return (
+        dataclasses.replace(
+            progress,
+            epoch=epoch,
+            epoch_query=0.0,
+            epoch_rows=0.0,
+            best_epoch=best_epoch,
+            best_step=best_step,
+            best_loss=min(loss, progress.best_loss),
+            finished=epoch >= config.epochs or not patient,
+        ),
+        line,
+    )
+
+
+def _whole(episodes: Any, mesh: Mesh) -> Any:
+    """`episodes` filled up with empty users until they split evenly over the mesh."""
+    missing = round_up(len(episodes.weight), mesh) - len(episodes.weight)
+    return jax.tree.map(lambda leaf: np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), episodes)
+
+
+def _ratio(losses: list[Losses]) -> float:
+    sums = jax.device_get(losses)
+    return float(sum(s.query for s in sums) / max(sum(s.rows for s in sums), 1.0))
