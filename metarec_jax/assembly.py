@@ -88,9 +88,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         )
 
     sources = {
-        "train": source(
-            splits.train, training=True, size=config.train.users_per_step, epochs=config.train.epochs
-        ),
+        "train": source(splits.train, training=True, size=config.train.users_per_step, epochs=config.train.epochs),
         "validation": source(splits.validation, training=False, size=EVALUATION_USERS, epochs=1),
         "test": source(splits.test, training=False, size=EVALUATION_USERS, epochs=1),
     }

@@ -119,7 +119,9 @@ class Checkpoints:
         self._check_fits(step, _shapes(saved), _shapes(raw))
         try:
             restored = self._checkpointer.load_checkpointables(step, {"state": jax.tree.map(_abstract, raw)})["state"]
-            return jax.tree.map(lambda leaf, to: jax.random.wrap_key_data(leaf) if _is_key(to) else leaf, restored, like)
+            return jax.tree.map(
+                lambda leaf, to: jax.random.wrap_key_data(leaf) if _is_key(to) else leaf, restored, like
+            )
         except Exception as error:  # orbax and tensorstore raise many kinds; each means the same to a user
             raise self._unreadable(step, error) from error
 
@@ -159,5 +161,6 @@ def _shapes(tree: Any) -> dict[str, str]:
     """Dtype and shape of every leaf by its path; orbax gives back dicts and lists for named tuples, whose paths read alike."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
     }

@@ -171,7 +171,8 @@ class UpdaterConfig:
     def __post_init__(self) -> None:
         _require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
         _require(
-            math.isfinite(self.rate) and self.rate > 0, f"updater.rate is {self.rate}; it must be a finite number above 0"
+            math.isfinite(self.rate) and self.rate > 0,
+            f"updater.rate is {self.rate}; it must be a finite number above 0",
         )
 
 
@@ -236,9 +237,7 @@ class Config:
 
 PRESETS: Mapping[str, Config] = {
     "movielens-100k": Config(),
-    "movielens-1m": Config(
-        data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=128)
-    ),
+    "movielens-1m": Config(data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=128)),
     "synthetic": Config(
         data=DataConfig(source="synthetic"),
         encoder=EncoderConfig(path="random"),

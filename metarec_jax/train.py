@@ -63,9 +63,7 @@ class StopRequest:
 def first_state(assembly: Assembly, steps: int) -> TrainState:
     """The state that training starts from: a pure function of the config's seed."""
     key, run_key = jax.random.split(jax.random.key(assembly.config.seed))
-    trainable = init_trainable(
-        assembly.config, assembly.model, assembly.catalogue, assembly.train.tables.users, key
-    )
+    trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, assembly.train.tables.users, key)
     optimiser = make_optimiser(assembly.config.train, steps)
     return TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), run_key)
 
@@ -196,9 +194,7 @@ def _epoch(
             look(pending, at)
             at, seen, pending = at + 1, seen + users, losses
         look(pending, at)
-    changed = dataclasses.replace(
-        progress, step=at, iterator=batches.position(), epoch_query=query, epoch_rows=rows
-    )
+    changed = dataclasses.replace(progress, step=at, iterator=batches.position(), epoch_query=query, epoch_rows=rows)
     return state, changed, seen
 
 

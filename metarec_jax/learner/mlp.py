@@ -114,7 +114,9 @@ def apply(
     user = _standardise(params["input"]["user"], context.embedding)
     first = params["hidden"]
     width = params["output"]["kernel"].shape[0]
-    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (user @ first["user"]["kernel"] + first["bias"])) / np.sqrt(width)
+    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (user @ first["user"]["kernel"] + first["bias"])) / np.sqrt(
+        width
+    )
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(context.key, 1 - dropout, hidden.shape[-1:])
         hidden = hidden * kept / (1 - dropout)

@@ -85,9 +85,7 @@ def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[A
     return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def adapt_user(
-    model: Model, trainable: Trainable, context: mlp.Context
-) -> tuple[Params, Float[Array, " steps"]]:
+def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> tuple[Params, Float[Array, " steps"]]:
     """The parameters of one user after the inner loop on the user's support, and the support loss before each step."""
     adapted, shared = partition(trainable.theta, model.adapted)
 
@@ -95,9 +93,7 @@ def adapt_user(
         outputs = model.apply(combine(adapted, shared), context, context.support)
         return masked_mean(model.head.loss(outputs, context.rating), context.mask)
 
-    adapted, losses = inner.adapt(
-        loss, model.updater, trainable.phi, adapted, steps=model.steps, order=model.order
-    )
+    adapted, losses = inner.adapt(loss, model.updater, trainable.phi, adapted, steps=model.steps, order=model.order)
     return combine(adapted, shared), losses
 
 
