@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: data, splits, embeddings, episodes, model. One function a part, in the order of the flow."""
+"""From a config to the parts of a run: data, splits, embeddings, episodes, model; in the order of the flow."""
 
 from __future__ import annotations
 

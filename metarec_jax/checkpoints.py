@@ -1,8 +1,8 @@
 """Saving and restoring training states with orbax.
 
-A checkpoint is one atomic unit: the state (theta, phi, optimiser, step), and beside it, as JSON, where the data iterator
-stands and how training is going. Orbax writes to a temporary folder and renames it, so a crash leaves either
-the whole checkpoint or none.
+A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, where the data
+iterator stands and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
+either the whole checkpoint or none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 
@@ -60,9 +60,12 @@ class Checkpoints:
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            self._folder,
-            preservation_policy=keep.AnyPreservationPolicy(
-                [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
+            str(self._folder),
+            preservation_policy=cast(
+                "Any",
+                keep.AnyPreservationPolicy(
+                    [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
+                ),
             ),
             cleanup_tmp_directories=True,
         )
@@ -81,7 +84,7 @@ class Checkpoints:
             force=True,
             overwrite=True,
             metrics={"loss": loss},
-            custom_metadata=dataclasses.asdict(progress),
+            custom_metadata=cast("Any", dataclasses.asdict(progress)),
         )
 
     def wait(self) -> None:
@@ -96,8 +99,8 @@ class Checkpoints:
     def progress(self, step: int) -> Progress:
         """What checkpoint `step` says of the training."""
         try:
-            metadata = self._checkpointer.checkpointables_metadata(step).custom_metadata
-            return Progress(**metadata)
+            found = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            return Progress(**cast("dict[str, Any]", found))
         except Exception as error:
             raise self._unreadable(step, error) from error
 
@@ -158,7 +161,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its path; orbax gives back dicts and lists for named tuples, whose paths read alike."""
+    """Dtype and shape of every leaf by its path. Orbax gives dicts and lists for named tuples; their paths read alike."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"

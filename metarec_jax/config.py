@@ -47,7 +47,7 @@ class DataConfig:
     source: Source = "movielens-100k"
     """Which reader. "auto" tells from the files at `path`."""
     path: str = ""
-    """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, then in installed packages, then downloads."""
+    """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, in installed packages, then downloads."""
     items_path: str = ""
     """For source "table": a second file with one row an item (item id, text)."""
     columns: Columns = Columns()
@@ -143,7 +143,7 @@ class LearnerConfig:
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
     user_side: UserSide = "description"
-    """Text that stands for the user: the profile of the data set, a description written from the support set, or none."""
+    """Text that stands for the user: the data set's profile, a description written from the support, or none."""
 
     dropout: float = 0.0
     """Share of the hidden features that a user in training does without."""
@@ -166,7 +166,7 @@ class UpdaterConfig:
     order: Literal["second", "first"] = "second"
     """Whether the outer gradient flows through the inner gradient."""
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*")
-    """Patterns of the parameters that the inner loop changes for each user; the rest is shared. ("output/.*",) is ANIL."""
+    """Patterns of the parameters that the inner loop changes for each user. ("output/.*",) alone is ANIL."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")

@@ -10,7 +10,9 @@ from typing import Protocol
 class Advance(Protocol):
     """Moves a bar: `done` of the bar's total, and a short text beside it."""
 
-    def __call__(self, done: int, text: str = "") -> None: ...
+    def __call__(self, done: int, text: str = "") -> None:
+        """Shows `done` and `text`."""
+        ...
 
 
 class Reporter(Protocol):

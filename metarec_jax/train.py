@@ -1,4 +1,4 @@
-"""The training loop on the host: feeds episodes, watches losses, saves, stops. All that is computed is in the outer step."""
+"""The training loop on the host: feeds episodes, watches losses, saves, stops. The outer step computes all the rest."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class StopRequest:
         self.signal: signal.Signals | None = None
 
     def __call__(self, number: int, _frame: Any) -> None:
+        """The signal handler."""
         if self.signal is not None:  # asked twice: the user does not want to wait
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
@@ -83,8 +84,8 @@ def validation_loss(model: Model, mesh: Mesh, part: Part) -> Any:
 def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     """Trains, from the run's latest checkpoint where there is one, and saves as it goes.
 
-    An interrupted and resumed training takes the very same steps as an uninterrupted one: the state, the position in the
-    data and the sums of the epoch under way are all in the checkpoint.
+    An interrupted and resumed training takes the very same steps as an uninterrupted one: the state, the position in
+    the data and the sums of the epoch under way are all in the checkpoint.
 
     Args:
         run: the run folder.
@@ -169,7 +170,7 @@ def _epoch(
     stop: StopRequest,
     advance: Any,
 ) -> tuple[TrainState, Progress, int]:
-    """Takes the outer steps that are left of an epoch. Losses are looked at one step late, so that the device never waits."""
+    """Takes the outer steps left of an epoch; losses are looked at one step late, so that the device never waits."""
     query, rows, seen = progress.epoch_query, progress.epoch_rows, 0
     pending: Losses | None = None
 

@@ -83,8 +83,8 @@ class EpisodeSource:
         short = np.flatnonzero(self.histories.count <= self.config.query)
         if len(short):
             raise MetarecError(
-                f"user row {self.histories.users[short[0]]} has {self.histories.count[short[0]]} interactions, but a query "
-                f"of {self.config.query} and at least one support interaction need {self.config.query + 1}: "
+                f"user row {self.histories.users[short[0]]} has {self.histories.count[short[0]]} interactions, but a "
+                f"query of {self.config.query} and at least one support interaction need {self.config.query + 1}: "
                 "lower --episodes.query or raise --episodes.min-ratings"
             )
 

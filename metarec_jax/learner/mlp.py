@@ -86,8 +86,8 @@ def init(
 def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
     """Shift and scale that give `embeddings` mean 0 and, on average, squared norm 1.
 
-    With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error: the inner
-    rate means the same for embeddings of any width.
+    With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error:
+    the inner rate means the same for embeddings of any width.
     """
     shift = embeddings.mean(0)
     spread = np.sqrt(np.mean(np.sum(np.square(embeddings - shift), axis=-1))) if embeddings.size else 0.0

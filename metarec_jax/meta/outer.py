@@ -6,7 +6,7 @@ Everything is written for one user; `jax.vmap` over users stands in `over_users`
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from metarec_jax.meta import inner
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import Updater
 from metarec_jax.types import Episodes, Params, Rows, Tables
-
 
 Result = TypeVar("Result")
 
@@ -49,7 +48,7 @@ class TrainState(NamedTuple):
         trainable: what is trained.
         optimiser: state of the optax transform.
         step: int32 [], outer steps taken.
-        key: typed key of the run; step ``i`` draws from ``fold_in(key, i)``, and each user from that and the user's row.
+        key: typed key of the run; step ``i`` draws from ``fold_in(key, i)``, each user from that and the user's row.
     """
 
     trainable: Trainable
@@ -157,7 +156,7 @@ def make_step(
         gradient, losses = jax.grad(meta_loss, argnums=1, has_aux=True)(model, state.trainable, tables, episodes, key)
         with jax.named_scope("outer_update"):
             updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
-            trainable = optax.apply_updates(state.trainable, updates)
+            trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
         return TrainState(trainable, optimiser_state, state.step + 1, state.key), losses
 
     return step
