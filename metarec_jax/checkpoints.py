@@ -50,9 +50,14 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of a run: the latest (to go on from) and the best (to use), numbered by outer step."""
+    """The checkpoints of a run: the latest (to go on from) and the best (to use), numbered by outer step.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: where they are.
+        tidy: whether to remove what a killed training left half-saved. A reader must not: the training may be running.
+    """
+
+    def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
         # orbax says at INFO and WARNING level what users of a command line need not know.
@@ -67,7 +72,7 @@ class Checkpoints:
                     [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
                 ),
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=tidy,
         )
 
     def __enter__(self) -> Checkpoints:
@@ -161,7 +166,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its path. Orbax gives dicts and lists for named tuples; their paths read alike."""
+    """Dtype and shape of every leaf by its path; the dicts and lists that orbax gives for named tuples have equal paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"

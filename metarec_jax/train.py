@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, SingleDeviceSharding
 
-from metarec_jax.assembly import Assembly, Part, init_trainable, make_optimiser
+from metarec_jax.assembly import Assembly, Part, abstract_trainable, init_trainable, make_optimiser
+from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.errors import MetarecError
@@ -31,11 +32,15 @@ UNSAVED = 1e30
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """What training leads to: the parameters with the least validation loss, and how they were reached."""
+    """What training leads to: the parameters with the least validation loss, and how they were reached.
+
+    Where training was asked to stop before its end, `interrupted` is true and `signal` says by what.
+    """
 
     trainable: Trainable
     progress: Progress
     interrupted: bool
+    signal: signal.Signals | None = None
 
 
 class StopRequest:
@@ -67,6 +72,38 @@ def first_state(assembly: Assembly, steps: int) -> TrainState:
     trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, assembly.train.tables.users, key)
     optimiser = make_optimiser(assembly.config.train, steps)
     return TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), run_key)
+
+
+def load_trainable(run: Run, catalogue: Catalogue) -> Trainable:
+    """The parameters with the least validation loss that a run has saved so far, as host arrays.
+
+    Args:
+        run: the run folder, of a training that has ended or is still going on.
+        catalogue: of that run.
+
+    Raises:
+        MetarecError: no epoch has ended yet, or the checkpoint is damaged or does not fit the run's config.
+    """
+    config = run.config
+    hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+    trainable = abstract_trainable(config, catalogue, hidden)
+    optimiser = jax.eval_shape(make_optimiser(config.train, 1).init, trainable)
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    arrays = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+        (trainable, optimiser, jax.ShapeDtypeStruct((), jnp.int32)),
+    )
+    like = TrainState(*arrays, key=jax.random.key(0))
+    progress = None
+    if run.checkpoints.is_dir():
+        with Checkpoints(run.checkpoints, tidy=False) as checkpoints:
+            progress = checkpoints.latest()
+            if progress is not None and progress.best_step:
+                return jax.device_get(checkpoints.load(like, progress.best_step).trainable)
+    raise MetarecError(
+        f"{run.folder} holds no trained model yet: no epoch has ended; "
+        f"train on with `metarec train --resume {run.folder}`"
+    )
 
 
 def validation_loss(model: Model, mesh: Mesh, part: Part) -> Any:
@@ -136,7 +173,8 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         checkpoints.wait()
         if progress.best_step:
             state = checkpoints.load(state, progress.best_step)
-    return Fitted(jax.device_get(state.trainable), progress, interrupted=not progress.finished)
+    trainable = jax.device_get(state.trainable)
+    return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
 
 
 class _Batches:
