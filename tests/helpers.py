@@ -1,0 +1,206 @@
+"""What tests of several rooms share: one way to compare numbers, and models small enough to check by hand."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from metarec_jax.config import UpdaterConfig
+from metarec_jax.learner import mlp
+from metarec_jax.learner.heads import Head, make_head
+from metarec_jax.meta.outer import Model, Trainable
+from metarec_jax.meta.partition import partition
+from metarec_jax.meta.updaters import make_updater
+from metarec_jax.types import Episodes, Interactions, Items, Params, Rows, Tables, Users
+
+TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
+"""Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64
+some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
+
+
+def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -> None:
+    """Two pytrees have the same structure, shapes and dtypes, and numbers that differ by rounding.
+
+    A difference is measured against the largest number of its array, and numbers far below those of the whole tree
+    (sums that cancel) against a thousandth of the tree's largest.
+
+    Args:
+        got, want: pytrees of arrays.
+        tolerance: relative; by precision (`TOLERANCE`) where None.
+    """
+    got_paths, got_structure = jax.tree_util.tree_flatten_with_path(got)
+    want_leaves, want_structure = jax.tree_util.tree_flatten(want)
+    assert got_structure == want_structure
+    largest = max((_size(leaf) for leaf in want_leaves), default=0.0)
+    for (path, left), right in zip(got_paths, want_leaves):
+        left, right = np.asarray(left), np.asarray(right)
+        name = jax.tree_util.keystr(path)
+        assert left.shape == right.shape, name
+        assert left.dtype == right.dtype, name
+        assert np.isfinite(right).all(), name
+        relative = TOLERANCE.get(right.dtype, 0.0) if tolerance is None else tolerance
+        limit = relative * max(_size(right), 1e-3 * largest)
+        np.testing.assert_allclose(left, right, rtol=0, atol=limit, err_msg=name)
+
+
+def assert_equal(got: Params, want: Params) -> None:
+    """Two pytrees are equal bit by bit."""
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+        np.testing.assert_array_equal(np.asarray(left), np.asarray(right), strict=True)
+
+
+def _size(leaf: Params) -> float:
+    leaf = np.asarray(leaf)
+    return float(np.abs(leaf).max()) if leaf.size else 0.0
+
+
+class Tiny(NamedTuple):
+    """A model with a few dozen parameters, and a batch for it; every number is drawn at random, none is zero."""
+
+    model: Model
+    trainable: Trainable
+    tables: Tables
+    episodes: Episodes
+
+
+def tiny(
+    *,
+    head: str = "classes",
+    dtype: type = np.float64,
+    users: int = 3,
+    support: int = 4,
+    query: int = 3,
+    embedding: int = 3,
+    hidden: int = 4,
+    prior: bool = True,
+    dropout: float = 0.0,
+    adapted: tuple[str, ...] = ("hidden/.*", "output/.*"),
+    seed: int = 0,
+    **updater: object,
+) -> Tiny:
+    """A model and a batch in which every slot of every user has a table row of its own.
+
+    User 0's support and query are full; later users have ever more padded slots, down to one real row.
+
+    Args:
+        head: "rating", "classes" or "click".
+        dtype: of every float.
+        users, support, query: sizes of the batch.
+        embedding, hidden: sizes of the model.
+        prior: whether outputs start from item statistics.
+        dropout: share of hidden features.
+        adapted: patterns of adapted parameters.
+        seed: the draw.
+        **updater: fields of `UpdaterConfig`; two steps of rate 0.3 where not given.
+    """
+    rng = np.random.default_rng(seed)
+    made = make_head(head, levels=(1.0, 2.0, 3.0, 4.0, 5.0), low=1.0, high=5.0)
+    config = UpdaterConfig(**{"steps": 2, "rate": 0.3, "adapted": adapted} | updater)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape)
+
+    items = users * (support + query)
+    tables = Tables(items=normal(items, embedding), users=normal(users, embedding))
+    low, high = (0.1, 0.9) if head == "click" else (1.0, 5.0)
+
+    def rows(first: int, length: int) -> Rows:
+        real = np.arange(length) < np.maximum(length - np.arange(users), 1)[:, None]
+        count = rng.integers(1, 9, (users, length))
+        mean = rng.uniform(low, high, (users, length))
+        levels = rng.integers(0, 2, (users, length)) if head == "click" else rng.integers(1, 6, (users, length))
+        return Rows(
+            item=(first + np.arange(users * length).reshape(users, length)).astype(np.int32),
+            rating=np.where(real, levels, 0).astype(dtype),
+            mask=real.astype(dtype),
+            statistic=(np.stack([mean * count, count], axis=-1) * real[..., None]).astype(dtype),
+        )
+
+    episodes = Episodes(
+        user=np.arange(users, dtype=np.int32),
+        support=rows(0, support),
+        query=rows(users * support, query),
+        weight=np.ones(users, dtype),
+    )
+    theta = mlp.init(
+        jax.random.key(seed),
+        made,
+        hidden=hidden,
+        item_embeddings=tables.items.astype(np.float32),
+        user_embeddings=tables.users.astype(np.float32),
+        mean_rating=(low + high) / 2,
+    )
+    theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.3 * normal(*leaf.shape), dtype), theta)
+    updater_ = make_updater(config)
+    phi = updater_.init(partition(theta, adapted)[0])
+    phi = jax.tree.map(lambda leaf: np.asarray(leaf + 0.3 * normal(*leaf.shape), dtype), phi)
+    model = Model(
+        apply=lambda p, context, rows: mlp.apply(p, made, context, rows, prior=prior, dropout=dropout),
+        head=made,
+        updater=updater_,
+        adapted=adapted,
+        steps=config.steps,
+        order=config.order,
+    )
+    tables = jax.tree.map(lambda leaf: leaf.astype(dtype), tables)
+    return Tiny(model, Trainable(theta, phi), tables, episodes)
+
+
+def user_of(episodes: Episodes, index: int) -> Episodes:
+    """One user's episode, without the users axis."""
+    return jax.tree.map(lambda leaf: leaf[index], episodes)
+
+
+def interactions(
+    user: list[int] | np.ndarray,
+    item: list[int] | np.ndarray,
+    rating: list[float] | np.ndarray,
+    time: list[int] | np.ndarray | None = None,
+    *,
+    users: int | None = None,
+    items: int | None = None,
+    kind: str = "rating",
+) -> Interactions:
+    """A data set of invented items, from columns."""
+    user, item = np.asarray(user, np.int32), np.asarray(item, np.int32)
+    n_users = int(user.max(initial=-1)) + 1 if users is None else users
+    n_items = int(item.max(initial=-1)) + 1 if items is None else items
+    names = tuple(f"Item {i}" for i in range(n_items))
+    click = kind == "click"
+    return Interactions(
+        user=user,
+        item=item,
+        rating=np.asarray(rating, np.float32),
+        time=np.zeros(len(user), np.int64) if time is None else np.asarray(time, np.int64),
+        users=Users(tuple(f"u{i}" for i in range(n_users))),
+        items=Items(ids=names, titles=names, texts=names),
+        kind=kind,
+        levels=(0.0, 1.0) if click else (1.0, 2.0, 3.0, 4.0, 5.0),
+        low=0.0 if click else 1.0,
+        high=1.0 if click else 5.0,
+        source="invented",
+    )
+
+
+def random_interactions(
+    rng: np.random.Generator, *, users: int, items: int, least: int, most: int, kind: str = "rating"
+) -> Interactions:
+    """Users with `least` to `most` ratings of different items, in rows of random order, with some times equal."""
+    user, item = [], []
+    for row, count in enumerate(rng.integers(least, most + 1, users)):
+        user += [row] * count
+        item += list(rng.permutation(items)[:count])
+    order = rng.permutation(len(user))
+    rating = rng.integers(0, 2, len(user)) if kind == "click" else rng.integers(1, 6, len(user))
+    time = rng.integers(0, most, len(user))
+    return interactions(
+        np.array(user)[order], np.array(item)[order], rating, time, users=users, items=items, kind=kind
+    )
+
+
+def head_of(kind: str) -> Head:
+    """The head called `kind`, for ratings of 1 to 5 or clicks."""
+    return make_head(kind, levels=(1.0, 2.0, 3.0, 4.0, 5.0), low=1.0, high=5.0)
