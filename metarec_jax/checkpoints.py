@@ -166,7 +166,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its path; the dicts and lists that orbax gives for named tuples have equal paths."""
+    """Dtype and shape of every leaf by its path, which is the same for the dicts that orbax gives for named tuples."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
