@@ -1,0 +1,403 @@
+"""From a run to recommendations: adapt to a user once, then rank the catalogue as often as needed.
+
+What a user keeps after adapting is small (see `metarec_jax.meta.factored`), so thousands of states fit in memory. All
+that is computed runs in a few compiled programs: one for each support length, for a single user and for a whole chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax import catalogue as catalogues
+from metarec_jax import runs
+from metarec_jax.assembly import make_model
+from metarec_jax.catalogue import Catalogue
+from metarec_jax.config import Config
+from metarec_jax.data.describe import describe
+from metarec_jax.data.episodes import statistics_of
+from metarec_jax.encoder import Encoder, encode_table
+from metarec_jax.encoder import load as load_encoder
+from metarec_jax.errors import MetarecError
+from metarec_jax.meta import outer
+from metarec_jax.meta.outer import Model, Trainable
+from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.titles import Match, TitleIndex
+from metarec_jax.train import load_trainable
+from metarec_jax.types import Params, Rows, Tables
+
+__all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
+
+_FLOATS_PER_CALL = 1 << 24
+"""Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
+_MOST_USERS_PER_CALL = 256
+
+
+class Recommendation(NamedTuple):
+    """An item for a user.
+
+    Attributes:
+        id: as the data set writes it.
+        title: what people call it.
+        score: expected rating, or probability of a click.
+        ratings: how many training users rated it.
+    """
+
+    id: str
+    title: str
+    score: float
+    ratings: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UserState:
+    """A user that the model has adapted to.
+
+    Attributes:
+        kept: what the inner loop led to, as `metarec_jax.meta.outer.apply_user` takes it.
+        embedding: float32 [hidden], of the user's text.
+        support: the rows that were adapted on, padded.
+        seen: int32 [n], rows of all items in the history.
+        notes: what there is to say about how the history was read.
+    """
+
+    kept: Params
+    embedding: np.ndarray
+    support: Rows
+    seen: np.ndarray
+    notes: tuple[str, ...] = ()
+
+
+class _Task(NamedTuple):
+    """What a compiled program needs of a user: a row of the user table, the support, and what the user keeps."""
+
+    user: Any
+    support: Rows
+    kept: Params = ()
+
+
+class Recommender:
+    """A trained model, ready to adapt to users and recommend to them.
+
+    Args:
+        config: of the run.
+        catalogue: its items.
+        trainable: its parameters.
+
+    >>> recommender = Recommender.load("runs/demo")  # doctest: +SKIP (needs a trained run)
+    >>> user = recommender.adapt({"Toy Story (1995)": 5, "Heat (1995)": 2})  # doctest: +SKIP
+    >>> recommender.recommend(user, k=3)  # doctest: +SKIP
+    """
+
+    def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable):
+        self.config = config
+        self.catalogue = catalogue
+        self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
+        self._model = make_model(config, catalogue.scale)
+        self._trainable = jax.device_put(trainable)
+        self._items = jax.device_put(np.asarray(catalogue.embeddings, np.float32))
+        self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
+        self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
+        self._adapt = jax.jit(functools.partial(_adapt, self._model))
+        self._score = jax.jit(functools.partial(_score, self._model))
+        self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
+        widest = len(catalogue.items) * (config.learner.hidden + self._model.head.outputs)
+        most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
+        self._users_per_call = 1 << (most.bit_length() - 1)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recommender:
+        """The model with the least validation loss of the run in `folder`.
+
+        Raises:
+            MetarecError: no run, a run of another version, a damaged file, or parameters that do not fit the config.
+        """
+        run = runs.open_run(Path(folder))
+        catalogue = catalogues.load(run)
+        return cls(run.config, catalogue, load_trainable(run, catalogue))
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """What reads texts that the run has no embedding of; loaded when first needed."""
+        encoder = load_encoder(self.config.encoder.path)
+        if encoder.config.hidden_size != self._items.shape[1]:
+            raise MetarecError(
+                f"encoder.path {self.config.encoder.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
+                f"but the run's items have embeddings of width {self._items.shape[1]}: "
+                "use the encoder that the run was trained with"
+            )
+        return encoder
+
+    # Adapting
+
+    def adapt(self, history: History = (), profile: str = "") -> UserState:
+        """Adapts to one user.
+
+        Args:
+            history: items and ratings, oldest first, or a mapping from one to the other. Empty: the prior.
+            profile: the user's text, for a run with ``learner.user_side`` "profile". "" stands for the average user.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item, one that is rated twice, a rating that is not on the scale, or
+                a profile for a run that does not read profiles.
+        """
+        return self.adapt_many([history], [profile])[0]
+
+    def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
+        """Adapts to many users, a chunk of them in one compiled call; the states come in the order of `histories`.
+
+        Args:
+            histories: as for `adapt`.
+            profiles: one a user, or None.
+
+        Raises:
+            MetarecError: as for `adapt`; the message names the user by place where there is more than one.
+        """
+        if profiles is not None and len(profiles) != len(histories):
+            raise MetarecError(f"there are {len(profiles)} profiles for {len(histories)} histories: give one for each")
+        most = self.config.episodes.max_support
+        checked = []
+        for place, history in enumerate(histories, start=1):
+            try:
+                checked.append(check_history(history, self.find, self.catalogue.scale, most))
+            except MetarecError as error:
+                where = f"history {place} of {len(histories)}: " if len(histories) > 1 else ""
+                raise MetarecError(f"{where}{error}") from error
+        embeddings = self._user_embeddings(checked, profiles or [""] * len(checked))
+        supports = [self._support(history) for history in checked]
+        states: dict[int, UserState] = {}
+        for users in self._chunks([len(support.item) for support in supports]):
+            tables, task = self._tables_and_task([embeddings[u] for u in users], [supports[u] for u in users])
+            kept = jax.device_get(self._adapt(self._trainable, tables, task))
+            for row, u in enumerate(users):
+                of_user = jax.tree.map(lambda leaf, row=row: leaf[row], kept)
+                states[u] = UserState(of_user, embeddings[u], supports[u], checked[u].seen, checked[u].notes)
+        return [states[u] for u in range(len(checked))]
+
+    def prior(self, profile: str = "") -> UserState:
+        """The state of a user of whom nothing but, perhaps, a profile is known."""
+        return self.adapt((), profile)
+
+    # Recommending
+
+    def recommend(self, state: UserState, k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+        """The `k` items with the highest scores, best first; fewer only where no more are left.
+
+        Args:
+            state: from `adapt`.
+            k: how many, 1 to the size of the catalogue.
+            exclude_seen: whether to leave out the items of the user's history.
+
+        Raises:
+            MetarecError: an impossible `k`.
+        """
+        return self.recommend_many([state], k, exclude_seen)[0]
+
+    def recommend_many(
+        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True
+    ) -> list[list[Recommendation]]:
+        """`recommend` for many users, a chunk of them in one compiled call."""
+        items = self.catalogue.items
+        if not 1 <= k <= len(items):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(items)}, the number of items")
+        found: dict[int, list[Recommendation]] = {}
+        for users in self._chunks([len(state.support.item) for state in states]):
+            chosen = [states[u] for u in users]
+            tables, task = self._task_of(chosen)
+            seen = np.zeros((len(task.user), len(items)), bool)
+            for row, state in enumerate(chosen):
+                seen[row, state.seen] = exclude_seen
+            # The list's length is part of a program's shape, so lengths are rounded up to a few.
+            length = min(len(items), max(16, 1 << (k - 1).bit_length()))
+            scores, rows = jax.device_get(
+                self._rank(self._trainable, tables, task, self._statistic, jax.device_put(seen), k=length)
+            )
+            self._refuse_nan(scores[: len(users)])
+            for row, u in enumerate(users):
+                pairs = [(s, i) for s, i in zip(scores[row], rows[row]) if s > -math.inf]
+                found[u] = [self._recommendation(int(item), float(score)) for score, item in pairs[:k]]
+        return [found[u] for u in range(len(states))]
+
+    def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
+        """Expected ratings (or probabilities of a click) of the items named.
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item.
+        """
+        rows = np.array([self.find(item).row for item in items], np.int32)
+        return self._scores(state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+
+    def score_text(self, state: UserState, text: str) -> float:
+        """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
+
+        Raises:
+            MetarecError: the text is empty.
+        """
+        if not text.strip():
+            raise MetarecError("the text of the item is empty, so the encoder has nothing to read: write some")
+        return float(self._scores(state, self._encode([text]), np.zeros((1, 2), np.float32))[0])
+
+    def find(self, item: str | int) -> Match:
+        """The row of an item by title, by "id:" and id, or by id as an int.
+
+        Raises:
+            MetarecError: there is none, or the title could be several.
+        """
+        return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(str(item))
+
+    # How it is done
+
+    def _user_embeddings(self, histories: list[CheckedHistory], profiles: Sequence[str]) -> np.ndarray:
+        """The embedding of each user's text, float32 [users, hidden]; the average user's, where there is no text."""
+        side = self.config.learner.user_side
+        if side != "profile" and any(profiles):
+            raise MetarecError(
+                f"a profile was given, but this run reads none: its learner.user_side is {side!r}; "
+                "train one with --learner.user-side profile"
+            )
+        if side == "description":
+            middle = (self.catalogue.scale.low + self.catalogue.scale.high) / 2
+            titles = self.catalogue.items.titles
+            texts = [describe(titles, h.item, h.rating, middle=middle) if len(h.item) else "" for h in histories]
+        else:
+            texts = [profile.strip() for profile in profiles]
+        embeddings = np.tile(self._average_user, (len(texts), 1))
+        written = [u for u, text in enumerate(texts) if text]
+        if written:
+            embeddings[written] = self._encode([texts[u] for u in written])
+        return embeddings
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        chosen = self.config.encoder
+        return encode_table(
+            self.encoder, texts, pooling=chosen.pooling, max_length=chosen.max_length, normalise=chosen.normalise
+        )
+
+    def _support(self, history: CheckedHistory) -> Rows:
+        """The rows that the inner loop sees, padded to the least bucket that holds them."""
+        length = next(b for b in self.config.episodes.buckets if b >= len(history.item))
+        missing = length - len(history.item)
+        real = np.arange(length) < len(history.item)
+        item = np.pad(history.item, (0, missing)).astype(np.int32)
+        rating = np.pad(history.rating, (0, missing)).astype(np.float32)
+        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
+        return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
+
+    def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
+        """Users that go into one call: of one support length, and no more than memory allows."""
+        of_length: dict[int, list[int]] = defaultdict(list)
+        for user, length in enumerate(lengths):
+            of_length[length].append(user)
+        for users in of_length.values():
+            for start in range(0, len(users), self._users_per_call):
+                yield users[start : start + self._users_per_call]
+
+    def _tables_and_task(
+        self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
+    ) -> tuple[Tables, _Task]:
+        """Arguments of a program, on the device: one user, or a whole chunk, filled up with the first of them."""
+        users = len(supports)
+        size = 1 if users == 1 else self._users_per_call
+        order = [u if u < users else 0 for u in range(size)]
+
+        def stacked(trees: Sequence[Any]) -> Any:
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *[trees[u] for u in order])
+
+        task = _Task(
+            user=np.arange(size, dtype=np.int32), support=stacked(supports), kept=stacked(kept) if kept else ()
+        )
+        users_table, task = jax.device_put((stacked(embeddings), task))
+        return Tables(items=self._items, users=users_table), task
+
+    def _task_of(self, states: Sequence[UserState]) -> tuple[Tables, _Task]:
+        return self._tables_and_task(
+            [state.embedding for state in states],
+            [state.support for state in states],
+            [state.kept for state in states],
+        )
+
+    def _scores(self, state: UserState, embeddings: np.ndarray, statistic: np.ndarray) -> np.ndarray:
+        """Scores of any items for one user; their number is rounded up, so that few programs do for all."""
+        count = len(embeddings)
+        missing = (1 << max(count - 1, 0).bit_length()) - count
+        padded = [np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)]
+        tables, task = self._task_of([state])
+        scores = jax.device_get(self._score(self._trainable, tables, task, *jax.device_put(padded)))[0, :count]
+        self._refuse_nan(scores)
+        return scores
+
+    def _recommendation(self, row: int, score: float) -> Recommendation:
+        items = self.catalogue.items
+        return Recommendation(items.ids[row], items.titles[row], score, int(self.catalogue.statistics.count[row]))
+
+    def _refuse_nan(self, scores: np.ndarray) -> None:
+        if np.isnan(scores).any():
+            raise MetarecError(
+                "the model's predictions for this user are not numbers: its inner steps diverge; "
+                "train it again with a lower --updater.rate"
+            )
+
+
+def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items 2"]:
+    return np.stack([catalogue.statistics.total[rows], catalogue.statistics.count[rows]], axis=-1).astype(np.float32)
+
+
+def _over_users(function: Callable[[_Task], Any], task: _Task) -> Any:
+    return outer.over_users(cast("Any", function), cast("Any", task))
+
+
+def _adapt(model: Model, trainable: Trainable, tables: Tables, task: _Task) -> Params:
+    """What each user keeps after the inner loop."""
+
+    def one(task: _Task) -> Params:
+        return outer.adapt_user(model, trainable, outer.context_of(tables, task.user, task.support))[0]
+
+    return _over_users(one, task)
+
+
+def _score(
+    model: Model,
+    trainable: Trainable,
+    tables: Tables,
+    task: _Task,
+    embeddings: Float[Array, "items hidden"],
+    statistic: Float[Array, "items 2"],
+) -> Float[Array, "users items"]:
+    """Every user's score of every item given."""
+    count = embeddings.shape[0]
+    rows = Rows(item=jnp.arange(count), rating=jnp.zeros(count), mask=jnp.ones(count), statistic=statistic)
+    features = outer.features_of(Tables(items=embeddings, users=tables.users), rows, "recommended")
+
+    def one(task: _Task) -> Array:
+        context = outer.context_of(tables, task.user, task.support)
+        return model.head.mean(outer.apply_user(model, trainable, context, task.kept, features))
+
+    return _over_users(one, task)
+
+
+def _rank(
+    model: Model,
+    trainable: Trainable,
+    tables: Tables,
+    task: _Task,
+    statistic: Float[Array, "items 2"],
+    seen: Array,
+    k: int,
+) -> tuple[Float[Array, "users k"], Array]:
+    """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity."""
+    scores = _score(model, trainable, tables, task, tables.items, statistic)
+    return jax.lax.top_k(jnp.where(seen, -jnp.inf, scores), k)
