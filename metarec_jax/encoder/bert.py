@@ -14,10 +14,12 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import attend
+from metarec_jax.encoder.linear import block_dot
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Array as AnyArray
 from metarec_jax.types import Params
@@ -77,9 +79,8 @@ class BertConfig:
             "max_positions",
             "type_vocab_size",
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise MetarecError(f"encoder {name} is {value!r}; it must be a whole number of at least 1")
+            if getattr(self, name) < 1:
+                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 1")
         if self.hidden_size % self.num_heads:
             raise MetarecError(
                 f"encoder hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; "
@@ -135,7 +136,7 @@ def encode(
     *,
     pooling: Pooling = "mean",
     normalise: bool = False,
-    dtype: jnp.dtype | None = None,
+    dtype: DTypeLike | None = None,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "texts hidden"]:
     """One vector a text.
@@ -174,7 +175,7 @@ def encode(
 
 
 def hidden_states(
-    params: Params, config: BertConfig, tokens: Tokens, *, dtype: jnp.dtype | None = None
+    params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "states texts length hidden"]:
     """What every layer gives: the embeddings first, then the layers in order.
 
@@ -188,7 +189,7 @@ def hidden_states(
 
 
 def pooled(
-    params: Params, config: BertConfig, tokens: Tokens, *, dtype: jnp.dtype | None = None
+    params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "texts hidden"]:
     """BERT's own sentence vector: tanh of a dense layer on the first token.
 
@@ -206,7 +207,7 @@ def pooled(
 
 
 def _states(
-    params: Params, config: BertConfig, tokens: Tokens, dtype: jnp.dtype | None, key: PRNGKeyArray | None
+    params: Params, config: BertConfig, tokens: Tokens, dtype: DTypeLike | None, key: PRNGKeyArray | None
 ) -> list[Array]:
     length = tokens.ids.shape[1]
     if length > config.max_positions:
@@ -214,6 +215,7 @@ def _states(
             f"texts are {length} tokens long, but this encoder has {config.max_positions} positions: "
             f"give a max_length of at most {config.max_positions}"
         )
+    tokens = Tokens(*map(jnp.asarray, tokens))
     rngs = {} if key is None else {"dropout": key}
     states: Any = _Bert(config, dtype=dtype, training=key is not None).apply({"params": params}, tokens, rngs=rngs)
     return states
@@ -223,11 +225,11 @@ class _Part(nn.Module):
     """What the modules below share: the architecture, the type computed in, and how layers are made."""
 
     config: BertConfig
-    dtype: jnp.dtype | None = None
+    dtype: DTypeLike | None = None
     training: bool = False
 
     def dense(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(features, dtype=self.dtype, name=name)
+        return nn.Dense(features, dtype=self.dtype, dot_general=block_dot, name=name)
 
     def norm(self, name: str) -> nn.LayerNorm:
         # The fast variance E[x^2] - E[x]^2 cancels in float32 and would cost the parity with PyTorch.

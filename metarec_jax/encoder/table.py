@@ -141,7 +141,7 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
 def _write(path: Path, table: np.ndarray) -> None:
     from safetensors.numpy import save
 
-    data = save({"embeddings": table}, metadata={"format": _FORMAT, "sha256": _checksum(table)})
+    data = save({"embeddings": table}, metadata={"sha256": _checksum(table)})
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

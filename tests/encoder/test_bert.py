@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bert_reference import changed, random_params, random_tokens
+
+from metarec_jax import encoder
+from metarec_jax.encoder import linear
+from metarec_jax.encoder.attention import attend
+from metarec_jax.errors import MetarecError
+
+CONFIG = changed(vocab_size=90, max_positions=40)
+POOLINGS = ("mean", "cls")
+encode = jax.jit(encoder.encode, static_argnames=("config", "pooling", "normalise", "dtype"))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(CONFIG, 0)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return random_tokens(np.random.default_rng(0), CONFIG, [9, 4, 1], 12)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_size": 100, "num_heads": 12}, ["100", "12"]),
+        ({"activation": "gelou"}, ["gelou", "gelu_new"]),
+        ({"num_layers": 0}, ["num_layers", "0"]),
+        ({"vocab_size": -1}, ["vocab_size", "-1"]),
+        ({"pad_token_id": 50}, ["50", "vocab_size 50"]),
+        ({"layer_norm_eps": float("nan")}, ["layer_norm_eps", "nan"]),
+        ({"dropout": 1.0}, ["dropout", "1.0"]),
+    ],
+)
+def test_an_impossible_architecture_is_refused_by_its_values(change, words):
+    with pytest.raises(MetarecError) as error:
+        changed(**change)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_init_is_a_function_of_the_key(tokens):
+    one, same, other = (encoder.init(jax.random.key(seed), CONFIG) for seed in (0, 0, 1))
+    assert isinstance(one, dict)
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    kernel = np.asarray(one["layer_1"]["output"]["kernel"])
+    assert not np.array_equal(kernel, other["layer_1"]["output"]["kernel"])
+    assert kernel.std() == pytest.approx(CONFIG.init_scale, rel=0.1)
+    assert not np.array_equal(kernel, one["layer_0"]["output"]["kernel"])
+    assert np.all(np.asarray(one["layer_0"]["output_norm"]["scale"]) == 1)
+    assert np.all(np.asarray(one["layer_0"]["query"]["bias"]) == 0)
+    assert encode(one, CONFIG, tokens).shape == (3, CONFIG.hidden_size)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_is_in_the_padding_and_how_much_there_is_changes_nothing(params, tokens, pooling):
+    before = encode(params, CONFIG, tokens, pooling=pooling)
+    padding = tokens.mask == 0
+    other = tokens._replace(ids=np.where(padding, 7, tokens.ids), types=np.where(padding, 1, tokens.types))
+    np.testing.assert_array_equal(encode(params, CONFIG, other, pooling=pooling), before)
+    longer = encoder.Tokens(*(np.pad(field, ((0, 2), (0, 20))) for field in tokens))
+    np.testing.assert_allclose(encode(params, CONFIG, longer, pooling=pooling)[:3], before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_the_gradient_of_a_padded_token_is_exactly_zero(params, tokens, pooling):
+    padding, real = tokens.mask == 0, tokens.mask == 1
+    apart = tokens._replace(
+        ids=np.where(padding, 50 + tokens.ids % 40, tokens.ids % 50)
+    )  # real and padded tokens differ
+
+    def loss(params):
+        return jnp.sum(jnp.sin(encode(params, CONFIG, apart, pooling=pooling)))
+
+    table = np.asarray(jax.grad(loss)(params)["embeddings"]["word"]["embedding"])
+    assert np.all(table[np.unique(apart.ids[padding])] == 0)
+    assert np.all(np.abs(table[np.unique(apart.ids[real])]).max(axis=1) > 0)
+
+
+def test_a_position_beyond_every_text_has_no_gradient(params, tokens):
+    def loss(params):
+        return jnp.sum(jnp.sin(encode(params, CONFIG, tokens)))
+
+    table = np.asarray(jax.grad(loss)(params)["embeddings"]["position"]["embedding"])
+    assert np.all(table[9:] == 0)
+    assert np.all(np.abs(table[:9]).max(axis=1) > 0)
+
+
+def test_one_text_does_not_see_another(params, tokens):
+    jacobian = jax.jacrev(lambda p: encode(p, CONFIG, tokens._replace(ids=np.arange(36).reshape(3, 12))))(params)
+    table = np.asarray(jacobian["embeddings"]["word"]["embedding"])  # [texts, hidden, vocabulary, hidden]
+    for text in range(3):
+        others = [i for i in range(36) if i // 12 != text]
+        assert np.all(table[text][:, others] == 0)
+        assert np.abs(table[text][:, 12 * text]).max() > 0
+
+
+def test_a_text_without_tokens_is_finite_in_value_and_gradient(params, tokens):
+    empty = tokens._replace(mask=np.zeros_like(tokens.mask))
+    value, slope = jax.value_and_grad(lambda p: jnp.sum(encode(p, CONFIG, empty, normalise=True)))(params)
+    assert value == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_normalise_gives_unit_vectors_of_the_same_direction(params, tokens, pooling):
+    raw, unit = (encode(params, CONFIG, tokens, pooling=pooling, normalise=n) for n in (False, True))
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(unit, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=0, atol=1e-6)
+
+
+def test_gradient_agrees_with_finite_differences_in_float64_to_second_order():
+    config = changed(num_layers=1, hidden_size=6, num_heads=2, intermediate_size=400, vocab_size=12, max_positions=5)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_params(config, 3))
+        tokens = random_tokens(np.random.default_rng(3), config, [5, 2], 5)
+        rng = np.random.default_rng(4)
+        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), params)
+
+        def along(t):
+            moved = jax.tree.map(lambda leaf, d: leaf + t * d, params, direction)
+            return jnp.sum(jnp.sin(encode(moved, config, tokens)))
+
+        slope, step = jax.jit(jax.grad(along)), 1e-5
+        np.testing.assert_allclose(slope(0.0), (along(step) - along(-step)) / (2 * step), rtol=1e-6)
+        curvature = jax.jit(jax.grad(jax.grad(along)))(0.0)
+        np.testing.assert_allclose(curvature, (slope(step) - slope(-step)) / (2 * step), rtol=1e-6)
+
+
+def test_bfloat16_computes_near_float32_and_returns_float32(params, tokens):
+    exact = np.asarray(encode(params, CONFIG, tokens))
+    rough = encode(params, CONFIG, tokens, dtype=jnp.bfloat16)
+    assert rough.dtype == jnp.float32
+    error = np.abs(np.asarray(rough) - exact).max() / np.abs(exact).max()
+    assert 1e-4 < error < 3e-2  # bfloat16 keeps 8 bits: neither exact nor far off
+
+
+def test_dropout_is_drawn_from_its_key_and_off_without_one(params, tokens):
+    keys = [jax.random.key(seed) for seed in (0, 0, 1)]
+    one, same, other = (encode(params, CONFIG, tokens, dropout_key=key) for key in keys)
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    off = encode(params, changed(vocab_size=90, max_positions=40, dropout=0.0, attention_dropout=0.0), tokens)
+    np.testing.assert_array_equal(encode(params, CONFIG, tokens), off)
+
+
+def test_attention_weights_are_a_distribution_over_real_tokens():
+    rng = np.random.default_rng(5)
+    query, key = (jnp.asarray(rng.standard_normal((2, 6, 8)), jnp.float32) for _ in range(2))
+    mask = jnp.asarray([[1.0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]])
+    positions = jnp.broadcast_to(jnp.arange(6.0)[None, :, None], (2, 6, 8))
+    mixed = attend(query, key, positions, mask, num_heads=2)
+    assert np.all((mixed[0] > 0) & (mixed[0] < 3))
+    np.testing.assert_array_equal(mixed[1], 0)  # only position 0 is real
+    np.testing.assert_allclose(attend(query, key, jnp.ones_like(key), mask, num_heads=2), 1, rtol=1e-6)
+
+
+def test_a_product_in_blocks_is_the_product_and_so_is_its_gradient():
+    rng = np.random.default_rng(6)
+    inputs = 2 * linear.BLOCK + 5
+    x = jnp.asarray(rng.standard_normal((3, inputs)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((inputs, 4)), jnp.float32)
+    weight = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
+    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    np.testing.assert_allclose(jax.jit(linear.block_dot)(x, kernel), exact, rtol=0, atol=3e-5)
+    slopes = jax.jit(jax.grad(lambda x, k: jnp.sum(weight * linear.block_dot(x, k)), argnums=(0, 1)))(x, kernel)
+    np.testing.assert_allclose(slopes[0], weight @ kernel.T, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(slopes[1], x.T @ weight, rtol=0, atol=1e-5)
+
+
+def test_texts_longer_than_the_positions_are_refused(params):
+    tokens = random_tokens(np.random.default_rng(7), CONFIG, [41], 41)
+    with pytest.raises(MetarecError, match=r"41 tokens.* 40 positions"):
+        encoder.encode(params, CONFIG, tokens)
+
+
+def test_a_pooler_that_is_not_there_is_refused(params, tokens):
+    with pytest.raises(MetarecError, match="no pooler"):
+        encoder.pooled(params, changed(has_pooler=False), tokens)
