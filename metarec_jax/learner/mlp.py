@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +133,7 @@ def prior_outputs(
     ``a``, ``b`` and ``mean``: posterior means under normal priors (Efron & Morris 1975).
     """
     if not statistics:
-        return head.prior(params["head"], jnp.full(rows.embedding.shape[0], params["mean"]), jnp.zeros(()))
+        return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
     residual = head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
     bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
     return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
@@ -144,5 +144,7 @@ def _item_mean(params: Params, statistic: Float[Array, "n 2"]) -> Float[Array, "
     return (statistic[:, 0] + weight * params["mean"]) / (statistic[:, 1] + weight)
 
 
-def _standardise(params: Params, embedding: Array) -> Array:
-    return (embedding - params["shift"]) * params["scale"]
+def _standardise(params: Params, embedding: Any) -> Any:
+    # Statistics of the data, not weights: no gradient, so that frozen embeddings need none either.
+    fixed = jax.lax.stop_gradient(params)
+    return (embedding - fixed["shift"]) * fixed["scale"]

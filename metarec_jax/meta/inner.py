@@ -14,7 +14,7 @@ from metarec_jax.types import Params
 
 
 def adapt(
-    loss: Callable[[Params], Float[Array, ""]],
+    value_and_gradient: Callable[[Params], tuple[Float[Array, ""], Params]],
     updater: Updater,
     phi: Params,
     adapted: Params,
@@ -22,10 +22,10 @@ def adapt(
     steps: int,
     order: Literal["second", "first"] = "second",
 ) -> tuple[Params, Float[Array, " steps"]]:
-    """Takes `steps` inner steps down `loss`.
+    """Takes `steps` inner steps.
 
     Args:
-        loss: adapted parameters -> loss on the support.
+        value_and_gradient: adapted parameters -> loss on the support and its gradient.
         updater: the rule.
         phi: its learned parameters.
         adapted: where the user starts.
@@ -40,7 +40,7 @@ def adapt(
     def step(carry: tuple[Params, Params], index: Array) -> tuple[tuple[Params, Params], Array]:
         adapted, state = carry
         with jax.named_scope("inner_step"):
-            value, gradient = jax.value_and_grad(loss)(adapted)
+            value, gradient = value_and_gradient(adapted)
             if order == "first":
                 gradient = jax.lax.stop_gradient(gradient)
             return updater.step(phi, state, adapted, gradient, index), value

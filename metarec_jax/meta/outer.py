@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head
 from metarec_jax.meta import inner
+from metarec_jax.meta.factored import Factoring, Fixed, Form
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import Updater
 from metarec_jax.types import Episodes, Params, Rows, Tables
@@ -32,6 +33,7 @@ class Model(NamedTuple):
     adapted: tuple[str, ...]
     steps: int
     order: Literal["second", "first"]
+    form: Form = "auto"
 
 
 class Trainable(NamedTuple):
@@ -64,36 +66,61 @@ class Losses(NamedTuple):
     rows: Array
 
 
-def _features(tables: Tables, rows: Rows) -> mlp.Features:
-    return mlp.Features(embedding=tables.items[rows.item], statistic=rows.statistic)
+def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
+    """Mean of `values` where `mask` is 1, and 0 where no mask is."""
+    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def features_of(tables: Tables, rows: Rows, name: str) -> mlp.Features:
+    """What the learner sees of some rows; `name` says which rows, as `metarec_jax.meta.factored.Fixed` needs."""
+    return mlp.Features(embedding=Fixed(tables.items, rows.item, name), statistic=rows.statistic)
 
 
 def context_of(tables: Tables, user: Array, support: Rows, key: Array | None = None) -> mlp.Context:
     """What the learner sees of one user; with a `key` (of this user's) it trains, and may draw from it."""
     return mlp.Context(
-        embedding=tables.users[user],
-        support=_features(tables, support),
+        embedding=Fixed(tables.users, user, "user"),
+        support=features_of(tables, support, "support"),
         rating=support.rating,
         mask=support.mask,
         key=key,
     )
 
 
-def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
-    """Mean of `values` where `mask` is 1, and 0 where no mask is."""
-    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
-
-
-def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> tuple[Params, Float[Array, " steps"]]:
-    """The parameters of one user after the inner loop on the user's support, and the support loss before each step."""
-    adapted, shared = partition(trainable.theta, model.adapted)
+def factor_user(model: Model, theta: Params, context: mlp.Context) -> tuple[Factoring, Params]:
+    """How one user's inner loop is computed, and the shared part of theta."""
+    adapted, shared = partition(theta, model.adapted)
 
     def loss(adapted: Params) -> Array:
         outputs = model.apply(combine(adapted, shared), context, context.support)
         return masked_mean(model.head.loss(outputs, context.rating), context.mask)
 
-    adapted, losses = inner.adapt(loss, model.updater, trainable.phi, adapted, steps=model.steps, order=model.order)
-    return combine(adapted, shared), losses
+    return Factoring(loss, adapted, model.form), shared
+
+
+def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> tuple[Params, Float[Array, " steps"]]:
+    """The inner loop of one user.
+
+    Returns:
+        What the user keeps (see `apply_user`), and the support loss before each step.
+    """
+    factoring, _ = factor_user(model, trainable.theta, context)
+    return inner.adapt(
+        factoring.value_and_gradient,
+        model.updater,
+        trainable.phi,
+        factoring.start(),
+        steps=model.steps,
+        order=model.order,
+    )
+
+
+def apply_user(
+    model: Model, trainable: Trainable, context: mlp.Context, kept: Params, rows: mlp.Features
+) -> Float[Array, "n outputs"]:
+    """Outputs for some rows of a user that `adapt_user` led to `kept`."""
+    factoring, shared = factor_user(model, trainable.theta, context)
+    return model.apply(combine(factoring.kernels(kept), shared), context, rows)
 
 
 def predict_user(
@@ -101,8 +128,8 @@ def predict_user(
 ) -> Float[Array, "query outputs"]:
     """Outputs for the query of one user, after adapting to the support."""
     context = context_of(tables, episode.user, episode.support, key)
-    theta, _ = adapt_user(model, trainable, context)
-    return model.apply(theta, context, _features(tables, episode.query))
+    kept, _ = adapt_user(model, trainable, context)
+    return apply_user(model, trainable, context, kept, features_of(tables, episode.query, "query"))
 
 
 def lose_user(

@@ -1,0 +1,221 @@
+"""Inner steps in Gram space: exact, and without a private copy of any matrix.
+
+A gradient step on ``y = X @ W`` over a user's support rows ``X`` [support, in] adds a matrix of rank at most `support`:
+``W' = W - a X^T d`` with ``d = dL/dy``. So ``W'`` is never built. What a user keeps is ``D = -sum_k a_k d_k``
+[support, out], and ``x @ W' = x @ W + (x X^T) @ D``: ``x @ W`` is one product for all users, taken over a table of
+distinct rows, and ``X X^T`` a small Gram matrix for each user, taken once and not once a step.
+
+The learner does not know. It writes ``rows @ kernel``; here `rows` is a `Fixed` (rows of a table that no inner step
+changes) and `kernel` a small object that answers the product. A first pass with `Spy` kernels finds out which kernels
+meet fixed rows only, takes the products that do not change, and counts floats to choose what is worth factoring.
+
+The rule that moves ``D`` is the updater itself, since a step linear in the gradient commutes with ``X^T``: where a dense
+kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elementwise rules do not commute, and stay dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metarec_jax.meta.partition import path_names
+from metarec_jax.types import Params
+
+Form = Literal["auto", "dense", "factored"]
+
+
+class Fixed:
+    """Rows ``table[ids]`` that the inner loop does not change, multiplied before they are gathered.
+
+    Under a ``vmap`` over users the table has no users axis: whatever is done to it is done once for all of them.
+
+    Args:
+        table: [items, hidden].
+        ids: int32 [n], or [] for a single row.
+        name: which rows these are; rows of one name are the same rows, whatever arithmetic was done to them.
+    """
+
+    def __init__(self, table: Array, ids: Array, name: str):
+        self.table, self.ids, self.name = table, ids, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the array that this stands for."""
+        return (*self.ids.shape, self.table.shape[-1])
+
+    def __sub__(self, other: Array) -> Fixed:
+        return Fixed(self.table - other, self.ids, self.name)
+
+    def __mul__(self, other: Array) -> Fixed:
+        return Fixed(self.table * other, self.ids, self.name)
+
+    def __matmul__(self, kernel: Any) -> Array:
+        return kernel.multiplied_by(self) if isinstance(kernel, _Kernel) else (self.table @ kernel)[self.ids]
+
+    def array(self) -> Array:
+        """The rows themselves."""
+        return self.table[self.ids]
+
+
+class _Kernel:
+    """What can stand in a learner's parameters in place of a matrix."""
+
+    def multiplied_by(self, rows: Fixed) -> Array:
+        raise NotImplementedError
+
+
+class Spy(_Kernel):
+    """A matrix that remembers what it was multiplied with."""
+
+    def __init__(self, base: Array):
+        self.base = base
+        self.rows: list[Fixed] = []
+        self.product: Array | None = None
+        self.other_use = False
+
+    def multiplied_by(self, rows: Fixed) -> Array:
+        self.rows.append(rows)
+        self.product = rows @ self.base
+        return self.product
+
+    def __jax_array__(self) -> Array:
+        self.other_use = True
+        return self.base
+
+    def __rmatmul__(self, left: Array) -> Array:
+        self.other_use = True
+        return left @ self.base
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    def worth_factoring(self, form: Form) -> bool:
+        """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
+        if self.other_use or len(self.rows) != 1:
+            return False
+        count = self.rows[0].shape[0] if len(self.rows[0].shape) == 2 else 1
+        return form == "factored" or count * (count + self.base.shape[-1]) < self.base.size
+
+
+class Factored(_Kernel):
+    """The matrix ``base + X^T D`` of one user.
+
+    Args:
+        base: [in, out], shared by all users.
+        rows: X, the fixed rows that the inner loop sees.
+        moved: D [support, out].
+        product, gram: X @ base and X X^T, where they are at hand.
+        probe: zeros like D, added to ``X @ kernel``; the gradient with respect to it is d.
+    """
+
+    def __init__(
+        self,
+        base: Array,
+        rows: Fixed,
+        moved: Array,
+        product: Array | None = None,
+        gram: Array | None = None,
+        probe: Array | None = None,
+    ):
+        self.base, self.rows, self.moved = base, rows, moved
+        self.product, self.gram, self.probe = product, gram, probe
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    def multiplied_by(self, rows: Fixed) -> Array:
+        same = rows.name == self.rows.name
+        product = self.product if same and self.product is not None else rows @ self.base
+        gram = self.gram if same and self.gram is not None else gram_of(rows, self.rows)
+        outputs = product + (gram @ self.moved if gram.ndim else gram * self.moved)
+        return outputs if self.probe is None or not same else outputs + self.probe
+
+    def __rmatmul__(self, left: Array) -> Array:
+        array = self.rows.array()
+        return left @ self.base + (left @ array.T) @ self.moved
+
+
+class Dense(_Kernel):
+    """A matrix of one user's own."""
+
+    def __init__(self, value: Array):
+        self.value = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def multiplied_by(self, rows: Fixed) -> Array:
+        return rows.array() @ self.value
+
+    def __rmatmul__(self, left: Array) -> Array:
+        return left @ self.value
+
+
+def gram_of(left: Fixed, right: Fixed) -> Array:
+    """``left right^T``: [n, m], or [] for single rows."""
+    return left.array() @ right.array().T
+
+
+class Factoring:
+    """Which adapted kernels of one user are factored, with the products that no inner step changes.
+
+    Made by running `loss` once with spies in place of the adapted matrices.
+
+    Args:
+        loss: adapted parameters -> support loss.
+        adapted: adapted part of theta, with None for what is shared.
+        form: "auto" counts floats, "factored" factors whatever can be.
+    """
+
+    def __init__(self, loss: Callable[[Params], Array], adapted: Params, form: Form):
+        self.loss = loss
+        leaves, self.structure = jax.tree.flatten(adapted)
+        self.names = path_names(adapted)
+        self.leaves: list[Array] = leaves
+        spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in leaves]
+        loss(self.structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(leaves, spies)]))
+        self.spies = [spy if spy is not None and spy.worth_factoring(form) and form != "dense" else None for spy in spies]
+        self.grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0]) for spy in self.spies]
+
+    def start(self) -> Params:
+        """What the updater moves, before the first step: D = 0 for factored kernels, the values of all else."""
+        return self.structure.unflatten(
+            [leaf if spy is None else jnp.zeros_like(spy.product) for leaf, spy in zip(self.leaves, self.spies)]
+        )
+
+    def value_and_gradient(self, moving: Params) -> tuple[Array, Params]:
+        """Support loss at `moving`, and its gradient: d for factored kernels, the ordinary one for all else."""
+        current = self.structure.flatten_up_to(moving)
+
+        def probed(probes: list[Array]) -> Array:
+            return self.loss(self._attach(current, probes))
+
+        at = [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(current, self.spies)]
+        value, gradient = jax.value_and_grad(probed)(at)
+        return value, self.structure.unflatten(gradient)
+
+    def _attach(self, current: list[Array], probes: list[Array]) -> Params:
+        kernels = []
+        for leaf, moved, probe, spy, gram in zip(self.leaves, current, probes, self.spies, self.grams):
+            if spy is not None:
+                kernels.append(Factored(spy.base, spy.rows[0], moved, spy.product, gram, probe))
+            else:
+                kernels.append(Dense(probe) if leaf.ndim == 2 else probe)
+        return self.structure.unflatten(kernels)
+
+    def kernels(self, moved: Params) -> Params:
+        """Parameters for the learner after the inner loop has led to `moved`."""
+        kernels = []
+        for leaf, value, spy in zip(self.leaves, self.structure.flatten_up_to(moved), self.spies):
+            if spy is not None:
+                kernels.append(Factored(spy.base, spy.rows[0], value))
+            else:
+                kernels.append(Dense(value) if leaf.ndim == 2 else value)
+        return self.structure.unflatten(kernels)
