@@ -53,7 +53,7 @@ def gradient_descent(*, rate: float, learn: str, steps: int) -> Updater:
     def init(adapted: Params) -> Params:
         if shape is None:
             return {}
-        return {"log_rate": jax.tree.map(lambda _: jnp.full(shape, jnp.log(rate)), adapted)}
+        return {"log_rate": jax.tree.map(lambda leaf: jnp.full(shape, jnp.log(rate), leaf.dtype), adapted)}
 
     def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
         if shape is None:
