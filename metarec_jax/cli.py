@@ -1,0 +1,332 @@
+"""The `metarec` command.
+
+    metarec COMMAND ...      see `metarec --help`
+
+Exit status: 0; 2 for a mistake in the input, with one message on stderr; 130 or 143 after Ctrl-C or SIGTERM; 141 where
+the reader of the output went away. Results go to stdout, everything else to stderr. Importing this module, and asking
+for help, imports no JAX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from metarec_jax.config import Config, preset
+from metarec_jax.errors import MetarecError
+from metarec_jax.options import (
+    DemoArguments,
+    DoctorArguments,
+    EvaluateArguments,
+    RecommendArguments,
+    TrainArguments,
+    check_protocol,
+    free_folder,
+    parse,
+    starting_config,
+)
+
+if TYPE_CHECKING:
+    from metarec_jax.evaluation.report import Table
+    from metarec_jax.train import Fitted
+
+HELP = """\
+usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help says more
+
+A recommender that learns how to learn a user: meta-learning over a pretrained BERT.
+
+  demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
+  train       meta-train a run, or continue one
+  evaluate    compare a run, or a protocol over several seeds, with the baselines
+  recommend   adapt a run to the ratings of one user, and recommend
+  doctor      devices, versions, and which data and weights were found where
+
+  metarec demo
+  metarec train --preset movielens-1m --data.path ml-1m/ --out runs/mine
+  metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
+  metarec train --resume runs/mine
+  metarec evaluate runs/mine --seeds 3
+  metarec evaluate --protocol recbole-metarec --seeds 20
+  metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
+
+Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
+"""
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived where there is nothing to save."""
+
+
+# The commands
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`metarec train`."""
+    name, base = starting_config("train", arguments)
+    chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
+    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != TrainArguments():
+        raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
+    reporter = prepare(chosen.config)
+    from metarec_jax import launch
+    from metarec_jax.train import fit
+
+    if chosen.resume:
+        run, assembly = launch.resume(Path(chosen.resume), reporter=reporter)
+    else:
+        folder = Path(chosen.out) if chosen.out else free_folder(_run_name(name, chosen.config))
+        run, assembly = launch.start(chosen.config, folder, reporter=reporter)
+    fitted = fit(run, assembly, reporter=reporter)
+    if fitted.interrupted:
+        return stopped(fitted, run.folder)
+    from metarec_jax.evaluation import plots
+
+    lines = list(run.read_metrics())
+    losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
+    plot = plots.save(plots.training_figure(*losses), run.plots / "training.png")
+    progress = fitted.progress
+    if chosen.json:
+        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress)}))
+        return 0
+    print(
+        f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
+        f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
+        f"next: metarec evaluate {run.folder}\n"
+        f'      metarec recommend {run.folder} --rate "TITLE=RATING"'
+    )
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`metarec evaluate`."""
+    name, base = starting_config("evaluate", arguments)
+    chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=base))
+    if chosen.seeds < 0:
+        raise MetarecError(f"--seeds is {chosen.seeds}; it must be at least 1")
+    config = chosen.config
+    if chosen.run and (chosen.protocol or chosen.config != Config()):
+        raise MetarecError(
+            f"{chosen.run} is evaluated with its own options: leave out the run folder to train with other ones"
+        )
+    if chosen.protocol:
+        check_protocol(chosen.protocol, config)
+    run = None
+    if chosen.run:
+        from metarec_jax import runs
+
+        run = runs.open_run(Path(chosen.run))
+        config = run.config
+    default = run.folder if run else free_folder(_run_name(name, config))
+    folder = Path(chosen.out) if chosen.out else default
+    seeds = chosen.seeds or (20 if chosen.protocol else 1)
+    reporter = prepare(config)
+    from metarec_jax.evaluation import experiment
+
+    table = experiment.evaluate(
+        config, seeds=range(config.seed, config.seed + seeds), folder=folder, run=run, reporter=reporter
+    )
+    show_table(table, as_json=chosen.json)
+    reporter.note(f"tables and plots: {folder}")
+    return 0
+
+
+def recommend(arguments: Sequence[str]) -> int:
+    """`metarec recommend`."""
+    chosen = parse(RecommendArguments, "recommend", arguments)
+    history = [split_rating(text) for text in chosen.rate]
+    reporter = prepare(Config())
+    from metarec_jax.console import print_grid
+    from metarec_jax.serving.recommender import Rated, Recommender
+
+    recommender = Recommender.load(chosen.run)
+    state = recommender.adapt([Rated(*pair) for pair in history], chosen.profile)
+    for note in state.notes:
+        reporter.note(note)
+    found = recommender.recommend(state, chosen.k, exclude_seen=not chosen.include_seen)
+    scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
+    items = recommender.catalogue.items
+    rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
+    if chosen.json:
+        tree = {
+            "run": chosen.run,
+            "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
+            "recommended": [r._asdict() for r in found],
+            "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
+        }
+        print(json.dumps(tree, ensure_ascii=False, indent=2))
+        return 0
+    if rated:
+        print_grid("Rated", ["item", "rating"], [[title, f"{rating:g}"] for _, title, rating in rated], numbers=[1])
+    score = "expected rating" if recommender.catalogue.scale.kind == "rating" else "chance of a click"
+    rows = [[str(n), r.title, f"{r.score:.2f}", str(r.ratings)] for n, r in enumerate(found, start=1)]
+    print_grid("Recommended", ["", "item", score, "ratings in training"], rows, numbers=[0, 2, 3])
+    if scores:
+        print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """`metarec demo`."""
+    chosen = parse(DemoArguments, "demo", arguments)
+    config = dataclasses.replace(preset("movielens-100k"), seed=chosen.seed)
+    wanted = Path(chosen.out)
+    reporter = prepare(config)
+    folder = wanted
+    if wanted.exists():
+        folder = free_folder(wanted.name, wanted.parent, first=2)
+        reporter.note(f"{wanted} is there already and is kept: this run goes to {folder}")
+    from metarec_jax.demo import run_demo
+
+    fitted = run_demo(config, folder, reporter=reporter)
+    return stopped(fitted, folder) if fitted.interrupted else 0
+
+
+def doctor(arguments: Sequence[str]) -> int:
+    """`metarec doctor`."""
+    chosen = parse(DoctorArguments, "doctor", arguments)
+    from metarec_jax import doctor as examination
+
+    found = examination.examine()
+    if chosen.json:
+        print(json.dumps(found, indent=2))
+    else:
+        examination.show(found)
+    return 1 if found["problems"] else 0
+
+
+# What the commands share
+
+
+def prepare(config: Config) -> Any:
+    """Sets up JAX with a compilation cache on disk, so that a second run starts at once; returns a reporter."""
+    # The log of XLA's compiler says things about the cache that help nobody here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import jax
+
+    from metarec_jax.console import make_reporter
+    from metarec_jax.data.sources.find import cache_folder
+
+    if jax.config.values["jax_compilation_cache_dir"] is None:  # not chosen with $JAX_COMPILATION_CACHE_DIR
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder(config.data.cache) / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return make_reporter()
+
+
+def show_table(table: Table, *, as_json: bool) -> None:
+    """Prints an evaluation on stdout."""
+    from metarec_jax.environment import environment
+    from metarec_jax.evaluation.report import print_table, to_json
+
+    if as_json:
+        print(to_json(table, environment()), end="")
+    else:
+        print_table(table)
+
+
+def split_rating(text: str) -> tuple[str, float]:
+    """The title and rating in "TITLE=RATING".
+
+    >>> split_rating("2+2=5: A Film (1984) = 4.5")
+    ('2+2=5: A Film (1984)', 4.5)
+    """
+    title, equals, rating = text.rpartition("=")
+    try:
+        if equals and title.strip():
+            return title.strip(), float(rating)
+    except ValueError:
+        pass
+    raise MetarecError(f'--rate {text!r}: write TITLE=RATING, for example --rate "Toy Story (1995)=5"')
+
+
+def stopped(fitted: Fitted, folder: Path) -> int:
+    """Says how to go on after a signal; returns the exit status."""
+    number = fitted.signal or signal.SIGINT
+    print(
+        f"metarec: stopped by {number.name} after {fitted.progress.step} steps; everything is saved. "
+        f"Go on with: metarec train --resume {folder}",
+        file=sys.stderr,
+    )
+    return 128 + number
+
+
+def _run_name(name: str, config: Config) -> str:
+    return Path(config.data.path).stem or name if config.data.path else name
+
+
+def _without_iterator(progress: Any) -> dict[str, Any]:
+    shown = ("step", "epoch", "best_epoch", "best_step", "best_loss", "finished")
+    return {field: getattr(progress, field) for field in shown}
+
+
+COMMANDS = {c.__name__: c for c in (demo, train, evaluate, recommend, doctor)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that `arguments` (those of the process where None) name; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with _terminable():
+            status = _dispatch(arguments)
+            sys.stdout.flush()
+        return status
+    except MetarecError as error:
+        return _fail(str(error))
+    except BrokenPipeError:
+        # The reader has gone. Python flushes stdout once more at its end: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, Stopped) as stop:
+        print("metarec: stopped", file=sys.stderr)
+        return 128 + (signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror}: free some space, change the permissions, or name another folder")
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        import importlib.metadata
+
+        print(f"metarec_jax {importlib.metadata.version('metarec_jax')}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        raise MetarecError(
+            f"there is no command {command!r}{f'; did you mean {near[0]!r}?' if near else ''} "
+            f"The commands are {', '.join(COMMANDS)}"
+        )
+    return COMMANDS[command](rest)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exception, so that what is half-written is removed on the way out."""
+
+    def stop(_number: int, _frame: Any) -> NoReturn:
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _fail(message: str) -> int:
+    print(f"metarec: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,113 @@
+"""From a config and a folder to a trained run: what is looked at first, and what is written in which order.
+
+A run folder appears only when everything that can be wrong with the input has been looked at, and it appears with all
+that a resumed training or a recommender needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from metarec_jax import catalogue as catalogues
+from metarec_jax import runs
+from metarec_jax.assembly import Assembly, assemble
+from metarec_jax.catalogue import Catalogue
+from metarec_jax.config import Config
+from metarec_jax.errors import MetarecError
+from metarec_jax.files import explained
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.runs import Run
+from metarec_jax.train import Fitted, fit
+
+
+def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET) -> Fitted:
+    """Trains what `config` describes into a new run folder: `start`, then `metarec_jax.train.fit`.
+
+    Raises:
+        MetarecError: as these two do.
+    """
+    run, assembly = start(config, Path(folder), reporter=reporter)
+    return fit(run, assembly, reporter=reporter)
+
+
+def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Assembly]:
+    """Makes a new run folder, ready to train in.
+
+    Raises:
+        MetarecError: the folder holds a run or cannot be written, or something is wrong with the data or the encoder.
+            Then nothing is left in the folder.
+    """
+    check_place(folder)  # before minutes of reading and encoding
+    assembly = assemble(config, reporter=reporter)
+    existed = folder.exists()
+    try:
+        run = runs.create(folder, config)
+        catalogues.save(assembly.catalogue, run)
+    except BaseException:
+        remove_unborn(folder, keep_folder=existed)
+        raise
+    return run, assembly
+
+
+def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Assembly]:
+    """Opens a run folder to train on in it.
+
+    Raises:
+        MetarecError: it holds no run, or the data is no longer what the run began with.
+    """
+    run = runs.open_run(folder)
+    assembly = assemble(run.config, reporter=reporter)
+    if run.catalogue.exists() and run.embeddings.exists():
+        _refuse_other_data(run, catalogues.load(run), assembly.catalogue)
+    else:  # killed before these were written
+        catalogues.save(assembly.catalogue, run)
+    return run, assembly
+
+
+def check_place(folder: Path) -> None:
+    """Sees that a run can be made in `folder`, without making anything.
+
+    Raises:
+        MetarecError: there is a run already, or the folder cannot be written.
+    """
+    if (folder / "config.json").exists():
+        raise MetarecError(
+            f"{folder} already holds a run: continue it with `metarec train --resume {folder}`, "
+            "or give another folder with --out"
+        )
+    present = folder
+    while not present.exists() and present != present.parent:
+        present = present.parent
+    with explained(folder), tempfile.TemporaryFile(dir=present):
+        pass
+
+
+def remove_unborn(folder: Path, *, keep_folder: bool) -> None:
+    """Removes what `start` wrote to a folder before it failed."""
+    with contextlib.suppress(OSError):
+        if not keep_folder:
+            shutil.rmtree(folder)
+            return
+        run = Run(folder, Config())
+        for path in (folder / "config.json", run.catalogue, run.embeddings):
+            path.unlink(missing_ok=True)
+
+
+def _refuse_other_data(run: Run, saved: Catalogue, found: Catalogue) -> None:
+    """A run resumed on other data would be neither the one run nor the other."""
+    same = (
+        saved.items.ids == found.items.ids
+        and np.array_equal(saved.statistics.total, found.statistics.total)
+        and np.array_equal(saved.statistics.count, found.statistics.count)
+        and saved.embeddings.shape == found.embeddings.shape
+    )
+    if not same:
+        raise MetarecError(
+            f"{run.catalogue}: the items, their training ratings or the encoder are no longer those that the run "
+            "began with: bring the data back as it was, or start a new run"
+        )

@@ -1,0 +1,172 @@
+"""The options of the `metarec` command, as dataclasses whose docstrings are what ``--help`` prints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from metarec_jax.config import PRESETS, Config, EpisodeConfig, from_json, preset
+from metarec_jax.errors import MetarecError
+
+RUNS = Path("runs")
+PROTOCOLS = {
+    "recbole-metarec": EpisodeConfig(
+        min_ratings=13, max_ratings=100, query=10, max_support=90, order="random", validation=0.1, test=0.1
+    )
+}
+"""Protocols of the field by name; `_FIXED` are the fields that they fix."""
+_FIXED = ("min_ratings", "max_ratings", "query", "max_support", "order", "validation", "test")
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArguments:
+    """Meta-train a new run, or continue one with --resume.
+
+    Options are taken from the command line, then from --config, then from --preset.
+    """
+
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    """Where options start from."""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
+    """Options as JSON, in the form of a run's config.json; what it leaves out comes from the preset."""
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
+    """The run folder, which must not hold a run. "" is runs/NAME-N, the first that is free."""
+    resume: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
+    """Continue this run where it stopped. Its options stay as they are."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the result as JSON, and nothing else, on stdout."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    """Compare with the baselines: a trained run, or (with --protocol or --out) configs trained anew for each seed.
+
+    Tables (Markdown, JSON) and plots go to the run folder, or to --out.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
+    """A trained run. Leave it out to train anew, with the options below."""
+    seeds: int = 0
+    """How many seeds. A run's own seed is the first; the others are trained anew. 0 is 1, or 20 with --protocol."""
+    protocol: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROTOCOLS) + "}")] = ""
+    """A protocol of the field, which fixes users, support and query."""
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    """Where options start from."""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
+    """Options as JSON; what it leaves out comes from the preset."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Where tables and plots go. "" is the run folder, or else runs/PROTOCOL-N."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the table as JSON, and nothing else, on stdout."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendArguments:
+    """Adapt a trained run to one user's ratings, and recommend.
+
+    Titles are matched without regard to case, accents, punctuation, articles and a missing year; "id:50" names an item
+    by its id. Without --rate, the list is that of a user of whom nothing is known.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    rate: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")] = ()
+    """What the user rated (or clicked: =1), oldest first."""
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")] = 10
+    """How many items."""
+    profile: str = ""
+    """The user's profile, for a run with --learner.user-side profile."""
+    item_text: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")] = ()
+    """Score an item that is not in the catalogue, from its text."""
+    include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
+    """List also what the user has rated."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoArguments:
+    """The whole method, on MovieLens-100K with all-MiniLM-L6-v2: load, encode, meta-train, evaluate, recommend."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")] = "runs/demo"
+    """The run folder. One that is there already is kept: the next free name is taken."""
+    seed: int = 0
+    """Of everything that is drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorArguments:
+    """Show devices, versions, and which data and weights were found where. Exit status 1 if the demo could not run."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default: Any = None) -> Arguments:
+    """`arguments` as a `kind`, or an exit with status 2 that says what is wrong with them."""
+    return tyro.cli(kind, prog=f"metarec {command}", args=list(arguments), default=default)
+
+
+def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config]:
+    """What --preset and --config among `arguments` say: a name for the run, and the config that options change."""
+    early = argparse.ArgumentParser(prog=f"metarec {command}", add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--config", "--protocol"):
+        early.add_argument(name)
+    found, _ = early.parse_known_args(arguments)
+    config = preset(found.preset or "movielens-100k")
+    name = found.preset or "movielens-100k"
+    if found.config:
+        config, name = _read_config(Path(found.config), config), Path(found.config).stem
+    if found.protocol:
+        config, name = dataclasses.replace(config, episodes=_protocol(found.protocol, config)), found.protocol
+    return name, config
+
+
+def _read_config(path: Path, base: Config) -> Config:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MetarecError(f"{path}: byte {error.start} is not UTF-8; a config is JSON text") from error
+    except OSError as error:
+        raise MetarecError(f"--config {path}: cannot be read ({error.strerror})") from error
+    with contextlib.suppress(json.JSONDecodeError):
+        tree = json.loads(text)
+        if isinstance(tree, dict) and tree.pop("layout", None) is not None:  # the config.json of a run
+            text = json.dumps(tree)
+    return from_json(text, where=str(path), base=base)
+
+
+def _protocol(name: str, config: Config) -> EpisodeConfig:
+    if name not in PROTOCOLS:
+        raise MetarecError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
+    return dataclasses.replace(config.episodes, **{field: getattr(PROTOCOLS[name], field) for field in _FIXED})
+
+
+def check_protocol(name: str, config: Config) -> None:
+    """Refuses options that contradict the protocol called `name`."""
+    wanted = _protocol(name, config)
+    for field in _FIXED:
+        if getattr(config.episodes, field) != getattr(wanted, field):
+            raise MetarecError(
+                f"protocol {name} has episodes.{field} {getattr(wanted, field)}, and not "
+                f"{getattr(config.episodes, field)}: leave out that option, or leave out --protocol"
+            )
+
+
+def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
+    """The first of ``folder/name-1``, ``folder/name-2``, ... that does not exist."""
+    number = first
+    while (folder / f"{name}-{number}").exists():
+        number += 1
+    return folder / f"{name}-{number}"
