@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Advance(Protocol):
     """Moves a bar: `done` of the bar's total, and a short text beside it."""
 
@@ -15,6 +16,7 @@ class Advance(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where progress is shown."""
 
