@@ -125,6 +125,10 @@ class EpisodeSource:
         bucket, members = self._plan(epoch)[batch]
         return _fill(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
 
+    def users_of(self, episodes: Episodes) -> np.ndarray:
+        """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
+        return self.histories.users[episodes.user // self.draws] if self.own_table else episodes.user
+
     def whole(self, draw: int) -> Episodes:
         """All users in one batch, in the order of `histories`, as draw number `draw` has them."""
         return self._cut(draw, np.arange(len(self.histories.users)), self.config.buckets[-1])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.heads import Head
 from metarec_jax.types import Params
 
@@ -21,7 +22,7 @@ class Features(NamedTuple):
         statistic: float32 [n, 2], sum and count of other training users' ratings of the item.
     """
 
-    embedding: Array
+    embedding: Array | Fixed
     statistic: Array
 
 
@@ -32,7 +33,7 @@ class Context(NamedTuple):
     what is random is drawn from it, the same for the support, the query and every inner step of this user.
     """
 
-    embedding: Array
+    embedding: Array | Fixed
     support: Features
     rating: Array
     mask: Array

@@ -1,16 +1,16 @@
 """Inner steps in Gram space: exact, and without a private copy of any matrix.
 
 A gradient step on ``y = X @ W`` over a user's support rows ``X`` [support, in] adds a matrix of rank at most `support`:
-``W' = W - a X^T d`` with ``d = dL/dy``. So ``W'`` is never built. What a user keeps is ``D = -sum_k a_k d_k``
-[support, out], and ``x @ W' = x @ W + (x X^T) @ D``: ``x @ W`` is one product for all users, taken over a table of
-distinct rows, and ``X X^T`` a small Gram matrix for each user, taken once and not once a step.
+``W' = W - a X^T d`` with ``d = dL/dy``. So ``W'`` is never built. A user keeps ``D = -sum_k a_k d_k`` [support, out],
+and ``x @ W' = x @ W + (x X^T) @ D``: ``x @ W`` is one product for all users, taken over a table of distinct rows,
+and ``X X^T`` a small Gram matrix for each user, taken once and not once a step.
 
-The learner does not know. It writes ``rows @ kernel``; here `rows` is a `Fixed` (rows of a table that no inner step
-changes) and `kernel` a small object that answers the product. A first pass with `Spy` kernels finds out which kernels
-meet fixed rows only, takes the products that do not change, and counts floats to choose what is worth factoring.
+The learner does not know. It writes ``rows @ kernel``; here `rows` is a `metarec_jax.learner.fixed.Fixed` and `kernel`
+a small object that answers the product. A first pass with `Spy` kernels finds out which kernels meet fixed rows only,
+takes the products that do not change, and counts floats to choose what is worth factoring.
 
-The rule that moves ``D`` is the updater itself, since a step linear in the gradient commutes with ``X^T``: where a dense
-kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elementwise rules do not commute, and stay dense.
+The rule that moves ``D`` is the updater itself, since a step linear in the gradient commutes with ``X^T``: where a
+dense kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elementwise rules do not commute: dense.
 """
 
 from __future__ import annotations
@@ -22,53 +22,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from metarec_jax.meta.partition import path_names
+from metarec_jax.learner.fixed import Fixed
 from metarec_jax.types import Params
 
 Form = Literal["auto", "dense", "factored"]
 
 
-class Fixed:
-    """Rows ``table[ids]`` that the inner loop does not change, multiplied before they are gathered.
-
-    Under a ``vmap`` over users the table has no users axis: whatever is done to it is done once for all of them.
-
-    Args:
-        table: [items, hidden].
-        ids: int32 [n], or [] for a single row.
-        name: which rows these are; rows of one name are the same rows, whatever arithmetic was done to them.
-    """
-
-    def __init__(self, table: Array, ids: Array, name: str):
-        self.table, self.ids, self.name = table, ids, name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of the array that this stands for."""
-        return (*self.ids.shape, self.table.shape[-1])
-
-    def __sub__(self, other: Array) -> Fixed:
-        return Fixed(self.table - other, self.ids, self.name)
-
-    def __mul__(self, other: Array) -> Fixed:
-        return Fixed(self.table * other, self.ids, self.name)
-
-    def __matmul__(self, kernel: Any) -> Array:
-        return kernel.multiplied_by(self) if isinstance(kernel, _Kernel) else (self.table @ kernel)[self.ids]
-
-    def array(self) -> Array:
-        """The rows themselves."""
-        return self.table[self.ids]
-
-
-class _Kernel:
-    """What can stand in a learner's parameters in place of a matrix."""
-
-    def multiplied_by(self, rows: Fixed) -> Array:
-        raise NotImplementedError
-
-
-class Spy(_Kernel):
+class Spy:
     """A matrix that remembers what it was multiplied with."""
 
     def __init__(self, base: Array):
@@ -78,6 +38,7 @@ class Spy(_Kernel):
         self.other_use = False
 
     def multiplied_by(self, rows: Fixed) -> Array:
+        """The product ``rows @ kernel``."""
         self.rows.append(rows)
         self.product = rows @ self.base
         return self.product
@@ -92,17 +53,22 @@ class Spy(_Kernel):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As of the matrix that this stands for."""
         return self.base.shape
+
+    def unmoved(self) -> Array:
+        """D before the first step."""
+        return jnp.zeros((*self.rows[0].ids.shape, self.base.shape[-1]), self.base.dtype)
 
     def worth_factoring(self, form: Form) -> bool:
         """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
-        if self.other_use or len(self.rows) != 1:
+        if form == "dense" or self.other_use or len(self.rows) != 1:
             return False
         count = self.rows[0].shape[0] if len(self.rows[0].shape) == 2 else 1
         return form == "factored" or count * (count + self.base.shape[-1]) < self.base.size
 
 
-class Factored(_Kernel):
+class Factored:
     """The matrix ``base + X^T D`` of one user.
 
     Args:
@@ -127,9 +93,11 @@ class Factored(_Kernel):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As of the matrix that this stands for."""
         return self.base.shape
 
     def multiplied_by(self, rows: Fixed) -> Array:
+        """The product ``rows @ kernel``."""
         same = rows.name == self.rows.name
         product = self.product if same and self.product is not None else rows @ self.base
         gram = self.gram if same and self.gram is not None else gram_of(rows, self.rows)
@@ -141,7 +109,7 @@ class Factored(_Kernel):
         return left @ self.base + (left @ array.T) @ self.moved
 
 
-class Dense(_Kernel):
+class Dense:
     """A matrix of one user's own."""
 
     def __init__(self, value: Array):
@@ -149,9 +117,11 @@ class Dense(_Kernel):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As of the matrix that this stands for."""
         return self.value.shape
 
     def multiplied_by(self, rows: Fixed) -> Array:
+        """The product ``rows @ kernel``."""
         return rows.array() @ self.value
 
     def __rmatmul__(self, left: Array) -> Array:
@@ -171,51 +141,45 @@ class Factoring:
     Args:
         loss: adapted parameters -> support loss.
         adapted: adapted part of theta, with None for what is shared.
-        form: "auto" counts floats, "factored" factors whatever can be.
+        form: "auto" counts floats, "factored" factors whatever can be, "dense" nothing.
     """
 
     def __init__(self, loss: Callable[[Params], Array], adapted: Params, form: Form):
-        self.loss = loss
-        leaves, self.structure = jax.tree.flatten(adapted)
-        self.names = path_names(adapted)
-        self.leaves: list[Array] = leaves
-        spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in leaves]
-        loss(self.structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(leaves, spies)]))
-        self.spies = [spy if spy is not None and spy.worth_factoring(form) and form != "dense" else None for spy in spies]
-        self.grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0]) for spy in self.spies]
+        self._loss = loss
+        self._leaves, self._structure = jax.tree.flatten(adapted)
+        spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in self._leaves]
+        loss(self._structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(self._leaves, spies)]))
+        self._spies = [spy if spy is not None and spy.worth_factoring(form) else None for spy in spies]
+        self._grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0]) for spy in self._spies]
 
     def start(self) -> Params:
         """What the updater moves, before the first step: D = 0 for factored kernels, the values of all else."""
-        return self.structure.unflatten(
-            [leaf if spy is None else jnp.zeros_like(spy.product) for leaf, spy in zip(self.leaves, self.spies)]
-        )
+        return self._each(lambda i, leaf: leaf if (spy := self._spies[i]) is None else spy.unmoved())
 
     def value_and_gradient(self, moving: Params) -> tuple[Array, Params]:
         """Support loss at `moving`, and its gradient: d for factored kernels, the ordinary one for all else."""
-        current = self.structure.flatten_up_to(moving)
+        at = self._structure.flatten_up_to(moving)
 
         def probed(probes: list[Array]) -> Array:
-            return self.loss(self._attach(current, probes))
+            return self._loss(self._each(lambda i, _: self._kernel(i, at[i], probes[i])))
 
-        at = [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(current, self.spies)]
-        value, gradient = jax.value_and_grad(probed)(at)
-        return value, self.structure.unflatten(gradient)
-
-    def _attach(self, current: list[Array], probes: list[Array]) -> Params:
-        kernels = []
-        for leaf, moved, probe, spy, gram in zip(self.leaves, current, probes, self.spies, self.grams):
-            if spy is not None:
-                kernels.append(Factored(spy.base, spy.rows[0], moved, spy.product, gram, probe))
-            else:
-                kernels.append(Dense(probe) if leaf.ndim == 2 else probe)
-        return self.structure.unflatten(kernels)
+        value, gradient = jax.value_and_grad(probed)(
+            [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(at, self._spies)]
+        )
+        return value, self._structure.unflatten(gradient)
 
     def kernels(self, moved: Params) -> Params:
         """Parameters for the learner after the inner loop has led to `moved`."""
-        kernels = []
-        for leaf, value, spy in zip(self.leaves, self.structure.flatten_up_to(moved), self.spies):
-            if spy is not None:
-                kernels.append(Factored(spy.base, spy.rows[0], value))
-            else:
-                kernels.append(Dense(value) if leaf.ndim == 2 else value)
-        return self.structure.unflatten(kernels)
+        at = self._structure.flatten_up_to(moved)
+        return self._each(lambda i, _: self._kernel(i, at[i], None))
+
+    def _kernel(self, i: int, moved: Array, probe: Array | None) -> Any:
+        """Leaf `i` as the learner shall see it; with a `probe` that the gradient is taken of."""
+        spy = self._spies[i]
+        if spy is not None:
+            return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
+        value = moved if probe is None else probe
+        return Dense(value) if value.ndim == 2 else value
+
+    def _each(self, function: Callable[[int, Array], Any]) -> Params:
+        return self._structure.unflatten([function(i, leaf) for i, leaf in enumerate(self._leaves)])

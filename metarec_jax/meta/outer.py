@@ -14,9 +14,10 @@ import optax
 from jaxtyping import Array, Float
 
 from metarec_jax.learner import mlp
+from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.heads import Head
 from metarec_jax.meta import inner
-from metarec_jax.meta.factored import Factoring, Fixed, Form
+from metarec_jax.meta.factored import Factoring, Form
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import Updater
 from metarec_jax.types import Episodes, Params, Rows, Tables

@@ -1,0 +1,313 @@
+"""The comparison that every accuracy figure comes from: the meta-learned model beside rules, and beside its own twin.
+
+For each seed, on the same test users: the rules of `metarec_jax.evaluation.baselines`; the *twin*, which is the same
+network trained on the same users without an inner loop, as it is and fine-tuned on each user's support by gradient
+descent; and the meta-learned model, before and after adapting. What must be chosen is chosen on validation users.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metarec_jax import catalogue as catalogues
+from metarec_jax import config as configuration
+from metarec_jax import runs
+from metarec_jax.assembly import Assembly, Part, assemble, make_model
+from metarec_jax.config import Config, UpdaterConfig
+from metarec_jax.errors import MetarecError
+from metarec_jax.evaluation import (
+    Predictions,
+    Relevance,
+    compute,
+    concatenate,
+    evaluate_users,
+    fit_baselines,
+    global_auc,
+    liked_scores,
+    merge_scores,
+    sums,
+)
+from metarec_jax.evaluation.baselines import Baseline
+from metarec_jax.evaluation.metrics import UserValues
+from metarec_jax.evaluation.report import SeedResult, Table, build_table
+from metarec_jax.files import make_folder, write_text
+from metarec_jax.meta.outer import Model, Trainable, predict
+from metarec_jax.meta.partition import partition
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.runs import Run
+from metarec_jax.train import fit, load_trainable
+from metarec_jax.types import Episodes, Tables
+
+META = "meta-learned"
+BEFORE = "meta-learned, before adapting"
+TWIN = "twin, unadapted"
+TUNED = "twin, fine-tuned"
+BIAS = "item mean + user bias"
+
+DEFINITIONS = {
+    META: "the model, after adapting to each user's support",
+    BEFORE: "the same parameters with an empty support: what is predicted for a stranger",
+    TWIN: "the same network trained without an inner loop; the support enters through the user's bias alone",
+    TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
+}
+
+FINE_TUNING = tuple(itertools.product((1, 5, 20), (0.03, 0.1, 0.3, 1.0, 3.0)))
+"""Steps and rates that fine-tuning chooses from."""
+
+Method = Callable[[Tables, Episodes], Predictions]
+
+
+def evaluate(
+    config: Config,
+    *,
+    seeds: Sequence[int],
+    folder: Path,
+    run: Run | None = None,
+    reporter: Reporter = QUIET,
+) -> Table:
+    """Trains what is missing, judges every method on the test users of every seed, and puts them in one table.
+
+    Whatever a seed led to is kept in `folder`, so that an evaluation that was interrupted goes on where it was.
+
+    Args:
+        config: of the model; its seed is replaced.
+        seeds: one split, one training and one test each.
+        folder: where runs of further seeds, twins and results go.
+        run: a finished run, used for the seed of its config.
+        reporter: where progress is shown.
+    """
+    results: dict[str, list[SeedResult]] = {}
+    definitions = dict(DEFINITIONS)
+    for seed in seeds:
+        seeded = dataclasses.replace(config, seed=seed)
+        found, said = _seed(seeded, folder / f"seed-{seed}", run if run and run.config.seed == seed else None, reporter)
+        definitions |= said
+        for method, result in found.items():
+            results.setdefault(method, []).append(result)
+    clicks = config.data.kind == "click"
+    return build_table(
+        results,
+        title=f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
+        protocol=protocol_of(config),
+        references=(BIAS, TWIN, TUNED),
+        subject=META,
+        definitions=definitions,
+        relevance=_relevance(clicks),
+    )
+
+
+def protocol_of(config: Config) -> str:
+    """The protocol in a sentence."""
+    e = config.episodes
+    most = f" to {e.max_ratings}" if e.max_ratings else " or more"
+    query = f"{e.query} random items" if e.order == "random" else f"the {e.query} latest items"
+    return (
+        f"users with {e.min_ratings}{most} ratings, split at random into training, validation ({e.validation:.0%}) and "
+        f"test ({e.test:.0%}) users; query = {query} of each user, support = the rest (at most {e.max_support})"
+    )
+
+
+def _seed(
+    config: Config, folder: Path, run: Run | None, reporter: Reporter
+) -> tuple[dict[str, SeedResult], dict[str, str]]:
+    """Results of one seed by method, from `folder` where they are there already."""
+    make_folder(folder)
+    kept = folder / "results.json"
+    digest = hashlib.sha256(configuration.to_json(config).encode()).hexdigest()
+    if kept.exists():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found.get("config") == digest:
+            return {m: _from_json(r) for m, r in found["results"].items()}, found["definitions"]
+    assembly = assemble(config, reporter=reporter)
+    trainable = (
+        load_trainable(run, assembly.catalogue) if run else _trained(config, folder / "meta", assembly, reporter)
+    )
+    twin_config = without_inner_loop(config)
+    twin_assembly = dataclasses.replace(
+        assembly, config=twin_config, model=make_model(twin_config, assembly.catalogue.scale)
+    )
+    twin = _trained(twin_config, folder / "twin", twin_assembly, reporter)
+    methods, settings, definitions = _methods(assembly, trainable, twin_assembly.model, twin, reporter)
+    results = {
+        name: judge(assembly, assembly.test, name, method, settings.get(name, {})) for name, method in methods.items()
+    }
+    document = {
+        "config": digest,
+        "definitions": definitions,
+        "results": {name: _to_json(result) for name, result in results.items()},
+    }
+    write_text(kept, json.dumps(document) + "\n")
+    return results, definitions
+
+
+def without_inner_loop(config: Config) -> Config:
+    """The twin's config: the same in everything but inner steps, of which there are none."""
+    return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0))
+
+
+def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporter) -> Trainable:
+    """The best parameters of the run in `folder`, which is trained, or trained on, if need be."""
+    if (folder / "config.json").exists():
+        run = runs.open_run(folder)
+        if run.config != config:
+            raise MetarecError(
+                f"{folder} holds a run with other options than are asked for now: name another --out, or delete it"
+            )
+    else:
+        run = runs.create(folder, config)
+        catalogues.save(assembly.catalogue, run)
+    fitted = fit(run, assembly, reporter=reporter)
+    if fitted.interrupted:
+        raise KeyboardInterrupt
+    return fitted.trainable
+
+
+def _methods(
+    assembly: Assembly, trainable: Trainable, twin_model: Model, twin: Trainable, reporter: Reporter
+) -> tuple[dict[str, Method], dict[str, dict[str, float]], dict[str, str]]:
+    """Every method by name, what was chosen for it, and what it is."""
+    scale = assembly.catalogue.scale
+    rules: Sequence[Baseline] = ()
+    if scale.kind == "rating":
+        train = assembly.train.source
+        rules = fit_baselines(
+            [train[i] for i in range(train.batches)],
+            list(_batches(assembly.validation)),
+            low=float(scale.low),
+            high=float(scale.high),
+            levels=tuple(map(float, scale.levels)),
+            items=assembly.catalogue.embeddings,
+        )
+    methods: dict[str, Method] = {rule.name: lambda _, episodes, rule=rule: rule.predict(episodes) for rule in rules}
+    settings = {rule.name: dict(rule.settings) for rule in rules}
+    tuned, chosen = _fine_tune(assembly, twin_model, twin, reporter)
+    adapting = _predictor(assembly.model)
+    methods |= {
+        TWIN: _bound(_predictor(twin_model), twin),
+        TUNED: tuned,
+        BEFORE: lambda tables, episodes: adapting(trainable, tables, _without_support(episodes)),
+        META: _bound(adapting, trainable),
+    }
+    return methods, settings | {TUNED: chosen}, {rule.name: rule.definition for rule in rules}
+
+
+def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
+    """Predictions of a model for a batch, compiled once a bucket."""
+
+    @jax.jit
+    def compiled(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:
+        outputs = predict(model, trainable, tables, episodes)
+        users, query, classes = outputs.shape
+        flat = outputs.reshape(users * query, classes)
+        mean, point = (f(flat).reshape(users, query) for f in (model.head.mean, model.head.point))
+        return Predictions(point=point, mean=mean, score=mean)
+
+    return lambda trainable, tables, episodes: Predictions(*map(np.asarray, compiled(trainable, tables, episodes)))
+
+
+def _bound(predictor: Callable[[Trainable, Tables, Episodes], Predictions], trainable: Trainable) -> Method:
+    return lambda tables, episodes: predictor(trainable, tables, episodes)
+
+
+def _without_support(episodes: Episodes) -> Episodes:
+    return episodes._replace(support=jax.tree.map(np.zeros_like, episodes.support))
+
+
+def _fine_tune(
+    assembly: Assembly, model: Model, twin: Trainable, reporter: Reporter
+) -> tuple[Method, dict[str, float]]:
+    """The twin with the steps and rate that do best on validation users, by MAE."""
+    adapted, _ = partition(twin.theta, model.adapted)
+    best: tuple[float, Method, dict[str, float]] | None = None
+    with reporter.bar("fine-tuning the twin", len(FINE_TUNING)) as advance:
+        for steps, tries in itertools.groupby(FINE_TUNING, key=lambda choice: choice[0]):
+            plain = UpdaterConfig(steps=steps, learn_rate="layer", adapted=model.adapted)
+            descending = make_model(dataclasses.replace(assembly.config, updater=plain), assembly.catalogue.scale)
+            predictor = _predictor(descending)
+            for _, rate in tries:
+                # The rate is an argument of the compiled function, so that trying another compiles nothing.
+                phi = {"log_rate": jax.tree.map(lambda _, r=rate: jnp.full((1,), math.log(r)), adapted)}
+                method = _bound(predictor, Trainable(twin.theta, phi))
+                error = _validation_error(assembly, method)
+                if best is None or error < best[0]:
+                    best = (error, method, {"steps": float(steps), "rate": rate})
+                advance(FINE_TUNING.index((steps, rate)) + 1, f"validation MAE {best[0]:.4f}")
+    assert best is not None
+    return best[1], best[2]
+
+
+def _validation_error(assembly: Assembly, method: Method) -> float:
+    """MAE on validation users; infinite where the method diverges."""
+    try:
+        result = judge(assembly, assembly.validation, "fine-tuning", method, {})
+    except MetarecError:
+        return math.inf
+    return compute(sums(result.values))["mae"]
+
+
+def judge(assembly: Assembly, part: Part, name: str, method: Method, settings: dict[str, float]) -> SeedResult:
+    """One method on the users of one part."""
+    scale = assembly.catalogue.scale
+    relevance = _relevance(scale.kind == "click")
+    values, liked, users = [], [], []
+    for episodes in _batches(part):
+        predictions = method(part.tables, episodes)
+        real = episodes.weight > 0
+        users.append(part.source.users_of(episodes)[real])
+        values.append(
+            evaluate_users(
+                Predictions(*(np.asarray(p)[real] for p in predictions)),
+                jax.tree.map(lambda leaf, real=real: leaf[real], episodes.query),
+                method=name,
+                relevance=relevance,
+                levels=tuple(map(float, scale.levels)),
+            )
+        )
+        liked.append(liked_scores(predictions, episodes.query, weight=episodes.weight, relevance=relevance))
+    return SeedResult(
+        seed=assembly.config.seed,
+        users=np.concatenate(users),
+        values=concatenate(values),
+        overall={"auc_global": global_auc(merge_scores(liked))},
+        settings=settings,
+    )
+
+
+def _relevance(clicks: bool) -> Relevance:
+    """Ratings: the 5 highest are the positives, and 4 or more is liked. Clicks: what was clicked is both."""
+    return Relevance(top=0, liked=1.0) if clicks else Relevance()
+
+
+def _batches(part: Part) -> Iterator[Episodes]:
+    return (part.source[i] for i in range(len(part.source)))
+
+
+def _to_json(result: SeedResult) -> dict[str, Any]:
+    return {
+        "seed": result.seed,
+        "users": result.users.tolist(),
+        "values": {name: [v.values.tolist(), v.weights.tolist()] for name, v in result.values.items()},
+        "overall": dict(result.overall),
+        "settings": dict(result.settings),
+    }
+
+
+def _from_json(document: dict[str, Any]) -> SeedResult:
+    return SeedResult(
+        seed=document["seed"],
+        users=np.array(document["users"]),
+        values={name: UserValues(np.array(v), np.array(w)) for name, (v, w) in document["values"].items()},
+        overall=document["overall"],
+        settings=document["settings"],
+    )
