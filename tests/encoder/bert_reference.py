@@ -14,7 +14,7 @@ from metarec_jax.types import Params
 PARITY = 1e-5  # largest difference from transformers that any test allows, float32
 
 SMALL = encoder.BertConfig(
-    vocab_size=50, hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40, max_positions=20
+    vocab_size=50, hidden_size=24, num_layers=1, num_heads=3, intermediate_size=40, max_positions=20
 )
 
 

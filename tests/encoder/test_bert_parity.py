@@ -75,7 +75,7 @@ def test_minilm_on_real_text_of_512_tokens(minilm, titles, torch_minilm):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation(activation):
-    config = changed(activation=activation, num_layers=1)
+    config = changed(activation=activation)
     check(config, random_params(config, 1), random_tokens(np.random.default_rng(1), config, [7, 3], 9))
 
 
@@ -84,7 +84,7 @@ def test_every_activation(activation):
     [
         changed(num_heads=1),
         changed(num_heads=24),
-        changed(num_layers=5),
+        changed(num_layers=4),
         changed(intermediate_size=7),
         changed(type_vocab_size=1),
         changed(type_vocab_size=5),
@@ -112,7 +112,7 @@ def test_any_configuration(data):
     config = encoder.BertConfig(
         vocab_size=data.draw(st.integers(1, 40)),
         hidden_size=heads * (width + 1),
-        num_layers=data.draw(st.integers(1, 3)),
+        num_layers=data.draw(st.integers(1, 2)),
         num_heads=heads,
         intermediate_size=data.draw(st.integers(1, 30)),
         max_positions=positions,

@@ -24,7 +24,7 @@ TINY = tiny_wordpiece()
 
 
 def small_encoder(**changes) -> encoder.Encoder:
-    config = changed(vocab_size=TINY.size, num_layers=1, max_positions=32, **changes)
+    config = changed(vocab_size=TINY.size, max_positions=32, **changes)
     return encoder.Encoder(config, random_params(config, 0), TINY, "a test")
 
 
