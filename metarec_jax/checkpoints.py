@@ -64,16 +64,22 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
-        self._checkpointer = ocp.training.Checkpointer(
-            str(self._folder),
-            preservation_policy=cast(
-                "Any",
-                keep.AnyPreservationPolicy(
-                    [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
+        try:
+            self._checkpointer = ocp.training.Checkpointer(
+                str(self._folder),
+                preservation_policy=cast(
+                    "Any",
+                    keep.AnyPreservationPolicy(
+                        [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
+                    ),
                 ),
-            ),
-            cleanup_tmp_directories=tidy,
-        )
+                cleanup_tmp_directories=tidy,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MetarecError(
+                f"{self._folder}: what lies beside the checkpoints is damaged ({error}): "
+                "restore the folder from a copy, or train the run again"
+            ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -121,6 +127,8 @@ class Checkpoints:
         """
         try:
             saved = self._checkpointer.checkpointables_metadata(step).metadata["state"]
+            if saved is None:  # so says orbax of metadata that it cannot read
+                raise ValueError("its metadata cannot be read")
         except Exception as error:
             raise self._unreadable(step, error) from error
         raw = _without_keys(like)

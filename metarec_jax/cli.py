@@ -36,6 +36,7 @@ from metarec_jax.options import (
 
 if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
+    from metarec_jax.progress import Reporter
     from metarec_jax.train import Fitted
 
 HELP = """\
@@ -204,19 +205,29 @@ def doctor(arguments: Sequence[str]) -> int:
 # What the commands share
 
 
-def prepare(config: Config) -> Any:
-    """Sets up JAX with a compilation cache on disk, so that a second run starts at once; returns a reporter."""
-    # The log of XLA's compiler says things about the cache that help nobody here.
+def prepare(config: Config) -> Reporter:
+    """What comes before the work: a cache of compilations, and someone who reports."""
+    keep_compilations(config)
+    from metarec_jax.console import make_reporter
+
+    return make_reporter()
+
+
+def keep_compilations(config: Config) -> None:
+    """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
+    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
-    from metarec_jax.console import make_reporter
     from metarec_jax.data.sources.find import cache_folder
 
-    if jax.config.values["jax_compilation_cache_dir"] is None:  # not chosen with $JAX_COMPILATION_CACHE_DIR
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder(config.data.cache) / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    return make_reporter()
+    folder = cache_folder(config.data.cache) / "xla"
+    if jax.config.values["jax_compilation_cache_dir"] is not None:  # chosen with $JAX_COMPILATION_CACHE_DIR
+        return
+    with contextlib.suppress(OSError):  # a cache is no reason to fail
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def show_table(table: Table, *, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from metarec_jax.meta.updaters import Updater
 from metarec_jax.types import Episodes, Params, Rows, Tables
 
 Result = TypeVar("Result")
+Task = TypeVar("Task")
 
 
 class Model(NamedTuple):
@@ -145,9 +146,9 @@ def lose_user(
     return Losses(query=jnp.sum(jnp.where(mask > 0, loss, 0.0)), rows=jnp.sum(mask))
 
 
-def over_users(function: Callable[[Episodes], Result], episodes: Episodes) -> Result:
-    """Maps a function of one user's episode over the users of a batch: the only ``vmap``."""
-    return jax.vmap(function)(episodes)
+def over_users(function: Callable[[Task], Result], tasks: Task) -> Result:
+    """Maps a function of one user's task (an episode, or any tree) over the users of a batch: the only ``vmap``."""
+    return jax.vmap(function)(tasks)
 
 
 def predict(

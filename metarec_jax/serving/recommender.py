@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -356,17 +356,13 @@ def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "ite
     return np.stack([catalogue.statistics.total[rows], catalogue.statistics.count[rows]], axis=-1).astype(np.float32)
 
 
-def _over_users(function: Callable[[_Task], Any], task: _Task) -> Any:
-    return outer.over_users(cast("Any", function), cast("Any", task))
-
-
 def _adapt(model: Model, trainable: Trainable, tables: Tables, task: _Task) -> Params:
     """What each user keeps after the inner loop."""
 
     def one(task: _Task) -> Params:
         return outer.adapt_user(model, trainable, outer.context_of(tables, task.user, task.support))[0]
 
-    return _over_users(one, task)
+    return outer.over_users(one, task)
 
 
 def _score(
@@ -386,7 +382,7 @@ def _score(
         context = outer.context_of(tables, task.user, task.support)
         return model.head.mean(outer.apply_user(model, trainable, context, task.kept, features))
 
-    return _over_users(one, task)
+    return outer.over_users(one, task)
 
 
 def _rank(
