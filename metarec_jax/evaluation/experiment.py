@@ -25,6 +25,7 @@ from metarec_jax import config as configuration
 from metarec_jax import runs
 from metarec_jax.assembly import Assembly, Part, assemble, make_model
 from metarec_jax.config import Config, UpdaterConfig
+from metarec_jax.environment import environment
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation import (
     Predictions,
@@ -40,7 +41,7 @@ from metarec_jax.evaluation import (
 )
 from metarec_jax.evaluation.baselines import Baseline
 from metarec_jax.evaluation.metrics import UserValues
-from metarec_jax.evaluation.report import SeedResult, Table, build_table
+from metarec_jax.evaluation.report import SeedResult, Table, build_table, write_report
 from metarec_jax.files import make_folder, write_text
 from metarec_jax.meta.outer import Model, Trainable, predict
 from metarec_jax.meta.partition import partition
@@ -54,6 +55,8 @@ BEFORE = "meta-learned, before adapting"
 TWIN = "twin, unadapted"
 TUNED = "twin, fine-tuned"
 BIAS = "item mean + user bias"
+NEAREST = "item mean + user bias, nearest level"
+RIDGE = "ridge per user, nearest level"
 
 DEFINITIONS = {
     META: "the model, after adapting to each user's support",
@@ -78,7 +81,8 @@ def evaluate(
 ) -> Table:
     """Trains what is missing, judges every method on the test users of every seed, and puts them in one table.
 
-    Whatever a seed led to is kept in `folder`, so that an evaluation that was interrupted goes on where it was.
+    Whatever a seed led to is kept in `folder`, so that an evaluation that was interrupted goes on where it was. The
+    table and plots of it are written to ``folder/tables`` and ``folder/plots``.
 
     Args:
         config: of the model; its seed is replaced.
@@ -96,15 +100,29 @@ def evaluate(
         for method, result in found.items():
             results.setdefault(method, []).append(result)
     clicks = config.data.kind == "click"
-    return build_table(
+    table = build_table(
         results,
         title=f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
         protocol=protocol_of(config),
-        references=(BIAS, TWIN, TUNED),
+        references=tuple(name for name in (BIAS, NEAREST, RIDGE, TWIN, TUNED) if name in results),
         subject=META,
         definitions=definitions,
         relevance=_relevance(clicks),
     )
+    _publish(table, results, folder)
+    return table
+
+
+def _publish(table: Table, results: dict[str, list[SeedResult]], folder: Path) -> None:
+    """Writes the table as JSON and Markdown, and draws it."""
+    from metarec_jax.evaluation import plots
+
+    write_report(table, folder / "tables", environment())
+    drawings = make_folder(folder / "plots")
+    plots.save(plots.methods_figure(table), drawings / "methods.png")
+    reference = BIAS if BIAS in results else TWIN
+    errors = [np.concatenate([r.values["mae"].values for r in results[name]]) for name in (reference, META)]
+    plots.save(plots.improvement_figure(*errors, names=(reference, META)), drawings / "improvement.png")
 
 
 def protocol_of(config: Config) -> str:
