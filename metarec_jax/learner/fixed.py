@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array
 
 
@@ -43,6 +44,10 @@ class Fixed:
 
     def __matmul__(self, kernel: Array | Kernel) -> Array:
         return kernel.multiplied_by(self) if isinstance(kernel, Kernel) else (self.table @ kernel)[self.ids]
+
+    def constant(self) -> Fixed:
+        """The same rows, to which no gradient flows."""
+        return Fixed(jax.lax.stop_gradient(self.table), self.ids, self.name)
 
     def array(self) -> Array:
         """The rows themselves."""

@@ -168,14 +168,19 @@ class Factoring:
         )
         return value, self._structure.unflatten(gradient)
 
-    def kernels(self, moved: Params) -> Params:
-        """Parameters for the learner after the inner loop has led to `moved`."""
-        at = self._structure.flatten_up_to(moved)
-        return self._each(lambda i, _: self._kernel(i, at[i], None))
+    def kernels(self, moved: Params, *, order: Literal["second", "first"] = "second") -> Params:
+        """Parameters for the learner after the inner loop has led to `moved`.
 
-    def _kernel(self, i: int, moved: Array, probe: Array | None) -> Any:
+        With `order` "first" the steps count as constants: not only D, but also the rows X of ``X^T D``.
+        """
+        at = self._structure.flatten_up_to(moved)
+        return self._each(lambda i, _: self._kernel(i, at[i], None, constant=order == "first"))
+
+    def _kernel(self, i: int, moved: Array, probe: Array | None, *, constant: bool = False) -> Any:
         """Leaf `i` as the learner shall see it; with a `probe` that the gradient is taken of."""
         spy = self._spies[i]
+        if spy is not None and constant:
+            return Factored(spy.base, spy.rows[0].constant(), moved)
         if spy is not None:
             return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
         value = moved if probe is None else probe

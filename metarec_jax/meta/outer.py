@@ -122,7 +122,7 @@ def apply_user(
 ) -> Float[Array, "n outputs"]:
     """Outputs for some rows of a user that `adapt_user` led to `kept`."""
     factoring, shared = factor_user(model, trainable.theta, context)
-    return model.apply(combine(factoring.kernels(kept), shared), context, rows)
+    return model.apply(combine(factoring.kernels(kept, order=model.order), shared), context, rows)
 
 
 def predict_user(
