@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head, make_head
 from metarec_jax.meta.outer import Model, Trainable
-from metarec_jax.meta.partition import partition
+from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.types import Episodes, Interactions, Items, Params, Rows, Tables, Users
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 """Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
+
+
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` that takes a sixth of the time to compile and gives slow code: for programs that run a few times."""
+    return jax.jit(function, compiler_options=QUICK)
 
 
 def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -> None:
@@ -78,6 +88,7 @@ def tiny(
     prior: bool = True,
     dropout: float = 0.0,
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*"),
+    form: str = "auto",
     seed: int = 0,
     **updater: object,
 ) -> Tiny:
@@ -93,6 +104,7 @@ def tiny(
         prior: whether outputs start from item statistics.
         dropout: share of hidden features.
         adapted: patterns of adapted parameters.
+        form: how the inner loop is computed.
         seed: the draw.
         **updater: fields of `UpdaterConfig`; two steps of rate 0.3 where not given.
     """
@@ -133,10 +145,13 @@ def tiny(
         user_embeddings=tables.users.astype(np.float32),
         mean_rating=(low + high) / 2,
     )
-    theta = jax.tree.map(lambda leaf: np.asarray(leaf + 0.3 * normal(*leaf.shape), dtype), theta)
+
+    def moved(leaf: np.ndarray) -> jax.Array:
+        return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
+
+    theta = jax.tree.map(moved, theta)
     updater_ = make_updater(config)
-    phi = updater_.init(partition(theta, adapted)[0])
-    phi = jax.tree.map(lambda leaf: np.asarray(leaf + 0.3 * normal(*leaf.shape), dtype), phi)
+    phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(
         apply=lambda p, context, rows: mlp.apply(p, made, context, rows, prior=prior, dropout=dropout),
         head=made,
@@ -144,14 +159,46 @@ def tiny(
         adapted=adapted,
         steps=config.steps,
         order=config.order,
+        form=form,
     )
-    tables = jax.tree.map(lambda leaf: leaf.astype(dtype), tables)
+    tables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tables)
+    episodes = jax.tree.map(jnp.asarray, episodes)
     return Tiny(model, Trainable(theta, phi), tables, episodes)
+
+
+def written_out(tiny: Tiny, trainable: Trainable, tables: Tables) -> jax.Array:
+    """The meta loss of `tiny`'s batch as one would write it without a compiler: the reference of many tests.
+
+    User by user, step by step, on plain arrays that hold a user's real rows only.
+    """
+    model, head = tiny.model, tiny.model.head
+    adapted, shared = partition(trainable.theta, model.adapted)
+    total, count = 0.0, 0
+    for u in np.flatnonzero(tiny.episodes.weight):
+        episode = jax.tree.map(lambda leaf, u=u: np.asarray(leaf)[u], tiny.episodes)
+        support, query = (
+            Rows(*(jnp.asarray(field[rows.mask > 0]) for field in rows)) for rows in (episode.support, episode.query)
+        )
+        seen, asked = (mlp.Features(tables.items[rows.item], rows.statistic) for rows in (support, query))
+        context = mlp.Context(tables.users[episode.user], seen, support.rating, support.mask)
+
+        def support_loss(now: Params, context=context, rating=support.rating) -> jax.Array:
+            return jnp.mean(head.loss(model.apply(combine(now, shared), context, context.support), rating))
+
+        now, state = adapted, model.updater.start(trainable.phi, adapted)
+        for step in range(model.steps):
+            gradient = jax.grad(support_loss)(now)
+            if model.order == "first":
+                gradient = jax.lax.stop_gradient(gradient)
+            now, state = model.updater.step(trainable.phi, state, now, gradient, jnp.asarray(step))
+        total += jnp.sum(head.loss(model.apply(combine(now, shared), context, asked), query.rating))
+        count += len(query.rating)
+    return total / count
 
 
 def user_of(episodes: Episodes, index: int) -> Episodes:
     """One user's episode, without the users axis."""
-    return jax.tree.map(lambda leaf: leaf[index], episodes)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), episodes)
 
 
 def interactions(
