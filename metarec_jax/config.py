@@ -17,7 +17,7 @@ from typing import Any, Literal
 from metarec_jax.errors import MetarecError
 
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
-HeadKind = Literal["rating", "classes", "click"]
+HeadKind = Literal["rating", "classes", "ordinal", "click"]
 UserSide = Literal["profile", "description", "none"]
 
 
@@ -138,8 +138,9 @@ class LearnerConfig:
 
     hidden: int = 64
     """Width of the hidden layer."""
-    head: HeadKind = "classes"
-    """"rating" regresses, "classes" predicts a distribution over the rating levels, "click" a probability."""
+    head: HeadKind = "ordinal"
+    """"rating" regresses; "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a
+    distribution over the rating levels; "click" predicts a probability."""
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
     user_side: UserSide = "description"
@@ -231,7 +232,7 @@ class Config:
         _require(
             (self.learner.head == "click") == (self.data.kind == "click"),
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
-            "clicks need the head 'click', ratings one of 'rating' and 'classes'",
+            "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
 
 

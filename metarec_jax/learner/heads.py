@@ -41,10 +41,10 @@ class Head(NamedTuple):
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
-    """The head called `kind` ("rating", "classes" or "click") for ratings of that scale.
+    """The head called `kind` ("rating", "classes", "ordinal" or "click") for ratings of that scale.
 
     Raises:
-        MetarecError: "classes" for ratings without levels.
+        MetarecError: "classes" or "ordinal" for ratings without levels.
     """
     if kind == "rating":
         return rating_head(low, high)
@@ -52,10 +52,10 @@ def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) 
         return click_head()
     if len(levels) < 2:
         raise MetarecError(
-            "learner.head 'classes' needs ratings with at least 2 and at most 20 distinct values; "
+            f"learner.head {kind!r} needs ratings with at least 2 and at most 20 distinct values; "
             "these are continuous or constant: use --learner.head rating"
         )
-    return classes_head(levels)
+    return classes_head(levels, ordinal_loss(levels) if kind == "ordinal" else cross_entropy(levels))
 
 
 def rating_head(low: float, high: float) -> Head:
@@ -76,8 +76,40 @@ def rating_head(low: float, high: float) -> Head:
     )
 
 
-def classes_head(levels: tuple[float, ...]) -> Head:
-    """A distribution over the rating levels, under cross-entropy.
+Loss = Callable[[Float[Array, "n classes"], Float[Array, " n"]], Float[Array, " n"]]
+
+
+def cross_entropy(levels: tuple[float, ...]) -> Loss:
+    """Minus the log-probability of the level that was given; which of the others it missed by makes no difference."""
+    level = np.asarray(levels, np.float32)
+
+    def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
+        target = jnp.argmin(jnp.abs(rating[:, None] - level), axis=-1)
+        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), target[:, None], axis=-1)[:, 0]
+
+    return loss
+
+
+def ordinal_loss(levels: tuple[float, ...]) -> Loss:
+    """The mean over thresholds ``c`` of the log-loss of ``P(R <= c)``: a miss by two levels costs more than by one.
+
+    Ordinal regression as extended binary classification (Li & Lin 2006, "Ordinal regression by extended binary
+    classification", equation 4); each threshold's probability is judged where the median and the mean are decided.
+    """
+    level = np.asarray(levels, np.float32)
+    threshold = (level[1:] + level[:-1]) / 2
+
+    def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
+        log_p = jax.nn.log_softmax(outputs)
+        below = jax.lax.cumlogsumexp(log_p, axis=1)[:, :-1]
+        above = jax.lax.cumlogsumexp(log_p, axis=1, reverse=True)[:, 1:]
+        return -jnp.mean(jnp.where(rating[:, None] <= threshold, below, above), axis=-1)
+
+    return loss
+
+
+def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
+    """A distribution over the rating levels, under `loss`.
 
     The prior path is a normal density around item mean + user bias, read off at the levels:
     ``logit_c = offset_c - (level_c - m)^2 / (2 s^2)`` with learned width ``s`` and offsets.
@@ -88,10 +120,6 @@ def classes_head(levels: tuple[float, ...]) -> Head:
     def prior(params: Params, item_mean: Array, bias: Array) -> Array:
         distance = ((item_mean + bias)[:, None] - level) / unit
         return params["offset"] - jnp.square(distance) / 2 * jnp.exp(-2 * params["log_width"])
-
-    def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
-        target = jnp.argmin(jnp.abs(rating[:, None] - level), axis=-1)
-        return -jnp.take_along_axis(jax.nn.log_softmax(outputs), target[:, None], axis=-1)[:, 0]
 
     def point(outputs: Float[Array, "n classes"]) -> Float[Array, " n"]:
         """The median level: the first whose cumulated probability reaches one half."""
