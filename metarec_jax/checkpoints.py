@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ import jax
 from metarec_jax.errors import MetarecError
 
 Tree = TypeVar("Tree")
+Read = TypeVar("Read")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
+        self._sound: set[int] = set()
         try:
             self._checkpointer = ocp.training.Checkpointer(
                 str(self._folder),
@@ -89,6 +92,7 @@ class Checkpoints:
 
     def save(self, state: Any, progress: Progress, loss: float) -> None:
         """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
+        self._sound.discard(progress.step)
         self._checkpointer.save_checkpointables_async(
             progress.step,
             {"state": _without_keys(state)},
@@ -109,11 +113,8 @@ class Checkpoints:
 
     def progress(self, step: int) -> Progress:
         """What checkpoint `step` says of the training."""
-        try:
-            found = self._checkpointer.checkpointables_metadata(step).custom_metadata
-            return Progress(**cast("dict[str, Any]", found))
-        except Exception as error:
-            raise self._unreadable(step, error) from error
+        read = self._checkpointer.checkpointables_metadata
+        return self._attempt(step, lambda: Progress(**cast("dict[str, Any]", read(step).custom_metadata)))
 
     def load(self, like: Tree, step: int) -> Tree:
         """Restores the state of `step`.
@@ -125,21 +126,41 @@ class Checkpoints:
         Raises:
             MetarecError: the checkpoint is missing, damaged, or of other shapes than `like`.
         """
-        try:
-            saved = self._checkpointer.checkpointables_metadata(step).metadata["state"]
-            if saved is None:  # so says orbax of metadata that it cannot read
-                raise ValueError("its metadata cannot be read")
-        except Exception as error:
-            raise self._unreadable(step, error) from error
+        saved = self._attempt(step, lambda: self._checkpointer.checkpointables_metadata(step).metadata["state"])
+        if saved is None:  # so says orbax of metadata that it cannot read
+            raise self._unreadable(step, "its metadata cannot be read")
         raw = _without_keys(like)
         self._check_fits(step, _shapes(saved), _shapes(raw))
+        wanted = {"state": jax.tree.map(_abstract, raw)}
+        restored = self._attempt(step, lambda: self._checkpointer.load_checkpointables(step, wanted)["state"])
+        return jax.tree.map(lambda leaf, to: jax.random.wrap_key_data(leaf) if _is_key(to) else leaf, restored, like)
+
+    def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
+        """What `read` returns, or an error that says that checkpoint `step` cannot be read."""
         try:
-            restored = self._checkpointer.load_checkpointables(step, {"state": jax.tree.map(_abstract, raw)})["state"]
-            return jax.tree.map(
-                lambda leaf, to: jax.random.wrap_key_data(leaf) if _is_key(to) else leaf, restored, like
-            )
+            self._probe(step)
+            return read()
         except Exception as error:  # orbax and tensorstore raise many kinds; each means the same to a user
-            raise self._unreadable(step, error) from error
+            raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
+
+    def _probe(self, step: int) -> None:
+        """Reads all stored bytes of `step` in a row, which fails where they are damaged.
+
+        Orbax reads with many tasks at once. When the first fails it leaves the others behind, and each complains on
+        stderr for itself; so it is only asked to read what can be read.
+        """
+        if step in self._sound:
+            return
+        import tensorstore as ts
+
+        where = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{self._folder / str(step) / 'state'}/"}}
+        store = ts.KvStore.open(where).result()
+        keys = store.list().result()
+        if not keys:
+            raise ValueError("it holds no arrays")
+        for key in keys:
+            store.read(key).result()
+        self._sound.add(step)
 
     def _check_fits(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
         for name in sorted(saved.keys() | wanted.keys()):
@@ -150,12 +171,11 @@ class Checkpoints:
                     "use the config.json that the run was trained with"
                 )
 
-    def _unreadable(self, step: int, error: Exception) -> MetarecError:
-        text = str(error).strip() or type(error).__name__
+    def _unreadable(self, step: int, reason: str) -> MetarecError:
         others = sorted(c.step for c in self._checkpointer.checkpoints if c.step != step)
         remedy = f"delete that folder to go on from step {others[-1]}" if others else "train the run again"
         return MetarecError(
-            f"{self._folder / str(step)}: the checkpoint is missing or damaged ({text.splitlines()[0][:200]}): "
+            f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
             f"restore it from a copy, or {remedy}"
         )
 
