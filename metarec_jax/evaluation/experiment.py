@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,12 +210,11 @@ def _methods(
     methods: dict[str, Method] = {rule.name: lambda _, episodes, rule=rule: rule.predict(episodes) for rule in rules}
     settings = {rule.name: dict(rule.settings) for rule in rules}
     tuned, chosen = _fine_tune(assembly, twin_model, twin, reporter)
-    adapting = _predictor(assembly.model)
     methods |= {
-        TWIN: _bound(_predictor(twin_model), twin),
+        TWIN: adapting(twin_model, twin),
         TUNED: tuned,
-        BEFORE: lambda tables, episodes: adapting(trainable, tables, _without_support(episodes)),
-        META: _bound(adapting, trainable),
+        BEFORE: not_adapting(assembly.model, trainable),
+        META: adapting(assembly.model, trainable),
     }
     return methods, settings | {TUNED: chosen}, {rule.name: rule.definition for rule in rules}
 
@@ -232,6 +231,17 @@ def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predicti
         return Predictions(point=point, mean=mean, score=mean)
 
     return lambda trainable, tables, episodes: Predictions(*map(np.asarray, compiled(trainable, tables, episodes)))
+
+
+def adapting(model: Model, trainable: Trainable) -> Method:
+    """The model as a method: it adapts to each user's support, then predicts the query."""
+    return _bound(_predictor(model), trainable)
+
+
+def not_adapting(model: Model, trainable: Trainable) -> Method:
+    """The same parameters with an empty support: what the model predicts for a stranger."""
+    method = adapting(model, trainable)
+    return lambda tables, episodes: method(tables, _without_support(episodes))
 
 
 def _bound(predictor: Callable[[Trainable, Tables, Episodes], Predictions], trainable: Trainable) -> Method:
@@ -268,14 +278,24 @@ def _fine_tune(
 def _validation_error(assembly: Assembly, method: Method) -> float:
     """MAE on validation users; infinite where the method diverges."""
     try:
-        result = judge(assembly, assembly.validation, "fine-tuning", method, {})
+        result = judge(assembly, assembly.validation, "fine-tuning", method)
     except MetarecError:
         return math.inf
     return compute(sums(result.values))["mae"]
 
 
-def judge(assembly: Assembly, part: Part, name: str, method: Method, settings: dict[str, float]) -> SeedResult:
-    """One method on the users of one part."""
+def judge(
+    assembly: Assembly, part: Part, name: str, method: Method, settings: Mapping[str, float] | None = None
+) -> SeedResult:
+    """One method on the users of one part.
+
+    Args:
+        assembly: what the method was made from.
+        part: whose users.
+        name: what to call the method in an error.
+        method: from (tables, episodes) to predictions.
+        settings: what was chosen for it.
+    """
     scale = assembly.catalogue.scale
     relevance = _relevance(scale.kind == "click")
     values, liked, users = [], [], []
@@ -298,7 +318,7 @@ def judge(assembly: Assembly, part: Part, name: str, method: Method, settings: d
         users=np.concatenate(users),
         values=concatenate(values),
         overall={"auc_global": global_auc(merge_scores(liked))},
-        settings=settings,
+        settings=settings or {},
     )
 
 
