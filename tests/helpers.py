@@ -25,9 +25,9 @@ some more, since equal has to mean equal there and still leaves five digits to a
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
-def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """`jax.jit` that takes a sixth of the time to compile and gives slow code: for programs that run a few times."""
-    return jax.jit(function, compiler_options=QUICK)
+    return jax.jit(function, compiler_options=QUICK, **options)
 
 
 def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -> None:
@@ -243,9 +243,7 @@ def random_interactions(
     order = rng.permutation(len(user))
     rating = rng.integers(0, 2, len(user)) if kind == "click" else rng.integers(1, 6, len(user))
     time = rng.integers(0, most, len(user))
-    return interactions(
-        np.array(user)[order], np.array(item)[order], rating, time, users=users, items=items, kind=kind
-    )
+    return interactions(np.array(user)[order], np.array(item)[order], rating, time, users=users, items=items, kind=kind)
 
 
 def head_of(kind: str) -> Head:

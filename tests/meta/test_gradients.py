@@ -24,7 +24,6 @@ def loss_of(case):
 def finite_differences(function, at, step=1e-4):
     """The gradient of `function` by the five-point rule, whose error is of order step^4."""
 
-
     @quick_jit
     def compute(at):
         flat, unflatten = ravel_pytree(at)
