@@ -7,15 +7,21 @@ either the whole checkpoint or none.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import logging
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import jax
+import jax.numpy as jnp
 
 from metarec_jax.errors import MetarecError
+from metarec_jax.files import explained
 
 Tree = TypeVar("Tree")
 Read = TypeVar("Read")
@@ -73,38 +79,54 @@ class Checkpoints:
                 preservation_policy=cast(
                     "Any",
                     keep.AnyPreservationPolicy(
-                        [keep.LatestN(1), keep.BestN(get_metric_fn=lambda metrics: metrics["loss"], reverse=True, n=1)]
+                        [keep.LatestN(1), keep.BestN(get_metric_fn=cast("Any", _rank), reverse=True, n=1)]
                     ),
                 ),
                 cleanup_tmp_directories=tidy,
             )
         except (ValueError, KeyError, TypeError) as error:
             raise MetarecError(
-                f"{self._folder}: what lies beside the checkpoints is damaged ({error}): "
-                "restore the folder from a copy, or train the run again"
+                f"{_damaged_metrics(self._folder)}: what lies beside the checkpoints is damaged ({error}): "
+                "restore it from a copy, or delete it"
             ) from error
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._checkpointer.close()
+        with self._writing():
+            self._checkpointer.close()
 
     def save(self, state: Any, progress: Progress, loss: float) -> None:
         """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
         self._sound.discard(progress.step)
-        self._checkpointer.save_checkpointables_async(
-            progress.step,
-            {"state": _without_keys(state)},
-            force=True,
-            overwrite=True,
-            metrics={"loss": loss},
-            custom_metadata=cast("Any", dataclasses.asdict(progress)),
-        )
+        with self._writing():
+            self._checkpointer.save_checkpointables_async(
+                progress.step,
+                {"state": _storable(state)},
+                force=True,
+                overwrite=True,
+                metrics={"loss": loss, "step": progress.step},
+                custom_metadata=cast("Any", dataclasses.asdict(progress)),
+            )
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk."""
-        self._checkpointer.wait()
+        with self._writing():
+            self._checkpointer.wait()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Explains what the operating system says about writing, such as that the disk is full."""
+        with explained(self._folder):
+            try:
+                yield
+            except ValueError as error:  # so tensorstore passes it on
+                found = re.search(r"os_error_code='(\d+)'", str(error))
+                if found is None:
+                    raise
+                number = int(found[1])
+                raise OSError(number, os.strerror(number)) from error
 
     def latest(self) -> Progress | None:
         """The progress of the latest checkpoint; None where there is none."""
@@ -129,11 +151,12 @@ class Checkpoints:
         saved = self._attempt(step, lambda: self._checkpointer.checkpointables_metadata(step).metadata["state"])
         if saved is None:  # so says orbax of metadata that it cannot read
             raise self._unreadable(step, "its metadata cannot be read")
-        raw = _without_keys(like)
+        raw = _storable(like)
         self._check_fits(step, _shapes(saved), _shapes(raw))
         wanted = {"state": jax.tree.map(_abstract, raw)}
         restored = self._attempt(step, lambda: self._checkpointer.load_checkpointables(step, wanted)["state"])
-        return jax.tree.map(lambda leaf, to: jax.random.wrap_key_data(leaf) if _is_key(to) else leaf, restored, like)
+        leaves = iter(jax.tree.leaves(restored))
+        return jax.tree.map(lambda to: _restored(leaves, to), like)
 
     def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
         """What `read` returns, or an error that says that checkpoint `step` cannot be read."""
@@ -160,6 +183,8 @@ class Checkpoints:
             raise ValueError("it holds no arrays")
         for key in keys:
             store.read(key).result()
+        for path in (self._folder / str(step) / "state" / "array_metadatas").glob("*"):
+            json.loads(path.read_text(encoding="utf-8"))
         self._sound.add(step)
 
     def _check_fits(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
@@ -172,21 +197,46 @@ class Checkpoints:
                 )
 
     def _unreadable(self, step: int, reason: str) -> MetarecError:
-        others = sorted(c.step for c in self._checkpointer.checkpoints if c.step != step)
-        remedy = f"delete that folder to go on from step {others[-1]}" if others else "train the run again"
+        # Nothing replaces the best checkpoint: one after it was worse, and does not know the parameters of the best.
+        before = sorted(c.step for c in self._checkpointer.checkpoints if c.step < step)
+        remedy = f"delete that folder to go on from step {before[-1]}" if before else "train the run again"
         return MetarecError(
             f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
             f"restore it from a copy, or {remedy}"
         )
 
 
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Of equal losses the first is the best, as for `Progress`."""
+    return metrics["loss"], metrics["step"]
+
+
+def _damaged_metrics(folder: Path) -> Path:
+    """The file of a checkpoint's loss that is no JSON; the folder where there is none."""
+    for path in sorted(folder.glob("*/metrics/metrics")):
+        try:
+            _rank(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError):
+            return path
+    return folder
+
+
 def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _without_keys(tree: Any) -> Any:
-    """`tree` with the numbers of typed keys in their place."""
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+def _storable(tree: Any) -> Any:
+    """`tree` with the numbers of typed keys in their place, and None for arrays of no elements: orbax refuses both."""
+    return jax.tree.map(
+        lambda leaf: None if leaf.size == 0 else jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
+    )
+
+
+def _restored(leaves: Iterator[Any], to: Any) -> Any:
+    """The leaf that takes the place of `to`, from what `_storable` left of the tree."""
+    if to.size == 0:
+        return jnp.zeros(to.shape, to.dtype, device=getattr(to, "sharding", None))
+    return jax.random.wrap_key_data(next(leaves)) if _is_key(to) else next(leaves)
 
 
 def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:

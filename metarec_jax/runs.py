@@ -20,7 +20,7 @@ from typing import Any
 from metarec_jax import config as configuration
 from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError
-from metarec_jax.files import make_folder, write_text
+from metarec_jax.files import explained, make_folder, write_text
 
 LAYOUT = 1
 """Version of the run folder. A folder of another version is refused."""
@@ -65,7 +65,7 @@ class Run:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Adds one line to ``metrics.jsonl``."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with explained(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
