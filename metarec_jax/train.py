@@ -157,6 +157,7 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         while not progress.finished and stop.signal is None:
             started = time.perf_counter()
             state, progress, seen = _epoch(step, state, tables, batches, progress, source.batches, stop, advance)
+            _refuse_not_finite(state, progress.step)
             if progress.step < (progress.epoch + 1) * source.batches:  # stopped on the way
                 checkpoints.save(state, progress, UNSAVED)
                 break
@@ -235,6 +236,15 @@ def _epoch(
         look(pending, at)
     changed = dataclasses.replace(progress, step=at, iterator=batches.position(), epoch_query=query, epoch_rows=rows)
     return state, changed, seen
+
+
+def _refuse_not_finite(state: TrainState, step: int) -> None:
+    """A loss is known before its step is taken: a gradient of NaN shows in the parameters first."""
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get((state.trainable, state.optimiser)))):
+        raise MetarecError(
+            f"the parameters became infinite or NaN by outer step {step}: lower --train.rate or --updater.rate; "
+            "the checkpoints hold the state before"
+        )
 
 
 def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress, dict[str, Any]]:
