@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from metarec_jax.encoder.bert import Pooling, encode
 from metarec_jax.encoder.pretrained import Encoder
-from metarec_jax.encoder.tokens import Tokenised, chunks, tokenize
+from metarec_jax.encoder.tokens import Tokenised, chunks, require_strings, tokenize
 from metarec_jax.errors import MetarecError
 
 _FORMAT = "metarec_jax embeddings 1"
@@ -62,9 +62,7 @@ def encode_table(
             f"max_length is {max_length}, but {encoder.source} has {encoder.config.max_positions} positions: "
             f"give a max_length of at most {encoder.config.max_positions}"
         )
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise MetarecError(f"text {i} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
+    require_strings(texts)
     distinct = sorted(set(texts))
     rows = {text: row for row, text in enumerate(distinct)}
     order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))

@@ -95,9 +95,7 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
     """
     if max_length < 3:
         raise MetarecError(f"max_length is {max_length}; it must be at least 3 (two special tokens and one of text)")
-    for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise MetarecError(f"text {i} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
+    require_strings(texts)
     encodings = tokenizer.backend.encode_batch_fast([_LONE_SURROGATE.sub("\ufffd", text) for text in texts])
     keep = max_length - tokenizer.tail
     rows, truncated = [], 0
@@ -108,6 +106,13 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
             truncated += 1
         rows.append(ids)
     return Tokenised(tuple(rows), truncated)
+
+
+def require_strings(texts: Sequence[object]) -> None:
+    """Refuse texts that are none, such as the NaN of an empty cell, by row and value."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise MetarecError(f"text {row} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
 
 
 def bucket(length: int, limit: int) -> int:

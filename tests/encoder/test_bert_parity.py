@@ -7,17 +7,11 @@ import functools
 import jax
 import numpy as np
 import pytest
-from bert_reference import PARITY, SMALL, changed, random_params, random_tokens, run_torch, torch_model
+from bert_reference import PARITY, changed, random_params, random_tokens, run_torch, torch_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarec_jax import encoder
-from metarec_jax.encoder.activations import ACTIVATIONS
-
-
-def real(states: np.ndarray, tokens: encoder.Tokens) -> np.ndarray:
-    """Hidden states of the real tokens: what a padded token holds is nobody's business."""
-    return np.asarray(states)[:, np.asarray(tokens.mask) > 0]
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -28,15 +22,20 @@ def everything(params, config: encoder.BertConfig, tokens: encoder.Tokens):
     return encoder.hidden_states(params, config, tokens), vectors, pooled
 
 
+def compare(ours, theirs, tokens: encoder.Tokens) -> None:
+    (states, vectors, pooled), (their_states, their_pooled) = ours, theirs
+    real = np.asarray(tokens.mask) > 0  # what a padded token holds is nobody's business
+    assert len(states) == len(their_states)
+    np.testing.assert_allclose(np.asarray(states)[:, real], their_states[:, real], rtol=0, atol=PARITY)
+    mean = (their_states[-1] * real[..., None]).sum(1) / real.sum(1, keepdims=True)
+    np.testing.assert_allclose(vectors["mean"], mean, rtol=0, atol=PARITY)
+    np.testing.assert_allclose(vectors["cls"], their_states[-1][:, 0], rtol=0, atol=PARITY)
+    if their_pooled is not None:
+        np.testing.assert_allclose(pooled, their_pooled, rtol=0, atol=PARITY)
+
+
 def check(config: encoder.BertConfig, params, tokens: encoder.Tokens) -> None:
-    theirs, pooler = run_torch(torch_model(config, params), tokens)
-    ours, vectors, pooled = everything(params, config, tokens)
-    np.testing.assert_allclose(real(ours, tokens), real(theirs, tokens), rtol=0, atol=PARITY)
-    mask = np.asarray(tokens.mask)[..., None]
-    np.testing.assert_allclose(vectors["mean"], (theirs[-1] * mask).sum(1) / mask.sum(1), rtol=0, atol=PARITY)
-    np.testing.assert_allclose(vectors["cls"], theirs[-1][:, 0], rtol=0, atol=PARITY)
-    if config.has_pooler:
-        np.testing.assert_allclose(pooled, pooler, rtol=0, atol=PARITY)
+    compare(everything(params, config, tokens), run_torch(torch_model(config, params), tokens), tokens)
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +45,13 @@ def torch_minilm(minilm_folder):
     return transformers.BertModel.from_pretrained(minilm_folder).eval()
 
 
-def test_minilm_on_real_titles_at_every_layer(minilm, titles, torch_minilm):
+def test_minilm_on_real_titles(minilm, titles, torch_minilm):
     by_length = sorted(set(titles), key=len)
-    sample = by_length[::10] + by_length[-8:]
-    ids = encoder.tokenize(minilm.tokenizer, sample, 512).ids
-    for chunk in encoder.chunks(ids, limit=512, tokens_per_call=1024):
-        theirs, pooler = run_torch(torch_minilm, chunk.tokens)
-        ours, vectors, pooled = everything(minilm.params, minilm.config, chunk.tokens)
-        assert len(ours) == minilm.config.num_layers + 1
-        np.testing.assert_allclose(real(ours, chunk.tokens), real(theirs, chunk.tokens), rtol=0, atol=PARITY)
-        mask = np.asarray(chunk.tokens.mask)[..., None]
-        mean = (theirs[-1] * mask).sum(1) / np.maximum(mask.sum(1), 1)
-        rows = slice(len(chunk.rows))
-        np.testing.assert_allclose(vectors["mean"][rows], mean[rows], rtol=0, atol=PARITY)
-        np.testing.assert_allclose(vectors["cls"][rows], theirs[-1][rows, 0], rtol=0, atol=PARITY)
-        np.testing.assert_allclose(pooled[rows], pooler[rows], rtol=0, atol=PARITY)
+    ids = encoder.tokenize(minilm.tokenizer, by_length[::10] + by_length[-8:], 512).ids
+    groups = ((16, [i for i in ids if len(i) <= 16]), (48, [i for i in ids if len(i) > 16]))
+    for length, group in groups:
+        tokens = encoder.pack(group, length)
+        compare(everything(minilm.params, minilm.config, tokens), run_torch(torch_minilm, tokens), tokens)
 
 
 def test_minilm_on_real_text_of_512_tokens(minilm, titles, torch_minilm):
@@ -68,13 +59,13 @@ def test_minilm_on_real_text_of_512_tokens(minilm, titles, torch_minilm):
     ids = encoder.tokenize(minilm.tokenizer, texts, 512).ids
     assert len(ids[0]) == 512
     tokens = encoder.pack(ids, 512)
-    theirs, _ = run_torch(torch_minilm, tokens)
-    ours = jax.jit(encoder.hidden_states, static_argnames="config")(minilm.params, minilm.config, tokens)
-    np.testing.assert_allclose(real(ours, tokens), real(theirs, tokens), rtol=0, atol=PARITY)
+    compare(everything(minilm.params, minilm.config, tokens), run_torch(torch_minilm, tokens), tokens)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation(activation):
+@pytest.mark.parametrize(
+    "activation", ["gelu", "gelu_10", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "silu"]
+)
+def test_every_gelu(activation):
     config = changed(activation=activation)
     check(config, random_params(config, 1), random_tokens(np.random.default_rng(1), config, [7, 3], 9))
 
@@ -82,29 +73,22 @@ def test_every_activation(activation):
 @pytest.mark.parametrize(
     "config",
     [
-        changed(num_heads=1),
-        changed(num_heads=24),
+        changed(num_heads=1, type_vocab_size=1, has_pooler=False),
+        changed(num_heads=24, intermediate_size=7, type_vocab_size=5, pad_token_id=49),
+        changed(hidden_size=3, vocab_size=1, layer_norm_eps=1e-3, max_positions=1),
         changed(num_layers=4),
-        changed(intermediate_size=7),
-        changed(type_vocab_size=1),
-        changed(type_vocab_size=5),
-        changed(has_pooler=False),
-        changed(layer_norm_eps=1e-3),
-        changed(vocab_size=1),
-        changed(pad_token_id=49),
-        changed(hidden_size=3),
         changed(max_positions=512),
         changed(hidden_size=390, num_heads=13, intermediate_size=1000),
     ],
-    ids=lambda c: "-".join(f"{k}={v}" for k, v in vars(c).items() if v != getattr(SMALL, k)),
+    ids=["one head", "heads of one", "narrow", "deep", "512 tokens", "wide"],
 )
 def test_odd_configurations(config):
     rng = np.random.default_rng(2)
     full = config.max_positions
-    check(config, random_params(config, 2), random_tokens(rng, config, [full, 1, 5], full))
+    check(config, random_params(config, 2), random_tokens(rng, config, [full, 1, min(5, full)], full))
 
 
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_configuration(data):
     heads, width = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 9))
