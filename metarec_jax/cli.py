@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from metarec_jax.config import Config, preset
 from metarec_jax.errors import MetarecError
 from metarec_jax.options import (
+    RUNS,
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
@@ -124,15 +125,18 @@ def evaluate(arguments: Sequence[str]) -> int:
 
         run = runs.open_run(Path(chosen.run))
         config = run.config
-    default = run.folder if run else free_folder(_run_name(name, config))
-    folder = Path(chosen.out) if chosen.out else default
+    folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / _run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
     from metarec_jax.evaluation import experiment
 
-    table = experiment.evaluate(
-        config, seeds=range(config.seed, config.seed + seeds), folder=folder, run=run, reporter=reporter
-    )
+    try:
+        table = experiment.evaluate(
+            config, seeds=range(config.seed, config.seed + seeds), folder=folder, run=run, reporter=reporter
+        )
+    except (KeyboardInterrupt, Stopped):
+        reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
+        raise
     show_table(table, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
     return 0

@@ -65,7 +65,7 @@ class EvaluateArguments:
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON; what it leaves out comes from the preset."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
-    """Where tables and plots go. "" is the run folder, or else runs/PROTOCOL-N."""
+    """Where tables and plots go; one that was begun is gone on with. "" is the run folder, or else runs/PROTOCOL."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the table as JSON, and nothing else, on stdout."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)

@@ -396,4 +396,5 @@ def _rank(
 ) -> tuple[Float[Array, "users k"], Array]:
     """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity."""
     scores = _score(model, trainable, tables, task, tables.items, statistic)
-    return jax.lax.top_k(jnp.where(seen, -jnp.inf, scores), k)
+    best, rows = jax.lax.top_k(jnp.where(seen, -jnp.inf, scores), k)
+    return best, rows

@@ -1,0 +1,42 @@
+"""A small trained run, made once for all tests that start from one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+
+from metarec_jax.config import Config, preset
+from metarec_jax.launch import meta_train
+from metarec_jax.types import Interactions
+
+RATINGS = 30
+"""Of each synthetic user."""
+
+
+def small_config() -> Config:
+    """Synthetic ratings, one inner step of first order, two epochs."""
+    config = preset("synthetic")
+    return dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, hidden=8),
+        updater=dataclasses.replace(config.updater, steps=2, order="first"),
+        train=dataclasses.replace(config.train, epochs=2, users_per_step=80, devices=1),
+    )
+
+
+@functools.cache
+def trained_run() -> Path:
+    """The folder of a finished run of `small_config`. Tests that change something work on a copy."""
+    folder = Path(tempfile.mkdtemp(prefix="metarec-test-")) / "run"
+    meta_train(small_config(), folder)
+    return folder
+
+
+@functools.cache
+def small_data() -> Interactions:
+    """The data of `small_config`."""
+    from metarec_jax.data import load
+
+    return load(small_config().data, seed=small_config().seed)
