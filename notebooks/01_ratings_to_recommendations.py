@@ -33,7 +33,7 @@ from metarec_jax.evaluation import experiment
 # %% [markdown]
 # ## 1. Choices
 #
-# A `Config` holds every choice of a run. The preset is the one that `metarec demo` uses; here it trains for a shorter time.
+# A `Config` holds every choice of a run. The preset is that of `metarec demo`; here it trains for a shorter time.
 
 # %%
 config = mr.preset("movielens-100k")
@@ -43,7 +43,7 @@ print(mr.to_json(config)[:600], "...")
 # %% [markdown]
 # ## 2. Data, splits, embeddings
 #
-# `assemble` reads the ratings, deals the users into training, validation and test users, and encodes every distinct text
+# `assemble` reads the ratings, deals the users into training, validation and test users, and encodes every text
 # once. The embeddings are kept in a cache, so this is slow the first time only.
 
 # %%
@@ -68,7 +68,7 @@ plt.show()
 # %% [markdown]
 # ## 3. Meta-training
 #
-# The inner loop adapts a small network to each user's support; the outer loop changes where the inner loop starts, and how
+# The inner loop adapts a small network to each user's support; the outer loop changes where it starts, and how
 # fast it goes, so that the *query* is predicted well after adapting.
 
 # %%

@@ -62,16 +62,13 @@ def init(
     Returns:
         A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.meta.partition` matches.
     """
-    item_key, user_key = jax.random.split(key)
-
-    def kernel(key: Array, rows: int) -> Array:
-        return jax.random.normal(key, (rows, hidden))  # inputs have norm 1: so have pre-activations, about
-
     return {
         "input": {"item": standardisation(item_embeddings), "user": standardisation(user_embeddings)},
         "hidden": {
-            "item": {"kernel": kernel(item_key, item_embeddings.shape[1])},
-            "user": {"kernel": kernel(user_key, user_embeddings.shape[1])},
+            # Inputs have norm 1, so pre-activations do too. The user half starts silent: a random one would tell the
+            # few hundred training users apart, which is all it takes to learn them by heart.
+            "item": {"kernel": jax.random.normal(key, (item_embeddings.shape[1], hidden))},
+            "user": {"kernel": jnp.zeros((user_embeddings.shape[1], hidden))},
             "bias": jnp.zeros(hidden),
         },
         "output": {"kernel": jnp.zeros((hidden, head.outputs)), "bias": jnp.zeros(head.outputs)},
