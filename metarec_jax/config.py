@@ -269,7 +269,7 @@ def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
         base: default values; `Config()` where None.
 
     Raises:
-        MetarecError: not JSON, an unknown field, or a value of the wrong type.
+        MetarecError: not JSON, an unknown field, a value of the wrong type, or an impossible one.
     """
     try:
         tree = json.loads(text)
@@ -292,7 +292,10 @@ def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
             changes[name] = _build(getattr(base, name), value, where, f"{prefix}{name}.")
         else:
             changes[name] = _checked(value, hints[name], where, prefix + name)
-    return dataclasses.replace(base, **changes)
+    try:
+        return dataclasses.replace(base, **changes)
+    except MetarecError as error:
+        raise MetarecError(f"{where}: {error}") from error
 
 
 def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
