@@ -28,6 +28,8 @@ from metarec_jax.meta.updaters import make_updater
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
 
+DESCRIBED_DRAWS = 4
+"""Draws of support and query where users are described and the config does not say how many."""
 EVALUATION_USERS = 64
 """Users of a batch in evaluation."""
 
@@ -62,6 +64,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     """
     data = load(config.data, seed=config.seed)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
+    config = resolve(config, data)
     splits = split_users(data, config.episodes, config.seed)
     reporter.note(
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
@@ -95,6 +98,22 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     users = user_embeddings(encoder, config, data, sources, reporter)
     parts = {name: Part(s, Tables(items=catalogue.embeddings, users=users[name])) for name, s in sources.items()}
     return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts)
+
+
+def resolve(config: Config, data: Interactions) -> Config:
+    """`config` with every "auto" replaced by what fits `data`; a run keeps the result."""
+    head, side = config.learner.head, config.learner.user_side
+    if head == "auto":
+        head = "click" if data.kind == "click" else "ordinal" if data.levels else "rating"
+    if side == "auto":
+        side = "none" if data.users.texts is None else "profile"
+    # A description belongs to one draw of the support, and each has to be encoded: so let there be few draws.
+    draws = config.episodes.draws or (DESCRIBED_DRAWS if side == "description" else 0)
+    return dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, head=head, user_side=side),
+        episodes=dataclasses.replace(config.episodes, draws=draws),
+    )
 
 
 def embed(
@@ -156,7 +175,9 @@ def make_model(config: Config, scale: Scale) -> Model:
     head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
 
     def apply(params: Params, context: mlp.Context, rows: mlp.Features) -> jax.Array:
-        return mlp.apply(params, head, context, rows, prior=learner.prior, dropout=learner.dropout)
+        return mlp.apply(
+            params, head, context, rows, prior=learner.prior, dropout=learner.dropout, user_dropout=learner.user_dropout
+        )
 
     return Model(
         apply=apply,

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from metarec_jax.errors import MetarecError
 
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
-HeadKind = Literal["rating", "classes", "ordinal", "click"]
-UserSide = Literal["profile", "description", "none"]
+HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
+UserSide = Literal["auto", "profile", "description", "none"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -79,7 +79,8 @@ class EpisodeConfig:
     order: Literal["random", "time"] = "random"
     """Whether the query is drawn at random or is the latest part of a user's history."""
     draws: int = 0
-    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch."""
+    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and makes 4 draws
+    where users are described, since each description has to be encoded)."""
     validation: float = 0.1
     """Share of the users that tune."""
     test: float = 0.1
@@ -138,20 +139,28 @@ class LearnerConfig:
 
     hidden: int = 64
     """Width of the hidden layer."""
-    head: HeadKind = "ordinal"
-    """"rating" regresses; "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a
+    head: HeadKind = "auto"
+    """"auto" is what fits the data: "ordinal" for ratings with levels, "rating" for continuous ones, "click" for clicks.
+    "rating" regresses; "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a
     distribution over the rating levels; "click" predicts a probability."""
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
-    user_side: UserSide = "description"
-    """Text that stands for the user: the data set's profile, a description written from the support, or none."""
+    user_side: UserSide = "auto"
+    """Text that stands for the user: the data set's profile, a description written from the support, or none. "auto" is
+    the profile where there is one."""
 
     dropout: float = 0.0
     """Share of the hidden features that a user in training does without."""
+    user_dropout: float = 0.5
+    """Share of the users in training that do without their text, so that the model also works where there is none."""
 
     def __post_init__(self) -> None:
         _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
+        _require(
+            0 <= self.user_dropout < 1,
+            f"learner.user_dropout is {self.user_dropout}; it must be at least 0 and below 1",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +169,7 @@ class UpdaterConfig:
 
     kind: Literal["gradient"] = "gradient"
     steps: int = 5
-    rate: float = 0.1
+    rate: float = 1.0
     """Inner learning rate (its first value, where it is learned)."""
     learn_rate: Literal["no", "layer", "layer-step"] = "layer-step"
     """Whether the outer loop learns one rate a layer, or one a layer and step (MAML++)."""
@@ -181,9 +190,9 @@ class UpdaterConfig:
 class TrainConfig:
     """The outer loop."""
 
-    epochs: int = 40
+    epochs: int = 60
     """Passes over the training users, at most."""
-    users_per_step: int = 64
+    users_per_step: int = 32
     """Users whose query losses make one outer step."""
     rate: float = 3e-3
     """Outer learning rate at its peak."""
@@ -192,7 +201,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     clip: float = 1.0
     """Greatest norm of an outer gradient."""
-    patience: int = 10
+    patience: int = 8
     """Epochs without a better validation loss before training stops; 0 never stops early."""
     save_every: int = 1
     """Epochs between checkpoints."""
@@ -230,7 +239,7 @@ class Config:
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
         _require(
-            (self.learner.head == "click") == (self.data.kind == "click"),
+            self.learner.head == "auto" or (self.learner.head == "click") == (self.data.kind == "click"),
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
@@ -238,7 +247,7 @@ class Config:
 
 PRESETS: Mapping[str, Config] = {
     "movielens-100k": Config(),
-    "movielens-1m": Config(data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=128)),
+    "movielens-1m": Config(data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=64)),
     "synthetic": Config(
         data=DataConfig(source="synthetic"),
         encoder=EncoderConfig(path="random"),

@@ -46,7 +46,7 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
     assembly = assemble(config, reporter=reporter)
     existed = folder.exists()
     try:
-        run = runs.create(folder, config)
+        run = runs.create(folder, assembly.config)
         catalogues.save(assembly.catalogue, run)
     except BaseException:
         remove_unborn(folder, keep_folder=existed)

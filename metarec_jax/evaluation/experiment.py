@@ -148,6 +148,7 @@ def _seed(
         if found.get("config") == digest:
             return {m: _from_json(r) for m, r in found["results"].items()}, found["definitions"]
     assembly = assemble(config, reporter=reporter)
+    config = assembly.config
     trainable = (
         load_trainable(run, assembly.catalogue) if run else _trained(config, folder / "meta", assembly, reporter)
     )

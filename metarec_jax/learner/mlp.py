@@ -93,7 +93,14 @@ def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
 
 
 def apply(
-    params: Params, head: Head, context: Context, rows: Features, *, prior: bool = True, dropout: float = 0.0
+    params: Params,
+    head: Head,
+    context: Context,
+    rows: Features,
+    *,
+    prior: bool = True,
+    dropout: float = 0.0,
+    user_dropout: float = 0.0,
 ) -> Float[Array, "n outputs"]:
     """Outputs for some rows of one user.
 
@@ -107,16 +114,19 @@ def apply(
         rows: n rows to score.
         prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
         dropout: share of the hidden features that a user in training does without.
+        user_dropout: share of the users in training that do without their text.
     """
     item = _standardise(params["input"]["item"], rows.embedding)
     user = _standardise(params["input"]["user"], context.embedding)
     first = params["hidden"]
     width = params["output"]["kernel"].shape[0]
-    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (user @ first["user"]["kernel"] + first["bias"])) / np.sqrt(
-        width
-    )
+    of_user = user @ first["user"]["kernel"]
+    if context.key is not None and user_dropout > 0:
+        # Not scaled up: a user without text is the average user, whose standardised embedding is zero.
+        of_user = of_user * jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
+    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (of_user + first["bias"])) / np.sqrt(width)
     if context.key is not None and dropout > 0:
-        kept = jax.random.bernoulli(context.key, 1 - dropout, hidden.shape[-1:])
+        kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
         hidden = hidden * kept / (1 - dropout)
     outputs = hidden @ params["output"]["kernel"] + params["output"]["bias"]
     return outputs + prior_outputs(params["prior"], head, context, rows, statistics=prior)
