@@ -78,7 +78,7 @@ class Tiny(NamedTuple):
 
 def tiny(
     *,
-    head: str = "classes",
+    head: str = "ordinal",
     dtype: type = np.float64,
     users: int = 3,
     support: int = 4,
@@ -97,7 +97,7 @@ def tiny(
     User 0's support and query are full; later users have ever more padded slots, down to one real row.
 
     Args:
-        head: "rating", "classes" or "click".
+        head: "rating", "classes", "ordinal" or "click".
         dtype: of every float.
         users, support, query: sizes of the batch.
         embedding, hidden: sizes of the model.

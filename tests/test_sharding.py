@@ -52,11 +52,10 @@ def test_one_device_and_eight_give_the_same_numbers():
     """
     case = tiny(head="rating", dtype=np.float32, users=16, support=20, query=17, hidden=16, dropout=0.2)
     optimiser = make_optimiser(TrainConfig(warmup=0.0), 3)
+    slope = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     functions = (
-        quick_jit(
-            lambda t, tables, e: jax.value_and_grad(meta_loss, argnums=1, has_aux=True)(case.model, t, tables, e)
-        ),
-        quick_jit(lambda t, tables, e: predict(case.model, t, tables, e)),
+        quick_jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),
+        quick_jit(lambda trainable, tables, episodes: predict(case.model, trainable, tables, episodes)),
         quick_jit(make_step(case.model, optimiser)),
     )
 
