@@ -83,8 +83,12 @@ def check_place(folder: Path) -> None:
     present = folder
     while not present.exists() and present != present.parent:
         present = present.parent
-    with explained(folder), tempfile.TemporaryFile(dir=present):
-        pass
+    with explained(folder):
+        try:
+            with tempfile.TemporaryFile(dir=present):
+                pass
+        except OSError as error:  # which names the temporary file
+            raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def remove_unborn(folder: Path, *, keep_folder: bool) -> None:

@@ -20,7 +20,8 @@ def small_config() -> Config:
     config = preset("synthetic")
     return dataclasses.replace(
         config,
-        learner=dataclasses.replace(config.learner, hidden=8),
+        episodes=dataclasses.replace(config.episodes, draws=1),
+        learner=dataclasses.replace(config.learner, hidden=8, head="ordinal", user_side="description"),
         updater=dataclasses.replace(config.updater, steps=2, order="first"),
         train=dataclasses.replace(config.train, epochs=2, users_per_step=80, devices=1),
     )
