@@ -1,0 +1,193 @@
+"""A training small enough to be stopped and repeated many times.
+
+As a script, a training that can be killed from outside:
+
+    python training.py FOLDER PAUSE
+
+trains (on) in FOLDER, says on stdout where it is, and after each step waits PAUSE seconds, or for a line on stdin where
+PAUSE is "-".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+from helpers import QUICK, random_interactions
+
+from metarec_jax import runs, train
+from metarec_jax.assembly import Assembly, Part, make_model
+from metarec_jax.catalogue import Catalogue, scale_of
+from metarec_jax.checkpoints import Checkpoints, Progress
+from metarec_jax.config import (
+    Config,
+    DataConfig,
+    EncoderConfig,
+    EpisodeConfig,
+    LearnerConfig,
+    TrainConfig,
+    UpdaterConfig,
+)
+from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.splits import item_statistics, split_users
+from metarec_jax.runs import Run
+from metarec_jax.types import Tables
+
+STEPS = 4
+"""Outer steps of an epoch of `small_assembly`."""
+
+
+def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
+    """Four epochs of four steps, in which everything that a resumed training could get wrong takes part.
+
+    Dropout draws from the key, the updater's rates are learned, the outer rate changes every step.
+
+    Args:
+        buckets: support lengths.
+        **changes: fields of `TrainConfig`.
+    """
+    return Config(
+        data=DataConfig(source="synthetic"),
+        episodes=EpisodeConfig(
+            min_ratings=8, query=4, max_ratings=12, max_support=8, buckets=buckets, validation=0.2, test=0.2
+        ),
+        encoder=EncoderConfig(path="random"),
+        learner=LearnerConfig(hidden=4, head="rating", dropout=0.25, user_side="none"),
+        updater=UpdaterConfig(steps=2, rate=0.1),
+        train=TrainConfig(**{"epochs": 4, "users_per_step": 8, "rate": 1e-2, "patience": 0, "devices": 1} | changes),
+    )
+
+
+def small_assembly(config: Config) -> Assembly:
+    """The parts of a run of 44 users, without an encoder: embeddings are drawn."""
+    rng = np.random.default_rng(config.seed)
+    data = random_interactions(rng, users=44, items=20, least=8, most=12)
+    splits = split_users(data, config.episodes, config.seed)
+    tables = Tables(items=rng.normal(size=(20, 3)).astype(np.float32), users=np.zeros((44, 0), np.float32))
+    catalogue = Catalogue(data.items, item_statistics(data, splits.train), tables.items, scale_of(data))
+
+    def part(users: np.ndarray, *, training: bool) -> Part:
+        size, epochs = (config.train.users_per_step, config.train.epochs) if training else (16, 1)
+        source = EpisodeSource(
+            histories(data, users), config.episodes, catalogue.statistics, training, size, config.seed, epochs
+        )
+        return Part(source, tables)
+
+    return Assembly(
+        config,
+        data,
+        splits,
+        catalogue,
+        make_model(config, catalogue.scale),
+        train=part(splits.train, training=True),
+        validation=part(splits.validation, training=False),
+        test=part(splits.test, training=False),
+    )
+
+
+@contextlib.contextmanager
+def quick_programs() -> Iterator[None]:
+    """Has programs compiled quickly, and that of a training only once for each `Assembly`.
+
+    `make_step` and `validation_loss` are functions of their arguments, so that to remember what they gave changes
+    nothing but the time it takes.
+    """
+    with (
+        mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)),
+        mock.patch.object(train, "make_optimiser", functools.cache(train.make_optimiser)),
+        mock.patch.object(train, "make_step", functools.cache(train.make_step)),
+        mock.patch.object(train, "validation_loss", _remembering(train.validation_loss)),
+    ):
+        yield
+
+
+def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, called once for the same objects."""
+    known: dict[tuple[int, ...], Any] = {}
+
+    def call(*arguments: Any) -> Any:
+        key = tuple(map(id, arguments))
+        if key not in known:
+            known[key] = arguments, function(*arguments)  # the arguments are kept, so that no other takes their id
+        return known[key][1]
+
+    return call
+
+
+class Watch:
+    """A reporter that calls `on_step` with the number of a step done, and `on_epoch` with that of an epoch done."""
+
+    def __init__(self, on_step: Callable[[int], None] | None = None, on_epoch: Callable[[int], None] | None = None):
+        self._on_step, self._on_epoch = on_step or (lambda step: None), on_epoch or (lambda epoch: None)
+
+    def note(self, text: str) -> None:
+        """Every note of the loop is of an epoch."""
+        self._on_epoch(int(text.split()[1].rstrip(":")))
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[..., None]]:
+        """The loop has one bar."""
+        yield lambda done, text="": self._on_step(done)
+
+
+class Trace(NamedTuple):
+    """All that a training leaves behind, in a form that can be compared."""
+
+    states: dict[int, Any]
+    progress: dict[int, Progress]
+    metrics: list[dict[str, Any]]
+
+
+def trace_of(run: Run, assembly: Assembly) -> Trace:
+    """Reads the checkpoints and ``metrics.jsonl`` (but for how fast it went) of a run folder."""
+    like = train.first_state(assembly, len(assembly.train.source))
+    like = jax.device_put(like, jax.devices()[0])
+    steps = sorted(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdigit())
+    with Checkpoints(run.checkpoints, tidy=False) as checkpoints:
+        states = {step: jax.device_get(_plain(checkpoints.load(like, step))) for step in steps}
+        progress = {step: checkpoints.progress(step) for step in steps}
+    lines = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
+    return Trace(states, progress, [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines])
+
+
+def _plain(state: train.TrainState) -> train.TrainState:
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def main(folder: Path, pause: str) -> None:
+    """Trains in `folder`."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)  # as in the process that the result is compared with
+
+    def wait(step: int) -> None:
+        print("step", step, flush=True)
+        if pause == "-":
+            sys.stdin.readline()
+        else:
+            time.sleep(float(pause))
+
+    config = small_config()
+    run = runs.open_run(folder) if (folder / "config.json").exists() else runs.create(folder, config)
+    watch = Watch(wait, lambda epoch: print("epoch", epoch, flush=True))
+    with quick_programs():
+        fitted = train.fit(run, small_assembly(config), reporter=watch)
+    print("interrupted" if fitted.interrupted else "finished", fitted.progress.step, fitted.signal, flush=True)
+
+
+def changed(config: Config, **train_changes: Any) -> Config:
+    """`config` with other fields of its `TrainConfig`."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train_changes))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
