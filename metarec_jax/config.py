@@ -79,7 +79,7 @@ class EpisodeConfig:
     order: Literal["random", "time"] = "random"
     """Whether the query is drawn at random or is the latest part of a user's history."""
     draws: int = 0
-    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and makes 4 draws
+    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and 4 draws
     where users are described, since each description has to be encoded)."""
     validation: float = 0.1
     """Share of the users that tune."""
