@@ -140,9 +140,9 @@ class LearnerConfig:
     hidden: int = 64
     """Width of the hidden layer."""
     head: HeadKind = "auto"
-    """"auto" is what fits the data: "ordinal" for ratings with levels, "rating" for continuous ones, "click" for clicks.
-    "rating" regresses; "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a
-    distribution over the rating levels; "click" predicts a probability."""
+    """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones, "click".
+    "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
+    levels, "rating" regresses, "click" predicts a probability."""
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
     user_side: UserSide = "auto"
