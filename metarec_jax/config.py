@@ -140,7 +140,7 @@ class LearnerConfig:
     hidden: int = 64
     """Width of the hidden layer."""
     head: HeadKind = "auto"
-    """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones, "click".
+    """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
     levels, "rating" regresses, "click" predicts a probability."""
     prior: bool = True

@@ -1,0 +1,38 @@
+"""The notebooks run from top to bottom, and each is the same as its text."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_its_text(text):
+    paired = jupytext.read(text.with_suffix(".ipynb"))
+    assert [(c.cell_type, c.source) for c in paired.cells] == [
+        (c.cell_type, c.source) for c in jupytext.read(text).cells
+    ]
+
+
+@pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own client, which is none of ours
+def test_notebook_runs(text, tmp_path, monkeypatch):
+    monkeypatch.setenv("METAREC_CACHE", os.environ.get("METAREC_CACHE", str(tmp_path / "cache")))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = jupytext.read(text)
+    nbclient.NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+    assert "MAE" in printed

@@ -1,0 +1,35 @@
+"""What the README says is what the project does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_is_the_committed_one():
+    ((path, shown),) = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", README, flags=re.DOTALL)
+    assert shown.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
+
+
+def test_the_python_example_runs(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("validation loss 0.")
+    assert len(lines) == 8
+    assert lines[-1] == "1000"
+
+
+def test_every_command_and_target_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    from metarec_jax.cli import COMMANDS
+
+    assert set(re.findall(r"^metarec (\w+)", README, flags=re.MULTILINE)) <= set(COMMANDS)
