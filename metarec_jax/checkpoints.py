@@ -68,8 +68,8 @@ class Checkpoints:
     def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
-        # orbax says at INFO and WARNING level what users of a command line need not know.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
         self._sound: set[int] = set()
