@@ -84,6 +84,9 @@ def load(run: Run) -> Catalogue:
     try:
         table = pq.read_table(run.catalogue)
         columns = {name: table.column(name) for name in table.column_names}
+        for name, column in columns.items():
+            if column.null_count:
+                raise ValueError(f"column {name!r} lacks a value")
         items = Items(
             ids=tuple(columns["id"].to_pylist()),
             titles=tuple(columns["title"].to_pylist()),
@@ -95,21 +98,24 @@ def load(run: Run) -> Catalogue:
             },
         )
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
-        scale = json.loads(table.schema.metadata[b"scale"])
+        written = json.loads(table.schema.metadata[b"scale"])
+        scale = Scale(written["kind"], tuple(written["levels"]), written["low"], written["high"])
     except FileNotFoundError as error:
         raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise MetarecError(f"{run.catalogue} is damaged ({error}): {remedy}") from error
     try:
         embeddings = load_file(run.embeddings)["items"]
+        if embeddings.dtype != np.float32 or embeddings.ndim != 2:
+            raise ValueError(f"its items are {embeddings.dtype} of shape {embeddings.shape}, not float32 rows")
+        if not np.isfinite(embeddings).all():
+            raise ValueError("its items are not finite")
     except FileNotFoundError as error:
         raise MetarecError(f"{run.embeddings} does not exist: {remedy}") from error
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise MetarecError(f"{run.embeddings} is damaged ({error}): {remedy}") from error
     if len(embeddings) != len(items):
         raise MetarecError(
             f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
         )
-    return Catalogue(
-        items, statistics, embeddings, Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
-    )
+    return Catalogue(items, statistics, embeddings, scale)

@@ -18,6 +18,7 @@ _REMEDIES = {
     errno.EPERM: "there is no permission to write there: name another folder, or change its permissions",
     errno.EROFS: "the file system is read-only: name another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder: name another folder",
+    errno.EFBIG: "that is larger than a file may be: raise the limit (ulimit -f), or name a folder on another disk",
     errno.EEXIST: "a file of that name is in the way: name another folder",
 }
 
@@ -54,6 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:
+            if str(error.filename) == str(temporary):
+                error.filename = str(path)  # the name that says something to whoever reads the message
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
