@@ -1,0 +1,137 @@
+"""How everything is timed: interleaved, in pairs, and only after the contenders were shown to agree.
+
+A time by itself says little on a shared machine. Two contenders that take turns meet the same noise, and the ratio of
+each pair of turns is what is kept: its median, and the range that the middle 90 % of pairs lie in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarec_jax.environment import environment
+from metarec_jax.files import make_folder, write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """Something to time.
+
+    Attributes:
+        name: what rows call it.
+        run: does the work once and returns when it is done.
+        facts: what is known of it without timing (compile seconds, FLOPs, ...).
+    """
+
+    name: str
+    run: Callable[[], Any]
+    facts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A comparison: in `metric`, ours, theirs, and how many times better we are; `bar` is what was aimed at."""
+
+    case: str
+    contender: str
+    metric: str
+    ours: float
+    theirs: float
+    ratio: Mapping[str, float]
+    bar: float | None = None
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object; `met` is null where nothing was aimed at."""
+        met = None if self.bar is None else self.ratio["median"] >= self.bar
+        return {**dataclasses.asdict(self), "met": met}
+
+
+def take_turns(contenders: Sequence[Contender], *, rounds: int, warmup: int = 2) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each round; in every round each has one turn, and the order goes round."""
+    for contender in contenders:
+        for _ in range(warmup):
+            contender.run()
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    for turn in range(rounds):
+        for contender in (*contenders[turn % len(contenders) :], *contenders[: turn % len(contenders)]):
+            started = time.perf_counter()
+            contender.run()
+            seconds[contender.name].append(time.perf_counter() - started)
+    return {name: np.array(taken) for name, taken in seconds.items()}
+
+
+def compare(
+    case: str,
+    seconds: Mapping[str, np.ndarray],
+    *,
+    ours: str,
+    work: float,
+    metric: str,
+    bars: Mapping[str, float] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> list[Row]:
+    """One row for each contender but ours.
+
+    Args:
+        case: which case was timed.
+        seconds: from `take_turns`.
+        ours: the name of our contender.
+        work: units done in one turn.
+        metric: what they are per second, such as "users/s".
+        bars: what was aimed at, by contender.
+        facts: what else to keep with the rows.
+    """
+    rows = []
+    for name, taken in seconds.items():
+        if name == ours:
+            continue
+        ratio = taken / seconds[ours]
+        low, median, high = np.quantile(ratio, [0.05, 0.5, 0.95])
+        rows.append(
+            Row(
+                case=case,
+                contender=name,
+                metric=metric,
+                ours=work / float(np.median(seconds[ours])),
+                theirs=work / float(np.median(taken)),
+                ratio={"median": float(median), "low": float(low), "high": float(high)},
+                bar=(bars or {}).get(name),
+                facts=facts or {},
+            )
+        )
+    return rows
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Writes rows and the environment that they were taken in as JSON."""
+    make_folder(path.parent)
+    document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
+    write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Prints rows as a table."""
+    from metarec_jax.console import print_grid
+
+    header = ["case", "against", "metric", "ours", "theirs", "ratio", "middle 90 %", "bar"]
+    body = [
+        [
+            row.case,
+            row.contender,
+            row.metric,
+            f"{row.ours:,.0f}",
+            f"{row.theirs:,.0f}",
+            f"{row.ratio['median']:.1f}",
+            f"{row.ratio['low']:.1f} to {row.ratio['high']:.1f}",
+            "" if row.bar is None else f"{row.bar:g}",
+        ]
+        for row in rows
+    ]
+    print_grid("Benchmarks (a ratio above 1: ours is better)", header, body, numbers=[3, 4, 5, 7])
