@@ -30,7 +30,7 @@ def run_demo(
     config: Config,
     folder: Path,
     *,
-    newcomer: Sequence[Rated] = NEWCOMER,
+    newcomer: Sequence[Rated] | None = None,
     k: int = 10,
     reporter: Reporter = QUIET,
 ) -> Fitted:
@@ -39,7 +39,7 @@ def run_demo(
     Args:
         config: of the run.
         folder: a new run folder.
-        newcomer: whom to recommend to.
+        newcomer: whom to recommend to; `NEWCOMER` where None.
         k: how many items.
         reporter: where progress is shown.
 
@@ -47,6 +47,7 @@ def run_demo(
         How training went; where it was interrupted, nothing was evaluated.
     """
     started = time.perf_counter()
+    newcomer = NEWCOMER if newcomer is None else newcomer
     run, assembly = start(config, folder, reporter=reporter)
     fitted = fit(run, assembly, reporter=reporter)
     if fitted.interrupted:

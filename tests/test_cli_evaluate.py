@@ -1,0 +1,103 @@
+"""`metarec evaluate` and `metarec demo`; the evaluation itself is tested elsewhere, and a small table stands for it."""
+
+import json
+import shutil
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from trained import small_config, small_data, trained_run
+
+from metarec_jax import cli, demo, runs
+from metarec_jax.checkpoints import Progress
+from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation.metrics import UserValues
+from metarec_jax.evaluation.report import SeedResult, build_table
+from metarec_jax.meta.outer import Trainable
+from metarec_jax.serving.recommender import Rated
+from metarec_jax.train import Fitted
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """What the evaluation is asked for; it answers with a table of two methods."""
+    calls = []
+
+    def evaluate(config, *, seeds, folder, run, reporter):
+        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run))
+
+        def result(error):
+            return SeedResult(0, np.arange(2), {"mae": UserValues(np.array([error, error]), np.ones(2))})
+
+        return build_table({"rule": [result(0.8)], "ours": [result(0.7)]}, title="Small", protocol="two users")
+
+    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_a_run_is_evaluated_with_its_own_config(asked, capsys):
+    assert cli.main(["evaluate", str(trained_run()), "--seeds", "3"]) == 0
+    (call,) = asked
+    assert call.config == small_config()
+    assert call.seeds == [0, 1, 2]
+    assert call.folder == call.run.folder == trained_run()
+    out, err = capsys.readouterr()
+    assert "ours" in out
+    assert ".700" in out
+    assert err == f"tables and plots: {trained_run()}\n"
+
+
+def test_a_protocol_is_run_on_many_seeds(asked, capsys):
+    arguments = ["--protocol", "recbole-metarec", "--seed", "7", "--updater.steps", "2", "--json"]
+    assert cli.main(["evaluate", *arguments]) == 0
+    (call,) = asked
+    assert call.run is None
+    assert call.seeds == list(range(7, 27))
+    assert call.config.updater.steps == 2
+    assert call.config.episodes.max_ratings == 100
+    assert call.folder == Path("runs/recbole-metarec")
+    tree = json.loads(capsys.readouterr().out)
+    assert [method["name"] for method in tree["methods"]] == ["rule", "ours"]
+
+
+def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment, "evaluate", interrupted)
+    assert cli.main(["evaluate", str(trained_run()), "--out", "here"]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "what is done is kept in here: the same command goes on from there\nmetarec: stopped\n"
+
+
+@pytest.fixture
+def instant_training(monkeypatch):
+    """Training that copies the small trained run."""
+
+    def start(config, folder, *, reporter):
+        shutil.copytree(trained_run(), folder)
+        return runs.open_run(folder), types.SimpleNamespace(data=small_data())
+
+    fitted = Fitted(Trainable({}, {}), Progress.at_start(), interrupted=False)
+    monkeypatch.setattr(demo, "start", start)
+    monkeypatch.setattr(demo, "fit", lambda run, assembly, *, reporter: fitted)
+    monkeypatch.setattr(demo, "NEWCOMER", (Rated("id:3", 5), Rated("id:4", 1)))
+
+
+def test_the_demo_ends_with_tables_lists_plots_and_commands_and_keeps_earlier_runs(asked, instant_training, capsys):
+    for folder in ("runs/demo", "runs/demo-2"):
+        assert cli.main(["demo", "--seed", "0"]) == 0
+        out, err = capsys.readouterr()
+        assert (Path(folder) / "plots" / "training.png").stat().st_size > 1000
+        assert f"{folder}/plots/training.png" in out
+        assert out.index("Small") < out.index("A new user rated") < out.index("Recommended") < out.index("Try next:")
+        commands = [line.strip() for line in out.splitlines() if line.startswith("  metarec ")]
+        assert len(commands) == 3
+        assert all(folder in command for command in commands)
+        lists = out[out.index("before: knowing nothing") : out.index("Plots:")]
+        assert sum(line.split()[:1] == [str(n)] for n in range(1, 11) for line in lists.splitlines()) == 10
+    assert "runs/demo is there already and is kept: this run goes to runs/demo-2" in err
