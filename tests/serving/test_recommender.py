@@ -44,8 +44,8 @@ def untrained(*, side: str = "profile", head: str = "classes", **changes) -> Rec
     catalogue = Catalogue(data.items, catalogues.Statistics(count * scale.high / 2, count), embeddings, scale)
     users = rng.normal(size=(30, 0 if side == "none" else 64)).astype(np.float32)
     trainable = init_trainable(config, make_model(config, scale), catalogue, users, jax.random.key(0))
-    kernel = trainable.theta["output"]["kernel"]
-    trainable.theta["output"]["kernel"] = jnp.asarray(rng.normal(size=kernel.shape), jnp.float32)
+    for layer in (trainable.theta["output"], trainable.theta["hidden"]["user"]):  # both start at zero
+        layer["kernel"] = jnp.asarray(rng.normal(size=layer["kernel"].shape), jnp.float32)
     return Recommender(config, catalogue, jax.device_get(trainable))
 
 
