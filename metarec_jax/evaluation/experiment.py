@@ -23,7 +23,7 @@ import numpy as np
 from metarec_jax import catalogue as catalogues
 from metarec_jax import config as configuration
 from metarec_jax import runs
-from metarec_jax.assembly import Assembly, Part, assemble, make_model
+from metarec_jax.assembly import Assembly, Part, assemble, make_model, resolve
 from metarec_jax.config import Config, UpdaterConfig
 from metarec_jax.environment import environment
 from metarec_jax.errors import MetarecError
@@ -90,6 +90,9 @@ def evaluate(
         folder: where runs of further seeds, twins and results go.
         run: a finished run, used for the seed of its config.
         reporter: where progress is shown.
+
+    Raises:
+        MetarecError: `folder` holds the beginnings of an evaluation with other options, or `run` has other options.
     """
     results: dict[str, list[SeedResult]] = {}
     definitions = dict(DEFINITIONS)
@@ -142,13 +145,16 @@ def _seed(
     """Results of one seed by method, from `folder` where they are there already."""
     make_folder(folder)
     kept = folder / "results.json"
-    digest = hashlib.sha256(configuration.to_json(config).encode()).hexdigest()
-    if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        if found.get("config") == digest:
-            return {m: _from_json(r) for m, r in found["results"].items()}, found["definitions"]
+    # A run that was trained further since has other parameters, and more lines of metrics.
+    given = configuration.to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
+    digest = hashlib.sha256((configuration.to_json(config) + given).encode()).hexdigest()
+    found = _read_results(kept, digest)
+    if found is not None:
+        return found
     assembly = assemble(config, reporter=reporter)
     config = assembly.config
+    if run and resolve(run.config, assembly.data) != config:
+        raise MetarecError(f"{run.folder} was trained with other options than are asked for now: give its own config")
     trainable = (
         load_trainable(run, assembly.catalogue) if run else _trained(config, folder / "meta", assembly, reporter)
     )
@@ -330,6 +336,17 @@ def _relevance(clicks: bool) -> Relevance:
 
 def _batches(part: Part) -> Iterator[Episodes]:
     return (part.source[i] for i in range(len(part.source)))
+
+
+def _read_results(path: Path, digest: str) -> tuple[dict[str, SeedResult], dict[str, str]] | None:
+    """What `_seed` kept at `path`; None where that is nothing, of something else, or damaged: then it is made again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["config"] == digest:
+            return {method: _from_json(result) for method, result in found["results"].items()}, found["definitions"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 def _to_json(result: SeedResult) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def first_state(case, optimiser):
 
 @pytest.mark.usefixtures("x64")
 def test_a_step_is_the_optimisers_step_down_the_meta_gradient():
-    case = tiny()
+    case = tiny(head="rating")
     rate = 0.5
     optimiser = optax.sgd(rate)
     state = first_state(case, optimiser)
@@ -51,7 +51,7 @@ def test_the_loss_weighs_query_rows_alike_whatever_user_they_belong_to():
 
 def test_dropout_is_drawn_anew_each_step():
     """The first step has another loss than the same step taken with the counter one further."""
-    case = tiny(dtype=np.float32, hidden=16, dropout=0.5)
+    case = tiny(head="rating", dtype=np.float32, hidden=16, dropout=0.5)
     optimiser = optax.sgd(0.0)
     step = quick_jit(make_step(case.model, optimiser))
     state = first_state(case, optimiser)
@@ -98,7 +98,7 @@ def test_the_step_is_compiled_once_for_each_bucket(devices, compilations):
     )
     assert source.batches == 2 + 1 + 2
 
-    case = tiny(dtype=np.float32, dropout=0.1)
+    case = tiny(head="rating", dtype=np.float32, dropout=0.1)
     mesh = user_mesh(devices)
     tables = Tables(np.ones((16, 3), np.float32), np.ones((len(counts), 3), np.float32))
     optimiser = optax.adamw(1e-3)

@@ -71,7 +71,7 @@ def test_parts_are_transformed_as_trees():
 @pytest.mark.parametrize("form", ["dense", "factored"])
 def test_anil_is_a_pattern(form):
     """With the output layer alone adapted, it alone changes for a user, and everything is trained."""
-    case = tiny(adapted=("output/.*",), form=form)
+    case = tiny(head="rating", adapted=("output/.*",), form=form)
     assert set(path_names(case.trainable.phi)) == {"log_rate/output/bias", "log_rate/output/kernel"}
     support, query = (jax.tree.map(lambda leaf: leaf[0], rows) for rows in (case.episodes.support, case.episodes.query))
 

@@ -1,0 +1,424 @@
+"""The comparison: every method on the same test users, kept as it goes, and nothing of them known to training."""
+
+import csv
+import dataclasses
+import functools
+import json
+import shutil
+import signal
+from pathlib import Path
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+import training
+from helpers import assert_equal, random_interactions
+from training import Watch
+
+from metarec_jax import assembly as assembly_module
+from metarec_jax import runs
+from metarec_jax.assembly import make_model
+from metarec_jax.config import (
+    Config,
+    DataConfig,
+    EncoderConfig,
+    EpisodeConfig,
+    LearnerConfig,
+    TrainConfig,
+    UpdaterConfig,
+)
+from metarec_jax.data.describe import descriptions
+from metarec_jax.errors import MetarecError
+from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
+from metarec_jax.evaluation.report import to_json
+from metarec_jax.meta.outer import Trainable, predict
+from metarec_jax.meta.partition import partition
+from metarec_jax.progress import QUIET
+from metarec_jax.train import fit, load_trainable
+
+SEED = 3
+CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
+"""Of steps and rates of fine-tuning: fewer than there are, which is fewer programs."""
+
+
+def write_csv(path, data, rating):
+    """The interactions of `data` with these ratings, as a file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "item_id", "rating", "timestamp"])
+        for user, item, value, time in zip(data.user, data.item, rating, data.time):
+            writer.writerow([data.users.ids[user], data.items.ids[item], int(value), int(time)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Forty users and twenty items. Users differ in how they rate, so that there is something to adapt to."""
+    rng = np.random.default_rng(0)
+    data = random_interactions(rng, users=40, items=20, least=8, most=12)
+    taste = 0.3 * rng.normal(size=(40, 20)) + 1.5 * rng.normal(size=(40, 1)) + 3
+    rating = np.clip(np.round(taste[data.user, data.item]), 1, 5).astype(np.float32)
+    return dataclasses.replace(data, rating=rating)
+
+
+@pytest.fixture(scope="module")
+def config(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return Config(
+        seed=SEED,
+        data=DataConfig(
+            source="table", path=str(write_csv(folder / "ratings.csv", data, data.rating)), cache=str(folder / "cache")
+        ),
+        episodes=EpisodeConfig(min_ratings=8, query=4, max_support=8, buckets=(8,), validation=0.2, test=0.2, draws=2),
+        encoder=EncoderConfig(path="random", max_length=8),
+        learner=LearnerConfig(hidden=4, head="rating", user_side="none", dropout=0.1),
+        updater=UpdaterConfig(steps=2, rate=0.1),
+        train=TrainConfig(epochs=3, users_per_step=8, rate=1e-2, patience=0, devices=1),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_programs():
+    """Programs compile quickly, and once: the functions that make them depend on nothing but their arguments."""
+
+    @functools.cache
+    def model_of(learner, updater, scale):
+        return make_model(Config(learner=learner, updater=updater), scale)
+
+    assembled = functools.cache(assembly_module.assemble)
+
+    def remembered_model(config, scale):
+        return model_of(config.learner, config.updater, scale)
+
+    with (
+        training.quick_programs(),
+        mock.patch.object(assembly_module, "make_model", remembered_model),
+        mock.patch.object(experiment, "make_model", remembered_model),
+        mock.patch.object(experiment, "_predictor", functools.cache(experiment._predictor)),
+        mock.patch.object(experiment, "assemble", lambda config, reporter: assembled(config)),
+        mock.patch.object(experiment, "FINE_TUNING", CHOICES),
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def assembly(config):
+    return experiment.assemble(config, reporter=QUIET)
+
+
+@pytest.fixture(scope="module")
+def evaluated(config, tmp_path_factory):
+    """(folder, table) of a whole evaluation of one seed."""
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    return folder, evaluate(config, seeds=[SEED], folder=folder)
+
+
+@pytest.fixture
+def copy(evaluated, tmp_path, monkeypatch):
+    """A copy of the evaluated folder, to change something in. Nothing is drawn for it."""
+    monkeypatch.setattr(experiment, "_publish", lambda *_: None)
+    return Path(shutil.copytree(evaluated[0], tmp_path / "copy"))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The outer steps that are taken while the test runs: (name of the run's folder, step)."""
+    taken = []
+
+    def watched(run, assembly, *, reporter):
+        watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
+        return fit(run, assembly, reporter=watch)
+
+    monkeypatch.setattr(experiment, "fit", watched)
+    return taken
+
+
+def as_text(table):
+    return to_json(table, {})
+
+
+def results_in(folder):
+    return json.loads((folder / f"seed-{SEED}" / "results.json").read_text(encoding="utf-8"))["results"]
+
+
+# What the table says
+
+
+def test_the_table_has_every_rule_the_twin_and_the_model(evaluated):
+    _, table = evaluated
+    methods = [row.method for row in table.rows]
+    assert len(set(methods)) == len(methods)
+    rules = {
+        "constant, random order",
+        "popularity",
+        "user mean",
+        "user median",
+        "item mean",
+        "item mean + user bias",
+        "item mean + user bias, nearest level",
+        "ridge per user",
+        "ridge per user, nearest level",
+    }
+    networks = {"twin, unadapted", "twin, fine-tuned", "meta-learned, before adapting", "meta-learned"}
+    assert set(methods) == rules | networks
+    assert table.subject == META
+    assert set(table.references) >= {BIAS, TWIN, TUNED}
+    for row in table.rows:
+        assert row.definition, row.method
+        assert {"mae", "rmse", "ndcg@5", "auc", "auc_global"} <= row.cells.keys()
+        assert all(np.isfinite(row.cells[name].mean) for name in ("mae", "rmse", "ndcg@5")), row.method
+    assert {(s["steps"], s["rate"]) for s in table.row(TUNED).settings} <= set(CHOICES)
+    assert "query = 4 random items of each user, support = the rest (at most 8)" in table.notes[0]
+
+
+def test_only_test_users_are_in_it_and_all_of_them(evaluated, assembly):
+    folder, _ = evaluated
+    splits = assembly.splits
+    others = set(splits.train.tolist()) | set(splits.validation.tolist())
+    for method, result in results_in(folder).items():
+        assert sorted(result["users"]) == sorted(splits.test.tolist()), method
+        assert not others & set(result["users"])
+    assert len(splits.test) == 8
+    assert len(others) == 32
+
+
+def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
+    """MAE, RMSE and global AUC of the model, and the MAE of a rule, worked out from what they predict."""
+    folder, table = evaluated
+    run = runs.open_run(folder / f"seed-{SEED}" / "meta")
+    assert run.config == assembly.config
+    trainable = load_trainable(run, assembly.catalogue)
+    by_user, squares, liked, disliked, median_by_user = [], [], [], [], []
+    for index in range(len(assembly.test.source)):
+        episodes = assembly.test.source[index]
+        outputs = jax.jit(functools.partial(predict, assembly.model))(trainable, assembly.test.tables, episodes)
+        for u in np.flatnonzero(episodes.weight):
+            query = episodes.query.mask[u] > 0
+            rating = episodes.query.rating[u][query]
+            guess = np.asarray(assembly.model.head.mean(outputs[u]))[query]
+            by_user.append(np.abs(guess - rating).mean())
+            squares += list((guess - rating) ** 2)
+            liked += list(guess[rating >= 4])
+            disliked += list(guess[rating < 4])
+            support = episodes.support.rating[u][episodes.support.mask[u] > 0]
+            median_by_user.append(np.abs(np.median(support) - rating).mean())
+    assert len(by_user) == 8
+    cells = table.row(META).cells
+    assert cells["mae"].mean == pytest.approx(np.mean(by_user), rel=1e-6)
+    assert cells["rmse"].mean == pytest.approx(np.sqrt(np.mean(squares)), rel=1e-6)
+    wins = [(a > b) + (a == b) / 2 for a in liked for b in disliked]
+    assert cells["auc_global"].mean == pytest.approx(np.mean(wins), rel=1e-6)
+    assert table.row("user median").cells["mae"].mean == pytest.approx(np.mean(median_by_user), rel=1e-6)
+
+
+def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, assembly):
+    folder, table = evaluated
+    trainable = load_trainable(runs.open_run(folder / f"seed-{SEED}" / "meta"), assembly.catalogue)
+    method = experiment.not_adapting(assembly.model, trainable)
+    episodes = assembly.test.source[0]
+    turned = episodes._replace(support=jax.tree.map(lambda leaf: leaf[::-1].copy(), episodes.support))
+    assert_equal(method(assembly.test.tables, turned), method(assembly.test.tables, episodes))
+    adapted = experiment.adapting(assembly.model, trainable)(assembly.test.tables, episodes)
+    assert not np.array_equal(adapted.mean, method(assembly.test.tables, episodes).mean)
+    assert table.row(BEFORE).cells["mae"].mean != table.row(META).cells["mae"].mean
+
+
+def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assembly):
+    folder, _ = evaluated
+    meta, twin = (runs.open_run(folder / f"seed-{SEED}" / name) for name in ("meta", "twin"))
+    changed = [
+        (group, field)
+        for group in ("data", "episodes", "encoder", "learner", "updater", "train")
+        for field in vars(getattr(meta.config, group))
+        if getattr(getattr(meta.config, group), field) != getattr(getattr(twin.config, group), field)
+    ]
+    assert changed == [("updater", "steps")]
+    assert twin.config.updater.steps == 0
+    assert twin.config.seed == meta.config.seed
+    one, other = (load_trainable(run, assembly.catalogue).theta for run in (meta, twin))
+    shapes = [jax.tree.map(np.shape, theta) for theta in (one, other)]
+    assert shapes[0] == shapes[1]
+    assert not np.array_equal(one["hidden"]["item"]["kernel"], other["hidden"]["item"]["kernel"])
+    # As many epochs over the same batches.
+    assert [line["step"] for line in meta.read_metrics()] == [line["step"] for line in twin.read_metrics()]
+
+
+def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, assembly):
+    folder, table = evaluated
+    twin = load_trainable(runs.open_run(folder / f"seed-{SEED}" / "twin"), assembly.catalogue)
+    errors = {}
+    for steps, rate in CHOICES:
+        updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=assembly.model.adapted)
+        model = experiment.make_model(dataclasses.replace(assembly.config, updater=updater), assembly.catalogue.scale)
+        phi = model.updater.init(partition(twin.theta, model.adapted)[0])
+        method = experiment.adapting(model, Trainable(twin.theta, phi))
+        result = experiment.judge(assembly, assembly.validation, "tried", method)
+        assert sorted(result.users) == sorted(assembly.splits.validation)
+        errors[float(steps), rate] = np.mean(result.values["mae"].values)
+    assert len(set(errors.values())) == len(CHOICES)
+    (settings,) = table.row(TUNED).settings
+    assert (settings["steps"], settings["rate"]) == min(errors, key=errors.get)
+
+
+def test_a_table_and_plots_are_left_behind(evaluated):
+    folder, table = evaluated
+    written = sorted(str(path.relative_to(folder)) for path in folder.glob("[tp]*/*"))
+    assert [name for name in written if name.startswith("plots")] == ["plots/improvement.png", "plots/methods.png"]
+    (text,) = [path for path in (folder / "tables").iterdir() if path.suffix == ".json"]
+    found = {m["name"]: m["metrics"]["mae"]["mean"] for m in json.loads(text.read_text())["methods"]}
+    assert found == {row.method: row.cells["mae"].mean for row in table.rows}
+
+
+# What is kept
+
+
+def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("done again")
+
+    for name in ("assemble", "fit", "load_trainable", "judge"):
+        monkeypatch.setattr(experiment, name, refuse)
+    assert as_text(evaluate(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "cut in half", "no object", "of another layout"])
+def test_lost_results_are_worked_out_again_without_training(evaluated, config, copy, steps, damage):
+    path = copy / f"seed-{SEED}" / "results.json"
+    text = path.read_text()
+    path.unlink()
+    other = json.dumps({"config": json.loads(text)["config"], "results": {META: [1, 2]}})
+    left = {"emptied": "", "cut in half": text[: len(text) // 2], "no object": "[]", "of another layout": other}
+    if damage in left:
+        path.write_text(left[damage])
+    assert as_text(evaluate(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
+    assert steps == []
+    assert path.read_text() == text
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, steps, monkeypatch):
+    monkeypatch.setattr(experiment, "_publish", lambda *_: None)
+    folder = tmp_path / "run"
+
+    class Impatient(list):
+        """Ctrl-C in the second epoch of the twin."""
+
+        def append(self, taken):
+            super().append(taken)
+            if taken == ("twin", 4):
+                signal.raise_signal(signal.SIGINT)
+
+    watched = experiment.fit
+
+    def fit_impatiently(run, assembly, *, reporter):
+        watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
+        return fit(run, assembly, reporter=watch)
+
+    taken = Impatient()
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "fit", fit_impatiently)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config, seeds=[SEED], folder=folder)
+    assert not (folder / f"seed-{SEED}" / "results.json").exists()
+    assert experiment.fit is watched
+    assert as_text(evaluate(config, seeds=[SEED], folder=folder)) == as_text(evaluated[1])
+    assert {name for name, _ in taken} == {"meta", "twin"}
+    assert steps[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
+
+
+def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy, steps):
+    table = evaluate(config, seeds=[SEED, SEED + 1], folder=copy)
+    assert {name for name, _ in steps} == {"meta", "twin"}
+    assert table.seeds == (SEED, SEED + 1)
+    for row in table.rows:
+        assert row.cells["mae"].seeds[0] == evaluated[1].row(row.method).cells["mae"].mean
+    assert table.row(META).cells["mae"].seeds[1] != table.row(META).cells["mae"].seeds[0]
+    assert results_in(copy) == results_in(evaluated[0])
+
+
+def test_other_options_are_refused_and_change_nothing(config, copy):
+    other = dataclasses.replace(config, learner=dataclasses.replace(config.learner, hidden=5))
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(MetarecError) as caught:
+        evaluate(other, seeds=[SEED], folder=copy)
+    said = "holds a run with other options than are asked for now: name another --out, or delete it"
+    assert str(caught.value) == f"{copy}/seed-{SEED}/meta {said}"
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy, assembly, tmp_path):
+    """Its results belong to the parameters of the time, not to its config."""
+    shutil.rmtree(copy / f"seed-{SEED}" / "meta")
+    run = runs.create(tmp_path / "given", assembly.config)
+    stop = Watch(on_step=lambda step: signal.raise_signal(signal.SIGTERM) if step == 3 else None)
+    assert fit(run, assembly, reporter=stop).progress.epoch == 1
+    early = evaluate(config, seeds=[SEED], folder=copy, run=run)
+    fit(run, assembly)
+    late = evaluate(config, seeds=[SEED], folder=copy, run=run)
+    assert early.row(META).cells["mae"].mean != late.row(META).cells["mae"].mean
+    assert early.row(TWIN).cells == late.row(TWIN).cells
+    assert as_text(late) == as_text(evaluated[1])
+
+
+def test_a_run_with_other_options_is_refused(config, copy, assembly, tmp_path):
+    other = dataclasses.replace(assembly.config, updater=dataclasses.replace(assembly.config.updater, rate=0.2))
+    run = runs.create(tmp_path / "given", other)
+    with pytest.raises(MetarecError, match=rf"^{run.folder} was trained with other options than are asked for now"):
+        evaluate(config, seeds=[SEED], folder=copy, run=run)
+
+
+# Nothing of a test user is known to training
+
+
+def changed_ratings(data, users):
+    """The ratings of `users` turned upside down; all others as they were."""
+    return np.where(np.isin(data.user, users), 6 - data.rating, data.rating)
+
+
+def trained_on(assembly, rating, place):
+    """(fitted, assembly, run) of a training on the data of `assembly` with these ratings."""
+    place.mkdir()
+    path = str(write_csv(place / "ratings.csv", assembly.data, rating))
+    config = dataclasses.replace(assembly.config, data=dataclasses.replace(assembly.config.data, path=path))
+    found = assembly_module.assemble(config)
+    run = runs.create(place / "run", found.config)
+    return fit(run, found), found, run
+
+
+def test_ratings_of_test_users_cannot_influence_training(evaluated, assembly, tmp_path):
+    splits = assembly.splits
+    fitted, found, run = trained_on(assembly, changed_ratings(assembly.data, splits.test), tmp_path / "test")
+    for got, want in zip(found.splits, splits):
+        np.testing.assert_array_equal(got, want)
+    before, after = (a.data.rating[np.isin(a.data.user, splits.test)] for a in (assembly, found))
+    assert not np.array_equal(before, after)
+
+    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    assert_equal(fitted.trainable, load_trainable(meta, assembly.catalogue))
+    assert without_speed(run) == without_speed(meta)
+    assert_equal(tuple(found.catalogue.statistics), tuple(assembly.catalogue.statistics))
+    # What a description of a training user would be made from, too.
+    for name in ("train", "validation"):
+        got, want = (descriptions(getattr(a, name).source, a.data.items.titles, middle=3.0) for a in (found, assembly))
+        assert got == want
+
+
+def test_ratings_of_validation_users_choose_but_do_not_train(evaluated, assembly, tmp_path):
+    rating = changed_ratings(assembly.data, assembly.splits.validation)
+    _, _, run = trained_on(assembly, rating, tmp_path / "validation")
+    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    for got, want in zip(without_speed(run), without_speed(meta)):
+        assert got["train_loss"] == want["train_loss"]
+        assert got["validation_loss"] != want["validation_loss"]
+
+
+def test_ratings_of_training_users_do_train(evaluated, assembly, tmp_path):
+    """Or the two tests above would show nothing."""
+    _, _, run = trained_on(assembly, changed_ratings(assembly.data, assembly.splits.train[:1]), tmp_path / "train")
+    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    assert without_speed(run)[0]["train_loss"] != without_speed(meta)[0]["train_loss"]
+
+
+def without_speed(run):
+    return [{k: v for k, v in line.items() if k != "users_per_second"} for line in run.read_metrics()]
