@@ -99,6 +99,7 @@ def _quick_programs():
         mock.patch.object(experiment, "_predictor", functools.cache(experiment._predictor)),
         mock.patch.object(experiment, "assemble", lambda config, reporter: assembled(config)),
         mock.patch.object(experiment, "FINE_TUNING", CHOICES),
+        mock.patch.object(experiment, "build_table", functools.partial(experiment.build_table, samples=20)),
     ):
         yield
 
