@@ -27,6 +27,7 @@ from metarec_jax.checkpoints import Checkpoints
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import Losses, Trainable, TrainState
+from metarec_jax.sharding import shard_users
 from metarec_jax.train import StopRequest, fit, load_trainable
 
 PATIENCE = 120
@@ -520,20 +521,28 @@ def test_transfers_that_nobody_asked_for_are_refused_during_an_epoch(run, assemb
         fit(run, assembly, reporter=Watch(on_step=transfer))
 
 
-def test_eight_devices_compile_once_a_bucket_and_train_as_one_does(tmp_path, compilations):
-    """Two buckets, three epochs.
+def test_eight_devices_compile_once_a_bucket_and_train_as_one_does(tmp_path, compilations, monkeypatch):
+    """Two buckets, three epochs, two users a device.
 
-    Sums over users are taken in another order on eight devices. A rounding of 6e-8 in a gradient grows over twelve
-    steps of Adam to TOLERANCE; another batch or another dropout mask would change the third digit.
+    Sums over users are taken in another order on eight devices: a few roundings of 6e-8, which TOLERANCE leaves room
+    for. Another dropout mask would change the first digit.
     """
-    fitted = {}
+    fitted, batches = {}, []
+
+    def watched(mesh, episodes):
+        batches.append(shard_users(mesh, episodes))
+        return batches[-1]
+
+    monkeypatch.setattr(train, "shard_users", watched)
     for devices in (1, 8):
-        config = small_config(buckets=(6, 8), epochs=3, devices=devices)
+        config = small_config(buckets=(6, 8), epochs=3, users_per_step=16, devices=devices)
         assembly = small_assembly(config)
         assert len({assembly.train.source[i].support.item.shape for i in range(len(assembly.train.source))}) == 2
         run = runs.create(tmp_path / str(devices), config)
         compilations.clear()
+        batches.clear()
         fitted[devices] = fit(run, assembly)
+        assert {len(batch.weight.sharding.device_set) for batch in batches} == {devices}
         assert compilations.count("jit(step)") == 2, compilations
         assert compilations.count("jit(<lambda>)") == 2, compilations
     one, eight = fitted[1], fitted[8]
