@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import Config, LearnerConfig, TrainConfig
+from metarec_jax.config import Config, LearnerConfig, TrainConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -170,22 +170,33 @@ def user_embeddings(
 
 
 def make_model(config: Config, scale: Scale) -> Model:
-    """The functions of the model that `config` describes."""
-    learner: LearnerConfig = config.learner
+    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
+    traced and compiled for one seed serves the next."""
+    return _model(config.learner, config.updater, scale)
+
+
+@functools.lru_cache(maxsize=32)
+def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
     head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
 
     def apply(params: Params, context: mlp.Context, rows: mlp.Features) -> jax.Array:
         return mlp.apply(
-            params, head, context, rows, prior=learner.prior, dropout=learner.dropout, user_dropout=learner.user_dropout
+            params,
+            head,
+            context,
+            rows,
+            prior=learner.prior,
+            dropout=learner.dropout,
+            user_dropout=learner.user_dropout,
         )
 
     return Model(
         apply=apply,
         head=head,
-        updater=make_updater(config.updater),
-        adapted=config.updater.adapted,
-        steps=config.updater.steps,
-        order=config.updater.order,
+        updater=make_updater(updater),
+        adapted=updater.adapted,
+        steps=updater.steps,
+        order=updater.order,
     )
 
 

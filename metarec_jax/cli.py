@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from metarec_jax.config import Config, preset
-from metarec_jax.errors import MetarecError
+from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     RUNS,
     DemoArguments,
@@ -61,10 +61,6 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
-
-
-class Stopped(BaseException):
-    """SIGTERM arrived where there is nothing to save."""
 
 
 # The commands
@@ -299,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, Stopped) as stop:
         print("metarec: stopped", file=sys.stderr)
-        return 128 + (signal.SIGTERM if isinstance(stop, Stopped) else signal.SIGINT)
+        return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
             raise
@@ -332,8 +328,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _terminable() -> Iterator[None]:
     """Turns SIGTERM into an exception, so that what is half-written is removed on the way out."""
 
-    def stop(_number: int, _frame: Any) -> NoReturn:
-        raise Stopped
+    def stop(number: int, _frame: Any) -> NoReturn:
+        raise Stopped(signal.Signals(number))
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

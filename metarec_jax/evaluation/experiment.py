@@ -8,10 +8,12 @@ descent; and the meta-learned model, before and after adapting. What must be cho
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from metarec_jax import runs
 from metarec_jax.assembly import Assembly, Part, assemble, make_model, resolve
 from metarec_jax.config import Config, UpdaterConfig
 from metarec_jax.environment import environment
-from metarec_jax.errors import MetarecError
+from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.evaluation import (
     Predictions,
     Relevance,
@@ -52,6 +54,7 @@ from metarec_jax.types import Episodes, Tables
 
 META = "meta-learned"
 BEFORE = "meta-learned, before adapting"
+STRANGER = "twin, without any support"
 TWIN = "twin, unadapted"
 TUNED = "twin, fine-tuned"
 BIAS = "item mean + user bias"
@@ -61,6 +64,7 @@ RIDGE = "ridge per user, nearest level"
 DEFINITIONS = {
     META: "the model, after adapting to each user's support",
     BEFORE: "the same parameters with an empty support: what is predicted for a stranger",
+    STRANGER: "the same network trained without an inner loop, and not shown the support: what it says to everyone",
     TWIN: "the same network trained without an inner loop; the support enters through the user's bias alone",
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
 }
@@ -107,7 +111,7 @@ def evaluate(
         results,
         title=f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}",
         protocol=protocol_of(config),
-        references=tuple(name for name in (BIAS, NEAREST, RIDGE, TWIN, TUNED) if name in results),
+        references=tuple(name for name in (BIAS, NEAREST, RIDGE, STRANGER, TWIN, TUNED) if name in results),
         subject=META,
         definitions=definitions,
         relevance=_relevance(clicks),
@@ -194,7 +198,7 @@ def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporte
         catalogues.save(assembly.catalogue, run)
     fitted = fit(run, assembly, reporter=reporter)
     if fitted.interrupted:
-        raise KeyboardInterrupt
+        raise Stopped(fitted.signal or signal.SIGINT)
     return fitted.trainable
 
 
@@ -218,6 +222,7 @@ def _methods(
     settings = {rule.name: dict(rule.settings) for rule in rules}
     tuned, chosen = _fine_tune(assembly, twin_model, twin, reporter)
     methods |= {
+        STRANGER: not_adapting(twin_model, twin),
         TWIN: adapting(twin_model, twin),
         TUNED: tuned,
         BEFORE: not_adapting(assembly.model, trainable),
@@ -226,8 +231,9 @@ def _methods(
     return methods, settings | {TUNED: chosen}, {rule.name: rule.definition for rule in rules}
 
 
+@functools.lru_cache(maxsize=8)
 def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
-    """Predictions of a model for a batch, compiled once a bucket."""
+    """Predictions of a model for a batch, compiled once a bucket, whatever the seed."""
 
     @jax.jit
     def compiled(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:

@@ -29,7 +29,7 @@ from metarec_jax.config import (
     UpdaterConfig,
 )
 from metarec_jax.data.describe import descriptions
-from metarec_jax.errors import MetarecError
+from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.evaluation import experiment
 from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
 from metarec_jax.evaluation.report import to_json
@@ -323,8 +323,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
     taken = Impatient()
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "fit", fit_impatiently)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped) as stopped:
             evaluate(config, seeds=[SEED], folder=folder)
+        assert stopped.value.number == signal.SIGINT
     assert not (folder / f"seed-{SEED}" / "results.json").exists()
     assert experiment.fit is watched
     assert as_text(evaluate(config, seeds=[SEED], folder=folder)) == as_text(evaluated[1])
