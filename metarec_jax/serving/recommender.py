@@ -94,11 +94,11 @@ class Recommender:
         catalogue: its items.
         trainable: its parameters.
 
-    >>> recommender = Recommender.load("runs/demo")  # doctest: +SKIP
-    >>> user = recommender.adapt({"Toy Story (1995)": 5, "Heat (1995)": 2})  # doctest: +SKIP
-    >>> recommender.recommend(user, k=3)  # doctest: +SKIP
+    For example::
 
-    (Not run as a test: it needs a run of `metarec demo`. The example of the package itself is one that runs.)
+        recommender = Recommender.load("runs/demo")
+        user = recommender.adapt({"Toy Story (1995)": 5, "Heat (1995)": 2})
+        recommender.recommend(user, k=3)
     """
 
     def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable):
