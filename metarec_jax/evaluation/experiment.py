@@ -54,8 +54,8 @@ from metarec_jax.types import Episodes, Tables
 
 META = "meta-learned"
 BEFORE = "meta-learned, before adapting"
-STRANGER = "twin, without any support"
-TWIN = "twin, unadapted"
+STRANGER = "twin, unadapted"
+TWIN = "twin, user's bias only"
 TUNED = "twin, fine-tuned"
 BIAS = "item mean + user bias"
 NEAREST = "item mean + user bias, nearest level"
@@ -64,8 +64,8 @@ RIDGE = "ridge per user, nearest level"
 DEFINITIONS = {
     META: "the model, after adapting to each user's support",
     BEFORE: "the same parameters with an empty support: what is predicted for a stranger",
-    STRANGER: "the same network trained without an inner loop, and not shown the support: what it says to everyone",
-    TWIN: "the same network trained without an inner loop; the support enters through the user's bias alone",
+    STRANGER: "the same network trained without an inner loop, and shown no support: what it says to everyone",
+    TWIN: "the twin, shown the support, of which it takes the user's bias and no more",
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
 }
 
