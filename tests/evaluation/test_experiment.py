@@ -166,7 +166,13 @@ def test_the_table_has_every_rule_the_twin_and_the_model(evaluated):
         "ridge per user",
         "ridge per user, nearest level",
     }
-    networks = {"twin, unadapted", "twin, fine-tuned", "meta-learned, before adapting", "meta-learned"}
+    networks = {
+        "twin, unadapted",
+        "twin, user's bias only",
+        "twin, fine-tuned",
+        "meta-learned, before adapting",
+        "meta-learned",
+    }
     assert set(methods) == rules | networks
     assert table.subject == META
     assert set(table.references) >= {BIAS, TWIN, TUNED}
