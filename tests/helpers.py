@@ -22,7 +22,9 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
 
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
+    QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
 def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
