@@ -17,6 +17,7 @@ import numpy as np
 
 from metarec_jax.environment import environment
 from metarec_jax.files import make_folder, write_text
+from metarec_jax.progress import QUIET, Reporter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,17 +54,21 @@ class Row:
         return {**dataclasses.asdict(self), "met": met}
 
 
-def take_turns(contenders: Sequence[Contender], *, rounds: int, warmup: int = 2) -> dict[str, np.ndarray]:
+def take_turns(
+    contenders: Sequence[Contender], *, rounds: int, warmup: int = 2, reporter: Reporter = QUIET, label: str = "turns"
+) -> dict[str, np.ndarray]:
     """Seconds of each contender in each round; in every round each has one turn, and the order goes round."""
-    for contender in contenders:
-        for _ in range(warmup):
-            contender.run()
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for turn in range(rounds):
-        for contender in (*contenders[turn % len(contenders) :], *contenders[: turn % len(contenders)]):
-            started = time.perf_counter()
-            contender.run()
-            seconds[contender.name].append(time.perf_counter() - started)
+    with reporter.bar(label, rounds) as advance:
+        for contender in contenders:
+            for _ in range(warmup):
+                contender.run()
+        for turn in range(rounds):
+            for contender in (*contenders[turn % len(contenders) :], *contenders[: turn % len(contenders)]):
+                started = time.perf_counter()
+                contender.run()
+                seconds[contender.name].append(time.perf_counter() - started)
+            advance(turn + 1)
     return {name: np.array(taken) for name, taken in seconds.items()}
 
 
@@ -126,10 +131,10 @@ def show(rows: Sequence[Row]) -> None:
             row.case,
             row.contender,
             row.metric,
-            f"{row.ours:,.0f}",
-            f"{row.theirs:,.0f}",
-            f"{row.ratio['median']:.1f}",
-            f"{row.ratio['low']:.1f} to {row.ratio['high']:.1f}",
+            f"{row.ours:,.4g}",
+            f"{row.theirs:,.4g}",
+            f"{row.ratio['median']:.3g}",
+            f"{row.ratio['low']:.3g} to {row.ratio['high']:.3g}",
             "" if row.bar is None else f"{row.bar:g}",
         ]
         for row in rows

@@ -22,9 +22,9 @@ from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
-from metarec_jax.meta.outer import Model, Trainable
 from metarec_jax.meta.partition import partition
 from metarec_jax.meta.updaters import make_updater
+from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
 
@@ -188,15 +188,18 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
             prior=learner.prior,
             dropout=learner.dropout,
             user_dropout=learner.user_dropout,
+            compute=learner.compute,
         )
 
     return Model(
+        prepare=functools.partial(mlp.prepare, compute=learner.compute),
         apply=apply,
         head=head,
-        updater=make_updater(updater),
+        updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
         steps=updater.steps,
         order=updater.order,
+        form=updater.form,
     )
 
 
@@ -217,6 +220,7 @@ def init_trainable(
         key,
         model.head,
         hidden=config.learner.hidden,
+        context=config.learner.context,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
@@ -233,7 +237,7 @@ def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int) -
 
 
 def make_optimiser(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices decay."""
+    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta decay."""
     warmup = round(steps * config.warmup)
     if warmup:
         schedule = optax.warmup_cosine_decay_schedule(0.0, config.rate, warmup, max(steps, warmup + 1))
@@ -241,5 +245,12 @@ def make_optimiser(config: TrainConfig, steps: int) -> optax.GradientTransformat
         schedule = optax.cosine_decay_schedule(config.rate, steps)
     return optax.chain(
         optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=lambda p: jax.tree.map(lambda w: w.ndim > 1, p)),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays),
+    )
+
+
+def _decays(trainable: Trainable) -> Trainable:
+    return Trainable(
+        theta=jax.tree.map(lambda leaf: leaf.ndim > 1, trainable.theta),
+        phi=jax.tree.map(lambda leaf: False, trainable.phi),
     )

@@ -18,6 +18,11 @@ from metarec_jax.errors import MetarecError
 
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
 HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
+UpdaterKind = Literal[
+    "gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "yogi", "learned", "imaml", "ridge"
+]
+ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "yogi", "learned", "imaml"})
+"""Updaters that do more with a gradient than multiply it, and so need matrices in full."""
 UserSide = Literal["auto", "profile", "description", "none"]
 
 
@@ -139,6 +144,9 @@ class LearnerConfig:
 
     hidden: int = 64
     """Width of the hidden layer."""
+    context: int = 0
+    """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
+    --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
     head: HeadKind = "auto"
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
@@ -149,6 +157,9 @@ class LearnerConfig:
     """Text that stands for the user: the data set's profile, a description written from the support, or none. "auto" is
     the profile where there is one."""
 
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the matrix products. Parameters, sums, losses and all that updaters keep are float32 either way."""
+
     dropout: float = 0.0
     """Share of the hidden features that a user in training does without."""
     user_dropout: float = 0.5
@@ -156,6 +167,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
+        _require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
         _require(
             0 <= self.user_dropout < 1,
@@ -167,22 +179,63 @@ class LearnerConfig:
 class UpdaterConfig:
     """The inner loop."""
 
-    kind: Literal["gradient"] = "gradient"
+    kind: UpdaterKind = "gradient"
+    """The rule. "gradient" is MAML's, "momentum" adds a velocity, "meta-sgd" learns a rate for every parameter, "adam",
+    "rmsprop", "adagrad" and "yogi" are optax's, "learned" is a small network, "imaml" differentiates at the solution of
+    a regularised problem, "ridge" solves the output layer in closed form."""
     steps: int = 5
     rate: float = 1.0
     """Inner learning rate (its first value, where it is learned)."""
     learn_rate: Literal["no", "layer", "layer-step"] = "layer-step"
     """Whether the outer loop learns one rate a layer, or one a layer and step (MAML++)."""
-    order: Literal["second", "first"] = "second"
-    """Whether the outer gradient flows through the inner gradient."""
+    order: Literal["second", "first", "reptile"] = "second"
+    """Whether the outer gradient flows through the inner gradient. "first" is first-order MAML; "reptile" moves adapted
+    parameters towards where the users' inner loops led."""
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*")
-    """Patterns of the parameters that the inner loop changes for each user. ("output/.*",) alone is ANIL."""
+    """Patterns of the parameters that the inner loop changes for each user. ("output/.*",) alone is ANIL,
+    ("hidden/.*",) alone BOIL, ("context/.*",) with learner.context CAVIA."""
+    form: Literal["auto", "dense", "factored"] = "auto"
+    """How a user's matrices are kept: "factored" as factors of what the support adds, "dense" in full; "auto" takes
+    what has fewer numbers."""
+    momentum: float = 0.9
+    """For kind "momentum": what is left of the velocity after a step (at first, where rates are learned)."""
+    precision: float = 1.0
+    """For kinds "imaml" and "ridge": how strongly the solution is drawn to its start (at first; it is learned)."""
+    clip: float = 0.0
+    """Greatest norm of an inner gradient; 0 does not clip."""
+    multi_step: float = 0.0
+    """Share of the training, from its start, in which the query loss after every inner step counts (MAML++): all alike
+    at first, the last alone in the end."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
+        for name in ("rate", "precision"):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value > 0, f"updater.{name} is {value}; it must be a finite number above 0"
+            )
         _require(
-            math.isfinite(self.rate) and self.rate > 0,
-            f"updater.rate is {self.rate}; it must be a finite number above 0",
+            math.isfinite(self.clip) and self.clip >= 0,
+            f"updater.clip is {self.clip}; it must be a finite number of at least 0 (0 does not clip)",
+        )
+        _require(0 < self.momentum < 1, f"updater.momentum is {self.momentum}; it must lie between 0 and 1")
+        _require(
+            0 <= self.multi_step <= 1, f"updater.multi_step is {self.multi_step}; it is a share of the training, 0 to 1"
+        )
+        _require(
+            self.form != "factored" or not (self.kind in ELEMENTWISE or self.clip),
+            f"updater.form is 'factored', but updater.kind {self.kind!r}{' with clipping' if self.clip else ''} needs "
+            "matrices in full: use --updater.form auto",
+        )
+        _require(
+            self.kind not in ("imaml", "ridge") or self.order == "second",
+            f"updater.order is {self.order!r}, but updater.kind {self.kind!r} is differentiated through its solution: "
+            "use --updater.order second",
+        )
+        _require(
+            not self.multi_step or (self.kind != "imaml" and self.order != "reptile"),
+            "updater.multi_step needs an outer gradient of every inner step, which "
+            f"updater.kind {self.kind!r} with updater.order {self.order!r} does not have: use --updater.multi-step 0",
         )
 
 
@@ -207,6 +260,9 @@ class TrainConfig:
     """Epochs between checkpoints."""
     devices: int = 0
     """Devices that share the users; 0 takes all."""
+    users_per_device: int = 32
+    """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
+    micro-batches. 0 finds the most that fit in the device's memory."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "users_per_step", "save_every"):
@@ -222,6 +278,10 @@ class TrainConfig:
         _require(0 <= self.warmup <= 1, f"train.warmup is {self.warmup}; it is a share of the steps, 0 to 1")
         _require(self.patience >= 0, f"train.patience is {self.patience}; it must be 0 or more")
         _require(self.devices >= 0, f"train.devices is {self.devices}; it must be 0 (all) or more")
+        _require(
+            self.users_per_device >= 0,
+            f"train.users_per_device is {self.users_per_device}; it must be 0 (as many as fit) or more",
+        )
 
 
 @dataclasses.dataclass(frozen=True)

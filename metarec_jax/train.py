@@ -7,7 +7,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,13 +18,16 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from metarec_jax.assembly import Assembly, Part, abstract_trainable, init_trainable, make_optimiser
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
+from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta.outer import Losses, Model, Trainable, TrainState, make_step, meta_loss
+from metarec_jax.meta.outer import Losses, TrainState, meta_loss
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.program import outer_step, users_at_once, whole
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.runs import Run
-from metarec_jax.sharding import replicate, round_up, shard_users, user_mesh
-from metarec_jax.types import Tables
+from metarec_jax.sharding import replicate, shard_users, user_mesh
+from metarec_jax.types import Prepared
 
 UNSAVED = 1e30
 """Validation loss that a checkpoint in the middle of an epoch is filed under: it is never the best."""
@@ -108,11 +111,13 @@ def load_trainable(run: Run, catalogue: Catalogue) -> Trainable:
 
 def validation_loss(model: Model, mesh: Mesh, part: Part) -> Any:
     """A function of `Trainable` that gives the mean query loss of `part`; compiled once per bucket."""
-    tables = replicate(mesh, part.tables)
-    batches = [shard_users(mesh, _whole(part.source[i], mesh)) for i in range(len(part.source))]
+    raw = replicate(mesh, part.tables)
+    prepare = jax.jit(model.prepare)
+    batches = [shard_users(mesh, whole(part.source[i], mesh)) for i in range(len(part.source))]
     compiled = jax.jit(lambda trainable, tables, episodes: meta_loss(model, trainable, tables, episodes)[1])
 
     def loss(trainable: Trainable) -> float:
+        tables = prepare(trainable.theta, raw)
         return _ratio([compiled(trainable, tables, batch) for batch in batches])
 
     return loss
@@ -136,13 +141,16 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     source = assembly.train.source
     mesh = user_mesh(config.devices)
     state = replicate(mesh, first_state(assembly, len(source)))
-    step = jax.jit(make_step(assembly.model, make_optimiser(config, len(source))), donate_argnums=0)
-    tables = replicate(mesh, assembly.train.tables)
+    raw = replicate(mesh, assembly.train.tables)
     validate = validation_loss(assembly.model, mesh, assembly.validation)
+    # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
+    tables = jax.jit(assembly.model.prepare)(state.trainable.theta, raw)
+    users_per_device = users_at_once(assembly, mesh, state, tables, reporter)
+    step = outer_step(assembly, mesh, users_per_device)
 
     with (
         Checkpoints(run.checkpoints) as checkpoints,
-        contextlib.closing(_Batches(source, mesh)) as batches,
+        contextlib.closing(_Batches(source, mesh, users_per_device)) as batches,
         StopRequest().listening() as stop,
         reporter.bar("meta-training", len(source)) as advance,
         jax.set_mesh(mesh),
@@ -156,7 +164,9 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         run.keep_metrics(progress.epoch)
         while not progress.finished and stop.signal is None:
             started = time.perf_counter()
-            state, progress, seen = _epoch(step, state, tables, batches, progress, source.batches, stop, advance)
+            state, progress, seen = _epoch(
+                step, state, tables, batches, progress, source.batches, stop, advance, assembly.data.users.ids
+            )
             _refuse_not_finite(state, progress.step)
             if progress.step < (progress.epoch + 1) * source.batches:  # stopped on the way
                 checkpoints.save(state, progress, UNSAVED)
@@ -181,13 +191,14 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
 class _Batches:
     """Batches on the devices, with the position that a checkpoint needs."""
 
-    def __init__(self, source: Any, mesh: Mesh):
+    def __init__(self, source: EpisodeSource, mesh: Mesh, users_per_device: int):
         self._iterator = training_iterator(source)
-        self._mesh = mesh
+        self._source, self._mesh, self._users_per_device = source, mesh, users_per_device
 
     def __next__(self) -> Any:
         episodes = next(self._iterator)
-        return shard_users(self._mesh, _whole(episodes, self._mesh)), int(np.count_nonzero(episodes.weight))
+        on_devices = shard_users(self._mesh, whole(episodes, self._mesh, self._users_per_device))
+        return on_devices, self._source.users_of(episodes)[episodes.weight > 0]
 
     def position(self) -> dict[str, Any]:
         return self._iterator.get_state()
@@ -202,25 +213,27 @@ class _Batches:
 def _epoch(
     step: Any,
     state: TrainState,
-    tables: Tables,
+    tables: Prepared,
     batches: _Batches,
     progress: Progress,
     steps: int,
     stop: StopRequest,
     advance: Any,
+    names: Sequence[str],
 ) -> tuple[TrainState, Progress, int]:
     """Takes the outer steps left of an epoch; losses are looked at one step late, so that the device never waits."""
     query, rows, seen = progress.epoch_query, progress.epoch_rows, 0
-    pending: Losses | None = None
+    pending: tuple[Losses, np.ndarray] | None = None
 
-    def look(losses: Losses | None, at: int) -> None:
+    def look(pending: tuple[Losses, np.ndarray] | None, at: int) -> None:
         nonlocal query, rows
-        if losses is None:
+        if pending is None:
             return
-        got = jax.device_get(losses)
+        got, users = jax.device_get(pending[0]), pending[1]
         if not math.isfinite(got.query):
             raise MetarecError(
-                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1}): "
+                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1})"
+                f"{_diverged(got.stopped, [names[row] for row in users])}: "
                 "lower --train.rate or --updater.rate; the checkpoints hold the state before"
             )
         query, rows = query + float(got.query), rows + float(got.rows)
@@ -232,10 +245,21 @@ def _epoch(
             episodes, users = next(batches)
             state, losses = step(state, tables, episodes)
             look(pending, at)
-            at, seen, pending = at + 1, seen + users, losses
+            at, seen, pending = at + 1, seen + len(users), (losses, users)
         look(pending, at)
     changed = dataclasses.replace(progress, step=at, iterator=batches.position(), epoch_query=query, epoch_rows=rows)
     return state, changed, seen
+
+
+def _diverged(stopped: np.ndarray, names: list[str]) -> str:
+    """Whose inner loop left the finite numbers first, and at which inner step, as the end of a sentence."""
+    stopped = stopped[: len(names)]
+    worst = int(np.argmin(stopped)) if len(stopped) else 0
+    bad = int((stopped < stopped.max()).sum()) if len(stopped) else 0
+    if not bad:
+        return ""
+    others = f", and {bad - 1} more of {len(names)} users" if bad > 1 else ""
+    return f", since the inner loop of user {names[worst]!r} diverged at inner step {int(stopped[worst]) + 1}{others}"
 
 
 def _refuse_not_finite(state: TrainState, step: int) -> None:
@@ -277,12 +301,6 @@ def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress
         ),
         line,
     )
-
-
-def _whole(episodes: Any, mesh: Mesh) -> Any:
-    """`episodes` filled up with empty users until they split evenly over the mesh."""
-    missing = round_up(len(episodes.weight), mesh) - len(episodes.weight)
-    return jax.tree.map(lambda leaf: np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)), episodes)
 
 
 def _ratio(losses: list[Losses]) -> float:

@@ -13,7 +13,7 @@ Axis words, used in every annotation and docstring:
     steps     inner steps
 
 A function of learner/ and meta/ is written for ONE user: it takes the same tuples without
-their leading ``users`` axis, and `metarec_jax.meta.outer` maps it over users, once.
+their leading ``users`` axis, and `metarec_jax.meta.batch` maps it over users, once.
 """
 
 from __future__ import annotations
@@ -120,18 +120,28 @@ class Episodes(NamedTuple):
     Attributes:
         user: int32 [users], row of the user table.
         support: rows that the inner loop adapts on.
-        query: rows that the outer loss is measured on.
+        query: rows that the outer loss is measured on; None where there is nothing to measure.
         weight: float32 [users], 0 for a user that only fills up the batch.
     """
 
     user: Array
     support: Rows
-    query: Rows
+    query: Rows | Any
     weight: Array
 
 
 class Tables(NamedTuple):
     """Embeddings that episodes gather from: items float32 [items, hidden], users float32 [users, hidden]."""
+
+    items: Array
+    users: Array
+
+
+class Prepared(NamedTuple):
+    """`Tables` as the learner wants them (standardised, say): what a model's ``prepare`` makes of them.
+
+    A type of its own, since tables of either kind have the same shapes, and the wrong one gives wrong numbers.
+    """
 
     items: Array
     users: Array

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head, make_head
-from metarec_jax.meta.outer import Model, Trainable
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.types import Episodes, Interactions, Items, Params, Rows, Tables, Users
+from metarec_jax.meta.user import Model, Trainable, inputs_of
+from metarec_jax.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 """Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64
@@ -74,7 +75,7 @@ class Tiny(NamedTuple):
 
     model: Model
     trainable: Trainable
-    tables: Tables
+    tables: Prepared
     episodes: Episodes
 
 
@@ -87,6 +88,7 @@ def tiny(
     query: int = 3,
     embedding: int = 3,
     hidden: int = 4,
+    context: int = 0,
     prior: bool = True,
     dropout: float = 0.0,
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*"),
@@ -102,7 +104,7 @@ def tiny(
         head: "rating", "classes", "ordinal" or "click".
         dtype: of every float.
         users, support, query: sizes of the batch.
-        embedding, hidden: sizes of the model.
+        embedding, hidden, context: sizes of the model.
         prior: whether outputs start from item statistics.
         dropout: share of hidden features.
         adapted: patterns of adapted parameters.
@@ -118,7 +120,7 @@ def tiny(
         return rng.normal(size=shape)
 
     items = users * (support + query)
-    tables = Tables(items=normal(items, embedding), users=normal(users, embedding))
+    tables = Prepared(items=normal(items, embedding), users=normal(users, embedding))
     low, high = (0.1, 0.9) if head == "click" else (1.0, 5.0)
 
     def rows(first: int, length: int) -> Rows:
@@ -143,6 +145,7 @@ def tiny(
         jax.random.key(seed),
         made,
         hidden=hidden,
+        context=context,
         item_embeddings=tables.items.astype(np.float32),
         user_embeddings=tables.users.astype(np.float32),
         mean_rating=(low + high) / 2,
@@ -152,9 +155,10 @@ def tiny(
         return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
 
     theta = jax.tree.map(moved, theta)
-    updater_ = make_updater(config)
+    updater_ = make_updater(config, made.curvature)
     phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(
+        prepare=mlp.prepare,
         apply=lambda p, context, rows: mlp.apply(p, made, context, rows, prior=prior, dropout=dropout),
         head=made,
         updater=updater_,
@@ -168,7 +172,7 @@ def tiny(
     return Tiny(model, Trainable(theta, phi), tables, episodes)
 
 
-def written_out(tiny: Tiny, trainable: Trainable, tables: Tables) -> jax.Array:
+def written_out(tiny: Tiny, trainable: Trainable, tables: Prepared) -> jax.Array:
     """The meta loss of `tiny`'s batch as one would write it without a compiler: the reference of many tests.
 
     User by user, step by step, on plain arrays that hold a user's real rows only.
@@ -187,7 +191,8 @@ def written_out(tiny: Tiny, trainable: Trainable, tables: Tables) -> jax.Array:
         def support_loss(now: Params, context=context, rating=support.rating) -> jax.Array:
             return jnp.mean(head.loss(model.apply(combine(now, shared), context, context.support), rating))
 
-        now, state = adapted, model.updater.start(trainable.phi, adapted)
+        inputs = inputs_of(model, trainable.theta, context)
+        now, state = adapted, model.updater.start(trainable.phi, adapted, lambda inputs=inputs: inputs)
         for step in range(model.steps):
             gradient = jax.grad(support_loss)(now)
             if model.order == "first":
@@ -196,6 +201,19 @@ def written_out(tiny: Tiny, trainable: Trainable, tables: Tables) -> jax.Array:
         total += jnp.sum(head.loss(model.apply(combine(now, shared), context, asked), query.rating))
         count += len(query.rating)
     return total / count
+
+
+def finite_differences(function: Callable[[Params], jax.Array], at: Params, step: float = 1e-4) -> Params:
+    """The gradient of `function` by the five-point rule, whose error is of order step^4."""
+
+    @quick_jit
+    def compute(at: Params) -> Params:
+        flat, unflatten = ravel_pytree(at)
+        moves = step * np.eye(len(flat))[:, None] * np.array([2, 1, -1, -2])[:, None]
+        values = jax.vmap(jax.vmap(lambda move: function(unflatten(flat + move))))(moves)
+        return unflatten(values @ np.array([-1, 8, -8, 1]) / (12 * step))
+
+    return compute(at)
 
 
 def user_of(episodes: Episodes, index: int) -> Episodes:

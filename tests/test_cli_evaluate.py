@@ -14,7 +14,7 @@ from metarec_jax.checkpoints import Progress
 from metarec_jax.evaluation import experiment
 from metarec_jax.evaluation.metrics import UserValues
 from metarec_jax.evaluation.report import SeedResult, build_table
-from metarec_jax.meta.outer import Trainable
+from metarec_jax.meta.user import Trainable
 from metarec_jax.serving.recommender import Rated
 from metarec_jax.train import Fitted
 

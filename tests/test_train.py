@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,12 +23,14 @@ import training
 from helpers import assert_close, assert_equal
 from training import STEPS, Watch, changed, small_assembly, small_config, trace_of
 
-from metarec_jax import runs, train
+from metarec_jax import program, runs, train
 from metarec_jax.checkpoints import Checkpoints
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta.outer import Losses, Trainable, TrainState
-from metarec_jax.sharding import shard_users
+from metarec_jax.memory import SHARE, free_memory, temporaries
+from metarec_jax.meta.outer import Losses, TrainState
+from metarec_jax.meta.user import Trainable
+from metarec_jax.sharding import replicate, shard_users, user_mesh
 from metarec_jax.train import StopRequest, fit, load_trainable
 
 PATIENCE = 120
@@ -381,14 +384,16 @@ def scripted(monkeypatch, *, loss=lambda step: 1.0, moved=lambda step: 1.0, vali
     """
 
     def first_state(assembly, steps):
-        trainable = Trainable(theta={"weight": jnp.zeros(1)}, phi={})
+        theta = {"weight": jnp.zeros(1)}
+        theta["input"] = {table: {"shift": jnp.zeros(()), "scale": jnp.ones(())} for table in ("item", "user")}
+        trainable = Trainable(theta=theta, phi={})
         return TrainState(trainable, (), jnp.zeros((), jnp.int32), jax.random.key(0))
 
-    def make_step(model, optimiser):
+    def make_step(model, optimiser, **options):
         def step(state, tables, episodes):
             now = state.step + 1
             trainable = jax.tree.map(lambda leaf: leaf + moved(now), state.trainable)
-            losses = Losses(query=jnp.float32(loss(now)), rows=jnp.float32(1.0))
+            losses = Losses(query=jnp.float32(loss(now)), rows=jnp.float32(1.0), stopped=jnp.full(1, 6))
             return state._replace(trainable=trainable, step=now), losses
 
         return step
@@ -397,7 +402,7 @@ def scripted(monkeypatch, *, loss=lambda step: 1.0, moved=lambda step: 1.0, vali
         return lambda trainable: float(validation(trainable.theta["weight"][0]))
 
     monkeypatch.setattr(train, "first_state", first_state)
-    monkeypatch.setattr(train, "make_step", make_step)
+    monkeypatch.setattr(program, "make_step", make_step)
     monkeypatch.setattr(train, "validation_loss", validation_loss)
 
 
@@ -549,3 +554,81 @@ def test_eight_devices_compile_once_a_bucket_and_train_as_one_does(tmp_path, com
     assert eight.progress.best_step == one.progress.best_step
     assert eight.progress.best_loss == pytest.approx(one.progress.best_loss, rel=1e-5)
     assert_close(eight.trainable, one.trainable)
+
+
+# In micro-batches
+
+
+def test_micro_batches_train_as_the_whole_batch_does(tmp_path):
+    """Three users at a time, of batches of eight: a last micro-batch is filled up with users who count nothing."""
+    fitted = {}
+    for users in (32, 3):
+        config = small_config(epochs=2, users_per_device=users)
+        run = runs.create(tmp_path / str(users), config)
+        fitted[users] = fit(run, small_assembly(config))
+    assert_close(fitted[3].trainable, fitted[32].trainable)
+    assert fitted[3].progress.epoch == 2
+
+
+def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
+    """By the memory of the compiled step: with room for a few users, the largest half, quarter, ... that fits."""
+    config = small_config(epochs=1, users_per_device=0)
+    assembly = small_assembly(config)
+
+    def taken(budget, folder):
+        monkeypatch.setattr(program, "free_memory", lambda device: budget / SHARE)
+        watch = Watch()
+        fitted = fit(runs.create(tmp_path / folder, config), assembly, reporter=watch)
+        (note,) = [note for note in watch.notes if "users at a time" in note]
+        return int(note.split()[0]), fitted
+
+    roomy, whole = taken(1e9, "roomy")
+    assert roomy == 8
+    mesh = user_mesh(1)
+    state = replicate(mesh, train.first_state(assembly, len(assembly.train.source)))
+    tables = assembly.model.prepare(state.trainable.theta, replicate(mesh, assembly.train.tables))
+
+    def needed(users):
+        episodes = shard_users(mesh, program.whole(assembly.train.source[0], mesh, users))
+        return temporaries(program.outer_step(assembly, mesh, users).lower(state, tables, episodes).compile())
+
+    assert needed(2) < needed(4) < needed(8)
+    tight, parts = taken(needed(2) + 1, "tight")
+    assert tight == 2
+    assert_close(parts.trainable, whole.trainable)
+    with pytest.raises(MetarecError, match=r"one user needs .* MB .*lower --episodes\.max-support"):
+        taken(1, "none")
+
+
+def test_free_memory_is_that_of_the_machine_on_a_cpu():
+    free = free_memory(jax.devices()[0])
+    assert 1e6 < free < 1e13
+
+
+# Diverging
+
+
+def test_an_inner_loop_that_diverges_is_reported_with_user_and_step(tmp_path):
+    """A step so long that the third support loss overflows; what was saved before stays as it is, without a NaN."""
+    config = small_config(epochs=2)
+    config = dataclasses.replace(config, updater=UpdaterConfig(steps=4, rate=1e8))
+    assembly = small_assembly(config)
+    run = runs.create(tmp_path / "run", config)
+    with pytest.raises(MetarecError) as caught:
+        fit(run, assembly)
+    found = re.search(
+        r"training loss became (nan|inf) at outer step \d+ \(epoch 1\), since the inner loop of user '(u\d+)' diverged "
+        r"at inner step (\d), and \d more of \d users: lower --train\.rate or --updater\.rate",
+        str(caught.value),
+    )
+    assert found, str(caught.value)
+    assert int(found[2][1:]) in assembly.splits.train
+    assert 2 <= int(found[3]) <= 5
+    assert not list(run.checkpoints.glob("[0-9]*"))
+
+
+def test_who_diverged_is_whose_loss_left_the_finite_numbers_first():
+    names = ["ann", "bob", "cid"]
+    assert train._diverged(np.array([6, 6, 6, 0]), names) == ""  # the fourth only fills up the batch
+    assert "user 'bob' diverged at inner step 3" in train._diverged(np.array([6, 2, 6]), names)
+    assert "user 'cid' diverged at inner step 1, and 1 more of 3" in train._diverged(np.array([6, 2, 0]), names)

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from helpers import QUICK, random_interactions
 
-from metarec_jax import runs, train
+from metarec_jax import program, runs, train
 from metarec_jax.assembly import Assembly, Part, make_model
 from metarec_jax.catalogue import Catalogue, scale_of
 from metarec_jax.checkpoints import Checkpoints, Progress
@@ -105,7 +105,8 @@ def quick_programs() -> Iterator[None]:
     with (
         mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)),
         mock.patch.object(train, "make_optimiser", functools.cache(train.make_optimiser)),
-        mock.patch.object(train, "make_step", functools.cache(train.make_step)),
+        mock.patch.object(program, "make_optimiser", train.make_optimiser),
+        mock.patch.object(program, "make_step", functools.cache(program.make_step)),
         mock.patch.object(train, "validation_loss", _remembering(train.validation_loss)),
     ):
         yield
@@ -129,10 +130,13 @@ class Watch:
 
     def __init__(self, on_step: Callable[[int], None] | None = None, on_epoch: Callable[[int], None] | None = None):
         self._on_step, self._on_epoch = on_step or (lambda step: None), on_epoch or (lambda epoch: None)
+        self.notes: list[str] = []
 
     def note(self, text: str) -> None:
-        """Every note of the loop is of an epoch."""
-        self._on_epoch(int(text.split()[1].rstrip(":")))
+        """Remembers the note, and looks whether it is of an epoch."""
+        self.notes.append(text)
+        if text.startswith("epoch "):
+            self._on_epoch(int(text.split()[1].rstrip(":")))
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[..., None]]:

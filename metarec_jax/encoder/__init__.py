@@ -6,7 +6,19 @@
 (3, 64)
 """
 
-from metarec_jax.encoder.bert import BertConfig, Pooling, Tokens, encode, hidden_states, init, pooled
+from metarec_jax.encoder.bert import (
+    BertConfig,
+    Pooling,
+    Tokens,
+    embed,
+    encode,
+    hidden_states,
+    init,
+    pool,
+    pooled,
+    run_layers,
+)
+from metarec_jax.encoder.lora import add_lora, merge_lora
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, save
 from metarec_jax.encoder.table import encode_table
 from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
@@ -18,15 +30,20 @@ __all__ = [
     "Tokenised",
     "Tokenizer",
     "Tokens",
+    "add_lora",
     "chunks",
+    "embed",
     "encode",
     "encode_table",
     "hidden_states",
     "init",
     "load",
+    "merge_lora",
     "pack",
+    "pool",
     "pooled",
     "random_encoder",
+    "run_layers",
     "save",
     "tokenize",
 ]

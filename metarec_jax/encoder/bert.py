@@ -159,19 +159,71 @@ def encode(
     """
     with jax.named_scope("encode"):
         last = _states(params, config, tokens, dtype, dropout_key)[-1]
-        last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
-        if pooling == "cls":
-            vectors = last[:, 0]
-        elif pooling == "mean":
-            mask = tokens.mask.astype(last.dtype)
-            vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-        else:
-            raise MetarecError(f"pooling is {pooling!r}; it must be 'mean' or 'cls'")
-        if normalise:
-            # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
-            square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
-            vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-        return vectors
+        return pool(last, tokens.mask, pooling=pooling, normalise=normalise)
+
+
+def pool(
+    last: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    pooling: Pooling = "mean",
+    normalise: bool = False,
+) -> Float[Array, "texts hidden"]:
+    """One vector a text, from what the last layer gives; as `encode` has it."""
+    last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
+    if pooling == "cls":
+        vectors = last[:, 0]
+    elif pooling == "mean":
+        mask = mask.astype(last.dtype)
+        vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    else:
+        raise MetarecError(f"pooling is {pooling!r}; it must be 'mean' or 'cls'")
+    if normalise:
+        # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
+        square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+        vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+    return vectors
+
+
+def embed(
+    params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
+) -> Float[Array, "texts length hidden"]:
+    """What the first layer reads: words, positions and segments.
+
+    Args:
+        params, config, tokens, dtype: as for `encode`.
+
+    Raises:
+        MetarecError: tokens longer than ``config.max_positions``.
+    """
+    _require_positions(config, tokens)
+    tokens = Tokens(*map(jnp.asarray, tokens))
+    states: Any = _Embeddings(config, dtype=dtype).apply({"params": params["embeddings"]}, tokens)
+    return states
+
+
+def run_layers(
+    params: Params,
+    config: BertConfig,
+    x: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    first: int,
+    last: int,
+    dtype: DTypeLike | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """What layers `first` to `last` - 1 make of `x`, so that a model can stop between two of them.
+
+    Args:
+        params, config, dtype: as for `encode`.
+        x: what layer `first` reads.
+        mask: 1 for a real token.
+        first, last: a range of layers, 0 to ``config.num_layers``.
+    """
+    states: Any = x
+    for i in range(first, last):
+        states = _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, states, mask)
+    return states
 
 
 def hidden_states(
@@ -209,16 +261,38 @@ def pooled(
 def _states(
     params: Params, config: BertConfig, tokens: Tokens, dtype: DTypeLike | None, key: PRNGKeyArray | None
 ) -> list[Array]:
+    _require_positions(config, tokens)
+    tokens = Tokens(*map(jnp.asarray, tokens))
+    rngs = {} if key is None else {"dropout": key}
+    states: Any = _Bert(config, dtype=dtype, training=key is not None).apply({"params": params}, tokens, rngs=rngs)
+    return states
+
+
+def _require_positions(config: BertConfig, tokens: Tokens) -> None:
     length = tokens.ids.shape[1]
     if length > config.max_positions:
         raise MetarecError(
             f"texts are {length} tokens long, but this encoder has {config.max_positions} positions: "
             f"give a max_length of at most {config.max_positions}"
         )
-    tokens = Tokens(*map(jnp.asarray, tokens))
-    rngs = {} if key is None else {"dropout": key}
-    states: Any = _Bert(config, dtype=dtype, training=key is not None).apply({"params": params}, tokens, rngs=rngs)
-    return states
+
+
+class _Dense(nn.Module):
+    """A dense layer, plus a product of low rank where the parameters have its factors (see `encoder.lora`)."""
+
+    features: int
+    dtype: DTypeLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = block_dot(x, kernel) + bias
+        if self.has_variable("params", "lora_a"):
+            left, right = (self.get_variable("params", name).astype(y.dtype) for name in ("lora_a", "lora_b"))
+            y = y + x @ left @ right
+        return y
 
 
 class _Part(nn.Module):
@@ -228,8 +302,8 @@ class _Part(nn.Module):
     dtype: DTypeLike | None = None
     training: bool = False
 
-    def dense(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(features, dtype=self.dtype, dot_general=block_dot, name=name)
+    def dense(self, features: int, name: str) -> _Dense:
+        return _Dense(features, dtype=self.dtype, name=name)
 
     def norm(self, name: str) -> nn.LayerNorm:
         # The fast variance E[x^2] - E[x]^2 cancels in float32 and would cost the parity with PyTorch.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,9 +13,6 @@ BLOCK = 384
 def block_dot(
     x: Float[Array, "*rows inputs"],
     kernel: Float[Array, "inputs outputs"],
-    dimension_numbers: Any = None,
-    precision: Any = None,
-    **unused: Any,
 ) -> Float[Array, "*rows outputs"]:
     """``x @ kernel``, in float32 on a CPU as a sum of products over `BLOCK` inputs each.
 
@@ -27,12 +22,10 @@ def block_dot(
 
     Args:
         x, kernel: what to multiply.
-        dimension_numbers: ignored; the signature is that of `jax.lax.dot_general`, which Linen's `Dense` calls.
-        precision: as for `jax.lax.dot_general`.
     """
 
     def whole(x: Array, kernel: Array) -> Array:
-        return jnp.matmul(x, kernel, precision=precision)
+        return jnp.matmul(x, kernel)
 
     def in_blocks(x: Array, kernel: Array) -> Array:
         starts = range(0, kernel.shape[0], BLOCK)

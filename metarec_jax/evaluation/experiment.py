@@ -45,8 +45,9 @@ from metarec_jax.evaluation.baselines import Baseline
 from metarec_jax.evaluation.metrics import UserValues
 from metarec_jax.evaluation.report import SeedResult, Table, build_table, write_report
 from metarec_jax.files import make_folder, write_text
-from metarec_jax.meta.outer import Model, Trainable, predict
+from metarec_jax.meta.outer import predict
 from metarec_jax.meta.partition import partition
+from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.runs import Run
 from metarec_jax.train import fit, load_trainable
@@ -237,7 +238,7 @@ def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predicti
 
     @jax.jit
     def compiled(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:
-        outputs = predict(model, trainable, tables, episodes)
+        outputs = predict(model, trainable, model.prepare(trainable.theta, tables), episodes)
         users, query, classes = outputs.shape
         flat = outputs.reshape(users * query, classes)
         mean, point = (f(flat).reshape(users, query) for f in (model.head.mean, model.head.point))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import operator
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 
@@ -17,38 +20,50 @@ class Kernel(Protocol):
         ...
 
 
-class Fixed:
-    """Rows ``table[ids]``, multiplied before they are gathered.
+def multiply(rows: Array, kernel: Array | Kernel) -> Array:
+    """``rows @ kernel``, multiplied in the precision of the rows (bfloat16, say) and summed in that of the kernel."""
+    if isinstance(kernel, Kernel):
+        return operator.matmul(rows, kernel)
+    return jnp.matmul(rows, kernel.astype(rows.dtype), preferred_element_type=kernel.dtype)
 
-    Under a ``vmap`` over users the table has no users axis: whatever is done to it is done once for all of them.
+
+def as_array(kernel: Any) -> Array:
+    """The array that a parameter is, or stands for."""
+    return jnp.asarray(kernel) if hasattr(kernel, "__jax_array__") else kernel
+
+
+class Fixed:
+    """Rows ``table[ids]``, with the products that are known of them.
 
     Args:
-        table: [items, hidden].
-        ids: int32 [n], or [] for a single row.
-        name: which rows these are; rows of one name are the same rows, whatever arithmetic was done to them.
+        table: [items, hidden], of distinct rows; or a tree of such arrays, which then has no `product`.
+        ids: int32 [n], or [] for a single row; None for the whole table.
+        name: which rows these are: rows of one name are the same rows.
+        products: pairs of a kernel and ``rows @ kernel``, where it was taken before (for many users at once).
     """
 
-    def __init__(self, table: Array, ids: Array, name: str):
-        self.table, self.ids, self.name = table, ids, name
+    def __init__(self, table: Any, ids: Array | None, name: str, products: Sequence[tuple[Array, Array]] = ()) -> None:
+        self.table, self.ids, self.name, self.products = table, ids, name, products
 
     @property
     def shape(self) -> tuple[int, ...]:
         """As of the array that this stands for."""
-        return (*self.ids.shape, self.table.shape[-1])
-
-    def __sub__(self, other: Array) -> Fixed:
-        return Fixed(self.table - other, self.ids, self.name)
-
-    def __mul__(self, other: Array) -> Fixed:
-        return Fixed(self.table * other, self.ids, self.name)
+        return self.table.shape if self.ids is None else (*self.ids.shape, self.table.shape[-1])
 
     def __matmul__(self, kernel: Array | Kernel) -> Array:
-        return kernel.multiplied_by(self) if isinstance(kernel, Kernel) else (self.table @ kernel)[self.ids]
+        return kernel.multiplied_by(self) if isinstance(kernel, Kernel) else self.product(kernel)
+
+    def product(self, kernel: Array) -> Array:
+        """``rows @ kernel`` for a matrix."""
+        for known, product in self.products:
+            if known is kernel:
+                return product
+        return multiply(self.array(), kernel)
 
     def constant(self) -> Fixed:
-        """The same rows, to which no gradient flows."""
-        return Fixed(jax.lax.stop_gradient(self.table), self.ids, self.name)
+        """The same rows, to which no gradient flows; what is known of their products still leads to the kernels."""
+        return Fixed(jax.lax.stop_gradient(self.table), self.ids, self.name, self.products)
 
-    def array(self) -> Array:
+    def array(self) -> Any:
         """The rows themselves."""
-        return self.table[self.ids]
+        return self.table if self.ids is None else jax.tree.map(lambda leaf: leaf[self.ids], self.table)

@@ -29,6 +29,7 @@ class Head(NamedTuple):
         loss: (outputs [n, outputs], rating [n]) -> loss of each row [n].
         mean: outputs -> expected rating [n]. Best under squared error, and the score that ranks.
         point: outputs -> the rating with the least expected absolute error [n].
+        curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
     """
 
     outputs: int
@@ -38,6 +39,7 @@ class Head(NamedTuple):
     loss: Callable[[Array, Array], Array]
     mean: Callable[[Array], Array]
     point: Callable[[Array], Array]
+    curvature: float = 1.0
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
@@ -135,6 +137,8 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         loss=loss,
         mean=lambda outputs: jax.nn.softmax(outputs) @ level,
         point=point,
+        # Böhning 1992, theorem 2.1, and what the two subtract of it where a loss is a difference of log-sum-exps.
+        curvature=0.5,
     )
 
 
@@ -163,4 +167,5 @@ def click_head() -> Head:
         loss=loss,
         mean=mean,
         point=lambda outputs: (mean(outputs) >= 0.5).astype(jnp.float32),
+        curvature=0.25,
     )

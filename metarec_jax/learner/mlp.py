@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.fixed import Fixed, multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.types import Params
+from metarec_jax.types import Params, Prepared, Tables
 
 
 class Features(NamedTuple):
@@ -45,6 +46,7 @@ def init(
     head: Head,
     *,
     hidden: int,
+    context: int = 0,
     item_embeddings: Float[np.ndarray, "items hidden_in"],
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     mean_rating: float,
@@ -55,6 +57,8 @@ def init(
         key: typed PRNG key.
         head: what the outputs mean.
         hidden: width of the hidden layer.
+        context: number of context parameters; with 0 the paths ``context/value`` and ``hidden/context/kernel`` are
+            not there.
         item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
             starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
         mean_rating: mean rating of the training users, where the prior path starts.
@@ -62,7 +66,7 @@ def init(
     Returns:
         A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.meta.partition` matches.
     """
-    return {
+    parameters: dict[str, Any] = {
         "input": {"item": standardisation(item_embeddings), "user": standardisation(user_embeddings)},
         "hidden": {
             # Inputs have norm 1, so pre-activations do too. The user half starts silent: a random one would tell the
@@ -79,6 +83,12 @@ def init(
             "head": head.init(),
         },
     }
+    if context:
+        # As large as the item's part for a context of norm 1; the context itself starts at zero, and says nothing yet.
+        kernel = jax.random.normal(jax.random.fold_in(key, 1), (context, hidden))
+        parameters["hidden"]["context"] = {"kernel": kernel}
+        parameters["context"] = {"value": jnp.zeros(context)}
+    return parameters
 
 
 def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
@@ -92,6 +102,22 @@ def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
     return {"shift": jnp.asarray(shift, jnp.float32), "scale": jnp.float32(1 / spread if spread > 1e-6 else 1.0)}
 
 
+def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None) -> Prepared:
+    """`tables` as `apply` wants them: standardised. Done to each distinct row, once, and not in every step.
+
+    The standardisation is statistics of the data, not weights: no gradient flows to it.
+
+    Args:
+        params: from `init`.
+        tables: embeddings.
+        compute: the precision that `apply` multiplies in, and so that of the result; that of `tables` where None.
+    """
+    fixed = jax.lax.stop_gradient(params["input"])
+    items = (tables.items - fixed["item"]["shift"]) * fixed["item"]["scale"]
+    users = (tables.users - fixed["user"]["shift"]) * fixed["user"]["scale"]
+    return Prepared(items.astype(compute or items.dtype), users.astype(compute or users.dtype))
+
+
 def apply(
     params: Params,
     head: Head,
@@ -101,6 +127,7 @@ def apply(
     prior: bool = True,
     dropout: float = 0.0,
     user_dropout: float = 0.0,
+    compute: DTypeLike | None = None,
 ) -> Float[Array, "n outputs"]:
     """Outputs for some rows of one user.
 
@@ -110,25 +137,27 @@ def apply(
     Args:
         params: from `init`.
         head: what the outputs mean.
-        context: the user.
-        rows: n rows to score.
+        context: the user, with embeddings from tables that were prepared.
+        rows: n rows to score, likewise.
         prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
         dropout: share of the hidden features that a user in training does without.
         user_dropout: share of the users in training that do without their text.
+        compute: precision of the products (bfloat16, say), which are summed in that of the parameters. Everything else
+            is computed in the latter.
     """
-    item = _standardise(params["input"]["item"], rows.embedding)
-    user = _standardise(params["input"]["user"], context.embedding)
     first = params["hidden"]
     width = params["output"]["kernel"].shape[0]
-    of_user = user @ first["user"]["kernel"]
+    of_user = context.embedding @ first["user"]["kernel"]
     if context.key is not None and user_dropout > 0:
         # Not scaled up: a user without text is the average user, whose standardised embedding is zero.
         of_user = of_user * jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
-    hidden = jax.nn.relu(item @ first["item"]["kernel"] + (of_user + first["bias"])) / np.sqrt(width)
+    if "context" in params:
+        of_user = of_user + params["context"]["value"] @ first["context"]["kernel"]
+    hidden = jax.nn.relu(rows.embedding @ first["item"]["kernel"] + (of_user + first["bias"])) / np.sqrt(width)
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
         hidden = hidden * kept / (1 - dropout)
-    outputs = hidden @ params["output"]["kernel"] + params["output"]["bias"]
+    outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"]) + params["output"]["bias"]
     return outputs + prior_outputs(params["prior"], head, context, rows, statistics=prior)
 
 
@@ -150,9 +179,3 @@ def prior_outputs(
 def _item_mean(params: Params, statistic: Float[Array, "n 2"]) -> Float[Array, " n"]:
     weight = jnp.exp(params["log_item_weight"])
     return (statistic[:, 0] + weight * params["mean"]) / (statistic[:, 1] + weight)
-
-
-def _standardise(params: Params, embedding: Any) -> Any:
-    # Statistics of the data, not weights: no gradient, so that frozen embeddings need none either.
-    fixed = jax.lax.stop_gradient(params)
-    return (embedding - fixed["shift"]) * fixed["scale"]

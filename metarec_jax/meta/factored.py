@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.fixed import Fixed, multiply
 from metarec_jax.types import Params
 
 Form = Literal["auto", "dense", "factored"]
@@ -40,16 +41,12 @@ class Spy:
     def multiplied_by(self, rows: Fixed) -> Array:
         """The product ``rows @ kernel``."""
         self.rows.append(rows)
-        self.product = rows @ self.base
+        self.product = rows.product(self.base)
         return self.product
 
     def __jax_array__(self) -> Array:
         self.other_use = True
         return self.base
-
-    def __rmatmul__(self, left: Array) -> Array:
-        self.other_use = True
-        return left @ self.base
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +55,7 @@ class Spy:
 
     def unmoved(self) -> Array:
         """D before the first step."""
-        return jnp.zeros((*self.rows[0].ids.shape, self.base.shape[-1]), self.base.dtype)
+        return jnp.zeros((*self.rows[0].shape[:-1], self.base.shape[-1]), self.base.dtype)
 
     def worth_factoring(self, form: Form) -> bool:
         """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
@@ -99,38 +96,19 @@ class Factored:
     def multiplied_by(self, rows: Fixed) -> Array:
         """The product ``rows @ kernel``."""
         same = rows.name == self.rows.name
-        product = self.product if same and self.product is not None else rows @ self.base
-        gram = self.gram if same and self.gram is not None else gram_of(rows, self.rows)
+        product = self.product if same and self.product is not None else rows.product(self.base)
+        gram = self.gram if same and self.gram is not None else gram_of(rows, self.rows, self.base.dtype)
         outputs = product + (gram @ self.moved if gram.ndim else gram * self.moved)
         return outputs if self.probe is None or not same else outputs + self.probe
 
     def __rmatmul__(self, left: Array) -> Array:
-        array = self.rows.array()
-        return left @ self.base + (left @ array.T) @ self.moved
+        gram = multiply(left, self.rows.array().T.astype(self.base.dtype))
+        return multiply(left, self.base) + gram @ self.moved
 
 
-class Dense:
-    """A matrix of one user's own."""
-
-    def __init__(self, value: Array):
-        self.value = value
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As of the matrix that this stands for."""
-        return self.value.shape
-
-    def multiplied_by(self, rows: Fixed) -> Array:
-        """The product ``rows @ kernel``."""
-        return rows.array() @ self.value
-
-    def __rmatmul__(self, left: Array) -> Array:
-        return left @ self.value
-
-
-def gram_of(left: Fixed, right: Fixed) -> Array:
-    """``left right^T``: [n, m], or [] for single rows."""
-    return left.array() @ right.array().T
+def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
+    """``left right^T``: [n, m], or [] for single rows; multiplied in the precision of the rows, summed in `dtype`."""
+    return jnp.matmul(left.array(), right.array().T, preferred_element_type=dtype)
 
 
 class Factoring:
@@ -149,12 +127,12 @@ class Factoring:
         self._leaves, self._structure = jax.tree.flatten(adapted)
         spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in self._leaves]
         loss(self._structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(self._leaves, spies)]))
-        self._spies = [spy if spy is not None and spy.worth_factoring(form) else None for spy in spies]
-        self._grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0]) for spy in self._spies]
+        self.spies = [spy if spy is not None and spy.worth_factoring(form) else None for spy in spies]
+        self._grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0], spy.base.dtype) for spy in self.spies]
 
     def start(self) -> Params:
         """What the updater moves, before the first step: D = 0 for factored kernels, the values of all else."""
-        return self._each(lambda i, leaf: leaf if (spy := self._spies[i]) is None else spy.unmoved())
+        return self.each(lambda spy, leaf: leaf if spy is None else spy.unmoved())
 
     def value_and_gradient(self, moving: Params) -> tuple[Array, Params]:
         """Support loss at `moving`, and its gradient: d for factored kernels, the ordinary one for all else."""
@@ -164,27 +142,48 @@ class Factoring:
             return self._loss(self._each(lambda i, _: self._kernel(i, at[i], probes[i])))
 
         value, gradient = jax.value_and_grad(probed)(
-            [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(at, self._spies)]
+            [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(at, self.spies)]
         )
         return value, self._structure.unflatten(gradient)
 
-    def kernels(self, moved: Params, *, order: Literal["second", "first"] = "second") -> Params:
+    def kernels(self, moved: Params, *, order: Literal["second", "first", "reptile"] = "second") -> Params:
         """Parameters for the learner after the inner loop has led to `moved`.
 
-        With `order` "first" the steps count as constants: not only D, but also the rows X of ``X^T D``.
+        With `order` "first" the steps count as constants: not only D, but also the rows X of ``X^T D``. With "reptile"
+        the parameters as a whole do.
         """
         at = self._structure.flatten_up_to(moved)
-        return self._each(lambda i, _: self._kernel(i, at[i], None, constant=order == "first"))
+        return self._each(lambda i, _: self._kernel(i, at[i], None, order))
 
-    def _kernel(self, i: int, moved: Array, probe: Array | None, *, constant: bool = False) -> Any:
+    def path_product(self, moved: Params) -> Array:
+        """The inner product of theta with the way to `moved`, the latter a constant: its gradient is that way.
+
+        Taken in factors: ``<X^T D, W> = <D, X W>``.
+        """
+        total = jnp.zeros(())
+        for leaf, spy, at in zip(self._leaves, self.spies, self._structure.flatten_up_to(moved)):
+            if spy is None:
+                total += jnp.sum(jax.lax.stop_gradient(at - leaf) * leaf)
+            else:
+                total += jnp.sum(jax.lax.stop_gradient(at) * multiply(spy.rows[0].constant().array(), leaf))
+        return total
+
+    def each(self, function: Callable[[Spy | None, Array], Any]) -> Params:
+        """A tree like the adapted parameters, of `function` of each leaf and, where it is factored, its spy."""
+        return self._each(lambda i, leaf: function(self.spies[i], leaf))
+
+    def _kernel(self, i: int, moved: Array, probe: Array | None, order: str = "second") -> Any:
         """Leaf `i` as the learner shall see it; with a `probe` that the gradient is taken of."""
-        spy = self._spies[i]
-        if spy is not None and constant:
+        spy = self.spies[i]
+        if order == "reptile":
+            moved = jax.lax.stop_gradient(moved)
+        if spy is None:
+            return moved if probe is None else probe
+        if order == "first":
             return Factored(spy.base, spy.rows[0].constant(), moved)
-        if spy is not None:
-            return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
-        value = moved if probe is None else probe
-        return Dense(value) if value.ndim == 2 else value
+        if order == "reptile":
+            return Factored(jax.lax.stop_gradient(spy.base), spy.rows[0].constant(), moved)
+        return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
 
     def _each(self, function: Callable[[int, Array], Any]) -> Params:
         return self._structure.unflatten([function(i, leaf) for i, leaf in enumerate(self._leaves)])

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
-from metarec_jax.meta.updaters import Updater
+from metarec_jax.meta.updaters import Inputs, Updater
 from metarec_jax.types import Params
+
+Order = Literal["second", "first", "reptile"]
+CONJUGATE_STEPS = 50
+"""Conjugate gradient steps that an implicit gradient is solved with, at most."""
+
+
+class Path(NamedTuple):
+    """Where an inner loop came by.
+
+    Attributes:
+        end: the adapted parameters.
+        points: the parameters after each step, each leaf [steps, ...]; None where the rule is differentiated at its
+            end only. Computed only if used.
+        losses: float32 [steps], the support loss before each step.
+    """
+
+    end: Params
+    points: Params | None
+    losses: Float[Array, " steps"]
+
+
+def _no_inputs() -> Inputs:
+    raise NotImplementedError("this inner loop was started without inputs, which its updater asks for")
 
 
 def adapt(
@@ -20,8 +44,10 @@ def adapt(
     adapted: Params,
     *,
     steps: int,
-    order: Literal["second", "first"] = "second",
-) -> tuple[Params, Float[Array, " steps"]]:
+    order: Order = "second",
+    unroll: int = 1,
+    inputs: Callable[[], Inputs] = _no_inputs,
+) -> Path:
     """Takes `steps` inner steps.
 
     Args:
@@ -30,20 +56,56 @@ def adapt(
         phi: its learned parameters.
         adapted: where the user starts.
         steps: how many steps.
-        order: "second" differentiates through every inner gradient; "first" takes the inner gradients as constants
-            (``stop_gradient`` on the same path), which is first-order MAML.
-
-    Returns:
-        The adapted parameters, and the support loss before each step.
+        order: "second" differentiates through every inner gradient; otherwise the inner gradients are constants
+            (``stop_gradient`` on the same path): "first" is first-order MAML, "reptile" leaves the rest to the outer
+            loop.
+        unroll: steps in one turn of the compiled loop.
+        inputs: what the updater may ask for when it starts.
     """
 
-    def step(carry: tuple[Params, Params], index: Array) -> tuple[tuple[Params, Params], Array]:
-        adapted, state = carry
-        with jax.named_scope("inner_step"):
-            value, gradient = value_and_gradient(adapted)
-            if order == "first":
-                gradient = jax.lax.stop_gradient(gradient)
-            return updater.step(phi, state, adapted, gradient, index), value
+    root = updater.root if steps > 0 else None
 
-    (adapted, _), losses = jax.lax.scan(step, (adapted, updater.start(phi, adapted)), jnp.arange(steps))
-    return adapted, losses
+    def walk(phi: Params, start: Params) -> Path:
+        def step(carry: tuple[Params, Params], index: Array) -> tuple[tuple[Params, Params], tuple[Params, Array]]:
+            adapted, state = carry
+            with jax.named_scope("inner_step"):
+                value, gradient = value_and_gradient(adapted)
+                if order != "second" or root is not None:
+                    gradient = jax.lax.stop_gradient(gradient)
+                adapted, state = updater.step(phi, state, adapted, gradient, index)
+                return (adapted, state), (adapted, value)
+
+        carry = (start, updater.start(phi, start, inputs))
+        (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=unroll)
+        return Path(end, points, losses)
+
+    if root is None:
+        return walk(phi, adapted)
+
+    def residual(solution: Params) -> Params:
+        return root(phi, adapted, solution, value_and_gradient(solution)[1])
+
+    path = walk(*jax.lax.stop_gradient((phi, adapted)))
+    return Path(_solution(residual, path.end), None, path.losses)
+
+
+def _solution(residual: Callable[[Params], Params], end: Params) -> Params:
+    """`end` itself, with the derivative of the root of `residual` by all that `residual` depends on: ``-A^-1 dr``.
+
+    By the implicit function theorem, with ``A`` the (symmetric) derivative of the residual ``r`` at `end`. Nothing is
+    solved for the value, whose right-hand side is zero; conjugate gradients solve for a cotangent.
+    """
+    end = jax.lax.stop_gradient(end)
+    at_end = residual(end)
+    moved = jax.tree.map(lambda r: r - jax.lax.stop_gradient(r), at_end)
+
+    def matvec(vector: Params) -> Params:
+        return jax.lax.stop_gradient(jax.jvp(residual, (end,), (vector,))[1])
+
+    tolerance = 10 * float(jnp.finfo(jnp.result_type(*jax.tree.leaves(end))).eps)
+
+    def solve(matvec: Callable[[Params], Params], right: Params) -> Params:
+        return cg(matvec, right, tol=tolerance, maxiter=CONJUGATE_STEPS)[0]
+
+    change = jax.lax.custom_linear_solve(matvec, moved, solve, solve, symmetric=True)
+    return jax.tree.map(jnp.subtract, end, change)

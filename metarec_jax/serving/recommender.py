@@ -29,12 +29,14 @@ from metarec_jax.data.episodes import statistics_of
 from metarec_jax.encoder import Encoder, encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta import outer
-from metarec_jax.meta.outer import Model, Trainable
+from metarec_jax.learner import mlp
+from metarec_jax.learner.fixed import Fixed
+from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
-from metarec_jax.types import Params, Rows, Tables
+from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
 __all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
 
@@ -64,7 +66,7 @@ class UserState:
     """A user that the model has adapted to.
 
     Attributes:
-        kept: what the inner loop led to, as `metarec_jax.meta.outer.apply_user` takes it.
+        kept: what the inner loop led to, as `metarec_jax.meta.user.apply_user` takes it.
         embedding: float32 [hidden], of the user's text.
         support: the rows that were adapted on, padded.
         seen: int32 [n], rows of all items in the history.
@@ -107,9 +109,11 @@ class Recommender:
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
         self._model = make_model(config, catalogue.scale)
         self._trainable = jax.device_put(trainable)
-        self._items = jax.device_put(np.asarray(catalogue.embeddings, np.float32))
-        self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
+        self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
+        self._items = self._prepared(items=np.asarray(catalogue.embeddings, np.float32))
+        self._hidden = catalogue.embeddings.shape[1]
+        self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
@@ -310,7 +314,7 @@ class Recommender:
 
     def _tables_and_task(
         self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
-    ) -> tuple[Tables, _Task]:
+    ) -> tuple[Prepared, _Task]:
         """Arguments of a program, on the device: one user, or a whole chunk, filled up with the first of them."""
         users = len(supports)
         size = 1 if users == 1 else self._users_per_call
@@ -322,10 +326,16 @@ class Recommender:
         task = _Task(
             user=np.arange(size, dtype=np.int32), support=stacked(supports), kept=stacked(kept) if kept else ()
         )
-        users_table, task = jax.device_put((stacked(embeddings), task))
-        return Tables(items=self._items, users=users_table), task
+        return Prepared(items=self._items, users=self._prepared(users=stacked(embeddings))), jax.device_put(task)
 
-    def _task_of(self, states: Sequence[UserState]) -> tuple[Tables, _Task]:
+    def _prepared(self, *, items: np.ndarray | None = None, users: np.ndarray | None = None) -> Array:
+        """Embeddings of items, or of users, as the learner wants them, on the device."""
+        none = np.zeros((0, len(self._average_user)), np.float32)
+        if users is not None:
+            return self._prepare(jax.device_put(Tables(np.zeros((0, self._hidden), np.float32), users))).users
+        return self._prepare(jax.device_put(Tables(items, none))).items
+
+    def _task_of(self, states: Sequence[UserState]) -> tuple[Prepared, _Task]:
         return self._tables_and_task(
             [state.embedding for state in states],
             [state.support for state in states],
@@ -336,9 +346,14 @@ class Recommender:
         """Scores of any items for one user; their number is rounded up, so that few programs do for all."""
         count = len(embeddings)
         missing = (1 << max(count - 1, 0).bit_length()) - count
-        padded = [np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)]
+        rows, statistic = (
+            np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
+        )
         tables, task = self._task_of([state])
-        scores = jax.device_get(self._score(self._trainable, tables, task, *jax.device_put(padded)))[0, :count]
+        prepared = self._prepared(items=rows)
+        scores = jax.device_get(self._score(self._trainable, tables, task, prepared, jax.device_put(statistic)))[
+            0, :count
+        ]
         self._refuse_nan(scores)
         return scores
 
@@ -358,39 +373,41 @@ def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "ite
     return np.stack([catalogue.statistics.total[rows], catalogue.statistics.count[rows]], axis=-1).astype(np.float32)
 
 
-def _adapt(model: Model, trainable: Trainable, tables: Tables, task: _Task) -> Params:
+def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
     """What each user keeps after the inner loop."""
+    episodes = Episodes(task.user, task.support, query=None, weight=None)
+    products = products_of(model, trainable.theta, tables, episodes)
 
-    def one(task: _Task) -> Params:
-        return outer.adapt_user(model, trainable, outer.context_of(tables, task.user, task.support))[0]
+    def one(task: Task) -> Params:
+        episode = task.episode
+        context = context_of(tables, episode.user, episode.support, None, trainable.theta, task.products)
+        return adapt_user(model, trainable, context).end
 
-    return outer.over_users(one, task)
+    return over_users(one, Task(episodes, products))
 
 
 def _score(
     model: Model,
     trainable: Trainable,
-    tables: Tables,
+    tables: Prepared,
     task: _Task,
     embeddings: Float[Array, "items hidden"],
     statistic: Float[Array, "items 2"],
 ) -> Float[Array, "users items"]:
-    """Every user's score of every item given."""
-    count = embeddings.shape[0]
-    rows = Rows(item=jnp.arange(count), rating=jnp.zeros(count), mask=jnp.ones(count), statistic=statistic)
-    features = outer.features_of(Tables(items=embeddings, users=tables.users), rows, "recommended")
+    """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
+    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
 
     def one(task: _Task) -> Array:
-        context = outer.context_of(tables, task.user, task.support)
-        return model.head.mean(outer.apply_user(model, trainable, context, task.kept, features))
+        context = context_of(tables, task.user, task.support)
+        return model.head.mean(apply_user(model, trainable, context, task.kept, features))
 
-    return outer.over_users(one, task)
+    return over_users(one, task)
 
 
 def _rank(
     model: Model,
     trainable: Trainable,
-    tables: Tables,
+    tables: Prepared,
     task: _Task,
     statistic: Float[Array, "items 2"],
     seen: Array,

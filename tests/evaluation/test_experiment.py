@@ -33,8 +33,9 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.evaluation import experiment
 from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
 from metarec_jax.evaluation.report import to_json
-from metarec_jax.meta.outer import Trainable, predict
+from metarec_jax.meta.outer import predict
 from metarec_jax.meta.partition import partition
+from metarec_jax.meta.user import Trainable
 from metarec_jax.progress import QUIET
 from metarec_jax.train import fit, load_trainable
 
@@ -204,7 +205,8 @@ def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
     by_user, squares, liked, disliked, median_by_user = [], [], [], [], []
     for index in range(len(assembly.test.source)):
         episodes = assembly.test.source[index]
-        outputs = jax.jit(functools.partial(predict, assembly.model))(trainable, assembly.test.tables, episodes)
+        tables = assembly.model.prepare(trainable.theta, assembly.test.tables)
+        outputs = jax.jit(functools.partial(predict, assembly.model))(trainable, tables, episodes)
         for u in np.flatnonzero(episodes.weight):
             query = episodes.query.mask[u] > 0
             rating = episodes.query.rating[u][query]

@@ -13,6 +13,7 @@ from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
+from metarec_jax.types import Tables
 
 
 def made(head="classes", *, hidden=8, item=5, user=3, seed=0):
@@ -63,9 +64,7 @@ def test_outputs_are_those_of_the_method_written_out(kind):
     found = mlp.apply(params, head, context, rows)
 
     p = jax.tree.map(np.asarray, params)
-    user = (np.asarray(context.embedding) - p["input"]["user"]["shift"]) * p["input"]["user"]["scale"]
-    item = (np.asarray(rows.embedding) - p["input"]["item"]["shift"]) * p["input"]["item"]["scale"]
-    both = np.concatenate([np.broadcast_to(user, (4, 3)), item], axis=1)
+    both = np.concatenate([np.broadcast_to(context.embedding, (4, 3)), rows.embedding], axis=1)
     kernel = np.concatenate([p["hidden"]["user"]["kernel"], p["hidden"]["item"]["kernel"]])
     hidden = np.maximum(both @ kernel + p["hidden"]["bias"], 0) / np.sqrt(8)
     item_mean, bias = prior_by_hand(p["prior"], context, rows)
@@ -103,19 +102,22 @@ def test_a_user_side_without_features_is_left_out():
     head, _, context, rows, params = made("rating", user=0)
     found = mlp.apply(params, head, context, rows)
     hidden = dict(params["hidden"], user={"kernel": jnp.zeros((2, 8))})
-    two = params | {
-        "hidden": hidden,
-        "input": params["input"] | {"user": {"shift": jnp.zeros(2), "scale": jnp.ones(())}},
-    }
-    assert_close(found, mlp.apply(two, head, context._replace(embedding=jnp.ones(2)), rows))
+    assert_close(found, mlp.apply(params | {"hidden": hidden}, head, context._replace(embedding=jnp.ones(2)), rows))
 
 
 def test_inputs_are_standardised_to_mean_0_and_mean_squared_norm_1():
-    embeddings = np.random.default_rng(0).normal(loc=5.0, scale=[0.1, 1, 3], size=(200, 3)).astype(np.float32)
-    found = mlp.standardisation(embeddings)
-    standard = (embeddings - np.asarray(found["shift"])) * np.asarray(found["scale"])
-    np.testing.assert_allclose(standard.mean(0), 0, atol=1e-5)
-    assert np.square(standard).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    """Those of items and those of users, each by their own statistics, which get no gradient."""
+    rng = np.random.default_rng(0)
+    items = rng.normal(loc=5.0, scale=[0.1, 1, 3], size=(200, 3)).astype(np.float32)
+    users = rng.normal(loc=-2.0, scale=[2, 0.3], size=(90, 2)).astype(np.float32)
+    params = {"input": {"item": mlp.standardisation(items), "user": mlp.standardisation(users)}}
+    for standard in mlp.prepare(params, Tables(items, users)):
+        np.testing.assert_allclose(np.mean(standard, axis=0), 0, atol=1e-5)
+        assert np.square(standard).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+    slope = jax.grad(lambda p, t: sum(jnp.sum(part**3) for part in mlp.prepare(p, t)), argnums=(0, 1))
+    of_params, of_tables = slope(params, Tables(jnp.asarray(items), jnp.asarray(users)))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(of_params))
+    assert all((leaf != 0).all() for leaf in of_tables), "the embeddings do"
 
 
 @pytest.mark.parametrize("embeddings", [np.ones((4, 3)), np.ones((1, 3)), np.zeros((4, 0))])
@@ -146,7 +148,7 @@ def test_dropout_takes_hidden_features_away_and_makes_up_for_them():
 def test_some_users_in_training_do_without_their_text():
     """Wholly or not at all; such a user is the average one. Nobody does without it outside of training."""
     head, _, context, rows, params = made("rating")
-    average = context._replace(embedding=params["input"]["user"]["shift"])
+    average = context._replace(embedding=jnp.zeros(3))
     with_text, without = (np.asarray(mlp.apply(params, head, user, rows)) for user in (context, average))
     assert (with_text != without).any()
     np.testing.assert_array_equal(mlp.apply(params, head, context, rows, user_dropout=0.4), with_text)

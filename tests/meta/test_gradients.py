@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, head_of, quick_jit, tiny, user_of, written_out
+from helpers import assert_close, finite_differences, head_of, quick_jit, tiny, user_of, written_out
 from jax.flatten_util import ravel_pytree
 
 from metarec_jax.learner import mlp
-from metarec_jax.meta.outer import Model, Trainable, masked_mean, meta_loss
+from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.partition import combine, partition
-from metarec_jax.meta.updaters import gradient_descent
-from metarec_jax.types import Tables
+from metarec_jax.meta.updaters import Rates, gradient_descent
+from metarec_jax.meta.user import Model, Trainable, masked_mean
+from metarec_jax.types import Prepared
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -19,19 +20,6 @@ pytestmark = pytest.mark.usefixtures("x64")
 def loss_of(case):
     """(trainable, tables) -> the meta loss of a tiny case."""
     return lambda at: meta_loss(case.model, *at, case.episodes)[0]
-
-
-def finite_differences(function, at, step=1e-4):
-    """The gradient of `function` by the five-point rule, whose error is of order step^4."""
-
-    @quick_jit
-    def compute(at):
-        flat, unflatten = ravel_pytree(at)
-        moves = step * np.eye(len(flat))[:, None] * np.array([2, 1, -1, -2])[:, None]
-        values = jax.vmap(jax.vmap(lambda move: function(unflatten(flat + move))))(moves)
-        return unflatten(values @ np.array([-1, 8, -8, 1]) / (12 * step))
-
-    return compute(at)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +78,7 @@ def linear_model(order, steps, form):
     return Model(
         apply=lambda params, context, rows: rows.embedding @ params["kernel"],
         head=head_of("rating"),  # from 1 to 5: its unit is 1
-        updater=gradient_descent(rate=0.3, learn="layer-step", steps=steps),
+        updater=gradient_descent(Rates(0.3, "layer-step", steps)),
         adapted=("kernel",),
         steps=steps,
         order=order,
@@ -191,7 +179,7 @@ def test_first_order_differs_from_second_by_exactly_the_hessian_term(form):
 
 def test_table_rows_that_no_episode_names_get_no_gradient():
     case = tiny(head="rating")
-    more = Tables(*(jnp.vstack([table, jnp.ones((2, 3))]) for table in case.tables))
+    more = Prepared(*(jnp.vstack([table, jnp.ones((2, 3))]) for table in case.tables))
     gradient = quick_jit(jax.grad(loss_of(case)))((case.trainable, more))[1]
     for table in gradient:
         assert (table[-2:] == 0).all()

@@ -8,8 +8,9 @@ from helpers import assert_close, quick_jit, tiny, user_of
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.meta import inner
-from metarec_jax.meta.outer import adapt_user, context_of, features_of, predict
-from metarec_jax.meta.updaters import gradient_descent, make_updater
+from metarec_jax.meta.outer import predict
+from metarec_jax.meta.updaters import Rates, gradient_descent, make_updater
+from metarec_jax.meta.user import adapt_user, context_of, features_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -24,31 +25,32 @@ def both(w):
 
 def test_inner_steps_go_down():
     """The formula of the step is often printed with a plus sign."""
-    updater = gradient_descent(rate=0.5, learn="no", steps=3)
+    updater = gradient_descent(Rates(0.5, "no", 3))
     start = jnp.array([8.0, -4.0])
-    adapted, losses = inner.adapt(jax.value_and_grad(square), updater, {}, start, steps=3)
-    np.testing.assert_array_equal(adapted, [1.0, -0.5])
-    np.testing.assert_array_equal(losses, [40.0, 10.0, 2.5])
+    path = inner.adapt(jax.value_and_grad(square), updater, {}, start, steps=3)
+    np.testing.assert_array_equal(path.end, [1.0, -0.5])
+    np.testing.assert_array_equal(path.points, [[4.0, -2.0], [2.0, -1.0], [1.0, -0.5]])
+    np.testing.assert_array_equal(path.losses, [40.0, 10.0, 2.5])
 
 
 def test_rates_of_each_layer_and_step_are_used_where_they_belong():
     start = {"a": jnp.array(1.0), "b": jnp.array(1.0)}
 
     def adapted(learn, **log_rates):
-        updater = gradient_descent(rate=0.5, learn=learn, steps=2)
+        updater = gradient_descent(Rates(0.5, learn, 2))
         assert_close(
             updater.init(start), {"log_rate": {name: np.full_like(log_rates[name], np.log(0.5)) for name in "ab"}}
         )
         phi = {"log_rate": {name: jnp.asarray(value) for name, value in log_rates.items()}}
-        return inner.adapt(jax.value_and_grad(both), updater, phi, start, steps=2)[0]
+        return inner.adapt(jax.value_and_grad(both), updater, phi, start, steps=2).end
 
     found = adapted("layer-step", a=np.log([0.5, 0.25]), b=np.log([1.0, 2.0]))
     assert_close(found, {"a": np.array(0.25), "b": np.array(-2.0)})
     found = adapted("layer", a=np.log([0.5]), b=np.log([1.0]))
     assert_close(found, {"a": np.array(0.0), "b": np.array(-1.0)})
-    updater = gradient_descent(rate=0.5, learn="no", steps=2)
+    updater = gradient_descent(Rates(0.5, "no", 2))
     assert updater.init(start) == {}
-    found = inner.adapt(jax.value_and_grad(both), updater, {}, start, steps=2)[0]
+    found = inner.adapt(jax.value_and_grad(both), updater, {}, start, steps=2).end
     assert_close(found, {"a": np.array(0.0), "b": np.array(0.0)})
 
 
@@ -59,7 +61,7 @@ def test_the_updater_is_the_one_that_the_config_describes(learn):
     rates = jax.tree.leaves(updater.init(start))
     assert [r.shape for r in rates] == {"no": [], "layer": [(1,)], "layer-step": [(3,)]}[learn]
     loss = jax.value_and_grad(lambda w: square(w["w"]))
-    adapted, _ = inner.adapt(loss, updater, updater.init(start), start, steps=3)
+    adapted = inner.adapt(loss, updater, updater.init(start), start, steps=3).end
     assert_close(adapted, {"w": np.array([4 * 0.75**3])})
 
 
@@ -89,7 +91,7 @@ def test_the_support_loss_falls_and_is_reported_before_each_step():
 
     def losses(steps):
         context = context_of(case.tables, episode.user, episode.support)
-        return quick_jit(lambda: adapt_user(case.model._replace(steps=steps), case.trainable, context)[1])()
+        return quick_jit(lambda: adapt_user(case.model._replace(steps=steps), case.trainable, context).losses)()
 
     four = losses(4)
     assert four.shape == (4,)

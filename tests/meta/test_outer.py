@@ -12,7 +12,7 @@ from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.sharding import replicate, shard_users, user_mesh
-from metarec_jax.types import Tables
+from metarec_jax.types import Prepared
 
 
 def first_state(case, optimiser):
@@ -100,7 +100,7 @@ def test_the_step_is_compiled_once_for_each_bucket(devices, compilations):
 
     case = tiny(head="rating", dtype=np.float32, dropout=0.1)
     mesh = user_mesh(devices)
-    tables = Tables(np.ones((16, 3), np.float32), np.ones((len(counts), 3), np.float32))
+    tables = Prepared(np.ones((16, 3), np.float32), np.ones((len(counts), 3), np.float32))
     optimiser = optax.adamw(1e-3)
     step = quick_jit(make_step(case.model, optimiser), donate_argnums=0)
     with jax.set_mesh(mesh):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta.outer import adapt_user, apply_user, context_of, features_of, meta_loss
+from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.partition import combine, partition, path_names
+from metarec_jax.meta.user import adapt_user, apply_user, context_of, features_of
 
 TREE = {"hidden": {"item": {"kernel": 1}, "bias": 2}, "output": {"kernel": 3, "bias": 4}, "list": [5, 6]}
 PATHS = ["hidden/bias", "hidden/item/kernel", "list/0", "list/1", "output/bias", "output/kernel"]
@@ -79,7 +80,7 @@ def test_anil_is_a_pattern(form):
     def everything(trainable):
         context = context_of(case.tables, case.episodes.user[0], support)
         rows = features_of(case.tables, query, "query")
-        kept, _ = adapt_user(case.model, trainable, context)
+        kept = adapt_user(case.model, trainable, context).end
         got = apply_user(case.model, trainable, context, kept, rows)
         by_hand = case.model.apply({**trainable.theta, "output": kept["output"]}, context, rows)
         before = case.model.apply(trainable.theta, context, rows)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, quick_jit, tiny
 
-from metarec_jax.meta.outer import lose_user, meta_loss, over_users
-from metarec_jax.types import Rows, Tables
+from metarec_jax.meta.batch import over_users
+from metarec_jax.meta.outer import meta_loss
+from metarec_jax.meta.user import Shared, Task, lose_user
+from metarec_jax.types import Prepared, Rows
 
 pytestmark = pytest.mark.usefixtures("x64")
 CASES = (("rating", "dense"), ("ordinal", "factored"))
@@ -38,7 +40,8 @@ def test_a_users_loss_depends_on_that_users_real_rows_and_on_nothing_else(case):
             support=case.episodes.support._replace(rating=support[0], statistic=support[1]),
             query=case.episodes.query._replace(rating=query[0], statistic=query[1]),
         )
-        return over_users(lambda e: lose_user(case.model, case.trainable, tables, e), episodes).query
+        shared = Shared(case.trainable, tables)
+        return over_users(lambda e: lose_user(case.model, shared, Task(e)), episodes).query
 
     support, query = ((rows.rating, rows.statistic) for rows in (case.episodes.support, case.episodes.query))
     jacobian = quick_jit(jax.jacrev(losses, argnums=(0, 1, 2)))(case.tables, support, query)
@@ -98,7 +101,7 @@ def test_what_a_batch_is_filled_up_with_and_how_it_is_ordered_changes_nothing(ca
     function = value_and_gradient(case)
     episodes = case.episodes
     # A row that no episode names, so that padded slots can point to it.
-    tables = Tables(jnp.vstack([case.tables.items, jnp.full((1, 3), HUGE)]), case.tables.users)
+    tables = Prepared(jnp.vstack([case.tables.items, jnp.full((1, 3), HUGE)]), case.tables.users)
     last = len(tables.items) - 1
     wanted = function(tables, episodes)
 
@@ -128,7 +131,8 @@ def test_what_is_random_belongs_to_the_user_and_the_step():
 
     @quick_jit
     def losses(tables, episodes, key):
-        return over_users(lambda e: lose_user(case.model, case.trainable, tables, e, key), episodes).query
+        shared = Shared(case.trainable, tables, key)
+        return over_users(lambda e: lose_user(case.model, shared, Task(e)), episodes).query
 
     key = jax.random.key(3)
     found = losses(case.tables, case.episodes, key)

@@ -13,8 +13,9 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
 from metarec_jax.assembly import assemble, init_trainable, make_model
 from metarec_jax.catalogue import Catalogue, Scale
+from metarec_jax.config import EncoderConfig
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta import outer
+from metarec_jax.meta.outer import predict
 from metarec_jax.serving.recommender import Rated, Recommender
 from metarec_jax.train import load_trainable
 
@@ -59,8 +60,8 @@ def test_scores_are_those_that_training_is_judged_by(recommender):
     run = runs.open_run(trained_run())
     trainable = load_trainable(run, catalogues.load(run))
     episodes = assembly.test.source[0]
-    arrays = jax.device_put((trainable, assembly.test.tables, episodes))
-    outputs = outer.predict(assembly.model, *arrays)
+    trainable, tables, on_device = jax.device_put((trainable, assembly.test.tables, episodes))
+    outputs = predict(assembly.model, trainable, assembly.model.prepare(trainable.theta, tables), on_device)
     want = jax.vmap(assembly.model.head.mean)(outputs)
     for user in range(3):
         support = jax.tree.map(lambda leaf, user=user: leaf[user], episodes.support)
@@ -244,9 +245,9 @@ def test_predictions_that_are_no_numbers_never_come_out():
 
 
 def test_an_encoder_of_another_width_is_refused(recommender):
-    narrow = dataclasses.replace(recommender.catalogue, embeddings=recommender.catalogue.embeddings[:, :32])
-    other = Recommender(recommender.config, narrow, jax.device_get(recommender._trainable))
-    with pytest.raises(MetarecError, match="an encoder of width 64, but the run's items have embeddings of width 32"):
+    config = dataclasses.replace(recommender.config, encoder=EncoderConfig(path="minilm"))
+    other = Recommender(config, recommender.catalogue, jax.device_get(recommender._trainable))
+    with pytest.raises(MetarecError, match="an encoder of width 384, but the run's items have embeddings of width 64"):
         other.encoder  # noqa: B018
 
 

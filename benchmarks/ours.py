@@ -1,0 +1,158 @@
+"""Our meta-gradient of a task, by way of the package's own `meta_loss`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.rivals import MetaGradient, Task
+from metarec_jax.learner.fixed import multiply
+from metarec_jax.learner.heads import make_head
+from metarec_jax.meta.factored import Form
+from metarec_jax.meta.outer import meta_loss
+from metarec_jax.meta.updaters import Rates, gradient_descent
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.types import Episodes, Params, Prepared, Rows
+
+
+class Problem(NamedTuple):
+    """A task as the package takes it."""
+
+    model: Model
+    trainable: Trainable
+    tables: Prepared
+    episodes: Episodes
+
+
+class Program(NamedTuple):
+    """A compiled meta-gradient.
+
+    Attributes:
+        run: computes it once, and waits for it.
+        result: what it gave.
+        facts: compile seconds, and what the compiler says of FLOPs, bytes and memory. Loops are counted once there.
+    """
+
+    run: Callable[[], Any]
+    result: MetaGradient
+    facts: dict[str, float]
+
+
+def problem(task: Task, form: Form, *, unroll: int = 1, learn: bool = True) -> Problem:
+    """The network of `Task` as a model, equal for every `form`; `learn` says whether rates are learned."""
+    classes, steps = len(task.offset), task.steps
+    levels = tuple(float(level) for level in range(1, classes + 1))
+
+    def apply(theta: Params, context: Any, rows: Any) -> jax.Array:
+        hidden = rows.embedding @ theta["hidden"]["kernel"] + theta["hidden"]["bias"]
+        hidden = jax.nn.relu(hidden) / np.sqrt(hidden.shape[-1])
+        return multiply(hidden, theta["output"]["kernel"]) + theta["output"]["bias"] + task.offset
+
+    model = Model(
+        apply=apply,
+        head=make_head("classes", levels=levels, low=levels[0], high=levels[-1]),
+        updater=gradient_descent(Rates(fixed_rate(task), "layer-step" if learn else "no", steps)),
+        adapted=("hidden/.*", "output/.*"),
+        steps=steps,
+        order="second",
+        form=form,
+        unroll=unroll,
+    )
+
+    def rows(ids: np.ndarray, labels: np.ndarray) -> Rows:
+        ones = np.ones(ids.shape, np.float32)
+        return Rows(ids, labels.astype(np.float32) + 1, ones, np.zeros((*ids.shape, 2), np.float32))
+
+    episodes = Episodes(
+        user=np.zeros(task.users, np.int32),
+        support=rows(task.support_ids, task.support_labels),
+        query=rows(task.query_ids, task.query_labels),
+        weight=np.ones(task.users, np.float32),
+    )
+    trainable = Trainable(task.theta, {"log_rate": task.log_rate} if learn else {})
+    tables = Prepared(items=task.table, users=np.zeros((1, 0), np.float32))
+    return Problem(model, *jax.device_put((trainable, tables, episodes)))
+
+
+def fixed_rate(task: Task) -> float:
+    """The one rate of a task whose rates are all equal."""
+    return float(np.exp(task.log_rate["hidden"]["kernel"][0]))
+
+
+def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Episodes], Any]:
+    """The function that is compiled. Everything is an argument: what is closed over would be folded at compile time."""
+
+    def loss(trainable: Trainable, tables: Prepared, episodes: Episodes) -> jax.Array:
+        return meta_loss(model, trainable, tables, episodes, at_once=at_once)[0]
+
+    return jax.value_and_grad(loss)
+
+
+def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Program:
+    """Compiles the meta-gradient of `task`."""
+    model, *arguments = problem(task, form, learn=learn)
+    started = time.perf_counter()
+    compiled = jax.jit(gradient_of(model, at_once)).lower(*arguments).compile()
+    seconds = time.perf_counter() - started
+    loss, gradient = jax.tree.map(np.asarray, compiled(*arguments))
+    return Program(
+        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        result=MetaGradient(float(loss), gradient.theta, gradient.phi.get("log_rate")),
+        facts={"compile_s": seconds, "at_once": at_once, **figures(compiled)},
+    )
+
+
+def figures(compiled: Any) -> dict[str, float]:
+    """What the compiler says of a program; a loop's body counts once, however often it is run."""
+    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    return {
+        "gflop": cost.get("flops", float("nan")) / 1e9,
+        "gbytes_accessed": cost.get("bytes accessed", float("nan")) / 1e9,
+        "temporaries_mb": memory.temp_size_in_bytes / 1e6 if memory else float("nan"),
+    }
+
+
+def products(task: Task, form: Form, *, at_once: int) -> float:
+    """GFLOP of all matrix products of the meta-gradient, with every turn of every loop counted."""
+    model, *arguments = problem(task, form)
+    return _products(jax.make_jaxpr(gradient_of(model, at_once))(*arguments).jaxpr) / 1e9
+
+
+def _products(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2.0 * np.prod([left[i] for i in contracted]) * np.prod(equation.outvars[0].aval.shape)
+        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    total += turns * _products(inner)
+    return total
+
+
+def relative_error(ours: MetaGradient, theirs: MetaGradient) -> float:
+    """The largest relative error of the loss and of each array of the gradient, by norms.
+
+    Where an array of the gradient is smaller than a thousandth of the largest, its error is measured against that.
+    """
+    names = [name for name in ("theta", "log_rate") if getattr(theirs, name) is not None]
+    pairs = [
+        (left, right)
+        for name in names
+        for left, right in zip(jax.tree.leaves(getattr(ours, name)), jax.tree.leaves(getattr(theirs, name)))
+    ]
+    largest = max(float(np.linalg.norm(right)) for _, right in pairs)
+    worst = abs(ours.loss - theirs.loss) / abs(theirs.loss)
+    for left, right in pairs:
+        size = max(float(np.linalg.norm(right)), 1e-3 * largest)
+        worst = max(worst, float(jnp.linalg.norm(left - right)) / size)
+    return worst

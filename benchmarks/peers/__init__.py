@@ -1,0 +1,1 @@
+"""The meta-gradient with other people's packages for meta-learning."""

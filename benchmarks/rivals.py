@@ -1,0 +1,133 @@
+"""What a rival is: the same meta-gradient, computed by another library from plain arrays.
+
+Every rival is a module with `LEARNED_RATES` and `prepare`, in `torch_reference/` (PyTorch alone) or `peers/` (other
+packages for meta-learning). It is written as one who knows its library would write it to be fast; what is not the
+library's own idiom stays out. What can be made once (tensors, modules, compiled programs) is made by `prepare`; finding
+the rows of the table is part of the work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+
+Layers = dict[str, dict[str, np.ndarray]]
+
+RIVALS = {
+    "torch.func": "benchmarks.torch_reference.vmapped",
+    "torch.func compiled": "benchmarks.torch_reference.compiled",
+    "torch-loop": "benchmarks.torch_reference.loop",
+    "higher": "benchmarks.peers.higher_loop",
+    "torchopt": "benchmarks.peers.torchopt_vmap",
+    "parallel-metalearn": "benchmarks.peers.parallel_metalearn",
+    "jax-meta": "benchmarks.peers.jax_meta_maml",
+}
+
+
+class Unavailable(Exception):
+    """A rival cannot run here: the message says why, and what to do about it where something can be done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A batch of users and a network to adapt to each of them (MAML, Finn et al. 2017, algorithm 2, second order).
+
+        logits = relu(x @ hidden.kernel + hidden.bias) / sqrt(hidden) @ output.kernel + output.bias + offset
+
+    Inner step k takes exp(log_rate[k]) times the gradient of the mean cross-entropy over the user's support from every
+    array of theta; every array has learned rates of its own (LSLR, Antoniou et al. 2019, section 4). The loss is the
+    mean cross-entropy over all query rows of all users after the last step.
+
+    Attributes:
+        table: [items, features], what ids point into.
+        support_ids: integers [users, support].
+        support_labels: integers [users, support] from 0 to classes - 1.
+        query_ids: integers [users, query].
+        query_labels: integers [users, query].
+        theta: {"hidden": {"kernel": [features, hidden], "bias": [hidden]},
+            "output": {"kernel": [hidden, classes], "bias": [classes]}}.
+        log_rate: [steps] in the place of every array of theta.
+        offset: [classes], a constant that is added to the logits.
+    """
+
+    table: np.ndarray
+    support_ids: np.ndarray
+    support_labels: np.ndarray
+    query_ids: np.ndarray
+    query_labels: np.ndarray
+    theta: Layers
+    log_rate: Layers
+    offset: np.ndarray
+
+    @property
+    def users(self) -> int:
+        return len(self.support_ids)
+
+    @property
+    def steps(self) -> int:
+        return len(self.log_rate["hidden"]["kernel"])
+
+
+class MetaGradient(NamedTuple):
+    """The loss and its gradient; `log_rate` is None where a rival does not learn rates."""
+
+    loss: float
+    theta: Layers
+    log_rate: Layers | None
+
+
+class Rival(Protocol):
+    """What the module of a rival has.
+
+    Attributes:
+        LEARNED_RATES: whether every array has a learned rate at every step. Where not, the rival takes a task whose
+            rates are all equal (`with_one_rate`), and gives no gradient with respect to them: it does a little less.
+    """
+
+    LEARNED_RATES: bool
+
+    def prepare(self, task: Task) -> Callable[[], MetaGradient]:
+        """A function that computes the whole meta-gradient each time it is called.
+
+        Raises:
+            Unavailable: where it cannot run on this machine.
+        """
+        ...
+
+
+def load(name: str) -> Rival:
+    """The rival called `name`, one of `RIVALS`.
+
+    Raises:
+        Unavailable: where a package that it needs is missing, or does not import beside the others.
+    """
+    try:
+        return cast(Rival, importlib.import_module(RIVALS[name]))
+    except ImportError as error:
+        if error.name and error.name.split(".")[0] == "benchmarks":  # a mistake of ours
+            raise
+        raise Unavailable(f"{name} does not import ({error}): pip install 'metarec_jax[bench]'") from error
+
+
+def with_one_rate(task: Task) -> Task:
+    """`task` with the mean of all its log rates in the place of each."""
+    rates = [rate for arrays in task.log_rate.values() for rate in arrays.values()]
+    mean = np.mean(rates, dtype=rates[0].dtype)
+    log_rate = {
+        layer: {name: np.full_like(rate, mean) for name, rate in arrays.items()}
+        for layer, arrays in task.log_rate.items()
+    }
+    return dataclasses.replace(task, log_rate=log_rate)
+
+
+def pieces(users: int, size: int) -> Iterator[slice]:
+    """`users` in slices of `size` (the last may be shorter), whose gradients add up to that of all.
+
+    The private matrices of a few users fit a processor's cache and those of all do not, so that a few at a time are
+    quicker. Each rival says how many.
+    """
+    return (slice(start, min(start + size, users)) for start in range(0, users, size))

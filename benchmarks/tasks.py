@@ -1,0 +1,63 @@
+"""The batch of a case, as plain arrays that every contender starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.cases import InnerLoopCase
+from benchmarks.rivals import Layers, Task
+from metarec_jax.config import DataConfig
+from metarec_jax.data import load
+
+
+def task_of(case: InnerLoopCase) -> Task:
+    """Random weights and embeddings (their values do not change what is computed), and the ratings of the case."""
+    rng = np.random.default_rng(0)
+    ids, labels, items = _real(case, rng) if case.real else _distinct(case, rng)
+
+    def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
+        return (scale * rng.normal(size=shape)).astype(np.float32)
+
+    table = normal(items, case.features, scale=case.features**-0.5)
+    theta: Layers = {
+        "hidden": {"kernel": normal(case.features, case.hidden), "bias": normal(case.hidden, scale=0.1)},
+        "output": {"kernel": normal(case.hidden, case.classes), "bias": normal(case.classes, scale=0.1)},
+    }
+    rates = {
+        layer: {name: np.log(rng.uniform(0.05, 0.2, case.steps)).astype(np.float32) for name in arrays}
+        for layer, arrays in theta.items()
+    }
+    split = case.support
+    return Task(
+        table=table,
+        support_ids=ids[:, :split],
+        support_labels=labels[:, :split],
+        query_ids=ids[:, split:],
+        query_labels=labels[:, split:],
+        theta=theta,
+        log_rate=rates,
+        offset=normal(case.classes, scale=0.1),
+    )
+
+
+def _distinct(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Every row an item of its own."""
+    items = case.users * (case.support + case.query)
+    ids = np.arange(items, dtype=np.int32).reshape(case.users, -1)
+    return ids, rng.integers(0, case.classes, ids.shape).astype(np.int32), items
+
+
+def _real(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Ratings of MovieLens-100K: so many of each of the first users that have enough."""
+    data = load(DataConfig(), seed=0)
+    rows = case.support + case.query
+    ids, labels = [], []
+    for user in range(len(data.users)):
+        own = np.flatnonzero(data.user == user)
+        if len(own) >= rows and len(ids) < case.users:
+            chosen = rng.permutation(own)[:rows]
+            ids.append(data.item[chosen])
+            labels.append(data.rating[chosen] - 1)
+    if len(ids) < case.users:
+        raise SystemExit(f"{case.name}: only {len(ids)} users have {rows} ratings, {case.users} are needed")
+    return np.stack(ids).astype(np.int32), np.stack(labels).astype(np.int32), len(data.items)

@@ -1,0 +1,1 @@
+"""The meta-gradient in PyTorch alone: what its users would write."""

@@ -1,0 +1,67 @@
+"""LoRA: a matrix that stays, plus a product of two thin ones that is trained or adapted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Params
+
+
+def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array) -> Params:
+    """Encoder parameters with factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] beside chosen kernels.
+
+    Such a layer computes ``x W + b + (x A) B``: Hu et al. 2021 (arXiv 2106.09685, equation 3) with their scale
+    ``alpha / r`` in A. A is random of the scale of W's columns, B is zero, so that at first nothing changes.
+
+    Args:
+        params: of an encoder (`metarec_jax.encoder.bert`).
+        layers: regular expressions, each matched against whole paths of dense layers ("layer_5/query").
+        rank: of the product.
+        key: typed PRNG key.
+
+    Raises:
+        MetarecError: a rank below 1, or a pattern that matches no dense layer; the message lists them.
+    """
+    if rank < 1:
+        raise MetarecError(f"the rank of LoRA is {rank}; it must be at least 1")
+    dense = _dense_layers(params)
+    chosen: set[tuple[str, ...]] = set()
+    for pattern in layers:
+        matched = [path for path in dense if re.fullmatch(pattern, "/".join(path))]
+        if not matched:
+            names = ", ".join("/".join(path) for path in dense)
+            raise MetarecError(f"LoRA layers: {pattern!r} matches no dense layer of the encoder; there are {names}")
+        chosen.update(matched)
+
+    def changed(tree: Params, path: tuple[str, ...]) -> Params:
+        if path in chosen:
+            inputs, outputs = tree["kernel"].shape
+            at = jax.random.fold_in(key, sorted(chosen).index(path))
+            left = jax.random.normal(at, (inputs, rank), tree["kernel"].dtype) / np.sqrt(inputs)
+            return tree | {"lora_a": left, "lora_b": jnp.zeros((rank, outputs), tree["kernel"].dtype)}
+        return {name: changed(leaf, (*path, name)) if isinstance(leaf, dict) else leaf for name, leaf in tree.items()}
+
+    return changed(params, ())
+
+
+def merge_lora(params: Params) -> Params:
+    """The same encoder without factors: each product is added to its kernel."""
+    if not isinstance(params, dict):
+        return params
+    if "lora_a" in params:
+        rest = {name: leaf for name, leaf in params.items() if not name.startswith("lora_")}
+        return rest | {"kernel": params["kernel"] + params["lora_a"] @ params["lora_b"]}
+    return {name: merge_lora(leaf) for name, leaf in params.items()}
+
+
+def _dense_layers(tree: Params, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(tree, dict):
+        return []
+    found = [path] if getattr(tree.get("kernel"), "ndim", 0) == 2 else []
+    return found + [p for name, leaf in tree.items() for p in _dense_layers(leaf, (*path, name))]

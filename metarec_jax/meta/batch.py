@@ -1,0 +1,162 @@
+"""Many users: what they share is computed once, what is their own under one ``vmap``, a micro-batch at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from optax.microbatching import AccumulationType, microbatch
+
+from metarec_jax.learner.fixed import multiply
+from metarec_jax.meta.factored import Spy
+from metarec_jax.meta.partition import combine, path_names
+from metarec_jax.meta.user import Model, Products, context_of, factor_user, features_of
+from metarec_jax.types import Episodes, Params, Prepared
+
+Result = TypeVar("Result")
+Task = TypeVar("Task")
+
+
+def over_users(function: Callable[[Task], Result], tasks: Task) -> Result:
+    """Maps a function of one user's task (an episode, or any tree) over the users of a batch: the only ``vmap``."""
+    return jax.vmap(function)(tasks)
+
+
+def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Products:
+    """Products of the batch's rows with those kernels of theta that stay the same for all users.
+
+    Each is one large matrix product: over the distinct rows of a table where the batch has at least as many rows as
+    the table, over the rows of the batch where it has fewer.
+
+    Args:
+        model: the functions.
+        theta: parameters.
+        tables: prepared.
+        episodes: a batch; without a query (None), products are of support and user only.
+
+    Returns:
+        Arrays with a leading axis of users.
+    """
+    items = {"support": episodes.support.item}
+    if episodes.query is not None:
+        items["query"] = episodes.query.item
+    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
+    products: dict[str, dict[str, Array]] = {}
+    for path, met in kernels_met(model, theta, tables, episodes).items():
+        for table, ids in ((tables.items, items), (tables.users, {"user": episodes.user[:, None]})):
+            wanted = {name: rows for name, rows in ids.items() if name in met}
+            if not wanted:
+                continue
+            joint = jnp.concatenate(list(wanted.values()), axis=1)
+            whole = joint.size >= table.shape[0]
+            kernel = kernels[path]
+            product = multiply(table, kernel)[joint] if whole else multiply(table[joint], kernel)
+            ends = [sum(r.shape[1] for r in list(wanted.values())[: i + 1]) for i in range(len(wanted) - 1)]
+            for name, part in zip(wanted, jnp.split(product, ends, axis=1)):
+                products.setdefault(name, {})[path] = part[:, 0] if name == "user" else part
+    return products
+
+
+def kernels_met(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> dict[str, set[str]]:
+    """Which fixed rows meet which kernels that no user changes (shared, or factored): path -> names of rows.
+
+    Found by running the learner once, abstractly, with spies in place of kernels.
+    """
+    found: dict[str, set[str]] = {}
+
+    def run(theta: Params, tables: Prepared, episode: Episodes) -> None:
+        context = context_of(tables, episode.user, episode.support)
+        factoring, shared = factor_user(model, theta, context)
+        # An adapted kernel that is not factored is each user's own from the first step on. With Reptile, theta's own
+        # kernels are used in the inner loop only, and without a gradient.
+        own = model.order == "reptile"
+        adapted = factoring.each(lambda spy, leaf: leaf if own or spy is None else Spy(leaf))
+        spies = combine(adapted, _spied(shared))
+        model.apply(spies, context, context.support)
+        if episode.query is not None:
+            model.apply(spies, context, features_of(tables, episode.query, "query"))
+        for path, spy in zip(path_names(theta), jax.tree.leaves(spies, is_leaf=lambda leaf: isinstance(leaf, Spy))):
+            if isinstance(spy, Spy) and spy.rows:
+                found[path] = {rows.name for rows in spy.rows}
+
+    jax.eval_shape(run, theta, tables, jax.tree.map(lambda leaf: leaf[0], episodes))
+    return found
+
+
+def _spied(shared: Params) -> Params:
+    return jax.tree.map(lambda leaf: Spy(leaf) if leaf.ndim == 2 else leaf, shared)
+
+
+def sum_over_users(
+    function: Callable[[Any, Any], tuple[Array, Result]], shared: Any, tasks: Any, *, at_once: int
+) -> tuple[Array, Result]:
+    """The sum over users of a scalar, in the memory that `at_once` users need, however many there are.
+
+    Differentiation does not cost that property: the gradient of each micro-batch is taken right after its value and
+    added up, so that nothing is kept for later and nothing computed twice.
+
+    Args:
+        function: (shared, task of one user) -> (scalar, anything else; no gradient flows through the latter).
+        shared: a tree that all users see.
+        tasks: a tree with a leading axis of users.
+        at_once: users of a micro-batch; it must divide their number. 0 takes all at once, by ordinary means.
+
+    Returns:
+        The sum, and the rest for each user.
+    """
+    users = jax.tree.leaves(tasks)[0].shape[0]
+    if at_once in (0, users):
+        return _sum_at_once(function, shared, tasks)
+    return _sum_by_parts(function, at_once, shared, tasks)
+
+
+def _sum_at_once(function: Callable[[Any, Any], tuple[Array, Result]], shared: Any, tasks: Any) -> tuple[Array, Result]:
+    values, rest = over_users(lambda task: function(shared, task), tasks)
+    return jnp.sum(values), jax.tree.map(jax.lax.stop_gradient, rest)
+
+
+_SUM, _CONCAT = AccumulationType.SUM, AccumulationType.CONCAT
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _sum_by_parts(function: Any, at_once: int, shared: Any, tasks: Any) -> Any:
+    part = functools.partial(_sum_at_once, function)
+    return microbatch(part, argnums=1, microbatch_size=at_once, accumulator=(_SUM, _CONCAT))(shared, tasks)
+
+
+def _forward(function: Any, at_once: int, shared: Any, tasks: Any) -> tuple[Any, Any]:
+    """The sum and, already, its gradient: of a scalar one need not know what it will be multiplied with."""
+    arguments = jax.tree.map(lambda leaf: leaf.value, (shared, tasks))
+    wanted = jax.tree.map(lambda leaf: leaf.perturbed, (shared, tasks))
+
+    def part(shared: Any, tasks: Any) -> Any:
+        def of_moving(*moving: Any) -> Any:
+            return _sum_at_once(function, *_merge(wanted, moving, (shared, tasks)))
+
+        moving = tuple(_merge(wanted, (shared, tasks), None))
+        return jax.value_and_grad(of_moving, argnums=(0, 1), has_aux=True)(*moving)
+
+    accumulator = ((_SUM, _CONCAT), (_SUM, _CONCAT))
+    return microbatch(part, argnums=1, microbatch_size=at_once, accumulator=accumulator)(*arguments)
+
+
+def _backward(function: Any, at_once: int, gradient: Any, cotangents: Any) -> Any:
+    cotangent = cotangents[0]
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return jax.tree.map(jnp.zeros_like, gradient)
+    return jax.tree.map(lambda leaf: leaf * cotangent, gradient)
+
+
+_sum_by_parts.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _merge(which: Any, yes: Any, no: Any) -> Any:
+    """Leaves of `yes` where `which` is true, of `no` elsewhere; None stands for a tree of None."""
+    leaves, structure = jax.tree.flatten(which)
+    yes = structure.flatten_up_to(yes)
+    no = [None] * len(leaves) if no is None else structure.flatten_up_to(no)
+    return structure.unflatten([y if w else n for w, y, n in zip(leaves, yes, no)])

@@ -1,0 +1,26 @@
+"""Gradient descent, the rule of MAML and of MAML++."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import Array
+
+from metarec_jax.meta.updaters.contract import Updater, stateless
+from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.types import Params
+
+
+def gradient_descent(rates: Rates) -> Updater:
+    """``w <- w - rate * dL/dw``.
+
+    Finn, Abbeel & Levine 2017 (arXiv 1703.03400, equation 1) with fixed rates; with learned ones the rule of
+    Antoniou, Edwards & Storkey 2019 (arXiv 1810.09502). Over a pattern that matches the output layer alone it is ANIL
+    (Raghu et al. 2020, arXiv 1909.09157), over one that matches all but the output layer BOIL (Oh et al. 2021,
+    arXiv 2008.08882), over a context parameter alone CAVIA (Zintgraf et al. 2019, arXiv 1810.03642).
+    """
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        rate = rates.at(phi, adapted, index)
+        return jax.tree.map(lambda w, g, a: w - a * g, adapted, gradient, rate), state
+
+    return Updater(init=rates.init, start=stateless, step=step)

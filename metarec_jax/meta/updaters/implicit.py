@@ -1,0 +1,43 @@
+"""iMAML: the outer gradient of a regularised solution, whatever steps led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.types import Params
+
+
+def imaml(*, rate: float, precision: float) -> Updater:
+    """Gradient descent on ``L(w) + precision / 2 |w - theta|^2``, differentiated at the point that it converges to.
+
+    Rajeswaran, Finn, Kakade & Levine 2019 (arXiv 1909.04630): the inner problem is equation 3, the outer gradient
+    equation 6, ``(I + H / precision)^-1 dL_query/dw``, which conjugate gradients solve for without the Hessian ``H``.
+    Nothing of the steps is kept, so that memory does not grow with their number. The gradient is that of the solution:
+    it is exact only as far as the steps have come.
+
+    Args:
+        rate: of the steps; it is not learned, since it makes no difference to the solution.
+        precision: how strongly the solution is drawn to theta; learned (one for all arrays), from here on.
+    """
+
+    def init(adapted: Params) -> Params:
+        return {"log_precision": jnp.log(jnp.asarray(precision, jnp.result_type(*jax.tree.leaves(adapted))))}
+
+    def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
+        return adapted
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        residual = root(phi, state, adapted, gradient)
+        return jax.tree.map(lambda w, r: w - rate * r, adapted, residual), state
+
+    def root(phi: Params, start: Params, adapted: Params, gradient: Params) -> Params:
+        pull = jnp.exp(phi["log_precision"])
+        return jax.tree.map(lambda w, w0, g: g + pull * (w - w0), adapted, start, gradient)
+
+    # In Gram space the equation would have a matrix that is not symmetric, which conjugate gradients need.
+    return Updater(init=init, start=start, step=step, elementwise=True, root=root)

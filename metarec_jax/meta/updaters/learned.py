@@ -1,0 +1,68 @@
+"""A learned update rule: a small network over features of the gradient, the same for every number of every array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.types import Params
+
+DECAYS = (0.5, 0.9)
+"""Of the momenta that the network sees beside the gradient."""
+FEATURES = 2 + len(DECAYS)
+
+
+def learned_rule(rates: Rates, *, hidden: int = 16) -> Updater:
+    """``w <- w - rate * s * (g/s + f(g/s, m1/s, m2/s, t))`` with a network ``f`` that starts at zero.
+
+    ``s`` is the root mean square of the array's gradient, so that the network sees directions and the rate keeps
+    deciding about lengths; ``m`` are exponential means of the gradients and ``t`` is the number of the step. The
+    features are those of Metz et al. 2020 (arXiv 2009.11243, section 3.2, without second moments); a rule learned by
+    the outer loop is that of Andrychowicz et al. 2016 (arXiv 1606.04474, equation 2), with a network in place of an
+    LSTM. Training starts from gradient descent.
+
+    Args:
+        rates: inner learning rates.
+        hidden: width of the network.
+    """
+
+    def init(adapted: Params) -> Params:
+        dtype = jnp.result_type(*jax.tree.leaves(adapted))
+        # Drawn once for all runs: where the search for a rule starts is no part of an experiment's luck.
+        kernel = np.random.default_rng(0).normal(size=(FEATURES, hidden)) / np.sqrt(FEATURES)
+        network = {
+            "hidden": {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.zeros(hidden, dtype)},
+            "output": {"kernel": jnp.zeros((hidden, 1), dtype)},
+        }
+        return rates.init(adapted) | {"network": network}
+
+    def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
+        return tuple(jax.tree.map(jnp.zeros_like, adapted) for _ in DECAYS)
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        means = tuple(
+            jax.tree.map(lambda m, g, d=decay: d * m + (1 - d) * g, mean, gradient)
+            for decay, mean in zip(DECAYS, state)
+        )
+        direction = jax.tree.map(lambda g, *m: _direction(phi["network"], g, m, index), gradient, *means)
+        rate = rates.at(phi, adapted, index)
+        return jax.tree.map(lambda w, d, a: w - a * d, adapted, direction, rate), means
+
+    return Updater(init=init, start=start, step=step, elementwise=True)
+
+
+def _direction(network: Params, gradient: Array, means: tuple[Array, ...], index: Array) -> Array:
+    """The gradient plus what the network has to say, in units of the gradient's root mean square."""
+    size = jnp.sqrt(jnp.mean(jnp.square(gradient)) + 1e-16)
+    step = jnp.broadcast_to(jnp.asarray(index, gradient.dtype) / 10, gradient.shape)
+    features: Float[Array, "*shape features"] = jnp.stack(
+        [gradient / size, *(mean / size for mean in means), step], axis=-1
+    )
+    hidden = jnp.tanh(features @ network["hidden"]["kernel"] + network["hidden"]["bias"])
+    return gradient + size * (hidden @ network["output"]["kernel"])[..., 0]

@@ -1,0 +1,27 @@
+"""Meta-SGD: a learned rate for every single parameter."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metarec_jax.meta.updaters.contract import Updater, stateless
+from metarec_jax.types import Params
+
+
+def meta_sgd(*, rate: float) -> Updater:
+    """``w <- w - a o dL/dw`` with a learned array ``a`` of the shape of ``w`` (Li, Zhou, Chen & Li 2017, arXiv
+    1707.09835, equation 2). Its elements may become negative: they give the direction as well as the length of a step.
+
+    Args:
+        rate: where every rate starts.
+    """
+
+    def init(adapted: Params) -> Params:
+        return {"rate": jax.tree.map(lambda leaf: jnp.full_like(leaf, rate), adapted)}
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        return jax.tree.map(lambda w, g, a: w - a * g, adapted, gradient, phi["rate"]), state
+
+    return Updater(init=init, start=stateless, step=step, elementwise=True)

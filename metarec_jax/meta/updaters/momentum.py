@@ -1,0 +1,45 @@
+"""Gradient descent with momentum: linear in the gradients, so that it too runs in Gram space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.types import Params
+
+
+def momentum(rates: Rates, *, decay: float) -> Updater:
+    """``v <- decay * v + dL/dw``, ``w <- w - rate * v`` (Polyak 1964; equation 1 of Sutskever et al. 2013, with their
+    velocity divided by minus the rate).
+
+    Args:
+        rates: inner learning rates.
+        decay: of the velocity. Where rates are learned, so is one decay for each array, which starts here.
+    """
+    learned = rates.learn != "no"
+
+    def init(adapted: Params) -> Params:
+        if not learned:
+            return {}
+        logit = jnp.log(decay) - jnp.log1p(-decay)
+        logits = jax.tree.map(lambda leaf: jnp.asarray(logit, leaf.dtype), adapted)
+        return rates.init(adapted) | {"logit_decay": logits}
+
+    def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
+        return jax.tree.map(jnp.zeros_like, adapted)
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        if learned:
+            decays = jax.tree.map(jax.nn.sigmoid, phi["logit_decay"])
+        else:
+            decays = jax.tree.map(lambda leaf: jnp.asarray(decay, leaf.dtype), adapted)
+        velocity = jax.tree.map(lambda v, g, d: d * v + g, state, gradient, decays)
+        rate = rates.at(phi, adapted, index)
+        return jax.tree.map(lambda w, v, a: w - a * v, adapted, velocity, rate), velocity
+
+    return Updater(init=init, start=start, step=step)

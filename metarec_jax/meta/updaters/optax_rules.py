@@ -1,0 +1,59 @@
+"""Any optax transform as the rule of the inner loop, and clipping for any rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.types import Params
+
+# Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
+# inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.
+ADAPTIVE: Mapping[str, Callable[[], optax.GradientTransformation]] = {
+    "adam": lambda: optax.scale_by_adam(eps_root=1e-8),
+    "rmsprop": lambda: optax.scale_by_rms(eps_in_sqrt=True),
+    "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.1),
+    "yogi": lambda: optax.scale_by_yogi(eps_root=1e-8),
+}
+"""Adaptive transforms without their learning rate, by the name of the optax optimiser."""
+
+
+def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater:
+    """``w <- w - rate * transform(dL/dw)``.
+
+    Args:
+        transform: any differentiable optax transform of gradients, without a learning rate and without a sign: what
+            optax calls ``scale_by_...`` and chains of them, but not the finished optimisers. Look at what it does at a
+            gradient of zero before you differentiate through it.
+        rates: inner learning rates, which multiply what comes out.
+    """
+
+    def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
+        return transform.init(adapted)
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        direction, state = transform.update(gradient, state, adapted)
+        rate = rates.at(phi, adapted, index)
+        return jax.tree.map(lambda w, d, a: w - a * d, adapted, direction, rate), state
+
+    return Updater(init=rates.init, start=start, step=step, elementwise=True)
+
+
+def clipped(updater: Updater, norm: float) -> Updater:
+    """`updater` with gradients scaled down to `norm` where their global norm is larger (Pascanu, Mikolov & Bengio 2013,
+    arXiv 1211.5063, algorithm 1)."""
+
+    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
+        # optax.clip_by_global_norm takes the root of zero where a gradient is zero: its derivative is infinite.
+        square = optax.tree.norm(gradient, squared=True)
+        scale = jnp.where(square > norm**2, norm / jnp.sqrt(jnp.where(square > norm**2, square, 1.0)), 1.0)
+        shorter = jax.tree.map(lambda g: g * scale, gradient)
+        return updater.step(phi, state, adapted, shorter, index)
+
+    return updater._replace(step=step, elementwise=True)

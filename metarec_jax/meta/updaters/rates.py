@@ -1,0 +1,45 @@
+"""Inner learning rates: fixed, or learned for each layer, or for each layer and step."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from metarec_jax.types import Params
+
+Learn = Literal["no", "layer", "layer-step"]
+
+
+class Rates(NamedTuple):
+    """How large inner steps are.
+
+    With `learn` "layer" one rate for each adapted array is learned, with "layer-step" one for each array and step
+    (Antoniou, Edwards & Storkey 2019, arXiv 1810.09502, section 4, "LSLR"). Rates are learned as logarithms, so that
+    they stay positive.
+
+    Attributes:
+        rate: the rate, or where a learned one starts.
+        learn: "no", "layer" or "layer-step".
+        steps: inner steps, the length of a rate learned per step.
+    """
+
+    rate: float
+    learn: Learn
+    steps: int
+
+    def init(self, adapted: Params) -> Params:
+        """Their part of phi: {} or {"log_rate": a tree like `adapted` of arrays [1] or [steps]}."""
+        if self.learn == "no":
+            return {}
+        length = 1 if self.learn == "layer" else max(self.steps, 1)
+        return {"log_rate": jax.tree.map(lambda leaf: jnp.full(length, jnp.log(self.rate), leaf.dtype), adapted)}
+
+    def at(self, phi: Params, adapted: Params, index: Array) -> Params:
+        """A tree like `adapted` of the rates of step `index`, each []."""
+        if self.learn == "no":
+            return jax.tree.map(lambda leaf: jnp.asarray(self.rate, leaf.dtype), adapted)
+        at = index if self.learn == "layer-step" else 0
+        return jax.tree.map(lambda log: jnp.exp(log[at]), phi["log_rate"])

@@ -1,0 +1,254 @@
+"""One user: what the learner sees, the inner loop, and what comes of it. `metarec_jax.meta.batch` does it for many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarec_jax.errors import MetarecError
+from metarec_jax.learner import mlp
+from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.heads import Head
+from metarec_jax.meta import inner
+from metarec_jax.meta.factored import Factoring, Form
+from metarec_jax.meta.left import left_operands
+from metarec_jax.meta.partition import combine, partition, path_names
+from metarec_jax.meta.updaters import Inputs, Updater
+from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
+
+Products = Mapping[str, Mapping[str, Array]]
+"""Name of some rows -> path of a kernel of theta -> ``rows @ kernel``."""
+
+
+def _as_they_are(theta: Params, tables: Tables) -> Prepared:
+    return Prepared(*tables)
+
+
+class Model(NamedTuple):
+    """The functions that make up a model; the numbers are in `Trainable`.
+
+    Attributes:
+        apply: the learner: (theta, user, rows) -> outputs of the rows.
+        head: what outputs mean.
+        updater: the rule of the inner loop.
+        adapted: patterns of the parameters that it changes.
+        steps: inner steps.
+        order: whether the outer gradient flows through the inner gradients.
+        form: how adapted matrices are kept (see `metarec_jax.meta.factored`).
+        unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
+        prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
+    """
+
+    apply: Callable[[Params, mlp.Context, mlp.Features], Array]
+    head: Head
+    updater: Updater
+    adapted: tuple[str, ...]
+    steps: int
+    order: inner.Order
+    form: Form = "auto"
+    unroll: int = 1
+    prepare: Callable[[Params, Tables], Prepared] = _as_they_are
+
+
+class Trainable(NamedTuple):
+    """What the outer loop trains: the learner's theta and the updater's phi."""
+
+    theta: Params
+    phi: Params
+
+
+class Shared(NamedTuple):
+    """What all users of a batch have in common.
+
+    Attributes:
+        trainable: theta and phi.
+        tables: embeddings, prepared (``model.prepare``).
+        key: of the outer step; None does without randomness.
+        step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
+    """
+
+    trainable: Trainable
+    tables: Prepared
+    key: Array | None = None
+    step_weights: Array | None = None
+
+
+class Task(NamedTuple):
+    """What is one user's own: the episode, and products of its rows that were taken for all users at once."""
+
+    episode: Episodes
+    products: Products | None = None
+
+
+class Outcome(NamedTuple):
+    """Of one user, or with a leading axis of each user of a batch.
+
+    Attributes:
+        query: sum of the query loss after adapting.
+        rows: query rows that it is summed over.
+        stopped: int32, the inner step at which the support loss was no longer finite; ``steps`` if only the query loss
+            was not, ``steps + 1`` if all went well.
+    """
+
+    query: Array
+    rows: Array
+    stopped: Array
+
+
+def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
+    """Mean of `values` where `mask` is 1, and 0 where no mask is."""
+    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+
+
+def features_of(
+    tables: Prepared, rows: Rows, name: str, theta: Params = None, products: Products | None = None
+) -> mlp.Features:
+    """What the learner sees of some rows.
+
+    Args:
+        tables: prepared.
+        rows: of one user.
+        name: which rows these are; rows of one name are the same (see `metarec_jax.learner.fixed.Fixed`).
+        theta, products: what is known of the products of these rows with kernels of theta.
+    """
+    known = _known(theta, products, name)
+    return mlp.Features(embedding=Fixed(tables.items, rows.item, name, known), statistic=rows.statistic)
+
+
+def context_of(
+    tables: Prepared,
+    user: Array,
+    support: Rows,
+    key: Array | None = None,
+    theta: Params = None,
+    products: Products | None = None,
+) -> mlp.Context:
+    """What the learner sees of one user; with a `key` (of this user's) it trains, and may draw from it."""
+    return mlp.Context(
+        embedding=Fixed(tables.users, user, "user", _known(theta, products, "user")),
+        support=features_of(tables, support, "support", theta, products),
+        rating=support.rating,
+        mask=support.mask,
+        key=key,
+    )
+
+
+def _known(theta: Params, products: Products | None, name: str) -> list[tuple[Array, Array]]:
+    if not products or name not in products:
+        return []
+    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
+    return [(kernels[path], product) for path, product in products[name].items()]
+
+
+def factor_user(model: Model, theta: Params, context: mlp.Context) -> tuple[Factoring, Params]:
+    """How one user's inner loop is computed, and the shared part of theta.
+
+    Raises:
+        MetarecError: the model asks for factors, and its updater needs matrices in full.
+    """
+    adapted, shared = partition(theta, model.adapted)
+    if model.updater.elementwise and model.form == "factored":
+        raise MetarecError(
+            "the form 'factored' was asked for, but the updater changes each element of a matrix on its own, "
+            "which factors cannot follow: use the form 'auto'"
+        )
+
+    def loss(adapted: Params) -> Array:
+        outputs = model.apply(combine(adapted, shared), context, context.support)
+        return masked_mean(model.head.loss(outputs, context.rating), context.mask)
+
+    return Factoring(loss, adapted, "dense" if model.updater.elementwise else model.form), shared
+
+
+def inputs_of(model: Model, theta: Params, context: mlp.Context) -> Inputs:
+    """What the support shows to the adapted parameters of one user, before the inner loop."""
+    weight = context.mask / jnp.maximum(jnp.sum(context.mask), 1.0)
+    return Inputs(_left(model, theta, context, context.support), weight)
+
+
+def _left(model: Model, theta: Params, context: mlp.Context, rows: mlp.Features) -> Params:
+    adapted, shared = partition(theta, model.adapted)
+    return left_operands(lambda watched: model.apply(combine(watched, shared), context, rows), adapted)
+
+
+def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> inner.Path:
+    """The inner loop of one user: where it leads is what the user keeps (see `apply_user`)."""
+    factoring, _ = factor_user(model, trainable.theta, context)
+    return inner.adapt(
+        factoring.value_and_gradient,
+        model.updater,
+        trainable.phi,
+        factoring.start(),
+        steps=model.steps,
+        order=model.order,
+        unroll=model.unroll,
+        inputs=lambda: inputs_of(model, trainable.theta, context),
+    )
+
+
+def apply_user(
+    model: Model, trainable: Trainable, context: mlp.Context, kept: Params, rows: mlp.Features
+) -> Float[Array, "n outputs"]:
+    """Outputs for some rows of a user that `adapt_user` led to `kept`."""
+    factoring, shared = factor_user(model, trainable.theta, context)
+    return model.apply(combine(factoring.kernels(kept, order=model.order), shared), context, rows)
+
+
+def variance_user(model: Model, trainable: Trainable, context: mlp.Context, rows: mlp.Features) -> Float[Array, " n"]:
+    """Predictive variance of a user's outputs for some rows, in squared units of the outputs.
+
+    Raises:
+        MetarecError: the model's updater knows of none.
+    """
+    if model.updater.variance is None:
+        raise MetarecError("this updater gives no predictive variance: updater.kind 'ridge' does")
+    inputs = inputs_of(model, trainable.theta, context)
+    return model.updater.variance(trainable.phi, inputs, _left(model, trainable.theta, context, rows))
+
+
+def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "query outputs"]:
+    """Outputs for the query of one user, after adapting to the support."""
+    context, query = _seen(shared, task)
+    path = adapt_user(model, shared.trainable, context)
+    return apply_user(model, shared.trainable, context, path.end, query)
+
+
+def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
+    """Query loss of one user after adapting to the support.
+
+    With step weights it is their weighted sum over the inner steps (the multi-step loss of Antoniou, Edwards & Storkey
+    2019, arXiv 1810.09502, equation 4). With order "reptile" its gradient by adapted parameters is minus the way from
+    theta to where the inner loop led (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2), times the rows;
+    all else follows the query loss at that place.
+    """
+    context, query = _seen(shared, task)
+    path = adapt_user(model, shared.trainable, context)
+    mask = task.episode.query.mask * task.episode.weight
+
+    def loss(kept: Params) -> Array:
+        outputs = apply_user(model, shared.trainable, context, kept, query)
+        return jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
+
+    if shared.step_weights is None or model.steps == 0:
+        lost = loss(path.end)
+    else:
+        lost = jnp.dot(shared.step_weights, jax.lax.map(loss, path.points))
+    if model.order == "reptile":
+        factoring, _ = factor_user(model, shared.trainable.theta, context)
+        product = factoring.path_product(path.end) * jnp.sum(mask)
+        lost += jax.lax.stop_gradient(product) - product
+    finite = jnp.append(jnp.isfinite(path.losses), jnp.isfinite(lost)) | (task.episode.weight == 0)
+    stopped = jnp.where(finite.all(), model.steps + 1, jnp.argmin(finite))
+    return Outcome(query=lost, rows=jnp.sum(mask), stopped=stopped.astype(jnp.int32))
+
+
+def _seen(shared: Shared, task: Task) -> tuple[mlp.Context, mlp.Features]:
+    """What the learner sees of the user, and of the query."""
+    episode, theta = task.episode, shared.trainable.theta
+    key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
+    context = context_of(shared.tables, episode.user, episode.support, key, theta, task.products)
+    return context, features_of(shared.tables, episode.query, "query", theta, task.products)

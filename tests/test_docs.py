@@ -1,0 +1,33 @@
+"""What the documentation shows runs, from top to bottom, and does what it says."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_guide_to_updaters_runs(capsys):
+    """Its rule is short, learns, and the outer loop moves both of its numbers."""
+    text = (DOCS / "updaters.md").read_text()
+    rule, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(rule.splitlines()) <= 30
+    names: dict = {}
+    exec(rule + use, names)
+    assert re.fullmatch(r"query loss \d\.\d+, rate \d\.\d+\n", capsys.readouterr().out)
+    phi, start = names["state"].trainable.phi, names["falling"]().init(None)
+    assert all(jnp.abs(phi[name] - start[name]) > 1e-3 for name in ("log_rate", "log_decay"))
+    factoring = names["model"].form == "auto" and not names["model"].updater.elementwise
+    assert factoring, "the rule runs in Gram space, as the guide says"
+
+
+def test_the_guide_lists_every_kind_of_updater():
+    import typing
+
+    from metarec_jax.config import UpdaterKind
+
+    text = (DOCS / "updaters.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert set(typing.get_args(UpdaterKind)) <= listed
