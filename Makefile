@@ -32,7 +32,12 @@ format: .venv/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: .venv/test
+.venv/bench: .venv/test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps parallel-metalearn==0.5.6 jax-meta==1.0.3
+	@touch $@
+
+bench: .venv/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
 
 clean:

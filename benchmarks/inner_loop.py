@@ -59,7 +59,7 @@ def compete(
     that.
     """
     task = task_of(case)
-    even = with_equal_rates(task)
+    even = rivals.with_one_rate(task)
     programs = {
         OURS: ours.program(task, "factored", at_once=case.at_once),
         "dense": ours.program(task, "dense", at_once=0),
@@ -100,15 +100,6 @@ def compete(
     if EVEN in programs:
         rows += against(EVEN, [name for name in runs if not learned[name]])
     return rows + _against_the_machine(case, facts, limits, seconds)
-
-
-def with_equal_rates(task: rivals.Task) -> rivals.Task:
-    """`task` with one rate, the same for every array and step."""
-    rates = {
-        layer: {name: np.full_like(rate, np.log(0.1)) for name, rate in arrays.items()}
-        for layer, arrays in task.log_rate.items()
-    }
-    return dataclasses.replace(task, log_rate=rates)
 
 
 def _against_the_machine(

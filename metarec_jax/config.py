@@ -18,10 +18,8 @@ from metarec_jax.errors import MetarecError
 
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
 HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
-UpdaterKind = Literal[
-    "gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "yogi", "learned", "imaml", "ridge"
-]
-ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "yogi", "learned", "imaml"})
+UpdaterKind = Literal["gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"]
+ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml"})
 """Updaters that do more with a gradient than multiply it, and so need matrices in full."""
 UserSide = Literal["auto", "profile", "description", "none"]
 
@@ -181,7 +179,7 @@ class UpdaterConfig:
 
     kind: UpdaterKind = "gradient"
     """The rule. "gradient" is MAML's, "momentum" adds a velocity, "meta-sgd" learns a rate for every parameter, "adam",
-    "rmsprop", "adagrad" and "yogi" are optax's, "learned" is a small network, "imaml" differentiates at the solution of
+    "rmsprop" and "adagrad" are optax's, "learned" is a small network, "imaml" differentiates at the solution of
     a regularised problem, "ridge" solves the output layer in closed form."""
     steps: int = 5
     rate: float = 1.0

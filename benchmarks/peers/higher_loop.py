@@ -31,7 +31,7 @@ def prepare(task: Task) -> Callable[[], MetaGradient]:
         for support, support_labels, query, query_labels in zip(*rows.gather()):
             with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False) as (adapted, inner):
                 for step in range(task.steps):
-                    inner.step(F.cross_entropy(adapted(support), support_labels), override={"lr": rates.at[step]})
+                    inner.step(F.cross_entropy(adapted(support), support_labels), override={"lr": list(rates.at[step])})
                 mean = F.cross_entropy(adapted(query), query_labels) / task.users
                 mean.backward()
                 total += mean.item()

@@ -34,10 +34,10 @@ class Network(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What the package calls a data set: features and labels of some users."""
+    """What the package calls a data set: features (or the ids to find them by) and labels of some users."""
 
-    inputs: jax.Array
-    targets: jax.Array
+    inputs: jax.Array | np.ndarray
+    targets: jax.Array | np.ndarray
 
 
 def prepare(task: Task) -> Callable[[], MetaGradient]:
@@ -48,9 +48,7 @@ def prepare(task: Task) -> Callable[[], MetaGradient]:
     """
     log_rates = np.unique(np.concatenate(jax.tree.leaves(task.log_rate)))
     if len(log_rates) > 1:
-        raise ValueError(
-            f"jax-meta has one rate for all arrays and steps, the task has {len(log_rates)}: with_one_rate"
-        )
+        raise ValueError(f"jax-meta has one rate, the task has {len(log_rates)}: give it with_one_rate(task)")
     maml = MAML(Network(jnp.asarray(task.offset)), num_steps=task.steps, alpha=float(np.exp(log_rates[0])))
 
     @jax.jit
@@ -59,23 +57,21 @@ def prepare(task: Task) -> Callable[[], MetaGradient]:
         (loss, _), gradient = jax.value_and_grad(maml.batch_outer_loss, has_aux=True)(theta, None, support, query, ())
         return jax.tree.map(lambda mean: mean * len(query.targets) / task.users, (loss, gradient))
 
+    def some(ids: np.ndarray, labels: np.ndarray, users: slice) -> Data:
+        return Data(jnp.asarray(ids[users]), jnp.asarray(labels[users]))
+
     theta, table = jax.device_put((task.theta, task.table))
-    arguments = [
-        jax.device_put(
-            (
-                Data(task.support_ids[users], task.support_labels[users]),
-                Data(task.query_ids[users], task.query_labels[users]),
-            )
-        )
+    batches = [
+        (some(task.support_ids, task.support_labels, users), some(task.query_ids, task.query_labels, users))
         for users in pieces(task.users, USERS_AT_ONCE)
     ]
 
     def run() -> MetaGradient:
-        total, *more = (piece(theta, table, *users) for users in arguments)
+        total, *more = (piece(theta, table, *batch) for batch in batches)
         for term in more:
             total = jax.tree.map(jnp.add, total, term)
         loss, gradient = jax.tree.map(np.asarray, total)
         return MetaGradient(float(loss), gradient, None)
 
-    run()
+    run()  # compiles
     return run

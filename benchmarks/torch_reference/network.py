@@ -136,7 +136,7 @@ class Rates:
     def __init__(self, log_rate: Tensors):
         self._rates = [values.exp() for values in log_rate.values()]
         leaves = ([rate.detach().requires_grad_() for rate in values] for values in self._rates)
-        self.at = list(zip(*leaves))
+        self.at = [list(rates) for rates in zip(*leaves)]
 
     def backward(self) -> None:
         """Passes the gradients that have gathered in `at` on to `log_rate`."""

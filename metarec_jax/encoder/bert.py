@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -220,10 +220,9 @@ def run_layers(
         mask: 1 for a real token.
         first, last: a range of layers, 0 to ``config.num_layers``.
     """
-    states: Any = x
     for i in range(first, last):
-        states = _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, states, mask)
-    return states
+        x = cast("Array", _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, x, mask))
+    return x
 
 
 def hidden_states(

@@ -19,7 +19,6 @@ ADAPTIVE: Mapping[str, Callable[[], optax.GradientTransformation]] = {
     "adam": lambda: optax.scale_by_adam(eps_root=1e-8),
     "rmsprop": lambda: optax.scale_by_rms(eps_in_sqrt=True),
     "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.1),
-    "yogi": lambda: optax.scale_by_yogi(eps_root=1e-8),
 }
 """Adaptive transforms without their learning rate, by the name of the optax optimiser."""
 
