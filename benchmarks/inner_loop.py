@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ the millions of pre-activations of a case one may round to the other side of zer
 The tests hold the same contenders to 1e-11 in float64."""
 
 
-def agree(name: str, found: rivals.MetaGradient, wanted: rivals.MetaGradient) -> float:
+def agree(case: str, name: str, found: rivals.MetaGradient, wanted: rivals.MetaGradient) -> float:
     """Refuses to time a contender that computes something else; returns its relative error."""
     error = ours.relative_error(found, wanted)
     if not error < TOLERANCE:
-        raise SystemExit(f"{name} disagrees with the dense path: relative error {error:.1e}")
+        raise SystemExit(f"{case}: {name} disagrees with the dense path: relative error {error:.1e}")
     return error
 
 
@@ -83,9 +83,9 @@ def compete(
     for name, program in programs.items():
         form = "dense" if name.startswith("dense") else "factored"
         facts[name] = program.facts | {"gflop_of_products": ours.products(task, form, at_once=0)}
-        facts["relative_error"][name] = agree(name, program.result, wanted[name != EVEN])
+        facts["relative_error"][name] = agree(case.name, name, program.result, wanted[name != EVEN])
     for name, run in runs.items():
-        facts["relative_error"][name] = agree(name, run(), wanted[learned[name]])
+        facts["relative_error"][name] = agree(case.name, name, run(), wanted[learned[name]])
     limits = {"gemm": roofline.gemm(), "copy": roofline.copy()}
     everyone = {name: program.run for name, program in programs.items()} | runs
     contenders = [harness.Contender(name, run) for name, run in everyone.items()]
@@ -199,13 +199,14 @@ def measure(case: InnerLoopCase, others: Sequence[str], rounds: int, reporter: R
     return compete(case, others, BARS if case == STANDARD else {}, rounds, reporter) + weigh(case)
 
 
-def run(rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """The whole benchmark."""
-    rows = measure(STANDARD, list(rivals.RIVALS), rounds, reporter)
-    rows += compete(SHARED, ["torch.func"], SHARED_BARS, rounds, reporter)
+def run(rounds: int, reporter: Reporter = QUIET) -> Iterator[list[harness.Row]]:
+    """The whole benchmark, case after case."""
+    fewer = max(rounds // 2, 3)
+    yield measure(STANDARD, list(rivals.RIVALS), rounds, reporter)
+    yield compete(SHARED, ["torch.func"], SHARED_BARS, rounds, reporter)
+    yield grow(USERS, fewer, reporter)
     for case in VARIANTS:
-        rows += compete(case, ["torch.func"], {}, max(rounds // 2, 3), reporter)
-    return rows + grow(USERS, max(rounds // 2, 3), reporter)
+        yield compete(case, ["torch.func"], {}, fewer, reporter)
 
 
 def main() -> None:
@@ -218,10 +219,13 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="one tiny case, to see that it runs")
     arguments = parser.parse_args()
     reporter = make_reporter()
-    rows = measure(SMOKE, [], arguments.rounds, reporter) if arguments.smoke else run(arguments.rounds, reporter)
+    parts = [measure(SMOKE, [], arguments.rounds, reporter)] if arguments.smoke else run(arguments.rounds, reporter)
+    rows: list[harness.Row] = []
+    for part in parts:
+        rows += part
+        if arguments.json:  # what is measured is kept, whatever comes after it
+            harness.write(rows, arguments.json)
     harness.show(rows)
-    if arguments.json:
-        harness.write(rows, arguments.json)
 
 
 if __name__ == "__main__":

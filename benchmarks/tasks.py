@@ -24,7 +24,7 @@ def task_of(case: InnerLoopCase) -> Task:
         "output": {"kernel": normal(case.hidden, case.classes), "bias": normal(case.classes, scale=0.1)},
     }
     rates = {
-        layer: {name: np.log(rng.uniform(0.05, 0.2, case.steps)).astype(np.float32) for name in arrays}
+        layer: {name: np.log(rng.uniform(0.01, 0.05, case.steps)).astype(np.float32) for name in arrays}
         for layer, arrays in theta.items()
     }
     split = case.support

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import Config, LearnerConfig, TrainConfig, UpdaterConfig
+from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, TrainConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -65,6 +65,11 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     data = load(config.data, seed=config.seed)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     config = resolve(config, data)
+    if config.updater.kind in ELEMENTWISE or config.updater.clip:
+        reporter.note(
+            f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
+            "full: every user's inner loop gets a copy of the adapted ones"
+        )
     splits = split_users(data, config.episodes, config.seed)
     reporter.note(
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"

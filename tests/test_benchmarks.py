@@ -58,7 +58,7 @@ def test_contenders_that_disagree_are_not_timed():
     result = ours.program(task_of(SMOKE), "factored", at_once=0).result
     other = result._replace(theta=jax.tree.map(lambda leaf: leaf * 1.001, result.theta))
     with pytest.raises(SystemExit, match=r"somebody disagrees with the dense path: relative error 1\.0e-03"):
-        inner_loop.agree("somebody", result, other)
+        inner_loop.agree("case", "somebody", result, other)
 
 
 @pytest.mark.parametrize("form", ["factored", "dense"])
