@@ -56,7 +56,7 @@ def case_of(name, **more):
 
 
 def with_huge_row(tables):
-    """`tables` with one more row of items, which no real slot names, and whose numbers would show wherever they went."""
+    """`tables` with one more row of items, which no real slot names, and whose numbers would show."""
     return Prepared(jnp.vstack([tables.items, jnp.full_like(tables.items[:1], HUGE)]), tables.users)
 
 
