@@ -82,11 +82,15 @@ def test_factored_is_dense_in_single_precision(head):
     assert_close(found, wanted, tolerance=1e-5)
 
 
-@pytest.mark.parametrize("rule", [{"kind": "adam"}, {"kind": "learned"}, {"clip": 0.1}], ids=["adam", "learned", "clip"])
+@pytest.mark.parametrize(
+    "rule", [{"kind": "adam"}, {"kind": "learned"}, {"clip": 0.1}], ids=["adam", "learned", "clip"]
+)
 def test_factors_are_refused_to_rules_that_need_matrices(rule):
     case = tiny(**rule, dtype=np.float32)
     model = case.model._replace(form="factored")
-    with pytest.raises(MetarecError, match=r"form 'factored' was asked for, but the updater changes each element.*auto"):
+    with pytest.raises(
+        MetarecError, match=r"form 'factored' was asked for, but the updater changes each element.*auto"
+    ):
         meta_loss(model, case.trainable, case.tables, case.episodes)
 
 
@@ -154,7 +158,7 @@ def _shapes(jaxpr):
 
 @pytest.mark.parametrize("form", ["factored", "dense"])
 def test_half_precision_products_leave_sums_parameters_and_gradients_in_single_precision(form):
-    """bfloat16 has 8 bits: the loss agrees to 1 %, each gradient of a layer to 5 %, and every type stays what it was."""
+    """bfloat16 has 8 bits: the loss agrees to 1 %, each gradient of a layer to 5 %, and every type stays as it was."""
     case = tiny(dtype=np.float32, users=8, support=12, query=8, embedding=32, hidden=16, form=form)
 
     def slope(compute):

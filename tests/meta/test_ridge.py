@@ -54,7 +54,7 @@ def posterior(case, user=0):
     """(mean, covariance) of the output layer under squared error, by the textbook, from a user's real rows.
 
     With noise ``s``, prior mean ``W0`` and precision ``P``: covariance ``(H^T H / s + P)^-1``, mean
-    ``covariance (H^T y / s + P W0)`` (Bishop 2006, "Pattern recognition and machine learning", equations 3.50 and 3.51).
+    ``covariance (H^T y / s + P W0)`` (Bishop 2006, "Pattern recognition and machine learning", 3.50 and 3.51).
     """
     episode, context = episode_and_context(case, user)
     real = np.asarray(episode.support.mask) > 0
