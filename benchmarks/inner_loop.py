@@ -37,10 +37,11 @@ TEMPORARIES_PER_USER = 0.15
 """MB."""
 OURS, EVEN = "factored", "factored, one rate"
 TOLERANCE = 1e-4
-"""Of the relative error between contenders. Rounding alone stays near 1e-6. Where a pre-activation is as near to zero as
-rounding, contenders take different sides of the ReLU, and an inner loop with long steps makes more of it: with rates of
-.05 to .2 and a support of 90, ours, the dense path and torch.func were all 6e-4 from the same thing in float64, and 2e-7
-with softplus in place of ReLU. So the tasks have rates of .01 to .05. The tests hold the contenders to 1e-11 in float64.
+"""Of the relative error between contenders. Rounding alone stays near 1e-6. Where a pre-activation is as near to zero
+as rounding, contenders take different sides of the ReLU, and an inner loop with long steps makes more of it: with rates
+of .05 to .2 and a support of 90, ours, the dense path and torch.func were all 6e-4 from the same thing in float64, and
+2e-7 with softplus in place of ReLU. So the tasks have rates of .01 to .05. The tests hold the contenders to 1e-11 in
+float64.
 """
 
 
