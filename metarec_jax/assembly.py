@@ -242,23 +242,3 @@ def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int) -
     model = make_model(config, catalogue.scale)
     users = np.zeros((1, user_hidden), np.float32)
     return jax.eval_shape(functools.partial(init_trainable, config, model, catalogue, users), jax.random.key(0))
-
-
-def make_optimiser(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta decay."""
-    warmup = round(steps * config.warmup)
-    if warmup:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, config.rate, warmup, max(steps, warmup + 1))
-    else:
-        schedule = optax.cosine_decay_schedule(config.rate, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays),
-    )
-
-
-def _decays(trainable: Trainable) -> Trainable:
-    return Trainable(
-        theta=jax.tree.map(lambda leaf: leaf.ndim > 1, trainable.theta),
-        phi=jax.tree.map(lambda leaf: False, trainable.phi),
-    )

@@ -131,9 +131,36 @@ class EncoderConfig:
     """Tokens kept of a text."""
     normalise: bool = True
     """Whether embeddings are scaled to unit length."""
+    train: Literal["no", "all", "lora"] = "no"
+    """What the outer loop trains of the encoder: nothing (embeddings are computed once), all of it, or factors of low
+    rank beside some of its matrices (LoRA)."""
+    rate: float = 2e-5
+    """Outer learning rate of the encoder at its peak."""
+    rate_decay: float = 1.0
+    """Rate of a layer over that of the layer above it."""
+    frozen_layers: int = 0
+    """So many of the lower layers, and with any the word embeddings, stay as they are."""
+    lora_rank: int = 8
+    lora_layers: tuple[str, ...] = (r"layer_\d+/(query|value)",)
+    """Patterns of the matrices that get factors."""
+    dropout: float = 0.0
+    """Share of features and of attention weights that are dropped in training."""
+    tokens_per_call: int = 4096
+    """Tokens that are encoded at the same time in training: what its memory grows with."""
 
     def __post_init__(self) -> None:
         _require(self.max_length >= 3, f"encoder.max_length is {self.max_length}; it must be at least 3")
+        _require(
+            math.isfinite(self.rate) and self.rate > 0,
+            f"encoder.rate is {self.rate}; it must be a finite number above 0",
+        )
+        _require(
+            0 < self.rate_decay <= 1, f"encoder.rate_decay is {self.rate_decay}; it must be above 0 and at most 1"
+        )
+        _require(self.frozen_layers >= 0, f"encoder.frozen_layers is {self.frozen_layers}; it must be 0 or more")
+        _require(self.lora_rank >= 1, f"encoder.lora_rank is {self.lora_rank}; it must be at least 1")
+        _require(0 <= self.dropout < 1, f"encoder.dropout is {self.dropout}; it must be at least 0 and below 1")
+        _require(self.tokens_per_call >= 1, f"encoder.tokens_per_call is {self.tokens_per_call}; it must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,9 +123,14 @@ def make_step(
         weights = None if step_weights is None else step_weights(state.step)
         slope = jax.grad(meta_loss, argnums=1, has_aux=True)
         gradient, losses = slope(model, state.trainable, tables, episodes, key, weights, at_once=at_once)
-        with jax.named_scope("outer_update"):
-            updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
-            trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
-        return TrainState(trainable, optimiser_state, state.step + 1, state.key), losses
+        return updated(state, gradient, optimiser), losses
 
     return step
+
+
+def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTransformation) -> TrainState:
+    """The state after a step of `optimiser` with that gradient."""
+    with jax.named_scope("outer_update"):
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
+        trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
+    return TrainState(trainable, optimiser_state, state.step + 1, state.key)

@@ -55,10 +55,12 @@ class Model(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """What the outer loop trains: the learner's theta and the updater's phi."""
+    """What the outer loop trains: the learner's theta, the updater's phi, and the encoder's parameters where it is
+    trained with them (None where embeddings stay as they are)."""
 
     theta: Params
     phi: Params
+    encoder: Params = None
 
 
 class Shared(NamedTuple):

@@ -1,0 +1,224 @@
+"""The outer step that trains the encoder with the rest, in memory that does not grow with the users.
+
+Each distinct text of a batch is encoded once, and its embedding gathered into every episode that has it. The gradient
+is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
+loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
+which that gradient is pulled back through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.texts import Picked
+from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
+from metarec_jax.meta.partition import combine
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.types import Episodes, Params, Tables
+
+Encode = Callable[[Params, Tokens, Array | None], Array]
+"""(parameters of the encoder, tokens, dropout key or None) -> [texts, hidden]."""
+
+
+class Side(NamedTuple):
+    """Texts of one side (items or users), on the device.
+
+    Attributes:
+        buckets: tokens of each length bucket.
+        picked: what of each is encoded.
+    """
+
+    buckets: tuple[Tokens, ...]
+    picked: tuple[Picked, ...]
+
+
+class Sides(NamedTuple):
+    """What a step reads; a side without texts has an array of embeddings that stay as they are."""
+
+    items: Side | Array
+    users: Side | Array
+
+
+class Reading(NamedTuple):
+    """How texts are encoded in a step.
+
+    Attributes:
+        encode: the encoder.
+        per_call: texts of a chunk, for each bucket of items and of users.
+        constrain: puts the rows of a chunk where they belong (on several devices).
+    """
+
+    encode: Encode
+    per_call: Tables
+    constrain: Callable[[Any], Any] = lambda tree: tree
+
+
+def embed(reading: Reading, params: Params, sides: Sides, key: Array | None = None) -> Tables:
+    """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
+
+    def of_side(side: Side | Array, number: int) -> Array:
+        if not isinstance(side, Side):
+            return side
+        return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, side, number, key)])
+
+    return Tables(*(of_side(side, number) for number, side in enumerate(sides)))
+
+
+def pull_back(
+    reading: Reading,
+    encode_with: Callable[[Params], Params],
+    moving: Params,
+    sides: Sides,
+    cotangents: Tables,
+    key: Array | None = None,
+) -> Params:
+    """The gradient by `moving` of the sum of embeddings times `cotangents`.
+
+    Args:
+        reading: how texts are encoded.
+        encode_with: `moving` -> all parameters of the encoder.
+        moving: those that are trained.
+        sides: as for `embed`.
+        cotangents: like the embeddings.
+        key: as for `embed`, so that the same is dropped.
+    """
+    total = jax.tree.map(jnp.zeros_like, moving)
+    for number, (side, cotangent) in enumerate(zip(sides, cotangents)):
+        if not isinstance(side, Side):
+            continue
+        start = 0
+        for part in _parts(reading, side, number, key):
+            end = start + part.picked.rows.shape[0]
+            total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
+            start = end
+    return total
+
+
+class _Part(NamedTuple):
+    """A length bucket: its tokens, what of them is encoded, how many at a time, and a key of its own."""
+
+    tokens: Tokens
+    picked: Picked
+    rows: int
+    key: Array | None
+
+    def turns(self) -> Array:
+        return (self.picked.count + self.rows - 1) // self.rows
+
+    def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array | None]:
+        which = jax.lax.dynamic_slice_in_dim(self.picked.rows, turn * self.rows, self.rows)
+        tokens = reading.constrain(jax.tree.map(lambda leaf: leaf[which], self.tokens))
+        return tokens, None if self.key is None else jax.random.fold_in(self.key, turn)
+
+
+def _parts(reading: Reading, side: Side, number: int, key: Array | None) -> Iterator[_Part]:
+    for bucket, (tokens, picked) in enumerate(zip(side.buckets, side.picked)):
+        own = None if key is None else jax.random.fold_in(jax.random.fold_in(key, number), bucket)
+        yield _Part(tokens, picked, reading.per_call[number][bucket], own)
+
+
+def _embed(reading: Reading, params: Params, part: _Part) -> Array:
+    def vectors(turn: Array | int) -> Array:
+        tokens, key = part.chunk(reading, jnp.asarray(turn))
+        return reading.encode(params, tokens, key)
+
+    def put(turn: Array, table: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(table, vectors(turn), turn * part.rows, axis=0)
+
+    one = jax.eval_shape(vectors, 0)
+    table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
+    return jax.lax.fori_loop(0, part.turns(), put, table)
+
+
+def _pull_back(
+    reading: Reading,
+    encode_with: Callable[[Params], Params],
+    moving: Params,
+    part: _Part,
+    cotangent: Array,
+    total: Params,
+) -> Params:
+    def add(turn: Array, total: Params) -> Params:
+        tokens, key = part.chunk(reading, turn)
+        _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens, key), moving)
+        # A chunk may end with texts that nobody picked; no episode gathers them, so their cotangent is 0.
+        own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
+        return jax.tree.map(jnp.add, total, back(own)[0])
+
+    return jax.lax.fori_loop(0, part.turns(), add, total)
+
+
+def joint_gradient(
+    model: Model,
+    reading: Reading,
+    trained: Callable[[Params], tuple[Params, Params]],
+    trainable: Trainable,
+    sides: Sides,
+    episodes: Episodes,
+    key: Array | None = None,
+    step_weights: Array | None = None,
+    *,
+    at_once: int = 0,
+) -> tuple[Trainable, Losses]:
+    """The gradient of the meta loss by learner, updater and encoder, and the losses.
+
+    Args:
+        model: the functions of learner and updater.
+        reading: how texts are encoded.
+        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
+        trainable: with the encoder's parameters.
+        sides: the distinct texts of the batch.
+        episodes: a batch whose ids are slots of the embeddings.
+        key: of this outer step; None does without randomness.
+        step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
+
+    Returns:
+        The gradient, 0 where the encoder is not trained.
+    """
+    drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
+    with jax.named_scope("embed"):
+        raw = embed(reading, trainable.encoder, sides, drop)
+
+    def loss(theta: Params, phi: Params, raw: Tables) -> tuple[Float[Array, ""], Losses]:
+        tables = model.prepare(theta, raw)
+        return meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
+
+    slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (theta, phi, cotangents), losses = slope(trainable.theta, trainable.phi, raw)
+    moving, still = trained(trainable.encoder)
+    with jax.named_scope("pull_back"):
+        gradient = pull_back(reading, lambda m: combine(m, still), moving, sides, cotangents, drop)
+    return Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still))), losses
+
+
+def make_joint_step(
+    model: Model,
+    reading: Reading,
+    trained: Callable[[Params], tuple[Params, Params]],
+    optimiser: optax.GradientTransformation,
+    *,
+    at_once: int = 0,
+    step_weights: Callable[[Array], Array] | None = None,
+) -> Callable[[TrainState, Sides, Episodes], tuple[TrainState, Losses]]:
+    """The outer step that trains the encoder too: (state, sides, episodes) -> (state, losses before the step).
+
+    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`.
+    """
+
+    def step(state: TrainState, sides: Sides, episodes: Episodes) -> tuple[TrainState, Losses]:
+        key = jax.random.fold_in(state.key, state.step)
+        weights = None if step_weights is None else step_weights(state.step)
+        gradient, losses = joint_gradient(
+            model, reading, trained, state.trainable, sides, episodes, key, weights, at_once=at_once
+        )
+        return updated(state, gradient, optimiser), losses
+
+    return step
