@@ -8,16 +8,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, TrainConfig, UpdaterConfig
+from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, item_statistics, split_users
-from metarec_jax.encoder import Encoder, encode_table
+from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
@@ -38,10 +37,17 @@ UNROLL = 5
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Episodes of some users, and the embeddings they gather from (host arrays)."""
+    """Episodes of some users, and the embeddings they gather from (host arrays).
+
+    Attributes:
+        source: the episodes.
+        tables: embeddings, by the encoder as it is before training.
+        user_texts: what the users' embeddings are of; None where users have no text.
+    """
 
     source: EpisodeSource
     tables: Tables
+    user_texts: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Assembly:
     train: Part
     validation: Part
     test: Part
+    encoder: Encoder
 
 
 def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
@@ -102,9 +109,12 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         "validation": source(splits.validation, training=False, size=EVALUATION_USERS, epochs=1),
         "test": source(splits.test, training=False, size=EVALUATION_USERS, epochs=1),
     }
-    users = user_embeddings(encoder, config, data, sources, reporter)
-    parts = {name: Part(s, Tables(items=catalogue.embeddings, users=users[name])) for name, s in sources.items()}
-    return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts)
+    texts = user_texts(config, data, sources)
+    users = user_embeddings(encoder, config, len(data.users), texts, reporter)
+    parts = {
+        name: Part(s, Tables(items=catalogue.embeddings, users=users[name]), texts[name]) for name, s in sources.items()
+    }
+    return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts, encoder=encoder)
 
 
 def resolve(config: Config, data: Interactions) -> Config:
@@ -141,39 +151,41 @@ def embed(
         )
 
 
-def user_embeddings(
-    encoder: Encoder,
-    config: Config,
-    data: Interactions,
-    sources: dict[str, EpisodeSource],
-    reporter: Reporter,
-) -> dict[str, np.ndarray]:
-    """The user table of each source: of profiles, of descriptions, or without features.
+def user_texts(
+    config: Config, data: Interactions, sources: dict[str, EpisodeSource]
+) -> dict[str, tuple[str, ...] | None]:
+    """What stands for the users of each source: profiles, descriptions of each draw of the support, or nothing.
 
     Raises:
         MetarecError: profiles are asked for, and the data has none.
     """
     if config.learner.user_side == "none":
-        nothing = np.zeros((len(data.users), 0), np.float32)
-        return dict.fromkeys(sources, nothing)
+        return dict.fromkeys(sources)
     if config.learner.user_side == "profile":
         if data.users.texts is None:
             raise MetarecError(
                 "learner.user_side is 'profile', but the data has no user texts: use --learner.user-side description, "
                 "or none, or name a column with --data.columns.user-text"
             )
-        return dict.fromkeys(sources, embed(encoder, config, data.users.texts, reporter, "encoding users"))
+        return dict.fromkeys(sources, data.users.texts)
     middle = (data.low + data.high) / 2
-    return {
-        name: embed(
-            encoder,
-            config,
-            descriptions(source, data.items.titles, middle=middle),
-            reporter,
-            f"encoding {name} users",
-        )
-        for name, source in sources.items()
-    }
+    return {name: tuple(descriptions(source, data.items.titles, middle=middle)) for name, source in sources.items()}
+
+
+def user_embeddings(
+    encoder: Encoder,
+    config: Config,
+    users: int,
+    texts: dict[str, tuple[str, ...] | None],
+    reporter: Reporter,
+) -> dict[str, np.ndarray]:
+    """The user table of each source; of `users` users without features where there are no texts."""
+    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32)}
+    for name, of_source in texts.items():
+        if of_source not in found:
+            label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
+            found[of_source] = embed(encoder, config, of_source or (), reporter, label)
+    return {name: found[of_source] for name, of_source in texts.items()}
 
 
 def make_model(config: Config, scale: Scale) -> Model:
@@ -212,9 +224,14 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
 
 
 def init_trainable(
-    config: Config, model: Model, catalogue: Catalogue, user_table: np.ndarray, key: jax.Array
+    config: Config,
+    model: Model,
+    catalogue: Catalogue,
+    user_table: np.ndarray,
+    key: jax.Array,
+    encoder: Params = None,
 ) -> Trainable:
-    """theta and phi before training.
+    """What is trained, before training.
 
     Args:
         config: sizes.
@@ -222,6 +239,7 @@ def init_trainable(
         catalogue: items, of which those that training users rated set the input standardisation.
         user_table: float32 [users, hidden] of training users.
         key: typed PRNG key.
+        encoder: parameters of the encoder, for a config that trains it.
     """
     seen = catalogue.statistics.count > 0
     theta = mlp.init(
@@ -234,11 +252,42 @@ def init_trainable(
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
     )
     adapted, _ = partition(theta, model.adapted)
-    return Trainable(theta=theta, phi=model.updater.init(adapted))
+    if config.encoder.train == "no":
+        encoder = None
+    elif config.encoder.train == "lora":
+        lora_key = jax.random.fold_in(key, 2)
+        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+    return Trainable(theta, model.updater.init(adapted), encoder)
 
 
-def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int) -> Trainable:
-    """Shapes and dtypes of theta and phi, without computing them."""
+def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
+    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
     model = make_model(config, catalogue.scale)
     users = np.zeros((1, user_hidden), np.float32)
-    return jax.eval_shape(functools.partial(init_trainable, config, model, catalogue, users), jax.random.key(0))
+    init = functools.partial(init_trainable, config, model, catalogue, users)
+    return jax.eval_shape(lambda key, encoder: init(key, encoder=encoder), jax.random.key(0), encoder)
+
+
+def trained_encoder(encoder: Encoder, params: Params) -> Encoder:
+    """`encoder` with the parameters that a run trained; factors (LoRA) are added to their matrices."""
+    source = f"{encoder.source}, trained further"
+    return dataclasses.replace(encoder, params=merge_lora(params), source=source)
+
+
+def with_trained_encoder(assembly: Assembly, trainable: Trainable, reporter: Reporter = QUIET) -> Assembly:
+    """`assembly` with the embeddings that the trained encoder gives; as it is, where the encoder was not trained."""
+    if trainable.encoder is None:
+        return assembly
+    encoder = trained_encoder(assembly.encoder, trainable.encoder)
+    config = assembly.config
+    parts = {"train": assembly.train, "validation": assembly.validation, "test": assembly.test}
+    items = embed(encoder, config, assembly.data.items.texts, reporter, "encoding items")
+    texts = {name: part.user_texts for name, part in parts.items()}
+    users = user_embeddings(encoder, config, len(assembly.data.users), texts, reporter)
+    train, validation, test = (
+        dataclasses.replace(part, tables=Tables(items, users[name])) for name, part in parts.items()
+    )
+    catalogue = dataclasses.replace(assembly.catalogue, embeddings=items)
+    return dataclasses.replace(
+        assembly, catalogue=catalogue, train=train, validation=validation, test=test, encoder=encoder
+    )

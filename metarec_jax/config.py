@@ -154,9 +154,7 @@ class EncoderConfig:
             math.isfinite(self.rate) and self.rate > 0,
             f"encoder.rate is {self.rate}; it must be a finite number above 0",
         )
-        _require(
-            0 < self.rate_decay <= 1, f"encoder.rate_decay is {self.rate_decay}; it must be above 0 and at most 1"
-        )
+        _require(0 < self.rate_decay <= 1, f"encoder.rate_decay is {self.rate_decay}; it must be above 0 and at most 1")
         _require(self.frozen_layers >= 0, f"encoder.frozen_layers is {self.frozen_layers}; it must be 0 or more")
         _require(self.lora_rank >= 1, f"encoder.lora_rank is {self.lora_rank}; it must be at least 1")
         _require(0 <= self.dropout < 1, f"encoder.dropout is {self.dropout}; it must be at least 0 and below 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import jax
 import optax
@@ -13,16 +14,11 @@ from metarec_jax.meta.user import Trainable
 from metarec_jax.types import Params
 
 
-def make_optimiser(config: Config, steps: int, trainable: Trainable) -> optax.GradientTransformation:
+def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta and encoder decay.
 
     Rates of the encoder's layers fall from the last to the first (Howard & Ruder 2018, arXiv 1801.06146, section 3.2,
     "discriminative fine-tuning"). What of it is not trained has no optimiser state.
-
-    Args:
-        config: of the run.
-        steps: of the whole training.
-        trainable: arrays or their shapes.
     """
     train = config.train
     warmup = round(steps * train.warmup)
@@ -31,21 +27,23 @@ def make_optimiser(config: Config, steps: int, trainable: Trainable) -> optax.Gr
     else:
         schedule = optax.cosine_decay_schedule(train.rate, steps)
     adam = optax.adamw(schedule, weight_decay=train.weight_decay, mask=_decays)
-    if trainable.encoder is None:
-        return optax.chain(optax.clip_by_global_norm(train.clip), adam)
-    share = relative_rates(config, trainable.encoder)
-    labels = Trainable(
-        theta=jax.tree.map(lambda leaf: "trained", trainable.theta),
-        phi=jax.tree.map(lambda leaf: "trained", trainable.phi),
-        encoder=jax.tree.map(lambda rate: "trained" if rate else "still", share),
-    )
-    slower = optax.stateless(
-        lambda updates, _: updates._replace(encoder=jax.tree.map(lambda u, s: u * s, updates.encoder, share))
-    )
+    clip = optax.clip_by_global_norm(train.clip)
+    if config.encoder.train == "no":
+        return optax.chain(clip, adam)
+
+    def labels(trainable: Trainable) -> Trainable:
+        every = jax.tree.map(lambda leaf: "trained", trainable)
+        rates = relative_rates(config, trainable.encoder)
+        return every._replace(encoder=jax.tree.map(lambda rate: "trained" if rate else "still", rates))
+
+    def slower(updates: Any, _: Any) -> Any:
+        rates = relative_rates(config, updates.encoder)
+        return updates._replace(encoder=jax.tree.map(lambda update, rate: update * rate, updates.encoder, rates))
+
     return optax.chain(
-        optax.clip_by_global_norm(train.clip),
+        clip,
         optax.partition({"trained": adam, "still": optax.set_to_zero()}, labels),
-        slower,
+        optax.stateless(slower),
     )
 
 

@@ -587,10 +587,12 @@ def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     mesh = user_mesh(1)
     state = replicate(mesh, train.first_state(assembly, len(assembly.train.source)))
     tables = assembly.model.prepare(state.trainable.theta, replicate(mesh, assembly.train.tables))
+    frozen = program.frozen_program(assembly, mesh, tables)
 
     def needed(users):
-        episodes = shard_users(mesh, program.whole(assembly.train.source[0], mesh, users))
-        return temporaries(program.outer_step(assembly, mesh, users).lower(state, tables, episodes).compile())
+        fed, episodes = frozen.feed(assembly.train.source[0])
+        on_device = shard_users(mesh, program.whole(episodes, mesh, users))
+        return temporaries(frozen.make(users).lower(state, fed, on_device).compile())
 
     assert needed(2) < needed(4) < needed(8)
     tight, parts = taken(needed(2) + 1, "tight")

@@ -57,7 +57,7 @@ class Texts:
         bucket_of, row_of = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         buckets, per_call = [], []
         for number, length in enumerate(np.unique(lengths).tolist()):
-            own = [row for row in np.flatnonzero(lengths == length) if first[keys[row]] == row]
+            own = [row for row in np.flatnonzero(lengths == length).tolist() if first[keys[row]] == row]
             place = {keys[row]: i for i, row in enumerate(own)}
             for row in np.flatnonzero(lengths == length):
                 bucket_of[row], row_of[row] = number, place[keys[row]]

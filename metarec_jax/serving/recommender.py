@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
-from metarec_jax.assembly import make_model
+from metarec_jax.assembly import embed, make_model, trained_encoder
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
@@ -33,6 +33,7 @@ from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.progress import QUIET
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
@@ -93,8 +94,9 @@ class Recommender:
 
     Args:
         config: of the run.
-        catalogue: its items.
+        catalogue: its items, with embeddings by the encoder that the run ended with.
         trainable: its parameters.
+        encoder: that encoder, where it is at hand; else it is loaded when it is first needed.
 
     For example::
 
@@ -103,12 +105,14 @@ class Recommender:
         recommender.recommend(user, k=3)
     """
 
-    def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable):
+    def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable, encoder: Encoder | None = None):
+        if encoder is not None:
+            self.encoder = encoder  # in place of what the cached property would load
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
         self._model = make_model(config, catalogue.scale)
-        self._trainable = jax.device_put(trainable)
+        self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._items = self._prepared(items=np.asarray(catalogue.embeddings, np.float32))
@@ -130,7 +134,13 @@ class Recommender:
         """
         run = runs.open_run(Path(folder))
         catalogue = catalogues.load(run)
-        return cls(run.config, catalogue, load_trainable(run, catalogue))
+        if run.config.encoder.train == "no":
+            return cls(run.config, catalogue, load_trainable(run, catalogue))
+        start = load_encoder(run.config.encoder.path)
+        trainable = load_trainable(run, catalogue, start.params)
+        encoder = trained_encoder(start, trainable.encoder)
+        embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
+        return cls(run.config, dataclasses.replace(catalogue, embeddings=embeddings), trainable, encoder)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
