@@ -84,6 +84,11 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
     )
     encoder = load_encoder(config.encoder.path)
+    if config.encoder.frozen_layers > encoder.config.num_layers:
+        raise MetarecError(
+            f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
+            f"{encoder.config.num_layers} layers"
+        )
     catalogue = Catalogue(
         items=data.items,
         statistics=item_statistics(data, splits.train),

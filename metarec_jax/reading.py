@@ -16,14 +16,17 @@ from metarec_jax.assembly import Part
 from metarec_jax.config import Config
 from metarec_jax.encoder import Encoder, Texts, Tokens, encode, tokenize
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta.joint import Encode, Reading, Side, Sides, embed
+from metarec_jax.meta.joint import Chosen, Encode, Reading, embed
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.sharding import USERS, replicate
 from metarec_jax.types import Episodes, Params, Tables
 
+CPU_TOKENS, TOKENS = 1024, 16384
+"""Tokens of a call where the config leaves it open: on a CPU, whose caches are small, and on anything else."""
+
 
 class Library:
-    """The texts that the episodes of a part gather from.
+    """The texts that the episodes of a part gather from, of items and of users alike.
 
     Args:
         config: of the run.
@@ -48,62 +51,43 @@ class Library:
         users_per_step: int,
         reporter: Reporter = QUIET,
     ):
-        rows = config.episodes.buckets[-1] + config.episodes.query
-        self._items = _Shelf(_texts(config, encoder, item_texts, mesh, reporter), mesh, users_per_step * rows)
-        self._users = None
-        if part.user_texts is not None:
-            self._users = _Shelf(_texts(config, encoder, part.user_texts, mesh, reporter), mesh, users_per_step)
-        self._without_text = replicate(mesh, part.tables.users)
-        per_call = Tables(self._items.texts.per_call, self._users.texts.per_call if self._users else ())
+        self._mesh, self._item_count = mesh, len(item_texts)
+        self._texts = _texts(config, encoder, (*item_texts, *(part.user_texts or ())), mesh, reporter)
+        self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
+        self._most = users_per_step * (config.episodes.buckets[-1] + config.episodes.query + 1)
+        self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
         spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
         constrain = spread if mesh.size > 1 else _as_it_is
-        self.training = Reading(encode_with(config, encoder, config.encoder.dropout), per_call, constrain)
-        self._embed = jax.jit(functools.partial(embed, Reading(encode_with(config, encoder, 0.0), per_call, constrain)))
+        self.training = Reading(encode_with(config, encoder, config.encoder.dropout), self._texts.per_call, constrain)
+        evaluating = self.training._replace(encode=encode_with(config, encoder, 0.0))
+        self._embed = jax.jit(functools.partial(embed, evaluating))
 
-    def localise(self, episodes: Episodes) -> tuple[Sides, Episodes]:
+    def localise(self, episodes: Episodes) -> tuple[Chosen, Episodes]:
         """The distinct texts of a batch, and the batch with slots of their embeddings in place of rows of the tables.
 
         Episodes are host arrays; what is read is on the devices.
         """
-        support, query, user = episodes.support, episodes.query, episodes.user
-        item = np.concatenate([support.item, query.item], axis=1)
-        items, slots = self._items.pick(item, np.concatenate([support.mask, query.mask], axis=1) > 0)
-        users: Side | Array = self._without_text
-        if self._users is not None:
-            users, user = self._users.pick(user, episodes.weight > 0)
-        length = support.item.shape[1]
+        support, query = episodes.support, episodes.query
+        used, real = [support.item, query.item], [support.mask > 0, query.mask > 0]
+        if self._without_text is None:
+            used.append(self._item_count + episodes.user[:, None])
+            real.append(episodes.weight[:, None] > 0)
+        picked, slots = self._texts.pick(np.concatenate(used, axis=1), np.concatenate(real, axis=1), self._most)
+        first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
         moved = episodes._replace(
-            user=user,
-            support=support._replace(item=slots[:, :length]),
-            query=query._replace(item=slots[:, length:]),
+            user=slots[:, last] if self._without_text is None else episodes.user,
+            support=support._replace(item=slots[:, :first]),
+            query=query._replace(item=slots[:, first:last]),
         )
-        return Sides(items, users), moved
+        return Chosen(self._buckets, replicate(self._mesh, picked), self._without_text), moved
 
     def tables(self, params: Params) -> Tables:
         """Embeddings of all texts, in the order of the tables."""
-        items, order = self._items.everything()
-        if self._users is None:
-            found = self._embed(params, Sides(items, self._without_text))
-            return Tables(_take(found.items, order), found.users)
-        users, order_of_users = self._users.everything()
-        found = self._embed(params, Sides(items, users))
-        return Tables(_take(found.items, order), _take(found.users, order_of_users))
-
-
-class _Shelf:
-    """Texts of one side, their tokens on the devices."""
-
-    def __init__(self, texts: Texts, mesh: Mesh, most: int):
-        self.texts, self._mesh, self._most = texts, mesh, most
-        self._buckets: tuple[Tokens, ...] = replicate(mesh, texts.buckets)
-
-    def pick(self, used: np.ndarray, real: np.ndarray) -> tuple[Side, np.ndarray]:
-        picked, slots = self.texts.pick(used, real, self._most)
-        return Side(self._buckets, replicate(self._mesh, picked)), slots
-
-    def everything(self) -> tuple[Side, Any]:
-        picked, slots = self.texts.everything()
-        return Side(self._buckets, replicate(self._mesh, picked)), replicate(self._mesh, slots)
+        picked, slots = self._texts.everything()
+        embeddings = self._embed(params, Chosen(self._buckets, replicate(self._mesh, picked)))
+        found = _take(embeddings, replicate(self._mesh, slots))
+        users = found[self._item_count :] if self._without_text is None else self._without_text
+        return Tables(found[: self._item_count], users)
 
 
 @jax.jit
@@ -146,7 +130,7 @@ def _texts(config: Config, encoder: Encoder, texts: Sequence[str], mesh: Mesh, r
     return Texts.of(
         found.ids,
         limit=chosen.max_length,
-        tokens_per_call=chosen.tokens_per_call,
+        tokens_per_call=chosen.tokens_per_call or (CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS),
         pad=encoder.config.pad_token_id,
         split=mesh.size,
     )

@@ -74,7 +74,8 @@ class StopRequest:
 def first_state(assembly: Assembly, steps: int) -> TrainState:
     """The state that training starts from: a pure function of the config's seed."""
     key, run_key = jax.random.split(jax.random.key(assembly.config.seed))
-    users, encoder = assembly.train.tables.users, assembly.encoder.params
+    users = assembly.train.tables.users
+    encoder = jax.tree.map(jnp.copy, assembly.encoder.params)  # the first step takes over its state's memory
     trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, users, key, encoder)
     optimiser = make_optimiser(assembly.config, steps)
     return TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), run_key)

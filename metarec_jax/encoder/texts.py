@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,17 +53,19 @@ class Texts:
             split: what the texts of a call must be a multiple of (devices that share them).
         """
         keys = [text.tobytes() for text in ids]
-        first = {key: row for row, key in reversed(list(enumerate(keys)))}
-        lengths = np.array([bucket(len(text), limit) for text in ids], np.int64)
+        lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call)
         bucket_of, row_of = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         buckets, per_call = [], []
         for number, length in enumerate(np.unique(lengths).tolist()):
-            own = [row for row in np.flatnonzero(lengths == length).tolist() if first[keys[row]] == row]
-            place = {keys[row]: i for i, row in enumerate(own)}
-            for row in np.flatnonzero(lengths == length):
-                bucket_of[row], row_of[row] = number, place[keys[row]]
-            rows = max(min(tokens_per_call // length, 1 << (len(own) - 1).bit_length()), 1)
-            buckets.append(pack([ids[row] for row in own], length, pad=pad))
+            place: dict[bytes, int] = {}
+            own = []
+            for text in np.flatnonzero(lengths == length).tolist():
+                if keys[text] not in place:
+                    place[keys[text]] = len(own)
+                    own.append(ids[text])
+                bucket_of[text], row_of[text] = number, place[keys[text]]
+            rows = max(min(tokens_per_call // length, len(own)), 1)
+            buckets.append(pack(own, length, pad=pad))
             per_call.append(-(-rows // split) * split)
         return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
 
@@ -97,3 +100,16 @@ class Texts:
         """`pick` of all texts: the slots are those of the texts in their order."""
         rows = np.arange(len(self.row_of))
         return self.pick(rows, np.ones(len(rows), bool), len(rows))
+
+
+def _merged(lengths: np.ndarray, tokens_per_call: int) -> np.ndarray:
+    """Padded lengths without those that hardly any text has: each is a program of its own to compile.
+
+    Texts that do not fill one call go to the next length, where there is one.
+    """
+    lengths = lengths.copy()
+    present = np.unique(lengths)
+    for length, longer in itertools.pairwise(present.tolist()):
+        if (lengths == length).sum() * length < tokens_per_call:
+            lengths[lengths == length] = longer
+    return lengths

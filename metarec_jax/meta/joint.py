@@ -9,7 +9,7 @@ which that gradient is pulled back through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,23 +28,19 @@ Encode = Callable[[Params, Tokens, Array | None], Array]
 """(parameters of the encoder, tokens, dropout key or None) -> [texts, hidden]."""
 
 
-class Side(NamedTuple):
-    """Texts of one side (items or users), on the device.
+class Chosen(NamedTuple):
+    """What a step reads.
 
     Attributes:
-        buckets: tokens of each length bucket.
+        buckets: tokens of all texts, of items and of users, by length bucket.
         picked: what of each is encoded.
+        users: [users, hidden], embeddings that stay as they are, where users have no text; None where they have, and
+            ``Episodes.user`` is a slot like that of an item.
     """
 
     buckets: tuple[Tokens, ...]
     picked: tuple[Picked, ...]
-
-
-class Sides(NamedTuple):
-    """What a step reads; a side without texts has an array of embeddings that stay as they are."""
-
-    items: Side | Array
-    users: Side | Array
+    users: Array | None = None
 
 
 class Reading(NamedTuple):
@@ -52,53 +48,43 @@ class Reading(NamedTuple):
 
     Attributes:
         encode: the encoder.
-        per_call: texts of a chunk, for each bucket of items and of users.
+        per_call: texts of a chunk, for each bucket.
         constrain: puts the rows of a chunk where they belong (on several devices).
     """
 
     encode: Encode
-    per_call: Tables
+    per_call: tuple[int, ...]
     constrain: Callable[[Any], Any] = lambda tree: tree
 
 
-def embed(reading: Reading, params: Params, sides: Sides, key: Array | None = None) -> Tables:
+def embed(reading: Reading, params: Params, chosen: Chosen, key: Array | None = None) -> Float[Array, "slots hidden"]:
     """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
-
-    def of_side(side: Side | Array, number: int) -> Array:
-        if not isinstance(side, Side):
-            return side
-        return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, side, number, key)])
-
-    return Tables(*(of_side(side, number) for number, side in enumerate(sides)))
+    return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen, key)])
 
 
 def pull_back(
     reading: Reading,
     encode_with: Callable[[Params], Params],
     moving: Params,
-    sides: Sides,
-    cotangents: Tables,
+    chosen: Chosen,
+    cotangent: Float[Array, "slots hidden"],
     key: Array | None = None,
 ) -> Params:
-    """The gradient by `moving` of the sum of embeddings times `cotangents`.
+    """The gradient by `moving` of the sum of embeddings times `cotangent`.
 
     Args:
         reading: how texts are encoded.
         encode_with: `moving` -> all parameters of the encoder.
         moving: those that are trained.
-        sides: as for `embed`.
-        cotangents: like the embeddings.
+        chosen: as for `embed`.
+        cotangent: like the embeddings.
         key: as for `embed`, so that the same is dropped.
     """
-    total = jax.tree.map(jnp.zeros_like, moving)
-    for number, (side, cotangent) in enumerate(zip(sides, cotangents)):
-        if not isinstance(side, Side):
-            continue
-        start = 0
-        for part in _parts(reading, side, number, key):
-            end = start + part.picked.rows.shape[0]
-            total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
-            start = end
+    total, start = jax.tree.map(jnp.zeros_like, moving), 0
+    for part in _parts(reading, chosen, key):
+        end = start + part.picked.rows.shape[0]
+        total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
+        start = end
     return total
 
 
@@ -119,10 +105,11 @@ class _Part(NamedTuple):
         return tokens, None if self.key is None else jax.random.fold_in(self.key, turn)
 
 
-def _parts(reading: Reading, side: Side, number: int, key: Array | None) -> Iterator[_Part]:
-    for bucket, (tokens, picked) in enumerate(zip(side.buckets, side.picked)):
-        own = None if key is None else jax.random.fold_in(jax.random.fold_in(key, number), bucket)
-        yield _Part(tokens, picked, reading.per_call[number][bucket], own)
+def _parts(reading: Reading, chosen: Chosen, key: Array | None) -> list[_Part]:
+    return [
+        _Part(tokens, picked, rows, None if key is None else jax.random.fold_in(key, number))
+        for number, (tokens, picked, rows) in enumerate(zip(chosen.buckets, chosen.picked, reading.per_call))
+    ]
 
 
 def _embed(reading: Reading, params: Params, part: _Part) -> Array:
@@ -161,7 +148,7 @@ def joint_gradient(
     reading: Reading,
     trained: Callable[[Params], tuple[Params, Params]],
     trainable: Trainable,
-    sides: Sides,
+    chosen: Chosen,
     episodes: Episodes,
     key: Array | None = None,
     step_weights: Array | None = None,
@@ -175,7 +162,7 @@ def joint_gradient(
         reading: how texts are encoded.
         trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
         trainable: with the encoder's parameters.
-        sides: the distinct texts of the batch.
+        chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
         key: of this outer step; None does without randomness.
         step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
@@ -185,17 +172,18 @@ def joint_gradient(
     """
     drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
     with jax.named_scope("embed"):
-        raw = embed(reading, trainable.encoder, sides, drop)
+        embeddings = embed(reading, trainable.encoder, chosen, drop)
 
-    def loss(theta: Params, phi: Params, raw: Tables) -> tuple[Float[Array, ""], Losses]:
-        tables = model.prepare(theta, raw)
+    def loss(theta: Params, phi: Params, embeddings: Array) -> tuple[Float[Array, ""], Losses]:
+        users = embeddings if chosen.users is None else chosen.users
+        tables = model.prepare(theta, Tables(embeddings, users))
         return meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
 
     slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    (theta, phi, cotangents), losses = slope(trainable.theta, trainable.phi, raw)
+    (theta, phi, cotangent), losses = slope(trainable.theta, trainable.phi, embeddings)
     moving, still = trained(trainable.encoder)
     with jax.named_scope("pull_back"):
-        gradient = pull_back(reading, lambda m: combine(m, still), moving, sides, cotangents, drop)
+        gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, drop)
     return Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still))), losses
 
 
@@ -207,17 +195,17 @@ def make_joint_step(
     *,
     at_once: int = 0,
     step_weights: Callable[[Array], Array] | None = None,
-) -> Callable[[TrainState, Sides, Episodes], tuple[TrainState, Losses]]:
-    """The outer step that trains the encoder too: (state, sides, episodes) -> (state, losses before the step).
+) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
+    """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
 
     Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`.
     """
 
-    def step(state: TrainState, sides: Sides, episodes: Episodes) -> tuple[TrainState, Losses]:
+    def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
         weights = None if step_weights is None else step_weights(state.step)
         gradient, losses = joint_gradient(
-            model, reading, trained, state.trainable, sides, episodes, key, weights, at_once=at_once
+            model, reading, trained, state.trainable, chosen, episodes, key, weights, at_once=at_once
         )
         return updated(state, gradient, optimiser), losses
 

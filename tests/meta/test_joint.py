@@ -9,11 +9,11 @@ from jax.sharding import PartitionSpec
 
 from metarec_jax import encoder
 from metarec_jax.encoder import BertConfig, Texts, Tokens, encode, pack
-from metarec_jax.meta.joint import Reading, Side, Sides, embed, joint_gradient, pull_back
+from metarec_jax.meta.joint import Chosen, Reading, embed, joint_gradient, pull_back
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.user import Trainable
 from metarec_jax.sharding import USERS, replicate, shard_users, user_mesh
-from metarec_jax.types import Prepared, Tables
+from metarec_jax.types import Prepared
 
 BERT = BertConfig(
     vocab_size=30, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=24, has_pooler=False
@@ -55,26 +55,27 @@ class Case:
             query=small.episodes.query._replace(item=items[:, 4:]),
         )
         self.ids = random_ids(rng, 12), random_ids(rng, users)
-        self.texts = [Texts.of(ids, limit=24, tokens_per_call=per_call, split=split) for ids in self.ids]
+        self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
         architecture = BERT.__class__(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
         self.reading = Reading(
             lambda params, tokens, key: encode(
                 params, architecture, tokens, normalise=True, dropout_key=key if dropout else None
             ),
-            Tables(*(texts.per_call for texts in self.texts)),
+            self.texts.per_call,
         )
 
     def localised(self):
         support, query = self.episodes.support, self.episodes.query
-        real = np.concatenate([support.mask, query.mask], axis=1) > 0
-        picked, slots = self.texts[0].pick(np.concatenate([support.item, query.item], axis=1), real, 12)
-        of_users, users = self.texts[1].pick(np.asarray(self.episodes.user), np.asarray(self.episodes.weight) > 0, 3)
-        sides = Sides(Side(self.texts[0].buckets, picked), Side(self.texts[1].buckets, of_users))
+        used = np.concatenate([support.item, query.item, 12 + np.asarray(self.episodes.user)[:, None]], axis=1)
+        real = np.concatenate([support.mask, query.mask, np.asarray(self.episodes.weight)[:, None]], axis=1) > 0
+        picked, slots = self.texts.pick(used, real, 12 + len(used))
         length = support.item.shape[1]
         moved = self.episodes._replace(
-            user=users, support=support._replace(item=slots[:, :length]), query=query._replace(item=slots[:, length:])
+            user=slots[:, -1],
+            support=support._replace(item=slots[:, :length]),
+            query=query._replace(item=slots[:, length:-1]),
         )
-        return jax.tree.map(jnp.asarray, sides), moved
+        return jax.tree.map(jnp.asarray, Chosen(self.texts.buckets, picked)), moved
 
     def naive(self, key=None):
         """Every pair's texts, repeated ones too, padded to the longest, with nothing cached."""
@@ -102,10 +103,10 @@ class Case:
 def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
     """Of learner, updater and encoder, and the losses, whatever the chunks; repeated texts are encoded once."""
     case = Case(per_call=per_call)
-    sides, episodes = case.localised()
+    chosen, episodes = case.localised()
     step = quick_jit(
         lambda trainable: joint_gradient(
-            case.model, case.reading, everything, trainable, sides, episodes, at_once=at_once
+            case.model, case.reading, everything, trainable, chosen, episodes, at_once=at_once
         )
     )
     assert_close(step(case.trainable), case.naive(), tolerance=1e-11)
@@ -114,8 +115,8 @@ def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
 @pytest.mark.usefixtures("x64")
 def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
     case = Case()
-    sides, episodes = case.localised()
-    found, _ = quick_jit(lambda at: joint_gradient(case.model, case.reading, trained, at, sides, episodes))(
+    chosen, episodes = case.localised()
+    found, _ = quick_jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
         case.trainable
     )
     wanted, _ = case.naive()
@@ -128,14 +129,14 @@ def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
 def test_what_is_dropped_is_the_same_in_both_passes():
     """By finite differences along a random direction, with the same key."""
     case = Case(dropout=0.3)
-    sides, episodes = case.localised()
+    chosen, episodes = case.localised()
     key = jax.random.key(3)
     rng = np.random.default_rng(2)
     way = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), case.trainable.encoder)
 
     @quick_jit
     def gradient(at):
-        found, losses = joint_gradient(case.model, case.reading, everything, at, sides, episodes, key)
+        found, losses = joint_gradient(case.model, case.reading, everything, at, chosen, episodes, key)
         return found, losses.query / losses.rows
 
     def moved(by):
@@ -147,7 +148,7 @@ def test_what_is_dropped_is_the_same_in_both_passes():
     difference = (gradient(moved(1e-6))[1] - gradient(moved(-1e-6))[1]) / 2e-6
     assert float(slope) == pytest.approx(float(difference), rel=1e-6)
     other = quick_jit(
-        lambda at: joint_gradient(case.model, case.reading, everything, at, sides, episodes, jax.random.key(4))[1]
+        lambda at: joint_gradient(case.model, case.reading, everything, at, chosen, episodes, jax.random.key(4))[1]
     )(case.trainable)
     assert abs(other.query / other.rows - gradient(case.trainable)[1]) > 1e-4
 
@@ -160,10 +161,10 @@ def test_eight_devices_give_the_same_gradient():
         return jax.lax.with_sharding_constraint(tree, PartitionSpec(USERS))
 
     def gradient(case, place, episodes_place, **changes):
-        sides, episodes = case.localised()
+        chosen, episodes = case.localised()
         reading = case.reading._replace(**changes)
         step = quick_jit(lambda *moving: joint_gradient(case.model, reading, everything, *moving))
-        return step(*place((case.trainable, sides)), episodes_place(episodes))
+        return step(*place((case.trainable, chosen)), episodes_place(episodes))
 
     alone = gradient(one, lambda tree: tree, lambda tree: tree)
     with jax.set_mesh(mesh):
@@ -180,12 +181,11 @@ def test_memory_does_not_grow_with_the_chunks():
         tokens = Tokens(*(jnp.zeros((texts, 24), kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
         picked = encoder.Picked(jnp.arange(texts), jnp.int32(texts))
         case = Case(dtype=np.float32)
-        reading = case.reading._replace(per_call=Tables((2,), ()))
+        reading = case.reading._replace(per_call=(2,))
 
         def gradient(params):
-            sides = Sides(Side((tokens,), (picked,)), jnp.zeros((3, 4)))
-            tables = embed(reading, params, sides)
-            return pull_back(reading, lambda moving: moving, params, sides, tables)
+            chosen = Chosen((tokens,), (picked,))
+            return pull_back(reading, lambda moving: moving, params, chosen, embed(reading, params, chosen))
 
         return jax.jit(gradient).lower(case.trainable.encoder).compile().memory_analysis().temp_size_in_bytes
 
