@@ -62,7 +62,7 @@ def adapt(
             loop.
         unroll: steps in one turn of the compiled loop.
         remat: whether the outer gradient computes each step anew from where it started. Then all that a step leaves
-            behind is the point that it led to.
+            behind is the point that it led to, and the loop is not unrolled.
         inputs: what the updater may ask for when it starts.
     """
 
@@ -80,8 +80,10 @@ def adapt(
 
         if remat:
             step = jax.checkpoint(step)
+        # Out of a loop, a compiler may merge what is computed anew with what was computed, and keep it after all.
+        turn = 1 if remat else unroll
         carry = (start, updater.start(phi, start, inputs))
-        (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=unroll)
+        (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=turn)
         return Path(end, points, losses)
 
     if root is None:
