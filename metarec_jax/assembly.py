@@ -21,7 +21,7 @@ from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
-from metarec_jax.meta.partition import partition
+from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.progress import QUIET, Reporter
@@ -92,9 +92,12 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     catalogue = Catalogue(
         items=data.items,
         statistics=item_statistics(data, splits.train),
-        embeddings=embed(encoder, config, data.items.texts, reporter, "encoding items"),
+        embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
         scale=scale_of(data),
     )
+    check_adapted(config, catalogue)  # before minutes of encoding
+    embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
+    catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
     own_table = config.learner.user_side == "description"
 
     def source(users: np.ndarray, *, training: bool, size: int, epochs: int) -> EpisodeSource:
@@ -225,6 +228,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         order=updater.order,
         form=updater.form,
         unroll=max(min(updater.steps, UNROLL), 1),
+        remat=updater.remat,
     )
 
 
@@ -263,6 +267,23 @@ def init_trainable(
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
     return Trainable(theta, model.updater.init(adapted), encoder)
+
+
+def check_adapted(config: Config, catalogue: Catalogue) -> None:
+    """Sees that the patterns of adapted parameters fit the learner and the updater.
+
+    Raises:
+        MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or there are context
+            parameters (which exist to be adapted) that none matches.
+    """
+    theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
+    adapted, _ = partition(theta, config.updater.adapted)
+    if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):
+        raise MetarecError(
+            f"learner.context is {config.learner.context}, but no pattern of updater.adapted "
+            f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
+            "'context/.*', or use --learner.context 0"
+        )
 
 
 def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:

@@ -21,6 +21,7 @@ from metarec_jax.checkpoints import Checkpoints, Progress
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.errors import MetarecError
+from metarec_jax.meta.finite import names_as_used, unusable_names
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.optimiser import make_optimiser
@@ -246,6 +247,7 @@ def _epoch(
 ) -> tuple[TrainState, Progress, int]:
     """Takes the outer steps left of an epoch; losses are looked at one step late, so that the device never waits."""
     query, rows, seen = progress.epoch_query, progress.epoch_rows, 0
+    leaves = names_as_used(state.trainable)
     pending: tuple[Losses, np.ndarray] | None = None
 
     def look(pending: tuple[Losses, np.ndarray] | None, at: int) -> None:
@@ -254,9 +256,11 @@ def _epoch(
             return
         got, users = jax.device_get(pending[0]), pending[1]
         if not math.isfinite(got.query):
+            reason = _diverged(got.stopped, [names[row] for row in users])
+            if spoiled := [] if got.usable is None else [leaf for leaf, ok in zip(leaves, got.usable) if not ok]:
+                reason = f", since {_some(spoiled)} had become infinite or NaN"  # which is nobody's support's fault
             raise MetarecError(
-                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1})"
-                f"{_diverged(got.stopped, [names[row] for row in users])}: "
+                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1}){reason}: "
                 "lower --train.rate or --updater.rate; the checkpoints hold the state before"
             )
         query, rows = query + float(got.query), rows + float(got.rows)
@@ -287,11 +291,17 @@ def _diverged(stopped: np.ndarray, names: list[str]) -> str:
 
 def _refuse_not_finite(state: TrainState, step: int) -> None:
     """A loss is known before its step is taken: a gradient of NaN shows in the parameters first."""
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get((state.trainable, state.optimiser)))):
+    trainable, optimiser = jax.device_get((state.trainable, state.optimiser))
+    names = unusable_names(trainable)
+    if names or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optimiser)):
         raise MetarecError(
-            f"the parameters became infinite or NaN by outer step {step}: lower --train.rate or --updater.rate; "
-            "the checkpoints hold the state before"
+            f"{_some(names) or 'the state of the outer optimiser'} became infinite or NaN by outer step {step}: "
+            "lower --train.rate or --updater.rate; the checkpoints hold the state before"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more parameters" if len(names) > 3 else "")
 
 
 def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress, dict[str, Any]]:

@@ -189,8 +189,12 @@ def _seed(
 
 
 def without_inner_loop(config: Config) -> Config:
-    """The twin's config: the same in everything but inner steps, of which there are none."""
-    return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0))
+    """The twin's config: the same in everything but inner steps, of which there are none.
+
+    Without steps their order makes no difference, but for Reptile's: it moves adapted parameters by the way that the
+    steps lead, and by nothing else.
+    """
+    return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0, order="second"))
 
 
 def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporter) -> Trainable:

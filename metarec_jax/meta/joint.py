@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.texts import Picked
+from metarec_jax.meta.finite import usable
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
 from metarec_jax.meta.partition import combine
 from metarec_jax.meta.user import Model, Trainable
@@ -207,6 +208,7 @@ def make_joint_step(
         gradient, losses = joint_gradient(
             model, reading, trained, state.trainable, chosen, episodes, key, weights, at_once=at_once
         )
+        losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
         return updated(state, gradient, optimiser), losses
 
     return step

@@ -40,6 +40,7 @@ class Model(NamedTuple):
         order: whether the outer gradient flows through the inner gradients.
         form: how adapted matrices are kept (see `metarec_jax.meta.factored`).
         unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
+        remat: whether the outer gradient computes inner steps anew (see `metarec_jax.meta.inner.adapt`).
         prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
     """
 
@@ -51,6 +52,7 @@ class Model(NamedTuple):
     order: inner.Order
     form: Form = "auto"
     unroll: int = 1
+    remat: bool = False
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
 
 
@@ -189,6 +191,7 @@ def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> inne
         steps=model.steps,
         order=model.order,
         unroll=model.unroll,
+        remat=model.remat,
         inputs=lambda: inputs_of(model, trainable.theta, context),
     )
 
