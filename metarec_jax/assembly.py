@@ -17,7 +17,7 @@ from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, item_statistics, split_users
-from metarec_jax.encoder import Encoder, encode_table
+from metarec_jax.encoder import Encoder, encode_table, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
@@ -75,6 +75,8 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
     )
     encoder = load_encoder(config.encoder.path)
+    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+        reporter.note(remark)
     catalogue = Catalogue(
         items=data.items,
         statistics=item_statistics(data, splits.train),
