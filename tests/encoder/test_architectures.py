@@ -186,7 +186,7 @@ def test_layers_one_by_one_and_lora_are_as_for_bert(kind):
         assert_close(x, states[layer + 1])
     added = encoder.add_lora(params, ["layer_1/(query|output)"], rank=2, key=jax.random.key(0))
     assert_close(encoder.encode(added, config, tokens), encoder.encode(params, config, tokens))
-    added["layer_1"]["output"]["lora_b"] += 0.1
+    added["layer_1"]["output"]["lora_b"] += np.random.default_rng(1).standard_normal((2, 24)).astype(np.float32)
     moved = encoder.encode(added, config, tokens)
     assert np.abs(moved - encoder.encode(params, config, tokens)).max() > 1e-3
     assert_close(encoder.encode(encoder.merge_lora(added), config, tokens), moved)
@@ -207,7 +207,7 @@ def test_lora_is_part_of_the_digest_and_is_merged_when_saved(folders, tmp_path):
     plain = encoder.load(folders["distilbert"])
     params = encoder.add_lora(plain.params, [r"layer_\d/value"], rank=2, key=jax.random.key(0))
     for layer in range(2):
-        params[f"layer_{layer}"]["value"]["lora_b"] += 0.1
+        params[f"layer_{layer}"]["value"]["lora_b"] += np.linspace(-1, 1, 48, dtype=np.float32).reshape(2, 24)
     added = dataclasses.replace(plain, params=params)
     assert added.digest != plain.digest
     encoder.save(added, tmp_path / "merged")
