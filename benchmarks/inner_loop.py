@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import harness, ours, rivals, roofline
 from benchmarks.cases import SHARED, SMOKE, STANDARD, USERS, VARIANTS, InnerLoopCase
+from benchmarks.profile import profile
 from benchmarks.tasks import task_of
 from metarec_jax.progress import QUIET, Reporter
 
@@ -102,7 +103,8 @@ def compete(
     rows = against(OURS, ["dense", "dense in micro-batches", *(n for n in runs if learned[n])])
     if EVEN in programs:
         rows += against(EVEN, [name for name in runs if not learned[name]])
-    return rows + _against_the_machine(case, facts, limits, seconds)
+    where = profile(programs[OURS].run, programs[OURS].text)
+    return rows + _against_the_machine(case, facts, limits, seconds, where)
 
 
 def _against_the_machine(
@@ -110,6 +112,7 @@ def _against_the_machine(
     facts: Mapping[str, Any],
     limits: Mapping[str, roofline.Limit],
     seconds: Mapping[str, np.ndarray],
+    where: list[dict[str, Any]],
 ) -> list[harness.Row]:
     """Which share of our time the arithmetic that is left would take at the speed of a large matrix product."""
     work = facts[OURS]["gflop_of_products"]
@@ -133,6 +136,7 @@ def _against_the_machine(
                 "bandwidth_gb_per_s": bandwidth,
                 "seconds_at_bandwidth": moved / bandwidth,
                 "seconds": float(np.median(seconds[OURS])),
+                "profile": where,
             },
         )
     ]

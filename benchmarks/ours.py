@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.rivals import MetaGradient, Task
+from metarec_jax.assembly import UNROLL
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.factored import Form
@@ -36,14 +37,16 @@ class Program(NamedTuple):
         run: computes it once, and waits for it.
         result: what it gave.
         facts: compile seconds, and what the compiler says of FLOPs, bytes and memory. Loops are counted once there.
+        text: the program, as HLO.
     """
 
     run: Callable[[], Any]
     result: MetaGradient
     facts: dict[str, float]
+    text: str
 
 
-def problem(task: Task, form: Form, *, unroll: int = 1, learn: bool = True) -> Problem:
+def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True) -> Problem:
     """The network of `Task` as a model, equal for every `form`; `learn` says whether rates are learned."""
     classes, steps = len(task.offset), task.steps
     levels = tuple(float(level) for level in range(1, classes + 1))
@@ -104,6 +107,7 @@ def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Prog
         run=lambda: jax.block_until_ready(compiled(*arguments)),
         result=MetaGradient(float(loss), gradient.theta, gradient.phi.get("log_rate")),
         facts={"compile_s": seconds, "at_once": at_once, **figures(compiled)},
+        text=compiled.as_text() or "",
     )
 
 

@@ -19,6 +19,7 @@ Layers = dict[str, dict[str, np.ndarray]]
 
 RIVALS = {
     "torch.func": "benchmarks.torch_reference.vmapped",
+    "torch.func, all users at once": "benchmarks.torch_reference.vmapped_whole",
     "torch.func compiled": "benchmarks.torch_reference.compiled",
     "torch-loop": "benchmarks.torch_reference.loop",
     "higher": "benchmarks.peers.higher_loop",

@@ -32,6 +32,8 @@ DESCRIBED_DRAWS = 4
 """Draws of support and query where users are described and the config does not say how many."""
 EVALUATION_USERS = 64
 """Users of a batch in evaluation."""
+UNROLL = 5
+"""Inner steps in one turn of the compiled loop: a few per cent quicker than one, and no longer to compile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +209,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         steps=updater.steps,
         order=updater.order,
         form=updater.form,
+        unroll=max(min(updater.steps, UNROLL), 1),
     )
 
 

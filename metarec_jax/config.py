@@ -19,7 +19,7 @@ from metarec_jax.errors import MetarecError
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
 HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
 UpdaterKind = Literal["gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"]
-ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml"})
+ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"})
 """Updaters that do more with a gradient than multiply it, and so need matrices in full."""
 UserSide = Literal["auto", "profile", "description", "none"]
 

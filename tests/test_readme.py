@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from benchmarks import report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -14,6 +19,20 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_table_is_the_committed_one():
     ((path, shown),) = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", README, flags=re.DOTALL)
     assert shown.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_benchmarks_are_the_committed_ones(page):
+    """Every table and profile of a page is what the report prints of the results it names."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- (benchmark|profile): (\S+) ?(.*?) -->\n(.*?)\n<!-- end of \1 -->", text, flags=re.DOTALL)
+    assert len(blocks) == len(re.findall("<!-- (?:benchmark|profile):", text))
+    for kind, path, cases, shown in blocks:
+        document = json.loads((ROOT / path).read_text(encoding="utf-8"))
+        wanted = [case for case in cases.split("; ") if case]
+        assert shown == (report.table(document, wanted) if kind == "benchmark" else report.profile(document, *wanted))
 
 
 def test_the_python_example_runs(tmp_path):

@@ -31,14 +31,14 @@ def query_loss(theta: Tensors, log_rate: Tensors, offset: torch.Tensor, rows: Ro
     return vmap(one_user)(*rows.gather()).sum()
 
 
-def prepare(task: Task) -> Callable[[], MetaGradient]:
+def prepare(task: Task, users_at_once: int = USERS_AT_ONCE) -> Callable[[], MetaGradient]:
     """See `Rival.prepare`."""
     learned, offset, rows = Learned.of(task), torch.tensor(task.offset), Rows.of(task)
 
     def run() -> MetaGradient:
         learned.zero_grad()
         total = 0.0
-        for users in pieces(task.users, USERS_AT_ONCE):
+        for users in pieces(task.users, users_at_once):
             mean = query_loss(*learned, offset, rows.some(users)) / task.users
             mean.backward()
             total += mean.item()

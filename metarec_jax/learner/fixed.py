@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,11 +18,15 @@ class Kernel(Protocol):
         """The product ``rows @ kernel``."""
         ...
 
+    def right_of(self, rows: Array) -> Array:
+        """The product ``rows @ kernel`` with rows that change from step to step."""
+        ...
+
 
 def multiply(rows: Array, kernel: Array | Kernel) -> Array:
     """``rows @ kernel``, multiplied in the precision of the rows (bfloat16, say) and summed in that of the kernel."""
     if isinstance(kernel, Kernel):
-        return operator.matmul(rows, kernel)
+        return kernel.right_of(rows)
     return jnp.matmul(rows, kernel.astype(rows.dtype), preferred_element_type=kernel.dtype)
 
 

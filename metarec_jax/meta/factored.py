@@ -9,6 +9,9 @@ The learner does not know. It writes ``rows @ kernel``; here `rows` is a `metare
 a small object that answers the product. A first pass with `Spy` kernels finds out which kernels meet fixed rows only,
 takes the products that do not change, and counts floats to choose what is worth factoring.
 
+A matrix that is not factored and has few columns (an output layer) is kept on its side, [out, in]: numbers that are
+added up then lie next to each other, which is what vector units want.
+
 The rule that moves ``D`` is the updater itself, since a step linear in the gradient commutes with ``X^T``: where a
 dense kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elementwise rules do not commute: dense.
 """
@@ -27,6 +30,8 @@ from metarec_jax.learner.fixed import Fixed, multiply
 from metarec_jax.types import Params
 
 Form = Literal["auto", "dense", "factored"]
+NARROW = 32
+"""Columns below which a matrix is kept on its side: a row of fewer fills no vector register or tile."""
 
 
 class Spy:
@@ -36,6 +41,7 @@ class Spy:
         self.base = base
         self.rows: list[Fixed] = []
         self.product: Array | None = None
+        self.moving_rows = False
         self.other_use = False
 
     def multiplied_by(self, rows: Fixed) -> Array:
@@ -43,6 +49,11 @@ class Spy:
         self.rows.append(rows)
         self.product = rows.product(self.base)
         return self.product
+
+    def right_of(self, rows: Array) -> Array:
+        """The product ``rows @ kernel`` with rows that change from step to step."""
+        self.moving_rows = True
+        return multiply(rows, self.base)
 
     def __jax_array__(self) -> Array:
         self.other_use = True
@@ -59,10 +70,14 @@ class Spy:
 
     def worth_factoring(self, form: Form) -> bool:
         """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
-        if form == "dense" or self.other_use or len(self.rows) != 1:
+        if form == "dense" or self.other_use or self.moving_rows or len(self.rows) != 1:
             return False
         count = self.rows[0].shape[0] if len(self.rows[0].shape) == 2 else 1
         return form == "factored" or count * (count + self.base.shape[-1]) < self.base.size
+
+    def lies_better(self) -> bool:
+        """Whether this kernel is better kept on its side: it is narrow, and was multiplied with moving rows only."""
+        return self.moving_rows and not (self.other_use or self.rows) and self.base.shape[-1] < NARROW
 
 
 class Factored:
@@ -101,9 +116,35 @@ class Factored:
         outputs = product + (gram @ self.moved if gram.ndim else gram * self.moved)
         return outputs if self.probe is None or not same else outputs + self.probe
 
-    def __rmatmul__(self, left: Array) -> Array:
-        gram = multiply(left, self.rows.array().T.astype(self.base.dtype))
-        return multiply(left, self.base) + gram @ self.moved
+    def right_of(self, rows: Array) -> Array:
+        """The product ``rows @ kernel`` with rows that change from step to step."""
+        gram = multiply(rows, self.rows.array().T.astype(self.base.dtype))
+        return multiply(rows, self.base) + gram @ self.moved
+
+    __rmatmul__ = right_of
+
+
+class Sideways:
+    """A matrix [in, out] of one user that is kept as [out, in]."""
+
+    def __init__(self, transposed: Array):
+        self.transposed = transposed
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the matrix that this stands for."""
+        return self.transposed.shape[::-1]
+
+    def multiplied_by(self, rows: Fixed) -> Array:
+        """The product ``rows @ kernel``."""
+        return self.right_of(rows.array())
+
+    def right_of(self, rows: Array) -> Array:
+        """The product ``rows @ kernel`` with rows that change from step to step."""
+        kernel = self.transposed.astype(rows.dtype)
+        return jnp.einsum("...i,oi->...o", rows, kernel, preferred_element_type=self.transposed.dtype)
+
+    __rmatmul__ = right_of
 
 
 def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
@@ -120,19 +161,26 @@ class Factoring:
         loss: adapted parameters -> support loss.
         adapted: adapted part of theta, with None for what is shared.
         form: "auto" counts floats, "factored" factors whatever can be, "dense" nothing.
+        as_it_is: whether every matrix keeps its shape, for a rule that tells one element from another.
     """
 
-    def __init__(self, loss: Callable[[Params], Array], adapted: Params, form: Form):
+    def __init__(self, loss: Callable[[Params], Array], adapted: Params, form: Form, *, as_it_is: bool = False):
         self._loss = loss
         self._leaves, self._structure = jax.tree.flatten(adapted)
         spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in self._leaves]
         loss(self._structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(self._leaves, spies)]))
+        self._sideways = [not as_it_is and spy is not None and spy.lies_better() for spy in spies]
         self.spies = [spy if spy is not None and spy.worth_factoring(form) else None for spy in spies]
         self._grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0], spy.base.dtype) for spy in self.spies]
 
     def start(self) -> Params:
         """What the updater moves, before the first step: D = 0 for factored kernels, the values of all else."""
-        return self.each(lambda spy, leaf: leaf if spy is None else spy.unmoved())
+
+        def start(i: int, leaf: Array) -> Array:
+            spy = self.spies[i]
+            return self._laid(i, leaf) if spy is None else spy.unmoved()
+
+        return self._each(start)
 
     def value_and_gradient(self, moving: Params) -> tuple[Array, Params]:
         """Support loss at `moving`, and its gradient: d for factored kernels, the ordinary one for all else."""
@@ -161,8 +209,9 @@ class Factoring:
         Taken in factors: ``<X^T D, W> = <D, X W>``.
         """
         total = jnp.zeros(())
-        for leaf, spy, at in zip(self._leaves, self.spies, self._structure.flatten_up_to(moved)):
+        for i, (leaf, spy, at) in enumerate(zip(self._leaves, self.spies, self._structure.flatten_up_to(moved))):
             if spy is None:
+                leaf = self._laid(i, leaf)
                 total += jnp.sum(jax.lax.stop_gradient(at - leaf) * leaf)
             else:
                 total += jnp.sum(jax.lax.stop_gradient(at) * multiply(spy.rows[0].constant().array(), leaf))
@@ -178,12 +227,16 @@ class Factoring:
         if order == "reptile":
             moved = jax.lax.stop_gradient(moved)
         if spy is None:
-            return moved if probe is None else probe
+            value = moved if probe is None else probe
+            return Sideways(value) if self._sideways[i] else value
         if order == "first":
             return Factored(spy.base, spy.rows[0].constant(), moved)
         if order == "reptile":
             return Factored(jax.lax.stop_gradient(spy.base), spy.rows[0].constant(), moved)
         return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
+
+    def _laid(self, i: int, leaf: Array) -> Array:
+        return leaf.T if self._sideways[i] else leaf
 
     def _each(self, function: Callable[[int, Array], Any]) -> Params:
         return self._structure.unflatten([function(i, leaf) for i, leaf in enumerate(self._leaves)])

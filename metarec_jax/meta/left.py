@@ -27,9 +27,11 @@ class _Watched:
         self.left = rows.array().astype(self.base.dtype)
         return rows.product(self.base)
 
-    def __rmatmul__(self, left: Array) -> Array:
-        self.left = left.astype(self.base.dtype)
-        return multiply(left, self.base)
+    def right_of(self, rows: Array) -> Array:
+        self.left = rows.astype(self.base.dtype)
+        return multiply(rows, self.base)
+
+    __rmatmul__ = right_of
 
 
 def left_operands(function: Callable[[Params], Any], params: Params) -> Params:

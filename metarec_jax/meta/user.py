@@ -161,7 +161,8 @@ def factor_user(model: Model, theta: Params, context: mlp.Context) -> tuple[Fact
         outputs = model.apply(combine(adapted, shared), context, context.support)
         return masked_mean(model.head.loss(outputs, context.rating), context.mask)
 
-    return Factoring(loss, adapted, "dense" if model.updater.elementwise else model.form), shared
+    elementwise = model.updater.elementwise
+    return Factoring(loss, adapted, "dense" if elementwise else model.form, as_it_is=elementwise), shared
 
 
 def inputs_of(model: Model, theta: Params, context: mlp.Context) -> Inputs:

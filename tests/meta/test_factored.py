@@ -26,14 +26,15 @@ PATTERNS = (("hidden/.*", "output/.*"), ("hidden/.*",), ("hidden/item/kernel",),
 
 
 def slopes(**case):
-    """(loss and gradients of the factored form, those of the dense one)."""
+    """(loss and gradients of the factored form, those with every matrix in full and as the learner has it)."""
 
-    def slope(form):
+    def slope(form, updater):
         at = tiny(**case, form=form)
-        function = quick_jit(jax.value_and_grad(lambda *moving: meta_loss(at.model, *moving, at.episodes)[0], (0, 1)))
+        model = at.model._replace(updater=at.model.updater._replace(**updater))
+        function = quick_jit(jax.value_and_grad(lambda *moving: meta_loss(model, *moving, at.episodes)[0], (0, 1)))
         return function(at.trainable, at.tables)
 
-    return slope("factored"), slope("dense")
+    return slope("factored", {}), slope("dense", {"elementwise": True})
 
 
 @pytest.mark.usefixtures("x64")
@@ -118,6 +119,7 @@ def test_the_form_with_fewer_numbers_is_chosen(support, embedding, form, factore
     kept = jax.tree.map(jnp.shape, factoring.start())
     assert kept["hidden"]["item"]["kernel"] == ((support, hidden) if "item" in factored else (embedding, hidden))
     assert kept["hidden"]["user"]["kernel"] == ((hidden,) if "user" in factored else (embedding, hidden))
+    assert kept["output"]["kernel"] == case.trainable.theta["output"]["kernel"].shape[::-1], "few columns: on its side"
 
 
 def test_a_whole_catalogue_is_scored_without_a_matrix_for_any_user():

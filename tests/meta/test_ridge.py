@@ -196,10 +196,13 @@ def test_other_rules_know_of_no_variance():
         variance_user(case.model, case.trainable, context, context.support)
 
 
-def test_its_layer_is_kept_in_full_whatever_the_form():
-    """The output layer's inputs are no rows of a table, so there is nothing to factor."""
-    for form in ("auto", "factored"):
-        case = ridge(form=form)
-        _, context = episode_and_context(case)
-        factoring, _ = factor_user(case.model, case.trainable.theta, context)
-        assert factoring.spies == [None, None]
+def test_its_layer_is_kept_in_full():
+    """A solution is no sum of gradients: factors and matrices on their side are not for this rule."""
+    case = ridge(form="auto")
+    _, context = episode_and_context(case)
+    factoring, _ = factor_user(case.model, case.trainable.theta, context)
+    kernel = case.trainable.theta["output"]["kernel"]
+    assert factoring.spies == [None, None]
+    assert factoring.start()["output"]["kernel"].shape == kernel.shape
+    with pytest.raises(MetarecError, match="'factored' was asked for"):
+        factor_user(ridge(form="factored").model, case.trainable.theta, context)

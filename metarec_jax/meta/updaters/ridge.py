@@ -67,7 +67,7 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
         with_one = _with_one(rows)
         return jnp.exp(phi["log_noise"]) + jnp.sum(with_one * solver.solve(with_one.T).T, axis=-1)
 
-    return Updater(init=init, start=start, step=step, variance=variance)
+    return Updater(init=init, start=start, step=step, elementwise=True, variance=variance)
 
 
 class _Solver:
