@@ -16,7 +16,7 @@ from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, item_statistics, split_users
-from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora
+from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
@@ -89,6 +89,8 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
             f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
             f"{encoder.config.num_layers} layers"
         )
+    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+        reporter.note(remark)
     catalogue = Catalogue(
         items=data.items,
         statistics=item_statistics(data, splits.train),

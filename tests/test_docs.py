@@ -31,3 +31,18 @@ def test_the_guide_lists_every_kind_of_updater():
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
     assert set(typing.get_args(UpdaterKind)) <= listed
+
+
+def test_the_table_of_encoders_is_that_of_the_package():
+    from metarec_jax.encoder.architectures import ARCHITECTURES
+
+    text = (DOCS / "encoders.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", text, re.MULTILINE))
+    assert list(rows) == list(ARCHITECTURES)
+    for kind, architecture in ARCHITECTURES.items():
+        model, _, positions, types, pooler = rows[kind].split(" | ")
+        assert model == f"`{architecture.model}`"
+        assert ("count padding" in positions) == architecture.counts_padding
+        assert ("bias by distance" in positions) == (architecture.relative_bias is not None)
+        assert (types == "no") == (architecture.fixed.get("type_vocab_size") == 0)
+        assert (pooler == "no") == ("has_pooler" in architecture.fixed)

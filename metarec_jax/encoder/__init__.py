@@ -19,7 +19,7 @@ from metarec_jax.encoder.bert import (
     run_layers,
 )
 from metarec_jax.encoder.lora import add_lora, merge_lora
-from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, save
+from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.table import encode_table
 from metarec_jax.encoder.texts import Picked, Texts
 from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
@@ -46,6 +46,7 @@ __all__ = [
     "pool",
     "pooled",
     "random_encoder",
+    "remarks",
     "run_layers",
     "save",
     "tokenize",

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+DISTANCE_BUCKETS = 32
+"""Rows of a table of biases by distance."""
 
 
 def attend(
@@ -16,6 +20,7 @@ def attend(
     mask: Float[Array, "texts length"],
     *,
     num_heads: int,
+    bias: Float[Array, "heads length length"] | None = None,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """Every token's mixture of the values of its text's real tokens.
@@ -28,6 +33,7 @@ def attend(
         mask: 1 for a real token, 0 for padding. Padding gets a weight of exactly 0; a text with no real token gets
             the mean of its values, which is finite, and which pooling leaves out.
         num_heads: number of heads; it divides ``hidden``.
+        bias: added to the scores of every text, or None.
         dropout: applied to the weights, or None.
     """
     texts, length, hidden = query.shape
@@ -39,9 +45,30 @@ def attend(
     )
     scores = jnp.einsum("bqw,bkw->bqk", query * width**-0.5, key)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if bias is not None:
+        scores = scores + jnp.tile(bias.astype(scores.dtype), (texts, 1, 1))
     real = jnp.repeat(mask > 0, num_heads, axis=0)[:, None, :]
     weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min), axis=-1)
     if dropout is not None:
         weights = dropout(weights)
     mixed = jnp.einsum("bqk,bkw->bqw", weights.astype(value.dtype), value)
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
+
+
+def distance_buckets(length: int) -> Int[np.ndarray, "length length"]:
+    """Row of the table of biases for a token (first axis) that looks at another (second axis).
+
+    Raffel et al. 2020 (arXiv 1910.10683, section 2.1) as MPNet has it: rows 0 to 15 for tokens before or at the same
+    place, the others for tokens after it; of each, the first 8 rows for distances 0 to 7 and the others for distances
+    that grow by sqrt(2), the last for all from 91 tokens on.
+
+    >>> distance_buckets(4)[1].tolist()
+    [1, 0, 17, 18]
+    """
+    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
+    half = DISTANCE_BUCKETS // 2
+    exact = half // 2
+    size = np.abs(distance)
+    # Up to a distance of 128 in `half - exact` steps of equal ratio: 2 log2(size / 8) rows beyond the exact ones.
+    far = exact + np.floor((half - exact) * np.log2(np.maximum(size, 1) / exact) / np.log2(128 / exact)).astype(int)
+    return np.where(distance > 0, half, 0) + np.where(size < exact, size, np.minimum(far, half - 1))

@@ -1,6 +1,7 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805) as pure functions of explicit parameters.
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) and its kin as pure functions of explicit parameters.
 
-The Linen modules below are private: outside there are `init`, `encode`, `hidden_states` and `pooled`,
+What its kin (`encoder.architectures`) do differently is few lines here: no token types, other positions, a bias by
+distance. The Linen modules below are private: outside there are `init`, `encode`, `hidden_states` and `pooled`,
 and a nested dict of arrays.
 """
 
@@ -18,7 +19,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.attention import attend
+from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
+from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, distance_buckets
 from metarec_jax.encoder.linear import block_dot
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Array as AnyArray
@@ -45,7 +47,7 @@ class Tokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The architecture of one BERT; an impossible one is refused."""
+    """The architecture of one BERT or of one of its kin; an impossible one is refused."""
 
     vocab_size: int
     hidden_size: int
@@ -56,6 +58,7 @@ class BertConfig:
     max_positions: int = 512
     """Tokens of the longest text."""
     type_vocab_size: int = 2
+    """Segments that a token can belong to; 0 where the architecture has none."""
     layer_norm_eps: float = 1e-12
     activation: str = "gelu"
     """A name of `activations.ACTIVATIONS`."""
@@ -68,8 +71,29 @@ class BertConfig:
     """Share of the attention weights dropped in training."""
     init_scale: float = 0.02
     """Standard deviation of random weights."""
+    model_type: str = "bert"
+    """A name of `architectures.ARCHITECTURES`."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """What its family has and how it names it."""
+        return ARCHITECTURES[self.model_type]
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that a text's first token takes; rows before it are for padding."""
+        return self.pad_token_id + 1 if self.architecture.counts_padding else 0
 
     def __post_init__(self) -> None:
+        if self.model_type not in ARCHITECTURES:
+            raise MetarecError(
+                f"encoder model_type is {self.model_type!r}; the encoders that work are {', '.join(ARCHITECTURES)}"
+            )
+        for name, value in self.architecture.fixed.items():
+            if getattr(self, name) != value:
+                raise MetarecError(
+                    f"encoder {name} is {getattr(self, name)}, but in every {self.model_type} it is {value}"
+                )
         for name in (
             "vocab_size",
             "hidden_size",
@@ -77,10 +101,11 @@ class BertConfig:
             "num_heads",
             "intermediate_size",
             "max_positions",
-            "type_vocab_size",
         ):
             if getattr(self, name) < 1:
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 1")
+        if self.type_vocab_size < ("type_vocab_size" not in self.architecture.fixed):
+            raise MetarecError(f"encoder type_vocab_size is {self.type_vocab_size}; it must be at least 1")
         if self.hidden_size % self.num_heads:
             raise MetarecError(
                 f"encoder hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; "
@@ -159,7 +184,7 @@ def encode(
     """
     with jax.named_scope("encode"):
         last = _states(params, config, tokens, dtype, dropout_key)[-1]
-        return pool(last, tokens.mask, pooling=pooling, normalise=normalise)
+        return pool(last, jnp.asarray(tokens.mask), pooling=pooling, normalise=normalise)
 
 
 def pool(
@@ -188,7 +213,7 @@ def pool(
 def embed(
     params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "texts length hidden"]:
-    """What the first layer reads: words, positions and segments.
+    """What the first layer reads: words, positions and, where the architecture has them, segments.
 
     Args:
         params, config, tokens, dtype: as for `encode`.
@@ -220,8 +245,12 @@ def run_layers(
         mask: 1 for a real token.
         first, last: a range of layers, 0 to ``config.num_layers``.
     """
+    bias = None
+    if config.architecture.relative_bias:
+        module = _RelativeBias(config, dtype=dtype)
+        bias = cast("Array", module.apply({"params": params["relative_bias"]}, x.shape[1]))
     for i in range(first, last):
-        x = cast("Array", _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, x, mask))
+        x = cast("Array", _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, x, mask, bias))
     return x
 
 
@@ -313,7 +342,7 @@ class _Part(nn.Module):
 
 
 class _Embeddings(_Part):
-    """Word, position and segment, added and normalised."""
+    """Word, position and segment (where there are segments), added and normalised."""
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
@@ -322,21 +351,43 @@ class _Embeddings(_Part):
         def table(rows: int, name: str) -> nn.Embed:
             return nn.Embed(rows, config.hidden_size, dtype=self.dtype, name=name)
 
-        word = table(config.vocab_size, "word")(tokens.ids)
-        kind = table(config.type_vocab_size, "type")(tokens.types)
-        position = table(config.max_positions, "position")(jnp.arange(tokens.ids.shape[1]))
-        return self.drop(config.dropout)(self.norm("norm")(word + kind + position))
+        x = table(config.vocab_size, "word")(tokens.ids)
+        if config.type_vocab_size:
+            x = x + table(config.type_vocab_size, "type")(tokens.types)
+        positions = table(config.first_position + config.max_positions, "position")
+        x = x + positions(_positions(config, tokens.ids))
+        return self.drop(config.dropout)(self.norm("norm")(x))
+
+
+def _positions(config: BertConfig, ids: Array) -> Array:
+    """Rows of the position table, [length] or [texts, length].
+
+    By the ids and not by the mask, as transformers does: a text may spell out the padding token, which has no number.
+    """
+    if not config.architecture.counts_padding:
+        return jnp.arange(ids.shape[1])
+    real = (ids != config.pad_token_id).astype(ids.dtype)
+    return config.pad_token_id + jnp.cumsum(real, axis=1) * real
+
+
+class _RelativeBias(_Part):
+    """What all layers add to the attention scores of two tokens by their distance: [heads, length, length]."""
+
+    @nn.compact
+    def __call__(self, length: int) -> Array:
+        table = self.param("embedding", nn.initializers.zeros, (DISTANCE_BUCKETS, self.config.num_heads))
+        return jnp.asarray(table)[distance_buckets(length)].transpose(2, 0, 1)
 
 
 class _Layer(_Part):
     """Attention and feed-forward, each added to its input and then normalised."""
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array) -> Array:
+    def __call__(self, x: Array, mask: Array, bias: Array | None) -> Array:
         config = self.config
         query, key, value = (self.dense(config.hidden_size, name)(x) for name in ("query", "key", "value"))
         drop_weights = self.drop(config.attention_dropout)
-        mixed = attend(query, key, value, mask, num_heads=config.num_heads, dropout=drop_weights)
+        mixed = attend(query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights)
         mixed = self.drop(config.dropout)(self.dense(config.hidden_size, "attention_output")(mixed))
         x = self.norm("attention_norm")(x + mixed)
 
@@ -352,8 +403,11 @@ class _Bert(_Part):
     def __call__(self, tokens: Tokens) -> list[Array]:
         shared = {"config": self.config, "dtype": self.dtype, "training": self.training}
         states = [_Embeddings(**shared, name="embeddings")(tokens)]
+        bias = None
+        if self.config.architecture.relative_bias:
+            bias = _RelativeBias(**shared, name="relative_bias")(tokens.ids.shape[1])
         for i in range(self.config.num_layers):
-            states.append(_Layer(**shared, name=f"layer_{i}")(states[-1], tokens.mask))
+            states.append(_Layer(**shared, name=f"layer_{i}")(states[-1], tokens.mask, bias))
         if self.config.has_pooler and self.is_initializing():
             self.dense(self.config.hidden_size, "pooler")(states[-1][:, 0])
         return states

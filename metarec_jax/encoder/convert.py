@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
+from metarec_jax.encoder.attention import DISTANCE_BUCKETS
 from metarec_jax.encoder.bert import BertConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Params
 
-MODEL_TYPES = ("bert",)
-"""Values of ``model_type`` that work."""
-
-PARTS = ("embeddings.", "encoder.", "pooler.")
+PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 """How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""
 
-# Field of BertConfig, name in config.json, and the value that Hugging Face assumes where the file has none.
-_FIELDS = (
-    ("vocab_size", "vocab_size", 30522),
-    ("hidden_size", "hidden_size", 768),
-    ("num_layers", "num_hidden_layers", 12),
-    ("num_heads", "num_attention_heads", 12),
-    ("intermediate_size", "intermediate_size", 3072),
-    ("max_positions", "max_position_embeddings", 512),
-    ("type_vocab_size", "type_vocab_size", 2),
-    ("layer_norm_eps", "layer_norm_eps", 1e-12),
-    ("activation", "hidden_act", "gelu"),
-    ("pad_token_id", "pad_token_id", 0),
-    ("dropout", "hidden_dropout_prob", 0.1),
-    ("attention_dropout", "attention_probs_dropout_prob", 0.1),
-    ("init_scale", "initializer_range", 0.02),
-)
+_PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
 # What changes the arithmetic in ways this package does not follow: name, the values that are fine.
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
     "add_cross_attention": (False, None),
+    "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
     "auto_map": ({}, None),  # the model is code of its own, whatever model_type says
@@ -65,35 +50,36 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
         MetarecError: an architecture or a value that does not work; the message says which do.
     """
     kind = tree.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise MetarecError(f"{where}: model_type is {kind!r}; the encoders that work are {', '.join(MODEL_TYPES)}")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise MetarecError(f"{where}: model_type is {kind!r}; the encoders that work are {', '.join(ARCHITECTURES)}")
     for name, fine in _REFUSED.items():
         if tree.get(name) not in fine:
             raise MetarecError(
                 f"{where}: {name} is {tree[name]!r}, which this package does not compute; "
-                f"it works with {name} {fine[0]!r}, a plain BERT encoder"
+                f"it works with {name} {fine[0]!r}, a plain {kind} encoder"
             )
-    values = {field: tree.get(name, default) for field, name, default in _FIELDS}
+    architecture = ARCHITECTURES[kind]
+    values: dict[str, Any] = {field: tree.get(name, default) for field, (name, default) in architecture.fields.items()}
     if values["pad_token_id"] is None:
-        values["pad_token_id"] = 0
-    for field, name, default in _FIELDS:
+        values["pad_token_id"] = architecture.fields["pad_token_id"][1]
+    for field, (name, default) in architecture.fields.items():
         kinds = (int, float) if isinstance(default, float) else (type(default),)
         if isinstance(values[field], bool) or not isinstance(values[field], kinds):
             raise MetarecError(f"{where}: {name} is {values[field]!r}; it must be a {type(default).__name__}")
+    if architecture.counts_padding:
+        values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that no token of a text takes
     try:
-        return BertConfig(**values)
+        return BertConfig(**{**architecture.fixed, **values}, model_type=kind)
     except MetarecError as error:
         raise MetarecError(f"{where}: {error}") from None
 
 
 def config_to_json(config: BertConfig) -> dict[str, Any]:
     """The config.json that describes ``config``, as transformers reads it."""
-    return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
-        "position_embedding_type": "absolute",
-        **{name: getattr(config, field) for field, name, _ in _FIELDS},
-    }
+    architecture = config.architecture
+    tree = {name: getattr(config, field) for field, (name, _) in architecture.fields.items()}
+    tree["max_position_embeddings"] += config.first_position
+    return {"architectures": [architecture.model], "model_type": config.model_type, **tree}
 
 
 def weights(config: BertConfig) -> Iterator[Weight]:
@@ -108,39 +94,45 @@ def weights(config: BertConfig) -> Iterator[Weight]:
         yield Weight((*path, "scale"), f"{name}.weight", (hidden,), False)
         yield Weight((*path, "bias"), f"{name}.bias", (hidden,), False)
 
-    for ours, theirs, rows in (
-        ("word", "word_embeddings", config.vocab_size),
-        ("position", "position_embeddings", config.max_positions),
-        ("type", "token_type_embeddings", config.type_vocab_size),
+    architecture = config.architecture
+    for part, rows in (
+        ("word", config.vocab_size),
+        ("position", config.first_position + config.max_positions),
+        ("type", config.type_vocab_size),
     ):
-        yield Weight(("embeddings", ours, "embedding"), f"embeddings.{theirs}.weight", (rows, hidden), False)
-    yield from norm(("embeddings", "norm"), "embeddings.LayerNorm")
+        if rows:
+            yield Weight(("embeddings", part, "embedding"), f"{EMBEDDINGS[part]}.weight", (rows, hidden), False)
+    yield from norm(("embeddings", "norm"), EMBEDDINGS["norm"])
+    if architecture.relative_bias:
+        shape = (DISTANCE_BUCKETS, config.num_heads)
+        yield Weight(("relative_bias", "embedding"), f"{architecture.relative_bias}.weight", shape, False)
+    sizes = {"feed_forward": (hidden, wide), "output": (wide, hidden)}
     for i in range(config.num_layers):
-        layer, prefix = f"layer_{i}", f"encoder.layer.{i}"
-        for part in ("query", "key", "value"):
-            yield from dense((layer, part), f"{prefix}.attention.self.{part}", hidden, hidden)
-        yield from dense((layer, "attention_output"), f"{prefix}.attention.output.dense", hidden, hidden)
-        yield from norm((layer, "attention_norm"), f"{prefix}.attention.output.LayerNorm")
-        yield from dense((layer, "feed_forward"), f"{prefix}.intermediate.dense", hidden, wide)
-        yield from dense((layer, "output"), f"{prefix}.output.dense", wide, hidden)
-        yield from norm((layer, "output_norm"), f"{prefix}.output.LayerNorm")
+        for part, name in architecture.layer.items():
+            path, name = (f"layer_{i}", part), f"{architecture.layers}{i}.{name}"
+            if part.endswith("norm"):
+                yield from norm(path, name)
+            else:
+                yield from dense(path, name, *sizes.get(part, (hidden, hidden)))
     if config.has_pooler:
         yield from dense(("pooler",), "pooler.dense", hidden, hidden)
 
 
 def plain_name(name: str) -> str:
     """A tensor's name without the prefix that task models put before it, and without the names of old checkpoints."""
-    name = name.removeprefix("bert.")
+    for prefix in _PREFIXES:
+        name = name.removeprefix(prefix)
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
         if name.endswith(old):
             return name.removesuffix(old) + new
     return name
 
 
-def layers_in(names: Sequence[str]) -> int:
+def layers_in(names: Iterable[str], config: BertConfig) -> int:
     """How many layers tensors of these plain names belong to."""
-    numbers = [int(n.split(".")[2]) for n in names if n.startswith("encoder.layer.") and n.split(".")[2].isdigit()]
-    return 1 + max(numbers, default=-1)
+    start = config.architecture.layers
+    numbers = [name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)]
+    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *, where: str) -> Params:
@@ -157,13 +149,16 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *
     Raises:
         MetarecError: a tensor is missing, has another shape or type, or holds a NaN or infinity.
     """
-    layers = layers_in(list(tensors))
+    layers = layers_in(tensors, config)
     if layers > config.num_layers:
         raise MetarecError(f"{where}: the weights have {layers} layers, but config.json says {config.num_layers}")
     params: dict[str, Any] = {}
     for weight in weights(config):
         if weight.name not in tensors:
-            raise MetarecError(f"{where}: there is no tensor {weight.name}; the file is not a complete BERT encoder")
+            raise MetarecError(
+                f"{where}: there is no tensor {weight.name}; the weights are not those of a complete "
+                f"{config.model_type} encoder"
+            )
         tensor = tensors[weight.name]
         if tensor.shape != weight.shape:
             raise MetarecError(
@@ -184,7 +179,7 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *
 
 
 def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """The tensors that transformers' ``BertModel`` has, by its names: the inverse of `params_from_tensors`."""
+    """The tensors that transformers' model without a head has, by its names: the inverse of `params_from_tensors`."""
     tensors = {}
     for weight in weights(config):
         value: Any = params

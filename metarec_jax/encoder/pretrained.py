@@ -20,7 +20,9 @@ import numpy as np
 
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.bert import BertConfig, init
-from metarec_jax.encoder.tokens import Tokenizer, tiny_wordpiece, wordpiece
+from metarec_jax.encoder.hints import Hints, contradictions, read_hints
+from metarec_jax.encoder.lora import merge_lora
+from metarec_jax.encoder.tokens import Tokenizer, byte_level_bpe, reconcile, tiny_wordpiece, wordpiece
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Params
 
@@ -34,7 +36,14 @@ _HUB_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "modules.json",
+    "*_Pooling/config.json",
 )
+_UNCOMMON = "\U00013000 \ua66e"  # a hieroglyph and a letter of one manuscript, which few vocabularies have
+_SPARE_ROWS = 0.1
+"""Share of a vocabulary that may be without tokens before a user is told; checkpoints pad theirs by a few rows."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -47,12 +56,14 @@ class Encoder:
         params: its parameters, a nested dict of float32 arrays.
         tokenizer: what turns text into rows of its vocabulary.
         source: a sentence that says where it came from.
+        hints: what its folder says of how its makers pool tokens.
     """
 
     config: BertConfig
     params: Params
     tokenizer: Tokenizer
     source: str
+    hints: Hints = dataclasses.field(default_factory=Hints)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -60,8 +71,9 @@ class Encoder:
         total = hashlib.sha256()
         total.update(json.dumps(dataclasses.asdict(self.config), sort_keys=True).encode())
         total.update(self.tokenizer.to_json().encode())
-        for name, tensor in convert.tensors_from_params(self.params, self.config).items():
-            total.update(f"{name}{tensor.shape}".encode())
+        for path, leaf in jax.tree.leaves_with_path(self.params):
+            tensor = np.asarray(leaf)
+            total.update(f"{jax.tree_util.keystr(path)}{tensor.dtype}{tensor.shape}".encode())
             total.update(tensor.tobytes())
         return total.hexdigest()
 
@@ -78,8 +90,8 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
         The encoder, its parameters in float32 on the default device.
 
     Raises:
-        MetarecError: nothing is there, or it is not a BERT that this package computes. Pickled weights
-            (pytorch_model.bin) are refused: loading them runs code.
+        MetarecError: nothing is there, or it is not of an architecture that this package computes
+            (`architectures.ARCHITECTURES`). Pickled weights (pytorch_model.bin) are refused: loading them runs code.
     """
     name = os.fspath(path_or_name)
     if name == "random":
@@ -117,8 +129,27 @@ def random_encoder(seed: int = 0) -> Encoder:
     return Encoder(config, init(jax.random.key(seed), config), tokenizer, f"an untrained encoder of seed {seed}")
 
 
+def remarks(encoder: Encoder, *, pooling: str, normalise: bool) -> list[str]:
+    """What a user should know of an encoder that is used this way, a sentence each; mostly nothing.
+
+    Args:
+        encoder: as `load` gives it.
+        pooling, normalise: how its tokens become one vector.
+    """
+    found = contradictions(encoder.hints, pooling=pooling, normalise=normalise)
+    tokens, rows = encoder.tokenizer.size, encoder.config.vocab_size
+    if tokens < (1 - _SPARE_ROWS) * rows:
+        found.append(
+            f"the encoder's tokenizer has {tokens:,} tokens and its vocabulary {rows:,} rows: "
+            "make sure that they belong to the same model"
+        )
+    return found
+
+
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
-    """Write a folder that `load`, and ``transformers.BertModel.from_pretrained``, read back with equal outputs.
+    """Write a folder that `load`, and ``from_pretrained`` of transformers, read back with equal outputs.
+
+    Factors of LoRA are added to their kernels: an ordinary checkpoint has no place for them.
 
     Args:
         encoder: what to write.
@@ -129,15 +160,17 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
+    from tokenizers.models import WordPiece
 
     folder = Path(folder)
-    vocabulary = encoder.tokenizer.backend.get_vocab(with_added_tokens=True)
     texts = {
         "config.json": json.dumps(convert.config_to_json(encoder.config), indent=2) + "\n",
         "tokenizer.json": encoder.tokenizer.to_json(),
         "tokenizer_config.json": json.dumps(dict(encoder.tokenizer.settings), indent=2) + "\n",
-        "vocab.txt": "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__)),
     }
+    if isinstance(encoder.tokenizer.backend.model, WordPiece):
+        vocabulary = encoder.tokenizer.backend.get_vocab(with_added_tokens=True)
+        texts["vocab.txt"] = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
     temporary = None
     try:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
@@ -146,7 +179,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
-        tensors = convert.tensors_from_params(encoder.params, encoder.config)
+        tensors = convert.tensors_from_params(merge_lora(encoder.params), encoder.config)
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         temporary.chmod(0o755)  # mkdtemp's folder is for its owner only
         os.replace(temporary, folder)
@@ -196,7 +229,13 @@ def _from_folder(folder: Path, source: str) -> Encoder:
             f"{folder}: the tokenizer has token ids up to {tokenizer.size - 1}, but config.json's vocab_size is "
             f"{config.vocab_size}; tokenizer and weights belong to different models"
         )
-    return Encoder(config, jax.device_put(params), tokenizer, source)
+    # Elsewhere the padding's id is never looked at, and some checkpoints of type bert do not care for it.
+    if config.architecture.counts_padding and tokenizer.pad_token_id not in (None, config.pad_token_id):
+        raise MetarecError(
+            f"{folder}: the tokenizer pads with token id {tokenizer.pad_token_id}, but config.json's pad_token_id is "
+            f"{config.pad_token_id}; tokenizer and weights belong to different models"
+        )
+    return Encoder(config, jax.device_put(params), tokenizer, source, read_hints(folder))
 
 
 def _read_json(path: Path, what: str) -> dict[str, Any]:
@@ -221,16 +260,7 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
     if single.exists():
         return _read_safetensors(single)
     if index.exists():
-        shards = _read_json(index, "the names of the shards").get("weight_map")
-        if not isinstance(shards, Mapping):
-            raise MetarecError(f"{index}: weight_map is missing")
-        tensors: dict[str, np.ndarray] = {}
-        for shard in sorted(set(shards.values())):
-            path = folder / Path(shard).name
-            if not path.exists():
-                raise MetarecError(f"{path} is missing; {index.name} names it, so the folder is incomplete")
-            tensors |= _read_safetensors(path)
-        return tensors
+        return _read_shards(folder, index)
     if (folder / "pytorch_model.bin").exists():
         raise MetarecError(
             f"{folder} holds only pytorch_model.bin, a pickle, which runs code when it is loaded; where you trust it, "
@@ -238,6 +268,32 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
             f".save_pretrained('{folder}')\""
         )
     raise MetarecError(f"{folder} holds no weights; model.safetensors (or its index and shards) is missing")
+
+
+def _read_shards(folder: Path, index: Path) -> dict[str, np.ndarray]:
+    shards = _read_json(index, "the names of the shards").get("weight_map")
+    if not isinstance(shards, Mapping) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise MetarecError(f"{index}: weight_map is missing, or does not name a file for each tensor")
+    shards = {name: Path(shard).name for name, shard in shards.items()}
+    files = sorted(set(shards.values()))
+    missing = [name for name in files if not (folder / name).exists()]
+    if missing:
+        raise MetarecError(
+            f"{folder}: {len(missing)} of {len(files)} shards that {index.name} names are missing "
+            f"({', '.join(missing)}); the folder is incomplete, so copy or download it again"
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for shard in files:
+        found = _read_safetensors(folder / shard)
+        promised = [convert.plain_name(name) for name, where in shards.items() if where == shard]
+        lost = [name for name in promised if name.startswith(convert.PARTS) and name not in found]
+        if lost:
+            raise MetarecError(
+                f"{folder / shard} has no tensor {lost[0]}, which {index.name} says is there; "
+                "the files are of different downloads, so copy or download them again"
+            )
+        tensors |= found
+    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -252,22 +308,46 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:
-    import tokenizers
-
     settings_path = folder / "tokenizer_config.json"
     settings = _read_json(settings_path, "the tokenizer's settings") if settings_path.exists() else {}
-    whole, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    whole, words, pairs = folder / "tokenizer.json", folder / "vocab.txt", folder / "vocab.json"
     if whole.exists():
-        try:
-            return Tokenizer(tokenizers.Tokenizer.from_file(str(whole)), settings)
-        except Exception as error:  # the library raises bare Exception
-            raise MetarecError(f"{whole} cannot be read ({error}); copy or download it again") from error
-    if not vocabulary.exists():
-        raise MetarecError(f"{folder} holds no tokenizer; tokenizer.json or vocab.txt is missing")
+        return _whole_tokenizer(whole, settings)
+    if words.exists():
+        return _wordpiece_of(words, settings)
+    if pairs.exists():
+        return _byte_level_of(pairs, folder / "merges.txt", settings)
+    sentencepiece = next(folder.glob("*.model"), None)
+    if sentencepiece is not None:
+        raise MetarecError(
+            f"{folder} holds its tokenizer only as {sentencepiece.name}, in SentencePiece's format; convert it once, "
+            f'with transformers and sentencepiece: python -c "from transformers import AutoTokenizer; '
+            f"AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    raise MetarecError(
+        f"{folder} holds no tokenizer; tokenizer.json (or vocab.txt, or vocab.json and merges.txt) is missing"
+    )
+
+
+def _whole_tokenizer(path: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    import tokenizers
+
     try:
-        lines = vocabulary.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise MetarecError(f"{vocabulary}: byte {error.start} is not UTF-8") from error
+        tokenizer = reconcile(tokenizers.Tokenizer.from_file(str(path)), settings)
+    except Exception as error:  # the library raises bare Exception
+        raise MetarecError(f"{path} cannot be read ({error}); copy or download it again") from error
+    try:
+        tokenizer.backend.encode(_UNCOMMON)
+    except Exception as error:
+        raise MetarecError(
+            f"{path}: the tokenizer has no answer to a text that its vocabulary does not cover ({error}); "
+            "it needs a token for what is unknown"
+        ) from error
+    return tokenizer
+
+
+def _wordpiece_of(vocabulary: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    lines = _read_text(vocabulary).split("\n")
     while lines and not lines[-1]:
         lines.pop()
     return wordpiece(
@@ -277,3 +357,29 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         split_chinese=settings.get("tokenize_chinese_chars", True),
         settings=settings,
     )
+
+
+def _byte_level_of(vocabulary: Path, merges: Path, settings: Mapping[str, Any]) -> Tokenizer:
+    if not merges.exists():
+        raise MetarecError(f"{merges} is missing; without it {vocabulary.name} is no tokenizer")
+    pairs = []
+    for number, line in enumerate(_read_text(merges).split("\n"), start=1):
+        line = line.rstrip("\r")
+        if line and not line.startswith("#version"):
+            left, _, right = line.partition(" ")
+            if not right or " " in right:
+                raise MetarecError(f"{merges}, line {number}: {line!r} is not two tokens with a space between them")
+            pairs.append((left, right))
+    return byte_level_bpe(
+        _read_json(vocabulary, "the tokenizer's vocabulary"),
+        pairs,
+        add_prefix_space=settings.get("add_prefix_space", False),
+        settings=settings,
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MetarecError(f"{path}: byte {error.start} is not UTF-8") from error

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,7 +20,14 @@ from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokens import Tokenised, chunks, require_strings, tokenize
 from metarec_jax.errors import MetarecError
 
-_FORMAT = "metarec_jax embeddings 1"
+_FORMAT = "metarec_jax embeddings 2"
+
+
+class _Kept(NamedTuple):
+    """Embeddings of distinct texts, and how many of the texts were cut."""
+
+    table: np.ndarray
+    truncated: int
 
 
 def encode_table(
@@ -47,7 +55,7 @@ def encode_table(
         cache: folder that keeps tables, each under a hash of weights, tokenizer, texts and options. A damaged file
             there is written anew. None keeps nothing.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
-        report: called with one sentence if texts were cut to ``max_length``.
+        report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
         tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
 
     Returns:
@@ -68,19 +76,24 @@ def encode_table(
     order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))
     shape = (len(distinct), encoder.config.hidden_size)
 
+    def say_cut(count: int) -> None:
+        if count and report is not None:
+            report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
+
     options = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
     path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
-    table = None if path is None else _read(path, shape)
-    if table is None:
+    kept = None if path is None else _read(path, shape)
+    if kept is None:
         tokens = tokenize(encoder.tokenizer, distinct, max_length)
-        if tokens.truncated and report is not None:
-            report(f"{tokens.truncated} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
-        table = _encode_all(encoder, tokens, pooling, normalise, tokens_per_call, progress)
+        say_cut(tokens.truncated)
+        kept = _Kept(_encode_all(encoder, tokens, pooling, normalise, tokens_per_call, progress), tokens.truncated)
         if path is not None:
-            _write(path, table)
+            _write(path, kept)
+    else:
+        say_cut(kept.truncated)
     if progress is not None:
         progress(len(distinct), len(distinct))
-    return table[order]
+    return kept.table[order]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise"))
@@ -122,8 +135,8 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
     return total.hexdigest()
 
 
-def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """The table at `path`, or None where there is none that can be trusted."""
+def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
+    """What is at `path`, or None where there is none that can be trusted."""
     import safetensors
 
     try:
@@ -131,15 +144,18 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
             table, metadata = file.get_tensor("embeddings"), file.metadata() or {}
     except (safetensors.SafetensorError, OSError, ValueError):
         return None
-    if table.shape != shape or table.dtype != np.float32 or metadata.get("sha256") != _checksum(table):
+    truncated = metadata.get("truncated", "")
+    if table.shape != shape or table.dtype != np.float32 or not truncated.isdecimal():
         return None
-    return table
+    kept = _Kept(table, int(truncated))
+    return kept if metadata.get("sha256") == _checksum(kept) else None
 
 
-def _write(path: Path, table: np.ndarray) -> None:
+def _write(path: Path, kept: _Kept) -> None:
     from safetensors.numpy import save
 
-    data = save({"embeddings": table}, metadata={"sha256": _checksum(table)})
+    metadata = {"truncated": str(kept.truncated), "sha256": _checksum(kept)}
+    data = save({"embeddings": kept.table}, metadata=metadata)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,5 +171,5 @@ def _write(path: Path, table: np.ndarray) -> None:
         ) from error
 
 
-def _checksum(table: np.ndarray) -> str:
-    return hashlib.sha256(table.tobytes()).hexdigest()
+def _checksum(kept: _Kept) -> str:
+    return hashlib.sha256(kept.table.tobytes() + str(kept.truncated).encode()).hexdigest()

@@ -20,6 +20,17 @@ LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Token lengths that texts are padded to; beyond the last, multiples of it."""
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""Of WordPiece tokenizers: of BERT and DistilBERT."""
+
+BYTE_LEVEL_SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+"""Of byte-level BPE tokenizers: of RoBERTa."""
+
+# Settings of tokenizer_config.json that are fields of BERT's normaliser.
+_NORMALISER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -50,6 +61,14 @@ class Tokenizer:
         """Special tokens that follow a text, such as one [SEP]."""
         specials = self.backend.encode("a").special_tokens_mask
         return len(specials) - 1 - max((i for i, special in enumerate(specials) if not special), default=0)
+
+    @functools.cached_property
+    def pad_token_id(self) -> int | None:
+        """Id of the token that the tokenizer pads with; None where it has none by a usual name."""
+        named = self.settings.get("pad_token")
+        named = named.get("content") if isinstance(named, Mapping) else named
+        ids = [self.backend.token_to_id(token) for token in (named, "[PAD]", "<pad>") if isinstance(token, str)]
+        return next((id for id in ids if id is not None), None)
 
     def to_json(self) -> str:
         """The whole tokenizer as the text of a tokenizer.json."""
@@ -168,6 +187,33 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
             yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
 
 
+def reconcile(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
+    """A tokenizer.json and a tokenizer_config.json as one: where the two differ the latter rules, as in transformers.
+
+    What only the tokenizer.json says (on letter case, accents, Chinese characters and the space before a text) is
+    added to the settings: transformers would take a default for it.
+
+    Args:
+        backend: from tokenizer.json. Its normaliser and pre-tokenizer may be changed.
+        settings: from tokenizer_config.json.
+    """
+    from tokenizers import normalizers, pre_tokenizers
+
+    settings = dict(settings)
+
+    def follow(part: Any, fields: Mapping[str, str]) -> None:
+        for setting, field in fields.items():
+            if isinstance(settings.get(setting), bool):  # null leaves the choice to the tokenizer.json
+                setattr(part, field, settings[setting])
+            settings[setting] = getattr(part, field)
+
+    if isinstance(backend.normalizer, normalizers.BertNormalizer):
+        follow(backend.normalizer, _NORMALISER)
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
+        follow(backend.pre_tokenizer, {"add_prefix_space": "add_prefix_space"})
+    return Tokenizer(backend, settings)
+
+
 def wordpiece(
     vocabulary: Mapping[str, int],
     *,
@@ -213,6 +259,48 @@ def wordpiece(
             "strip_accents": strip_accents,
             "tokenize_chinese_chars": split_chinese,
         }
+    return Tokenizer(backend, settings)
+
+
+def byte_level_bpe(
+    vocabulary: Mapping[str, int],
+    merges: Sequence[tuple[str, str]],
+    *,
+    add_prefix_space: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Tokenizer:
+    """RoBERTa's tokenizer over a vocabulary of byte pairs.
+
+    Args:
+        vocabulary: row of each token; it must hold `BYTE_LEVEL_SPECIAL_TOKENS`.
+        merges: pairs of tokens that become one, most frequent first.
+        add_prefix_space: whether the first word of a text is read as if a space were before it.
+        settings: of a tokenizer_config.json.
+
+    Raises:
+        MetarecError: a special token is missing, or a merge is of tokens that the vocabulary does not have.
+    """
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    missing = [token for token in BYTE_LEVEL_SPECIAL_TOKENS if token not in vocabulary]
+    if missing:
+        raise MetarecError(
+            f"the tokenizer's vocabulary has no {', '.join(missing)}; "
+            f"RoBERTa needs {', '.join(BYTE_LEVEL_SPECIAL_TOKENS)}"
+        )
+    try:
+        backend = tokenizers.Tokenizer(models.BPE(dict(vocabulary), list(merges)))
+    except Exception as error:  # the library raises bare Exception
+        raise MetarecError(f"the tokenizer's merges do not fit its vocabulary ({error})") from error
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(list(BYTE_LEVEL_SPECIAL_TOKENS))
+    backend.post_processor = processors.RobertaProcessing(
+        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), add_prefix_space=add_prefix_space
+    )
+    if settings is None:
+        settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": add_prefix_space}
     return Tokenizer(backend, settings)
 
 

@@ -83,6 +83,8 @@ def make_reader(
             "--updater.order first"
         )
     layers = [int(m.group(1)) for name in of_encoder if (m := re.match(r"encoder/layer_(\d+)/", name))]
+    if any(name.startswith("encoder/relative_bias/") for name in of_encoder):
+        layers.append(0)  # MPNet's bias by distance, which every layer reads
     below = min(layers, default=config.num_layers)
     if any(name.startswith("encoder/embeddings/") for name in of_encoder):
         below = -1

@@ -1,8 +1,9 @@
-"""PyTorch's BERT as the reference, and random weights and tokens to compare it on."""
+"""PyTorch's BERT and its kin as the reference, and random weights and tokens to compare it on."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -23,12 +24,13 @@ def changed(**changes) -> encoder.BertConfig:
 
 
 def torch_model(config: encoder.BertConfig, params: Params):
-    """transformers' BertModel with these parameters; it refuses tensors that are missing or too many."""
+    """transformers' model with these parameters; it refuses tensors that are missing or too many."""
     import torch
     import transformers
 
-    theirs = transformers.BertConfig(**convert.config_to_json(config))
-    model = transformers.BertModel(theirs, add_pooling_layer=config.has_pooler).eval()
+    theirs = transformers.AutoConfig.for_model(**convert.config_to_json(config))
+    pooler = {} if "has_pooler" in config.architecture.fixed else {"add_pooling_layer": config.has_pooler}
+    model = getattr(transformers, config.architecture.model)(theirs, **pooler).eval()
     tensors = convert.tensors_from_params(params, config)
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in tensors.items()}, strict=True)
     return model
@@ -38,15 +40,38 @@ def run_torch(model, tokens: encoder.Tokens) -> tuple[np.ndarray, np.ndarray | N
     """Hidden states [layers + 1, texts, length, hidden] and pooler output of a PyTorch model."""
     import torch
 
+    ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens)
+    segments = {"token_type_ids": types} if hasattr(model.embeddings, "token_type_embeddings") else {}
     with torch.no_grad():
-        output = model(
-            input_ids=torch.from_numpy(np.asarray(tokens.ids)).long(),
-            attention_mask=torch.from_numpy(np.asarray(tokens.mask)).long(),
-            token_type_ids=torch.from_numpy(np.asarray(tokens.types)).long(),
-            output_hidden_states=True,
-        )
-    pooler = None if output.pooler_output is None else output.pooler_output.numpy()
-    return np.stack([state.numpy() for state in output.hidden_states]), pooler
+        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **segments)
+    pooler = output.get("pooler_output")
+    return np.stack([state.numpy() for state in output.hidden_states]), None if pooler is None else pooler.numpy()
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def everything(params: Params, config: encoder.BertConfig, tokens: encoder.Tokens):
+    """Hidden states, both poolings and the pooler, compiled once a shape."""
+    vectors = {pooling: encoder.encode(params, config, tokens, pooling=pooling) for pooling in ("mean", "cls")}
+    pooled = encoder.pooled(params, config, tokens) if config.has_pooler else None
+    return encoder.hidden_states(params, config, tokens), vectors, pooled
+
+
+def compare(ours, theirs, tokens: encoder.Tokens) -> None:
+    """`everything` is what `run_torch` says, at every layer and after pooling."""
+    (states, vectors, pooled), (their_states, their_pooled) = ours, theirs
+    real = np.asarray(tokens.mask) > 0  # what a padded token holds is nobody's business
+    assert len(states) == len(their_states)
+    np.testing.assert_allclose(np.asarray(states)[:, real], their_states[:, real], rtol=0, atol=PARITY)
+    mean = (their_states[-1] * real[..., None]).sum(1) / real.sum(1, keepdims=True)
+    np.testing.assert_allclose(vectors["mean"], mean, rtol=0, atol=PARITY)
+    np.testing.assert_allclose(vectors["cls"], their_states[-1][:, 0], rtol=0, atol=PARITY)
+    assert (pooled is None) == (their_pooled is None)
+    if their_pooled is not None:
+        np.testing.assert_allclose(pooled, their_pooled, rtol=0, atol=PARITY)
+
+
+def check(config: encoder.BertConfig, params: Params, tokens: encoder.Tokens) -> None:
+    compare(everything(params, config, tokens), run_torch(torch_model(config, params), tokens), tokens)
 
 
 def random_tokens(
@@ -56,7 +81,7 @@ def random_tokens(
     shape = (len(lengths), padded)
     mask = (np.arange(padded) < np.array(lengths)[:, None]).astype(np.float32)
     ids = rng.integers(0, config.vocab_size, shape).astype(np.int32)
-    return encoder.Tokens(ids, mask, rng.integers(0, config.type_vocab_size, shape).astype(np.int32))
+    return encoder.Tokens(ids, mask, rng.integers(0, max(config.type_vocab_size, 1), shape).astype(np.int32))
 
 
 def random_params(config: encoder.BertConfig, seed: int) -> Params:

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-
-import jax
 import numpy as np
 import pytest
-from bert_reference import PARITY, changed, random_params, random_tokens, run_torch, torch_model
+from bert_reference import changed, check, compare, everything, random_params, random_tokens, run_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarec_jax import encoder
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def everything(params, config: encoder.BertConfig, tokens: encoder.Tokens):
-    """Hidden states, both poolings and the pooler, compiled once a shape."""
-    vectors = {pooling: encoder.encode(params, config, tokens, pooling=pooling) for pooling in ("mean", "cls")}
-    pooled = encoder.pooled(params, config, tokens) if config.has_pooler else None
-    return encoder.hidden_states(params, config, tokens), vectors, pooled
-
-
-def compare(ours, theirs, tokens: encoder.Tokens) -> None:
-    (states, vectors, pooled), (their_states, their_pooled) = ours, theirs
-    real = np.asarray(tokens.mask) > 0  # what a padded token holds is nobody's business
-    assert len(states) == len(their_states)
-    np.testing.assert_allclose(np.asarray(states)[:, real], their_states[:, real], rtol=0, atol=PARITY)
-    mean = (their_states[-1] * real[..., None]).sum(1) / real.sum(1, keepdims=True)
-    np.testing.assert_allclose(vectors["mean"], mean, rtol=0, atol=PARITY)
-    np.testing.assert_allclose(vectors["cls"], their_states[-1][:, 0], rtol=0, atol=PARITY)
-    if their_pooled is not None:
-        np.testing.assert_allclose(pooled, their_pooled, rtol=0, atol=PARITY)
-
-
-def check(config: encoder.BertConfig, params, tokens: encoder.Tokens) -> None:
-    compare(everything(params, config, tokens), run_torch(torch_model(config, params), tokens), tokens)
 
 
 @pytest.fixture(scope="module")

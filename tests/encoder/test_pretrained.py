@@ -188,8 +188,20 @@ def test_shards(folder):
         save_file({n: tensors[n] for n in names if where[n] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     assert_same(before, encoder.load(folder))
+    return_to = {file: (folder / file).read_bytes() for file in files}
+
+    save_file({n: tensors[n] for n in names[:2] if where[n] == files[0]}, folder / files[0])
+    refused(folder, f"{files[0]} has no tensor {names[2]}", "different downloads")
+    (folder / files[0]).write_bytes(return_to[files[0]])
+    assert_same(before, encoder.load(folder))
+
     (folder / files[1]).unlink()
-    refused(folder, files[1], "missing", "incomplete")
+    refused(folder, "1 of 2 shards", files[1], "missing", "incomplete")
+    (folder / files[0]).unlink()
+    refused(folder, "2 of 2 shards", *files)
+    for weight_map in (None, {"a": 1}):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        refused(folder, "model.safetensors.index.json", "weight_map")
 
 
 def test_vocab_txt_alone_is_a_tokenizer(minilm, minilm_folder, titles, tmp_path):

@@ -70,6 +70,8 @@ def test_a_lone_surrogate_is_no_crash_and_leaves_its_neighbours():
 def test_what_is_no_text_and_a_length_for_no_token_are_refused():
     with pytest.raises(MetarecError, match="text 1 is nan, a float"):
         tokens_module.require_strings(["fine", float("nan")])
+    with pytest.raises(MetarecError, match=r"text 0 is b'caf.*', a bytes"):
+        tokens_module.require_strings([b"caf\xe9"])
     with pytest.raises(MetarecError, match="max_length is 2"):
         encoder.tokenize(TINY, ["fine"], 2)
 

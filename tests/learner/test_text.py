@@ -1,5 +1,6 @@
 """A learner that reads: parts of the encoder adapt to a user, and the outer gradient goes through attention twice."""
 
+import dataclasses
 import functools
 
 import jax
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 BERT = BertConfig(
     vocab_size=20, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=8, has_pooler=False
 )
+MPNET = dataclasses.replace(BERT, model_type="mpnet", type_vocab_size=0, pad_token_id=1)
 LENGTH = 5
 PATTERNS = {
     "biases": ("encoder/.*bias",),
@@ -30,8 +32,9 @@ PATTERNS = {
     "last layer": ("encoder/layer_1/.*",),
     "LoRA": (r"encoder/layer_\d/.*lora_.*",),
     "everything": ("encoder/.*", "hidden/.*", "output/.*"),
+    "bias by distance": ("encoder/relative_bias/.*",),
 }
-BELOW = {"biases": -1, "layer norms and head": -1, "last layer": 1, "LoRA": 0, "everything": -1}
+BELOW = {"biases": -1, "layer norms and head": -1, "last layer": 1, "LoRA": 0, "everything": -1, "bias by distance": 0}
 
 
 def tokens(rng, texts, *, length=LENGTH, vocabulary=20):
@@ -40,11 +43,11 @@ def tokens(rng, texts, *, length=LENGTH, vocabulary=20):
     return jax.tree.map(jnp.asarray, Tokens(ids, real.astype(np.float64), np.zeros_like(ids)))
 
 
-def random_encoder(lora=False):
+def random_encoder(lora=False, config=BERT):
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64) + 0.3 * rng.normal(size=leaf.shape),
-        encoder.init(jax.random.key(0), BERT),
+        encoder.init(jax.random.key(0), config),
     )
     if not lora:
         return params
@@ -55,11 +58,12 @@ def random_encoder(lora=False):
 def reading(name, *, order="second", below=None):
     """A model whose encoder adapts by the patterns called `name`, with what it is trained on."""
     adapted = PATTERNS[name]
+    config = MPNET if name == "bias by distance" else BERT
     case = tiny(embedding=4, users=2, support=3, query=2)
-    theta = case.trainable.theta | {"encoder": random_encoder(lora="LoRA" in name)}
+    theta = case.trainable.theta | {"encoder": random_encoder("LoRA" in name, config)}
     rng = np.random.default_rng(1)
     tables = Tables(tokens(rng, len(case.tables.items)), tokens(rng, 2))
-    reader = text.make_reader(BERT, theta, adapted)
+    reader = text.make_reader(config, theta, adapted)
     assert reader.below == BELOW[name]
     if below is not None:
         reader = reader._replace(below=below)
@@ -79,9 +83,10 @@ def _apply(head, reader, params, context, rows):
     return text.apply(params, head, context, rows, reader=reader)
 
 
-def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes():
-    loss, at = reading("last layer")
-    each_user_all_layers, _ = reading("last layer", below=-1)
+@pytest.mark.parametrize("name", ["last layer", "bias by distance"])
+def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name):
+    loss, at = reading(name)
+    each_user_all_layers, _ = reading(name, below=-1)
     found, wanted = (quick_jit(jax.value_and_grad(f))(at) for f in (loss, each_user_all_layers))
     assert_close(found, wanted)
     word = found[1].theta["encoder"]["embeddings"]["word"]["embedding"]

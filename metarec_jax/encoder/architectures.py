@@ -1,0 +1,150 @@
+"""What sets one family of checkpoints apart from another: a row of a table each, and nowhere else.
+
+All of them are BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
+its multilingual and French kin count positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has no
+token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds to its scores a bias by distance; and each
+has names of its own for the same things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Fields = Mapping[str, tuple[str, Any]]
+
+
+class Architecture(NamedTuple):
+    """One family of checkpoints.
+
+    Attributes:
+        model: the class of transformers that is the encoder alone.
+        prefix: what models with a task's head put before the names of the encoder's tensors.
+        fields: of each field of `BertConfig` that a config.json has, the name there and the value where it is missing.
+        fixed: fields of `BertConfig` in which there is no choice.
+        layers: how the names of a layer's tensors start; the number of the layer follows.
+        layer: of each part of a layer, as our parameters have it, the name after that number.
+        relative_bias: name of the table of biases by distance; None where there is none.
+        counts_padding: whether positions number the tokens that are not padding, from the padding's id + 1 on, and
+            padding has its id for a position. Elsewhere positions are 0, 1, 2, ...
+    """
+
+    model: str
+    prefix: str
+    fields: Fields
+    fixed: Mapping[str, Any]
+    layers: str
+    layer: Mapping[str, str]
+    relative_bias: str | None = None
+    counts_padding: bool = False
+
+
+EMBEDDINGS = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "type": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+}
+"""Of each part of the embeddings, as our parameters have it, the name that all architectures give it."""
+
+_FIELDS: Fields = {
+    "vocab_size": ("vocab_size", 30522),
+    "hidden_size": ("hidden_size", 768),
+    "num_layers": ("num_hidden_layers", 12),
+    "num_heads": ("num_attention_heads", 12),
+    "intermediate_size": ("intermediate_size", 3072),
+    "max_positions": ("max_position_embeddings", 512),
+    "type_vocab_size": ("type_vocab_size", 2),
+    "layer_norm_eps": ("layer_norm_eps", 1e-12),
+    "activation": ("hidden_act", "gelu"),
+    "pad_token_id": ("pad_token_id", 0),
+    "dropout": ("hidden_dropout_prob", 0.1),
+    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
+    "init_scale": ("initializer_range", 0.02),
+}
+
+_BERT = Architecture(
+    model="BertModel",
+    prefix="bert.",
+    fields=_FIELDS,
+    fixed={},
+    layers="encoder.layer.",
+    layer={
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "attention_output": "attention.output.dense",
+        "attention_norm": "attention.output.LayerNorm",
+        "feed_forward": "intermediate.dense",
+        "output": "output.dense",
+        "output_norm": "output.LayerNorm",
+    },
+)
+
+_ROBERTA = _BERT._replace(
+    model="RobertaModel",
+    prefix="roberta.",
+    fields={**_FIELDS, "vocab_size": ("vocab_size", 50265), "pad_token_id": ("pad_token_id", 1)},
+    counts_padding=True,
+)
+
+_DISTILBERT = Architecture(
+    model="DistilBertModel",
+    prefix="distilbert.",
+    fields={
+        "vocab_size": ("vocab_size", 30522),
+        "hidden_size": ("dim", 768),
+        "num_layers": ("n_layers", 6),
+        "num_heads": ("n_heads", 12),
+        "intermediate_size": ("hidden_dim", 3072),
+        "max_positions": ("max_position_embeddings", 512),
+        "activation": ("activation", "gelu"),
+        "pad_token_id": ("pad_token_id", 0),
+        "dropout": ("dropout", 0.1),
+        "attention_dropout": ("attention_dropout", 0.1),
+        "init_scale": ("initializer_range", 0.02),
+    },
+    fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12, "has_pooler": False},
+    layers="transformer.layer.",
+    layer={
+        "query": "attention.q_lin",
+        "key": "attention.k_lin",
+        "value": "attention.v_lin",
+        "attention_output": "attention.out_lin",
+        "attention_norm": "sa_layer_norm",
+        "feed_forward": "ffn.lin1",
+        "output": "ffn.lin2",
+        "output_norm": "output_layer_norm",
+    },
+)
+
+_MPNET = _BERT._replace(
+    model="MPNetModel",
+    prefix="mpnet.",
+    fields={
+        **{field: named for field, named in _FIELDS.items() if field != "type_vocab_size"},
+        "vocab_size": ("vocab_size", 30527),
+        "pad_token_id": ("pad_token_id", 1),
+    },
+    fixed={"type_vocab_size": 0, "pad_token_id": 1},  # transformers counts positions with 1, whatever config.json says
+    layer={
+        **_BERT.layer,
+        "query": "attention.attn.q",
+        "key": "attention.attn.k",
+        "value": "attention.attn.v",
+        "attention_output": "attention.attn.o",
+        "attention_norm": "attention.LayerNorm",
+    },
+    relative_bias="encoder.relative_attention_bias",
+    counts_padding=True,
+)
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA._replace(model="XLMRobertaModel"),
+    "camembert": _ROBERTA._replace(model="CamembertModel"),
+    "distilbert": _DISTILBERT,
+    "mpnet": _MPNET,
+}
+"""What works, by the ``model_type`` of a config.json."""
