@@ -21,12 +21,7 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     "discriminative fine-tuning"). What of it is not trained has no optimiser state.
     """
     train = config.train
-    warmup = round(steps * train.warmup)
-    if warmup:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, train.rate, warmup, max(steps, warmup + 1))
-    else:
-        schedule = optax.cosine_decay_schedule(train.rate, steps)
-    adam = optax.adamw(schedule, weight_decay=train.weight_decay, mask=_decays)
+    adam = optax.adamw(schedule(train.rate, train.warmup, steps), weight_decay=train.weight_decay, mask=_decays)
     clip = optax.clip_by_global_norm(train.clip)
     if config.encoder.train == "no":
         return optax.chain(clip, adam)
@@ -45,6 +40,14 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
         optax.partition({"trained": adam, "still": optax.set_to_zero()}, labels),
         optax.stateless(slower),
     )
+
+
+def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
+    """A rate that rises to `rate` in the first `warmup` (a share) of the steps, and falls to 0 as a cosine after."""
+    rising = round(steps * warmup)
+    if rising:
+        return optax.warmup_cosine_decay_schedule(0.0, rate, rising, max(steps, rising + 1))
+    return optax.cosine_decay_schedule(rate, steps)
 
 
 def relative_rates(config: Config, encoder: Params) -> Params:

@@ -254,6 +254,22 @@ def run_layers(
     return x
 
 
+def last_states(
+    params: Params,
+    config: BertConfig,
+    tokens: Tokens,
+    *,
+    dtype: DTypeLike | None = None,
+    dropout_key: PRNGKeyArray | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """What the last layer gives for every token.
+
+    Args:
+        params, config, tokens, dtype, dropout_key: as for `encode`.
+    """
+    return _states(params, config, tokens, dtype, dropout_key)[-1]
+
+
 def hidden_states(
     params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "states texts length hidden"]:
