@@ -262,20 +262,12 @@ def wordpiece(
     return Tokenizer(backend, settings)
 
 
-def byte_level_bpe(
-    vocabulary: Mapping[str, int],
-    merges: Sequence[tuple[str, str]],
-    *,
-    add_prefix_space: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> Tokenizer:
+def byte_level_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
     """RoBERTa's tokenizer over a vocabulary of byte pairs.
 
     Args:
         vocabulary: row of each token; it must hold `BYTE_LEVEL_SPECIAL_TOKENS`.
         merges: pairs of tokens that become one, most frequent first.
-        add_prefix_space: whether the first word of a text is read as if a space were before it.
-        settings: of a tokenizer_config.json.
 
     Raises:
         MetarecError: a special token is missing, or a merge is of tokens that the vocabulary does not have.
@@ -293,15 +285,11 @@ def byte_level_bpe(
         backend = tokenizers.Tokenizer(models.BPE(dict(vocabulary), list(merges)))
     except Exception as error:  # the library raises bare Exception
         raise MetarecError(f"the tokenizer's merges do not fit its vocabulary ({error})") from error
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(BYTE_LEVEL_SPECIAL_TOKENS))
-    backend.post_processor = processors.RobertaProcessing(
-        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), add_prefix_space=add_prefix_space
-    )
-    if settings is None:
-        settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": add_prefix_space}
-    return Tokenizer(backend, settings)
+    backend.post_processor = processors.RobertaProcessing(("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]))
+    return Tokenizer(backend, {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False})
 
 
 def tiny_wordpiece() -> Tokenizer:
