@@ -59,17 +59,18 @@ def test_layers_draw_different_dropout(case):
     assert np.abs(draws[0] - draws[2]).max() > 1e-3
 
 
-def test_remat_keeps_less(case):
+def test_remat_keeps_less():
     """In a loop: of layers written out, a CPU's compiler merges what is computed anew with what was there."""
-    params, _ = case
+    architecture = BertConfig(**(vars(BERT) | {"num_layers": 6, "hidden_size": 64, "intermediate_size": 256}))
+    params = init(jax.random.key(0), architecture)
     ids = jnp.zeros((64, 12), jnp.int32)
     tokens = Tokens(ids, jnp.ones((64, 12)), ids)
 
     def kept(run):
-        step = jax.jit(jax.grad(lambda p: slope(tokens, run=run)(p)[0][0]))
+        step = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(encode(p, architecture, tokens, run=run)))))
         return step.lower(params).compile().memory_analysis().temp_size_in_bytes
 
-    assert kept(Execution(remat=True, scan=True)) < 0.8 * kept(Execution(scan=True))
+    assert kept(Execution(remat=True, scan=True)) < 0.4 * kept(Execution(scan=True))
 
 
 def test_a_scan_compiles_one_layer(case):
