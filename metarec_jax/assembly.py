@@ -8,21 +8,20 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, TrainConfig, UpdaterConfig
+from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, item_statistics, split_users
-from metarec_jax.encoder import Encoder, encode_table, remarks
+from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
-from metarec_jax.meta.partition import partition
+from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.progress import QUIET, Reporter
@@ -38,10 +37,17 @@ UNROLL = 5
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Episodes of some users, and the embeddings they gather from (host arrays)."""
+    """Episodes of some users, and the embeddings they gather from (host arrays).
+
+    Attributes:
+        source: the episodes.
+        tables: embeddings, by the encoder as it is before training.
+        user_texts: what the users' embeddings are of; None where users have no text.
+    """
 
     source: EpisodeSource
     tables: Tables
+    user_texts: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Assembly:
     train: Part
     validation: Part
     test: Part
+    encoder: Encoder
 
 
 def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
@@ -77,14 +84,22 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
     )
     encoder = load_encoder(config.encoder.path)
+    if config.encoder.frozen_layers > encoder.config.num_layers:
+        raise MetarecError(
+            f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
+            f"{encoder.config.num_layers} layers"
+        )
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
     catalogue = Catalogue(
         items=data.items,
         statistics=item_statistics(data, splits.train),
-        embeddings=embed(encoder, config, data.items.texts, reporter, "encoding items"),
+        embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
         scale=scale_of(data),
     )
+    check_adapted(config, catalogue)  # before minutes of encoding
+    embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
+    catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
     own_table = config.learner.user_side == "description"
 
     def source(users: np.ndarray, *, training: bool, size: int, epochs: int) -> EpisodeSource:
@@ -104,9 +119,12 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         "validation": source(splits.validation, training=False, size=EVALUATION_USERS, epochs=1),
         "test": source(splits.test, training=False, size=EVALUATION_USERS, epochs=1),
     }
-    users = user_embeddings(encoder, config, data, sources, reporter)
-    parts = {name: Part(s, Tables(items=catalogue.embeddings, users=users[name])) for name, s in sources.items()}
-    return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts)
+    texts = user_texts(config, data, sources)
+    users = user_embeddings(encoder, config, len(data.users), texts, reporter)
+    parts = {
+        name: Part(s, Tables(items=catalogue.embeddings, users=users[name]), texts[name]) for name, s in sources.items()
+    }
+    return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts, encoder=encoder)
 
 
 def resolve(config: Config, data: Interactions) -> Config:
@@ -143,39 +161,41 @@ def embed(
         )
 
 
-def user_embeddings(
-    encoder: Encoder,
-    config: Config,
-    data: Interactions,
-    sources: dict[str, EpisodeSource],
-    reporter: Reporter,
-) -> dict[str, np.ndarray]:
-    """The user table of each source: of profiles, of descriptions, or without features.
+def user_texts(
+    config: Config, data: Interactions, sources: dict[str, EpisodeSource]
+) -> dict[str, tuple[str, ...] | None]:
+    """What stands for the users of each source: profiles, descriptions of each draw of the support, or nothing.
 
     Raises:
         MetarecError: profiles are asked for, and the data has none.
     """
     if config.learner.user_side == "none":
-        nothing = np.zeros((len(data.users), 0), np.float32)
-        return dict.fromkeys(sources, nothing)
+        return dict.fromkeys(sources)
     if config.learner.user_side == "profile":
         if data.users.texts is None:
             raise MetarecError(
                 "learner.user_side is 'profile', but the data has no user texts: use --learner.user-side description, "
                 "or none, or name a column with --data.columns.user-text"
             )
-        return dict.fromkeys(sources, embed(encoder, config, data.users.texts, reporter, "encoding users"))
+        return dict.fromkeys(sources, data.users.texts)
     middle = (data.low + data.high) / 2
-    return {
-        name: embed(
-            encoder,
-            config,
-            descriptions(source, data.items.titles, middle=middle),
-            reporter,
-            f"encoding {name} users",
-        )
-        for name, source in sources.items()
-    }
+    return {name: tuple(descriptions(source, data.items.titles, middle=middle)) for name, source in sources.items()}
+
+
+def user_embeddings(
+    encoder: Encoder,
+    config: Config,
+    users: int,
+    texts: dict[str, tuple[str, ...] | None],
+    reporter: Reporter,
+) -> dict[str, np.ndarray]:
+    """The user table of each source; of `users` users without features where there are no texts."""
+    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32)}
+    for name, of_source in texts.items():
+        if of_source not in found:
+            label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
+            found[of_source] = embed(encoder, config, of_source or (), reporter, label)
+    return {name: found[of_source] for name, of_source in texts.items()}
 
 
 def make_model(config: Config, scale: Scale) -> Model:
@@ -210,13 +230,19 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         order=updater.order,
         form=updater.form,
         unroll=max(min(updater.steps, UNROLL), 1),
+        remat=updater.remat,
     )
 
 
 def init_trainable(
-    config: Config, model: Model, catalogue: Catalogue, user_table: np.ndarray, key: jax.Array
+    config: Config,
+    model: Model,
+    catalogue: Catalogue,
+    user_table: np.ndarray,
+    key: jax.Array,
+    encoder: Params = None,
 ) -> Trainable:
-    """theta and phi before training.
+    """What is trained, before training.
 
     Args:
         config: sizes.
@@ -224,6 +250,7 @@ def init_trainable(
         catalogue: items, of which those that training users rated set the input standardisation.
         user_table: float32 [users, hidden] of training users.
         key: typed PRNG key.
+        encoder: parameters of the encoder, for a config that trains it.
     """
     seen = catalogue.statistics.count > 0
     theta = mlp.init(
@@ -236,31 +263,59 @@ def init_trainable(
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
     )
     adapted, _ = partition(theta, model.adapted)
-    return Trainable(theta=theta, phi=model.updater.init(adapted))
+    if config.encoder.train == "no":
+        encoder = None
+    elif config.encoder.train == "lora":
+        lora_key = jax.random.fold_in(key, 2)
+        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+    return Trainable(theta, model.updater.init(adapted), encoder)
 
 
-def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int) -> Trainable:
-    """Shapes and dtypes of theta and phi, without computing them."""
+def check_adapted(config: Config, catalogue: Catalogue) -> None:
+    """Sees that the patterns of adapted parameters fit the learner and the updater.
+
+    Raises:
+        MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or there are context
+            parameters (which exist to be adapted) that none matches.
+    """
+    theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
+    adapted, _ = partition(theta, config.updater.adapted)
+    if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):
+        raise MetarecError(
+            f"learner.context is {config.learner.context}, but no pattern of updater.adapted "
+            f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
+            "'context/.*', or use --learner.context 0"
+        )
+
+
+def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
+    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
     model = make_model(config, catalogue.scale)
     users = np.zeros((1, user_hidden), np.float32)
-    return jax.eval_shape(functools.partial(init_trainable, config, model, catalogue, users), jax.random.key(0))
+    init = functools.partial(init_trainable, config, model, catalogue, users)
+    return jax.eval_shape(lambda key, encoder: init(key, encoder=encoder), jax.random.key(0), encoder)
 
 
-def make_optimiser(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta decay."""
-    warmup = round(steps * config.warmup)
-    if warmup:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, config.rate, warmup, max(steps, warmup + 1))
-    else:
-        schedule = optax.cosine_decay_schedule(config.rate, steps)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decays),
+def trained_encoder(encoder: Encoder, params: Params) -> Encoder:
+    """`encoder` with the parameters that a run trained; factors (LoRA) are added to their matrices."""
+    source = f"{encoder.source}, trained further"
+    return dataclasses.replace(encoder, params=merge_lora(params), source=source)
+
+
+def with_trained_encoder(assembly: Assembly, trainable: Trainable, reporter: Reporter = QUIET) -> Assembly:
+    """`assembly` with the embeddings that the trained encoder gives; as it is, where the encoder was not trained."""
+    if trainable.encoder is None:
+        return assembly
+    encoder = trained_encoder(assembly.encoder, trainable.encoder)
+    config = assembly.config
+    parts = {"train": assembly.train, "validation": assembly.validation, "test": assembly.test}
+    items = embed(encoder, config, assembly.data.items.texts, reporter, "encoding items")
+    texts = {name: part.user_texts for name, part in parts.items()}
+    users = user_embeddings(encoder, config, len(assembly.data.users), texts, reporter)
+    train, validation, test = (
+        dataclasses.replace(part, tables=Tables(items, users[name])) for name, part in parts.items()
     )
-
-
-def _decays(trainable: Trainable) -> Trainable:
-    return Trainable(
-        theta=jax.tree.map(lambda leaf: leaf.ndim > 1, trainable.theta),
-        phi=jax.tree.map(lambda leaf: False, trainable.phi),
+    catalogue = dataclasses.replace(assembly.catalogue, embeddings=items)
+    return dataclasses.replace(
+        assembly, catalogue=catalogue, train=train, validation=validation, test=test, encoder=encoder
     )

@@ -152,13 +152,15 @@ def recommend(arguments: Sequence[str]) -> int:
         reporter.note(note)
     found = recommender.recommend(state, chosen.k, exclude_seen=not chosen.include_seen)
     scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
+    known = recommender.gives_uncertainty
+    spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
     items = recommender.catalogue.items
     rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
     if chosen.json:
         tree = {
             "run": chosen.run,
             "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
-            "recommended": [r._asdict() for r in found],
+            "recommended": [r._asdict() | ({"uncertainty": spread[n]} if known else {}) for n, r in enumerate(found)],
             "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
         }
         print(json.dumps(tree, ensure_ascii=False, indent=2))
@@ -167,7 +169,11 @@ def recommend(arguments: Sequence[str]) -> int:
         print_grid("Rated", ["item", "rating"], [[title, f"{rating:g}"] for _, title, rating in rated], numbers=[1])
     score = "expected rating" if recommender.catalogue.scale.kind == "rating" else "chance of a click"
     rows = [[str(n), r.title, f"{r.score:.2f}", str(r.ratings)] for n, r in enumerate(found, start=1)]
-    print_grid("Recommended", ["", "item", score, "ratings in training"], rows, numbers=[0, 2, 3])
+    columns = ["", "item", score, "ratings in training"]
+    if known:
+        columns.append("standard deviation")
+        rows = [[*row, f"{deviation:.2f}"] for row, deviation in zip(rows, spread)]
+    print_grid("Recommended", columns, rows, numbers=[0, *range(2, len(columns))])
     if scores:
         print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
     return 0

@@ -29,6 +29,15 @@ def _require(condition: bool, message: str) -> None:
         raise MetarecError(message)
 
 
+def _require_choices(config: Any, section: str) -> None:
+    """Refuses a value that is none of those that a field's type lists (files and options are checked before)."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), typing.get_args(hint)
+        if typing.get_origin(hint) is Literal:
+            known = ", ".join(map(repr, choices))
+            _require(value in choices, f"{section}.{name} is {value!r}; it must be one of {known}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Columns:
     """Which column of a CSV or Parquet file holds what; "" where the file has no such column."""
@@ -61,6 +70,7 @@ class DataConfig:
     """Whether the publisher may be asked when nothing was found here."""
 
     def __post_init__(self) -> None:
+        _require_choices(self, "data")
         if self.source == "table":
             _require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
 
@@ -90,6 +100,7 @@ class EpisodeConfig:
     """Share of the users that only the final table sees."""
 
     def __post_init__(self) -> None:
+        _require_choices(self, "episodes")
         _require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
         _require(
             self.min_ratings > self.query,
@@ -131,9 +142,38 @@ class EncoderConfig:
     """Tokens kept of a text."""
     normalise: bool = True
     """Whether embeddings are scaled to unit length."""
+    train: Literal["no", "all", "lora"] = "no"
+    """What the outer loop trains of the encoder: nothing (embeddings are computed once), all of it, or factors of low
+    rank beside some of its matrices (LoRA)."""
+    rate: float = 2e-5
+    """Outer learning rate of the encoder at its peak."""
+    rate_decay: float = 1.0
+    """Rate of a layer over that of the layer above it."""
+    frozen_layers: int = 0
+    """So many of the lower layers, and with any the word embeddings, stay as they are."""
+    lora_rank: int = 8
+    lora_layers: tuple[str, ...] = (r"layer_\d+/(query|value)",)
+    """Patterns of the matrices that get factors."""
+    dropout: float = 0.0
+    """Share of features and of attention weights that are dropped in training."""
+    tokens_per_call: int = 0
+    """Tokens that are encoded at the same time in training: what its memory grows with. 0 is 1,024 on a CPU and 16,384
+    on an accelerator."""
 
     def __post_init__(self) -> None:
+        _require_choices(self, "encoder")
         _require(self.max_length >= 3, f"encoder.max_length is {self.max_length}; it must be at least 3")
+        _require(
+            math.isfinite(self.rate) and self.rate > 0,
+            f"encoder.rate is {self.rate}; it must be a finite number above 0",
+        )
+        _require(0 < self.rate_decay <= 1, f"encoder.rate_decay is {self.rate_decay}; it must be above 0 and at most 1")
+        _require(self.frozen_layers >= 0, f"encoder.frozen_layers is {self.frozen_layers}; it must be 0 or more")
+        _require(self.lora_rank >= 1, f"encoder.lora_rank is {self.lora_rank}; it must be at least 1")
+        _require(0 <= self.dropout < 1, f"encoder.dropout is {self.dropout}; it must be at least 0 and below 1")
+        _require(
+            self.tokens_per_call >= 0, f"encoder.tokens_per_call is {self.tokens_per_call}; it must be 0 (auto) or more"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +204,7 @@ class LearnerConfig:
     """Share of the users in training that do without their text, so that the model also works where there is none."""
 
     def __post_init__(self) -> None:
+        _require_choices(self, "learner")
         _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
         _require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
@@ -204,9 +245,18 @@ class UpdaterConfig:
     multi_step: float = 0.0
     """Share of the training, from its start, in which the query loss after every inner step counts (MAML++): all alike
     at first, the last alone in the end."""
+    remat: bool = False
+    """Whether the outer gradient computes every inner step anew instead of keeping what the step computed: less memory
+    for a long inner loop, and more time."""
 
     def __post_init__(self) -> None:
+        _require_choices(self, "updater")
         _require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
+        _require(
+            isinstance(self.adapted, tuple) and len(self.adapted) > 0,
+            f"updater.adapted is {self.adapted!r}; it must be a tuple of at least one pattern, such as ('output/.*',); "
+            "use --updater.steps 0 to adapt nothing",
+        )
         for name in ("rate", "precision"):
             value = getattr(self, name)
             _require(
@@ -231,8 +281,18 @@ class UpdaterConfig:
             "use --updater.order second",
         )
         _require(
+            not self.clip or self.kind not in ("imaml", "ridge"),
+            f"updater.clip is {self.clip}, but updater.kind {self.kind!r} is about a solution, which clipped steps "
+            "need not lead to: use --updater.clip 0",
+        )
+        _require(
+            self.order != "reptile" or self.kind not in ("meta-sgd", "learned"),
+            f"updater.order is 'reptile', which trains the learner alone, but updater.kind {self.kind!r} is what it "
+            "learns: use --updater.order second or first",
+        )
+        _require(
             not self.multi_step or (self.kind != "imaml" and self.order != "reptile"),
-            "updater.multi_step needs an outer gradient of every inner step, which "
+            f"updater.multi_step is {self.multi_step} and needs an outer gradient of every inner step, which "
             f"updater.kind {self.kind!r} with updater.order {self.order!r} does not have: use --updater.multi-step 0",
         )
 

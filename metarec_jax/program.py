@@ -1,42 +1,73 @@
-"""The compiled outer step of a run, and the shape of the batches that it takes."""
+"""The compiled outer step of a run, and the batches that it takes."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from metarec_jax.assembly import Assembly, make_optimiser
+from metarec_jax.assembly import Assembly
 from metarec_jax.memory import SHARE, free_memory, users_that_fit
+from metarec_jax.meta.joint import make_joint_step
 from metarec_jax.meta.outer import TrainState, annealed, make_step
+from metarec_jax.optimiser import make_optimiser, relative_rates
 from metarec_jax.progress import Reporter
+from metarec_jax.reading import Library
 from metarec_jax.sharding import round_up, shard_users
-from metarec_jax.types import Episodes, Prepared
+from metarec_jax.types import Episodes, Params, Prepared
 
 
-def outer_step(assembly: Assembly, mesh: Mesh, users_per_device: int) -> Any:
-    """The jitted outer step of a run: (state, tables, episodes) -> (state, losses); it takes over its state's memory.
+class Program(NamedTuple):
+    """How a run's outer steps are taken.
 
-    Args:
-        assembly: model, optimiser and length of the training.
-        mesh: the devices.
-        users_per_device: users that a device computes at the same time.
+    Attributes:
+        feed: episodes of a batch, on the host -> (what the step reads beside the state, episodes with ids into that).
+        make: users that a device computes at the same time -> the jitted step: (state, what was fed, episodes) ->
+            (state, losses). It takes over its state's memory.
     """
+
+    feed: Callable[[Episodes], tuple[Any, Episodes]]
+    make: Callable[[int], Any]
+
+
+def frozen_program(assembly: Assembly, mesh: Mesh, tables: Prepared) -> Program:
+    """Of a run whose embeddings stay as they are: all steps read the same `tables`."""
+
+    def make(users_per_device: int) -> Any:
+        optimiser, options = _options(assembly, mesh, users_per_device)
+        return jax.jit(make_step(assembly.model, optimiser, **options), donate_argnums=0)
+
+    return Program(lambda episodes: (tables, episodes), make)
+
+
+def joint_program(assembly: Assembly, mesh: Mesh, library: Library) -> Program:
+    """Of a run that trains its encoder: each step reads the distinct texts of its batch."""
+
+    def trained(params: Params) -> tuple[Params, Params]:
+        rates = relative_rates(assembly.config, params)
+        moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
+        return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
+
+    def make(users_per_device: int) -> Any:
+        optimiser, options = _options(assembly, mesh, users_per_device)
+        step = make_joint_step(assembly.model, library.training, trained, optimiser, **options)
+        return jax.jit(step, donate_argnums=0)
+
+    return Program(library.localise, make)
+
+
+def _options(assembly: Assembly, mesh: Mesh, users_per_device: int) -> tuple[Any, dict[str, Any]]:
     config, updater = assembly.config.train, assembly.config.updater
     steps = len(assembly.train.source)
     at_once = users_per_device * mesh.size
     weights = None
     if updater.multi_step and updater.steps > 1:
         weights = annealed(updater.steps, max(round(updater.multi_step * steps), 1))
-    step = make_step(
-        assembly.model,
-        make_optimiser(config, steps),
-        at_once=at_once if at_once < round_up(config.users_per_step, mesh) else 0,
-        step_weights=weights,
-    )
-    return jax.jit(step, donate_argnums=0)
+    at_once = at_once if at_once < round_up(config.users_per_step, mesh) else 0
+    return make_optimiser(assembly.config, steps), {"at_once": at_once, "step_weights": weights}
 
 
 def whole(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes:
@@ -49,7 +80,7 @@ def whole(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes
     return jax.tree.map(lambda leaf: np.pad(leaf, [(0, wanted - users)] + [(0, 0)] * (leaf.ndim - 1)), episodes)
 
 
-def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, tables: Prepared, reporter: Reporter) -> int:
+def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, program: Program, reporter: Reporter) -> int:
     """Users that a device computes at the same time: what the config says; where that is 0, as many as fit in memory.
 
     Raises:
@@ -61,8 +92,8 @@ def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, tables: Pre
     largest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])
 
     def compile_with(users: int) -> Any:
-        episodes = shard_users(mesh, whole(largest, mesh, users))
-        return outer_step(assembly, mesh, users).lower(state, tables, episodes).compile()
+        fed, episodes = program.feed(largest)
+        return program.make(users).lower(state, fed, shard_users(mesh, whole(episodes, mesh, users))).compile()
 
     budget = int(SHARE * free_memory(mesh.devices.flat[0]))
     users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)

@@ -15,19 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from metarec_jax.assembly import Assembly, Part, abstract_trainable, init_trainable, make_optimiser
+from metarec_jax.assembly import Assembly, Part, abstract_trainable, init_trainable
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.errors import MetarecError
+from metarec_jax.meta.finite import names_as_used, unusable_names
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
-from metarec_jax.program import outer_step, users_at_once, whole
+from metarec_jax.optimiser import make_optimiser
+from metarec_jax.program import Program, frozen_program, joint_program, users_at_once, whole
 from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.reading import Library
 from metarec_jax.runs import Run
 from metarec_jax.sharding import replicate, shard_users, user_mesh
-from metarec_jax.types import Prepared
+from metarec_jax.types import Params, Tables
 
 UNSAVED = 1e30
 """Validation loss that a checkpoint in the middle of an epoch is filed under: it is never the best."""
@@ -72,25 +75,28 @@ class StopRequest:
 def first_state(assembly: Assembly, steps: int) -> TrainState:
     """The state that training starts from: a pure function of the config's seed."""
     key, run_key = jax.random.split(jax.random.key(assembly.config.seed))
-    trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, assembly.train.tables.users, key)
-    optimiser = make_optimiser(assembly.config.train, steps)
+    users = assembly.train.tables.users
+    encoder = jax.tree.map(jnp.copy, assembly.encoder.params)  # the first step takes over its state's memory
+    trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, users, key, encoder)
+    optimiser = make_optimiser(assembly.config, steps)
     return TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), run_key)
 
 
-def load_trainable(run: Run, catalogue: Catalogue) -> Trainable:
+def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Trainable:
     """The parameters with the least validation loss that a run has saved so far, as host arrays.
 
     Args:
         run: the run folder, of a training that has ended or is still going on.
         catalogue: of that run.
+        encoder: parameters of the encoder that it started from, for a run that trains it.
 
     Raises:
         MetarecError: no epoch has ended yet, or the checkpoint is damaged or does not fit the run's config.
     """
     config = run.config
     hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
-    trainable = abstract_trainable(config, catalogue, hidden)
-    optimiser = jax.eval_shape(make_optimiser(config.train, 1).init, trainable)
+    trainable = abstract_trainable(config, catalogue, hidden, encoder)
+    optimiser = jax.eval_shape(make_optimiser(config, 1).init, trainable)
     here = SingleDeviceSharding(jax.local_devices()[0])
     arrays = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
@@ -109,14 +115,19 @@ def load_trainable(run: Run, catalogue: Catalogue) -> Trainable:
     )
 
 
-def validation_loss(model: Model, mesh: Mesh, part: Part) -> Any:
-    """A function of `Trainable` that gives the mean query loss of `part`; compiled once per bucket."""
-    raw = replicate(mesh, part.tables)
+def validation_loss(model: Model, mesh: Mesh, part: Part, library: Library | None = None) -> Any:
+    """A function of `Trainable` that gives the mean query loss of `part`; compiled once per bucket.
+
+    With a `library`, its texts are encoded by the encoder that is being trained.
+    """
+    fixed = replicate(mesh, part.tables)
     prepare = jax.jit(model.prepare)
     batches = [shard_users(mesh, whole(part.source[i], mesh)) for i in range(len(part.source))]
     compiled = jax.jit(lambda trainable, tables, episodes: meta_loss(model, trainable, tables, episodes)[1])
 
     def loss(trainable: Trainable) -> float:
+        raw: Tables = fixed if library is None else library.tables(trainable.encoder)
+        trainable = trainable._replace(encoder=None)
         tables = prepare(trainable.theta, raw)
         return _ratio([compiled(trainable, tables, batch) for batch in batches])
 
@@ -141,16 +152,22 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     source = assembly.train.source
     mesh = user_mesh(config.devices)
     state = replicate(mesh, first_state(assembly, len(source)))
-    raw = replicate(mesh, assembly.train.tables)
-    validate = validation_loss(assembly.model, mesh, assembly.validation)
-    # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
-    tables = jax.jit(assembly.model.prepare)(state.trainable.theta, raw)
-    users_per_device = users_at_once(assembly, mesh, state, tables, reporter)
-    step = outer_step(assembly, mesh, users_per_device)
+    if assembly.config.encoder.train == "no":
+        raw = replicate(mesh, assembly.train.tables)
+        # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
+        program = frozen_program(assembly, mesh, jax.jit(assembly.model.prepare)(state.trainable.theta, raw))
+        validate = validation_loss(assembly.model, mesh, assembly.validation)
+    else:
+        library = _library(assembly, assembly.train, mesh, reporter)
+        program = joint_program(assembly, mesh, library)
+        validation = _library(assembly, assembly.validation, mesh, QUIET)
+        validate = validation_loss(assembly.model, mesh, assembly.validation, validation)
+    users_per_device = users_at_once(assembly, mesh, state, program, reporter)
+    step = program.make(users_per_device)
 
     with (
         Checkpoints(run.checkpoints) as checkpoints,
-        contextlib.closing(_Batches(source, mesh, users_per_device)) as batches,
+        contextlib.closing(_Batches(source, mesh, users_per_device, program)) as batches,
         StopRequest().listening() as stop,
         reporter.bar("meta-training", len(source)) as advance,
         jax.set_mesh(mesh),
@@ -165,7 +182,7 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         while not progress.finished and stop.signal is None:
             started = time.perf_counter()
             state, progress, seen = _epoch(
-                step, state, tables, batches, progress, source.batches, stop, advance, assembly.data.users.ids
+                step, state, batches, progress, source.batches, stop, advance, assembly.data.users.ids
             )
             _refuse_not_finite(state, progress.step)
             if progress.step < (progress.epoch + 1) * source.batches:  # stopped on the way
@@ -188,17 +205,25 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
 
 
+def _library(assembly: Assembly, part: Part, mesh: Mesh, reporter: Reporter) -> Library:
+    users = assembly.config.train.users_per_step
+    return Library(assembly.config, assembly.encoder, assembly.data.items.texts, part, mesh, users, reporter)
+
+
 class _Batches:
     """Batches on the devices, with the position that a checkpoint needs."""
 
-    def __init__(self, source: EpisodeSource, mesh: Mesh, users_per_device: int):
+    def __init__(self, source: EpisodeSource, mesh: Mesh, users_per_device: int, program: Program):
         self._iterator = training_iterator(source)
         self._source, self._mesh, self._users_per_device = source, mesh, users_per_device
+        self._feed = program.feed
 
     def __next__(self) -> Any:
+        """(what the step reads, episodes, rows of the users)."""
         episodes = next(self._iterator)
-        on_devices = shard_users(self._mesh, whole(episodes, self._mesh, self._users_per_device))
-        return on_devices, self._source.users_of(episodes)[episodes.weight > 0]
+        fed, local = self._feed(episodes)
+        on_devices = shard_users(self._mesh, whole(local, self._mesh, self._users_per_device))
+        return fed, on_devices, self._source.users_of(episodes)[episodes.weight > 0]
 
     def position(self) -> dict[str, Any]:
         return self._iterator.get_state()
@@ -213,7 +238,6 @@ class _Batches:
 def _epoch(
     step: Any,
     state: TrainState,
-    tables: Prepared,
     batches: _Batches,
     progress: Progress,
     steps: int,
@@ -223,6 +247,7 @@ def _epoch(
 ) -> tuple[TrainState, Progress, int]:
     """Takes the outer steps left of an epoch; losses are looked at one step late, so that the device never waits."""
     query, rows, seen = progress.epoch_query, progress.epoch_rows, 0
+    leaves = names_as_used(state.trainable)
     pending: tuple[Losses, np.ndarray] | None = None
 
     def look(pending: tuple[Losses, np.ndarray] | None, at: int) -> None:
@@ -231,9 +256,11 @@ def _epoch(
             return
         got, users = jax.device_get(pending[0]), pending[1]
         if not math.isfinite(got.query):
+            reason = _diverged(got.stopped, [names[row] for row in users])
+            if spoiled := [] if got.usable is None else [leaf for leaf, ok in zip(leaves, got.usable) if not ok]:
+                reason = f", since {_some(spoiled)} had become infinite or NaN"  # which is nobody's support's fault
             raise MetarecError(
-                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1})"
-                f"{_diverged(got.stopped, [names[row] for row in users])}: "
+                f"the training loss became {float(got.query)} at outer step {at} (epoch {progress.epoch + 1}){reason}: "
                 "lower --train.rate or --updater.rate; the checkpoints hold the state before"
             )
         query, rows = query + float(got.query), rows + float(got.rows)
@@ -242,8 +269,8 @@ def _epoch(
     at = progress.step
     with jax.transfer_guard("disallow"):
         while at < (progress.epoch + 1) * steps and stop.signal is None:
-            episodes, users = next(batches)
-            state, losses = step(state, tables, episodes)
+            fed, episodes, users = next(batches)
+            state, losses = step(state, fed, episodes)
             look(pending, at)
             at, seen, pending = at + 1, seen + len(users), (losses, users)
         look(pending, at)
@@ -264,11 +291,17 @@ def _diverged(stopped: np.ndarray, names: list[str]) -> str:
 
 def _refuse_not_finite(state: TrainState, step: int) -> None:
     """A loss is known before its step is taken: a gradient of NaN shows in the parameters first."""
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get((state.trainable, state.optimiser)))):
+    trainable, optimiser = jax.device_get((state.trainable, state.optimiser))
+    names = unusable_names(trainable)
+    if names or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optimiser)):
         raise MetarecError(
-            f"the parameters became infinite or NaN by outer step {step}: lower --train.rate or --updater.rate; "
-            "the checkpoints hold the state before"
+            f"{_some(names) or 'the state of the outer optimiser'} became infinite or NaN by outer step {step}: "
+            "lower --train.rate or --updater.rate; the checkpoints hold the state before"
         )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more parameters" if len(names) > 3 else "")
 
 
 def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress, dict[str, Any]]:

@@ -166,6 +166,7 @@ def tiny(
         steps=config.steps,
         order=config.order,
         form=form,
+        remat=config.remat,
     )
     tables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tables)
     episodes = jax.tree.map(jnp.asarray, episodes)

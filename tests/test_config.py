@@ -4,9 +4,11 @@ import dataclasses
 import json
 import typing
 
+import jaxtyping
 import pytest
 
 from metarec_jax.config import (
+    ELEMENTWISE,
     PRESETS,
     Columns,
     Config,
@@ -27,7 +29,7 @@ OTHER = Config(
     episodes=EpisodeConfig(min_ratings=5, max_ratings=0, query=2, max_support=7, buckets=(3, 7), order="time", draws=4),
     encoder=EncoderConfig(path="here", pooling="cls", max_length=3, normalise=False),
     learner=LearnerConfig(hidden=1, head="click", prior=False, user_side="none", dropout=0.5),
-    updater=UpdaterConfig(steps=0, rate=1e-3, learn_rate="no", order="first", adapted=()),
+    updater=UpdaterConfig(steps=0, rate=1e-3, learn_rate="no", order="first", adapted=("output/.*", "prior/.*")),
     train=TrainConfig(epochs=1, warmup=0.0, weight_decay=0.0, patience=0, devices=3),
     seed=2**31 - 1,
 )
@@ -102,13 +104,80 @@ NAN, INFINITE = float("nan"), float("inf")
         (EpisodeConfig, {"validation": 0.5, "test": 0.5}, ["validation 0.5", "test 0.5", "no user to train on"]),
         (EncoderConfig, {"max_length": 2}, ["encoder.max_length is 2", "at least 3"]),
         (LearnerConfig, {"hidden": 0}, ["learner.hidden is 0", "at least 1"]),
+        (LearnerConfig, {"context": -1}, ["learner.context is -1", "0 (none)"]),
         (LearnerConfig, {"dropout": 1.0}, ["learner.dropout is 1.0", "below 1"]),
         (LearnerConfig, {"dropout": -0.1}, ["learner.dropout is -0.1", "at least 0"]),
         (LearnerConfig, {"dropout": NAN}, ["learner.dropout is nan", "at least 0"]),
         (LearnerConfig, {"user_dropout": 1.0}, ["learner.user_dropout is 1.0", "below 1"]),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
-        (UpdaterConfig, {"rate": 0.0}, ["updater.rate is 0.0", "above 0"]),
-        (UpdaterConfig, {"rate": NAN}, ["updater.rate is nan", "finite"]),
+        *(
+            (UpdaterConfig, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])
+            for name in ("rate", "precision")
+            for value in (0.0, -1.0, NAN, INFINITE)
+        ),
+        *(
+            (UpdaterConfig, {"clip": v}, [f"updater.clip is {v}", "finite", "at least 0"])
+            for v in (-1.0, NAN, INFINITE)
+        ),
+        *(
+            (UpdaterConfig, {"momentum": v}, [f"updater.momentum is {v}", "between 0 and 1"])
+            for v in (0.0, 1.0, -0.5, NAN)
+        ),
+        *(
+            (UpdaterConfig, {"multi_step": v}, [f"updater.multi_step is {v}", "share of the training, 0 to 1"])
+            for v in (-0.1, 1.1, NAN)
+        ),
+        (UpdaterConfig, {"adapted": ()}, ["updater.adapted is ()", "at least one pattern", "--updater.steps 0"]),
+        *(
+            (
+                UpdaterConfig,
+                {"kind": kind, "form": "factored"},
+                ["updater.form is 'factored'", f"updater.kind {kind!r} needs", "--updater.form auto"],
+            )
+            for kind in sorted(ELEMENTWISE)
+        ),
+        (
+            UpdaterConfig,
+            {"clip": 0.5, "form": "factored"},
+            ["updater.form is 'factored'", "updater.kind 'gradient' with clipping needs", "--updater.form auto"],
+        ),
+        *(
+            (
+                UpdaterConfig,
+                {"kind": kind, "order": order},
+                [f"updater.order is {order!r}", f"updater.kind {kind!r}", "--updater.order second"],
+            )
+            for kind in ("imaml", "ridge")
+            for order in ("first", "reptile")
+        ),
+        *(
+            (
+                UpdaterConfig,
+                {"kind": kind, "order": "reptile"},
+                ["updater.order is 'reptile'", f"updater.kind {kind!r}", "--updater.order second or first"],
+            )
+            for kind in ("meta-sgd", "learned")
+        ),
+        *(
+            (
+                UpdaterConfig,
+                {"kind": kind, "clip": 0.5},
+                ["updater.clip is 0.5", f"updater.kind {kind!r}", "--updater.clip 0"],
+            )
+            for kind in ("imaml", "ridge")
+        ),
+        *(
+            (
+                UpdaterConfig,
+                {"multi_step": 0.5} | rule,
+                [
+                    "updater.multi_step is 0.5",
+                    *(f"updater.{name} {v!r}" for name, v in rule.items()),
+                    "--updater.multi-step 0",
+                ],
+            )
+            for rule in ({"kind": "imaml"}, {"order": "reptile"})
+        ),
         (TrainConfig, {"epochs": 0}, ["train.epochs is 0", "at least 1"]),
         (TrainConfig, {"users_per_step": 0}, ["train.users_per_step is 0", "at least 1"]),
         (TrainConfig, {"save_every": 0}, ["train.save_every is 0", "at least 1"]),
@@ -121,6 +190,7 @@ NAN, INFINITE = float("nan"), float("inf")
         (TrainConfig, {"warmup": NAN}, ["train.warmup is nan", "0 to 1"]),
         (TrainConfig, {"patience": -1}, ["train.patience is -1", "0 or more"]),
         (TrainConfig, {"devices": -1}, ["train.devices is -1", "0 (all)"]),
+        (TrainConfig, {"users_per_device": -1}, ["train.users_per_device is -1", "0 (as many as fit)"]),
         (Config, {"seed": -1}, ["seed is -1", "between 0"]),
         (Config, {"seed": 2**31}, [f"seed is {2**31}", f"{2**31 - 1}"]),
         (Config, {"learner": LearnerConfig(head="click")}, ["learner.head is 'click'", "data.kind is 'rating'"]),
@@ -137,6 +207,54 @@ def test_an_impossible_value_is_refused_by_name(make, values, names):
         make(**values)
     for name in names:
         assert name in str(error.value)
+
+
+SECTIONS = {
+    "data": DataConfig,
+    "episodes": EpisodeConfig,
+    "encoder": EncoderConfig,
+    "learner": LearnerConfig,
+    "updater": UpdaterConfig,
+}
+CHOICES = [
+    (section, name, typing.get_args(hint))
+    for section, kind in SECTIONS.items()
+    for name, hint in typing.get_type_hints(kind).items()
+    if typing.get_origin(hint) is typing.Literal
+]
+
+
+@pytest.fixture
+def unchecked():
+    """As for a user: without the type checker of the tests, which would speak first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("section", "name", "choices"), CHOICES, ids=[f"{s}.{n}" for s, n, _ in CHOICES])
+def test_an_unknown_choice_is_refused_with_those_there_are(section, name, choices):
+    """From Python, where no parser has looked at it before, and from a file."""
+    with pytest.raises(MetarecError) as error:
+        SECTIONS[section](**{name: "sgd"})
+    known = ", ".join(map(repr, choices))
+    assert str(error.value) == f"{section}.{name} is 'sgd'; it must be one of {known}"
+    with pytest.raises(MetarecError) as error:
+        from_json(json.dumps({section: {name: "sgd"}}), where="mine.json")
+    assert str(error.value) == f"mine.json: {section}.{name} is 'sgd'; it must be one of {known}"
+
+
+def test_the_choices_of_an_updater_are_among_them():
+    assert {name for section, name, _ in CHOICES if section == "updater"} == {"kind", "learn_rate", "order", "form"}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("adapted", ["output/.*", ["output/.*"], ()], ids=repr)
+def test_patterns_are_a_tuple_of_at_least_one(adapted):
+    with pytest.raises(MetarecError) as error:
+        UpdaterConfig(adapted=adapted)
+    assert f"updater.adapted is {adapted!r}; it must be a tuple of at least one pattern" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +285,19 @@ def test_an_impossible_value_is_refused_by_name(make, values, names):
         ('{"train": {"epochs": 0}}', ["train.epochs is 0", "at least 1"]),
         ('{"learner": {"head": "click"}}', ["learner.head is 'click'", "data.kind is 'rating'"]),
         ('{"updater": {"rate": NaN}}', ["updater.rate is nan", "finite"]),
+        ('{"updater": {"precision": -Infinity}}', ["updater.precision is -inf", "finite"]),
+        ('{"updater": {"kind": 1}}', ["updater.kind is 1", "'gradient', 'momentum', 'meta-sgd', 'adam'"]),
+        ('{"updater": {"kinds": "adam"}}', ["no option 'updater.kinds'", "did you mean 'kind'?"]),
+        ('{"updater": {"adapted": []}}', ["updater.adapted is ()", "at least one pattern"]),
+        ('{"updater": {"adapted": [3]}}', ["updater.adapted[0] is 3", "of type str"]),
+        ('{"updater": {"steps": 2.0}}', ["updater.steps is 2.0", "of type int"]),
+        ('{"updater": {"remat": 1}}', ["updater.remat is 1", "of type bool"]),
+        ('{"updater": {"clip": -1}}', ["updater.clip is -1.0", "at least 0"]),
+        ('{"updater": {"kind": "ridge", "order": "first"}}', ["updater.order is 'first'", "'ridge'"]),
+        ('{"updater": {"kind": "adam", "form": "factored"}}', ["updater.form is 'factored'", "'adam'"]),
+        ('{"learner": {"context": -1}}', ["learner.context is -1", "0 (none)"]),
+        ('{"learner": {"context": 2.5}}', ["learner.context is 2.5", "of type int"]),
+        ('{"train": {"users_per_device": -1}}', ["train.users_per_device is -1", "as many as fit"]),
     ],
 )
 def test_a_mistake_in_a_file_is_refused_with_the_file_and_the_option(text, names):

@@ -7,10 +7,10 @@ import pytest
 from helpers import assert_close, assert_equal, quick_jit, tiny
 from jax.sharding import PartitionSpec
 
-from metarec_jax.assembly import make_optimiser
-from metarec_jax.config import TrainConfig
+from metarec_jax.config import Config, TrainConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
+from metarec_jax.optimiser import make_optimiser
 from metarec_jax.sharding import USERS, replicate, round_up, shard_users, user_mesh
 
 
@@ -51,7 +51,7 @@ def test_one_device_and_eight_give_the_same_numbers():
     an element whose gradient is nothing but rounding may move either way: each has one far above it here.
     """
     case = tiny(head="rating", dtype=np.float32, users=16, support=20, query=17, hidden=16, dropout=0.2)
-    optimiser = make_optimiser(TrainConfig(warmup=0.0), 3)
+    optimiser = make_optimiser(Config(train=TrainConfig(warmup=0.0)), 3)
     slope = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     functions = (
         quick_jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),

@@ -432,7 +432,7 @@ def test_parameters_that_are_not_finite_are_not_saved_even_where_no_loss_shows_i
 ):
     bad = STEPS + 2 if reporter is not Watch else 2 * STEPS
     scripted(monkeypatch, moved=lambda step: jnp.where(step >= bad, jnp.inf, 1.0))
-    with pytest.raises(MetarecError, match=rf"parameters became infinite or NaN by outer step {bad}: lower .*rate"):
+    with pytest.raises(MetarecError, match=rf"^theta/.* became infinite or NaN by outer step {bad}: lower .*rate"):
         fit(run, assembly, reporter=reporter())
     assert list(trace_of(run, assembly).states) == [STEPS]
     assert_finite(trace_of(run, assembly))
@@ -449,6 +449,36 @@ def test_a_validation_loss_that_is_not_finite_stops_training(run, assembly, monk
 def assert_finite(trace):
     for leaf in jax.tree.leaves(trace.states):
         assert np.isfinite(leaf).all()
+
+
+def test_a_learned_rate_that_overflowed_is_named_where_the_loss_shows_it(run, assembly, monkeypatch):
+    """And not the user whose inner loop it was the first to spoil: the logarithm itself is finite still."""
+    original = train.first_state
+
+    def spoiled(assembly, steps):
+        state = original(assembly, steps)
+        state.trainable.phi["log_rate"]["output"]["bias"] += 100
+        return state
+
+    monkeypatch.setattr(train, "first_state", spoiled)
+    with pytest.raises(MetarecError) as caught:
+        fit(run, assembly)
+    assert str(caught.value).startswith(
+        "the training loss became nan at outer step 1 (epoch 1), since exp(phi/log_rate/output/bias) had become "
+        "infinite or NaN: lower --train.rate or --updater.rate"
+    )
+    assert not list(run.checkpoints.glob("[0-9]*"))
+
+
+def test_a_learned_rate_that_overflowed_is_not_saved_where_no_loss_shows_it_yet(tmp_path):
+    """After the one outer step of an epoch, which moved every logarithm of a rate by 1,000, up or down."""
+    config = changed(small_config(), rate=1e3, warmup=0.0, users_per_step=32)
+    run, assembly = runs.create(tmp_path / "run", config), small_assembly(config)
+    assert assembly.train.source.batches == 1
+    with pytest.raises(MetarecError) as caught:
+        fit(run, assembly)
+    assert re.match(r".*exp\(phi/log_rate/.*\).* became infinite or NaN by outer step 1: lower", str(caught.value))
+    assert not list(run.checkpoints.glob("[0-9]*"))
 
 
 # What is kept, and when training ends
@@ -587,10 +617,12 @@ def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     mesh = user_mesh(1)
     state = replicate(mesh, train.first_state(assembly, len(assembly.train.source)))
     tables = assembly.model.prepare(state.trainable.theta, replicate(mesh, assembly.train.tables))
+    frozen = program.frozen_program(assembly, mesh, tables)
 
     def needed(users):
-        episodes = shard_users(mesh, program.whole(assembly.train.source[0], mesh, users))
-        return temporaries(program.outer_step(assembly, mesh, users).lower(state, tables, episodes).compile())
+        fed, episodes = frozen.feed(assembly.train.source[0])
+        on_device = shard_users(mesh, program.whole(episodes, mesh, users))
+        return temporaries(frozen.make(users).lower(state, fed, on_device).compile())
 
     assert needed(2) < needed(4) < needed(8)
     tight, parts = taken(needed(2) + 1, "tight")

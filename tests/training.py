@@ -40,6 +40,7 @@ from metarec_jax.config import (
 )
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics, split_users
+from metarec_jax.encoder import random_encoder
 from metarec_jax.runs import Run
 from metarec_jax.types import Tables
 
@@ -92,6 +93,7 @@ def small_assembly(config: Config) -> Assembly:
         train=part(splits.train, training=True),
         validation=part(splits.validation, training=False),
         test=part(splits.test, training=False),
+        encoder=random_encoder(),
     )
 
 

@@ -21,12 +21,15 @@ from metarec_jax.encoder.bert import (
 from metarec_jax.encoder.lora import add_lora, merge_lora
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.table import encode_table
+from metarec_jax.encoder.texts import Picked, Texts
 from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
 
 __all__ = [
     "BertConfig",
     "Encoder",
+    "Picked",
     "Pooling",
+    "Texts",
     "Tokenised",
     "Tokenizer",
     "Tokens",

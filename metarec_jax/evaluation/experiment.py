@@ -25,7 +25,7 @@ import numpy as np
 from metarec_jax import catalogue as catalogues
 from metarec_jax import config as configuration
 from metarec_jax import runs
-from metarec_jax.assembly import Assembly, Part, assemble, make_model, resolve
+from metarec_jax.assembly import Assembly, Part, assemble, make_model, resolve, with_trained_encoder
 from metarec_jax.config import Config, UpdaterConfig
 from metarec_jax.environment import environment
 from metarec_jax.errors import MetarecError, Stopped
@@ -161,16 +161,23 @@ def _seed(
     if run and resolve(run.config, assembly.data) != config:
         raise MetarecError(f"{run.folder} was trained with other options than are asked for now: give its own config")
     trainable = (
-        load_trainable(run, assembly.catalogue) if run else _trained(config, folder / "meta", assembly, reporter)
+        load_trainable(run, assembly.catalogue, assembly.encoder.params)
+        if run
+        else _trained(config, folder / "meta", assembly, reporter)
     )
     twin_config = without_inner_loop(config)
     twin_assembly = dataclasses.replace(
         assembly, config=twin_config, model=make_model(twin_config, assembly.catalogue.scale)
     )
     twin = _trained(twin_config, folder / "twin", twin_assembly, reporter)
-    methods, settings, definitions = _methods(assembly, trainable, twin_assembly.model, twin, reporter)
+    # Each with the embeddings of its own encoder, where that was trained.
+    twin_assembly = with_trained_encoder(twin_assembly, twin, reporter)
+    own = with_trained_encoder(assembly, trainable, reporter)
+    methods, settings, definitions = _methods(assembly, trainable, twin_assembly, twin, reporter)
+    tests = {META: own.test, BEFORE: own.test} | dict.fromkeys([STRANGER, TWIN, TUNED], twin_assembly.test)
     results = {
-        name: judge(assembly, assembly.test, name, method, settings.get(name, {})) for name, method in methods.items()
+        name: judge(assembly, tests.get(name, assembly.test), name, method, settings.get(name, {}))
+        for name, method in methods.items()
     }
     document = {
         "config": digest,
@@ -182,8 +189,12 @@ def _seed(
 
 
 def without_inner_loop(config: Config) -> Config:
-    """The twin's config: the same in everything but inner steps, of which there are none."""
-    return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0))
+    """The twin's config: the same in everything but inner steps, of which there are none.
+
+    Without steps their order makes no difference, but for Reptile's: it moves adapted parameters by the way that the
+    steps lead, and by nothing else.
+    """
+    return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0, order="second"))
 
 
 def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporter) -> Trainable:
@@ -204,7 +215,7 @@ def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporte
 
 
 def _methods(
-    assembly: Assembly, trainable: Trainable, twin_model: Model, twin: Trainable, reporter: Reporter
+    assembly: Assembly, trainable: Trainable, twin_assembly: Assembly, twin: Trainable, reporter: Reporter
 ) -> tuple[dict[str, Method], dict[str, dict[str, float]], dict[str, str]]:
     """Every method by name, what was chosen for it, and what it is."""
     scale = assembly.catalogue.scale
@@ -221,10 +232,10 @@ def _methods(
         )
     methods: dict[str, Method] = {rule.name: lambda _, episodes, rule=rule: rule.predict(episodes) for rule in rules}
     settings = {rule.name: dict(rule.settings) for rule in rules}
-    tuned, chosen = _fine_tune(assembly, twin_model, twin, reporter)
+    tuned, chosen = _fine_tune(twin_assembly, twin, reporter)
     methods |= {
-        STRANGER: not_adapting(twin_model, twin),
-        TWIN: adapting(twin_model, twin),
+        STRANGER: not_adapting(twin_assembly.model, twin),
+        TWIN: adapting(twin_assembly.model, twin),
         TUNED: tuned,
         BEFORE: not_adapting(assembly.model, trainable),
         META: adapting(assembly.model, trainable),
@@ -259,17 +270,17 @@ def not_adapting(model: Model, trainable: Trainable) -> Method:
 
 
 def _bound(predictor: Callable[[Trainable, Tables, Episodes], Predictions], trainable: Trainable) -> Method:
-    return lambda tables, episodes: predictor(trainable, tables, episodes)
+    without = trainable._replace(encoder=None)  # which is in the tables
+    return lambda tables, episodes: predictor(without, tables, episodes)
 
 
 def _without_support(episodes: Episodes) -> Episodes:
     return episodes._replace(support=jax.tree.map(np.zeros_like, episodes.support))
 
 
-def _fine_tune(
-    assembly: Assembly, model: Model, twin: Trainable, reporter: Reporter
-) -> tuple[Method, dict[str, float]]:
-    """The twin with the steps and rate that do best on validation users, by MAE."""
+def _fine_tune(assembly: Assembly, twin: Trainable, reporter: Reporter) -> tuple[Method, dict[str, float]]:
+    """The twin with the steps and rate that do best on validation users, by MAE; `assembly` is the twin's."""
+    model = assembly.model
     adapted, _ = partition(twin.theta, model.adapted)
     best: tuple[float, Method, dict[str, float]] | None = None
     with reporter.bar("fine-tuning the twin", len(FINE_TUNING)) as advance:

@@ -30,6 +30,7 @@ class Head(NamedTuple):
         mean: outputs -> expected rating [n]. Best under squared error, and the score that ranks.
         point: outputs -> the rating with the least expected absolute error [n].
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
+        unit: what an output of 1 is worth in ratings; None where outputs are logits.
     """
 
     outputs: int
@@ -40,6 +41,7 @@ class Head(NamedTuple):
     mean: Callable[[Array], Array]
     point: Callable[[Array], Array]
     curvature: float = 1.0
+    unit: float | None = None
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
@@ -75,6 +77,7 @@ def rating_head(low: float, high: float) -> Head:
         loss=lambda outputs, rating: jnp.square(outputs[:, 0] - rating / unit) / 2,
         mean=expected,
         point=expected,
+        unit=unit,
     )
 
 

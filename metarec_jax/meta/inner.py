@@ -46,6 +46,7 @@ def adapt(
     steps: int,
     order: Order = "second",
     unroll: int = 1,
+    remat: bool = False,
     inputs: Callable[[], Inputs] = _no_inputs,
 ) -> Path:
     """Takes `steps` inner steps.
@@ -60,6 +61,8 @@ def adapt(
             (``stop_gradient`` on the same path): "first" is first-order MAML, "reptile" leaves the rest to the outer
             loop.
         unroll: steps in one turn of the compiled loop.
+        remat: whether the outer gradient computes each step anew from where it started. Then all that a step leaves
+            behind is the point that it led to, and the loop is not unrolled.
         inputs: what the updater may ask for when it starts.
     """
 
@@ -75,8 +78,12 @@ def adapt(
                 adapted, state = updater.step(phi, state, adapted, gradient, index)
                 return (adapted, state), (adapted, value)
 
+        if remat:
+            step = jax.checkpoint(step)
+        # Out of a loop, a compiler may merge what is computed anew with what was computed, and keep it after all.
+        turn = 1 if remat else unroll
         carry = (start, updater.start(phi, start, inputs))
-        (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=unroll)
+        (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=turn)
         return Path(end, points, losses)
 
     if root is None:

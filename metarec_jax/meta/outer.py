@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from metarec_jax.meta.batch import over_users, products_of, sum_over_users
+from metarec_jax.meta.finite import usable
 from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user, predict_user
 from metarec_jax.types import Episodes, Prepared
 
@@ -39,11 +40,14 @@ class Losses(NamedTuple):
         query: sum of the query loss.
         rows: query rows that it is summed over.
         stopped: int32 [users], as in `metarec_jax.meta.user.Outcome`.
+        usable: of an outer step, bool [leaves], which of its parameters hold numbers that one can compute with (see
+            `metarec_jax.meta.finite`): where one does not, it is what made the losses what they are.
     """
 
     query: Array
     rows: Array
     stopped: Array
+    usable: Array | None = None
 
 
 def predict(
@@ -123,9 +127,15 @@ def make_step(
         weights = None if step_weights is None else step_weights(state.step)
         slope = jax.grad(meta_loss, argnums=1, has_aux=True)
         gradient, losses = slope(model, state.trainable, tables, episodes, key, weights, at_once=at_once)
-        with jax.named_scope("outer_update"):
-            updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
-            trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
-        return TrainState(trainable, optimiser_state, state.step + 1, state.key), losses
+        losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
+        return updated(state, gradient, optimiser), losses
 
     return step
+
+
+def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTransformation) -> TrainState:
+    """The state after a step of `optimiser` with that gradient."""
+    with jax.named_scope("outer_update"):
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
+        trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
+    return TrainState(trainable, optimiser_state, state.step + 1, state.key)

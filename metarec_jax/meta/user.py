@@ -40,6 +40,7 @@ class Model(NamedTuple):
         order: whether the outer gradient flows through the inner gradients.
         form: how adapted matrices are kept (see `metarec_jax.meta.factored`).
         unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
+        remat: whether the outer gradient computes inner steps anew (see `metarec_jax.meta.inner.adapt`).
         prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
     """
 
@@ -51,14 +52,17 @@ class Model(NamedTuple):
     order: inner.Order
     form: Form = "auto"
     unroll: int = 1
+    remat: bool = False
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
 
 
 class Trainable(NamedTuple):
-    """What the outer loop trains: the learner's theta and the updater's phi."""
+    """What the outer loop trains: the learner's theta, the updater's phi, and the encoder's parameters where it is
+    trained with them (None where embeddings stay as they are)."""
 
     theta: Params
     phi: Params
+    encoder: Params = None
 
 
 class Shared(NamedTuple):
@@ -187,6 +191,7 @@ def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> inne
         steps=model.steps,
         order=model.order,
         unroll=model.unroll,
+        remat=model.remat,
         inputs=lambda: inputs_of(model, trainable.theta, context),
     )
 

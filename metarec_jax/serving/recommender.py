@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
-from metarec_jax.assembly import make_model
+from metarec_jax.assembly import embed, make_model, trained_encoder
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
@@ -32,7 +32,9 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.meta.batch import over_users, products_of
-from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.meta.finite import unusable_names
+from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.progress import QUIET
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
@@ -93,8 +95,12 @@ class Recommender:
 
     Args:
         config: of the run.
-        catalogue: its items.
-        trainable: its parameters.
+        catalogue: its items, with embeddings by the encoder that the run ended with.
+        trainable: its parameters, as host arrays.
+        encoder: that encoder, where it is at hand; else it is loaded when it is first needed.
+
+    Raises:
+        MetarecError: a parameter is not finite.
 
     For example::
 
@@ -103,12 +109,16 @@ class Recommender:
         recommender.recommend(user, k=3)
     """
 
-    def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable):
+    def __init__(self, config: Config, catalogue: Catalogue, trainable: Trainable, encoder: Encoder | None = None):
+        if names := unusable_names(trainable):
+            raise MetarecError(f"{names[0]} of the run's parameters is infinite or NaN: train the run again")
+        if encoder is not None:
+            self.encoder = encoder  # in place of what the cached property would load
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
         self._model = make_model(config, catalogue.scale)
-        self._trainable = jax.device_put(trainable)
+        self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._items = self._prepared(items=np.asarray(catalogue.embeddings, np.float32))
@@ -116,6 +126,7 @@ class Recommender:
         self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
+        self._deviation = jax.jit(functools.partial(_deviation, self._model))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
         widest = len(catalogue.items) * (config.learner.hidden + self._model.head.outputs)
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
@@ -130,7 +141,13 @@ class Recommender:
         """
         run = runs.open_run(Path(folder))
         catalogue = catalogues.load(run)
-        return cls(run.config, catalogue, load_trainable(run, catalogue))
+        if run.config.encoder.train == "no":
+            return cls(run.config, catalogue, load_trainable(run, catalogue))
+        start = load_encoder(run.config.encoder.path)
+        trainable = load_trainable(run, catalogue, start.params)
+        encoder = trained_encoder(start, trainable.encoder)
+        embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
+        return cls(run.config, dataclasses.replace(catalogue, embeddings=embeddings), trainable, encoder)
 
     @functools.cached_property
     def encoder(self) -> Encoder:
@@ -245,7 +262,33 @@ class Recommender:
             MetarecError: an unknown or ambiguous item.
         """
         rows = np.array([self.find(item).row for item in items], np.int32)
-        return self._scores(state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+        return self._of_items(self._score, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+
+    @property
+    def gives_uncertainty(self) -> bool:
+        """Whether the model knows how uncertain its scores are: one with the updater "ridge" and the head "rating"."""
+        return self._model.updater.variance is not None and self._model.head.unit is not None
+
+    def uncertainty(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
+        """Standard deviations of the user's ratings of the items named, around `score`, as the model sees them.
+
+        What the user's support leaves open about the output layer, and the noise of ratings: the root of the predictive
+        variance of Bayesian linear regression (see `metarec_jax.meta.updaters.ridge`).
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item, or a model that knows of no variance.
+        """
+        if not self.gives_uncertainty:
+            raise MetarecError(
+                f"updater.kind {self.config.updater.kind!r} with learner.head {self.config.learner.head!r} knows no "
+                "uncertainty: train with --updater.kind ridge --updater.adapted 'output/.*' --learner.head rating"
+            )
+        rows = np.array([self.find(item).row for item in items], np.int32)
+        return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
 
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
@@ -255,7 +298,7 @@ class Recommender:
         """
         if not text.strip():
             raise MetarecError("the text of the item is empty, so the encoder has nothing to read: write some")
-        return float(self._scores(state, self._encode([text]), np.zeros((1, 2), np.float32))[0])
+        return float(self._of_items(self._score, state, self._encode([text]), np.zeros((1, 2), np.float32))[0])
 
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
@@ -342,8 +385,11 @@ class Recommender:
             [state.kept for state in states],
         )
 
-    def _scores(self, state: UserState, embeddings: np.ndarray, statistic: np.ndarray) -> np.ndarray:
-        """Scores of any items for one user; their number is rounded up, so that few programs do for all."""
+    def _of_items(
+        self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
+    ) -> np.ndarray:
+        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up, so that few
+        compilations do for all."""
         count = len(embeddings)
         missing = (1 << max(count - 1, 0).bit_length()) - count
         rows, statistic = (
@@ -351,9 +397,8 @@ class Recommender:
         )
         tables, task = self._task_of([state])
         prepared = self._prepared(items=rows)
-        scores = jax.device_get(self._score(self._trainable, tables, task, prepared, jax.device_put(statistic)))[
-            0, :count
-        ]
+        found = program(self._trainable, tables, task, prepared, jax.device_put(statistic))
+        scores = jax.device_get(found)[0, :count]
         self._refuse_nan(scores)
         return scores
 
@@ -400,6 +445,25 @@ def _score(
     def one(task: _Task) -> Array:
         context = context_of(tables, task.user, task.support)
         return model.head.mean(apply_user(model, trainable, context, task.kept, features))
+
+    return over_users(one, task)
+
+
+def _deviation(
+    model: Model,
+    trainable: Trainable,
+    tables: Prepared,
+    task: _Task,
+    embeddings: Float[Array, "items hidden"],
+    statistic: Float[Array, "items 2"],
+) -> Float[Array, "users items"]:
+    """The standard deviation of every user's rating of every item given."""
+    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
+    unit = model.head.unit or 1.0
+
+    def one(task: _Task) -> Array:
+        context = context_of(tables, task.user, task.support)
+        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
 
     return over_users(one, task)
 

@@ -13,7 +13,7 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
 from metarec_jax.assembly import assemble, init_trainable, make_model
 from metarec_jax.catalogue import Catalogue, Scale
-from metarec_jax.config import EncoderConfig
+from metarec_jax.config import EncoderConfig, UpdaterConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import predict
 from metarec_jax.serving.recommender import Rated, Recommender
@@ -242,6 +242,69 @@ def test_predictions_that_are_no_numbers_never_come_out():
     wild = untrained(side="none", updater=dataclasses.replace(small_config().updater, rate=1e30))
     with pytest.raises(MetarecError, match="its inner steps diverge"):
         wild.recommend(wild.adapt(drawn_history(0, 12)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e3])
+def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
+    """A logarithm of a rate that is 1,000 means an infinite rate."""
+    trainable = jax.tree.map(np.array, jax.device_get(drawn._trainable))
+    trainable.phi["log_rate"]["output"]["bias"][1] = value
+    with pytest.raises(MetarecError, match=r"^exp\(phi/log_rate/output/bias\) of the run's parameters is infinite or"):
+        Recommender(drawn.config, drawn.catalogue, trainable)
+
+
+# Uncertainty
+
+
+def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
+    """``unit^2 (s + h^T A^-1 h)`` by numpy, with ``A = H^T H / s + P`` over the user's ratings (Bishop 2006, 3.59)."""
+    ridge = untrained(
+        side="none", head="rating", updater=UpdaterConfig(kind="ridge", adapted=("output/.*",), precision=0.5)
+    )
+    trainable = jax.tree.map(np.array, jax.device_get(ridge._trainable))
+    trainable.phi["log_noise"][...] = np.log(0.2)
+    ridge = Recommender(ridge.config, ridge.catalogue, trainable)
+    theta = trainable.theta
+
+    def features(rows):
+        shift, scale = theta["input"]["item"]["shift"], theta["input"]["item"]["scale"]
+        first = (ridge.catalogue.embeddings[rows] - shift) * scale @ theta["hidden"]["item"]["kernel"]
+        hidden = np.maximum(first + theta["hidden"]["bias"], 0) / np.sqrt(first.shape[1])
+        return np.concatenate([hidden, np.ones((len(rows), 1))], axis=1).astype(np.float64)
+
+    assert ridge.gives_uncertainty
+    asked = [5, 6, 77]
+    wide = None
+    for history in ({}, LIKES):
+        rated = features(np.array([item - 1 for item in history], int))
+        h = features(np.array(asked) - 1)
+        covariance = np.linalg.inv(rated.T @ rated / 0.2 + 0.5 * np.eye(h.shape[1]))
+        wanted = np.sqrt(0.2 + np.sum(h @ covariance * h, axis=1))  # the unit of ratings from 1 to 5 is 1
+        found = ridge.uncertainty(ridge.adapt(history), asked)
+        assert found.shape == (3,)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        assert wide is None or (found < wide).all(), "what a user rated makes the model more certain"
+        wide = found
+
+
+def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
+    """A scale twice as long, the same outputs: twice the deviation."""
+    updater = UpdaterConfig(kind="ridge", adapted=("output/.*",))
+    ridge = untrained(side="none", head="rating", updater=updater)
+    longer = dataclasses.replace(ridge.catalogue, scale=Scale("rating", (), 1.0, 9.0))
+    other = Recommender(ridge.config, longer, jax.device_get(ridge._trainable))
+    found, doubled = (r.uncertainty(r.prior(), [5, 6]) for r in (ridge, other))
+    np.testing.assert_allclose(doubled, 2 * found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["rating", "classes", "click"])
+def test_other_models_know_no_uncertainty(head):
+    """Another rule, or outputs that are no ratings."""
+    rule = {} if head == "rating" else {"updater": UpdaterConfig(kind="ridge", adapted=("output/.*",))}
+    other = untrained(side="none", head=head, **rule)
+    assert not other.gives_uncertainty
+    with pytest.raises(MetarecError, match=r"knows no uncertainty: train with --updater\.kind ridge .*head rating$"):
+        other.uncertainty(other.prior(), [5])
 
 
 def test_an_encoder_of_another_width_is_refused(recommender):

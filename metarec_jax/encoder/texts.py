@@ -1,0 +1,115 @@
+"""Texts that are encoded anew in every step: tokenised once, in length buckets, and picked by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.tokens import bucket, pack
+from metarec_jax.types import Array
+
+
+class Picked(NamedTuple):
+    """Which texts of a bucket a step encodes.
+
+    Attributes:
+        rows: int32 [capacity], rows of the bucket; those from `count` on are not encoded.
+        count: int32 [], how many there are.
+    """
+
+    rows: Array
+    count: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Texts:
+    """Distinct texts in buckets of one padded length each.
+
+    Attributes:
+        buckets: tokens of each bucket, shortest texts first.
+        per_call: texts of each bucket that are encoded at the same time.
+        bucket_of, row_of: int64 [texts], where each text (repeated ones included) lies.
+    """
+
+    buckets: tuple[Tokens, ...]
+    per_call: tuple[int, ...]
+    bucket_of: np.ndarray
+    row_of: np.ndarray
+
+    @classmethod
+    def of(cls, ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0, split: int = 1) -> Texts:
+        """From token ids.
+
+        Args:
+            ids: token ids of each text.
+            limit: longest text that the encoder takes.
+            tokens_per_call: tokens that are encoded at the same time, at most (but one text at least).
+            pad: id of a padded token.
+            split: what the texts of a call must be a multiple of (devices that share them).
+        """
+        keys = [text.tobytes() for text in ids]
+        lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call)
+        bucket_of, row_of = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        buckets, per_call = [], []
+        for number, length in enumerate(np.unique(lengths).tolist()):
+            place: dict[bytes, int] = {}
+            own = []
+            for text in np.flatnonzero(lengths == length).tolist():
+                if keys[text] not in place:
+                    place[keys[text]] = len(own)
+                    own.append(ids[text])
+                bucket_of[text], row_of[text] = number, place[keys[text]]
+            rows = max(min(tokens_per_call // length, len(own)), 1)
+            buckets.append(pack(own, length, pad=pad))
+            per_call.append(-(-rows // split) * split)
+        return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
+
+    def capacities(self, most: int) -> list[int]:
+        """Slots of each bucket in a step that uses at most `most` distinct texts: a multiple of ``per_call``."""
+        sizes = [min(len(tokens.ids), most) for tokens in self.buckets]
+        return [-(-size // rows) * rows for size, rows in zip(sizes, self.per_call)]
+
+    def pick(self, used: np.ndarray, real: np.ndarray, most: int) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """The distinct texts of a batch, and where their embeddings will be found.
+
+        Args:
+            used: int [...], rows of texts.
+            real: bool [...], False where an entry is padding, whose text is not encoded for it.
+            most: distinct texts that any batch uses, at most.
+
+        Returns:
+            What to encode of each bucket, and int32 [...]: for each entry the slot of its embedding (0 for padding).
+        """
+        slot_of = np.zeros(len(self.row_of), np.int64)
+        texts = np.unique(used[real])
+        picked, offset = [], 0
+        for number, capacity in enumerate(self.capacities(most)):
+            members = texts[self.bucket_of[texts] == number]
+            rows, place = np.unique(self.row_of[members], return_inverse=True)
+            slot_of[members] = offset + place
+            picked.append(Picked(np.pad(rows, (0, capacity - len(rows))).astype(np.int32), np.int32(len(rows))))
+            offset += capacity
+        return tuple(picked), np.where(real, slot_of[used], 0).astype(np.int32)
+
+    def everything(self) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """`pick` of all texts: the slots are those of the texts in their order."""
+        rows = np.arange(len(self.row_of))
+        return self.pick(rows, np.ones(len(rows), bool), len(rows))
+
+
+def _merged(lengths: np.ndarray, tokens_per_call: int) -> np.ndarray:
+    """Padded lengths without those that hardly any text has: each is a program of its own to compile.
+
+    Texts that do not fill one call go to the next length, where there is one.
+    """
+    lengths = lengths.copy()
+    present = np.unique(lengths)
+    for length, longer in itertools.pairwise(present.tolist()):
+        if (lengths == length).sum() * length < tokens_per_call:
+            lengths[lengths == length] = longer
+    return lengths

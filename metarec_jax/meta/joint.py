@@ -1,0 +1,214 @@
+"""The outer step that trains the encoder with the rest, in memory that does not grow with the users.
+
+Each distinct text of a batch is encoded once, and its embedding gathered into every episode that has it. The gradient
+is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
+arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
+loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
+which that gradient is pulled back through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.texts import Picked
+from metarec_jax.meta.finite import usable
+from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
+from metarec_jax.meta.partition import combine
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.types import Episodes, Params, Tables
+
+Encode = Callable[[Params, Tokens, Array | None], Array]
+"""(parameters of the encoder, tokens, dropout key or None) -> [texts, hidden]."""
+
+
+class Chosen(NamedTuple):
+    """What a step reads.
+
+    Attributes:
+        buckets: tokens of all texts, of items and of users, by length bucket.
+        picked: what of each is encoded.
+        users: [users, hidden], embeddings that stay as they are, where users have no text; None where they have, and
+            ``Episodes.user`` is a slot like that of an item.
+    """
+
+    buckets: tuple[Tokens, ...]
+    picked: tuple[Picked, ...]
+    users: Array | None = None
+
+
+class Reading(NamedTuple):
+    """How texts are encoded in a step.
+
+    Attributes:
+        encode: the encoder.
+        per_call: texts of a chunk, for each bucket.
+        constrain: puts the rows of a chunk where they belong (on several devices).
+    """
+
+    encode: Encode
+    per_call: tuple[int, ...]
+    constrain: Callable[[Any], Any] = lambda tree: tree
+
+
+def embed(reading: Reading, params: Params, chosen: Chosen, key: Array | None = None) -> Float[Array, "slots hidden"]:
+    """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
+    return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen, key)])
+
+
+def pull_back(
+    reading: Reading,
+    encode_with: Callable[[Params], Params],
+    moving: Params,
+    chosen: Chosen,
+    cotangent: Float[Array, "slots hidden"],
+    key: Array | None = None,
+) -> Params:
+    """The gradient by `moving` of the sum of embeddings times `cotangent`.
+
+    Args:
+        reading: how texts are encoded.
+        encode_with: `moving` -> all parameters of the encoder.
+        moving: those that are trained.
+        chosen: as for `embed`.
+        cotangent: like the embeddings.
+        key: as for `embed`, so that the same is dropped.
+    """
+    total, start = jax.tree.map(jnp.zeros_like, moving), 0
+    for part in _parts(reading, chosen, key):
+        end = start + part.picked.rows.shape[0]
+        total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
+        start = end
+    return total
+
+
+class _Part(NamedTuple):
+    """A length bucket: its tokens, what of them is encoded, how many at a time, and a key of its own."""
+
+    tokens: Tokens
+    picked: Picked
+    rows: int
+    key: Array | None
+
+    def turns(self) -> Array:
+        return (self.picked.count + self.rows - 1) // self.rows
+
+    def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array | None]:
+        which = jax.lax.dynamic_slice_in_dim(self.picked.rows, turn * self.rows, self.rows)
+        tokens = reading.constrain(jax.tree.map(lambda leaf: leaf[which], self.tokens))
+        return tokens, None if self.key is None else jax.random.fold_in(self.key, turn)
+
+
+def _parts(reading: Reading, chosen: Chosen, key: Array | None) -> list[_Part]:
+    return [
+        _Part(tokens, picked, rows, None if key is None else jax.random.fold_in(key, number))
+        for number, (tokens, picked, rows) in enumerate(zip(chosen.buckets, chosen.picked, reading.per_call))
+    ]
+
+
+def _embed(reading: Reading, params: Params, part: _Part) -> Array:
+    def vectors(turn: Array | int) -> Array:
+        tokens, key = part.chunk(reading, jnp.asarray(turn))
+        return reading.encode(params, tokens, key)
+
+    def put(turn: Array, table: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(table, vectors(turn), turn * part.rows, axis=0)
+
+    one = jax.eval_shape(vectors, 0)
+    table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
+    return jax.lax.fori_loop(0, part.turns(), put, table)
+
+
+def _pull_back(
+    reading: Reading,
+    encode_with: Callable[[Params], Params],
+    moving: Params,
+    part: _Part,
+    cotangent: Array,
+    total: Params,
+) -> Params:
+    def add(turn: Array, total: Params) -> Params:
+        tokens, key = part.chunk(reading, turn)
+        _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens, key), moving)
+        # A chunk may end with texts that nobody picked; no episode gathers them, so their cotangent is 0.
+        own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
+        return jax.tree.map(jnp.add, total, back(own)[0])
+
+    return jax.lax.fori_loop(0, part.turns(), add, total)
+
+
+def joint_gradient(
+    model: Model,
+    reading: Reading,
+    trained: Callable[[Params], tuple[Params, Params]],
+    trainable: Trainable,
+    chosen: Chosen,
+    episodes: Episodes,
+    key: Array | None = None,
+    step_weights: Array | None = None,
+    *,
+    at_once: int = 0,
+) -> tuple[Trainable, Losses]:
+    """The gradient of the meta loss by learner, updater and encoder, and the losses.
+
+    Args:
+        model: the functions of learner and updater.
+        reading: how texts are encoded.
+        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
+        trainable: with the encoder's parameters.
+        chosen: the distinct texts of the batch.
+        episodes: a batch whose ids are slots of the embeddings.
+        key: of this outer step; None does without randomness.
+        step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
+
+    Returns:
+        The gradient, 0 where the encoder is not trained.
+    """
+    drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
+    with jax.named_scope("embed"):
+        embeddings = embed(reading, trainable.encoder, chosen, drop)
+
+    def loss(theta: Params, phi: Params, embeddings: Array) -> tuple[Float[Array, ""], Losses]:
+        users = embeddings if chosen.users is None else chosen.users
+        tables = model.prepare(theta, Tables(embeddings, users))
+        return meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
+
+    slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (theta, phi, cotangent), losses = slope(trainable.theta, trainable.phi, embeddings)
+    moving, still = trained(trainable.encoder)
+    with jax.named_scope("pull_back"):
+        gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, drop)
+    return Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still))), losses
+
+
+def make_joint_step(
+    model: Model,
+    reading: Reading,
+    trained: Callable[[Params], tuple[Params, Params]],
+    optimiser: optax.GradientTransformation,
+    *,
+    at_once: int = 0,
+    step_weights: Callable[[Array], Array] | None = None,
+) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
+    """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
+
+    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`.
+    """
+
+    def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
+        key = jax.random.fold_in(state.key, state.step)
+        weights = None if step_weights is None else step_weights(state.step)
+        gradient, losses = joint_gradient(
+            model, reading, trained, state.trainable, chosen, episodes, key, weights, at_once=at_once
+        )
+        losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
+        return updated(state, gradient, optimiser), losses
+
+    return step

@@ -1,0 +1,215 @@
+"""The encoder in the outer step: the gradient through the cache is that of the naive form, which encodes every pair."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, quick_jit, tiny
+from jax.sharding import PartitionSpec
+
+from metarec_jax import encoder
+from metarec_jax.encoder import BertConfig, Texts, Tokens, encode, pack
+from metarec_jax.meta.joint import Chosen, Reading, embed, joint_gradient, pull_back
+from metarec_jax.meta.outer import meta_loss
+from metarec_jax.meta.user import Trainable
+from metarec_jax.sharding import USERS, replicate, shard_users, user_mesh
+from metarec_jax.types import Prepared
+
+BERT = BertConfig(
+    vocab_size=30, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=24, has_pooler=False
+)
+
+
+def random_ids(rng, texts):
+    """Token ids of texts of 2 to 20 tokens, some of which are the same text."""
+    ids = [rng.integers(1, 30, rng.integers(2, 21)).astype(np.int32) for _ in range(texts)]
+    return [ids[row // 2] if row % 5 == 1 else text for row, text in enumerate(ids)]
+
+
+def trained(params):
+    """The second layer, without the first and without word embeddings."""
+    own = {name: leaf if name == "layer_1" else jax.tree.map(lambda _: None, leaf) for name, leaf in params.items()}
+    rest = {name: jax.tree.map(lambda _: None, leaf) if name == "layer_1" else leaf for name, leaf in params.items()}
+    return own, rest
+
+
+def everything(params):
+    return params, jax.tree.map(lambda _: None, params)
+
+
+class Case:
+    """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
+
+    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1):
+        rng = np.random.default_rng(0)
+        small = tiny(head="rating", embedding=4, users=users, dtype=dtype)
+        self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
+        params = jax.tree.map(
+            lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
+            encoder.init(jax.random.key(0), BERT),
+        )
+        self.trainable = Trainable(small.trainable.theta, small.trainable.phi, params)
+        items = rng.integers(0, 12, (users, 7)).astype(np.int32)
+        self.episodes = small.episodes._replace(
+            support=small.episodes.support._replace(item=items[:, :4]),
+            query=small.episodes.query._replace(item=items[:, 4:]),
+        )
+        self.ids = random_ids(rng, 12), random_ids(rng, users)
+        self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
+        architecture = BERT.__class__(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
+        self.reading = Reading(
+            lambda params, tokens, key: encode(
+                params, architecture, tokens, normalise=True, dropout_key=key if dropout else None
+            ),
+            self.texts.per_call,
+        )
+
+    def localised(self):
+        support, query = self.episodes.support, self.episodes.query
+        used = np.concatenate([support.item, query.item, 12 + np.asarray(self.episodes.user)[:, None]], axis=1)
+        real = np.concatenate([support.mask, query.mask, np.asarray(self.episodes.weight)[:, None]], axis=1) > 0
+        picked, slots = self.texts.pick(used, real, 12 + len(used))
+        length = support.item.shape[1]
+        moved = self.episodes._replace(
+            user=slots[:, -1],
+            support=support._replace(item=slots[:, :length]),
+            query=query._replace(item=slots[:, length:-1]),
+        )
+        return jax.tree.map(jnp.asarray, Chosen(self.texts.buckets, picked)), moved
+
+    def naive(self, key=None):
+        """Every pair's texts, repeated ones too, padded to the longest, with nothing cached."""
+        rows = np.concatenate([self.episodes.support.item, self.episodes.query.item], axis=1)
+        texts = [self.ids[0][row] for row in rows.ravel()], [self.ids[1][row] for row in self.episodes.user]
+        items, users = (jax.tree.map(jnp.asarray, pack(of_side, 24)) for of_side in texts)
+        place = np.arange(rows.size).reshape(rows.shape).astype(np.int32)
+        length = self.episodes.support.item.shape[1]
+        apart = self.episodes._replace(
+            user=np.arange(len(rows), dtype=np.int32),
+            support=self.episodes.support._replace(item=place[:, :length]),
+            query=self.episodes.query._replace(item=place[:, length:]),
+        )
+
+        def loss(at):
+            tables = Prepared(*(self.reading.encode(at.encoder, tokens, None) for tokens in (items, users)))
+            return meta_loss(self.model, at, tables, apart, key)
+
+        return quick_jit(jax.grad(loss, has_aux=True))(self.trainable)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("per_call", [8, 30, 10_000], ids=["one text a call", "a few", "all at once"])
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
+    """Of learner, updater and encoder, and the losses, whatever the chunks; repeated texts are encoded once."""
+    case = Case(per_call=per_call)
+    chosen, episodes = case.localised()
+    step = quick_jit(
+        lambda trainable: joint_gradient(
+            case.model, case.reading, everything, trainable, chosen, episodes, at_once=at_once
+        )
+    )
+    assert_close(step(case.trainable), case.naive(), tolerance=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
+    case = Case()
+    chosen, episodes = case.localised()
+    found, _ = quick_jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
+        case.trainable
+    )
+    wanted, _ = case.naive()
+    assert_close(found.encoder["layer_1"], wanted.encoder["layer_1"], tolerance=1e-11)
+    for name in ("layer_0", "embeddings"):
+        assert all(not leaf.any() for leaf in jax.tree.leaves(found.encoder[name]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_what_is_dropped_is_the_same_in_both_passes():
+    """By finite differences along a random direction, with the same key."""
+    case = Case(dropout=0.3)
+    chosen, episodes = case.localised()
+    key = jax.random.key(3)
+    rng = np.random.default_rng(2)
+    way = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), case.trainable.encoder)
+
+    @quick_jit
+    def gradient(at):
+        found, losses = joint_gradient(case.model, case.reading, everything, at, chosen, episodes, key)
+        return found, losses.query / losses.rows
+
+    def moved(by):
+        return case.trainable._replace(encoder=jax.tree.map(lambda leaf, w: leaf + by * w, case.trainable.encoder, way))
+
+    slope = sum(
+        jnp.vdot(g, w) for g, w in zip(jax.tree.leaves(gradient(case.trainable)[0].encoder), jax.tree.leaves(way))
+    )
+    difference = (gradient(moved(1e-6))[1] - gradient(moved(-1e-6))[1]) / 2e-6
+    assert float(slope) == pytest.approx(float(difference), rel=1e-6)
+    other = quick_jit(
+        lambda at: joint_gradient(case.model, case.reading, everything, at, chosen, episodes, jax.random.key(4))[1]
+    )(case.trainable)
+    assert abs(other.query / other.rows - gradient(case.trainable)[1]) > 1e-4
+
+
+def test_eight_devices_give_the_same_gradient():
+    mesh = user_mesh(8)
+    one, eight = (Case(dtype=np.float32, users=8, split=split) for split in (1, 8))
+
+    def spread(tree):
+        return jax.lax.with_sharding_constraint(tree, PartitionSpec(USERS))
+
+    def gradient(case, place, episodes_place, **changes):
+        chosen, episodes = case.localised()
+        reading = case.reading._replace(**changes)
+        step = quick_jit(lambda *moving: joint_gradient(case.model, reading, everything, *moving))
+        return step(*place((case.trainable, chosen)), episodes_place(episodes))
+
+    alone = gradient(one, lambda tree: tree, lambda tree: tree)
+    with jax.set_mesh(mesh):
+        shared = gradient(
+            eight, lambda tree: replicate(mesh, tree), lambda tree: shard_users(mesh, tree), constrain=spread
+        )
+    assert_close(jax.device_get(shared), jax.device_get(alone))
+
+
+def test_memory_does_not_grow_with_the_chunks():
+    """Twelve texts in turns of one need the memory of one."""
+
+    def temporaries(texts):
+        tokens = Tokens(*(jnp.zeros((texts, 24), kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
+        picked = encoder.Picked(jnp.arange(texts), jnp.int32(texts))
+        case = Case(dtype=np.float32)
+        reading = case.reading._replace(per_call=(2,))
+
+        def gradient(params):
+            chosen = Chosen((tokens,), (picked,))
+            return pull_back(reading, lambda moving: moving, params, chosen, embed(reading, params, chosen))
+
+        return jax.jit(gradient).lower(case.trainable.encoder).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporaries(4), temporaries(64)
+    assert many - few < 2 * 60 * 4 * (4 + 24), "no more than the embeddings, their cotangents and ids of 60 texts"
+
+
+def test_texts_are_picked_once_each():
+    rng = np.random.default_rng(1)
+    ids = random_ids(rng, 20)
+    texts = Texts.of(ids, limit=24, tokens_per_call=48)
+    distinct = {text.tobytes() for text in ids}
+    assert sum(len(bucket.ids) for bucket in texts.buckets) == len(distinct)
+    used = rng.integers(0, 20, (4, 6))
+    real = rng.random((4, 6)) < 0.7
+    picked, slots = texts.pick(used, real, 20)
+    assert sum(int(p.count) for p in picked) == len({ids[row].tobytes() for row in used[real]})
+    assert not slots[~real].any()
+    offsets = np.cumsum([0, *texts.capacities(20)])
+    for row, slot in zip(used[real], slots[real]):
+        number = int(np.searchsorted(offsets, slot, side="right")) - 1
+        within = slot - offsets[number]
+        assert within < picked[number].count
+        at = picked[number].rows[within]
+        bucket = texts.buckets[number]
+        assert bucket.ids[at][bucket.mask[at] > 0].tolist() == ids[row].tolist()
+    assert all(capacity % rows == 0 for capacity, rows in zip(texts.capacities(20), texts.per_call))

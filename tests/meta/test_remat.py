@@ -1,0 +1,56 @@
+"""Inner steps that are computed anew for the outer gradient: the same numbers in less memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, quick_jit, tiny
+
+from metarec_jax.assembly import UNROLL
+from metarec_jax.meta.outer import meta_loss
+
+RULES = {
+    "gradient, dense": {"form": "dense"},
+    "gradient, factored": {"form": "factored"},
+    "momentum": {"kind": "momentum", "form": "factored"},
+    "learned": {"kind": "learned"},
+    "ridge": {"kind": "ridge", "adapted": ("output/.*",)},
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES.keys())
+def test_losses_and_gradients_are_those_of_steps_that_are_kept(rule):
+    """Of theta, phi and embeddings, with dropout, the loss of every step, and micro-batches."""
+    weights = jnp.array([0.2, 0.3, 0.5])
+
+    def slope(remat):
+        case = tiny(head="rating", users=2, steps=3, dropout=0.3, remat=remat, **rule)
+        assert case.model.remat is remat
+
+        def loss(at):
+            return meta_loss(case.model, *at, case.episodes, jax.random.key(2), weights, at_once=1)
+
+        return quick_jit(jax.value_and_grad(loss, has_aux=True))((case.trainable, case.tables))
+
+    assert_close(slope(True), slope(False))
+
+
+def temporaries(*, remat, steps, **rule):
+    """Bytes that the compiled gradient of a batch needs beside its arguments and results."""
+    sizes = {"users": 8, "support": 8, "embedding": 32, "hidden": 16, "steps": steps}
+    case = tiny(head="rating", prior=False, dtype=np.float32, form="dense", remat=remat, **sizes, **rule)
+    model = case.model._replace(unroll=UNROLL)
+    slope = quick_jit(jax.grad(lambda *at: meta_loss(model, *at)[0], argnums=(0, 1)))
+    return slope.lower(case.trainable, case.tables, case.episodes).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps", "share"),
+    [({}, 20, 0.5), ({"kind": "learned"}, 20, 0.15), ({}, UNROLL, 0.75)],
+    ids=["gradient", "learned", "a few steps"],
+)
+def test_a_long_inner_loop_needs_less_memory(rule, steps, share):
+    """Of what steps on private matrices compute, the points that they lead to are left, and the rule's state; also
+    where the loop would have been written out."""
+    assert temporaries(remat=True, steps=steps, **rule) < share * temporaries(remat=False, steps=steps, **rule)
