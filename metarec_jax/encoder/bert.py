@@ -105,7 +105,7 @@ class BertConfig:
         ):
             if getattr(self, name) < 1:
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 1")
-        if self.type_vocab_size < ("type_vocab_size" not in self.architecture.fixed):
+        if self.type_vocab_size < 1 and "type_vocab_size" not in self.architecture.fixed:
             raise MetarecError(f"encoder type_vocab_size is {self.type_vocab_size}; it must be at least 1")
         if self.hidden_size % self.num_heads:
             raise MetarecError(
