@@ -253,7 +253,7 @@ def init_trainable(
         catalogue: items, of which those that training users rated set the input standardisation.
         user_table: float32 [users, hidden] of training users.
         key: typed PRNG key.
-        encoder: parameters of the encoder, for a config that trains it.
+        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
     seen = catalogue.statistics.count > 0
     theta = mlp.init(
@@ -268,7 +268,7 @@ def init_trainable(
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":
         encoder = None
-    elif config.encoder.train == "lora":
+    elif config.encoder.train == "lora" and encoder is not None:
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
     return Trainable(theta, model.updater.init(adapted), encoder)
