@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, roofline
+from benchmarks import harness, joint, roofline
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import BertConfig, Tokens, chunks, encode, encode_table, init, load, tokenize
@@ -205,6 +205,7 @@ def run(rounds: int, texts: int, reporter: Reporter = QUIET) -> Iterator[list[ha
     yield one_batch(MINILM, rounds, reporter)
     yield one_batch(BASE, max(rounds // 2, 3), reporter)
     yield real_texts(rounds, reporter)
+    yield joint.compare(3, reporter=reporter)
     yield catalogue(texts, 2, reporter)
 
 

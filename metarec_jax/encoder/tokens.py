@@ -16,7 +16,7 @@ from metarec_jax.errors import MetarecError
 if TYPE_CHECKING:
     import tokenizers
 
-LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
 """Token lengths that texts are padded to; beyond the last, multiples of it."""
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -138,7 +138,7 @@ def bucket(length: int, limit: int) -> int:
     """The padded length of a text of ``length`` tokens: the least of `LENGTHS` that holds it, at most ``limit``.
 
     >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
-    (24, 320, 1024)
+    (20, 320, 1024)
     """
     longest = LENGTHS[-1]
     fitting = next((b for b in LENGTHS if b >= length), -(-length // longest) * longest)
