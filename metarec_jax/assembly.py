@@ -18,6 +18,7 @@ from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, item_statistics, split_users
 from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
+from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
@@ -84,6 +85,8 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
     )
     encoder = load_encoder(config.encoder.path)
+    if config.encoder.train != "no" and config.encoder.attention == "fused":
+        check_fused(jax.default_backend())
     if config.encoder.frozen_layers > encoder.config.num_layers:
         raise MetarecError(
             f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
@@ -250,7 +253,7 @@ def init_trainable(
         catalogue: items, of which those that training users rated set the input standardisation.
         user_table: float32 [users, hidden] of training users.
         key: typed PRNG key.
-        encoder: parameters of the encoder, for a config that trains it.
+        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
     seen = catalogue.statistics.count > 0
     theta = mlp.init(
@@ -265,7 +268,7 @@ def init_trainable(
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":
         encoder = None
-    elif config.encoder.train == "lora":
+    elif config.encoder.train == "lora" and encoder is not None:
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
     return Trainable(theta, model.updater.init(adapted), encoder)

@@ -158,6 +158,15 @@ class EncoderConfig:
     """Patterns of the matrices that get factors."""
     dropout: float = 0.0
     """Share of features and of attention weights that are dropped in training."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision of a trained encoder's products; parameters, layer norms, softmax and pooling are float32."""
+    attention: Literal["xla", "fused"] = "xla"
+    """"fused" is the accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
+    remat: bool = False
+    """Whether the backward pass computes each layer anew, which takes less memory and more time (on a CPU only with
+    encoder.scan)."""
+    scan: bool = False
+    """Whether layers are one compiled loop: quicker to compile, slower on a CPU."""
     tokens_per_call: int = 0
     """Tokens that are encoded at the same time in training: what its memory grows with. 0 is 1,024 on a CPU and 16,384
     on an accelerator."""

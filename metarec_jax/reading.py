@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from metarec_jax.assembly import Part
 from metarec_jax.config import Config
-from metarec_jax.encoder import Encoder, Texts, Tokens, encode, tokenize
+from metarec_jax.encoder import Encoder, Execution, Texts, Tokens, encode, tokenize
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.joint import Chosen, Encode, Reading, embed
 from metarec_jax.progress import QUIET, Reporter
@@ -102,6 +102,7 @@ def _as_it_is(tree: Any) -> Any:
 def encode_with(config: Config, encoder: Encoder, dropout: float) -> Encode:
     """The encoder as a function of its parameters, pooled as the config says."""
     chosen = config.encoder
+    run = Execution(chosen.attention, chosen.remat, chosen.scan)
     architecture = dataclasses.replace(encoder.config, dropout=dropout, attention_dropout=dropout)
 
     def function(params: Params, tokens: Tokens, key: Array | None) -> Array:
@@ -111,7 +112,9 @@ def encode_with(config: Config, encoder: Encoder, dropout: float) -> Encode:
             tokens,
             pooling=chosen.pooling,
             normalise=chosen.normalise,
+            dtype=None if chosen.compute == "float32" else chosen.compute,
             dropout_key=key if dropout else None,
+            run=run,
         )
 
     return function

@@ -1,9 +1,13 @@
 """What the documentation shows runs, from top to bottom, and does what it says."""
 
+import functools
 import re
 from pathlib import Path
+from unittest import mock
 
+import jax
 import jax.numpy as jnp
+from helpers import QUICK
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -46,3 +50,16 @@ def test_the_table_of_encoders_is_that_of_the_package():
         assert ("bias by distance" in positions) == (architecture.relative_bias is not None)
         assert (types == "no") == (architecture.fixed.get("type_vocab_size") == 0)
         assert (pooler == "no") == ("has_pooler" in architecture.fixed)
+
+
+def test_the_guide_to_adapting_the_encoder_runs(capsys):
+    """Its factors are trained by the outer loop, through the inner one."""
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "adapting-the-encoder.md").read_text(), re.DOTALL)
+    names: dict = {}
+    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
+        exec(example, names)
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 3
+    before, after = names["theta"]["encoder"], names["state"].trainable.theta["encoder"]
+    for kind in ("query", "value"):
+        assert jnp.abs(after["layer_1"][kind]["lora_b"] - before["layer_1"][kind]["lora_b"]).max() > 1e-4

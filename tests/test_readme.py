@@ -27,11 +27,13 @@ def test_the_table_is_the_committed_one():
 def test_benchmarks_are_the_committed_ones(page):
     """Every table and profile of a page is what the report prints of the results it names."""
     text = page.read_text(encoding="utf-8")
-    blocks = re.findall(r"<!-- (benchmark|profile): (\S+) ?(.*?) -->\n(.*?)\n<!-- end of \1 -->", text, flags=re.DOTALL)
+    blocks = re.findall(
+        r"<!-- (benchmark|profile): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", text, flags=re.DOTALL
+    )
     assert len(blocks) == len(re.findall("<!-- (?:benchmark|profile):", text))
     for kind, path, cases, shown in blocks:
         document = json.loads((ROOT / path).read_text(encoding="utf-8"))
-        wanted = [case for case in cases.split("; ") if case]
+        wanted = [case for case in cases.strip().split("; ") if case]
         assert shown == (report.table(document, wanted) if kind == "benchmark" else report.profile(document, *wanted))
 
 

@@ -8,6 +8,7 @@
 
 from metarec_jax.encoder.bert import (
     BertConfig,
+    Execution,
     Pooling,
     Tokens,
     embed,
@@ -27,6 +28,7 @@ from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, token
 __all__ = [
     "BertConfig",
     "Encoder",
+    "Execution",
     "Picked",
     "Pooling",
     "Texts",

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metarec_jax.errors import MetarecError
+
 DISTANCE_BUCKETS = 32
 """Rows of a table of biases by distance."""
 
@@ -53,6 +55,59 @@ def attend(
         weights = dropout(weights)
     mixed = jnp.einsum("bqk,bkw->bqw", weights.astype(value.dtype), value)
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
+
+
+def attend_fused(
+    query: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length hidden"],
+    value: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    num_heads: int,
+    bias: Float[Array, "heads length length"] | None = None,
+    dropout: Callable[[Array], Array] | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """`attend` by the accelerator's own kernel, which never writes the scores to memory: cuDNN's on a GPU, Pallas's on
+    a TPU. It has a first derivative only.
+
+    Raises:
+        MetarecError: on a CPU, which has no such kernel, or with dropout of attention weights.
+    """
+    platform = jax.default_backend()
+    check_fused(platform)
+    if dropout is not None:
+        raise MetarecError(
+            "fused attention drops no attention weights: use encoder.attention xla, or encoder.dropout 0"
+        )
+    texts, length, hidden = query.shape
+    heads = [x.reshape(texts, length, num_heads, hidden // num_heads) for x in (query, key, value)]
+    if platform == "tpu":
+        from jax.experimental.pallas.ops.tpu.flash_attention import SegmentIds, flash_attention
+
+        # Padding is a segment of its own, which real tokens do not see.
+        segments = (mask > 0).astype(jnp.int32)
+        scores = None if bias is None else jnp.broadcast_to(bias, (texts, *bias.shape))
+        by_head = [x.swapaxes(1, 2) for x in heads]
+        scale = (hidden // num_heads) ** -0.5
+        mixed = flash_attention(*by_head, ab=scores, segment_ids=SegmentIds(segments, segments), sm_scale=scale)
+        return mixed.swapaxes(1, 2).reshape(texts, length, hidden)
+    real = (mask > 0)[:, None, None, :]
+    wide = None if bias is None else bias[None].astype(query.dtype)
+    mixed = jax.nn.dot_product_attention(*heads, bias=wide, mask=real, implementation="cudnn")
+    return mixed.reshape(texts, length, hidden)
+
+
+def check_fused(platform: str) -> None:
+    """Refuses fused attention where there is no kernel for it.
+
+    Raises:
+        MetarecError: on a CPU.
+    """
+    if platform not in ("gpu", "tpu"):
+        raise MetarecError(
+            f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: "
+            "use --encoder.attention xla"
+        )
 
 
 def distance_buckets(length: int) -> Int[np.ndarray, "length length"]:

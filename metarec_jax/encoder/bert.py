@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
-from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, distance_buckets
+from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, distance_buckets
 from metarec_jax.encoder.linear import block_dot
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Array as AnyArray
 from metarec_jax.types import Params
 
 Pooling = Literal["mean", "cls"]
+Attention = Literal["xla", "fused"]
 
 _MATRICES = ("kernel", "embedding")
 
@@ -104,7 +105,7 @@ class BertConfig:
         ):
             if getattr(self, name) < 1:
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 1")
-        if self.type_vocab_size < ("type_vocab_size" not in self.architecture.fixed):
+        if self.type_vocab_size < 1 and "type_vocab_size" not in self.architecture.fixed:
             raise MetarecError(f"encoder type_vocab_size is {self.type_vocab_size}; it must be at least 1")
         if self.hidden_size % self.num_heads:
             raise MetarecError(
@@ -125,6 +126,25 @@ class BertConfig:
         for name in ("layer_norm_eps", "init_scale"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be a finite number above 0")
+
+
+class Execution(NamedTuple):
+    """How layers are computed. None of it changes a number by more than rounding.
+
+    Attributes:
+        attention: "xla", or "fused" for the kernel of the accelerator, which has no second derivative.
+        remat: whether a backward pass computes each layer anew, in place of keeping what it needs (on a CPU only with
+            `scan`: otherwise the compiler merges the two).
+        scan: whether layers are one loop over their stacked parameters. It compiles once for all layers; on a CPU it
+            runs longer, since each layer's weights are copied.
+    """
+
+    attention: Attention = "xla"
+    remat: bool = False
+    scan: bool = False
+
+
+EXECUTION = Execution()
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -163,6 +183,7 @@ def encode(
     normalise: bool = False,
     dtype: DTypeLike | None = None,
     dropout_key: PRNGKeyArray | None = None,
+    run: Execution = EXECUTION,
 ) -> Float[Array, "texts hidden"]:
     """One vector a text.
 
@@ -175,6 +196,7 @@ def encode(
         dtype: of the computation, for example `jnp.bfloat16`; None takes that of the parameters. Softmax, layer-norm
             statistics and pooling are in float32 or wider always.
         dropout_key: draws the dropout; None drops nothing.
+        run: how the layers are computed.
 
     Returns:
         Vectors in float32 or wider. A text with no real token gets 0 from mean pooling.
@@ -183,8 +205,10 @@ def encode(
         MetarecError: tokens longer than ``config.max_positions``.
     """
     with jax.named_scope("encode"):
-        last = _states(params, config, tokens, dtype, dropout_key)[-1]
-        return pool(last, jnp.asarray(tokens.mask), pooling=pooling, normalise=normalise)
+        x = embed(params, config, tokens, dtype=dtype, dropout_key=dropout_key)
+        mask, layers = jnp.asarray(tokens.mask), config.num_layers
+        last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
+        return pool(last, mask, pooling=pooling, normalise=normalise)
 
 
 def pool(
@@ -211,19 +235,25 @@ def pool(
 
 
 def embed(
-    params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
+    params: Params,
+    config: BertConfig,
+    tokens: Tokens,
+    *,
+    dtype: DTypeLike | None = None,
+    dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """What the first layer reads: words, positions and, where the architecture has them, segments.
 
     Args:
-        params, config, tokens, dtype: as for `encode`.
+        params, config, tokens, dtype, dropout_key: as for `encode`.
 
     Raises:
         MetarecError: tokens longer than ``config.max_positions``.
     """
     _require_positions(config, tokens)
     tokens = Tokens(*map(jnp.asarray, tokens))
-    states: Any = _Embeddings(config, dtype=dtype).apply({"params": params["embeddings"]}, tokens)
+    module = _Embeddings(config, dtype=dtype, training=dropout_key is not None)
+    states: Any = module.apply({"params": params["embeddings"]}, tokens, rngs=_rngs(dropout_key, 0))
     return states
 
 
@@ -236,11 +266,13 @@ def run_layers(
     first: int,
     last: int,
     dtype: DTypeLike | None = None,
+    dropout_key: PRNGKeyArray | None = None,
+    run: Execution = EXECUTION,
 ) -> Float[Array, "texts length hidden"]:
     """What layers `first` to `last` - 1 make of `x`, so that a model can stop between two of them.
 
     Args:
-        params, config, dtype: as for `encode`.
+        params, config, dtype, dropout_key, run: as for `encode`.
         x: what layer `first` reads.
         mask: 1 for a real token.
         first, last: a range of layers, 0 to ``config.num_layers``.
@@ -249,25 +281,25 @@ def run_layers(
     if config.architecture.relative_bias:
         module = _RelativeBias(config, dtype=dtype)
         bias = cast("Array", module.apply({"params": params["relative_bias"]}, x.shape[1]))
-    for i in range(first, last):
-        x = cast("Array", _Layer(config, dtype=dtype).apply({"params": params[f"layer_{i}"]}, x, mask, bias))
+    layer = _Layer(config, dtype=dtype, training=dropout_key is not None, attention=run.attention)
+
+    def step(x: Array, own: Params, index: Array | int) -> Array:
+        return cast("Array", layer.apply({"params": own}, x, mask, bias, rngs=_rngs(dropout_key, 1 + index)))
+
+    if run.remat:
+        step = jax.checkpoint(step)
+    layers = [params[f"layer_{i}"] for i in range(first, last)]
+    if run.scan and len(layers) > 1:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        numbered = (stacked, jnp.arange(first, last))
+        return jax.lax.scan(lambda x, own: (step(x, *own), None), x, numbered)[0]
+    for index, own in enumerate(layers, start=first):
+        x = step(x, own, index)
     return x
 
 
-def last_states(
-    params: Params,
-    config: BertConfig,
-    tokens: Tokens,
-    *,
-    dtype: DTypeLike | None = None,
-    dropout_key: PRNGKeyArray | None = None,
-) -> Float[Array, "texts length hidden"]:
-    """What the last layer gives for every token.
-
-    Args:
-        params, config, tokens, dtype, dropout_key: as for `encode`.
-    """
-    return _states(params, config, tokens, dtype, dropout_key)[-1]
+def _rngs(key: PRNGKeyArray | None, index: Array | int) -> dict[str, Array]:
+    return {} if key is None else {"dropout": jax.random.fold_in(key, index)}
 
 
 def hidden_states(
@@ -281,7 +313,10 @@ def hidden_states(
     Returns:
         [layers + 1, texts, length, hidden].
     """
-    return jnp.stack(_states(params, config, tokens, dtype, None))
+    states, mask = [embed(params, config, tokens, dtype=dtype)], jnp.asarray(tokens.mask)
+    for i in range(config.num_layers):
+        states.append(run_layers(params, config, states[-1], mask, first=i, last=i + 1, dtype=dtype))
+    return jnp.stack(states)
 
 
 def pooled(
@@ -297,19 +332,10 @@ def pooled(
     """
     if not config.has_pooler:
         raise MetarecError("these encoder weights have no pooler; use encode with pooling 'mean' or 'cls'")
-    last = _states(params, config, tokens, dtype, None)[-1]
+    x = embed(params, config, tokens, dtype=dtype)
+    last = run_layers(params, config, x, jnp.asarray(tokens.mask), first=0, last=config.num_layers, dtype=dtype)
     weights = params["pooler"]
     return jnp.tanh(last[:, 0] @ weights["kernel"].astype(last.dtype) + weights["bias"].astype(last.dtype))
-
-
-def _states(
-    params: Params, config: BertConfig, tokens: Tokens, dtype: DTypeLike | None, key: PRNGKeyArray | None
-) -> list[Array]:
-    _require_positions(config, tokens)
-    tokens = Tokens(*map(jnp.asarray, tokens))
-    rngs = {} if key is None else {"dropout": key}
-    states: Any = _Bert(config, dtype=dtype, training=key is not None).apply({"params": params}, tokens, rngs=rngs)
-    return states
 
 
 def _require_positions(config: BertConfig, tokens: Tokens) -> None:
@@ -398,12 +424,15 @@ class _RelativeBias(_Part):
 class _Layer(_Part):
     """Attention and feed-forward, each added to its input and then normalised."""
 
+    attention: Attention = "xla"
+
     @nn.compact
     def __call__(self, x: Array, mask: Array, bias: Array | None) -> Array:
         config = self.config
         query, key, value = (self.dense(config.hidden_size, name)(x) for name in ("query", "key", "value"))
-        drop_weights = self.drop(config.attention_dropout)
-        mixed = attend(query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights)
+        drop_weights = self.drop(config.attention_dropout) if self.training and config.attention_dropout else None
+        attend_with = attend_fused if self.attention == "fused" else attend
+        mixed = attend_with(query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights)
         mixed = self.drop(config.dropout)(self.dense(config.hidden_size, "attention_output")(mixed))
         x = self.norm("attention_norm")(x + mixed)
 
@@ -413,17 +442,16 @@ class _Layer(_Part):
 
 
 class _Bert(_Part):
-    """All layers, unrolled: on a CPU that is faster than a scan, which would copy each layer's weights."""
+    """All layers in a row, for the shapes of their parameters; `run_layers` computes."""
 
     @nn.compact
-    def __call__(self, tokens: Tokens) -> list[Array]:
+    def __call__(self, tokens: Tokens) -> Array:
         shared = {"config": self.config, "dtype": self.dtype, "training": self.training}
-        states = [_Embeddings(**shared, name="embeddings")(tokens)]
-        bias = None
+        x, bias = _Embeddings(**shared, name="embeddings")(tokens), None
         if self.config.architecture.relative_bias:
             bias = _RelativeBias(**shared, name="relative_bias")(tokens.ids.shape[1])
         for i in range(self.config.num_layers):
-            states.append(_Layer(**shared, name=f"layer_{i}")(states[-1], tokens.mask, bias))
-        if self.config.has_pooler and self.is_initializing():
-            self.dense(self.config.hidden_size, "pooler")(states[-1][:, 0])
-        return states
+            x = _Layer(**shared, name=f"layer_{i}")(x, tokens.mask, bias)
+        if self.config.has_pooler:
+            self.dense(self.config.hidden_size, "pooler")(x[:, 0])
+        return x

@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from metarec_jax.encoder.activations import ACTIVATIONS
@@ -33,6 +34,8 @@ def logits(
     word: Float[Array, "vocabulary hidden"],
     config: BertConfig,
     states: Float[Array, "*tokens hidden"],
+    *,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "*tokens vocabulary"]:
     """Scores of every word at every token.
 
@@ -42,9 +45,19 @@ def logits(
         config: the architecture.
         states: what the last layer gives, of the tokens that are asked about: this is a product with the whole
             vocabulary, so leave out the others.
+        dtype: of the products; None takes that of the parameters.
+
+    Returns:
+        Scores in float32 or wider.
     """
+    wide = jnp.promote_types(head["bias"].dtype, jnp.float32)
+    dtype = head["bias"].dtype if dtype is None else dtype
+
+    def product(x: Array, kernel: Array) -> Array:
+        return block_dot(x.astype(dtype), kernel.astype(dtype)).astype(wide)
+
     activation = ACTIVATIONS[config.architecture.masked.activation or config.activation]
-    x = activation(block_dot(states, head["dense"]["kernel"]) + head["dense"]["bias"])
+    x = activation(product(states, head["dense"]["kernel"]) + head["dense"]["bias"])
     norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
     x: Any = norm.apply({"params": head["norm"]}, x)
-    return block_dot(x, word.T) + head["bias"]
+    return product(x, word.T) + head["bias"]

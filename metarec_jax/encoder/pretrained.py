@@ -359,13 +359,7 @@ def _wordpiece_of(vocabulary: Path, settings: Mapping[str, Any]) -> Tokenizer:
     lines = _read_text(vocabulary).split("\n")
     while lines and not lines[-1]:
         lines.pop()
-    return wordpiece(
-        {token.rstrip("\r"): row for row, token in enumerate(lines)},
-        lowercase=settings.get("do_lower_case", True),
-        strip_accents=settings.get("strip_accents"),
-        split_chinese=settings.get("tokenize_chinese_chars", True),
-        settings=settings,
-    )
+    return reconcile(wordpiece({token.rstrip("\r"): row for row, token in enumerate(lines)}).backend, settings)
 
 
 def _byte_level_of(vocabulary: Path, merges: Path, settings: Mapping[str, Any]) -> Tokenizer:
@@ -379,12 +373,7 @@ def _byte_level_of(vocabulary: Path, merges: Path, settings: Mapping[str, Any]) 
             if not right or " " in right:
                 raise MetarecError(f"{merges}, line {number}: {line!r} is not two tokens with a space between them")
             pairs.append((left, right))
-    return byte_level_bpe(
-        _read_json(vocabulary, "the tokenizer's vocabulary"),
-        pairs,
-        add_prefix_space=settings.get("add_prefix_space", False),
-        settings=settings,
-    )
+    return reconcile(byte_level_bpe(_read_json(vocabulary, "the tokenizer's vocabulary"), pairs).backend, settings)
 
 
 def _read_text(path: Path) -> str:

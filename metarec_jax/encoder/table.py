@@ -141,11 +141,11 @@ def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            table, metadata = file.get_tensor("embeddings"), file.metadata() or {}
+            table, truncated = file.get_tensor("embeddings"), file.get_tensor("truncated")
+            metadata = file.metadata() or {}
     except (safetensors.SafetensorError, OSError, ValueError):
         return None
-    truncated = metadata.get("truncated", "")
-    if table.shape != shape or table.dtype != np.float32 or not truncated.isdecimal():
+    if table.shape != shape or table.dtype != np.float32 or truncated.shape != ():
         return None
     kept = _Kept(table, int(truncated))
     return kept if metadata.get("sha256") == _checksum(kept) else None
@@ -154,8 +154,8 @@ def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
 def _write(path: Path, kept: _Kept) -> None:
     from safetensors.numpy import save
 
-    metadata = {"truncated": str(kept.truncated), "sha256": _checksum(kept)}
-    data = save({"embeddings": kept.table}, metadata=metadata)
+    tensors = {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)}
+    data = save(tensors, metadata={"sha256": _checksum(kept)})
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from metarec_jax.errors import MetarecError
 if TYPE_CHECKING:
     import tokenizers
 
-LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
 """Token lengths that texts are padded to; beyond the last, multiples of it."""
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -138,7 +138,7 @@ def bucket(length: int, limit: int) -> int:
     """The padded length of a text of ``length`` tokens: the least of `LENGTHS` that holds it, at most ``limit``.
 
     >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
-    (24, 320, 1024)
+    (20, 320, 1024)
     """
     longest = LENGTHS[-1]
     fitting = next((b for b in LENGTHS if b >= length), -(-length // longest) * longest)
@@ -262,20 +262,12 @@ def wordpiece(
     return Tokenizer(backend, settings)
 
 
-def byte_level_bpe(
-    vocabulary: Mapping[str, int],
-    merges: Sequence[tuple[str, str]],
-    *,
-    add_prefix_space: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> Tokenizer:
+def byte_level_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
     """RoBERTa's tokenizer over a vocabulary of byte pairs.
 
     Args:
         vocabulary: row of each token; it must hold `BYTE_LEVEL_SPECIAL_TOKENS`.
         merges: pairs of tokens that become one, most frequent first.
-        add_prefix_space: whether the first word of a text is read as if a space were before it.
-        settings: of a tokenizer_config.json.
 
     Raises:
         MetarecError: a special token is missing, or a merge is of tokens that the vocabulary does not have.
@@ -293,15 +285,11 @@ def byte_level_bpe(
         backend = tokenizers.Tokenizer(models.BPE(dict(vocabulary), list(merges)))
     except Exception as error:  # the library raises bare Exception
         raise MetarecError(f"the tokenizer's merges do not fit its vocabulary ({error})") from error
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(list(BYTE_LEVEL_SPECIAL_TOKENS))
-    backend.post_processor = processors.RobertaProcessing(
-        ("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]), add_prefix_space=add_prefix_space
-    )
-    if settings is None:
-        settings = {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": add_prefix_space}
-    return Tokenizer(backend, settings)
+    backend.post_processor = processors.RobertaProcessing(("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]))
+    return Tokenizer(backend, {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False})
 
 
 def tiny_wordpiece() -> Tokenizer:

@@ -14,8 +14,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from metarec_jax.data import load
-from metarec_jax.encoder import Encoder, Texts, tokenize
+from metarec_jax.encoder import Encoder, Texts, remarks, tokenize
 from metarec_jax.encoder import load as load_encoder
+from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.joint import Chosen, Reading, embed
 from metarec_jax.pretraining.behaviour import liked_items, sentences
@@ -87,6 +88,8 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
     )
     encoder = load_encoder(config.encoder.path)
     _check(config, encoder)
+    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+        reporter.note(remark)
     mesh = user_mesh(config.devices)
     masked = _Masked(config, data, read, encoder, mesh, reporter) if config.hides else None
     liked = _Liked(config, data, read, encoder, mesh, reporter) if config.contrasts else None
@@ -109,6 +112,8 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
 
 def _check(config: PretrainConfig, encoder: Encoder) -> None:
     chosen, architecture = config.encoder, encoder.config
+    if chosen.attention == "fused":
+        check_fused(jax.default_backend())
     if chosen.max_length > architecture.max_positions:
         raise MetarecError(
             f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {architecture.max_positions} "

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metarec_jax.encoder import BertConfig
-from metarec_jax.encoder.bert import last_states
+from metarec_jax.encoder import BertConfig, Execution, embed, run_layers
 from metarec_jax.encoder.mlm_head import logits
 from metarec_jax.pretraining.masking import Hidden
 from metarec_jax.types import Params
@@ -27,7 +27,14 @@ class Sum(NamedTuple):
 
 
 def mlm_loss(
-    encoder: Params, head: Params, config: BertConfig, hidden: Hidden, dropout_key: PRNGKeyArray | None = None
+    encoder: Params,
+    head: Params,
+    config: BertConfig,
+    hidden: Hidden,
+    *,
+    dtype: DTypeLike | None = None,
+    dropout_key: PRNGKeyArray | None = None,
+    run: Execution | None = None,
 ) -> Sum:
     """Minus the log probability of the hidden tokens, summed, and how many there are.
 
@@ -35,11 +42,14 @@ def mlm_loss(
         encoder, head: parameters.
         config: the architecture.
         hidden: texts with hidden words.
-        dropout_key: draws the dropout; None drops nothing.
+        dtype, dropout_key, run: as for `metarec_jax.encoder.encode`.
     """
-    states = last_states(encoder, config, hidden.tokens, dropout_key=dropout_key)
-    asked = states.reshape(-1, states.shape[-1])[hidden.position]
-    scores = logits(head, encoder["embeddings"]["word"]["embedding"], config, asked)
+    run, tokens = run or Execution(), hidden.tokens
+    x = embed(encoder, config, tokens, dtype=dtype, dropout_key=dropout_key)
+    mask, layers = jnp.asarray(tokens.mask), config.num_layers
+    x = run_layers(encoder, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
+    asked = x.reshape(-1, x.shape[-1])[hidden.position]
+    scores = logits(head, encoder["embeddings"]["word"]["embedding"], config, asked, dtype=dtype)
     right = jnp.take_along_axis(scores, jnp.asarray(hidden.label)[:, None], axis=1)[:, 0]
     missed = jax.nn.logsumexp(scores, axis=1) - right
     return Sum((missed * hidden.weight).sum(), jnp.asarray(hidden.weight).sum())

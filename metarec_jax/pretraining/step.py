@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array
 
 from metarec_jax.config import Config, TrainConfig
-from metarec_jax.encoder import BertConfig, Encoder, add_lora
+from metarec_jax.encoder import BertConfig, Encoder, Execution, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.meta.joint import Chosen, Reading, embed, pull_back
 from metarec_jax.meta.partition import combine
@@ -69,6 +69,8 @@ def mlm_gradient(
     and the loss. The key is that of the run; words are hidden by it and the step."""
     rate = config.encoder.dropout
     architecture = dataclasses.replace(architecture, dropout=rate, attention_dropout=rate)
+    dtype = None if config.encoder.compute == "float32" else config.encoder.compute
+    run = Execution(config.encoder.attention, config.encoder.remat, config.encoder.scan)
 
     def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:
         hiding, dropping = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))
@@ -77,7 +79,8 @@ def mlm_gradient(
 
         def loss(moving: Weights) -> tuple[Array, Sum]:
             encoder, head = combine(moving, still)
-            found = mlm_loss(encoder, head, architecture, hidden, dropping if rate else None)
+            key = dropping if rate else None
+            found = mlm_loss(encoder, head, architecture, hidden, dtype=dtype, dropout_key=key, run=run)
             return found.total / jnp.maximum(found.weight, 1), found
 
         return jax.grad(loss, has_aux=True)(_moving(config, weights))

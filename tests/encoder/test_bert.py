@@ -162,7 +162,7 @@ def test_attention_weights_are_a_distribution_over_real_tokens():
 
 def test_a_product_in_blocks_is_the_product_and_so_is_its_gradient():
     rng = np.random.default_rng(6)
-    inputs = 2 * linear.BLOCK + 5
+    inputs = linear.WIDE + 5
     x = jnp.asarray(rng.standard_normal((3, inputs)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((inputs, 4)), jnp.float32)
     weight = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)

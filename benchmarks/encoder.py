@@ -1,0 +1,233 @@
+"""The encoder against transformers' PyTorch model: one batch, real texts, a whole catalogue, and a joint step.
+
+python -m benchmarks.encoder --json OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness, joint, roofline
+from metarec_jax.config import DataConfig
+from metarec_jax.data import load as load_data
+from metarec_jax.encoder import BertConfig, Tokens, chunks, encode, encode_table, init, load, tokenize
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.types import Params
+
+BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
+OF_PEAK = 0.7
+CATALOGUE = 100_000
+"""Texts of the catalogue."""
+TOLERANCE = 2e-5
+"""Of embeddings (of length 1), and of gradients relative to the largest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """An architecture and a batch of it."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    texts: int
+    length: int
+
+    @property
+    def config(self) -> BertConfig:
+        return BertConfig(
+            vocab_size=30522,
+            hidden_size=self.hidden,
+            num_layers=self.layers,
+            num_heads=self.heads,
+            intermediate_size=4 * self.hidden,
+            has_pooler=False,
+        )
+
+
+MINILM = Shape("MiniLM", 384, 6, 12, 128, 32)
+BASE = Shape("bert-base", 768, 12, 12, 32, 32)
+SMOKE = Shape("smoke", 16, 2, 2, 4, 8)
+
+
+def batch_of(shape: Shape) -> Tokens:
+    """Random tokens; half to all of a row's places are real."""
+    rng = np.random.default_rng(0)
+    real = np.arange(shape.length) < rng.integers(shape.length // 2, shape.length + 1, (shape.texts, 1))
+    ids = np.where(real, rng.integers(1000, 30000, real.shape), 0).astype(np.int32)
+    return Tokens(ids, real.astype(np.float32), np.zeros_like(ids))
+
+
+def matrix_flops(params: Params, tokens: int) -> float:
+    """GFLOP of the layers' matrix products for so many tokens, without attention's own."""
+    layers = [leaf for name, tree in params.items() if name.startswith("layer_") for leaf in jax.tree.leaves(tree)]
+    return 2e-9 * tokens * sum(leaf.size for leaf in layers if leaf.ndim == 2)
+
+
+def agree(case: str, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Refuses to time what computes something else."""
+    error = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-30))
+    if not error < TOLERANCE:
+        raise SystemExit(f"{case}: the two disagree: relative error {error:.1e}")
+
+
+def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """The same padded batch, forward and forward + backward."""
+    from benchmarks.torch_reference import encoder as theirs
+
+    config, tokens = shape.config, batch_of(shape)
+    params = init(jax.random.key(0), config)
+    weights = np.random.default_rng(1).normal(size=(shape.texts, shape.hidden)).astype(np.float32)
+    on_device, cotangent = jax.device_put((tokens, weights))
+
+    @jax.jit
+    def ahead(params: Params, tokens: Tokens) -> jax.Array:
+        return encode(params, config, tokens, normalise=True)
+
+    @jax.jit
+    def back(params: Params, tokens: Tokens, cotangent: jax.Array) -> Params:
+        return jax.grad(lambda params: jnp.vdot(ahead(params, tokens), cotangent))(params)
+
+    model = theirs.bert(config, params)
+    rivals = {
+        "forward": theirs.forward(model, tokens),
+        "forward + backward": theirs.forward_backward(model, tokens, weights),
+    }
+    agree(shape.name, np.asarray(ahead(params, on_device)), rivals["forward"]().numpy())
+    name = "encoder.layer.0.attention.self.query.weight"
+    mine = np.asarray(back(params, on_device, cotangent)["layer_0"]["query"]["kernel"]).T
+    agree(shape.name, mine, rivals["forward + backward"]()[name].numpy())
+    ours: dict[str, Callable[[], Any]] = {
+        "forward": lambda: jax.block_until_ready(ahead(params, on_device)),
+        "forward + backward": lambda: jax.block_until_ready(back(params, on_device, cotangent)),
+    }
+    contenders = [harness.Contender(f"{case}/ours", run) for case, run in ours.items()]
+    contenders += [harness.Contender(f"{case}/transformers", run) for case, run in rivals.items()]
+    seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label=shape.name)
+    rows = []
+    facts = {"shape": dataclasses.asdict(shape), "gflop forward": matrix_flops(params, tokens.ids.size)}
+    for case in ours:
+        pair = {who: seconds[f"{case}/{who}"] for who in ("ours", "transformers")}
+        bars = {"transformers": BARS[case]}
+        label = f"{case}, {shape.name}"
+        rows += harness.compare(label, pair, ours="ours", work=shape.texts, metric="texts/s", bars=bars, facts=facts)
+    return rows
+
+
+def real_texts(rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """The items of MovieLens-100K in length buckets: which share of the time the products would take at the peak."""
+    encoder = load("minilm")
+    texts = load_data(DataConfig(), seed=0).items.texts
+    tokens = tokenize(encoder.tokenizer, texts, 128)
+    parts = [jax.device_put(chunk.tokens) for chunk in chunks(tokens.ids, limit=128, tokens_per_call=2048)]
+    program = jax.jit(lambda params, tokens: encode(params, encoder.config, tokens, normalise=True))
+
+    def run() -> Any:
+        return jax.block_until_ready([program(encoder.params, part) for part in parts])
+
+    limit = roofline.gemm()
+    contenders = [harness.Contender("ours", run), harness.Contender("gemm", limit.run)]
+    seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label="real texts")
+    real = sum(len(ids) for ids in tokens.ids)
+    padded = sum(part.ids.size for part in parts)
+    peak = limit.work / seconds["gemm"]
+    rows = []
+    for metric, count in (("GFLOP/s of products, padding included", padded), ("GFLOP/s of products", real)):
+        achieved = matrix_flops(encoder.params, count) / seconds["ours"]
+        low, median, high = np.quantile(achieved / peak, [0.05, 0.5, 0.95])
+        rows.append(
+            harness.Row(
+                case="forward, real texts",
+                contender="gemm-peak",
+                metric=metric,
+                ours=float(np.median(achieved)),
+                theirs=float(np.median(peak)),
+                ratio={"median": float(median), "low": float(low), "high": float(high)},
+                bar=OF_PEAK if count == real else None,
+                facts={"texts": len(texts), "tokens": real, "padded tokens": padded},
+            )
+        )
+    return rows
+
+
+def catalogue_texts(count: int) -> list[str]:
+    """Distinct texts, from titles to descriptions of a hundred tokens: one item's text, then a few more titles."""
+    items = load_data(DataConfig(), seed=0).items
+    rng = np.random.default_rng(0)
+    more = np.minimum(rng.geometric(0.4, count) - 1, 12)
+    return [
+        f"{row} {items.texts[row % len(items)]} {'; '.join(items.titles[i] for i in rng.integers(0, len(items), n))}"
+        for row, n in enumerate(more)
+    ]
+
+
+def catalogue(count: int, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """A whole catalogue from text to table, tokenising included."""
+    from benchmarks.torch_reference import encoder as theirs
+
+    encoder = load("minilm")
+    texts = catalogue_texts(count)
+    rival = theirs.sorted_batching(theirs.bert(encoder.config, encoder.params), encoder.tokenizer.backend, texts)
+    few = texts[:64]
+    agree(
+        "catalogue",
+        encode_table(encoder, few),
+        theirs.sorted_batching(theirs.bert(encoder.config, encoder.params), encoder.tokenizer.backend, few)(),
+    )
+    contenders = [
+        harness.Contender("ours", lambda: encode_table(encoder, texts)),
+        harness.Contender("sorted-batching", rival),
+    ]
+    seconds = harness.take_turns(contenders, rounds=rounds, warmup=0, reporter=reporter, label="catalogue")
+    lengths = [len(ids) for ids in tokenize(encoder.tokenizer, few, 128).ids]
+    facts = {"texts": count, "mean tokens": float(np.mean(lengths)), "first call compiles": True}
+    return harness.compare(
+        "catalogue",
+        seconds,
+        ours="ours",
+        work=count,
+        metric="texts/s",
+        bars={"sorted-batching": BARS["catalogue"]},
+        facts=facts,
+    )
+
+
+def run(rounds: int, texts: int, reporter: Reporter = QUIET) -> Iterator[list[harness.Row]]:
+    """The whole benchmark, case after case."""
+    yield one_batch(MINILM, rounds, reporter)
+    yield one_batch(BASE, max(rounds // 2, 3), reporter)
+    yield real_texts(rounds, reporter)
+    yield joint.compare(3, reporter=reporter)
+    yield catalogue(texts, 2, reporter)
+
+
+def main() -> None:
+    """The command line."""
+    from metarec_jax.console import make_reporter
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
+    parser.add_argument("--texts", type=int, default=CATALOGUE, help="texts of the catalogue")
+    parser.add_argument("--smoke", action="store_true", help="one tiny case, to see that it runs")
+    arguments = parser.parse_args()
+    reporter = make_reporter()
+    parts = [one_batch(SMOKE, 2, reporter)] if arguments.smoke else run(arguments.rounds, arguments.texts, reporter)
+    rows: list[harness.Row] = []
+    for part in parts:
+        rows += part
+        if arguments.json:
+            harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Memory of a joint step as users grow: what the compiler says, and what the system saw of a process that took it.
+
+python -m benchmarks.joint_memory --json OUT
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.cases import InnerLoopCase
+
+USERS = (64, 256, 1024)
+
+
+def of_one(users: int) -> dict[str, float]:
+    """MB of the compiled step's temporaries, of what its episodes need, and of this process at its largest."""
+    import numpy as np
+
+    from benchmarks.joint import TOKENS_PER_CALL, our_step
+    from benchmarks.tasks import task_of
+    from metarec_jax.config import DataConfig
+    from metarec_jax.data import load as load_data
+    from metarec_jax.encoder import Texts, load, tokenize
+
+    case = InnerLoopCase("joint memory", users=users, features=384)
+    encoder = load("minilm")
+    ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
+    task = task_of(case)
+    # As many users as are asked for, who share the texts that there are.
+    rng = np.random.default_rng(0)
+    task.support_ids[:] = rng.integers(0, len(ids), task.support_ids.shape)
+    task.query_ids[:] = rng.integers(0, len(ids), task.query_ids.shape)
+    texts = Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
+    step = our_step(task, encoder, texts, case.at_once)
+    step.run()
+    rows = users * (case.support + case.query)
+    return {
+        "temporaries_mb": step.compiled.memory_analysis().temp_size_in_bytes / 1e6,
+        # The product of each row with the first kernel and its cotangent: the only float arrays with a users axis.
+        "of_episodes_mb": 2 * rows * case.hidden * 4 / 1e6,
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def compare(found: dict[int, dict[str, float]]) -> list[harness.Row]:
+    """Fewest users against most."""
+    few, many = found[min(found)], found[max(found)]
+    facts: dict[str, Any] = {"users": {str(users): figures for users, figures in found.items()}}
+    more = few["temporaries_mb"] + many["of_episodes_mb"] - few["of_episodes_mb"]
+    rows = []
+    for metric, ours, theirs in (
+        ("temporaries_mb", many["temporaries_mb"], 1.1 * more),
+        ("rss_mb", many["rss_mb"], 1.1 * (few["rss_mb"] + many["of_episodes_mb"] - few["of_episodes_mb"])),
+    ):
+        ratio = dict.fromkeys(("median", "low", "high"), theirs / ours)
+        contender = f"{min(found)} users, what {max(found)} users' episodes need, and 10 %"
+        rows.append(
+            harness.Row(f"joint memory, {max(found)} users", contender, metric, ours, theirs, ratio, 1.0, facts)
+        )
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--users", type=int, help="print the figures of one step, as JSON")
+    arguments = parser.parse_args()
+    if arguments.users:
+        print(json.dumps(of_one(arguments.users)))
+        return
+    found = {}
+    for users in USERS:
+        command = [sys.executable, "-m", "benchmarks.joint_memory", "--users", str(users)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[users] = json.loads(done.stdout.splitlines()[-1])
+    rows = compare(found)
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The encoder as PyTorch users have it: transformers' BertModel with sdpa attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from metarec_jax.encoder import BertConfig, Tokens
+from metarec_jax.encoder.convert import tensors_from_params
+from metarec_jax.types import Params
+
+
+def bert(config: BertConfig, params: Params) -> Any:
+    """transformers' model with our parameters, without dropout."""
+    architecture = transformers.BertConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_hidden_layers=config.num_layers,
+        num_attention_heads=config.num_heads,
+        intermediate_size=config.intermediate_size,
+        max_position_embeddings=config.max_positions,
+        layer_norm_eps=config.layer_norm_eps,
+    )
+    architecture._attn_implementation = "sdpa"
+    model = transformers.BertModel(architecture, add_pooling_layer=False).eval()
+    tensors = {name: torch.tensor(value) for name, value in tensors_from_params(params, config).items()}
+    model.load_state_dict({name: value for name, value in tensors.items() if not name.startswith("pooler.")})
+    return model
+
+
+def embed(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Unit vectors [texts, hidden]: the mean over real tokens."""
+    last = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    real = mask[..., None].to(last.dtype)
+    return torch.nn.functional.normalize((last * real).sum(1) / real.sum(1).clamp(min=1), dim=-1)
+
+
+def as_tensors(tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, as the model takes them."""
+    return torch.tensor(np.asarray(tokens.ids), dtype=torch.long), torch.tensor(np.asarray(tokens.mask) > 0)
+
+
+def forward(model: Any, tokens: Tokens) -> Callable[[], torch.Tensor]:
+    """Encodes one batch, without a gradient."""
+    ids, mask = as_tensors(tokens)
+
+    def run() -> torch.Tensor:
+        with torch.inference_mode():
+            return embed(model, ids, mask)
+
+    return run
+
+
+def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callable[[], dict[str, torch.Tensor]]:
+    """The gradient of the sum of embeddings times `weights`."""
+    ids, mask = as_tensors(tokens)
+    cotangent = torch.tensor(weights)
+
+    def run() -> dict[str, torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        embed(model, ids, mask).backward(cotangent)
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    return run
+
+
+def sorted_batching(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 32) -> Callable[[], np.ndarray]:
+    """Embeddings of many texts as sentence-transformers makes them: sorted by length, batches padded to their longest.
+
+    Args:
+        model: from `bert`.
+        tokenizer: a `tokenizers.Tokenizer`, without padding.
+        texts: what to embed.
+        batch: texts of a batch; 32 is what sentence-transformers takes.
+    """
+
+    def run() -> np.ndarray:
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        found = np.zeros((len(texts), model.config.hidden_size), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(texts), batch):
+                rows = order[start : start + batch]
+                encoded = [e.ids for e in tokenizer.encode_batch([texts[row] for row in rows])]
+                length = max(map(len, encoded))
+                ids = torch.zeros((len(rows), length), dtype=torch.long)
+                mask = torch.zeros((len(rows), length), dtype=torch.bool)
+                for row, text in enumerate(encoded):
+                    ids[row, : len(text)] = torch.tensor(text)
+                    mask[row, : len(text)] = True
+                found[rows] = embed(model, ids, mask).numpy()
+        return found
+
+    return run

@@ -1,0 +1,99 @@
+"""How layers are computed changes nothing but time and memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close, quick_jit
+
+from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
+from metarec_jax.errors import MetarecError
+
+BERT = BertConfig(
+    vocab_size=30, hidden_size=8, num_layers=3, num_heads=2, intermediate_size=16, max_positions=12, has_pooler=False
+)
+
+
+@pytest.fixture
+def case():
+    rng = np.random.default_rng(0)
+    real = np.arange(10) < rng.integers(1, 11, (6, 1))
+    ids = rng.integers(0, 30, (6, 10)).astype(np.int32)
+    tokens = jax.tree.map(jnp.asarray, Tokens(ids, real.astype(np.float32), np.zeros_like(ids)))
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)), init(jax.random.key(0), BERT)
+    )  # float64 where a test asks for it
+    return params, tokens
+
+
+def slope(tokens, architecture=BERT, key=None, **options):
+    def loss(params):
+        vectors = encode(params, architecture, tokens, dropout_key=key, **options)
+        return jnp.sum(jnp.sin(vectors)), vectors
+
+    return jax.value_and_grad(loss, has_aux=True)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [Execution(remat=True), Execution(scan=True), Execution(remat=True, scan=True)],
+    ids=["remat", "scan", "both"],
+)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_values_and_gradients_are_those_of_plain_layers(x64, case, run, dropout):
+    params, tokens = case
+    architecture = BertConfig(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
+    key = jax.random.key(1) if dropout else None
+    found = quick_jit(slope(tokens, architecture, key, run=run))(params)
+    assert_close(found, quick_jit(slope(tokens, architecture, key))(params), tolerance=1e-11)
+
+
+def test_layers_draw_different_dropout(case):
+    """With one layer dropped alike everywhere, scanning could hide a key that is not folded with the layer."""
+    params, tokens = case
+    architecture = BertConfig(**(vars(BERT) | {"dropout": 0.5}))
+    draws = [encode(params, architecture, tokens, dropout_key=jax.random.key(k)) for k in (1, 1, 2)]
+    assert_close(draws[0], draws[1], tolerance=0)
+    assert np.abs(draws[0] - draws[2]).max() > 1e-3
+
+
+def test_remat_keeps_less():
+    """In a loop: of layers written out, a CPU's compiler merges what is computed anew with what was there."""
+    architecture = BertConfig(**(vars(BERT) | {"num_layers": 6, "hidden_size": 64, "intermediate_size": 256}))
+    params = init(jax.random.key(0), architecture)
+    ids = jnp.zeros((64, 12), jnp.int32)
+    tokens = Tokens(ids, jnp.ones((64, 12)), ids)
+
+    def kept(run):
+        step = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(encode(p, architecture, tokens, run=run)))))
+        return step.lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    assert kept(Execution(remat=True, scan=True)) < 0.4 * kept(Execution(scan=True))
+
+
+def test_a_scan_compiles_one_layer(case):
+    params, tokens = case
+
+    def operations(run):
+        text = jax.jit(functools.partial(encode, config=BERT, tokens=tokens, run=run)).lower(params).as_text()
+        return text.count("stablehlo.dot_general")
+
+    assert operations(Execution(scan=True)) < operations(Execution())
+
+
+def test_bfloat16_is_close_and_its_results_are_float32(case):
+    params, tokens = case
+    narrow = encode(params, BERT, tokens, dtype=jnp.bfloat16, normalise=True)
+    assert narrow.dtype == jnp.float32
+    wide = encode(params, BERT, tokens, normalise=True)
+    assert 0 < np.abs(narrow - wide).max() < 0.05
+
+
+def test_fused_attention_is_refused_on_a_cpu(case):
+    params, tokens = case
+    with pytest.raises(
+        MetarecError, match=r"encoder\.attention is 'fused', but this is a CPU.*--encoder\.attention xla"
+    ):
+        encode(params, BERT, tokens, run=Execution(attention="fused"))
