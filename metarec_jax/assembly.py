@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -25,6 +25,7 @@ from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.pretraining.held_out import refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
 
@@ -84,14 +85,9 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     reporter.note(
         f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
     )
+    refuse_leak(config.encoder.path, data, splits)
     encoder = load_encoder(config.encoder.path)
-    if config.encoder.train != "no" and config.encoder.attention == "fused":
-        check_fused(jax.default_backend())
-    if config.encoder.frozen_layers > encoder.config.num_layers:
-        raise MetarecError(
-            f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
-            f"{encoder.config.num_layers} layers"
-        )
+    check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
     catalogue = Catalogue(
@@ -128,6 +124,21 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         name: Part(s, Tables(items=catalogue.embeddings, users=users[name]), texts[name]) for name, s in sources.items()
     }
     return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts, encoder=encoder)
+
+
+def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
+    """Sees that the encoder can be trained as the config says.
+
+    Raises:
+        MetarecError: there is no such attention here, or there are not as many layers to freeze.
+    """
+    if config.train != "no" and config.attention == "fused":
+        check_fused(jax.default_backend())
+    if config.frozen_layers > encoder.config.num_layers:
+        raise MetarecError(
+            f"encoder.frozen_layers is {config.frozen_layers}, but {encoder.source} has "
+            f"{encoder.config.num_layers} layers"
+        )
 
 
 def resolve(config: Config, data: Interactions) -> Config:

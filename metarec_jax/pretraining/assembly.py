@@ -13,16 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from metarec_jax.assembly import check_encoder
 from metarec_jax.data import load
-from metarec_jax.encoder import Encoder, Texts, remarks, tokenize
+from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
-from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.joint import Chosen, Reading, embed
 from metarec_jax.pretraining.behaviour import liked_items, sentences
 from metarec_jax.pretraining.config import PretrainConfig
 from metarec_jax.pretraining.contrastive import contrastive_loss
-from metarec_jax.pretraining.held_out import Seen, seen
+from metarec_jax.pretraining.held_out import Seen, refuse_leak, seen
 from metarec_jax.pretraining.judging import Judge, hide_once, judge_with
 from metarec_jax.pretraining.masking import Vocabulary
 from metarec_jax.pretraining.mlm import Sum, mlm_loss
@@ -30,7 +30,7 @@ from metarec_jax.pretraining.passages import Document, Frame, PassageSource, doc
 from metarec_jax.pretraining.sources import Likes, LikeSource, StepSource
 from metarec_jax.pretraining.step import Losses, PretrainState, liked_gradient, mlm_gradient, update
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.reading import CPU_TOKENS, TOKENS, encode_with
+from metarec_jax.reading import encode_with, texts_of
 from metarec_jax.sharding import USERS, replicate, shard_users, user_mesh
 from metarec_jax.types import Interactions
 
@@ -86,6 +86,7 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
         f"read are {int(read.rows.sum()):,} interactions of {len(read.splits.train)} training users; validation and "
         f"test users and {int(read.cold.sum())} of {len(data.items)} items are held out"
     )
+    refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
     encoder = load_encoder(config.encoder.path)
     _check(config, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
@@ -112,17 +113,11 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
 
 def _check(config: PretrainConfig, encoder: Encoder) -> None:
     chosen, architecture = config.encoder, encoder.config
-    if chosen.attention == "fused":
-        check_fused(jax.default_backend())
+    check_encoder(chosen, encoder)
     if chosen.max_length > architecture.max_positions:
         raise MetarecError(
             f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {architecture.max_positions} "
             f"positions: use --encoder.max-length {architecture.max_positions}"
-        )
-    if chosen.frozen_layers > architecture.num_layers:
-        raise MetarecError(
-            f"encoder.frozen_layers is {chosen.frozen_layers}, but {encoder.source} has "
-            f"{architecture.num_layers} layers"
         )
 
 
@@ -187,17 +182,8 @@ class _Liked:
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
-        chosen, threshold = config.encoder, config.contrastive.liked
-        found = tokenize(encoder.tokenizer, data.items.texts, chosen.max_length)
-        if found.truncated:
-            reporter.note(f"{found.truncated} item texts are longer than {chosen.max_length} tokens and are cut")
-        texts = Texts.of(
-            found.ids,
-            limit=chosen.max_length,
-            tokens_per_call=chosen.tokens_per_call or (CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS),
-            pad=encoder.config.pad_token_id,
-            split=mesh.size,
-        )
+        threshold = config.contrastive.liked
+        texts = texts_of(config.run, encoder, data.items.texts, mesh, reporter)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
@@ -228,7 +214,7 @@ class _Liked:
         }
         spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
         constrain = spread if mesh.size > 1 else _as_it_is
-        training = Reading(encode_with(config.run, encoder, chosen.dropout), texts.per_call, constrain)
+        training = Reading(encode_with(config.run, encoder, config.encoder.dropout), texts.per_call, constrain)
         judging = training._replace(encode=encode_with(config.run, encoder, 0.0))
         self.gradient = jax.jit(liked_gradient(config, training))
         temperature = config.contrastive.temperature

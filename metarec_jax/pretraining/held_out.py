@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ def held_out_items(items: int, share: float, seed: int) -> Bool[np.ndarray, " it
 
 
 def mark(folder: Path, data: Interactions, seen: Seen, config: PretrainConfig, source: str) -> None:
-    """Writes into an encoder's folder what it was pretrained on."""
+    """Writes into an encoder's folder what it was pretrained on; what it started from keeps its marks."""
     document = {
         "objective": config.objective,
         "steps": config.steps,
@@ -69,44 +70,60 @@ def mark(folder: Path, data: Interactions, seen: Seen, config: PretrainConfig, s
         "users": [data.users.ids[row] for row in np.sort(seen.splits.train)],
         "items_held_out": [data.items.ids[row] for row in np.flatnonzero(seen.cold)],
     }
-    write_text(folder / MARK, json.dumps(document, indent=1) + "\n")
+    write_text(folder / MARK, json.dumps([*_marks(config.encoder.path), document], indent=1) + "\n")
 
 
-def refuse_leak(encoder: str, data: Interactions, splits: Splits) -> None:
+def refuse_leak(
+    encoder: str, data: Interactions, splits: Splits, *, cold: Bool[np.ndarray, " items"] | None = None
+) -> None:
     """Refuses an encoder that was pretrained on the behaviour of users that a run tunes or tests on.
 
     Args:
         encoder: the encoder's path, as a config has it; one without a mark was not pretrained here.
         data: of the run. Users of other data are other people, whatever their ids.
         splits: of the run.
+        cold: items that the run holds out; None where it has no such items.
 
     Raises:
-        MetarecError: it was, or its mark is damaged.
+        MetarecError: it was, or on items that are held out, or its mark is damaged.
     """
-    path = Path(encoder).expanduser() / MARK
-    if not path.is_file():
-        return
-    document = _read(path)
-    if document["catalogue"] != _catalogue_digest(data):
-        return
-    known = set(document["users"])
-    for part, rows in (("test", splits.test), ("validation", splits.validation)):
-        leaked = [user for user in (data.users.ids[row] for row in rows) if user in known]
-        if leaked:
-            raise MetarecError(
-                f"the encoder {encoder} was pretrained, with seed {document['seed']}, on what {len(leaked)} of this "
-                f"run's {len(rows)} {part} users did ({_some(leaked)}), so nothing measured on them would count: "
-                "pretrain with the seed and the --episodes options of this run, or use those of the pretraining"
-            )
+    for document in _marks(encoder):
+        if document["catalogue"] != _catalogue_digest(data):
+            continue
+        known, unread = set(document["users"]), set(document["items_held_out"])
+        users, items = data.users.ids, data.items.ids
+        seen_items = [] if cold is None else [items[row] for row in np.flatnonzero(cold) if items[row] not in unread]
+        for part, every, leaked in (
+            ("test users", len(splits.test), [users[row] for row in splits.test if users[row] in known]),
+            (
+                "validation users",
+                len(splits.validation),
+                [users[row] for row in splits.validation if users[row] in known],
+            ),
+            ("held-out items", 0 if cold is None else int(cold.sum()), seen_items),
+        ):
+            if leaked:
+                raise MetarecError(
+                    f"the encoder {encoder} was pretrained, with seed {document['seed']}, on {len(leaked)} of this "
+                    f"run's {every} {part} ({_some(leaked)}), so nothing measured on them would count: pretrain with "
+                    "the seed, the --held-out and the --episodes options of this run, or use those of the pretraining"
+                )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _marks(encoder: str) -> list[dict[str, Any]]:
+    """What every pretraining of an encoder left in its folder, the first one first."""
+    path = Path(os.path.expanduser(encoder)) / MARK  # noqa: PTH111 - which takes any text, a hub's name too
+    if not os.path.isfile(path):  # noqa: PTH113 - likewise
+        return []
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document["users"], list) or {"catalogue", "seed"} - document.keys():
-            raise ValueError("it names no users")
-        return document
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        documents = json.loads(path.read_text(encoding="utf-8"))
+        for document in documents:
+            if not all(isinstance(document[name], list) for name in ("users", "items_held_out")):
+                raise ValueError("it names no users")
+            if {"catalogue", "seed"} - document.keys():
+                raise ValueError("it does not say of which data")
+        return documents
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MetarecError(
             f"{path} is damaged ({error}), so nobody knows whose behaviour the encoder has seen: restore it, or "
             "pretrain again"

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from metarec_jax.config import Config, TrainConfig
 from metarec_jax.encoder import BertConfig, Encoder, Execution, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.meta.joint import Chosen, Reading, embed, pull_back
 from metarec_jax.meta.partition import combine
-from metarec_jax.optimiser import relative_rates, schedule
+from metarec_jax.optimiser import by_rate, relative_rates, schedule
 from metarec_jax.pretraining.config import PretrainConfig
 from metarec_jax.pretraining.contrastive import Liked, contrastive_loss
 from metarec_jax.pretraining.masking import Vocabulary, hide
@@ -59,7 +58,8 @@ def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
     if config.hides:
         head = identity_head(encoder.config) if encoder.head is None else jax.tree.map(jnp.copy, encoder.head)
     weights = Weights(params, head)
-    return PretrainState(weights, _optimiser(config).init(_moving(config, weights)), jnp.zeros((), jnp.int32), key)
+    moving, _ = _trained(config, weights)
+    return PretrainState(weights, _optimiser(config).init(moving), jnp.zeros((), jnp.int32), key)
 
 
 def mlm_gradient(
@@ -75,7 +75,7 @@ def mlm_gradient(
     def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:
         hiding, dropping = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))
         hidden = hide(hiding, passages, vocabulary, share=config.mlm.share)
-        still = _still(config, weights)
+        moving, still = _trained(config, weights)
 
         def loss(moving: Weights) -> tuple[Array, Sum]:
             encoder, head = combine(moving, still)
@@ -83,7 +83,7 @@ def mlm_gradient(
             found = mlm_loss(encoder, head, architecture, hidden, dtype=dtype, dropout_key=key, run=run)
             return found.total / jnp.maximum(found.weight, 1), found
 
-        return jax.grad(loss, has_aux=True)(_moving(config, weights))
+        return jax.grad(loss, has_aux=True)(moving)
 
     return gradient
 
@@ -103,8 +103,8 @@ def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tu
         cotangent, found = jax.grad(loss, has_aux=True)(embeddings)
         if config.hides:
             cotangent = cotangent * config.contrastive.weight
-        moving, still = _moving(config, weights).encoder, _still(config, weights).encoder
-        pulled = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, dropping)
+        moving, still = _trained(config, weights)
+        pulled = pull_back(reading, lambda m: combine(m, still.encoder), moving.encoder, chosen, cotangent, dropping)
         return Weights(pulled, jax.tree.map(jnp.zeros_like, weights.head)), found
 
     return gradient
@@ -115,7 +115,7 @@ def update(config: PretrainConfig) -> Callable[[PretrainState, Sequence[Weights]
     optimiser = _optimiser(config)
 
     def updated(state: PretrainState, gradients: Sequence[Weights]) -> PretrainState:
-        moving, still = _moving(config, state.weights), _still(config, state.weights)
+        moving, still = _trained(config, state.weights)
         total: Any = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
         changes, kept = optimiser.update(total, state.optimiser, moving)
         rates = jax.tree.map(lambda rate: rate or None, _rates(config, state.weights))
@@ -140,16 +140,11 @@ def _rates(config: PretrainConfig, weights: Weights) -> Weights:
 
     Layers of the encoder have rates as in joint training, the head has its own.
     """
-    as_joint = Config(encoder=config.encoder, train=TrainConfig(rate=config.encoder.rate))
     head = config.mlm.head_rate / config.encoder.rate
-    return Weights(relative_rates(as_joint, weights.encoder), jax.tree.map(lambda _: head, weights.head))
+    encoder = relative_rates(config.encoder, weights.encoder, config.encoder.rate)
+    return Weights(encoder, jax.tree.map(lambda _: head, weights.head))
 
 
-def _moving(config: PretrainConfig, weights: Weights) -> Any:
-    """What is trained, with None for the rest."""
-    return jax.tree.map(lambda leaf, rate: leaf if rate else None, weights, _rates(config, weights))
-
-
-def _still(config: PretrainConfig, weights: Weights) -> Any:
-    """What is not trained, with None for the rest."""
-    return jax.tree.map(lambda leaf, rate: None if rate else leaf, weights, _rates(config, weights))
+def _trained(config: PretrainConfig, weights: Weights) -> tuple[Any, Any]:
+    """The weights as (those that are trained, the others), each with None for the rest."""
+    return by_rate(weights, _rates(config, weights))
