@@ -112,8 +112,8 @@ def refuse_leak(
 
 def _marks(encoder: str) -> list[dict[str, Any]]:
     """What every pretraining of an encoder left in its folder, the first one first."""
-    path = Path(os.path.expanduser(encoder)) / MARK  # noqa: PTH111 - which takes any text, a hub's name too
-    if not os.path.isfile(path):  # noqa: PTH113 - likewise
+    path = Path(os.path.expanduser(encoder)) / MARK
+    if not os.path.isfile(path):
         return []
     try:
         documents = json.loads(path.read_text(encoding="utf-8"))
