@@ -117,6 +117,8 @@ def _marks(encoder: str) -> list[dict[str, Any]]:
         return []
     try:
         documents = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(documents, list):
+            raise ValueError("it is no list")
         for document in documents:
             if not all(isinstance(document[name], list) for name in ("users", "items_held_out")):
                 raise ValueError("it names no users")
