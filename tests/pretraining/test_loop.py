@@ -201,7 +201,7 @@ def test_parameters_that_overflow_are_named(run, pretraining):
     zero = Losses(*[Sum(jnp.zeros(()), jnp.zeros(()))] * 2)
     broken = dataclasses.replace(pretraining, step=overflowing)
     with (
-        mock.patch.object(jax, "transfer_guard", lambda _: contextlib.nullcontext()),
+        mock.patch.object(jax, "transfer_guard", return_value=contextlib.nullcontext()),
         pytest.raises(MetarecError, match=r"became infinite or NaN by step 3: lower"),
     ):
         fit(run, broken)

@@ -13,7 +13,8 @@ from metarec_jax import cli, options, runs
 from metarec_jax.pretraining.config import PretrainConfig
 
 SMALL = (
-    "--preset", "synthetic", "--encoder.max-length", 32, "--mlm.tokens-per-step", 256, "--contrastive.users-per-step", 4,
+    "--preset", "synthetic", "--encoder.max-length", 32, "--mlm.tokens-per-step", 256,
+    "--contrastive.users-per-step", 4,
     "--contrastive.liked-per-user", 4, "--devices", 1, "--steps", 4, "--judge-every", 2,
 )  # fmt: skip
 TRAIN = (
