@@ -25,7 +25,7 @@ from metarec_jax.types import Interactions
 
 def small_config(**changes: Any) -> PretrainConfig:
     """Six steps for both objectives, with dropout, so that everything that a resumed one could get wrong takes part."""
-    encoder = EncoderConfig(path="random", train="all", rate=1e-3, max_length=32, dropout=0.1, tokens_per_call=128)
+    encoder = EncoderConfig(path="random", train="all", rate=1e-3, max_length=16, dropout=0.1, tokens_per_call=128)
     return dataclasses.replace(
         PretrainConfig(
             data=DataConfig(source="synthetic"),
@@ -45,7 +45,7 @@ def small_config(**changes: Any) -> PretrainConfig:
 @functools.cache
 def small_data() -> Interactions:
     """Forty users, twenty items with short texts."""
-    return synthetic(0, users=40, items=20, ratings_per_user=10, words=4)[0]
+    return synthetic(0, users=40, items=20, ratings_per_user=10, words=1)[0]
 
 
 @functools.cache

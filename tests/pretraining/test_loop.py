@@ -22,6 +22,7 @@ from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.partition import path_names
 from metarec_jax.pretraining import assembly, launch, loop
+from metarec_jax.pretraining.config import MlmConfig
 from metarec_jax.pretraining.loop import PretrainProgress, fit
 from metarec_jax.pretraining.mlm import Sum
 from metarec_jax.pretraining.step import Losses, first_state
@@ -63,9 +64,7 @@ def test_everything_is_trained_and_judged(uninterrupted, pretraining):
     fitted, run = uninterrupted
     start = host(first_state(pretraining.config, small_encoder()).weights)
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, host(fitted.weights))
-    assert [name for name, one in zip(path_names(moved), jax.tree.leaves(moved)) if not one] == [
-        "encoder/embeddings/type/embedding"
-    ] or all(jax.tree.leaves(moved))
+    assert [name for name, one in zip(path_names(moved), jax.tree.leaves(moved)) if not one] == []
     assert fitted.step == 6
     assert fitted.signal is None
     written = lines(run)
@@ -73,13 +72,10 @@ def test_everything_is_trained_and_judged(uninterrupted, pretraining):
     judged = {f"{kind}_{part}" for kind in ("perplexity", "contrastive") for part in ("users", "items")}
     assert fitted.before.keys() == fitted.after.keys() == judged
     assert written[1].keys() == {"step", "train_masked_loss", "train_liked_loss", *judged}
-    # An untrained head tells no word from another; six steps are enough to learn that words are not all as likely.
-    vocabulary = small_encoder().config.vocab_size
-    assert fitted.before["perplexity_users"] == pytest.approx(vocabulary, rel=0.1)
     assert fitted.after["perplexity_users"] < fitted.before["perplexity_users"]
 
 
-@pytest.mark.parametrize("stops", [[3], [4], [1, 2, 5]], ids=["at a judgement", "between two", "again and again"])
+@pytest.mark.parametrize("stops", [[3], [4], [1, 3, 4]], ids=["at a judgement", "between two", "again and again"])
 def test_a_resumed_pretraining_equals_an_uninterrupted_one(run, pretraining, uninterrupted, stops):
     for stop in stops:
         fitted = fit(run, pretraining, reporter=stopping_at(stop))
@@ -158,7 +154,7 @@ def test_what_is_not_held_out_does_leave_a_trace(pretraining):
 
 @pytest.mark.parametrize("train", ["lora", "frozen"])
 def test_only_what_should_be_trained_is(train):
-    config = small_config(objective="both", steps=1)
+    config = small_config(objective="mlm", mlm=MlmConfig(tokens_per_step=128, item_share=1.0))
     chosen = {"train": "lora", "lora_rank": 2} if train == "lora" else {"frozen_layers": 1}
     config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, **chosen))
     own = small_pretraining(config)
