@@ -65,6 +65,7 @@ def measure(
     folder: Path,
     train: TrainConfig,
     heads: Sequence[str] = HEADS,
+    objectives: Sequence[str] = OBJECTIVES,
     reporter: Reporter = QUIET,
 ) -> list[harness.Row]:
     """Pretrains and judges.
@@ -74,11 +75,12 @@ def measure(
         folder: where runs are kept.
         train: of meta-trained heads.
         heads: which heads judge.
+        objectives: what is pretrained for.
         reporter: where progress is shown.
     """
     values: Values = {}
     tried: dict[str, list[Any]] = {}
-    said: dict[str, list[dict[str, list[float]]]] = {objective: [] for objective in OBJECTIVES}
+    said: dict[str, list[dict[str, list[float]]]] = {objective: [] for objective in objectives}
     users, seeds = [], []
     for base in configs:
         world = frozen.world_of(base)
@@ -87,7 +89,7 @@ def measure(
         asked = frozen.questions(world, config)
         users.append(frozen.users_of(asked))
         seeds.append(np.full(len(users[-1]), base.seed))
-        for name in (UNTOUCHED, *OBJECTIVES):
+        for name in (UNTOUCHED, *objectives):
             reporter.note(f"seed {base.seed}, {name}")
             own, path = folder / f"{base.seed}" / name, base.encoder.path
             if name != UNTOUCHED:
@@ -187,7 +189,7 @@ def main() -> None:
 
     folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-pretraining-"))
     configs = [standard(seed, arguments.steps) for seed in range(arguments.seeds)]
-    rows = measure(configs, folder, preset("movielens-100k").train, arguments.heads, make_reporter())
+    rows = measure(configs, folder, preset("movielens-100k").train, arguments.heads, reporter=make_reporter())
     if arguments.json:
         harness.write(rows, arguments.json)
     harness.show(rows)

@@ -234,7 +234,6 @@ def test_what_does_not_fit_is_refused(changes, words):
         ({"held_out": -0.1}, "held_out is -0.1"),
         ({"steps": 0}, "steps is 0"),
         ({"judge_every": 0}, "judge_every is 0"),
-        ({"objective": "nsp"}, "objective is 'nsp'"),
         ({"warmup": 2.0}, "warmup is 2.0"),
         ({"clip": float("nan")}, "clip is nan"),
         ({"seed": -1}, "seed is -1"),
