@@ -14,7 +14,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -25,11 +25,11 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.metrics import UserValues, metric
 from metarec_jax.pretraining import launch
-from metarec_jax.pretraining.config import PretrainConfig, starting_from
+from metarec_jax.pretraining.config import Objective, PretrainConfig, starting_from
 from metarec_jax.pretraining.loop import fit
 from metarec_jax.progress import QUIET, Reporter
 
-OBJECTIVES = ("mlm", "contrastive", "both")
+OBJECTIVES: tuple[Objective, ...] = ("mlm", "contrastive", "both")
 UNTOUCHED = "untouched"
 HEADS = ("ridge", "meta-trained")
 
@@ -65,7 +65,7 @@ def measure(
     folder: Path,
     train: TrainConfig,
     heads: Sequence[str] = HEADS,
-    objectives: Sequence[str] = OBJECTIVES,
+    objectives: Sequence[Objective] = OBJECTIVES,
     reporter: Reporter = QUIET,
 ) -> list[harness.Row]:
     """Pretrains and judges.
@@ -93,7 +93,9 @@ def measure(
             reporter.note(f"seed {base.seed}, {name}")
             own, path = folder / f"{base.seed}" / name, base.encoder.path
             if name != UNTOUCHED:
-                found, losses = pretrained(dataclasses.replace(base, objective=name), own / "pretraining", reporter)
+                found, losses = pretrained(
+                    dataclasses.replace(base, objective=cast("Objective", name)), own / "pretraining", reporter
+                )
                 path = str(found)
                 said[name].append(losses)
             encoder = encoders.load(path)

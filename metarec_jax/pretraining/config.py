@@ -9,6 +9,8 @@ from typing import Literal
 from metarec_jax.config import Config, DataConfig, EncoderConfig, EpisodeConfig
 from metarec_jax.errors import MetarecError
 
+Objective = Literal["both", "mlm", "contrastive"]
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -85,7 +87,7 @@ class PretrainConfig:
     """Which BERT to start from, how its tokens become a vector, and its learning rate."""
     mlm: MlmConfig = MlmConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
-    objective: Literal["both", "mlm", "contrastive"] = "both"
+    objective: Objective = "both"
     """What is trained for: hidden words, likes, or their sum."""
     held_out: float = 0.05
     """Share of the items whose text and interactions pretraining never sees, so that it can be judged on them."""
