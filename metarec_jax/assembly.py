@@ -20,8 +20,8 @@ from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, rem
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.kinds import make_learner
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
@@ -75,6 +75,11 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     data = load(config.data, seed=config.seed)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     config = resolve(config, data)
+    if config.learner.kind == "recurrent" and not data.time.any():
+        raise MetarecError(
+            "learner.kind 'recurrent' reads a user's interactions in order of time, but the data has no times: "
+            "name their column with --data.columns.time, or use --learner.kind transformer"
+        )
     if config.updater.kind in ELEMENTWISE or config.updater.clip:
         reporter.note(
             f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
@@ -210,22 +215,11 @@ def make_model(config: Config, scale: Scale) -> Model:
 @functools.lru_cache(maxsize=32)
 def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
     head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
-
-    def apply(params: Params, context: mlp.Context, rows: mlp.Features) -> jax.Array:
-        return mlp.apply(
-            params,
-            head,
-            context,
-            rows,
-            prior=learner.prior,
-            dropout=learner.dropout,
-            user_dropout=learner.user_dropout,
-            compute=learner.compute,
-        )
-
+    made = make_learner(learner, head)
     return Model(
-        prepare=functools.partial(mlp.prepare, compute=learner.compute),
-        apply=apply,
+        prepare=made.prepare,
+        apply=made.apply,
+        summarise=made.summarise,
         head=head,
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
@@ -256,11 +250,8 @@ def init_trainable(
         encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
     seen = catalogue.statistics.count > 0
-    theta = mlp.init(
+    theta = make_learner(config.learner, model.head).init(
         key,
-        model.head,
-        hidden=config.learner.hidden,
-        context=config.learner.context,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),

@@ -21,6 +21,7 @@ HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
 UpdaterKind = Literal["gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"]
 ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"})
 """Updaters that do more with a gradient than multiply it, and so need matrices in full."""
+LearnerKind = Literal["mlp", "transformer", "recurrent"]
 UserSide = Literal["auto", "profile", "description", "none"]
 
 
@@ -189,8 +190,17 @@ class EncoderConfig:
 class LearnerConfig:
     """The network that scores one user and one item."""
 
+    kind: LearnerKind = "mlp"
+    """"mlp" sees the support through the inner loop alone. "transformer" also attends to it, as a set; "recurrent" goes
+    through it in order of time (GRU)."""
     hidden: int = 64
     """Width of the hidden layer."""
+    layers: int = 1
+    """Of a Transformer or a GRU."""
+    width: int = 32
+    """Of a Transformer's token, or of a GRU's state."""
+    heads: int = 4
+    """Of a Transformer's attention; they divide the width."""
     context: int = 0
     """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
     --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
@@ -214,7 +224,13 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self, "learner")
-        _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
+        for name in ("hidden", "layers", "width", "heads"):
+            value = getattr(self, name)
+            _require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
+        _require(
+            self.kind != "transformer" or self.width % self.heads == 0,
+            f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
+        )
         _require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
         _require(

@@ -2,7 +2,8 @@
 
 An epoch orders every user's interactions at random in one sort, deals the users into batches whose supports
 fit the same bucket, and cuts each batch out of the sorted rows by index arithmetic. Nothing is drawn elsewhere,
-so that any batch of any epoch can be made again at any time, in any order.
+so that any batch of any epoch can be made again at any time, in any order. However it was drawn, a support is in
+order of time, latest first: learners may read it as a sequence.
 """
 
 from __future__ import annotations
@@ -162,14 +163,18 @@ class EpisodeSource:
         query = self.config.query
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(order, start + query, self.support_lengths[members], length),
+            support=self._rows(order, start + query, self.support_lengths[members], length, by_time=True),
             query=self._rows(order, start, np.minimum(count, query), query),
             weight=np.ones(len(members), np.float32),
         )
 
-    def _rows(self, order: np.ndarray, start: np.ndarray, count: np.ndarray, length: int) -> Rows:
+    def _rows(
+        self, order: np.ndarray, start: np.ndarray, count: np.ndarray, length: int, *, by_time: bool = False
+    ) -> Rows:
         real = np.arange(length) < count[:, None]
         rows = order[np.where(real, start[:, None] + np.arange(length), 0)]
+        if by_time:  # of one user, rows of `histories` count up with time; padding comes last
+            rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
         return Rows(

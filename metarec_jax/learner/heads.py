@@ -31,6 +31,7 @@ class Head(NamedTuple):
         point: outputs -> the rating with the least expected absolute error [n].
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
         unit: what an output of 1 is worth in ratings; None where outputs are logits.
+        quarter: of the rating scale, in ratings: about what sets two levels apart.
     """
 
     outputs: int
@@ -42,6 +43,7 @@ class Head(NamedTuple):
     point: Callable[[Array], Array]
     curvature: float = 1.0
     unit: float | None = None
+    quarter: float = 1.0
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
@@ -78,6 +80,7 @@ def rating_head(low: float, high: float) -> Head:
         mean=expected,
         point=expected,
         unit=unit,
+        quarter=unit,
     )
 
 
@@ -142,6 +145,7 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         point=point,
         # Böhning 1992, theorem 2.1, and what the two subtract of it where a loss is a difference of log-sum-exps.
         curvature=0.5,
+        quarter=float(unit),
     )
 
 

@@ -29,8 +29,9 @@ from metarec_jax.data.episodes import statistics_of
 from metarec_jax.encoder import Encoder, encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.inputs import Features
+from metarec_jax.learner.kinds import floats_per_row
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
@@ -128,7 +129,8 @@ class Recommender:
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
-        widest = len(catalogue.items) * (config.learner.hidden + self._model.head.outputs)
+        each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
+        widest = len(catalogue.items) * each
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
         self._users_per_call = 1 << (most.bit_length() - 1)
 
@@ -440,7 +442,7 @@ def _score(
     statistic: Float[Array, "items 2"],
 ) -> Float[Array, "users items"]:
     """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
-    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(embeddings, None, "recommended"), statistic)
 
     def one(task: _Task) -> Array:
         context = context_of(tables, task.user, task.support)
@@ -458,7 +460,7 @@ def _deviation(
     statistic: Float[Array, "items 2"],
 ) -> Float[Array, "users items"]:
     """The standard deviation of every user's rating of every item given."""
-    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(embeddings, None, "recommended"), statistic)
     unit = model.head.unit or 1.0
 
     def one(task: _Task) -> Array:

@@ -1,0 +1,57 @@
+"""The prior path that every learner has: item mean + user bias, which its outputs start from."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.types import Params
+
+
+def init(head: Head, mean_rating: float) -> Params:
+    """Its parameters, where `mean_rating` is that of the training users."""
+    return {
+        "mean": jnp.float32(mean_rating),
+        "log_item_weight": jnp.log(jnp.float32(5.0)),
+        "log_user_weight": jnp.log(jnp.float32(5.0)),
+        "head": head.init(),
+    }
+
+
+def prior_outputs(
+    params: Params, head: Head, context: Context, rows: Features, *, statistics: bool
+) -> Float[Array, "n outputs"]:
+    """Outputs that say item mean + user bias, both shrunk; without `statistics`, the mean rating.
+
+    ``item_mean = (sum + a mean) / (count + a)`` and ``user_bias = sum_support residual / (support + b)``, with learned
+    ``a``, ``b`` and ``mean``: posterior means under normal priors (Efron & Morris 1975).
+    """
+    if not statistics:
+        return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
+    bias = _user_bias(params, context, _residual(params, head, context))
+    return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
+
+
+def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 2"]:
+    """What the ratings of the support say: how far each lies above the item's mean, and above that and the user's bias.
+
+    In quarters of the rating scale; 0 where a slot is padded.
+    """
+    residual = _residual(params, head, context)
+    own = (residual - _user_bias(params, context, residual)) * (context.mask > 0)
+    return jnp.stack([residual, own], axis=-1) / head.quarter
+
+
+def _residual(params: Params, head: Head, context: Context) -> Float[Array, " support"]:
+    return head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
+
+
+def _user_bias(params: Params, context: Context, residual: Float[Array, " support"]) -> Float[Array, ""]:
+    return jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
+
+
+def _item_mean(params: Params, statistic: Float[Array, "n 2"]) -> Float[Array, " n"]:
+    weight = jnp.exp(params["log_item_weight"])
+    return (statistic[:, 0] + weight * params["mean"]) / (statistic[:, 1] + weight)
