@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head, make_head
+from metarec_jax.learner.kinds import KINDS
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable, inputs_of
@@ -81,6 +82,7 @@ class Tiny(NamedTuple):
 
 def tiny(
     *,
+    learner: str = "mlp",
     head: str = "ordinal",
     dtype: type = np.float64,
     users: int = 3,
@@ -101,6 +103,7 @@ def tiny(
     User 0's support and query are full; later users have ever more padded slots, down to one real row.
 
     Args:
+        learner: "mlp", "transformer" or "recurrent".
         head: "rating", "classes", "ordinal" or "click".
         dtype: of every float.
         users, support, query: sizes of the batch.
@@ -141,9 +144,11 @@ def tiny(
         query=rows(users * support, query),
         weight=np.ones(users, dtype),
     )
-    theta = mlp.init(
+    kind = KINDS[learner]
+    theta = kind.module.init(
         jax.random.key(seed),
         made,
+        **{name: {"layers": 2, "width": 4}[name] for name in kind.init},
         hidden=hidden,
         context=context,
         item_embeddings=tables.items.astype(np.float32),
@@ -155,11 +160,15 @@ def tiny(
         return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
 
     theta = jax.tree.map(moved, theta)
+    reading = {name: {"heads": 2}[name] for name in kind.reading}
     updater_ = make_updater(config, made.curvature)
     phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(
         prepare=mlp.prepare,
-        apply=lambda p, context, rows: mlp.apply(p, made, context, rows, prior=prior, dropout=dropout),
+        apply=lambda p, context, rows: kind.module.apply(
+            p, made, context, rows, prior=prior, dropout=dropout, **reading
+        ),
+        summarise=None if learner == "mlp" else lambda p, context: kind.module.summarise(p, made, context, **reading),
         head=made,
         updater=updater_,
         adapted=adapted,

@@ -30,26 +30,21 @@ def prior_outputs(
     """
     if not statistics:
         return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
-    bias = _user_bias(params, context, _residual(params, head, context))
+    residual = _residual(params, head, context)
+    bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
     return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
 
 
-def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 2"]:
-    """What the ratings of the support say: how far each lies above the item's mean, and above that and the user's bias.
+def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 1"]:
+    """How far each rating of the support lies above the item's mean, in quarters of the rating scale; 0 where padded.
 
-    In quarters of the rating scale; 0 where a slot is padded.
+    Of no row does it depend on the rating of another.
     """
-    residual = _residual(params, head, context)
-    own = (residual - _user_bias(params, context, residual)) * (context.mask > 0)
-    return jnp.stack([residual, own], axis=-1) / head.quarter
+    return _residual(params, head, context)[:, None] / head.quarter
 
 
 def _residual(params: Params, head: Head, context: Context) -> Float[Array, " support"]:
     return head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
-
-
-def _user_bias(params: Params, context: Context, residual: Float[Array, " support"]) -> Float[Array, ""]:
-    return jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
 
 
 def _item_mean(params: Params, statistic: Float[Array, "n 2"]) -> Float[Array, " n"]:

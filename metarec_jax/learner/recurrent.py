@@ -73,7 +73,7 @@ def init(
             "start": {"kernel": jnp.zeros((user_embeddings.shape[1], width)), "bias": jnp.zeros(width)},
         }
 
-    params["support"] = {"rating": kernel(2, 1.0), **{f"layer_{number}": layer(number) for number in range(layers)}}
+    params["support"] = {"rating": kernel(1, 1.0), **{f"layer_{number}": layer(number) for number in range(layers)}}
     return params
 
 

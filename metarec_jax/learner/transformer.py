@@ -1,7 +1,7 @@
 """A learner that attends to the support: a Transformer over the user's rated items, which are a set.
 
-Every rated item is a token, what it is and how it was rated, and the user's text is one more. Tokens attend to each
-other, and the item to be scored attends to them: what it reads there is a further input of the hidden layer of
+Every rated item is a token, what it is and how it was rated, and the user's text is one more. Items attend to all
+tokens, and the item to be scored attends to them: what it reads there is a further input of the hidden layer of
 `metarec_jax.learner.mlp`. There are no positions, so the order of the support means nothing.
 """
 
@@ -86,7 +86,7 @@ def init(
 
     params["support"] = {
         "item": kernel(item_embeddings.shape[1], width, 1.0),  # of inputs of norm 1
-        "rating": kernel(2, width, 1.0),
+        "rating": kernel(1, width, 1.0),
         "user": {"kernel": jnp.zeros((user_embeddings.shape[1], width)), "bias": jnp.zeros(width)},
         **{f"layer_{number}": layer() for number in range(layers)},
         "norm": _norm(width),
@@ -106,8 +106,8 @@ def summarise(
 ) -> Summary | None:
     """What the support of one user says; None where a parameter that it depends on is not there (None).
 
-    A support row is masked from what it reads itself. Other tokens have attended to it by then, so that a trace of its
-    rating is left in them, as it is in the user's bias.
+    A support row does not read its own token. Where there are others, these have attended to it by then, so that a
+    trace of its rating is left in them, as it is in the user's bias.
 
     Args:
         params: from `init`, or the part of them that no user changes.
@@ -129,11 +129,14 @@ def summarise(
     user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
     states = jnp.concatenate([user[None], item + rated])
     real = jnp.concatenate([jnp.ones(1, bool), real])
+    # The user's token stays what the text makes it: there is something to read that no rating is in.
+    place = jnp.arange(len(real))
+    attended = real & ((place[:, None] > 0) | (place == 0))
     for number in range(sum(name.startswith("layer_") for name in support)):
         layer = support[f"layer_{number}"]
         normed = _normalise(layer["attention_norm"], states)
         query, key, value = (product(normed, layer[name]["kernel"]) for name in ("query", "key", "value"))
-        states += product(_attend(query, key, value, real, heads, compute), layer["out"]["kernel"])
+        states += product(_attend(query, key, value, attended, heads, compute), layer["out"]["kernel"])
         normed = _normalise(layer["feed_forward_norm"], states)
         states += product(jax.nn.gelu(product(normed, layer["up"]["kernel"])), layer["down"]["kernel"])
     normed = _normalise(support["norm"], states)
