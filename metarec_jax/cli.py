@@ -16,13 +16,14 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from metarec_jax.config import Config, preset
 from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
+    MODES,
     RUNS,
     DemoArguments,
     DoctorArguments,
@@ -115,6 +116,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         )
     if chosen.protocol:
         check_protocol(chosen.protocol, config)
+    if chosen.metrics not in MODES:
+        raise MetarecError(f"no metrics are called {chosen.metrics!r}; there are {', '.join(MODES)}")
     run = None
     if chosen.run:
         from metarec_jax import runs
@@ -127,13 +130,18 @@ def evaluate(arguments: Sequence[str]) -> int:
     from metarec_jax.evaluation import experiment
 
     try:
-        table = experiment.evaluate(
-            config, seeds=range(config.seed, config.seed + seeds), folder=folder, run=run, reporter=reporter
+        tables = experiment.evaluate(
+            config,
+            seeds=range(config.seed, config.seed + seeds),
+            folder=folder,
+            run=run,
+            metrics=chosen.metrics,
+            reporter=reporter,
         )
     except (KeyboardInterrupt, Stopped):
         reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
         raise
-    show_table(table, as_json=chosen.json)
+    show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
     return 0
 
@@ -236,15 +244,15 @@ def keep_compilations(config: Config) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def show_table(table: Table, *, as_json: bool) -> None:
+def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:
     """Prints an evaluation on stdout."""
     from metarec_jax.environment import environment
-    from metarec_jax.evaluation.report import print_table, to_json
+    from metarec_jax.evaluation.scenarios import print_tables, several_to_json
 
     if as_json:
-        print(to_json(table, environment()), end="")
+        print(several_to_json(tables, environment()), end="")
     else:
-        print_table(table)
+        print_tables(tables)
 
 
 def split_rating(text: str) -> tuple[str, float]:
