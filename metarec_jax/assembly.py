@@ -91,8 +91,11 @@ class Assembly:
     def splits(self) -> Splits:
         """Whose episodes train, and who is asked for validation and in the tests; users can be in several."""
         held_out = [scenario.tasks.user for scenario in self.division.scenarios if scenario.held_out]
-        test = list(dict.fromkeys(np.concatenate(held_out).tolist()))
-        return Splits(self.division.train_users, self.division.validation.user, np.array(test, np.int32))
+        validation, test = (
+            np.array(list(dict.fromkeys(users.tolist())), np.int32)
+            for users in (self.division.validation.user, np.concatenate(held_out))
+        )
+        return Splits(self.division.train_users, validation, test)
 
     @property
     def training_user_table(self) -> np.ndarray:
@@ -117,8 +120,9 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         )
     division = divide(data, config, config.seed)
     tested = np.unique(np.concatenate([s.tasks.user for s in division.scenarios if s.held_out]))
+    validated = np.unique(division.validation.user)
     reporter.note(
-        f"{len(division.train_users)} training, {len(division.validation)} validation and {len(tested)} test users; "
+        f"{len(division.train_users)} training, {len(validated)} validation and {len(tested)} test users; "
         f"{len(division.train):,} rows train"
     )
     encoder = load_encoder(config.encoder.path)

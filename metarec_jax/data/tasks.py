@@ -53,6 +53,12 @@ def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], 
     return Tasks(np.asarray(user, np.int32), whole(support), lengths(support), whole(query), lengths(query))
 
 
+def joined(parts: Sequence[Tasks]) -> Tasks:
+    """The tasks of all `parts`, none of which shows other ratings than the data set's."""
+    fields = ("user", "support", "supports", "query", "queries")
+    return Tasks(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskSource:
     """Batches of tasks by number, as `metarec_jax.data.episodes.EpisodeSource` gives batches of episodes.

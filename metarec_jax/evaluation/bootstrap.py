@@ -137,12 +137,13 @@ def pair_bootstrap(
     everyone = np.unique(np.concatenate([users for users, _, _ in parts]))
 
     def share(counts: Float[np.ndarray, "samples users"]) -> Float[np.ndarray, " samples"]:
-        found = []
+        total, strata = np.zeros(len(counts)), np.zeros(len(counts))
         for users, wins, pairs in parts:
             drawn = counts[:, np.searchsorted(everyone, users)]
             won, possible = (((drawn @ matrix) * drawn).sum(axis=1) for matrix in (wins, pairs))
-            found.append(np.divide(won, possible, out=np.full(len(counts), np.nan), where=possible > 0))
-        return np.nanmean(found, axis=0) if np.isfinite(found).any() else np.full(len(counts), np.nan)
+            total += np.divide(won, possible, out=np.zeros(len(counts)), where=possible > 0)
+            strata += possible > 0  # a stratum without a pair to count says nothing
+        return np.divide(total, strata, out=np.full(len(counts), np.nan), where=strata > 0)
 
     observed = float(share(np.ones((1, len(everyone))))[0])
     drawn = share(_draw(np.random.default_rng(seed), samples, len(everyone)))

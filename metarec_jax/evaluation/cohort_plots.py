@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metarec_jax.evaluation.cohorts import KINDS
-from metarec_jax.evaluation.methods import META
+from metarec_jax.evaluation.methods import BIAS, META
 from metarec_jax.evaluation.plots import BLUE, GREY, INK, ORANGE, clean
 
 GREEN, PURPLE, SKY = "#009E73", "#CC79A7", "#56B4E9"
@@ -19,7 +19,7 @@ MAIN = ("mae", "ndcg@5", "auc")
 
 
 def curve_figure(curve: Mapping[str, Any]) -> Figure:
-    """Metrics by the number of ratings that were shown; bands are 95 % intervals over users.
+    """Metrics by the number of ratings that were shown; bands are 95 % intervals over users, of the model and a rule.
 
     Args:
         curve: from `metarec_jax.evaluation.publish.curve_of`.
@@ -34,8 +34,9 @@ def curve_figure(curve: Mapping[str, Any]) -> Figure:
             low, mean, high = (
                 [np.nan if c[p] is None else c[p] for c in metrics[name]] for p in ("low", "mean", "high")
             )
-            axes.fill_between(place, low, high, color=colour, alpha=0.12, linewidth=0)
             bold = method == META
+            if bold or method == BIAS:  # bands of five methods hide each other
+                axes.fill_between(place, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(
                 place, mean, color=colour, marker=mark, markersize=5, linewidth=2.2 if bold else 1.3, label=method
             )

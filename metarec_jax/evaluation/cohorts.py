@@ -182,8 +182,11 @@ def calibration(
     happened = np.concatenate([(q.rating[:, None] > border).ravel() for q in questions]).astype(float)
     which = np.clip((said * bins).astype(int), 0, bins - 1)
     count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        predicted, observed = (np.bincount(which, weights=x, minlength=bins) / count for x in (said, happened))
+    nothing = np.full(bins, np.nan)
+    predicted, observed = (
+        np.divide(np.bincount(which, weights=x, minlength=bins), count, out=nothing.copy(), where=count > 0)
+        for x in (said, happened)
+    )
     error = float(np.nansum(np.abs(predicted - observed) * count) / max(count.sum(), 1))
     edges = np.linspace(0, 1, bins + 1)
     return Calibration(edges[:-1], edges[1:], predicted, observed, count, error)

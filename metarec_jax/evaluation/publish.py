@@ -41,6 +41,16 @@ def publish(seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own") ->
     tables, results = {}, {}
     for name in names:
         tables[name], results[name] = table_of(seeds, name, counted, several=len(names) > 1)
+    _write(seeds, tables, results, folder)
+    return tables
+
+
+def _write(
+    seeds: Sequence[SeedAnswers],
+    tables: Mapping[str, Table],
+    results: Mapping[str, dict[str, list[SeedResult]]],
+    folder: Path,
+) -> None:
     made = environment()
     where = make_folder(folder / "tables")
     if len(tables) == 1:
@@ -49,12 +59,11 @@ def publish(seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own") ->
         write_text(where / "evaluation.json", several_to_json(tables, made))
         write_text(where / "evaluation.md", several_to_markdown(tables, made))
     shown = [name for name in CURVES if name in next(iter(tables.values())).methods]
-    found = {name: _cohorts(seeds, name, shown) for name in names}
+    found = {name: _cohorts(seeds, name, shown) for name in tables}
     write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
-    calibrated = {name: _calibration(seeds, name) for name in names}
+    calibrated = {name: _calibration(seeds, name) for name in tables}
     write_text(where / "calibration.json", json_text({"method": META, "scenarios": calibrated, "environment": made}))
     _draw(seeds, tables, results, found, calibrated, folder, shown, made)
-    return tables
 
 
 def table_of(

@@ -45,10 +45,9 @@ def print_tables(tables: Mapping[str, Table]) -> None:
     if len(tables) == 1:
         print_table(next(iter(tables.values())))
         return
-    first = next(iter(tables.values()))
     print_grids(
         [(title, header, body, set()) for title, header, body in summaries(tables)],
-        [first.notes[0], *(note for table in tables.values() for note in table.notes[1:-2])],
+        list(dict.fromkeys(note for table in tables.values() for note in table.notes)),
     )
 
 

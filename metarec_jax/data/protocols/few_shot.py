@@ -1,7 +1,8 @@
 """New users after their first few ratings: the curve of error by number of ratings.
 
 Support = a user's first k ratings by time, for each k; query = those after the greatest k, at most 50 of them. The
-query is the same for every k, so that the curve is about the support and about nothing else.
+query is the same for every k, so that the curve is about the support and about nothing else. Validation users are met in
+the same ways, so what is chosen on them is chosen for short supports.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from metarec_jax.data.protocols.division import (
     Scenario,
     counts_of,
     deal,
-    drawn_tasks,
     require_times,
     rows_by_time,
 )
 from metarec_jax.data.protocols.users import everyone_else
-from metarec_jax.data.tasks import make_tasks
+from metarec_jax.data.tasks import Tasks, joined, make_tasks
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Interactions
 
@@ -39,14 +39,12 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     bounds = f"{least} rows or more (the longest support of {last} and a query)"
     validation, test, train_users = deal(eligible, [config.validation, config.test], seed, bounds)
     train_users, train = everyone_else(data, config, np.concatenate([validation, test]), train_users)
-    rows = rows_by_time(data, test)
-    query = [r[last : last + MOST_QUERY] for r in rows]
     return Division(
         train=train,
         train_users=train_users,
-        validation=drawn_tasks(data, validation, config, seed),
+        validation=joined([after(data, validation, k, last) for k in split.supports]),
         scenarios=tuple(
-            Scenario(f"k = {k}", f"after the user's first {k} ratings", make_tasks(test, [r[:k] for r in rows], query))
+            Scenario(f"k = {k}", f"after the user's first {k} ratings", after(data, test, k, last))
             for k in split.supports
         ),
         description=(
@@ -55,3 +53,9 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
             f"first k rows by time, query = the rows after the first {last} (at most {MOST_QUERY}), the same for all k"
         ),
     )
+
+
+def after(data: Interactions, users: np.ndarray, k: int, last: int) -> Tasks:
+    """A task for each user: the first `k` rows are the support, up to `MOST_QUERY` after the first `last` the query."""
+    rows = rows_by_time(data, users)
+    return make_tasks(users, [r[:k] for r in rows], [r[last : last + MOST_QUERY] for r in rows])
