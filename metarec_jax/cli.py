@@ -25,6 +25,7 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
     RUNS,
+    CompareArguments,
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
@@ -49,6 +50,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
   train       meta-train a run, or continue one
   evaluate    compare a run, or a protocol over several seeds, with the baselines
+  compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   doctor      devices, versions, and which data and weights were found where
 
@@ -58,6 +60,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --resume runs/mine
   metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
+  metarec compare runs/mine runs/other
   metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
@@ -143,6 +146,23 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise
     show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`metarec compare`."""
+    chosen = parse(CompareArguments, "compare", arguments)
+    if chosen.metrics not in MODES:
+        raise MetarecError(f"no metrics are called {chosen.metrics!r}; there are {', '.join(MODES)}")
+    from metarec_jax.evaluation import compare as comparing
+
+    found = comparing.compare(
+        Path(chosen.a), Path(chosen.b), method=chosen.method, reference=chosen.against, metrics=chosen.metrics
+    )
+    if chosen.json:
+        print(json.dumps(comparing.to_tree(found), ensure_ascii=False, indent=2))
+    else:
+        comparing.print_comparison(found)
     return 0
 
 
@@ -290,7 +310,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, train, evaluate, recommend, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, train, evaluate, compare, recommend, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

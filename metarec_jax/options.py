@@ -81,6 +81,27 @@ class EvaluateArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    """Compare two evaluations on the same test users: paired bootstrap, for all rows and cohort by cohort.
+
+    Both must be of the same data, protocol and seeds: what `metarec evaluate` left in a run folder or in --out.
+    """
+
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
+    """An evaluated run, or a folder of an evaluation."""
+    b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
+    """Another one."""
+    method: str = "meta-learned"
+    """Which row of A's table."""
+    against: str = ""
+    """Which row of B's table; "" is the same."""
+    metrics: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODES) + "}")] = "own"
+    """Whose metrics."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RecommendArguments:
     """Adapt a trained run to one user's ratings, and recommend.
 

@@ -25,9 +25,7 @@ def asked(monkeypatch, tmp_path):
     calls = []
 
     def evaluate(config, *, seeds, folder, run, reporter, metrics="own"):
-        calls.append(
-            types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run, metrics=metrics)
-        )
+        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run, metrics=metrics))
 
         def result(error):
             return SeedResult(0, np.arange(2), {"mae": UserValues(np.array([error, error]), np.ones(2))})

@@ -63,9 +63,18 @@ class Cohort:
     @property
     def label(self) -> str:
         """Such as "11–20", "41+"."""
-        if self.last is None:
-            return f"{self.first}+"
-        return f"{self.first}" if self.last == self.first else f"{self.first}–{self.last}"
+        return label(self.first, self.last)
+
+
+def label(first: int, last: int | None) -> str:
+    """A cohort from `first` to `last` in characters.
+
+    >>> label(11, 20), label(41, None), label(0, 0)
+    ('11–20', '41+', '0')
+    """
+    if last is None:
+        return f"{first}+"
+    return f"{first}" if last == first else f"{first}–{last}"
 
 
 def cohorts(

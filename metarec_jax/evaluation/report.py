@@ -143,7 +143,7 @@ def build_table(
                 cells={
                     name: dataclasses.replace(
                         _cell([c[name] for c in computed]),
-                        interval=_difference(found, None, name, samples, seed)
+                        interval=difference_between(found, None, name, samples, seed)
                         if name in first[0].values
                         else (intervals or {}).get(method, {}).get(name),
                     )
@@ -151,7 +151,7 @@ def build_table(
                 },
                 differences={
                     other: {
-                        name: _difference(found, results[other], name, samples, seed)
+                        name: difference_between(found, results[other], name, samples, seed)
                         for name in names
                         if name in first[0].values
                     }
@@ -332,7 +332,7 @@ def _cell(values: Sequence[float]) -> Cell:
     return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
 
 
-def _difference(
+def difference_between(
     ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
 ) -> Interval:
     """Of a metric of two methods; of one method from nothing, which is its own value, where `theirs` is None."""

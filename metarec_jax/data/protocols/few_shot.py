@@ -1,8 +1,8 @@
 """New users after their first few ratings: the curve of error by number of ratings.
 
 Support = a user's first k ratings by time, for each k; query = those after the greatest k, at most 50 of them. The
-query is the same for every k, so that the curve is about the support and about nothing else. Validation users are met in
-the same ways, so what is chosen on them is chosen for short supports.
+query is the same for every k, so that the curve is about the support and about nothing else. Validation users are met
+in the same ways, so that what is chosen on them is chosen for short supports.
 """
 
 from __future__ import annotations
