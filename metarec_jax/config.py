@@ -23,6 +23,7 @@ ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", 
 """Updaters that do more with a gradient than multiply it, and so need matrices in full."""
 LearnerKind = Literal["mlp", "transformer", "recurrent"]
 UserSide = Literal["auto", "profile", "description", "none"]
+SplitKind = Literal["users", "melu", "tallrec", "few-shot", "time"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -92,6 +93,9 @@ class EpisodeConfig:
     """Support lengths that episodes are padded to, ascending: one compilation each."""
     order: Literal["random", "time"] = "random"
     """Whether the query is drawn at random or is the latest part of a user's history."""
+    lengths: Literal["all", "varied"] = "all"
+    """Support in training: all that is left of the query, or, "varied", its first few rows, from none to all, their
+    number drawn anew with each draw and small ones as likely as large ones (on a logarithmic scale)."""
     draws: int = 0
     """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and 4 draws
     where users are described, since each description has to be encoded)."""
@@ -130,6 +134,39 @@ class EpisodeConfig:
             self.validation + self.test < 1,
             f"episodes.validation {self.validation} and episodes.test {self.test} leave no user to train on",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """Which rows train, and which tasks the model is tried on (see `metarec_jax.data.protocols`)."""
+
+    kind: SplitKind = "users"
+    """What is held out. "users": users, drawn at random. "melu": users drawn at random and items of late years, in four
+    scenarios. "tallrec": users, asked for their next item. "few-shot": users, met after their first few ratings.
+    "time": everything after a date."""
+    everyone: bool = False
+    """For kinds "users" and "melu": whether users outside episodes.min_ratings and episodes.max_ratings train too."""
+    year: int = 0
+    """For kind "melu": items of later years are new. 0 is 1997 for MovieLens-1M, and elsewhere the latest year that
+    leaves at least 15% of the items new."""
+    supports: tuple[int, ...] = (0, 1, 3, 5, 10, 20)
+    """For kind "few-shot": how many first ratings the model is shown."""
+    history: int = 10
+    """For kind "tallrec": how many previous items the model is shown."""
+    test_users: Literal["auto", "random"] = "auto"
+    """For kind "tallrec": "auto" takes the published test users of MovieLens-100K, and elsewhere draws them."""
+    date: str = ""
+    """For kind "time": from when on rows are held out, as 1998-03-01 or in the unit of the data's times. "" is the time
+    that 80% of the rows come before."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self, "split")
+        _require(self.year >= 0, f"split.year is {self.year}; it must be a year, or 0 to have one chosen")
+        _require(
+            len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,
+            f"split.supports is {self.supports}; it must be ascending numbers of ratings, such as (0, 1, 3, 5, 10, 20)",
+        )
+        _require(self.history >= 1, f"split.history is {self.history}; it must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,6 +409,7 @@ class Config:
     """A run."""
 
     data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
     episodes: EpisodeConfig = EpisodeConfig()
     encoder: EncoderConfig = EncoderConfig()
     learner: LearnerConfig = LearnerConfig()

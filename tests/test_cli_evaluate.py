@@ -24,13 +24,14 @@ def asked(monkeypatch, tmp_path):
     """What the evaluation is asked for; it answers with a table of two methods."""
     calls = []
 
-    def evaluate(config, *, seeds, folder, run, reporter):
-        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run))
+    def evaluate(config, *, seeds, folder, run, reporter, metrics="own"):
+        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run, metrics=metrics))
 
         def result(error):
             return SeedResult(0, np.arange(2), {"mae": UserValues(np.array([error, error]), np.ones(2))})
 
-        return build_table({"rule": [result(0.8)], "ours": [result(0.7)]}, title="Small", protocol="two users")
+        results = {"rule": [result(0.8)], "ours": [result(0.7)]}
+        return {"new users": build_table(results, title="Small", protocol="two users")}
 
     monkeypatch.setattr(experiment, "evaluate", evaluate)
     monkeypatch.setattr(cli, "keep_compilations", lambda config: None)

@@ -27,6 +27,7 @@ class Histories(NamedTuple):
         users: int32 [users], rows of the user table.
         start, count: int64 [users], where a user's rows begin and how many there are.
         item: int32 [rows]. rating: float32 [rows]. time: int64 [rows].
+        row: int64 [rows], which row of the data set each is.
     """
 
     users: np.ndarray
@@ -35,13 +36,20 @@ class Histories(NamedTuple):
     item: np.ndarray
     rating: np.ndarray
     time: np.ndarray
+    row: np.ndarray
 
 
-def histories(data: Interactions, users: np.ndarray) -> Histories:
-    """Collects the rows of `users` [n], in the order given, each user's rows by time."""
+def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> Histories:
+    """Collects the rows of `users` [n], in the order given, each user's rows by time.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+        allowed: bool [rows], which of its rows may be looked at; None allows all.
+    """
     place = np.full(len(data.users), -1, np.int64)
     place[users] = np.arange(len(users))
-    rows = np.flatnonzero(place[data.user] >= 0)
+    rows = np.flatnonzero(place[data.user] >= 0 if allowed is None else (place[data.user] >= 0) & allowed)
     rows = rows[np.lexsort((rows, data.time[rows], place[data.user[rows]]))]
     count = np.bincount(place[data.user[rows]], minlength=len(users))
     return Histories(
@@ -51,6 +59,7 @@ def histories(data: Interactions, users: np.ndarray) -> Histories:
         item=data.item[rows],
         rating=data.rating[rows],
         time=data.time[rows],
+        row=rows,
     )
 
 
@@ -124,7 +133,7 @@ class EpisodeSource:
             raise IndexError(f"batch {index} of {len(self)}")
         epoch, batch = divmod(index, self.batches)
         bucket, members = self._plan(epoch)[batch]
-        return _fill(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
+        return filled(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
         """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
@@ -156,14 +165,23 @@ class EpisodeSource:
             plan += [(bucket, part) for part in np.array_split(members, batches)] if batches else []
         return [plan[i] for i in rng.permutation(len(plan))] if self.training else plan
 
+    def _drawn_lengths(self, draw: int) -> np.ndarray:
+        """int64 [users], support interactions of each user in this draw; with varied lengths, 0 to all of them."""
+        most = self.support_lengths
+        if self.config.lengths == "all":
+            return most
+        share = np.random.default_rng([self.seed, 3, draw]).random(len(most))
+        return np.minimum(np.floor((most + 2.0) ** share).astype(np.int64) - 1, most)
+
     def _cut(self, draw: int, members: np.ndarray, length: int) -> Episodes:
         order = self._order(draw)
         count = self.histories.count[members]
         start = self.histories.start[members]
         query = self.config.query
+        lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(order, start + query, self.support_lengths[members], length, by_time=True),
+            support=self._rows(order, start + query, lengths, length, by_time=True),
             query=self._rows(order, start, np.minimum(count, query), query),
             weight=np.ones(len(members), np.float32),
         )
@@ -186,15 +204,15 @@ class EpisodeSource:
 
 
 def statistics_of(
-    statistics: Statistics, item: np.ndarray, rating: np.ndarray, real: np.ndarray, *, own: bool
+    statistics: Statistics, item: np.ndarray, rating: np.ndarray, real: np.ndarray, *, own: bool | np.ndarray
 ) -> np.ndarray:
-    """Sum and count of other users' ratings of `item`, float32 [..., 2]; `own` takes this user's rating out of them."""
-    total = statistics.total[item] - (rating if own else 0)
-    count = statistics.count[item] - (1 if own else 0)
+    """Sum and count of ratings of `item`, float32 [..., 2]; where `own`, without the rating itself."""
+    total = statistics.total[item] - np.where(own, rating, 0)
+    count = statistics.count[item] - np.where(own, 1, 0)
     return np.where(real[..., None], np.stack([total, count], axis=-1), 0).astype(np.float32)
 
 
-def _fill(episodes: Episodes, users: int) -> Episodes:
+def filled(episodes: Episodes, users: int) -> Episodes:
     """Fills a batch up to `users` with empty episodes of weight 0."""
     missing = users - len(episodes.user)
 

@@ -59,8 +59,12 @@ def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
 
 def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
     """Sum and number of the ratings that `users` [n] gave each item; nobody else's rows are looked at."""
-    chosen = np.isin(data.user, users)
-    item, rating = data.item[chosen], data.rating[chosen]
+    return row_statistics(data, np.flatnonzero(np.isin(data.user, users)))
+
+
+def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
+    """Sum and number of the ratings of each item among `rows` [n]; no other row is looked at."""
+    item, rating = data.item[rows], data.rating[rows]
     items = len(data.items)
     total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
     return Statistics(total=total, count=np.bincount(item, minlength=items).astype(np.float32))

@@ -32,6 +32,8 @@ class Head(NamedTuple):
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
         unit: what an output of 1 is worth in ratings; None where outputs are logits.
         quarter: of the rating scale, in ratings: about what sets two levels apart.
+        above: outputs -> probability that the rating is above each level but the greatest [n, levels - 1]; None where
+            outputs are no distribution.
     """
 
     outputs: int
@@ -44,6 +46,7 @@ class Head(NamedTuple):
     curvature: float = 1.0
     unit: float | None = None
     quarter: float = 1.0
+    above: Callable[[Array], Array] | None = None
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
@@ -146,6 +149,7 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         # Böhning 1992, theorem 2.1, and what the two subtract of it where a loss is a difference of log-sum-exps.
         curvature=0.5,
         quarter=float(unit),
+        above=lambda outputs: jnp.cumsum(jax.nn.softmax(outputs)[:, :0:-1], axis=-1)[:, ::-1],
     )
 
 
@@ -175,4 +179,5 @@ def click_head() -> Head:
         mean=mean,
         point=lambda outputs: (mean(outputs) >= 0.5).astype(jnp.float32),
         curvature=0.25,
+        above=lambda outputs: mean(outputs)[:, None],
     )
