@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig
+from metarec_jax.collaborative.folds import believe_all
+from metarec_jax.config import ELEMENTWISE, believes, Config, LearnerConfig, UpdaterConfig
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -149,6 +150,11 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     check_adapted(config, catalogue)  # before minutes of encoding
     embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
     catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
+    folded = None
+    if believes(config):
+        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, config.seed, reporter)
+        statistics = catalogue.statistics._replace(beliefs=beliefs.table)
+        catalogue = dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs)
     own_table = config.learner.user_side == "description"
 
     trained = np.zeros(len(data), bool)
@@ -174,6 +180,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         seed=config.seed,
         epochs=config.train.epochs,
         own_table=own_table,
+        folded=folded,
     )
     validation = asked(division.validation)
     tests = {scenario.name: asked(scenario.tasks) for scenario in division.scenarios}
@@ -317,6 +324,7 @@ def init_trainable(
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
+        noise=_noise(config, catalogue),
     )
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":
@@ -325,6 +333,12 @@ def init_trainable(
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
     return Trainable(theta, model.updater.init(adapted), encoder)
+
+
+def _noise(config: Config, catalogue: Catalogue) -> float | None:
+    if not believes(config):
+        return None
+    return 1.0 if catalogue.beliefs is None else catalogue.beliefs.noise  # the former for shapes alone
 
 
 def check_adapted(config: Config, catalogue: Catalogue) -> None:

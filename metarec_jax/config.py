@@ -224,6 +224,61 @@ class EncoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactorsConfig:
+    """What is learned of items from the ratings of training users: a mean, and factors that users differ over.
+
+    Variances are in squares of a quarter of the rating scale.
+    """
+
+    rank: int = 32
+    """Factors of an item; 0 learns none, and predictions start from item mean + user bias."""
+    bias: float = 0.16
+    """Variance of users' liking of everything."""
+    text: float = 0.25
+    """Variance of tastes over what a text says."""
+    details: float = 0.06
+    """The same over each further column of items (genres, year, ...)."""
+    popularity: float = 0.075
+    """The same over how often an item was rated."""
+    item: float = 0.385
+    """The same over what nothing known of an item explains."""
+    strength: float = 8.5
+    """Users that these variances count as much as, against the covariances that training users show."""
+    noise: float = 0.8
+    """Variance of a rating around what its user feels (at first; it is learned)."""
+    iterations: int = 6
+    """Of expectation maximisation."""
+    mean_text: float = 0.02
+    """Variance of item means over what a text says."""
+    mean_details: float = 0.15
+    mean_popularity: float = 0.02
+    mean_item: float = 0.34
+    mean_noise: float = 2.6
+    """Variance of a rating around its item's mean."""
+    mean_users: float = 0.7
+    """Ratings that a user's bias is shrunk as much as by, while item means are found."""
+    items: int = 4096
+    """Items that are rated most, which factors are learned on; others' factors follow from what is known of them."""
+    folds: int = 5
+    """Parts of the training users; each part is trained with what the others taught."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "iterations"):
+            value = getattr(self, name)
+            _require(value >= 0, f"factors.{name} is {value}; it must be 0 or more")
+        for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
+        for name in ("item", "strength", "noise", "mean_item", "mean_noise", "mean_users"):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value > 0, f"factors.{name} is {value}; it must be a finite number above 0"
+            )
+        _require(self.items >= 1, f"factors.items is {self.items}; it must be at least 1")
+        _require(self.folds >= 2, f"factors.folds is {self.folds}; it must be at least 2")
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnerConfig:
     """The network that scores one user and one item."""
 
@@ -412,6 +467,7 @@ class Config:
     split: SplitConfig = SplitConfig()
     episodes: EpisodeConfig = EpisodeConfig()
     encoder: EncoderConfig = EncoderConfig()
+    factors: FactorsConfig = FactorsConfig()
     learner: LearnerConfig = LearnerConfig()
     updater: UpdaterConfig = UpdaterConfig()
     train: TrainConfig = TrainConfig()
@@ -424,6 +480,11 @@ class Config:
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
+
+
+def believes(config: Config) -> bool:
+    """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
+    return config.learner.prior and config.factors.rank > 0
 
 
 PRESETS: Mapping[str, Config] = {

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.config import EpisodeConfig
-from metarec_jax.data.splits import Statistics
+from metarec_jax.data.splits import Folded, Statistics
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Episodes, Interactions, Rows
 
@@ -78,6 +78,7 @@ class EpisodeSource:
         epochs: how many epochs there are; evaluation uses one.
         own_table: whether ``Episodes.user`` counts rows of a user table made for this source, one row for each
             user and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
+        folded: beliefs that each of these users meets, in place of those of `statistics`.
     """
 
     histories: Histories
@@ -88,6 +89,7 @@ class EpisodeSource:
     seed: int
     epochs: int = 1
     own_table: bool = False
+    folded: Folded | None = None
 
     def __post_init__(self) -> None:
         short = np.flatnonzero(self.histories.count <= self.config.query)
@@ -181,13 +183,20 @@ class EpisodeSource:
         lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(order, start + query, lengths, length, by_time=True),
-            query=self._rows(order, start, np.minimum(count, query), query),
+            support=self._rows(order, members, start + query, lengths, length, by_time=True),
+            query=self._rows(order, members, start, np.minimum(count, query), query),
             weight=np.ones(len(members), np.float32),
         )
 
     def _rows(
-        self, order: np.ndarray, start: np.ndarray, count: np.ndarray, length: int, *, by_time: bool = False
+        self,
+        order: np.ndarray,
+        members: np.ndarray,
+        start: np.ndarray,
+        count: np.ndarray,
+        length: int,
+        *,
+        by_time: bool = False,
     ) -> Rows:
         real = np.arange(length) < count[:, None]
         rows = order[np.where(real, start[:, None] + np.arange(length), 0)]
@@ -195,21 +204,39 @@ class EpisodeSource:
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
+        beliefs = self.statistics.beliefs
+        if self.folded is not None:
+            met = self.folded.tables[self.folded.fold[self.histories.users[members]][:, None], item]
+        else:
+            met = None if beliefs is None else beliefs[item]
         return Rows(
             item=item,
             rating=rating,
             mask=real.astype(np.float32),
-            statistic=statistics_of(self.statistics, item, rating, real, own=self.training),
+            statistic=statistics_of(self.statistics, item, rating, real, own=self.training, met=met),
         )
 
 
 def statistics_of(
-    statistics: Statistics, item: np.ndarray, rating: np.ndarray, real: np.ndarray, *, own: bool | np.ndarray
+    statistics: Statistics,
+    item: np.ndarray,
+    rating: np.ndarray,
+    real: np.ndarray,
+    *,
+    own: bool | np.ndarray,
+    met: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum and count of ratings of `item`, float32 [..., 2]; where `own`, without the rating itself."""
+    """Sum and count of ratings of `item`, without the rating itself where `own`; and the beliefs that are `met`.
+
+    Returns:
+        float32 [..., 2 + columns], 0 where not `real`.
+    """
     total = statistics.total[item] - np.where(own, rating, 0)
     count = statistics.count[item] - np.where(own, 1, 0)
-    return np.where(real[..., None], np.stack([total, count], axis=-1), 0).astype(np.float32)
+    known = np.stack([total, count], axis=-1)
+    if met is not None:
+        known = np.concatenate([known, met], axis=-1)
+    return np.where(real[..., None], known, 0).astype(np.float32)
 
 
 def filled(episodes: Episodes, users: int) -> Episodes:

@@ -20,10 +20,30 @@ class Splits(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What the training users gave each item: sum of ratings float32 [items] and their number float32 [items]."""
+    """What the training users gave each item.
+
+    Attributes:
+        total: float32 [items], sum of the ratings.
+        count: float32 [items], their number.
+        beliefs: float32 [items, columns], what is believed of each item (see `metarec_jax.collaborative`); none where
+            None.
+    """
 
     total: np.ndarray
     count: np.ndarray
+    beliefs: np.ndarray | None = None
+
+
+class Folded(NamedTuple):
+    """Beliefs that the training users meet: not from their own ratings, which would give those away.
+
+    Attributes:
+        tables: float32 [folds, items, columns].
+        fold: int32 [users], the fold of every user of the data set; 0 for those who do not train.
+    """
+
+    tables: np.ndarray
+    fold: np.ndarray
 
 
 def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:

@@ -140,5 +140,12 @@ class TaskSource:
             item=item,
             rating=np.where(real, rating[place], 0).astype(np.float32),
             mask=real.astype(np.float32),
-            statistic=statistics_of(self.statistics, item, self.data.rating[row], real, own=self.trained[row]),
+            statistic=statistics_of(
+                self.statistics,
+                item,
+                self.data.rating[row],
+                real,
+                own=self.trained[row],
+                met=None if self.statistics.beliefs is None else self.statistics.beliefs[item],
+            ),
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from metarec_jax.config import LearnerConfig
 from metarec_jax.learner import mlp, recurrent, transformer
+from metarec_jax.learner import prior as prior_path
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, prepare
 from metarec_jax.types import Array, Params, Prepared, Tables
@@ -17,7 +18,8 @@ class Learner(NamedTuple):
     """A learner: pure functions of one user.
 
     Attributes:
-        init: (key, item_embeddings=..., user_embeddings=..., mean_rating=...) -> params.
+        init: (key, item_embeddings=..., user_embeddings=..., mean_rating=..., noise=...) -> params; `noise` as for
+            `metarec_jax.learner.prior.init`.
         prepare: (params, tables) -> tables as `apply` wants them.
         apply: (params, context, rows) -> outputs of the rows.
         summarise: (params, context) -> what is made of the support; None where the learner does not read it.
@@ -61,8 +63,13 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
     def apply(params: Params, context: Context, rows: Features) -> Array:
         return kind.module.apply(params, head, context, rows, **fields("prior", "dropout"), **reading)
 
+    def init(key: Array, *, mean_rating: float, noise: float | None = None, **embeddings: Array) -> Params:
+        sizes = fields("hidden", "context", *kind.init)
+        params = kind.module.init(key, head, mean_rating=mean_rating, **sizes, **embeddings)
+        return {**params, "prior": prior_path.init(head, mean_rating, noise)}
+
     return Learner(
-        init=functools.partial(kind.module.init, head=head, **fields("hidden", "context", *kind.init)),
+        init=init,
         prepare=functools.partial(prepare, compute=config.compute),
         apply=apply,
         summarise=summarise,

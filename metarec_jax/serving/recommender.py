@@ -300,7 +300,11 @@ class Recommender:
         """
         if not text.strip():
             raise MetarecError("the text of the item is empty, so the encoder has nothing to read: write some")
-        return float(self._of_items(self._score, state, self._encode([text]), np.zeros((1, 2), np.float32))[0])
+        embedding = self._encode([text])
+        known = np.zeros((1, 2), np.float32)
+        if self.catalogue.beliefs is not None:
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(embedding)], axis=1)
+        return float(self._of_items(self._score, state, embedding, known)[0])
 
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
@@ -345,7 +349,9 @@ class Recommender:
         real = np.arange(length) < len(history.item)
         item = np.pad(history.item, (0, missing)).astype(np.int32)
         rating = np.pad(history.rating, (0, missing)).astype(np.float32)
-        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
+        beliefs = self.catalogue.statistics.beliefs
+        met = None if beliefs is None else beliefs[item]
+        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False, met=met)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
     def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
@@ -416,8 +422,10 @@ class Recommender:
             )
 
 
-def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items 2"]:
-    return np.stack([catalogue.statistics.total[rows], catalogue.statistics.count[rows]], axis=-1).astype(np.float32)
+def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
+    beliefs = catalogue.statistics.beliefs
+    met = None if beliefs is None else beliefs[rows]
+    return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False, met=met)
 
 
 def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
@@ -439,7 +447,7 @@ def _score(
     tables: Prepared,
     task: _Task,
     embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
 ) -> Float[Array, "users items"]:
     """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
     features = Features(Fixed(embeddings, None, "recommended"), statistic)
@@ -457,7 +465,7 @@ def _deviation(
     tables: Prepared,
     task: _Task,
     embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
 ) -> Float[Array, "users items"]:
     """The standard deviation of every user's rating of every item given."""
     features = Features(Fixed(embeddings, None, "recommended"), statistic)
@@ -475,7 +483,7 @@ def _rank(
     trainable: Trainable,
     tables: Prepared,
     task: _Task,
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
     seen: Array,
     k: int,
 ) -> tuple[Float[Array, "users k"], Array]:
