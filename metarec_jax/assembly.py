@@ -13,7 +13,7 @@ import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
 from metarec_jax.collaborative.folds import believe_all
-from metarec_jax.config import ELEMENTWISE, believes, Config, LearnerConfig, UpdaterConfig
+from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig, believes
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -289,6 +289,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         prepare=made.prepare,
         apply=made.apply,
         summarise=made.summarise,
+        taste=made.taste,
         head=head,
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,

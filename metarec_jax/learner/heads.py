@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Params
 
-
 LOGISTIC = 3 / np.pi**2
 """What the variance of a logistic distribution is multiplied with to give the square of its scale."""
 

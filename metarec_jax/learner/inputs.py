@@ -32,7 +32,7 @@ class Context(NamedTuple):
     ``rating`` [support] and ``mask`` [support] belong to the rows of ``support``, which are in order of time, latest
     first. A typed ``key`` means training: what is random is drawn from it, the same for the support, the query and
     every inner step of this user. The ``summary`` is what a learner that reads the support made of it, where that was
-    done before (see `metarec_jax.meta.user.summarised`).
+    done before (see `metarec_jax.meta.user.summarised`), and ``taste`` what the prior path made of it, likewise.
 
     Rows that a learner scores are support rows if they are ``context.support`` itself, the very object. It then leaves
     out what a row's own rating told it, so that the inner loop learns from ratings that were not looked up.
@@ -44,6 +44,7 @@ class Context(NamedTuple):
     mask: Array
     key: Array | None = None
     summary: Any = None
+    taste: Any = None
 
 
 def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:

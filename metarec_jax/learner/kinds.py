@@ -23,12 +23,14 @@ class Learner(NamedTuple):
         prepare: (params, tables) -> tables as `apply` wants them.
         apply: (params, context, rows) -> outputs of the rows.
         summarise: (params, context) -> what is made of the support; None where the learner does not read it.
+        taste: the same of the prior path.
     """
 
     init: Callable[..., Params]
     prepare: Callable[[Params, Tables], Prepared]
     apply: Callable[[Params, Context, Features], Array]
     summarise: Callable[[Params, Context], Any] | None = None
+    taste: Callable[[Params, Context], Any] | None = None
 
 
 class _Kind(NamedTuple):
@@ -73,6 +75,7 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
         prepare=functools.partial(prepare, compute=config.compute),
         apply=apply,
         summarise=summarise,
+        taste=prior_path.summarise,
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, Float
 
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.learner.inverse import inverse
 from metarec_jax.types import Params
 
 RATINGS = 2
@@ -70,7 +70,7 @@ def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[A
     processes for machine learning", equations 5.12 and 2.8).
     """
     mean, rest, factors = _belief(params, rows)
-    taste = taste_of(params, context)
+    taste = taste_of(params, context) if context.taste is None else context.taste
     deviation = factors @ taste.mean
     spread = jnp.sum((factors @ taste.covariance) * factors, axis=-1)
     if rows is context.support:
@@ -78,6 +78,14 @@ def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[A
         deviation = (deviation - own * (context.rating - mean)) / (1 - own)
         spread = spread / (1 - own)
     return mean + deviation, spread + rest
+
+
+def summarise(params: Params, context: Context) -> Taste | None:
+    """The user's taste, from parameters of a whole learner; None where there are no beliefs, or they are adapted."""
+    own = params.get("prior", {})
+    if "log_noise" not in own or own["log_noise"] is None or own["log_gain"] is None:
+        return None
+    return taste_of(own, context)
 
 
 def taste_of(params: Params, context: Context) -> Taste:
@@ -88,8 +96,7 @@ def taste_of(params: Params, context: Context) -> Taste:
     """
     mean, _, factors = _belief(params, context.support)
     precision = _precision(params, context)
-    inner = jnp.eye(factors.shape[-1], dtype=factors.dtype) + factors.T @ (factors * precision[:, None])
-    covariance = cho_solve(cho_factor(inner), jnp.eye(factors.shape[-1], dtype=factors.dtype))
+    covariance = inverse(jnp.eye(factors.shape[-1], dtype=factors.dtype) + factors.T @ (factors * precision[:, None]))
     return Taste(covariance @ (factors.T @ (precision * (context.rating - mean))), covariance)
 
 

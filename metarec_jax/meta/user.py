@@ -44,6 +44,7 @@ class Model(NamedTuple):
         prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
         summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
             None where theta lacks (as None) what that depends on.
+        taste: the same of the prior path, for ``Context.taste``.
     """
 
     apply: Callable[[Params, Context, Features], Array]
@@ -57,6 +58,7 @@ class Model(NamedTuple):
     remat: bool = False
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
     summarise: Callable[[Params, Context], Any] | None = None
+    taste: Callable[[Params, Context], Any] | None = None
 
 
 class Trainable(NamedTuple):
@@ -156,10 +158,12 @@ def summarised(model: Model, theta: Params, context: Context) -> Context:
 
     As it is, where the learner does not read the support, or the inner loop changes how.
     """
-    if model.summarise is None or context.summary is not None:
-        return context
     _, shared = partition(theta, model.adapted)
-    return context._replace(summary=model.summarise(shared, context))
+    if context.taste is None and model.taste is not None:
+        context = context._replace(taste=model.taste(shared, context))
+    if context.summary is None and model.summarise is not None:
+        context = context._replace(summary=model.summarise(shared, context))
+    return context
 
 
 def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factoring, Params]:
