@@ -1,9 +1,9 @@
 """What is believed of every item: a mean, factors of what sets users apart over it, and a variance that is left.
 
-Before a user has rated anything, a rating is ``mean_i + factor_i . w + rest``, with a taste ``w ~ N(0, 1)`` of the user,
-``rest ~ N(0, rest_i)`` and noise. Means and factors of rated items are learned from the ratings of training users; of
-an item that nobody rated they follow from what is known of the item itself, and the more often an item was rated, the
-less they do (the hybrid of collaborative and content-based filtering).
+Before a user has rated anything, a rating is ``mean_i + factor_i . w + rest``, with a taste ``w ~ N(0, 1)`` of the
+user, ``rest ~ N(0, rest_i)`` and noise. Means and factors of rated items are learned from the ratings of training
+users; of an item that nobody rated they follow from what is known of the item itself, and the more often an item was
+rated, the less they do (the hybrid of collaborative and content-based filtering).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The inverse of small positive definite matrices, in operations that every device runs well under ``vmap``.
 
-LAPACK's routines on a CPU are calls that a compiled program waits for, one matrix after the other, and several of them at
-the same time in one program were seen to wait for each other for ever; on accelerators they are loops over columns too.
+LAPACK is called for one matrix after the other on a CPU, and several such calls in one program were seen to wait for
+each other for ever; on accelerators these routines are loops over columns, too.
 """
 
 from __future__ import annotations
