@@ -32,7 +32,7 @@ def test_the_table_holds_every_learner_that_a_config_can_name():
 
 
 class User(typing.NamedTuple):
-    """A learner, parameters none of which is zero, and a user with 6 slots of support (2 padded) and 4 rows to score."""
+    """A learner, parameters none of which is zero, and a user with 6 support slots (2 padded) and 4 rows to score."""
 
     learner: typing.Any
     fresh: typing.Any
