@@ -175,8 +175,8 @@ FORMS = {
 }
 
 
-def case_of(kind, **more):
-    case = tiny(**{"learner": kind, "head": "rating", "users": 2, "support": 3, "query": 2, "embedding": 2} | more)
+def case_of(learner, /, **more):
+    case = tiny(**{"learner": learner, "head": "rating", "users": 2, "support": 3, "query": 2, "embedding": 2} | more)
     return case._replace(tables=Prepared(jnp.vstack([case.tables.items, jnp.full((1, 2), HUGE)]), case.tables.users))
 
 
