@@ -24,7 +24,7 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
 
 
-SIZES = {"layers": 2, "width": 4, "heads": 2}
+SIZES = {"layers": 1, "width": 4, "heads": 2}
 """Of tiny learners that read the support."""
 
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
