@@ -11,7 +11,16 @@ from training import quick_programs
 
 from metarec_jax import Recommender, assembly
 from metarec_jax.assembly import assemble
-from metarec_jax.config import Config, EncoderConfig, LearnerConfig, TrainConfig, from_json, preset, to_json
+from metarec_jax.config import (
+    Config,
+    EncoderConfig,
+    LearnerConfig,
+    TrainConfig,
+    UpdaterConfig,
+    from_json,
+    preset,
+    to_json,
+)
 from metarec_jax.errors import MetarecError
 from metarec_jax.launch import start
 from metarec_jax.meta.outer import predict
@@ -26,6 +35,7 @@ def config_of(kind: str) -> Config:
         encoder=EncoderConfig(path="random"),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
         learner=LearnerConfig(kind=kind, hidden=8, width=8, heads=2, user_side="none"),
+        updater=UpdaterConfig(steps=1, order="first"),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
 

@@ -70,7 +70,7 @@ def score(user, params=None, context=None, rows=None):
         return user.learner.apply(params, context, context.support if rows is None else rows)
 
     chosen = user.rows if rows is None else None if isinstance(rows, str) else rows
-    return quick_jit(outputs)(params or user.params, context or user.context, chosen)
+    return outputs(params or user.params, context or user.context, chosen)
 
 
 def reordered(context, order):
@@ -79,7 +79,7 @@ def reordered(context, order):
 
 
 @each_learner
-@pytest.mark.parametrize("head", ["rating", "ordinal", "click"])
+@pytest.mark.parametrize("head", ["ordinal", "click"])
 def test_it_starts_at_its_prior(kind, head):
     user = user_of(kind, head)
     for rows, features in ((None, user.rows), ("support", user.context.support)):
