@@ -24,6 +24,9 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
 
 
+SIZES = {"layers": 1, "width": 4, "heads": 2}
+"""Of tiny learners that read the support."""
+
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
     QUICK["xla_cpu_use_fusion_emitters"] = False
@@ -148,7 +151,7 @@ def tiny(
     theta = kind.module.init(
         jax.random.key(seed),
         made,
-        **{name: {"layers": 2, "width": 4}[name] for name in kind.init},
+        **{name: SIZES[name] for name in kind.init},
         hidden=hidden,
         context=context,
         item_embeddings=tables.items.astype(np.float32),
@@ -160,7 +163,7 @@ def tiny(
         return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
 
     theta = jax.tree.map(moved, theta)
-    reading = {name: {"heads": 2}[name] for name in kind.reading}
+    reading = {name: SIZES[name] for name in kind.reading}
     updater_ = make_updater(config, made.curvature)
     phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(

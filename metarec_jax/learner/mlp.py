@@ -67,8 +67,8 @@ def init(
         parameters["hidden"]["context"] = {"kernel": kernel}
         parameters["context"] = {"value": jnp.zeros(context)}
     if read:
-        kernel = jax.random.normal(jax.random.fold_in(key, 3), (read, hidden)) / np.sqrt(read)
-        parameters["hidden"]["read"] = {"kernel": kernel}
+        # Silent at first, as the user half is: better on validation users than a random start.
+        parameters["hidden"]["read"] = {"kernel": jnp.zeros((read, hidden))}
     return parameters
 
 

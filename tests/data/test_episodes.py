@@ -148,6 +148,18 @@ def test_by_time_no_query_row_is_earlier_than_a_support_row(case):
         assert max(left_out, default=-1) <= min(of_support), "of a long history the latest part is kept"
 
 
+@given(CASES)
+@settings(max_examples=30, deadline=None)
+def test_a_support_is_in_order_of_time_latest_first_however_it_was_drawn(case):
+    data, source = made(case)
+    of_user = histories(data, np.arange(len(data.users)))
+    owner = np.repeat(of_user.users, of_user.count)
+    place = {(u, i): row for row, (u, i) in enumerate(zip(owner.tolist(), of_user.item.tolist()))}
+    for index in range(len(source)):
+        for user, (support, _) in by_user([source[index]]).items():
+            assert (np.diff([place[user, row[0]] for row in support]) < 0).all(), "of equal times the later row first"
+
+
 @given(CASES, st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_label_is_among_the_inputs_that_predict_it(case, draw):
