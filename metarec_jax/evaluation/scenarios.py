@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metarec_jax.evaluation.grids import grid, number, print_grids
 from metarec_jax.evaluation.report import (
     Table,
-    grid,
     header_of,
     json_text,
-    number,
-    print_grids,
     print_table,
     to_markdown,
     tree_of,
