@@ -63,3 +63,19 @@ def test_the_guide_to_adapting_the_encoder_runs(capsys):
     before, after = names["theta"]["encoder"], names["state"].trainable.theta["encoder"]
     for kind in ("query", "value"):
         assert jnp.abs(after["layer_1"][kind]["lora_b"] - before["layer_1"][kind]["lora_b"]).max() > 1e-4
+
+
+def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_parse():
+    import shlex
+
+    from metarec_jax.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
+
+    text = (DOCS / "protocols.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+    assert set(rows) == set(PROTOCOLS) | set(MODES)
+    commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("metarec evaluate --protocol")]
+    assert {arguments[1] for arguments in commands} == set(PROTOCOLS)
+    for arguments in commands:
+        name, config = starting_config("evaluate", arguments)
+        chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=config))
+        check_protocol(name, chosen.config)

@@ -19,6 +19,7 @@ from metarec_jax.evaluation.answers import Answers, SeedAnswers
 from metarec_jax.evaluation.bootstrap import Interval
 from metarec_jax.evaluation.cohorts import KINDS, LEAST_USERS, METRICS, bounds, difference, rows_between
 from metarec_jax.evaluation.cohorts import label as cohort_label
+from metarec_jax.evaluation.grids import number, print_grids
 from metarec_jax.evaluation.judge import judge_rows
 from metarec_jax.evaluation.methods import META
 from metarec_jax.evaluation.metrics import metric
@@ -26,9 +27,7 @@ from metarec_jax.evaluation.modes import mode
 from metarec_jax.evaluation.report import (
     difference_between,
     header_of,
-    number,
     plain,
-    print_grids,
     show_interval,
 )
 

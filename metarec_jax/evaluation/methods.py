@@ -106,6 +106,7 @@ def _rules(assembly: Assembly) -> Sequence[Baseline]:
         high=float(scale.high),
         levels=tuple(map(float, scale.levels)),
         items=assembly.catalogue.embeddings,
+        known=assembly.catalogue.statistics.count > 0,
     )
 
 

@@ -158,7 +158,9 @@ def _draw(
 
     drawings = make_folder(folder / "plots")
     few_shot = seeds[0].about["kind"] == "few-shot"
-    for name, table in tables.items():
+    # Of a curve, where it ends says how the rest would look.
+    detailed = list(tables.items())[-1:] if few_shot else list(tables.items())
+    for name, table in detailed:
         end = "" if len(tables) == 1 else f"-{file_name(name)}"
         plots.save(plots.methods_figure(table), drawings / f"methods{end}.png")
         reference = BIAS if BIAS in results[name] else TWIN

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from metarec_jax.evaluation.grids import grid, number, print_grids
 from metarec_jax.evaluation.report import (
     Table,
-    grid,
     header_of,
     json_text,
-    number,
-    print_grids,
     print_table,
     to_markdown,
     tree_of,
 )
 
 MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global")
-"""Metrics that a summary shows where a table has them; it shows all where it has none of them."""
+"""Metrics that the summary of a table with more than `MOST` shows."""
+MOST = 9
 
 
 def several_to_json(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:
@@ -54,7 +53,7 @@ def print_tables(tables: Mapping[str, Table]) -> None:
 def summaries(tables: Mapping[str, Table]) -> list[tuple[str, list[str], list[list[str]]]]:
     """For each of the main metrics a title, a header and a body: methods down, scenarios across."""
     first = next(iter(tables.values()))
-    chosen = [m for m in first.metrics if m.name in MAIN] or list(first.metrics)
+    chosen = [m for m in first.metrics if m.name in MAIN or len(first.metrics) <= MOST]
     found = []
     for m in chosen:
         body = [
