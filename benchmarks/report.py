@@ -31,14 +31,40 @@ def table(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
         bar = "" if row["bar"] is None else f"{row['bar']:g} {'met' if row['met'] else '**missed**'}"
         figures = f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {ratio['median']:.3g}{spread}"
         lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} | {bar} |")
+    return "\n".join([*lines, "", _made(document)])
+
+
+def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
+    """Rows whose facts have an interval, as a Markdown table of differences; arguments as for `table`.
+
+    A difference is bold where its whole interval lies on one side of 0.
+    """
+    lines = [
+        "| case | pretrained for | metric | untouched | pretrained | difference (95 % interval) | |",
+        "|---|---|---|--:|--:|--:|---|",
+    ]
+    for row in document["rows"]:
+        found = row["facts"].get("difference")
+        if found is None or (cases and row["case"] not in cases):
+            continue
+        value = f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+        verdict = ""
+        if found["low"] > 0 or found["high"] < 0:
+            value = f"**{value}**"
+            verdict = "better" if (found["difference"] < 0) == (row["facts"]["better"] == "lower") else "worse"
+        figures = f"{row['theirs']:.4f} | {row['ours']:.4f} | {value} | {verdict}"
+        lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} |")
+    return "\n".join([*lines, "", _made(document)])
+
+
+def _made(document: dict[str, Any]) -> str:
+    """How the results came about."""
     made = document["environment"]
     versions = ", ".join(f"{name} {made['packages'][name]}" for name in ("jax", "optax", "numpy"))
-    lines += [
-        "",
+    return (
         f"Made by `{made['command']}` on {made['cpu']['usable']} CPU threads ({made['cpu']['model']}), "
-        f"{made['python']}, {versions}, commit {made['git']['commit'][:10]}, {made['date'][:10]}.",
-    ]
-    return "\n".join(lines)
+        f"{made['python']}, {versions}, commit {made['git']['commit'][:10]}, {made['date'][:10]}."
+    )
 
 
 def profile(document: dict[str, Any], case: str) -> str:
@@ -55,10 +81,13 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--profile", action="store_true", help="where the time of the case goes")
+    parser.add_argument("--differences", action="store_true", help="differences with their intervals")
     arguments = parser.parse_args()
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
     if arguments.profile:
         print(profile(document, *arguments.cases))
+    elif arguments.differences:
+        print(differences(document, arguments.cases))
     else:
         print(table(document, arguments.cases))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
 from metarec_jax.collaborative.folds import believe_all
-from metarec_jax.config import ELEMENTWISE, Config, LearnerConfig, UpdaterConfig, believes
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig, believes
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -30,6 +30,7 @@ from metarec_jax.learner.kinds import make_learner
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.pretraining.held_out import refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
 
@@ -131,14 +132,9 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(division.train_users)} training, {len(validated)} validation and {len(tested)} test users; "
         f"{len(division.train):,} rows train"
     )
+    refuse_leak(config.encoder.path, data, Splits(division.train_users, validated, tested))
     encoder = load_encoder(config.encoder.path)
-    if config.encoder.train != "no" and config.encoder.attention == "fused":
-        check_fused(jax.default_backend())
-    if config.encoder.frozen_layers > encoder.config.num_layers:
-        raise MetarecError(
-            f"encoder.frozen_layers is {config.encoder.frozen_layers}, but {encoder.source} has "
-            f"{encoder.config.num_layers} layers"
-        )
+    check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
     catalogue = Catalogue(
@@ -202,6 +198,21 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         tests={name: part(name, source) for name, source in tests.items()},
         encoder=encoder,
     )
+
+
+def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
+    """Sees that the encoder can be trained as the config says.
+
+    Raises:
+        MetarecError: there is no such attention here, or there are not as many layers to freeze.
+    """
+    if config.train != "no" and config.attention == "fused":
+        check_fused(jax.default_backend())
+    if config.frozen_layers > encoder.config.num_layers:
+        raise MetarecError(
+            f"encoder.frozen_layers is {config.frozen_layers}, but {encoder.source} has "
+            f"{encoder.config.num_layers} layers"
+        )
 
 
 def resolve(config: Config, data: Interactions) -> Config:

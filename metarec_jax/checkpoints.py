@@ -63,15 +63,17 @@ class Checkpoints:
     Args:
         folder: where they are.
         tidy: whether to remove what a killed training left half-saved. A reader must not: the training may be running.
+        kind: the dataclass that says how training is going; it has a field `step`.
     """
 
-    def __init__(self, folder: Path, *, tidy: bool = True):
+    def __init__(self, folder: Path, *, tidy: bool = True, kind: type[Any] = Progress):
         from orbax.checkpoint import v1 as ocp
 
         # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
+        self._kind = kind
         self._sound: set[int] = set()
         try:
             self._checkpointer = ocp.training.Checkpointer(
@@ -97,7 +99,7 @@ class Checkpoints:
         with self._writing():
             self._checkpointer.close()
 
-    def save(self, state: Any, progress: Progress, loss: float) -> None:
+    def save(self, state: Any, progress: Any, loss: float) -> None:
         """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
         self._sound.discard(progress.step)
         with self._writing():
@@ -128,15 +130,15 @@ class Checkpoints:
                 number = int(found[1])
                 raise OSError(number, os.strerror(number)) from error
 
-    def latest(self) -> Progress | None:
+    def latest(self) -> Any:
         """The progress of the latest checkpoint; None where there is none."""
         found = self._checkpointer.latest
         return None if found is None else self.progress(found.step)
 
-    def progress(self, step: int) -> Progress:
+    def progress(self, step: int) -> Any:
         """What checkpoint `step` says of the training."""
         read = self._checkpointer.checkpointables_metadata
-        return self._attempt(step, lambda: Progress(**cast("dict[str, Any]", read(step).custom_metadata)))
+        return self._attempt(step, lambda: self._kind(**cast("dict[str, Any]", read(step).custom_metadata)))
 
     def load(self, like: Tree, step: int) -> Tree:
         """Restores the state of `step`.

@@ -29,16 +29,19 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    PretrainArguments,
     RecommendArguments,
     TrainArguments,
     check_protocol,
     free_folder,
     parse,
     starting_config,
+    starting_pretraining,
 )
 
 if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
+    from metarec_jax.pretraining.config import PretrainConfig
     from metarec_jax.progress import Reporter
     from metarec_jax.train import Fitted
 
@@ -48,6 +51,7 @@ usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help says more
 A recommender that learns how to learn a user: meta-learning over a pretrained BERT.
 
   demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
+  pretrain    train an encoder further, on item texts and on what users did
   train       meta-train a run, or continue one
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
@@ -58,6 +62,8 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --preset movielens-1m --data.path ml-1m/ --out runs/mine
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
   metarec train --resume runs/mine
+  metarec pretrain --out runs/words
+  metarec train --encoder.path runs/words/encoder
   metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
@@ -103,6 +109,34 @@ def train(arguments: Sequence[str]) -> int:
         f"next: metarec evaluate {run.folder}\n"
         f'      metarec recommend {run.folder} --rate "TITLE=RATING"'
     )
+    return 0
+
+
+def pretrain(arguments: Sequence[str]) -> int:
+    """`metarec pretrain`."""
+    name, base = starting_pretraining(arguments)
+    chosen = parse(PretrainArguments, "pretrain", arguments, PretrainArguments(config=base))
+    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != PretrainArguments():
+        raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
+    reporter = prepare(chosen.config)
+    from metarec_jax.pretraining import launch, report
+    from metarec_jax.pretraining.loop import fit
+
+    if chosen.resume:
+        run, pretraining = launch.resume(Path(chosen.resume), reporter=reporter)
+    else:
+        folder = Path(chosen.out) if chosen.out else free_folder(f"pretrain-{_run_name(name, chosen.config)}")
+        run, pretraining = launch.start(chosen.config, folder, reporter=reporter)
+    pretrained = fit(run, pretraining, reporter=reporter)
+    if pretrained.signal:
+        return stopped_by(pretrained.signal, pretrained.step, f"metarec pretrain --resume {run.folder}")
+    encoder = launch.finish(run, pretraining, pretrained)
+    plot = report.draw(run)
+    if chosen.json:
+        print(json.dumps(report.to_json(run, pretrained, encoder, plot)))
+        return 0
+    report.show(pretrained)
+    print(f"encoder: {encoder}\nplot: {plot}\nnext: metarec train --encoder.path {encoder} --seed {run.config.seed}")
     return 0
 
 
@@ -239,7 +273,7 @@ def doctor(arguments: Sequence[str]) -> int:
 # What the commands share
 
 
-def prepare(config: Config) -> Reporter:
+def prepare(config: Config | PretrainConfig) -> Reporter:
     """What comes before the work: a cache of compilations, and someone who reports."""
     keep_compilations(config)
     from metarec_jax.console import make_reporter
@@ -247,7 +281,7 @@ def prepare(config: Config) -> Reporter:
     return make_reporter()
 
 
-def keep_compilations(config: Config) -> None:
+def keep_compilations(config: Config | PretrainConfig) -> None:
     """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
     # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -292,16 +326,19 @@ def split_rating(text: str) -> tuple[str, float]:
 
 def stopped(fitted: Fitted, folder: Path) -> int:
     """Says how to go on after a signal; returns the exit status."""
-    number = fitted.signal or signal.SIGINT
+    return stopped_by(fitted.signal or signal.SIGINT, fitted.progress.step, f"metarec train --resume {folder}")
+
+
+def stopped_by(number: signal.Signals, step: int, go_on: str) -> int:
+    """Says how to go on after signal `number`; returns the exit status."""
     print(
-        f"metarec: stopped by {number.name} after {fitted.progress.step} steps; everything is saved. "
-        f"Go on with: metarec train --resume {folder}",
+        f"metarec: stopped by {number.name} after {step} steps; everything is saved. Go on with: {go_on}",
         file=sys.stderr,
     )
     return 128 + number
 
 
-def _run_name(name: str, config: Config) -> str:
+def _run_name(name: str, config: Config | PretrainConfig) -> str:
     return Path(config.data.path).stem or name if config.data.path else name
 
 
@@ -310,7 +347,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, train, evaluate, compare, recommend, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,9 +12,11 @@ import json
 import math
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from metarec_jax.errors import MetarecError
+
+Chosen = TypeVar("Chosen")
 
 Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
 HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
@@ -506,8 +508,8 @@ def preset(name: str) -> Config:
     return PRESETS[name]
 
 
-def to_json(config: Config) -> str:
-    """`config` as JSON text, which `from_json` reads back equal."""
+def to_json(config: Any) -> str:
+    """A `Config`, or other frozen dataclass of choices, as JSON text, which `from_json` or `parse` reads back equal."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
@@ -522,11 +524,16 @@ def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
     Raises:
         MetarecError: not JSON, an unknown field, a value of the wrong type, or an impossible one.
     """
+    return parse(text, where=where, base=base or Config())
+
+
+def parse(text: str, *, where: str, base: Chosen) -> Chosen:
+    """`base` with what JSON `text` says of it; as `from_json`, for any frozen dataclass of choices."""
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         raise MetarecError(f"{where}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    return _build(base or Config(), tree, where, "")
+    return _build(base, tree, where, "")
 
 
 def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:

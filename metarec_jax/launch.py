@@ -69,15 +69,15 @@ def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Assembly]:
     return run, assembly
 
 
-def check_place(folder: Path) -> None:
-    """Sees that a run can be made in `folder`, without making anything.
+def check_place(folder: Path, *, command: str = "train") -> None:
+    """Sees that a run of `metarec` `command` can be made in `folder`, without making anything.
 
     Raises:
         MetarecError: there is a run already, or the folder cannot be written.
     """
     if (folder / "config.json").exists():
         raise MetarecError(
-            f"{folder} already holds a run: continue it with `metarec train --resume {folder}`, "
+            f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
             "or give another folder with --out"
         )
     present = folder

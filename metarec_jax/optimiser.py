@@ -21,23 +21,18 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     "discriminative fine-tuning"). What of it is not trained has no optimiser state.
     """
     train = config.train
-    warmup = round(steps * train.warmup)
-    if warmup:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, train.rate, warmup, max(steps, warmup + 1))
-    else:
-        schedule = optax.cosine_decay_schedule(train.rate, steps)
-    adam = optax.adamw(schedule, weight_decay=train.weight_decay, mask=_decays)
+    adam = optax.adamw(schedule(train.rate, train.warmup, steps), weight_decay=train.weight_decay, mask=_decays)
     clip = optax.clip_by_global_norm(train.clip)
     if config.encoder.train == "no":
         return optax.chain(clip, adam)
 
     def labels(trainable: Trainable) -> Trainable:
         every = jax.tree.map(lambda leaf: "trained", trainable)
-        rates = relative_rates(config, trainable.encoder)
+        rates = relative_rates(config.encoder, trainable.encoder, train.rate)
         return every._replace(encoder=jax.tree.map(lambda rate: "trained" if rate else "still", rates))
 
     def slower(updates: Any, _: Any) -> Any:
-        rates = relative_rates(config, updates.encoder)
+        rates = relative_rates(config.encoder, updates.encoder, train.rate)
         return updates._replace(encoder=jax.tree.map(lambda update, rate: update * rate, updates.encoder, rates))
 
     return optax.chain(
@@ -47,11 +42,26 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     )
 
 
-def relative_rates(config: Config, encoder: Params) -> Params:
-    """A tree like the encoder's parameters: the rate of each over ``train.rate``, 0 where it is not trained."""
+def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
+    """A rate that rises to `rate` in the first `warmup` (a share) of the steps, and falls to 0 as a cosine after."""
+    rising = round(steps * warmup)
+    if rising:
+        return optax.warmup_cosine_decay_schedule(0.0, rate, rising, max(steps, rising + 1))
+    return optax.cosine_decay_schedule(rate, steps)
+
+
+def relative_rates(config: EncoderConfig, encoder: Params, base: float) -> Params:
+    """A tree like the encoder's parameters: the rate of each over that of the optimiser, `base`; 0 where it is not
+    trained."""
     layers = 1 + max(depth for name in path_names(encoder) if (depth := _depth(name)) is not None)
-    rates = [_rate(name, layers, config.encoder) / config.train.rate for name in path_names(encoder)]
+    rates = [_rate(name, layers, config) / base for name in path_names(encoder)]
     return jax.tree.structure(encoder).unflatten(rates)
+
+
+def by_rate(params: Params, rates: Params) -> tuple[Params, Params]:
+    """Parameters as (those that are trained, the others), each with None for the rest; `combine` is the inverse."""
+    moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
+    return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
 
 
 def _rate(name: str, layers: int, config: EncoderConfig) -> float:

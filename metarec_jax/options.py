@@ -12,8 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from metarec_jax.config import PRESETS, Config, SplitKind, from_json, preset
+from metarec_jax.config import PRESETS, Chosen, Config, SplitKind, preset
+from metarec_jax.config import parse as parse_json
 from metarec_jax.errors import MetarecError
+from metarec_jax.pretraining.config import PretrainConfig, starting_from
 
 RUNS = Path("runs")
 _NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "max_support": 90, "order": "random"}
@@ -52,6 +54,27 @@ class TrainArguments:
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the result as JSON, and nothing else, on stdout."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainArguments:
+    """Pretrain an encoder further on item texts and on what training users did, or continue with --resume.
+
+    The encoder that comes out (RUN/encoder) is an ordinary checkpoint, for `metarec train --encoder.path` with the same
+    data, --episodes options and seed: validation and test users stay unseen.
+    """
+
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    """Where the options of data, episodes and encoder start from."""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
+    """Options as JSON, in the form of a pretraining's config.json; what it leaves out comes from the preset."""
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
+    """The run folder, which must not hold a run. "" is runs/pretrain-NAME-N, the first that is free."""
+    resume: Annotated[str, tyro.conf.arg(metavar="RUN")] = ""
+    """Continue this pretraining where it stopped. Its options stay as they are."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the result as JSON, and nothing else, on stdout."""
+    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = dataclasses.field(default_factory=PretrainConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,10 +173,7 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
 
 def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config]:
     """What --preset and --config among `arguments` say: a name for the run, and the config that options change."""
-    early = argparse.ArgumentParser(prog=f"metarec {command}", add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--config", "--protocol"):
-        early.add_argument(name)
-    found, _ = early.parse_known_args(arguments)
+    found = _early(command, arguments)
     config = preset(found.preset or "movielens-100k")
     name = found.preset or "movielens-100k"
     if found.config:
@@ -163,7 +183,23 @@ def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config
     return name, config
 
 
-def _read_config(path: Path, base: Config) -> Config:
+def starting_pretraining(arguments: Sequence[str]) -> tuple[str, PretrainConfig]:
+    """The same of `metarec pretrain`."""
+    found = _early("pretrain", arguments)
+    config = starting_from(preset(found.preset or "movielens-100k"))
+    if found.config:
+        return Path(found.config).stem, _read_config(Path(found.config), config)
+    return found.preset or "movielens-100k", config
+
+
+def _early(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    early = argparse.ArgumentParser(prog=f"metarec {command}", add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--config", "--protocol"):
+        early.add_argument(name)
+    return early.parse_known_args(arguments)[0]
+
+
+def _read_config(path: Path, base: Chosen) -> Chosen:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -173,8 +209,9 @@ def _read_config(path: Path, base: Config) -> Config:
     with contextlib.suppress(json.JSONDecodeError):
         tree = json.loads(text)
         if isinstance(tree, dict) and tree.pop("layout", None) is not None:  # the config.json of a run
+            tree.pop("command", None)
             text = json.dumps(tree)
-    return from_json(text, where=str(path), base=base)
+    return parse_json(text, where=str(path), base=base)
 
 
 def _protocol(name: str, config: Config) -> Config:

@@ -13,7 +13,7 @@ from metarec_jax.assembly import Assembly
 from metarec_jax.memory import SHARE, free_memory, users_that_fit
 from metarec_jax.meta.joint import make_joint_step
 from metarec_jax.meta.outer import TrainState, annealed, make_step
-from metarec_jax.optimiser import make_optimiser, relative_rates
+from metarec_jax.optimiser import by_rate, make_optimiser, relative_rates
 from metarec_jax.progress import Reporter
 from metarec_jax.reading import Library
 from metarec_jax.sharding import round_up, shard_users
@@ -47,9 +47,7 @@ def joint_program(assembly: Assembly, mesh: Mesh, library: Library) -> Program:
     """Of a run that trains its encoder: each step reads the distinct texts of its batch."""
 
     def trained(params: Params) -> tuple[Params, Params]:
-        rates = relative_rates(assembly.config, params)
-        moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
-        return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
+        return by_rate(params, relative_rates(assembly.config.encoder, params, assembly.config.train.rate))
 
     def make(users_per_device: int) -> Any:
         optimiser, options = _options(assembly, mesh, users_per_device)

@@ -52,7 +52,7 @@ class Library:
         reporter: Reporter = QUIET,
     ):
         self._mesh, self._item_count = mesh, len(item_texts)
-        self._texts = _texts(config, encoder, (*item_texts, *(part.user_texts or ())), mesh, reporter)
+        self._texts = texts_of(config, encoder, (*item_texts, *(part.user_texts or ())), mesh, reporter)
         self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
         self._most = users_per_step * (config.episodes.buckets[-1] + config.episodes.query + 1)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
@@ -120,7 +120,12 @@ def encode_with(config: Config, encoder: Encoder, dropout: float) -> Encode:
     return function
 
 
-def _texts(config: Config, encoder: Encoder, texts: Sequence[str], mesh: Mesh, reporter: Reporter) -> Texts:
+def texts_of(config: Config, encoder: Encoder, texts: Sequence[str], mesh: Mesh, reporter: Reporter) -> Texts:
+    """`texts` as tokens in length buckets, for chunks that the devices share.
+
+    Raises:
+        MetarecError: the config asks for longer texts than the encoder reads.
+    """
     chosen = config.encoder
     if chosen.max_length > encoder.config.max_positions:
         raise MetarecError(

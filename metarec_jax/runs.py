@@ -27,9 +27,9 @@ LAYOUT = 1
 
 
 class Run:
-    """A run folder that exists."""
+    """A run folder that exists; `config` is a `Config`, or what another kind of run is made from."""
 
-    def __init__(self, folder: Path, config: Config):
+    def __init__(self, folder: Path, config: Any):
         self.folder = folder
         self.config = config
 
@@ -83,38 +83,49 @@ class Run:
             except json.JSONDecodeError:
                 return
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drops the lines after `epochs`: they belong to work that was not saved and is done again."""
-        kept = [json.dumps(line) for line in self.read_metrics() if line["epoch"] <= epochs]
+    def keep_metrics(self, last: int, *, by: str = "epoch") -> None:
+        """Drops the lines of epochs after the `last`: they belong to work that was not saved and is done again."""
+        kept = [json.dumps(line) for line in self.read_metrics() if line[by] <= last]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
-def create(folder: Path, config: Config) -> Run:
+def create(folder: Path, config: Any, *, command: str = "train") -> Run:
     """Makes a new run folder.
+
+    Args:
+        folder: where.
+        config: what the run is made from.
+        command: of `metarec`, which makes and continues runs of this kind.
 
     Raises:
         MetarecError: there is a run already, or the folder cannot be written.
     """
     if (folder / "config.json").exists():
         raise MetarecError(
-            f"{folder} already holds a run: continue it with `metarec train --resume {folder}`, "
+            f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
             "or give another folder with --out"
         )
     make_folder(folder)
-    document = {"layout": LAYOUT, **json.loads(configuration.to_json(config))}
+    kind = {} if command == "train" else {"command": command}
+    document = {"layout": LAYOUT, **kind, **json.loads(configuration.to_json(config))}
     write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
     return Run(folder, config)
 
 
-def open_run(folder: Path) -> Run:
+def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
     """Opens a run folder.
 
+    Args:
+        folder: where.
+        command: of `metarec`, which made the run.
+        base: default values of its config; `Config()` where None.
+
     Raises:
-        MetarecError: no run there, a run of another version, or a config.json that is not one.
+        MetarecError: no run there, a run of another version or kind, or a config.json that is not one.
     """
     path = folder / "config.json"
     if not path.is_file():
-        remedy = "make a run with `metarec train --out " + str(folder) + "`"
+        remedy = f"make a run with `metarec {command} --out " + str(folder) + "`"
         raise MetarecError(f"{folder} is not a run folder: {path} does not exist; {remedy}, or name another folder")
     try:
         text = path.read_text(encoding="utf-8")
@@ -127,4 +138,9 @@ def open_run(folder: Path) -> Run:
             f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads {LAYOUT}: "
             "train it again, or use the version that made it"
         )
-    return Run(folder, configuration.from_json(json.dumps(document), where=str(path)))
+    made_by = document.pop("command", "train")
+    if made_by != command:
+        raise MetarecError(
+            f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
+        )
+    return Run(folder, configuration.parse(json.dumps(document), where=str(path), base=base or Config()))

@@ -9,9 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness, inner_loop, ours
+from benchmarks import frozen, harness, inner_loop, ours, pretraining, report
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
+from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
+from metarec_jax.environment import environment
+from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
 
 
 def test_turns_are_interleaved_and_paired():
@@ -108,3 +111,82 @@ def test_compilation_does_not_grow_with_users_or_steps():
 
     assert operations(users=2048) == operations()
     assert operations(steps=50) == operations(steps=10) < 1.2 * operations()
+
+
+def small_pretraining(seed: int) -> PretrainConfig:
+    """A step on synthetic ratings."""
+    return PretrainConfig(
+        data=preset("synthetic").data,
+        episodes=EpisodeConfig(validation=0.2, test=0.2),
+        encoder=EncoderConfig(path="random", train="all", max_length=16),
+        mlm=MlmConfig(tokens_per_step=128, item_share=1.0),
+        contrastive=ContrastiveConfig(users_per_step=4, liked_per_user=4),
+        held_out=0.2,
+        steps=1,
+        devices=1,
+        seed=seed,
+    )
+
+
+def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatch):
+    monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
+    train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
+    rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, objectives=("contrastive",))
+    document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
+    wanted = {(f"{h}, {p} items", m) for h in pretraining.HEADS for p in frozen.PARTS for m in frozen.METRICS}
+    assert {(row.case, row.metric) for row in rows if row.case != "held out of pretraining"} == wanted
+    assert [row.metric for row in rows if row.case == "held out of pretraining"] == [
+        "contrastive_users",
+        "contrastive_items",
+    ]
+    for row in rows:
+        if "difference" in row.facts:
+            assert row.ours - row.theirs == pytest.approx(row.facts["difference"]["difference"], abs=1e-9)
+    text = report.differences(json.loads(json.dumps(document)), ["ridge, cold items"])
+    assert text.count("| ridge, cold items | contrastive |") == len(frozen.METRICS)
+    # What was done is not done again.
+    assert (tmp_path / "runs/0/contrastive/pretraining/encoder/model.safetensors").exists()
+
+
+def test_new_items_are_new_to_every_head():
+    """No training user's rating of them is left, they are in no support, and the statistics of none is known."""
+    config = small_pretraining(0)
+    world = frozen.world_of(config)
+    asked = frozen.questions(world, config.run)
+    cold, train = world.seen.cold, world.seen.splits.train
+    assert cold.sum() == 24
+    assert not (cold[world.data.item] & np.isin(world.data.user, train)).any()
+    assert (world.statistics.count[cold] == 0).all()
+    for part, episodes in asked.items():
+        support, query = (rows.item[rows.mask > 0] for rows in (episodes.support, episodes.query))
+        assert not cold[support].any()
+        assert (cold[query] == (part == "cold")).all()
+        assert set(episodes.user) == set(world.seen.splits.validation)
+    assert (asked["cold"].query.statistic == 0).all()
+    assert (asked["warm"].query.statistic[asked["warm"].query.mask > 0][:, 1] > 0).mean() > 0.9
+    both = [set(zip(*np.nonzero(asked[p].query.mask))) for p in frozen.PARTS]
+    assert all(both)
+    # A user's warm query and support share no item.
+    warm = asked["warm"]
+    for row in range(len(warm.user)):
+        shown, wanted = (set(r.item[row][r.mask[row] > 0]) for r in (warm.support, warm.query))
+        assert shown
+        assert not shown & wanted
+
+
+def test_the_ridge_reads_new_items_from_their_texts():
+    """Where an item's rating is a line in its embedding, it is predicted of items that nobody rated."""
+    config = small_pretraining(0)
+    world = frozen.world_of(config)
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(len(world.seen.cold), 4)).astype(np.float32)
+    truth = np.clip(3 + table @ np.array([1, -1, 0.5, 0]), 1, 5)
+    data = dataclasses.replace(world.data, rating=truth[world.data.item].astype(np.float32))
+    statistics = frozen.item_statistics(data, world.seen.splits.train)
+    world = frozen.World(data, world.seen, statistics)
+    asked = frozen.questions(world, config.run)
+    _, (best,) = frozen.chosen([frozen.ridge(world, table, asked)], "cold")
+    _, (blind,) = frozen.chosen([frozen.ridge(world, rng.normal(size=table.shape), asked)], "cold")
+    error, without = (float(np.mean(v["mae"].values)) for v in (best, blind))
+    assert error < 0.4 * without
+    assert np.mean(best["auc"].values) > 0.9

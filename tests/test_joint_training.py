@@ -134,7 +134,7 @@ def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
 def test_rates_fall_from_the_last_layer_to_the_first():
     config = Config(encoder=EncoderConfig(train="all", rate=2e-3, rate_decay=0.5), train=TrainConfig(rate=1e-2))
     params = random_encoder().params
-    rates = dict(zip(path_names(params), jax.tree.leaves(relative_rates(config, params))))
+    rates = dict(zip(path_names(params), jax.tree.leaves(relative_rates(config.encoder, params, config.train.rate))))
     assert rates["layer_1/query/kernel"] == pytest.approx(0.2)
     assert rates["layer_0/query/kernel"] == pytest.approx(0.1)
     assert rates["embeddings/word/embedding"] == pytest.approx(0.05)

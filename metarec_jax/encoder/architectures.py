@@ -14,6 +14,23 @@ from typing import Any, NamedTuple
 Fields = Mapping[str, tuple[str, Any]]
 
 
+class MaskedHead(NamedTuple):
+    """The head that says which word a masked token was: a dense layer, a norm, and the word embeddings once more.
+
+    Attributes:
+        model: the class of transformers that is the encoder with this head.
+        dense, norm, bias, decoder: names of its tensors. The last are the word embeddings, under another name.
+        activation: a name of `activations.ACTIVATIONS`; None takes the encoder's.
+    """
+
+    model: str
+    dense: str
+    norm: str
+    bias: str
+    decoder: str
+    activation: str | None = None
+
+
 class Architecture(NamedTuple):
     """One family of checkpoints.
 
@@ -24,6 +41,7 @@ class Architecture(NamedTuple):
         fixed: fields of `BertConfig` in which there is no choice.
         layers: how the names of a layer's tensors start; the number of the layer follows.
         layer: of each part of a layer, as our parameters have it, the name after that number.
+        masked: the head for masked words.
         relative_bias: name of the table of biases by distance; None where there is none.
         counts_padding: whether positions number the tokens that are not padding, from the padding's id + 1 on, and
             padding has its id for a position. Elsewhere positions are 0, 1, 2, ...
@@ -35,6 +53,7 @@ class Architecture(NamedTuple):
     fixed: Mapping[str, Any]
     layers: str
     layer: Mapping[str, str]
+    masked: MaskedHead
     relative_bias: str | None = None
     counts_padding: bool = False
 
@@ -79,12 +98,29 @@ _BERT = Architecture(
         "output": "output.dense",
         "output_norm": "output.LayerNorm",
     },
+    masked=MaskedHead(
+        model="BertForMaskedLM",
+        dense="cls.predictions.transform.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        bias="cls.predictions.bias",
+        decoder="cls.predictions.decoder",
+    ),
+)
+
+_LM_HEAD = MaskedHead(
+    model="RobertaForMaskedLM",
+    dense="lm_head.dense",
+    norm="lm_head.layer_norm",
+    bias="lm_head.bias",
+    decoder="lm_head.decoder",
+    activation="gelu",
 )
 
 _ROBERTA = _BERT._replace(
     model="RobertaModel",
     prefix="roberta.",
     fields={**_FIELDS, "vocab_size": ("vocab_size", 50265), "pad_token_id": ("pad_token_id", 1)},
+    masked=_LM_HEAD,
     counts_padding=True,
 )
 
@@ -116,6 +152,13 @@ _DISTILBERT = Architecture(
         "output": "ffn.lin2",
         "output_norm": "output_layer_norm",
     },
+    masked=MaskedHead(
+        model="DistilBertForMaskedLM",
+        dense="vocab_transform",
+        norm="vocab_layer_norm",
+        bias="vocab_projector.bias",
+        decoder="vocab_projector",
+    ),
 )
 
 _MPNET = _BERT._replace(
@@ -135,6 +178,7 @@ _MPNET = _BERT._replace(
         "attention_output": "attention.attn.o",
         "attention_norm": "attention.LayerNorm",
     },
+    masked=_LM_HEAD._replace(model="MPNetForMaskedLM"),
     relative_bias="encoder.relative_attention_bias",
     counts_padding=True,
 )
@@ -142,8 +186,8 @@ _MPNET = _BERT._replace(
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA._replace(model="XLMRobertaModel"),
-    "camembert": _ROBERTA._replace(model="CamembertModel"),
+    "xlm-roberta": _ROBERTA._replace(model="XLMRobertaModel", masked=_LM_HEAD._replace(model="XLMRobertaForMaskedLM")),
+    "camembert": _ROBERTA._replace(model="CamembertModel", masked=_LM_HEAD._replace(model="CamembertForMaskedLM")),
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
 }

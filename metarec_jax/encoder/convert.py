@@ -16,6 +16,9 @@ from metarec_jax.types import Params
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 """How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""
 
+MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_")
+"""How the names of the heads for masked words start."""
+
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
 # What changes the arithmetic in ways this package does not follow: name, the values that are fine.
@@ -152,13 +155,19 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *
     layers = layers_in(tensors, config)
     if layers > config.num_layers:
         raise MetarecError(f"{where}: the weights have {layers} layers, but config.json says {config.num_layers}")
-    params: dict[str, Any] = {}
     for weight in weights(config):
         if weight.name not in tensors:
             raise MetarecError(
                 f"{where}: there is no tensor {weight.name}; the weights are not those of a complete "
                 f"{config.model_type} encoder"
             )
+    return _tree(weights(config), tensors, where)
+
+
+def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: str) -> Params:
+    """The tensors as a nested dict of float32 arrays."""
+    params: dict[str, Any] = {}
+    for weight in wanted:
         tensor = tensors[weight.name]
         if tensor.shape != weight.shape:
             raise MetarecError(
@@ -180,11 +189,59 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *
 
 def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
     """The tensors that transformers' model without a head has, by its names: the inverse of `params_from_tensors`."""
+    return _flat(weights(config), params)
+
+
+def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
     tensors = {}
-    for weight in weights(config):
+    for weight in wanted:
         value: Any = params
         for key in weight.path:
             value = value[key]
         value = np.asarray(value, np.float32)
         tensors[weight.name] = np.ascontiguousarray(value.T if weight.transposed else value)
     return tensors
+
+
+def head_weights(config: BertConfig) -> Iterator[Weight]:
+    """Every tensor of the head for masked words, but for its decoder, which is the word embeddings."""
+    hidden, masked = config.hidden_size, config.architecture.masked
+    yield Weight(("dense", "kernel"), f"{masked.dense}.weight", (hidden, hidden), True)
+    yield Weight(("dense", "bias"), f"{masked.dense}.bias", (hidden,), False)
+    yield Weight(("norm", "scale"), f"{masked.norm}.weight", (hidden,), False)
+    yield Weight(("norm", "bias"), f"{masked.norm}.bias", (hidden,), False)
+    yield Weight(("bias",), masked.bias, (config.vocab_size,), False)
+
+
+def head_from_tensors(
+    tensors: Mapping[str, np.ndarray], config: BertConfig, params: Params, *, where: str
+) -> Params | None:
+    """Parameters of the head for masked words, as `mlm_head.logits` takes them.
+
+    Args:
+        tensors: by plain name.
+        config: the architecture.
+        params: of the encoder, whose word embeddings the head's decoder must be.
+        where: what to call the weights in an error.
+
+    Returns:
+        None where the checkpoint has no such head, or one whose decoder is not the word embeddings.
+
+    Raises:
+        MetarecError: a tensor has another shape or type, or holds a NaN or infinity.
+    """
+    if any(weight.name not in tensors for weight in head_weights(config)):
+        return None
+    decoder = tensors.get(f"{config.architecture.masked.decoder}.weight")
+    word = params["embeddings"]["word"]["embedding"]
+    if decoder is not None and not np.array_equal(np.asarray(decoder, np.float32), word):
+        return None
+    return _tree(head_weights(config), tensors, where)
+
+
+def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The config.json and the tensors of transformers' model with a head for masked words."""
+    architecture = config.architecture
+    tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}
+    tree = {**config_to_json(config), "architectures": [architecture.masked.model], "tie_word_embeddings": True}
+    return tree, tensors | _flat(head_weights(config), head)

@@ -57,6 +57,7 @@ class Encoder:
         tokenizer: what turns text into rows of its vocabulary.
         source: a sentence that says where it came from.
         hints: what its folder says of how its makers pool tokens.
+        head: parameters of its head for masked words (`mlm_head`); None where it has none.
     """
 
     config: BertConfig
@@ -64,6 +65,7 @@ class Encoder:
     tokenizer: Tokenizer
     source: str
     hints: Hints = dataclasses.field(default_factory=Hints)
+    head: Params | None = None
 
     @functools.cached_property
     def digest(self) -> str:
@@ -149,6 +151,7 @@ def remarks(encoder: Encoder, *, pooling: str, normalise: bool) -> list[str]:
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     """Write a folder that `load`, and ``from_pretrained`` of transformers, read back with equal outputs.
 
+    With a head for masked words the folder is a checkpoint of the model that has one (``AutoModelForMaskedLM``).
     Factors of LoRA are added to their kernels: an ordinary checkpoint has no place for them.
 
     Args:
@@ -163,8 +166,13 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     from tokenizers.models import WordPiece
 
     folder = Path(folder)
+    params = merge_lora(encoder.params)
+    if encoder.head is None:
+        tree, tensors = convert.config_to_json(encoder.config), convert.tensors_from_params(params, encoder.config)
+    else:
+        tree, tensors = convert.with_head(params, encoder.head, encoder.config)
     texts = {
-        "config.json": json.dumps(convert.config_to_json(encoder.config), indent=2) + "\n",
+        "config.json": json.dumps(tree, indent=2) + "\n",
         "tokenizer.json": encoder.tokenizer.to_json(),
         "tokenizer_config.json": json.dumps(dict(encoder.tokenizer.settings), indent=2) + "\n",
     }
@@ -179,7 +187,6 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
-        tensors = convert.tensors_from_params(merge_lora(encoder.params), encoder.config)
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         temporary.chmod(0o755)  # mkdtemp's folder is for its owner only
         os.replace(temporary, folder)
@@ -223,6 +230,7 @@ def _from_folder(folder: Path, source: str) -> Encoder:
     tensors = _read_tensors(folder)
     config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)
     params = convert.params_from_tensors(tensors, config, where=str(folder))
+    head = convert.head_from_tensors(tensors, config, params, where=str(folder))
     tokenizer = _read_tokenizer(folder)
     if tokenizer.size > config.vocab_size:
         raise MetarecError(
@@ -235,7 +243,7 @@ def _from_folder(folder: Path, source: str) -> Encoder:
             f"{folder}: the tokenizer pads with token id {tokenizer.pad_token_id}, but config.json's pad_token_id is "
             f"{config.pad_token_id}; tokenizer and weights belong to different models"
         )
-    return Encoder(config, jax.device_put(params), tokenizer, source, read_hints(folder))
+    return Encoder(config, jax.device_put(params), tokenizer, source, read_hints(folder), jax.device_put(head))
 
 
 def _read_json(path: Path, what: str) -> dict[str, Any]:
@@ -302,7 +310,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             plain = {name: convert.plain_name(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            return {mine: file.get_tensor(name) for name, mine in plain.items() if mine.startswith(convert.PARTS)}
+            wanted = convert.PARTS + convert.MASKED_HEADS
+            return {mine: file.get_tensor(name) for name, mine in plain.items() if mine.startswith(wanted)}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise MetarecError(f"{path} cannot be read ({error}); it is damaged, so copy or download it again") from error
 

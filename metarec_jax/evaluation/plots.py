@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -96,6 +96,27 @@ def training_figure(
     axes.grid(color="#EDEDED")
     axes.set_title("Meta-training", fontsize=11, fontweight="bold", color=INK)
     axes.legend(frameon=False)
+    return figure
+
+
+def pretraining_figure(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
+    """What was held out of a pretraining, by step, one panel for each thing that is judged (less is better in all).
+
+    Args:
+        curves: steps and values by title; perplexities, which fall by orders of magnitude, get a logarithmic axis.
+    """
+    figure = Figure(figsize=(3.6 * max(len(curves), 1), 3.4), layout="constrained")
+    panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
+    for axes, (title, (steps, values)) in zip(panels, curves.items()):
+        clean(axes)
+        axes.plot(steps, values, color=ORANGE, linewidth=2, marker="o", markersize=4)
+        axes.set_title(title.replace(", ", ",\n"), fontsize=9, color=INK)
+        axes.set_xlabel("step", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(color="#EDEDED")
+        if "perplexity" in title:
+            axes.set_yscale("log")
+    figure.suptitle("Pretraining", fontsize=11, fontweight="bold", color=INK)
     return figure
 
 

@@ -1,0 +1,240 @@
+"""What embeddings are good for when nothing trains them further: heads that predict for items known and new.
+
+The items that a pretraining held out are new here, too: ratings that training users gave them are taken out, so that no
+item statistics and no head knows them, and they are predicted from their text alone. Each validation user has one
+support, of items that are not new, and two queries: other such items ("warm"), and all new ones ("cold").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metarec_jax import runs
+from metarec_jax.assembly import EVALUATION_USERS, Assembly, Part, embed, make_model, resolve
+from metarec_jax.catalogue import Catalogue, scale_of
+from metarec_jax.config import Config
+from metarec_jax.data import load
+from metarec_jax.data.episodes import EpisodeSource, histories, statistics_of
+from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks
+from metarec_jax.data.splits import Statistics, item_statistics
+from metarec_jax.data.tasks import TaskSource
+from metarec_jax.encoder import Encoder
+from metarec_jax.errors import Stopped
+from metarec_jax.evaluation import baselines
+from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.metrics import UserValues, evaluate_users
+from metarec_jax.evaluation.predictions import Predictions
+from metarec_jax.pretraining.config import PretrainConfig
+from metarec_jax.pretraining.held_out import Seen, seen
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.train import fit
+from metarec_jax.types import Episodes, Interactions, Rows, Tables
+
+METRICS = ("mae", "auc", "ndcg@5")
+PARTS = ("warm", "cold")
+QUERY = 1 / 3
+"""Share of a user's warm items that are asked for."""
+TEXT_PENALTIES = (10.0, 30.0, 100.0, 300.0)
+"""Of the regression of an item's mean rating on its text."""
+USER_PENALTIES = (1.0, 3.0, 10.0, 30.0)
+"""Of each user's own regression."""
+ITEM_SHRINK, USER_SHRINK = 5.0, 5.0
+
+
+class World(NamedTuple):
+    """Data in which some items are new.
+
+    Attributes:
+        data: without the ratings that training users gave them.
+        seen: the split, and which items are new.
+        statistics: of the training users.
+    """
+
+    data: Interactions
+    seen: Seen
+    statistics: Statistics
+
+
+def world_of(config: PretrainConfig) -> World:
+    """The world that a pretraining saw a part of."""
+    data = load(config.data, seed=config.seed)
+    found = seen(data, config)
+    kept = ~(np.isin(data.user, found.splits.train) & found.cold[data.item])
+    columns = {name: getattr(data, name)[kept] for name in ("user", "item", "rating", "time")}
+    data = dataclasses.replace(data, **columns)
+    return World(data, found, item_statistics(data, found.splits.train))
+
+
+def questions(world: World, config: Config) -> dict[str, Episodes]:
+    """One batch of all validation users for each part; both have the same supports."""
+    own = histories(world.data, world.seen.splits.validation)
+    support, warm, cold = [], [], []
+    for user, start, count in zip(own.users, own.start, own.count):
+        rows = start + np.random.default_rng([config.seed, 3, int(user)]).permutation(int(count))
+        new = world.seen.cold[own.item[rows]]
+        known = rows[~new]
+        asked = round(QUERY * len(known))
+        warm.append(known[:asked])
+        support.append(known[asked : asked + config.episodes.max_support])
+        cold.append(rows[new])
+
+    def padded(chosen: list[np.ndarray], length: int) -> Rows:
+        real = np.arange(length) < np.array([len(rows) for rows in chosen])[:, None]
+        rows = np.stack([np.pad(rows, (0, length - len(rows))) for rows in chosen]).astype(int)
+        item, rating = (np.where(real, column[rows], 0) for column in (own.item, own.rating))
+        statistic = statistics_of(world.statistics, item, rating, real, own=False)
+        return Rows(item.astype(np.int32), rating.astype(np.float32), real.astype(np.float32), statistic)
+
+    shown = padded(support, config.episodes.buckets[-1])
+    weight = np.ones(len(own.users), np.float32)
+    return {
+        part: Episodes(own.users, shown, padded(rows, max(map(len, rows))), weight)
+        for part, rows in (("warm", warm), ("cold", cold))
+    }
+
+
+def judged(predictions: Predictions, episodes: Episodes) -> dict[str, UserValues]:
+    """Every metric, user by user."""
+    return evaluate_users(predictions, episodes.query, metrics=METRICS)
+
+
+def ridge(
+    world: World, table: np.ndarray, asked: Mapping[str, Episodes]
+) -> dict[Any, dict[str, dict[str, UserValues]]]:
+    """Closed forms on a table of embeddings, by their two penalties: part -> metric -> values.
+
+    An item's mean rating is read from its text, by a ridge regression over the training users' means, and pulled
+    towards what they gave it; on top comes the package's own ridge regression for each user.
+    """
+    data, statistics = world.data, world.statistics
+    known = statistics.count > 0
+    x = table - table[known].mean(axis=0)
+    x = (x / np.sqrt((x[known] ** 2).sum(axis=1).mean())).astype(np.float64)
+    mean = float(statistics.total.sum() / statistics.count.sum())
+    scale = baselines.Scale(mean, mean, float(data.low), float(data.high))
+    gram = (x * statistics.count[:, None]).T @ x
+    right = x.T @ (statistics.total - mean * statistics.count)
+    found = {}
+    for text_penalty in TEXT_PENALTIES:
+        prior = mean + x @ np.linalg.solve(gram + text_penalty * np.eye(len(gram)), right)
+        told = {part: _with_prior(episodes, prior) for part, episodes in asked.items()}
+        for penalty in USER_PENALTIES:
+            rule = baselines.ridge(scale, x, item_shrink=0.0, user_shrink=USER_SHRINK, penalty=penalty)
+            found[text_penalty, penalty] = {part: judged(rule.predict(e), e) for part, e in told.items()}
+    return found
+
+
+def _with_prior(episodes: Episodes, prior: np.ndarray) -> Episodes:
+    """Statistics to which every item's prior was added, as so many ratings."""
+
+    def more(rows: Rows) -> Rows:
+        added = np.stack([ITEM_SHRINK * prior[rows.item], np.full(rows.item.shape, ITEM_SHRINK)], axis=-1)
+        return rows._replace(statistic=rows.statistic + added)
+
+    return episodes._replace(support=more(episodes.support), query=more(episodes.query))
+
+
+def chosen(
+    tried: Iterable[Mapping[Any, Mapping[str, Mapping[str, UserValues]]]], part: str
+) -> tuple[Any, list[Mapping[str, UserValues]]]:
+    """The penalties with the least MAE over all seeds, and what they give in each."""
+    tried = list(tried)
+
+    def mae(penalties: Any) -> float:
+        values = [seed[penalties][part]["mae"] for seed in tried]
+        return float(np.mean([v.values @ v.weights / v.weights.sum() for v in values]))
+
+    best = min(tried[0], key=mae)
+    return best, [seed[best][part] for seed in tried]
+
+
+def meta_trained(
+    world: World,
+    encoder: Encoder,
+    config: Config,
+    folder: Path,
+    asked: Mapping[str, Episodes],
+    reporter: Reporter = QUIET,
+) -> dict[str, dict[str, UserValues]]:
+    """`metarec train` with a frozen encoder, where new items are new to it too: part -> metric -> values.
+
+    Args:
+        world: the data.
+        encoder: whose embeddings are used.
+        config: of the run.
+        folder: the run folder; a run that is there is gone on with.
+        asked: from `questions`.
+        reporter: where progress is shown.
+    """
+    assembly = _assembly(world, encoder, config, reporter)
+    there = (folder / "config.json").exists()
+    run = runs.open_run(folder) if there else runs.create(folder, assembly.config)
+    fitted = fit(run, assembly, reporter=reporter)
+    if fitted.interrupted:
+        assert fitted.signal is not None
+        raise Stopped(fitted.signal)
+    method = adapting(assembly.model, fitted.trainable)
+    return {part: judged(method(assembly.validation.tables, episodes), episodes) for part, episodes in asked.items()}
+
+
+def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Assembly:
+    """As `metarec_jax.assembly.assemble`, with the split of all data and the ratings of the world.
+
+    Nothing is learned of items beside counts, so that what differs is the embeddings.
+    """
+    data, splits = world.data, world.seen.splits
+    config = resolve(dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0)), data)
+    items = embed(encoder, config, data.items.texts, reporter, "encoding items")
+    texts = data.users.texts if config.learner.user_side == "profile" else None
+    users = np.zeros((len(data.users), 0), np.float32)
+    if texts is not None:
+        users = embed(encoder, config, texts, reporter, "encoding users")
+    catalogue = Catalogue(data.items, world.statistics, items, scale_of(data))
+    enough = np.bincount(data.user, minlength=len(data.users)) > config.episodes.query
+    trained = np.isin(data.user, splits.train)
+    episodes = EpisodeSource(
+        histories=histories(data, splits.train[enough[splits.train]]),
+        config=config.episodes,
+        statistics=world.statistics,
+        training=True,
+        users_per_batch=config.train.users_per_step,
+        seed=config.seed,
+        epochs=config.train.epochs,
+    )
+    tasks = {
+        name: drawn_tasks(data, chosen[enough[chosen]], config.episodes, config.seed)
+        for name, chosen in (("validation", splits.validation), ("test", splits.test))
+    }
+    asked = {
+        name: TaskSource(data, some, world.statistics, trained, config.episodes.buckets, EVALUATION_USERS)
+        for name, some in tasks.items()
+    }
+    division = Division(
+        train=np.flatnonzero(trained),
+        train_users=splits.train,
+        validation=tasks["validation"],
+        scenarios=(Scenario("new users", "users of whom nothing trained", tasks["test"]),),
+        description="new users, and items that nobody rated",
+    )
+    return Assembly(
+        config,
+        data,
+        division,
+        catalogue,
+        make_model(config, catalogue.scale),
+        train=Part(episodes, Tables(items, users), texts),
+        validation=Part(asked["validation"], Tables(items, users), texts),
+        tests={"new users": Part(asked["test"], Tables(items, users), texts)},
+        encoder=encoder,
+    )
+
+
+def users_of(asked: Mapping[str, Episodes]) -> np.ndarray:
+    """Rows of the user table, in the order of the values."""
+    return np.asarray(jax.device_get(next(iter(asked.values())).user))

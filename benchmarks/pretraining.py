@@ -1,0 +1,201 @@
+"""What pretraining the encoder buys: errors and rankings of validation users, against the untouched checkpoint.
+
+python -m benchmarks.pretraining --json OUT --runs FOLDER
+
+For each seed, the encoder is pretrained for masked words, for likes, and for both, on training users and four fifths of
+the items. Then every checkpoint is frozen, and judged by the heads of `benchmarks.frozen`. A stopped benchmark goes on
+where it was, given the same folder. Penalties are chosen on the validation users, for each checkpoint by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from benchmarks import frozen, harness
+from metarec_jax import encoder as encoders
+from metarec_jax.config import Config, TrainConfig, preset
+from metarec_jax.errors import MetarecError, Stopped
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.evaluation.metrics import UserValues, metric
+from metarec_jax.pretraining import launch
+from metarec_jax.pretraining.config import Objective, PretrainConfig, starting_from
+from metarec_jax.pretraining.loop import fit
+from metarec_jax.progress import QUIET, Reporter
+
+OBJECTIVES: tuple[Objective, ...] = ("mlm", "contrastive", "both")
+UNTOUCHED = "untouched"
+HEADS = ("ridge", "meta-trained")
+
+Values = dict[tuple[str, str, str], list[Mapping[str, UserValues]]]
+"""(head, part, checkpoint) -> for each seed, values of users by metric."""
+
+
+def standard(seed: int, steps: int) -> PretrainConfig:
+    """The pretraining that is measured: the two upper layers of MiniLM on MovieLens-100K, for a minute or two."""
+    base = starting_from(dataclasses.replace(preset("movielens-100k"), seed=seed))
+    encoder = dataclasses.replace(base.encoder, rate=3e-4, frozen_layers=4)
+    likes = dataclasses.replace(base.contrastive, liked_per_user=8)
+    return dataclasses.replace(base, encoder=encoder, contrastive=likes, held_out=0.2, steps=steps, judge_every=steps)
+
+
+def pretrained(config: PretrainConfig, folder: Path, reporter: Reporter) -> tuple[Path, dict[str, list[float]]]:
+    """A pretraining, gone on with where it was begun: its encoder, and what was judged before and after."""
+    if (folder / "config.json").exists():
+        run, pretraining = launch.resume(folder, reporter=reporter)
+        if run.config != config:
+            raise MetarecError(f"{folder} holds a pretraining with other options: name another folder with --runs")
+    else:
+        run, pretraining = launch.start(config, folder, reporter=reporter)
+    done = fit(run, pretraining, reporter=reporter)
+    if done.signal:
+        raise Stopped(done.signal)
+    said = {name: [before, done.after[name]] for name, before in done.before.items()}
+    return launch.finish(run, pretraining, done), said
+
+
+def measure(
+    configs: Sequence[PretrainConfig],
+    folder: Path,
+    train: TrainConfig,
+    heads: Sequence[str] = HEADS,
+    objectives: Sequence[Objective] = OBJECTIVES,
+    reporter: Reporter = QUIET,
+) -> list[harness.Row]:
+    """Pretrains and judges.
+
+    Args:
+        configs: one for each seed; of any objective.
+        folder: where runs are kept.
+        train: of meta-trained heads.
+        heads: which heads judge.
+        objectives: what is pretrained for.
+        reporter: where progress is shown.
+    """
+    values: Values = {}
+    tried: dict[str, list[Any]] = {}
+    said: dict[str, list[dict[str, list[float]]]] = {objective: [] for objective in objectives}
+    users, seeds = [], []
+    for base in configs:
+        world = frozen.world_of(base)
+        config = Config(data=base.data, episodes=base.episodes, train=train, seed=base.seed)
+        config = dataclasses.replace(config, encoder=dataclasses.replace(base.encoder, train="no"))
+        asked = frozen.questions(world, config)
+        users.append(frozen.users_of(asked))
+        seeds.append(np.full(len(users[-1]), base.seed))
+        for name in (UNTOUCHED, *objectives):
+            reporter.note(f"seed {base.seed}, {name}")
+            own, path = folder / f"{base.seed}" / name, base.encoder.path
+            if name != UNTOUCHED:
+                found, losses = pretrained(
+                    dataclasses.replace(base, objective=cast("Objective", name)), own / "pretraining", reporter
+                )
+                path = str(found)
+                said[name].append(losses)
+            encoder = encoders.load(path)
+            chosen = config.encoder
+            if "ridge" in heads:
+                table = encoders.encode_table(
+                    encoder,
+                    world.data.items.texts,
+                    pooling=chosen.pooling,
+                    max_length=chosen.max_length,
+                    normalise=chosen.normalise,
+                )
+                tried.setdefault(name, []).append(frozen.ridge(world, table, asked))
+            if "meta-trained" in heads:
+                run = dataclasses.replace(config, encoder=dataclasses.replace(chosen, path=path))
+                for part, judged in frozen.meta_trained(world, encoder, run, own / "run", asked, reporter).items():
+                    values.setdefault(("meta-trained", part, name), []).append(judged)
+    penalties = {}
+    for name, seeds_tried in tried.items():
+        for part in frozen.PARTS:
+            penalties[part, name], values["ridge", part, name] = frozen.chosen(seeds_tried, part)
+    facts = {"pretraining": dataclasses.asdict(configs[0]), "seeds": [base.seed for base in configs]}
+    rows = _compared(values, penalties, np.concatenate(users), np.concatenate(seeds), facts)
+    return rows + _judged(said)
+
+
+def _compared(
+    values: Values, penalties: Mapping[Any, Any], users: np.ndarray, seeds: np.ndarray, facts: Mapping[str, Any]
+) -> list[harness.Row]:
+    """Every checkpoint against the untouched one, with the interval of the difference."""
+    rows = []
+    for (head, part, name), found in values.items():
+        if name == UNTOUCHED:
+            continue
+        for measured in frozen.METRICS:
+            ours, theirs = (_joined(v, measured) for v in (found, values[head, part, UNTOUCHED]))
+            interval = paired_bootstrap(ours.values, theirs.values, ours.weights, groups=users, strata=seeds)
+            mine, other = (_mean(v, seeds) for v in (ours, theirs))
+            lower = metric(measured).better == "lower"
+            ratio = other / mine if lower else mine / other
+            more: dict[str, Any] = {"difference": interval._asdict(), "better": "lower" if lower else "higher"}
+            if head == "ridge":
+                more["penalties"] = {"untouched": penalties[part, UNTOUCHED], name: penalties[part, name]}
+            rows.append(
+                harness.Row(
+                    case=f"{head}, {part} items",
+                    contender=name,
+                    metric=measured,
+                    ours=mine,
+                    theirs=other,
+                    ratio=dict.fromkeys(("median", "low", "high"), ratio),
+                    facts=more | ({} if rows else dict(facts)),
+                )
+            )
+    return rows
+
+
+def _judged(said: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> list[harness.Row]:
+    """Perplexities and contrastive losses before and after, as means over the seeds (geometric ones of the former)."""
+    rows = []
+    for name, seeds in said.items():
+        for measured in seeds[0] if seeds else ():
+            both = np.array([seed[measured] for seed in seeds])
+            mean = np.exp(np.log(both).mean(axis=0)) if measured.startswith("perplexity") else both.mean(axis=0)
+            before, after = map(float, mean)
+            ratio = dict.fromkeys(("median", "low", "high"), before / after)
+            rows.append(harness.Row("held out of pretraining", name, measured, after, before, ratio))
+    return rows
+
+
+def _joined(seeds: Sequence[Mapping[str, UserValues]], measured: str) -> UserValues:
+    return UserValues(*(np.concatenate([getattr(s[measured], f) for s in seeds]) for f in UserValues._fields))
+
+
+def _mean(values: UserValues, seeds: np.ndarray) -> float:
+    """The mean of the seeds' means."""
+    each = [
+        values.values[seeds == s] @ values.weights[seeds == s] / values.weights[seeds == s].sum() for s in set(seeds)
+    ]
+    return float(np.mean(each))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on with; a new folder where left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="of each pretraining")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
+    arguments = parser.parse_args()
+    from metarec_jax.console import make_reporter
+
+    folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-pretraining-"))
+    configs = [standard(seed, arguments.steps) for seed in range(arguments.seeds)]
+    rows = measure(configs, folder, preset("movielens-100k").train, arguments.heads, reporter=make_reporter())
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()
