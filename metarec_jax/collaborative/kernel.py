@@ -25,6 +25,8 @@ from jaxtyping import Array, Float
 _FLOATS_AT_ONCE = 1 << 22
 """Numbers that the covariances of one batch of users may have."""
 _USERS_AT_ONCE = 64
+LEAST = 1e-4
+"""Of the variance of an item that factors leave."""
 
 
 class Rated(NamedTuple):
@@ -166,10 +168,15 @@ def low_rank(kernel: Float[Array, "items items"], *, rank: int, turns: int = 20)
         before, rest = carry
         basis = jnp.linalg.qr(kernel @ before - rest[:, None] * before)[0]
         factors = _ritz(kernel, basis, rest, rank)
-        return (basis, jnp.maximum(jnp.diagonal(kernel) - jnp.sum(jnp.square(factors), axis=1), 1e-4)), None
+        return (basis, _left(kernel, factors)), None
 
     (basis, rest), _ = jax.lax.scan(turn, (basis, jnp.zeros(items)), length=turns)
-    return _ritz(kernel, basis, rest, rank), rest
+    factors = _ritz(kernel, basis, rest, rank)
+    return factors, _left(kernel, factors)
+
+
+def _left(kernel: Array, factors: Array) -> Array:
+    return jnp.maximum(jnp.diagonal(kernel) - jnp.sum(jnp.square(factors), axis=1), LEAST)
 
 
 def _ritz(kernel: Array, basis: Array, rest: Array, rank: int) -> Array:
