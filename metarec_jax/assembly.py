@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
+from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
 from metarec_jax.collaborative.folds import believe_all
 from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig, believes
 from metarec_jax.data import load
@@ -336,7 +337,7 @@ def init_trainable(
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
-        noise=_noise(config, catalogue),
+        noise=None if catalogue.beliefs is None else catalogue.beliefs.noise,
     )
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":
@@ -347,12 +348,6 @@ def init_trainable(
     return Trainable(theta, model.updater.init(adapted), encoder)
 
 
-def _noise(config: Config, catalogue: Catalogue) -> float | None:
-    if not believes(config):
-        return None
-    return 1.0 if catalogue.beliefs is None else catalogue.beliefs.noise  # the former for shapes alone
-
-
 def check_adapted(config: Config, catalogue: Catalogue) -> None:
     """Sees that the patterns of adapted parameters fit the learner and the updater.
 
@@ -360,6 +355,8 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
         MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or there are context
             parameters (which exist to be adapted) that none matches.
     """
+    if believes(config):  # which beliefs makes no difference to what there is to adapt
+        catalogue = dataclasses.replace(catalogue, beliefs=NOTHING_KNOWN)
     theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
     adapted, _ = partition(theta, config.updater.adapted)
     if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):

@@ -10,7 +10,6 @@ import numpy as np
 
 from metarec_jax.collaborative import saved
 from metarec_jax.collaborative.beliefs import Beliefs
-from metarec_jax.config import believes
 from metarec_jax.data.splits import Statistics
 from metarec_jax.errors import MetarecError
 from metarec_jax.files import replacing
@@ -67,7 +66,9 @@ def save(catalogue: Catalogue, run: Run) -> None:
             "rating_sum": catalogue.statistics.total,
             "rating_count": catalogue.statistics.count,
         }
-    ).replace_schema_metadata({"scale": json.dumps(catalogue.scale._asdict())})
+    ).replace_schema_metadata(
+        {"scale": json.dumps(catalogue.scale._asdict()), "beliefs": json.dumps(catalogue.beliefs is not None)}
+    )
     with replacing(run.embeddings) as path:
         save_file({"items": np.ascontiguousarray(catalogue.embeddings, np.float32)}, path)
     if catalogue.beliefs is not None:
@@ -106,6 +107,7 @@ def load(run: Run) -> Catalogue:
         )
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
         written = json.loads(table.schema.metadata[b"scale"])
+        believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
         scale = Scale(written["kind"], tuple(written["levels"]), written["low"], written["high"])
     except FileNotFoundError as error:
         raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
@@ -125,7 +127,7 @@ def load(run: Run) -> Catalogue:
         raise MetarecError(
             f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
         )
-    if not believes(run.config):
+    if not believed:
         return Catalogue(items, statistics, embeddings, scale)
     beliefs = saved.load(run.beliefs, len(items))
     return Catalogue(items, statistics._replace(beliefs=beliefs.table), embeddings, scale, beliefs)

@@ -48,6 +48,12 @@ class Beliefs:
         return _with_one(_joined(rows, dict.fromkeys(rows, 1.0))).astype(np.float32) @ self.of_new
 
 
+NOTHING_KNOWN = Beliefs(
+    np.zeros((0, FACTORS), np.float32), 1.0, np.zeros((1, FACTORS), np.float32), Sources({}, {}, {})
+)
+"""Beliefs about no items."""
+
+
 def believe(
     config: FactorsConfig,
     items: Items,
