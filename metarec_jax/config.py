@@ -232,8 +232,8 @@ class FactorsConfig:
     Variances are in squares of a quarter of the rating scale.
     """
 
-    rank: int = 32
-    """Factors of an item; 0 learns none, and predictions start from item mean + user bias."""
+    rank: int = 0
+    """Factors of an item (32, say); 0 learns none, and predictions start from item mean + user bias."""
     bias: float = 0.16
     """Variance of users' liking of everything."""
     text: float = 0.25

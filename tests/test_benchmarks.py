@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
+from helpers import QUICK
 
-from benchmarks import frozen, harness, inner_loop, ours, pretraining, report
+from benchmarks import encoder as of_encoder
+from benchmarks import frozen, harness, inner_loop, joint, joint_memory, ours, pretraining, report
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
@@ -130,6 +133,7 @@ def small_pretraining(seed: int) -> PretrainConfig:
 
 def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatch):
     monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
     train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
     rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, objectives=("contrastive",))
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
@@ -190,3 +194,38 @@ def test_the_ridge_reads_new_items_from_their_texts():
     error, without = (float(np.mean(v["mae"].values)) for v in (best, blind))
     assert error < 0.4 * without
     assert np.mean(best["auc"].values) > 0.9
+
+
+# The encoder in the loop
+
+
+def laid_out(rows: list[harness.Row]) -> list[tuple[str, str, str]]:
+    """(case, contender, metric) of every row, after a look at what each must have."""
+    for row in rows:
+        assert {"case", "contender", "metric", "ours", "theirs", "ratio", "bar", "met"} <= set(row.to_json())
+        assert min(row.ours, row.theirs, *row.ratio.values()) > 0
+    return [(row.case, row.contender, row.metric) for row in rows]
+
+
+def test_the_encoder_is_compared_on_one_batch():
+    rows = of_encoder.one_batch(of_encoder.SMOKE, rounds=2)
+    assert laid_out(rows) == [
+        ("forward, smoke", "transformers", "texts/s"),
+        ("forward + backward, smoke", "transformers", "texts/s"),
+    ]
+
+
+def test_a_joint_step_is_compared_with_both_others():
+    case = dataclasses.replace(joint.JOINT, users=joint.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
+    rows = joint.compare(2, case)
+    assert laid_out(rows) == [("joint", "distinct", "users/s"), ("joint", "pairs", "users/s")]
+    assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
+
+
+def test_memory_of_a_joint_step_is_held_against_what_its_episodes_need():
+    figures = {"temporaries_mb": 100.0, "of_episodes_mb": 1.0, "rss_mb": 1000.0}
+    grown = {"temporaries_mb": 110.0, "of_episodes_mb": 16.0, "rss_mb": 1200.0}
+    rows = joint_memory.compare({64: figures, 1024: grown})
+    assert [metric for _, _, metric in laid_out(rows)] == ["temporaries_mb", "rss_mb"]
+    assert [row.to_json()["met"] for row in rows] == [True, False]
+    assert rows[0].theirs == pytest.approx(1.1 * 115)

@@ -163,9 +163,9 @@ def test_titles_ids_and_numbers_name_the_same_items(drawn):
 
 
 def test_a_text_is_scored_as_an_item_that_nobody_rated(recommender):
-    catalogue, zeros = recommender.catalogue, np.zeros((2, ITEMS), np.float32)
-    believed = catalogue.beliefs.of_new_items(catalogue.embeddings)
-    nobody = dataclasses.replace(catalogue, statistics=catalogues.Statistics(*zeros, believed))
+    nobody = dataclasses.replace(
+        recommender.catalogue, statistics=catalogues.Statistics(*np.zeros((2, ITEMS), np.float32))
+    )
     other = Recommender(recommender.config, nobody, jax.device_get(recommender._trainable))
     state = other.adapt(LIKES)
     texts = recommender.catalogue.items.texts
