@@ -87,5 +87,5 @@ def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     runs.open_run(copy).beliefs.unlink()
-    with pytest.raises(MetarecError, match="beliefs.safetensors does not exist"):
+    with pytest.raises(MetarecError, match=r"beliefs\.safetensors does not exist"):
         Recommender.load(copy)

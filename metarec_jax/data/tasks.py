@@ -123,17 +123,33 @@ class TaskSource:
         query = int(tasks.queries.max(initial=1))
         return Episodes(
             user=(members if self.own_table else tasks.user[members]).astype(np.int32),
-            support=self._rows(tasks.support, shown, tasks.supports, members, length),
+            support=self._rows(tasks.support, shown, tasks.supports, members, length, by_time=True),
             query=self._rows(tasks.query, self.data.rating[tasks.query], tasks.queries, members, query),
             weight=np.ones(len(members), np.float32),
         )
 
-    def _rows(self, rows: np.ndarray, rating: np.ndarray, count: np.ndarray, members: np.ndarray, length: int) -> Rows:
+    def _rows(
+        self,
+        rows: np.ndarray,
+        rating: np.ndarray,
+        count: np.ndarray,
+        members: np.ndarray,
+        length: int,
+        *,
+        by_time: bool = False,
+    ) -> Rows:
         start = np.cumsum(count) - count
         real = np.arange(length) < count[members, None]
         place = np.where(real, start[members, None] + np.arange(length), 0)
         if not len(rows):  # of tasks without support
             rows, rating = np.zeros(1, np.int64), np.zeros(1, np.float32)
+        if by_time:  # latest first, as in episodes; of one time, the row that comes later; padding last
+            by_row = np.argsort(np.where(real, -rows[place], 1), axis=1, kind="stable")
+            place = np.take_along_axis(place, by_row, axis=1)
+            latest = np.argsort(
+                np.where(real, -self.data.time[rows[place]], np.iinfo(np.int64).max), axis=1, kind="stable"
+            )
+            place = np.take_along_axis(place, latest, axis=1)
         row = rows[place]
         item = np.where(real, self.data.item[row], 0).astype(np.int32)
         return Rows(

@@ -335,8 +335,8 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         )
     raise MetarecError(
         f"{folder} holds no tokenizer; tokenizer.json (or vocab.txt, or vocab.json and merges.txt) is missing. "
-        "Where the hub has it only in SentencePiece's format (*.model), make a folder of it with transformers and sentencepiece: "
-        "save_pretrained of both AutoModel and AutoTokenizer, and give that folder"
+        "Where the hub has it only in SentencePiece's format (*.model), make a folder of it with transformers and "
+        "sentencepiece: save_pretrained of both AutoModel and AutoTokenizer, and give that folder"
     )
 
 

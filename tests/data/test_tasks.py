@@ -41,7 +41,8 @@ def naive(tasks, trained):
 
     found, s, q = [], 0, 0
     for user, n, m in zip(tasks.user, tasks.supports, tasks.queries):
-        found.append((user, rows(tasks.support[s : s + n]), rows(tasks.query[q : q + m])))
+        latest_first = sorted(tasks.support[s : s + n], key=lambda row: (-DATA.time[row], -row))
+        found.append((user, rows(latest_first), rows(tasks.query[q : q + m])))
         s, q = s + n, q + m
     return found
 
