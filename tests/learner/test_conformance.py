@@ -207,7 +207,7 @@ def padded(case):
 @each_reader
 @pytest.mark.parametrize("form", FORMS)
 def test_the_loss_and_its_gradients_are_those_of_the_inner_loop_written_out(kind, form):
-    """User by user and step by step, on arrays without padding, with matrices in full, the support read in every step."""
+    """User by user and step by step, on arrays without padding, with full matrices, the support read in every step."""
     case = case_of(kind, **FORMS[form])
     episodes = padded(case)
     found = slope(case, lambda at: meta_loss(case.model, *at, episodes)[0])
