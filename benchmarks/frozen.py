@@ -8,7 +8,6 @@ support, of items that are not new, and two queries: other such items ("warm"), 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,16 +16,18 @@ import jax
 import numpy as np
 
 from metarec_jax import runs
-from metarec_jax.assembly import Assembly, Part, embed, make_model, resolve
+from metarec_jax.assembly import EVALUATION_USERS, Assembly, Part, embed, make_model, resolve
 from metarec_jax.catalogue import Catalogue, scale_of
 from metarec_jax.config import Config
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories, statistics_of
+from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks
 from metarec_jax.data.splits import Statistics, item_statistics
+from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder
 from metarec_jax.errors import Stopped
 from metarec_jax.evaluation import baselines
-from metarec_jax.evaluation.experiment import adapting
+from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.metrics import UserValues, evaluate_users
 from metarec_jax.evaluation.predictions import Predictions
 from metarec_jax.pretraining.config import PretrainConfig
@@ -183,9 +184,12 @@ def meta_trained(
 
 
 def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Assembly:
-    """As `metarec_jax.assembly.assemble`, with the split of all data and the ratings of the world."""
+    """As `metarec_jax.assembly.assemble`, with the split of all data and the ratings of the world.
+
+    Nothing is learned of items beside counts, so that what differs is the embeddings.
+    """
     data, splits = world.data, world.seen.splits
-    config = resolve(config, data)
+    config = resolve(dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0)), data)
     items = embed(encoder, config, data.items.texts, reporter, "encoding items")
     texts = data.users.texts if config.learner.user_side == "profile" else None
     users = np.zeros((len(data.users), 0), np.float32)
@@ -193,29 +197,40 @@ def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter
         users = embed(encoder, config, texts, reporter, "encoding users")
     catalogue = Catalogue(data.items, world.statistics, items, scale_of(data))
     enough = np.bincount(data.user, minlength=len(data.users)) > config.episodes.query
-
-    def part(chosen: np.ndarray, *, training: bool) -> Part:
-        source = EpisodeSource(
-            histories=histories(data, chosen[enough[chosen]]),
-            config=config.episodes,
-            statistics=world.statistics,
-            training=training,
-            users_per_batch=config.train.users_per_step if training else 64,
-            seed=config.seed,
-            epochs=config.train.epochs if training else 1,
-        )
-        return Part(source, Tables(items, users), texts)
-
-    made = functools.partial(part, training=False)
+    trained = np.isin(data.user, splits.train)
+    episodes = EpisodeSource(
+        histories=histories(data, splits.train[enough[splits.train]]),
+        config=config.episodes,
+        statistics=world.statistics,
+        training=True,
+        users_per_batch=config.train.users_per_step,
+        seed=config.seed,
+        epochs=config.train.epochs,
+    )
+    tasks = {
+        name: drawn_tasks(data, chosen[enough[chosen]], config.episodes, config.seed)
+        for name, chosen in (("validation", splits.validation), ("test", splits.test))
+    }
+    asked = {
+        name: TaskSource(data, some, world.statistics, trained, config.episodes.buckets, EVALUATION_USERS)
+        for name, some in tasks.items()
+    }
+    division = Division(
+        train=np.flatnonzero(trained),
+        train_users=splits.train,
+        validation=tasks["validation"],
+        scenarios=(Scenario("new users", "users of whom nothing trained", tasks["test"]),),
+        description="new users, and items that nobody rated",
+    )
     return Assembly(
         config,
         data,
-        splits,
+        division,
         catalogue,
         make_model(config, catalogue.scale),
-        train=part(splits.train, training=True),
-        validation=made(splits.validation),
-        test=made(splits.test),
+        train=Part(episodes, Tables(items, users), texts),
+        validation=Part(asked["validation"], Tables(items, users), texts),
+        tests={"new users": Part(asked["test"], Tables(items, users), texts)},
         encoder=encoder,
     )
 

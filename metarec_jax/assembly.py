@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jax
 import numpy as np
 
 from metarec_jax.catalogue import Catalogue, Scale, scale_of
-from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig
+from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
+from metarec_jax.collaborative.folds import believe_all
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig, believes
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.protocols import Division, divide
 from metarec_jax.data.sources.find import cache_folder
-from metarec_jax.data.splits import Splits, item_statistics, split_users
+from metarec_jax.data.splits import Splits, row_statistics
+from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.kinds import make_learner
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.pretraining.held_out import refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
+
+Source = TypeVar("Source", EpisodeSource, TaskSource)
 
 DESCRIBED_DRAWS = 4
 """Draws of support and query where users are described and the config does not say how many."""
@@ -38,7 +46,7 @@ UNROLL = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class Part(Generic[Source]):
     """Episodes of some users, and the embeddings they gather from (host arrays).
 
     Attributes:
@@ -47,24 +55,56 @@ class Part:
         user_texts: what the users' embeddings are of; None where users have no text.
     """
 
-    source: EpisodeSource
+    source: Source
     tables: Tables
     user_texts: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Assembly:
-    """Everything that training and evaluation start from."""
+    """Everything that training and evaluation start from.
+
+    Attributes:
+        config: with every choice made.
+        data: all of it; training reads no more of its rows than ``division.train``.
+        division: which rows train, and what is asked.
+        catalogue: items, with statistics of the training rows.
+        model: its functions.
+        train, validation: what training reads, and what it is chosen by.
+        tests: what the tables are about, by the name of the scenario.
+        encoder: as it is before training.
+    """
 
     config: Config
     data: Interactions
-    splits: Splits
+    division: Division
     catalogue: Catalogue
     model: Model
-    train: Part
-    validation: Part
-    test: Part
+    train: Part[EpisodeSource]
+    validation: Part[TaskSource]
+    tests: Mapping[str, Part[TaskSource]]
     encoder: Encoder
+
+    @property
+    def test(self) -> Part[TaskSource]:
+        """The first scenario."""
+        return next(iter(self.tests.values()))
+
+    @property
+    def splits(self) -> Splits:
+        """Whose episodes train, and who is asked for validation and in the tests; users can be in several."""
+        held_out = [scenario.tasks.user for scenario in self.division.scenarios if scenario.held_out]
+        validation, test = (
+            np.array(list(dict.fromkeys(users.tolist())), np.int32)
+            for users in (self.division.validation.user, np.concatenate(held_out))
+        )
+        return Splits(self.division.train_users, validation, test)
+
+    @property
+    def training_user_table(self) -> np.ndarray:
+        """float32 [users, hidden], embeddings of the training users alone, from which inputs are standardised."""
+        source, users = self.train.source, self.train.tables.users
+        return users if source.own_table else users[self.division.train_users]
 
 
 def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
@@ -76,54 +116,89 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     data = load(config.data, seed=config.seed)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     config = resolve(config, data)
+    if config.learner.kind == "recurrent" and not data.time.any():
+        raise MetarecError(
+            "learner.kind 'recurrent' reads a user's interactions in order of time, but the data has no times: "
+            "name their column with --data.columns.time, or use --learner.kind transformer"
+        )
     if config.updater.kind in ELEMENTWISE or config.updater.clip:
         reporter.note(
             f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
             "full: every user's inner loop gets a copy of the adapted ones"
         )
-    splits = split_users(data, config.episodes, config.seed)
+    division = divide(data, config, config.seed)
+    tested = np.unique(np.concatenate([s.tasks.user for s in division.scenarios if s.held_out]))
+    validated = np.unique(division.validation.user)
     reporter.note(
-        f"{len(splits.train)} training, {len(splits.validation)} validation and {len(splits.test)} test users, disjoint"
+        f"{len(division.train_users)} training, {len(validated)} validation and {len(tested)} test users; "
+        f"{len(division.train):,} rows train"
     )
-    refuse_leak(config.encoder.path, data, splits)
+    refuse_leak(config.encoder.path, data, Splits(division.train_users, validated, tested))
     encoder = load_encoder(config.encoder.path)
     check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
     catalogue = Catalogue(
         items=data.items,
-        statistics=item_statistics(data, splits.train),
+        statistics=row_statistics(data, division.train),
         embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
         scale=scale_of(data),
     )
     check_adapted(config, catalogue)  # before minutes of encoding
     embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
     catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
+    folded = None
+    if believes(config):
+        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, config.seed, reporter)
+        statistics = catalogue.statistics._replace(beliefs=beliefs.table)
+        catalogue = dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs)
     own_table = config.learner.user_side == "description"
 
-    def source(users: np.ndarray, *, training: bool, size: int, epochs: int) -> EpisodeSource:
-        return EpisodeSource(
-            histories=histories(data, users),
-            config=config.episodes,
+    trained = np.zeros(len(data), bool)
+    trained[division.train] = True
+
+    def asked(tasks: Tasks) -> TaskSource:
+        return TaskSource(
+            data=data,
+            tasks=tasks,
             statistics=catalogue.statistics,
-            training=training,
-            users_per_batch=size,
-            seed=config.seed,
-            epochs=epochs,
+            trained=trained,
+            buckets=config.episodes.buckets,
+            users_per_batch=EVALUATION_USERS,
             own_table=own_table,
         )
 
-    sources = {
-        "train": source(splits.train, training=True, size=config.train.users_per_step, epochs=config.train.epochs),
-        "validation": source(splits.validation, training=False, size=EVALUATION_USERS, epochs=1),
-        "test": source(splits.test, training=False, size=EVALUATION_USERS, epochs=1),
-    }
+    train = EpisodeSource(
+        histories=histories(data, division.train_users, trained),
+        config=config.episodes,
+        statistics=catalogue.statistics,
+        training=True,
+        users_per_batch=config.train.users_per_step,
+        seed=config.seed,
+        epochs=config.train.epochs,
+        own_table=own_table,
+        folded=folded,
+    )
+    validation = asked(division.validation)
+    tests = {scenario.name: asked(scenario.tasks) for scenario in division.scenarios}
+    sources: dict[str, EpisodeSource | TaskSource] = {"train": train, "validation": validation, **tests}
     texts = user_texts(config, data, sources)
     users = user_embeddings(encoder, config, len(data.users), texts, reporter)
-    parts = {
-        name: Part(s, Tables(items=catalogue.embeddings, users=users[name]), texts[name]) for name, s in sources.items()
-    }
-    return Assembly(config, data, splits, catalogue, make_model(config, catalogue.scale), **parts, encoder=encoder)
+
+    def part(name: str, source: Source) -> Part[Source]:
+        return Part(source, Tables(items=catalogue.embeddings, users=users[name]), texts[name])
+
+    return Assembly(
+        config,
+        data,
+        division,
+        catalogue,
+        make_model(config, catalogue.scale),
+        train=part("train", train),
+        validation=part("validation", validation),
+        tests={name: part(name, source) for name, source in tests.items()},
+        encoder=encoder,
+    )
 
 
 def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
@@ -176,7 +251,7 @@ def embed(
 
 
 def user_texts(
-    config: Config, data: Interactions, sources: dict[str, EpisodeSource]
+    config: Config, data: Interactions, sources: Mapping[str, EpisodeSource | TaskSource]
 ) -> dict[str, tuple[str, ...] | None]:
     """What stands for the users of each source: profiles, descriptions of each draw of the support, or nothing.
 
@@ -221,22 +296,12 @@ def make_model(config: Config, scale: Scale) -> Model:
 @functools.lru_cache(maxsize=32)
 def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
     head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
-
-    def apply(params: Params, context: mlp.Context, rows: mlp.Features) -> jax.Array:
-        return mlp.apply(
-            params,
-            head,
-            context,
-            rows,
-            prior=learner.prior,
-            dropout=learner.dropout,
-            user_dropout=learner.user_dropout,
-            compute=learner.compute,
-        )
-
+    made = make_learner(learner, head)
     return Model(
-        prepare=functools.partial(mlp.prepare, compute=learner.compute),
-        apply=apply,
+        prepare=made.prepare,
+        apply=made.apply,
+        summarise=made.summarise,
+        taste=made.taste,
         head=head,
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
@@ -267,14 +332,12 @@ def init_trainable(
         encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
     seen = catalogue.statistics.count > 0
-    theta = mlp.init(
+    theta = make_learner(config.learner, model.head).init(
         key,
-        model.head,
-        hidden=config.learner.hidden,
-        context=config.learner.context,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
+        noise=None if catalogue.beliefs is None else catalogue.beliefs.noise,
     )
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":
@@ -292,6 +355,8 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
         MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or there are context
             parameters (which exist to be adapted) that none matches.
     """
+    if believes(config):  # which beliefs makes no difference to what there is to adapt
+        catalogue = dataclasses.replace(catalogue, beliefs=NOTHING_KNOWN)
     theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
     adapted, _ = partition(theta, config.updater.adapted)
     if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):
@@ -322,14 +387,19 @@ def with_trained_encoder(assembly: Assembly, trainable: Trainable, reporter: Rep
         return assembly
     encoder = trained_encoder(assembly.encoder, trainable.encoder)
     config = assembly.config
-    parts = {"train": assembly.train, "validation": assembly.validation, "test": assembly.test}
+    parts = {"train": assembly.train, "validation": assembly.validation, **assembly.tests}
     items = embed(encoder, config, assembly.data.items.texts, reporter, "encoding items")
     texts = {name: part.user_texts for name, part in parts.items()}
     users = user_embeddings(encoder, config, len(assembly.data.users), texts, reporter)
-    train, validation, test = (
-        dataclasses.replace(part, tables=Tables(items, users[name])) for name, part in parts.items()
-    )
-    catalogue = dataclasses.replace(assembly.catalogue, embeddings=items)
+
+    def encoded(name: str, part: Part[Source]) -> Part[Source]:
+        return dataclasses.replace(part, tables=Tables(items, users[name]))
+
     return dataclasses.replace(
-        assembly, catalogue=catalogue, train=train, validation=validation, test=test, encoder=encoder
+        assembly,
+        catalogue=dataclasses.replace(assembly.catalogue, embeddings=items),
+        train=encoded("train", assembly.train),
+        validation=encoded("validation", assembly.validation),
+        tests={name: encoded(name, part) for name, part in assembly.tests.items()},
+        encoder=encoder,
     )

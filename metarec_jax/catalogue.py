@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metarec_jax.collaborative import saved
+from metarec_jax.collaborative.beliefs import Beliefs
 from metarec_jax.data.splits import Statistics
 from metarec_jax.errors import MetarecError
 from metarec_jax.files import replacing
@@ -33,12 +35,14 @@ class Catalogue:
         statistics: the training users' ratings of each.
         embeddings: float32 [items, hidden].
         scale: of the ratings.
+        beliefs: what was learned of items beside counts; None where nothing was.
     """
 
     items: Items
     statistics: Statistics
     embeddings: np.ndarray
     scale: Scale
+    beliefs: Beliefs | None = None
 
 
 def scale_of(data: Interactions) -> Scale:
@@ -62,9 +66,13 @@ def save(catalogue: Catalogue, run: Run) -> None:
             "rating_sum": catalogue.statistics.total,
             "rating_count": catalogue.statistics.count,
         }
-    ).replace_schema_metadata({"scale": json.dumps(catalogue.scale._asdict())})
+    ).replace_schema_metadata(
+        {"scale": json.dumps(catalogue.scale._asdict()), "beliefs": json.dumps(catalogue.beliefs is not None)}
+    )
     with replacing(run.embeddings) as path:
         save_file({"items": np.ascontiguousarray(catalogue.embeddings, np.float32)}, path)
+    if catalogue.beliefs is not None:
+        saved.save(catalogue.beliefs, run.beliefs)
     with replacing(run.catalogue) as path:
         pq.write_table(table, path)
 
@@ -99,6 +107,7 @@ def load(run: Run) -> Catalogue:
         )
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
         written = json.loads(table.schema.metadata[b"scale"])
+        believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
         scale = Scale(written["kind"], tuple(written["levels"]), written["low"], written["high"])
     except FileNotFoundError as error:
         raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
@@ -118,4 +127,7 @@ def load(run: Run) -> Catalogue:
         raise MetarecError(
             f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
         )
-    return Catalogue(items, statistics, embeddings, scale)
+    if not believed:
+        return Catalogue(items, statistics, embeddings, scale)
+    beliefs = saved.load(run.beliefs, len(items))
+    return Catalogue(items, statistics._replace(beliefs=beliefs.table), embeddings, scale, beliefs)

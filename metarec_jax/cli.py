@@ -16,14 +16,16 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from metarec_jax.config import Config, preset
 from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
+    MODES,
     RUNS,
+    CompareArguments,
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
@@ -52,6 +54,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   pretrain    train an encoder further, on item texts and on what users did
   train       meta-train a run, or continue one
   evaluate    compare a run, or a protocol over several seeds, with the baselines
+  compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   doctor      devices, versions, and which data and weights were found where
 
@@ -63,6 +66,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --encoder.path runs/words/encoder
   metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
+  metarec compare runs/mine runs/other
   metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
@@ -149,6 +153,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         )
     if chosen.protocol:
         check_protocol(chosen.protocol, config)
+    if chosen.metrics not in MODES:
+        raise MetarecError(f"no metrics are called {chosen.metrics!r}; there are {', '.join(MODES)}")
     run = None
     if chosen.run:
         from metarec_jax import runs
@@ -161,14 +167,36 @@ def evaluate(arguments: Sequence[str]) -> int:
     from metarec_jax.evaluation import experiment
 
     try:
-        table = experiment.evaluate(
-            config, seeds=range(config.seed, config.seed + seeds), folder=folder, run=run, reporter=reporter
+        tables = experiment.evaluate(
+            config,
+            seeds=range(config.seed, config.seed + seeds),
+            folder=folder,
+            run=run,
+            metrics=chosen.metrics,
+            reporter=reporter,
         )
     except (KeyboardInterrupt, Stopped):
         reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
         raise
-    show_table(table, as_json=chosen.json)
+    show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """`metarec compare`."""
+    chosen = parse(CompareArguments, "compare", arguments)
+    if chosen.metrics not in MODES:
+        raise MetarecError(f"no metrics are called {chosen.metrics!r}; there are {', '.join(MODES)}")
+    from metarec_jax.evaluation import compare as comparing
+
+    found = comparing.compare(
+        Path(chosen.a), Path(chosen.b), method=chosen.method, reference=chosen.against, metrics=chosen.metrics
+    )
+    if chosen.json:
+        print(json.dumps(comparing.to_tree(found), ensure_ascii=False, indent=2))
+    else:
+        comparing.print_comparison(found)
     return 0
 
 
@@ -270,15 +298,15 @@ def keep_compilations(config: Config | PretrainConfig) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def show_table(table: Table, *, as_json: bool) -> None:
+def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:
     """Prints an evaluation on stdout."""
     from metarec_jax.environment import environment
-    from metarec_jax.evaluation.report import print_table, to_json
+    from metarec_jax.evaluation.scenarios import print_tables, several_to_json
 
     if as_json:
-        print(to_json(table, environment()), end="")
+        print(several_to_json(tables, environment()), end="")
     else:
-        print_table(table)
+        print_tables(tables)
 
 
 def split_rating(text: str) -> tuple[str, float]:
@@ -319,7 +347,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, recommend, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

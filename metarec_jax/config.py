@@ -23,7 +23,9 @@ HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
 UpdaterKind = Literal["gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"]
 ELEMENTWISE: frozenset[UpdaterKind] = frozenset({"meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge"})
 """Updaters that do more with a gradient than multiply it, and so need matrices in full."""
+LearnerKind = Literal["mlp", "transformer", "recurrent"]
 UserSide = Literal["auto", "profile", "description", "none"]
+SplitKind = Literal["users", "melu", "tallrec", "few-shot", "time"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -93,6 +95,9 @@ class EpisodeConfig:
     """Support lengths that episodes are padded to, ascending: one compilation each."""
     order: Literal["random", "time"] = "random"
     """Whether the query is drawn at random or is the latest part of a user's history."""
+    lengths: Literal["all", "varied"] = "all"
+    """Support in training: all that is left of the query, or, "varied", its first few rows, from none to all, their
+    number drawn anew with each draw and small ones as likely as large ones (on a logarithmic scale)."""
     draws: int = 0
     """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and 4 draws
     where users are described, since each description has to be encoded)."""
@@ -131,6 +136,39 @@ class EpisodeConfig:
             self.validation + self.test < 1,
             f"episodes.validation {self.validation} and episodes.test {self.test} leave no user to train on",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig:
+    """Which rows train, and which tasks the model is tried on (see `metarec_jax.data.protocols`)."""
+
+    kind: SplitKind = "users"
+    """What is held out. "users": users, drawn at random. "melu": users drawn at random and items of late years, in four
+    scenarios. "tallrec": users, asked for their next item. "few-shot": users, met after their first few ratings.
+    "time": everything after a date."""
+    everyone: bool = False
+    """For kinds "users" and "melu": whether users outside episodes.min_ratings and episodes.max_ratings train too."""
+    year: int = 0
+    """For kind "melu": items of later years are new. 0 is 1997 for MovieLens-1M, and elsewhere the latest year that
+    leaves at least 15% of the items new."""
+    supports: tuple[int, ...] = (0, 1, 3, 5, 10, 20)
+    """For kind "few-shot": how many first ratings the model is shown."""
+    history: int = 10
+    """For kind "tallrec": how many previous items the model is shown."""
+    test_users: Literal["auto", "random"] = "auto"
+    """For kind "tallrec": "auto" takes the published test users of MovieLens-100K, and elsewhere draws them."""
+    date: str = ""
+    """For kind "time": from when on rows are held out, as 1998-03-01 or in the unit of the data's times. "" is the time
+    that 80% of the rows come before."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self, "split")
+        _require(self.year >= 0, f"split.year is {self.year}; it must be a year, or 0 to have one chosen")
+        _require(
+            len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,
+            f"split.supports is {self.supports}; it must be ascending numbers of ratings, such as (0, 1, 3, 5, 10, 20)",
+        )
+        _require(self.history >= 1, f"split.history is {self.history}; it must be at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,11 +226,75 @@ class EncoderConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FactorsConfig:
+    """What is learned of items from the ratings of training users: a mean, and factors that users differ over.
+
+    Variances are in squares of a quarter of the rating scale.
+    """
+
+    rank: int = 0
+    """Factors of an item (32, say); 0 learns none, and predictions start from item mean + user bias."""
+    bias: float = 0.16
+    """Variance of users' liking of everything."""
+    text: float = 0.25
+    """Variance of tastes over what a text says."""
+    details: float = 0.06
+    """The same over each further column of items (genres, year, ...)."""
+    popularity: float = 0.075
+    """The same over how often an item was rated."""
+    item: float = 0.385
+    """The same over what nothing known of an item explains."""
+    strength: float = 8.5
+    """Users that these variances count as much as, against the covariances that training users show."""
+    noise: float = 0.8
+    """Variance of a rating around what its user feels (at first; it is learned)."""
+    iterations: int = 6
+    """Of expectation maximisation."""
+    mean_text: float = 0.02
+    """Variance of item means over what a text says."""
+    mean_details: float = 0.15
+    mean_popularity: float = 0.02
+    mean_item: float = 0.34
+    mean_noise: float = 2.6
+    """Variance of a rating around its item's mean."""
+    mean_users: float = 0.7
+    """Ratings that a user's bias is shrunk as much as by, while item means are found."""
+    items: int = 4096
+    """Items that are rated most, which factors are learned on; others' factors follow from what is known of them."""
+    folds: int = 5
+    """Parts of the training users; each part is trained with what the others taught."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "iterations"):
+            value = getattr(self, name)
+            _require(value >= 0, f"factors.{name} is {value}; it must be 0 or more")
+        for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
+        for name in ("item", "strength", "noise", "mean_item", "mean_noise", "mean_users"):
+            value = getattr(self, name)
+            _require(
+                math.isfinite(value) and value > 0, f"factors.{name} is {value}; it must be a finite number above 0"
+            )
+        _require(self.items >= 1, f"factors.items is {self.items}; it must be at least 1")
+        _require(self.folds >= 2, f"factors.folds is {self.folds}; it must be at least 2")
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnerConfig:
     """The network that scores one user and one item."""
 
+    kind: LearnerKind = "mlp"
+    """"mlp" sees the support through the inner loop alone. "transformer" also attends to it, as a set; "recurrent" goes
+    through it in order of time (GRU)."""
     hidden: int = 64
     """Width of the hidden layer."""
+    layers: int = 1
+    """Of a Transformer or a GRU."""
+    width: int = 32
+    """Of a Transformer's token, or of a GRU's state."""
+    heads: int = 4
+    """Of a Transformer's attention; they divide the width."""
     context: int = 0
     """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
     --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
@@ -216,7 +318,13 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self, "learner")
-        _require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
+        for name in ("hidden", "layers", "width", "heads"):
+            value = getattr(self, name)
+            _require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
+        _require(
+            self.kind != "transformer" or self.width % self.heads == 0,
+            f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
+        )
         _require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
         _require(
@@ -358,8 +466,10 @@ class Config:
     """A run."""
 
     data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
     episodes: EpisodeConfig = EpisodeConfig()
     encoder: EncoderConfig = EncoderConfig()
+    factors: FactorsConfig = FactorsConfig()
     learner: LearnerConfig = LearnerConfig()
     updater: UpdaterConfig = UpdaterConfig()
     train: TrainConfig = TrainConfig()
@@ -372,6 +482,11 @@ class Config:
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
+
+
+def believes(config: Config) -> bool:
+    """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
+    return config.learner.prior and config.factors.rank > 0
 
 
 PRESETS: Mapping[str, Config] = {

@@ -56,9 +56,9 @@ def run_demo(
     losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
     plots.save(plots.training_figure(*losses), run.plots / "training.png")
 
-    table = experiment.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
+    tables = experiment.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
     print()
-    print_table(table, result_console())
+    print_table(next(iter(tables.values())), result_console())
     print()
     recommender = Recommender.load(folder)
     titles = recommender.catalogue.items.titles

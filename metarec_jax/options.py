@@ -6,25 +6,32 @@ import argparse
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from metarec_jax.config import PRESETS, Chosen, Config, EpisodeConfig, preset
+from metarec_jax.config import PRESETS, Chosen, Config, SplitKind, preset
 from metarec_jax.config import parse as parse_json
 from metarec_jax.errors import MetarecError
 from metarec_jax.pretraining.config import PretrainConfig, starting_from
 
 RUNS = Path("runs")
-PROTOCOLS = {
-    "recbole-metarec": EpisodeConfig(
-        min_ratings=13, max_ratings=100, query=10, max_support=90, order="random", validation=0.1, test=0.1
-    )
+_NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "max_support": 90, "order": "random"}
+_EVERYONE = {"max_ratings": 0, "query": 10, "order": "random"}
+PROTOCOLS: Mapping[str, tuple[SplitKind, Mapping[str, Any], Mapping[str, Any]]] = {
+    "melu": ("melu", _NEW_USERS | {"test": 0.2}, {}),
+    "recbole-metarec": ("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}),
+    "tallrec": ("tallrec", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
+    "few-shot": ("few-shot", _EVERYONE, {"min_ratings": 13, "max_support": 20, "lengths": "varied"}),
+    "time": ("time", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
 }
-"""Protocols of the field by name; `_FIXED` are the fields that they fix."""
-_FIXED = ("min_ratings", "max_ratings", "query", "max_support", "order", "validation", "test")
+"""Protocols of the field by name: the kind of division, the episode options that they fix, and those that they begin
+with, which can be changed."""
+
+MODES = ("own", "melu", "recbole-metarec", "tanp", "mamo", "metahin")
+"""As in `metarec_jax.evaluation.modes`, which is not imported here: help imports nothing slow."""
 
 Arguments = TypeVar("Arguments")
 
@@ -82,7 +89,9 @@ class EvaluateArguments:
     seeds: int = 0
     """How many seeds. A run's own seed is the first; the others are trained anew. 0 is 1, or 20 with --protocol."""
     protocol: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PROTOCOLS) + "}")] = ""
-    """A protocol of the field, which fixes users, support and query."""
+    """A protocol of the field, which fixes what trains, users, support and query (docs/protocols.md)."""
+    metrics: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODES) + "}")] = "own"
+    """Whose metrics: this package's, or those of published code, for a figure to put beside theirs."""
     preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
     """Where options start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
@@ -92,6 +101,27 @@ class EvaluateArguments:
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the table as JSON, and nothing else, on stdout."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    """Compare two evaluations on the same test users: paired bootstrap, for all rows and cohort by cohort.
+
+    Both must be of the same data, protocol and seeds: what `metarec evaluate` left in a run folder or in --out.
+    """
+
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
+    """An evaluated run, or a folder of an evaluation."""
+    b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
+    """Another one."""
+    method: str = "meta-learned"
+    """Which row of A's table."""
+    against: str = ""
+    """Which row of B's table; "" is the same."""
+    metrics: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODES) + "}")] = "own"
+    """Whose metrics."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +179,7 @@ def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config
     if found.config:
         config, name = _read_config(Path(found.config), config), Path(found.config).stem
     if found.protocol:
-        config, name = dataclasses.replace(config, episodes=_protocol(found.protocol, config)), found.protocol
+        config, name = _protocol(found.protocol, config), found.protocol
     return name, config
 
 
@@ -184,20 +214,28 @@ def _read_config(path: Path, base: Chosen) -> Chosen:
     return parse_json(text, where=str(path), base=base)
 
 
-def _protocol(name: str, config: Config) -> EpisodeConfig:
+def _protocol(name: str, config: Config) -> Config:
+    """`config` with what the protocol called `name` fixes and begins with."""
     if name not in PROTOCOLS:
         raise MetarecError(f"no protocol is called {name!r}; there are {', '.join(PROTOCOLS)}")
-    return dataclasses.replace(config.episodes, **{field: getattr(PROTOCOLS[name], field) for field in _FIXED})
+    kind, fixed, first = PROTOCOLS[name]
+    return dataclasses.replace(
+        config,
+        split=dataclasses.replace(config.split, kind=kind),
+        episodes=dataclasses.replace(config.episodes, **{**first, **fixed}),
+    )
 
 
 def check_protocol(name: str, config: Config) -> None:
     """Refuses options that contradict the protocol called `name`."""
-    wanted = _protocol(name, config)
-    for field in _FIXED:
-        if getattr(config.episodes, field) != getattr(wanted, field):
+    kind, fixed, _ = PROTOCOLS[name]
+    wanted = {"split.kind": kind} | {f"episodes.{field}": value for field, value in fixed.items()}
+    got = {"split.kind": config.split.kind} | {f"episodes.{field}": getattr(config.episodes, field) for field in fixed}
+    for option, value in wanted.items():
+        if got[option] != value:
             raise MetarecError(
-                f"protocol {name} has episodes.{field} {getattr(wanted, field)}, and not "
-                f"{getattr(config.episodes, field)}: leave out that option, or leave out --protocol"
+                f"protocol {name} has {option} {value}, and not {got[option]}: leave out that option, or leave out "
+                "--protocol"
             )
 
 

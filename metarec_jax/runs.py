@@ -49,6 +49,11 @@ class Run:
         return self.folder / "catalogue.parquet"
 
     @property
+    def beliefs(self) -> Path:
+        """What was learned of the items."""
+        return self.folder / "beliefs.safetensors"
+
+    @property
     def embeddings(self) -> Path:
         """Embeddings of the items, as safetensors."""
         return self.folder / "tables.safetensors"

@@ -75,7 +75,7 @@ class StopRequest:
 def first_state(assembly: Assembly, steps: int) -> TrainState:
     """The state that training starts from: a pure function of the config's seed."""
     key, run_key = jax.random.split(jax.random.key(assembly.config.seed))
-    users = assembly.train.tables.users
+    users = assembly.training_user_table
     encoder = jax.tree.map(jnp.copy, assembly.encoder.params)  # the first step takes over its state's memory
     trainable = init_trainable(assembly.config, assembly.model, assembly.catalogue, users, key, encoder)
     optimiser = make_optimiser(assembly.config, steps)

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head, make_head
+from metarec_jax.learner.kinds import KINDS
 from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable, inputs_of
@@ -22,6 +23,9 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 """Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
 
+
+SIZES = {"layers": 1, "width": 4, "heads": 2}
+"""Of tiny learners that read the support."""
 
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
@@ -81,6 +85,7 @@ class Tiny(NamedTuple):
 
 def tiny(
     *,
+    learner: str = "mlp",
     head: str = "ordinal",
     dtype: type = np.float64,
     users: int = 3,
@@ -101,6 +106,7 @@ def tiny(
     User 0's support and query are full; later users have ever more padded slots, down to one real row.
 
     Args:
+        learner: "mlp", "transformer" or "recurrent".
         head: "rating", "classes", "ordinal" or "click".
         dtype: of every float.
         users, support, query: sizes of the batch.
@@ -141,9 +147,11 @@ def tiny(
         query=rows(users * support, query),
         weight=np.ones(users, dtype),
     )
-    theta = mlp.init(
+    kind = KINDS[learner]
+    theta = kind.module.init(
         jax.random.key(seed),
         made,
+        **{name: SIZES[name] for name in kind.init},
         hidden=hidden,
         context=context,
         item_embeddings=tables.items.astype(np.float32),
@@ -155,11 +163,15 @@ def tiny(
         return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
 
     theta = jax.tree.map(moved, theta)
+    reading = {name: SIZES[name] for name in kind.reading}
     updater_ = make_updater(config, made.curvature)
     phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(
         prepare=mlp.prepare,
-        apply=lambda p, context, rows: mlp.apply(p, made, context, rows, prior=prior, dropout=dropout),
+        apply=lambda p, context, rows: kind.module.apply(
+            p, made, context, rows, prior=prior, dropout=dropout, **reading
+        ),
+        summarise=None if learner == "mlp" else lambda p, context: kind.module.summarise(p, made, context, **reading),
         head=made,
         updater=updater_,
         adapted=adapted,

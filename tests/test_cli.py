@@ -283,7 +283,7 @@ def test_ratings_off_the_scale_are_refused(refused):
         (["train", "--resume", "nowhere", "--preset", "synthetic"], "--resume takes no option but --json"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate", "nowhere", "--preset", "synthetic"], "is evaluated with its own options"),
-        (["evaluate", "--protocol", "mine"], "no protocol is called 'mine'; there are recbole-metarec"),
+        (["evaluate", "--protocol", "mine"], "no protocol is called 'mine'; there are melu, recbole-metarec"),
         (["evaluate", "nowhere", "--seeds", "-1"], "--seeds is -1; it must be at least 1"),
         (["recommend", "nowhere"], "nowhere is not a run folder"),
         (["recommend", "nowhere", "--rate", "Some Film"], "--rate 'Some Film': write TITLE=RATING"),

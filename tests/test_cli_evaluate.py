@@ -24,13 +24,14 @@ def asked(monkeypatch, tmp_path):
     """What the evaluation is asked for; it answers with a table of two methods."""
     calls = []
 
-    def evaluate(config, *, seeds, folder, run, reporter):
-        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run))
+    def evaluate(config, *, seeds, folder, run, reporter, metrics="own"):
+        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run, metrics=metrics))
 
         def result(error):
             return SeedResult(0, np.arange(2), {"mae": UserValues(np.array([error, error]), np.ones(2))})
 
-        return build_table({"rule": [result(0.8)], "ours": [result(0.7)]}, title="Small", protocol="two users")
+        results = {"rule": [result(0.8)], "ours": [result(0.7)]}
+        return {"new users": build_table(results, title="Small", protocol="two users")}
 
     monkeypatch.setattr(experiment, "evaluate", evaluate)
     monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
@@ -61,6 +62,38 @@ def test_a_protocol_is_run_on_many_seeds(asked, capsys):
     assert call.folder == Path("runs/recbole-metarec")
     tree = json.loads(capsys.readouterr().out)
     assert [method["name"] for method in tree["methods"]] == ["rule", "ours"]
+
+
+@pytest.mark.parametrize(("protocol", "most"), [("melu", 100), ("tallrec", 0), ("few-shot", 0), ("time", 0)])
+def test_every_protocol_has_its_division_and_its_folder(asked, protocol, most):
+    assert cli.main(["evaluate", "--protocol", protocol, "--seeds", "2", "--metrics", "melu"]) == 0
+    (call,) = asked
+    assert call.config.split.kind == protocol
+    assert (call.config.episodes.query, call.config.episodes.max_ratings) == (10, most)
+    assert call.folder == Path("runs") / protocol
+    assert call.metrics == "melu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--protocol", "melu", "--split.kind", "users"], "protocol melu has split.kind melu, and not users"),
+        (["--protocol", "melu", "--episodes.query", "5"], "protocol melu has episodes.query 10, and not 5"),
+        (
+            ["--protocol", "time", "--episodes.max-ratings", "90"],
+            "episodes.max_ratings 0, and not 90",
+        ),
+        (
+            ["--metrics", "mine"],
+            "no metrics are called 'mine'; there are own, melu, recbole",
+        ),
+        (["--split.supports", "3", "1"], "split.supports is (3, 1); it must be ascending"),
+    ],
+)
+def test_options_that_contradict_a_protocol_are_refused(asked, capsys, arguments, words):
+    assert cli.main(["evaluate", *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert asked == []
 
 
 def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeypatch):

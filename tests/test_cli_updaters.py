@@ -16,7 +16,7 @@ from training import Watch, trace_of
 
 from metarec_jax import cli, console, launch, runs
 from metarec_jax.config import ELEMENTWISE, UpdaterKind
-from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation import methods, publish
 from metarec_jax.train import first_state
 
 ANIL = ("--updater.adapted", "output/.*")
@@ -122,13 +122,13 @@ def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypa
 
 def test_an_updater_is_compared_with_its_twin(metarec, monkeypatch):
     """Reptile's, of whose twin no parameter would move if its order were Reptile's too."""
-    monkeypatch.setattr(experiment, "FINE_TUNING", ((1, 0.3),))
-    monkeypatch.setattr(experiment, "build_table", functools.partial(experiment.build_table, samples=20))
+    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.3),))
+    monkeypatch.setattr(publish, "build_table", functools.partial(publish.build_table, samples=20))
     assert metarec("train", *SMALL, *OTHERS["reptile"], "--out", "run")[0] == 0
     status, out, err = metarec("evaluate", "run", "--json")
     assert status == 0, err
     found = {method["name"]: method for method in json.loads(out)["methods"]}
-    assert {experiment.META, experiment.TWIN, experiment.TUNED} <= set(found)
+    assert {methods.META, methods.TWIN, methods.TUNED} <= set(found)
     twin = runs.open_run(Path("run/seed-0/twin"))
     assembly = launch.assemble(twin.config)
     before = first_state(assembly, len(assembly.train.source)).trainable.theta

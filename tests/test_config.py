@@ -28,7 +28,9 @@ OTHER = Config(
     data=DataConfig(source="table", path="a.csv", columns=Columns(user="who", rating=""), kind="click", download=False),
     episodes=EpisodeConfig(min_ratings=5, max_ratings=0, query=2, max_support=7, buckets=(3, 7), order="time", draws=4),
     encoder=EncoderConfig(path="here", pooling="cls", max_length=3, normalise=False),
-    learner=LearnerConfig(hidden=1, head="click", prior=False, user_side="none", dropout=0.5),
+    learner=LearnerConfig(
+        kind="recurrent", layers=2, hidden=1, head="click", prior=False, user_side="none", dropout=0.5
+    ),
     updater=UpdaterConfig(steps=0, rate=1e-3, learn_rate="no", order="first", adapted=("output/.*", "prior/.*")),
     train=TrainConfig(epochs=1, warmup=0.0, weight_decay=0.0, patience=0, devices=3),
     seed=2**31 - 1,
@@ -104,6 +106,8 @@ NAN, INFINITE = float("nan"), float("inf")
         (EpisodeConfig, {"validation": 0.5, "test": 0.5}, ["validation 0.5", "test 0.5", "no user to train on"]),
         (EncoderConfig, {"max_length": 2}, ["encoder.max_length is 2", "at least 3"]),
         (LearnerConfig, {"hidden": 0}, ["learner.hidden is 0", "at least 1"]),
+        *((LearnerConfig, {n: 0}, [f"learner.{n} is 0", "at least 1"]) for n in ("layers", "width", "heads")),
+        (LearnerConfig, {"kind": "transformer", "width": 30}, ["width is 30", "heads is 4", "must divide"]),
         (LearnerConfig, {"context": -1}, ["learner.context is -1", "0 (none)"]),
         (LearnerConfig, {"dropout": 1.0}, ["learner.dropout is 1.0", "below 1"]),
         (LearnerConfig, {"dropout": -0.1}, ["learner.dropout is -0.1", "at least 0"]),
@@ -277,6 +281,7 @@ def test_patterns_are_a_tuple_of_at_least_one(adapted):
         ('{"train": {"rate": false}}', ["train.rate is False", "of type float"]),
         ('{"data": {"download": 1}}', ["data.download is 1", "of type bool"]),
         ('{"data": {"path": 1}}', ["data.path is 1", "of type str"]),
+        ('{"learner": {"kind": "lstm"}}', ["learner.kind is 'lstm'", "'mlp', 'transformer', 'recurrent'"]),
         ('{"learner": {"head": "softmax"}}', ["learner.head is 'softmax'", "'rating', 'classes', 'ordinal', 'click'"]),
         ('{"learner": {"head": ["click"]}}', ["learner.head is ['click']", "one of"]),
         ('{"episodes": {"buckets": 90}}', ["episodes.buckets is 90", "a list"]),

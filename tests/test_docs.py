@@ -63,3 +63,44 @@ def test_the_guide_to_adapting_the_encoder_runs(capsys):
     before, after = names["theta"]["encoder"], names["state"].trainable.theta["encoder"]
     for kind in ("query", "value"):
         assert jnp.abs(after["layer_1"][kind]["lora_b"] - before["layer_1"][kind]["lora_b"]).max() > 1e-4
+
+
+def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_parse():
+    import shlex
+
+    from metarec_jax.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
+
+    text = (DOCS / "protocols.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
+    assert set(rows) == set(PROTOCOLS) | set(MODES)
+    commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("metarec evaluate --protocol")]
+    assert {arguments[1] for arguments in commands} == set(PROTOCOLS)
+    for arguments in commands:
+        name, config = starting_config("evaluate", arguments)
+        chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=config))
+        check_protocol(name, chosen.config)
+
+
+def test_the_comparison_of_learners_is_that_of_the_committed_tables():
+    import json
+
+    from metarec_jax.learner.kinds import KINDS
+
+    def short(number):
+        return f"{number:+.3f}".replace("0.", ".", 1)
+
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "learners.md").read_text(), re.MULTILINE)
+    for kind in KINDS:
+        file = DOCS.parent / "benchmarks" / "results" / "learners-ml-100k" / kind / "evaluation.json"
+        (model,) = (m for m in json.loads(file.read_text())["methods"] if m["name"] == "meta-learned")
+        names = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc")
+        changes = [model["differences"]["item mean + user bias"][name] for name in names]
+        means = [short(model["metrics"][name]["mean"])[1:] for name in names]
+        star = {True: r"\*", False: ""}
+        differences = [
+            f"{short(c['difference'])} [{short(c['low'])}, {short(c['high'])}]{star[c['excludes_zero']]}"
+            for c in changes
+        ]
+        found = [cells.split(" | ") for name, cells in rows if name == kind]
+        assert means in found
+        assert differences in found

@@ -39,7 +39,9 @@ from metarec_jax.config import (
     UpdaterConfig,
 )
 from metarec_jax.data.episodes import EpisodeSource, histories
-from metarec_jax.data.splits import item_statistics, split_users
+from metarec_jax.data.protocols import divide
+from metarec_jax.data.splits import row_statistics
+from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
 from metarec_jax.runs import Run
 from metarec_jax.types import Tables
@@ -73,26 +75,33 @@ def small_assembly(config: Config) -> Assembly:
     """The parts of a run of 44 users, without an encoder: embeddings are drawn."""
     rng = np.random.default_rng(config.seed)
     data = random_interactions(rng, users=44, items=20, least=8, most=12)
-    splits = split_users(data, config.episodes, config.seed)
+    division = divide(data, config, config.seed)
     tables = Tables(items=rng.normal(size=(20, 3)).astype(np.float32), users=np.zeros((44, 0), np.float32))
-    catalogue = Catalogue(data.items, item_statistics(data, splits.train), tables.items, scale_of(data))
+    statistics = row_statistics(data, division.train)
+    catalogue = Catalogue(data.items, statistics, tables.items, scale_of(data))
+    trained = np.isin(np.arange(len(data)), division.train)
 
-    def part(users: np.ndarray, *, training: bool) -> Part:
-        size, epochs = (config.train.users_per_step, config.train.epochs) if training else (16, 1)
-        source = EpisodeSource(
-            histories(data, users), config.episodes, catalogue.statistics, training, size, config.seed, epochs
-        )
-        return Part(source, tables)
+    def asked(tasks: Tasks) -> Part[TaskSource]:
+        return Part(TaskSource(data, tasks, statistics, trained, config.episodes.buckets, 16), tables)
 
+    train = EpisodeSource(
+        histories(data, division.train_users),
+        config.episodes,
+        statistics,
+        True,
+        config.train.users_per_step,
+        config.seed,
+        config.train.epochs,
+    )
     return Assembly(
         config,
         data,
-        splits,
+        division,
         catalogue,
         make_model(config, catalogue.scale),
-        train=part(splits.train, training=True),
-        validation=part(splits.validation, training=False),
-        test=part(splits.test, training=False),
+        train=Part(train, tables),
+        validation=asked(division.validation),
+        tests={scenario.name: asked(scenario.tasks) for scenario in division.scenarios},
         encoder=random_encoder(),
     )
 

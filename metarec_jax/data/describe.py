@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.tasks import TaskSource
 from metarec_jax.data.text import describe_user
 
 LIKED, DISLIKED = 8, 4
@@ -29,7 +30,7 @@ def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, mid
     return describe_user(liked[:LIKED], disliked[:DISLIKED])
 
 
-def descriptions(source: EpisodeSource, titles: Sequence[str], *, middle: float) -> list[str]:
+def descriptions(source: EpisodeSource | TaskSource, titles: Sequence[str], *, middle: float) -> list[str]:
     """The description of every user and draw of `source`, in the order of its user table."""
     texts: list[list[str]] = []
     for draw in range(source.draws):

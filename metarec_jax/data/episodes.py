@@ -2,7 +2,8 @@
 
 An epoch orders every user's interactions at random in one sort, deals the users into batches whose supports
 fit the same bucket, and cuts each batch out of the sorted rows by index arithmetic. Nothing is drawn elsewhere,
-so that any batch of any epoch can be made again at any time, in any order.
+so that any batch of any epoch can be made again at any time, in any order. However it was drawn, a support is in
+order of time, latest first: learners may read it as a sequence.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.config import EpisodeConfig
-from metarec_jax.data.splits import Statistics
+from metarec_jax.data.splits import Folded, Statistics
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Episodes, Interactions, Rows
 
@@ -26,6 +27,7 @@ class Histories(NamedTuple):
         users: int32 [users], rows of the user table.
         start, count: int64 [users], where a user's rows begin and how many there are.
         item: int32 [rows]. rating: float32 [rows]. time: int64 [rows].
+        row: int64 [rows], which row of the data set each is.
     """
 
     users: np.ndarray
@@ -34,13 +36,20 @@ class Histories(NamedTuple):
     item: np.ndarray
     rating: np.ndarray
     time: np.ndarray
+    row: np.ndarray
 
 
-def histories(data: Interactions, users: np.ndarray) -> Histories:
-    """Collects the rows of `users` [n], in the order given, each user's rows by time."""
+def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> Histories:
+    """Collects the rows of `users` [n], in the order given, each user's rows by time.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+        allowed: bool [rows], which of its rows may be looked at; None allows all.
+    """
     place = np.full(len(data.users), -1, np.int64)
     place[users] = np.arange(len(users))
-    rows = np.flatnonzero(place[data.user] >= 0)
+    rows = np.flatnonzero(place[data.user] >= 0 if allowed is None else (place[data.user] >= 0) & allowed)
     rows = rows[np.lexsort((rows, data.time[rows], place[data.user[rows]]))]
     count = np.bincount(place[data.user[rows]], minlength=len(users))
     return Histories(
@@ -50,6 +59,7 @@ def histories(data: Interactions, users: np.ndarray) -> Histories:
         item=data.item[rows],
         rating=data.rating[rows],
         time=data.time[rows],
+        row=rows,
     )
 
 
@@ -68,6 +78,7 @@ class EpisodeSource:
         epochs: how many epochs there are; evaluation uses one.
         own_table: whether ``Episodes.user`` counts rows of a user table made for this source, one row for each
             user and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
+        folded: beliefs that each of these users meets, in place of those of `statistics`.
     """
 
     histories: Histories
@@ -78,6 +89,7 @@ class EpisodeSource:
     seed: int
     epochs: int = 1
     own_table: bool = False
+    folded: Folded | None = None
 
     def __post_init__(self) -> None:
         short = np.flatnonzero(self.histories.count <= self.config.query)
@@ -123,7 +135,7 @@ class EpisodeSource:
             raise IndexError(f"batch {index} of {len(self)}")
         epoch, batch = divmod(index, self.batches)
         bucket, members = self._plan(epoch)[batch]
-        return _fill(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
+        return filled(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
         """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
@@ -155,41 +167,79 @@ class EpisodeSource:
             plan += [(bucket, part) for part in np.array_split(members, batches)] if batches else []
         return [plan[i] for i in rng.permutation(len(plan))] if self.training else plan
 
+    def _drawn_lengths(self, draw: int) -> np.ndarray:
+        """int64 [users], support interactions of each user in this draw; with varied lengths, 0 to all of them."""
+        most = self.support_lengths
+        if self.config.lengths == "all":
+            return most
+        share = np.random.default_rng([self.seed, 3, draw]).random(len(most))
+        return np.minimum(np.floor((most + 2.0) ** share).astype(np.int64) - 1, most)
+
     def _cut(self, draw: int, members: np.ndarray, length: int) -> Episodes:
         order = self._order(draw)
         count = self.histories.count[members]
         start = self.histories.start[members]
         query = self.config.query
+        lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(order, start + query, self.support_lengths[members], length),
-            query=self._rows(order, start, np.minimum(count, query), query),
+            support=self._rows(order, members, start + query, lengths, length, by_time=True),
+            query=self._rows(order, members, start, np.minimum(count, query), query),
             weight=np.ones(len(members), np.float32),
         )
 
-    def _rows(self, order: np.ndarray, start: np.ndarray, count: np.ndarray, length: int) -> Rows:
+    def _rows(
+        self,
+        order: np.ndarray,
+        members: np.ndarray,
+        start: np.ndarray,
+        count: np.ndarray,
+        length: int,
+        *,
+        by_time: bool = False,
+    ) -> Rows:
         real = np.arange(length) < count[:, None]
         rows = order[np.where(real, start[:, None] + np.arange(length), 0)]
+        if by_time:  # of one user, rows of `histories` count up with time; padding comes last
+            rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
+        beliefs = self.statistics.beliefs
+        if self.folded is not None:
+            met = self.folded.tables[self.folded.fold[self.histories.users[members]][:, None], item]
+        else:
+            met = None if beliefs is None else beliefs[item]
         return Rows(
             item=item,
             rating=rating,
             mask=real.astype(np.float32),
-            statistic=statistics_of(self.statistics, item, rating, real, own=self.training),
+            statistic=statistics_of(self.statistics, item, rating, real, own=self.training, met=met),
         )
 
 
 def statistics_of(
-    statistics: Statistics, item: np.ndarray, rating: np.ndarray, real: np.ndarray, *, own: bool
+    statistics: Statistics,
+    item: np.ndarray,
+    rating: np.ndarray,
+    real: np.ndarray,
+    *,
+    own: bool | np.ndarray,
+    met: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum and count of other users' ratings of `item`, float32 [..., 2]; `own` takes this user's rating out of them."""
-    total = statistics.total[item] - (rating if own else 0)
-    count = statistics.count[item] - (1 if own else 0)
-    return np.where(real[..., None], np.stack([total, count], axis=-1), 0).astype(np.float32)
+    """Sum and count of ratings of `item`, without the rating itself where `own`; and the beliefs that are `met`.
+
+    Returns:
+        float32 [..., 2 + columns], 0 where not `real`.
+    """
+    total = statistics.total[item] - np.where(own, rating, 0)
+    count = statistics.count[item] - np.where(own, 1, 0)
+    known = np.stack([total, count], axis=-1)
+    if met is not None:
+        known = np.concatenate([known, met], axis=-1)
+    return np.where(real[..., None], known, 0).astype(np.float32)
 
 
-def _fill(episodes: Episodes, users: int) -> Episodes:
+def filled(episodes: Episodes, users: int) -> Episodes:
     """Fills a batch up to `users` with empty episodes of weight 0."""
     missing = users - len(episodes.user)
 

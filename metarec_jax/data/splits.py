@@ -20,10 +20,30 @@ class Splits(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What the training users gave each item: sum of ratings float32 [items] and their number float32 [items]."""
+    """What the training users gave each item.
+
+    Attributes:
+        total: float32 [items], sum of the ratings.
+        count: float32 [items], their number.
+        beliefs: float32 [items, columns], what is believed of each item (see `metarec_jax.collaborative`); none where
+            None.
+    """
 
     total: np.ndarray
     count: np.ndarray
+    beliefs: np.ndarray | None = None
+
+
+class Folded(NamedTuple):
+    """Beliefs that the training users meet: not from their own ratings, which would give those away.
+
+    Attributes:
+        tables: float32 [folds, items, columns].
+        fold: int32 [users], the fold of every user of the data set; 0 for those who do not train.
+    """
+
+    tables: np.ndarray
+    fold: np.ndarray
 
 
 def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
@@ -59,8 +79,12 @@ def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
 
 def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
     """Sum and number of the ratings that `users` [n] gave each item; nobody else's rows are looked at."""
-    chosen = np.isin(data.user, users)
-    item, rating = data.item[chosen], data.rating[chosen]
+    return row_statistics(data, np.flatnonzero(np.isin(data.user, users)))
+
+
+def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
+    """Sum and number of the ratings of each item among `rows` [n]; no other row is looked at."""
+    item, rating = data.item[rows], data.rating[rows]
     items = len(data.items)
     total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
     return Statistics(total=total, count=np.bincount(item, minlength=items).astype(np.float32))

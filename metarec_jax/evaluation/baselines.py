@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.metrics import compute, evaluate_users, merge, sums
@@ -153,6 +153,7 @@ def ridge(
     item_shrink: float,
     user_shrink: float,
     penalty: float,
+    known: Bool[np.ndarray, " items"] | None = None,
 ) -> Baseline:
     """The adaptation in closed form: for each user a ridge regression of what item mean + user bias leaves over.
 
@@ -164,10 +165,12 @@ def ridge(
     Args:
         items: embeddings, row by `Rows.item`.
         penalty: above 0.
+        known: which items the embeddings are centred at, those that training users rated; all where None.
     """
     if penalty <= 0:
         raise MetarecError(f"the ridge penalty is {penalty}; it must be above 0, or the system may have no solution")
-    centred = np.asarray(items, dtype=np.float32) - np.mean(items, axis=0, dtype=np.float64).astype(np.float32)
+    centre = np.mean(items if known is None else items[known], axis=0, dtype=np.float64).astype(np.float32)
+    centred = np.asarray(items, dtype=np.float32) - centre
 
     def adapt(support: Rows, query: Rows, residual: Float[np.ndarray, "users support"]):
         mask = np.asarray(support.mask, dtype=np.float32)
@@ -253,6 +256,7 @@ def fit_baselines(
     high: float,
     levels: Sequence[float] = (),
     items: Float[np.ndarray, "items hidden"] | None = None,
+    known: Bool[np.ndarray, " items"] | None = None,
 ) -> tuple[Baseline, ...]:
     """Every baseline, in the order of the table, fitted on the training users and tuned on the validation users.
 
@@ -261,6 +265,7 @@ def fit_baselines(
         low, high: ends of the rating scale, to which rating predictions are clipped (scores are not).
         levels: values that a rating can take; without them no prediction is moved to the nearest one.
         items: item embeddings for the ridge; it is left out where None.
+        known: which items training users rated; all where None.
     """
     scale = fit_scale(train, low, high)
     biased = tune(
@@ -272,7 +277,7 @@ def fit_baselines(
     )
     learned = [biased]
     if items is not None:
-        adapted = functools.partial(ridge, scale, items, **biased.settings)
+        adapted = functools.partial(ridge, scale, items, known=known, **biased.settings)
         learned.append(tune((adapted(penalty=p) for p in PENALTIES), validation))
     if len(levels) > 0:
         learned = [rule for plain in learned for rule in (plain, to_nearest_level(plain, levels))]

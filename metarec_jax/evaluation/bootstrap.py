@@ -10,7 +10,8 @@ Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -115,3 +116,39 @@ def _draw(rng: np.random.Generator, samples: int, users: int) -> Float[np.ndarra
     chosen: Int[np.ndarray, "samples users"] = rng.integers(users, size=(samples, users))
     flat = (chosen + users * np.arange(samples)[:, None]).ravel()
     return np.bincount(flat, minlength=samples * users).reshape(samples, users).astype(np.float64)
+
+
+def pair_bootstrap(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    *,
+    samples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Interval for a share of pairs of rows that can be of two users, such as the AUC over all rows.
+
+    Users are drawn as in `paired_bootstrap`; a pair counts as often as its first user was drawn times its second.
+
+    Args:
+        parts: of each stratum users [n], sums of what the pairs score [n, n] and numbers of pairs [n, n], by the two
+            users; the share is the ratio of their totals, averaged over strata.
+        samples, seed, level: as in `paired_bootstrap`.
+    """
+    everyone = np.unique(np.concatenate([users for users, _, _ in parts]))
+
+    def share(counts: Float[np.ndarray, "samples users"]) -> Float[np.ndarray, " samples"]:
+        total, strata = np.zeros(len(counts)), np.zeros(len(counts))
+        for users, wins, pairs in parts:
+            drawn = counts[:, np.searchsorted(everyone, users)]
+            won, possible = (((drawn @ matrix) * drawn).sum(axis=1) for matrix in (wins, pairs))
+            total += np.divide(won, possible, out=np.zeros(len(counts)), where=possible > 0)
+            strata += possible > 0  # a stratum without a pair to count says nothing
+        return np.divide(total, strata, out=np.full(len(counts), np.nan), where=strata > 0)
+
+    observed = float(share(np.ones((1, len(everyone))))[0])
+    drawn = share(_draw(np.random.default_rng(seed), samples, len(everyone)))
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return Interval(observed, math.nan, math.nan, math.nan, level, len(everyone), samples)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(observed, float(low), float(high), math.nan, level, len(everyone), samples)

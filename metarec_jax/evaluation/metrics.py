@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.auc import LikedScores, user_auc
 from metarec_jax.evaluation.predictions import Predictions
+from metarec_jax.evaluation.published import Judged, published_metric
 from metarec_jax.evaluation.ties import expected_weight, no_positive_before, tie_groups, top_membership
 from metarec_jax.types import Array, Rows
 
@@ -98,8 +99,23 @@ METRICS: Mapping[str, Metric] = {
             "share of all (liked, not liked) pairs, also of different users, that are in the right order",
             per_user=False,
         ),
+        Metric("precision_first@k", "P@{k} in file order", "higher", "P@{k} of the {k} highest labels, ties by order"),
+        Metric("recall_first@k", "R@{k} in file order", "higher", "R@{k} of the {k} highest labels, ties by order"),
+        Metric("hit_first@k", "hit@{k} in file order", "higher", "hit@{k} of the {k} highest labels, ties by order"),
+        Metric("mrr_first@k", "MRR@{k} in file order", "higher", "MRR@{k} of the {k} highest labels, ties by order"),
+        Metric("ndcg_first@k", "nDCG@{k} binary, in file order", "higher", "gain 1 for the {k} highest labels"),
+        Metric("precision_tanp@k", "P@{k} TaNP", "higher", "share of the {k} best ratings among the first {k} ranks"),
+        Metric("ap_tanp@k", "MAP@{k} TaNP", "higher", "precision at each hit, summed, over {k}"),
+        Metric("ndcg_tanp@k", "nDCG@{k} TaNP", "higher", "gain 2^rating - 1, ties by order"),
+        Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`"),
+        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} is not judged"),
+        Metric("mae_metahin", "MAE MetaHIN", "lower", "mean over users of the mean absolute error of `mean`"),
+        Metric("rmse_metahin", "RMSE MetaHIN", "lower", "mean over users of the root of the mean squared error"),
+        Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
     )
 }
+PUBLISHED = ("first", "tanp", "mamo", "metahin")
+"""Ends of the names of metrics that repeat other people's code: `metarec_jax.evaluation.published`."""
 
 DEFAULT_METRICS = (
     "mae",
@@ -225,7 +241,7 @@ def evaluate_users(
             is asked for (a gain below 0 would leave it without an upper bound).
     """
     rating, mask = np.asarray(query.rating, dtype=np.float64), np.asarray(query.mask) > 0
-    fields = {name: np.asarray(value, dtype=np.float64) for name, value in predictions._asdict().items()}
+    fields = {name: np.asarray(getattr(predictions, name), dtype=np.float64) for name in ("point", "mean", "score")}
     for name, value in fields.items():
         if value.shape != rating.shape:
             raise ValueError(f"{method}: {name} has shape {value.shape}, but the query has {rating.shape}")
@@ -254,6 +270,10 @@ def evaluate_users(
                 _row_mean(_level_hits(point, rating, np.sort(np.asarray(levels, dtype=np.float64))) * mask, rows),
                 weight,
             )
+        elif base.rpartition("_")[2] in PUBLISHED:
+            given = Judged(point, mean, score, rating, mask)
+            values, exists = published_metric(base, int(cutoff or 0), given, levels)
+            defined = weight * exists
         else:
             if base in ("ndcg", "ndcg_linear") and (rating < 0).any():
                 row, column = np.argwhere(rating < 0)[0]

@@ -36,7 +36,7 @@ def methods_figure(table: Table, metrics: Sequence[str] | None = None) -> Figure
     figure = Figure(figsize=(3.2 + 3.3 * len(names), 1.3 + 0.36 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names):
-        _clean(axes)
+        clean(axes)
         cells = [row.cells[name] for row in rows]
         for y, (row, cell) in enumerate(zip(rows, cells)):
             chosen = row.method == table.subject
@@ -81,7 +81,7 @@ def training_figure(
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     axes.plot(epochs, train, color=BLUE, linewidth=2, linestyle="--", label="training users")
     axes.plot(epochs, validation, color=ORANGE, linewidth=2, marker="o", markersize=3, label="validation users")
     scores = np.asarray(validation, dtype=float)
@@ -108,7 +108,7 @@ def pretraining_figure(curves: Mapping[str, tuple[Sequence[int], Sequence[float]
     figure = Figure(figsize=(3.6 * max(len(curves), 1), 3.4), layout="constrained")
     panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
     for axes, (title, (steps, values)) in zip(panels, curves.items()):
-        _clean(axes)
+        clean(axes)
         axes.plot(steps, values, color=ORANGE, linewidth=2, marker="o", markersize=4)
         axes.set_title(title.replace(", ", ",\n"), fontsize=9, color=INK)
         axes.set_xlabel("step", fontsize=9)
@@ -141,7 +141,7 @@ def improvement_figure(
     edges = np.linspace(-reach, reach, 2 * max(5, min(20, round(math.sqrt(len(gain))))) + 1)  # an edge lies at zero
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    _clean(axes)
+    clean(axes)
     better, worse = (np.histogram(part, edges)[0] for part in (gain[gain > 0], gain[gain <= 0]))
     centre, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     axes.bar(centre, better, width, color=BLUE, edgecolor="white", linewidth=0.5)
@@ -188,7 +188,8 @@ def _main_metrics(known: list[str]) -> list[str]:
     return found if len(found) == 2 else known[:2]
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """Takes away what draws the eye and says nothing."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

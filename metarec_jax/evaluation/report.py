@@ -10,13 +10,14 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metarec_jax.environment import summary
 from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
+from metarec_jax.evaluation.grids import Grid, grid, number, print_grids
 from metarec_jax.evaluation.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
 from metarec_jax.files import make_folder, write_text
 
@@ -42,11 +43,13 @@ class SeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of a method: mean over seeds, sample s.d. over seeds (NaN for a single seed), and each seed's value."""
+    """A metric of a method: mean over seeds, sample s.d. over seeds (NaN for a single seed), each seed's value, and an
+    interval of the mean that covers the choice of test users (None where there is none)."""
 
     mean: float
     sd: float
     seeds: tuple[float, ...]
+    interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Table:
     subject: str | None
     seeds: tuple[int, ...]
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the rows."""
+        return tuple(row.method for row in self.rows)
+
     def row(self, method: str) -> Row:
         """The row of `method`."""
         return next(row for row in self.rows if row.method == method)
@@ -88,6 +96,8 @@ def build_table(
     subject: str | None = None,
     definitions: Mapping[str, str] | None = None,
     relevance: Relevance | None = None,
+    intervals: Mapping[str, Mapping[str, Interval]] | None = None,
+    notes: Sequence[str] = (),
     samples: int = 2000,
     seed: int = 0,
 ) -> Table:
@@ -102,6 +112,8 @@ def build_table(
         subject: the method that the differences are printed for.
         definitions: one line for a method.
         relevance: what the metrics counted as positives.
+        intervals: of metrics that are no mean over users, by method and metric.
+        notes: further sentences.
         samples, seed: of the bootstrap.
 
     Raises:
@@ -126,10 +138,18 @@ def build_table(
             Row(
                 method=method,
                 definition=(definitions or {}).get(method, ""),
-                cells={name: _cell([c[name] for c in computed]) for name in names},
+                cells={
+                    name: dataclasses.replace(
+                        _cell([c[name] for c in computed]),
+                        interval=difference_between(found, None, name, samples, seed)
+                        if name in first[0].values
+                        else (intervals or {}).get(method, {}).get(name),
+                    )
+                    for name in names
+                },
                 differences={
                     other: {
-                        name: _difference(found, results[other], name, samples, seed)
+                        name: difference_between(found, results[other], name, samples, seed)
                         for name in names
                         if name in first[0].values
                     }
@@ -141,7 +161,7 @@ def build_table(
         )
     return Table(
         title=title,
-        notes=(protocol, *_notes(first, relevance or Relevance(), samples, references)),
+        notes=(protocol, *notes, *_notes(first, relevance or Relevance(), samples, references)),
         metrics=tuple(metric(name) for name in names),
         rows=tuple(rows),
         references=tuple(references),
@@ -152,11 +172,26 @@ def build_table(
 
 def to_json(table: Table, environment: Mapping[str, Any]) -> str:
     """`table` as strict JSON text (null where a number is undefined), with the environment that made it."""
+    return json_text({**tree_of(table), "environment": environment})
+
+
+def json_text(tree: Mapping[str, Any]) -> str:
+    """`tree` as JSON for people and programs."""
+    return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def tree_of(table: Table) -> dict[str, Any]:
+    """`table` as what JSON can hold."""
 
     def interval(found: Interval) -> dict[str, Any]:
-        return {**_plain(found._asdict()), "excludes_zero": found.excludes_zero}
+        return {**plain(found._asdict()), "excludes_zero": found.excludes_zero}
 
-    tree = {
+    def cell(found: Cell) -> dict[str, Any]:
+        spread = None if found.interval is None else {k: getattr(found.interval, k) for k in ("low", "high", "users")}
+        numbers = {"mean": found.mean, "sd": found.sd, "seeds": found.seeds}
+        return plain(numbers) | {"interval": spread if spread is None else plain(spread)}
+
+    return {
         "title": table.title,
         "notes": list(table.notes),
         "seeds": list(table.seeds),
@@ -165,20 +200,18 @@ def to_json(table: Table, environment: Mapping[str, Any]) -> str:
             {
                 "name": row.method,
                 "definition": row.definition,
-                "metrics": {name: _plain(dataclasses.asdict(cell)) for name, cell in row.cells.items()},
+                "metrics": {name: cell(found) for name, found in row.cells.items()},
                 "differences": {
                     other: {name: interval(found) for name, found in by_metric.items()}
                     for other, by_metric in row.differences.items()
                 },
-                "settings": [_plain(s) for s in row.settings],
+                "settings": [plain(s) for s in row.settings],
             }
             for row in table.rows
         ],
         "references": list(table.references),
         "subject": table.subject,
-        "environment": environment,
     }
-    return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> str:
@@ -186,10 +219,10 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
     lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
     header, body = main_cells(table)
     best = _best(table)
-    lines += _grid(header, body, best)
+    lines += grid(header, body, best)
     if table.subject and table.references:
         header, body = difference_cells(table)
-        lines += ["", f"**{table.subject}**, difference from:", "", *_grid(header, body)]
+        lines += ["", f"**{table.subject}**, difference from:", "", *grid(header, body)]
     lines += ["", *(f"- {row.method}: {row.definition}" for row in table.rows if row.definition)]
     lines += ["", *(f"- {m.title} ({m.better} is better): {m.definition}" for m in table.metrics)]
     if environment is not None:
@@ -199,22 +232,11 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
 
 def print_table(table: Table, console: Any = None) -> None:
     """Print `table` on a rich `console` (a new one where None), in as many parts as its width needs."""
-    from rich.console import Console
-
-    console = console or Console()
     header, body = main_cells(table)
-    parts: list[tuple[str, list[str], list[list[str]], set[tuple[int, int]]]] = [
-        (table.title, header, body, _best(table))
-    ]
+    parts: list[Grid] = [(table.title, header, body, _best(table))]
     if table.subject and table.references:
         parts.append((f"{table.subject}: difference from", *difference_cells(table), set()))
-    if not console.is_terminal:  # a file has no width that lines must fit
-        console = Console(file=console.file, width=max(_width(h, b, range(1, len(h))) for _, h, b, _ in parts))
-    for title, header, body, best in parts:
-        for columns in _fitting(header, body, console.width):
-            console.print(_rich_grid(title, header, body, columns, best))
-    for note in table.notes:
-        console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    print_grids(parts, table.notes, console)
 
 
 def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -232,7 +254,7 @@ def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapp
 
 def main_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Header and body of the main table as text; a star where the difference's interval excludes zero."""
-    header = ["method", *(_header(m) for m in table.metrics)]
+    header = ["method", *(header_of(m) for m in table.metrics)]
     body = []
     for row in table.rows:
         against = row.differences.get(table.references[0], {}) if table.references else {}
@@ -242,29 +264,20 @@ def main_cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_cells(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and body of the subject's differences as text, a metric a line and a reference a column."""
-    differences = table.row(table.subject or "").differences
+    """Header and body of the subject's values and differences, with their intervals, as text: a metric a line, a
+    reference a column."""
+    row = table.row(table.subject or "")
     body = []
     for m in table.metrics:
-        found = [by_metric[m.name] for by_metric in differences.values() if m.name in by_metric]
-        if found:
-            body.append([_header(m), *(_show_interval(i) for i in found)])
-    return ["metric", *differences], body
+        own = row.cells[m.name].interval
+        found = [by_metric.get(m.name) for by_metric in row.differences.values()]
+        if own is not None:
+            body.append([header_of(m), _show_level(own), *("–" if i is None else show_interval(i) for i in found)])
+    return ["metric", "itself", *row.differences], body
 
 
-def number(value: float, sign: str = "-", digits: int = 3) -> str:
-    """A number as tables of this field print it.
-
-    >>> number(0.8044), number(-0.0121, "+"), number(0.03, "+"), number(1.5), number(float("nan"))
-    ('.804', '-.012', '+.030', '1.500', '–')
-    """
-    if not math.isfinite(value):
-        return "–"
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def _header(m: Metric) -> str:
+def header_of(m: Metric) -> str:
+    """What a column of this metric is called; the arrow points to what is better."""
     return f"{m.title} {'↓' if m.better == 'lower' else '↑'}"
 
 
@@ -272,7 +285,14 @@ def _show(cell: Cell) -> str:
     return number(cell.mean) + (f" ±{number(cell.sd)}" if math.isfinite(cell.sd) else "")
 
 
-def _show_interval(found: Interval) -> str:
+def _show_level(found: Interval) -> str:
+    if not math.isfinite(found.difference):
+        return "–"
+    return f"{number(found.difference)} [{', '.join(number(x) for x in (found.low, found.high))}]"
+
+
+def show_interval(found: Interval) -> str:
+    """A difference as tables print it, with a star where the interval excludes zero."""
     if not math.isfinite(found.difference):
         return "–"
     ends = ", ".join(number(x, "+") for x in (found.low, found.high))
@@ -284,11 +304,14 @@ def _cell(values: Sequence[float]) -> Cell:
     return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
 
 
-def _difference(
-    ours: Sequence[SeedResult], theirs: Sequence[SeedResult], name: str, samples: int, seed: int
+def difference_between(
+    ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
 ) -> Interval:
-    a, b = (np.concatenate([r.values[name].values for r in results]) for results in (ours, theirs))
-    weights, other = (np.concatenate([r.values[name].weights for r in results]) for results in (ours, theirs))
+    """Of a metric of two methods; of one method from nothing, which is its own value, where `theirs` is None."""
+    results = (ours, ours if theirs is None else theirs)
+    a, b = (np.concatenate([r.values[name].values for r in found]) for found in results)
+    weights, other = (np.concatenate([r.values[name].weights for r in found]) for found in results)
+    b = b if theirs is not None else np.zeros_like(b)
     if not np.array_equal(weights, other):
         raise ValueError(f"{name} has other weights for the two methods: they were not judged on the same rows")
     return paired_bootstrap(
@@ -332,56 +355,13 @@ def _best(table: Table) -> set[tuple[int, int]]:
     return best
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values` for strict JSON: NaN becomes null, and numpy numbers become Python's."""
 
-    def plain(x: Any) -> Any:
+    def one(x: Any) -> Any:
         if isinstance(x, tuple | list):
-            return [plain(y) for y in x]
+            return [one(y) for y in x]
         x = x.item() if isinstance(x, np.generic) else x
         return None if isinstance(x, float) and not math.isfinite(x) else x
 
-    return {name: plain(x) for name, x in values.items()}
-
-
-def _grid(header: Sequence[str], body: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = ()) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    def cell(i: int, j: int) -> str:
-        text = body[i][j].replace("|", r"\|").replace("*", r"\*")
-        return f"**{text}**" if (i, j) in bold else text
-
-    rows = [line([cell(i, j) for j in range(len(row))]) for i, row in enumerate(body)]
-    return [line(header), "|---" + "|---:" * (len(header) - 1) + "|", *rows]
-
-
-def _width(header: Sequence[str], body: Sequence[Sequence[str]], columns: Iterable[int]) -> int:
-    """Of column 0 and `columns` as rich draws them: 3 characters around each cell, 1 for a star, and 1 to close."""
-    return 1 + sum(3 + max(len(row[j].rstrip("*")) + 1 for row in (header, *body)) for j in (0, *columns))
-
-
-def _fitting(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Columns 1 .. n in as few groups as fit beside column 0 within `width`; each has at least one."""
-    groups: list[list[int]] = [[]]
-    for column in range(1, len(header)):
-        if groups[-1] and _width(header, body, [*groups[-1], column]) > width:
-            groups.append([])
-        groups[-1].append(column)
-    return groups
-
-
-def _rich_grid(title: str, header, body, columns: Sequence[int], best: Collection[tuple[int, int]]) -> Any:
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(title=Text(title, style="bold"), title_justify="left")
-    grid.add_column(header[0])
-    for j in columns:
-        grid.add_column(Text(header[j]), justify="right", no_wrap=True)
-    starred = {j for j in columns if any(row[j].endswith("*") for row in body)}
-    for i, row in enumerate(body):
-        cells = [row[j] + " " * (j in starred and not row[j].endswith("*")) for j in columns]  # digits stay in line
-        styles = ["bold" if (i, j) in best else "" for j in columns]
-        grid.add_row(Text(row[0]), *(Text(cell, style=style) for cell, style in zip(cells, styles)))
-    return grid
+    return {name: one(x) for name, x in values.items()}

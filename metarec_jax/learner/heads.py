@@ -6,6 +6,7 @@ so that a model with a silent network starts from that baseline.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from jaxtyping import Array, Float
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Params
 
+LOGISTIC = 3 / np.pi**2
+"""What the variance of a logistic distribution is multiplied with to give the square of its scale."""
+
 
 class Head(NamedTuple):
     """The meaning of outputs, as pure functions of one user's rows.
@@ -25,23 +29,32 @@ class Head(NamedTuple):
         outputs: how many numbers a row has.
         init: () -> params of the prior path.
         prior: (params, item_mean [n], user_bias []) -> outputs [n, outputs] that predict item mean + user bias.
+        init_believed: noise -> params of the prior path where there are beliefs; the noise is a variance of ratings.
+        believed: (params, mean [n], variance [n]) -> outputs that predict what is believed; in ratings.
         residual: (item_mean [n], rating [n]) -> what the user bias averages, [n].
         loss: (outputs [n, outputs], rating [n]) -> loss of each row [n].
         mean: outputs -> expected rating [n]. Best under squared error, and the score that ranks.
         point: outputs -> the rating with the least expected absolute error [n].
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
         unit: what an output of 1 is worth in ratings; None where outputs are logits.
+        quarter: of the rating scale, in ratings: about what sets two levels apart.
+        above: outputs -> probability that the rating is above each level but the greatest [n, levels - 1]; None where
+            outputs are no distribution.
     """
 
     outputs: int
     init: Callable[[], Params]
     prior: Callable[[Params, Array, Array], Array]
+    init_believed: Callable[[float], Params]
+    believed: Callable[[Params, Array, Array], Array]
     residual: Callable[[Array, Array], Array]
     loss: Callable[[Array, Array], Array]
     mean: Callable[[Array], Array]
     point: Callable[[Array], Array]
     curvature: float = 1.0
     unit: float | None = None
+    quarter: float = 1.0
+    above: Callable[[Array], Array] | None = None
 
 
 def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
@@ -73,11 +86,14 @@ def rating_head(low: float, high: float) -> Head:
         outputs=1,
         init=dict,
         prior=lambda params, item_mean, bias: (item_mean + bias)[:, None] / unit,
+        init_believed=lambda noise: {},
+        believed=lambda params, mean, variance: mean[:, None] / unit,
         residual=lambda item_mean, rating: rating - item_mean,
         loss=lambda outputs, rating: jnp.square(outputs[:, 0] - rating / unit) / 2,
         mean=expected,
         point=expected,
         unit=unit,
+        quarter=unit,
     )
 
 
@@ -136,13 +152,40 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         outputs=len(level),
         init=lambda: {"offset": jnp.zeros(len(level)), "log_width": jnp.zeros(())},
         prior=prior,
+        init_believed=functools.partial(_init_cumulative, level),
+        believed=_cumulative,
         residual=lambda item_mean, rating: rating - item_mean,
         loss=loss,
         mean=lambda outputs: jax.nn.softmax(outputs) @ level,
         point=point,
         # Böhning 1992, theorem 2.1, and what the two subtract of it where a loss is a difference of log-sum-exps.
         curvature=0.5,
+        quarter=float(unit),
+        above=lambda outputs: jnp.cumsum(jax.nn.softmax(outputs)[:, :0:-1], axis=-1)[:, ::-1],
     )
+
+
+def _init_cumulative(level: Float[np.ndarray, " classes"], noise: float) -> Params:
+    """Thresholds half-way between levels, and a logistic distribution of that variance."""
+    threshold = (level[1:] + level[:-1]) / 2
+    return {
+        "first": jnp.float32(threshold[0]),
+        "log_gap": jnp.log(jnp.asarray(np.diff(threshold))),
+        "log_width": jnp.float32(np.log(noise * LOGISTIC) / 2),
+    }
+
+
+def _cumulative(params: Params, mean: Float[Array, " n"], variance: Float[Array, " n"]) -> Float[Array, "n classes"]:
+    """Log-probabilities of the levels, where a rating is above a threshold ``t`` with probability ``logistic((mean - t)
+    / s)``: the proportional odds model (McCullagh 1980, "Regression models for ordinal data", section 2), ``s^2`` the
+    sum of a learned square and of the variance."""
+    threshold = jnp.append(params["first"], params["first"] + jnp.cumsum(jnp.exp(params["log_gap"])))
+    scale = jnp.sqrt(jnp.exp(2 * params["log_width"]) + LOGISTIC * variance)
+    above = (mean[:, None] - threshold) / scale[:, None]
+    reached, passed = jax.nn.log_sigmoid(above), jax.nn.log_sigmoid(-above)
+    # logistic(a) - logistic(b) = logistic(a) logistic(-b) (1 - exp(b - a))
+    between = reached[:, :-1] + passed[:, 1:] + jnp.log(-jnp.expm1(above[:, 1:] - above[:, :-1]))
+    return jnp.concatenate([passed[:, :1], between, reached[:, -1:]], axis=1)
 
 
 def click_head() -> Head:
@@ -166,9 +209,12 @@ def click_head() -> Head:
         outputs=1,
         init=dict,
         prior=prior,
+        init_believed=lambda noise: {},
+        believed=lambda params, mean, variance: prior(params, mean, jnp.zeros(())),
         residual=lambda item_mean, rating: rating - item_mean,
         loss=loss,
         mean=mean,
         point=lambda outputs: (mean(outputs) >= 0.5).astype(jnp.float32),
         curvature=0.25,
+        above=lambda outputs: mean(outputs)[:, None],
     )

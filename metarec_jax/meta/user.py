@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.meta import inner
 from metarec_jax.meta.factored import Factoring, Form
 from metarec_jax.meta.left import left_operands
@@ -42,9 +42,12 @@ class Model(NamedTuple):
         unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
         remat: whether the outer gradient computes inner steps anew (see `metarec_jax.meta.inner.adapt`).
         prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
+        summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
+            None where theta lacks (as None) what that depends on.
+        taste: the same of the prior path, for ``Context.taste``.
     """
 
-    apply: Callable[[Params, mlp.Context, mlp.Features], Array]
+    apply: Callable[[Params, Context, Features], Array]
     head: Head
     updater: Updater
     adapted: tuple[str, ...]
@@ -54,6 +57,8 @@ class Model(NamedTuple):
     unroll: int = 1
     remat: bool = False
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
+    summarise: Callable[[Params, Context], Any] | None = None
+    taste: Callable[[Params, Context], Any] | None = None
 
 
 class Trainable(NamedTuple):
@@ -110,7 +115,7 @@ def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[A
 
 def features_of(
     tables: Prepared, rows: Rows, name: str, theta: Params = None, products: Products | None = None
-) -> mlp.Features:
+) -> Features:
     """What the learner sees of some rows.
 
     Args:
@@ -120,7 +125,7 @@ def features_of(
         theta, products: what is known of the products of these rows with kernels of theta.
     """
     known = _known(theta, products, name)
-    return mlp.Features(embedding=Fixed(tables.items, rows.item, name, known), statistic=rows.statistic)
+    return Features(embedding=Fixed(tables.items, rows.item, name, known), statistic=rows.statistic)
 
 
 def context_of(
@@ -130,9 +135,9 @@ def context_of(
     key: Array | None = None,
     theta: Params = None,
     products: Products | None = None,
-) -> mlp.Context:
+) -> Context:
     """What the learner sees of one user; with a `key` (of this user's) it trains, and may draw from it."""
-    return mlp.Context(
+    return Context(
         embedding=Fixed(tables.users, user, "user", _known(theta, products, "user")),
         support=features_of(tables, support, "support", theta, products),
         rating=support.rating,
@@ -148,7 +153,20 @@ def _known(theta: Params, products: Products | None, name: str) -> list[tuple[Ar
     return [(kernels[path], product) for path, product in products[name].items()]
 
 
-def factor_user(model: Model, theta: Params, context: mlp.Context) -> tuple[Factoring, Params]:
+def summarised(model: Model, theta: Params, context: Context) -> Context:
+    """`context` with what the learner makes of the support, once for all inner steps and the query.
+
+    As it is, where the learner does not read the support, or the inner loop changes how.
+    """
+    _, shared = partition(theta, model.adapted)
+    if context.taste is None and model.taste is not None:
+        context = context._replace(taste=model.taste(shared, context))
+    if context.summary is None and model.summarise is not None:
+        context = context._replace(summary=model.summarise(shared, context))
+    return context
+
+
+def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factoring, Params]:
     """How one user's inner loop is computed, and the shared part of theta.
 
     Raises:
@@ -169,19 +187,20 @@ def factor_user(model: Model, theta: Params, context: mlp.Context) -> tuple[Fact
     return Factoring(loss, adapted, "dense" if elementwise else model.form, as_it_is=elementwise), shared
 
 
-def inputs_of(model: Model, theta: Params, context: mlp.Context) -> Inputs:
+def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
     """What the support shows to the adapted parameters of one user, before the inner loop."""
     weight = context.mask / jnp.maximum(jnp.sum(context.mask), 1.0)
     return Inputs(_left(model, theta, context, context.support), weight)
 
 
-def _left(model: Model, theta: Params, context: mlp.Context, rows: mlp.Features) -> Params:
+def _left(model: Model, theta: Params, context: Context, rows: Features) -> Params:
     adapted, shared = partition(theta, model.adapted)
     return left_operands(lambda watched: model.apply(combine(watched, shared), context, rows), adapted)
 
 
-def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> inner.Path:
+def adapt_user(model: Model, trainable: Trainable, context: Context) -> inner.Path:
     """The inner loop of one user: where it leads is what the user keeps (see `apply_user`)."""
+    context = summarised(model, trainable.theta, context)
     factoring, _ = factor_user(model, trainable.theta, context)
     return inner.adapt(
         factoring.value_and_gradient,
@@ -197,14 +216,15 @@ def adapt_user(model: Model, trainable: Trainable, context: mlp.Context) -> inne
 
 
 def apply_user(
-    model: Model, trainable: Trainable, context: mlp.Context, kept: Params, rows: mlp.Features
+    model: Model, trainable: Trainable, context: Context, kept: Params, rows: Features
 ) -> Float[Array, "n outputs"]:
     """Outputs for some rows of a user that `adapt_user` led to `kept`."""
+    context = summarised(model, trainable.theta, context)
     factoring, shared = factor_user(model, trainable.theta, context)
     return model.apply(combine(factoring.kernels(kept, order=model.order), shared), context, rows)
 
 
-def variance_user(model: Model, trainable: Trainable, context: mlp.Context, rows: mlp.Features) -> Float[Array, " n"]:
+def variance_user(model: Model, trainable: Trainable, context: Context, rows: Features) -> Float[Array, " n"]:
     """Predictive variance of a user's outputs for some rows, in squared units of the outputs.
 
     Raises:
@@ -212,13 +232,14 @@ def variance_user(model: Model, trainable: Trainable, context: mlp.Context, rows
     """
     if model.updater.variance is None:
         raise MetarecError("this updater gives no predictive variance: updater.kind 'ridge' does")
+    context = summarised(model, trainable.theta, context)
     inputs = inputs_of(model, trainable.theta, context)
     return model.updater.variance(trainable.phi, inputs, _left(model, trainable.theta, context, rows))
 
 
 def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "query outputs"]:
     """Outputs for the query of one user, after adapting to the support."""
-    context, query = _seen(shared, task)
+    context, query = _seen(model, shared, task)
     path = adapt_user(model, shared.trainable, context)
     return apply_user(model, shared.trainable, context, path.end, query)
 
@@ -231,7 +252,7 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     theta to where the inner loop led (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2), times the rows;
     all else follows the query loss at that place.
     """
-    context, query = _seen(shared, task)
+    context, query = _seen(model, shared, task)
     path = adapt_user(model, shared.trainable, context)
     mask = task.episode.query.mask * task.episode.weight
 
@@ -252,9 +273,10 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     return Outcome(query=lost, rows=jnp.sum(mask), stopped=stopped.astype(jnp.int32))
 
 
-def _seen(shared: Shared, task: Task) -> tuple[mlp.Context, mlp.Features]:
+def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:
     """What the learner sees of the user, and of the query."""
     episode, theta = task.episode, shared.trainable.theta
     key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
     context = context_of(shared.tables, episode.user, episode.support, key, theta, task.products)
+    context = summarised(model, theta, context)
     return context, features_of(shared.tables, episode.query, "query", theta, task.products)

@@ -29,8 +29,9 @@ from metarec_jax.data.episodes import statistics_of
 from metarec_jax.encoder import Encoder, encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.inputs import Features
+from metarec_jax.learner.kinds import floats_per_row
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
@@ -128,7 +129,8 @@ class Recommender:
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
-        widest = len(catalogue.items) * (config.learner.hidden + self._model.head.outputs)
+        each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
+        widest = len(catalogue.items) * each
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
         self._users_per_call = 1 << (most.bit_length() - 1)
 
@@ -298,7 +300,11 @@ class Recommender:
         """
         if not text.strip():
             raise MetarecError("the text of the item is empty, so the encoder has nothing to read: write some")
-        return float(self._of_items(self._score, state, self._encode([text]), np.zeros((1, 2), np.float32))[0])
+        embedding = self._encode([text])
+        known = np.zeros((1, 2), np.float32)
+        if self.catalogue.beliefs is not None:
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(embedding)], axis=1)
+        return float(self._of_items(self._score, state, embedding, known)[0])
 
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
@@ -343,7 +349,9 @@ class Recommender:
         real = np.arange(length) < len(history.item)
         item = np.pad(history.item, (0, missing)).astype(np.int32)
         rating = np.pad(history.rating, (0, missing)).astype(np.float32)
-        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
+        beliefs = self.catalogue.statistics.beliefs
+        met = None if beliefs is None else beliefs[item]
+        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False, met=met)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
     def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
@@ -414,8 +422,10 @@ class Recommender:
             )
 
 
-def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items 2"]:
-    return np.stack([catalogue.statistics.total[rows], catalogue.statistics.count[rows]], axis=-1).astype(np.float32)
+def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
+    beliefs = catalogue.statistics.beliefs
+    met = None if beliefs is None else beliefs[rows]
+    return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False, met=met)
 
 
 def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
@@ -437,10 +447,10 @@ def _score(
     tables: Prepared,
     task: _Task,
     embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
 ) -> Float[Array, "users items"]:
     """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
-    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(embeddings, None, "recommended"), statistic)
 
     def one(task: _Task) -> Array:
         context = context_of(tables, task.user, task.support)
@@ -455,10 +465,10 @@ def _deviation(
     tables: Prepared,
     task: _Task,
     embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
 ) -> Float[Array, "users items"]:
     """The standard deviation of every user's rating of every item given."""
-    features = mlp.Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(embeddings, None, "recommended"), statistic)
     unit = model.head.unit or 1.0
 
     def one(task: _Task) -> Array:
@@ -473,7 +483,7 @@ def _rank(
     trainable: Trainable,
     tables: Prepared,
     task: _Task,
-    statistic: Float[Array, "items 2"],
+    statistic: Float[Array, "items columns"],
     seen: Array,
     k: int,
 ) -> tuple[Float[Array, "users k"], Array]:

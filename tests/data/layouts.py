@@ -4,6 +4,8 @@ import csv
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
@@ -65,6 +67,23 @@ def movielens_1m(folder: Path, users: bool = False) -> Path:
     if users:
         coded = (("7", "M", "18", "17", "00000"), ("9", "F", "1", "10", "00000"), ("12", "M", "56", "0", "00000"))
         _lines(folder / "users.dat", coded, "::")
+    return folder
+
+
+def movielens_1m_of(folder: Path, users: int = 60, films: int = 40, seed: int = 0) -> Path:
+    """Drawn users who rate 30 of the films each, as MovieLens-1M is written; half of the films are of 1998 or later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    rows = [
+        (str(user), str(film + 1), str(rng.integers(1, 6)), str(1000 + rng.integers(5000)))
+        for user in range(1, users + 1)
+        for film in rng.permutation(films)[:30]
+    ]
+    _lines(folder / "ratings.dat", rows, "::")
+    titles = [(str(i + 1), f"Film {i + 1} ({1996 + i % 4})", "Drama|War" if i % 3 else "Comedy") for i in range(films)]
+    _lines(folder / "movies.dat", titles, "::", "latin-1")
+    people = [(str(u), "MF"[u % 2], ("1", "18", "25")[u % 3], str(u % 20), "00000") for u in range(1, users + 1)]
+    _lines(folder / "users.dat", people, "::")
     return folder
 
 

@@ -148,6 +148,18 @@ def test_by_time_no_query_row_is_earlier_than_a_support_row(case):
         assert max(left_out, default=-1) <= min(of_support), "of a long history the latest part is kept"
 
 
+@given(CASES)
+@settings(max_examples=30, deadline=None)
+def test_a_support_is_in_order_of_time_latest_first_however_it_was_drawn(case):
+    data, source = made(case)
+    of_user = histories(data, np.arange(len(data.users)))
+    owner = np.repeat(of_user.users, of_user.count)
+    place = {(u, i): row for row, (u, i) in enumerate(zip(owner.tolist(), of_user.item.tolist()))}
+    for index in range(len(source)):
+        for user, (support, _) in by_user([source[index]]).items():
+            assert (np.diff([place[user, row[0]] for row in support]) < 0).all(), "of equal times the later row first"
+
+
 @given(CASES, st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_label_is_among_the_inputs_that_predict_it(case, draw):
@@ -305,3 +317,22 @@ def test_users_of_a_table_of_their_own_are_counted_by_user_and_draw():
                 assert users[row // 2] in data.user[data.item == items[0]]
                 text = describe(data.items.titles, np.array(items), np.array(ratings), middle=3.0)
                 assert texts[row] == text
+
+
+def test_supports_of_varied_lengths_are_some_of_the_rows_from_none_to_all():
+    """The query stays the same, short supports come as often as long ones, a draw is a draw, and all are in order."""
+    data = random_interactions(np.random.default_rng(2), users=300, items=40, least=14, most=14)
+    whole, varied = (source_of(data, query=3, lengths=x, users_per_batch=300, max_support=8) for x in ("all", "varied"))
+    everything, some = (by_user(epoch_of(source, 1)) for source in (whole, varied))
+    lengths = []
+    for user, (support, query) in everything.items():
+        cut, same = some[user]
+        assert same == query
+        assert cut == [row for row in support if row in cut]
+        lengths.append(len(cut))
+    assert set(lengths) == set(range(9))
+    share = np.bincount(lengths, minlength=9) / 300  # of length n: log((n + 2) / (n + 1)) / log(10)
+    want = np.diff(np.log(np.arange(1, 11))) / np.log(10)
+    assert np.abs(share - want).max() < 0.08
+    assert_equal(varied[1], varied[1])
+    assert varied[0].support.mask.shape == whole[0].support.mask.shape

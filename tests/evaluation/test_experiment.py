@@ -11,6 +11,8 @@ from unittest import mock
 
 import jax
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import training
 from helpers import assert_equal, random_interactions
@@ -30,7 +32,7 @@ from metarec_jax.config import (
 )
 from metarec_jax.data.describe import descriptions
 from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation import answers, experiment, methods, publish
 from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
 from metarec_jax.evaluation.report import to_json
 from metarec_jax.meta.outer import predict
@@ -96,15 +98,17 @@ def _quick_programs():
     def remembered_model(config, scale):
         return model_of(config.learner, config.updater, scale)
 
-    quick_table = functools.partial(experiment.build_table, metrics=METRICS, samples=20)
+    quick_table = functools.partial(publish.build_table, metrics=METRICS, samples=20)
     with (
         training.quick_programs(),
         mock.patch.object(assembly_module, "make_model", remembered_model),
         mock.patch.object(experiment, "make_model", remembered_model),
-        mock.patch.object(experiment, "_predictor", functools.cache(experiment._predictor)),
+        mock.patch.object(methods, "make_model", remembered_model),
+        mock.patch.object(methods, "_predictor", functools.cache(methods._predictor)),
         mock.patch.object(experiment, "assemble", lambda config, reporter: assembled(config)),
-        mock.patch.object(experiment, "FINE_TUNING", CHOICES),
-        mock.patch.object(experiment, "build_table", quick_table),
+        mock.patch.object(methods, "FINE_TUNING", CHOICES),
+        mock.patch.object(publish, "build_table", quick_table),
+        mock.patch.object(publish, "cohorts", functools.partial(publish.cohorts, samples=20)),
     ):
         yield
 
@@ -118,13 +122,13 @@ def assembly(config):
 def evaluated(config, tmp_path_factory):
     """(folder, table) of a whole evaluation of one seed."""
     folder = tmp_path_factory.mktemp("evaluated") / "run"
-    return folder, evaluate(config, seeds=[SEED], folder=folder)
+    return folder, table_of(config, seeds=[SEED], folder=folder)
 
 
 @pytest.fixture
 def copy(evaluated, tmp_path, monkeypatch):
     """A copy of the evaluated folder, to change something in. Nothing is drawn for it."""
-    monkeypatch.setattr(experiment, "_publish", lambda *_: None)
+    monkeypatch.setattr(publish, "_write", lambda *_: None)
     return Path(shutil.copytree(evaluated[0], tmp_path / "copy"))
 
 
@@ -141,12 +145,20 @@ def steps(monkeypatch):
     return taken
 
 
+def table_of(config, **options):
+    """The only table of an evaluation."""
+    (table,) = evaluate(config, **options).values()
+    return table
+
+
 def as_text(table):
     return to_json(table, {})
 
 
-def results_in(folder):
-    return json.loads((folder / f"seed-{SEED}" / "results.json").read_text(encoding="utf-8"))["results"]
+def answers_in(folder):
+    """{method: predictions} of the only scenario, and its questions."""
+    (found,) = answers.load(folder / f"seed-{SEED}" / "answers.parquet").scenarios.values()
+    return {name: tuple(said[:3]) for name, said in found.predictions.items()}, found.questions
 
 
 # What the table says
@@ -189,9 +201,9 @@ def test_only_test_users_are_in_it_and_all_of_them(evaluated, assembly):
     folder, _ = evaluated
     splits = assembly.splits
     others = set(splits.train.tolist()) | set(splits.validation.tolist())
-    for method, result in results_in(folder).items():
-        assert sorted(result["users"]) == sorted(splits.test.tolist()), method
-        assert not others & set(result["users"])
+    users = set(answers_in(folder)[1].user.tolist())
+    assert sorted(users) == sorted(splits.test.tolist())
+    assert not others & users
     assert len(splits.test) == 8
     assert len(others) == 32
 
@@ -264,7 +276,7 @@ def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, assembly)
     errors = {}
     for steps, rate in CHOICES:
         updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=assembly.model.adapted)
-        model = experiment.make_model(dataclasses.replace(assembly.config, updater=updater), assembly.catalogue.scale)
+        model = methods.make_model(dataclasses.replace(assembly.config, updater=updater), assembly.catalogue.scale)
         phi = model.updater.init(partition(twin.theta, model.adapted)[0])
         method = experiment.adapting(model, Trainable(twin.theta, phi))
         result = experiment.judge(assembly, assembly.validation, "tried", method)
@@ -278,8 +290,14 @@ def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, assembly)
 def test_a_table_and_plots_are_left_behind(evaluated):
     folder, table = evaluated
     written = sorted(str(path.relative_to(folder)) for path in folder.glob("[tp]*/*"))
-    assert [name for name in written if name.startswith("plots")] == ["plots/improvement.png", "plots/methods.png"]
-    (text,) = [path for path in (folder / "tables").iterdir() if path.suffix == ".json"]
+    assert [name for name in written if name.startswith("plots")] == [
+        "plots/cohorts.png",
+        "plots/improvement.png",
+        "plots/methods.png",
+    ]
+    names = {"evaluation.json", "evaluation.md", "cohorts.json", "calibration.json"}
+    assert {path.name for path in (folder / "tables").iterdir()} == names
+    text = folder / "tables" / "evaluation.json"
     found = {m["name"]: m["metrics"]["mae"]["mean"] for m in json.loads(text.read_text())["methods"]}
     assert found == {row.method: row.cells["mae"].mean for row in table.rows}
 
@@ -291,27 +309,28 @@ def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy, monke
     def refuse(*_, **__):
         raise AssertionError("done again")
 
-    for name in ("assemble", "fit", "load_trainable", "judge"):
+    for name in ("assemble", "fit", "load_trainable", "ask"):
         monkeypatch.setattr(experiment, name, refuse)
-    assert as_text(evaluate(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
+    assert as_text(table_of(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
 
 
-@pytest.mark.parametrize("damage", ["deleted", "cut in half", "no object", "of another layout"])
-def test_lost_results_are_worked_out_again_without_training(evaluated, config, copy, steps, damage):
-    path = copy / f"seed-{SEED}" / "results.json"
-    text = path.read_text()
+@pytest.mark.parametrize("damage", ["deleted", "cut in half", "no table", "of another layout"])
+def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, steps, damage):
+    path = copy / f"seed-{SEED}" / "answers.parquet"
+    kept, whole = answers_in(copy), path.read_bytes()
     path.unlink()
-    other = json.dumps({"config": json.loads(text)["config"], "results": {META: [1, 2]}})
-    left = {"cut in half": text[: len(text) // 2], "no object": "[]", "of another layout": other}
-    if damage in left:
-        path.write_text(left[damage])
-    assert as_text(evaluate(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
+    if damage == "of another layout":
+        other = pa.table({"user": [1, 2]}).replace_schema_metadata({"about": json.dumps({"scenarios": {"a": {}}})})
+        pq.write_table(other, path)
+    elif damage != "deleted":
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut in half" else b"[]")
+    assert as_text(table_of(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
     assert steps == []
-    assert path.read_text() == text
+    assert_equal(answers_in(copy), kept)
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, steps, monkeypatch):
-    monkeypatch.setattr(experiment, "_publish", lambda *_: None)
+    monkeypatch.setattr(publish, "_write", lambda *_: None)
     folder = tmp_path / "run"
 
     class Impatient(list):
@@ -334,22 +353,22 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
         with pytest.raises(Stopped) as stopped:
             evaluate(config, seeds=[SEED], folder=folder)
         assert stopped.value.number == signal.SIGINT
-    assert not (folder / f"seed-{SEED}" / "results.json").exists()
+    assert not (folder / f"seed-{SEED}" / "answers.parquet").exists()
     assert experiment.fit is watched
-    assert as_text(evaluate(config, seeds=[SEED], folder=folder)) == as_text(evaluated[1])
-    assert results_in(folder) == results_in(evaluated[0])
+    assert as_text(table_of(config, seeds=[SEED], folder=folder)) == as_text(evaluated[1])
+    assert_equal(answers_in(folder), answers_in(evaluated[0]))
     assert {name for name, _ in taken} == {"meta", "twin"}
     assert steps[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
 
 
 def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy, steps):
-    table = evaluate(config, seeds=[SEED, SEED + 1], folder=copy)
+    table = table_of(config, seeds=[SEED, SEED + 1], folder=copy)
     assert {name for name, _ in steps} == {"meta", "twin"}
     assert table.seeds == (SEED, SEED + 1)
     for row in table.rows:
         assert row.cells["mae"].seeds[0] == evaluated[1].row(row.method).cells["mae"].mean
     assert table.row(META).cells["mae"].seeds[1] != table.row(META).cells["mae"].seeds[0]
-    assert results_in(copy) == results_in(evaluated[0])
+    assert_equal(answers_in(copy), answers_in(evaluated[0]))
 
 
 def test_other_options_are_refused_and_change_nothing(config, copy):
@@ -368,13 +387,13 @@ def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy,
     run = runs.create(tmp_path / "given", assembly.config)
     stop = Watch(on_step=lambda step: signal.raise_signal(signal.SIGTERM) if step == 3 else None)
     assert fit(run, assembly, reporter=stop).progress.epoch == 1
-    early = evaluate(config, seeds=[SEED], folder=copy, run=run)
+    early = table_of(config, seeds=[SEED], folder=copy, run=run)
     fit(run, assembly)
-    late = evaluate(config, seeds=[SEED], folder=copy, run=run)
+    late = table_of(config, seeds=[SEED], folder=copy, run=run)
     assert early.row(META).cells["mae"].mean != late.row(META).cells["mae"].mean
     assert early.row(TWIN).cells == late.row(TWIN).cells
     assert as_text(late) == as_text(evaluated[1])
-    assert results_in(copy) == results_in(evaluated[0])
+    assert_equal(answers_in(copy), answers_in(evaluated[0]))
 
 
 def test_a_run_with_other_options_is_refused(config, copy, assembly, tmp_path):

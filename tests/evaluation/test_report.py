@@ -103,7 +103,7 @@ def test_markdown_states_the_policies_marks_the_best_and_escapes():
     assert row.startswith(r"| good \| model | **.2")
     assert row.count("**") == 6  # best in MAE, RMSE and nDCG; the global AUC is the same for all
     assert r"\*** |" not in row.replace(r"\***", "", 3)  # each star is escaped inside its bold cell
-    assert "| metric | plain | flat |" in lines
+    assert "| metric | itself | plain | flat |" in lines
     assert "- six of six" in lines
     assert any("3 seeds (± is the s.d. over them), 40 test users in each" in line for line in lines)
     assert "exact expectations over the random order of equal scores" in text
@@ -148,7 +148,7 @@ def test_an_undefined_metric_is_a_dash_and_null():
     empty = {name: [SeedResult(0, np.arange(4), nobody)] for name in ("a", "b")}
     found = build_table(empty, title="t", protocol="p", references=("a",), subject="b", samples=10)
     assert module.main_cells(found)[1] == [["a", "–"], ["b", "–"]]
-    assert module.difference_cells(found)[1] == [["MAE ↓", "–"]]
+    assert module.difference_cells(found)[1] == [["MAE ↓", "–", "–"]]
     assert json.loads(to_json(found, ENVIRONMENT))["methods"][0]["metrics"]["mae"]["mean"] is None
 
 

@@ -1,0 +1,53 @@
+"""Beliefs that a training user meets must not come from that user's own ratings, which they would give away.
+
+The training users are dealt into folds. What users of a fold meet was learned from all the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metarec_jax.collaborative.beliefs import Beliefs, believe, rated_most
+from metarec_jax.config import FactorsConfig
+from metarec_jax.data.splits import Folded
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.types import Interactions
+
+
+def believe_all(
+    config: FactorsConfig,
+    data: Interactions,
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    seed: int,
+    reporter: Reporter = QUIET,
+) -> tuple[Beliefs, Folded]:
+    """Beliefs from the training `rows` of `data`, and those that the training users meet.
+
+    Args:
+        config: variances, rank and the number of folds.
+        data: of which no other row is looked at.
+        embeddings: float32 [items, hidden], of the items' texts.
+        rows: int64 [n].
+        seed: who is in which fold.
+        reporter: where progress is shown.
+    """
+    unit = (data.high - data.low) / 4 or 1.0
+    users = np.unique(data.user[rows])
+    fold = np.zeros(len(data.users), np.int32)
+    folds = min(config.folds, len(users))
+    fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
+
+    basis = rated_most(config, len(data.items), data.item[rows])
+
+    def of(some: np.ndarray) -> Beliefs:
+        return believe(config, data.items, embeddings, data.user[some], data.item[some], data.rating[some], unit, basis)
+
+    tables = []
+    with reporter.bar("learning what users share", folds + 1) as advance:
+        everyone = of(rows)
+        advance(1)
+        for number in range(folds):
+            tables.append(of(rows[fold[data.user[rows]] != number]).table)
+            advance(number + 2)
+    return everyone, Folded(np.stack(tables), fold)

@@ -1,0 +1,61 @@
+"""New users after their first few ratings: the curve of error by number of ratings.
+
+Support = a user's first k ratings by time, for each k; query = those after the greatest k, at most 50 of them. The
+query is the same for every k, so that the curve is about the support and about nothing else. Validation users are met
+in the same ways, so that what is chosen on them is chosen for short supports.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.data.protocols.division import (
+    Division,
+    Scenario,
+    counts_of,
+    deal,
+    require_times,
+    rows_by_time,
+)
+from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.tasks import Tasks, joined, make_tasks
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Interactions
+
+MOST_QUERY = 50
+
+
+def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
+    """Deals the users; each test user gets a task for every k."""
+    require_times(data, "few-shot")
+    last = split.supports[-1]
+    if last > config.max_support:
+        raise MetarecError(
+            f"split.supports ends at {last}, but episodes.max_support is {config.max_support}: raise it to {last}"
+        )
+    least = max(config.min_ratings, last + 1)
+    eligible = np.flatnonzero(counts_of(data) >= least)
+    bounds = f"{least} rows or more (the longest support of {last} and a query)"
+    validation, test, train_users = deal(eligible, [config.validation, config.test], seed, bounds)
+    train_users, train = everyone_else(data, config, np.concatenate([validation, test]), train_users)
+    return Division(
+        train=train,
+        train_users=train_users,
+        validation=joined([after(data, validation, k, last) for k in split.supports]),
+        scenarios=tuple(
+            Scenario(f"k = {k}", f"after the user's first {k} ratings", after(data, test, k, last))
+            for k in split.supports
+        ),
+        description=(
+            f"users with {least} rows or more, split at random into training, validation ({config.validation:.0%}) and "
+            f"test ({config.test:.0%}) users; everyone who is neither validation nor test user trains; support = the "
+            f"first k rows by time, query = the rows after the first {last} (at most {MOST_QUERY}), the same for all k"
+        ),
+    )
+
+
+def after(data: Interactions, users: np.ndarray, k: int, last: int) -> Tasks:
+    """A task for each user: the first `k` rows are the support, up to `MOST_QUERY` after the first `last` the query."""
+    rows = rows_by_time(data, users)
+    return make_tasks(users, [r[:k] for r in rows], [r[last : last + MOST_QUERY] for r in rows])

@@ -1,0 +1,117 @@
+"""Four scenarios of known and new users and items: the protocol of MeLU (Lee et al., KDD 2019, arXiv 1908.00413).
+
+Items that came out after a year are new; of the users a share, drawn at random, is new. In each of the four partitions
+of the rows, users with 13 to 100 rows *there* are kept, 10 of these are the query and the rest is the support, so the
+support of a new-item task is of new items too. Training sees known users' rows of known items. The first scenario is
+about the very tasks that train, which the paper says: its figures are training performance.
+
+What differs: some of the known users are held out as validation users. The authors had none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.data.protocols.division import (
+    Division,
+    Scenario,
+    counts_of,
+    deal,
+    drawn_tasks,
+    require_ratings,
+    rows_of,
+    within,
+)
+from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.errors import MetarecError
+from metarec_jax.types import Interactions
+
+PUBLISHED_YEAR = 1997  # for MovieLens-1M
+LEAST_NEW = 0.15
+"""Share of the items that a year has to leave new, where it is chosen by itself."""
+
+NAMES = ("warm (training users)", "new users", "new items", "new users and items")
+
+
+def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
+    """Cuts users and items into known and new ones, and the rows into four partitions."""
+    require_ratings(data, "melu")
+    years = item_years(data)
+    year = split.year or chosen_year(data, years)
+    new_item = (years > year)[data.item]
+    if new_item.all() or not new_item.any():
+        raise MetarecError(
+            f"split.year is {year}, and {'all' if new_item.all() else 'none'} of the rated items are of a later year: "
+            f"choose one between {years[data.item].min()} and {years[data.item].max() - 1}"
+        )
+    test, known = deal(np.arange(len(data.users)), [config.test], seed, "any rows")
+    kept = known[within(counts_of(data, ~new_item), config)[known]]
+    bounds = f"{config.min_ratings} to {config.max_ratings or 'any number of'} ratings of known items"
+    validation, train_users = deal(kept, [config.validation], seed, bounds)
+    train = rows_of(data, train_users, ~new_item)
+    chosen = train_users
+    if split.everyone:
+        held_out = np.concatenate([test, validation])
+        chosen, train = everyone_else(data, config, held_out, train_users, ~new_item)
+
+    def tasks(name: str, users: np.ndarray, allowed: np.ndarray):
+        enough = users[within(counts_of(data, allowed), config)[users]]
+        if not len(enough):
+            raise MetarecError(
+                f"protocol melu: of {len(users)} users, none has {config.min_ratings} to {config.max_ratings} ratings "
+                f"in the scenario {name!r} (items after {year} are new): choose another --split.year"
+            )
+        return drawn_tasks(data, enough, config, seed, allowed)
+
+    warm, users, items, both = NAMES
+    known = np.setdiff1d(known, validation)
+    share = (years[np.unique(data.item)] > year).mean()
+    return Division(
+        train=train,
+        train_users=chosen,
+        validation=drawn_tasks(data, validation, config, seed, ~new_item),
+        scenarios=(
+            Scenario(
+                warm,
+                "the tasks that trained: known users, known items",
+                tasks(warm, train_users, ~new_item),
+                held_out=False,
+            ),
+            Scenario(users, "users of whom nothing trained, known items", tasks(users, test, ~new_item)),
+            Scenario(items, "known users, items of which nothing trained", tasks(items, known, new_item)),
+            Scenario(both, "nothing of the users or of the items trained", tasks(both, test, new_item)),
+        ),
+        description=(
+            f"MeLU's four scenarios: items after {year} are new ({share:.0%} of the rated ones), and of the users "
+            f"{config.test:.0%}, drawn at random; in each scenario users with {config.min_ratings} to "
+            f"{config.max_ratings} ratings there, query = {config.query} random ones, support = the rest; "
+            f"{config.validation:.0%} of the known users are validation users"
+        ),
+    )
+
+
+def item_years(data: Interactions) -> np.ndarray:
+    """int64 [items], the year in which each item came out; items without a year count as known, with year 0.
+
+    Raises:
+        MetarecError: the data does not say.
+    """
+    texts = data.items.details.get("year", ())
+    years = np.array([int(text) if text.strip().isdecimal() else 0 for text in texts], np.int64)
+    if not len(years) or not years.any():
+        raise MetarecError(
+            f"protocol melu goes by the year of each item, and {data.source} has no column 'year' of items: use a data "
+            "set that has (MovieLens has), or another protocol"
+        )
+    return years
+
+
+def chosen_year(data: Interactions, years: np.ndarray) -> int:
+    """The published year for MovieLens-1M; else the latest that leaves at least `LEAST_NEW` of the rated items new."""
+    if data.source.startswith("MovieLens-1M"):
+        return PUBLISHED_YEAR
+    rated = years[np.unique(data.item)]
+    return next(
+        int(year) for year in np.unique(rated)[::-1] if (rated > year).mean() >= LEAST_NEW or year == rated.min()
+    )

@@ -1,0 +1,111 @@
+"""The next item, liked or not: the protocol of TALLRec (Bao et al., RecSys 2023, arXiv 2305.00447).
+
+A user's rows by time: ten previous items as liked or disliked, and the next one is asked about; liked is a rating above
+3 of 5. The published test rows of MovieLens-100K are the last thousand of all such windows, users in the order in which
+u.data first names them (the authors' preprocess_movie.py): those of 16 users, of the first of whom some are left out.
+
+What differs: everything of the test users is held out of training, also what the authors trained on, and the rest of
+the data trains, not 16 to 256 rows of it. Rows of equal time are in the order of their items, not of the file's lines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.data.protocols.division import (
+    Division,
+    Scenario,
+    counts_of,
+    deal,
+    drawn_tasks,
+    require_ratings,
+    require_times,
+    rows_by_time,
+)
+from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.tasks import make_tasks
+from metarec_jax.types import Interactions
+
+PUBLISHED_USERS = (
+    *("934", "933", "935", "938", "940", "888", "925", "942"),
+    *("937", "926", "943", "939", "936", "930", "920", "941"),
+)
+"""Ids of MovieLens-100K, in the order of u.data."""
+PUBLISHED_WINDOWS = 1000
+LIKED = 0.6
+"""Of the greatest rating; above it, an item is liked."""
+
+
+def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
+    """Two scenarios of the same queries: what the authors show their model, and all that is known at that time."""
+    require_ratings(data, "tallrec")
+    require_times(data, "tallrec")
+    least = max(config.min_ratings, split.history + 1)
+    eligible = np.flatnonzero(counts_of(data) >= least)
+    bounds = f"{least} rows or more"
+    published = split.test_users == "auto" and is_published(data)
+    if published:
+        place = {name: row for row, name in enumerate(data.users.ids)}
+        test = np.array([place[name] for name in PUBLISHED_USERS], np.int32)
+        validation, train_users = deal(np.setdiff1d(eligible, test), [config.validation], seed, bounds)
+    else:
+        validation, test, train_users = deal(eligible, [config.validation, config.test], seed, bounds)
+    train_users, train = everyone_else(data, config, np.concatenate([validation, test]), train_users)
+
+    user, past, query = [], [], []
+    for u, rows in zip(test, rows_by_time(data, test)):
+        for place in range(split.history, len(rows)):
+            user.append(u)
+            past.append(rows[max(0, place - config.max_support) : place])
+            query.append(rows[place : place + 1])
+    if published:
+        user, past, query = (part[-PUBLISHED_WINDOWS:] for part in (user, past, query))
+    window = make_tasks(user, [rows[-split.history :] for rows in past], query)
+    shown = as_liked(data, data.rating[window.support], data.rating[train])
+    whose = (
+        "the 16 published test users" if published else f"{len(test)} test users drawn at random ({config.test:.0%})"
+    )
+    return Division(
+        train=train,
+        train_users=train_users,
+        validation=drawn_tasks(data, validation, config, seed),
+        scenarios=(
+            Scenario(
+                f"{split.history} previous items, liked or not",
+                f"support = the {split.history} items before, of which only is shown whether they were liked",
+                dataclasses.replace(window, shown=shown),
+            ),
+            Scenario(
+                "the whole past, with stars",
+                f"support = all rows of the user before (at most {config.max_support})",
+                make_tasks(user, past, query),
+            ),
+        ),
+        description=(
+            f"the next item of a user, by time, from the {split.history + 1}th on; liked is a rating above "
+            f"{LIKED * data.high:g}; {whose}, {len(query)} questions; everyone who is neither validation nor test user "
+            "trains. AUC over all questions mostly compares users with each other: read the AUC of each user beside it"
+        ),
+    )
+
+
+def is_published(data: Interactions) -> bool:
+    """Whether this is the data set that the published test users are of."""
+    return data.source.startswith("MovieLens-100K") and set(PUBLISHED_USERS) <= set(data.users.ids)
+
+
+def as_liked(data: Interactions, rating: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """`rating` [rows] with nothing left of it but whether the item was liked, float32 [rows].
+
+    A model of ratings needs a rating in its place: the mean of the training rows' ratings on the same side of the
+    border, moved to the nearest level where ratings have levels.
+    """
+    border = LIKED * data.high
+    means = []
+    for side in (trained[trained <= border], trained[trained > border]):
+        mean = float(side.mean()) if len(side) else border
+        means.append(min(data.levels, key=lambda level: abs(level - mean)) if data.levels else mean)
+    return np.where(rating > border, means[1], means[0]).astype(np.float32)

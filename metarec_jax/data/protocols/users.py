@@ -1,0 +1,59 @@
+"""New users: training, validation and test users are disjoint, drawn at random.
+
+RecBole-MetaRec's protocol for its user cold start (https://github.com/RUCAIBox/RecBole-MetaRec), with 13 to 100 ratings
+a user, 10 of them the query.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks, rows_of
+from metarec_jax.data.splits import split_users
+from metarec_jax.types import Interactions
+
+
+def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
+    """Deals the users that have enough interactions, and not too many, into training, validation and test users."""
+    splits = split_users(data, config, seed)
+    train_users, train = splits.train, rows_of(data, splits.train)
+    if split.everyone:
+        train_users, train = everyone_else(data, config, np.concatenate(splits[1:]), splits.train)
+    most = f" to {config.max_ratings}" if config.max_ratings else " or more"
+    query = f"{config.query} random items" if config.order == "random" else f"the {config.query} latest items"
+    return Division(
+        train=train,
+        train_users=train_users,
+        validation=drawn_tasks(data, splits.validation, config, seed),
+        scenarios=(
+            Scenario("new users", "users of whom nothing trained", drawn_tasks(data, splits.test, config, seed)),
+        ),
+        description=(
+            f"users with {config.min_ratings}{most} ratings, split at random into training, validation "
+            f"({config.validation:.0%}) and test ({config.test:.0%}) users; query = {query} of each user, support = "
+            f"the rest (at most {config.max_support})"
+            + ("; all users that are neither validation nor test users train" if split.everyone else "")
+        ),
+    )
+
+
+def everyone_else(
+    data: Interactions,
+    config: EpisodeConfig,
+    held_out: np.ndarray,
+    first: np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training users and rows where all users but those `held_out` train.
+
+    Args:
+        data: the data set.
+        config: of which ``min_ratings`` says who has enough rows to be cut into episodes.
+        held_out: int [users].
+        first: int [users], training users that come first, in this order.
+        allowed: bool [rows], which rows may be looked at; None allows all.
+    """
+    rows = np.flatnonzero(~np.isin(data.user, held_out) & (True if allowed is None else allowed))
+    enough = np.flatnonzero(np.bincount(data.user[rows], minlength=len(data.users)) >= config.min_ratings)
+    return np.concatenate([first, np.setdiff1d(enough, first)]).astype(np.int32), rows

@@ -1,0 +1,167 @@
+"""Tasks whose support and query are fixed: what a protocol asks of a model, and how it comes in batches.
+
+A protocol writes its tasks down as numbers of rows of the data set, and nothing of a task is drawn after that. So what
+is judged can be listed, counted and compared, whatever the model does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from metarec_jax.data.episodes import filled, statistics_of
+from metarec_jax.data.splits import Statistics
+from metarec_jax.types import Episodes, Interactions, Rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tasks:
+    """Tasks, one after the other; a user can have several.
+
+    Attributes:
+        user: int32 [tasks], rows of the user table.
+        support: int64 [support rows], rows of the data set, task after task.
+        supports: int64 [tasks], how many of them each task has; 0 is allowed.
+        query: int64 [query rows], likewise.
+        queries: int64 [tasks], at least 1.
+        shown: float32 [support rows], the ratings that the model is shown; None shows those of the data set.
+    """
+
+    user: np.ndarray
+    support: np.ndarray
+    supports: np.ndarray
+    query: np.ndarray
+    queries: np.ndarray
+    shown: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+
+def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], query: Sequence[np.ndarray]) -> Tasks:
+    """`Tasks` from each task's user and its rows."""
+
+    def whole(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
+
+    def lengths(parts: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([len(part) for part in parts], np.int64)
+
+    return Tasks(np.asarray(user, np.int32), whole(support), lengths(support), whole(query), lengths(query))
+
+
+def joined(parts: Sequence[Tasks]) -> Tasks:
+    """The tasks of all `parts`, none of which shows other ratings than the data set's."""
+    fields = ("user", "support", "supports", "query", "queries")
+    return Tasks(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskSource:
+    """Batches of tasks by number, as `metarec_jax.data.episodes.EpisodeSource` gives batches of episodes.
+
+    Args:
+        data: the data set.
+        tasks: rows of it.
+        statistics: what the training rows say of each item.
+        trained: bool [rows], which rows of the data set those are. A task's row that is among them is taken out of the
+            statistics that the task sees of its item, so that no label is among the inputs that predict it.
+        buckets: support lengths that tasks are padded to.
+        users_per_batch: tasks of a batch; smaller ones are filled up with tasks of weight 0.
+        own_table: whether ``Episodes.user`` counts tasks; otherwise it is the row of the data set's users.
+    """
+
+    data: Interactions
+    tasks: Tasks
+    statistics: Statistics
+    trained: np.ndarray
+    buckets: tuple[int, ...]
+    users_per_batch: int
+    own_table: bool = False
+
+    draws = 1
+    """Tasks are drawn once."""
+
+    @functools.cached_property
+    def plan(self) -> list[tuple[int, np.ndarray]]:
+        """The batches, as (bucket, tasks)."""
+        bucket = np.searchsorted(self.buckets, self.tasks.supports)
+        found = []
+        for b in range(len(self.buckets)):
+            members = np.flatnonzero(bucket == b)
+            batches = -(-len(members) // self.users_per_batch)
+            found += [(b, part) for part in np.array_split(members, batches)] if batches else []
+        return found
+
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        return len(self.plan)
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> Episodes:
+        """Batch `index` as numpy arrays."""
+        bucket, members = self.plan[index]
+        return filled(self._cut(members, self.buckets[bucket]), self.users_per_batch)
+
+    def users_of(self, episodes: Episodes) -> np.ndarray:
+        """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
+        return self.tasks.user[episodes.user] if self.own_table else episodes.user
+
+    def whole(self, draw: int = 0) -> Episodes:
+        """All tasks in one batch, in their order; there is one `draw`."""
+        return self._cut(np.arange(len(self.tasks)), self.buckets[-1])
+
+    def _cut(self, members: np.ndarray, length: int) -> Episodes:
+        tasks = self.tasks
+        shown = self.data.rating[tasks.support] if tasks.shown is None else tasks.shown
+        query = int(tasks.queries.max(initial=1))
+        return Episodes(
+            user=(members if self.own_table else tasks.user[members]).astype(np.int32),
+            support=self._rows(tasks.support, shown, tasks.supports, members, length, by_time=True),
+            query=self._rows(tasks.query, self.data.rating[tasks.query], tasks.queries, members, query),
+            weight=np.ones(len(members), np.float32),
+        )
+
+    def _rows(
+        self,
+        rows: np.ndarray,
+        rating: np.ndarray,
+        count: np.ndarray,
+        members: np.ndarray,
+        length: int,
+        *,
+        by_time: bool = False,
+    ) -> Rows:
+        start = np.cumsum(count) - count
+        real = np.arange(length) < count[members, None]
+        place = np.where(real, start[members, None] + np.arange(length), 0)
+        if not len(rows):  # of tasks without support
+            rows, rating = np.zeros(1, np.int64), np.zeros(1, np.float32)
+        if by_time:  # latest first, as in episodes; of one time, the row that comes later; padding last
+            by_row = np.argsort(np.where(real, -rows[place], 1), axis=1, kind="stable")
+            place = np.take_along_axis(place, by_row, axis=1)
+            latest = np.argsort(
+                np.where(real, -self.data.time[rows[place]], np.iinfo(np.int64).max), axis=1, kind="stable"
+            )
+            place = np.take_along_axis(place, latest, axis=1)
+        row = rows[place]
+        item = np.where(real, self.data.item[row], 0).astype(np.int32)
+        return Rows(
+            item=item,
+            rating=np.where(real, rating[place], 0).astype(np.float32),
+            mask=real.astype(np.float32),
+            statistic=statistics_of(
+                self.statistics,
+                item,
+                self.data.rating[row],
+                real,
+                own=self.trained[row],
+                met=None if self.statistics.beliefs is None else self.statistics.beliefs[item],
+            ),
+        )

@@ -1,0 +1,130 @@
+"""The prior path that every learner has: what its outputs start from before the network has said anything.
+
+It is item mean + user bias; or, where there are beliefs about items (see `metarec_jax.collaborative`), the posterior of
+a Bayesian linear regression on their factors, in closed form.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.learner.inverse import inverse
+from metarec_jax.types import Params
+
+RATINGS = 2
+"""Columns of a row's statistic that count ratings; what follows is a belief: mean, rest of the variance, factors."""
+
+
+class Taste(NamedTuple):
+    """What is known of a user's taste ``w``: its mean [rank] and covariance [rank, rank]."""
+
+    mean: Array
+    covariance: Array
+
+
+def init(head: Head, mean_rating: float, noise: float | None = None) -> Params:
+    """Its parameters.
+
+    Args:
+        head: what outputs mean.
+        mean_rating: of the training users.
+        noise: variance of a rating around what is believed; None where there are no beliefs.
+    """
+    if noise is not None:
+        return {"log_noise": jnp.log(jnp.float32(noise)), "log_gain": jnp.float32(0), "head": head.init_believed(noise)}
+    return {
+        "mean": jnp.float32(mean_rating),
+        "log_item_weight": jnp.log(jnp.float32(5.0)),
+        "log_user_weight": jnp.log(jnp.float32(5.0)),
+        "head": head.init(),
+    }
+
+
+def prior_outputs(
+    params: Params, head: Head, context: Context, rows: Features, *, statistics: bool
+) -> Float[Array, "n outputs"]:
+    """Outputs that say what is expected of the rows.
+
+    Without beliefs, item mean + user bias, both shrunk: ``item_mean = (sum + a mean) / (count + a)`` and ``user_bias =
+    sum_support residual / (support + b)``, with learned ``a``, ``b`` and ``mean``: posterior means under normal priors
+    (Efron & Morris 1975). With them, see `posterior`. Without `statistics`, the mean rating.
+    """
+    if "log_noise" in params:
+        return head.believed(params["head"], *posterior(params, context, rows))
+    if not statistics:
+        return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
+    residual = _residual(params, head, context)
+    bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
+    return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
+
+
+def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    """Mean and variance of what the user feels about some rows, in ratings, given the support.
+
+    A support row is predicted from the others: its own rating is left out (Rasmussen & Williams 2006, "Gaussian
+    processes for machine learning", equations 5.12 and 2.8).
+    """
+    mean, rest, factors = _belief(params, rows)
+    taste = taste_of(params, context) if context.taste is None else context.taste
+    deviation = factors @ taste.mean
+    spread = jnp.sum((factors @ taste.covariance) * factors, axis=-1)
+    if rows is context.support:
+        own = spread * _precision(params, context)
+        deviation = (deviation - own * (context.rating - mean)) / (1 - own)
+        spread = spread / (1 - own)
+    return mean + deviation, spread + rest
+
+
+def summarise(params: Params, context: Context) -> Taste | None:
+    """The user's taste, from parameters of a whole learner; None where there are no beliefs, or they are adapted."""
+    own = params.get("prior", {})
+    if "log_noise" not in own or own["log_noise"] is None or own["log_gain"] is None:
+        return None
+    return taste_of(own, context)
+
+
+def taste_of(params: Params, context: Context) -> Taste:
+    """The posterior of the user's taste, ``N(C F' R^-1 y, C)`` with ``C = (1 + F' R^-1 F)^-1``.
+
+    The same as Gaussian process regression over the items of the support (Rasmussen & Williams 2006, equation 2.8), at
+    the cost of as many numbers as there are factors, however long the support.
+    """
+    mean, _, factors = _belief(params, context.support)
+    precision = _precision(params, context)
+    covariance = inverse(jnp.eye(factors.shape[-1], dtype=factors.dtype) + factors.T @ (factors * precision[:, None]))
+    return Taste(covariance @ (factors.T @ (precision * (context.rating - mean))), covariance)
+
+
+def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 1"]:
+    """How far each rating of the support lies above the item's mean, in quarters of the rating scale; 0 where padded.
+
+    Of no row does it depend on the rating of another.
+    """
+    return _residual(params, head, context)[:, None] / head.quarter
+
+
+def _belief(params: Params, rows: Features) -> tuple[Array, Array, Array]:
+    belief = rows.statistic[..., RATINGS:]
+    return belief[..., 0], belief[..., 1], belief[..., 2:] * jnp.exp(params["log_gain"] / 2)
+
+
+def _precision(params: Params, context: Context) -> Float[Array, " support"]:
+    """Of each rating as a measurement of what the factors explain; 0 where padded."""
+    _, rest, _ = _belief(params, context.support)
+    return context.mask / (rest + jnp.exp(params["log_noise"]))
+
+
+def _residual(params: Params, head: Head, context: Context) -> Float[Array, " support"]:
+    return head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
+
+
+def _item_mean(params: Params, statistic: Float[Array, "n columns"]) -> Float[Array, " n"]:
+    if "log_noise" in params:
+        return statistic[:, RATINGS]
+    weight = jnp.exp(params["log_item_weight"])
+    return (statistic[:, 0] + weight * params["mean"]) / (statistic[:, 1] + weight)

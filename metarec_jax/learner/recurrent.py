@@ -1,0 +1,161 @@
+"""A learner that remembers: a GRU goes through the support in order of time, and items are scored from its state.
+
+The state starts from the user's text. It is a further input of the hidden layer of `metarec_jax.learner.mlp`: the last
+state for the query, and for each support row the state before it, which does not know its rating.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from metarec_jax.learner import mlp
+from metarec_jax.learner.fixed import multiply
+from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
+from metarec_jax.learner.prior import rating_features
+from metarec_jax.types import Params
+
+
+class Summary(NamedTuple):
+    """States of the last layer: float32 [width] after the whole support, and [support, width] before each row."""
+
+    last: Array
+    before: Array
+
+
+def init(
+    key: Array,
+    head: Head,
+    *,
+    hidden: int,
+    layers: int,
+    width: int,
+    item_embeddings: Float[np.ndarray, "items hidden_in"],
+    user_embeddings: Float[np.ndarray, "users hidden_user"],
+    mean_rating: float,
+    context: int = 0,
+) -> Params:
+    """Parameters that start at the prior: those of `metarec_jax.learner.mlp.init`, and ``support/...``.
+
+    Args:
+        key, head, hidden, item_embeddings, user_embeddings, mean_rating, context: as for the MLP.
+        layers: of GRUs, each of which reads the states of the one before.
+        width: of a state.
+    """
+    params = mlp.init(
+        key,
+        head,
+        hidden=hidden,
+        context=context,
+        read=width,
+        item_embeddings=item_embeddings,
+        user_embeddings=user_embeddings,
+        mean_rating=mean_rating,
+    )
+    keys = iter(jax.random.split(jax.random.fold_in(key, 4), 1 + 2 * layers))
+
+    def kernel(rows: int, scale: float) -> Params:
+        return {"kernel": jax.random.normal(next(keys), (rows, 3 * width)) * scale}
+
+    def layer(number: int) -> Params:
+        inputs = kernel(width, 1 / np.sqrt(width)) if number else kernel(item_embeddings.shape[1], 1.0)
+        return {
+            "input": inputs,
+            "state": kernel(width, 1 / np.sqrt(width)),
+            "gates": {"bias": jnp.zeros(3 * width)},
+            "start": {"kernel": jnp.zeros((user_embeddings.shape[1], width)), "bias": jnp.zeros(width)},
+        }
+
+    params["support"] = {"rating": kernel(1, 1.0), **{f"layer_{number}": layer(number) for number in range(layers)}}
+    return params
+
+
+def summarise(
+    params: Params, head: Head, context: Context, *, user_dropout: float = 0.0, compute: DTypeLike | None = None
+) -> Summary | None:
+    """What the support of one user leads to; None where a parameter that it depends on is not there (None).
+
+    The unit is that of Cho et al. 2014 (arXiv 1406.1078, equations 5 to 8) with the reset gate after the product, so
+    that a step has one product: ``h <- (1 - z) h + z tanh(x_c + r * (U_c h))``.
+
+    Args:
+        params: from `init`, or the part of them that no user changes.
+        head: what the outputs mean.
+        context: the user, with embeddings from tables that were prepared; the support's latest row first.
+        user_dropout, compute: as for `apply`.
+    """
+    if not whole(params["support"], params["prior"]):
+        return None
+    support, real = params["support"], context.mask > 0
+
+    def product(rows: Array, kernel: Any) -> Array:
+        return multiply(rows.astype(compute or rows.dtype), kernel)
+
+    rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
+    # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
+    item = jnp.where(real[:, None], context.support.embedding @ support["layer_0"]["input"]["kernel"], 0.0)
+    inputs, states = item + rated, (jnp.zeros((0, 0)), jnp.zeros((0, 0)))
+    for number in range(sum(name.startswith("layer_") for name in support)):
+        layer = support[f"layer_{number}"]
+        if number:
+            inputs = product(states[1], layer["input"]["kernel"])
+        start = jnp.tanh(of_user_text(context, layer["start"]["kernel"], user_dropout) + layer["start"]["bias"])
+        states = _states(layer, start, inputs + layer["gates"]["bias"], real, product)
+    before, after = states
+    return Summary(after[0], before)
+
+
+def _states(
+    layer: Params,
+    start: Float[Array, " width"],
+    inputs: Float[Array, "support gates"],
+    real: Bool[Array, " support"],
+    product: Callable[[Array, Any], Array],
+) -> tuple[Float[Array, "support width"], Float[Array, "support width"]]:
+    """The states before and after each slot."""
+
+    def step(state: Array, slot: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        of_input, is_real = slot
+        of_state = product(state, layer["state"]["kernel"])
+        (update, reset, new), (by_update, by_reset, by_new) = (jnp.split(part, 3) for part in (of_input, of_state))
+        candidate = jnp.tanh(new + jax.nn.sigmoid(reset + by_reset) * by_new)
+        moved = state + jax.nn.sigmoid(update + by_update) * (candidate - state)
+        moved = jnp.where(is_real, moved, state)
+        return moved, (state, moved)
+
+    # From the last slot to the first: padding, then the oldest row, at last the latest.
+    return jax.lax.scan(step, start, (inputs, real), reverse=True)[1]
+
+
+def apply(
+    params: Params,
+    head: Head,
+    context: Context,
+    rows: Features,
+    *,
+    user_dropout: float = 0.0,
+    compute: DTypeLike | None = None,
+    **options: Any,
+) -> Float[Array, "n outputs"]:
+    """Outputs for some rows of one user.
+
+    Args:
+        params: from `init`.
+        head: what the outputs mean.
+        context: the user, with embeddings from tables that were prepared.
+        rows: n rows to score, likewise; the support is recognised as ``context.support``.
+        user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+    """
+    common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
+    summary = context.summary
+    if summary is None:
+        summary = summarise(params, head, context, **common)
+    read = summary.before if rows is context.support else summary.last
+    return mlp.apply(params, head, context, rows, read=read, **common, **options)

@@ -1,0 +1,214 @@
+"""A learner that attends to the support: a Transformer over the user's rated items, which are a set.
+
+Every rated item is a token, what it is and how it was rated, and the user's text is one more. Items attend to all
+tokens, and the item to be scored attends to them: what it reads there is a further input of the hidden layer of
+`metarec_jax.learner.mlp`. There are no positions, so the order of the support means nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from metarec_jax.learner import mlp
+from metarec_jax.learner.fixed import multiply
+from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
+from metarec_jax.learner.prior import rating_features
+from metarec_jax.types import Params
+
+
+class Summary(NamedTuple):
+    """What the support says, to whoever asks.
+
+    Attributes:
+        keys, values: float32 [tokens, width]; the user's token first, then the support's.
+        real: bool [tokens], which tokens are no padding.
+        own: float32 [support, width], what each support row reads from all tokens but its own.
+    """
+
+    keys: Array
+    values: Array
+    real: Array
+    own: Array
+
+
+def init(
+    key: Array,
+    head: Head,
+    *,
+    hidden: int,
+    layers: int,
+    width: int,
+    item_embeddings: Float[np.ndarray, "items hidden_in"],
+    user_embeddings: Float[np.ndarray, "users hidden_user"],
+    mean_rating: float,
+    context: int = 0,
+) -> Params:
+    """Parameters that start at the prior: those of `metarec_jax.learner.mlp.init`, and ``support/...``.
+
+    Args:
+        key, head, hidden, item_embeddings, user_embeddings, mean_rating, context: as for the MLP.
+        layers: of self-attention over the support.
+        width: of a token.
+    """
+    params = mlp.init(
+        key,
+        head,
+        hidden=hidden,
+        context=context,
+        read=width,
+        item_embeddings=item_embeddings,
+        user_embeddings=user_embeddings,
+        mean_rating=mean_rating,
+    )
+    keys = iter(jax.random.split(jax.random.fold_in(key, 4), 5 + 6 * layers))
+
+    def kernel(rows: int, columns: int, scale: float) -> Params:
+        return {"kernel": jax.random.normal(next(keys), (rows, columns)) * scale}
+
+    def square() -> Params:
+        return kernel(width, width, 1 / np.sqrt(width))
+
+    def layer() -> Params:
+        return {
+            "attention_norm": _norm(width),
+            **{name: square() for name in ("query", "key", "value", "out")},
+            "feed_forward_norm": _norm(width),
+            "up": kernel(width, 2 * width, 1 / np.sqrt(width)),
+            "down": kernel(2 * width, width, 1 / np.sqrt(2 * width)),
+        }
+
+    params["support"] = {
+        "item": kernel(item_embeddings.shape[1], width, 1.0),  # of inputs of norm 1
+        "rating": kernel(1, width, 1.0),
+        "user": {"kernel": jnp.zeros((user_embeddings.shape[1], width)), "bias": jnp.zeros(width)},
+        **{f"layer_{number}": layer() for number in range(layers)},
+        "norm": _norm(width),
+        "read": {name: square() for name in ("query", "key", "value")},
+    }
+    return params
+
+
+def summarise(
+    params: Params,
+    head: Head,
+    context: Context,
+    *,
+    heads: int,
+    user_dropout: float = 0.0,
+    compute: DTypeLike | None = None,
+) -> Summary | None:
+    """What the support of one user says; None where a parameter that it depends on is not there (None).
+
+    A support row does not read its own token. Where there are others, these have attended to it by then, so that a
+    trace of its rating is left in them, as it is in the user's bias.
+
+    Args:
+        params: from `init`, or the part of them that no user changes.
+        head: what the outputs mean.
+        context: the user, with embeddings from tables that were prepared.
+        heads: of attention; they divide the width.
+        user_dropout, compute: as for `apply`.
+    """
+    if not whole(params["support"], params["prior"]):
+        return None
+    support, real = params["support"], context.mask > 0
+
+    def product(rows: Array, kernel: Any) -> Array:
+        return multiply(rows.astype(compute or rows.dtype), kernel)
+
+    # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
+    item = jnp.where(real[:, None], context.support.embedding @ support["item"]["kernel"], 0.0)
+    rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
+    user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
+    states = jnp.concatenate([user[None], item + rated])
+    real = jnp.concatenate([jnp.ones(1, bool), real])
+    # The user's token stays what the text makes it: there is something to read that no rating is in.
+    place = jnp.arange(len(real))
+    attended = real & ((place[:, None] > 0) | (place == 0))
+    for number in range(sum(name.startswith("layer_") for name in support)):
+        layer = support[f"layer_{number}"]
+        normed = _normalise(layer["attention_norm"], states)
+        query, key, value = (product(normed, layer[name]["kernel"]) for name in ("query", "key", "value"))
+        states += product(_attend(query, key, value, attended, heads, compute), layer["out"]["kernel"])
+        normed = _normalise(layer["feed_forward_norm"], states)
+        states += product(jax.nn.gelu(product(normed, layer["up"]["kernel"])), layer["down"]["kernel"])
+    normed = _normalise(support["norm"], states)
+    keys, values = (product(normed, support["read"][name]["kernel"]) for name in ("key", "value"))
+    query = product(item, support["read"]["query"]["kernel"])
+    others = real & ~jnp.eye(len(item), len(states), k=1, dtype=bool)
+    return Summary(keys, values, real, _attend(query, keys, values, others, heads, compute))
+
+
+def apply(
+    params: Params,
+    head: Head,
+    context: Context,
+    rows: Features,
+    *,
+    heads: int,
+    user_dropout: float = 0.0,
+    compute: DTypeLike | None = None,
+    **options: Any,
+) -> Float[Array, "n outputs"]:
+    """Outputs for some rows of one user.
+
+    Args:
+        params: from `init`.
+        head: what the outputs mean.
+        context: the user, with embeddings from tables that were prepared.
+        rows: n rows to score, likewise; the support is recognised as ``context.support``.
+        heads: of attention; they divide the width.
+        user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+    """
+    common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
+    summary = context.summary
+    if summary is None:
+        summary = summarise(params, head, context, heads=heads, **common)
+    if rows is context.support:
+        read = summary.own
+    else:
+        support = params["support"]
+        item = rows.embedding @ support["item"]["kernel"]
+        query = multiply(item.astype(compute or item.dtype), support["read"]["query"]["kernel"])
+        read = _attend(query, summary.keys, summary.values, summary.real, heads, compute)
+    return mlp.apply(params, head, context, rows, read=read, **common, **options)
+
+
+def _attend(
+    query: Float[Array, "n width"],
+    key: Float[Array, "tokens width"],
+    value: Float[Array, "tokens width"],
+    real: Bool[Array, "*n tokens"],
+    heads: int,
+    compute: DTypeLike | None,
+) -> Float[Array, "n width"]:
+    """Attention in several heads (Vaswani et al. 2017, arXiv 1706.03762, section 3.2); the softmax is not in `compute`.
+
+    A token that is not real gets the weight 0 and the gradient 0, exactly; the user's always is.
+    """
+
+    def split(rows: Array) -> Array:
+        return rows.astype(compute or rows.dtype).reshape(len(rows), heads, -1)
+
+    def einsum(pattern: str, *operands: Array) -> Array:
+        return jnp.einsum(pattern, *operands, preferred_element_type=query.dtype)
+
+    scores = einsum("nhd,thd->hnt", split(query), split(key)) / np.sqrt(query.shape[-1] / heads)
+    weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min))
+    return einsum("hnt,thd->nhd", weights.astype(compute or weights.dtype), split(value)).reshape(query.shape)
+
+
+def _norm(width: int) -> Params:
+    return {"scale": jnp.ones(width), "bias": jnp.zeros(width)}
+
+
+def _normalise(params: Params, states: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
+    """Layer norm."""
+    return jax.nn.standardize(states, epsilon=1e-6) * params["scale"] + params["bias"]

@@ -1,0 +1,123 @@
+"""Beliefs about items: what they are made of, what they may not be made of, and files of them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from metarec_jax.collaborative import saved
+from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, believe, rated_most
+from metarec_jax.collaborative.folds import believe_all
+from metarec_jax.config import DataConfig, FactorsConfig
+from metarec_jax.data import load
+from metarec_jax.errors import MetarecError
+
+SMALL = FactorsConfig(rank=3, iterations=3, folds=3)
+LONE = 7
+"""An item that nobody rates."""
+
+
+@pytest.fixture(scope="module")
+def data():
+    found = load(DataConfig(source="synthetic"), seed=0)
+    kept = (found.user < 60) & (found.item != LONE)
+    return dataclasses.replace(found, **{n: getattr(found, n)[kept] for n in ("user", "item", "rating", "time")})
+
+
+@pytest.fixture(scope="module")
+def embeddings(data):
+    return np.random.default_rng(0).normal(size=(len(data.items), 5)).astype(np.float32)
+
+
+def believed(data, embeddings, config=SMALL, rating=None):
+    basis = rated_most(config, len(data.items), data.item)
+    rating = data.rating if rating is None else rating
+    return believe(config, data.items, embeddings, data.user, data.item, rating, 1.0, basis)
+
+
+def test_a_belief_has_a_mean_a_rest_and_factors(data, embeddings):
+    table = believed(data, embeddings).table
+    assert table.shape == (len(data.items), FACTORS + SMALL.rank)
+    assert np.isfinite(table).all()
+    assert (table[:, REST] > 0).all()
+    assert (np.abs(table[:, FACTORS:]).max(axis=0) > 0).all()
+
+
+def test_means_are_between_what_items_got_and_the_mean_of_all(data, embeddings):
+    config = dataclasses.replace(SMALL, mean_text=0.0, mean_details=0.0, mean_popularity=0.0, mean_users=1e9)
+    mean = believed(data, embeddings, config).table[:, MEAN]
+    count = np.bincount(data.item, minlength=len(data.items))
+    total = np.bincount(data.item, weights=data.rating, minlength=len(data.items))
+    weight = config.mean_noise / config.mean_item
+    shrunk = (total + weight * data.rating.mean()) / (count + weight)
+    np.testing.assert_allclose(mean, shrunk, rtol=1e-5)
+
+
+def test_an_item_that_nobody_rated_is_believed_in_by_its_features(data, embeddings):
+    """What is said of it as an item of the catalogue, and as a new one, is the same."""
+    found = believed(data, embeddings)
+    details = {name: (values[LONE],) for name, values in data.items.details.items()}
+    new = found.of_new_items(embeddings[[LONE]], details)
+    np.testing.assert_allclose(new[0, [MEAN]], found.table[LONE, [MEAN]], rtol=1e-5)
+    np.testing.assert_allclose(new[0, FACTORS:], found.table[LONE, FACTORS:], rtol=1e-4, atol=1e-6)
+
+
+def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
+    """Twice the scale: means and factors twice, variances four times as large."""
+    basis = rated_most(SMALL, len(data.items), data.item)
+    one = believed(data, embeddings)
+    two = believe(SMALL, data.items, embeddings, data.user, data.item, 2 * data.rating, 2.0, basis)
+    np.testing.assert_allclose(two.table[:, MEAN], 2 * one.table[:, MEAN], rtol=1e-5)
+    np.testing.assert_allclose(two.table[:, REST], 4 * one.table[:, REST], rtol=1e-4)
+    assert two.noise == pytest.approx(4 * one.noise, rel=1e-4)
+
+
+def test_what_a_training_user_meets_does_not_depend_on_that_users_ratings(data, embeddings):
+    rows = np.arange(len(data))
+    before, folded = believe_all(SMALL, data, embeddings, rows, seed=0)
+    user = int(data.user[0])
+    rating = np.where(data.user == user, data.low + data.high - data.rating, data.rating).astype(np.float32)
+    after, changed = believe_all(SMALL, dataclasses.replace(data, rating=rating), embeddings, rows, seed=0)
+    fold = folded.fold[user]
+    np.testing.assert_array_equal(folded.tables[fold], changed.tables[fold])
+    assert not np.array_equal(before.table, after.table)
+    assert not np.array_equal(folded.tables[fold - 1], changed.tables[fold - 1])
+
+
+def test_rows_that_do_not_train_are_not_looked_at(data, embeddings):
+    rows = np.flatnonzero(data.user % 3 > 0)
+    before, folded = believe_all(SMALL, data, embeddings, rows, seed=0)
+    hidden = np.where(data.user % 3 == 0, np.nan, data.rating).astype(np.float32)
+    after, changed = believe_all(SMALL, dataclasses.replace(data, rating=hidden), embeddings, rows, seed=0)
+    np.testing.assert_array_equal(before.table, after.table)
+    np.testing.assert_array_equal(folded.tables, changed.tables)
+
+
+def test_equal_seeds_give_equal_beliefs(data, embeddings):
+    first, second = (believe_all(SMALL, data, embeddings, np.arange(len(data)), seed=1) for _ in range(2))
+    np.testing.assert_array_equal(first[0].table, second[0].table)
+    np.testing.assert_array_equal(first[1].tables, second[1].tables)
+
+
+def test_a_file_gives_back_what_was_saved(data, embeddings, tmp_path):
+    found = believed(data, embeddings)
+    saved.save(found, tmp_path / "b.safetensors")
+    back = saved.load(tmp_path / "b.safetensors", len(data.items))
+    np.testing.assert_array_equal(back.table, found.table)
+    assert back.noise == found.noise
+    details = {name: values[:4] for name, values in data.items.details.items()}
+    np.testing.assert_array_equal(
+        back.of_new_items(embeddings[:4], details), found.of_new_items(embeddings[:4], details)
+    )
+
+
+def test_a_file_that_is_damaged_missing_or_of_other_items_is_refused(data, embeddings, tmp_path):
+    path = tmp_path / "b.safetensors"
+    with pytest.raises(MetarecError, match="does not exist"):
+        saved.load(path, 3)
+    saved.save(believed(data, embeddings), path)
+    with pytest.raises(MetarecError, match="not 3"):
+        saved.load(path, 3)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(MetarecError, match="damaged"):
+        saved.load(path, len(data.items))

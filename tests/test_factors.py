@@ -1,0 +1,91 @@
+"""A run whose predictions start from beliefs about items: trained, restored, resumed and served."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from trained import small_config
+
+from metarec_jax import catalogue as catalogues
+from metarec_jax import launch, runs
+from metarec_jax.assembly import assemble
+from metarec_jax.errors import MetarecError
+from metarec_jax.serving.recommender import Recommender
+from metarec_jax.train import fit
+
+LIKES = {"id:1": 5, "id:2": 1, "id:3": 4}
+
+
+@pytest.fixture(scope="module")
+def config():
+    small = small_config()
+    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4, iterations=2, folds=2))
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    place = tmp_path_factory.mktemp("factors") / "run"
+    launch.meta_train(config, place)
+    return place
+
+
+def test_training_goes_down_from_what_is_believed(folder):
+    lines = list(runs.open_run(folder).read_metrics())
+    assert lines[-1]["validation_loss"] <= lines[0]["validation_loss"]
+
+
+def test_a_run_keeps_its_beliefs(folder, config):
+    kept = catalogues.load(runs.open_run(folder))
+    made = assemble(config).catalogue
+    np.testing.assert_array_equal(kept.beliefs.table, made.beliefs.table)
+    np.testing.assert_array_equal(kept.statistics.beliefs, made.statistics.beliefs)
+
+
+def test_training_users_meet_what_others_taught(config):
+    assembly = assemble(config)
+    folded, source = assembly.train.source.folded, assembly.train.source
+    episodes = source[0]
+    rows = episodes.support
+    users = source.users_of(episodes)
+    for place in np.flatnonzero(episodes.weight)[:5]:
+        real = rows.mask[place] > 0
+        want = folded.tables[folded.fold[users[place]], rows.item[place][real]]
+        np.testing.assert_array_equal(rows.statistic[place][real][:, 2:], want)
+        assert not rows.statistic[place][~real].any()
+
+
+def test_it_recommends_and_a_liked_item_changes_the_list(folder):
+    recommender = Recommender.load(folder)
+    before, after = (recommender.recommend(recommender.adapt(h), k=20) for h in ({}, LIKES))
+    assert all(1 <= found.score <= 5 for found in after)
+    assert [found.id for found in before] != [found.id for found in after]
+
+
+def test_a_text_is_scored_as_an_item_that_nobody_rated(folder):
+    recommender = Recommender.load(folder)
+    catalogue = recommender.catalogue
+    unrated = np.zeros((2, len(catalogue.items)), np.float32)
+    believed = catalogue.beliefs.of_new_items(catalogue.embeddings)
+    nobody = dataclasses.replace(catalogue, statistics=catalogues.Statistics(*unrated, believed))
+    other = Recommender(recommender.config, nobody, recommender._trainable)
+    state = other.adapt(LIKES)
+    texts = catalogue.items.texts
+    for row in (5, 30):
+        assert other.score_text(state, texts[row]) == pytest.approx(other.score(state, [row + 1])[0], rel=1e-5)
+    assert other.score_text(state, texts[5]) != other.score_text(state, texts[30])
+
+
+def test_a_finished_run_goes_on_from_where_it_is(folder, config):
+    run = runs.open_run(folder)
+    fitted = fit(run, assemble(run.config))
+    assert fitted.progress.step == 2 * assemble(run.config).train.source.batches
+
+
+def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    runs.open_run(copy).beliefs.unlink()
+    with pytest.raises(MetarecError, match=r"beliefs\.safetensors does not exist"):
+        Recommender.load(copy)
