@@ -204,11 +204,9 @@ class EpisodeSource:
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
-        beliefs = self.statistics.beliefs
+        met = None
         if self.folded is not None:
             met = self.folded.tables[self.folded.fold[self.histories.users[members]][:, None], item]
-        else:
-            met = None if beliefs is None else beliefs[item]
         return Rows(
             item=item,
             rating=rating,
@@ -226,7 +224,15 @@ def statistics_of(
     own: bool | np.ndarray,
     met: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum and count of ratings of `item`, without the rating itself where `own`; and the beliefs that are `met`.
+    """Sum and count of ratings of `item`, without the rating itself where `own`; and what is believed of it.
+
+    Args:
+        statistics: of the training users.
+        item: int [...].
+        rating: [...], the ratings that are left out.
+        real: bool [...].
+        own: where they are.
+        met: [..., columns], beliefs in place of those of `statistics`.
 
     Returns:
         float32 [..., 2 + columns], 0 where not `real`.
@@ -234,6 +240,8 @@ def statistics_of(
     total = statistics.total[item] - np.where(own, rating, 0)
     count = statistics.count[item] - np.where(own, 1, 0)
     known = np.stack([total, count], axis=-1)
+    if met is None and statistics.beliefs is not None:
+        met = statistics.beliefs[item]
     if met is not None:
         known = np.concatenate([known, met], axis=-1)
     return np.where(real[..., None], known, 0).astype(np.float32)

@@ -162,6 +162,5 @@ class TaskSource:
                 self.data.rating[row],
                 real,
                 own=self.trained[row],
-                met=None if self.statistics.beliefs is None else self.statistics.beliefs[item],
             ),
         )

@@ -65,13 +65,8 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
     def apply(params: Params, context: Context, rows: Features) -> Array:
         return kind.module.apply(params, head, context, rows, **fields("prior", "dropout"), **reading)
 
-    def init(key: Array, *, mean_rating: float, noise: float | None = None, **embeddings: Array) -> Params:
-        sizes = fields("hidden", "context", *kind.init)
-        params = kind.module.init(key, head, mean_rating=mean_rating, **sizes, **embeddings)
-        return {**params, "prior": prior_path.init(head, mean_rating, noise)}
-
     return Learner(
-        init=init,
+        init=functools.partial(kind.module.init, head=head, **fields("hidden", "context", *kind.init)),
         prepare=functools.partial(prepare, compute=config.compute),
         apply=apply,
         summarise=summarise,

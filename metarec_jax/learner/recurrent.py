@@ -34,30 +34,26 @@ def init(
     key: Array,
     head: Head,
     *,
-    hidden: int,
     layers: int,
     width: int,
     item_embeddings: Float[np.ndarray, "items hidden_in"],
     user_embeddings: Float[np.ndarray, "users hidden_user"],
-    mean_rating: float,
-    context: int = 0,
+    **of_mlp: Any,
 ) -> Params:
     """Parameters that start at the prior: those of `metarec_jax.learner.mlp.init`, and ``support/...``.
 
     Args:
-        key, head, hidden, item_embeddings, user_embeddings, mean_rating, context: as for the MLP.
+        key, head, item_embeddings, user_embeddings, **of_mlp: as for the MLP.
         layers: of GRUs, each of which reads the states of the one before.
         width: of a state.
     """
     params = mlp.init(
         key,
         head,
-        hidden=hidden,
-        context=context,
         read=width,
         item_embeddings=item_embeddings,
         user_embeddings=user_embeddings,
-        mean_rating=mean_rating,
+        **of_mlp,
     )
     keys = iter(jax.random.split(jax.random.fold_in(key, 4), 1 + 2 * layers))
 
