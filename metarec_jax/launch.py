@@ -98,7 +98,7 @@ def remove_unborn(folder: Path, *, keep_folder: bool) -> None:
             shutil.rmtree(folder)
             return
         run = Run(folder, Config())
-        for path in (folder / "config.json", run.catalogue, run.embeddings):
+        for path in (folder / "config.json", run.catalogue, run.embeddings, run.beliefs):
             path.unlink(missing_ok=True)
 
 

@@ -1,7 +1,9 @@
 """A run whose predictions start from beliefs about items: trained, restored, resumed and served."""
 
 import dataclasses
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from trained import small_config
@@ -9,6 +11,7 @@ from trained import small_config
 from metarec_jax import catalogue as catalogues
 from metarec_jax import launch, runs
 from metarec_jax.assembly import assemble
+from metarec_jax.collaborative.folds import believe_all
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving.recommender import Recommender
 from metarec_jax.train import fit
@@ -89,3 +92,37 @@ def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
     runs.open_run(copy).beliefs.unlink()
     with pytest.raises(MetarecError, match=r"beliefs\.safetensors does not exist"):
         Recommender.load(copy)
+
+
+def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
+    """An encoder that was trained with the rest says other things of a text than the one beliefs were learned from."""
+    recommender = Recommender.load(folder)
+    encoder = recommender.encoder
+    moved = dataclasses.replace(encoder, params=jax.tree.map(lambda leaf: leaf * 1.1, encoder.params))
+    trained = dataclasses.replace(
+        recommender.config, encoder=dataclasses.replace(recommender.config.encoder, train="all")
+    )
+    other = Recommender(trained, recommender.catalogue, recommender._trainable, moved)
+    seen = []
+    beliefs = recommender.catalogue.beliefs
+    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows: seen.append(rows) or self.table[:1]):
+        other.score_text(other.adapt(LIKES), "A western with singing horses")
+    want = recommender._encode(["A western with singing horses"])
+    np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)
+    assert np.abs(other._encode(["A western with singing horses"]) - want).max() > 1e-3
+
+
+def test_one_training_user_cannot_be_taught_by_others(config):
+    data = assemble(config).data
+    rows = np.flatnonzero(data.user == data.user[0])
+    with pytest.raises(MetarecError, match="1 training users"):
+        believe_all(config.factors, data, np.ones((len(data.items), 3), np.float32), rows, seed=0)
+
+
+def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):
+    place = tmp_path / "run"
+    place.mkdir()
+    run = runs.create(place, config)
+    run.beliefs.write_bytes(b"")
+    launch.remove_unborn(place, keep_folder=True)
+    assert list(place.iterdir()) == []

@@ -10,6 +10,7 @@ import numpy as np
 from metarec_jax.collaborative.beliefs import Beliefs, believe, rated_most
 from metarec_jax.config import FactorsConfig
 from metarec_jax.data.splits import Folded
+from metarec_jax.errors import MetarecError
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions
 
@@ -31,9 +32,17 @@ def believe_all(
         rows: int64 [n].
         seed: who is in which fold.
         reporter: where progress is shown.
+
+    Raises:
+        MetarecError: there is one training user, whom nobody else could teach anything.
     """
     unit = (data.high - data.low) / 4 or 1.0
     users = np.unique(data.user[rows])
+    if len(users) < 2:
+        raise MetarecError(
+            f"factors.rank is {config.rank}, but there are {len(users)} training users, and each learns factors from "
+            "the others: use --factors.rank 0, or bring more data"
+        )
     fold = np.zeros(len(data.users), np.int32)
     folds = min(config.folds, len(users))
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds

@@ -303,7 +303,9 @@ class Recommender:
         embedding = self._encode([text])
         known = np.zeros((1, 2), np.float32)
         if self.catalogue.beliefs is not None:
-            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(embedding)], axis=1)
+            # Beliefs were learned from what the encoder said before it was trained with the rest.
+            read = self._encode([text], self._encoder_before) if self.config.encoder.train != "no" else embedding
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
         return float(self._of_items(self._score, state, embedding, known)[0])
 
     def find(self, item: str | int) -> Match:
@@ -336,10 +338,18 @@ class Recommender:
             embeddings[written] = self._encode([texts[u] for u in written])
         return embeddings
 
-    def _encode(self, texts: list[str]) -> np.ndarray:
+    @functools.cached_property
+    def _encoder_before(self) -> Encoder:
+        return load_encoder(self.config.encoder.path)
+
+    def _encode(self, texts: list[str], encoder: Encoder | None = None) -> np.ndarray:
         chosen = self.config.encoder
         return encode_table(
-            self.encoder, texts, pooling=chosen.pooling, max_length=chosen.max_length, normalise=chosen.normalise
+            encoder or self.encoder,
+            texts,
+            pooling=chosen.pooling,
+            max_length=chosen.max_length,
+            normalise=chosen.normalise,
         )
 
     def _support(self, history: CheckedHistory) -> Rows:
@@ -349,9 +359,7 @@ class Recommender:
         real = np.arange(length) < len(history.item)
         item = np.pad(history.item, (0, missing)).astype(np.int32)
         rating = np.pad(history.rating, (0, missing)).astype(np.float32)
-        beliefs = self.catalogue.statistics.beliefs
-        met = None if beliefs is None else beliefs[item]
-        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False, met=met)
+        statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
     def _chunks(self, lengths: list[int]) -> Iterator[list[int]]:
@@ -423,9 +431,7 @@ class Recommender:
 
 
 def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
-    beliefs = catalogue.statistics.beliefs
-    met = None if beliefs is None else beliefs[rows]
-    return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False, met=met)
+    return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
 
 
 def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
