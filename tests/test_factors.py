@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trained import small_config
+from trained import believing_config, believing_run
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import launch, runs
@@ -24,15 +24,12 @@ LIKES = {"id:1": 5, "id:2": 1, "id:3": 4}
 
 @pytest.fixture(scope="module")
 def config():
-    small = small_config()
-    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4, iterations=2, folds=2))
+    return believing_config()
 
 
 @pytest.fixture(scope="module")
-def folder(config, tmp_path_factory):
-    place = tmp_path_factory.mktemp("factors") / "run"
-    launch.meta_train(config, place)
-    return place
+def folder():
+    return believing_run()
 
 
 def test_training_goes_down_from_what_is_believed(folder):

@@ -37,11 +37,12 @@ from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
 from metarec_jax.progress import QUIET
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
-__all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
+__all__ = ["History", "Question", "Rated", "Recommendation", "Recommender", "UserState"]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -308,6 +309,33 @@ class Recommender:
             known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
         return float(self._of_items(self._score, state, embedding, known)[0])
 
+    def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
+        """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
+
+        Args:
+            state: from `adapt` or `prior`: what is known of the user so far. What it has rated is not asked for again.
+            k: how many, at least 1; fewer come only where no more items are left.
+            skip: items that the user did not know, as for `score`.
+
+        Raises:
+            MetarecError: an impossible `k`, an unknown item, or a run without beliefs about items.
+        """
+        if self.catalogue.beliefs is None:
+            raise MetarecError(
+                "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
+                "train one with --factors.rank 32"
+            )
+        if k < 1:
+            raise MetarecError(f"k is {k}; it must be at least 1")
+        items, count = self.catalogue.items, self.catalogue.statistics.count.astype(np.float64)
+        allowed = np.ones(len(items), bool)
+        allowed[state.seen] = False
+        allowed[[self.find(item).row for item in skip]] = False
+        about = uncertain(jax.device_get(self._trainable.theta["prior"]), np.asarray(self._statistic), state.support)
+        known = count / max(count.max(), 1)
+        rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
+        return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
+
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
 
@@ -315,6 +343,10 @@ class Recommender:
             MetarecError: there is none, or the title could be several.
         """
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(str(item))
+
+    def title(self, item: str | int) -> str:
+        """The title of an item, which is named as for `score`."""
+        return self.catalogue.items.titles[self.find(item).row]
 
     # How it is done
 
