@@ -246,6 +246,10 @@ class FactorsConfig:
     """The same over what nothing known of an item explains."""
     strength: float = 8.5
     """Users that these variances count as much as, against the covariances that training users show."""
+    choices: float = 100.0
+    """Users that count against there being anything in which items a user rated at all; 0 makes nothing of it."""
+    profile: float = 2000.0
+    """The same of users' profiles, where they have some."""
     noise: float = 0.8
     """Variance of a rating around what its user feels (at first; it is learned)."""
     iterations: int = 6
@@ -268,6 +272,9 @@ class FactorsConfig:
         for name in ("rank", "iterations"):
             value = getattr(self, name)
             _require(value >= 0, f"factors.{name} is {value}; it must be 0 or more")
+        for name in ("choices", "profile"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it must be 0 or more")
         for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
