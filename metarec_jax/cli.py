@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
     from metarec_jax.pretraining.config import PretrainConfig
     from metarec_jax.progress import Reporter
+    from metarec_jax.serving.explain import Explanation
     from metarec_jax.train import Fitted
 
 HELP = """\
@@ -219,13 +220,17 @@ def recommend(arguments: Sequence[str]) -> int:
     scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
     known = recommender.gives_uncertainty
     spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
+    explained = recommender.explain(state, [f"id:{r.id}" for r in found]) if chosen.why else []
     items = recommender.catalogue.items
     rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
     if chosen.json:
         tree = {
             "run": chosen.run,
             "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
-            "recommended": [r._asdict() | ({"uncertainty": spread[n]} if known else {}) for n, r in enumerate(found)],
+            "recommended": [
+                r._asdict() | ({"uncertainty": spread[n]} if known else {}) | (_why(explained[n]) if explained else {})
+                for n, r in enumerate(found)
+            ],
             "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
         }
         print(json.dumps(tree, ensure_ascii=False, indent=2))
@@ -238,7 +243,11 @@ def recommend(arguments: Sequence[str]) -> int:
     if known:
         columns.append("standard deviation")
         rows = [[*row, f"{deviation:.2f}"] for row, deviation in zip(rows, spread)]
-    print_grid("Recommended", columns, rows, numbers=[0, *range(2, len(columns))])
+    numbers = [0, *range(2, len(columns))]
+    if explained:
+        columns.append("why")
+        rows = [[*row, explanation.sentence] for row, explanation in zip(rows, explained)]
+    print_grid("Recommended", columns, rows, numbers=numbers)
     if scores:
         print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
     return 0
@@ -385,6 +394,10 @@ def stopped_by(number: signal.Signals, step: int, go_on: str) -> int:
         file=sys.stderr,
     )
     return 128 + number
+
+
+def _why(explanation: Explanation) -> dict[str, Any]:
+    return {"why": explanation.sentence, "because": [reason._asdict() for reason in explanation.because]}
 
 
 def _run_name(name: str, config: Config | PretrainConfig) -> str:

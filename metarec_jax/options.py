@@ -144,6 +144,8 @@ class RecommendArguments:
     """Score an item that is not in the catalogue, from its text."""
     include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
     """List also what the user has rated."""
+    why: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say of each item which ratings of the user's speak most for it, where any does."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
 

@@ -78,7 +78,7 @@ def prior_outputs(
         return head.believed(params["head"], *posterior(params, context, rows))
     if not statistics:
         return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
-    residual = _residual(params, head, context)
+    residual = _residual(params, head, context) * context.mask
     bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
     return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
 
@@ -136,9 +136,10 @@ def _expected(params: Params, context: Context) -> Float[Array, " rank"]:
 def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 1"]:
     """How far each rating of the support lies above the item's mean, in quarters of the rating scale; 0 where padded.
 
-    Of no row does it depend on the rating of another.
+    Of no row does it depend on the rating of another, or on how much the row weighs.
     """
-    return _residual(params, head, context)[:, None] / head.quarter
+    residual = jnp.where(context.mask > 0, _residual(params, head, context), 0.0)
+    return residual[:, None] / head.quarter
 
 
 def _belief(params: Params, rows: Features) -> tuple[Array, Array, Array]:
@@ -153,7 +154,7 @@ def _precision(params: Params, context: Context) -> Float[Array, " support"]:
 
 
 def _residual(params: Params, head: Head, context: Context) -> Float[Array, " support"]:
-    return head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
+    return head.residual(_item_mean(params, context.support.statistic), context.rating)
 
 
 def _item_mean(params: Params, statistic: Float[Array, "n columns"]) -> Float[Array, " n"]:

@@ -36,13 +36,25 @@ from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
 from metarec_jax.progress import QUIET
+from metarec_jax.serving import explain as explaining
+from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
 from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
-__all__ = ["History", "Question", "Rated", "Recommendation", "Recommender", "UserState"]
+__all__ = [
+    "Explanation",
+    "History",
+    "Influence",
+    "Question",
+    "Rated",
+    "Recommendation",
+    "Recommender",
+    "UserState",
+    "Word",
+]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -129,6 +141,9 @@ class Recommender:
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
+        self._influences = jax.jit(functools.partial(explaining.score_and_influences, self._model))
+        self._slopes = jax.jit(functools.partial(explaining.score_slopes, self._model))
+        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
         each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
         widest = len(catalogue.items) * each
@@ -293,6 +308,45 @@ class Recommender:
         rows = np.array([self.find(item).row for item in items], np.int32)
         return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
 
+    # Explaining
+
+    def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
+        """Why each of the items has its score: what each rating adds to it, and a sentence where that says something.
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+            words: whether also the words of the items' texts are weighed, which loads the encoder.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item.
+        """
+        return explaining.explain(self, state, items, words=words)
+
+    def influences(
+        self, state: UserState, rows: np.ndarray
+    ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
+        """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
+        found = [
+            self._of_items(
+                self._influences, state, self.catalogue.embeddings[part], _statistic(self.catalogue, part), size=size
+            )
+            for part, size in _parts(rows)
+        ]
+        none = np.zeros((0, len(state.support.item)), np.float32)
+        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
+        return np.concatenate(scores), np.concatenate(influences)
+
+    def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
+        """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
+        found: list[tuple[Word, ...]] = []
+        for part, size in _parts(rows):
+            embeddings, statistic = self.catalogue.embeddings[part], _statistic(self.catalogue, part)
+            slopes = self._of_items(self._slopes, state, embeddings, statistic, size=size, prepare=False)
+            texts = [self.catalogue.items.texts[row] for row in part]
+            found += explaining.word_influences(self.encoder, self.config.encoder, texts, slopes, self._pull_back)
+        return found
+
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -434,21 +488,29 @@ class Recommender:
         )
 
     def _of_items(
-        self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
-    ) -> np.ndarray:
-        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up, so that few
-        compilations do for all."""
+        self,
+        program: Callable[..., Any],
+        state: UserState,
+        embeddings: np.ndarray,
+        statistic: np.ndarray,
+        *,
+        size: int = 0,
+        prepare: bool = True,
+    ) -> Any:
+        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up (to `size`, where
+        it is given), so that few compilations do for all."""
         count = len(embeddings)
-        missing = (1 << max(count - 1, 0).bit_length()) - count
+        missing = (size or 1 << max(count - 1, 0).bit_length()) - count
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
         tables, task = self._task_of([state])
-        prepared = self._prepared(items=rows)
-        found = program(self._trainable, tables, task, prepared, jax.device_put(statistic))
-        scores = jax.device_get(found)[0, :count]
-        self._refuse_nan(scores)
-        return scores
+        rows = self._prepared(items=rows) if prepare else jax.device_put(rows)
+        found = program(self._trainable, tables, task, rows, jax.device_put(statistic))
+        found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
+        for leaf in jax.tree.leaves(found):
+            self._refuse_nan(leaf)
+        return found
 
     def _recommendation(self, row: int, score: float) -> Recommendation:
         items = self.catalogue.items
@@ -460,6 +522,13 @@ class Recommender:
                 "the model's predictions for this user are not numbers: its inner steps diverge; "
                 "train it again with a lower --updater.rate"
             )
+
+
+def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows that are explained in one call, and how many their number is rounded up to."""
+    for start in range(0, len(rows), explaining.PER_CALL):
+        part = rows[start : start + explaining.PER_CALL]
+        yield part, 1 if len(part) == 1 else explaining.PER_CALL
 
 
 def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
