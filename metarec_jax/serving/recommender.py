@@ -118,7 +118,8 @@ class Recommender:
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
-        self._model = make_model(config, catalogue.scale)
+        # No gradient flows here, so the order is the plain one; and a loop that is not unrolled loads in a fifth.
+        self._model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
