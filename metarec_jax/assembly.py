@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,10 +10,10 @@ from typing import Generic, TypeVar
 import jax
 import numpy as np
 
-from metarec_jax.catalogue import Catalogue, Scale, scale_of
+from metarec_jax.catalogue import Catalogue, scale_of
 from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
 from metarec_jax.collaborative.folds import believe_all
-from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig, believes
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, believes
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -22,17 +21,14 @@ from metarec_jax.data.protocols import Division, divide
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
-from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
+from metarec_jax.encoder import Encoder, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.inputs import standardisation
-from metarec_jax.learner.kinds import make_learner
-from metarec_jax.learner.prior import Believed
 from metarec_jax.meta.partition import partition, path_names
-from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.pretraining.held_out import refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
@@ -43,8 +39,6 @@ DESCRIBED_DRAWS = 4
 """Draws of support and query where users are described and the config does not say how many."""
 EVALUATION_USERS = 64
 """Users of a batch in evaluation."""
-UNROLL = 5
-"""Inner steps in one turn of the compiled loop: a few per cent quicker than one, and no longer to compile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,67 +304,6 @@ def _standing(
     return (known[data.users.texts] - np.asarray(fixed["shift"])) * np.asarray(fixed["scale"])
 
 
-def make_model(config: Config, scale: Scale) -> Model:
-    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
-    traced and compiled for one seed serves the next."""
-    return _model(config.learner, config.updater, scale)
-
-
-@functools.lru_cache(maxsize=32)
-def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
-    head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
-    made = make_learner(learner, head)
-    return Model(
-        prepare=made.prepare,
-        apply=made.apply,
-        summarise=made.summarise,
-        taste=made.taste,
-        head=head,
-        updater=make_updater(updater, head.curvature),
-        adapted=updater.adapted,
-        steps=updater.steps,
-        order=updater.order,
-        form=updater.form,
-        unroll=max(min(updater.steps, UNROLL), 1),
-        remat=updater.remat,
-    )
-
-
-def init_trainable(
-    config: Config,
-    model: Model,
-    catalogue: Catalogue,
-    user_table: np.ndarray,
-    key: jax.Array,
-    encoder: Params = None,
-) -> Trainable:
-    """What is trained, before training.
-
-    Args:
-        config: sizes.
-        model: from `make_model`.
-        catalogue: items, of which those that training users rated set the input standardisation.
-        user_table: float32 [users, hidden] of training users.
-        key: typed PRNG key.
-        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
-    """
-    seen = catalogue.statistics.count > 0
-    theta = make_learner(config.learner, model.head).init(
-        key,
-        item_embeddings=catalogue.embeddings[seen],
-        user_embeddings=user_table,
-        mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
-        believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
-    )
-    adapted, _ = partition(theta, model.adapted)
-    if config.encoder.train == "no":
-        encoder = None
-    elif config.encoder.train == "lora" and encoder is not None:
-        lora_key = jax.random.fold_in(key, 2)
-        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
-    return Trainable(theta, model.updater.init(adapted), encoder)
-
-
 def check_adapted(config: Config, catalogue: Catalogue) -> None:
     """Sees that the patterns of adapted parameters fit the learner and the updater.
 
@@ -388,14 +321,6 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
             f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
             "'context/.*', or use --learner.context 0"
         )
-
-
-def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
-    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
-    model = make_model(config, catalogue.scale)
-    users = np.zeros((1, user_hidden), np.float32)
-    init = functools.partial(init_trainable, config, model, catalogue, users)
-    return jax.eval_shape(lambda key, encoder: init(key, encoder=encoder), jax.random.key(0), encoder)
 
 
 def trained_encoder(encoder: Encoder, params: Params) -> Encoder:

@@ -341,19 +341,10 @@ def prepare(config: Config | PretrainConfig) -> Reporter:
 
 def keep_compilations(config: Config | PretrainConfig) -> None:
     """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
-    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import jax
-
+    from metarec_jax import compilations
     from metarec_jax.data.sources.find import cache_folder
 
-    folder = cache_folder(config.data.cache) / "xla"
-    if jax.config.values["jax_compilation_cache_dir"] is not None:  # chosen with $JAX_COMPILATION_CACHE_DIR
-        return
-    with contextlib.suppress(OSError):  # a cache is no reason to fail
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilations.keep_compilations(cache_folder(config.data.cache))
 
 
 def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:

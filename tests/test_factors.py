@@ -115,8 +115,8 @@ def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
 def test_one_training_user_cannot_be_taught_by_others(config):
     data = assemble(config).data
     rows = np.flatnonzero(data.user == data.user[0])
+    ones = np.ones((len(data.items), 3), np.float32)
     with pytest.raises(MetarecError, match="1 training users"):
-        ones = np.ones((len(data.items), 3), np.float32)
         believe_all(config.factors, data, ones, rows, ones, seed=0)
 
 
