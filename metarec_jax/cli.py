@@ -25,6 +25,7 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
     RUNS,
+    AotArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
@@ -59,6 +60,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
+  aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -315,6 +317,42 @@ def demo(arguments: Sequence[str]) -> int:
     return stopped(fitted, folder) if fitted.interrupted else 0
 
 
+def aot(arguments: Sequence[str]) -> int:
+    """`metarec aot`."""
+    _, base = starting_config("aot", arguments)
+    chosen = parse(AotArguments, "aot", arguments, AotArguments(config=base))
+    for name in ("users_per_chip", "items"):
+        if getattr(chosen, name) < 0:
+            raise MetarecError(f"--{name.replace('_', '-')} is {getattr(chosen, name)}; it must be 0 or more")
+    if chosen.text_length < 3:
+        raise MetarecError(f"--text-length is {chosen.text_length}; it must be at least 3")
+    from metarec_jax.aot import targets
+
+    wanted = [targets.parse(name) for name in chosen.target]
+    targets.prepare_process(wanted)  # before anything brings up JAX's devices
+    reporter = prepare(chosen.config)
+    from metarec_jax.aot import estimate, workload
+
+    found = []
+    for target in wanted:
+        config, users = chosen.config, chosen.users_per_chip * max(target.chips, 1)
+        if users:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, users_per_step=users))
+        work = workload.workload(config, encoder=chosen.encoder, items=chosen.items, length=chosen.text_length)
+        reporter.note(f"compiling for {target.name}")
+        found.append(estimate.estimate(work, target, level="O1" if chosen.quick else ""))
+    if chosen.json:
+        from metarec_jax.environment import environment
+
+        tree = {"environment": environment(), "estimates": [e.to_json() for e in found]}
+        print(json.dumps(tree, indent=2))
+    else:
+        from metarec_jax.aot.show import show
+
+        show(found)
+    return 0
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """`metarec doctor`."""
     chosen = parse(DoctorArguments, "doctor", arguments)
@@ -400,7 +438,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -444,12 +444,15 @@ class TrainConfig:
     """Epochs between checkpoints."""
     devices: int = 0
     """Devices that share the users; 0 takes all."""
+    shards: int = 1
+    """Devices that hold one copy of a trained encoder and of its optimiser's state, each a part; they gather a layer
+    where it is used. More than one makes room for larger encoders (best with encoder.remat)."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
     micro-batches. 0 finds the most that fit in the device's memory."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "users_per_step", "save_every"):
+        for name in ("epochs", "users_per_step", "save_every", "shards"):
             value = getattr(self, name)
             _require(value >= 1, f"train.{name} is {value}; it must be at least 1")
         for name in ("rate", "clip"):
