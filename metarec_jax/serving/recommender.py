@@ -412,10 +412,9 @@ class Recommender:
     def _support(self, history: CheckedHistory) -> Rows:
         """The rows that the inner loop sees, padded to the least bucket that holds them."""
         length = next(b for b in self.config.episodes.buckets if b >= len(history.item))
-        missing = length - len(history.item)
         real = np.arange(length) < len(history.item)
-        item = np.pad(history.item, (0, missing)).astype(np.int32)
-        rating = np.pad(history.rating, (0, missing)).astype(np.float32)
+        item, rating = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        item[real], rating[real] = history.item, history.rating
         statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
