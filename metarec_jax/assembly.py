@@ -25,6 +25,7 @@ from metarec_jax.encoder import Encoder, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
+from metarec_jax.learner.inputs import standardisation
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.models import abstract_trainable, make_model
@@ -142,9 +143,10 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     check_adapted(config, catalogue)  # before minutes of encoding
     embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
     catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
-    folded = None
+    folded, known = None, {}
     if believes(config):
-        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, config.seed, reporter)
+        standing = _standing(encoder, config, data, division.train_users, known, reporter)
+        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, standing, config.seed, reporter)
         statistics = catalogue.statistics._replace(beliefs=beliefs.table)
         catalogue = dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs)
     own_table = config.learner.user_side == "description"
@@ -178,7 +180,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     tests = {scenario.name: asked(scenario.tasks) for scenario in division.scenarios}
     sources: dict[str, EpisodeSource | TaskSource] = {"train": train, "validation": validation, **tests}
     texts = user_texts(config, data, sources)
-    users = user_embeddings(encoder, config, len(data.users), texts, reporter)
+    users = user_embeddings(encoder, config, len(data.users), texts, reporter, known)
 
     def part(name: str, source: Source) -> Part[Source]:
         return Part(source, Tables(items=catalogue.embeddings, users=users[name]), texts[name])
@@ -272,14 +274,34 @@ def user_embeddings(
     users: int,
     texts: dict[str, tuple[str, ...] | None],
     reporter: Reporter,
+    known: Mapping[tuple[str, ...], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The user table of each source; of `users` users without features where there are no texts."""
-    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32)}
+    """The user table of each source; of `users` users without features where there are no texts. Tables that are
+    `known` are not made again."""
+    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32), **(known or {})}
     for name, of_source in texts.items():
         if of_source not in found:
             label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
             found[of_source] = embed(encoder, config, of_source or (), reporter, label)
     return {name: found[of_source] for name, of_source in texts.items()}
+
+
+def _standing(
+    encoder: Encoder,
+    config: Config,
+    data: Interactions,
+    train_users: np.ndarray,
+    known: dict[tuple[str, ...], np.ndarray],
+    reporter: Reporter,
+) -> np.ndarray:
+    """Standardised embeddings of what stands for users from the start, their profiles, which are put into `known`; of
+    zeros, where what stands for a user is only known with a support, and of width 0 where nothing ever is."""
+    side = config.learner.user_side
+    if side != "profile" or data.users.texts is None:
+        return np.zeros((len(data.users), encoder.config.hidden_size if side == "description" else 0), np.float32)
+    known[data.users.texts] = embed(encoder, config, data.users.texts, reporter, "encoding users")
+    fixed = standardisation(known[data.users.texts][train_users])
+    return (known[data.users.texts] - np.asarray(fixed["shift"])) * np.asarray(fixed["scale"])
 
 
 def check_adapted(config: Config, catalogue: Catalogue) -> None:

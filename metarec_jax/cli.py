@@ -25,10 +25,12 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
     RUNS,
+    AotArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    InterviewArguments,
     PretrainArguments,
     RecommendArguments,
     TrainArguments,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
     from metarec_jax.pretraining.config import PretrainConfig
     from metarec_jax.progress import Reporter
+    from metarec_jax.serving.explain import Explanation
     from metarec_jax.train import Fitted
 
 HELP = """\
@@ -56,6 +59,8 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
+  interview   ask a new user what tells most, and recommend
+  aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -68,6 +73,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
   metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
+  metarec interview runs/mine
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
@@ -216,13 +222,17 @@ def recommend(arguments: Sequence[str]) -> int:
     scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
     known = recommender.gives_uncertainty
     spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
+    explained = recommender.explain(state, [f"id:{r.id}" for r in found]) if chosen.why else []
     items = recommender.catalogue.items
     rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
     if chosen.json:
         tree = {
             "run": chosen.run,
             "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
-            "recommended": [r._asdict() | ({"uncertainty": spread[n]} if known else {}) for n, r in enumerate(found)],
+            "recommended": [
+                r._asdict() | ({"uncertainty": spread[n]} if known else {}) | (_why(explained[n]) if explained else {})
+                for n, r in enumerate(found)
+            ],
             "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
         }
         print(json.dumps(tree, ensure_ascii=False, indent=2))
@@ -235,10 +245,60 @@ def recommend(arguments: Sequence[str]) -> int:
     if known:
         columns.append("standard deviation")
         rows = [[*row, f"{deviation:.2f}"] for row, deviation in zip(rows, spread)]
-    print_grid("Recommended", columns, rows, numbers=[0, *range(2, len(columns))])
+    numbers = [0, *range(2, len(columns))]
+    if explained:
+        columns.append("why")
+        rows = [[*row, explanation.sentence] for row, explanation in zip(rows, explained)]
+    print_grid("Recommended", columns, rows, numbers=numbers)
     if scores:
         print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
     return 0
+
+
+def interview(arguments: Sequence[str]) -> int:
+    """`metarec interview`."""
+    chosen = parse(InterviewArguments, "interview", arguments)
+    history = [split_rating(text) for text in chosen.rate]
+    if chosen.questions < 1:
+        raise MetarecError(f"--questions is {chosen.questions}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax.console import print_grid
+    from metarec_jax.serving.dialogue import converse
+    from metarec_jax.serving.recommender import Rated, Recommender
+
+    recommender = Recommender.load(chosen.run)
+    known = [Rated(*pair) for pair in history]
+    if chosen.list:
+        questions = recommender.interview(recommender.adapt(known), chosen.questions)
+        if chosen.json:
+            rows = [{"id": q.id, "title": q.title, "known": q.known, "gain": q.gain} for q in questions]
+            print(json.dumps({"run": chosen.run, "questions": rows}, ensure_ascii=False, indent=2))
+        else:
+            rows = [[str(n), q.title, f"{q.known:.0%}", f"{q.gain:.4f}"] for n, q in enumerate(questions, start=1)]
+            print_grid("Questions", ["", "item", "known", "gain"], rows, numbers=[0, 2, 3])
+        return 0
+    told = converse(recommender, chosen.questions, _read_line, reporter.note, known)
+    found = recommender.recommend(told.state, chosen.k)
+    rated = [{"item": item, "title": recommender.title(item), "rating": rating} for item, rating in told.rated]
+    if chosen.json:
+        tree = {"run": chosen.run, "rated": rated, "unknown": told.unknown}
+        print(json.dumps(tree | {"recommended": [r._asdict() for r in found]}, ensure_ascii=False, indent=2))
+        return 0
+    if rated:
+        print_grid("Rated", ["item", "rating"], [[r["title"], f"{r['rating']:g}"] for r in rated], numbers=[1])
+    score = "expected rating" if recommender.catalogue.scale.kind == "rating" else "chance of a click"
+    rows = [[str(n), r.title, f"{r.score:.2f}"] for n, r in enumerate(found, start=1)]
+    print_grid("Recommended", ["", "item", score], rows, numbers=[0, 2])
+    return 0
+
+
+def _read_line(prompt: str) -> str:
+    """A line of stdin; the prompt goes to stderr, so that stdout holds the result alone."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -255,6 +315,42 @@ def demo(arguments: Sequence[str]) -> int:
 
     fitted = run_demo(config, folder, reporter=reporter)
     return stopped(fitted, folder) if fitted.interrupted else 0
+
+
+def aot(arguments: Sequence[str]) -> int:
+    """`metarec aot`."""
+    _, base = starting_config("aot", arguments)
+    chosen = parse(AotArguments, "aot", arguments, AotArguments(config=base))
+    for name in ("users_per_chip", "items"):
+        if getattr(chosen, name) < 0:
+            raise MetarecError(f"--{name.replace('_', '-')} is {getattr(chosen, name)}; it must be 0 or more")
+    if chosen.text_length < 3:
+        raise MetarecError(f"--text-length is {chosen.text_length}; it must be at least 3")
+    from metarec_jax.aot import targets
+
+    wanted = [targets.parse(name) for name in chosen.target]
+    targets.prepare_process(wanted)  # before anything brings up JAX's devices
+    reporter = prepare(chosen.config)
+    from metarec_jax.aot import estimate, workload
+
+    found = []
+    for target in wanted:
+        config, users = chosen.config, chosen.users_per_chip * max(target.chips, 1)
+        if users:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, users_per_step=users))
+        work = workload.workload(config, encoder=chosen.encoder, items=chosen.items, length=chosen.text_length)
+        reporter.note(f"compiling for {target.name}")
+        found.append(estimate.estimate(work, target, level="O1" if chosen.quick else ""))
+    if chosen.json:
+        from metarec_jax.environment import environment
+
+        tree = {"environment": environment(), "estimates": [e.to_json() for e in found]}
+        print(json.dumps(tree, indent=2))
+    else:
+        from metarec_jax.aot.show import show
+
+        show(found)
+    return 0
 
 
 def doctor(arguments: Sequence[str]) -> int:
@@ -329,6 +425,10 @@ def stopped_by(number: signal.Signals, step: int, go_on: str) -> int:
     return 128 + number
 
 
+def _why(explanation: Explanation) -> dict[str, Any]:
+    return {"why": explanation.sentence, "because": [reason._asdict() for reason in explanation.because]}
+
+
 def _run_name(name: str, config: Config | PretrainConfig) -> str:
     return Path(config.data.path).stem or name if config.data.path else name
 
@@ -338,7 +438,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

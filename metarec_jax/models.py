@@ -14,6 +14,7 @@ from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.config import Config, LearnerConfig, UpdaterConfig
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.kinds import make_learner
+from metarec_jax.learner.prior import Believed
 from metarec_jax.meta.partition import partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
@@ -73,7 +74,7 @@ def init_trainable(
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
-        noise=None if catalogue.beliefs is None else catalogue.beliefs.noise,
+        believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
     )
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":

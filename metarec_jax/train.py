@@ -31,7 +31,7 @@ from metarec_jax.program import Program, frozen_program, joint_program, users_at
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.reading import Library
 from metarec_jax.runs import Run
-from metarec_jax.sharding import replicate, shard_users, user_mesh
+from metarec_jax.sharding import place, replicate, shard_users, user_mesh
 from metarec_jax.types import Params, Tables
 
 UNSAVED = 1e30
@@ -152,8 +152,8 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     """
     config = assembly.config.train
     source = assembly.train.source
-    mesh = user_mesh(config.devices)
-    state = replicate(mesh, first_state(assembly, len(source)))
+    mesh = user_mesh(config.devices, config.shards)
+    state = place(mesh, first_state(assembly, len(source)))
     if assembly.config.encoder.train == "no":
         raw = replicate(mesh, assembly.train.tables)
         # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
@@ -226,8 +226,8 @@ class _Batches:
     def __next__(self) -> Any:
         """(what the step reads, episodes, rows of the users)."""
         episodes = next(self._iterator)
-        fed, local = self._feed(episodes)
-        on_devices = shard_users(self._mesh, whole(local, self._mesh, self._users_per_device))
+        fed, local = self._feed(whole(episodes, self._mesh, self._users_per_device))
+        on_devices = shard_users(self._mesh, local)
         return fed, on_devices, self._source.users_of(episodes)[episodes.weight > 0]
 
     def position(self) -> dict[str, Any]:

@@ -109,8 +109,8 @@ class Outcome(NamedTuple):
 
 
 def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
-    """Mean of `values` where `mask` is 1, and 0 where no mask is."""
-    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+    """Mean of `values` where `mask` is 1, and 0 where no mask is; what lies between 0 and 1 is a weight."""
+    return jnp.sum(jnp.where(mask > 0, mask * values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def features_of(
@@ -189,8 +189,7 @@ def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factorin
 
 def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
     """What the support shows to the adapted parameters of one user, before the inner loop."""
-    weight = context.mask / jnp.maximum(jnp.sum(context.mask), 1.0)
-    return Inputs(_left(model, theta, context, context.support), weight)
+    return Inputs(_left(model, theta, context, context.support), context.mask)
 
 
 def _left(model: Model, theta: Params, context: Context, rows: Features) -> Params:

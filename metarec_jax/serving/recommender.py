@@ -45,14 +45,27 @@ from metarec_jax.meta.user import (
 )
 from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
+from metarec_jax.serving import explain as explaining
+from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
 if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
 
-__all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
+__all__ = [
+    "Explanation",
+    "History",
+    "Influence",
+    "Question",
+    "Rated",
+    "Recommendation",
+    "Recommender",
+    "UserState",
+    "Word",
+]
 
 _SIZES = (1, 16, 128, 1024)
 """Users of a call: a call for fewer is filled up, so that there are few programs to compile."""
@@ -168,6 +181,9 @@ class Recommender:
         self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
         widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, _ITEMS_AT_ONCE)
         self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
+        self._influences = jax.jit(functools.partial(explaining.score_and_influences, self._model))
+        self._slopes = jax.jit(functools.partial(explaining.score_slopes, self._model))
+        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -347,6 +363,45 @@ class Recommender:
         rows = np.array([self.find(item).row for item in items], np.int32)
         return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
 
+    # Explaining
+
+    def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
+        """Why each of the items has its score: what each rating adds to it, and a sentence where that says something.
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+            words: whether also the words of the items' texts are weighed, which loads the encoder.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item.
+        """
+        return explaining.explain(self, state, items, words=words)
+
+    def influences(
+        self, state: UserState, rows: np.ndarray
+    ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
+        """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
+        found = [
+            self._of_items(
+                self._influences, state, self.catalogue.embeddings[part], _statistic(self.catalogue, part), size=size
+            )
+            for part, size in _parts(rows)
+        ]
+        none = np.zeros((0, len(state.support.item)), np.float32)
+        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
+        return np.concatenate(scores), np.concatenate(influences)
+
+    def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
+        """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
+        found: list[tuple[Word, ...]] = []
+        for part, size in _parts(rows):
+            embeddings, statistic = self.catalogue.embeddings[part], _statistic(self.catalogue, part)
+            slopes = self._of_items(self._slopes, state, embeddings, statistic, size=size, prepare=False)
+            texts = [self.catalogue.items.texts[row] for row in part]
+            found += explaining.word_influences(self.encoder, self.config.encoder, texts, slopes, self._pull_back)
+        return found
+
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -363,6 +418,33 @@ class Recommender:
             known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
         return float(self._of_items(self._score, state, embedding, known)[0])
 
+    def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
+        """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
+
+        Args:
+            state: from `adapt` or `prior`: what is known of the user so far. What it has rated is not asked for again.
+            k: how many, at least 1; fewer come only where no more items are left.
+            skip: items that the user did not know, as for `score`.
+
+        Raises:
+            MetarecError: an impossible `k`, an unknown item, or a run without beliefs about items.
+        """
+        if self.catalogue.beliefs is None:
+            raise MetarecError(
+                "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
+                "train one with --factors.rank 32"
+            )
+        if k < 1:
+            raise MetarecError(f"k is {k}; it must be at least 1")
+        items, count = self.catalogue.items, self.catalogue.statistics.count.astype(np.float64)
+        allowed = np.ones(len(items), bool)
+        allowed[state.seen] = False
+        allowed[[self.find(item).row for item in skip]] = False
+        about = uncertain(jax.device_get(self._trainable.theta["prior"]), np.asarray(self._statistic), state.support)
+        known = count / max(count.max(), 1)
+        rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
+        return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
+
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
 
@@ -370,6 +452,10 @@ class Recommender:
             MetarecError: there is none, or the title could be several.
         """
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(str(item))
+
+    def title(self, item: str | int) -> str:
+        """The title of an item, which is named as for `score`."""
+        return self.catalogue.items.titles[self.find(item).row]
 
     # How it is done
 
@@ -473,21 +559,29 @@ class Recommender:
         )
 
     def _of_items(
-        self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
-    ) -> np.ndarray:
-        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up, so that few
-        compilations do for all."""
+        self,
+        program: Callable[..., Any],
+        state: UserState,
+        embeddings: np.ndarray,
+        statistic: np.ndarray,
+        *,
+        size: int = 0,
+        prepare: bool = True,
+    ) -> Any:
+        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up (to `size`, where
+        it is given), so that few compilations do for all."""
         count = len(embeddings)
-        missing = (1 << max(count - 1, 0).bit_length()) - count
+        missing = (size or 1 << max(count - 1, 0).bit_length()) - count
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
         tables, task = self._task_of([state])
-        prepared = self._prepared(items=rows)
-        found = program(self._trainable, tables, task, prepared, jax.device_put(statistic))
-        scores = jax.device_get(found)[0, :count]
-        self._refuse_nan(scores)
-        return scores
+        rows = self._prepared(items=rows) if prepare else jax.device_put(rows)
+        found = program(self._trainable, tables, task, rows, jax.device_put(statistic))
+        found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
+        for leaf in jax.tree.leaves(found):
+            self._refuse_nan(leaf)
+        return found
 
     def _recommendation(self, row: int, score: float) -> Recommendation:
         items = self.catalogue.items
@@ -499,6 +593,13 @@ class Recommender:
                 "the model's predictions for this user are not numbers: its inner steps diverge; "
                 "train it again with a lower --updater.rate"
             )
+
+
+def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows that are explained in one call, and how many their number is rounded up to."""
+    for start in range(0, len(rows), explaining.PER_CALL):
+        part = rows[start : start + explaining.PER_CALL]
+        yield part, 1 if len(part) == 1 else explaining.PER_CALL
 
 
 def _load_encoder(path: str) -> Encoder:
@@ -596,7 +697,8 @@ def _rank(
         context = summarised(model, trainable.theta, context_of(tables, task.user, task.support))
         # How alike each item is to each of the support, which factored kernels ask for.
         if known.gram is None:
-            gram = gram_of(Fixed(tables.items, None, "recommended"), context.support.embedding, dtype)
+            rows = Fixed(tables.items, task.support.item, "support")
+            gram = gram_of(Fixed(tables.items, None, "recommended"), rows, dtype)
         else:
             gram = known.gram[task.support.item].T
 
