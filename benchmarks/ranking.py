@@ -42,10 +42,10 @@ class RankingCase:
 
 SMALL = RankingCase("1,000 users x 1,682 items", 1000, 1682, 768)
 CATALOGUES = (
-    RankingCase("1 user x 1,682 items", 1, 1682, 384, hidden=64),
-    RankingCase("1 user x 100,000 items", 1, 100_000, 384, hidden=64),
-    RankingCase("1,000 users x 100,000 items", 1000, 100_000, 384, hidden=64),
-    RankingCase("1 user x 1,000,000 items", 1, 1_000_000, 384, hidden=64),
+    RankingCase("1 user x 1,682 items", 1, 1682, 384, hidden=64, support=16),
+    RankingCase("1 user x 100,000 items", 1, 100_000, 384, hidden=64, support=16),
+    RankingCase("1,000 users x 100,000 items", 1000, 100_000, 384, hidden=64, support=16),
+    RankingCase("1 user x 1,000,000 items", 1, 1_000_000, 384, hidden=64, support=16),
 )
 SMOKE = RankingCase("smoke", 3, 40, 8, hidden=4, support=4, steps=2, k=5)
 
