@@ -30,6 +30,7 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    InterviewArguments,
     PretrainArguments,
     RecommendArguments,
     TrainArguments,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
     from metarec_jax.pretraining.config import PretrainConfig
     from metarec_jax.progress import Reporter
+    from metarec_jax.serving.explain import Explanation
     from metarec_jax.train import Fitted
 
 HELP = """\
@@ -57,6 +59,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
+  interview   ask a new user what tells most, and recommend
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
@@ -70,6 +73,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
   metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
+  metarec interview runs/mine
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
@@ -218,13 +222,17 @@ def recommend(arguments: Sequence[str]) -> int:
     scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
     known = recommender.gives_uncertainty
     spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
+    explained = recommender.explain(state, [f"id:{r.id}" for r in found]) if chosen.why else []
     items = recommender.catalogue.items
     rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
     if chosen.json:
         tree = {
             "run": chosen.run,
             "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
-            "recommended": [r._asdict() | ({"uncertainty": spread[n]} if known else {}) for n, r in enumerate(found)],
+            "recommended": [
+                r._asdict() | ({"uncertainty": spread[n]} if known else {}) | (_why(explained[n]) if explained else {})
+                for n, r in enumerate(found)
+            ],
             "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
         }
         print(json.dumps(tree, ensure_ascii=False, indent=2))
@@ -237,10 +245,60 @@ def recommend(arguments: Sequence[str]) -> int:
     if known:
         columns.append("standard deviation")
         rows = [[*row, f"{deviation:.2f}"] for row, deviation in zip(rows, spread)]
-    print_grid("Recommended", columns, rows, numbers=[0, *range(2, len(columns))])
+    numbers = [0, *range(2, len(columns))]
+    if explained:
+        columns.append("why")
+        rows = [[*row, explanation.sentence] for row, explanation in zip(rows, explained)]
+    print_grid("Recommended", columns, rows, numbers=numbers)
     if scores:
         print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
     return 0
+
+
+def interview(arguments: Sequence[str]) -> int:
+    """`metarec interview`."""
+    chosen = parse(InterviewArguments, "interview", arguments)
+    history = [split_rating(text) for text in chosen.rate]
+    if chosen.questions < 1:
+        raise MetarecError(f"--questions is {chosen.questions}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax.console import print_grid
+    from metarec_jax.serving.dialogue import converse
+    from metarec_jax.serving.recommender import Rated, Recommender
+
+    recommender = Recommender.load(chosen.run)
+    known = [Rated(*pair) for pair in history]
+    if chosen.list:
+        questions = recommender.interview(recommender.adapt(known), chosen.questions)
+        if chosen.json:
+            rows = [{"id": q.id, "title": q.title, "known": q.known, "gain": q.gain} for q in questions]
+            print(json.dumps({"run": chosen.run, "questions": rows}, ensure_ascii=False, indent=2))
+        else:
+            rows = [[str(n), q.title, f"{q.known:.0%}", f"{q.gain:.4f}"] for n, q in enumerate(questions, start=1)]
+            print_grid("Questions", ["", "item", "known", "gain"], rows, numbers=[0, 2, 3])
+        return 0
+    told = converse(recommender, chosen.questions, _read_line, reporter.note, known)
+    found = recommender.recommend(told.state, chosen.k)
+    rated = [{"item": item, "title": recommender.title(item), "rating": rating} for item, rating in told.rated]
+    if chosen.json:
+        tree = {"run": chosen.run, "rated": rated, "unknown": told.unknown}
+        print(json.dumps(tree | {"recommended": [r._asdict() for r in found]}, ensure_ascii=False, indent=2))
+        return 0
+    if rated:
+        print_grid("Rated", ["item", "rating"], [[r["title"], f"{r['rating']:g}"] for r in rated], numbers=[1])
+    score = "expected rating" if recommender.catalogue.scale.kind == "rating" else "chance of a click"
+    rows = [[str(n), r.title, f"{r.score:.2f}"] for n, r in enumerate(found, start=1)]
+    print_grid("Recommended", ["", "item", score], rows, numbers=[0, 2])
+    return 0
+
+
+def _read_line(prompt: str) -> str:
+    """A line of stdin; the prompt goes to stderr, so that stdout holds the result alone."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -321,19 +379,10 @@ def prepare(config: Config | PretrainConfig) -> Reporter:
 
 def keep_compilations(config: Config | PretrainConfig) -> None:
     """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
-    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import jax
-
+    from metarec_jax import compilations
     from metarec_jax.data.sources.find import cache_folder
 
-    folder = cache_folder(config.data.cache) / "xla"
-    if jax.config.values["jax_compilation_cache_dir"] is not None:  # chosen with $JAX_COMPILATION_CACHE_DIR
-        return
-    with contextlib.suppress(OSError):  # a cache is no reason to fail
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilations.keep_compilations(cache_folder(config.data.cache))
 
 
 def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:
@@ -376,6 +425,10 @@ def stopped_by(number: signal.Signals, step: int, go_on: str) -> int:
     return 128 + number
 
 
+def _why(explanation: Explanation) -> dict[str, Any]:
+    return {"why": explanation.sentence, "because": [reason._asdict() for reason in explanation.because]}
+
+
 def _run_name(name: str, config: Config | PretrainConfig) -> str:
     return Path(config.data.path).stem or name if config.data.path else name
 
@@ -385,7 +438,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, aot, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

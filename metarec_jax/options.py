@@ -144,6 +144,29 @@ class RecommendArguments:
     """Score an item that is not in the catalogue, from its text."""
     include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
     """List also what the user has rated."""
+    why: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say of each item which ratings of the user's speak most for it, where any does."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InterviewArguments:
+    """Ask a new user about the items whose ratings tell most, one at a time, then recommend.
+
+    Answers are read from the terminal, or line by line from a pipe. The run must have --factors.rank above 0.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    questions: int = 5
+    """How many answers to ask for. Items that the user does not know are not counted."""
+    rate: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")] = ()
+    """What is known already."""
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")] = 10
+    """How many items are recommended at the end."""
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Ask nothing: print the questions, as if each were answered, and end."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
 

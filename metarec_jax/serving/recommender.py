@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.assembly import embed, make_model, trained_encoder
+from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
-from metarec_jax.encoder import Encoder, encode_table
-from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
@@ -35,13 +32,29 @@ from metarec_jax.learner.kinds import floats_per_row
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
+from metarec_jax.serving import explain as explaining
+from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.titles import Match, TitleIndex
-from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
-__all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
+if TYPE_CHECKING:
+    from metarec_jax.encoder import Encoder
+
+__all__ = [
+    "Explanation",
+    "History",
+    "Influence",
+    "Question",
+    "Rated",
+    "Recommendation",
+    "Recommender",
+    "UserState",
+    "Word",
+]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -118,7 +131,8 @@ class Recommender:
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
-        self._model = make_model(config, catalogue.scale)
+        # No gradient flows here, so the order is the plain one; and a loop that is not unrolled loads in a fifth.
+        self._model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
@@ -128,6 +142,9 @@ class Recommender:
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
+        self._influences = jax.jit(functools.partial(explaining.score_and_influences, self._model))
+        self._slopes = jax.jit(functools.partial(explaining.score_slopes, self._model))
+        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
         each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
         widest = len(catalogue.items) * each
@@ -143,9 +160,17 @@ class Recommender:
         """
         run = runs.open_run(Path(folder))
         catalogue = catalogues.load(run)
+        if run.config.encoder.train == "no" and run.parameters.exists():
+            hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+            like = abstract_trainable(run.config, catalogue, hidden)
+            return cls(run.config, catalogue, parameters.load(like, run.parameters))
+        # What is imported here takes as long as all that an answer needs.
+        from metarec_jax.assembly import embed, trained_encoder
+        from metarec_jax.train import load_trainable
+
         if run.config.encoder.train == "no":
             return cls(run.config, catalogue, load_trainable(run, catalogue))
-        start = load_encoder(run.config.encoder.path)
+        start = _load_encoder(run.config.encoder.path)
         trainable = load_trainable(run, catalogue, start.params)
         encoder = trained_encoder(start, trainable.encoder)
         embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
@@ -154,7 +179,7 @@ class Recommender:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """What reads texts that the run has no embedding of; loaded when first needed."""
-        encoder = load_encoder(self.config.encoder.path)
+        encoder = _load_encoder(self.config.encoder.path)
         if encoder.config.hidden_size != self._items.shape[1]:
             raise MetarecError(
                 f"encoder.path {self.config.encoder.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
@@ -292,6 +317,45 @@ class Recommender:
         rows = np.array([self.find(item).row for item in items], np.int32)
         return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
 
+    # Explaining
+
+    def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
+        """Why each of the items has its score: what each rating adds to it, and a sentence where that says something.
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+            words: whether also the words of the items' texts are weighed, which loads the encoder.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item.
+        """
+        return explaining.explain(self, state, items, words=words)
+
+    def influences(
+        self, state: UserState, rows: np.ndarray
+    ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
+        """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
+        found = [
+            self._of_items(
+                self._influences, state, self.catalogue.embeddings[part], _statistic(self.catalogue, part), size=size
+            )
+            for part, size in _parts(rows)
+        ]
+        none = np.zeros((0, len(state.support.item)), np.float32)
+        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
+        return np.concatenate(scores), np.concatenate(influences)
+
+    def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
+        """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
+        found: list[tuple[Word, ...]] = []
+        for part, size in _parts(rows):
+            embeddings, statistic = self.catalogue.embeddings[part], _statistic(self.catalogue, part)
+            slopes = self._of_items(self._slopes, state, embeddings, statistic, size=size, prepare=False)
+            texts = [self.catalogue.items.texts[row] for row in part]
+            found += explaining.word_influences(self.encoder, self.config.encoder, texts, slopes, self._pull_back)
+        return found
+
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -308,6 +372,33 @@ class Recommender:
             known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
         return float(self._of_items(self._score, state, embedding, known)[0])
 
+    def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
+        """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
+
+        Args:
+            state: from `adapt` or `prior`: what is known of the user so far. What it has rated is not asked for again.
+            k: how many, at least 1; fewer come only where no more items are left.
+            skip: items that the user did not know, as for `score`.
+
+        Raises:
+            MetarecError: an impossible `k`, an unknown item, or a run without beliefs about items.
+        """
+        if self.catalogue.beliefs is None:
+            raise MetarecError(
+                "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
+                "train one with --factors.rank 32"
+            )
+        if k < 1:
+            raise MetarecError(f"k is {k}; it must be at least 1")
+        items, count = self.catalogue.items, self.catalogue.statistics.count.astype(np.float64)
+        allowed = np.ones(len(items), bool)
+        allowed[state.seen] = False
+        allowed[[self.find(item).row for item in skip]] = False
+        about = uncertain(jax.device_get(self._trainable.theta["prior"]), np.asarray(self._statistic), state.support)
+        known = count / max(count.max(), 1)
+        rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
+        return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
+
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
 
@@ -315,6 +406,10 @@ class Recommender:
             MetarecError: there is none, or the title could be several.
         """
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(str(item))
+
+    def title(self, item: str | int) -> str:
+        """The title of an item, which is named as for `score`."""
+        return self.catalogue.items.titles[self.find(item).row]
 
     # How it is done
 
@@ -340,9 +435,11 @@ class Recommender:
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
-        return load_encoder(self.config.encoder.path)
+        return _load_encoder(self.config.encoder.path)
 
     def _encode(self, texts: list[str], encoder: Encoder | None = None) -> np.ndarray:
+        from metarec_jax.encoder import encode_table
+
         chosen = self.config.encoder
         return encode_table(
             encoder or self.encoder,
@@ -402,21 +499,29 @@ class Recommender:
         )
 
     def _of_items(
-        self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
-    ) -> np.ndarray:
-        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up, so that few
-        compilations do for all."""
+        self,
+        program: Callable[..., Any],
+        state: UserState,
+        embeddings: np.ndarray,
+        statistic: np.ndarray,
+        *,
+        size: int = 0,
+        prepare: bool = True,
+    ) -> Any:
+        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up (to `size`, where
+        it is given), so that few compilations do for all."""
         count = len(embeddings)
-        missing = (1 << max(count - 1, 0).bit_length()) - count
+        missing = (size or 1 << max(count - 1, 0).bit_length()) - count
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
         tables, task = self._task_of([state])
-        prepared = self._prepared(items=rows)
-        found = program(self._trainable, tables, task, prepared, jax.device_put(statistic))
-        scores = jax.device_get(found)[0, :count]
-        self._refuse_nan(scores)
-        return scores
+        rows = self._prepared(items=rows) if prepare else jax.device_put(rows)
+        found = program(self._trainable, tables, task, rows, jax.device_put(statistic))
+        found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
+        for leaf in jax.tree.leaves(found):
+            self._refuse_nan(leaf)
+        return found
 
     def _recommendation(self, row: int, score: float) -> Recommendation:
         items = self.catalogue.items
@@ -428,6 +533,19 @@ class Recommender:
                 "the model's predictions for this user are not numbers: its inner steps diverge; "
                 "train it again with a lower --updater.rate"
             )
+
+
+def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows that are explained in one call, and how many their number is rounded up to."""
+    for start in range(0, len(rows), explaining.PER_CALL):
+        part = rows[start : start + explaining.PER_CALL]
+        yield part, 1 if len(part) == 1 else explaining.PER_CALL
+
+
+def _load_encoder(path: str) -> Encoder:
+    from metarec_jax import encoder  # which takes as long to import as the rest, and is seldom needed
+
+    return encoder.load(path)
 
 
 def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
