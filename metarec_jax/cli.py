@@ -25,6 +25,7 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
     RUNS,
+    AotArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
@@ -59,6 +60,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
+  aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -315,6 +317,42 @@ def demo(arguments: Sequence[str]) -> int:
     return stopped(fitted, folder) if fitted.interrupted else 0
 
 
+def aot(arguments: Sequence[str]) -> int:
+    """`metarec aot`."""
+    _, base = starting_config("aot", arguments)
+    chosen = parse(AotArguments, "aot", arguments, AotArguments(config=base))
+    for name in ("users_per_chip", "items"):
+        if getattr(chosen, name) < 0:
+            raise MetarecError(f"--{name.replace('_', '-')} is {getattr(chosen, name)}; it must be 0 or more")
+    if chosen.text_length < 3:
+        raise MetarecError(f"--text-length is {chosen.text_length}; it must be at least 3")
+    from metarec_jax.aot import targets
+
+    wanted = [targets.parse(name) for name in chosen.target]
+    targets.prepare_process(wanted)  # before anything brings up JAX's devices
+    reporter = prepare(chosen.config)
+    from metarec_jax.aot import estimate, workload
+
+    found = []
+    for target in wanted:
+        config, users = chosen.config, chosen.users_per_chip * max(target.chips, 1)
+        if users:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, users_per_step=users))
+        work = workload.workload(config, encoder=chosen.encoder, items=chosen.items, length=chosen.text_length)
+        reporter.note(f"compiling for {target.name}")
+        found.append(estimate.estimate(work, target, level="O1" if chosen.quick else ""))
+    if chosen.json:
+        from metarec_jax.environment import environment
+
+        tree = {"environment": environment(), "estimates": [e.to_json() for e in found]}
+        print(json.dumps(tree, indent=2))
+    else:
+        from metarec_jax.aot.show import show
+
+        show(found)
+    return 0
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """`metarec doctor`."""
     chosen = parse(DoctorArguments, "doctor", arguments)
@@ -341,19 +379,10 @@ def prepare(config: Config | PretrainConfig) -> Reporter:
 
 def keep_compilations(config: Config | PretrainConfig) -> None:
     """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
-    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import jax
-
+    from metarec_jax import compilations
     from metarec_jax.data.sources.find import cache_folder
 
-    folder = cache_folder(config.data.cache) / "xla"
-    if jax.config.values["jax_compilation_cache_dir"] is not None:  # chosen with $JAX_COMPILATION_CACHE_DIR
-        return
-    with contextlib.suppress(OSError):  # a cache is no reason to fail
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilations.keep_compilations(cache_folder(config.data.cache))
 
 
 def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:
@@ -409,7 +438,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -246,6 +246,10 @@ class FactorsConfig:
     """The same over what nothing known of an item explains."""
     strength: float = 8.5
     """Users that these variances count as much as, against the covariances that training users show."""
+    choices: float = 100.0
+    """Users that count against there being anything in which items a user rated at all; 0 makes nothing of it."""
+    profile: float = 2000.0
+    """The same of users' profiles, where they have some."""
     noise: float = 0.8
     """Variance of a rating around what its user feels (at first; it is learned)."""
     iterations: int = 6
@@ -268,6 +272,9 @@ class FactorsConfig:
         for name in ("rank", "iterations"):
             value = getattr(self, name)
             _require(value >= 0, f"factors.{name} is {value}; it must be 0 or more")
+        for name in ("choices", "profile"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it must be 0 or more")
         for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
@@ -437,12 +444,15 @@ class TrainConfig:
     """Epochs between checkpoints."""
     devices: int = 0
     """Devices that share the users; 0 takes all."""
+    shards: int = 1
+    """Devices that hold one copy of a trained encoder and of its optimiser's state, each a part; they gather a layer
+    where it is used. More than one makes room for larger encoders (best with encoder.remat)."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
     micro-batches. 0 finds the most that fit in the device's memory."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "users_per_step", "save_every"):
+        for name in ("epochs", "users_per_step", "save_every", "shards"):
             value = getattr(self, name)
             _require(value >= 1, f"train.{name} is {value}; it must be at least 1")
         for name in ("rate", "clip"):

@@ -75,7 +75,7 @@ def choose(
     allowed: Bool[np.ndarray, " items"],
     k: int,
 ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """The `k` items to ask about, first question first, and what each is expected to gain; fewer where no more are left.
+    """The `k` items to ask about, first question first, and what each should gain; fewer where no more are left.
 
     Args:
         about: what is open.

@@ -12,7 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.assembly import embed, make_model, trained_encoder
+from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
-from metarec_jax.encoder import Encoder, encode_table
-from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
@@ -35,14 +32,17 @@ from metarec_jax.learner.kinds import floats_per_row
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
 from metarec_jax.serving import explain as explaining
 from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
 from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.titles import Match, TitleIndex
-from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
+
+if TYPE_CHECKING:
+    from metarec_jax.encoder import Encoder
 
 __all__ = [
     "Explanation",
@@ -131,7 +131,8 @@ class Recommender:
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
-        self._model = make_model(config, catalogue.scale)
+        # No gradient flows here, so the order is the plain one; and a loop that is not unrolled loads in a fifth.
+        self._model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
@@ -159,9 +160,17 @@ class Recommender:
         """
         run = runs.open_run(Path(folder))
         catalogue = catalogues.load(run)
+        if run.config.encoder.train == "no" and run.parameters.exists():
+            hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+            like = abstract_trainable(run.config, catalogue, hidden)
+            return cls(run.config, catalogue, parameters.load(like, run.parameters))
+        # What is imported here takes as long as all that an answer needs.
+        from metarec_jax.assembly import embed, trained_encoder
+        from metarec_jax.train import load_trainable
+
         if run.config.encoder.train == "no":
             return cls(run.config, catalogue, load_trainable(run, catalogue))
-        start = load_encoder(run.config.encoder.path)
+        start = _load_encoder(run.config.encoder.path)
         trainable = load_trainable(run, catalogue, start.params)
         encoder = trained_encoder(start, trainable.encoder)
         embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
@@ -170,7 +179,7 @@ class Recommender:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """What reads texts that the run has no embedding of; loaded when first needed."""
-        encoder = load_encoder(self.config.encoder.path)
+        encoder = _load_encoder(self.config.encoder.path)
         if encoder.config.hidden_size != self._items.shape[1]:
             raise MetarecError(
                 f"encoder.path {self.config.encoder.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
@@ -426,9 +435,11 @@ class Recommender:
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
-        return load_encoder(self.config.encoder.path)
+        return _load_encoder(self.config.encoder.path)
 
     def _encode(self, texts: list[str], encoder: Encoder | None = None) -> np.ndarray:
+        from metarec_jax.encoder import encode_table
+
         chosen = self.config.encoder
         return encode_table(
             encoder or self.encoder,
@@ -529,6 +540,12 @@ def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), explaining.PER_CALL):
         part = rows[start : start + explaining.PER_CALL]
         yield part, 1 if len(part) == 1 else explaining.PER_CALL
+
+
+def _load_encoder(path: str) -> Encoder:
+    from metarec_jax import encoder  # which takes as long to import as the rest, and is seldom needed
+
+    return encoder.load(path)
 
 
 def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
