@@ -89,7 +89,7 @@ def train(arguments: Sequence[str]) -> int:
     if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != TrainArguments():
         raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
     reporter = prepare(chosen.config)
-    from metarec_jax import launch
+    from metarec_jax import launch, privacy
     from metarec_jax.train import fit
 
     if chosen.resume:
@@ -105,10 +105,13 @@ def train(arguments: Sequence[str]) -> int:
     lines = list(run.read_metrics())
     losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
     plot = plots.save(plots.training_figure(*losses), run.plots / "training.png")
-    progress = fitted.progress
+    progress, spent = fitted.progress, privacy.read(run)
     if chosen.json:
-        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress)}))
+        private = {} if spent is None else {"privacy": spent}
+        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress), **private}))
         return 0
+    if spent is not None:
+        print(privacy.statement(spent))
     print(
         f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
         f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
@@ -170,6 +173,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / _run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
+    from metarec_jax import privacy
     from metarec_jax.evaluation import experiment
 
     try:
@@ -184,6 +188,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, Stopped):
         reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
         raise
+    if run is not None and (spent := privacy.read(run)) is not None:
+        reporter.note(privacy.statement(spent))
     show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
     return 0
