@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from benchmarks import harness
 from metarec_jax.config import Config, preset
@@ -61,11 +61,11 @@ def left_out(
     trainable: Trainable,
     tables: Prepared,
     task: Any,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
+    rows: Int[Array, " items"],
+    statistic: Float[Array, "catalogue columns"],
 ) -> Float[Array, "users items support"]:
     """Every score less what it is without each rating; as `metarec_jax.serving.explain.score_and_influences`."""
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
     episodes = Episodes(task.user, task.support, query=None, weight=None)
     products = products_of(model, trainable.theta, tables, episodes)
 
@@ -133,9 +133,9 @@ def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Repor
 
 def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
     """Truth of a user [items, support], by the program."""
-    rows = user.rows
-    embeddings, statistic = recommender.catalogue.embeddings[rows], np.asarray(recommender._statistic)[rows]
-    return recommender._of_items(program, user.state, embeddings, statistic, size=len(rows))
+    tables, task = recommender._tables_and_task([user.state.embedding], [user.state.support])
+    rows = jax.device_put(user.rows)
+    return jax.device_get(program(recommender._trainable, tables, task, rows, recommender._statistic))[0]
 
 
 def _shortened(user: Asked) -> list[list[Rated]]:

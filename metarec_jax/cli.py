@@ -30,6 +30,7 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    ExportArguments,
     InterviewArguments,
     PretrainArguments,
     RecommendArguments,
@@ -60,6 +61,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
+  export      write a run as a folder that a user's own device recommends with
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
@@ -307,6 +309,24 @@ def _read_line(prompt: str) -> str:
     return line
 
 
+def export(arguments: Sequence[str]) -> int:
+    """`metarec export`."""
+    chosen = parse(ExportArguments, "export", arguments)
+    prepare(Config())
+    from metarec_jax.serving.export import export_folder
+    from metarec_jax.serving.recommender import Recommender
+
+    folder = export_folder(Recommender.load(chosen.run), Path(chosen.out))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if chosen.json:
+        print(json.dumps({"run": chosen.run, "folder": str(folder), "bytes": size}))
+    else:
+        print(
+            f'folder: {folder} ({size / 1e6:.1f} MB)\nnext: python examples/on_device.py {folder} --rate "TITLE=RATING"'
+        )
+    return 0
+
+
 def demo(arguments: Sequence[str]) -> int:
     """`metarec demo`."""
     chosen = parse(DemoArguments, "demo", arguments)
@@ -444,7 +464,9 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
+COMMANDS = {
+    c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, export, aot, doctor)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
