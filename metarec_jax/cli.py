@@ -30,6 +30,7 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    ExportArguments,
     InterviewArguments,
     PretrainArguments,
     RecommendArguments,
@@ -63,6 +64,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
+  export      write a run as a folder that a user's own device recommends with
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
@@ -93,7 +95,7 @@ def train(arguments: Sequence[str]) -> int:
     if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != TrainArguments():
         raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
     reporter = prepare(chosen.config)
-    from metarec_jax import launch
+    from metarec_jax import launch, privacy
     from metarec_jax.train import fit
 
     if chosen.resume:
@@ -109,10 +111,13 @@ def train(arguments: Sequence[str]) -> int:
     lines = list(run.read_metrics())
     losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
     plot = plots.save(plots.training_figure(*losses), run.plots / "training.png")
-    progress = fitted.progress
+    progress, spent = fitted.progress, privacy.read(run)
     if chosen.json:
-        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress)}))
+        private = {} if spent is None else {"privacy": spent}
+        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress), **private}))
         return 0
+    if spent is not None:
+        print(privacy.statement(spent))
     print(
         f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
         f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
@@ -216,6 +221,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / _run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
+    from metarec_jax import privacy
     from metarec_jax.evaluation import experiment
 
     try:
@@ -230,6 +236,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, Stopped):
         reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
         raise
+    if run is not None and (spent := privacy.read(run)) is not None:
+        reporter.note(privacy.statement(spent))
     show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
     return 0
@@ -345,6 +353,24 @@ def _read_line(prompt: str) -> str:
     if not line:
         raise EOFError
     return line
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`metarec export`."""
+    chosen = parse(ExportArguments, "export", arguments)
+    prepare(Config())
+    from metarec_jax.serving.export import export_folder
+    from metarec_jax.serving.recommender import Recommender
+
+    folder = export_folder(Recommender.load(chosen.run), Path(chosen.out))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if chosen.json:
+        print(json.dumps({"run": chosen.run, "folder": str(folder), "bytes": size}))
+    else:
+        print(
+            f'folder: {folder} ({size / 1e6:.1f} MB)\nnext: python examples/on_device.py {folder} --rate "TITLE=RATING"'
+        )
+    return 0
 
 
 def demo(arguments: Sequence[str]) -> int:
@@ -484,7 +510,9 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, tune, evaluate, compare, recommend, interview, aot, doctor)}
+COMMANDS = {
+    c.__name__: c for c in (demo, pretrain, train, tune, evaluate, compare, recommend, interview, export, aot, doctor)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

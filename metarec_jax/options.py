@@ -198,6 +198,21 @@ class InterviewArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write a run as a folder that a user's own device adapts and recommends with (docs/privacy.md).
+
+    examples/on_device.py reads it with JAX and NumPy alone.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Where to; a new folder."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DemoArguments:
     """The whole method, on MovieLens-100K with all-MiniLM-L6-v2: load, encode, meta-train, evaluate, recommend."""
 
