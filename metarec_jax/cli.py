@@ -26,6 +26,7 @@ from metarec_jax.options import (
     MODES,
     RUNS,
     AotArguments,
+    BenchArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
@@ -61,6 +62,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
+  bench       how fast this machine trains, encodes and recommends, and what bounds it
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -353,6 +355,23 @@ def aot(arguments: Sequence[str]) -> int:
     return 0
 
 
+def bench(arguments: Sequence[str]) -> int:
+    """`metarec bench`."""
+    chosen = parse(BenchArguments, "bench", arguments)
+    if chosen.rounds < 1:
+        raise MetarecError(f"--rounds is {chosen.rounds}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax import bench as measuring
+    from metarec_jax.environment import environment
+
+    found = measuring.measure(rounds=chosen.rounds, reporter=reporter)
+    if chosen.json:
+        print(json.dumps({"environment": environment(), **found}, indent=2))
+    else:
+        measuring.show(found)
+    return 0
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """`metarec doctor`."""
     chosen = parse(DoctorArguments, "doctor", arguments)
@@ -438,7 +457,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, aot, bench, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
