@@ -35,9 +35,11 @@ from metarec_jax.options import (
     PretrainArguments,
     RecommendArguments,
     TrainArguments,
+    TuneArguments,
     check_protocol,
     free_folder,
     parse,
+    read_json,
     starting_config,
     starting_pretraining,
 )
@@ -57,6 +59,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
   pretrain    train an encoder further, on item texts and on what users did
   train       meta-train a run, or continue one
+  tune        search for options, on validation users
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
@@ -71,6 +74,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --resume runs/mine
   metarec pretrain --out runs/words
   metarec train --encoder.path runs/words/encoder
+  metarec tune --trials 30
   metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
@@ -149,6 +153,48 @@ def pretrain(arguments: Sequence[str]) -> int:
     report.show(pretrained)
     print(f"encoder: {encoder}\nplot: {plot}\nnext: metarec train --encoder.path {encoder} --seed {run.config.seed}")
     return 0
+
+
+def tune(arguments: Sequence[str]) -> int:
+    """`metarec tune`."""
+    name, base = starting_config("tune", arguments)
+    chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
+    if chosen.trials < 1:
+        raise MetarecError(f"--trials is {chosen.trials}; it must be at least 1")
+    reporter = prepare(chosen.config)
+    from metarec_jax import tuning
+    from metarec_jax.console import print_grid
+    from metarec_jax.evaluation import plots
+
+    tree = read_json(Path(chosen.space), "--space") if chosen.space else tuning.SPACE
+    space = tuning.read_space(tree, chosen.config)
+    folder = Path(chosen.out) if chosen.out else RUNS / f"tune-{_run_name(name, chosen.config)}"
+    try:
+        found = tuning.tune(
+            chosen.config, folder, trials=chosen.trials, space=space, metric=chosen.metric, reporter=reporter
+        )
+    except (KeyboardInterrupt, Stopped):
+        reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
+        raise
+    in_order = sorted(found.trials)
+    plot = plots.save(
+        plots.tuning_figure([value for _, value, _ in in_order], found.value, chosen.metric), folder / "tuning.png"
+    )
+    if chosen.json:
+        trials = [{"trial": n, chosen.metric: value, "options": options} for n, value, options in found.trials]
+        print(json.dumps({"best": str(folder / "best.json"), "trials": trials}, indent=2))
+        return 0
+    names = list(space)
+    rows = [
+        [str(n), f"{value:.4f}", *(_short(options[name]) for name in names)] for n, value, options in found.trials[:10]
+    ]
+    print_grid("Best trials", ["trial", chosen.metric, *names], rows, numbers=range(len(names) + 2))
+    print(f"best: {folder / 'best.json'}\nplot: {plot}\nnext: metarec train --config {folder / 'best.json'}")
+    return 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -465,7 +511,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
 
 
 COMMANDS = {
-    c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, export, aot, doctor)
+    c.__name__: c for c in (demo, pretrain, train, tune, evaluate, compare, recommend, interview, export, aot, doctor)
 }
 
 

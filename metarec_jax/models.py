@@ -15,6 +15,7 @@ from metarec_jax.config import Config, LearnerConfig, UpdaterConfig
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.kinds import make_learner
 from metarec_jax.learner.prior import Believed
+from metarec_jax.learner.ranking import ranking_loss
 from metarec_jax.meta.partition import partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
@@ -40,6 +41,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         summarise=made.summarise,
         taste=made.taste,
         head=head,
+        query_loss=None if learner.loss == "likelihood" else ranking_loss(learner.loss, head, scale.low),
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
         steps=updater.steps,

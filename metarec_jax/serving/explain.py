@@ -17,8 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metarec_jax.encoder import Encoder, bert
-from metarec_jax.encoder.tokens import bucket, pack, words_of
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import over_users, products_of
@@ -27,6 +25,7 @@ from metarec_jax.types import Episodes, Prepared, Tables
 
 if TYPE_CHECKING:
     from metarec_jax.config import EncoderConfig
+    from metarec_jax.encoder import BertConfig, Encoder, Tokens
     from metarec_jax.serving.recommender import Recommender, UserState
 
 PER_CALL = 10
@@ -247,6 +246,8 @@ def word_influences(
         slopes: derivative of each score by the text's embedding.
         pull_back: `pulled_back`, compiled.
     """
+    from metarec_jax.encoder.tokens import bucket, pack, words_of  # with its encoder, which an answer seldom needs
+
     found = []
     for text, slope in zip(texts, slopes):
         words = words_of(encoder.tokenizer, text, config.max_length)
@@ -262,12 +263,13 @@ def word_influences(
 
 def pulled_back(
     params: Any,
-    tokens: bert.Tokens,
+    tokens: Tokens,
     slope: Float[Array, "texts hidden"],
-    architecture: bert.BertConfig,
+    architecture: BertConfig,
     config: EncoderConfig,
 ) -> Float[Array, "texts length"]:
     """Gradient times input of each token, of the embedding's inner product with `slope`."""
+    from metarec_jax.encoder import bert
 
     def value(states: Array) -> Array:
         layers = architecture.num_layers

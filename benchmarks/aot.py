@@ -1,0 +1,190 @@
+"""The step that trains, compiled for accelerators that are not here: what fits, what it costs, and how it scales.
+
+python -m benchmarks.aot --json OUT [NAME ...]
+
+Cases are data. Each is written as soon as it is compiled, and one that OUT holds already is not compiled again. A case
+that needs minutes is compiled for a chip of each kind alone; --only lists what there is. Nothing here is a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metarec_jax.config import Config, EncoderConfig, EpisodeConfig, LearnerConfig, TrainConfig, preset
+from metarec_jax.progress import QUIET, Reporter
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An outer step, or with `form` the meta-gradient of the standard inner loop.
+
+    Attributes:
+        name: of the case.
+        target: what it is compiled for.
+        encoder: a shape; "" for the inner loop alone.
+        train: what is trained of the encoder.
+        users: of a step, on each chip.
+        items: of the catalogue; so large that every user's items are its own, unless said otherwise.
+        shards: devices that hold one copy of the encoder.
+        remat, scan: of the encoder.
+        compute: precision of products.
+        tokens_per_call: that a chip encodes at the same time.
+        form: of the inner loop, "dense" or "factored".
+        level: of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
+            comparable within one level.
+    """
+
+    name: str
+    target: str
+    encoder: str = ""
+    train: str = "all"
+    users: int = 16
+    items: int = 1_000_000
+    shards: int = 1
+    remat: bool = True
+    scan: bool = True
+    compute: str = "bfloat16"
+    tokens_per_call: int = 16384
+    form: str = ""
+    level: str = "O1"
+
+
+def inner_loop(target: str, form: str, compute: str) -> Case:
+    """1,024 users, support 20, query 10, 768 -> 128 -> 5, five second-order steps."""
+    return Case(f"inner loop, {form}, {compute}, {target}", target, form=form, compute=compute, users=1024, level="")
+
+
+def joint(target: str, encoder: str, train: str = "all", **changes: Any) -> Case:
+    """A joint step of users with 20 + 10 interactions and texts of 32 tokens."""
+    case = Case("", target, encoder, train, **changes)
+    extra = "".join(f", {name} {value}" for name, value in changes.items())
+    return dataclasses.replace(case, name=f"{encoder} {train}, {target}{extra}")
+
+
+INNER = tuple(
+    inner_loop(target, form, compute)
+    for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")
+    for compute in ("bfloat16", "float32")
+    for form in ("factored", "dense")
+    if target == "v5e:1x1" or compute == "bfloat16"
+)
+PODS = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16")
+SCALING = tuple(joint(target, "bert-base", users=64, remat=False, level="") for target in PODS)
+LARGE = (
+    joint("v5e:1x1", "bert-large", "no", users=1024),
+    joint("v5e:1x1", "bert-large", "lora"),
+    joint("v5e:1x1", "bert-large", "all"),
+    joint("v5e:4x4", "bert-large", "all"),
+    joint("v5e:1x1", "bert-1b", "lora"),
+    joint("v5e:1x1", "bert-1b", "all"),
+    joint("v5e:4x4", "bert-1b", "all", shards=16),
+    joint("v5e:16x16", "bert-1b", "all", shards=16),
+    joint("v5e:1x1", "bert-7b", "lora"),
+    joint("v5e:16x16", "bert-7b", "lora", shards=16),
+    joint("v5e:16x16", "bert-7b", "all", shards=16),
+    joint("v5e:16x16", "bert-7b", "all", shards=64),
+    joint("v5e:16x16", "bert-7b", "all", shards=256),
+)
+CASES: Mapping[str, tuple[Case, ...]] = {"inner": INNER, "scaling": SCALING, "large": LARGE}
+
+
+def config_of(case: Case, chips: int) -> Config:
+    """The config that a run of the case would have."""
+    return dataclasses.replace(
+        preset("movielens-1m"),
+        episodes=EpisodeConfig(max_support=20, buckets=(20,)),
+        encoder=EncoderConfig(
+            train=case.train,  # type: ignore[arg-type]
+            compute=case.compute,  # type: ignore[arg-type]
+            remat=case.remat,
+            scan=case.scan,
+            tokens_per_call=case.tokens_per_call,
+        ),
+        learner=LearnerConfig(hidden=128, compute=case.compute, user_side="none"),  # type: ignore[arg-type]
+        train=TrainConfig(users_per_step=case.users * chips, users_per_device=case.users, shards=case.shards),
+    )
+
+
+def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """The estimate of a case, as a JSON object."""
+    from metarec_jax.aot import estimate, targets, workload
+
+    target = targets.parse(case.target)
+    if case.form:
+        found = _inner(case, target, keep)
+    else:
+        work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
+        found = estimate.estimate(work, target, level=case.level, keep=keep)
+    return {"case": dataclasses.asdict(case), **found.to_json()}
+
+
+def _inner(case: Case, target: Any, keep: Any) -> Any:
+    """The program that `benchmarks.inner_loop` times: its meta-gradient, with all users at once."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import ours
+    from benchmarks.cases import STANDARD
+    from benchmarks.tasks import task_of
+    from metarec_jax.aot import estimate, targets
+    from metarec_jax.sharding import by_user, user_mesh
+
+    task = task_of(dataclasses.replace(STANDARD, users=case.users))
+    model, trainable, tables, episodes = ours.problem(task, case.form)  # type: ignore[arg-type]
+    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(case.compute)), tables)
+    mesh = user_mesh(among=targets.devices(target))
+
+    def abstract(tree: Any, spec: Any) -> Any:
+        place = jax.sharding.NamedSharding(mesh, spec)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+    everywhere = jax.sharding.PartitionSpec()
+    arguments = (abstract(trainable, everywhere), abstract(tables, everywhere), abstract(episodes, by_user(mesh)))
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(ours.gradient_of(model, 0)).lower(*arguments)
+    return estimate.compiled_for(target, lowered, chips=mesh.size, users=case.users, level=case.level, keep=keep)
+
+
+def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[str, Any]]:
+    """Compiles the cases of these groups that `out` does not hold yet; returns all it then holds."""
+    from metarec_jax.environment import environment
+    from metarec_jax.files import make_folder, write_text
+
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    make_folder(out.parent)
+    for case in (case for name in names for case in CASES[name]):
+        if any(row["case"] == dataclasses.asdict(case) for row in rows):
+            continue
+        started = time.perf_counter()
+        rows = [row for row in rows if row["case"]["name"] != case.name] + [compile_case(case)]
+        reporter.note(f"{case.name}: {time.perf_counter() - started:.0f} s")
+        write_text(out, json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+    return rows
+
+
+def main() -> None:
+    """The command line."""
+    from metarec_jax.aot import targets
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all where none is given")
+    parser.add_argument("--json", type=Path, required=True, help="what is written, and gone on with")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in CASES:
+            parser.error(f"there are no cases called {name!r}; there are {', '.join(CASES)}")
+    names = arguments.names or list(CASES)
+    targets.prepare_process([targets.parse(case.target) for name in names for case in CASES[name]])
+    from metarec_jax.console import make_reporter
+
+    run(names, arguments.json, make_reporter())
+
+
+if __name__ == "__main__":
+    main()
