@@ -17,7 +17,7 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import privacy, runs
 from metarec_jax.assembly import assemble, resolve
 from metarec_jax.cli import main
-from metarec_jax.config import Config, EncoderConfig, FactorsConfig, LearnerConfig, PrivacyConfig
+from metarec_jax.config import Config, DataConfig, EncoderConfig, FactorsConfig, LearnerConfig, PrivacyConfig
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.poisson import PoissonSource
 from metarec_jax.errors import MetarecError
@@ -129,6 +129,10 @@ def test_batches_are_those_users_in_one_shape():
     ("changes", "message"),
     [
         ({"privacy": PrivacyConfig(1.0, covers="updates"), "encoder": EncoderConfig(train="all")}, "encoder.train"),
+        (
+            {"privacy": PrivacyConfig(1.0, covers="updates"), "data": DataConfig(kind="click", negatives=2)},
+            "negatives_popularity",
+        ),
         ({"privacy": PrivacyConfig(1.0), "factors": FactorsConfig(rank=8)}, "factors.rank is 8.*--factors.rank 0"),
         ({"privacy": PrivacyConfig(1.0), "learner": LearnerConfig(user_side="profile")}, "user_side.*none"),
     ],
