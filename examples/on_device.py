@@ -63,7 +63,7 @@ class Device:
             item[place], rating[place], mask[place] = row, value, 1
         if length not in self._programs:
             self._programs[length] = jax.export.deserialize(bytearray(self._read(f"scores-{length}.jax")))
-        return np.asarray(self._programs[length].call(*self._tensors, item, rating, mask))
+        return np.array(self._programs[length].call(*self._tensors, item, rating, mask))
 
 
 def main() -> None:

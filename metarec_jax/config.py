@@ -550,6 +550,12 @@ class Config:
             f"encoder.train is {self.encoder.train!r} with privacy.epsilon {self.privacy.epsilon:g}: it would take "
             "every user's own gradient of the encoder; use --encoder.train no",
         )
+        _require(
+            not (self.data.negatives and self.data.negatives_popularity),
+            f"data.negatives_popularity is {self.data.negatives_popularity:g} with privacy.epsilon "
+            f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
+            "--data.negatives-popularity 0",
+        )
         if self.privacy.covers == "updates":
             return
         remedy = "or say with --privacy.covers updates that it need not be covered"

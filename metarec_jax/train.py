@@ -167,7 +167,9 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
                 privacy.secret(run),
             )
             program = private_program(assembly, mesh, tables, plan, seed)
-            source = PoissonSource(source, plan.rate, seed)
+            # How a user's history is cut must be nobody's to know, either: the draws lie in a row, user after user, and
+            # one user less would shift the others'.
+            source = PoissonSource(dataclasses.replace(source, seed=seed[0]), plan.rate, seed[1:])
             reporter.note(
                 f"private: epsilon {plan.epsilon:g} at delta {plan.delta:.2g} takes noise of {plan.noise:.3g} times "
                 f"the clip {plan.clip:g} in each of {plan.steps} outer steps"

@@ -17,7 +17,7 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import privacy, runs
 from metarec_jax.assembly import assemble, resolve
 from metarec_jax.cli import main
-from metarec_jax.config import Config, EncoderConfig, FactorsConfig, LearnerConfig, PrivacyConfig, to_json
+from metarec_jax.config import Config, DataConfig, EncoderConfig, FactorsConfig, LearnerConfig, PrivacyConfig
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.poisson import PoissonSource
 from metarec_jax.errors import MetarecError
@@ -129,6 +129,10 @@ def test_batches_are_those_users_in_one_shape():
     ("changes", "message"),
     [
         ({"privacy": PrivacyConfig(1.0, covers="updates"), "encoder": EncoderConfig(train="all")}, "encoder.train"),
+        (
+            {"privacy": PrivacyConfig(1.0, covers="updates"), "data": DataConfig(kind="click", negatives=2)},
+            "negatives_popularity",
+        ),
         ({"privacy": PrivacyConfig(1.0), "factors": FactorsConfig(rank=8)}, "factors.rank is 8.*--factors.rank 0"),
         ({"privacy": PrivacyConfig(1.0), "learner": LearnerConfig(user_side="profile")}, "user_side.*none"),
     ],
@@ -225,10 +229,10 @@ def test_a_training_whose_secret_is_gone_does_not_go_on(private_run, tmp_path):
             fit(run, assembly)
 
 
-def test_the_command_prints_the_promise(tmp_path, capsys):
-    config = tmp_path / "private.json"
-    config.write_text(to_json(private_config()))
-    with quick_programs():
-        assert main(["train", "--config", str(config), "--out", str(tmp_path / "run"), "--json"]) == 0
+def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(private_run, folder)
+    assert main(["train", "--resume", str(folder), "--json"]) == 0  # there is nothing left to do
     found = json.loads(capsys.readouterr().out)
-    assert found["privacy"]["epsilon_spent"] <= 20
+    assert found["privacy"] == privacy.read(runs.open_run(private_run))
+    assert not (folder / "secret.json").exists()

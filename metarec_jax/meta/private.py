@@ -23,7 +23,7 @@ from metarec_jax.types import Episodes, Params, Prepared
 
 
 class Fed(NamedTuple):
-    """What a private step reads beside state and episodes: prepared tables, and the key that noise is drawn from."""
+    """What a private step reads beside state and episodes: prepared tables, and the secret key of all draws."""
 
     tables: Prepared
     key: PRNGKeyArray
@@ -119,13 +119,13 @@ def make_private_step(
     """
 
     def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
-        key = jax.random.fold_in(state.key, state.step)
+        # What users in training draw (dropout) comes from the secret, too.
+        of_users, of_noise = jax.random.split(jax.random.fold_in(fed.key, state.step))
         weights = None if step_weights is None else step_weights(state.step)
-        shared = Shared(state.trainable, fed.tables, key, weights)
+        shared = Shared(state.trainable, fed.tables, of_users, weights)
         total, outcomes = clipped_sum(model, mechanism, shared, episodes, at_once=at_once)
         with jax.named_scope("noise"):
-            own = jax.random.fold_in(fed.key, state.step)
-            total = noisy(total, mechanism.noise * mechanism.clip, own)
+            total = noisy(total, mechanism.noise * mechanism.clip, of_noise)
         gradient = jax.tree.map(lambda leaf: leaf / mechanism.users, total)
         losses = Losses(jnp.sum(outcomes.query), jnp.sum(outcomes.rows), outcomes.stopped)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
