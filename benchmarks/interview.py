@@ -68,6 +68,8 @@ class _Interviewer:
         asked: list[int] = []
         allowed = np.ones(len(self._weight), bool)
         for _ in range(k):
+            if not allowed.any():
+                break
             row = int(choose(self._about(answered), self._known, self._weight, allowed, 1)[0][0])
             asked.append(row)
             allowed[row] = False

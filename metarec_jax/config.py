@@ -82,11 +82,6 @@ class DataConfig:
         _require_choices(self, "data")
         _require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
         _require(
-            not self.negatives or self.kind == "click",
-            f"data.negatives is {self.negatives}, but data.kind is {self.kind!r}: ratings need none, so use "
-            "--data.negatives 0, or --data.kind click",
-        )
-        _require(
             math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
             f"data.negatives_popularity is {self.negatives_popularity}; it must be a finite number of at least 0",
         )

@@ -143,13 +143,20 @@ def rated_most(config: FactorsConfig, items: int, item: np.ndarray) -> np.ndarra
 
 
 def main_features(
-    config: FactorsConfig, items: Items, embeddings: Float[np.ndarray, "items hidden"]
+    config: FactorsConfig, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
 ) -> Float[np.ndarray, "items rank"]:
-    """The main directions in which items differ by what is known of them, whoever rated them."""
-    nobody = np.zeros(len(items))
-    rows = Sources.of(items, embeddings, nobody).rows(items.details, embeddings, nobody)
-    vectors, sizes, _ = np.linalg.svd(_with_one(_joined(rows, _variances(config, rows))), full_matrices=False)
-    main = (vectors * sizes)[:, : config.rank]
+    """The main directions in which rated items differ by what is known of them, whatever the ratings were.
+
+    Args:
+        config: variances, and the rank.
+        items: the catalogue.
+        embeddings: of their texts.
+        count: [items], how often each was rated.
+    """
+    rows = Sources.of(items, embeddings, count).rows(items.details, embeddings, count)
+    features = _with_one(_joined(rows, _variances(config, rows)))
+    _, _, directions = np.linalg.svd(features[count > 0], full_matrices=False)
+    main = features @ directions[: config.rank].T
     return np.pad(main, ((0, 0), (0, config.rank - main.shape[1])))
 
 

@@ -53,7 +53,8 @@ def believe_all(
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
 
     basis = rated_most(config, len(data.items), data.item[rows])
-    towards = main_features(config, data.items, embeddings)
+    count = np.bincount(data.item[rows], minlength=len(data.items))
+    towards = main_features(config, data.items, embeddings, count)
 
     def of(some: np.ndarray) -> Beliefs:
         columns = data.user[some], data.item[some], data.rating[some]

@@ -75,10 +75,11 @@ class Sources:
     @classmethod
     def of(cls, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray) -> Sources:
         """The sources that these items have; `count` [items] says how often each was rated."""
-        details = {name: _reader(values) for name, values in items.details.items() if len(set(values)) > 1}
-        raw = _raw(details, items.details, len(items), embeddings, count)
-        if (count > 0).any():
-            raw["popularity"] = raw["popularity"][count > 0]
+        # Of the items that were rated: what is held out must not show, not even in a mean over texts.
+        seen = np.flatnonzero(count > 0) if (count > 0).any() else np.arange(len(items))
+        known = {name: tuple(values[row] for row in seen) for name, values in items.details.items()}
+        details = {name: _reader(values) for name, values in known.items() if len(set(values)) > 1}
+        raw = _raw(details, known, len(seen), embeddings[seen], np.asarray(count)[seen])
         shift = {name: rows.mean(axis=0) for name, rows in raw.items()}
         spread = {name: np.sqrt(np.mean(np.sum(np.square(rows - shift[name]), axis=1))) for name, rows in raw.items()}
         return cls(details, shift, {name: 1 / float(s) if s > 1e-6 else 0.0 for name, s in spread.items()})

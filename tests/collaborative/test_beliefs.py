@@ -38,7 +38,7 @@ def profiles(data):
 def believed(data, embeddings, config=SMALL, rating=None):
     basis = rated_most(config, len(data.items), data.item)
     rating = data.rating if rating is None else rating
-    towards = main_features(config, data.items, embeddings)
+    towards = main_features(config, data.items, embeddings, np.bincount(data.item, minlength=len(data.items)))
     return believe(config, data.items, embeddings, data.user, data.item, rating, 1.0, basis, towards)
 
 
@@ -73,7 +73,7 @@ def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
     """Twice the scale: means and factors twice, variances four times as large."""
     basis = rated_most(SMALL, len(data.items), data.item)
     one = believed(data, embeddings)
-    towards = main_features(SMALL, data.items, embeddings)
+    towards = main_features(SMALL, data.items, embeddings, np.bincount(data.item, minlength=len(data.items)))
     two = believe(SMALL, data.items, embeddings, data.user, data.item, 2 * data.rating, 2.0, basis, towards)
     np.testing.assert_allclose(two.table[:, MEAN], 2 * one.table[:, MEAN], rtol=1e-5)
     np.testing.assert_allclose(two.table[:, REST], 4 * one.table[:, REST], rtol=1e-4)

@@ -82,7 +82,9 @@ def test_who_clicked_nearly_everything_gets_what_is_left(tmp_path):
 
 def test_ratings_are_refused():
     with pytest.raises(MetarecError, match=r"data\.negatives is 2, but data\.kind is 'rating'"):
-        DataConfig(negatives=2)
+        load(DataConfig(source="synthetic", negatives=2))
+    with pytest.raises(MetarecError, match=r"data\.negatives is -1"):
+        DataConfig(kind="click", negatives=-1)
     with pytest.raises(MetarecError, match=r"data\.negatives_popularity is -1"):
         DataConfig(kind="click", negatives_popularity=-1.0)
     with pytest.raises(MetarecError, match="only clicks"):
