@@ -31,6 +31,7 @@ def private_config(**changes) -> Config:
     return dataclasses.replace(
         config,
         learner=dataclasses.replace(config.learner, user_side="auto"),
+        factors=FactorsConfig(rank=0),
         train=dataclasses.replace(config.train, users_per_step=40, users_per_device=16),
         privacy=PrivacyConfig(epsilon=20.0, **changes),
     )
@@ -51,6 +52,7 @@ def gaussian_delta(noise: float, epsilon: float) -> float:
 def plan_for(epsilon: float, users: int, steps: int, per_step: int, delta: float = 0.0) -> privacy.Plan:
     config = dataclasses.replace(
         Config(),
+        factors=FactorsConfig(rank=0),
         privacy=PrivacyConfig(epsilon, delta),
         train=dataclasses.replace(Config().train, users_per_step=per_step),
     )
@@ -134,7 +136,14 @@ def test_batches_are_those_users_in_one_shape():
             "negatives_popularity",
         ),
         ({"privacy": PrivacyConfig(1.0), "factors": FactorsConfig(rank=8)}, "factors.rank is 8.*--factors.rank 0"),
-        ({"privacy": PrivacyConfig(1.0), "learner": LearnerConfig(user_side="profile")}, "user_side.*none"),
+        (
+            {
+                "privacy": PrivacyConfig(1.0),
+                "factors": FactorsConfig(rank=0),
+                "learner": LearnerConfig(user_side="profile"),
+            },
+            "user_side.*none",
+        ),
     ],
 )
 def test_what_no_noise_is_added_to_is_refused(changes, message):
