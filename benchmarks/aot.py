@@ -2,8 +2,9 @@
 
 python -m benchmarks.aot --json OUT [NAME ...]
 
-Cases are data. Each is written as soon as it is compiled, and one that OUT holds already is not compiled again. A case
-that needs minutes is compiled for a chip of each kind alone; --only lists what there is. Nothing here is a measurement.
+Cases are data. Each is written as soon as it is compiled, and one that OUT holds already is not compiled again.
+Nothing here is a measurement: memory, FLOPs and collectives are facts about the program, all else the compiler's
+estimates.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ class Case:
         shards: devices that hold one copy of the encoder.
         remat, scan: of the encoder.
         compute: precision of products.
+        attention: of the encoder.
         tokens_per_call: that a chip encodes at the same time.
-        form: of the inner loop, "dense" or "factored".
+        form: of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with its derivative.
         level: of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
             comparable within one level.
     """
@@ -50,6 +52,7 @@ class Case:
     remat: bool = True
     scan: bool = True
     compute: str = "bfloat16"
+    attention: str = "xla"
     tokens_per_call: int = 16384
     form: str = ""
     level: str = "O1"
@@ -74,24 +77,37 @@ INNER = tuple(
     for form in ("factored", "dense")
     if target == "v5e:1x1" or compute == "bfloat16"
 )
-PODS = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16")
-SCALING = tuple(joint(target, "bert-base", users=64, remat=False, level="") for target in PODS)
+PODS = ("v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16")
+SCALING = (
+    joint("v5e:1x1", "bert-base", users=64, remat=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
+    *(joint(target, "bert-base", users=64, remat=False) for target in PODS),
+)
 LARGE = (
     joint("v5e:1x1", "bert-large", "no", users=1024),
     joint("v5e:1x1", "bert-large", "lora"),
     joint("v5e:1x1", "bert-large", "all"),
-    joint("v5e:4x4", "bert-large", "all"),
     joint("v5e:1x1", "bert-1b", "lora"),
     joint("v5e:1x1", "bert-1b", "all"),
-    joint("v5e:4x4", "bert-1b", "all", shards=16),
+    joint("v5e:16x16", "bert-1b", "all", shards=4),
     joint("v5e:16x16", "bert-1b", "all", shards=16),
     joint("v5e:1x1", "bert-7b", "lora"),
     joint("v5e:16x16", "bert-7b", "lora", shards=16),
     joint("v5e:16x16", "bert-7b", "all", shards=16),
     joint("v5e:16x16", "bert-7b", "all", shards=64),
-    joint("v5e:16x16", "bert-7b", "all", shards=256),
 )
-CASES: Mapping[str, tuple[Case, ...]] = {"inner": INNER, "scaling": SCALING, "large": LARGE}
+LAYER = tuple(
+    Case(
+        f"a layer of bert-base, {attention} attention",
+        "v5e:1x1",
+        "bert-base",
+        form="layer",
+        attention=attention,
+        level="",
+    )
+    for attention in ("xla", "packed")
+)
+CASES: Mapping[str, tuple[Case, ...]] = {"layer": LAYER, "inner": INNER, "scaling": SCALING, "large": LARGE}
 
 
 def config_of(case: Case, chips: int) -> Config:
@@ -104,6 +120,7 @@ def config_of(case: Case, chips: int) -> Config:
             compute=case.compute,  # type: ignore[arg-type]
             remat=case.remat,
             scan=case.scan,
+            attention=case.attention,  # type: ignore[arg-type]
             tokens_per_call=case.tokens_per_call,
         ),
         learner=LearnerConfig(hidden=128, compute=case.compute, user_side="none"),  # type: ignore[arg-type]
@@ -116,7 +133,9 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
     from metarec_jax.aot import estimate, targets, workload
 
     target = targets.parse(case.target)
-    if case.form:
+    if case.form == "layer":
+        found = _layer(case, target, keep)
+    elif case.form:
         found = _inner(case, target, keep)
     else:
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
@@ -151,6 +170,36 @@ def _inner(case: Case, target: Any, keep: Any) -> Any:
     return estimate.compiled_for(target, lowered, chips=mesh.size, users=case.users, level=case.level, keep=keep)
 
 
+def _layer(case: Case, target: Any, keep: Any) -> Any:
+    """What a layer gives for 512 texts of 32 tokens, and its derivative by parameters and input."""
+    import jax
+    import jax.numpy as jnp
+
+    from metarec_jax.aot import estimate, targets, workload
+    from metarec_jax.encoder import Execution, init, run_layers
+    from metarec_jax.sharding import user_mesh
+
+    architecture = workload.ENCODERS[case.encoder]
+    shapes = jax.eval_shape(lambda key: init(key, architecture), jax.random.key(0))
+    texts = case.tokens_per_call // 32
+    x = jax.ShapeDtypeStruct((texts, 32, architecture.hidden_size), jnp.dtype(case.compute))
+    mesh = user_mesh(among=targets.devices(target))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        ({"layer_0": shapes["layer_0"]}, x, jax.ShapeDtypeStruct((texts, 32), jnp.float32), x),
+    )
+    how = {"first": 0, "last": 1, "dtype": case.compute, "run": Execution(attention=case.attention)}  # type: ignore
+
+    def gradient(params: Any, x: Any, mask: Any, cotangent: Any) -> Any:
+        back = jax.vjp(lambda params, x: run_layers(params, architecture, x, mask, **how), params, x)[1]
+        return back(cotangent)
+
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(gradient).lower(*arguments)
+    return estimate.compiled_for(target, lowered, chips=1, users=0, level=case.level, keep=keep)
+
+
 def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[str, Any]]:
     """Compiles the cases of these groups that `out` does not hold yet; returns all it then holds."""
     from metarec_jax.environment import environment
@@ -166,6 +215,33 @@ def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[st
         reporter.note(f"{case.name}: {time.perf_counter() - started:.0f} s")
         write_text(out, json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
     return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
+    """The cases of a group that `rows` hold, as a Markdown table. The first half are facts, the second estimates."""
+    found = {row["case"]["name"]: row for row in rows}
+    lines = [
+        "| case | fits | peak GiB | GFLOP | GB moved | sent MB | est. ms | links ms | matrix units | users/s at best |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in (found[case.name] for case in CASES[group] if case.name in found):
+        name = row["case"]["name"].removesuffix(", level ")
+        if row["peak_memory"] is None:
+            lines.append(f"| {name} | no: {row['why']} |" + " |" * 8)
+            continue
+        sent = sum(part["bytes"] for part in row["collectives"].values())
+        figures = (
+            f"{row['peak_memory'] / 2**30:.2f}",
+            f"{row['flops'] / 1e9:,.0f}",
+            f"{row['bytes'] / 1e9:,.2f}",
+            f"{sent / 1e6:,.1f}",
+            f"{row['seconds'] * 1e3:,.2f}",
+            f"{row['link_seconds'] * 1e3:,.2f}",
+            f"{row['utilisation']:.0%}",
+            f"{row['users_per_second']:,.0f}",
+        )
+        lines.append(f"| {name} | {'yes' if row['fits'] else 'no'} | {' | '.join(figures)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

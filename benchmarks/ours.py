@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
+from metarec_jax import bench
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.factored import Form
@@ -117,23 +118,7 @@ def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Prog
 def products(task: Task, form: Form, *, at_once: int) -> float:
     """GFLOP of all matrix products of the meta-gradient, with every turn of every loop counted."""
     model, *arguments = problem(task, form)
-    return _products(jax.make_jaxpr(gradient_of(model, at_once))(*arguments).jaxpr) / 1e9
-
-
-def _products(jaxpr: Any) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2.0 * np.prod([left[i] for i in contracted]) * np.prod(equation.outvars[0].aval.shape)
-        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += turns * _products(inner)
-    return total
+    return bench.products(gradient_of(model, at_once), *arguments)
 
 
 def relative_error(ours: MetaGradient, theirs: MetaGradient) -> float:

@@ -26,6 +26,7 @@ from metarec_jax.options import (
     MODES,
     RUNS,
     AotArguments,
+    BenchArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
@@ -66,6 +67,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   interview   ask a new user what tells most, and recommend
   export      write a run as a folder that a user's own device recommends with
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
+  bench       how fast this machine trains, encodes and recommends, and what bounds it
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -425,6 +427,23 @@ def aot(arguments: Sequence[str]) -> int:
     return 0
 
 
+def bench(arguments: Sequence[str]) -> int:
+    """`metarec bench`."""
+    chosen = parse(BenchArguments, "bench", arguments)
+    if chosen.rounds < 1:
+        raise MetarecError(f"--rounds is {chosen.rounds}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax import bench as measuring
+    from metarec_jax.environment import environment
+
+    found = measuring.measure(rounds=chosen.rounds, reporter=reporter)
+    if chosen.json:
+        print(json.dumps({"environment": environment(), **found}, indent=2))
+    else:
+        measuring.show(found)
+    return 0
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """`metarec doctor`."""
     chosen = parse(DoctorArguments, "doctor", arguments)
@@ -511,7 +530,21 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
 
 
 COMMANDS = {
-    c.__name__: c for c in (demo, pretrain, train, tune, evaluate, compare, recommend, interview, export, aot, doctor)
+    c.__name__: c
+    for c in (
+        demo,
+        pretrain,
+        train,
+        tune,
+        evaluate,
+        compare,
+        recommend,
+        interview,
+        export,
+        bench,
+        aot,
+        doctor,
+    )
 }
 
 

@@ -213,8 +213,9 @@ class EncoderConfig:
     """Share of features and of attention weights that are dropped in training."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of a trained encoder's products; parameters, layer norms, softmax and pooling are float32."""
-    attention: Literal["xla", "fused"] = "xla"
-    """"fused" is the accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
+    attention: Literal["xla", "packed", "fused"] = "xla"
+    """"packed" puts short texts side by side, as a TPU's matrix units want them; on a CPU it is slower. "fused" is the
+    accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
     remat: bool = False
     """Whether the backward pass computes each layer anew, which takes less memory and more time (on a CPU only with
     encoder.scan)."""

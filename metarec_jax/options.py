@@ -256,6 +256,16 @@ class AotArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchArguments:
+    """Measure how fast this machine trains, encodes and recommends, and say what bounds it. It needs no data."""
+
+    rounds: int = 7
+    """Turns of everything that is timed."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DoctorArguments:
     """Show devices, versions, and which data and weights were found where. Exit status 1 if the demo could not run."""
 

@@ -256,7 +256,7 @@ def test_the_encoder_is_compared_on_one_batch():
 def test_a_joint_step_is_compared_with_both_others():
     case = dataclasses.replace(joint.JOINT, users=joint.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
     rows = joint.compare(2, case)
-    assert laid_out(rows) == [("joint", "distinct", "users/s"), ("joint", "pairs", "users/s")]
+    assert [contender for _, contender, _ in laid_out(rows)] == ["(c) distinct", "pairs", "(a) textbook"]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
 
 
