@@ -177,6 +177,7 @@ def test_privacy_is_compared_with_the_training_without_it(tmp_path, monkeypatch)
     config = dataclasses.replace(
         config,
         learner=dataclasses.replace(config.learner, hidden=4, user_side="none"),
+        factors=dataclasses.replace(config.factors, rank=0),
         updater=dataclasses.replace(config.updater, steps=1, order="first"),
         train=dataclasses.replace(config.train, epochs=1, users_per_step=80, users_per_device=80, devices=1),
     )

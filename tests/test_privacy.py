@@ -76,6 +76,17 @@ def test_no_more_is_spent_than_is_allowed_and_more_steps_spend_more():
     assert privacy.spent(plan._replace(rate=1.0), 20) > 2 * whole
 
 
+def test_some_noise_is_added_whatever_is_allowed():
+    plan = plan_for(1e6, users=200, steps=4, per_step=20)
+    assert plan.noise == privacy.LEAST_NOISE
+    assert privacy.spent(plan, 4) < 1e6
+
+
+def test_what_no_noise_reaches_is_refused():
+    with pytest.raises(MetarecError, match="out of reach in 100 outer steps"):
+        plan_for(1e-9, users=50, steps=100, per_step=50)
+
+
 def test_a_delta_that_promises_nothing_is_refused():
     with pytest.raises(MetarecError, match=r"privacy\.delta is 0\.05.*less than 0\.02"):
         plan_for(1.0, users=50, steps=1, per_step=50, delta=0.05)
