@@ -84,7 +84,7 @@ def test_some_noise_is_added_whatever_is_allowed():
 
 def test_what_no_noise_reaches_is_refused():
     with pytest.raises(MetarecError, match="out of reach in 100 outer steps"):
-        plan_for(1e-9, users=50, steps=100, per_step=50)
+        plan_for(1e-6, users=50, steps=100, per_step=50, delta=1e-12)
 
 
 def test_a_delta_that_promises_nothing_is_refused():
