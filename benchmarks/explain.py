@@ -267,7 +267,9 @@ def main() -> None:
     rows = []
     for run in runs:
         recommender = Recommender.load(run)
-        name = f"{recommender.config.learner.kind}, rank {recommender.config.factors.rank}"
+        beliefs = recommender.catalogue.beliefs
+        factors = "no factors" if beliefs is None else f"{beliefs.table.shape[1] - 2} factors"
+        name = f"{recommender.config.learner.kind}, {factors}"
         rows += measure(name, recommender, rounds=arguments.rounds, reporter=reporter)
     if arguments.json:
         harness.write(rows, arguments.json)

@@ -3,8 +3,8 @@
 python -m benchmarks.privacy --json OUT
 
 For each seed the users of MovieLens-100K are split as `metarec evaluate --protocol recbole-metarec` splits them, and
-the model is trained once without privacy (item statistics, profiles, the validation loss choosing the epoch), once on
-what a private run may read but without noise, and once for each epsilon. All are asked the same queries of test users.
+the model is trained once without privacy (factors, profiles, the validation loss choosing the epoch), once on what a
+private run may read with hardly any noise, and once for each epsilon. All are asked the same queries of test users.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from metarec_jax.train import fit
 METRICS = ("mae", "rmse", "auc", "ndcg@5")
 ORDINARY = "without privacy"
 STARVED = "what a private run reads, untrained"
-NOTHING_ADDED = "what a private run reads, without noise"
+NOTHING_ADDED = "what a private run reads, with the least noise there is"
 NEXT_TO_NONE = 1e6
-"""An epsilon that takes next to no noise, and promises nothing."""
+"""An epsilon that promises nothing, and takes `metarec_jax.privacy.LEAST_NOISE`."""
 
 
 def standard(seed: int, epochs: int, users_per_step: int) -> Config:
@@ -47,7 +47,8 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
 
 def private(config: Config, epsilon: float) -> Config:
     """The same under privacy, of the run as a whole."""
-    return dataclasses.replace(config, privacy=PrivacyConfig(epsilon=epsilon))
+    factors = dataclasses.replace(config.factors, rank=0)
+    return dataclasses.replace(config, factors=factors, privacy=PrivacyConfig(epsilon=epsilon))
 
 
 def measure(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,23 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
         "| case | contender | metric | theirs | ours | ours - theirs (95 % interval) | |",
         "|---|---|---|--:|--:|--:|---|",
     ]
+    for row, figures in _differing(document, cases):
+        lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} |")
+    return "\n".join([*lines, "", _made(document)])
+
+
+def costs(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
+    """The same of what something costs: each row is a case against the one without it."""
+    lines = [
+        "| training | metric | without privacy | this | difference (95 % interval) | |",
+        "|---|---|--:|--:|--:|---|",
+    ]
+    lines += [f"| {row['case']} | {row['metric']} | {figures} |" for row, figures in _differing(document, cases)]
+    return "\n".join([*lines, "", _made(document)])
+
+
+def _differing(document: dict[str, Any], cases: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Rows with an interval, each with its last four columns."""
     for row in document["rows"]:
         found = row["facts"].get("difference")
         if found is None or (cases and row["case"] not in cases):
@@ -52,9 +69,7 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
         if found["low"] > 0 or found["high"] < 0:
             value = f"**{value}**"
             verdict = "better" if (found["difference"] < 0) == (row["facts"]["better"] == "lower") else "worse"
-        figures = f"{row['theirs']:.4f} | {row['ours']:.4f} | {value} | {verdict}"
-        lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} |")
-    return "\n".join([*lines, "", _made(document)])
+        yield row, f"{row['theirs']:.4f} | {row['ours']:.4f} | {value} | {verdict}"
 
 
 def _made(document: dict[str, Any]) -> str:
@@ -81,11 +96,14 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--profile", action="store_true", help="where the time of the case goes")
+    parser.add_argument("--costs", action="store_true", help="differences from the training without privacy")
     parser.add_argument("--differences", action="store_true", help="differences with their intervals")
     arguments = parser.parse_args()
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
     if arguments.profile:
         print(profile(document, *arguments.cases))
+    elif arguments.costs:
+        print(costs(document, arguments.cases))
     elif arguments.differences:
         print(differences(document, arguments.cases))
     else:

@@ -20,6 +20,8 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.files import explained, write_text
 from metarec_jax.runs import Run
 
+LEAST_NOISE = 0.25
+"""Less is never added: no epsilon that means anything allows it, and its accounting would take gigabytes."""
 _MOST_NOISE = 1e4
 _PRECISION = 1e-3
 
@@ -132,36 +134,28 @@ def _epsilon(noise: float, delta: float, rate: float, steps: int) -> float:
 @functools.lru_cache(maxsize=64)
 def _least_noise(epsilon: float, delta: float, rate: float, steps: int) -> float:
     accounting = _library()
-    try:
-        return float(
-            accounting.calibrate_dp_mechanism(
-                lambda: _accountant(accounting),
-                lambda noise: _event(accounting, noise, rate, steps),
-                epsilon,
-                delta,
-                accounting.ExplicitBracketInterval(*_bracket(epsilon, delta, rate, steps)),
-                tol=_PRECISION,
+    enough = 1.0
+    while _epsilon(enough, delta, rate, steps) > epsilon:
+        enough *= 2
+        if enough > _MOST_NOISE:
+            raise MetarecError(
+                f"privacy.epsilon {epsilon:g} at delta {delta:g} is out of reach in {steps} outer steps: allow more, "
+                "or train fewer epochs"
             )
+    while _epsilon(enough / 2, delta, rate, steps) <= epsilon:
+        enough /= 2
+        if enough <= LEAST_NOISE:
+            return enough
+    return float(
+        accounting.calibrate_dp_mechanism(
+            lambda: _accountant(accounting),
+            lambda noise: _event(accounting, noise, rate, steps),
+            epsilon,
+            delta,
+            accounting.ExplicitBracketInterval(enough / 2, enough),
+            tol=_PRECISION,
         )
-    except (accounting.NoBracketIntervalFoundError, OverflowError) as error:
-        raise MetarecError(
-            f"privacy.epsilon {epsilon:g} at delta {delta:g} is out of reach in {steps} outer steps: allow more, or "
-            "train fewer epochs"
-        ) from error
-
-
-def _bracket(epsilon: float, delta: float, rate: float, steps: int) -> tuple[float, float]:
-    """Two noises that the least one lies between, a factor 2 apart."""
-    noise = 1.0
-    if _epsilon(noise, delta, rate, steps) > epsilon:
-        while _epsilon(2 * noise, delta, rate, steps) > epsilon:
-            noise *= 2
-            if noise > _MOST_NOISE:
-                raise OverflowError
-        return noise, 2 * noise
-    while noise > _PRECISION and _epsilon(noise / 2, delta, rate, steps) <= epsilon:
-        noise /= 2
-    return noise / 2, noise
+    )
 
 
 def _accountant(accounting: Any) -> Any:

@@ -10,14 +10,17 @@ import jax
 import numpy as np
 import pytest
 from helpers import QUICK
+from trained import trained_run
 
 from benchmarks import encoder as of_encoder
-from benchmarks import frozen, harness, inner_loop, joint, joint_memory, ours, phases, pretraining, report
+from benchmarks import explain, frozen, harness, inner_loop, joint, joint_memory, ours, phases, pretraining, report
+from benchmarks import privacy as of_privacy
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
 from metarec_jax.environment import environment
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
+from metarec_jax.serving.recommender import Recommender
 
 
 def test_turns_are_interleaved_and_paired():
@@ -150,6 +153,42 @@ def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatc
     assert text.count("| ridge, cold items | contrastive |") == len(frozen.METRICS)
     # What was done is not done again.
     assert (tmp_path / "runs/0/contrastive/pretraining/encoder/model.safetensors").exists()
+
+
+def test_influences_are_compared_with_leaving_ratings_out(monkeypatch):
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
+    recommender = Recommender.load(trained_run())
+    everyone = explain.test_users(recommender)
+    assert len(everyone) == 20
+    assert all(len(user.history) == 20 and len(user.rows) == explain.LIST for user in everyone)
+    monkeypatch.setattr(explain, "test_users", lambda _: everyone[:3])
+    rows = explain.measure("tiny", recommender, rounds=1)
+    assert [row.metric for row in rows] == ["rank correlation"] + ["users/s"] * 4
+    assert rows[0].ours > explain.BAR_OF_RANKS
+    assert rows[0].facts["users"] == 3
+    assert "| tiny, first 10 items of test users | leave one out | rank correlation |" in report.table(
+        {"environment": environment(), "rows": [row.to_json() for row in rows]}
+    )
+
+
+def test_privacy_is_compared_with_the_training_without_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
+    config = preset("synthetic")
+    config = dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, hidden=4, user_side="none"),
+        factors=dataclasses.replace(config.factors, rank=0),
+        updater=dataclasses.replace(config.updater, steps=1, order="first"),
+        train=dataclasses.replace(config.train, epochs=1, users_per_step=80, users_per_device=80, devices=1),
+    )
+    rows = of_privacy.measure([config], [20.0], tmp_path)
+    cases = [of_privacy.NOTHING_ADDED, of_privacy.STARVED, "epsilon 20"]
+    assert [(row.case, row.metric) for row in rows] == [(c, m) for c in cases for m in of_privacy.METRICS]
+    for row in rows:
+        assert row.ours - row.theirs == pytest.approx(row.facts["difference"]["difference"], abs=1e-9)
+    assert rows[-1].facts["privacy"]["epsilon_spent"] <= 20
+    document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
+    assert report.costs(json.loads(json.dumps(document))).count("| epsilon 20 |") == len(of_privacy.METRICS)
 
 
 def test_new_items_are_new_to_every_head():

@@ -31,6 +31,7 @@ def private_config(**changes) -> Config:
     return dataclasses.replace(
         config,
         learner=dataclasses.replace(config.learner, user_side="auto"),
+        factors=FactorsConfig(rank=0),
         train=dataclasses.replace(config.train, users_per_step=40, users_per_device=16),
         privacy=PrivacyConfig(epsilon=20.0, **changes),
     )
@@ -51,6 +52,7 @@ def gaussian_delta(noise: float, epsilon: float) -> float:
 def plan_for(epsilon: float, users: int, steps: int, per_step: int, delta: float = 0.0) -> privacy.Plan:
     config = dataclasses.replace(
         Config(),
+        factors=FactorsConfig(rank=0),
         privacy=PrivacyConfig(epsilon, delta),
         train=dataclasses.replace(Config().train, users_per_step=per_step),
     )
@@ -72,6 +74,17 @@ def test_no_more_is_spent_than_is_allowed_and_more_steps_spend_more():
     assert 0 == privacy.spent(plan, 0) < privacy.spent(plan, 10) < whole
     # Sampling is worth something: with everyone in every step the same noise would spend more.
     assert privacy.spent(plan._replace(rate=1.0), 20) > 2 * whole
+
+
+def test_some_noise_is_added_whatever_is_allowed():
+    plan = plan_for(1e6, users=200, steps=4, per_step=20)
+    assert plan.noise == privacy.LEAST_NOISE
+    assert privacy.spent(plan, 4) < 1e6
+
+
+def test_what_no_noise_reaches_is_refused():
+    with pytest.raises(MetarecError, match="out of reach in 100 outer steps"):
+        plan_for(1e-6, users=50, steps=100, per_step=50, delta=1e-12)
 
 
 def test_a_delta_that_promises_nothing_is_refused():
@@ -134,7 +147,14 @@ def test_batches_are_those_users_in_one_shape():
             "negatives_popularity",
         ),
         ({"privacy": PrivacyConfig(1.0), "factors": FactorsConfig(rank=8)}, "factors.rank is 8.*--factors.rank 0"),
-        ({"privacy": PrivacyConfig(1.0), "learner": LearnerConfig(user_side="profile")}, "user_side.*none"),
+        (
+            {
+                "privacy": PrivacyConfig(1.0),
+                "factors": FactorsConfig(rank=0),
+                "learner": LearnerConfig(user_side="profile"),
+            },
+            "user_side.*none",
+        ),
     ],
 )
 def test_what_no_noise_is_added_to_is_refused(changes, message):

@@ -113,3 +113,14 @@ def test_without_clipping_and_noise_it_is_the_ordinary_step():
     )
     moved = jax.tree.map(jnp.subtract, noised.trainable, got.trainable)
     assert all((np.asarray(leaf) != 0).all() for leaf in jax.tree.leaves(moved))
+
+
+def test_gradients_of_single_users_exist_for_a_micro_batch_at_a_time():
+    made = tiny(users=16, query=QUERY, support=3, embedding=64, hidden=64)
+
+    def temporaries(at_once: int) -> int:
+        take = quick_jit(functools.partial(clipped_sum, made.model, mechanism(1.0), at_once=at_once))
+        compiled = take.lower(Shared(made.trainable, made.tables), made.episodes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(2) < temporaries(0) / 3
