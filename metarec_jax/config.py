@@ -68,6 +68,11 @@ class DataConfig:
     """For source "table": a second file with one row an item (item id, text)."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
+    negatives: int = 0
+    """For clicks: items drawn beside each click that the user did not click, for data that holds clicks alone."""
+    negatives_popularity: float = 0.75
+    """Items are drawn in proportion to this power of their clicks: 0 draws all alike; with 1, popularity alone cannot
+    tell clicks from the rest."""
     cache: str = ""
     """Folder for downloads and embeddings. "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
     download: bool = True
@@ -75,6 +80,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self, "data")
+        _require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
+        _require(
+            not self.negatives or self.kind == "click",
+            f"data.negatives is {self.negatives}, but data.kind is {self.kind!r}: ratings need none, so use "
+            "--data.negatives 0, or --data.kind click",
+        )
+        _require(
+            math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
+            f"data.negatives_popularity is {self.negatives_popularity}; it must be a finite number of at least 0",
+        )
         if self.source == "table":
             _require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
 
@@ -198,8 +213,9 @@ class EncoderConfig:
     """Share of features and of attention weights that are dropped in training."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of a trained encoder's products; parameters, layer norms, softmax and pooling are float32."""
-    attention: Literal["xla", "fused"] = "xla"
-    """"fused" is the accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
+    attention: Literal["xla", "packed", "fused"] = "xla"
+    """"packed" puts short texts side by side, as a TPU's matrix units want them; on a CPU it is slower. "fused" is the
+    accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
     remat: bool = False
     """Whether the backward pass computes each layer anew, which takes less memory and more time (on a CPU only with
     encoder.scan)."""
@@ -232,8 +248,8 @@ class FactorsConfig:
     Variances are in squares of a quarter of the rating scale.
     """
 
-    rank: int = 0
-    """Factors of an item (32, say); 0 learns none, and predictions start from item mean + user bias."""
+    rank: int = 32
+    """Factors of an item; 0 learns none, and predictions start from item mean + user bias."""
     bias: float = 0.16
     """Variance of users' liking of everything."""
     text: float = 0.25
@@ -309,6 +325,9 @@ class LearnerConfig:
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
     levels, "rating" regresses, "click" predicts a probability."""
+    loss: Literal["likelihood", "bpr", "softmax"] = "likelihood"
+    """What the outer loop goes down: the head's own loss, or one of the order of a user's query ("bpr" over pairs,
+    "softmax" over all rows), which gives up what scores mean as ratings or chances."""
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
     user_side: UserSide = "auto"
@@ -472,6 +491,34 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of training users, one user with all ratings being the unit (docs/privacy.md)."""
+
+    epsilon: float = 0.0
+    """What may be spent of it by the end of training; 0 trains without privacy."""
+    delta: float = 0.0
+    """Chance that the promise fails; 0 is a tenth of one over the number of training users."""
+    clip: float = 1.0
+    """Greatest norm of one user's gradient."""
+    covers: Literal["run", "updates"] = "run"
+    """What the promise is about. "run": all that a recommender reads of the run, so that nothing else is learned of
+    training users (no item statistics, no factors, no user texts), and validation users choose nothing. "updates": what
+    outer steps do to parameters, and not the rest."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self, "privacy")
+        _require(
+            math.isfinite(self.epsilon) and self.epsilon >= 0,
+            f"privacy.epsilon is {self.epsilon}; it must be a finite number above 0, or 0 for no privacy",
+        )
+        _require(0 <= self.delta < 1, f"privacy.delta is {self.delta}; it must be at least 0 (auto) and below 1")
+        _require(
+            math.isfinite(self.clip) and self.clip > 0,
+            f"privacy.clip is {self.clip}; it must be a finite number above 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A run."""
 
@@ -483,6 +530,7 @@ class Config:
     learner: LearnerConfig = LearnerConfig()
     updater: UpdaterConfig = UpdaterConfig()
     train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -492,11 +540,45 @@ class Config:
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
+        if self.privacy.epsilon:
+            self._require_private()
+
+    def _require_private(self) -> None:
+        """Refuses what no noise is added to."""
+        _require(
+            self.encoder.train == "no",
+            f"encoder.train is {self.encoder.train!r} with privacy.epsilon {self.privacy.epsilon:g}: it would take "
+            "every user's own gradient of the encoder; use --encoder.train no",
+        )
+        _require(
+            not (self.data.negatives and self.data.negatives_popularity),
+            f"data.negatives_popularity is {self.data.negatives_popularity:g} with privacy.epsilon "
+            f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
+            "--data.negatives-popularity 0",
+        )
+        if self.privacy.covers == "updates":
+            return
+        remedy = "or say with --privacy.covers updates that it need not be covered"
+        _require(
+            not believes(self),
+            f"factors.rank is {self.factors.rank}: factors are learned from training users without noise; use "
+            f"--factors.rank 0, {remedy}",
+        )
+        _require(
+            self.learner.user_side in ("auto", "none"),
+            f"learner.user_side is {self.learner.user_side!r}: how inputs are centred is learned from the texts of "
+            f"training users without noise; use --learner.user-side none, {remedy}",
+        )
 
 
 def believes(config: Config) -> bool:
     """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
     return config.learner.prior and config.factors.rank > 0
+
+
+def covers_all(config: Config) -> bool:
+    """Whether all of a run is private, and not the outer updates alone."""
+    return config.privacy.epsilon > 0 and config.privacy.covers == "run"
 
 
 PRESETS: Mapping[str, Config] = {
@@ -505,6 +587,7 @@ PRESETS: Mapping[str, Config] = {
     "synthetic": Config(
         data=DataConfig(source="synthetic"),
         encoder=EncoderConfig(path="random"),
+        factors=FactorsConfig(rank=0),
         learner=LearnerConfig(hidden=16),
         train=TrainConfig(epochs=5, users_per_step=32),
     ),

@@ -15,6 +15,7 @@ from metarec_jax.config import Config, LearnerConfig, UpdaterConfig
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.kinds import make_learner
 from metarec_jax.learner.prior import Believed
+from metarec_jax.learner.ranking import ranking_loss
 from metarec_jax.meta.partition import partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
@@ -40,6 +41,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         summarise=made.summarise,
         taste=made.taste,
         head=head,
+        query_loss=None if learner.loss == "likelihood" else ranking_loss(learner.loss, head, scale.low),
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
         steps=updater.steps,
@@ -68,12 +70,14 @@ def init_trainable(
         key: typed PRNG key.
         encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
-    seen = catalogue.statistics.count > 0
+    total, count = catalogue.statistics.total, catalogue.statistics.count
+    seen = count > 0 if count.any() else np.ones(len(count), bool)
+    mean = float(total.sum() / count.sum()) if count.any() else (catalogue.scale.low + catalogue.scale.high) / 2
     theta = make_learner(config.learner, model.head).init(
         key,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
-        mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
+        mean_rating=mean,
         believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
     )
     adapted, _ = partition(theta, model.adapted)

@@ -13,6 +13,7 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.learner.ranking import QueryLoss
 from metarec_jax.meta import inner
 from metarec_jax.meta.factored import Factoring, Form
 from metarec_jax.meta.left import left_operands
@@ -45,6 +46,8 @@ class Model(NamedTuple):
         summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
+        query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
+            where None.
     """
 
     apply: Callable[[Params, Context, Features], Array]
@@ -59,6 +62,7 @@ class Model(NamedTuple):
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
     summarise: Callable[[Params, Context], Any] | None = None
     taste: Callable[[Params, Context], Any] | None = None
+    query_loss: QueryLoss | None = None
 
 
 class Trainable(NamedTuple):
@@ -257,6 +261,8 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
 
     def loss(kept: Params) -> Array:
         outputs = apply_user(model, shared.trainable, context, kept, query)
+        if model.query_loss is not None:
+            return jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
         return jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
 
     if shared.step_weights is None or model.steps == 0:

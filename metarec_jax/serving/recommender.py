@@ -382,15 +382,16 @@ class Recommender:
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
         """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
-        found = [
-            self._of_items(
-                self._influences, state, self.catalogue.embeddings[part], _statistic(self.catalogue, part), size=size
-            )
-            for part, size in _parts(rows)
-        ]
-        none = np.zeros((0, len(state.support.item)), np.float32)
-        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
-        return np.concatenate(scores), np.concatenate(influences)
+        tables, task = self._tables_and_task([state.embedding], [state.support])
+        found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
+        for part, size in _parts(rows):
+            padded = jax.device_put(np.pad(part, (0, size - len(part))).astype(np.int32))
+            both = jax.device_get(self._influences(self._trainable, tables, task, padded, self._statistic))
+            found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
+        scores, influences = (np.concatenate(parts) for parts in zip(*found))
+        self._refuse_nan(scores)
+        self._refuse_nan(influences)
+        return scores, influences
 
     def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
         """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
