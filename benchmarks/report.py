@@ -84,7 +84,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def block(kind: str, path: str, cases: str) -> str:
-    """What a marked block has to show."""
+    """What a marked block has to show; of results that are not there, that they are not."""
+    if not (ROOT / path).exists():
+        return "not measured yet"
     document = json.loads((ROOT / path).read_text(encoding="utf-8"))
     wanted = [case for case in cases.strip().split("; ") if case]
     if kind == "profile":
