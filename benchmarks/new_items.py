@@ -87,7 +87,9 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
     def of(rows: np.ndarray) -> Beliefs:
         columns = data.user[rows], data.item[rows], data.rating[rows], (data.high - data.low) / 4
         basis = rated_most(config.factors, len(data.items), data.item[rows])
-        towards = main_features(config.factors, data.items, embeddings, np.bincount(data.item[rows], minlength=len(data.items)))
+        towards = main_features(
+            config.factors, data.items, embeddings, np.bincount(data.item[rows], minlength=len(data.items))
+        )
         return believe(config.factors, data.items, embeddings, *columns, basis, towards)
 
     old = division.train[~new[data.item[division.train]]]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, roofline
@@ -82,7 +83,7 @@ def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int,
         "hidden": {"kernel": learned["hidden"]["item"]["kernel"], "bias": learned["hidden"]["bias"]},
         "output": dict(learned["output"]),
     }
-    mean, bias = np.full(1, theta["prior"]["mean"], np.float32), np.float32(0)
+    mean, bias = jnp.full(1, theta["prior"]["mean"]), jnp.zeros(())
     offset = np.asarray(model.head.prior(theta["prior"]["head"], mean, bias))[0]
     # The package puts the latest rating first; the order of a mean makes no difference but to rounding.
     task = Task(table, ids, labels, ids[:, :0], labels[:, :0], layers, rates, offset)

@@ -1,12 +1,15 @@
 """Results as Markdown: what README and docs show of a benchmark is printed by this, from the committed JSON.
 
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...]
+python -m benchmarks.report --page benchmarks/results/suite.json      the whole page, with plots, beside the JSON
+python -m benchmarks.report --update                                  all marked blocks of README and docs, in place
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,20 +93,89 @@ def profile(document: dict[str, Any], case: str) -> str:
     return "\n".join(lines)
 
 
+BLOCK = re.compile(
+    r"<!-- (benchmark|profile|differences|costs): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL
+)
+"""A part of a page that is printed from results: what it is, which file, which cases, and what it shows."""
+ROOT = Path(__file__).parent.parent
+
+
+def block(kind: str, path: str, cases: str) -> str:
+    """What a marked block has to show; of results that are not there, that they are not."""
+    if not (ROOT / path).exists():
+        return "not measured yet"
+    document = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    wanted = [case for case in cases.strip().split("; ") if case]
+    if kind == "profile":
+        return profile(document, *wanted)
+    return {"benchmark": table, "differences": differences, "costs": costs}[kind](document, wanted)
+
+
+def update(page: Path) -> bool:
+    """Prints the marked blocks of a page anew; whether that changed it."""
+    text = page.read_text(encoding="utf-8")
+
+    def printed(match: re.Match[str]) -> str:
+        kind, path, cases, _ = match.groups()
+        return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases)}\n<!-- end of {kind} -->"
+
+    new = BLOCK.sub(printed, text)
+    if new != text:
+        page.write_text(new, encoding="utf-8")
+    return new != text
+
+
+def page(document: dict[str, Any], plots: Sequence[tuple[str, str]] = ()) -> str:
+    """All results of the suite as one Markdown page; `plots` are titles and file names."""
+    lines = [
+        "# Results of the benchmark suite",
+        "",
+        "Printed by `python -m benchmarks.report --page` from the JSON beside it. `times better` is the median of "
+        "paired turns (below 1: the other is better), in brackets the range of the middle 90 % of the turns.",
+        "",
+    ]
+    for name, about in document["cases"].items():
+        rows = [row for row in document["rows"] if row["suite"] == name]
+        lines += [f"## {name}", "", table({**document, "rows": rows}).rsplit("\n\n", 1)[0], ""]
+        left_out = {who: why for row in rows for who, why in row["facts"].get("unavailable", {}).items()}
+        lines += [f"- left out: {who}: {' '.join(why.split())[:300]}" for who, why in left_out.items()]
+        git = about["git"]
+        commit = git["commit"][:10] + (" with changes" if git["changed"] else "") if git else "unknown"
+        lines += [
+            f"Measured {about['date']} in {about['seconds']:,.0f} s, {about['rounds']} rounds, commit {commit}; "
+            f"largest memory of the process so far {about['largest_rss_mb']:,.0f} MB.",
+            "",
+        ]
+    lines += [line for title, file in plots for line in (f"![{title}]({file})", "")]
+    return "\n".join([*lines, _made(document), ""])
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
+    parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--profile", action="store_true", help="where the time of the case goes")
-    parser.add_argument("--costs", action="store_true", help="differences from the training without privacy")
     parser.add_argument("--differences", action="store_true", help="differences with their intervals")
+    parser.add_argument("--page", action="store_true", help="write the whole page and its plots beside the results")
+    parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs anew")
     arguments = parser.parse_args()
+    if arguments.update:
+        for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+            print(f"{path.relative_to(ROOT)}: {'changed' if update(path) else 'as it was'}")
+        return
+    if arguments.results is None:
+        parser.error("name a results file, or --update")
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
-    if arguments.profile:
+    if arguments.page:
+        from benchmarks.figures import draw
+
+        plots = draw(document, arguments.results.with_suffix(""))
+        out = arguments.results.with_suffix(".md")
+        out.write_text(page(document, [(title, f"{out.stem}/{path.name}") for title, path in plots]), encoding="utf-8")
+        print(out)
+    elif arguments.profile:
         print(profile(document, *arguments.cases))
-    elif arguments.costs:
-        print(costs(document, arguments.cases))
     elif arguments.differences:
         print(differences(document, arguments.cases))
     else:

@@ -62,7 +62,8 @@ def inner_loop(
     from benchmarks import ours
     from benchmarks.tasks import task_of
 
-    cases = {value: dataclasses.replace(case, **{what: value}) for value in values}
+    changes: list[dict[str, Any]] = [{what: value} for value in values]
+    cases = {value: dataclasses.replace(case, **change) for value, change in zip(values, changes)}
     programs = {v: ours.program(task_of(c), "factored", at_once=min(c.at_once, c.users)) for v, c in cases.items()}
     seconds = _turns(programs, lambda program: program.run, rounds, what, reporter)
     works = {value: float(c.users) for value, c in cases.items()}

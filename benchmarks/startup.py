@@ -19,13 +19,17 @@ BASE = "import jax, flax, optax"
 TRAIN = ["--preset", "synthetic", "--train.epochs", "1", "--learner.user-side", "none", "--train.users-per-step", "160"]
 
 
-def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+def compare(
+    config: Config, rounds: int, reporter: Reporter = QUIET, training: bool = True, warmup: int = 1
+) -> list[harness.Row]:
     """Seconds from the start of a process to its end.
 
     Args:
         config: of the run that is asked; it is trained for one epoch.
         rounds: turns of each.
         reporter: shows them.
+        training: whether to train with a cold and a warm cache, too.
+        warmup: turns before the first that counts.
     """
     rows: list[harness.Row] = []
     with tempfile.TemporaryDirectory() as name:
@@ -48,24 +52,26 @@ def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[har
             harness.Contender("its Recommender", lambda: python("-c", "from metarec_jax import Recommender")),
             harness.Contender("metarec recommend", lambda: python("-m", "metarec_jax", *ask)),
         ]
-        seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label="start-up")
-        cold = [harness.Contender("cold", lambda: train(str(folder / f"cold-{next(runs)}")))]
-        warm = [harness.Contender("warm", lambda: train(cache))]
-        both = harness.take_turns(
-            [*cold, *warm], rounds=max(rounds // 3, 1), warmup=0, reporter=reporter, label="cache"
-        )
+        seconds = harness.take_turns(contenders, rounds=rounds, warmup=warmup, reporter=reporter, label="start-up")
         bars = {"import metarec_jax": 1 / IMPORT, "metarec recommend": 1 / ANSWER}
         for who in ("import metarec_jax", "its Recommender", "metarec recommend"):
-            pair = {"ours": seconds[who], BASE: seconds[BASE]}
             rows += harness.compare(
                 f"start-up, {who}",
-                pair,
+                {"ours": seconds[who], BASE: seconds[BASE]},
                 ours="ours",
                 work=1,
                 metric="starts/s",
                 bars={BASE: bars[who]} if who in bars else {},
                 facts={"seconds": sorted(seconds[who].tolist())},
             )
+        if not training:
+            return rows
+        train(cache)
+        cold = [harness.Contender("cold", lambda: train(str(folder / f"cold-{next(runs)}")))]
+        warm = [harness.Contender("warm", lambda: train(cache))]
+        both = harness.take_turns(
+            [*cold, *warm], rounds=max(rounds // 3, 1), warmup=0, reporter=reporter, label="cache"
+        )
         facts = {"seconds": {name: sorted(taken.tolist()) for name, taken in both.items()}}
         case = "start-up, training for an epoch"
         rows += harness.compare(case, both, ours="warm", work=1, metric="starts/s", facts=facts)

@@ -115,7 +115,10 @@ def startup(size: Size) -> Rows:
 
     config = _config(size)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
-    yield case.compare(config, 1 if size.smoke else size.rounds, size.reporter)
+    if size.smoke:
+        yield case.compare(config, 1, size.reporter, training=False, warmup=0)
+        return
+    yield case.compare(config, size.rounds, size.reporter)
 
 
 def tracing(size: Size) -> Rows:

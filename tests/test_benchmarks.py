@@ -18,6 +18,7 @@ from benchmarks import privacy as of_privacy
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
+from metarec_jax.encoder import load as load_encoder
 from metarec_jax.environment import environment
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
 from metarec_jax.serving.recommender import Recommender
@@ -254,8 +255,10 @@ def test_the_encoder_is_compared_on_one_batch():
     ]
 
 
-def test_a_joint_step_is_compared_with_both_others():
-    case = dataclasses.replace(joint.JOINT, users=joint.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
+def test_a_joint_step_is_compared_with_the_others(monkeypatch):
+    monkeypatch.setattr(joint, "load", lambda path: load_encoder("random"))  # as MiniLM, and small
+    small = {"features": 64, "users": joint.PAIRS_OF, "support": 2, "query": 1, "hidden": 8, "steps": 1, "at_once": 0}
+    case = dataclasses.replace(joint.JOINT, **small)
     rows = joint.compare(2, case)
     assert [contender for _, contender, _ in laid_out(rows)] == ["(c) distinct", "pairs", "(a) textbook"]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF

@@ -27,6 +27,12 @@ class Gradient(NamedTuple):
         return self.run()
 
 
+def compiled(model: Any) -> Any:
+    """The model under `torch.compile`, which shares its parameters; it compiles when it is first run."""
+    torch.compiler.reset()
+    return torch.compile(model, dynamic=False)
+
+
 def with_adam(model: Any, gradient: Gradient, rate: float) -> Callable[[], float]:
     """A step of Adam on the model and the leaves; gives the loss before it."""
     optimiser = torch.optim.Adam([*model.parameters(), *gradient.leaves], lr=rate)

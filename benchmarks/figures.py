@@ -1,0 +1,93 @@
+"""Plots of the suite: bars with spread, scaling curves, and the roofline; matplotlib figures without global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from metarec_jax.files import make_folder, replacing
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
+SUITES = ("outer-step-frozen", "outer-step-joint", "rank", "encoder", "inner-loop", "updaters")
+PER_SECOND = ("users/s", "texts/s")
+
+
+def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
+    """Draws what the document has something for into `folder`; titles and files."""
+    made: dict[str, Figure] = {}
+    for suite in SUITES:
+        rows = [row for row in document["rows"] if row["suite"] == suite and row["metric"] in PER_SECOND]
+        if rows:
+            made[f"times faster, {suite}"] = bars(rows)
+    curves = [row["facts"] for row in document["rows"] if "curve" in row["facts"]]
+    if curves:
+        made["scaling"] = scaling(curves)
+    points = [row for row in document["rows"] if row["contender"] == "gemm-peak" and "gflop" in row["facts"]]
+    if points:
+        made["roofline"] = roofline(points)
+    found = []
+    for title, figure in made.items():
+        path = make_folder(folder) / f"{title.replace(', ', '-').replace(' ', '-')}.png"
+        with replacing(path) as part:
+            figure.savefig(part, dpi=120, format="png")
+        found.append((title, path))
+    return found
+
+
+def bars(rows: list[Mapping[str, Any]]) -> Figure:
+    """How many times faster, with the range of the middle 90 % of the turns; bars that were aimed at as ticks."""
+    figure = Figure(figsize=(8, 0.6 + 0.32 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(rows))
+    median = [row["ratio"]["median"] for row in rows]
+    spread = [[m - row["ratio"]["low"] for m, row in zip(median, rows)]]
+    spread.append([row["ratio"]["high"] - m for m, row in zip(median, rows)])
+    axes.barh(places, median, xerr=spread, color=BLUE, ecolor=GREY)
+    aimed = [(place, row["bar"]) for place, row in zip(places, rows) if row["bar"] is not None]
+    axes.scatter([bar for _, bar in aimed], [place for place, _ in aimed], color=ORANGE, marker="|", s=200, label="bar")
+    axes.axvline(1, color=GREY, linewidth=1)
+    axes.set_yticks(places, [f"{row['case']}: {row['contender']}" for row in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel("times faster than (logarithmic)")
+    if aimed:
+        axes.legend(fontsize=7)
+    return figure
+
+
+def scaling(curves: list[Mapping[str, Any]]) -> Figure:
+    """One panel a curve: work per second, with spread."""
+    figure = Figure(figsize=(9, 2.6 * -(-len(curves) // 3)), layout="constrained")
+    for place, curve in enumerate(curves, 1):
+        axes = figure.add_subplot(-(-len(curves) // 3), 3, place)
+        points, unit = curve["points"], curve["unit"]
+        at, middle = [p[curve["curve"]] for p in points], [p[unit] for p in points]
+        axes.plot(at, middle, color=BLUE, marker="o")
+        axes.fill_between(at, [p["low"] for p in points], [p["high"] for p in points], color=BLUE, alpha=0.2)
+        axes.set_xscale("log", base=2)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(curve["curve"])
+        axes.set_ylabel(unit)
+    return figure
+
+
+def roofline(rows: list[Mapping[str, Any]]) -> Figure:
+    """GFLOP/s of products against FLOP per byte, under what the machine allows."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for row in rows:
+        facts, peak = row["facts"], row["theirs"]
+        bandwidth = facts["bandwidth_gb_per_s"]
+        moved = facts["seconds_at_bandwidth"] * bandwidth
+        at = [2.0**power for power in range(-4, 12)]
+        axes.plot(at, [min(peak, bandwidth * x) for x in at], color=GREY, linewidth=1)
+        axes.scatter([facts["gflop"] / moved], [row["ours"]], color=BLUE)
+        axes.annotate(row["case"], (facts["gflop"] / moved, row["ours"]), fontsize=7)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xlabel("FLOP per byte accessed")
+    axes.set_ylabel("GFLOP/s")
+    return figure

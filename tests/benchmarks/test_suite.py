@@ -1,0 +1,103 @@
+"""The suite runs by name, keeps what was measured, and is told as one page with plots."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import harness, ranking, report, scaling, suite, updaters
+from benchmarks.figures import draw
+from metarec_jax.progress import QUIET
+
+SIZE = suite.Size(2, True, QUIET)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    suite.main()
+
+
+@pytest.mark.parametrize(
+    "name", ["outer-step-frozen", "rank", "pipeline", "evaluation", "updaters", "start-up", "scaling"]
+)
+def test_a_case_runs_small(name, monkeypatch):
+    monkeypatch.setattr(updaters, "KINDS", ("gradient", "ridge"))  # each takes seconds to compile
+    rows, about = suite.measure(name, SIZE)
+    assert {"seconds", "rounds", "date", "git", "flags", "largest_rss_mb"} <= set(about)
+    assert rows
+    for row in rows:
+        assert min(row.ours, row.theirs, *row.ratio.values()) > 0
+        json.dumps(row.to_json())
+
+
+def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def case(name):
+        def rows(size):
+            calls.append(name)
+            yield [harness.Row(name, "other", "users/s", 2.0, 1.0, harness.flat(2.0), bar=1.5)]
+
+        return rows
+
+    monkeypatch.setattr(suite, "CASES", {"one": case("one"), "two": case("two")})
+    out = tmp_path / "out.json"
+    run(monkeypatch, "one", "--json", str(out))
+    run(monkeypatch, "--json", str(out))
+    assert calls == ["one", "two"]
+    run(monkeypatch, "one", "--again", "--json", str(out))
+    assert calls == ["one", "two", "one"]
+    document = json.loads(out.read_text())
+    assert sorted(row["suite"] for row in document["rows"]) == ["one", "two"]
+    assert {"environment", "rows", "cases"} == set(document)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "three")
+    assert "there is no case 'three'; there are one, two" in capsys.readouterr().err
+
+
+def test_results_of_another_layout_are_not_overwritten(tmp_path):
+    (tmp_path / "old.json").write_text('{"environment": {}, "rows": []}')
+    with pytest.raises(SystemExit, match="is no results file of the whole suite"):
+        harness.read(tmp_path / "old.json")
+
+
+def test_a_page_has_every_row_and_plots_of_what_there_is(tmp_path):
+    faster = harness.Row("case", "other", "users/s", 2.0, 1.0, {"low": 1.5, "median": 2.0, "high": 3.0}, 4.0)
+    seconds = {1: np.array([1.0, 1.1]), 2: np.array([1.5, 1.6])}
+    curve = scaling.curve("users", "users", {1: 1.0, 2: 2.0}, seconds)
+    assert curve.ratio["median"] == pytest.approx((2 / 1.5 + 2 * 1.1 / 1.6) / 2)
+    rows = [faster.to_json() | {"suite": "rank"}, curve.to_json() | {"suite": "scaling"}]
+    about = {"seconds": 1.0, "rounds": 2, **harness.made()}
+    path = tmp_path / "out.json"
+    harness.write_document({"rows": rows, "cases": {"rank": about, "scaling": about}}, path)
+    document = json.loads(path.read_text())
+    plots = draw(document, tmp_path / "out")
+    assert [title for title, _ in plots] == ["times faster, rank", "scaling"]
+    assert all(file.stat().st_size > 1000 for _, file in plots)
+    page = report.page(document, [(title, file.name) for title, file in plots])
+    assert "| case | other | users/s | 2 | 1 | 2 (1.5 to 3) | 4 **missed** |" in page
+    assert "![scaling](scaling.png)" in page
+
+
+def test_marked_blocks_are_printed_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    row = harness.Row("case", "other", "users/s", 2.0, 1.0, harness.flat(2.0))
+    harness.write([row], tmp_path / "r.json")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- benchmark: r.json case -->\nold\n<!-- end of benchmark -->\nafter\n")
+    assert report.update(page)
+    assert "| case | other | users/s | 2 | 1 | 2 |" in page.read_text()
+    assert not report.update(page)
+    assert page.read_text().startswith("before\n")
+    assert page.read_text().endswith("-->\nafter\n")
+
+
+def test_lists_that_differ_are_not_timed():
+    class Item:
+        score = 4.0
+
+    with pytest.raises(SystemExit, match="who: the lists disagree: scores are off by 1"):
+        ranking._agree("who", [[Item()]], np.array([[3.0]]), np.array([[0]]))
