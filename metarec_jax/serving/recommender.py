@@ -10,14 +10,14 @@ import dataclasses
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import parameters, runs
@@ -26,12 +26,23 @@ from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.fixed import Fixed, multiply
 from metarec_jax.learner.inputs import Features
 from metarec_jax.learner.kinds import floats_per_row
-from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.batch import kernels_met, over_users, products_of
+from metarec_jax.meta.factored import gram_of
 from metarec_jax.meta.finite import unusable_names
-from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.meta.partition import path_names
+from metarec_jax.meta.user import (
+    Model,
+    Task,
+    Trainable,
+    adapt_user,
+    apply_user,
+    context_of,
+    summarised,
+    variance_user,
+)
 from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
 from metarec_jax.serving import explain as explaining
@@ -56,9 +67,18 @@ __all__ = [
     "Word",
 ]
 
-_FLOATS_PER_CALL = 1 << 24
-"""Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
-_MOST_USERS_PER_CALL = 256
+_SIZES = (1, 16, 128, 1024)
+"""Users of a call: a call for fewer is filled up, so that there are few programs to compile."""
+_FLOATS_PER_CALL = 1 << 25
+"""Numbers that all users of a call may have between them at any time."""
+_FLOATS_AT_ONCE = 1 << 20
+"""Numbers in the widest layer of what is computed at the same time: what a processor's caches hold."""
+_ADAPTED_AT_ONCE = 32
+"""Users whose inner loops run at the same time."""
+_ITEMS_AT_ONCE = 4096
+"""Items of a large catalogue that are scored at the same time."""
+_MOST_IN_GRAM = 4096
+"""Items of the largest catalogue whose inner products with each other are kept: 64 MB."""
 
 
 class Recommendation(NamedTuple):
@@ -94,6 +114,18 @@ class UserState:
     support: Rows
     seen: np.ndarray
     notes: tuple[str, ...] = ()
+
+
+class _Known(NamedTuple):
+    """What ranking needs of all items whoever asks, computed once.
+
+    Attributes:
+        products: path of a kernel of theta -> ``items @ kernel``.
+        gram: [items, items], their inner products with each other; None where the catalogue is too large.
+    """
+
+    products: Mapping[str, Array]
+    gram: Array | None = None
 
 
 class _Task(NamedTuple):
@@ -142,14 +174,16 @@ class Recommender:
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
+        self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames=("k", "at_once"))
+        # A call keeps the scores of its users, and of a large catalogue inner products with each support row.
+        longest, items = config.episodes.buckets[-1], len(catalogue.items)
+        each = items if items <= _MOST_IN_GRAM else items * (1 + longest)
+        self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
+        widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, _ITEMS_AT_ONCE)
+        self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
         self._influences = jax.jit(functools.partial(explaining.score_and_influences, self._model))
         self._slopes = jax.jit(functools.partial(explaining.score_slopes, self._model))
         self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
-        self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
-        each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
-        widest = len(catalogue.items) * each
-        most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
-        self._users_per_call = 1 << (most.bit_length() - 1)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -264,18 +298,30 @@ class Recommender:
         for users in self._chunks([len(state.support.item) for state in states]):
             chosen = [states[u] for u in users]
             tables, task = self._task_of(chosen)
-            seen = np.zeros((len(task.user), len(items)), bool)
-            for row, state in enumerate(chosen):
-                seen[row, state.seen] = exclude_seen
+            seen = np.full((len(task.user), self._most_seen(chosen)), len(items), np.int32)
+            for row, state in enumerate(chosen if exclude_seen else ()):
+                seen[row, : len(state.seen)] = state.seen
             # The list's length is part of a program's shape, so lengths are rounded up to a few.
             length = min(len(items), max(16, 1 << (k - 1).bit_length()))
+            # For one user and few items, what can be known beforehand is no more than what is asked.
+            alone = len(task.user) == 1 and len(items) <= _MOST_IN_GRAM
             scores, rows = jax.device_get(
-                self._rank(self._trainable, tables, task, self._statistic, jax.device_put(seen), k=length)
+                self._rank(
+                    self._trainable,
+                    tables,
+                    _Known({}) if alone else self._known,
+                    task,
+                    self._statistic,
+                    jax.device_put(seen),
+                    k=length,
+                    at_once=min(self._users_at_once, len(task.user)),
+                )
             )
             self._refuse_nan(scores[: len(users)])
+            scores, rows = scores.tolist(), rows.tolist()
             for row, u in enumerate(users):
-                pairs = [(s, i) for s, i in zip(scores[row], rows[row]) if s > -math.inf]
-                found[u] = [self._recommendation(int(item), float(score)) for score, item in pairs[:k]]
+                pairs = [(s, i) for s, i in zip(scores[row][:k], rows[row]) if s > -math.inf]
+                found[u] = [self._recommendation(item, score) for score, item in pairs]
         return [found[u] for u in range(len(states))]
 
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
@@ -336,15 +382,16 @@ class Recommender:
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
         """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
-        found = [
-            self._of_items(
-                self._influences, state, self.catalogue.embeddings[part], _statistic(self.catalogue, part), size=size
-            )
-            for part, size in _parts(rows)
-        ]
-        none = np.zeros((0, len(state.support.item)), np.float32)
-        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
-        return np.concatenate(scores), np.concatenate(influences)
+        tables, task = self._tables_and_task([state.embedding], [state.support])
+        found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
+        for part, size in _parts(rows):
+            padded = jax.device_put(np.pad(part, (0, size - len(part))).astype(np.int32))
+            both = jax.device_get(self._influences(self._trainable, tables, task, padded, self._statistic))
+            found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
+        scores, influences = (np.concatenate(parts) for parts in zip(*found))
+        self._refuse_nan(scores)
+        self._refuse_nan(influences)
+        return scores, influences
 
     def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
         """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
@@ -452,10 +499,9 @@ class Recommender:
     def _support(self, history: CheckedHistory) -> Rows:
         """The rows that the inner loop sees, padded to the least bucket that holds them."""
         length = next(b for b in self.config.episodes.buckets if b >= len(history.item))
-        missing = length - len(history.item)
         real = np.arange(length) < len(history.item)
-        item = np.pad(history.item, (0, missing)).astype(np.int32)
-        rating = np.pad(history.rating, (0, missing)).astype(np.float32)
+        item, rating = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        item[real], rating[real] = history.item, history.rating
         statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
@@ -465,15 +511,15 @@ class Recommender:
         for user, length in enumerate(lengths):
             of_length[length].append(user)
         for users in of_length.values():
-            for start in range(0, len(users), self._users_per_call):
-                yield users[start : start + self._users_per_call]
+            for start in range(0, len(users), self._sizes[-1]):
+                yield users[start : start + self._sizes[-1]]
 
     def _tables_and_task(
         self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
     ) -> tuple[Prepared, _Task]:
         """Arguments of a program, on the device: one user, or a whole chunk, filled up with the first of them."""
         users = len(supports)
-        size = 1 if users == 1 else self._users_per_call
+        size = next(size for size in self._sizes if size >= users)
         order = [u if u < users else 0 for u in range(size)]
 
         def stacked(trees: Sequence[Any]) -> Any:
@@ -483,6 +529,21 @@ class Recommender:
             user=np.arange(size, dtype=np.int32), support=stacked(supports), kept=stacked(kept) if kept else ()
         )
         return Prepared(items=self._items, users=self._prepared(users=stacked(embeddings))), jax.device_put(task)
+
+    @functools.cached_property
+    def _known(self) -> _Known:
+        """What ranking needs of all items."""
+        empty = self._support(CheckedHistory(*(np.zeros(0, t) for t in (np.int32, np.float32, np.int32)), notes=()))
+        episodes = jax.tree.map(lambda leaf: leaf[None], Episodes(np.int32(0), empty, query=empty, weight=None))
+        tables = Prepared(self._items, self._prepared(users=self._average_user[None]))
+        with_gram = len(self.catalogue.items) <= _MOST_IN_GRAM
+        know = jax.jit(functools.partial(_know, self._model, with_gram=with_gram))
+        return know(self._trainable.theta, tables, jax.device_put(episodes))
+
+    def _most_seen(self, states: Sequence[UserState]) -> int:
+        """How many items of a history a call has room for, rounded up to a power of two."""
+        most = max(len(state.seen) for state in states)
+        return 1 << max(most - 1, 15).bit_length()
 
     def _prepared(self, *, items: np.ndarray | None = None, users: np.ndarray | None = None) -> Array:
         """Embeddings of items, or of users, as the learner wants them, on the device."""
@@ -562,7 +623,7 @@ def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) ->
         context = context_of(tables, episode.user, episode.support, None, trainable.theta, task.products)
         return adapt_user(model, trainable, context).end
 
-    return over_users(one, Task(episodes, products))
+    return over_users(one, Task(episodes, products), at_once=min(len(task.user), _ADAPTED_AT_ONCE))
 
 
 def _score(
@@ -602,16 +663,61 @@ def _deviation(
     return over_users(one, task)
 
 
+def _know(model: Model, theta: Params, tables: Prepared, episodes: Episodes, *, with_gram: bool) -> _Known:
+    """What does not depend on who asks; the episode (one is enough) says what a user's rows look like."""
+    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
+    met = kernels_met(model, theta, tables, episodes)
+    products = {path: multiply(tables.items, kernels[path]) for path, names in met.items() if "query" in names}
+    dtype = jnp.result_type(*jax.tree.leaves(theta))
+    gram = jnp.matmul(tables.items, tables.items.T, preferred_element_type=dtype) if with_gram else None
+    return _Known(products, gram)
+
+
 def _rank(
     model: Model,
     trainable: Trainable,
     tables: Prepared,
+    known: _Known,
     task: _Task,
     statistic: Float[Array, "items columns"],
-    seen: Array,
+    seen: Int[Array, "users seen"],
     k: int,
+    at_once: int,
 ) -> tuple[Float[Array, "users k"], Array]:
-    """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity."""
-    scores = _score(model, trainable, tables, task, tables.items, statistic)
-    best, rows = jax.lax.top_k(jnp.where(seen, -jnp.inf, scores), k)
+    """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity.
+
+    A few users are scored at a time, and of a large catalogue some items, so that what lies between the layers stays
+    in a processor's caches: items are read from memory once.
+    """
+    items = tables.items.shape[0]
+    count = min(items, _ITEMS_AT_ONCE)
+    kernels = dict(zip(path_names(trainable.theta), jax.tree.leaves(trainable.theta)))
+    dtype = jnp.result_type(*kernels.values())
+
+    def one(task: _Task) -> Array:
+        context = summarised(model, trainable.theta, context_of(tables, task.user, task.support))
+        # How alike each item is to each of the support, which factored kernels ask for.
+        if known.gram is None:
+            rows = Fixed(tables.items, task.support.item, "support")
+            gram = gram_of(Fixed(tables.items, None, "recommended"), rows, dtype)
+        else:
+            gram = known.gram[task.support.item].T
+
+        def score(start: Array | int) -> Float[Array, " some"]:
+            some = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
+            products = [(kernels[path], some(product)) for path, product in known.products.items()]
+            rows = Fixed(some(tables.items), None, "recommended", products, {"support": some(gram)})
+            return model.head.mean(apply_user(model, trainable, context, task.kept, Features(rows, some(statistic))))
+
+        def put(turn: Array, scores: Array) -> Array:
+            start = jnp.minimum(turn * count, items - count)  # the last turn meets some items again
+            return jax.lax.dynamic_update_slice_in_dim(scores, score(start), start, axis=0)
+
+        if count == items:
+            return score(0)
+        return jax.lax.fori_loop(0, -(-items // count), put, jnp.zeros(items, dtype))
+
+    scores = over_users(one, task, at_once=at_once)
+    scores = scores.at[jnp.arange(len(seen))[:, None], seen].set(-jnp.inf, mode="drop")
+    best, rows = jax.lax.top_k(scores, k)
     return best, rows
