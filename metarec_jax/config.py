@@ -535,6 +535,11 @@ class Config:
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
+        _require(
+            self.train.shards == 1 or self.encoder.train != "no",
+            f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
+            "over devices; use --train.shards 1, or train the encoder",
+        )
         if self.privacy.epsilon:
             self._require_private()
 

@@ -105,6 +105,7 @@ def prepare_process(targets: Sequence[Target]) -> None:
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
     if any(target.family == "cuda" for target in absent):
+        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # of libraries that running needs, not compiling
         flags = os.environ.get("XLA_FLAGS", "").split()
         named = {flag.partition("=")[0] for flag in flags}
         flags += [flag for flag in _CUDA_FLAGS if flag.partition("=")[0] not in named]

@@ -19,6 +19,7 @@ from metarec_jax.config import Config, believes
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import BertConfig, Picked, Tokens, init, load, random_encoder
 from metarec_jax.encoder.texts import texts_of_call
+from metarec_jax.errors import MetarecError
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.joint import Chosen
 from metarec_jax.meta.outer import TrainState
@@ -85,7 +86,15 @@ def workload(
         items, users: of the data set; 0 takes what is known of ``data.source``.
         length: tokens of a text.
         support: 0 is the largest bucket.
+
+    Raises:
+        MetarecError: the run would be a private one, whose step is another.
     """
+    if config.privacy.epsilon:
+        raise MetarecError(
+            f"privacy.epsilon is {config.privacy.epsilon:g}, but only ordinary outer steps are compiled ahead of time: "
+            "leave out the privacy options"
+        )
     head, side = config.learner.head, config.learner.user_side
     if head == "auto":
         head = "click" if config.data.kind == "click" else "ordinal"

@@ -1,5 +1,6 @@
 """Names of targets, what compiling for them needs, and the command."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -9,9 +10,10 @@ import sys
 
 import pytest
 
-from metarec_jax import cli
-from metarec_jax.aot import targets
+from metarec_jax import cli, preset
+from metarec_jax.aot import targets, workload
 from metarec_jax.aot.chips import CHIPS
+from metarec_jax.config import PrivacyConfig
 from metarec_jax.errors import MetarecError
 
 
@@ -52,6 +54,25 @@ def test_slices_go_from_one_chip_to_256(names):
 def test_other_targets_are_refused_with_what_there_is(name, message, capsys):
     assert cli.main(["aot", "--target", name]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--users-per-chip", "-1"], "--users-per-chip is -1; it must be 0 or more"),
+        (["--text-length", "2"], "--text-length is 2; it must be at least 3"),
+        (["--train.shards", "4"], "only an encoder that is trained is split"),
+    ],
+)
+def test_impossible_sizes_are_refused(arguments, message, capsys):
+    assert cli.main(["aot", "--target", "v5e", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_private_run_is_refused():
+    config = dataclasses.replace(preset("synthetic"), privacy=PrivacyConfig(epsilon=8.0, covers="updates"))
+    with pytest.raises(MetarecError, match=r"privacy\.epsilon is 8, but only ordinary outer steps"):
+        workload.workload(config)
 
 
 @pytest.mark.parametrize(("name", "module", "extra"), [("v5e:2x2", "libtpu", "tpu"), ("cuda:h100", "xla_cuda", "cuda")])
