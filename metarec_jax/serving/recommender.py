@@ -8,40 +8,46 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
 from metarec_jax.assembly import embed, make_model, trained_encoder
 from metarec_jax.catalogue import Catalogue
+from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
+from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import Encoder, encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.learner.kinds import floats_per_row
-from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.finite import unusable_names
+from metarec_jax.meta.partition import path_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
 from metarec_jax.progress import QUIET
-from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.filters import ALL, DetailIndex, Filters
+from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
+from metarec_jax.serving.shelf import Shelf, Shelves, tables_of
+from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
-from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
+from metarec_jax.types import Episodes, Items, Params, Rows, Tables
 
-__all__ = ["History", "Rated", "Recommendation", "Recommender", "UserState"]
+__all__ = ["Filters", "History", "Rated", "Recommendation", "Recommender", "UserState"]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -72,7 +78,8 @@ class UserState:
         kept: what the inner loop led to, as `metarec_jax.meta.user.apply_user` takes it.
         embedding: float32 [hidden], of the user's text.
         support: the rows that were adapted on, padded.
-        seen: int32 [n], rows of all items in the history.
+        seen: int32 [n], rows of all items in the history, oldest first.
+        ratings: float32 [n], their ratings.
         notes: what there is to say about how the history was read.
     """
 
@@ -80,15 +87,24 @@ class UserState:
     embedding: np.ndarray
     support: Rows
     seen: np.ndarray
+    ratings: np.ndarray
     notes: tuple[str, ...] = ()
 
 
 class _Task(NamedTuple):
-    """What a compiled program needs of a user: a row of the user table, the support, and what the user keeps."""
+    """What a compiled program needs of a user: the embedding of the text, the support, and what the user keeps."""
 
-    user: Any
+    embedding: Any
     support: Rows
     kept: Params = ()
+
+
+class _Asked(NamedTuple):
+    """Items to be scored: prepared embeddings, statistics, and products of the former by the path of the kernel."""
+
+    embedding: Any
+    statistic: Any
+    products: Mapping[str, Any]
 
 
 class Recommender:
@@ -120,15 +136,22 @@ class Recommender:
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
         self._model = make_model(config, catalogue.scale)
         self._trainable = jax.device_put(trainable._replace(encoder=None))
-        self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
-        self._items = self._prepared(items=np.asarray(catalogue.embeddings, np.float32))
-        self._hidden = catalogue.embeddings.shape[1]
-        self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
+        self._details = DetailIndex(catalogue.items)
+        self._trained_items = len(catalogue.items)
+        self._kept_of: dict[int, tuple[Any, list[tuple[int, ...]]]] = {}
+        everything = np.arange(len(catalogue.items))
+        self._shelf = Shelf(
+            self._model,
+            self._trainable.theta,
+            np.asarray(catalogue.embeddings, np.float32),
+            _statistic(catalogue, everything),
+            len(self._average_user),
+        )
+        self._prepare = jax.jit(functools.partial(_prepare, self._model))
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
-        self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames="k")
         each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
         widest = len(catalogue.items) * each
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
@@ -155,10 +178,11 @@ class Recommender:
     def encoder(self) -> Encoder:
         """What reads texts that the run has no embedding of; loaded when first needed."""
         encoder = load_encoder(self.config.encoder.path)
-        if encoder.config.hidden_size != self._items.shape[1]:
+        width = self.catalogue.embeddings.shape[1]
+        if encoder.config.hidden_size != width:
             raise MetarecError(
                 f"encoder.path {self.config.encoder.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
-                f"but the run's items have embeddings of width {self._items.shape[1]}: "
+                f"but the run's items have embeddings of width {width}: "
                 "use the encoder that the run was trained with"
             )
         return encoder
@@ -198,60 +222,222 @@ class Recommender:
             except MetarecError as error:
                 where = f"history {place} of {len(histories)}: " if len(histories) > 1 else ""
                 raise MetarecError(f"{where}{error}") from error
-        embeddings = self._user_embeddings(checked, profiles or [""] * len(checked))
+        return self._adapt_checked(checked, self._user_embeddings(checked, profiles or [""] * len(checked)))
+
+    def update(self, state: UserState, ratings: History = (), forget: Sequence[str | int] = ()) -> UserState:
+        """The state of the same user with some ratings added, changed or taken back.
+
+        Exactly what `adapt` makes of the whole history. All but the inner steps is kept from before: no title is looked
+        up again, and the user's profile is not read again. The inner steps are taken anew, since each depends on every
+        row of the support (see docs/serving.md).
+
+        Args:
+            state: from `adapt`.
+            ratings: as for `adapt`; an item that was rated before takes the new rating, as the latest of the history.
+            forget: items whose ratings are taken back.
+
+        Raises:
+            MetarecError: as for `adapt`, or an item to forget that is not in the history.
+        """
+        return self.update_many([state], [ratings], [forget])[0]
+
+    def update_many(
+        self, states: Sequence[UserState], ratings: Sequence[History], forget: Sequence[Sequence[str | int]]
+    ) -> list[UserState]:
+        """`update` for many users, a chunk of them in one compiled call."""
+        histories = [self.changed_history(*arguments) for arguments in zip(states, ratings, forget)]
+        return self.adapt_read(histories, [state.embedding for state in states])
+
+    def changed_history(self, state: UserState, ratings: History, forget: Sequence[str | int]) -> CheckedHistory:
+        """The history of a state with some ratings added, changed or taken back: see `update`."""
+        most = self.config.episodes.max_support
+        new = check_history(ratings, self.find, self.catalogue.scale, most)
+        dropped = [self.find(item).row for item in forget]
+        for item, row in zip(forget, dropped):
+            if row not in state.seen:
+                raise MetarecError(f"{item!r} is to be forgotten, but it is not in the user's history")
+        kept = ~np.isin(state.seen, [*dropped, *new.seen])
+        seen = np.concatenate([state.seen[kept], new.seen]).astype(np.int32)
+        return history_of(seen, np.concatenate([state.ratings[kept], new.ratings]).astype(np.float32), most, new.notes)
+
+    def adapt_read(
+        self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]
+    ) -> list[UserState]:
+        """Adapts to histories that were checked, of users whose texts were read: of descriptions, which follow from the
+        history, the text is read anew."""
+        if self.config.learner.user_side == "description":
+            return self._adapt_checked(histories, self._user_embeddings(histories, [""] * len(histories)))
+        return self._adapt_checked(histories, embeddings)
+
+    def _adapt_checked(self, checked: Sequence[CheckedHistory], embeddings: Sequence[np.ndarray]) -> list[UserState]:
         supports = [self._support(history) for history in checked]
         states: dict[int, UserState] = {}
         for users in self._chunks([len(support.item) for support in supports]):
-            tables, task = self._tables_and_task([embeddings[u] for u in users], [supports[u] for u in users])
-            kept = jax.device_get(self._adapt(self._trainable, tables, task))
+            task = self._task([embeddings[u] for u in users], [supports[u] for u in users])
+            kept = jax.device_get(self._adapt(self._trainable, self._shelf.shelves, task))
             for row, u in enumerate(users):
                 of_user = jax.tree.map(lambda leaf, row=row: leaf[row], kept)
-                states[u] = UserState(of_user, embeddings[u], supports[u], checked[u].seen, checked[u].notes)
+                history = checked[u]
+                states[u] = UserState(of_user, embeddings[u], supports[u], history.seen, history.ratings, history.notes)
         return [states[u] for u in range(len(checked))]
 
     def prior(self, profile: str = "") -> UserState:
         """The state of a user of whom nothing but, perhaps, a profile is known."""
         return self.adapt((), profile)
 
+    # Keeping states
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A name of this model: equal for equal choices, items and parameters."""
+        items = self.catalogue.items.ids[: self._trained_items]
+        return digest_of(self.config, items, jax.device_get(self._trainable))
+
+    def to_bytes(self, state: UserState) -> bytes:
+        """A user's state as some kilobytes that can be kept anywhere, and read again by `from_bytes`.
+
+        It holds the history, the embedding of the user's text (not the text) and, where that is small, what the inner
+        loop led to; where it is not, reading the state adapts anew.
+        """
+        ids = self.catalogue.items.ids
+        history = [ids[row] for row in state.seen.tolist()]
+        return pack(Packed(history, state.ratings, state.embedding, jax.tree.leaves(state.kept)), self.digest)
+
+    def from_bytes(self, data: bytes) -> UserState:
+        """The state that `to_bytes` made bytes of.
+
+        Raises:
+            MetarecError: these are no bytes of a state, or those of another model's, or an item is no longer there.
+        """
+        return self.from_bytes_many([data])[0]
+
+    def from_bytes_many(self, data: Sequence[bytes]) -> list[UserState]:
+        """`from_bytes` for many users."""
+        states: list[UserState | None] = []
+        anew: list[tuple[int, CheckedHistory, np.ndarray]] = []
+        most = self.config.episodes.max_support
+        for number, one in enumerate(data):
+            packed = unpack(one, self.digest, len(self._average_user), self.catalogue.scale, self._kept_shapes)
+            seen = np.array([self.titles.find_id(item).row for item in packed.item], np.int32)
+            history = history_of(seen, packed.rating, most)
+            if packed.kept is None:
+                anew.append((number, history, packed.embedding))
+                states.append(None)
+            else:
+                kept = jax.tree.unflatten(self._kept(len(seen))[0], packed.kept)
+                support = self._support(history)
+                states.append(UserState(kept, packed.embedding, support, seen, packed.rating, history.notes))
+        adapted = self.adapt_read([history for _, history, _ in anew], [embedding for *_, embedding in anew])
+        for (number, *_), state in zip(anew, adapted):
+            states[number] = state
+        return [state for state in states if state is not None]
+
+    def _kept_shapes(self, history: int) -> list[tuple[int, ...]]:
+        return self._kept(history)[1]
+
+    def _kept(self, history: int) -> tuple[Any, list[tuple[int, ...]]]:
+        """Structure of what a user with a history of that length keeps, and the shapes of its leaves."""
+        length = self._bucket(min(history, self.config.episodes.max_support))
+        if length not in self._kept_of:
+            support = self._support(history_of(np.zeros(length, np.int32), np.zeros(length, np.float32), length))
+            task = self._task([self._average_user], [support])
+            kept = jax.eval_shape(self._adapt, self._trainable, self._shelf.shelves, task)
+            leaves, structure = jax.tree.flatten(kept)
+            self._kept_of[length] = structure, [leaf.shape[1:] for leaf in leaves]
+        return self._kept_of[length]
+
     # Recommending
 
-    def recommend(self, state: UserState, k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+    def recommend(
+        self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
+    ) -> list[Recommendation]:
         """The `k` items with the highest scores, best first; fewer only where no more are left.
 
         Args:
             state: from `adapt`.
             k: how many, 1 to the size of the catalogue.
             exclude_seen: whether to leave out the items of the user's history.
+            filters: which items may be in the list.
 
         Raises:
-            MetarecError: an impossible `k`.
+            MetarecError: an impossible `k`, or a filter that does not fit the catalogue.
         """
-        return self.recommend_many([state], k, exclude_seen)[0]
+        return self.recommend_many([state], k, exclude_seen, filters)[0]
 
     def recommend_many(
-        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True
+        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
         """`recommend` for many users, a chunk of them in one compiled call."""
-        items = self.catalogue.items
-        if not 1 <= k <= len(items):
-            raise MetarecError(f"k is {k}; it must lie between 1 and {len(items)}, the number of items")
-        found: dict[int, list[Recommendation]] = {}
-        for users in self._chunks([len(state.support.item) for state in states]):
-            chosen = [states[u] for u in users]
-            tables, task = self._task_of(chosen)
-            seen = np.zeros((len(task.user), len(items)), bool)
-            for row, state in enumerate(chosen):
-                seen[row, state.seen] = exclude_seen
-            # The list's length is part of a program's shape, so lengths are rounded up to a few.
-            length = min(len(items), max(16, 1 << (k - 1).bit_length()))
-            scores, rows = jax.device_get(
-                self._rank(self._trainable, tables, task, self._statistic, jax.device_put(seen), k=length)
-            )
-            self._refuse_nan(scores[: len(users)])
-            for row, u in enumerate(users):
-                pairs = [(s, i) for s, i in zip(scores[row], rows[row]) if s > -math.inf]
-                found[u] = [self._recommendation(int(item), float(score)) for score, item in pairs[:k]]
-        return [found[u] for u in range(len(states))]
+        if not 1 <= k <= len(self.catalogue.items):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
+        allowed = None if filters == ALL else self.allowed(filters)
+        found: list[list[Recommendation]] = []
+        for state, scores in zip(states, self.scores_of_all(states)):
+            rows = best(scores, k, self.candidates(state, allowed, exclude_seen))
+            found.append([self._recommendation(row, float(scores[row])) for row in rows.tolist()])
+        return found
+
+    def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
+        """Which items pass `filters`.
+
+        Raises:
+            MetarecError: an unknown detail or item, or a range that is none.
+        """
+        passing = self._details.passing(filters)
+        passing[[self.find(item).row for item in filters.exclude]] = False
+        return passing
+
+    def candidates(
+        self, state: UserState, allowed: Bool[np.ndarray, " items"] | None = None, exclude_seen: bool = True
+    ) -> Bool[np.ndarray, " items"]:
+        """Which items can be in a list for this user: those `allowed` (None: all), without those in the history."""
+        wanted = np.ones(len(self.catalogue.items), bool) if allowed is None else allowed.copy()
+        wanted[state.seen] &= not exclude_seen
+        return wanted
+
+    def scores_of_all(self, states: Sequence[UserState]) -> Iterator[Float[np.ndarray, " items"]]:
+        """Each user's scores of every item of the catalogue, a chunk of users in one compiled call.
+
+        Raises:
+            MetarecError: predictions that are not numbers.
+        """
+        count, ready = len(self.catalogue.items), {}
+        chunks = self._chunks([len(state.support.item) for state in states])
+        for user in range(len(states)):
+            while user not in ready:
+                users = next(chunks)
+                scores = jax.device_get(self._of_shelf(self._score, [states[u] for u in users]))
+                self._refuse_nan(scores[: len(users), :count])
+                ready |= {u: scores[row, :count] for row, u in enumerate(users)}
+            yield ready.pop(user)
+
+    def similar(
+        self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
+    ) -> list[Recommendation]:
+        """The `k` items most like one, most alike first; scores are cosines.
+
+        Args:
+            item: title, "id:" and an id, or an id as an int.
+            k: how many, 1 to the size of the catalogue.
+            by: "text" compares what the encoder says of their texts, "taste" who likes them (factors of what is
+                believed of items); "auto" is the latter where the run has learned it.
+            filters: which items may be in the list.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item, an impossible `k`, or tastes that the run has not learned.
+        """
+        row = self.find(item).row
+        if not 1 <= k <= len(self.catalogue.items):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
+        beliefs = self.catalogue.statistics.beliefs
+        if by == "taste" and beliefs is None:
+            raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
+        table = self._shelf.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
+        length = np.sqrt(np.einsum("ij,ij->i", table, table))
+        cosine = table @ table[row] / np.maximum(length * length[row], 1e-12)
+        wanted = np.ones(len(table), bool) if filters == ALL else self.allowed(filters)
+        wanted[row] = False
+        return [self._recommendation(i, float(cosine[i])) for i in best(cosine, k, wanted).tolist()]
 
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Expected ratings (or probabilities of a click) of the items named.
@@ -264,7 +450,7 @@ class Recommender:
             MetarecError: an unknown or ambiguous item.
         """
         rows = np.array([self.find(item).row for item in items], np.int32)
-        return self._of_items(self._score, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+        return self._of_items(self._score, state, self._shelf.embeddings[rows], self._shelf.statistic[rows])
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -290,10 +476,68 @@ class Recommender:
                 "uncertainty: train with --updater.kind ridge --updater.adapted 'output/.*' --learner.head rating"
             )
         rows = np.array([self.find(item).row for item in items], np.int32)
-        return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+        return self._of_items(self._deviation, state, self._shelf.embeddings[rows], self._shelf.statistic[rows])
 
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
+
+        Raises:
+            MetarecError: the text is empty.
+        """
+        embedding, known = self._read_item(text, {})
+        return float(self._of_items(self._score, state, embedding, known)[0])
+
+    # Items
+
+    def add_item(self, text: str, *, id: str = "", title: str = "", details: Mapping[str, str] | None = None) -> str:
+        """Puts an item that nobody has rated into the catalogue, from its text: it can be recommended at once.
+
+        The run folder stays as it is: the item is there as long as this object is.
+
+        Args:
+            text: what the encoder reads.
+            id: of the item; "" makes one up.
+            title: what people call it; "" is the beginning of the text.
+            details: what else is known of it, by the catalogue's names of details ("genres", "year").
+
+        Returns:
+            The id.
+
+        Raises:
+            MetarecError: an empty text, an id that is taken, or a detail that the catalogue does not have.
+        """
+        old = self.catalogue.items
+        details = dict(details or {})
+        for name in details:
+            if name not in old.details:
+                known = ", ".join(old.details) or "none at all"
+                raise MetarecError(f"items have no detail {name!r}; they have {known}")
+        if id and self.titles.has_id(id):
+            raise MetarecError(f"there is an item with the id {id!r} already: choose another one")
+        number = len(old) + 1
+        while not id or self.titles.has_id(id):
+            id, number = f"new-{number}", number + 1
+        embedding, known = self._read_item(text, details)
+        items = Items(
+            ids=(*old.ids, id),
+            titles=(*old.titles, title.strip() or _beginning(text)),
+            texts=(*old.texts, text),
+            details={name: (*values, details.get(name, "")) for name, values in old.details.items()},
+        )
+        statistics = Statistics(*(np.append(a, np.float32(0)) for a in self.catalogue.statistics[:2]))
+        if self.catalogue.statistics.beliefs is not None:
+            beliefs = np.concatenate([self.catalogue.statistics.beliefs, known[:, 2:]]).astype(np.float32)
+            statistics = statistics._replace(beliefs=beliefs)
+        self._shelf.add(embedding[0], known[0])
+        self._details.add(items)
+        self.titles.add(items, statistics.count)
+        self.catalogue = dataclasses.replace(
+            self.catalogue, items=items, statistics=statistics, embeddings=self._shelf.embeddings
+        )
+        return id
+
+    def _read_item(self, text: str, details: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embedding [1, hidden] and statistic [1, columns] of an item that nobody has rated.
 
         Raises:
             MetarecError: the text is empty.
@@ -305,8 +549,9 @@ class Recommender:
         if self.catalogue.beliefs is not None:
             # Beliefs were learned from what the encoder said before it was trained with the rest.
             read = self._encode([text], self._encoder_before) if self.config.encoder.train != "no" else embedding
-            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
-        return float(self._of_items(self._score, state, embedding, known)[0])
+            told: dict[str, tuple[str, ...]] = {name: (value,) for name, value in details.items()}
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told)], axis=1)
+        return embedding, known.astype(np.float32)
 
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
@@ -318,7 +563,7 @@ class Recommender:
 
     # How it is done
 
-    def _user_embeddings(self, histories: list[CheckedHistory], profiles: Sequence[str]) -> np.ndarray:
+    def _user_embeddings(self, histories: Sequence[CheckedHistory], profiles: Sequence[str]) -> list[np.ndarray]:
         """The embedding of each user's text, float32 [users, hidden]; the average user's, where there is no text."""
         side = self.config.learner.user_side
         if side != "profile" and any(profiles):
@@ -336,7 +581,7 @@ class Recommender:
         written = [u for u, text in enumerate(texts) if text]
         if written:
             embeddings[written] = self._encode([texts[u] for u in written])
-        return embeddings
+        return list(embeddings)
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
@@ -352,9 +597,12 @@ class Recommender:
             normalise=chosen.normalise,
         )
 
+    def _bucket(self, length: int) -> int:
+        return next(b for b in self.config.episodes.buckets if b >= length)
+
     def _support(self, history: CheckedHistory) -> Rows:
         """The rows that the inner loop sees, padded to the least bucket that holds them."""
-        length = next(b for b in self.config.episodes.buckets if b >= len(history.item))
+        length = self._bucket(len(history.item))
         missing = length - len(history.item)
         real = np.arange(length) < len(history.item)
         item = np.pad(history.item, (0, missing)).astype(np.int32)
@@ -371,35 +619,34 @@ class Recommender:
             for start in range(0, len(users), self._users_per_call):
                 yield users[start : start + self._users_per_call]
 
-    def _tables_and_task(
-        self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
-    ) -> tuple[Prepared, _Task]:
-        """Arguments of a program, on the device: one user, or a whole chunk, filled up with the first of them."""
+    def _task(self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()) -> _Task:
+        """Arguments of a program: one user, or a chunk that is filled up with the first of them."""
         users = len(supports)
-        size = 1 if users == 1 else self._users_per_call
-        order = [u if u < users else 0 for u in range(size)]
+        order = [u if u < users else 0 for u in range(self._size(users))]
 
         def stacked(trees: Sequence[Any]) -> Any:
             return jax.tree.map(lambda *leaves: np.stack(leaves), *[trees[u] for u in order])
 
-        task = _Task(
-            user=np.arange(size, dtype=np.int32), support=stacked(supports), kept=stacked(kept) if kept else ()
-        )
-        return Prepared(items=self._items, users=self._prepared(users=stacked(embeddings))), jax.device_put(task)
+        return _Task(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
 
-    def _prepared(self, *, items: np.ndarray | None = None, users: np.ndarray | None = None) -> Array:
-        """Embeddings of items, or of users, as the learner wants them, on the device."""
-        none = np.zeros((0, len(self._average_user)), np.float32)
-        if users is not None:
-            return self._prepare(jax.device_put(Tables(np.zeros((0, self._hidden), np.float32), users))).users
-        return self._prepare(jax.device_put(Tables(items, none))).items
+    def _size(self, users: int) -> int:
+        """Users that a program for at least so many is compiled for: there are few sizes, each four times the last."""
+        size = 1
+        while size < users:
+            size *= 4
+        return min(size, self._users_per_call)
 
-    def _task_of(self, states: Sequence[UserState]) -> tuple[Prepared, _Task]:
-        return self._tables_and_task(
+    def _task_of(self, states: Sequence[UserState]) -> _Task:
+        return self._task(
             [state.embedding for state in states],
             [state.support for state in states],
             [state.kept for state in states],
         )
+
+    def _of_shelf(self, program: Callable[..., Array], states: Sequence[UserState]) -> Array:
+        """What `program` (`_score`, say) gives for every item on the shelf and users of one support length."""
+        shelves = self._shelf.shelves
+        return program(self._trainable, shelves, self._task_of(states), _Asked(*shelves))
 
     def _of_items(
         self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
@@ -411,9 +658,8 @@ class Recommender:
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
-        tables, task = self._task_of([state])
-        prepared = self._prepared(items=rows)
-        found = program(self._trainable, tables, task, prepared, jax.device_put(statistic))
+        asked = _Asked(self._prepare(self._trainable.theta, rows), statistic, {})
+        found = program(self._trainable, self._shelf.shelves, self._task_of([state]), asked)
         scores = jax.device_get(found)[0, :count]
         self._refuse_nan(scores)
         return scores
@@ -434,66 +680,76 @@ def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "ite
     return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
 
 
-def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
+def best(
+    scores: Float[np.ndarray, " items"], k: int, candidates: Bool[np.ndarray, " items"]
+) -> Int[np.ndarray, " found"]:
+    """Rows of the `k` highest scores among the candidates, highest first; of equal ones the first."""
+    rows = np.flatnonzero(candidates)
+    of_rows = scores[rows]
+    if k < len(rows):
+        least = np.partition(of_rows, len(rows) - k)[len(rows) - k]
+        rows = rows[of_rows >= least]
+    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+
+
+def _beginning(text: str, most: int = 80) -> str:
+    """The first sentence or line of a text, cut where it is long."""
+    first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
+    return first if len(first) <= most else first[: most - 1].rstrip() + "…"
+
+
+def _prepare(model: Model, theta: Params, items: Array) -> Array:
+    width = theta["input"]["user"]["shift"].shape[0]
+    return model.prepare(theta, Tables(items, jnp.zeros((0, width), jnp.float32))).items
+
+
+def _adapt(model: Model, trainable: Trainable, shelves: Shelves, task: _Task) -> Params:
     """What each user keeps after the inner loop."""
-    episodes = Episodes(task.user, task.support, query=None, weight=None)
-    products = products_of(model, trainable.theta, tables, episodes)
+    theta = trainable.theta
+    tables = tables_of(model, theta, shelves, task.embedding)
+    users = jnp.arange(len(task.embedding))
+    products = {"support": {path: product[task.support.item] for path, product in shelves.products.items()}}
 
     def one(task: Task) -> Params:
         episode = task.episode
-        context = context_of(tables, episode.user, episode.support, None, trainable.theta, task.products)
+        context = context_of(tables, episode.user, episode.support, None, theta, task.products)
         return adapt_user(model, trainable, context).end
 
-    return over_users(one, Task(episodes, products))
+    return over_users(one, Task(Episodes(users, task.support, query=None, weight=None), products))
+
+
+def _asking(model: Model, theta: Params, asked: _Asked) -> Features:
+    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
+    known = [(kernels[path], product) for path, product in asked.products.items()]
+    return Features(Fixed(asked.embedding, None, "recommended", known), asked.statistic)
 
 
 def _score(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    task: _Task,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
 ) -> Float[Array, "users items"]:
-    """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
+    """Every user's score of every item asked for; what the items are multiplied with is multiplied once for all."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    features = _asking(model, trainable.theta, asked)
 
-    def one(task: _Task) -> Array:
-        context = context_of(tables, task.user, task.support)
-        return model.head.mean(apply_user(model, trainable, context, task.kept, features))
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = context_of(tables, user, own.support)
+        return model.head.mean(apply_user(model, trainable, context, own.kept, features))
 
-    return over_users(one, task)
+    return over_users(one, (jnp.arange(len(task.embedding)), task))
 
 
 def _deviation(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    task: _Task,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
 ) -> Float[Array, "users items"]:
-    """The standard deviation of every user's rating of every item given."""
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
+    """The standard deviation of every user's rating of every item asked for."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    features = _asking(model, trainable.theta, asked)
     unit = model.head.unit or 1.0
 
-    def one(task: _Task) -> Array:
-        context = context_of(tables, task.user, task.support)
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = context_of(tables, user, own.support)
         return unit * jnp.sqrt(variance_user(model, trainable, context, features))
 
-    return over_users(one, task)
-
-
-def _rank(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    task: _Task,
-    statistic: Float[Array, "items columns"],
-    seen: Array,
-    k: int,
-) -> tuple[Float[Array, "users k"], Array]:
-    """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity."""
-    scores = _score(model, trainable, tables, task, tables.items, statistic)
-    best, rows = jax.lax.top_k(jnp.where(seen, -jnp.inf, scores), k)
-    return best, rows
+    return over_users(one, (jnp.arange(len(task.embedding)), task))

@@ -128,10 +128,10 @@ def test_programs_are_as_many_as_support_lengths(compilations):
     for lengths in ([1, 3, 7, 16], [20, 32, 17]):
         for length in lengths:
             fresh.recommend(fresh.adapt(drawn_history(length, length)), k=10 + length % 3)
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_rank)") == 2
+    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score)") == 2
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(50)]))
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(20)]))
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_rank)") == 3
+    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score)") == 3
 
 
 def test_padding_changes_nothing(drawn):
