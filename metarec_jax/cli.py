@@ -29,8 +29,10 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    InterviewArguments,
     PretrainArguments,
     RecommendArguments,
+    ServeArguments,
     TrainArguments,
     check_protocol,
     free_folder,
@@ -56,6 +58,8 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
+  interview   ask a new user what tells most, and recommend
+  serve       a service and a page in front of a run
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -68,6 +72,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
   metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
+  metarec interview runs/mine
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
@@ -241,6 +246,62 @@ def recommend(arguments: Sequence[str]) -> int:
     return 0
 
 
+def interview(arguments: Sequence[str]) -> int:
+    """`metarec interview`."""
+    chosen = parse(InterviewArguments, "interview", arguments)
+    history = [split_rating(text) for text in chosen.rate]
+    if chosen.questions < 1:
+        raise MetarecError(f"--questions is {chosen.questions}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax.console import print_grid
+    from metarec_jax.serving.dialogue import converse
+    from metarec_jax.serving.recommender import Rated, Recommender
+
+    recommender = Recommender.load(chosen.run)
+    known = [Rated(*pair) for pair in history]
+    if chosen.list:
+        questions = recommender.interview(recommender.adapt(known), chosen.questions)
+        if chosen.json:
+            rows = [{"id": q.id, "title": q.title, "known": q.known, "gain": q.gain} for q in questions]
+            print(json.dumps({"run": chosen.run, "questions": rows}, ensure_ascii=False, indent=2))
+        else:
+            rows = [[str(n), q.title, f"{q.known:.0%}", f"{q.gain:.4f}"] for n, q in enumerate(questions, start=1)]
+            print_grid("Questions", ["", "item", "known", "gain"], rows, numbers=[0, 2, 3])
+        return 0
+    told = converse(recommender, chosen.questions, _read_line, reporter.note, known)
+    found = recommender.recommend(told.state, chosen.k)
+    rated = [{"item": item, "title": recommender.title(item), "rating": rating} for item, rating in told.rated]
+    if chosen.json:
+        tree = {"run": chosen.run, "rated": rated, "unknown": told.unknown}
+        print(json.dumps(tree | {"recommended": [r._asdict() for r in found]}, ensure_ascii=False, indent=2))
+        return 0
+    if rated:
+        print_grid("Rated", ["item", "rating"], [[r["title"], f"{r['rating']:g}"] for r in rated], numbers=[1])
+    score = "expected rating" if recommender.catalogue.scale.kind == "rating" else "chance of a click"
+    rows = [[str(n), r.title, f"{r.score:.2f}"] for n, r in enumerate(found, start=1)]
+    print_grid("Recommended", ["", "item", score], rows, numbers=[0, 2])
+    return 0
+
+
+def _read_line(prompt: str) -> str:
+    """A line of stdin; the prompt goes to stderr, so that stdout holds the result alone."""
+    print(prompt, end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """`metarec serve`."""
+    chosen = parse(ServeArguments, "serve", arguments)
+    reporter = prepare(Config())
+    from metarec_jax.serving import launch
+
+    launch.serve(chosen, reporter)
+    return 0
+
+
 def demo(arguments: Sequence[str]) -> int:
     """`metarec demo`."""
     chosen = parse(DemoArguments, "demo", arguments)
@@ -347,7 +408,7 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, doctor)}
+COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, doctor)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

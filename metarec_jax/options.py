@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -146,6 +146,62 @@ class RecommendArguments:
     """List also what the user has rated."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InterviewArguments:
+    """Ask a new user about the items whose ratings tell most, one at a time, then recommend.
+
+    Answers are read from the terminal, or line by line from a pipe. The run must have --factors.rank above 0.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    questions: int = 5
+    """How many answers to ask for. Items that the user does not know are not counted."""
+    rate: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")] = ()
+    """What is known already."""
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")] = 10
+    """How many items are recommended at the end."""
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Ask nothing: print the questions, as if each were answered, and end."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeArguments:
+    """Serve a trained run over HTTP, with a page to try it on.
+
+    Needs the extra `serve`: pip install 'metarec_jax[serve]'. Feedback, users and new items are kept in the store's
+    folder and are there again after a restart. /openapi.json describes the routes, and so does docs/serving.md.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    against: Annotated[str, tyro.conf.arg(metavar="RUN_B")] = ""
+    """A second run of the same items, to compare with."""
+    mode: Literal["auto", "single", "ab", "interleave"] = "auto"
+    """With a second run: whether every user gets one of the two ("ab", the default), or lists that both take turns to
+    fill ("interleave")."""
+    share: float = 0.5
+    """With mode "ab": share of the users that get the second run."""
+    explore: float = 0.0
+    """The chance that a list is drawn at random from the best items: then other rankings can be judged from the log."""
+    pool: int = 50
+    """From how many of the best items such a list is drawn."""
+    host: str = "127.0.0.1"
+    """Where to listen. An address that others can reach needs a token in $METAREC_TOKEN."""
+    port: int = 8765
+    """0 takes any that is free."""
+    store: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Where feedback, users and new items are kept. "" is RUN/service."""
+    wait_ms: float = 3.0
+    """Milliseconds that the first of several requests waits for others, to be computed together."""
+    together: int = 64
+    """Most requests that are computed together; 1 computes them one at a time."""
+    people: bool = True
+    """Whether test users of a public data set can be picked on the page."""
 
 
 @dataclasses.dataclass(frozen=True)

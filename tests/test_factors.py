@@ -4,15 +4,18 @@ import dataclasses
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from trained import small_config
+from trained import believing_config, believing_run
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import launch, runs
-from metarec_jax.assembly import assemble
+from metarec_jax.assembly import assemble, make_model
 from metarec_jax.collaborative.folds import believe_all
 from metarec_jax.errors import MetarecError
+from metarec_jax.evaluation import methods
+from metarec_jax.evaluation.methods import without_inner_loop
 from metarec_jax.serving.recommender import Recommender
 from metarec_jax.train import fit
 
@@ -21,15 +24,12 @@ LIKES = {"id:1": 5, "id:2": 1, "id:3": 4}
 
 @pytest.fixture(scope="module")
 def config():
-    small = small_config()
-    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4, iterations=2, folds=2))
+    return believing_config()
 
 
 @pytest.fixture(scope="module")
-def folder(config, tmp_path_factory):
-    place = tmp_path_factory.mktemp("factors") / "run"
-    launch.meta_train(config, place)
-    return place
+def folder():
+    return believing_run()
 
 
 def test_training_goes_down_from_what_is_believed(folder):
@@ -126,3 +126,23 @@ def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):
     run.beliefs.write_bytes(b"")
     launch.remove_unborn(place, keep_folder=True)
     assert list(place.iterdir()) == []
+
+
+def test_the_closed_form_alone_is_gaussian_process_regression(config):
+    """Whatever the network would say, the row of the table is the posterior given the support, item by item."""
+    assembly = assemble(config)
+    twin = dataclasses.replace(assembly, model=make_model(without_inner_loop(config), assembly.catalogue.scale))
+    untrained = methods.untrained(twin)
+    episodes = assembly.test.source[0]
+    said = methods.adapting(twin.model, untrained)(assembly.test.tables, episodes)
+    head, prior, noise = twin.model.head, untrained.theta["prior"], assembly.catalogue.beliefs.noise
+    for user in np.flatnonzero(episodes.weight)[:3]:
+        rows, asked = (jax.tree.map(lambda leaf, user=user: leaf[user], part) for part in episodes[1:3])
+        real = rows.mask > 0
+        mean, rest, factors = (rows.statistic[real][:, columns] for columns in (2, 3, slice(4, None)))
+        among = factors @ factors.T + np.diag(rest + noise)
+        across = asked.statistic[:, 4:] @ factors.T
+        expected = asked.statistic[:, 2] + across @ np.linalg.solve(among, rows.rating[real] - mean)
+        spread = np.sum(asked.statistic[:, 4:] ** 2, 1) - np.sum(across * np.linalg.solve(among, across.T).T, 1)
+        outputs = head.believed(prior["head"], *map(jnp.float32, (expected, spread + asked.statistic[:, 3])))
+        np.testing.assert_allclose(said.mean[user], head.mean(outputs), rtol=2e-4)

@@ -41,3 +41,17 @@ def small_data() -> Interactions:
     from metarec_jax.data import load
 
     return load(small_config().data, seed=small_config().seed)
+
+
+def believing_config() -> Config:
+    """`small_config`, with beliefs about items."""
+    small = small_config()
+    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4, iterations=2, folds=2))
+
+
+@functools.cache
+def believing_run() -> Path:
+    """The folder of a finished run of `believing_config`."""
+    folder = Path(tempfile.mkdtemp(prefix="metarec-test-")) / "run"
+    meta_train(believing_config(), folder)
+    return folder

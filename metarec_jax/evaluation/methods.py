@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarec_jax.assembly import Assembly, Part, make_model
-from metarec_jax.config import Config, UpdaterConfig
+from metarec_jax.assembly import Assembly, Part, init_trainable, make_model
+from metarec_jax.config import Config, UpdaterConfig, believes
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.baselines import Baseline, fit_baselines
@@ -34,8 +34,9 @@ from metarec_jax.types import Episodes, Tables
 META = "meta-learned"
 BEFORE = "meta-learned, before adapting"
 STRANGER = "twin, unadapted"
-TWIN = "twin, user's bias only"
+TWIN = "twin, shown the support"
 TUNED = "twin, fine-tuned"
+CLOSED = "closed form alone"
 ITEM = "item mean"
 BIAS = "item mean + user bias"
 NEAREST = "item mean + user bias, nearest level"
@@ -43,10 +44,13 @@ RIDGE = "ridge per user, nearest level"
 TWINS = (STRANGER, TWIN, TUNED)
 
 DEFINITIONS = {
+    CLOSED: "the prior path alone: beliefs about items and each user's taste in closed form, without the network, and "
+    "with nothing that the outer loop trained",
     META: "the model, after adapting to each user's support",
     BEFORE: "the same parameters with an empty support: what is predicted for a stranger",
     STRANGER: "the same network trained without an inner loop, and shown no support: what it says to everyone",
-    TWIN: "the twin, shown the support, of which it takes the user's bias and no more",
+    TWIN: "the twin, shown the support: it takes from it what its prior path takes (the user's bias, or the taste in "
+    "closed form), and what a learner reads that reads supports",
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
 }
 
@@ -83,7 +87,8 @@ def methods_of(
 
         found[rule.name] = Method(function, dict(rule.settings), rule.definition)
     tuned, chosen = _fine_tune(twin_assembly, twin, reporter)
-    networks = {
+    closed = {CLOSED: adapting(twin_assembly.model, untrained(twin_assembly))} if believes(assembly.config) else {}
+    networks = closed | {
         STRANGER: not_adapting(twin_assembly.model, twin),
         TWIN: adapting(twin_assembly.model, twin),
         TUNED: tuned,
@@ -93,6 +98,12 @@ def methods_of(
     for name, function in networks.items():
         found[name] = Method(function, chosen if name == TUNED else {}, DEFINITIONS[name])
     return found
+
+
+def untrained(assembly: Assembly) -> Trainable:
+    """Parameters before training, when the network's outputs are zero and the prior path is all there is."""
+    config, key = assembly.config, jax.random.key(assembly.config.seed)
+    return init_trainable(config, assembly.model, assembly.catalogue, assembly.training_user_table, key)
 
 
 def _rules(assembly: Assembly) -> Sequence[Baseline]:

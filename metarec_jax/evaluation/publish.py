@@ -22,14 +22,14 @@ from metarec_jax.evaluation.auc import pairs_by_user
 from metarec_jax.evaluation.bootstrap import pair_bootstrap
 from metarec_jax.evaluation.cohorts import KINDS, calibration, cohorts
 from metarec_jax.evaluation.judge import judge_rows, relevance_of
-from metarec_jax.evaluation.methods import BIAS, ITEM, META, NEAREST, RIDGE, STRANGER, TUNED, TWIN
+from metarec_jax.evaluation.methods import BIAS, CLOSED, ITEM, META, NEAREST, RIDGE, STRANGER, TUNED, TWIN
 from metarec_jax.evaluation.metrics import metric
 from metarec_jax.evaluation.modes import Mode, mode
 from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
 from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
 from metarec_jax.files import make_folder, write_text
 
-REFERENCES = (BIAS, NEAREST, RIDGE, STRANGER, TWIN, TUNED)
+REFERENCES = (BIAS, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED)
 CURVES = (META, TUNED, RIDGE, BIAS, ITEM)
 """Methods of a curve and of cohorts, where there are that many."""
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
 from metarec_jax.assembly import embed, make_model, trained_encoder
-from metarec_jax.catalogue import Catalogue
+from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
@@ -41,13 +41,14 @@ from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user
 from metarec_jax.progress import QUIET
 from metarec_jax.serving.filters import ALL, DetailIndex, Filters
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
+from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.shelf import Shelf, Shelves, tables_of
 from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Items, Params, Rows, Tables
 
-__all__ = ["Filters", "History", "Rated", "Recommendation", "Recommender", "UserState"]
+__all__ = ["Filters", "History", "Question", "Rated", "Recommendation", "Recommender", "UserState"]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -152,6 +153,7 @@ class Recommender:
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
+        self._judge = jax.jit(functools.partial(_judge, self._model, catalogue.scale))
         each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
         widest = len(catalogue.items) * each
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
@@ -250,15 +252,52 @@ class Recommender:
 
     def changed_history(self, state: UserState, ratings: History, forget: Sequence[str | int]) -> CheckedHistory:
         """The history of a state with some ratings added, changed or taken back: see `update`."""
-        most = self.config.episodes.max_support
-        new = check_history(ratings, self.find, self.catalogue.scale, most)
+        new = check_history(ratings, self.find, self.catalogue.scale, self.config.episodes.max_support)
         dropped = [self.find(item).row for item in forget]
         for item, row in zip(forget, dropped):
             if row not in state.seen:
                 raise MetarecError(f"{item!r} is to be forgotten, but it is not in the user's history")
-        kept = ~np.isin(state.seen, [*dropped, *new.seen])
-        seen = np.concatenate([state.seen[kept], new.seen]).astype(np.int32)
-        return history_of(seen, np.concatenate([state.ratings[kept], new.ratings]).astype(np.float32), most, new.notes)
+        rated = [Rated(int(row), float(rating)) for row, rating in zip(new.seen, new.ratings)]
+        found = self.history_with((state.seen, state.ratings), rated, dropped)
+        return found._replace(notes=(*new.notes, *found.notes))
+
+    def history_with(
+        self, before: tuple[np.ndarray, np.ndarray], rated: Sequence[Rated], forget: Sequence[int] = ()
+    ) -> CheckedHistory:
+        """A history with ratings added, changed and taken back, as rows of items that are known to be right.
+
+        Args:
+            before: rows of items and their ratings, oldest first.
+            rated: what is new; each item is a row here.
+            forget: rows whose ratings are taken back.
+        """
+        new = np.array([row for row, _ in rated], np.int32)
+        kept = ~np.isin(before[0], [*forget, *new])
+        seen = np.concatenate([before[0][kept], new]).astype(np.int32)
+        ratings = np.concatenate([before[1][kept], [rating for _, rating in rated]]).astype(np.float32)
+        return history_of(seen, ratings, self.config.episodes.max_support)
+
+    def read_profiles(self, profiles: Sequence[str]) -> list[Float[np.ndarray, " hidden"]]:
+        """Embeddings of users' texts; the average user's where a text is empty."""
+        embeddings = np.tile(self._average_user, (len(profiles), 1))
+        written = [u for u, text in enumerate(profiles) if text.strip()]
+        if written:
+            embeddings[written] = self._encode([profiles[u].strip() for u in written])
+        return list(embeddings)
+
+    def warm(self, most: int) -> int:
+        """Compiles what adapting and ranking need for up to `most` users at once; returns how many programs."""
+        sizes = sorted({self._size(users) for users in (1, *(4**n for n in range(1, 6)), most) if users <= most})
+        for length in self.config.episodes.buckets:
+            held = min(length, self.config.episodes.max_support, len(self.catalogue.items))
+            history = history_of(
+                np.arange(held, dtype=np.int32), np.full(held, self.catalogue.scale.low, np.float32), held
+            )
+            for size in sizes:
+                states = self._adapt_checked([history] * size, [self._average_user] * size)
+                for _ in self.judgements_of_all(states):
+                    pass
+        return 2 * len(sizes) * len(self.config.episodes.buckets)
 
     def adapt_read(
         self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]
@@ -309,28 +348,27 @@ class Recommender:
         Raises:
             MetarecError: these are no bytes of a state, or those of another model's, or an item is no longer there.
         """
-        return self.from_bytes_many([data])[0]
+        history, embedding, kept = self.read_bytes(data)
+        if kept is None:
+            return self.adapt_read([history], [embedding])[0]
+        return self.state_of(history, embedding, kept)
 
-    def from_bytes_many(self, data: Sequence[bytes]) -> list[UserState]:
-        """`from_bytes` for many users."""
-        states: list[UserState | None] = []
-        anew: list[tuple[int, CheckedHistory, np.ndarray]] = []
-        most = self.config.episodes.max_support
-        for number, one in enumerate(data):
-            packed = unpack(one, self.digest, len(self._average_user), self.catalogue.scale, self._kept_shapes)
-            seen = np.array([self.titles.find_id(item).row for item in packed.item], np.int32)
-            history = history_of(seen, packed.rating, most)
-            if packed.kept is None:
-                anew.append((number, history, packed.embedding))
-                states.append(None)
-            else:
-                kept = jax.tree.unflatten(self._kept(len(seen))[0], packed.kept)
-                support = self._support(history)
-                states.append(UserState(kept, packed.embedding, support, seen, packed.rating, history.notes))
-        adapted = self.adapt_read([history for _, history, _ in anew], [embedding for *_, embedding in anew])
-        for (number, *_), state in zip(anew, adapted):
-            states[number] = state
-        return [state for state in states if state is not None]
+    def read_bytes(self, data: bytes) -> tuple[CheckedHistory, Float[np.ndarray, " hidden"], Params | None]:
+        """What `to_bytes` put in: the history, the embedding of the user's text, and what the inner loop led to; the
+        last is None where the state does without.
+
+        Raises:
+            MetarecError: as for `from_bytes`.
+        """
+        packed = unpack(data, self.digest, len(self._average_user), self.catalogue.scale, self._kept_shapes)
+        seen = np.array([self.titles.find_id(item).row for item in packed.item], np.int32)
+        history = history_of(seen, packed.rating, self.config.episodes.max_support)
+        kept = None if packed.kept is None else jax.tree.unflatten(self._kept(len(seen))[0], packed.kept)
+        return history, packed.embedding, kept
+
+    def state_of(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], kept: Params) -> UserState:
+        """The state that these parts, from `read_bytes`, make up."""
+        return UserState(kept, embedding, self._support(history), history.seen, history.ratings, history.notes)
 
     def _kept_shapes(self, history: int) -> list[tuple[int, ...]]:
         return self._kept(history)[1]
@@ -377,6 +415,11 @@ class Recommender:
             found.append([self._recommendation(row, float(scores[row])) for row in rows.tolist()])
         return found
 
+    @property
+    def detail_words(self) -> dict[str, list[str]]:
+        """The words of each detail that has few, the most frequent first: what lists can be filtered by."""
+        return self._details.words()
+
     def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
         """Which items pass `filters`.
 
@@ -401,14 +444,25 @@ class Recommender:
         Raises:
             MetarecError: predictions that are not numbers.
         """
+        return self._of_all(self._score, states)
+
+    def judgements_of_all(self, states: Sequence[UserState]) -> Iterator[Float[np.ndarray, "two items"]]:
+        """The same, and below each score the standard deviation of the rating, as the model sees it; NaN where it sees
+        none. With levels it is that of the predicted distribution, with `gives_uncertainty` as in `uncertainty`."""
+        return self._of_all(self._judge, states)
+
+    def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[np.ndarray]:
+        """What `program` gives each user for every item, [..., items]."""
         count, ready = len(self.catalogue.items), {}
         chunks = self._chunks([len(state.support.item) for state in states])
         for user in range(len(states)):
             while user not in ready:
                 users = next(chunks)
-                scores = jax.device_get(self._of_shelf(self._score, [states[u] for u in users]))
-                self._refuse_nan(scores[: len(users), :count])
-                ready |= {u: scores[row, :count] for row, u in enumerate(users)}
+                shelves = self._shelf.shelves
+                task = self._task_of([states[u] for u in users])
+                found = jax.device_get(program(self._trainable, shelves, task, _Asked(*shelves)))[..., :count]
+                self._refuse_nan(found[: len(users)].reshape(len(users), -1, count)[:, 0])
+                ready |= {u: found[row] for row, u in enumerate(users)}
             yield ready.pop(user)
 
     def similar(
@@ -553,6 +607,33 @@ class Recommender:
             known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told)], axis=1)
         return embedding, known.astype(np.float32)
 
+    def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
+        """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
+
+        Args:
+            state: from `adapt` or `prior`: what is known of the user so far. What it has rated is not asked for again.
+            k: how many, at least 1; fewer come only where no more items are left.
+            skip: items that the user did not know, as for `score`.
+
+        Raises:
+            MetarecError: an impossible `k`, an unknown item, or a run without beliefs about items.
+        """
+        if self.catalogue.beliefs is None:
+            raise MetarecError(
+                "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
+                "train one with --factors.rank 32"
+            )
+        if k < 1:
+            raise MetarecError(f"k is {k}; it must be at least 1")
+        items, count = self.catalogue.items, self.catalogue.statistics.count.astype(np.float64)
+        allowed = np.ones(len(items), bool)
+        allowed[state.seen] = False
+        allowed[[self.find(item).row for item in skip]] = False
+        about = uncertain(jax.device_get(self._trainable.theta["prior"]), self._shelf.statistic, state.support)
+        known = count / max(count.max(), 1)
+        rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
+        return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
+
     def find(self, item: str | int) -> Match:
         """The row of an item by title, by "id:" and id, or by id as an int.
 
@@ -560,6 +641,10 @@ class Recommender:
             MetarecError: there is none, or the title could be several.
         """
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(str(item))
+
+    def title(self, item: str | int) -> str:
+        """The title of an item, which is named as for `score`."""
+        return self.catalogue.items.titles[self.find(item).row]
 
     # How it is done
 
@@ -576,12 +661,8 @@ class Recommender:
             titles = self.catalogue.items.titles
             texts = [describe(titles, h.item, h.rating, middle=middle) if len(h.item) else "" for h in histories]
         else:
-            texts = [profile.strip() for profile in profiles]
-        embeddings = np.tile(self._average_user, (len(texts), 1))
-        written = [u for u, text in enumerate(texts) if text]
-        if written:
-            embeddings[written] = self._encode([texts[u] for u in written])
-        return list(embeddings)
+            texts = list(profiles)
+        return self.read_profiles(texts)
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
@@ -642,11 +723,6 @@ class Recommender:
             [state.support for state in states],
             [state.kept for state in states],
         )
-
-    def _of_shelf(self, program: Callable[..., Array], states: Sequence[UserState]) -> Array:
-        """What `program` (`_score`, say) gives for every item on the shelf and users of one support length."""
-        shelves = self._shelf.shelves
-        return program(self._trainable, shelves, self._task_of(states), _Asked(*shelves))
 
     def _of_items(
         self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
@@ -751,5 +827,29 @@ def _deviation(
         user, own = task
         context = context_of(tables, user, own.support)
         return unit * jnp.sqrt(variance_user(model, trainable, context, features))
+
+    return over_users(one, (jnp.arange(len(task.embedding)), task))
+
+
+def _judge(
+    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Float[Array, "users two items"]:
+    """Every user's score of every item asked for, and the standard deviation of the rating; NaN where there is none."""
+    if model.updater.variance is not None and model.head.unit is not None:
+        arguments = (model, trainable, shelves, task, asked)
+        return jnp.stack([_score(*arguments), _deviation(*arguments)], axis=1)
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    features = _asking(model, trainable.theta, asked)
+    levels = np.asarray(scale.levels, np.float32)
+
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        outputs = apply_user(model, trainable, context_of(tables, user, own.support), own.kept, features)
+        mean = model.head.mean(outputs)
+        if model.head.above is None or scale.kind == "click":
+            return jnp.stack([mean, jnp.full_like(mean, jnp.nan)])
+        # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
+        over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
+        return jnp.stack([mean, jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))])
 
     return over_users(one, (jnp.arange(len(task.embedding)), task))

@@ -181,7 +181,7 @@ def test_the_table_has_every_rule_the_twin_and_the_model(evaluated):
     }
     networks = {
         "twin, unadapted",
-        "twin, user's bias only",
+        "twin, shown the support",
         "twin, fine-tuned",
         "meta-learned, before adapting",
         "meta-learned",
