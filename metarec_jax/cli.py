@@ -29,10 +29,12 @@ from metarec_jax.options import (
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    FeedbackArguments,
     InterviewArguments,
     PretrainArguments,
     RecommendArguments,
     ServeArguments,
+    SimulateArguments,
     TrainArguments,
     check_protocol,
     free_folder,
@@ -60,6 +62,8 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
   serve       a service and a page in front of a run
+  feedback    what a service's users clicked and rated, and two models compared
+  simulate    test users who click and rate, for a service that runs
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -208,6 +212,8 @@ def compare(arguments: Sequence[str]) -> int:
 def recommend(arguments: Sequence[str]) -> int:
     """`metarec recommend`."""
     chosen = parse(RecommendArguments, "recommend", arguments)
+    if chosen.users or chosen.out:
+        return _recommend_users(chosen)
     history = [split_rating(text) for text in chosen.rate]
     reporter = prepare(Config())
     from metarec_jax.console import print_grid
@@ -292,6 +298,32 @@ def _read_line(prompt: str) -> str:
     return line
 
 
+def _recommend_users(chosen: RecommendArguments) -> int:
+    """`metarec recommend --users`."""
+    if not (chosen.users and chosen.out):
+        raise MetarecError("--users FILE and --out FILE.parquet go together: name both")
+    if chosen.rate or chosen.profile or chosen.item_text:
+        raise MetarecError("--users takes everything from its file: leave out --rate, --profile and --item-text")
+    reporter = prepare(Config())
+    from metarec_jax.config import DataConfig
+    from metarec_jax.data import load
+    from metarec_jax.serving.batch import recommend_users
+    from metarec_jax.serving.recommender import Recommender
+
+    recommender = Recommender.load(chosen.run)
+    source = DataConfig(
+        source="table", path=chosen.users, columns=chosen.columns, kind=recommender.catalogue.scale.kind
+    )
+    data, out = load(source, seed=0), Path(chosen.out)
+    exclude_seen = not chosen.include_seen
+    users = recommend_users(recommender, data, out, k=chosen.k, exclude_seen=exclude_seen, reporter=reporter)
+    if chosen.json:
+        print(json.dumps({"users": users, "out": str(out)}))
+    else:
+        print(f"lists for {users:,} users: {out}")
+    return 0
+
+
 def serve(arguments: Sequence[str]) -> int:
     """`metarec serve`."""
     chosen = parse(ServeArguments, "serve", arguments)
@@ -299,6 +331,54 @@ def serve(arguments: Sequence[str]) -> int:
     from metarec_jax.serving import launch
 
     launch.serve(chosen, reporter)
+    return 0
+
+
+def simulate(arguments: Sequence[str]) -> int:
+    """`metarec simulate`."""
+    chosen = parse(SimulateArguments, "simulate", arguments)
+    reporter = prepare(Config())
+    from metarec_jax import catalogue, runs
+    from metarec_jax.serving import simulate as simulation
+
+    run = runs.open_run(Path(chosen.run))
+    people = simulation.held_out(run.config)
+    client = simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))
+    habits = simulation.Habits(chosen.start, chosen.lists, chosen.k)
+    counts = simulation.simulate(
+        client,
+        people[: chosen.users or len(people)],
+        catalogue.load(run).scale,
+        habits=habits,
+        seed=chosen.seed,
+        reporter=reporter,
+    )
+    print(json.dumps(counts))
+    return 0
+
+
+def feedback(arguments: Sequence[str]) -> int:
+    """`metarec feedback`."""
+    chosen = parse(FeedbackArguments, "feedback", arguments)
+    if chosen.merge and not chosen.export:
+        raise MetarecError("--merge is about what is exported: name a file with --export")
+    reporter = prepare(Config())
+    from metarec_jax.serving import feedback as of_service
+    from metarec_jax.serving.figures import to_tree
+
+    run = Path(chosen.run)
+    store = Path(chosen.store) if chosen.store else run / "service"
+    if chosen.export:
+        rows, items = of_service.export(run, store, Path(chosen.export), merge=chosen.merge)
+        reporter.note(
+            f"{rows:,} interactions: train with --data.source table --data.path {chosen.export} "
+            f"--data.items-path {items} --data.columns.item-text text"
+        )
+    found = of_service.judge(run, store, [Path(target) for target in chosen.target])
+    if chosen.json:
+        print(json.dumps(to_tree(found), indent=2))
+    else:
+        of_service.show(found)
     return 0
 
 
@@ -408,7 +488,9 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
     return {field: getattr(progress, field) for field in shown}
 
 
-COMMANDS = {c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, doctor)}
+COMMANDS = {
+    c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, feedback, doctor)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

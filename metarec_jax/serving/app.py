@@ -21,15 +21,18 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from metarec_jax.errors import MetarecError
+from metarec_jax.serving import figures as of_log
 from metarec_jax.serving import schemas as s
 from metarec_jax.serving.engine import Done, Engine, Job, List, Mistake, Whose
+from metarec_jax.serving.feedback import liked_from
 from metarec_jax.serving.filters import Filters
 from metarec_jax.serving.gather import Crowded, Gatherer
 from metarec_jax.serving.guard import Guard
+from metarec_jax.serving.log import read
 from metarec_jax.serving.metrics import Meters
 from metarec_jax.serving.people import Person
 from metarec_jax.serving.states import Seal
-from metarec_jax.serving.store import Event, NewItem, ShownList
+from metarec_jax.serving.store import Event, NewItem, ShownList, open_for_reading
 
 PAGE = Path(__file__).parent / "page"
 ItemPath = Annotated[str, InPath(min_length=1, max_length=200)]
@@ -95,6 +98,8 @@ def make_app(
         redoc_url=None,
         responses=PROBLEMS,
     )
+
+    app.state.engine = engine
 
     # What went wrong
 
@@ -316,6 +321,14 @@ def make_app(
         await writer.ask(Event(user or "", asked.item, asked.kind, value, asked.list_id))
         meters.event(asked.kind, arm)
         return _json({"kept": True}, 201)
+
+    @app.get("/figures", tags=["feedback"])
+    def figures() -> dict[str, Any]:
+        """CTR, precision, nDCG of clicks and ratings of each arm with intervals over users; and over time."""
+        with contextlib.closing(open_for_reading(store.folder)) as database:
+            log = read(database)
+        liked = liked_from(engine.first.catalogue.scale)
+        return of_log.to_tree(of_log.figures(log, liked, time=True))
 
     # The service itself
 

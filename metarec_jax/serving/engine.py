@@ -178,8 +178,8 @@ class Engine:
                 states[n][arm] = state
             asked = [n for n in mine if n not in failed and (jobs[n].list or jobs[n].items is not None)]
             try:
-                for n, both in zip(asked, recommender.judgements_of_all([states[n][arm] for n in asked])):
-                    judged[n][arm] = both
+                for n, both in recommender.judgements_of_all([states[n][arm] for n in asked]):
+                    judged[asked[n]][arm] = both
             except MetarecError as error:
                 failed |= dict.fromkeys(asked, error)
         masks: dict[str, np.ndarray] = {}
@@ -348,8 +348,9 @@ class Engine:
         history = [(ids[row], float(rating)) for row, rating in zip(state.seen.tolist(), state.ratings)]
         model = "+".join(self.arms[name].digest for name in names)
         identity = secrets.token_urlsafe(16)
+        asked = json.dumps({**json.loads(filters), "exclude_seen": wanted.exclude_seen})
         kept = ShownList(
-            identity, whose.user, arm, model, self.mode, history, filters, len(orders[names[0]]), explore, shown
+            identity, whose.user, arm, model, self.mode, history, asked, len(orders[names[0]]), explore, shown
         )
         return places, kept
 
@@ -369,4 +370,4 @@ class Engine:
 
 
 def _written(filters: Filters) -> str:
-    return json.dumps([dict(filters.details), dict(filters.between), list(filters.exclude)], sort_keys=True)
+    return json.dumps(filters._asdict(), sort_keys=True)

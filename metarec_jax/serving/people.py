@@ -37,15 +37,16 @@ def people_of(config: Config) -> dict[str, Person]:
         tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
     except MetarecError:
         return {}
-    return {person.id: person for person in _persons(data, np.unique(tested)[:MOST])}
+    return {person.id: person for person in persons(data, np.unique(tested)[:MOST])}
 
 
-def _persons(data: Interactions, users: np.ndarray) -> list[Person]:
-    persons = []
+def persons(data: Interactions, users: np.ndarray) -> list[Person]:
+    """Some users of a data set, with what they rated."""
+    found = []
     for user in users.tolist():
         rows = np.flatnonzero(data.user == user)
         rows = rows[np.argsort(data.time[rows], kind="stable")]
         history = [(data.items.ids[i], float(r)) for i, r in zip(data.item[rows].tolist(), data.rating[rows])]
         profile = data.users.texts[user] if data.users.texts else ""
-        persons.append(Person(data.users.ids[user], profile, history))
-    return persons
+        found.append(Person(data.users.ids[user], profile, history))
+    return found

@@ -409,11 +409,11 @@ class Recommender:
         if not 1 <= k <= len(self.catalogue.items):
             raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
         allowed = None if filters == ALL else self.allowed(filters)
-        found: list[list[Recommendation]] = []
-        for state, scores in zip(states, self.scores_of_all(states)):
-            rows = best(scores, k, self.candidates(state, allowed, exclude_seen))
-            found.append([self._recommendation(row, float(scores[row])) for row in rows.tolist()])
-        return found
+        found: dict[int, list[Recommendation]] = {}
+        for user, scores in self.scores_of_all(states):
+            rows = best(scores, k, self.candidates(states[user], allowed, exclude_seen))
+            found[user] = [self._recommendation(row, float(scores[row])) for row in rows.tolist()]
+        return [found[user] for user in range(len(states))]
 
     @property
     def detail_words(self) -> dict[str, list[str]]:
@@ -438,32 +438,31 @@ class Recommender:
         wanted[state.seen] &= not exclude_seen
         return wanted
 
-    def scores_of_all(self, states: Sequence[UserState]) -> Iterator[Float[np.ndarray, " items"]]:
+    def scores_of_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, " items"]]]:
         """Each user's scores of every item of the catalogue, a chunk of users in one compiled call.
+
+        Yields:
+            Places in `states`, each once and in any order, and the scores.
 
         Raises:
             MetarecError: predictions that are not numbers.
         """
         return self._of_all(self._score, states)
 
-    def judgements_of_all(self, states: Sequence[UserState]) -> Iterator[Float[np.ndarray, "two items"]]:
+    def judgements_of_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, "two items"]]]:
         """The same, and below each score the standard deviation of the rating, as the model sees it; NaN where it sees
         none. With levels it is that of the predicted distribution, with `gives_uncertainty` as in `uncertainty`."""
         return self._of_all(self._judge, states)
 
-    def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[np.ndarray]:
+    def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
         """What `program` gives each user for every item, [..., items]."""
-        count, ready = len(self.catalogue.items), {}
-        chunks = self._chunks([len(state.support.item) for state in states])
-        for user in range(len(states)):
-            while user not in ready:
-                users = next(chunks)
-                shelves = self._shelf.shelves
-                task = self._task_of([states[u] for u in users])
-                found = jax.device_get(program(self._trainable, shelves, task, _Asked(*shelves)))[..., :count]
-                self._refuse_nan(found[: len(users)].reshape(len(users), -1, count)[:, 0])
-                ready |= {u: found[row] for row, u in enumerate(users)}
-            yield ready.pop(user)
+        count = len(self.catalogue.items)
+        for users in self._chunks([len(state.support.item) for state in states]):
+            shelves = self._shelf.shelves
+            task = self._task_of([states[u] for u in users])
+            found = jax.device_get(program(self._trainable, shelves, task, _Asked(*shelves)))[: len(users), ..., :count]
+            self._refuse_nan(found.reshape(len(users), -1, count)[:, 0])
+            yield from zip(users, found)
 
     def similar(
         self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
