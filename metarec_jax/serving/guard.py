@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import time
@@ -52,6 +53,8 @@ class Guard:
         started, status = time.perf_counter(), 500
         headers = dict(scope["headers"])
 
+        bounded = _Bounded(receive)
+
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
@@ -59,13 +62,18 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *_HEADERS]}
             await send(message)
 
+        async def unless_full(message: Message) -> None:
+            if not bounded.full:  # else what the application made of a body that was cut off is nothing to send
+                await noted(message)
+
         try:
             if problem := self._problem(scope, headers):
                 await _refuse(noted, *problem)
-            else:
-                await self._app(scope, _Bounded(receive), noted)
-        except _TooLarge:
-            await _refuse(noted, 413, "body", f"the request is larger than {MOST_BODY:,} bytes")
+                return
+            with contextlib.suppress(_TooLarge):
+                await self._app(scope, bounded, unless_full)
+            if bounded.full:
+                await _refuse(noted, 413, "body", f"the request is larger than {MOST_BODY:,} bytes")
         finally:
             route = scope.get("route")
             self._meters.request(getattr(route, "path", "other"), status, time.perf_counter() - started)
@@ -94,10 +102,15 @@ class _Bounded:
     def __init__(self, receive: Any):
         self._receive, self._size = receive, 0
 
+    @property
+    def full(self) -> bool:
+        """Whether more came than is allowed."""
+        return self._size > MOST_BODY
+
     async def __call__(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        if self._size > MOST_BODY:
+        if self.full:
             raise _TooLarge
         return message
 
