@@ -17,10 +17,10 @@ from helpers import QUICK
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.arms import Arm, Exploring
-from metarec_jax.serving.engine import Engine
+from metarec_jax.serving.engine import Engine, Job, List, Mistake, Whose
 from metarec_jax.serving.people import Person
 from metarec_jax.serving.recommender import Recommender
-from metarec_jax.serving.store import Store
+from metarec_jax.serving.store import NewItem, Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
 HOSTS = frozenset({"127.0.0.1"})
@@ -129,10 +129,28 @@ def test_requests_at_the_same_time_get_their_own_answers(client, recommender):
     assert total > count, "some were computed together"
 
 
+def test_a_service_that_is_warm_compiles_no_more(recommender, tmp_path, compilations):
+    engine = Engine([Arm("a", fresh(recommender))], Store(tmp_path))
+    assert engine.warm(4) == 2 * 2 * len(recommender.config.episodes.buckets)
+    done = len(compilations)
+    state = None
+    for users in (1, 2, 3, 4):
+        for length in (0, 1, 17, 40):
+            history = [(str(i + 1), 3.0) for i in range(length)]
+            asked = [Job(Whose(f"u{u}", {}, history), List(5 + u)) for u in range(users)]
+            done_jobs = engine.answer(asked)
+            assert all(len(answer.places) == 5 + u for u, answer in enumerate(done_jobs))
+            state = engine.write_states("u0", done_jobs[0].states)
+    user, states = engine.read_states(state)
+    more = Job(Whose(user, states, [("99", 1.0)], ["3"]), None, ["5", "6"])
+    assert len(engine.answer([more, more])[1].scores) == 2
+    engine.add_item(NewItem("", "", "A film about bees.", {}))
+    engine.answer([Job(Whose("u", states=states), List(100))])
+    assert [name for name in compilations[done:] if "_adapt" in name or "_judge" in name or "_score" in name] == []
+
+
 def test_one_mistake_among_many_is_its_own(client, recommender):
     engine = client.app.state.engine
-    from metarec_jax.serving.engine import Job, List, Mistake, Whose
-
     jobs = [Job(Whose("u", {}, [("7", 5.0)]), List(3)), Job(Whose("v", {}, [("nope", 5.0)]), List(3))]
     good, bad = engine.answer(jobs)
     assert len(good.places) == 3
