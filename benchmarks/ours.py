@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.rivals import MetaGradient, Task
-from metarec_jax.assembly import UNROLL
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.factored import Form
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import Rates, gradient_descent
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.models import UNROLL
 from metarec_jax.types import Episodes, Params, Prepared, Rows
 
 

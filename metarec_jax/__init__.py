@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metarec_jax.errors import MetarecError
     from metarec_jax.launch import meta_train, resume, start
     from metarec_jax.runs import Run, open_run
+    from metarec_jax.serving.explain import Explanation
     from metarec_jax.serving.recommender import Rated, Recommendation, Recommender, UserState
     from metarec_jax.train import Fitted, fit
     from metarec_jax.types import Interactions, Items, Users
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Assembly": "assembly",
     "Config": "config",
+    "Explanation": "serving.explain",
     "Fitted": "train",
     "Interactions": "types",
     "Items": "types",
@@ -61,6 +63,7 @@ __all__ = [
     "PRESETS",
     "Assembly",
     "Config",
+    "Explanation",
     "Fitted",
     "Interactions",
     "Items",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -11,10 +10,10 @@ from typing import Generic, TypeVar
 import jax
 import numpy as np
 
-from metarec_jax.catalogue import Catalogue, Scale, scale_of
+from metarec_jax.catalogue import Catalogue, scale_of
 from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
 from metarec_jax.collaborative.folds import believe_all
-from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, LearnerConfig, UpdaterConfig, believes
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, believes
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -22,15 +21,14 @@ from metarec_jax.data.protocols import Division, divide
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
-from metarec_jax.encoder import Encoder, add_lora, encode_table, merge_lora, remarks
+from metarec_jax.encoder import Encoder, encode_table, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner.heads import make_head
-from metarec_jax.learner.kinds import make_learner
+from metarec_jax.learner.inputs import standardisation
 from metarec_jax.meta.partition import partition, path_names
-from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.pretraining.held_out import refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
@@ -41,8 +39,6 @@ DESCRIBED_DRAWS = 4
 """Draws of support and query where users are described and the config does not say how many."""
 EVALUATION_USERS = 64
 """Users of a batch in evaluation."""
-UNROLL = 5
-"""Inner steps in one turn of the compiled loop: a few per cent quicker than one, and no longer to compile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,9 +143,10 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     check_adapted(config, catalogue)  # before minutes of encoding
     embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")
     catalogue = dataclasses.replace(catalogue, embeddings=embeddings)
-    folded = None
+    folded, known = None, {}
     if believes(config):
-        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, config.seed, reporter)
+        standing = _standing(encoder, config, data, division.train_users, known, reporter)
+        beliefs, folded = believe_all(config.factors, data, embeddings, division.train, standing, config.seed, reporter)
         statistics = catalogue.statistics._replace(beliefs=beliefs.table)
         catalogue = dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs)
     own_table = config.learner.user_side == "description"
@@ -183,7 +180,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     tests = {scenario.name: asked(scenario.tasks) for scenario in division.scenarios}
     sources: dict[str, EpisodeSource | TaskSource] = {"train": train, "validation": validation, **tests}
     texts = user_texts(config, data, sources)
-    users = user_embeddings(encoder, config, len(data.users), texts, reporter)
+    users = user_embeddings(encoder, config, len(data.users), texts, reporter, known)
 
     def part(name: str, source: Source) -> Part[Source]:
         return Part(source, Tables(items=catalogue.embeddings, users=users[name]), texts[name])
@@ -277,9 +274,11 @@ def user_embeddings(
     users: int,
     texts: dict[str, tuple[str, ...] | None],
     reporter: Reporter,
+    known: Mapping[tuple[str, ...], np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The user table of each source; of `users` users without features where there are no texts."""
-    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32)}
+    """The user table of each source; of `users` users without features where there are no texts. Tables that are
+    `known` are not made again."""
+    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32), **(known or {})}
     for name, of_source in texts.items():
         if of_source not in found:
             label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
@@ -287,65 +286,22 @@ def user_embeddings(
     return {name: found[of_source] for name, of_source in texts.items()}
 
 
-def make_model(config: Config, scale: Scale) -> Model:
-    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
-    traced and compiled for one seed serves the next."""
-    return _model(config.learner, config.updater, scale)
-
-
-@functools.lru_cache(maxsize=32)
-def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
-    head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
-    made = make_learner(learner, head)
-    return Model(
-        prepare=made.prepare,
-        apply=made.apply,
-        summarise=made.summarise,
-        taste=made.taste,
-        head=head,
-        updater=make_updater(updater, head.curvature),
-        adapted=updater.adapted,
-        steps=updater.steps,
-        order=updater.order,
-        form=updater.form,
-        unroll=max(min(updater.steps, UNROLL), 1),
-        remat=updater.remat,
-    )
-
-
-def init_trainable(
+def _standing(
+    encoder: Encoder,
     config: Config,
-    model: Model,
-    catalogue: Catalogue,
-    user_table: np.ndarray,
-    key: jax.Array,
-    encoder: Params = None,
-) -> Trainable:
-    """What is trained, before training.
-
-    Args:
-        config: sizes.
-        model: from `make_model`.
-        catalogue: items, of which those that training users rated set the input standardisation.
-        user_table: float32 [users, hidden] of training users.
-        key: typed PRNG key.
-        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
-    """
-    seen = catalogue.statistics.count > 0
-    theta = make_learner(config.learner, model.head).init(
-        key,
-        item_embeddings=catalogue.embeddings[seen],
-        user_embeddings=user_table,
-        mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
-        noise=None if catalogue.beliefs is None else catalogue.beliefs.noise,
-    )
-    adapted, _ = partition(theta, model.adapted)
-    if config.encoder.train == "no":
-        encoder = None
-    elif config.encoder.train == "lora" and encoder is not None:
-        lora_key = jax.random.fold_in(key, 2)
-        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
-    return Trainable(theta, model.updater.init(adapted), encoder)
+    data: Interactions,
+    train_users: np.ndarray,
+    known: dict[tuple[str, ...], np.ndarray],
+    reporter: Reporter,
+) -> np.ndarray:
+    """Standardised embeddings of what stands for users from the start, their profiles, which are put into `known`; of
+    zeros, where what stands for a user is only known with a support, and of width 0 where nothing ever is."""
+    side = config.learner.user_side
+    if side != "profile" or data.users.texts is None:
+        return np.zeros((len(data.users), encoder.config.hidden_size if side == "description" else 0), np.float32)
+    known[data.users.texts] = embed(encoder, config, data.users.texts, reporter, "encoding users")
+    fixed = standardisation(known[data.users.texts][train_users])
+    return (known[data.users.texts] - np.asarray(fixed["shift"])) * np.asarray(fixed["scale"])
 
 
 def check_adapted(config: Config, catalogue: Catalogue) -> None:
@@ -365,14 +321,6 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
             f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
             "'context/.*', or use --learner.context 0"
         )
-
-
-def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
-    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
-    model = make_model(config, catalogue.scale)
-    users = np.zeros((1, user_hidden), np.float32)
-    init = functools.partial(init_trainable, config, model, catalogue, users)
-    return jax.eval_shape(lambda key, encoder: init(key, encoder=encoder), jax.random.key(0), encoder)
 
 
 def trained_encoder(encoder: Encoder, params: Params) -> Encoder:

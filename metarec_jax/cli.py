@@ -25,6 +25,7 @@ from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
     RUNS,
+    AotArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from metarec_jax.evaluation.report import Table
     from metarec_jax.pretraining.config import PretrainConfig
     from metarec_jax.progress import Reporter
+    from metarec_jax.serving.explain import Explanation
     from metarec_jax.train import Fitted
 
 HELP = """\
@@ -64,6 +66,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   serve       a service and a page in front of a run
   feedback    what a service's users clicked and rated, and two models compared
   simulate    test users who click and rate, for a service that runs
+  aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -227,13 +230,17 @@ def recommend(arguments: Sequence[str]) -> int:
     scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
     known = recommender.gives_uncertainty
     spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
+    explained = recommender.explain(state, [f"id:{r.id}" for r in found]) if chosen.why else []
     items = recommender.catalogue.items
     rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
     if chosen.json:
         tree = {
             "run": chosen.run,
             "rated": [{"id": i, "title": t, "rating": r} for i, t, r in rated],
-            "recommended": [r._asdict() | ({"uncertainty": spread[n]} if known else {}) for n, r in enumerate(found)],
+            "recommended": [
+                r._asdict() | ({"uncertainty": spread[n]} if known else {}) | (_why(explained[n]) if explained else {})
+                for n, r in enumerate(found)
+            ],
             "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
         }
         print(json.dumps(tree, ensure_ascii=False, indent=2))
@@ -246,7 +253,11 @@ def recommend(arguments: Sequence[str]) -> int:
     if known:
         columns.append("standard deviation")
         rows = [[*row, f"{deviation:.2f}"] for row, deviation in zip(rows, spread)]
-    print_grid("Recommended", columns, rows, numbers=[0, *range(2, len(columns))])
+    numbers = [0, *range(2, len(columns))]
+    if explained:
+        columns.append("why")
+        rows = [[*row, explanation.sentence] for row, explanation in zip(rows, explained)]
+    print_grid("Recommended", columns, rows, numbers=numbers)
     if scores:
         print_grid("Other items", ["text", score], [[t, f"{s:.2f}"] for t, s in scores.items()], numbers=[1])
     return 0
@@ -398,6 +409,42 @@ def demo(arguments: Sequence[str]) -> int:
     return stopped(fitted, folder) if fitted.interrupted else 0
 
 
+def aot(arguments: Sequence[str]) -> int:
+    """`metarec aot`."""
+    _, base = starting_config("aot", arguments)
+    chosen = parse(AotArguments, "aot", arguments, AotArguments(config=base))
+    for name in ("users_per_chip", "items"):
+        if getattr(chosen, name) < 0:
+            raise MetarecError(f"--{name.replace('_', '-')} is {getattr(chosen, name)}; it must be 0 or more")
+    if chosen.text_length < 3:
+        raise MetarecError(f"--text-length is {chosen.text_length}; it must be at least 3")
+    from metarec_jax.aot import targets
+
+    wanted = [targets.parse(name) for name in chosen.target]
+    targets.prepare_process(wanted)  # before anything brings up JAX's devices
+    reporter = prepare(chosen.config)
+    from metarec_jax.aot import estimate, workload
+
+    found = []
+    for target in wanted:
+        config, users = chosen.config, chosen.users_per_chip * max(target.chips, 1)
+        if users:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, users_per_step=users))
+        work = workload.workload(config, encoder=chosen.encoder, items=chosen.items, length=chosen.text_length)
+        reporter.note(f"compiling for {target.name}")
+        found.append(estimate.estimate(work, target, level="O1" if chosen.quick else ""))
+    if chosen.json:
+        from metarec_jax.environment import environment
+
+        tree = {"environment": environment(), "estimates": [e.to_json() for e in found]}
+        print(json.dumps(tree, indent=2))
+    else:
+        from metarec_jax.aot.show import show
+
+        show(found)
+    return 0
+
+
 def doctor(arguments: Sequence[str]) -> int:
     """`metarec doctor`."""
     chosen = parse(DoctorArguments, "doctor", arguments)
@@ -424,19 +471,10 @@ def prepare(config: Config | PretrainConfig) -> Reporter:
 
 def keep_compilations(config: Config | PretrainConfig) -> None:
     """Has JAX keep what it compiles in the cache folder, so that a second run starts at once."""
-    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import jax
-
+    from metarec_jax import compilations
     from metarec_jax.data.sources.find import cache_folder
 
-    folder = cache_folder(config.data.cache) / "xla"
-    if jax.config.values["jax_compilation_cache_dir"] is not None:  # chosen with $JAX_COMPILATION_CACHE_DIR
-        return
-    with contextlib.suppress(OSError):  # a cache is no reason to fail
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilations.keep_compilations(cache_folder(config.data.cache))
 
 
 def show_tables(tables: Mapping[str, Table], *, as_json: bool) -> None:
@@ -479,6 +517,10 @@ def stopped_by(number: signal.Signals, step: int, go_on: str) -> int:
     return 128 + number
 
 
+def _why(explanation: Explanation) -> dict[str, Any]:
+    return {"why": explanation.sentence, "because": [reason._asdict() for reason in explanation.because]}
+
+
 def _run_name(name: str, config: Config | PretrainConfig) -> str:
     return Path(config.data.path).stem or name if config.data.path else name
 
@@ -489,7 +531,8 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
 
 
 COMMANDS = {
-    c.__name__: c for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, feedback, doctor)
+    c.__name__: c
+    for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, feedback, simulate, aot, doctor)
 }
 
 

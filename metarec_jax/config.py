@@ -68,6 +68,11 @@ class DataConfig:
     """For source "table": a second file with one row an item (item id, text)."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
+    negatives: int = 0
+    """For clicks: items drawn beside each click that the user did not click, for data that holds clicks alone."""
+    negatives_popularity: float = 0.75
+    """Items are drawn in proportion to this power of their clicks: 0 draws all alike; with 1, popularity alone cannot
+    tell clicks from the rest."""
     cache: str = ""
     """Folder for downloads and embeddings. "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
     download: bool = True
@@ -75,6 +80,16 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_choices(self, "data")
+        _require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
+        _require(
+            not self.negatives or self.kind == "click",
+            f"data.negatives is {self.negatives}, but data.kind is {self.kind!r}: ratings need none, so use "
+            "--data.negatives 0, or --data.kind click",
+        )
+        _require(
+            math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
+            f"data.negatives_popularity is {self.negatives_popularity}; it must be a finite number of at least 0",
+        )
         if self.source == "table":
             _require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
 
@@ -232,8 +247,8 @@ class FactorsConfig:
     Variances are in squares of a quarter of the rating scale.
     """
 
-    rank: int = 0
-    """Factors of an item (32, say); 0 learns none, and predictions start from item mean + user bias."""
+    rank: int = 32
+    """Factors of an item; 0 learns none, and predictions start from item mean + user bias."""
     bias: float = 0.16
     """Variance of users' liking of everything."""
     text: float = 0.25
@@ -246,6 +261,10 @@ class FactorsConfig:
     """The same over what nothing known of an item explains."""
     strength: float = 8.5
     """Users that these variances count as much as, against the covariances that training users show."""
+    choices: float = 100.0
+    """Users that count against there being anything in which items a user rated at all; 0 makes nothing of it."""
+    profile: float = 2000.0
+    """The same of users' profiles, where they have some."""
     noise: float = 0.8
     """Variance of a rating around what its user feels (at first; it is learned)."""
     iterations: int = 6
@@ -268,6 +287,9 @@ class FactorsConfig:
         for name in ("rank", "iterations"):
             value = getattr(self, name)
             _require(value >= 0, f"factors.{name} is {value}; it must be 0 or more")
+        for name in ("choices", "profile"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it must be 0 or more")
         for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
@@ -302,6 +324,9 @@ class LearnerConfig:
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
     levels, "rating" regresses, "click" predicts a probability."""
+    loss: Literal["likelihood", "bpr", "softmax"] = "likelihood"
+    """What the outer loop goes down: the head's own loss, or one of the order of a user's query ("bpr" over pairs,
+    "softmax" over all rows), which gives up what scores mean as ratings or chances."""
     prior: bool = True
     """Whether predictions start from item statistics of the training users plus the user's own bias."""
     user_side: UserSide = "auto"
@@ -437,12 +462,15 @@ class TrainConfig:
     """Epochs between checkpoints."""
     devices: int = 0
     """Devices that share the users; 0 takes all."""
+    shards: int = 1
+    """Devices that hold one copy of a trained encoder and of its optimiser's state, each a part; they gather a layer
+    where it is used. More than one makes room for larger encoders (best with encoder.remat)."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
     micro-batches. 0 finds the most that fit in the device's memory."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "users_per_step", "save_every"):
+        for name in ("epochs", "users_per_step", "save_every", "shards"):
             value = getattr(self, name)
             _require(value >= 1, f"train.{name} is {value}; it must be at least 1")
         for name in ("rate", "clip"):
@@ -495,6 +523,7 @@ PRESETS: Mapping[str, Config] = {
     "synthetic": Config(
         data=DataConfig(source="synthetic"),
         encoder=EncoderConfig(path="random"),
+        factors=FactorsConfig(rank=0),
         learner=LearnerConfig(hidden=16),
         train=TrainConfig(epochs=5, users_per_step=32),
     ),

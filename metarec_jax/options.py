@@ -150,6 +150,8 @@ class RecommendArguments:
     """Its columns."""
     out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
     """Where their lists go. A command that was stopped goes on where it was."""
+    why: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Say of each item which ratings of the user's speak most for it, where any does."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
 
@@ -214,7 +216,7 @@ class ServeArguments:
 class FeedbackArguments:
     """What a service's log says: CTR, precision, nDCG of clicks, two models compared, lists that were not shown.
 
-    Every figure has a 95 % interval that resamples users (metarec_jax.serving.figures says how each is made).
+    Every figure has a 95 % interval over users (metarec_jax.serving.figures says how each is made).
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -262,6 +264,39 @@ class DemoArguments:
     """The run folder. One that is there already is kept: the next free name is taken."""
     seed: int = 0
     """Of everything that is drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AotArguments:
+    """Compile the outer step for accelerators that need not be here, and say whether it fits and what it costs.
+
+    Nothing runs and no data is read. Memory, FLOPs and collectives are facts about the compiled program; cycles, times
+    and users a second are estimates by the compiler, or from published figures, and no measurement. TPUs need
+    metarec_jax[tpu], GPUs metarec_jax[cuda]. Large encoders take minutes to compile.
+    """
+
+    target: Annotated[tuple[str, ...], tyro.conf.arg(metavar="CHIP:TOPOLOGY")] = ("v5e:1x1",)
+    """What to compile for: v5e:2x2, v5p:2x2x1, v6e:16x16, ... (one chip to 256), cuda:h100, cuda:h100:8, or here for
+    the devices of this machine. Several give a table with a column each."""
+    encoder: Annotated[
+        Literal["", "minilm", "bert-base", "bert-large", "bert-1b", "bert-7b"], tyro.conf.arg(name="encoder")
+    ] = ""
+    """An encoder by its shape alone; "" is that of --encoder.path."""
+    users_per_chip: int = 0
+    """Users of a step on each chip; 0 takes --train.users-per-step for all of them."""
+    items: int = 0
+    """Items of the data set; 0 takes those of --data.source."""
+    text_length: int = 32
+    """Tokens of a text."""
+    quick: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile at a lower level: quicker by three, and comparable only with its like."""
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    """Where options start from."""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
+    """Options as JSON; what it leaves out comes from the preset."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
 @dataclasses.dataclass(frozen=True)

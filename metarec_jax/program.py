@@ -10,12 +10,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from metarec_jax.assembly import Assembly
+from metarec_jax.config import Config
 from metarec_jax.memory import SHARE, free_memory, users_that_fit
 from metarec_jax.meta.joint import make_joint_step
 from metarec_jax.meta.outer import TrainState, annealed, make_step
+from metarec_jax.meta.user import Model
 from metarec_jax.optimiser import by_rate, make_optimiser, relative_rates
 from metarec_jax.progress import Reporter
-from metarec_jax.reading import Library
+from metarec_jax.reading import Devices, Library
 from metarec_jax.sharding import round_up, shard_users
 from metarec_jax.types import Episodes, Params, Prepared
 
@@ -24,7 +26,8 @@ class Program(NamedTuple):
     """How a run's outer steps are taken.
 
     Attributes:
-        feed: episodes of a batch, on the host -> (what the step reads beside the state, episodes with ids into that).
+        feed: episodes of a batch, on the host and `whole` -> (what the step reads beside the state, episodes with ids
+            into that).
         make: users that a device computes at the same time -> the jitted step: (state, what was fed, episodes) ->
             (state, losses). It takes over its state's memory.
     """
@@ -37,8 +40,7 @@ def frozen_program(assembly: Assembly, mesh: Mesh, tables: Prepared) -> Program:
     """Of a run whose embeddings stay as they are: all steps read the same `tables`."""
 
     def make(users_per_device: int) -> Any:
-        optimiser, options = _options(assembly, mesh, users_per_device)
-        return jax.jit(make_step(assembly.model, optimiser, **options), donate_argnums=0)
+        return frozen_step(assembly.config, assembly.model, len(assembly.train.source), mesh, users_per_device)
 
     return Program(lambda episodes: (tables, episodes), make)
 
@@ -46,26 +48,66 @@ def frozen_program(assembly: Assembly, mesh: Mesh, tables: Prepared) -> Program:
 def joint_program(assembly: Assembly, mesh: Mesh, library: Library) -> Program:
     """Of a run that trains its encoder: each step reads the distinct texts of its batch."""
 
-    def trained(params: Params) -> tuple[Params, Params]:
-        return by_rate(params, relative_rates(assembly.config.encoder, params, assembly.config.train.rate))
-
     def make(users_per_device: int) -> Any:
-        optimiser, options = _options(assembly, mesh, users_per_device)
-        step = make_joint_step(assembly.model, library.training, trained, optimiser, **options)
-        return jax.jit(step, donate_argnums=0)
+        steps = len(assembly.train.source)
+        return joint_step(assembly.config, assembly.model, library.devices, steps, mesh, users_per_device)
 
     return Program(library.localise, make)
 
 
-def _options(assembly: Assembly, mesh: Mesh, users_per_device: int) -> tuple[Any, dict[str, Any]]:
-    config, updater = assembly.config.train, assembly.config.updater
-    steps = len(assembly.train.source)
-    at_once = users_per_device * mesh.size
-    weights = None
-    if updater.multi_step and updater.steps > 1:
-        weights = annealed(updater.steps, max(round(updater.multi_step * steps), 1))
-    at_once = at_once if at_once < round_up(config.users_per_step, mesh) else 0
-    return make_optimiser(assembly.config, steps), {"at_once": at_once, "step_weights": weights}
+def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+    """The jitted outer step of a run whose embeddings stay as they are: (state, tables, episodes) -> (state, losses).
+
+    Args:
+        config: of the run.
+        model: its functions.
+        steps: outer steps that the run takes, which its schedule is made for.
+        mesh: the devices.
+        users_per_device: that a device computes at the same time.
+    """
+    step = make_step(
+        model,
+        make_optimiser(config, steps),
+        at_once=_at_once(config, mesh, users_per_device) * mesh.size,
+        step_weights=_step_weights(config, steps),
+    )
+    return jax.jit(step, donate_argnums=0)
+
+
+def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+    """The jitted outer step of a run that trains its encoder: (state, chosen texts, episodes) -> (state, losses).
+
+    Args:
+        config, model, steps, mesh, users_per_device: as for `frozen_step`.
+        devices: how they encode.
+    """
+
+    def trained(params: Params) -> tuple[Params, Params]:
+        return by_rate(params, relative_rates(config.encoder, params, config.train.rate))
+
+    step = make_joint_step(
+        model,
+        devices.training,
+        trained,
+        make_optimiser(config, steps),
+        at_once=_at_once(config, mesh, users_per_device),
+        step_weights=_step_weights(config, steps),
+        exchange=devices.exchange,
+        spread=devices.spread,
+    )
+    return jax.jit(step, donate_argnums=0)
+
+
+def _at_once(config: Config, mesh: Mesh, users_per_device: int) -> int:
+    """Users of a micro-batch on one device; 0 where they are all of its users."""
+    return users_per_device if users_per_device * mesh.size < round_up(config.train.users_per_step, mesh) else 0
+
+
+def _step_weights(config: Config, steps: int) -> Any:
+    updater = config.updater
+    if not updater.multi_step or updater.steps <= 1:
+        return None
+    return annealed(updater.steps, max(round(updater.multi_step * steps), 1))
 
 
 def whole(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes:
@@ -90,8 +132,8 @@ def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, program: Pr
     largest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])
 
     def compile_with(users: int) -> Any:
-        fed, episodes = program.feed(largest)
-        return program.make(users).lower(state, fed, shard_users(mesh, whole(episodes, mesh, users))).compile()
+        fed, episodes = program.feed(whole(largest, mesh, users))
+        return program.make(users).lower(state, fed, shard_users(mesh, episodes)).compile()
 
     budget = int(SHARE * free_memory(mesh.devices.flat[0]))
     users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)

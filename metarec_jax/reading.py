@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as Spec
 from jaxtyping import Array
 
 from metarec_jax.assembly import Part
 from metarec_jax.config import Config
-from metarec_jax.encoder import Encoder, Execution, Texts, Tokens, encode, tokenize
+from metarec_jax.encoder import BertConfig, Encoder, Execution, Texts, Tokens, encode, tokenize
 from metarec_jax.errors import MetarecError
-from metarec_jax.meta.joint import Chosen, Encode, Reading, embed
+from metarec_jax.meta.joint import Chosen, Encode, Exchange, Reading, embed
+from metarec_jax.meta.outer import Losses
+from metarec_jax.meta.user import Trainable
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.sharding import USERS, replicate
+from metarec_jax.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
 from metarec_jax.types import Episodes, Params, Tables
 
 CPU_TOKENS, TOKENS = 1024, 16384
@@ -38,7 +41,7 @@ class Library:
         reporter: told of texts that were cut.
 
     Attributes:
-        training: how a step encodes.
+        devices: how a step encodes, on all of them.
     """
 
     def __init__(
@@ -52,15 +55,16 @@ class Library:
         reporter: Reporter = QUIET,
     ):
         self._mesh, self._item_count = mesh, len(item_texts)
-        self._texts = texts_of(config, encoder, (*item_texts, *(part.user_texts or ())), mesh, reporter)
+        texts = (*item_texts, *(part.user_texts or ()))
+        of_a_user = config.episodes.buckets[-1] + config.episodes.query + 1
+        self._most = users_per_step * of_a_user
+        self._most_of_device = -(-users_per_step // mesh.size) * of_a_user
+        shared = worth_sharing(len(set(texts)), self._most, self._most_of_device, mesh)
+        self._texts = texts_of(config, encoder, texts, reporter, devices=mesh.size if shared else 1)
         self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
-        self._most = users_per_step * (config.episodes.buckets[-1] + config.episodes.query + 1)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
-        spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
-        constrain = spread if mesh.size > 1 else _as_it_is
-        self.training = Reading(encode_with(config, encoder, config.encoder.dropout), self._texts.per_call, constrain)
-        evaluating = self.training._replace(encode=encode_with(config, encoder, 0.0))
-        self._embed = jax.jit(functools.partial(embed, evaluating))
+        self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared)
+        self._embed = jax.jit(self.devices.embed_everything)
 
     def localise(self, episodes: Episodes) -> tuple[Chosen, Episodes]:
         """The distinct texts of a batch, and the batch with slots of their embeddings in place of rows of the tables.
@@ -72,19 +76,33 @@ class Library:
         if self._without_text is None:
             used.append(self._item_count + episodes.user[:, None])
             real.append(episodes.weight[:, None] > 0)
-        picked, slots = self._texts.pick(np.concatenate(used, axis=1), np.concatenate(real, axis=1), self._most)
+        entries, size = (np.concatenate(used, axis=1), np.concatenate(real, axis=1)), self._mesh.size
+        if size == 1:
+            picked, slots = self._texts.pick(*entries, self._most)
+        elif self.devices.shared:
+            picked, slots = self._texts.pick_shared(*entries, self._most, size)
+        else:
+            picked, slots = self._texts.pick_apart(*entries, self._most_of_device, size)
         first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
         moved = episodes._replace(
             user=slots[:, last] if self._without_text is None else episodes.user,
             support=support._replace(item=slots[:, :first]),
             query=query._replace(item=slots[:, first:last]),
         )
-        return Chosen(self._buckets, replicate(self._mesh, picked), self._without_text), moved
+        return Chosen(self._buckets, self._put(picked), self._without_text), moved
+
+    def _put(self, picked: Any) -> Any:
+        return replicate(self._mesh, picked) if self._mesh.size == 1 else shard_users(self._mesh, picked)
 
     def tables(self, params: Params) -> Tables:
         """Embeddings of all texts, in the order of the tables."""
-        picked, slots = self._texts.everything()
-        embeddings = self._embed(params, Chosen(self._buckets, replicate(self._mesh, picked)))
+        rows = np.arange(len(self._texts.row_of))
+        every, size = np.ones(len(rows), bool), self._mesh.size
+        if size == 1:
+            picked, slots = self._texts.pick(rows, every, len(rows))
+        else:
+            picked, slots = self._texts.pick_shared(rows, every, len(rows), size)
+        embeddings = self._embed(params, Chosen(self._buckets, self._put(picked)))
         found = _take(embeddings, replicate(self._mesh, slots))
         users = found[self._item_count :] if self._without_text is None else self._without_text
         return Tables(found[: self._item_count], users)
@@ -95,15 +113,113 @@ def _take(table: Array, rows: Array) -> Array:
     return table[rows]
 
 
+class Devices:
+    """How the devices of a mesh encode the texts of a step: each its own, and what they exchange.
+
+    Texts that many users share are dealt out, and each device gets the embeddings of all (`shared`): least to encode.
+    Where the catalogue is large against a batch, few are shared: then each device encodes what its own users use, and
+    nothing grows with the number of devices.
+
+    Args:
+        config: of the run.
+        architecture: of the encoder.
+        per_call: texts of a chunk on one device, for each bucket.
+        mesh: the devices.
+        shared: which of the two.
+    """
+
+    def __init__(
+        self, config: Config, architecture: BertConfig, per_call: tuple[int, ...], mesh: Mesh, *, shared: bool
+    ):
+        self._mesh, self.shared = mesh, shared
+        split = SHARDS in mesh.axis_names
+        # Devices that gather parameters from each other must come by the same number of times.
+        turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
+        self.training = Reading(
+            encode_with(config, architecture, config.encoder.dropout, split=split), per_call, turns=turns
+        )
+        self._evaluating = self.training._replace(encode=encode_with(config, architecture, 0.0, split=split))
+
+    @property
+    def exchange(self) -> Exchange:
+        """What a device gets from the others in a step."""
+        mesh = self._mesh
+        if mesh.size == 1:
+            return Exchange()
+        gather = functools.partial(jax.lax.all_gather, axis_name=mesh.axis_names, tiled=True)
+        return Exchange(
+            total=functools.partial(total, mesh),
+            gradient=lambda tree: total(mesh, tree, by_role(mesh, tree)),
+            embeddings=gather if self.shared else _as_it_is,
+            key=lambda key: jax.random.fold_in(key, jax.lax.axis_index(mesh.axis_names)),
+        )
+
+    def spread(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
+        """A gradient for one device (see `metarec_jax.meta.joint.make_joint_step`) as one for all."""
+        if self._mesh.size == 1:
+            return gradient
+        users = by_user(self._mesh)
+
+        def own(trainable: Any, chosen: Chosen, *rest: Any) -> Any:
+            return gradient(trainable, _own(chosen), *rest)
+
+        def everywhere(trainable: Any, *rest: Any) -> Any:
+            roles = by_role(self._mesh, trainable)
+            arguments = (roles, _held(users), users, Spec(), Spec())
+            results = (roles, cast("Any", Losses)(Spec(), Spec(), users))
+            return per_device(self._mesh, own, arguments, results)(trainable, *rest)
+
+        return everywhere
+
+    def embed_everything(self, params: Params, chosen: Chosen) -> Array:
+        """Embeddings of all texts that were picked to be shared, split over the devices."""
+        if self._mesh.size == 1:
+            return embed(self._evaluating, params, chosen)
+        roles = by_role(self._mesh, Trainable(None, None, params)).encoder
+        users = by_user(self._mesh)
+
+        def own(params: Params, chosen: Chosen) -> Array:
+            return embed(self._evaluating, params, _own(chosen))
+
+        return per_device(self._mesh, own, (roles, _held(users)), users)(params, chosen)
+
+
+def _held(users: Spec) -> Any:
+    """How what a step reads is split: all tokens are on each device, and of what is encoded its part."""
+    return cast("Any", Chosen)(buckets=Spec(), picked=users, users=Spec())
+
+
+def _own(chosen: Chosen) -> Chosen:
+    """What a device encodes, as of the only one."""
+    return chosen._replace(picked=tuple(picked._replace(count=picked.count[0]) for picked in chosen.picked))
+
+
+def worth_sharing(texts: int, most: int, most_of_device: int, mesh: Mesh) -> bool:
+    """Whether dealing texts out to the devices at least halves what each encodes.
+
+    Args:
+        texts: that there are.
+        most, most_of_device: that a step, and the users of one device in it, use at most.
+        mesh: the devices.
+    """
+    dealt, own = -(-min(texts, most) // mesh.size), min(texts, most_of_device)
+    return mesh.size > 1 and 2 * dealt <= own
+
+
 def _as_it_is(tree: Any) -> Any:
     return tree
 
 
-def encode_with(config: Config, encoder: Encoder, dropout: float) -> Encode:
-    """The encoder as a function of its parameters, pooled as the config says."""
+def encode_with(config: Config, architecture: BertConfig, dropout: float, *, split: bool = False) -> Encode:
+    """The encoder as a function of its parameters, pooled as the config says; with `split`, of this device's part of
+    them."""
     chosen = config.encoder
     run = Execution(chosen.attention, chosen.remat, chosen.scan)
-    architecture = dataclasses.replace(encoder.config, dropout=dropout, attention_dropout=dropout)
+    if split:
+        run = run._replace(
+            whole=functools.partial(whole, dtype=None if chosen.compute == "float32" else chosen.compute)
+        )
+    architecture = dataclasses.replace(architecture, dropout=dropout, attention_dropout=dropout)
 
     def function(params: Params, tokens: Tokens, key: Array | None) -> Array:
         return encode(
@@ -120,8 +236,10 @@ def encode_with(config: Config, encoder: Encoder, dropout: float) -> Encode:
     return function
 
 
-def texts_of(config: Config, encoder: Encoder, texts: Sequence[str], mesh: Mesh, reporter: Reporter) -> Texts:
-    """`texts` as tokens in length buckets, for chunks that the devices share.
+def texts_of(
+    config: Config, encoder: Encoder, texts: Sequence[str], reporter: Reporter, *, split: int = 1, devices: int = 1
+) -> Texts:
+    """`texts` as tokens in length buckets; `split` and `devices` as for `metarec_jax.encoder.Texts.of`.
 
     Raises:
         MetarecError: the config asks for longer texts than the encoder reads.
@@ -140,5 +258,6 @@ def texts_of(config: Config, encoder: Encoder, texts: Sequence[str], mesh: Mesh,
         limit=chosen.max_length,
         tokens_per_call=chosen.tokens_per_call or (CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS),
         pad=encoder.config.pad_token_id,
-        split=mesh.size,
+        split=split,
+        devices=devices,
     )

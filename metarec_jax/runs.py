@@ -5,6 +5,7 @@
     tables.safetensors embeddings of the items
     metrics.jsonl      one line an epoch
     checkpoints/       orbax
+    parameters.safetensors  what training led to, where it has ended (see `metarec_jax.parameters`)
     tables/, plots/    what `metarec evaluate` writes
 
 Nothing in it is code, and reading it runs none.
@@ -52,6 +53,11 @@ class Run:
     def beliefs(self) -> Path:
         """What was learned of the items."""
         return self.folder / "beliefs.safetensors"
+
+    @property
+    def parameters(self) -> Path:
+        """What training led to, where it has ended."""
+        return self.folder / "parameters.safetensors"
 
     @property
     def embeddings(self) -> Path:

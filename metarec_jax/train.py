@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from metarec_jax.assembly import Assembly, Part, abstract_trainable, init_trainable
+from metarec_jax import parameters
+from metarec_jax.assembly import Assembly, Part
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
 from metarec_jax.data.episodes import EpisodeSource
@@ -24,12 +25,13 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.meta.finite import names_as_used, unusable_names
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.models import abstract_trainable, init_trainable
 from metarec_jax.optimiser import make_optimiser
 from metarec_jax.program import Program, frozen_program, joint_program, users_at_once, whole
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.reading import Library
 from metarec_jax.runs import Run
-from metarec_jax.sharding import replicate, shard_users, user_mesh
+from metarec_jax.sharding import place, replicate, shard_users, user_mesh
 from metarec_jax.types import Params, Tables
 
 UNSAVED = 1e30
@@ -150,8 +152,8 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     """
     config = assembly.config.train
     source = assembly.train.source
-    mesh = user_mesh(config.devices)
-    state = replicate(mesh, first_state(assembly, len(source)))
+    mesh = user_mesh(config.devices, config.shards)
+    state = place(mesh, first_state(assembly, len(source)))
     if assembly.config.encoder.train == "no":
         raw = replicate(mesh, assembly.train.tables)
         # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
@@ -179,6 +181,7 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
             state = checkpoints.load(state, progress.step)
             batches.continue_at(progress.iterator)
         run.keep_metrics(progress.epoch)
+        run.parameters.unlink(missing_ok=True)  # from here on a better checkpoint can come
         while not progress.finished and stop.signal is None:
             started = time.perf_counter()
             state, progress, seen = _epoch(
@@ -202,6 +205,8 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         if progress.best_step:
             state = checkpoints.load(state, progress.best_step)
     trainable = jax.device_get(state.trainable)
+    if progress.best_step and trainable.encoder is None:  # else the encoder is what takes time to read
+        parameters.save(trainable, run.parameters)
     return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
 
 
@@ -221,8 +226,8 @@ class _Batches:
     def __next__(self) -> Any:
         """(what the step reads, episodes, rows of the users)."""
         episodes = next(self._iterator)
-        fed, local = self._feed(episodes)
-        on_devices = shard_users(self._mesh, whole(local, self._mesh, self._users_per_device))
+        fed, local = self._feed(whole(episodes, self._mesh, self._users_per_device))
+        on_devices = shard_users(self._mesh, local)
         return fed, on_devices, self._source.users_of(episodes)[episodes.weight > 0]
 
     def position(self) -> dict[str, Any]:

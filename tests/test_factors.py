@@ -115,8 +115,9 @@ def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
 def test_one_training_user_cannot_be_taught_by_others(config):
     data = assemble(config).data
     rows = np.flatnonzero(data.user == data.user[0])
+    ones = np.ones((len(data.items), 3), np.float32)
     with pytest.raises(MetarecError, match="1 training users"):
-        believe_all(config.factors, data, np.ones((len(data.items), 3), np.float32), rows, seed=0)
+        believe_all(config.factors, data, ones, rows, ones, seed=0)
 
 
 def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):
@@ -140,9 +141,16 @@ def test_the_closed_form_alone_is_gaussian_process_regression(config):
         rows, asked = (jax.tree.map(lambda leaf, user=user: leaf[user], part) for part in episodes[1:3])
         real = rows.mask > 0
         mean, rest, factors = (rows.statistic[real][:, columns] for columns in (2, 3, slice(4, None)))
+        choice = assembly.catalogue.beliefs.tastes["choice"]
+        first = (factors - choice["middle"]).sum(axis=0) / (len(factors) + 20) @ choice["kernel"]
+        mean = mean + factors @ first
         among = factors @ factors.T + np.diag(rest + noise)
         across = asked.statistic[:, 4:] @ factors.T
-        expected = asked.statistic[:, 2] + across @ np.linalg.solve(among, rows.rating[real] - mean)
+        expected = (
+            asked.statistic[:, 2]
+            + asked.statistic[:, 4:] @ first
+            + across @ np.linalg.solve(among, rows.rating[real] - mean)
+        )
         spread = np.sum(asked.statistic[:, 4:] ** 2, 1) - np.sum(across * np.linalg.solve(among, across.T).T, 1)
         outputs = head.believed(prior["head"], *map(jnp.float32, (expected, spread + asked.statistic[:, 3])))
         np.testing.assert_allclose(said.mean[user], head.mean(outputs), rtol=2e-4)

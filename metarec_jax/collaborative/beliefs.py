@@ -15,8 +15,9 @@ from jaxtyping import Float
 
 from metarec_jax.collaborative.kernel import batches, learn, low_rank
 from metarec_jax.collaborative.sources import Sources
+from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import FactorsConfig
-from metarec_jax.types import Items
+from metarec_jax.types import Items, Params
 
 MEAN, REST, FACTORS = 0, 1, 2
 """Columns of a table of beliefs: the mean, the rest of the variance, and from here on factors."""
@@ -33,12 +34,14 @@ class Beliefs:
         noise: variance of a rating around all that.
         of_new: float32 [1 + width, 2 + rank], what an item's row of sources is multiplied with; the first row is added.
         sources: how that row is made.
+        tastes: what to expect of a user's taste (see `metarec_jax.collaborative.tastes`).
     """
 
     table: np.ndarray
     noise: float
     of_new: np.ndarray
     sources: Sources
+    tastes: Params
 
     def of_new_items(
         self, embeddings: Float[np.ndarray, "items hidden"], details: dict[str, tuple[str, ...]] | None = None
@@ -49,7 +52,7 @@ class Beliefs:
 
 
 NOTHING_KNOWN = Beliefs(
-    np.zeros((0, FACTORS), np.float32), 1.0, np.zeros((1, FACTORS), np.float32), Sources({}, {}, {})
+    np.zeros((0, FACTORS), np.float32), 1.0, np.zeros((1, FACTORS), np.float32), Sources({}, {}, {}), no_tastes(0, 0)
 )
 """Beliefs about no items."""
 
@@ -63,8 +66,9 @@ def believe(
     rating: np.ndarray,
     unit: float,
     basis: np.ndarray,
+    towards: np.ndarray,
 ) -> Beliefs:
-    """Beliefs from ratings.
+    """Beliefs from ratings, which expect the same taste of everyone.
 
     Args:
         config: variances in squared units of ratings, and the rank.
@@ -74,6 +78,7 @@ def believe(
         rating: float [rows].
         unit: of ratings: a quarter of the scale.
         basis: int [n], the items that tastes are learned on, from `rated_most`.
+        towards: float [items, rank], what factors are turned towards, from `main_features`.
     """
     count = np.bincount(item, minlength=len(items)).astype(np.float64)
     sources = Sources.of(items, embeddings, count)
@@ -96,10 +101,10 @@ def believe(
         strength=config.strength,
         iterations=config.iterations,
     )
-    factors, rest = (
-        np.asarray(part, np.float64) for part in low_rank(learned.kernel, rank=min(config.rank, len(basis)))
-    )
-    factors = np.pad(factors, ((0, 0), (0, config.rank - factors.shape[1])))
+    rank = min(config.rank, len(basis))
+    factors, rest = (np.asarray(part, np.float64) for part in low_rank(learned.kernel, rank=rank))
+    factors = np.pad(factors, ((0, 0), (0, config.rank - rank)))
+    factors = turned(factors, towards[basis])
     # An item off the basis covaries with the others by its features alone: k(new, basis) K0^-1 F.
     onto = features[basis].T @ np.linalg.solve(first, factors)
 
@@ -121,7 +126,8 @@ def believe(
     of_new[:, MEAN] = np.concatenate([[centre], weights * np.sqrt(_columns(rows, _variances(config, rows, mean=True)))])
     of_new[:, MEAN] *= unit
     of_new[0, REST] = (config.item + config.mean_item) * unit**2
-    return Beliefs(table.astype(np.float32), float(learned.noise) * unit**2, of_new.astype(np.float32), sources)
+    noise = float(learned.noise) * unit**2
+    return Beliefs(table.astype(np.float32), noise, of_new.astype(np.float32), sources, no_tastes(config.rank, 0))
 
 
 def rated_most(config: FactorsConfig, items: int, item: np.ndarray) -> np.ndarray:
@@ -134,6 +140,17 @@ def rated_most(config: FactorsConfig, items: int, item: np.ndarray) -> np.ndarra
     """
     count = np.bincount(item, minlength=items)
     return np.sort(np.argsort(-count, kind="stable")[: min(int((count > 0).sum()), config.items)])
+
+
+def main_features(
+    config: FactorsConfig, items: Items, embeddings: Float[np.ndarray, "items hidden"]
+) -> Float[np.ndarray, "items rank"]:
+    """The main directions in which items differ by what is known of them, whoever rated them."""
+    nobody = np.zeros(len(items))
+    rows = Sources.of(items, embeddings, nobody).rows(items.details, embeddings, nobody)
+    vectors, sizes, _ = np.linalg.svd(_with_one(_joined(rows, _variances(config, rows))), full_matrices=False)
+    main = (vectors * sizes)[:, : config.rank]
+    return np.pad(main, ((0, 0), (0, config.rank - main.shape[1])))
 
 
 def _means(
@@ -167,6 +184,19 @@ def _means(
         left = value - centre - (features @ weights + own)[item]
         bias = np.bincount(who, weights=left) / (rated + config.mean_users)
     return centre, weights, own
+
+
+def turned(
+    factors: Float[np.ndarray, "items rank"], towards: Float[np.ndarray, "items rank"]
+) -> Float[np.ndarray, "items rank"]:
+    """`factors`, turned to lie as close to others as can be (orthogonal Procrustes; Schonemann 1966).
+
+    Only products of factors mean anything, and turning does not change those. But what is expected of tastes is about
+    single factors, and the same for the users of all folds: so all are turned towards one place, on which nobody's
+    ratings have any influence.
+    """
+    left, _, right = np.linalg.svd(factors.T @ towards)
+    return factors @ (left @ right)
 
 
 def _variances(config: FactorsConfig, rows: dict[str, np.ndarray], *, mean: bool = False) -> dict[str, float]:

@@ -5,9 +5,12 @@ The training users are dealt into folds. What users of a fold meet was learned f
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from metarec_jax.collaborative.beliefs import Beliefs, believe, rated_most
+from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
+from metarec_jax.collaborative.tastes import expect_tastes
 from metarec_jax.config import FactorsConfig
 from metarec_jax.data.splits import Folded
 from metarec_jax.errors import MetarecError
@@ -20,6 +23,7 @@ def believe_all(
     data: Interactions,
     embeddings: np.ndarray,
     rows: np.ndarray,
+    profiles: np.ndarray,
     seed: int,
     reporter: Reporter = QUIET,
 ) -> tuple[Beliefs, Folded]:
@@ -30,6 +34,7 @@ def believe_all(
         data: of which no other row is looked at.
         embeddings: float32 [items, hidden], of the items' texts.
         rows: int64 [n].
+        profiles: float32 [users, hidden], as for `metarec_jax.collaborative.tastes.expect_tastes`.
         seed: who is in which fold.
         reporter: where progress is shown.
 
@@ -48,9 +53,11 @@ def believe_all(
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
 
     basis = rated_most(config, len(data.items), data.item[rows])
+    towards = main_features(config, data.items, embeddings)
 
     def of(some: np.ndarray) -> Beliefs:
-        return believe(config, data.items, embeddings, data.user[some], data.item[some], data.rating[some], unit, basis)
+        columns = data.user[some], data.item[some], data.rating[some]
+        return believe(config, data.items, embeddings, *columns, unit, basis, towards)
 
     tables = []
     with reporter.bar("learning what users share", folds + 1) as advance:
@@ -59,4 +66,7 @@ def believe_all(
         for number in range(folds):
             tables.append(of(rows[fold[data.user[rows]] != number]).table)
             advance(number + 2)
-    return everyone, Folded(np.stack(tables), fold)
+    parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
+    ratings = data.user[rows], data.item[rows], data.rating[rows]
+    tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
+    return dataclasses.replace(everyone, tastes=tastes), Folded(np.stack(tables), fold)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metarec_jax.collaborative.beliefs import Beliefs
+from metarec_jax.collaborative.beliefs import FACTORS, Beliefs
 from metarec_jax.collaborative.sources import Numbers, Sources, Words
+from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.errors import MetarecError
 from metarec_jax.files import replacing
 
@@ -27,6 +28,9 @@ def save(beliefs: Beliefs, path: Path) -> None:
     document = {"noise": beliefs.noise, "details": details, "scale": sources.scale}
     arrays = {"table": beliefs.table, "of_new": beliefs.of_new}
     arrays |= {f"shift.{name}": shift for name, shift in sources.shift.items()}
+    tastes = beliefs.tastes
+    arrays |= {"chosen": tastes["choice"]["kernel"], "middle": tastes["choice"]["middle"]}
+    arrays |= {"profile": tastes["profile"]["kernel"]}
     with replacing(path) as part:
         save_file(
             {name: np.ascontiguousarray(array) for name, array in arrays.items()},
@@ -63,7 +67,14 @@ def load(path: Path, items: int) -> Beliefs:
             raise ValueError(f"it is about {len(table)} items, not {items}, or its parts do not fit each other")
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise ValueError("it holds numbers that are not finite")
-        return Beliefs(table, float(document["noise"]), of_new, sources)
+        chosen, middle, profile = (np.asarray(arrays[name], np.float32) for name in ("chosen", "middle", "profile"))
+        rank = table.shape[1] - FACTORS
+        if chosen.shape != (rank, rank) or middle.shape != (rank,) or profile.shape[1:] != (rank,):
+            raise ValueError("what it expects of tastes does not fit its factors")
+        tastes = no_tastes(rank, len(profile))
+        tastes["choice"] |= {"kernel": chosen, "middle": middle}
+        tastes["profile"] = {"kernel": profile}
+        return Beliefs(table, float(document["noise"]), of_new, sources, tastes)
     except FileNotFoundError as error:
         raise MetarecError(f"{path} does not exist: {remedy}") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:

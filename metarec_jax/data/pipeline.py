@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import grain
+from typing import TYPE_CHECKING
 
 from metarec_jax.data.episodes import EpisodeSource
+
+if TYPE_CHECKING:
+    import grain
 
 
 def training_iterator(source: EpisodeSource, *, threads: int = 2, ahead: int = 8) -> grain.DatasetIterator:
@@ -12,5 +15,7 @@ def training_iterator(source: EpisodeSource, *, threads: int = 2, ahead: int = 8
 
     The iterator's ``get_state`` and ``set_state`` continue it at the very next batch.
     """
+    import grain  # which takes as long as JAX itself, and is wanted for training alone
+
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

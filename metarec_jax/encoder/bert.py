@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
@@ -137,11 +138,13 @@ class Execution(NamedTuple):
             `scan`: otherwise the compiler merges the two).
         scan: whether layers are one loop over their stacked parameters. It compiles once for all layers; on a CPU it
             runs longer, since each layer's weights are copied.
+        whole: puts together the parameters of a layer that are split over devices, where they are used.
     """
 
     attention: Attention = "xla"
     remat: bool = False
     scan: bool = False
+    whole: Callable[[Params], Params] = lambda params: params
 
 
 EXECUTION = Execution()
@@ -205,7 +208,8 @@ def encode(
         MetarecError: tokens longer than ``config.max_positions``.
     """
     with jax.named_scope("encode"):
-        x = embed(params, config, tokens, dtype=dtype, dropout_key=dropout_key)
+        words = params | {"embeddings": run.whole(params["embeddings"])}
+        x = embed(words, config, tokens, dtype=dtype, dropout_key=dropout_key)
         mask, layers = jnp.asarray(tokens.mask), config.num_layers
         last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
         return pool(last, mask, pooling=pooling, normalise=normalise)
@@ -284,7 +288,8 @@ def run_layers(
     layer = _Layer(config, dtype=dtype, training=dropout_key is not None, attention=run.attention)
 
     def step(x: Array, own: Params, index: Array | int) -> Array:
-        return cast("Array", layer.apply({"params": own}, x, mask, bias, rngs=_rngs(dropout_key, 1 + index)))
+        rngs = _rngs(dropout_key, 1 + index)
+        return cast("Array", layer.apply({"params": run.whole(own)}, x, mask, bias, rngs=rngs))
 
     if run.remat:
         step = jax.checkpoint(step)

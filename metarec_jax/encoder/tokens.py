@@ -127,6 +127,33 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
     return Tokenised(tuple(rows), truncated)
 
 
+class Words(NamedTuple):
+    """A text as token ids, and where its words lie.
+
+    Attributes:
+        ids: int32 [length], special tokens included, as `tokenize` gives them.
+        words: each word as the text writes it, with the places of its tokens; in order.
+    """
+
+    ids: np.ndarray
+    words: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
+    """The words of a text, as the tokenizer parts them before it looks for pieces, that `max_length` tokens hold."""
+    text = _LONE_SURROGATE.sub("\ufffd", text)
+    (ids,) = tokenize(tokenizer, [text], max_length).ids
+    encoding = tokenizer.backend.encode(text)
+    # A text that is too long loses tokens before the special ones at its end.
+    kept = len(ids) if len(ids) == len(encoding.ids) else len(ids) - tokenizer.tail
+    places: dict[int, list[int]] = {}
+    for place, word in enumerate(encoding.word_ids[:kept]):
+        if word is not None:
+            places.setdefault(word, []).append(place)
+    spans = [(encoding.offsets[own[0]][0], encoding.offsets[own[-1]][1]) for own in places.values()]
+    return Words(ids, tuple((text[a:b].strip(), tuple(own)) for (a, b), own in zip(spans, places.values())))
+
+
 def require_strings(texts: Sequence[object]) -> None:
     """Refuse texts that are none, such as the NaN of an empty cell, by row and value."""
     for row, text in enumerate(texts):

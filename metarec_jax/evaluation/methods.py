@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarec_jax.assembly import Assembly, Part, init_trainable, make_model
+from metarec_jax.assembly import Assembly, Part, make_model
 from metarec_jax.config import Config, UpdaterConfig, believes
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.errors import MetarecError
@@ -28,6 +28,7 @@ from metarec_jax.evaluation.predictions import Function, Predictions
 from metarec_jax.meta.outer import predict
 from metarec_jax.meta.partition import partition
 from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.models import init_trainable
 from metarec_jax.progress import Reporter
 from metarec_jax.types import Episodes, Tables
 

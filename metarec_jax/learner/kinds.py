@@ -18,8 +18,8 @@ class Learner(NamedTuple):
     """A learner: pure functions of one user.
 
     Attributes:
-        init: (key, item_embeddings=..., user_embeddings=..., mean_rating=..., noise=...) -> params; `noise` as for
-            `metarec_jax.learner.prior.init`.
+        init: (key, item_embeddings=..., user_embeddings=..., mean_rating=..., believed=...) -> params; `believed` as
+            for `metarec_jax.learner.prior.init`.
         prepare: (params, tables) -> tables as `apply` wants them.
         apply: (params, context, rows) -> outputs of the rows.
         summarise: (params, context) -> what is made of the support; None where the learner does not read it.

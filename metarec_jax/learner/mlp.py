@@ -32,7 +32,7 @@ def init(
     item_embeddings: Float[np.ndarray, "items hidden_in"],
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     mean_rating: float,
-    noise: float | None = None,
+    believed: prior_path.Believed | None = None,
 ) -> Params:
     """Parameters of an MLP that starts at its prior: the output layer is zero.
 
@@ -46,7 +46,7 @@ def init(
         item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
             starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
         mean_rating: mean rating of the training users, where the prior path starts.
-        noise: as for `metarec_jax.learner.prior.init`.
+        believed: as for `metarec_jax.learner.prior.init`.
 
     Returns:
         A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.meta.partition` matches.
@@ -61,7 +61,7 @@ def init(
             "bias": jnp.zeros(hidden),
         },
         "output": {"kernel": jnp.zeros((hidden, head.outputs)), "bias": jnp.zeros(head.outputs)},
-        "prior": prior_path.init(head, mean_rating, noise),
+        "prior": prior_path.init(head, mean_rating, believed),
     }
     if context:
         # As large as the item's part for a context of norm 1; the context itself starts at zero, and says nothing yet.

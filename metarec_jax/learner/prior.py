@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.learner.inputs import Context, Features, whole
 from metarec_jax.learner.inverse import inverse
 from metarec_jax.types import Params
 
@@ -20,23 +21,42 @@ RATINGS = 2
 """Columns of a row's statistic that count ratings; what follows is a belief: mean, rest of the variance, factors."""
 
 
+class Believed(NamedTuple):
+    """What there is to start from, where there are beliefs.
+
+    Attributes:
+        noise: variance of a rating around what is believed.
+        tastes: what to expect of tastes, from `metarec_jax.collaborative.tastes`.
+    """
+
+    noise: float
+    tastes: Params
+
+
 class Taste(NamedTuple):
-    """What is known of a user's taste ``w``: its mean [rank] and covariance [rank, rank]."""
+    """What is known of a user's taste ``w``: its mean [rank], its covariance [rank, rank], and the mean [rank] that
+    was expected before any rating was looked at."""
 
     mean: Array
     covariance: Array
+    expected: Array
 
 
-def init(head: Head, mean_rating: float, noise: float | None = None) -> Params:
+def init(head: Head, mean_rating: float, believed: Believed | None = None) -> Params:
     """Its parameters.
 
     Args:
         head: what outputs mean.
         mean_rating: of the training users.
-        noise: variance of a rating around what is believed; None where there are no beliefs.
+        believed: None where there are no beliefs.
     """
-    if noise is not None:
-        return {"log_noise": jnp.log(jnp.float32(noise)), "log_gain": jnp.float32(0), "head": head.init_believed(noise)}
+    if believed is not None:
+        return {
+            "log_noise": jnp.log(jnp.float32(believed.noise)),
+            "log_gain": jnp.float32(0),
+            "taste": jax.tree.map(jnp.asarray, believed.tastes),
+            "head": head.init_believed(believed.noise),
+        }
     return {
         "mean": jnp.float32(mean_rating),
         "log_item_weight": jnp.log(jnp.float32(5.0)),
@@ -58,7 +78,7 @@ def prior_outputs(
         return head.believed(params["head"], *posterior(params, context, rows))
     if not statistics:
         return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
-    residual = _residual(params, head, context)
+    residual = _residual(params, head, context) * context.mask
     bias = jnp.sum(residual) / (jnp.sum(context.mask) + jnp.exp(params["log_user_weight"]))
     return head.prior(params["head"], _item_mean(params, rows.statistic), bias)
 
@@ -71,7 +91,8 @@ def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[A
     """
     mean, rest, factors = _belief(params, rows)
     taste = taste_of(params, context) if context.taste is None else context.taste
-    deviation = factors @ taste.mean
+    mean = mean + factors @ taste.expected
+    deviation = factors @ (taste.mean - taste.expected)
     spread = jnp.sum((factors @ taste.covariance) * factors, axis=-1)
     if rows is context.support:
         own = spread * _precision(params, context)
@@ -83,29 +104,42 @@ def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[A
 def summarise(params: Params, context: Context) -> Taste | None:
     """The user's taste, from parameters of a whole learner; None where there are no beliefs, or they are adapted."""
     own = params.get("prior", {})
-    if "log_noise" not in own or own["log_noise"] is None or own["log_gain"] is None:
+    if "log_noise" not in own or not whole(own["log_noise"], own["log_gain"], own["taste"]):
         return None
     return taste_of(own, context)
 
 
 def taste_of(params: Params, context: Context) -> Taste:
-    """The posterior of the user's taste, ``N(C F' R^-1 y, C)`` with ``C = (1 + F' R^-1 F)^-1``.
+    """The posterior of the user's taste, ``N(w0 + C F' R^-1 (y - F w0), C)`` with ``C = (1 + F' R^-1 F)^-1``.
 
     The same as Gaussian process regression over the items of the support (Rasmussen & Williams 2006, equation 2.8), at
     the cost of as many numbers as there are factors, however long the support.
     """
     mean, _, factors = _belief(params, context.support)
+    expected = _expected(params["taste"], context)
     precision = _precision(params, context)
     covariance = inverse(jnp.eye(factors.shape[-1], dtype=factors.dtype) + factors.T @ (factors * precision[:, None]))
-    return Taste(covariance @ (factors.T @ (precision * (context.rating - mean))), covariance)
+    surprise = precision * (context.rating - mean - factors @ expected)
+    return Taste(expected + covariance @ (factors.T @ surprise), covariance, expected)
+
+
+def _expected(params: Params, context: Context) -> Float[Array, " rank"]:
+    """The taste ``w0`` to expect of a user with this profile who rated these items, whatever the ratings were."""
+    factors = context.support.statistic[..., RATINGS + 2 :]
+    rated = jnp.sum(context.mask)
+    chosen = (context.mask @ factors - rated * params["choice"]["middle"]) / (
+        rated + jnp.exp(params["choice"]["log_doubt"])
+    )
+    return chosen @ params["choice"]["kernel"] + context.embedding @ params["profile"]["kernel"]
 
 
 def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 1"]:
     """How far each rating of the support lies above the item's mean, in quarters of the rating scale; 0 where padded.
 
-    Of no row does it depend on the rating of another.
+    Of no row does it depend on the rating of another, or on how much the row weighs.
     """
-    return _residual(params, head, context)[:, None] / head.quarter
+    residual = jnp.where(context.mask > 0, _residual(params, head, context), 0.0)
+    return residual[:, None] / head.quarter
 
 
 def _belief(params: Params, rows: Features) -> tuple[Array, Array, Array]:
@@ -120,7 +154,7 @@ def _precision(params: Params, context: Context) -> Float[Array, " support"]:
 
 
 def _residual(params: Params, head: Head, context: Context) -> Float[Array, " support"]:
-    return head.residual(_item_mean(params, context.support.statistic), context.rating) * context.mask
+    return head.residual(_item_mean(params, context.support.statistic), context.rating)
 
 
 def _item_mean(params: Params, statistic: Float[Array, "n columns"]) -> Float[Array, " n"]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import multiply
@@ -103,7 +103,7 @@ def summarise(
         if number:
             inputs = product(states[1], layer["input"]["kernel"])
         start = jnp.tanh(of_user_text(context, layer["start"]["kernel"], user_dropout) + layer["start"]["bias"])
-        states = _states(layer, start, inputs + layer["gates"]["bias"], real, product)
+        states = _states(layer, start, inputs + layer["gates"]["bias"], context.mask, product)
     before, after = states
     return Summary(after[0], before)
 
@@ -112,22 +112,22 @@ def _states(
     layer: Params,
     start: Float[Array, " width"],
     inputs: Float[Array, "support gates"],
-    real: Bool[Array, " support"],
+    weight: Float[Array, " support"],
     product: Callable[[Array, Any], Array],
 ) -> tuple[Float[Array, "support width"], Float[Array, "support width"]]:
     """The states before and after each slot."""
 
     def step(state: Array, slot: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        of_input, is_real = slot
+        of_input, weighs = slot
         of_state = product(state, layer["state"]["kernel"])
         (update, reset, new), (by_update, by_reset, by_new) = (jnp.split(part, 3) for part in (of_input, of_state))
         candidate = jnp.tanh(new + jax.nn.sigmoid(reset + by_reset) * by_new)
-        moved = state + jax.nn.sigmoid(update + by_update) * (candidate - state)
-        moved = jnp.where(is_real, moved, state)
+        moved = state + weighs * jax.nn.sigmoid(update + by_update) * (candidate - state)
+        moved = jnp.where(weighs > 0, moved, state)
         return moved, (state, moved)
 
     # From the last slot to the first: padding, then the oldest row, at last the latest.
-    return jax.lax.scan(step, start, (inputs, real), reverse=True)[1]
+    return jax.lax.scan(step, start, (inputs, weight), reverse=True)[1]
 
 
 def apply(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import multiply
@@ -28,13 +28,13 @@ class Summary(NamedTuple):
 
     Attributes:
         keys, values: float32 [tokens, width]; the user's token first, then the support's.
-        real: bool [tokens], which tokens are no padding.
+        weight: float32 [tokens], what each token counts: 1, and 0 where it is padding.
         own: float32 [support, width], what each support row reads from all tokens but its own.
     """
 
     keys: Array
     values: Array
-    real: Array
+    weight: Array
     own: Array
 
 
@@ -114,20 +114,20 @@ def summarise(
     """
     if not whole(params["support"], params["prior"]):
         return None
-    support, real = params["support"], context.mask > 0
+    support = params["support"]
 
     def product(rows: Array, kernel: Any) -> Array:
         return multiply(rows.astype(compute or rows.dtype), kernel)
 
     # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
-    item = jnp.where(real[:, None], context.support.embedding @ support["item"]["kernel"], 0.0)
+    item = jnp.where(context.mask[:, None] > 0, context.support.embedding @ support["item"]["kernel"], 0.0)
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
     user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
     states = jnp.concatenate([user[None], item + rated])
-    real = jnp.concatenate([jnp.ones(1, bool), real])
+    weight = jnp.concatenate([jnp.ones_like(context.mask, shape=1), context.mask])
     # The user's token stays what the text makes it: there is something to read that no rating is in.
-    place = jnp.arange(len(real))
-    attended = real & ((place[:, None] > 0) | (place == 0))
+    place = jnp.arange(len(weight))
+    attended = weight * ((place[:, None] > 0) | (place == 0))
     for number in range(sum(name.startswith("layer_") for name in support)):
         layer = support[f"layer_{number}"]
         normed = _normalise(layer["attention_norm"], states)
@@ -138,8 +138,8 @@ def summarise(
     normed = _normalise(support["norm"], states)
     keys, values = (product(normed, support["read"][name]["kernel"]) for name in ("key", "value"))
     query = product(item, support["read"]["query"]["kernel"])
-    others = real & ~jnp.eye(len(item), len(states), k=1, dtype=bool)
-    return Summary(keys, values, real, _attend(query, keys, values, others, heads, compute))
+    others = weight * ~jnp.eye(len(item), len(states), k=1, dtype=bool)
+    return Summary(keys, values, weight, _attend(query, keys, values, others, heads, compute))
 
 
 def apply(
@@ -173,7 +173,7 @@ def apply(
         support = params["support"]
         item = rows.embedding @ support["item"]["kernel"]
         query = multiply(item.astype(compute or item.dtype), support["read"]["query"]["kernel"])
-        read = _attend(query, summary.keys, summary.values, summary.real, heads, compute)
+        read = _attend(query, summary.keys, summary.values, summary.weight, heads, compute)
     return mlp.apply(params, head, context, rows, read=read, **common, **options)
 
 
@@ -181,13 +181,13 @@ def _attend(
     query: Float[Array, "n width"],
     key: Float[Array, "tokens width"],
     value: Float[Array, "tokens width"],
-    real: Bool[Array, "*n tokens"],
+    weight: Float[Array, "*n tokens"],
     heads: int,
     compute: DTypeLike | None,
 ) -> Float[Array, "n width"]:
     """Attention in several heads (Vaswani et al. 2017, arXiv 1706.03762, section 3.2); the softmax is not in `compute`.
 
-    A token that is not real gets the weight 0 and the gradient 0, exactly; the user's always is.
+    A token counts as many times as its weight says; one of weight 0 gets the gradient 0, exactly. The user's is 1.
     """
 
     def split(rows: Array) -> Array:
@@ -197,7 +197,8 @@ def _attend(
         return jnp.einsum(pattern, *operands, preferred_element_type=query.dtype)
 
     scores = einsum("nhd,thd->hnt", split(query), split(key)) / np.sqrt(query.shape[-1] / heads)
-    weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min))
+    scores += jnp.log(jnp.where(weight > 0, weight, 1.0))
+    weights = jax.nn.softmax(jnp.where(weight > 0, scores, jnp.finfo(scores.dtype).min))
     return einsum("hnt,thd->nhd", weights.astype(compute or weights.dtype), split(value)).reshape(query.shape)
 
 

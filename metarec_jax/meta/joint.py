@@ -51,11 +51,32 @@ class Reading(NamedTuple):
         encode: the encoder.
         per_call: texts of a chunk, for each bucket.
         constrain: puts the rows of a chunk where they belong (on several devices).
+        turns: has devices that must take the same number of turns agree on it.
     """
 
     encode: Encode
     per_call: tuple[int, ...]
     constrain: Callable[[Any], Any] = lambda tree: tree
+    turns: Callable[[Array], Array] = lambda turns: turns
+
+
+class Exchange(NamedTuple):
+    """What a device that has a part of the batch gets from the others; alone it gets nothing.
+
+    Attributes:
+        total: the sum of a tree over the devices.
+        gradient: the same of a gradient, some leaves of which are split.
+        embeddings: of its own texts -> of all texts that its episodes gather.
+        key: of a key that all have, one of its own.
+    """
+
+    total: Callable[[Any], Any] = lambda tree: tree
+    gradient: Callable[[Any], Any] = lambda tree: tree
+    embeddings: Callable[[Array], Array] = lambda own: own
+    key: Callable[[Array], Array] = lambda key: key
+
+
+ALONE = Exchange()
 
 
 def embed(reading: Reading, params: Params, chosen: Chosen, key: Array | None = None) -> Float[Array, "slots hidden"]:
@@ -97,8 +118,8 @@ class _Part(NamedTuple):
     rows: int
     key: Array | None
 
-    def turns(self) -> Array:
-        return (self.picked.count + self.rows - 1) // self.rows
+    def turns(self, reading: Reading) -> Array:
+        return reading.turns((self.picked.count + self.rows - 1) // self.rows)
 
     def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array | None]:
         which = jax.lax.dynamic_slice_in_dim(self.picked.rows, turn * self.rows, self.rows)
@@ -123,7 +144,7 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
 
     one = jax.eval_shape(vectors, 0)
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
-    return jax.lax.fori_loop(0, part.turns(), put, table)
+    return jax.lax.fori_loop(0, part.turns(reading), put, table)
 
 
 def _pull_back(
@@ -141,7 +162,7 @@ def _pull_back(
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
-    return jax.lax.fori_loop(0, part.turns(), add, total)
+    return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 
 def joint_gradient(
@@ -155,6 +176,7 @@ def joint_gradient(
     step_weights: Array | None = None,
     *,
     at_once: int = 0,
+    exchange: Exchange = ALONE,
 ) -> tuple[Trainable, Losses]:
     """The gradient of the meta loss by learner, updater and encoder, and the losses.
 
@@ -167,25 +189,33 @@ def joint_gradient(
         episodes: a batch whose ids are slots of the embeddings.
         key: of this outer step; None does without randomness.
         step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
+        exchange: between devices, of which this one has a part of the texts and of the episodes.
 
     Returns:
-        The gradient, 0 where the encoder is not trained.
+        The gradient, 0 where the encoder is not trained, and the losses (``stopped`` of the device's own users).
     """
+    key = None if key is None else exchange.key(key)
     drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
     with jax.named_scope("embed"):
-        embeddings = embed(reading, trainable.encoder, chosen, drop)
+        own = embed(reading, trainable.encoder, chosen, drop)
 
-    def loss(theta: Params, phi: Params, embeddings: Array) -> tuple[Float[Array, ""], Losses]:
+    def loss(theta: Params, phi: Params, own: Array) -> tuple[Float[Array, ""], Losses]:
+        embeddings = exchange.embeddings(own)
         users = embeddings if chosen.users is None else chosen.users
         tables = model.prepare(theta, Tables(embeddings, users))
-        return meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
+        mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
+        query, rows = exchange.total((losses.query, losses.rows))
+        # The mean over this device's rows, as its part of the mean over all.
+        share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
+        return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
     slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    (theta, phi, cotangent), losses = slope(trainable.theta, trainable.phi, embeddings)
+    (theta, phi, cotangent), losses = slope(trainable.theta, trainable.phi, own)
     moving, still = trained(trainable.encoder)
     with jax.named_scope("pull_back"):
         gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, drop)
-    return Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still))), losses
+    whole = Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still)))
+    return exchange.gradient(whole), losses
 
 
 def make_joint_step(
@@ -196,18 +226,23 @@ def make_joint_step(
     *,
     at_once: int = 0,
     step_weights: Callable[[Array], Array] | None = None,
+    exchange: Exchange = ALONE,
+    spread: Callable[..., Any] = lambda gradient: gradient,
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
     """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
 
-    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`.
+    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`, and:
+        spread: a function of (trainable, chosen, episodes, key, weights) for one device -> the same for all of them.
     """
+
+    def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array, weights: Any) -> Any:
+        options = {"at_once": at_once, "exchange": exchange}
+        return joint_gradient(model, reading, trained, trainable, chosen, episodes, key, weights, **options)
 
     def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
         weights = None if step_weights is None else step_weights(state.step)
-        gradient, losses = joint_gradient(
-            model, reading, trained, state.trainable, chosen, episodes, key, weights, at_once=at_once
-        )
+        gradient, losses = spread(gradient_of)(state.trainable, chosen, episodes, key, weights)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
         return updated(state, gradient, optimiser), losses
 

@@ -13,6 +13,7 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.learner.ranking import QueryLoss
 from metarec_jax.meta import inner
 from metarec_jax.meta.factored import Factoring, Form
 from metarec_jax.meta.left import left_operands
@@ -45,6 +46,8 @@ class Model(NamedTuple):
         summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
+        query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
+            where None.
     """
 
     apply: Callable[[Params, Context, Features], Array]
@@ -59,6 +62,7 @@ class Model(NamedTuple):
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
     summarise: Callable[[Params, Context], Any] | None = None
     taste: Callable[[Params, Context], Any] | None = None
+    query_loss: QueryLoss | None = None
 
 
 class Trainable(NamedTuple):
@@ -109,8 +113,8 @@ class Outcome(NamedTuple):
 
 
 def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
-    """Mean of `values` where `mask` is 1, and 0 where no mask is."""
-    return jnp.sum(jnp.where(mask > 0, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
+    """Mean of `values` where `mask` is 1, and 0 where no mask is; what lies between 0 and 1 is a weight."""
+    return jnp.sum(jnp.where(mask > 0, mask * values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def features_of(
@@ -189,8 +193,7 @@ def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factorin
 
 def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
     """What the support shows to the adapted parameters of one user, before the inner loop."""
-    weight = context.mask / jnp.maximum(jnp.sum(context.mask), 1.0)
-    return Inputs(_left(model, theta, context, context.support), weight)
+    return Inputs(_left(model, theta, context, context.support), context.mask)
 
 
 def _left(model: Model, theta: Params, context: Context, rows: Features) -> Params:
@@ -258,6 +261,8 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
 
     def loss(kept: Params) -> Array:
         outputs = apply_user(model, shared.trainable, context, kept, query)
+        if model.query_loss is not None:
+            return jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
         return jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
 
     if shared.step_weights is None or model.steps == 0:

@@ -183,7 +183,7 @@ class _Liked:
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
         threshold = config.contrastive.liked
-        texts = texts_of(config.run, encoder, data.items.texts, mesh, reporter)
+        texts = texts_of(config.run, encoder, data.items.texts, reporter, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
@@ -214,8 +214,9 @@ class _Liked:
         }
         spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
         constrain = spread if mesh.size > 1 else _as_it_is
-        training = Reading(encode_with(config.run, encoder, config.encoder.dropout), texts.per_call, constrain)
-        judging = training._replace(encode=encode_with(config.run, encoder, 0.0))
+        architecture = encoder.config
+        training = Reading(encode_with(config.run, architecture, config.encoder.dropout), texts.per_call, constrain)
+        judging = training._replace(encode=encode_with(config.run, architecture, 0.0))
         self.gradient = jax.jit(liked_gradient(config, training))
         temperature = config.contrastive.temperature
         self.loss = jax.jit(

@@ -214,6 +214,33 @@ def make_app(
             }
         )
 
+    @app.post("/explain", response_model=s.ExplainResponse, tags=["recommend"])
+    async def explain(asked: s.ExplainRequest) -> Response:
+        """Why items have their scores: what each rating adds, and a sentence where that says something."""
+        for n, identity in enumerate(asked.items):
+            if not engine.first.titles.has_id(identity):
+                raise Mistake(f"no item has the id {identity!r}", "items", n)
+        done: Done = await gatherer.ask(Job(whose(asked)))
+        arm, state = next(iter(done.states.items()))
+        names = [f"id:{identity}" for identity in asked.items]
+        found = await gatherer.run(lambda: engine.arms[arm].explain(state, names, words=asked.words))
+        return _json(
+            {
+                "explanations": [
+                    {
+                        "item": one.id,
+                        "title": one.title,
+                        "score": one.score,
+                        "sentence": one.sentence,
+                        "because": [reason._asdict() for reason in one.because],
+                        "influences": [reason._asdict() for reason in one.influences],
+                        "words": None if one.words is None else [word._asdict() for word in one.words],
+                    }
+                    for one in found
+                ]
+            }
+        )
+
     # Items
 
     def item(identity: str) -> dict[str, Any]:

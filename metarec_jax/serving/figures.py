@@ -1,4 +1,8 @@
-"""Figures from the log of a service, each with an interval that resamples users.
+"""Figures from the log of a service, each with an interval over users.
+
+All are ratios of sums over users, whose rows are not independent. So their intervals are those of the delta method for
+clusters (Deng, Knoblich & Lu 2018, "Applying the delta method in metric analytics", equation 4), which a log of any
+size affords. With a handful of users they are too narrow.
 
 - Click-through rate (CTR): clicked places over shown ones. Precision: places with a click, a purchase or a rating of at
   least `liked`, over shown ones. nDCG of clicks: over lists with a click, ``sum 1 / log2(1 + place)`` of the clicked
@@ -21,9 +25,8 @@ from jaxtyping import Bool, Float
 
 from metarec_jax.serving.log import Log
 
-SAMPLES = 2000
-AT_ONCE = 4_000_000
-"""Numbers of a part of the draws."""
+NORMAL = 1.959964
+"""Standard errors on either side that 95 % of a normal distribution lie within."""
 
 
 class Figure(NamedTuple):
@@ -42,38 +45,29 @@ class Figure(NamedTuple):
 
 def ratio(over: Float[np.ndarray, " n"], under: Float[np.ndarray, " n"], user: np.ndarray) -> Figure:
     """The sum of `over` by the sum of `under`, whose rows belong to users."""
-    drawn, value, users = _resampled(over, under, user)
-    return Figure(value, *_middle(drawn), users)
+    value, error, users = _ratio(over, under, user)
+    return Figure(value, value - NORMAL * error, value + NORMAL * error, users)
 
 
 def difference(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> Figure:
     """The ratio of `b` less that of `a`, of different users; each is (over, under, user)."""
-    (of_a, value_a, users_a), (of_b, value_b, users_b) = _resampled(*a, seed=1), _resampled(*b, seed=2)
-    return Figure(value_b - value_a, *_middle(of_b - of_a), users_a + users_b)
+    (of_a, error_a, users_a), (of_b, error_b, users_b) = _ratio(*a), _ratio(*b)
+    error = float(np.hypot(error_a, error_b))
+    return Figure(of_b - of_a, of_b - of_a - NORMAL * error, of_b - of_a + NORMAL * error, users_a + users_b)
 
 
-def _resampled(over: np.ndarray, under: np.ndarray, user: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float, int]:
-    """The ratio in resamples of users, and as it is."""
+def _ratio(over: np.ndarray, under: np.ndarray, user: np.ndarray) -> tuple[float, float, int]:
+    """The ratio, its standard error, and how many users there are."""
     _, who = np.unique(user, return_inverse=True)
     users = int(who.max(initial=-1)) + 1
-    if not users or not np.sum(under):
-        return np.full(SAMPLES, np.nan), float("nan"), users
-    sums = np.stack([np.bincount(who, weights=part, minlength=users) for part in (over, under)], axis=1)
-    rng = np.random.default_rng(seed)
-    step = max(1, AT_ONCE // users)
-    shares = np.full(users, 1 / users)
-    parts = [rng.multinomial(users, shares, min(step, SAMPLES - n)) @ sums for n in range(0, SAMPLES, step)]
-    top, bottom = np.concatenate(parts).T
-    drawn = np.divide(top, bottom, out=np.full(SAMPLES, np.nan), where=bottom > 0)
-    return drawn, float(sums[:, 0].sum() / sums[:, 1].sum()), users
-
-
-def _middle(drawn: np.ndarray) -> tuple[float, float]:
-    real = drawn[np.isfinite(drawn)]
-    if not len(real):
-        return float("nan"), float("nan")
-    low, high = np.quantile(real, [0.025, 0.975])
-    return float(low), float(high)
+    top, bottom = (np.bincount(who, weights=part, minlength=users) for part in (over, under))
+    if not bottom.sum():
+        return float("nan"), float("nan"), users
+    value = top.sum() / bottom.sum()
+    if users < 2:
+        return float(value), float("nan"), users
+    error = np.sqrt(users / (users - 1) * np.sum(np.square(top - value * bottom))) / bottom.sum()
+    return float(value), float(error), users
 
 
 # Of one arm

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.assembly import embed, make_model, trained_encoder
+from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import Encoder, encode_table
-from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
@@ -38,17 +35,33 @@ from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.partition import path_names
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
+from metarec_jax.serving import explain as explaining
+from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.filters import ALL, DetailIndex, Filters
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
 from metarec_jax.serving.interview import Question, choose, uncertain
 from metarec_jax.serving.shelf import Shelf, Shelves, tables_of
 from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
-from metarec_jax.train import load_trainable
 from metarec_jax.types import Episodes, Items, Params, Rows, Tables
 
-__all__ = ["Filters", "History", "Question", "Rated", "Recommendation", "Recommender", "UserState"]
+if TYPE_CHECKING:
+    from metarec_jax.encoder import Encoder
+
+__all__ = [
+    "Explanation",
+    "Filters",
+    "History",
+    "Influence",
+    "Question",
+    "Rated",
+    "Recommendation",
+    "Recommender",
+    "UserState",
+    "Word",
+]
 
 _FLOATS_PER_CALL = 1 << 24
 """Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
@@ -135,7 +148,8 @@ class Recommender:
         self.config = config
         self.catalogue = catalogue
         self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
-        self._model = make_model(config, catalogue.scale)
+        # No gradient flows here, so the order is the plain one; and a loop that is not unrolled loads in a fifth.
+        self._model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         self._trainable = jax.device_put(trainable._replace(encoder=None))
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._details = DetailIndex(catalogue.items)
@@ -154,6 +168,9 @@ class Recommender:
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
         self._judge = jax.jit(functools.partial(_judge, self._model, catalogue.scale))
+        self._influences = jax.jit(functools.partial(_explaining, explaining.score_and_influences, self._model))
+        self._slopes = jax.jit(functools.partial(_explaining, explaining.score_slopes, self._model))
+        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
         widest = len(catalogue.items) * each
         most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
@@ -168,9 +185,17 @@ class Recommender:
         """
         run = runs.open_run(Path(folder))
         catalogue = catalogues.load(run)
+        if run.config.encoder.train == "no" and run.parameters.exists():
+            hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+            like = abstract_trainable(run.config, catalogue, hidden)
+            return cls(run.config, catalogue, parameters.load(like, run.parameters))
+        # What is imported here takes as long as all that an answer needs.
+        from metarec_jax.assembly import embed, trained_encoder
+        from metarec_jax.train import load_trainable
+
         if run.config.encoder.train == "no":
             return cls(run.config, catalogue, load_trainable(run, catalogue))
-        start = load_encoder(run.config.encoder.path)
+        start = _load_encoder(run.config.encoder.path)
         trainable = load_trainable(run, catalogue, start.params)
         encoder = trained_encoder(start, trainable.encoder)
         embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
@@ -179,7 +204,7 @@ class Recommender:
     @functools.cached_property
     def encoder(self) -> Encoder:
         """What reads texts that the run has no embedding of; loaded when first needed."""
-        encoder = load_encoder(self.config.encoder.path)
+        encoder = _load_encoder(self.config.encoder.path)
         width = self.catalogue.embeddings.shape[1]
         if encoder.config.hidden_size != width:
             raise MetarecError(
@@ -531,6 +556,45 @@ class Recommender:
         rows = np.array([self.find(item).row for item in items], np.int32)
         return self._of_items(self._deviation, state, self._shelf.embeddings[rows], self._shelf.statistic[rows])
 
+    # Explaining
+
+    def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
+        """Why each of the items has its score: what each rating adds to it, and a sentence where that says something.
+
+        Args:
+            state: from `adapt`.
+            items: titles, "id:" and an id, or ids as ints.
+            words: whether also the words of the items' texts are weighed, which loads the encoder.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item.
+        """
+        return explaining.explain(self, state, items, words=words)
+
+    def influences(
+        self, state: UserState, rows: np.ndarray
+    ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
+        """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
+        found = [
+            self._of_items(
+                self._influences, state, self._shelf.embeddings[part], self._shelf.statistic[part], size=size
+            )
+            for part, size in _parts(rows)
+        ]
+        none = np.zeros((0, len(state.support.item)), np.float32)
+        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
+        return np.concatenate(scores), np.concatenate(influences)
+
+    def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
+        """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
+        found: list[tuple[Word, ...]] = []
+        for part, size in _parts(rows):
+            embeddings, statistic = self._shelf.embeddings[part], self._shelf.statistic[part]
+            slopes = self._of_items(self._slopes, state, embeddings, statistic, size=size, prepare=False)
+            texts = [self.catalogue.items.texts[row] for row in part]
+            found += explaining.word_influences(self.encoder, self.config.encoder, texts, slopes, self._pull_back)
+        return found
+
     def score_text(self, state: UserState, text: str) -> float:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -665,9 +729,11 @@ class Recommender:
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
-        return load_encoder(self.config.encoder.path)
+        return _load_encoder(self.config.encoder.path)
 
     def _encode(self, texts: list[str], encoder: Encoder | None = None) -> np.ndarray:
+        from metarec_jax.encoder import encode_table
+
         chosen = self.config.encoder
         return encode_table(
             encoder or self.encoder,
@@ -724,20 +790,29 @@ class Recommender:
         )
 
     def _of_items(
-        self, program: Callable[..., Array], state: UserState, embeddings: np.ndarray, statistic: np.ndarray
-    ) -> np.ndarray:
-        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up, so that few
-        compilations do for all."""
+        self,
+        program: Callable[..., Any],
+        state: UserState,
+        embeddings: np.ndarray,
+        statistic: np.ndarray,
+        *,
+        size: int = 0,
+        prepare: bool = True,
+    ) -> Any:
+        """What `program` (`_score`, say) gives for any items and one user; their number is rounded up (to `size`, where
+        it is given), so that few compilations do for all."""
         count = len(embeddings)
-        missing = (1 << max(count - 1, 0).bit_length()) - count
+        missing = (size or 1 << max(count - 1, 0).bit_length()) - count
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
-        asked = _Asked(self._prepare(self._trainable.theta, rows), statistic, {})
+        rows = self._prepare(self._trainable.theta, rows) if prepare else rows
+        asked = _Asked(rows, statistic, {})
         found = program(self._trainable, self._shelf.shelves, self._task_of([state]), asked)
-        scores = jax.device_get(found)[0, :count]
-        self._refuse_nan(scores)
-        return scores
+        found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
+        for leaf in jax.tree.leaves(found):
+            self._refuse_nan(leaf)
+        return found
 
     def _recommendation(self, row: int, score: float) -> Recommendation:
         items = self.catalogue.items
@@ -749,6 +824,19 @@ class Recommender:
                 "the model's predictions for this user are not numbers: its inner steps diverge; "
                 "train it again with a lower --updater.rate"
             )
+
+
+def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows that are explained in one call, and how many their number is rounded up to."""
+    for start in range(0, len(rows), explaining.PER_CALL):
+        part = rows[start : start + explaining.PER_CALL]
+        yield part, 1 if len(part) == 1 else explaining.PER_CALL
+
+
+def _load_encoder(path: str) -> Encoder:
+    from metarec_jax import encoder  # which takes as long to import as the rest, and is seldom needed
+
+    return encoder.load(path)
 
 
 def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "items columns"]:
@@ -828,6 +916,23 @@ def _deviation(
         return unit * jnp.sqrt(variance_user(model, trainable, context, features))
 
     return over_users(one, (jnp.arange(len(task.embedding)), task))
+
+
+class _Explained(NamedTuple):
+    """Users as `metarec_jax.serving.explain` wants them."""
+
+    user: Array
+    support: Rows
+    kept: Params
+
+
+def _explaining(
+    program: Callable[..., Any], model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Any:
+    """What a program of `metarec_jax.serving.explain` gives for the items asked for."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    users = _Explained(jnp.arange(len(task.embedding)), task.support, task.kept)
+    return program(model, trainable, tables, users, asked.embedding, asked.statistic)
 
 
 def _judge(

@@ -139,6 +139,47 @@ class ScoreResponse(BaseModel):
     scores: list[Score]
 
 
+class ExplainRequest(Whose):
+    """Asks why items have their scores."""
+
+    items: list[Id] = Field(min_length=1, max_length=16)
+    words: bool = Field(False, description="Whether to weigh also the words of the items' texts (slower).")
+
+
+class Reason(BaseModel):
+    """What a rating of the history adds to a score."""
+
+    id: str
+    title: str
+    rating: float
+    influence: float = Field(description="In units of the score; below 0 where the rating lowers it.")
+
+
+class Word(BaseModel):
+    """What a word of a text adds to a score, to first order."""
+
+    text: str
+    influence: float
+
+
+class Explanation(BaseModel):
+    """Why an item has its score."""
+
+    item: str
+    title: str
+    score: float
+    sentence: str = Field(description='"because you rated ..."; "" where there is no reason to name.')
+    because: list[Reason] = Field(description="Those that the sentence names.")
+    influences: list[Reason] = Field(description="All, from what raises the score most to what lowers it most.")
+    words: list[Word] | None
+
+
+class ExplainResponse(BaseModel):
+    """Explanations, in the order that was asked."""
+
+    explanations: list[Explanation]
+
+
 class SimilarResponse(BaseModel):
     """Items that are like one, most alike first."""
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers import assert_equal
 
 from metarec_jax.collaborative import saved
-from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, believe, rated_most
+from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, believe, main_features, rated_most, turned
 from metarec_jax.collaborative.folds import believe_all
 from metarec_jax.config import DataConfig, FactorsConfig
 from metarec_jax.data import load
@@ -29,10 +30,16 @@ def embeddings(data):
     return np.random.default_rng(0).normal(size=(len(data.items), 5)).astype(np.float32)
 
 
+def profiles(data):
+    """Of users whose liking of everything their profile gives away, in part."""
+    return np.random.default_rng(1).normal(size=(len(data.users), 2)).astype(np.float32)
+
+
 def believed(data, embeddings, config=SMALL, rating=None):
     basis = rated_most(config, len(data.items), data.item)
     rating = data.rating if rating is None else rating
-    return believe(config, data.items, embeddings, data.user, data.item, rating, 1.0, basis)
+    towards = main_features(config, data.items, embeddings)
+    return believe(config, data.items, embeddings, data.user, data.item, rating, 1.0, basis, towards)
 
 
 def test_a_belief_has_a_mean_a_rest_and_factors(data, embeddings):
@@ -66,7 +73,8 @@ def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
     """Twice the scale: means and factors twice, variances four times as large."""
     basis = rated_most(SMALL, len(data.items), data.item)
     one = believed(data, embeddings)
-    two = believe(SMALL, data.items, embeddings, data.user, data.item, 2 * data.rating, 2.0, basis)
+    towards = main_features(SMALL, data.items, embeddings)
+    two = believe(SMALL, data.items, embeddings, data.user, data.item, 2 * data.rating, 2.0, basis, towards)
     np.testing.assert_allclose(two.table[:, MEAN], 2 * one.table[:, MEAN], rtol=1e-5)
     np.testing.assert_allclose(two.table[:, REST], 4 * one.table[:, REST], rtol=1e-4)
     assert two.noise == pytest.approx(4 * one.noise, rel=1e-4)
@@ -74,10 +82,12 @@ def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
 
 def test_what_a_training_user_meets_does_not_depend_on_that_users_ratings(data, embeddings):
     rows = np.arange(len(data))
-    before, folded = believe_all(SMALL, data, embeddings, rows, seed=0)
+    before, folded = believe_all(SMALL, data, embeddings, rows, profiles(data), seed=0)
     user = int(data.user[0])
     rating = np.where(data.user == user, data.low + data.high - data.rating, data.rating).astype(np.float32)
-    after, changed = believe_all(SMALL, dataclasses.replace(data, rating=rating), embeddings, rows, seed=0)
+    after, changed = believe_all(
+        SMALL, dataclasses.replace(data, rating=rating), embeddings, rows, profiles(data), seed=0
+    )
     fold = folded.fold[user]
     np.testing.assert_array_equal(folded.tables[fold], changed.tables[fold])
     assert not np.array_equal(before.table, after.table)
@@ -86,25 +96,46 @@ def test_what_a_training_user_meets_does_not_depend_on_that_users_ratings(data, 
 
 def test_rows_that_do_not_train_are_not_looked_at(data, embeddings):
     rows = np.flatnonzero(data.user % 3 > 0)
-    before, folded = believe_all(SMALL, data, embeddings, rows, seed=0)
+    before, folded = believe_all(SMALL, data, embeddings, rows, profiles(data), seed=0)
     hidden = np.where(data.user % 3 == 0, np.nan, data.rating).astype(np.float32)
-    after, changed = believe_all(SMALL, dataclasses.replace(data, rating=hidden), embeddings, rows, seed=0)
+    after, changed = believe_all(
+        SMALL, dataclasses.replace(data, rating=hidden), embeddings, rows, profiles(data), seed=0
+    )
     np.testing.assert_array_equal(before.table, after.table)
+    assert_equal(before.tastes, after.tastes)
     np.testing.assert_array_equal(folded.tables, changed.tables)
 
 
 def test_equal_seeds_give_equal_beliefs(data, embeddings):
-    first, second = (believe_all(SMALL, data, embeddings, np.arange(len(data)), seed=1) for _ in range(2))
+    rows = np.arange(len(data))
+    first, second = (believe_all(SMALL, data, embeddings, rows, profiles(data), seed=1) for _ in range(2))
     np.testing.assert_array_equal(first[0].table, second[0].table)
     np.testing.assert_array_equal(first[1].tables, second[1].tables)
 
 
+def test_factors_are_turned_and_nothing_else():
+    rng = np.random.default_rng(0)
+    factors, (turn, _) = rng.normal(size=(9, 3)), np.linalg.qr(rng.normal(size=(3, 3)))
+    np.testing.assert_allclose(turned(factors @ turn, towards=factors), factors, rtol=1e-9)
+    other = turned(factors, towards=rng.normal(size=(9, 3)))
+    np.testing.assert_allclose(other @ other.T, factors @ factors.T, rtol=1e-9)
+
+
+def test_folds_speak_of_the_same_factors(data, embeddings):
+    """What is expected of tastes is about single factors, whoever they were learned from."""
+    everyone, folded = believe_all(SMALL, data, embeddings, np.arange(len(data)), profiles(data), seed=0)
+    final = everyone.table[:, FACTORS:]
+    for table in folded.tables:
+        assert np.linalg.norm(table[:, FACTORS:] - final) < 0.6 * np.linalg.norm(final)
+
+
 def test_a_file_gives_back_what_was_saved(data, embeddings, tmp_path):
-    found = believed(data, embeddings)
+    found, _ = believe_all(SMALL, data, embeddings, np.arange(len(data)), profiles(data), seed=0)
     saved.save(found, tmp_path / "b.safetensors")
     back = saved.load(tmp_path / "b.safetensors", len(data.items))
     np.testing.assert_array_equal(back.table, found.table)
     assert back.noise == found.noise
+    assert_equal(back.tastes, found.tastes)
     details = {name: values[:4] for name, values in data.items.details.items()}
     np.testing.assert_array_equal(
         back.of_new_items(embeddings[:4], details), found.of_new_items(embeddings[:4], details)

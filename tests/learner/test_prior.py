@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.learner import prior
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.inputs import Context, Features
@@ -25,9 +26,9 @@ def user():
         return Features(jnp.zeros((n, 2)), jnp.asarray(np.concatenate([np.zeros((n, 2)), belief], axis=1)))
 
     head = make_head("ordinal", levels=(1.0, 2.0, 3.0, 4.0, 5.0), low=1, high=5)
-    params = prior.init(head, 3.5, NOISE)
+    params = prior.init(head, 3.5, prior.Believed(NOISE, no_tastes(RANK, 2)))
     mask = jnp.asarray([1.0] * REAL + [0.0] * (SUPPORT - REAL))
-    context = Context(jnp.zeros(2), rows(SUPPORT), jnp.asarray(rng.uniform(1, 5, SUPPORT)), mask)
+    context = Context(jnp.asarray([0.5, -2.0]), rows(SUPPORT), jnp.asarray(rng.uniform(1, 5, SUPPORT)), mask)
     return params, context, rows(QUERY)
 
 
@@ -72,8 +73,54 @@ def test_without_support_it_is_what_is_believed(user):
     np.testing.assert_allclose(variance, belief[:, 1] + np.sum(belief[:, 2:] ** 2, axis=1), rtol=1e-6)
 
 
+def expecting(params, rng):
+    """`params` that expect something of who chose what, and of a profile."""
+    taste = {
+        "choice": {
+            "kernel": jnp.asarray(rng.normal(size=(RANK, RANK))),
+            "middle": jnp.asarray(rng.normal(size=RANK)),
+            "log_doubt": jnp.log(3.0),
+        },
+        "profile": {"kernel": jnp.asarray(rng.normal(size=(2, RANK)))},
+    }
+    return params | {"taste": taste}
+
+
+def test_what_choices_and_profile_say_moves_the_mean_of_the_taste_before_any_rating(user):
+    """As if the mean of every item were another one, for this user; rows are still predicted from the others."""
+    params, context, query = user
+    params = expecting(params, np.random.default_rng(1))
+    taste, factors = params["taste"], np.asarray(context.support.statistic)[:REAL, 4:]
+    chosen = (factors - taste["choice"]["middle"]).sum(axis=0) / (REAL + 3.0)
+    expected = chosen @ taste["choice"]["kernel"] + context.embedding @ taste["profile"]["kernel"]
+
+    def moved(rows):
+        known = np.array(rows, np.float64)
+        known[:, 2] += known[:, 4:] @ np.asarray(expected)
+        return known
+
+    support, asked = moved(context.support.statistic), moved(query.statistic)
+    got = prior.posterior(params, context, query)
+    np.testing.assert_allclose(got, by_gaussian_process(support[:REAL], context.rating[:REAL], asked), rtol=2e-5)
+    mean, variance = prior.posterior(params, context, context.support)
+    for row in range(REAL):
+        others = [i for i in range(REAL) if i != row]
+        want = by_gaussian_process(support[others], context.rating[jnp.array(others)], support[[row]])
+        np.testing.assert_allclose((mean[row], variance[row]), np.ravel(want), rtol=5e-5)
+
+
+def test_of_a_stranger_the_profile_alone_says_something(user):
+    params, context, query = user
+    params = expecting(params, np.random.default_rng(1))
+    mean, _ = prior.posterior(params, context._replace(mask=jnp.zeros(SUPPORT)), query)
+    belief = np.asarray(query.statistic)[:, 2:]
+    said = belief[:, 2:] @ np.asarray(context.embedding @ params["taste"]["profile"]["kernel"])
+    np.testing.assert_allclose(mean, belief[:, 0] + said, rtol=1e-5)
+
+
 def test_padded_slots_change_nothing_and_have_no_gradient(user):
     params, context, query = user
+    params = expecting(params, np.random.default_rng(1))
 
     def total(rating, statistic):
         changed = context._replace(rating=rating, support=context.support._replace(statistic=statistic))
@@ -90,7 +137,8 @@ def test_what_was_made_of_the_support_before_is_used(user):
     taste = prior.summarise({"prior": params}, context)
     again = prior.posterior(params, context._replace(taste=taste, rating=context.rating * 0), query)
     np.testing.assert_array_equal(again, prior.posterior(params, context, query))
-    assert prior.summarise({"prior": {"log_noise": None, "log_gain": None}}, context) is None
+    for name in ("log_noise", "log_gain", "taste"):
+        assert prior.summarise({"prior": params | {name: None}}, context) is None
     assert prior.summarise({}, context) is None
 
 

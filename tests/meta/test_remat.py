@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, quick_jit, tiny
 
-from metarec_jax.assembly import UNROLL
 from metarec_jax.meta.outer import meta_loss
+from metarec_jax.models import UNROLL
 
 RULES = {
     "gradient, dense": {"form": "dense"},

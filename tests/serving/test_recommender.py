@@ -1,6 +1,9 @@
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +14,12 @@ from trained import small_config, small_data, trained_run
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
-from metarec_jax.assembly import assemble, init_trainable, make_model
+from metarec_jax.assembly import assemble
 from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.config import EncoderConfig, UpdaterConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import predict
+from metarec_jax.models import init_trainable, make_model
 from metarec_jax.serving.recommender import Rated, Recommender
 from metarec_jax.train import load_trainable
 
@@ -330,12 +334,40 @@ def test_reading_a_run_changes_nothing_in_it(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
+def test_the_best_checkpoint_and_the_parameters_beside_it_are_the_same(copy):
+    short = Recommender.load(copy)
+    (copy / "parameters.safetensors").unlink()
+    long = Recommender.load(copy)
+    for left, right in zip(jax.tree.leaves(short._trainable), jax.tree.leaves(long._trainable), strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+    assert short.recommend(short.adapt(LIKES)) == long.recommend(long.adapt(LIKES))
+
+
+def test_an_answer_imports_nothing_that_training_needs(tmp_path):
+    code = (
+        "import sys; from metarec_jax.cli import main; "
+        f"main(['recommend', {str(trained_run())!r}, '--json']); "
+        "heavy = {'flax', 'orbax', 'grain', 'transformers', 'torch', 'pandas', 'matplotlib'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    environment = {**os.environ, "METAREC_CACHE": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stderr == "[]\n"
+    assert len(json.loads(done.stdout)["recommended"]) == 10
+
+
 def change_config(folder, **changes):
     document = json.loads((folder / "config.json").read_text())
     for name, value in changes.items():
         group, _, field = name.rpartition("__")
         (document[group] if group else document)[field] = value
     (folder / "config.json").write_text(json.dumps(document))
+
+
+def no_model(folder):
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "parameters.safetensors").unlink()
 
 
 @pytest.mark.parametrize(
@@ -348,7 +380,11 @@ def change_config(folder, **changes):
         (lambda run: (run / "catalogue.parquet").unlink(), r"catalogue\.parquet does not exist: restore"),
         (lambda run: (run / "catalogue.parquet").write_bytes(b"PAR1"), r"catalogue\.parquet is damaged"),
         (lambda run: (run / "tables.safetensors").write_bytes(b"{}"), r"tables\.safetensors is damaged"),
-        (lambda run: shutil.rmtree(run / "checkpoints"), r"holds no trained model yet: no epoch has ended; train on"),
+        (
+            lambda run: (run / "parameters.safetensors").write_bytes(b"{}"),
+            r"parameters\.safetensors is damaged .*delete",
+        ),
+        (lambda run: no_model(run), r"holds no trained model yet: no epoch has ended; train on"),
         (
             lambda run: change_config(run, learner__hidden=9),
             r"does not fit the run's config\.json: .*hidden.* float32",
@@ -366,6 +402,7 @@ def test_a_run_folder_with_a_mistake_is_refused(copy, spoil, message):
 @pytest.mark.parametrize("rest", [0, 0.5])
 @pytest.mark.parametrize("part", ["_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "d/*", "metrics"])
 def test_a_truncated_checkpoint_is_refused(copy, part, rest):
+    (copy / "parameters.safetensors").unlink()  # which is read in its place
     for path in (copy / "checkpoints").rglob(part):
         if path.is_file():
             whole = path.read_bytes()

@@ -171,6 +171,18 @@ def test_scores_and_similar_items(client, recommender):
     assert [s["id"] for s in similar["similar"]] == [str(i + 1) for i in np.argsort(-cosine)[:4]]
 
 
+def test_reasons_are_those_of_the_recommender(client, recommender):
+    answer = client.post("/explain", json={"history": LIKES, "items": ["3", "60"]}).json()["explanations"]
+    want = recommender.explain(recommender.adapt({7: 5, 8: 1}), [3, 60])
+    for got, one in zip(answer, want, strict=True):
+        assert (got["item"], got["sentence"], got["words"]) == (one.id, one.sentence, None)
+        assert got["score"] == pytest.approx(one.score, rel=1e-5)
+        influences = {i.id: i.influence for i in one.influences}
+        assert {i["id"]: i["influence"] for i in got["influences"]} == pytest.approx(influences, rel=1e-3, abs=1e-6)
+    (told,) = client.post("/explain", json={"history": LIKES, "items": ["3"], "words": True}).json()["explanations"]
+    assert told["words"]
+
+
 def test_a_new_item_is_there_at_once_and_after_a_restart(recommender, tmp_path):
     bodies = [{"text": "A film about bees. It hums.", "id": "bees"}, {"text": "Ants", "title": "Ants (2001)"}]
     lists = []
@@ -249,6 +261,7 @@ def test_every_place_and_what_comes_of_it_is_kept(recommender, tmp_path):
         ("/score", {"items": ["nope"]}, ["items", 0]),
         ("/score", {"texts": [" "]}, ["texts", 0]),
         ("/score", {"texts": ["x" * 4001]}, ["texts", 0]),
+        ("/explain", {"items": ["3", "nope"]}, ["items", 1]),
         ("/items", {"text": " "}, ["text"]),
         ("/items", {"text": "x", "details": {"colour": "red"}}, ["details", "colour"]),
         ("/items", {"text": "x", "id": "7"}, ["id"]),

@@ -38,7 +38,7 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
     Args:
         config: where it is. Without a path: the cache folder, installed packages and the publisher, in this order.
-        seed: of the generator, where the source is "synthetic".
+        seed: of the generator, where the source is "synthetic", and of items drawn beside clicks.
 
     Returns:
         The interactions; their `source` says where they came from.
@@ -46,6 +46,15 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
     Raises:
         MetarecError: nothing was found, or what was found has a mistake in it.
     """
+    data = _read(config, seed)
+    if not config.negatives:
+        return data
+    from metarec_jax.data.negatives import with_negatives
+
+    return with_negatives(data, config.negatives, config.negatives_popularity, seed)
+
+
+def _read(config: DataConfig, seed: int) -> Interactions:
     # Imported here: what this needs (pyarrow) is slow to import, and not needed to import the package.
     if config.source == "synthetic":
         from metarec_jax.data.synthetic import synthetic

@@ -6,14 +6,10 @@ MovieLens may be used for research but not passed on, so it comes with no copy o
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib.metadata
 import importlib.util
 import os
 import tempfile
-import urllib.error
-import urllib.request
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,6 +144,11 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
     Raises:
         MetarecError: no connection, no room, cut off, or another content. Nothing is left behind.
     """
+    import http.client  # these take longer to import than all the rest of this module
+    import urllib.error
+    import urllib.request
+    import zipfile
+
     temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ class Inputs(NamedTuple):
     Attributes:
         left: a tree like the adapted parameters: of each matrix that the learner multiplies from the left, what it
             multiplies it with, [support, in]; None for every other leaf.
-        weight: [support], what each row's loss counts (they add up to 1; 0 where a row is padding).
+        weight: [support], what each row counts: 1, and 0 where it is padding.
     """
 
     left: Params

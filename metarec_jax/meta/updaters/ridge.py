@@ -50,7 +50,7 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
         return {
             "prior": _stacked(adapted),
             "solver": _Solver.of(phi, left, seen.weight, curvature)._asdict(),
-            "rows": jnp.sum(seen.weight > 0).astype(left.dtype),
+            "rows": jnp.maximum(jnp.sum(seen.weight), 1.0),
         }
 
     def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
@@ -90,7 +90,7 @@ class _Solver:
         """From features [support, in] and the rows' weights."""
         of_kernel, of_bias = (jnp.exp(-phi["log_precision"][name]) for name in ("kernel", "bias"))
         variance = jnp.append(jnp.full(left.shape[-1], of_kernel), of_bias)
-        scale = (weight > 0) * jnp.sqrt(curvature / jnp.exp(phi["log_noise"]))
+        scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"])) * (weight > 0)
         scaled = _with_one(left) * scale[:, None]
         support, width = scaled.shape
         if support < width:

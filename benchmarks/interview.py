@@ -1,0 +1,195 @@
+"""What asking the right questions buys: test users of MovieLens-100K, by the questions they were asked.
+
+python -m benchmarks.interview --runs FOLDER --json OUT
+
+FOLDER is the --out of `metarec evaluate --protocol recbole-metarec`; its models are judged on the query rows of its
+test users. In the case "N answers" a user is asked about items that he or she is known to have rated, the support of
+the protocol: the N that tell most, that are most popular, or that chance picks. In the case "N questions" anything in
+the catalogue is asked about, one item at a time; an item outside the support is answered with "I do not know it".
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks import harness
+from metarec_jax import runs
+from metarec_jax.assembly import Assembly, assemble
+from metarec_jax.data.tasks import make_tasks
+from metarec_jax.errors import MetarecError
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.evaluation.judge import judge
+from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.metrics import UserValues, metric
+from metarec_jax.meta.user import Trainable
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.serving.interview import Uncertain, choose, uncertain
+from metarec_jax.train import load_trainable
+from metarec_jax.types import Rows
+
+ANSWERS = (1, 3, 5, 10)
+QUESTIONS = (10, 20, 40)
+METRICS = ("mae", "rmse", "ndcg@5", "auc_liked")
+DRAWS = 5
+"""Of what chance picks."""
+OURS, RANDOM, POPULAR = "information", "random", "popular"
+
+Values = dict[tuple[str, str], list[Mapping[str, UserValues]]]
+"""(case, strategy) -> for each seed, values of users by metric."""
+
+
+class _Interviewer:
+    """Orders of questions for the test users of one run; items are rows of the catalogue."""
+
+    def __init__(self, assembly: Assembly, trainable: Trainable):
+        beliefs = assembly.catalogue.beliefs
+        if beliefs is None:
+            raise MetarecError("these runs hold no beliefs about items: evaluate with --factors.rank 32")
+        count = assembly.catalogue.statistics.count.astype(np.float64)
+        self._prior = jax.device_get(trainable.theta["prior"])
+        self._items = np.concatenate([np.zeros((len(count), 2)), beliefs.table], axis=1)
+        self._weight, self._known = count / count.sum(), count / count.max()
+        self.popular = np.argsort(-count, kind="stable")
+
+    def of_pool(self, pool: np.ndarray, k: int) -> np.ndarray:
+        """The `k` items of `pool` that tell most."""
+        allowed = np.isin(np.arange(len(self._weight)), pool)
+        return choose(self._about([]), np.ones(len(allowed)), self._weight, allowed, k)[0]
+
+    def of_catalogue(self, pool: np.ndarray, k: int) -> list[int]:
+        """The items asked about in `k` questions, each chosen after the answers before it."""
+        answered: list[int] = []
+        asked: list[int] = []
+        allowed = np.ones(len(self._weight), bool)
+        for _ in range(k):
+            row = int(choose(self._about(answered), self._known, self._weight, allowed, 1)[0][0])
+            asked.append(row)
+            allowed[row] = False
+            answered += [row] if row in pool else []
+        return asked
+
+    def _about(self, answered: Sequence[int]) -> Uncertain:
+        rows = np.array(answered, np.int32)
+        ones = np.ones(len(rows), np.float32)
+        return uncertain(self._prior, self._items, Rows(rows, ones, ones, ones))
+
+
+def measure(folders: Sequence[Path], reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Asks and judges, for the run in each of `folders`."""
+    values: Values = {}
+    users, seeds = [], []
+    for folder in folders:
+        run = runs.open_run(folder)
+        assembly = assemble(run.config, reporter=reporter)
+        trainable = load_trainable(run, assembly.catalogue, assembly.encoder.params)
+        for place, found in _judged(assembly, trainable, np.random.default_rng(run.config.seed), reporter):
+            values.setdefault(place, []).append(found)
+        users.append(assembly.test.source.tasks.user)
+        seeds.append(np.full(len(users[-1]), run.config.seed))
+    return _compared(values, np.concatenate(users), np.concatenate(seeds))
+
+
+def _judged(
+    assembly: Assembly, trainable: Trainable, rng: np.random.Generator, reporter: Reporter
+) -> list[tuple[tuple[str, str], Mapping[str, UserValues]]]:
+    data, tasks = assembly.data, assembly.test.source.tasks
+    ends = np.cumsum(tasks.supports)
+    supports = [tasks.support[end - n : end] for end, n in zip(ends, tasks.supports)]
+    starts = np.cumsum(tasks.queries) - tasks.queries
+    queries = [tasks.query[start : start + n] for start, n in zip(starts, tasks.queries)]
+    ask = _Interviewer(assembly, trainable)
+    method = adapting(assembly.model, trainable)
+
+    def judged(chosen: Callable[[int], np.ndarray]) -> Mapping[str, UserValues]:
+        """Values of the users, each adapted to the support rows about the items `chosen` for it."""
+        kept = [rows[np.isin(data.item[rows], chosen(u))] for u, rows in enumerate(supports)]
+        source = dataclasses.replace(assembly.test.source, tasks=make_tasks(tasks.user, kept, queries))
+        part = dataclasses.replace(assembly.test, source=source)
+        return judge(assembly, part, OURS, method, metrics=METRICS).values
+
+    def shuffled(k: int, pools: Sequence[np.ndarray]) -> Mapping[str, UserValues]:
+        tried = [judged(lambda u: rng.choice(pools[u], min(k, len(pools[u])), replace=False)) for _ in range(DRAWS)]
+        return {
+            name: UserValues(np.mean([t[name].values for t in tried], axis=0), tried[0][name].weights)
+            for name in METRICS
+        }
+
+    pools = [data.item[rows] for rows in supports]
+    everything = [np.arange(len(data.items))] * len(pools)
+    told = [ask.of_pool(pool, max(ANSWERS)) for pool in pools]
+    liked = [ask.popular[np.isin(ask.popular, pool)] for pool in pools]
+    found = []
+    with reporter.bar("asking", len(ANSWERS) + len(QUESTIONS)) as advance:
+        for k in ANSWERS:
+            case = f"{k} answers" if k > 1 else "1 answer"
+            found.append(((case, OURS), judged(lambda u, k=k: told[u][:k])))
+            found.append(((case, POPULAR), judged(lambda u, k=k: liked[u][:k])))
+            found.append(((case, RANDOM), shuffled(k, pools)))
+            advance(len(found) // 3)
+        sequences = [ask.of_catalogue(pool, max(QUESTIONS)) for pool in pools]
+        for k in QUESTIONS:
+            found.append(((f"{k} questions", OURS), judged(lambda u, k=k: np.array(sequences[u][:k]))))
+            found.append(((f"{k} questions", POPULAR), judged(lambda u, k=k: ask.popular[:k])))
+            found.append(((f"{k} questions", RANDOM), shuffled(k, everything)))
+            advance(len(found) // 3)
+    return found
+
+
+def _compared(values: Values, users: np.ndarray, seeds: np.ndarray) -> list[harness.Row]:
+    """The questions that tell most against the others, with the interval of the difference."""
+    rows = []
+    for (case, contender), found in values.items():
+        if contender == OURS:
+            continue
+        for name in METRICS:
+            spec = metric(name)
+            a, b = (
+                UserValues(
+                    *(np.concatenate([getattr(part[name], field) for part in parts]) for field in ("values", "weights"))
+                )
+                for parts in (values[case, OURS], found)
+            )
+            transform = np.sqrt if spec.root else None
+            interval = paired_bootstrap(a.values, b.values, a.weights, groups=users, strata=seeds, transform=transform)
+            ours, theirs = (_mean(v, seeds, spec.root) for v in (a, b))
+            lower = spec.better == "lower"
+            ratio = theirs / ours if lower else ours / theirs
+            facts = {"difference": interval._asdict(), "better": spec.better}
+            rows.append(
+                harness.Row(
+                    case, contender, name, ours, theirs, dict.fromkeys(("median", "low", "high"), ratio), facts=facts
+                )
+            )
+    return rows
+
+
+def _mean(values: UserValues, seeds: np.ndarray, root: bool) -> float:
+    each = [np.average(values.values[seeds == s], weights=values.weights[seeds == s]) for s in np.unique(seeds)]
+    return float(np.mean(np.sqrt(each) if root else each))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True, help="the --out of an evaluation of protocol B")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    arguments = parser.parse_args()
+    from metarec_jax.console import make_reporter
+
+    folders = sorted(arguments.runs.glob("seed-*/meta"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
+    if not folders:
+        raise SystemExit(f"{arguments.runs} holds no seed-*/meta: name the --out of a `metarec evaluate`")
+    rows = measure(folders, make_reporter())
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""An encoder that is trained on eight devices, whole on each or split over some: the same numbers as on one."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers import assert_close, quick_jit
+from jax.sharding import NamedSharding, PartitionSpec
+
+from metarec_jax import preset
+from metarec_jax.assembly import assemble
+from metarec_jax.config import EncoderConfig, TrainConfig
+from metarec_jax.encoder import add_lora
+from metarec_jax.errors import MetarecError
+from metarec_jax.meta.joint import joint_gradient
+from metarec_jax.meta.partition import path_names
+from metarec_jax.optimiser import by_rate, relative_rates
+from metarec_jax.program import whole
+from metarec_jax.reading import Library, worth_sharing
+from metarec_jax.sharding import ROLES, SHARDS, USERS, by_user, place, role, round_up, shard_users, user_mesh
+from metarec_jax.train import first_state
+
+
+@pytest.fixture(scope="module")
+def assembly():
+    """A run that trains all of its encoder."""
+    base = preset("synthetic")
+    config = dataclasses.replace(
+        base,
+        encoder=EncoderConfig(path="random", train="all", rate=1e-3, tokens_per_call=256),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        train=TrainConfig(epochs=1, users_per_step=32, devices=1),
+    )
+    return assemble(config)
+
+
+def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None):
+    """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient."""
+    mesh = user_mesh(devices, shards)
+    if shared is not None:
+        monkeypatch.setattr("metarec_jax.reading.worth_sharing", lambda *_: shared)
+    part, config = assembly.train, assembly.config
+    library = Library(config, assembly.encoder, assembly.data.items.texts, part, mesh, config.train.users_per_step)
+    state = place(mesh, first_state(assembly, 1))
+    batch = whole(part.source[0], mesh)
+    chosen, local = library.localise(batch)
+    rates = relative_rates(config.encoder, state.trainable.encoder, config.train.rate)
+
+    def gradient(trainable, chosen, episodes, key, weights):
+        return joint_gradient(
+            assembly.model,
+            library.devices.training,
+            lambda params: by_rate(params, rates),
+            trainable,
+            chosen,
+            episodes,
+            key,
+            weights,
+            at_once=2,
+            exchange=library.devices.exchange,
+        )
+
+    with jax.set_mesh(mesh):
+        step = quick_jit(lambda *given: library.devices.spread(gradient)(*given, None, None))
+        found, losses = step(state.trainable, chosen, shard_users(mesh, local))
+        tables = library.tables(state.trainable.encoder)
+    placed = dict(zip(path_names(found), [leaf.sharding for leaf in jax.tree.leaves(found)]))
+    return jax.device_get((found, losses, tables)), placed
+
+
+@pytest.fixture(scope="module")
+def alone(assembly):
+    return gradient_on(assembly, 1, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("shards", "shared"), [(1, True), (1, False), (2, True), (8, False)], ids=lambda value: str(value)
+)
+def test_the_gradient_is_that_of_one_device(assembly, alone, shards, shared, monkeypatch):
+    """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""
+    found, placed = gradient_on(assembly, 8, shards, shared, monkeypatch)
+    assert_close(found, alone, tolerance=1e-4)
+    for name, sharding in placed.items():
+        wanted = role(name) if shards > 1 else PartitionSpec()
+        assert sharding.is_equivalent_to(NamedSharding(user_mesh(8, shards), wanted), 1 + len(wanted)), name
+
+
+def test_a_device_holds_its_part_of_matrices_and_of_their_optimiser_state(assembly):
+    mesh = user_mesh(8, 4)
+    state = place(mesh, first_state(assembly, 1))
+    parts = {}
+    for name, leaf in zip(path_names(state), jax.tree.leaves(state)):
+        held = leaf.addressable_shards[0].data.size / leaf.size if leaf.size else 1
+        parts.setdefault(("encoder/" in name and leaf.ndim == 2), set()).add(held)
+    assert parts == {True: {0.25}, False: {1.0}}
+
+
+def test_a_mesh_with_shards_splits_users_over_both_axes():
+    mesh = user_mesh(8, 2)
+    assert dict(mesh.shape) == {USERS: 4, SHARDS: 2}
+    assert by_user(mesh) == PartitionSpec((USERS, SHARDS))
+    assert round_up(9, mesh) == 16
+    split = shard_users(mesh, np.arange(16))
+    assert [shard.data.tolist() for shard in split.addressable_shards] == [[2 * i, 2 * i + 1] for i in range(8)]
+
+
+def test_shards_that_do_not_fit_are_refused(assembly):
+    with pytest.raises(MetarecError, match=r"train\.shards is 3 and there are 8 devices"):
+        user_mesh(8, 3)
+    with pytest.raises(MetarecError, match=r"train\.shards is 0; it must be at least 1"):
+        TrainConfig(shards=0)
+    odd = {"encoder": {"layer_0": {"query": {"kernel": np.zeros((6, 6))}}}}
+    with pytest.raises(MetarecError, match=r"train\.shards is 4, which does not divide the 6 rows .*query/kernel"):
+        place(user_mesh(8, 4), odd)
+
+
+def test_every_leaf_has_a_role_and_an_unknown_one_is_refused(assembly):
+    state = first_state(assembly, 1)
+    roles = {name: role(name) for name in path_names(state)}
+    assert roles["trainable/encoder/embeddings/word/embedding"] == PartitionSpec(None, SHARDS)
+    with_factors = path_names(add_lora({"encoder": assembly.encoder.params}, ["encoder/.*"], rank=2, key=state.key))
+    assert {role(name) for name in with_factors if "lora_" in name} == {
+        PartitionSpec(SHARDS, None),
+        PartitionSpec(None, SHARDS),
+    }
+    assert len(set(roles.values())) >= 3
+    with pytest.raises(MetarecError, match=r"no role of metarec_jax\.sharding\.ROLES matches encoder/new/thing"):
+        role("encoder/new/thing")
+    assert len({pattern for pattern, _ in ROLES}) == len(ROLES)
+
+
+@pytest.mark.parametrize(
+    ("texts", "most", "own", "devices", "shared"),
+    [(1682, 8192, 1024, 8, True), (1_000_000, 8192, 1024, 8, False), (1682, 300, 40, 8, False), (9, 9, 9, 1, False)],
+)
+def test_texts_are_shared_where_that_halves_the_work(texts, most, own, devices, shared):
+    assert worth_sharing(texts, most, own, user_mesh(devices)) is shared
