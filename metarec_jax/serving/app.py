@@ -241,6 +241,18 @@ def make_app(
             }
         )
 
+    @app.post("/interview", response_model=s.InterviewResponse, tags=["recommend"])
+    async def interview(asked: s.InterviewRequest) -> Response:
+        """Items to ask the user about next: those whose ratings would tell most about all the others."""
+        for n, identity in enumerate(asked.skip):
+            if not engine.first.titles.has_id(identity):
+                raise Mistake(f"no item has the id {identity!r}", "skip", n)
+        done: Done = await gatherer.ask(Job(whose(asked)))
+        arm, state = next(iter(done.states.items()))
+        skip = [f"id:{identity}" for identity in asked.skip]
+        found = await gatherer.run(lambda: engine.arms[arm].interview(state, asked.k, skip))
+        return _json({"questions": [{**item(one.id), "known": float(one.known), "gain": one.gain} for one in found]})
+
     # Items
 
     def item(identity: str) -> dict[str, Any]:

@@ -180,6 +180,26 @@ class ExplainResponse(BaseModel):
     explanations: list[Explanation]
 
 
+class InterviewRequest(Whose):
+    """Asks what to ask the user; for a run with beliefs about items."""
+
+    k: int = Field(1, ge=1, le=20)
+    skip: list[Id] = Field([], max_length=MOST_HISTORY, description="Items that the user does not know.")
+
+
+class Question(Item):
+    """An item to ask about."""
+
+    known: float = Field(description="Training users who rated it, as a share of those of the item rated most.")
+    gain: float = Field(description="By how much an answer should lower the variance of a rating.")
+
+
+class InterviewResponse(BaseModel):
+    """Questions, the most telling first."""
+
+    questions: list[Question]
+
+
 class SimilarResponse(BaseModel):
     """Items that are like one, most alike first."""
 
