@@ -46,12 +46,14 @@ function mark(arm, x, y) {
 }
 
 // A chart of `read(row)` -> {value, low, high} over time, one series an arm; `bars` draws it from 0 as columns.
-function chart(title, rows, arms, read, write, { bars = false, low = 0, high = null } = {}) {
+function chart(title, rows, arms, read, write, { bars = false, zero = true } = {}) {
   const points = rows.map((row) => ({ row, ...read(row) })).filter((point) => point.value !== null);
   const start = Math.min(...rows.map((row) => row.start));
   const end = Math.max(...rows.map((row) => row.end));
   const span = Math.max(end - start, 1e-6);
-  const top = high ?? roundUp(Math.max(...points.map((point) => point.high ?? point.value), 0));
+  const low = zero ? 0 : Math.floor(Math.min(...points.map((point) => point.low ?? point.value), Infinity)) || 0;
+  const most = Math.max(...points.map((point) => point.high ?? point.value), 0);
+  const top = zero ? roundUp(most) : Math.max(Math.ceil(most), low + 1);
   const x = (time) => LEFT + ((time - start) / span) * (WIDTH - LEFT - 10);
   const y = (value) => HEIGHT - BOTTOM - ((Math.min(Math.max(value, low), top) - low) / (top - low)) * (HEIGHT - BOTTOM - TOP);
   const ticks = [0, 0.5, 1].map((share) => low + share * (top - low));
@@ -200,8 +202,9 @@ function arms(figures) {
 function differences(figures) {
   const rows = [];
   const line = (name, figure, write) => rows.push(el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, withInterval(figure, write))));
+  const written = { ctr: "CTR", precision: "Precision", ndcg: "nDCG" };
   for (const [name, figure] of Object.entries(figures["b less a"] ?? {})) {
-    line(`${name.toUpperCase()} of b less that of a`, figure, name === "ndcg" ? plain : percent);
+    line(`${written[name] ?? name} of b less that of a`, figure, name === "ndcg" ? plain : percent);
   }
   for (const figure of Object.values(figures.interleaving ?? {})) line("Interleaved lists that b won, less one half", figure, percent);
   for (const [policy, found] of Object.entries(figures["off-policy"] ?? {})) {
@@ -289,7 +292,7 @@ function drawn(figures) {
       chart("Impressions", rows, names, exact((row) => row.impressions), whole, { bars: true }),
       chart("Clicks", rows, names, exact((row) => row.clicks), whole, { bars: true }),
       chart("CTR, with 95 % intervals over users", rows, names, (row) => row.ctr, percent),
-      chart("Mean rating, with 95 % intervals over users", rows, names, (row) => row.rating, plain),
+      chart("Mean rating, with 95 % intervals over users", rows, names, (row) => row.rating, plain, { zero: false }),
     ),
     rows.length > 0 && table(rows),
   ];

@@ -234,12 +234,15 @@ async function explain(mine, ids) {
 
 function influences(all) {
   const most = Math.max(...all.map((one) => Math.abs(one.influence)), 1e-9);
-  const strongest = [...all].sort((a, b) => Math.abs(b.influence) - Math.abs(a.influence)).slice(0, 8);
+  const strongest = all
+    .filter((one) => Math.abs(one.influence) >= 0.005)
+    .sort((a, b) => Math.abs(b.influence) - Math.abs(a.influence))
+    .slice(0, 8);
   return el(
     "ul",
     { class: "influences" },
     strongest.map((one) => {
-      const bar = el("span", { class: one.influence < 0 ? "bar less" : "bar" });
+      const bar = el("span", { class: one.influence < 0 ? "amount less" : "amount" });
       bar.style.width = `${(100 * Math.abs(one.influence)) / most}%`;
       const sign = one.influence < 0 ? "−" : "+";
       return el(
@@ -283,7 +286,7 @@ async function open(item) {
       mine.ratings.length ? ask("/explain", { state: mine.state, items: [item.id] }) : null,
       ask(`/similar/${encodeURIComponent(item.id)}?k=5`),
     ]);
-    if (explained?.explanations[0].influences.length) {
+    if (explained?.explanations[0].influences.some((one) => Math.abs(one.influence) >= 0.005)) {
       why.append(
         el("h3", {}, "What your ratings add to this prediction"),
         influences(explained.explanations[0].influences),
@@ -329,7 +332,7 @@ async function askNext() {
         "div",
         {},
         el("p", { class: "small muted" }, `Question ${asked}: chosen because your answer tells most about the rest`),
-        el("h2", { id: "asking-title", tabindex: "-1" }, question.title),
+        el("h2", { id: "asking-title", tabindex: "-1" }, titleOnly(question)),
         facts({ ...question, isNew: question.new }, about.details),
       ),
       answer.root,
@@ -351,6 +354,7 @@ async function askNext() {
       ),
     );
     panel.hidden = false;
+    byId("ask-me").hidden = true;
     byId("asking-title").focus();
   } catch (error) {
     problem(error);
@@ -359,6 +363,7 @@ async function askNext() {
 
 function endAsking() {
   byId("asking").hidden = true;
+  byId("ask-me").hidden = !about.asks;
   byId("ask-me").focus();
 }
 
@@ -418,6 +423,7 @@ function showWho() {
 
 function someoneElse(text) {
   byId("asking").hidden = true;
+  byId("ask-me").hidden = !about.asks;
   reasons.clear();
   showWho();
   showRated();
@@ -520,7 +526,6 @@ async function start() {
   } catch (error) {
     return problem(error);
   }
-  byId("ask-me").hidden = !about.asks;
   byId("about-you").hidden = !about.reads_profiles;
   chips();
   offerPeople().catch(problem);
