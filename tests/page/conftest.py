@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import browser as browsers
 import pytest
 from trained import believing_run
 
-from metarec_jax.serving.simulate import Client
+from benchmarks import browser
 
 
 class Service(NamedTuple):
-    """A service that runs: its address, and a client of it."""
+    """A service that runs."""
 
     address: str
-    client: Client
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """What it answers: to a POST where there is a body, else to a GET."""
+        content = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(self.address + path[1:], content, {"content-type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.load(answer)
 
 
 @contextlib.contextmanager
@@ -49,7 +56,7 @@ def serving(run: Path, store: Path, *options: str, **environment: str) -> Iterat
 
 @pytest.fixture(scope="session")
 def chromium():
-    found = browsers.find()
+    found = browser.find()
     if not found.path:
         pytest.skip(found.why_not)
     from playwright.sync_api import sync_playwright
@@ -65,12 +72,12 @@ def chromium():
 def service(chromium, tmp_path_factory) -> Iterator[Service]:
     """Of a run that can ask; shared by tests, which each are somebody else."""
     with serving(believing_run(), tmp_path_factory.mktemp("page") / "store") as address:
-        yield Service(address, Client(address))
+        yield Service(address)
 
 
 @pytest.fixture
 def context(chromium):
-    """A person's browser: what it keeps, nobody else sees. Nothing that the page does may fail or look elsewhere."""
+    """A person's browser: what it keeps, nobody else sees."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(20_000)
     yield context
@@ -78,9 +85,15 @@ def context(chromium):
 
 
 @pytest.fixture
-def page(context, service):
+def errors() -> list[str]:
+    """What went wrong on the page. A test that means it to takes it out."""
+    return []
+
+
+@pytest.fixture
+def page(context, service, errors):
+    """The page. Nothing that it does may fail, or look elsewhere than at the service."""
     page = context.new_page()
-    errors: list[str] = []
     elsewhere: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)

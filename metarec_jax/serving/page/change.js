@@ -8,7 +8,7 @@ const ROW = 52;
 function row(scale, item, place, score, extra, quiet) {
   return el(
     "li",
-    { class: quiet ? "quiet" : "" },
+    { class: quiet ? "quiet" : "", "data-id": item.id },
     el("span", { class: "number" }, String(place)),
     el("span", { class: "name" }, titleOnly(item)),
     extra,

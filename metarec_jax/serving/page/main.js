@@ -84,7 +84,8 @@ function showRated() {
   const old = new Map([...byId("rated").children].map((node) => [node.dataset.id, node]));
   const nodes = [...ratings].reverse().map((item) => {
     const same = old.get(item.id);
-    if (same && same.dataset.rating === String(item.rating)) return same;
+    const said = `${item.rating} ${item.unknown ?? false}`;
+    if (same?.dataset.said === said) return same;
     const remove = el("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${item.title}` }, "×");
     remove.addEventListener("click", () => {
       const next = remove.closest("li").nextElementSibling ?? remove.closest("li").previousElementSibling;
@@ -93,7 +94,7 @@ function showRated() {
     });
     const unknown = item.unknown && el("span", { class: "small muted" }, "not among the items of this service");
     const node = row(item, unknown, remove);
-    node.dataset.rating = String(item.rating);
+    node.dataset.said = said;
     if (same?.contains(document.activeElement)) queueMicrotask(() => node.querySelector("input:checked")?.focus());
     return node;
   });
@@ -155,6 +156,7 @@ async function round() {
     for (const one of scores) beforeScores.set(one.item, one.score);
   }
   if (mine !== session.current() || again) return;
+  showRated();
   list = { ...next, session: mine };
   show();
   session.send(mine);

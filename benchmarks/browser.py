@@ -1,4 +1,4 @@
-"""Chromium for the tests of the page: found, or installed, or said why not. `python tests/page/browser.py` installs it.
+"""Chromium for the tests and pictures of the page: found, installed, or said why not: `python -m benchmarks.browser`.
 
 Playwright's package drives it. Debian's chromium is taken where there is one or apt-get can bring it; elsewhere
 Playwright's own, whose download needs a network that reaches it. Nothing is done where a browser is there already.
@@ -30,7 +30,9 @@ def find() -> Browser:
     except ImportError:
         return Browser("", "the package playwright is not installed: pip install 'metarec_jax[test]'")
     if named := os.environ.get("CHROMIUM"):
-        return Browser(named) if os.access(named, os.X_OK) else Browser("", f"$CHROMIUM is {named}, which cannot be run")
+        return (
+            Browser(named) if os.access(named, os.X_OK) else Browser("", f"$CHROMIUM is {named}, which cannot be run")
+        )
     for name in NAMES:
         if found := shutil.which(name):
             return Browser(found)
@@ -38,7 +40,7 @@ def find() -> Browser:
         own = playwright.chromium.executable_path
     if os.access(own, os.X_OK):
         return Browser(own)
-    return Browser("", "there is no Chromium here, and `python tests/page/browser.py` could install none")
+    return Browser("", "there is no Chromium here, and `python -m benchmarks.browser` could install none")
 
 
 def install() -> Browser:
