@@ -507,10 +507,11 @@ class Recommender:
         row = self.find(item).row
         if not 1 <= k <= len(self.catalogue.items):
             raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
-        beliefs = self.catalogue.statistics.beliefs
+        catalogue = self.catalogue  # of one moment: items may be added meanwhile
+        beliefs = catalogue.statistics.beliefs
         if by == "taste" and beliefs is None:
             raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
-        table = self._shelf.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
+        table = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
         length = np.sqrt(np.einsum("ij,ij->i", table, table))
         cosine = table @ table[row] / np.maximum(length * length[row], 1e-12)
         wanted = np.ones(len(table), bool) if filters == ALL else self.allowed(filters)
@@ -646,11 +647,11 @@ class Recommender:
             beliefs = np.concatenate([self.catalogue.statistics.beliefs, known[:, 2:]]).astype(np.float32)
             statistics = statistics._replace(beliefs=beliefs)
         self._shelf.add(embedding[0], known[0])
-        self._details.add(items)
-        self.titles.add(items, statistics.count)
         self.catalogue = dataclasses.replace(
             self.catalogue, items=items, statistics=statistics, embeddings=self._shelf.embeddings
         )
+        self._details.add(items)
+        self.titles.add(items, statistics.count)  # the last: who finds the item finds all of it
         return id
 
     def _read_item(self, text: str, details: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
