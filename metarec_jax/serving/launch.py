@@ -126,7 +126,7 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-        found.set_inheritable(True)
+        found.listen(2048)  # who comes before the server looks waits for it
         return found
     except OSError as error:
         raise MetarecError(

@@ -38,12 +38,12 @@ def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, 
     environment = {**os.environ, "METAREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     environment.pop("METAREC_TOKEN", None)
     command = [sys.executable, "-m", "metarec_jax", "serve", str(trained_run()), "--port", "0", "--together", "4"]
-    log = open(store.with_suffix(".log"), "a")  # noqa: SIM115 - as long as the process
-    process = subprocess.Popen(
-        [*command, "--store", str(store), *options], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-    )
+    command += ["--store", str(store), *options]
+    with open(store.with_suffix(".log"), "a") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
+    with process.stdout as said:
+        line = said.readline()
     assert line.startswith("serving "), store.with_suffix(".log").read_text()
     return process, int(line.strip().rstrip("/").rsplit(":", 1)[1])
 
@@ -88,20 +88,24 @@ def service(tmp_path_factory) -> Iterator[Killed]:
                     if len(acknowledged) > 60:
                         enough.set()
 
-    item = ask(port, "/items", {"text": "A film about bees."})["id"]
-    user = ask(port, "/users", {"history": [{"item": item, "rating": 5}]})["user"]
-    threads = [threading.Thread(target=click, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    assert enough.wait(120)
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    try:
+        item = ask(port, "/items", {"text": "A film about bees."})["id"]
+        user = ask(port, "/users", {"history": [{"item": item, "rating": 5}]})["user"]
+        threads = [threading.Thread(target=click, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(120)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
     for thread in threads:
         thread.join(60)
     process, port = started(store, cache)
-    yield Killed(port, store, acknowledged, user, item)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    try:
+        yield Killed(port, store, acknowledged, user, item)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert "Traceback" not in store.with_suffix(".log").read_text()
 
 
