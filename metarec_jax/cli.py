@@ -354,16 +354,16 @@ def simulate(arguments: Sequence[str]) -> int:
 
     run = runs.open_run(Path(chosen.run))
     people = simulation.held_out(run.config)
-    client = simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))
     habits = simulation.Habits(chosen.start, chosen.lists, chosen.k)
-    counts = simulation.simulate(
-        client,
-        people[: chosen.users or len(people)],
-        catalogue.load(run).scale,
-        habits=habits,
-        seed=chosen.seed,
-        reporter=reporter,
-    )
+    with contextlib.closing(simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))) as client:
+        counts = simulation.simulate(
+            client,
+            people[: chosen.users or len(people)],
+            catalogue.load(run).scale,
+            habits=habits,
+            seed=chosen.seed,
+            reporter=reporter,
+        )
     print(json.dumps(counts))
     return 0
 

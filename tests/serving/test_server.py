@@ -49,11 +49,11 @@ def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, 
 
 
 def ask(port: int, path: str, body: Any = None) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
-    connection.request(method, path, content, {"content-type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+        connection.request(method, path, content, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
     assert answer.status < 300, text
     return json.loads(text)
 
@@ -121,15 +121,12 @@ def test_nothing_acknowledged_is_lost_by_a_kill(service):
 
 def test_held_out_people_use_it_and_the_figures_say_so(service):
     before = ask(service.port, "/figures")["arms"]["a"]
-    client = Client(f"http://127.0.0.1:{service.port}/")
     people = held_out(small_config())[:3]
     scale = ask(service.port, "/about")["scale"]
-    counts = simulate(
-        client,
-        people,
-        Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"]),
-        habits=Habits(start=3, lists=2, k=10, curiosity=0.3),
-    )
+    levels = Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
+    habits = Habits(start=3, lists=2, k=10, curiosity=0.3)
+    with contextlib.closing(Client(f"http://127.0.0.1:{service.port}/")) as client:
+        counts = simulate(client, people, levels, habits=habits)
     assert (counts["users"], counts["lists"], counts["shown"]) == (3, 6, 60)
     assert counts["clicks"] > 0
     after = ask(service.port, "/figures")["arms"]["a"]
