@@ -50,6 +50,7 @@ format: .venv/test
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
+	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
 
 clean:
 	rm -rf .venv runs dist build
