@@ -121,6 +121,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         MetarecError: it cannot.
     """
+    found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
@@ -129,6 +130,8 @@ def listen(host: str, port: int) -> socket.socket:
         found.listen(2048)  # who comes before the server looks waits for it
         return found
     except OSError as error:
+        if found is not None:
+            found.close()
         raise MetarecError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}): choose another port (0: any)"
         ) from error
