@@ -55,6 +55,7 @@ format: .venv/test
 
 bench: .venv/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
+	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
 
 screenshots: .venv/browser
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)

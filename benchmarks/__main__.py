@@ -1,5 +1,6 @@
-"""``python -m benchmarks``: every benchmark there is (so far, the inner loop)."""
+"""``python -m benchmarks``: the suite."""
 
-from benchmarks.inner_loop import main
+from benchmarks.suite import main
 
-main()
+if __name__ == "__main__":
+    main()

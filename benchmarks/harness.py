@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,34 @@ def write(rows: Sequence[Row], path: Path) -> None:
     make_folder(path.parent)
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
     write_text(path, json.dumps(document, indent=1) + "\n")
+
+
+def made() -> dict[str, Any]:
+    """When and at which commit, in which memory: what differs between cases of one file."""
+    about = environment()
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the process so far
+    return {"date": about["date"], "git": about["git"], "flags": about["flags"], "largest_rss_mb": largest}
+
+
+def flat(ratio: float) -> dict[str, float]:
+    """A ratio without a spread."""
+    return {"median": float(ratio), "low": float(ratio), "high": float(ratio)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write_document` wrote to `path`, or an empty document where there is none."""
+    if not path.exists():
+        return {"rows": [], "cases": {}}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "cases" not in found:
+        raise SystemExit(f"{path} is no results file of the whole suite: name another with --json")
+    return {"rows": found["rows"], "cases": found["cases"]}
+
+
+def write_document(document: Mapping[str, Any], path: Path) -> None:
+    """Writes rows of several cases, how each was made, and the environment of the last."""
+    make_folder(path.parent)
+    write_text(path, json.dumps({"environment": environment(), **document}, indent=1) + "\n")
 
 
 def show(rows: Sequence[Row]) -> None:

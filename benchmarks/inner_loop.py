@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import harness, ours, rivals, roofline
+from benchmarks import harness, ours, phases, rivals, roofline
 from benchmarks.cases import SHARED, SMOKE, STANDARD, USERS, VARIANTS, InnerLoopCase
 from benchmarks.profile import profile
 from benchmarks.tasks import task_of
@@ -147,7 +147,7 @@ def weigh(case: InnerLoopCase) -> list[harness.Row]:
     loop that is counted once; and the temporaries of the programs that are timed."""
     task = task_of(case)
     figures = {
-        form: ours.figures(jax.jit(ours.gradient_of(p.model, 0)).lower(p.trainable, p.tables, p.episodes).compile())
+        form: phases.figures(jax.jit(ours.gradient_of(p.model, 0)).lower(p.trainable, p.tables, p.episodes).compile())
         for form in ("factored", "dense")
         for p in [ours.problem(task, form, unroll=case.steps)]
     }

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from benchmarks import harness, ours
 from benchmarks.cases import SHARED, InnerLoopCase
@@ -15,7 +17,7 @@ from benchmarks.rivals import Task
 from benchmarks.tasks import task_of
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load as load_data
-from metarec_jax.encoder import Encoder, Texts, encode, load, tokenize
+from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
 from metarec_jax.meta.joint import Chosen, Reading, joint_gradient
 from metarec_jax.meta.user import Trainable
 from metarec_jax.progress import QUIET, Reporter
@@ -23,7 +25,11 @@ from metarec_jax.progress import QUIET, Reporter
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
 """Of so many users the pairs are encoded one by one; the time of all is reckoned from that."""
-BARS = {"pairs": 10.0, "distinct": 2.0}
+BARS = {"(a) textbook": 10.0, "pairs": 10.0, "(c) distinct": 2.0}
+RATE = 2e-5
+"""Of Adam, in every contender."""
+TEXTBOOK_PAIRS = 64
+"""Pairs of a step of the textbook model; the time of all is reckoned from that."""
 TOKENS_PER_CALL = 1024
 TOLERANCE = 1e-3
 """Of gradients, relative to the largest: an inner loop makes more of the rounding of embeddings."""
@@ -36,8 +42,8 @@ class Step(NamedTuple):
     compiled: Any
 
 
-def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int) -> Step:
-    """The package's own, compiled."""
+def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False) -> Step:
+    """The package's own, compiled; with `adam` it moves a state of its own, and gives the losses only."""
     problem = ours.problem(task, "factored")
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
@@ -67,6 +73,23 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int) -> Step:
         return jax.device_put((Chosen(buckets, picked), episodes))
 
     users = problem.tables.users
+    if adam:
+        optimiser = optax.adam(RATE)
+
+        def move(held: Any, chosen: Chosen, episodes: Any, users: Any) -> Any:
+            slope, losses = gradient(held[0], chosen, episodes, users)
+            updates, state = optimiser.update(slope, held[1], held[0])
+            return (optax.apply_updates(held[0], updates), state), losses
+
+        own = jax.tree.map(jnp.copy, trainable)
+        held = [(own, optimiser.init(own))]
+        compiled = jax.jit(move, donate_argnums=0).lower(held[0], *feed(), users).compile()
+
+        def run() -> Any:
+            held[0], losses = compiled(held[0], *feed(), users)
+            return jax.block_until_ready(losses)
+
+        return Step(run, compiled)
     compiled = jax.jit(gradient).lower(trainable, *feed(), users).compile()
     return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled)
 
@@ -109,20 +132,58 @@ def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET
         ),
         [ids[row] for row in few.ravel()],
     )
-    contenders = [
-        harness.Contender(n, run) for n, run in (("ours", mine.run), ("distinct", distinct), ("pairs", pairs))
-    ]
-    seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    book = _textbook(encoder, ids, rows)
+    # Gradients agree: now each with an optimiser, so that whole steps are timed.
+    contenders = {
+        "ours": our_step(task, encoder, texts, case.at_once, adam=True).run,
+        "(c) distinct": theirs.with_adam(model, distinct, RATE),
+        "pairs": pairs,
+        "(a) textbook": book,
+    }
+    turns = [harness.Contender(name, run) for name, run in contenders.items()]
+    seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
     seconds["pairs"] = seconds["pairs"] * task.users / PAIRS_OF
+    seconds["(a) textbook"] = seconds["(a) textbook"] * both.size / TEXTBOOK_PAIRS
     facts = {
         "shape": dataclasses.asdict(case),
         "distinct texts": len(rows),
         "tokens": int(sum(len(ids[row]) for row in rows)),
         "padded tokens, ours": int(sum(b.ids.size for b in texts.buckets)),
         "padded tokens, distinct": len(rows) * max(len(ids[row]) for row in rows),
-        "pairs": f"measured on {PAIRS_OF} users, multiplied by {task.users // PAIRS_OF}",
+        "pairs": f"without an optimiser, measured on {PAIRS_OF} users, multiplied by {task.users // PAIRS_OF}",
+        "(a) textbook": f"measured on {TEXTBOOK_PAIRS} of {both.size} pairs; no inner loop",
     }
     return harness.compare(case.name, seconds, ours="ours", work=task.users, metric="users/s", bars=BARS, facts=facts)
+
+
+def _textbook(encoder: Encoder, ids: Any, rows: np.ndarray) -> Callable[[], float]:
+    """Level (a) on some pairs of users' and items' texts, after a look at whether its loss is what ours would be."""
+    from benchmarks.torch_reference import encoder as their_encoder
+    from benchmarks.torch_reference import textbook
+
+    rng = np.random.default_rng(0)
+    profiles = load_data(DataConfig(), seed=0).users.texts or ()
+    of_users = tokenize(encoder.tokenizer, profiles[:TEXTBOOK_PAIRS], 128).ids
+    of_items = [ids[row] for row in rng.choice(rows, TEXTBOOK_PAIRS)]
+    labels = rng.integers(0, 5, TEXTBOOK_PAIRS)
+    width, hidden = encoder.config.hidden_size, 128
+
+    def drawn(*shape: int) -> np.ndarray:
+        return (rng.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32)
+
+    head = {
+        "hidden": drawn(2 * width, hidden),
+        "hidden_bias": np.zeros(hidden, np.float32),
+        "output": drawn(hidden, 5),
+        "output_bias": np.zeros(5, np.float32),
+    }
+    read = jax.jit(lambda tokens: encode(encoder.params, encoder.config, tokens, normalise=True))
+    vectors = [np.asarray(read(pack(texts, max(map(len, texts))))) for texts in (list(of_users), of_items)]
+    logits = np.maximum(np.concatenate(vectors, axis=1) @ head["hidden"], 0) @ head["output"]
+    wanted = float(np.mean(-np.asarray(jax.nn.log_softmax(logits))[np.arange(len(labels)), labels]))
+    run = textbook.step(their_encoder.bert(encoder.config, encoder.params), head, of_users, of_items, labels)
+    _agree(run(), wanted)
+    return run
 
 
 def _agree(found: Any, wanted: Any) -> None:

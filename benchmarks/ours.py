@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
+from metarec_jax import bench
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.factored import Form
@@ -36,7 +37,7 @@ class Program(NamedTuple):
     Attributes:
         run: computes it once, and waits for it.
         result: what it gave.
-        facts: compile seconds, and what the compiler says of FLOPs, bytes and memory. Loops are counted once there.
+        facts: seconds of each phase, and what the compiler says of FLOPs, bytes and memory, where loops count once.
         text: the program, as HLO.
     """
 
@@ -99,48 +100,25 @@ def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Ep
 def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Program:
     """Compiles the meta-gradient of `task`."""
     model, *arguments = problem(task, form, learn=learn)
-    started = time.perf_counter()
-    compiled = jax.jit(gradient_of(model, at_once)).lower(*arguments).compile()
-    seconds = time.perf_counter() - started
+    compiled, facts = phases(gradient_of(model, at_once), *arguments)
+
+    def run() -> Any:
+        return jax.block_until_ready(compiled(*arguments))
+
+    facts["first_s"] = first(run)
     loss, gradient = jax.tree.map(np.asarray, compiled(*arguments))
     return Program(
-        run=lambda: jax.block_until_ready(compiled(*arguments)),
+        run=run,
         result=MetaGradient(float(loss), gradient.theta, gradient.phi.get("log_rate")),
-        facts={"compile_s": seconds, "at_once": at_once, **figures(compiled)},
+        facts={"at_once": at_once, **facts},
         text=compiled.as_text() or "",
     )
-
-
-def figures(compiled: Any) -> dict[str, float]:
-    """What the compiler says of a program; a loop's body counts once, however often it is run."""
-    cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    return {
-        "gflop": cost.get("flops", float("nan")) / 1e9,
-        "gbytes_accessed": cost.get("bytes accessed", float("nan")) / 1e9,
-        "temporaries_mb": memory.temp_size_in_bytes / 1e6 if memory else float("nan"),
-    }
 
 
 def products(task: Task, form: Form, *, at_once: int) -> float:
     """GFLOP of all matrix products of the meta-gradient, with every turn of every loop counted."""
     model, *arguments = problem(task, form)
-    return _products(jax.make_jaxpr(gradient_of(model, at_once))(*arguments).jaxpr) / 1e9
-
-
-def _products(jaxpr: Any) -> float:
-    total = 0.0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2.0 * np.prod([left[i] for i in contracted]) * np.prod(equation.outvars[0].aval.shape)
-        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += turns * _products(inner)
-    return total
+    return bench.products(gradient_of(model, at_once), *arguments)
 
 
 def relative_error(ours: MetaGradient, theirs: MetaGradient) -> float:

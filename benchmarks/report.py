@@ -40,7 +40,7 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
     A difference is bold where its whole interval lies on one side of 0.
     """
     lines = [
-        "| case | pretrained for | metric | untouched | pretrained | difference (95 % interval) | |",
+        "| case | contender | metric | theirs | ours | ours - theirs (95 % interval) | |",
         "|---|---|---|--:|--:|--:|---|",
     ]
     for row in document["rows"]:

@@ -34,3 +34,10 @@ def copy(megabytes: int = 256) -> Limit:
         return held[0]
 
     return Limit(run, 2 * megabytes / 1e3)
+
+
+def read(megabytes: int = 512) -> Limit:
+    """The sum of an array that no cache holds; `work` in GB read."""
+    x = jnp.zeros(megabytes * 250_000, jnp.float32)
+    total = jax.jit(jnp.sum)
+    return Limit(lambda: jax.block_until_ready(total(x)), megabytes / 1e3)

@@ -13,7 +13,7 @@ import numpy as np
 from metarec_jax.catalogue import Catalogue, scale_of
 from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
 from metarec_jax.collaborative.folds import believe_all
-from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, believes
+from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, believes, covers_all
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -29,7 +29,7 @@ from metarec_jax.learner.inputs import standardisation
 from metarec_jax.meta.partition import partition, path_names
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.models import abstract_trainable, make_model
-from metarec_jax.pretraining.held_out import refuse_leak
+from metarec_jax.pretraining.held_out import refuse_behaviour, refuse_leak
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions, Params, Tables
 
@@ -130,13 +130,16 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
         f"{len(division.train):,} rows train"
     )
     refuse_leak(config.encoder.path, data, Splits(division.train_users, validated, tested))
+    if covers_all(config):
+        refuse_behaviour(config.encoder.path)
     encoder = load_encoder(config.encoder.path)
     check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
     catalogue = Catalogue(
         items=data.items,
-        statistics=row_statistics(data, division.train),
+        # What is counted is not noised, so that a run that is private as a whole counts no rows.
+        statistics=row_statistics(data, division.train[:0] if covers_all(config) else division.train),
         embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
         scale=scale_of(data),
     )
@@ -219,7 +222,7 @@ def resolve(config: Config, data: Interactions) -> Config:
     if head == "auto":
         head = "click" if data.kind == "click" else "ordinal" if data.levels else "rating"
     if side == "auto":
-        side = "none" if data.users.texts is None else "profile"
+        side = "none" if data.users.texts is None or covers_all(config) else "profile"
     # A description belongs to one draw of the support, and each has to be encoded: so let there be few draws.
     draws = config.episodes.draws or (DESCRIBED_DRAWS if side == "description" else 0)
     return dataclasses.replace(

@@ -26,10 +26,12 @@ from metarec_jax.options import (
     MODES,
     RUNS,
     AotArguments,
+    BenchArguments,
     CompareArguments,
     DemoArguments,
     DoctorArguments,
     EvaluateArguments,
+    ExportArguments,
     FeedbackArguments,
     InterviewArguments,
     PretrainArguments,
@@ -37,9 +39,11 @@ from metarec_jax.options import (
     ServeArguments,
     SimulateArguments,
     TrainArguments,
+    TuneArguments,
     check_protocol,
     free_folder,
     parse,
+    read_json,
     starting_config,
     starting_pretraining,
 )
@@ -59,14 +63,17 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
   pretrain    train an encoder further, on item texts and on what users did
   train       meta-train a run, or continue one
+  tune        search for options, on validation users
   evaluate    compare a run, or a protocol over several seeds, with the baselines
   compare     two evaluations, on the same test users
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
+  export      write a run as a folder that a user's own device recommends with
   serve       a service and a page in front of a run
   feedback    what a service's users clicked and rated, and two models compared
   simulate    test users who click and rate, for a service that runs
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
+  bench       how fast this machine trains, encodes and recommends, and what bounds it
   doctor      devices, versions, and which data and weights were found where
 
   metarec demo
@@ -75,6 +82,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --resume runs/mine
   metarec pretrain --out runs/words
   metarec train --encoder.path runs/words/encoder
+  metarec tune --trials 30
   metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
   metarec compare runs/mine runs/other
@@ -95,7 +103,7 @@ def train(arguments: Sequence[str]) -> int:
     if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != TrainArguments():
         raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
     reporter = prepare(chosen.config)
-    from metarec_jax import launch
+    from metarec_jax import launch, privacy
     from metarec_jax.train import fit
 
     if chosen.resume:
@@ -111,10 +119,13 @@ def train(arguments: Sequence[str]) -> int:
     lines = list(run.read_metrics())
     losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
     plot = plots.save(plots.training_figure(*losses), run.plots / "training.png")
-    progress = fitted.progress
+    progress, spent = fitted.progress, privacy.read(run)
     if chosen.json:
-        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress)}))
+        private = {} if spent is None else {"privacy": spent}
+        print(json.dumps({"run": str(run.folder), "plot": str(plot), **_without_iterator(progress), **private}))
         return 0
+    if spent is not None:
+        print(privacy.statement(spent))
     print(
         f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
         f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
@@ -152,6 +163,48 @@ def pretrain(arguments: Sequence[str]) -> int:
     return 0
 
 
+def tune(arguments: Sequence[str]) -> int:
+    """`metarec tune`."""
+    name, base = starting_config("tune", arguments)
+    chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
+    if chosen.trials < 1:
+        raise MetarecError(f"--trials is {chosen.trials}; it must be at least 1")
+    reporter = prepare(chosen.config)
+    from metarec_jax import tuning
+    from metarec_jax.console import print_grid
+    from metarec_jax.evaluation import plots
+
+    tree = read_json(Path(chosen.space), "--space") if chosen.space else tuning.SPACE
+    space = tuning.read_space(tree, chosen.config)
+    folder = Path(chosen.out) if chosen.out else RUNS / f"tune-{_run_name(name, chosen.config)}"
+    try:
+        found = tuning.tune(
+            chosen.config, folder, trials=chosen.trials, space=space, metric=chosen.metric, reporter=reporter
+        )
+    except (KeyboardInterrupt, Stopped):
+        reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
+        raise
+    in_order = sorted(found.trials)
+    plot = plots.save(
+        plots.tuning_figure([value for _, value, _ in in_order], found.value, chosen.metric), folder / "tuning.png"
+    )
+    if chosen.json:
+        trials = [{"trial": n, chosen.metric: value, "options": options} for n, value, options in found.trials]
+        print(json.dumps({"best": str(folder / "best.json"), "trials": trials}, indent=2))
+        return 0
+    names = list(space)
+    rows = [
+        [str(n), f"{value:.4f}", *(_short(options[name]) for name in names)] for n, value, options in found.trials[:10]
+    ]
+    print_grid("Best trials", ["trial", chosen.metric, *names], rows, numbers=range(len(names) + 2))
+    print(f"best: {folder / 'best.json'}\nplot: {plot}\nnext: metarec train --config {folder / 'best.json'}")
+    return 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     """`metarec evaluate`."""
     name, base = starting_config("evaluate", arguments)
@@ -176,6 +229,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / _run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
+    from metarec_jax import privacy
     from metarec_jax.evaluation import experiment
 
     try:
@@ -190,6 +244,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, Stopped):
         reporter.note(f"what is done is kept in {folder}: the same command goes on from there")
         raise
+    if run is not None and (spent := privacy.read(run)) is not None:
+        reporter.note(privacy.statement(spent))
     show_tables(tables, as_json=chosen.json)
     reporter.note(f"tables and plots: {folder}")
     return 0
@@ -354,16 +410,16 @@ def simulate(arguments: Sequence[str]) -> int:
 
     run = runs.open_run(Path(chosen.run))
     people = simulation.held_out(run.config)
-    client = simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))
     habits = simulation.Habits(chosen.start, chosen.lists, chosen.k)
-    counts = simulation.simulate(
-        client,
-        people[: chosen.users or len(people)],
-        catalogue.load(run).scale,
-        habits=habits,
-        seed=chosen.seed,
-        reporter=reporter,
-    )
+    with contextlib.closing(simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))) as client:
+        counts = simulation.simulate(
+            client,
+            people[: chosen.users or len(people)],
+            catalogue.load(run).scale,
+            habits=habits,
+            seed=chosen.seed,
+            reporter=reporter,
+        )
     print(json.dumps(counts))
     return 0
 
@@ -390,6 +446,24 @@ def feedback(arguments: Sequence[str]) -> int:
         print(json.dumps(to_tree(found), indent=2))
     else:
         of_service.show(found)
+    return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """`metarec export`."""
+    chosen = parse(ExportArguments, "export", arguments)
+    prepare(Config())
+    from metarec_jax.serving.export import export_folder
+    from metarec_jax.serving.recommender import Recommender
+
+    folder = export_folder(Recommender.load(chosen.run), Path(chosen.out))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if chosen.json:
+        print(json.dumps({"run": chosen.run, "folder": str(folder), "bytes": size}))
+    else:
+        print(
+            f'folder: {folder} ({size / 1e6:.1f} MB)\nnext: python examples/on_device.py {folder} --rate "TITLE=RATING"'
+        )
     return 0
 
 
@@ -442,6 +516,23 @@ def aot(arguments: Sequence[str]) -> int:
         from metarec_jax.aot.show import show
 
         show(found)
+    return 0
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """`metarec bench`."""
+    chosen = parse(BenchArguments, "bench", arguments)
+    if chosen.rounds < 1:
+        raise MetarecError(f"--rounds is {chosen.rounds}; it must be at least 1")
+    reporter = prepare(Config())
+    from metarec_jax import bench as measuring
+    from metarec_jax.environment import environment
+
+    found = measuring.measure(rounds=chosen.rounds, reporter=reporter)
+    if chosen.json:
+        print(json.dumps({"environment": environment(), **found}, indent=2))
+    else:
+        measuring.show(found)
     return 0
 
 
@@ -532,7 +623,23 @@ def _without_iterator(progress: Any) -> dict[str, Any]:
 
 COMMANDS = {
     c.__name__: c
-    for c in (demo, pretrain, train, evaluate, compare, recommend, interview, serve, feedback, simulate, aot, doctor)
+    for c in (
+        demo,
+        pretrain,
+        train,
+        tune,
+        evaluate,
+        compare,
+        recommend,
+        interview,
+        serve,
+        feedback,
+        simulate,
+        export,
+        bench,
+        aot,
+        doctor,
+    )
 }
 
 

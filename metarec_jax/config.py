@@ -213,8 +213,9 @@ class EncoderConfig:
     """Share of features and of attention weights that are dropped in training."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of a trained encoder's products; parameters, layer norms, softmax and pooling are float32."""
-    attention: Literal["xla", "fused"] = "xla"
-    """"fused" is the accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
+    attention: Literal["xla", "packed", "fused"] = "xla"
+    """"packed" puts short texts side by side, as a TPU's matrix units want them; on a CPU it is slower. "fused" is the
+    accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
     remat: bool = False
     """Whether the backward pass computes each layer anew, which takes less memory and more time (on a CPU only with
     encoder.scan)."""
@@ -490,6 +491,34 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy of training users, one user with all ratings being the unit (docs/privacy.md)."""
+
+    epsilon: float = 0.0
+    """What may be spent of it by the end of training; 0 trains without privacy."""
+    delta: float = 0.0
+    """Chance that the promise fails; 0 is a tenth of one over the number of training users."""
+    clip: float = 1.0
+    """Greatest norm of one user's gradient."""
+    covers: Literal["run", "updates"] = "run"
+    """What the promise is about. "run": all that a recommender reads of the run, so that nothing else is learned of
+    training users (no item statistics, no factors, no user texts), and validation users choose nothing. "updates": what
+    outer steps do to parameters, and not the rest."""
+
+    def __post_init__(self) -> None:
+        _require_choices(self, "privacy")
+        _require(
+            math.isfinite(self.epsilon) and self.epsilon >= 0,
+            f"privacy.epsilon is {self.epsilon}; it must be a finite number above 0, or 0 for no privacy",
+        )
+        _require(0 <= self.delta < 1, f"privacy.delta is {self.delta}; it must be at least 0 (auto) and below 1")
+        _require(
+            math.isfinite(self.clip) and self.clip > 0,
+            f"privacy.clip is {self.clip}; it must be a finite number above 0",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A run."""
 
@@ -501,6 +530,7 @@ class Config:
     learner: LearnerConfig = LearnerConfig()
     updater: UpdaterConfig = UpdaterConfig()
     train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -510,11 +540,45 @@ class Config:
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
+        if self.privacy.epsilon:
+            self._require_private()
+
+    def _require_private(self) -> None:
+        """Refuses what no noise is added to."""
+        _require(
+            self.encoder.train == "no",
+            f"encoder.train is {self.encoder.train!r} with privacy.epsilon {self.privacy.epsilon:g}: it would take "
+            "every user's own gradient of the encoder; use --encoder.train no",
+        )
+        _require(
+            not (self.data.negatives and self.data.negatives_popularity),
+            f"data.negatives_popularity is {self.data.negatives_popularity:g} with privacy.epsilon "
+            f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
+            "--data.negatives-popularity 0",
+        )
+        if self.privacy.covers == "updates":
+            return
+        remedy = "or say with --privacy.covers updates that it need not be covered"
+        _require(
+            not believes(self),
+            f"factors.rank is {self.factors.rank}: factors are learned from training users without noise; use "
+            f"--factors.rank 0, {remedy}",
+        )
+        _require(
+            self.learner.user_side in ("auto", "none"),
+            f"learner.user_side is {self.learner.user_side!r}: how inputs are centred is learned from the texts of "
+            f"training users without noise; use --learner.user-side none, {remedy}",
+        )
 
 
 def believes(config: Config) -> bool:
     """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
     return config.learner.prior and config.factors.rank > 0
+
+
+def covers_all(config: Config) -> bool:
+    """Whether all of a run is private, and not the outer updates alone."""
+    return config.privacy.epsilon > 0 and config.privacy.covers == "run"
 
 
 PRESETS: Mapping[str, Config] = {

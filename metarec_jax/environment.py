@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 PACKAGES = ("metarec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "transformers")
+PACKAGES += ("libtpu",)  # which compiles for TPUs, absent ones too
 FLAG_PREFIXES = ("JAX_", "XLA_", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LIBTPU_INIT_ARGS")
 FLAG_PREFIXES += ("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 

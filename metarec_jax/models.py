@@ -70,12 +70,14 @@ def init_trainable(
         key: typed PRNG key.
         encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
     """
-    seen = catalogue.statistics.count > 0
+    total, count = catalogue.statistics.total, catalogue.statistics.count
+    seen = count > 0 if count.any() else np.ones(len(count), bool)
+    mean = float(total.sum() / count.sum()) if count.any() else (catalogue.scale.low + catalogue.scale.high) / 2
     theta = make_learner(config.learner, model.head).init(
         key,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
-        mean_rating=float(catalogue.statistics.total.sum() / max(catalogue.statistics.count.sum(), 1)),
+        mean_rating=mean,
         believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
     )
     adapted, _ = partition(theta, model.adapted)

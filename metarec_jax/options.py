@@ -104,6 +104,32 @@ class EvaluateArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class TuneArguments:
+    """Search for options on validation users. Test users' ratings are never looked at.
+
+    A search that was stopped goes on where it was, with the same command; more --trials learn from those before. The
+    best options are written to OUT/best.json, for --config.
+    """
+
+    trials: int = 30
+    """How many trials there are in the end. Each trains a run."""
+    space: Annotated[str, tyro.conf.arg(metavar="FILE.json")] = ""
+    """What is searched: {"train.rate": {"low": 0.001, "high": 0.01, "log": true}, "learner.hidden": [64, 128]}. "" is
+    a space of seven options of the learner, the inner loop and the outer loop."""
+    metric: str = "loss"
+    """What is searched for: "loss", which training stops by, or a metric such as mae, rmse, ndcg@5, auc."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Where the search is kept. "" is runs/tune-NAME."""
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    """Where options start from."""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
+    """Options as JSON; what it leaves out comes from the preset."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print the result as JSON, and nothing else, on stdout."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
 class CompareArguments:
     """Compare two evaluations on the same test users: paired bootstrap, for all rows and cohort by cohort.
 
@@ -173,6 +199,21 @@ class InterviewArguments:
     """How many items are recommended at the end."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False
     """Ask nothing: print the questions, as if each were answered, and end."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write a run as a folder that a user's own device adapts and recommends with (docs/privacy.md).
+
+    examples/on_device.py reads it with JAX and NumPy alone.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Where to; a new folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
 
@@ -300,6 +341,16 @@ class AotArguments:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchArguments:
+    """Measure how fast this machine trains, encodes and recommends, and say what bounds it. It needs no data."""
+
+    rounds: int = 7
+    """Turns of everything that is timed."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DoctorArguments:
     """Show devices, versions, and which data and weights were found where. Exit status 1 if the demo could not run."""
 
@@ -338,6 +389,16 @@ def _early(command: str, arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("--preset", "--config", "--protocol"):
         early.add_argument(name)
     return early.parse_known_args(arguments)[0]
+
+
+def read_json(path: Path, option: str) -> Any:
+    """What a JSON file holds, that `option` names."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise MetarecError(f"{option} {path}: cannot be read ({error})") from error
+    except json.JSONDecodeError as error:
+        raise MetarecError(f"{option} {path}, line {error.lineno}: not valid JSON ({error.msg})") from error
 
 
 def _read_config(path: Path, base: Chosen) -> Chosen:

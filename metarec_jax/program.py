@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,12 +14,14 @@ from metarec_jax.assembly import Assembly
 from metarec_jax.config import Config
 from metarec_jax.memory import SHARE, free_memory, users_that_fit
 from metarec_jax.meta.joint import make_joint_step
-from metarec_jax.meta.outer import TrainState, annealed, make_step
+from metarec_jax.meta.outer import Losses, TrainState, annealed, make_step
+from metarec_jax.meta.private import Fed, Mechanism, make_private_step
 from metarec_jax.meta.user import Model
 from metarec_jax.optimiser import by_rate, make_optimiser, relative_rates
+from metarec_jax.privacy import Plan
 from metarec_jax.progress import Reporter
 from metarec_jax.reading import Devices, Library
-from metarec_jax.sharding import round_up, shard_users
+from metarec_jax.sharding import replicate, round_up, shard_users
 from metarec_jax.types import Episodes, Params, Prepared
 
 
@@ -43,6 +46,17 @@ def frozen_program(assembly: Assembly, mesh: Mesh, tables: Prepared) -> Program:
         return frozen_step(assembly.config, assembly.model, len(assembly.train.source), mesh, users_per_device)
 
     return Program(lambda episodes: (tables, episodes), make)
+
+
+def private_program(assembly: Assembly, mesh: Mesh, tables: Prepared, plan: Plan, seed: Sequence[int]) -> Program:
+    """Of a private run; `seed` is what noise is drawn from."""
+    key = functools.reduce(jax.random.fold_in, seed, jax.random.key(0))
+    fed = Fed(tables, replicate(mesh, key))
+
+    def make(users_per_device: int) -> Any:
+        return private_step(assembly.config, assembly.model, len(assembly.train.source), mesh, users_per_device, plan)
+
+    return Program(lambda episodes: (fed, episodes), make)
 
 
 def joint_program(assembly: Assembly, mesh: Mesh, library: Library) -> Program:
@@ -71,6 +85,29 @@ def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_
         at_once=_at_once(config, mesh, users_per_device) * mesh.size,
         step_weights=_step_weights(config, steps),
     )
+    return jax.jit(step, donate_argnums=0)
+
+
+def private_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int, plan: Plan) -> Any:
+    """The jitted outer step of a private run: (state, what is fed, episodes) -> (state, losses).
+
+    Args:
+        config, model, steps, mesh: as for `frozen_step`.
+        users_per_device: that a device computes at the same time; a batch is as many, or a multiple.
+        plan: of the mechanism.
+    """
+    at_once = users_per_device * mesh.size
+
+    def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
+        take = make_private_step(
+            model,
+            make_optimiser(config, steps),
+            Mechanism(plan.clip, plan.noise, plan.rate * plan.users, config.episodes.query),
+            at_once=at_once if len(episodes.weight) > at_once else 0,
+            step_weights=_step_weights(config, steps),
+        )
+        return take(state, fed, episodes)
+
     return jax.jit(step, donate_argnums=0)
 
 

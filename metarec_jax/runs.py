@@ -4,6 +4,7 @@
     catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
     tables.safetensors embeddings of the items
     metrics.jsonl      one line an epoch
+    privacy.json       of a private training: what has been spent (see `metarec_jax.privacy`)
     checkpoints/       orbax
     parameters.safetensors  what training led to, where it has ended (see `metarec_jax.parameters`)
     tables/, plots/    what `metarec evaluate` writes
@@ -48,6 +49,16 @@ class Run:
     def catalogue(self) -> Path:
         """The items, as Parquet."""
         return self.folder / "catalogue.parquet"
+
+    @property
+    def privacy(self) -> Path:
+        """What a private training has spent."""
+        return self.folder / "privacy.json"
+
+    @property
+    def secret(self) -> Path:
+        """What a private training draws noise from, until it has ended."""
+        return self.folder / "secret.json"
 
     @property
     def beliefs(self) -> Path:

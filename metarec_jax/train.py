@@ -15,19 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from metarec_jax import parameters
+from metarec_jax import parameters, privacy
 from metarec_jax.assembly import Assembly, Part
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
+from metarec_jax.config import covers_all
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.pipeline import training_iterator
+from metarec_jax.data.poisson import PoissonSource
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.finite import names_as_used, unusable_names
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.models import abstract_trainable, init_trainable
 from metarec_jax.optimiser import make_optimiser
-from metarec_jax.program import Program, frozen_program, joint_program, users_at_once, whole
+from metarec_jax.program import Program, frozen_program, joint_program, private_program, users_at_once, whole
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.reading import Library
 from metarec_jax.runs import Run
@@ -154,10 +156,26 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     source = assembly.train.source
     mesh = user_mesh(config.devices, config.shards)
     state = place(mesh, first_state(assembly, len(source)))
+    plan, known = None, run.secret.exists()
     if assembly.config.encoder.train == "no":
         raw = replicate(mesh, assembly.train.tables)
         # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
-        program = frozen_program(assembly, mesh, jax.jit(assembly.model.prepare)(state.trainable.theta, raw))
+        tables = jax.jit(assembly.model.prepare)(state.trainable.theta, raw)
+        if assembly.config.privacy.epsilon:
+            plan, seed = (
+                privacy.make_plan(assembly.config, len(source.histories.users), len(source)),
+                privacy.secret(run),
+            )
+            program = private_program(assembly, mesh, tables, plan, seed)
+            # How a user's history is cut must be nobody's to know, either: the draws lie in a row, user after user, and
+            # one user less would shift the others'.
+            source = PoissonSource(dataclasses.replace(source, seed=seed[0]), plan.rate, seed[1:])
+            reporter.note(
+                f"private: epsilon {plan.epsilon:g} at delta {plan.delta:.2g} takes noise of {plan.noise:.3g} times "
+                f"the clip {plan.clip:g} in each of {plan.steps} outer steps"
+            )
+        else:
+            program = frozen_program(assembly, mesh, tables)
         validate = validation_loss(assembly.model, mesh, assembly.validation)
     else:
         library = _library(assembly, assembly.train, mesh, reporter)
@@ -178,6 +196,11 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         if progress is None:
             progress = Progress.at_start()
         else:
+            if plan is not None and not known and not progress.finished:
+                raise MetarecError(
+                    f"{run.secret} is gone, which this private training draws its noise from: what is left of it "
+                    "cannot be accounted for; train a new run"
+                )
             state = checkpoints.load(state, progress.step)
             batches.continue_at(progress.iterator)
         run.keep_metrics(progress.epoch)
@@ -190,9 +213,14 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
             _refuse_not_finite(state, progress.step)
             if progress.step < (progress.epoch + 1) * source.batches:  # stopped on the way
                 checkpoints.save(state, progress, UNSAVED)
+                if plan is not None:
+                    privacy.write(run, plan, progress.step)
                 break
             loss = validate(state.trainable)
-            progress, line = _close_epoch(progress, loss, config)
+            chooses = not covers_all(assembly.config)
+            progress, line = _close_epoch(progress, loss, config, chooses=chooses)
+            if plan is not None:
+                line["epsilon"] = privacy.write(run, plan, progress.step)["epsilon_spent"]
             line["users_per_second"] = round(seen / (time.perf_counter() - started), 1)
             run.append_metrics(line)
             if progress.best_epoch == progress.epoch or progress.epoch % config.save_every == 0 or progress.finished:
@@ -205,6 +233,8 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
         if progress.best_step:
             state = checkpoints.load(state, progress.best_step)
     trainable = jax.device_get(state.trainable)
+    if plan is not None and progress.finished:
+        privacy.forget(run)
     if progress.best_step and trainable.encoder is None:  # else the encoder is what takes time to read
         parameters.save(trainable, run.parameters)
     return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
@@ -218,7 +248,7 @@ def _library(assembly: Assembly, part: Part, mesh: Mesh, reporter: Reporter) -> 
 class _Batches:
     """Batches on the devices, with the position that a checkpoint needs."""
 
-    def __init__(self, source: EpisodeSource, mesh: Mesh, users_per_device: int, program: Program):
+    def __init__(self, source: EpisodeSource | PoissonSource, mesh: Mesh, users_per_device: int, program: Program):
         self._iterator = training_iterator(source)
         self._source, self._mesh, self._users_per_device = source, mesh, users_per_device
         self._feed = program.feed
@@ -309,8 +339,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more parameters" if len(names) > 3 else "")
 
 
-def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress, dict[str, Any]]:
-    """Books a finished epoch: its line for metrics.jsonl, the best so far, and whether training ends here."""
+def _close_epoch(
+    progress: Progress, loss: float, config: Any, *, chooses: bool = True
+) -> tuple[Progress, dict[str, Any]]:
+    """Books a finished epoch: its line for metrics.jsonl, the best so far, and whether training ends here.
+
+    Where the validation loss must not choose (it says something of validation users), the last epoch is the best.
+    """
     epoch = progress.epoch + 1
     if not math.isfinite(loss):
         raise MetarecError(
@@ -323,7 +358,7 @@ def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress
         "train_loss": progress.epoch_query / max(progress.epoch_rows, 1),
         "validation_loss": loss,
     }
-    better = loss < progress.best_loss
+    better = loss < progress.best_loss or not chooses
     best_epoch, best_step = (epoch, progress.step) if better else (progress.best_epoch, progress.best_step)
     patient = config.patience == 0 or epoch - best_epoch < config.patience
     return (
@@ -334,7 +369,7 @@ def _close_epoch(progress: Progress, loss: float, config: Any) -> tuple[Progress
             epoch_rows=0.0,
             best_epoch=best_epoch,
             best_step=best_step,
-            best_loss=min(loss, progress.best_loss),
+            best_loss=loss if better else progress.best_loss,
             finished=epoch >= config.epochs or not patient,
         ),
         line,

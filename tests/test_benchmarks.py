@@ -12,7 +12,7 @@ import pytest
 from helpers import QUICK
 
 from benchmarks import encoder as of_encoder
-from benchmarks import frozen, harness, inner_loop, joint, joint_memory, ours, pretraining, report
+from benchmarks import frozen, harness, inner_loop, joint, joint_memory, ours, phases, pretraining, report
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
@@ -73,7 +73,7 @@ def test_products_are_counted_in_every_turn_of_every_loop(form):
     task = task_of(SMOKE)
     counted = ours.products(task, form, at_once=2)
     model, *arguments = ours.problem(task, form, unroll=SMOKE.steps)
-    whole = ours.figures(jax.jit(ours.gradient_of(model, 0)).lower(*arguments).compile())["gflop"]
+    whole = phases.figures(jax.jit(ours.gradient_of(model, 0)).lower(*arguments).compile())["gflop"]
     assert counted == pytest.approx(ours.products(task, form, at_once=0), rel=0.02)
     assert 0.5 * whole < counted < whole, "the compiler counts products, and all else beside"
 
@@ -218,7 +218,7 @@ def test_the_encoder_is_compared_on_one_batch():
 def test_a_joint_step_is_compared_with_both_others():
     case = dataclasses.replace(joint.JOINT, users=joint.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
     rows = joint.compare(2, case)
-    assert laid_out(rows) == [("joint", "distinct", "users/s"), ("joint", "pairs", "users/s")]
+    assert [contender for _, contender, _ in laid_out(rows)] == ["(c) distinct", "pairs", "(a) textbook"]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
 
 

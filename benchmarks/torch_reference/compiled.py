@@ -8,7 +8,7 @@ import torch
 from torch.func import grad_and_value
 
 from benchmarks.rivals import MetaGradient, Task, Unavailable, pieces
-from benchmarks.torch_reference.network import Rows, layers, tensors
+from benchmarks.torch_reference.network import Learned, Rows, layers
 from benchmarks.torch_reference.vmapped import query_loss
 
 LEARNED_RATES = True
@@ -16,9 +16,10 @@ USERS_AT_ONCE = 8
 """The quickest of 4, 8, 16, 32 and all users, on two cores; "max-autotune-no-cudagraphs" took twice as long."""
 
 
-def prepare(task: Task) -> Callable[[], MetaGradient]:
+def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGradient]:
     """See `Rival.prepare`. Programs that were prepared before are compiled again when they are next run."""
-    theta, log_rate = tensors(task.theta), tensors(task.log_rate)
+    # Views without a gradient of their own: `torch.func` takes it, and an optimiser's changes show in them.
+    theta, log_rate = ({n: t.detach() for n, t in leaves.items()} for leaves in learned or Learned.of(task))
     offset, rows = torch.tensor(task.offset), Rows.of(task)
 
     def run_with(program: Callable) -> MetaGradient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,29 @@ TEXTS_AT_ONCE = 128
 """Texts that the model encodes at the same time."""
 
 
-def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Callable[[], tuple[MetaGradient, torch.Tensor]]:
+class Gradient(NamedTuple):
+    """Computes the gradient into the model's parameters and `leaves`."""
+
+    run: Callable[[], tuple[MetaGradient, torch.Tensor]]
+    leaves: tuple[torch.Tensor, ...]
+
+    def __call__(self) -> tuple[MetaGradient, torch.Tensor]:
+        return self.run()
+
+
+def with_adam(model: Any, gradient: Gradient, rate: float) -> Callable[[], float]:
+    """A step of Adam on the model and the leaves; gives the loss before it."""
+    optimiser = torch.optim.Adam([*model.parameters(), *gradient.leaves], lr=rate)
+
+    def run() -> float:
+        found, _ = gradient()
+        optimiser.step()
+        return found.loss
+
+    return run
+
+
+def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Gradient:
     """The meta-gradient by learner, rates and encoder; gives also the encoder's gradient of one matrix.
 
     Args:
@@ -52,4 +74,4 @@ def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Callable[[], tu
         embeddings.backward(leaf.grad)
         return learned.gradient(total), model.encoder.layer[0].attention.self.query.weight.grad
 
-    return run
+    return Gradient(run, tuple(learned.leaves()))

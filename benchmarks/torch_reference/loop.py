@@ -12,9 +12,9 @@ from benchmarks.torch_reference.network import Learned, Rates, Rows, loss
 LEARNED_RATES = True
 
 
-def prepare(task: Task) -> Callable[[], MetaGradient]:
-    """See `Rival.prepare`."""
-    learned, offset, rows = Learned.of(task), torch.tensor(task.offset), Rows.of(task)
+def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGradient]:
+    """See `Rival.prepare`; with `learned`, it starts from those leaves and leaves its gradients there."""
+    learned, offset, rows = learned or Learned.of(task), torch.tensor(task.offset), Rows.of(task)
     names, start = list(learned.theta), list(learned.theta.values())
 
     def run() -> MetaGradient:

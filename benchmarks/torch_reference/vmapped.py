@@ -31,9 +31,11 @@ def query_loss(theta: Tensors, log_rate: Tensors, offset: torch.Tensor, rows: Ro
     return vmap(one_user)(*rows.gather()).sum()
 
 
-def prepare(task: Task, users_at_once: int = USERS_AT_ONCE) -> Callable[[], MetaGradient]:
-    """See `Rival.prepare`."""
-    learned, offset, rows = Learned.of(task), torch.tensor(task.offset), Rows.of(task)
+def prepare(
+    task: Task, users_at_once: int = USERS_AT_ONCE, learned: Learned | None = None
+) -> Callable[[], MetaGradient]:
+    """See `Rival.prepare`; with `learned`, it starts from those leaves and leaves its gradients there."""
+    learned, offset, rows = learned or Learned.of(task), torch.tensor(task.offset), Rows.of(task)
 
     def run() -> MetaGradient:
         learned.zero_grad()

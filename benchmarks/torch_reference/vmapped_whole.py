@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from benchmarks.rivals import MetaGradient, Task
 from benchmarks.torch_reference import vmapped
+from benchmarks.torch_reference.network import Learned
 
 LEARNED_RATES = True
 
 
-def prepare(task: Task) -> Callable[[], MetaGradient]:
+def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGradient]:
     """See `Rival.prepare`."""
-    return vmapped.prepare(task, users_at_once=task.users)
+    return vmapped.prepare(task, users_at_once=task.users, learned=learned)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -85,7 +86,8 @@ def estimate(work: Workload, target: Target, *, level: str = "", keep: Callable[
     Raises:
         MetarecError: there is no compiler for the target here, or the work does not split over it.
     """
-    mesh = user_mesh(0, work.config.train.shards, among=devices(target))
+    chips = work.config.train.devices if target.family == "here" else 0
+    mesh = user_mesh(chips, work.config.train.shards, among=devices(target))
     step, arguments, turns = step_of(work, mesh)
     with jax.set_mesh(mesh):
         lowered = step.lower(*arguments)
@@ -116,8 +118,8 @@ def compiled_for(
     base = Estimate(target.name, chips, fits=True, users=users, level=level or "default")
     started = time.perf_counter()
     try:
-        with _uncached():
-            compiled = lowered.compile(compiler_options={"optimization_level": level} if level else None)
+        with _compiling(level):
+            compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -194,14 +196,17 @@ def _shortage(message: str) -> str:
     return message.splitlines()[0][:200]
 
 
-class _uncached:
-    """Without the compilation cache: it has no key for devices that are not here, and does not hold what fails."""
-
-    def __enter__(self) -> None:
-        self._was = jax.config.values["jax_enable_compilation_cache"]
-        jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()
-
-    def __exit__(self, *_: object) -> None:
-        jax.config.update("jax_enable_compilation_cache", self._was)
+@contextlib.contextmanager
+def _compiling(level: str) -> Iterator[None]:
+    """At a level, and without the compilation cache: it has no key for devices that are not here."""
+    changes = {"jax_enable_compilation_cache": False} | ({"jax_optimization_level": level} if level else {})
+    before = {name: jax.config.values[name] for name in changes}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # which reads the first of them once only
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
         compilation_cache.reset_cache()

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 Turns = Callable[[str], int | None]
 """Path of a loop in the program ("jit(step)/embed/while") -> its turns, where only the data says so; or None."""
 
@@ -347,11 +349,12 @@ def _convolution(line: Instruction, types: Mapping[str, str]) -> float:
 
 def _meetings(places: int, taps: int, inputs: int, low: int, stride: int, dilate: int, spread: int) -> int:
     """How many pairs of an output place and a tap fall on a real input."""
-    if taps == 1 and low == 0 and stride == 1 and dilate == 1:
-        return min(places, inputs)
-    count, last = 0, (inputs - 1) * dilate
-    for tap in range(taps):
-        for place in range(places):
-            at = place * stride + tap * spread - low
-            count += 0 <= at <= last and at % dilate == 0
-    return count
+    last = (inputs - 1) * dilate
+    offsets = np.arange(places) * stride - low
+    if spread == 1:  # taps that reach the inputs from an offset are each `dilate` apart, from the first that hits one
+        first = np.maximum(-offsets, 0)
+        first += -(offsets + first) % dilate
+        end = np.minimum(taps - 1, last - offsets)
+        return int(np.maximum((end - first) // dilate + 1, 0).sum())
+    at = offsets[:, None] + np.arange(taps) * spread
+    return int(((at >= 0) & (at <= last) & (at % dilate == 0)).sum())

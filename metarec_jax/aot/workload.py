@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from metarec_jax.assembly import abstract_trainable, make_model
 from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.collaborative.beliefs import NOTHING_KNOWN
+from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import Config, believes
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import BertConfig, Picked, Tokens, init, load, random_encoder
@@ -149,12 +150,16 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
 
 def _state(work: Workload) -> TrainState:
     config, hidden = work.config, work.architecture.hidden_size
+    believed = None
+    if believes(config):
+        profile = hidden if work.user_texts else 0
+        believed = dataclasses.replace(NOTHING_KNOWN, tastes=no_tastes(config.factors.rank, profile))
     catalogue = Catalogue(
         Items((), (), ()),
         Statistics(np.ones(1, np.float32), np.ones(1, np.float32)),
         np.zeros((1, hidden), np.float32),
         Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]),
-        NOTHING_KNOWN if believes(config) else None,
+        believed,
     )
     encoder: Params = None
     if work.trains_encoder:

@@ -77,6 +77,8 @@ class Sources:
         """The sources that these items have; `count` [items] says how often each was rated."""
         details = {name: _reader(values) for name, values in items.details.items() if len(set(values)) > 1}
         raw = _raw(details, items.details, len(items), embeddings, count)
+        if (count > 0).any():
+            raw["popularity"] = raw["popularity"][count > 0]
         shift = {name: rows.mean(axis=0) for name, rows in raw.items()}
         spread = {name: np.sqrt(np.mean(np.sum(np.square(rows - shift[name]), axis=1))) for name, rows in raw.items()}
         return cls(details, shift, {name: 1 / float(s) if s > 1e-6 else 0.0 for name, s in spread.items()})
@@ -84,9 +86,13 @@ class Sources:
     def rows(
         self, details: Mapping[str, tuple[str, ...]], embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Rows of some items, [items, width] by the name of the source; zeros where an item lacks a detail."""
+        """Rows of some items, [items, width] by the name of the source; zeros where an item lacks a detail.
+
+        Of an item that nobody rated the popularity is not known: it may be new, and then nobody can have rated it.
+        """
         raw = _raw(self.details, details, len(embeddings), embeddings, count)
         found = {name: (rows - self.shift[name]) * self.scale[name] for name, rows in raw.items()}
+        found["popularity"][np.asarray(count) == 0] = 0.0
         for name in self.details:
             if name not in details:
                 found[name] = np.zeros_like(found[name])

@@ -137,6 +137,10 @@ class EpisodeSource:
         bucket, members = self._plan(epoch)[batch]
         return filled(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
 
+    def chosen(self, epoch: int, members: np.ndarray) -> Episodes:
+        """Episodes of some users [n], places in `histories`, as that epoch has them, padded to the last bucket."""
+        return self._cut(epoch % self.draws, members, self.config.buckets[-1])
+
     def users_of(self, episodes: Episodes) -> np.ndarray:
         """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
         return self.histories.users[episodes.user // self.draws] if self.own_table else episodes.user
@@ -237,6 +241,7 @@ def statistics_of(
     Returns:
         float32 [..., 2 + columns], 0 where not `real`.
     """
+    own = own & (statistics.count[item] > 0)  # a private run counts nothing, so that there is nothing to leave out
     total = statistics.total[item] - np.where(own, rating, 0)
     count = statistics.count[item] - np.where(own, 1, 0)
     known = np.stack([total, count], axis=-1)

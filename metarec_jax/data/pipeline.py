@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.poisson import PoissonSource
 
 if TYPE_CHECKING:
     import grain
 
 
-def training_iterator(source: EpisodeSource, *, threads: int = 2, ahead: int = 8) -> grain.DatasetIterator:
+def training_iterator(
+    source: EpisodeSource | PoissonSource, *, threads: int = 2, ahead: int = 8
+) -> grain.DatasetIterator:
     """Iterates over the batches of all epochs in order, made a few batches ahead by `threads` threads.
 
     The iterator's ``get_state`` and ``set_state`` continue it at the very next batch.

@@ -57,6 +57,52 @@ def attend(
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
 
 
+TILE = 128
+"""Columns of a matrix unit, and of a tile in a TPU's memory: shorter rows are padded to it."""
+
+
+def attend_packed(
+    query: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length hidden"],
+    value: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    num_heads: int,
+    bias: Float[Array, "heads length length"] | None = None,
+    dropout: Callable[[Array], Array] | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """`attend` with as many short texts side by side as fill a row of a matrix unit, each blind to the others.
+
+    Of texts of 32 tokens a matrix unit with 128 columns would multiply zeros three times out of four. On a CPU, which
+    pads nothing, this is slower. Derivatives of any order exist.
+    """
+    texts, length, hidden = query.shape
+    together = max(TILE // length, 1)
+    if together == 1:
+        return attend(query, key, value, mask, num_heads=num_heads, bias=bias, dropout=dropout)
+    width, missing = hidden // num_heads, -texts % together
+    groups, row = (texts + missing) // together, together * length
+
+    def packed(x: Array) -> Array:
+        x = jnp.pad(x, ((0, missing), (0, 0), (0, 0)))
+        return x.reshape(groups, row, num_heads, width).swapaxes(1, 2)
+
+    query, key, value = packed(query * width**-0.5), packed(key), packed(value)
+    scores = jnp.einsum("ghqw,ghkw->ghqk", query, key)
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if bias is not None:
+        scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))
+    own = np.kron(np.eye(together), np.ones((length, length))) > 0
+    real = jnp.pad(mask > 0, ((0, missing), (0, 0))).reshape(groups, 1, 1, row)
+    # A padded token has the least finite score, so that a text of nothing else still has a mean.
+    scores = jnp.where(own, jnp.where(real, scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+    weights = jax.nn.softmax(scores, axis=-1)
+    if dropout is not None:
+        weights = dropout(weights)
+    mixed = jnp.einsum("ghqk,ghkw->ghqw", weights.astype(value.dtype), value)
+    return mixed.swapaxes(1, 2).reshape(texts + missing, length, hidden)[:texts]
+
+
 def attend_fused(
     query: Float[Array, "texts length hidden"],
     key: Float[Array, "texts length hidden"],

@@ -21,14 +21,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
-from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, distance_buckets
+from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
 from metarec_jax.encoder.linear import block_dot
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Array as AnyArray
 from metarec_jax.types import Params
 
 Pooling = Literal["mean", "cls"]
-Attention = Literal["xla", "fused"]
+Attention = Literal["xla", "packed", "fused"]
+_ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
 
 _MATRICES = ("kernel", "embedding")
 
@@ -133,7 +134,8 @@ class Execution(NamedTuple):
     """How layers are computed. None of it changes a number by more than rounding.
 
     Attributes:
-        attention: "xla", or "fused" for the kernel of the accelerator, which has no second derivative.
+        attention: "xla"; "packed" for short texts on a matrix unit of 128 columns; or "fused" for the kernel of the
+            accelerator, which has no second derivative.
         remat: whether a backward pass computes each layer anew, in place of keeping what it needs (on a CPU only with
             `scan`: otherwise the compiler merges the two).
         scan: whether layers are one loop over their stacked parameters. It compiles once for all layers; on a CPU it
@@ -436,8 +438,9 @@ class _Layer(_Part):
         config = self.config
         query, key, value = (self.dense(config.hidden_size, name)(x) for name in ("query", "key", "value"))
         drop_weights = self.drop(config.attention_dropout) if self.training and config.attention_dropout else None
-        attend_with = attend_fused if self.attention == "fused" else attend
-        mixed = attend_with(query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights)
+        mixed = _ATTEND[self.attention](
+            query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights
+        )
         mixed = self.drop(config.dropout)(self.dense(config.hidden_size, "attention_output")(mixed))
         x = self.norm("attention_norm")(x + mixed)
 

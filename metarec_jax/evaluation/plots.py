@@ -99,6 +99,31 @@ def training_figure(
     return figure
 
 
+def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
+    """What the trials of a search were worth on validation users, in their order, with the best so far.
+
+    Args:
+        values: [trials].
+        best: the best of them.
+        metric: what they are called.
+    """
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    clean(axes)
+    trials, found = np.arange(1, len(values) + 1), np.asarray(values, dtype=float)
+    least = best <= found.min()
+    axes.plot(trials, found, "o", color=BLUE, markersize=4, label="a trial")
+    so_far = np.minimum.accumulate(found) if least else np.maximum.accumulate(found)
+    axes.step(trials, so_far, where="post", color=ORANGE, linewidth=2, label="the best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(f"{metric} on validation users")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(color="#EDEDED")
+    axes.set_title("Tuning", fontsize=11, fontweight="bold", color=INK)
+    axes.legend(frameon=False)
+    return figure
+
+
 def pretraining_figure(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
     """What was held out of a pretraining, by step, one panel for each thing that is judged (less is better in all).
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -43,10 +44,18 @@ class Fixed:
         ids: int32 [n], or [] for a single row; None for the whole table.
         name: which rows these are: rows of one name are the same rows.
         products: pairs of a kernel and ``rows @ kernel``, where it was taken before (for many users at once).
+        grams: name of other rows -> ``rows @ others^T``, where it was taken before.
     """
 
-    def __init__(self, table: Any, ids: Array | None, name: str, products: Sequence[tuple[Array, Array]] = ()) -> None:
-        self.table, self.ids, self.name, self.products = table, ids, name, products
+    def __init__(
+        self,
+        table: Any,
+        ids: Array | None,
+        name: str,
+        products: Sequence[tuple[Array, Array]] = (),
+        grams: Mapping[str, Array] = MappingProxyType({}),
+    ) -> None:
+        self.table, self.ids, self.name, self.products, self.grams = table, ids, name, products, grams
 
     @property
     def shape(self) -> tuple[int, ...]:

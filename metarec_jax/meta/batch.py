@@ -21,9 +21,20 @@ Result = TypeVar("Result")
 Task = TypeVar("Task")
 
 
-def over_users(function: Callable[[Task], Result], tasks: Task) -> Result:
-    """Maps a function of one user's task (an episode, or any tree) over the users of a batch: the only ``vmap``."""
-    return jax.vmap(function)(tasks)
+def over_users(function: Callable[[Task], Result], tasks: Task, *, at_once: int = 0) -> Result:
+    """Maps a function of one user's task (an episode, or any tree) over the users of a batch: the only ``vmap``.
+
+    Args:
+        function: of one user.
+        tasks: with a leading axis of users.
+        at_once: users computed at the same time; it must divide their number. 0 takes all.
+    """
+    users = jax.tree.leaves(tasks)[0].shape[0]
+    if at_once in (0, users):
+        return jax.vmap(function)(tasks)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(users // at_once, at_once, *leaf.shape[1:]), tasks)
+    results = jax.lax.map(lambda part: over_users(function, part), parts)
+    return jax.tree.map(lambda leaf: leaf.reshape(users, *leaf.shape[2:]), results)
 
 
 def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Products:

@@ -149,6 +149,8 @@ class Sideways:
 
 def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
     """``left right^T``: [n, m], or [] for single rows; multiplied in the precision of the rows, summed in `dtype`."""
+    if right.name in left.grams:
+        return left.grams[right.name]
     return jnp.matmul(left.array(), right.array().T, preferred_element_type=dtype)
 
 

@@ -110,6 +110,19 @@ def refuse_leak(
                 )
 
 
+def refuse_behaviour(encoder: str) -> None:
+    """Refuses an encoder that was pretrained here on what users did, for a run that promises privacy.
+
+    Raises:
+        MetarecError: it was.
+    """
+    if _marks(encoder):
+        raise MetarecError(
+            f"the encoder {encoder} was pretrained on what users did, without noise, so that a run with it is not "
+            "private: use one that was not, or say with --privacy.covers updates that it need not be covered"
+        )
+
+
 def _marks(encoder: str) -> list[dict[str, Any]]:
     """What every pretraining of an encoder left in its folder, the first one first."""
     path = Path(os.path.expanduser(encoder)) / MARK

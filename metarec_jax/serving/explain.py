@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from metarec_jax.encoder import Encoder, bert
-from metarec_jax.encoder.tokens import bucket, pack, words_of
 from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import over_users, products_of
@@ -27,9 +25,10 @@ from metarec_jax.types import Episodes, Prepared, Tables
 
 if TYPE_CHECKING:
     from metarec_jax.config import EncoderConfig
+    from metarec_jax.encoder import BertConfig, Encoder, Tokens
     from metarec_jax.serving.recommender import Recommender, UserState
 
-PER_CALL = 16
+PER_CALL = 10
 """Items that are explained in one call: a single one, or so many at a time, are the shapes there are."""
 SAYS_SOMETHING = 0.01
 """Share of the rating scale that a rating must add to a score to be named as a reason for it."""
@@ -159,21 +158,22 @@ def score_and_influences(
     trainable: Trainable,
     tables: Prepared,
     task: Any,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
+    rows: Int[Array, " items"],
+    statistic: Float[Array, "catalogue columns"],
 ) -> tuple[Float[Array, "users items"], Float[Array, "users items support"]]:
-    """Every user's score of every item given, and its derivatives by the weights of the support's rows; 0 if padded.
+    """Every user's score of some items, and its derivatives by the weights of the support's rows; 0 if padded.
 
     Args:
         model: the functions.
         trainable: theta and phi.
         tables: prepared.
         task: ``user`` and ``support`` of each user.
-        embeddings, statistic: of the items, prepared.
+        rows: the items, as rows of the catalogue.
+        statistic: of the whole catalogue.
     """
     # What the inner loop does is the same; what is differentiated is all of it, whatever training left out.
     model = model._replace(order="second", remat=False)
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
+    features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
     episodes = Episodes(task.user, task.support, query=None, weight=None)
     products = products_of(model, trainable.theta, tables, episodes)
 
@@ -204,10 +204,11 @@ def score_slopes(
     """The derivative of every user's score of every item by the item's embedding, as the encoder gives it.
 
     Args:
-        model, trainable, statistic: as for `score_and_influences`.
+        model, trainable: as for `score_and_influences`.
         tables: prepared, of the users.
         task: ``user``, ``support`` and ``kept`` of each user.
         embeddings: of the items, *not* prepared.
+        statistic: of the items.
     """
     none = jnp.zeros((0, tables.users.shape[-1]), embeddings.dtype)
 
@@ -245,6 +246,8 @@ def word_influences(
         slopes: derivative of each score by the text's embedding.
         pull_back: `pulled_back`, compiled.
     """
+    from metarec_jax.encoder.tokens import bucket, pack, words_of  # with its encoder, which an answer seldom needs
+
     found = []
     for text, slope in zip(texts, slopes):
         words = words_of(encoder.tokenizer, text, config.max_length)
@@ -260,12 +263,13 @@ def word_influences(
 
 def pulled_back(
     params: Any,
-    tokens: bert.Tokens,
+    tokens: Tokens,
     slope: Float[Array, "texts hidden"],
-    architecture: bert.BertConfig,
+    architecture: BertConfig,
     config: EncoderConfig,
 ) -> Float[Array, "texts length"]:
     """Gradient times input of each token, of the embedding's inner product with `slope`."""
+    from metarec_jax.encoder import bert
 
     def value(states: Array) -> Array:
         layers = architecture.num_layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections import defaultdict
@@ -18,6 +19,7 @@ from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError
 from metarec_jax.files import make_folder, replacing
 from metarec_jax.serving import figures as of_log
+from metarec_jax.serving import log as logs
 from metarec_jax.serving.figures import Figure
 from metarec_jax.serving.history import Rated
 from metarec_jax.serving.log import Log, Request
@@ -68,10 +70,8 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
     Raises:
         MetarecError: nothing was served yet, or there is nothing random to judge others from.
     """
-    from metarec_jax.serving import log as logs
-
-    database = open_for_reading(store)
-    log = logs.read(database)
+    with contextlib.closing(open_for_reading(store)) as database:
+        log, asked = logs.read(database), logs.requests(database)
     if not len(log.list):
         raise MetarecError(f"{store}: no list was shown yet, so there is nothing to report")
     found = of_log.figures(log, liked_from(catalogues.load(runs.open_run(run)).scale))
@@ -84,7 +84,7 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
     order = np.argsort(random.list, kind="stable")
     random = random.of(order)
     for target in targets:
-        same = same_places(random, logs.requests(database), Recommender.load(target))
+        same = same_places(random, asked, Recommender.load(target))
         found["off-policy"][str(target)] = of_log.off_policy(random, same)
     return found
 
@@ -141,8 +141,9 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
         raise MetarecError(f"--export {path}: write a name that ends in .csv or .parquet")
     opened = runs.open_run(run)
     catalogue = catalogues.load(opened)
-    database = open_for_reading(store)
-    rows = interactions(database, catalogue.scale)
+    with contextlib.closing(open_for_reading(store)) as database:
+        rows = interactions(database, catalogue.scale)
+        added = database.execute("SELECT id, title, text, details FROM items ORDER BY number").fetchall()
     if merge:
         rows = _trained_on(opened.config) + rows
     if not rows:
@@ -155,9 +156,7 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
             items[name].append(value)
         for name in names:
             items[name].append(catalogue.items.details[name][n])
-    for identity, title, text, details in database.execute(
-        "SELECT id, title, text, details FROM items ORDER BY number"
-    ):
+    for identity, title, text, details in added:
         for name, value in zip(("item_id", "title", "text"), (identity, title, text)):
             items[name].append(value)
         for name in names:

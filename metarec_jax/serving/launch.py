@@ -121,14 +121,17 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         MetarecError: it cannot.
     """
+    found = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-        found.set_inheritable(True)
+        found.listen(2048)  # who comes before the server looks waits for it
         return found
     except OSError as error:
+        if found is not None:
+            found.close()
         raise MetarecError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}): choose another port (0: any)"
         ) from error

@@ -29,12 +29,22 @@ from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.fixed import Fixed
-from metarec_jax.learner.inputs import Features
+from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.kinds import floats_per_row
 from metarec_jax.meta.batch import over_users
+from metarec_jax.meta.factored import gram_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.partition import path_names
-from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, variance_user
+from metarec_jax.meta.user import (
+    Model,
+    Task,
+    Trainable,
+    adapt_user,
+    apply_user,
+    context_of,
+    summarised,
+    variance_user,
+)
 from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
 from metarec_jax.serving import explain as explaining
@@ -42,7 +52,7 @@ from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.filters import ALL, DetailIndex, Filters
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
 from metarec_jax.serving.interview import Question, choose, uncertain
-from metarec_jax.serving.shelf import Shelf, Shelves, tables_of
+from metarec_jax.serving.shelf import MOST_IN_GRAM, Shelf, Shelves, tables_of
 from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
 from metarec_jax.types import Episodes, Items, Params, Rows, Tables
@@ -63,9 +73,16 @@ __all__ = [
     "Word",
 ]
 
-_FLOATS_PER_CALL = 1 << 24
-"""Numbers that the widest layer of one ranking call may have: what bounds the users of a chunk."""
-_MOST_USERS_PER_CALL = 256
+_SIZES = (1, 4, 16, 64, 256, 1024)
+"""Users of a call: a call for fewer is filled up, so that there are few programs to compile."""
+_FLOATS_PER_CALL = 1 << 25
+"""Numbers that all users of a call may have between them at any time."""
+_FLOATS_AT_ONCE = 1 << 20
+"""Numbers in the widest layer of what is computed at the same time: what a processor's caches hold."""
+_ADAPTED_AT_ONCE = 32
+"""Users whose inner loops run at the same time."""
+_ITEMS_AT_ONCE = 4096
+"""Items of a large catalogue that are scored at the same time."""
 
 
 class Recommendation(NamedTuple):
@@ -114,11 +131,10 @@ class _Task(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """Items to be scored: prepared embeddings, statistics, and products of the former by the path of the kernel."""
+    """Items to be scored, of the catalogue or not: prepared embeddings, and statistics."""
 
     embedding: Any
     statistic: Any
-    products: Mapping[str, Any]
 
 
 class Recommender:
@@ -167,14 +183,18 @@ class Recommender:
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
-        self._judge = jax.jit(functools.partial(_judge, self._model, catalogue.scale))
-        self._influences = jax.jit(functools.partial(_explaining, explaining.score_and_influences, self._model))
-        self._slopes = jax.jit(functools.partial(_explaining, explaining.score_slopes, self._model))
+        self._score_all = jax.jit(functools.partial(_score_all, self._model), static_argnames="at_once")
+        judge = functools.partial(_judge_all, self._model, catalogue.scale)
+        self._judge_all = jax.jit(judge, static_argnames="at_once")
+        self._influences = jax.jit(functools.partial(_influences, self._model))
+        self._slopes = jax.jit(functools.partial(_slopes, self._model))
         self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
-        each = floats_per_row(config.learner, self._model.head.outputs, config.episodes.buckets[-1])
-        widest = len(catalogue.items) * each
-        most = min(max(_FLOATS_PER_CALL // widest, 1), _MOST_USERS_PER_CALL)
-        self._users_per_call = 1 << (most.bit_length() - 1)
+        # A call keeps the scores of its users, and of a large catalogue inner products with each support row.
+        longest, items = config.episodes.buckets[-1], len(catalogue.items)
+        each = items if items <= MOST_IN_GRAM else items * (1 + longest)
+        self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
+        widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, _ITEMS_AT_ONCE)
+        self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -312,7 +332,9 @@ class Recommender:
 
     def warm(self, most: int) -> int:
         """Compiles what adapting and ranking need for up to `most` users at once; returns how many programs."""
-        sizes = sorted({self._size(users) for users in (1, *(4**n for n in range(1, 6)), most) if users <= most})
+        most = min(most, self._sizes[-1])
+        sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
+        self._shelf.take(alone=False)  # so that single users, too, get what is known beforehand
         for length in self.config.episodes.buckets:
             held = min(length, self.config.episodes.max_support, len(self.catalogue.items))
             history = history_of(
@@ -338,7 +360,8 @@ class Recommender:
         states: dict[int, UserState] = {}
         for users in self._chunks([len(support.item) for support in supports]):
             task = self._task([embeddings[u] for u in users], [supports[u] for u in users])
-            kept = jax.device_get(self._adapt(self._trainable, self._shelf.shelves, task))
+            shelves = self._shelf.take(alone=len(task.embedding) == 1)
+            kept = jax.device_get(self._adapt(self._trainable, shelves, task))
             for row, u in enumerate(users):
                 of_user = jax.tree.map(lambda leaf, row=row: leaf[row], kept)
                 history = checked[u]
@@ -404,7 +427,7 @@ class Recommender:
         if length not in self._kept_of:
             support = self._support(history_of(np.zeros(length, np.int32), np.zeros(length, np.float32), length))
             task = self._task([self._average_user], [support])
-            kept = jax.eval_shape(self._adapt, self._trainable, self._shelf.shelves, task)
+            kept = jax.eval_shape(self._adapt, self._trainable, self._shelf.take(alone=True), task)
             leaves, structure = jax.tree.flatten(kept)
             self._kept_of[length] = structure, [leaf.shape[1:] for leaf in leaves]
         return self._kept_of[length]
@@ -472,20 +495,22 @@ class Recommender:
         Raises:
             MetarecError: predictions that are not numbers.
         """
-        return self._of_all(self._score, states)
+        return self._of_all(self._score_all, states)
 
     def judgements_of_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, "two items"]]]:
         """The same, and below each score the standard deviation of the rating, as the model sees it; NaN where it sees
         none. With levels it is that of the predicted distribution, with `gives_uncertainty` as in `uncertainty`."""
-        return self._of_all(self._judge, states)
+        return self._of_all(self._judge_all, states)
 
     def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
         """What `program` gives each user for every item, [..., items]."""
         count = len(self.catalogue.items)
         for users in self._chunks([len(state.support.item) for state in states]):
-            shelves = self._shelf.shelves
             task = self._task_of([states[u] for u in users])
-            found = jax.device_get(program(self._trainable, shelves, task, _Asked(*shelves)))[: len(users), ..., :count]
+            size = len(task.embedding)
+            shelves = self._shelf.take(alone=size == 1)
+            called = program(self._trainable, shelves, task, at_once=min(self._users_at_once, size))
+            found = jax.device_get(called)[: len(users), ..., :count]
             self._refuse_nan(found.reshape(len(users), -1, count)[:, 0])
             yield from zip(users, found)
 
@@ -507,10 +532,11 @@ class Recommender:
         row = self.find(item).row
         if not 1 <= k <= len(self.catalogue.items):
             raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
-        beliefs = self.catalogue.statistics.beliefs
+        catalogue = self.catalogue  # of one moment: items may be added meanwhile
+        beliefs = catalogue.statistics.beliefs
         if by == "taste" and beliefs is None:
             raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
-        table = self._shelf.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
+        table = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
         length = np.sqrt(np.einsum("ij,ij->i", table, table))
         cosine = table @ table[row] / np.maximum(length * length[row], 1e-12)
         wanted = np.ones(len(table), bool) if filters == ALL else self.allowed(filters)
@@ -575,15 +601,16 @@ class Recommender:
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
         """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
-        found = [
-            self._of_items(
-                self._influences, state, self._shelf.embeddings[part], self._shelf.statistic[part], size=size
-            )
-            for part, size in _parts(rows)
-        ]
-        none = np.zeros((0, len(state.support.item)), np.float32)
-        scores, influences = zip(*found) if found else ((np.zeros(0, np.float32),), (none,))
-        return np.concatenate(scores), np.concatenate(influences)
+        shelves, task = self._shelf.take(alone=True), self._task([state.embedding], [state.support])
+        found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
+        for part, size in _parts(rows):
+            padded = np.pad(part, (0, size - len(part))).astype(np.int32)
+            both = jax.device_get(self._influences(self._trainable, shelves, task, padded))
+            found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
+        scores, influences = (np.concatenate(parts) for parts in zip(*found))
+        self._refuse_nan(scores)
+        self._refuse_nan(influences)
+        return scores, influences
 
     def word_influences(self, state: UserState, rows: np.ndarray) -> list[tuple[Word, ...]]:
         """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
@@ -646,11 +673,11 @@ class Recommender:
             beliefs = np.concatenate([self.catalogue.statistics.beliefs, known[:, 2:]]).astype(np.float32)
             statistics = statistics._replace(beliefs=beliefs)
         self._shelf.add(embedding[0], known[0])
-        self._details.add(items)
-        self.titles.add(items, statistics.count)
         self.catalogue = dataclasses.replace(
             self.catalogue, items=items, statistics=statistics, embeddings=self._shelf.embeddings
         )
+        self._details.add(items)
+        self.titles.add(items, statistics.count)  # the last: who finds the item finds all of it
         return id
 
     def _read_item(self, text: str, details: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
@@ -749,10 +776,9 @@ class Recommender:
     def _support(self, history: CheckedHistory) -> Rows:
         """The rows that the inner loop sees, padded to the least bucket that holds them."""
         length = self._bucket(len(history.item))
-        missing = length - len(history.item)
         real = np.arange(length) < len(history.item)
-        item = np.pad(history.item, (0, missing)).astype(np.int32)
-        rating = np.pad(history.rating, (0, missing)).astype(np.float32)
+        item, rating = np.zeros(length, np.int32), np.zeros(length, np.float32)
+        item[real], rating[real] = history.item, history.rating
         statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
@@ -762,8 +788,8 @@ class Recommender:
         for user, length in enumerate(lengths):
             of_length[length].append(user)
         for users in of_length.values():
-            for start in range(0, len(users), self._users_per_call):
-                yield users[start : start + self._users_per_call]
+            for start in range(0, len(users), self._sizes[-1]):
+                yield users[start : start + self._sizes[-1]]
 
     def _task(self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()) -> _Task:
         """Arguments of a program: one user, or a chunk that is filled up with the first of them."""
@@ -776,11 +802,8 @@ class Recommender:
         return _Task(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
 
     def _size(self, users: int) -> int:
-        """Users that a program for at least so many is compiled for: there are few sizes, each four times the last."""
-        size = 1
-        while size < users:
-            size *= 4
-        return min(size, self._users_per_call)
+        """Users that a program for at least so many is compiled for."""
+        return next(size for size in self._sizes if size >= users)
 
     def _task_of(self, states: Sequence[UserState]) -> _Task:
         return self._task(
@@ -807,8 +830,8 @@ class Recommender:
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
         rows = self._prepare(self._trainable.theta, rows) if prepare else rows
-        asked = _Asked(rows, statistic, {})
-        found = program(self._trainable, self._shelf.shelves, self._task_of([state]), asked)
+        asked, shelves = _Asked(rows, statistic), self._shelf.take(alone=True)
+        found = program(self._trainable, shelves, self._task_of([state]), asked)
         found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
         for leaf in jax.tree.leaves(found):
             self._refuse_nan(leaf)
@@ -878,13 +901,89 @@ def _adapt(model: Model, trainable: Trainable, shelves: Shelves, task: _Task) ->
         context = context_of(tables, episode.user, episode.support, None, theta, task.products)
         return adapt_user(model, trainable, context).end
 
-    return over_users(one, Task(Episodes(users, task.support, query=None, weight=None), products))
+    tasks = Task(Episodes(users, task.support, query=None, weight=None), products)
+    return over_users(one, tasks, at_once=min(len(task.embedding), _ADAPTED_AT_ONCE))
 
 
-def _asking(model: Model, theta: Params, asked: _Asked) -> Features:
+def _over_shelf(
+    model: Model,
+    trainable: Trainable,
+    shelves: Shelves,
+    task: _Task,
+    at_once: int,
+    read: Callable[[Context, Params, Features], Array],
+) -> Array:
+    """What `read` gives each user for every item on the shelf: (context, what the user keeps, rows) -> [..., rows].
+
+    A few users are scored at a time, and of a large catalogue some items, so that what lies between the layers stays
+    in a processor's caches: items are read from memory once.
+    """
+    theta = trainable.theta
+    tables = tables_of(model, theta, shelves, task.embedding)
+    items = shelves.items.shape[0]
+    count = min(items, _ITEMS_AT_ONCE)
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
-    known = [(kernels[path], product) for path, product in asked.products.items()]
-    return Features(Fixed(asked.embedding, None, "recommended", known), asked.statistic)
+    dtype = jnp.result_type(*kernels.values())
+
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = summarised(model, theta, context_of(tables, user, own.support))
+        # How alike each item is to each of the support, which factored kernels ask for.
+        if shelves.gram is None:
+            support = Fixed(shelves.items, own.support.item, "support")
+            gram = gram_of(Fixed(shelves.items, None, "recommended"), support, dtype)
+        else:
+            gram = shelves.gram[own.support.item].T
+
+        def found(start: Array | int) -> Array:
+            some = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
+            products = [(kernels[path], some(product)) for path, product in shelves.products.items()]
+            rows = Fixed(some(shelves.items), None, "recommended", products, {"support": some(gram)})
+            return read(context, own.kept, Features(rows, some(shelves.statistic)))
+
+        def put(turn: Array, whole: Array) -> Array:
+            start = jnp.minimum(turn * count, items - count)  # the last turn meets some items again
+            return jax.lax.dynamic_update_slice_in_dim(whole, found(start), start, axis=-1)
+
+        if count == items:
+            return found(0)
+        empty = jnp.zeros((*jax.eval_shape(found, 0).shape[:-1], items), dtype)
+        return jax.lax.fori_loop(0, -(-items // count), put, empty)
+
+    return over_users(one, (jnp.arange(len(task.embedding)), task), at_once=at_once)
+
+
+def _score_all(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
+) -> Float[Array, "users items"]:
+    """Every user's score of every item on the shelf."""
+
+    def read(context: Context, kept: Params, rows: Features) -> Array:
+        return model.head.mean(apply_user(model, trainable, context, kept, rows))
+
+    return _over_shelf(model, trainable, shelves, task, at_once, read)
+
+
+def _judge_all(
+    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
+) -> Float[Array, "users two items"]:
+    """The same, and the standard deviation of the rating; NaN where the model sees none."""
+    levels = np.asarray(scale.levels, np.float32)
+
+    def read(context: Context, kept: Params, rows: Features) -> Array:
+        outputs = apply_user(model, trainable, context, kept, rows)
+        mean = model.head.mean(outputs)
+        if model.updater.variance is not None and model.head.unit is not None:
+            deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
+        elif model.head.above is None or scale.kind == "click":
+            deviation = jnp.full_like(mean, jnp.nan)
+        else:
+            # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
+            over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
+            deviation = jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))
+        return jnp.stack([mean, deviation])
+
+    return _over_shelf(model, trainable, shelves, task, at_once, read)
 
 
 def _score(
@@ -892,7 +991,7 @@ def _score(
 ) -> Float[Array, "users items"]:
     """Every user's score of every item asked for; what the items are multiplied with is multiplied once for all."""
     tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = _asking(model, trainable.theta, asked)
+    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
 
     def one(task: tuple[Array, _Task]) -> Array:
         user, own = task
@@ -907,7 +1006,7 @@ def _deviation(
 ) -> Float[Array, "users items"]:
     """The standard deviation of every user's rating of every item asked for."""
     tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = _asking(model, trainable.theta, asked)
+    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
     unit = model.head.unit or 1.0
 
     def one(task: tuple[Array, _Task]) -> Array:
@@ -918,7 +1017,7 @@ def _deviation(
     return over_users(one, (jnp.arange(len(task.embedding)), task))
 
 
-class _Explained(NamedTuple):
+class OfUsers(NamedTuple):
     """Users as `metarec_jax.serving.explain` wants them."""
 
     user: Array
@@ -926,34 +1025,17 @@ class _Explained(NamedTuple):
     kept: Params
 
 
-def _explaining(
-    program: Callable[..., Any], model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
-) -> Any:
-    """What a program of `metarec_jax.serving.explain` gives for the items asked for."""
+def _influences(model: Model, trainable: Trainable, shelves: Shelves, task: _Task, rows: Array) -> tuple[Array, Array]:
+    """`metarec_jax.serving.explain.score_and_influences` of rows of the catalogue."""
     tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    users = _Explained(jnp.arange(len(task.embedding)), task.support, task.kept)
-    return program(model, trainable, tables, users, asked.embedding, asked.statistic)
+    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
+    return explaining.score_and_influences(model, trainable, tables, users, rows, shelves.statistic)
 
 
-def _judge(
-    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
-) -> Float[Array, "users two items"]:
-    """Every user's score of every item asked for, and the standard deviation of the rating; NaN where there is none."""
-    if model.updater.variance is not None and model.head.unit is not None:
-        arguments = (model, trainable, shelves, task, asked)
-        return jnp.stack([_score(*arguments), _deviation(*arguments)], axis=1)
+def _slopes(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Float[Array, "users items hidden"]:
+    """`metarec_jax.serving.explain.score_slopes` of embeddings that are not prepared."""
     tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = _asking(model, trainable.theta, asked)
-    levels = np.asarray(scale.levels, np.float32)
-
-    def one(task: tuple[Array, _Task]) -> Array:
-        user, own = task
-        outputs = apply_user(model, trainable, context_of(tables, user, own.support), own.kept, features)
-        mean = model.head.mean(outputs)
-        if model.head.above is None or scale.kind == "click":
-            return jnp.stack([mean, jnp.full_like(mean, jnp.nan)])
-        # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
-        over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
-        return jnp.stack([mean, jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))])
-
-    return over_users(one, (jnp.arange(len(task.embedding)), task))
+    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
+    return explaining.score_slopes(model, trainable, tables, users, asked.embedding, asked.statistic)

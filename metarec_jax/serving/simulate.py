@@ -58,6 +58,10 @@ class Client:
         self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port or 80, timeout=60)
         self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
 
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """What comes of a request: POST where there is a body, else GET."""
         try:

@@ -129,11 +129,14 @@ class Store:
         with explained(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._database = _connected(path)
+        # A connection of its own to read with: who reads does not wait until what is being written is on disk.
+        self._reader, self._reading = _connected(path), threading.Lock()
 
     def close(self) -> None:
         """Ends the work with the database."""
-        with self._lock:
+        with self._lock, self._reading:
             self._database.close()
+            self._reader.close()
 
     def add_item(self, item: NewItem) -> None:
         """Keeps an item."""
@@ -202,8 +205,8 @@ class Store:
         }
 
     def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
-        with self._lock:
-            return self._database.execute(query, arguments).fetchall()
+        with self._reading:
+            return self._reader.execute(query, arguments).fetchall()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -70,13 +70,15 @@ class TitleIndex:
         self._popularity = popularity
 
     def add(self, items: Items, popularity: Shaped[np.ndarray, " items"]) -> None:
-        """Takes in the last of `items`, which is new."""
+        """Takes in the last of `items`, which is new. Other threads may search at the same time: they find the item
+        when all is there that they will ask of it."""
+        exact, rows_of_ids, years, names = self._exact, self._rows_of_ids, self._years, self._names
         row, title = len(items) - 1, items.titles[-1]
-        self._exact.setdefault(title, []).append(row)
-        self._rows_of_ids[items.ids[-1]] = row
-        self._years.append(title_year(title))
-        self._enter(self._names, row, title)
         self._items, self._popularity = items, popularity
+        years.append(title_year(title))
+        self._enter(names, row, title)
+        exact.setdefault(title, []).append(row)
+        rows_of_ids[items.ids[-1]] = row
 
     def search(self, text: str, most: int) -> list[int]:
         """Rows of items whose titles have words that begin as those of `text` do, those rated most first; where there

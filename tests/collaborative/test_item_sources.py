@@ -25,11 +25,20 @@ def test_columns_are_read_as_what_they_are():
 
 
 def test_every_source_has_mean_0_and_mean_square_1():
-    rows = Sources.of(ITEMS, EMBEDDINGS, np.arange(60.0)).rows(ITEMS.details, EMBEDDINGS, np.arange(60.0))
+    count = np.arange(1.0, 61.0)
+    rows = Sources.of(ITEMS, EMBEDDINGS, count).rows(ITEMS.details, EMBEDDINGS, count)
     assert set(rows) == {"text", "popularity", "year", "genres"}
     for found in rows.values():
         np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
         np.testing.assert_allclose(np.mean(np.sum(np.square(found), axis=1)), 1)
+
+
+def test_an_item_that_nobody_rated_is_new_and_not_unpopular():
+    count = np.concatenate([np.zeros(20), np.arange(1.0, 41.0)])
+    rows = Sources.of(ITEMS, EMBEDDINGS, count).rows(ITEMS.details, EMBEDDINGS, count)["popularity"]
+    assert not rows[:20].any()
+    np.testing.assert_allclose(rows[20:].mean(), 0, atol=1e-12)
+    assert rows[20, 0] < -1
 
 
 def test_near_years_are_alike_and_far_ones_are_not():

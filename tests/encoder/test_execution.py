@@ -9,6 +9,7 @@ import pytest
 from helpers import assert_close, quick_jit
 
 from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
+from metarec_jax.encoder.attention import attend, attend_packed
 from metarec_jax.errors import MetarecError
 
 BERT = BertConfig(
@@ -38,7 +39,7 @@ def slope(tokens, architecture=BERT, key=None, **options):
 
 @pytest.mark.parametrize(
     "run",
-    [Execution(remat=True), Execution(scan=True), Execution(remat=True, scan=True)],
+    [Execution(remat=True), Execution(scan=True), Execution(remat=True, scan=True, whole=lambda params: params)],
     ids=["remat", "scan", "both"],
 )
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -48,6 +49,24 @@ def test_values_and_gradients_are_those_of_plain_layers(x64, case, run, dropout)
     key = jax.random.key(1) if dropout else None
     found = quick_jit(slope(tokens, architecture, key, run=run))(params)
     assert_close(found, quick_jit(slope(tokens, architecture, key))(params), tolerance=1e-11)
+
+
+@pytest.mark.parametrize("length", [5, 50, 150], ids=["many together", "two", "alone"])
+def test_packed_attention_is_plain_attention(x64, length):
+    """Values and gradients, with a bias by distance, with padding, and with a text that is nothing else: no text sees
+    another."""
+    rng = np.random.default_rng(1)
+    query, key, value, out = (jnp.asarray(rng.normal(size=(7, length, 8))) for _ in range(4))
+    mask = jnp.asarray(np.arange(length) < np.array([0, 1, length, 3, 2, length, 4])[:, None], jnp.float64)
+    bias = jnp.asarray(rng.normal(size=(2, length, length)))
+
+    def slope(function):
+        def loss(query, key, value, bias):
+            return jnp.vdot(function(query, key, value, mask, num_heads=2, bias=bias), out)
+
+        return quick_jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(query, key, value, bias)
+
+    assert_close(slope(attend_packed), slope(attend), tolerance=1e-11)
 
 
 def test_layers_draw_different_dropout(case):

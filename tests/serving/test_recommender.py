@@ -16,10 +16,12 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
 from metarec_jax.assembly import assemble
 from metarec_jax.catalogue import Catalogue, Scale
-from metarec_jax.config import EncoderConfig, UpdaterConfig
+from metarec_jax.config import EncoderConfig, LearnerConfig, UpdaterConfig
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import predict
 from metarec_jax.models import init_trainable, make_model
+from metarec_jax.serving import recommender as serving
+from metarec_jax.serving import shelf
 from metarec_jax.serving.recommender import Rated, Recommender
 from metarec_jax.train import load_trainable
 
@@ -40,7 +42,7 @@ def untrained(*, side: str = "profile", head: str = "classes", **changes) -> Rec
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, kind=scale.kind),
-        learner=dataclasses.replace(config.learner, user_side=side, head=head),
+        learner=dataclasses.replace(changes.pop("learner", config.learner), user_side=side, head=head),
         **changes,
     )
     rng = np.random.default_rng(0)
@@ -120,7 +122,7 @@ def test_many_users_at_once_are_the_same_users_one_by_one(drawn):
 
 def test_more_users_than_a_call_takes_go_in_several(drawn):
     few = untrained(side="none")
-    few._users_per_call = 4
+    few._sizes = [1, 4]
     histories = [drawn_history(u, 6) for u in range(9)]
     want = drawn.recommend_many(drawn.adapt_many(histories), k=5)
     got = few.recommend_many(few.adapt_many(histories), k=5)
@@ -132,10 +134,43 @@ def test_programs_are_as_many_as_support_lengths(compilations):
     for lengths in ([1, 3, 7, 16], [20, 32, 17]):
         for length in lengths:
             fresh.recommend(fresh.adapt(drawn_history(length, length)), k=10 + length % 3)
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score)") == 2
+    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score_all)") == 2
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(50)]))
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(20)]))
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score)") == 3
+    assert (
+        compilations.count("jit(_adapt)") == compilations.count("jit(_score_all)") == 3
+    )  # both calls are filled up to 64
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"updater": UpdaterConfig(steps=2, order="reptile")},
+        {"updater": UpdaterConfig(steps=2, kind="meta-sgd")},
+        {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
+        {"learner": LearnerConfig(kind="transformer", hidden=16, width=8, heads=2)},
+    ],
+    ids=["factored", "reptile", "dense", "shared", "transformer"],
+)
+def test_a_large_catalogue_is_ranked_in_blocks_as_a_small_one_is_whole(monkeypatch, changes):
+    """Neither blocks of items, nor what is kept of the catalogue, nor micro-batches of users change a list."""
+    histories = [drawn_history(u, length) for u, length in enumerate([0, 3, 16, 9])]
+
+    def lists(**constants: int) -> list:
+        for name, value in constants.items():
+            for module in (serving, shelf):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
+        recommender = untrained(side="none", **changes)
+        states = recommender.adapt_many(histories)
+        return recommender.recommend_many(states, k=ITEMS) + [recommender.recommend(state, k=7) for state in states]
+
+    whole = lists()
+    parts = lists(_ITEMS_AT_ONCE=50, MOST_IN_GRAM=50, _FLOATS_AT_ONCE=1, _ADAPTED_AT_ONCE=2)
+    for left, right in zip(whole, parts, strict=True):
+        assert [r.id for r in left] == [r.id for r in right]
+        np.testing.assert_allclose([r.score for r in left], [r.score for r in right], rtol=1e-5)
 
 
 def test_padding_changes_nothing(drawn):

@@ -38,22 +38,22 @@ def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, 
     environment = {**os.environ, "METAREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
     environment.pop("METAREC_TOKEN", None)
     command = [sys.executable, "-m", "metarec_jax", "serve", str(trained_run()), "--port", "0", "--together", "4"]
-    log = open(store.with_suffix(".log"), "a")  # noqa: SIM115 - as long as the process
-    process = subprocess.Popen(
-        [*command, "--store", str(store), *options], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-    )
+    command += ["--store", str(store), *options]
+    with open(store.with_suffix(".log"), "a") as log:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
+    with process.stdout as said:
+        line = said.readline()
     assert line.startswith("serving "), store.with_suffix(".log").read_text()
     return process, int(line.strip().rstrip("/").rsplit(":", 1)[1])
 
 
 def ask(port: int, path: str, body: Any = None) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
-    connection.request(method, path, content, {"content-type": "application/json"})
-    answer = connection.getresponse()
-    text = answer.read()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+        connection.request(method, path, content, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
     assert answer.status < 300, text
     return json.loads(text)
 
@@ -88,20 +88,24 @@ def service(tmp_path_factory) -> Iterator[Killed]:
                     if len(acknowledged) > 60:
                         enough.set()
 
-    item = ask(port, "/items", {"text": "A film about bees."})["id"]
-    user = ask(port, "/users", {"history": [{"item": item, "rating": 5}]})["user"]
-    threads = [threading.Thread(target=click, args=(n,)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    assert enough.wait(120)
-    process.send_signal(signal.SIGKILL)
-    process.wait(30)
+    try:
+        item = ask(port, "/items", {"text": "A film about bees."})["id"]
+        user = ask(port, "/users", {"history": [{"item": item, "rating": 5}]})["user"]
+        threads = [threading.Thread(target=click, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        assert enough.wait(120)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
     for thread in threads:
         thread.join(60)
     process, port = started(store, cache)
-    yield Killed(port, store, acknowledged, user, item)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    try:
+        yield Killed(port, store, acknowledged, user, item)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
     assert "Traceback" not in store.with_suffix(".log").read_text()
 
 
@@ -117,15 +121,12 @@ def test_nothing_acknowledged_is_lost_by_a_kill(service):
 
 def test_held_out_people_use_it_and_the_figures_say_so(service):
     before = ask(service.port, "/figures")["arms"]["a"]
-    client = Client(f"http://127.0.0.1:{service.port}/")
     people = held_out(small_config())[:3]
     scale = ask(service.port, "/about")["scale"]
-    counts = simulate(
-        client,
-        people,
-        Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"]),
-        habits=Habits(start=3, lists=2, k=10, curiosity=0.3),
-    )
+    levels = Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
+    habits = Habits(start=3, lists=2, k=10, curiosity=0.3)
+    with contextlib.closing(Client(f"http://127.0.0.1:{service.port}/")) as client:
+        counts = simulate(client, people, levels, habits=habits)
     assert (counts["users"], counts["lists"], counts["shown"]) == (3, 6, 60)
     assert counts["clicks"] > 0
     after = ask(service.port, "/figures")["arms"]["a"]

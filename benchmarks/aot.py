@@ -1,0 +1,266 @@
+"""The step that trains, compiled for accelerators that are not here: what fits, what it costs, and how it scales.
+
+python -m benchmarks.aot --json OUT [NAME ...]
+
+Cases are data. Each is written as soon as it is compiled, and one that OUT holds already is not compiled again.
+Nothing here is a measurement: memory, FLOPs and collectives are facts about the program, all else the compiler's
+estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarec_jax.config import Config, EncoderConfig, EpisodeConfig, LearnerConfig, TrainConfig, preset
+from metarec_jax.progress import QUIET, Reporter
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An outer step, or with `form` the meta-gradient of the standard inner loop.
+
+    Attributes:
+        name: of the case.
+        target: what it is compiled for.
+        encoder: a shape; "" for the inner loop alone.
+        train: what is trained of the encoder.
+        users: of a step, on each chip.
+        items: of the catalogue; so large that every user's items are its own, unless said otherwise.
+        shards: devices that hold one copy of the encoder.
+        remat, scan: of the encoder.
+        compute: precision of products.
+        attention: of the encoder.
+        tokens_per_call: that a chip encodes at the same time.
+        form: of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with its derivative.
+        level: of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
+            comparable within one level.
+    """
+
+    name: str
+    target: str
+    encoder: str = ""
+    train: str = "all"
+    users: int = 16
+    items: int = 1_000_000
+    shards: int = 1
+    remat: bool = True
+    scan: bool = True
+    compute: str = "bfloat16"
+    attention: str = "xla"
+    tokens_per_call: int = 16384
+    form: str = ""
+    level: str = "O1"
+
+
+def inner_loop(target: str, form: str, compute: str) -> Case:
+    """1,024 users, support 20, query 10, 768 -> 128 -> 5, five second-order steps."""
+    return Case(f"inner loop, {form}, {compute}, {target}", target, form=form, compute=compute, users=1024, level="")
+
+
+def joint(target: str, encoder: str, train: str = "all", **changes: Any) -> Case:
+    """A joint step of users with 20 + 10 interactions and texts of 32 tokens."""
+    case = Case("", target, encoder, train, **changes)
+    extra = "".join(f", {name} {value}" for name, value in changes.items())
+    return dataclasses.replace(case, name=f"{encoder} {train}, {target}{extra}")
+
+
+INNER = tuple(
+    inner_loop(target, form, compute)
+    for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")
+    for compute in ("bfloat16", "float32")
+    for form in ("factored", "dense")
+    if target == "v5e:1x1" or compute == "bfloat16"
+)
+PODS = ("v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16")
+SCALING = (
+    joint("v5e:1x1", "bert-base", users=64, remat=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
+    *(joint(target, "bert-base", users=64, remat=False) for target in PODS),
+)
+LARGE = (
+    joint("v5e:1x1", "bert-large", "no", users=1024),
+    joint("v5e:1x1", "bert-large", "lora"),
+    joint("v5e:1x1", "bert-large", "all"),
+    joint("v5e:1x1", "bert-1b", "lora"),
+    joint("v5e:1x1", "bert-1b", "all"),
+    joint("v5e:16x16", "bert-1b", "all", shards=4),
+    joint("v5e:16x16", "bert-1b", "all", shards=16),
+    joint("v5e:1x1", "bert-7b", "lora"),
+    joint("v5e:16x16", "bert-7b", "lora", shards=16),
+    joint("v5e:16x16", "bert-7b", "all", shards=16),
+    joint("v5e:16x16", "bert-7b", "all", shards=64),
+)
+LAYER = tuple(
+    Case(
+        f"a layer of bert-base, {attention} attention",
+        "v5e:1x1",
+        "bert-base",
+        form="layer",
+        attention=attention,
+        level="",
+    )
+    for attention in ("xla", "packed")
+)
+CASES: Mapping[str, tuple[Case, ...]] = {"layer": LAYER, "inner": INNER, "scaling": SCALING, "large": LARGE}
+
+
+def config_of(case: Case, chips: int) -> Config:
+    """The config that a run of the case would have."""
+    return dataclasses.replace(
+        preset("movielens-1m"),
+        episodes=EpisodeConfig(max_support=20, buckets=(20,)),
+        encoder=EncoderConfig(
+            train=case.train,  # type: ignore[arg-type]
+            compute=case.compute,  # type: ignore[arg-type]
+            remat=case.remat,
+            scan=case.scan,
+            attention=case.attention,  # type: ignore[arg-type]
+            tokens_per_call=case.tokens_per_call,
+        ),
+        learner=LearnerConfig(hidden=128, compute=case.compute, user_side="none"),  # type: ignore[arg-type]
+        train=TrainConfig(users_per_step=case.users * chips, users_per_device=case.users, shards=case.shards),
+    )
+
+
+def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """The estimate of a case, as a JSON object."""
+    from metarec_jax.aot import estimate, targets, workload
+
+    target = targets.parse(case.target)
+    if case.form == "layer":
+        found = _layer(case, target, keep)
+    elif case.form:
+        found = _inner(case, target, keep)
+    else:
+        work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
+        found = estimate.estimate(work, target, level=case.level, keep=keep)
+    return {"case": dataclasses.asdict(case), **found.to_json()}
+
+
+def _inner(case: Case, target: Any, keep: Any) -> Any:
+    """The program that `benchmarks.inner_loop` times: its meta-gradient, with all users at once."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import ours
+    from benchmarks.cases import STANDARD
+    from benchmarks.tasks import task_of
+    from metarec_jax.aot import estimate, targets
+    from metarec_jax.sharding import by_user, user_mesh
+
+    task = task_of(dataclasses.replace(STANDARD, users=case.users))
+    model, trainable, tables, episodes = ours.problem(task, case.form)  # type: ignore[arg-type]
+    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(case.compute)), tables)
+    mesh = user_mesh(among=targets.devices(target))
+
+    def abstract(tree: Any, spec: Any) -> Any:
+        place = jax.sharding.NamedSharding(mesh, spec)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree)
+
+    everywhere = jax.sharding.PartitionSpec()
+    arguments = (abstract(trainable, everywhere), abstract(tables, everywhere), abstract(episodes, by_user(mesh)))
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(ours.gradient_of(model, 0)).lower(*arguments)
+    return estimate.compiled_for(target, lowered, chips=mesh.size, users=case.users, level=case.level, keep=keep)
+
+
+def _layer(case: Case, target: Any, keep: Any) -> Any:
+    """What a layer gives for 512 texts of 32 tokens, and its derivative by parameters and input."""
+    import jax
+    import jax.numpy as jnp
+
+    from metarec_jax.aot import estimate, targets, workload
+    from metarec_jax.encoder import Execution, init, run_layers
+    from metarec_jax.sharding import user_mesh
+
+    architecture = workload.ENCODERS[case.encoder]
+    shapes = jax.eval_shape(lambda key: init(key, architecture), jax.random.key(0))
+    texts = case.tokens_per_call // 32
+    x = jax.ShapeDtypeStruct((texts, 32, architecture.hidden_size), jnp.dtype(case.compute))
+    mesh = user_mesh(among=targets.devices(target))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        ({"layer_0": shapes["layer_0"]}, x, jax.ShapeDtypeStruct((texts, 32), jnp.float32), x),
+    )
+    how = {"first": 0, "last": 1, "dtype": case.compute, "run": Execution(attention=case.attention)}  # type: ignore
+
+    def gradient(params: Any, x: Any, mask: Any, cotangent: Any) -> Any:
+        back = jax.vjp(lambda params, x: run_layers(params, architecture, x, mask, **how), params, x)[1]
+        return back(cotangent)
+
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(gradient).lower(*arguments)
+    return estimate.compiled_for(target, lowered, chips=1, users=0, level=case.level, keep=keep)
+
+
+def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[str, Any]]:
+    """Compiles the cases of these groups that `out` does not hold yet; returns all it then holds."""
+    from metarec_jax.environment import environment
+    from metarec_jax.files import make_folder, write_text
+
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+    make_folder(out.parent)
+    for case in (case for name in names for case in CASES[name]):
+        if any(row["case"] == dataclasses.asdict(case) for row in rows):
+            continue
+        started = time.perf_counter()
+        rows = [row for row in rows if row["case"]["name"] != case.name] + [compile_case(case)]
+        reporter.note(f"{case.name}: {time.perf_counter() - started:.0f} s")
+        write_text(out, json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
+    """The cases of a group that `rows` hold, as a Markdown table. The first half are facts, the second estimates."""
+    found = {row["case"]["name"]: row for row in rows}
+    lines = [
+        "| case | fits | peak GiB | GFLOP | GB moved | sent MB | est. ms | links ms | matrix units | users/s at best |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in (found[case.name] for case in CASES[group] if case.name in found):
+        name = row["case"]["name"].removesuffix(", level ")
+        if row["peak_memory"] is None:
+            lines.append(f"| {name} | no: {row['why']} |" + " |" * 8)
+            continue
+        sent = sum(part["bytes"] for part in row["collectives"].values())
+        figures = (
+            f"{row['peak_memory'] / 2**30:.2f}",
+            f"{row['flops'] / 1e9:,.0f}",
+            f"{row['bytes'] / 1e9:,.2f}",
+            f"{sent / 1e6:,.1f}",
+            f"{row['seconds'] * 1e3:,.2f}",
+            f"{row['link_seconds'] * 1e3:,.2f}",
+            f"{row['utilisation']:.0%}",
+            f"{row['users_per_second']:,.0f}",
+        )
+        lines.append(f"| {name} | {'yes' if row['fits'] else 'no'} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command line."""
+    from metarec_jax.aot import targets
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all where none is given")
+    parser.add_argument("--json", type=Path, required=True, help="what is written, and gone on with")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in CASES:
+            parser.error(f"there are no cases called {name!r}; there are {', '.join(CASES)}")
+    names = arguments.names or list(CASES)
+    targets.prepare_process([targets.parse(case.target) for name in names for case in CASES[name]])
+    from metarec_jax.console import make_reporter
+
+    run(names, arguments.json, make_reporter())
+
+
+if __name__ == "__main__":
+    main()

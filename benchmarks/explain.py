@@ -1,0 +1,281 @@
+"""How well, and how much cheaper, influences of ratings stand for leaving each out and adapting anew.
+
+python -m benchmarks.explain [RUN ...] --json OUT
+
+For every test user of each run (where none is named: two are trained on MovieLens-100K, without and with factors), the
+ten items that are recommended first are explained. Truth is the score less the score of a user adapted to the history
+without the rating. It is had in two ways, which must agree: `Recommender.adapt_many` of shortened histories, and a
+program written for the purpose, which takes what histories share once and is the faster rival.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from benchmarks import harness
+from metarec_jax.config import Config, preset
+from metarec_jax.data import load
+from metarec_jax.data.protocols import divide
+from metarec_jax.data.tasks import Tasks
+from metarec_jax.errors import MetarecError
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.launch import meta_train
+from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.inputs import Features
+from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.serving.recommender import OfUsers, Rated, Recommender, UserState
+from metarec_jax.serving.shelf import tables_of
+from metarec_jax.types import Episodes, Interactions, Prepared
+
+BAR_OF_RANKS, BAR_OF_COST = 0.9, 10.0
+LIST = 10
+TIMED = 8
+"""Users that are timed, spread over the lengths of histories."""
+AGREE = 1e-3
+"""Of the two ways to leave ratings out, as a share of the largest influence: float32, in another order."""
+
+
+class Asked(NamedTuple):
+    """A test user: the history, the state that it leads to, and rows of the items recommended first."""
+
+    history: list[Rated]
+    profile: str
+    state: UserState
+    rows: np.ndarray
+
+
+def left_out(
+    model: Model,
+    trainable: Trainable,
+    tables: Prepared,
+    task: Any,
+    rows: Int[Array, " items"],
+    statistic: Float[Array, "catalogue columns"],
+) -> Float[Array, "users items support"]:
+    """Every score less what it is without each rating; as `metarec_jax.serving.explain.score_and_influences`."""
+    features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
+    episodes = Episodes(task.user, task.support, query=None, weight=None)
+    products = products_of(model, trainable.theta, tables, episodes)
+
+    def one(task: Task) -> Array:
+        episode = task.episode
+
+        def scores(mask: Array) -> Array:
+            support = episode.support._replace(mask=mask)
+            context = context_of(tables, episode.user, support, None, trainable.theta, task.products)
+            kept = adapt_user(model, trainable, context).end
+            return model.head.mean(apply_user(model, trainable, context, kept, features))
+
+        mask = episode.support.mask
+        without = jax.vmap(lambda row: scores(mask * (1 - row)))(jnp.eye(len(mask), dtype=mask.dtype))
+        return (scores(mask) - without).T
+
+    return over_users(one, Task(episodes, products))
+
+
+def test_users(recommender: Recommender) -> list[Asked]:
+    """The users of a run's first scenario, in order of the length of their histories."""
+    config = recommender.config
+    data = load(config.data, seed=config.seed)
+    tasks = divide(data, config, config.seed).scenarios[0].tasks
+    found = []
+    for task in np.argsort(tasks.supports, kind="stable"):
+        history = _history(data, tasks, int(task))
+        if len(history) < 3:  # whose order says nothing
+            continue
+        reads = config.learner.user_side == "profile" and data.users.texts is not None
+        profile = data.users.texts[tasks.user[task]] if reads and data.users.texts else ""
+        state = recommender.adapt(history, profile)
+        best = recommender.recommend(state, k=LIST)
+        rows = np.array([recommender.find(f"id:{item.id}").row for item in best], np.int32)
+        found.append(Asked(history, profile, state, rows))
+    return found
+
+
+def _history(data: Interactions, tasks: Tasks, task: int) -> list[Rated]:
+    start = int(tasks.supports[:task].sum())
+    rows = tasks.support[start : start + int(tasks.supports[task])]
+    rows = rows[np.argsort(data.time[rows], kind="stable")]
+    ids = data.items.ids
+    return [Rated(f"id:{ids[item]}", float(r)) for item, r in zip(data.item[rows], data.rating[rows])]
+
+
+def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Ranks of all test users, and times of some.
+
+    Raises:
+        MetarecError: the two ways to leave a rating out differ.
+    """
+    users = test_users(recommender)
+    program = jax.jit(functools.partial(left_out, recommender._model))
+    truths = []
+    with reporter.bar(f"{name}: leaving out", len(users)) as advance:
+        for number, user in enumerate(users, start=1):
+            truths.append(_left_out(recommender, program, user))
+            advance(number)
+    timed = [users[i] for i in np.linspace(0, len(users) - 1, min(TIMED, len(users))).round().astype(int)]
+    for user in timed:
+        _check(recommender, user, _left_out(recommender, program, user))
+    return [*_ranks(name, recommender, users, truths), *_times(name, recommender, timed, program, rounds, reporter)]
+
+
+def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
+    """Truth of a user [items, support], by the program."""
+    trainable, shelves = recommender._trainable, recommender._shelf.take(alone=True)
+    task = recommender._task([user.state.embedding], [user.state.support])
+    tables = tables_of(recommender._model, trainable.theta, shelves, jax.device_put(task.embedding))
+    users = OfUsers(jax.numpy.arange(1), task.support, ())
+    return jax.device_get(program(trainable, tables, users, jax.device_put(user.rows), shelves.statistic))[0]
+
+
+def _shortened(user: Asked) -> list[list[Rated]]:
+    """The history without each of its ratings that was adapted to, latest first, as supports are."""
+    history, used = user.history, int(user.state.support.mask.sum())
+    places = range(len(history) - 1, len(history) - 1 - used, -1)
+    return [history[:i] + history[i + 1 :] for i in places]
+
+
+def _check(recommender: Recommender, user: Asked, truth: np.ndarray) -> None:
+    if len(user.history) > user.state.support.mask.sum():
+        return  # a shortened history makes room for an older rating
+    items = [f"id:{recommender.catalogue.items.ids[row]}" for row in user.rows]
+    full = recommender.score(user.state, items)
+    states = recommender.adapt_many(_shortened(user), [user.profile] * len(user.history))
+    states = [dataclasses.replace(state, embedding=user.state.embedding) for state in states]
+    want = np.stack([full - recommender.score(state, items) for state in states], axis=1)
+    worst = float(np.abs(want - truth[:, : want.shape[1]]).max() / np.abs(want).max())
+    if not worst <= AGREE:
+        raise MetarecError(f"adapting to shortened histories differs by {worst:.2g} from leaving ratings out at once")
+
+
+def _ranks(
+    name: str, recommender: Recommender, users: Sequence[Asked], truths: Sequence[np.ndarray]
+) -> list[harness.Row]:
+    correlations, ratios, agreed, given, lists = [], [], [], 0, 0
+    scale = recommender.catalogue.scale
+    for user, truth in zip(users, truths):
+        real = np.flatnonzero(user.state.support.mask > 0)
+        _, influences = recommender.influences(user.state, user.rows)
+        ours, theirs = influences[:, real], truth[:, real]
+        correlations.append(float(np.mean([_rank_correlation(a, b) for a, b in zip(ours, theirs)])))
+        ratios.append(float(np.sum(ours * theirs) / np.sum(ours * ours)))
+        places = {recommender.catalogue.items.ids[user.state.support.item[i]]: n for n, i in enumerate(real)}
+        asked = [f"id:{recommender.catalogue.items.ids[row]}" for row in user.rows]
+        for explanation, row in zip(recommender.explain(user.state, asked), theirs):
+            given, lists = given + bool(explanation.sentence), lists + 1
+            agreed += [float(row[places[reason.id]]) for reason in explanation.because]
+    values = np.array(correlations)
+    interval = paired_bootstrap(values, np.zeros(len(values)), np.ones(len(values)))
+    facts = {
+        "users": len(users),
+        "ratings of a user (median)": float(np.median([len(user.history) for user in users])),
+        "interval of the mean over users": interval._asdict(),
+        "least of a user": float(values.min()),
+        "truth over influence, of a user (median)": float(np.median(ratios)),
+        "items with a sentence": given / lists,
+        "reasons named": len(agreed),
+        "named reasons without which the score is lower": float(np.mean(np.array(agreed) > 0)) if agreed else None,
+        "the same, by half of what is said to matter": float(
+            np.mean(np.array(agreed) > 0.5 * 0.01 * (scale.high - scale.low))
+        )
+        if agreed
+        else None,
+        "config": dataclasses.asdict(recommender.config),
+    }
+    mean = float(values.mean())
+    spread = dict(zip(("median", "low", "high"), map(float, np.quantile(values, [0.5, 0.05, 0.95]))))
+    case = f"{name}, first {LIST} items of test users"
+    return [harness.Row(case, "leave one out", "rank correlation", mean, 1.0, spread, BAR_OF_RANKS, facts)]
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's; without ties, which floats hardly have."""
+    return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
+
+
+def _times(
+    name: str,
+    recommender: Recommender,
+    users: Sequence[Asked],
+    program: Callable[..., Any],
+    rounds: int,
+    reporter: Reporter,
+) -> list[harness.Row]:
+    rows = []
+    for items in (1, LIST):
+        asked = [user._replace(rows=user.rows[:items]) for user in users]
+
+        def ours(asked: Sequence[Asked] = asked) -> None:
+            for user in asked:
+                recommender.influences(user.state, user.rows)
+
+        def at_once(asked: Sequence[Asked] = asked) -> None:
+            for user in asked:
+                _left_out(recommender, program, user)
+
+        def one_by_one(asked: Sequence[Asked] = asked) -> None:
+            for user in asked:
+                recommender.adapt_many(_shortened(user), [user.profile] * len(_shortened(user)))
+
+        contenders = [
+            harness.Contender("influences", ours),
+            harness.Contender("leave one out, a program for it", at_once),
+            harness.Contender("leave one out, adapt_many (scores not counted)", one_by_one),
+        ]
+        label = f"{name}, {items} item{'s' if items > 1 else ''} of a user"
+        seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label=label)
+        bars = {contender.name: BAR_OF_COST for contender in contenders[1:]}
+        facts = {"users": len(users), "lengths of histories": [len(user.history) for user in users]}
+        rows += harness.compare(
+            label, seconds, ours="influences", work=len(users), metric="users/s", bars=bars, facts=facts
+        )
+    return rows
+
+
+def standard(rank: int) -> Config:
+    """A run on MovieLens-100K."""
+    base = preset("movielens-100k")
+    return dataclasses.replace(base, factors=dataclasses.replace(base.factors, rank=rank))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, help="trained runs; where left out, two are trained")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    from metarec_jax.console import make_reporter
+
+    reporter = make_reporter()
+    runs = arguments.runs
+    if not runs:
+        folder = Path(tempfile.mkdtemp(prefix="metarec-explain-"))
+        runs = [folder / "rank-0", folder / "rank-32"]
+        for run, rank in zip(runs, (0, 32)):
+            meta_train(standard(rank), run, reporter=reporter)
+    rows = []
+    for run in runs:
+        recommender = Recommender.load(run)
+        name = f"{recommender.config.learner.kind}, rank {recommender.config.factors.rank}"
+        rows += measure(name, recommender, rounds=arguments.rounds, reporter=reporter)
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What the first ratings of a new item are worth, learned from without training anew: MovieLens-100K, test users.
+
+python -m benchmarks.new_items --json OUT
+
+For each seed of protocol B, a sixth of the items that were rated often are new: beliefs are learned from training
+users' ratings of the others. Then some ratings of each new item by training users arrive
+(`metarec_jax.collaborative.online`), and test users' ratings of new items are predicted in closed form from their
+ratings of the others. Beside it: the item's mean over those ratings, shrunk, + the user's bias, and beliefs that were
+learned with all ratings of the new items.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks import harness
+from metarec_jax.assembly import embed
+from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
+from metarec_jax.collaborative.online import after_ratings, missing
+from metarec_jax.config import Config, preset
+from metarec_jax.data import load
+from metarec_jax.data.protocols import divide
+from metarec_jax.encoder import load as load_encoder
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.progress import QUIET, Reporter
+
+RATINGS = (0, 1, 3, 5, 10, 20)
+OFTEN = 30
+SHARE = 6
+"""One item in so many is new."""
+OURS, RULE, ANEW = "first ratings", "item mean + user bias", "all ratings, learned anew"
+_SHRINK = 5.0
+
+
+class _User(NamedTuple):
+    """Rows of the data set: what is known of a user, and what is asked."""
+
+    user: int
+    known: np.ndarray
+    asked: np.ndarray
+
+
+def measure(config: Config, seeds: Sequence[int], reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Squared errors of all contenders after so many ratings, compared with none."""
+    errors: dict[tuple[str, int], list[np.ndarray]] = {}
+    users, strata = [], []
+    with reporter.bar("new items", len(seeds)) as advance:
+        for number, seed in enumerate(seeds):
+            who = _seed(dataclasses.replace(config, seed=seed), errors, reporter)
+            users.append(who)
+            strata.append(np.full(len(who), seed))
+            advance(number + 1)
+    group, stratum = np.concatenate(users), np.concatenate(strata)
+    joined = {place: np.concatenate(parts) for place, parts in errors.items()}
+    rows = []
+    for (name, k), found in joined.items():
+        ours = joined[OURS, k]
+        references = [(f"{k} ratings", name, found)] if name != OURS else []
+        references += [("beyond the text", f"none, against {k}", joined[OURS, 0])] if name == OURS and k else []
+        for case, contender, other in references:
+            weights = np.ones(len(other))
+            interval = paired_bootstrap(ours, other, weights, groups=group, strata=stratum, transform=np.sqrt)
+            mine, theirs = (_root(v, stratum) for v in (ours, other))
+            ratio = dict.fromkeys(("median", "low", "high"), theirs / mine)
+            facts = {"difference": interval._asdict(), "better": "lower"}
+            rows.append(harness.Row(case, contender, "rmse", mine, theirs, ratio, facts=facts))
+    return rows
+
+
+def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], reporter: Reporter) -> np.ndarray:
+    """Adds the squared errors of one seed to `errors`; returns the user of each."""
+    data = load(config.data, seed=config.seed)
+    division = divide(data, config, config.seed)
+    embeddings = embed(load_encoder(config.encoder.path), config, data.items.texts, reporter, "encoding items")
+    rng = np.random.default_rng([config.seed, 11])
+    count = np.bincount(data.item[division.train], minlength=len(data.items))
+    often = np.flatnonzero(count >= OFTEN)
+    new = np.zeros(len(data.items), bool)
+    new[rng.choice(often, len(often) // SHARE, replace=False)] = True
+
+    def of(rows: np.ndarray) -> Beliefs:
+        columns = data.user[rows], data.item[rows], data.rating[rows], (data.high - data.low) / 4
+        basis = rated_most(config.factors, len(data.items), data.item[rows])
+        towards = main_features(config.factors, data.items, embeddings)
+        return believe(config.factors, data.items, embeddings, *columns, basis, towards)
+
+    old = division.train[~new[data.item[division.train]]]
+    before, anew = of(old), of(division.train)
+    apart = missing(
+        before, embeddings, dict(data.items.details), np.bincount(data.item[old], minlength=len(data.items))
+    )
+    people = _people(data.user, data.item, new, np.unique(division.scenarios[0].tasks.user))
+
+    # Training users' ratings of each new item, in an order of their own, and tastes from their other ratings.
+    order = rng.permutation(division.train[new[data.item[division.train]]])
+    of_user = {int(u): old[data.user[old] == u] for u in np.unique(data.user[order])}
+    tastes = {u: _taste(before.table, before.noise, data.item[r], data.rating[r]) for u, r in of_user.items()}
+    tables = {}
+    for k in RATINGS:
+        table = before.table.copy()
+        mean = np.full(len(data.items), float(data.rating[division.train].mean()))
+        for item in np.flatnonzero(new):
+            rows = order[data.item[order] == item][:k]
+            raters = [tastes[int(u)] for u in data.user[rows]]
+            if len(rows):
+                means, doubts = (np.stack(part) for part in zip(*raters))
+                table[item] = after_ratings(table[item], means, doubts, data.rating[rows], before.noise, apart)
+            mean[item] = (data.rating[rows].sum() + _SHRINK * mean[item]) / (len(rows) + _SHRINK)
+        total = np.bincount(data.item[old], weights=data.rating[old], minlength=len(data.items))
+        seen = np.bincount(data.item[old], minlength=len(data.items))
+        mean = np.where(new, mean, (total + _SHRINK * mean) / (seen + _SHRINK))
+        tables[k] = table, mean
+
+    def squared(table: np.ndarray, noise: float) -> np.ndarray:
+        found = []
+        for person in people:
+            taste, _ = _taste(table, noise, data.item[person.known], data.rating[person.known])
+            asked = table[data.item[person.asked]]
+            found.append(np.square(asked[:, MEAN] + asked[:, FACTORS:] @ taste - data.rating[person.asked]))
+        return np.concatenate(found)
+
+    def by_rule(mean: np.ndarray) -> np.ndarray:
+        found = []
+        for person in people:
+            bias = (data.rating[person.known] - mean[data.item[person.known]]).sum() / (len(person.known) + _SHRINK)
+            found.append(np.square(mean[data.item[person.asked]] + bias - data.rating[person.asked]))
+        return np.concatenate(found)
+
+    ceiling = squared(anew.table, anew.noise)
+    for k, (table, mean) in tables.items():
+        errors.setdefault((OURS, k), []).append(squared(table, before.noise))
+        errors.setdefault((RULE, k), []).append(by_rule(mean))
+        errors.setdefault((ANEW, k), []).append(ceiling)
+    return np.concatenate([np.full(len(person.asked), person.user) for person in people])
+
+
+def _people(user: np.ndarray, item: np.ndarray, new: np.ndarray, tested: np.ndarray) -> list[_User]:
+    found = []
+    for u in tested:
+        rows = np.flatnonzero(user == u)
+        person = _User(int(u), rows[~new[item[rows]]], rows[new[item[rows]]])
+        if len(person.known) and len(person.asked):
+            found.append(person)
+    return found
+
+
+def _taste(table: np.ndarray, noise: float, item: np.ndarray, rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of a taste, given ratings."""
+    rows = table[item].astype(np.float64)
+    factors, precision = rows[:, FACTORS:], 1 / (rows[:, REST] + noise)
+    covariance = np.linalg.inv(np.eye(factors.shape[1]) + factors.T @ (factors * precision[:, None]))
+    return covariance @ (factors.T @ (precision * (rating - rows[:, MEAN]))), covariance
+
+
+def _root(squared: np.ndarray, stratum: np.ndarray) -> float:
+    return float(np.mean([np.sqrt(squared[stratum == s].mean()) for s in np.unique(stratum)]))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    arguments = parser.parse_args()
+    from metarec_jax.console import make_reporter
+
+    rows = measure(preset("movielens-100k"), range(arguments.seeds), make_reporter())
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

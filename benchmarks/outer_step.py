@@ -1,0 +1,90 @@
+"""One full outer step with a frozen encoder: meta-gradient, clipping and AdamW, ours against PyTorch's levels."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import harness, ours, rivals
+from benchmarks.cases import InnerLoopCase
+from benchmarks.phases import first, phases
+from benchmarks.tasks import task_of
+from metarec_jax.meta.outer import TrainState, make_step
+from metarec_jax.progress import QUIET, Reporter
+
+LEVELS = {
+    "(b) loop": "benchmarks.torch_reference.loop",
+    "(c) torch.func": "benchmarks.torch_reference.vmapped_whole",
+    "(c) torch.func in micro-batches": "benchmarks.torch_reference.vmapped",
+    "(d) torch.func compiled": "benchmarks.torch_reference.compiled",
+}
+"""PyTorch's levels, without (a), which has no inner loop (see `benchmarks.joint`)."""
+BARS = {"(b) loop": 20.0, "(c) torch.func": 20.0}
+RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
+TOLERANCE = 1e-2
+"""Of the way that a first step goes, by norms. Adam divides by the size of each gradient, so that one near zero, which
+is all rounding, goes as far as any: a way agrees less well than a gradient, which is held to 1e-4 on its own."""
+
+
+def our_step(task: rivals.Task, form: Any, at_once: int) -> tuple[Callable[[], Any], Callable[[], Any], dict]:
+    """(takes a step and waits, the state it has got to, facts)."""
+    model, trainable, tables, episodes = ours.problem(task, form)
+    optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
+    state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
+    step = make_step(model, optimiser, at_once=at_once)
+    compiled, facts = phases(step, state[0], tables, episodes, donate_argnums=0)
+    state[0] = jax.tree.map(jnp.copy, state[0])  # which the first step takes over
+
+    def run() -> float:
+        state[0], losses = compiled(state[0], tables, episodes)
+        return float(losses.query / losses.rows)
+
+    return run, lambda: state[0].trainable, facts
+
+
+def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Users per second of whole steps; every contender's first step is checked against ours."""
+    from benchmarks.torch_reference import outer_step as theirs
+
+    task = task_of(case)
+    run, state, facts = our_step(task, "factored", case.at_once)
+    start = {"theta": task.theta, "log_rate": task.log_rate}
+    loss = [0.0]
+    facts["first_s"] = first(lambda: loss.__setitem__(0, run()))
+    reached = jax.tree.map(np.asarray, {"theta": state().theta, "log_rate": state().phi["log_rate"]})
+    way = jax.tree.map(np.subtract, reached, start)
+    facts |= {"shape": dataclasses.asdict(case), "error of the first step": {}, "unavailable": {}}
+    contenders = {"ours": run}
+    for name in levels:
+        try:
+            module = __import__(LEVELS[name], fromlist=["prepare"])
+            step = theirs.step(module.prepare, task, rate=RATE, decay=DECAY, clip=CLIP)
+            found = step.run()
+        except (ImportError, rivals.Unavailable) as error:
+            facts["unavailable"][name] = str(error)
+            reporter.note(f"{case.name}: {name} is left out: {error}")
+            continue
+        theta, log_rate = step.learned()
+        error = _error(jax.tree.map(np.subtract, {"theta": theta, "log_rate": log_rate}, start), way)
+        if not (error < TOLERANCE and abs(found - loss[0]) < 1e-4 * abs(loss[0])):
+            raise SystemExit(f"{case.name}: {name} steps elsewhere: loss {found} for {loss[0]}, way off by {error:.1e}")
+        facts["error of the first step"][name] = error
+        contenders[name] = step.run
+    dense, _, facts["dense"] = our_step(task, "dense", case.dense_at_once)
+    contenders["dense in micro-batches, JAX"] = dense
+    turns = [harness.Contender(name, call) for name, call in contenders.items()]
+    seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    label = f"outer step, frozen, {case.name}"
+    return harness.compare(label, seconds, ours="ours", work=case.users, metric="users/s", bars=BARS, facts=facts)
+
+
+def _error(found: Any, wanted: Any) -> float:
+    square = functools.partial(jax.tree.reduce, lambda total, leaf: total + float(np.sum(np.square(leaf))))
+    return (square(jax.tree.map(np.subtract, found, wanted), 0.0) / square(wanted, 0.0)) ** 0.5

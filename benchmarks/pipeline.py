@@ -1,0 +1,86 @@
+"""The input pipeline alone against what the step consumes, and evaluation against its predictions alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+from benchmarks import harness
+from benchmarks.outer_step import CLIP, DECAY, RATE
+from metarec_jax.assembly import assemble
+from metarec_jax.config import Config
+from metarec_jax.data.pipeline import training_iterator
+from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.metrics import evaluate_users
+from metarec_jax.meta.outer import make_step
+from metarec_jax.program import whole
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.sharding import shard_users, user_mesh
+from metarec_jax.train import first_state
+
+TIMES = 3.0
+"""How many times faster than the step the pipeline has to be."""
+BATCHES = 8
+"""Batches of a turn."""
+
+
+def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Batches per second: drawn, padded and put on the device, against outer steps taken."""
+    assembly = assemble(config, reporter=QUIET)
+    mesh = user_mesh(1)
+    at_once = config.train.users_per_device
+    source = assembly.train.source
+    iterator = [training_iterator(source)]
+
+    def batches() -> list[Any]:
+        found = []
+        while len(found) < BATCHES:
+            try:
+                episodes = next(iterator[0])
+            except StopIteration:
+                iterator[0] = training_iterator(source)
+                continue
+            found.append(jax.block_until_ready(shard_users(mesh, whole(episodes, mesh, at_once))))
+        return found
+
+    fixed = batches()
+    state = first_state(assembly, len(source))
+    optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
+    state = [state._replace(optimiser=optimiser.init(state.trainable))]
+    tables = jax.device_put(assembly.model.prepare(state[0].trainable.theta, assembly.train.tables))
+    step = jax.jit(make_step(assembly.model, optimiser, at_once=at_once), donate_argnums=0)
+
+    def train() -> None:
+        for batch in fixed:
+            state[0], losses = step(state[0], tables, batch)
+        jax.block_until_ready(losses)
+
+    label = f"input pipeline, {config.data.source}"
+    turns = [harness.Contender("ours", batches), harness.Contender("step", train)]
+    seconds = harness.take_turns(turns, rounds=rounds, reporter=reporter, label="pipeline")
+    facts = {"users of a batch": config.train.users_per_step, "batches of a turn": BATCHES}
+    bars = {"step": TIMES}
+    return harness.compare(label, seconds, ours="ours", work=BATCHES, metric="batches/s", bars=bars, facts=facts)
+
+
+def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Users per second of an evaluation of the test users, against its compiled predictions alone."""
+    assembly = assemble(config, reporter=QUIET)
+    part = assembly.test
+    method = adapting(assembly.model, first_state(assembly, 1).trainable)
+    batches = [part.source[i] for i in range(len(part.source))]
+
+    def predictions() -> list[Any]:
+        return [jax.device_get(method(part.tables, batch)) for batch in batches]
+
+    def judged() -> None:
+        for found, batch in zip(predictions(), batches):
+            evaluate_users(found, batch.query, weight=batch.weight)
+
+    users = int(sum(batch.weight.sum() for batch in batches))
+    turns = [harness.Contender("ours", judged), harness.Contender("predictions alone", predictions)]
+    seconds = harness.take_turns(turns, rounds=rounds, reporter=reporter, label="evaluation")
+    label = f"evaluation, {config.data.source}"
+    return harness.compare(label, seconds, ours="ours", work=users, metric="users/s", facts={"users": users})

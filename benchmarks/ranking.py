@@ -1,0 +1,150 @@
+"""Adapt and rank: from ratings to the ten best items, for one user and a thousand, by the package's own interface."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import harness, roofline
+from benchmarks.rivals import Layers, Task
+from metarec_jax.catalogue import Catalogue, Scale, Statistics
+from metarec_jax.config import Config, EpisodeConfig, LearnerConfig, UpdaterConfig
+from metarec_jax.models import init_trainable, make_model
+from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.serving.recommender import Recommender
+from metarec_jax.types import Items
+
+BARS = {"(b) loop": 10.0, "(c) torch.func": 10.0}
+OF_BANDWIDTH = 0.5
+TOLERANCE = 1e-3
+"""Of scores, in rating levels."""
+FEW = 50
+"""Users that a loop over users is timed with; the time of all is reckoned from that."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingCase:
+    """`users` with a `support` of ratings each, and a catalogue of `items`."""
+
+    name: str
+    users: int
+    items: int
+    features: int
+    hidden: int = 128
+    support: int = 20
+    steps: int = 5
+    k: int = 10
+
+
+SMALL = RankingCase("1,000 users x 1,682 items", 1000, 1682, 768)
+CATALOGUES = (
+    RankingCase("1 user x 1,682 items", 1, 1682, 384, hidden=64, support=16),
+    RankingCase("1 user x 100,000 items", 1, 100_000, 384, hidden=64, support=16),
+    RankingCase("1,000 users x 100,000 items", 1000, 100_000, 384, hidden=64, support=16),
+    RankingCase("1 user x 1,000,000 items", 1, 1_000_000, 384, hidden=64, support=16),
+)
+SMOKE = RankingCase("smoke", 3, 40, 8, hidden=4, support=4, steps=2, k=5)
+
+
+def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int, float]]]:
+    """The package's recommender, what PyTorch needs to compute the same, and the users' ratings."""
+    rng = np.random.default_rng(0)
+    learner = LearnerConfig(hidden=case.hidden, user_side="none", head="classes", prior=False)
+    updater = UpdaterConfig(steps=case.steps, rate=0.03)
+    episodes = EpisodeConfig(buckets=(case.support,), max_support=case.support, min_ratings=case.support + 10)
+    config = Config(learner=learner, updater=updater, episodes=episodes)
+    scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
+    names = tuple(map(str, range(case.items)))
+    items = Items(ids=names, titles=names, texts=("",) * case.items)
+    count = np.full(case.items, 5.0, np.float32)
+    table = rng.standard_normal((case.items, case.features), np.float32)
+    table *= np.float32(case.features**-0.5)
+    catalogue = Catalogue(items, Statistics(3 * count, count), table, scale)
+    model = make_model(config, scale)
+    few = dataclasses.replace(catalogue, embeddings=table[:100], statistics=Statistics(3 * count[:100], count[:100]))
+    nobody = np.zeros((1, 0), np.float32)
+    trainable = jax.device_get(init_trainable(config, model, few, nobody, jax.random.key(0)))
+    theta = trainable.theta
+    theta["input"]["item"] = {"shift": np.zeros(case.features, np.float32), "scale": np.float32(1)}
+    theta["output"]["kernel"] = rng.standard_normal(theta["output"]["kernel"].shape).astype(np.float32)
+    ids = np.stack([rng.permutation(case.items)[: case.support] for _ in range(case.users)]).astype(np.int32)
+    labels = rng.integers(0, 5, ids.shape).astype(np.int32)
+    layers: Layers = {
+        "hidden": {"kernel": theta["hidden"]["item"]["kernel"], "bias": theta["hidden"]["bias"]},
+        "output": dict(theta["output"]),
+    }
+    learned = trainable.phi["log_rate"]
+    rates: Layers = {
+        "hidden": {"kernel": learned["hidden"]["item"]["kernel"], "bias": learned["hidden"]["bias"]},
+        "output": dict(learned["output"]),
+    }
+    mean, bias = np.full(1, theta["prior"]["mean"], np.float32), np.float32(0)
+    offset = np.asarray(model.head.prior(theta["prior"]["head"], mean, bias))[0]
+    # The package puts the latest rating first; the order of a mean makes no difference but to rounding.
+    task = Task(table, ids, labels, ids[:, :0], labels[:, :0], layers, rates, offset)
+    histories = [dict(zip(i.tolist(), (1.0 + own).tolist())) for i, own in zip(ids, labels)]
+    return Recommender(config, catalogue, trainable), task, histories
+
+
+def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Users per second from ratings to lists, against PyTorch; for one user, also against the memory's bandwidth."""
+    from benchmarks.torch_reference import ranking as theirs
+
+    recommender, task, histories = recommender_of(case)
+
+    def run() -> Any:
+        return recommender.recommend_many(recommender.adapt_many(histories), case.k)
+
+    some = dataclasses.replace(task, **{f: getattr(task, f)[:FEW] for f in _OF_USERS})
+    rivals: dict[str, Callable[[], Any]] = {"(b) loop": theirs.loop(some, case.k)}
+    at_once = max(1, min(theirs.USERS_AT_ONCE, 64_000 // case.items))
+    batched = some if case.users * case.items > 20_000_000 else task
+    rivals["(c) torch.func"] = theirs.vmapped(batched, case.k, at_once)
+    lists = run()
+    for name, rival in rivals.items():
+        _agree(f"{case.name}, {name}", lists, *rival())
+    limit = roofline.read()
+    contenders = [harness.Contender("ours", run), *(harness.Contender(n, f) for n, f in rivals.items())]
+    contenders.append(harness.Contender("bandwidth", limit.run))
+    seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    timed = {"(b) loop": some.users, "(c) torch.func": batched.users}
+    for name, users in timed.items():
+        seconds[name] = seconds[name] * case.users / users
+    facts = {"shape": dataclasses.asdict(case), "users that rivals were timed with": timed}
+    bandwidth = limit.work / seconds.pop("bandwidth")
+    bars = BARS if case in (SMALL, SMOKE) else {}
+    label = f"adapt and rank, {case.name}"
+    rows = harness.compare(label, seconds, ours="ours", work=case.users, metric="users/s", bars=bars, facts=facts)
+    if case.users == 1:
+        # What has to be read: every item's embedding, its product with the first kernel, and two counts.
+        moved = case.items * (case.features + case.hidden + 2) * 4 / 1e9
+        achieved = moved / seconds["ours"]
+        low, median, high = np.quantile(achieved / bandwidth, [0.05, 0.5, 0.95])
+        rows.append(
+            harness.Row(
+                label,
+                "bandwidth",
+                "GB/s of items",
+                float(np.median(achieved)),
+                float(np.median(bandwidth)),
+                {"median": float(median), "low": float(low), "high": float(high)},
+                OF_BANDWIDTH if case.items >= 1_000_000 else None,
+                facts | {"gigabytes": moved},
+            )
+        )
+    return rows
+
+
+_OF_USERS = ("support_ids", "support_labels", "query_ids", "query_labels")
+
+
+def _agree(who: str, lists: list[Any], scores: np.ndarray, rows: np.ndarray) -> None:
+    """Refuses to time another list; two items whose scores differ by rounding may change places."""
+    for found, wanted, _ in zip(lists, scores, rows):
+        error = float(np.abs(np.array([r.score for r in found]) - wanted).max())
+        if not error < TOLERANCE:
+            raise SystemExit(f"{who}: the lists disagree: scores are off by {error:.1e}")

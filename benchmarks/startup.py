@@ -1,0 +1,72 @@
+"""Start-up, in processes of their own: imports, an answer from a finished run, training with and without a cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import harness
+from metarec_jax.config import Config
+from metarec_jax.launch import meta_train
+from metarec_jax.progress import QUIET, Reporter
+
+IMPORT, ANSWER = 1.2, 2.0
+"""Times that importing the package, and an answer, may take of `import jax, flax, optax`."""
+BASE = "import jax, flax, optax"
+TRAIN = ["--preset", "synthetic", "--train.epochs", "1", "--learner.user-side", "none", "--train.users-per-step", "160"]
+
+
+def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Seconds from the start of a process to its end.
+
+    Args:
+        config: of the run that is asked; it is trained for one epoch.
+        rounds: turns of each.
+        reporter: shows them.
+    """
+    rows: list[harness.Row] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        meta_train(config, folder / "run")
+        ask = ["recommend", str(folder / "run"), "--rate", "id:1=5", "--rate", "id:2=2", "-k", "10"]
+        cache, runs = str(folder / "cache"), iter(range(10**6))
+
+        def python(*arguments: str, cache: str = cache) -> None:
+            environment = {**os.environ, "METAREC_CACHE": cache}
+            command = [sys.executable, *arguments]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def train(cache: str) -> None:
+            python("-m", "metarec_jax", "train", *TRAIN, "--out", str(folder / f"run-{next(runs)}"), cache=cache)
+
+        contenders = [
+            harness.Contender(BASE, lambda: python("-c", BASE)),
+            harness.Contender("import metarec_jax", lambda: python("-c", "import metarec_jax")),
+            harness.Contender("its Recommender", lambda: python("-c", "from metarec_jax import Recommender")),
+            harness.Contender("metarec recommend", lambda: python("-m", "metarec_jax", *ask)),
+        ]
+        seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label="start-up")
+        cold = [harness.Contender("cold", lambda: train(str(folder / f"cold-{next(runs)}")))]
+        warm = [harness.Contender("warm", lambda: train(cache))]
+        both = harness.take_turns(
+            [*cold, *warm], rounds=max(rounds // 3, 1), warmup=0, reporter=reporter, label="cache"
+        )
+        bars = {"import metarec_jax": 1 / IMPORT, "metarec recommend": 1 / ANSWER}
+        for who in ("import metarec_jax", "its Recommender", "metarec recommend"):
+            pair = {"ours": seconds[who], BASE: seconds[BASE]}
+            rows += harness.compare(
+                f"start-up, {who}",
+                pair,
+                ours="ours",
+                work=1,
+                metric="starts/s",
+                bars={BASE: bars[who]} if who in bars else {},
+                facts={"seconds": sorted(seconds[who].tolist())},
+            )
+        facts = {"seconds": {name: sorted(taken.tolist()) for name, taken in both.items()}}
+        case = "start-up, training for an epoch"
+        rows += harness.compare(case, both, ours="warm", work=1, metric="starts/s", facts=facts)
+    return rows

@@ -1,0 +1,216 @@
+"""The whole suite by name: shapes and rounds of every case at full size, and at a size that tests run.
+
+python -m benchmarks [NAME ...] --json OUT
+
+What is measured is written at once, case by case. Where OUT is there already, the cases in it are kept and not measured
+again, so that a run that was cut off is gone on with by the same command; --again measures them anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import cases, harness
+from metarec_jax.config import Config, preset
+from metarec_jax.progress import Reporter
+
+
+class Size(NamedTuple):
+    """How much: turns of each contender, and whether everything is as small as it can be."""
+
+    rounds: int
+    smoke: bool
+    reporter: Reporter
+
+
+Rows = Iterator[list[harness.Row]]
+
+
+def encoder(size: Size) -> Rows:
+    """Forward, forward and backward, real texts, a whole catalogue; against transformers."""
+    from benchmarks import encoder as case
+
+    if size.smoke:
+        yield case.one_batch(case.SMOKE, 2, size.reporter)
+        return
+    yield case.one_batch(case.MINILM, size.rounds, size.reporter)
+    yield case.one_batch(case.BASE, max(size.rounds // 2, 3), size.reporter)
+    yield case.real_texts(size.rounds, size.reporter)
+    yield case.catalogue(case.CATALOGUE, 2, size.reporter)
+
+
+def inner_loop(size: Size) -> Rows:
+    """The meta-gradient, factored and dense, against everybody else; and what the compiler says of both forms."""
+    from benchmarks import inner_loop as case
+    from benchmarks import rivals
+
+    if size.smoke:
+        yield case.measure(cases.SMOKE, ["torch-loop"], 2, size.reporter)
+        return
+    yield case.measure(cases.STANDARD, list(rivals.RIVALS), size.rounds, size.reporter)
+    yield case.compete(cases.SHARED, ["torch.func"], case.SHARED_BARS, size.rounds, size.reporter)
+
+
+def updaters(size: Size) -> Rows:
+    """Every rule of the inner loop."""
+    from benchmarks import updaters as case
+
+    yield case.compare(cases.SMOKE if size.smoke else cases.STANDARD, size.rounds, size.reporter)
+
+
+def outer_step_frozen(size: Size) -> Rows:
+    """A full outer step with a frozen encoder, against PyTorch's levels (b), (c) and (d)."""
+    from benchmarks import outer_step as case
+
+    if size.smoke:
+        yield case.compare(cases.SMOKE, ["(b) loop", "(c) torch.func"], 2, size.reporter)
+        return
+    for shape in (cases.SHARED, cases.STANDARD):
+        yield case.compare(shape, list(case.LEVELS), size.rounds, size.reporter)
+
+
+def outer_step_joint(size: Size) -> Rows:
+    """A full outer step that trains MiniLM too, on real ratings, against levels (a) and (c)."""
+    from benchmarks import joint as case
+
+    small = dataclasses.replace(case.JOINT, users=case.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
+    yield case.compare(2 if size.smoke else 3, small if size.smoke else case.JOINT, size.reporter)
+
+
+def pipeline(size: Size) -> Rows:
+    """The input pipeline alone against what the step consumes."""
+    from benchmarks import pipeline as case
+
+    yield case.feed(_config(size, users=256), size.rounds, size.reporter)
+
+
+def evaluation(size: Size) -> Rows:
+    """Predictions for the test users and metrics of them."""
+    from benchmarks import pipeline as case
+
+    yield case.evaluate(_config(size), size.rounds, size.reporter)
+
+
+def rank(size: Size) -> Rows:
+    """Adapt and rank: 1 and 1,000 users; 1,682, 100,000 and 1,000,000 items."""
+    from benchmarks import ranking as case
+
+    if size.smoke:
+        yield case.compare(case.SMOKE, 2, size.reporter)
+        return
+    yield case.compare(case.SMALL, size.rounds, size.reporter)
+    for one in case.CATALOGUES:
+        yield case.compare(one, max(size.rounds // 2, 3), size.reporter)
+
+
+def startup(size: Size) -> Rows:
+    """Imports, an answer from a finished run, training with a cold and a warm compilation cache."""
+    from benchmarks import startup as case
+
+    config = _config(size)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
+    yield case.compare(config, 1 if size.smoke else size.rounds, size.reporter)
+
+
+def tracing(size: Size) -> Rows:
+    """Seconds of tracing, lowering, compiling and the first call of the outer step, factored against dense."""
+    from benchmarks import outer_step, phases
+    from benchmarks.tasks import task_of
+
+    shape = cases.SMOKE if size.smoke else cases.STANDARD
+    facts: dict[str, dict[str, float]] = {}
+    for form, at_once in (("factored", shape.at_once), ("dense", shape.dense_at_once)):
+        run, _, facts[form] = outer_step.our_step(task_of(shape), form, at_once)
+        facts[form]["first_s"] = phases.first(run)
+    ours, dense = facts["factored"], facts["dense"]
+    yield [
+        harness.Row("tracing", "dense", name, ours[name], dense[name], harness.flat(dense[name] / ours[name]))
+        for name in ours
+    ]
+
+
+def scaling(size: Size) -> Rows:
+    """Curves over users, support, inner steps, hidden size, length of texts and devices."""
+    from benchmarks import scaling as case
+
+    rounds = 2 if size.smoke else max(size.rounds // 2, 3)
+    if size.smoke:
+        yield [case.inner_loop("steps", (1, 2), rounds, size.reporter, cases.SMOKE)]
+        return
+    for what, values in case.CURVES.items():
+        yield [case.inner_loop(what, values, rounds, size.reporter)]
+    yield [case.length(case.LENGTHS, rounds, size.reporter)]
+    yield [case.devices(case.DEVICES, rounds, size.reporter)]
+
+
+CASES: Mapping[str, Callable[[Size], Rows]] = {
+    "outer-step-frozen": outer_step_frozen,
+    "outer-step-joint": outer_step_joint,
+    "rank": rank,
+    "pipeline": pipeline,
+    "start-up": startup,
+    "inner-loop": inner_loop,
+    "updaters": updaters,
+    "encoder": encoder,
+    "evaluation": evaluation,
+    "tracing": tracing,
+    "scaling": scaling,
+}
+
+
+def _config(size: Size, users: int = 0) -> Config:
+    """MovieLens-100K, or synthetic ratings where that is too much."""
+    config = preset("synthetic" if size.smoke else "movielens-100k")
+    learner = dataclasses.replace(config.learner, user_side="none") if size.smoke else config.learner
+    per_step = (32 if size.smoke else users) or config.train.users_per_step
+    return dataclasses.replace(
+        config, learner=learner, train=dataclasses.replace(config.train, users_per_step=per_step)
+    )
+
+
+def measure(name: str, size: Size) -> tuple[list[harness.Row], dict[str, Any]]:
+    """The rows of one case, and how they were made."""
+    started = time.perf_counter()
+    rows = [row for part in CASES[name](size) for row in part]
+    return rows, {"seconds": time.perf_counter() - started, "rounds": size.rounds, **harness.made()}
+
+
+def main() -> None:
+    """The command line."""
+    from metarec_jax.console import make_reporter
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(CASES)}; all where there is none")
+    parser.add_argument("--json", type=Path, help="where to write what is measured")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
+    parser.add_argument("--smoke", action="store_true", help="everything as small as it can be, to see that it runs")
+    parser.add_argument("--again", action="store_true", help="measure what OUT holds already, too")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in CASES]
+    if unknown:
+        parser.error(f"there is no case {unknown[0]!r}; there are {', '.join(CASES)}")
+    reporter = make_reporter()
+    size = Size(2 if arguments.smoke else arguments.rounds, arguments.smoke, reporter)
+    document = harness.read(arguments.json) if arguments.json else {"rows": [], "cases": {}}
+    rows: list[harness.Row] = []
+    for name in arguments.names or CASES:
+        if name in document["cases"] and not arguments.again:
+            reporter.note(f"{name}: kept from {arguments.json}, measured {document['cases'][name]['date']}")
+            continue
+        reporter.note(f"{name}: {' '.join((CASES[name].__doc__ or '').split())}")
+        found, about = measure(name, size)
+        rows += found
+        kept = [row for row in document["rows"] if row["suite"] != name]
+        document = {
+            "rows": kept + [json.loads(json.dumps(row.to_json() | {"suite": name})) for row in found],
+            "cases": document["cases"] | {name: about},
+        }
+        if arguments.json:
+            harness.write_document(document, arguments.json)
+    harness.show(rows)

@@ -1,0 +1,55 @@
+"""The meta-gradient of the standard case with every rule of the inner loop, and in both forms where a rule has both."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from benchmarks import harness, ours
+from benchmarks.cases import InnerLoopCase
+from benchmarks.phases import first, phases
+from benchmarks.tasks import task_of
+from metarec_jax.config import ELEMENTWISE, UpdaterConfig
+from metarec_jax.meta.partition import partition
+from metarec_jax.meta.updaters import make_updater
+from metarec_jax.progress import QUIET, Reporter
+
+KINDS = ("gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge")
+CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}
+
+
+def compare(case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Users per second of each rule, against plain gradient steps; and factored against dense."""
+    task = task_of(case)
+    programs, facts = {}, {}
+    for kind in KINDS:
+        for form in ("factored", "dense") if kind not in (*ELEMENTWISE, "ridge") else ("auto",):
+            name = f"{kind}, {form}"
+            config = UpdaterConfig(kind=kind, steps=case.steps, rate=0.03, **CHANGES.get(kind, {}))
+            model, trainable, tables, episodes = ours.problem(task, form)
+            adapted, _ = partition(trainable.theta, config.adapted)
+            updater = make_updater(config, model.head.curvature)
+            model = model._replace(updater=updater, adapted=config.adapted, order=config.order)
+            arguments = jax.device_put((trainable._replace(phi=updater.init(adapted)), tables, episodes))
+            at_once = case.at_once if form == "factored" else case.dense_at_once
+            compiled, facts[name] = phases(ours.gradient_of(model, at_once), *arguments)
+
+            def run(compiled: Any = compiled, arguments: Any = arguments) -> Any:
+                return jax.block_until_ready(compiled(*arguments))
+
+            facts[name]["first_s"] = first(run)
+            programs[name] = run
+    turns = [harness.Contender(name, run) for name, run in programs.items()]
+    seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label="updaters")
+    rows = []
+    for name in programs:
+        kind, form = name.split(", ")
+        against = f"{kind}, dense" if form == "factored" else "gradient, factored"
+        if name != against and form != "dense":
+            pair = {name: seconds[name], against: seconds[against]}
+            own = {"shape": dataclasses.asdict(case), "phases": {n: facts[n] for n in pair}}
+            label = f"updater {name}, {case.name}"
+            rows += harness.compare(label, pair, ours=name, work=case.users, metric="users/s", facts=own)
+    return rows
