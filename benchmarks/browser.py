@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from typing import NamedTuple
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
@@ -53,7 +54,7 @@ def install() -> Browser:
     if shutil.which("apt-get"):
         tries.append([*as_root, "apt-get", "update", "-q"])
         tries.append([*as_root, "apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"])
-    tries.append(["playwright", "install", "chromium"])
+    tries.append([sys.executable, "-m", "playwright", "install", "chromium"])
     for command in tries:
         try:
             subprocess.run(command, check=True, timeout=60 * MINUTES, stdin=subprocess.DEVNULL)
