@@ -302,9 +302,9 @@ def test_a_service_with_a_token_asks_for_it_once(chromium, context, tmp_path):
     with serving(believing_run(), tmp_path / "store", METAREC_TOKEN=secret) as address:
         page = context.new_page()
         page.goto(address)
-        page.get_by_label("Token").fill(secret)
+        page.locator("#token").fill(secret)
         page.get_by_role("button", name="Go on").click()
         page.locator(".card").first.wait_for()
         page.reload()
         page.locator(".card").first.wait_for()
-        assert not page.get_by_label("Token").is_visible()
+        assert not page.locator("#token").is_visible()
