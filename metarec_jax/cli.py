@@ -32,9 +32,12 @@ from metarec_jax.options import (
     DoctorArguments,
     EvaluateArguments,
     ExportArguments,
+    FeedbackArguments,
     InterviewArguments,
     PretrainArguments,
     RecommendArguments,
+    ServeArguments,
+    SimulateArguments,
     TrainArguments,
     TuneArguments,
     check_protocol,
@@ -66,6 +69,9 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   recommend   adapt a run to the ratings of one user, and recommend
   interview   ask a new user what tells most, and recommend
   export      write a run as a folder that a user's own device recommends with
+  serve       a service and a page in front of a run
+  feedback    what a service's users clicked and rated, and two models compared
+  simulate    test users who click and rate, for a service that runs
   aot         compile for TPUs and GPUs that are not here: what fits, and what it costs
   bench       how fast this machine trains, encodes and recommends, and what bounds it
   doctor      devices, versions, and which data and weights were found where
@@ -265,6 +271,8 @@ def compare(arguments: Sequence[str]) -> int:
 def recommend(arguments: Sequence[str]) -> int:
     """`metarec recommend`."""
     chosen = parse(RecommendArguments, "recommend", arguments)
+    if chosen.users or chosen.out:
+        return _recommend_users(chosen)
     history = [split_rating(text) for text in chosen.rate]
     reporter = prepare(Config())
     from metarec_jax.console import print_grid
@@ -355,6 +363,90 @@ def _read_line(prompt: str) -> str:
     if not line:
         raise EOFError
     return line
+
+
+def _recommend_users(chosen: RecommendArguments) -> int:
+    """`metarec recommend --users`."""
+    if not (chosen.users and chosen.out):
+        raise MetarecError("--users FILE and --out FILE.parquet go together: name both")
+    if chosen.rate or chosen.profile or chosen.item_text:
+        raise MetarecError("--users takes everything from its file: leave out --rate, --profile and --item-text")
+    reporter = prepare(Config())
+    from metarec_jax.config import DataConfig
+    from metarec_jax.data import load
+    from metarec_jax.serving.batch import recommend_users
+    from metarec_jax.serving.recommender import Recommender
+
+    recommender = Recommender.load(chosen.run)
+    source = DataConfig(
+        source="table", path=chosen.users, columns=chosen.columns, kind=recommender.catalogue.scale.kind
+    )
+    data, out = load(source, seed=0), Path(chosen.out)
+    exclude_seen = not chosen.include_seen
+    users = recommend_users(recommender, data, out, k=chosen.k, exclude_seen=exclude_seen, reporter=reporter)
+    if chosen.json:
+        print(json.dumps({"users": users, "out": str(out)}))
+    else:
+        print(f"lists for {users:,} users: {out}")
+    return 0
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """`metarec serve`."""
+    chosen = parse(ServeArguments, "serve", arguments)
+    reporter = prepare(Config())
+    from metarec_jax.serving import launch
+
+    launch.serve(chosen, reporter)
+    return 0
+
+
+def simulate(arguments: Sequence[str]) -> int:
+    """`metarec simulate`."""
+    chosen = parse(SimulateArguments, "simulate", arguments)
+    reporter = prepare(Config())
+    from metarec_jax import catalogue, runs
+    from metarec_jax.serving import simulate as simulation
+
+    run = runs.open_run(Path(chosen.run))
+    people = simulation.held_out(run.config)
+    habits = simulation.Habits(chosen.start, chosen.lists, chosen.k)
+    with contextlib.closing(simulation.Client(chosen.address, os.environ.get("METAREC_TOKEN"))) as client:
+        counts = simulation.simulate(
+            client,
+            people[: chosen.users or len(people)],
+            catalogue.load(run).scale,
+            habits=habits,
+            seed=chosen.seed,
+            reporter=reporter,
+        )
+    print(json.dumps(counts))
+    return 0
+
+
+def feedback(arguments: Sequence[str]) -> int:
+    """`metarec feedback`."""
+    chosen = parse(FeedbackArguments, "feedback", arguments)
+    if chosen.merge and not chosen.export:
+        raise MetarecError("--merge is about what is exported: name a file with --export")
+    reporter = prepare(Config())
+    from metarec_jax.serving import feedback as of_service
+    from metarec_jax.serving.figures import to_tree
+
+    run = Path(chosen.run)
+    store = Path(chosen.store) if chosen.store else run / "service"
+    if chosen.export:
+        rows, items = of_service.export(run, store, Path(chosen.export), merge=chosen.merge)
+        reporter.note(
+            f"{rows:,} interactions: train with --data.source table --data.path {chosen.export} "
+            f"--data.items-path {items} --data.columns.item-text text"
+        )
+    found = of_service.judge(run, store, [Path(target) for target in chosen.target])
+    if chosen.json:
+        print(json.dumps(to_tree(found), indent=2))
+    else:
+        of_service.show(found)
+    return 0
 
 
 def export(arguments: Sequence[str]) -> int:
@@ -540,6 +632,9 @@ COMMANDS = {
         compare,
         recommend,
         interview,
+        serve,
+        feedback,
+        simulate,
         export,
         bench,
         aot,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from metarec_jax.config import PRESETS, Chosen, Config, SplitKind, preset
+from metarec_jax.config import PRESETS, Chosen, Columns, Config, SplitKind, preset
 from metarec_jax.config import parse as parse_json
 from metarec_jax.errors import MetarecError
 from metarec_jax.pretraining.config import PretrainConfig, starting_from
@@ -170,6 +170,12 @@ class RecommendArguments:
     """Score an item that is not in the catalogue, from its text."""
     include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
     """List also what the user has rated."""
+    users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    """Recommend to all users of a .csv or .parquet file of ratings, one row a rating; needs --out."""
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    """Its columns."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
+    """Where their lists go. A command that was stopped goes on where it was."""
     why: tyro.conf.FlagCreatePairsOff[bool] = False
     """Say of each item which ratings of the user's speak most for it, where any does."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -210,6 +216,85 @@ class ExportArguments:
     """Where to; a new folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ServeArguments:
+    """Serve a trained run over HTTP, with a page to try it on.
+
+    Needs the extra `serve`: pip install 'metarec_jax[serve]'. Feedback, users and new items are kept in the store's
+    folder and are there again after a restart. /openapi.json describes the routes, and so does docs/serving.md.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A trained run."""
+    against: Annotated[str, tyro.conf.arg(metavar="RUN_B")] = ""
+    """A second run of the same items, to compare with."""
+    mode: Literal["auto", "single", "ab", "interleave"] = "auto"
+    """With a second run: whether every user gets one of the two ("ab", the default), or lists that both take turns to
+    fill ("interleave")."""
+    share: float = 0.5
+    """With mode "ab": share of the users that get the second run."""
+    explore: float = 0.0
+    """The chance that a list is drawn at random from the best items: then other rankings can be judged from the log."""
+    pool: int = 50
+    """From how many of the best items such a list is drawn."""
+    host: str = "127.0.0.1"
+    """Where to listen. An address that others can reach needs a token in $METAREC_TOKEN."""
+    port: int = 8765
+    """0 takes any that is free."""
+    store: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Where feedback, users and new items are kept. "" is RUN/service."""
+    wait_ms: float = 3.0
+    """Milliseconds that the first of several requests waits for others, to be computed together."""
+    together: int = 64
+    """Most requests that are computed together; 1 computes them one at a time."""
+    people: bool = True
+    """Whether test users of a public data set can be picked on the page."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackArguments:
+    """What a service's log says: CTR, precision, nDCG of clicks, two models compared, lists that were not shown.
+
+    Every figure has a 95 % interval over users (metarec_jax.serving.figures says how each is made).
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run that was served."""
+    store: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Where its feedback was kept. "" is RUN/service."""
+    target: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="RUN")] = ()
+    """Another run: what would its lists have got? Needs lists that were drawn at random (serve --explore)."""
+    export: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    """Write the log as interactions for `metarec train`: a .csv or .parquet file, and the items beside it."""
+    merge: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --export: put the interactions that the run was trained from first, to go on training on both."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print JSON, and nothing else, on stdout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulateArguments:
+    """Have people use a running service: test users of the run's data, who click and rate as their ratings have it.
+
+    metarec_jax.serving.simulate says how they behave. Then see `metarec feedback`.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run that is served."""
+    address: str = "http://127.0.0.1:8765/"
+    """Of the service; one that demands a token finds it in $METAREC_TOKEN."""
+    users: int = 0
+    """How many; 0 takes all test users."""
+    lists: int = 5
+    """Lists that each one looks at."""
+    k: Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")] = 10
+    """Places of a list."""
+    start: int = 5
+    """Ratings that each begins with."""
+    seed: int = 0
+    """Of what they look at and click."""
 
 
 @dataclasses.dataclass(frozen=True)

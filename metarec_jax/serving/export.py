@@ -29,6 +29,7 @@ from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import Model, Trainable, adapt_user, apply_user, context_of
 from metarec_jax.serving.recommender import Recommender
+from metarec_jax.serving.shelf import tables_of
 from metarec_jax.types import Prepared, Rows
 
 LAYOUT = 1
@@ -98,8 +99,10 @@ def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], An
     """Named arrays that the programs take, and the structure of the parameters among them."""
     leaves, structure = jax.tree.flatten_with_path(recommender._trainable)
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in leaves]
-    user = recommender._prepared(users=recommender._average_user[None])
-    extra = {"items": recommender._items, "user": user, "statistic": recommender._statistic}
+    shelves, count = recommender._shelf.take(alone=True), recommender._shelf.count
+    average = jnp.asarray(recommender._average_user[None])
+    user = tables_of(recommender._model, recommender._trainable.theta, shelves, average).users
+    extra = {"items": shelves.items[:count], "user": user, "statistic": shelves.statistic[:count]}
     return named + [(f"tables/{name}", np.asarray(array)) for name, array in extra.items()], structure
 
 

@@ -29,13 +29,15 @@ class CheckedHistory(NamedTuple):
     Attributes:
         item: int32 [n], rows of the latest items, latest first, no more than a support holds.
         rating: float32 [n], their ratings.
-        seen: int32 [m], rows of all items.
+        seen: int32 [m], rows of all items, oldest first.
+        ratings: float32 [m], the ratings of all.
         notes: what there is to say about how it was read.
     """
 
     item: np.ndarray
     rating: np.ndarray
     seen: np.ndarray
+    ratings: np.ndarray
     notes: tuple[str, ...]
 
 
@@ -63,14 +65,15 @@ def check_history(history: History, find: Callable[[str | int], Match], scale: S
         named[match.row] = item
         ratings.append(_on_scale(item, rating, scale))
         notes += [match.note] if match.note else []
-    if len(named) > most:
-        notes.append(f"of {len(named)} ratings the latest {most} are used: the model was trained on no more")
-    rows = np.fromiter(named, np.int32, count=len(named))
+    return history_of(np.fromiter(named, np.int32, count=len(named)), np.array(ratings, np.float32), most, notes)
+
+
+def history_of(seen: np.ndarray, ratings: np.ndarray, most: int, notes: Sequence[str] = ()) -> CheckedHistory:
+    """A history from rows of items and their ratings, oldest first; `most` as for `check_history`."""
+    if len(seen) > most:
+        notes = [*notes, f"of {len(seen)} ratings the latest {most} are used: the model was trained on no more"]
     return CheckedHistory(
-        item=rows[::-1][:most],
-        rating=np.array(ratings, np.float32)[::-1][:most],
-        seen=rows,
-        notes=tuple(notes),
+        item=seen[::-1][:most], rating=ratings[::-1][:most], seen=seen, ratings=ratings, notes=tuple(notes)
     )
 
 

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import parameters, runs
-from metarec_jax.catalogue import Catalogue
+from metarec_jax.catalogue import Catalogue, Scale
+from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.config import Config
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
+from metarec_jax.data.splits import Statistics
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner.fixed import Fixed, multiply
-from metarec_jax.learner.inputs import Features
+from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.kinds import floats_per_row
-from metarec_jax.meta.batch import kernels_met, over_users, products_of
+from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.factored import gram_of
 from metarec_jax.meta.finite import unusable_names
 from metarec_jax.meta.partition import path_names
@@ -47,16 +49,20 @@ from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
 from metarec_jax.serving import explain as explaining
 from metarec_jax.serving.explain import Explanation, Influence, Word
-from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history
+from metarec_jax.serving.filters import ALL, DetailIndex, Filters
+from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
 from metarec_jax.serving.interview import Question, choose, uncertain
+from metarec_jax.serving.shelf import MOST_IN_GRAM, Shelf, Shelves, tables_of
+from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
-from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
+from metarec_jax.types import Episodes, Items, Params, Rows, Tables
 
 if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
 
 __all__ = [
     "Explanation",
+    "Filters",
     "History",
     "Influence",
     "Question",
@@ -67,7 +73,7 @@ __all__ = [
     "Word",
 ]
 
-_SIZES = (1, 16, 128, 1024)
+_SIZES = (1, 4, 16, 64, 256, 1024)
 """Users of a call: a call for fewer is filled up, so that there are few programs to compile."""
 _FLOATS_PER_CALL = 1 << 25
 """Numbers that all users of a call may have between them at any time."""
@@ -77,8 +83,6 @@ _ADAPTED_AT_ONCE = 32
 """Users whose inner loops run at the same time."""
 _ITEMS_AT_ONCE = 4096
 """Items of a large catalogue that are scored at the same time."""
-_MOST_IN_GRAM = 4096
-"""Items of the largest catalogue whose inner products with each other are kept: 64 MB."""
 
 
 class Recommendation(NamedTuple):
@@ -105,7 +109,8 @@ class UserState:
         kept: what the inner loop led to, as `metarec_jax.meta.user.apply_user` takes it.
         embedding: float32 [hidden], of the user's text.
         support: the rows that were adapted on, padded.
-        seen: int32 [n], rows of all items in the history.
+        seen: int32 [n], rows of all items in the history, oldest first.
+        ratings: float32 [n], their ratings.
         notes: what there is to say about how the history was read.
     """
 
@@ -113,27 +118,23 @@ class UserState:
     embedding: np.ndarray
     support: Rows
     seen: np.ndarray
+    ratings: np.ndarray
     notes: tuple[str, ...] = ()
 
 
-class _Known(NamedTuple):
-    """What ranking needs of all items whoever asks, computed once.
-
-    Attributes:
-        products: path of a kernel of theta -> ``items @ kernel``.
-        gram: [items, items], their inner products with each other; None where the catalogue is too large.
-    """
-
-    products: Mapping[str, Array]
-    gram: Array | None = None
-
-
 class _Task(NamedTuple):
-    """What a compiled program needs of a user: a row of the user table, the support, and what the user keeps."""
+    """What a compiled program needs of a user: the embedding of the text, the support, and what the user keeps."""
 
-    user: Any
+    embedding: Any
     support: Rows
     kept: Params = ()
+
+
+class _Asked(NamedTuple):
+    """Items to be scored, of the catalogue or not: prepared embeddings, and statistics."""
+
+    embedding: Any
+    statistic: Any
 
 
 class Recommender:
@@ -166,24 +167,34 @@ class Recommender:
         # No gradient flows here, so the order is the plain one; and a loop that is not unrolled loads in a fifth.
         self._model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         self._trainable = jax.device_put(trainable._replace(encoder=None))
-        self._prepare = functools.partial(jax.jit(self._model.prepare), self._trainable.theta)
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
-        self._items = self._prepared(items=np.asarray(catalogue.embeddings, np.float32))
-        self._hidden = catalogue.embeddings.shape[1]
-        self._statistic = jax.device_put(_statistic(catalogue, np.arange(len(catalogue.items))))
+        self._details = DetailIndex(catalogue.items)
+        self._trained_items = len(catalogue.items)
+        self._kept_of: dict[int, tuple[Any, list[tuple[int, ...]]]] = {}
+        everything = np.arange(len(catalogue.items))
+        self._shelf = Shelf(
+            self._model,
+            self._trainable.theta,
+            np.asarray(catalogue.embeddings, np.float32),
+            _statistic(catalogue, everything),
+            len(self._average_user),
+        )
+        self._prepare = jax.jit(functools.partial(_prepare, self._model))
         self._adapt = jax.jit(functools.partial(_adapt, self._model))
         self._score = jax.jit(functools.partial(_score, self._model))
         self._deviation = jax.jit(functools.partial(_deviation, self._model))
-        self._rank = jax.jit(functools.partial(_rank, self._model), static_argnames=("k", "at_once"))
+        self._score_all = jax.jit(functools.partial(_score_all, self._model), static_argnames="at_once")
+        judge = functools.partial(_judge_all, self._model, catalogue.scale)
+        self._judge_all = jax.jit(judge, static_argnames="at_once")
+        self._influences = jax.jit(functools.partial(_influences, self._model))
+        self._slopes = jax.jit(functools.partial(_slopes, self._model))
+        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         # A call keeps the scores of its users, and of a large catalogue inner products with each support row.
         longest, items = config.episodes.buckets[-1], len(catalogue.items)
-        each = items if items <= _MOST_IN_GRAM else items * (1 + longest)
+        each = items if items <= MOST_IN_GRAM else items * (1 + longest)
         self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
         widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, _ITEMS_AT_ONCE)
         self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
-        self._influences = jax.jit(functools.partial(explaining.score_and_influences, self._model))
-        self._slopes = jax.jit(functools.partial(explaining.score_slopes, self._model))
-        self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
@@ -214,10 +225,11 @@ class Recommender:
     def encoder(self) -> Encoder:
         """What reads texts that the run has no embedding of; loaded when first needed."""
         encoder = _load_encoder(self.config.encoder.path)
-        if encoder.config.hidden_size != self._items.shape[1]:
+        width = self.catalogue.embeddings.shape[1]
+        if encoder.config.hidden_size != width:
             raise MetarecError(
                 f"encoder.path {self.config.encoder.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
-                f"but the run's items have embeddings of width {self._items.shape[1]}: "
+                f"but the run's items have embeddings of width {width}: "
                 "use the encoder that the run was trained with"
             )
         return encoder
@@ -257,72 +269,279 @@ class Recommender:
             except MetarecError as error:
                 where = f"history {place} of {len(histories)}: " if len(histories) > 1 else ""
                 raise MetarecError(f"{where}{error}") from error
-        embeddings = self._user_embeddings(checked, profiles or [""] * len(checked))
+        return self._adapt_checked(checked, self._user_embeddings(checked, profiles or [""] * len(checked)))
+
+    def update(self, state: UserState, ratings: History = (), forget: Sequence[str | int] = ()) -> UserState:
+        """The state of the same user with some ratings added, changed or taken back.
+
+        Exactly what `adapt` makes of the whole history. All but the inner steps is kept from before: no title is looked
+        up again, and the user's profile is not read again. The inner steps are taken anew, since each depends on every
+        row of the support (see docs/serving.md).
+
+        Args:
+            state: from `adapt`.
+            ratings: as for `adapt`; an item that was rated before takes the new rating, as the latest of the history.
+            forget: items whose ratings are taken back.
+
+        Raises:
+            MetarecError: as for `adapt`, or an item to forget that is not in the history.
+        """
+        return self.update_many([state], [ratings], [forget])[0]
+
+    def update_many(
+        self, states: Sequence[UserState], ratings: Sequence[History], forget: Sequence[Sequence[str | int]]
+    ) -> list[UserState]:
+        """`update` for many users, a chunk of them in one compiled call."""
+        histories = [self.changed_history(*arguments) for arguments in zip(states, ratings, forget)]
+        return self.adapt_read(histories, [state.embedding for state in states])
+
+    def changed_history(self, state: UserState, ratings: History, forget: Sequence[str | int]) -> CheckedHistory:
+        """The history of a state with some ratings added, changed or taken back: see `update`."""
+        new = check_history(ratings, self.find, self.catalogue.scale, self.config.episodes.max_support)
+        dropped = [self.find(item).row for item in forget]
+        for item, row in zip(forget, dropped):
+            if row not in state.seen:
+                raise MetarecError(f"{item!r} is to be forgotten, but it is not in the user's history")
+        rated = [Rated(int(row), float(rating)) for row, rating in zip(new.seen, new.ratings)]
+        found = self.history_with((state.seen, state.ratings), rated, dropped)
+        return found._replace(notes=(*new.notes, *found.notes))
+
+    def history_with(
+        self, before: tuple[np.ndarray, np.ndarray], rated: Sequence[Rated], forget: Sequence[int] = ()
+    ) -> CheckedHistory:
+        """A history with ratings added, changed and taken back, as rows of items that are known to be right.
+
+        Args:
+            before: rows of items and their ratings, oldest first.
+            rated: what is new; each item is a row here.
+            forget: rows whose ratings are taken back.
+        """
+        new = np.array([row for row, _ in rated], np.int32)
+        kept = ~np.isin(before[0], [*forget, *new])
+        seen = np.concatenate([before[0][kept], new]).astype(np.int32)
+        ratings = np.concatenate([before[1][kept], [rating for _, rating in rated]]).astype(np.float32)
+        return history_of(seen, ratings, self.config.episodes.max_support)
+
+    def read_profiles(self, profiles: Sequence[str]) -> list[Float[np.ndarray, " hidden"]]:
+        """Embeddings of users' texts; the average user's where a text is empty."""
+        embeddings = np.tile(self._average_user, (len(profiles), 1))
+        written = [u for u, text in enumerate(profiles) if text.strip()]
+        if written:
+            embeddings[written] = self._encode([profiles[u].strip() for u in written])
+        return list(embeddings)
+
+    def warm(self, most: int) -> int:
+        """Compiles what adapting and ranking need for up to `most` users at once; returns how many programs."""
+        most = min(most, self._sizes[-1])
+        sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
+        self._shelf.take(alone=False)  # so that single users, too, get what is known beforehand
+        for length in self.config.episodes.buckets:
+            held = min(length, self.config.episodes.max_support, len(self.catalogue.items))
+            history = history_of(
+                np.arange(held, dtype=np.int32), np.full(held, self.catalogue.scale.low, np.float32), held
+            )
+            for size in sizes:
+                states = self._adapt_checked([history] * size, [self._average_user] * size)
+                for _ in self.judgements_of_all(states):
+                    pass
+        return 2 * len(sizes) * len(self.config.episodes.buckets)
+
+    def adapt_read(
+        self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]
+    ) -> list[UserState]:
+        """Adapts to histories that were checked, of users whose texts were read: of descriptions, which follow from the
+        history, the text is read anew."""
+        if self.config.learner.user_side == "description":
+            return self._adapt_checked(histories, self._user_embeddings(histories, [""] * len(histories)))
+        return self._adapt_checked(histories, embeddings)
+
+    def _adapt_checked(self, checked: Sequence[CheckedHistory], embeddings: Sequence[np.ndarray]) -> list[UserState]:
         supports = [self._support(history) for history in checked]
         states: dict[int, UserState] = {}
         for users in self._chunks([len(support.item) for support in supports]):
-            tables, task = self._tables_and_task([embeddings[u] for u in users], [supports[u] for u in users])
-            kept = jax.device_get(self._adapt(self._trainable, tables, task))
+            task = self._task([embeddings[u] for u in users], [supports[u] for u in users])
+            shelves = self._shelf.take(alone=len(task.embedding) == 1)
+            kept = jax.device_get(self._adapt(self._trainable, shelves, task))
             for row, u in enumerate(users):
                 of_user = jax.tree.map(lambda leaf, row=row: leaf[row], kept)
-                states[u] = UserState(of_user, embeddings[u], supports[u], checked[u].seen, checked[u].notes)
+                history = checked[u]
+                states[u] = UserState(of_user, embeddings[u], supports[u], history.seen, history.ratings, history.notes)
         return [states[u] for u in range(len(checked))]
 
     def prior(self, profile: str = "") -> UserState:
         """The state of a user of whom nothing but, perhaps, a profile is known."""
         return self.adapt((), profile)
 
+    # Keeping states
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A name of this model: equal for equal choices, items and parameters."""
+        items = self.catalogue.items.ids[: self._trained_items]
+        return digest_of(self.config, items, jax.device_get(self._trainable))
+
+    def to_bytes(self, state: UserState) -> bytes:
+        """A user's state as some kilobytes that can be kept anywhere, and read again by `from_bytes`.
+
+        It holds the history, the embedding of the user's text (not the text) and, where that is small, what the inner
+        loop led to; where it is not, reading the state adapts anew.
+        """
+        ids = self.catalogue.items.ids
+        history = [ids[row] for row in state.seen.tolist()]
+        return pack(Packed(history, state.ratings, state.embedding, jax.tree.leaves(state.kept)), self.digest)
+
+    def from_bytes(self, data: bytes) -> UserState:
+        """The state that `to_bytes` made bytes of.
+
+        Raises:
+            MetarecError: these are no bytes of a state, or those of another model's, or an item is no longer there.
+        """
+        history, embedding, kept = self.read_bytes(data)
+        if kept is None:
+            return self.adapt_read([history], [embedding])[0]
+        return self.state_of(history, embedding, kept)
+
+    def read_bytes(self, data: bytes) -> tuple[CheckedHistory, Float[np.ndarray, " hidden"], Params | None]:
+        """What `to_bytes` put in: the history, the embedding of the user's text, and what the inner loop led to; the
+        last is None where the state does without.
+
+        Raises:
+            MetarecError: as for `from_bytes`.
+        """
+        packed = unpack(data, self.digest, len(self._average_user), self.catalogue.scale, self._kept_shapes)
+        seen = np.array([self.titles.find_id(item).row for item in packed.item], np.int32)
+        history = history_of(seen, packed.rating, self.config.episodes.max_support)
+        kept = None if packed.kept is None else jax.tree.unflatten(self._kept(len(seen))[0], packed.kept)
+        return history, packed.embedding, kept
+
+    def state_of(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], kept: Params) -> UserState:
+        """The state that these parts, from `read_bytes`, make up."""
+        return UserState(kept, embedding, self._support(history), history.seen, history.ratings, history.notes)
+
+    def _kept_shapes(self, history: int) -> list[tuple[int, ...]]:
+        return self._kept(history)[1]
+
+    def _kept(self, history: int) -> tuple[Any, list[tuple[int, ...]]]:
+        """Structure of what a user with a history of that length keeps, and the shapes of its leaves."""
+        length = self._bucket(min(history, self.config.episodes.max_support))
+        if length not in self._kept_of:
+            support = self._support(history_of(np.zeros(length, np.int32), np.zeros(length, np.float32), length))
+            task = self._task([self._average_user], [support])
+            kept = jax.eval_shape(self._adapt, self._trainable, self._shelf.take(alone=True), task)
+            leaves, structure = jax.tree.flatten(kept)
+            self._kept_of[length] = structure, [leaf.shape[1:] for leaf in leaves]
+        return self._kept_of[length]
+
     # Recommending
 
-    def recommend(self, state: UserState, k: int = 10, exclude_seen: bool = True) -> list[Recommendation]:
+    def recommend(
+        self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
+    ) -> list[Recommendation]:
         """The `k` items with the highest scores, best first; fewer only where no more are left.
 
         Args:
             state: from `adapt`.
             k: how many, 1 to the size of the catalogue.
             exclude_seen: whether to leave out the items of the user's history.
+            filters: which items may be in the list.
 
         Raises:
-            MetarecError: an impossible `k`.
+            MetarecError: an impossible `k`, or a filter that does not fit the catalogue.
         """
-        return self.recommend_many([state], k, exclude_seen)[0]
+        return self.recommend_many([state], k, exclude_seen, filters)[0]
 
     def recommend_many(
-        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True
+        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
         """`recommend` for many users, a chunk of them in one compiled call."""
-        items = self.catalogue.items
-        if not 1 <= k <= len(items):
-            raise MetarecError(f"k is {k}; it must lie between 1 and {len(items)}, the number of items")
+        if not 1 <= k <= len(self.catalogue.items):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
+        allowed = None if filters == ALL else self.allowed(filters)
         found: dict[int, list[Recommendation]] = {}
+        for user, scores in self.scores_of_all(states):
+            rows = best(scores, k, self.candidates(states[user], allowed, exclude_seen))
+            found[user] = [self._recommendation(row, float(scores[row])) for row in rows.tolist()]
+        return [found[user] for user in range(len(states))]
+
+    @property
+    def detail_words(self) -> dict[str, list[str]]:
+        """The words of each detail that has few, the most frequent first: what lists can be filtered by."""
+        return self._details.words()
+
+    def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
+        """Which items pass `filters`.
+
+        Raises:
+            MetarecError: an unknown detail or item, or a range that is none.
+        """
+        passing = self._details.passing(filters)
+        passing[[self.find(item).row for item in filters.exclude]] = False
+        return passing
+
+    def candidates(
+        self, state: UserState, allowed: Bool[np.ndarray, " items"] | None = None, exclude_seen: bool = True
+    ) -> Bool[np.ndarray, " items"]:
+        """Which items can be in a list for this user: those `allowed` (None: all), without those in the history."""
+        wanted = np.ones(len(self.catalogue.items), bool) if allowed is None else allowed.copy()
+        wanted[state.seen] &= not exclude_seen
+        return wanted
+
+    def scores_of_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, " items"]]]:
+        """Each user's scores of every item of the catalogue, a chunk of users in one compiled call.
+
+        Yields:
+            Places in `states`, each once and in any order, and the scores.
+
+        Raises:
+            MetarecError: predictions that are not numbers.
+        """
+        return self._of_all(self._score_all, states)
+
+    def judgements_of_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, "two items"]]]:
+        """The same, and below each score the standard deviation of the rating, as the model sees it; NaN where it sees
+        none. With levels it is that of the predicted distribution, with `gives_uncertainty` as in `uncertainty`."""
+        return self._of_all(self._judge_all, states)
+
+    def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
+        """What `program` gives each user for every item, [..., items]."""
+        count = len(self.catalogue.items)
         for users in self._chunks([len(state.support.item) for state in states]):
-            chosen = [states[u] for u in users]
-            tables, task = self._task_of(chosen)
-            seen = np.full((len(task.user), self._most_seen(chosen)), len(items), np.int32)
-            for row, state in enumerate(chosen if exclude_seen else ()):
-                seen[row, : len(state.seen)] = state.seen
-            # The list's length is part of a program's shape, so lengths are rounded up to a few.
-            length = min(len(items), max(16, 1 << (k - 1).bit_length()))
-            # For one user and few items, what can be known beforehand is no more than what is asked.
-            alone = len(task.user) == 1 and len(items) <= _MOST_IN_GRAM
-            scores, rows = jax.device_get(
-                self._rank(
-                    self._trainable,
-                    tables,
-                    _Known({}) if alone else self._known,
-                    task,
-                    self._statistic,
-                    jax.device_put(seen),
-                    k=length,
-                    at_once=min(self._users_at_once, len(task.user)),
-                )
-            )
-            self._refuse_nan(scores[: len(users)])
-            scores, rows = scores.tolist(), rows.tolist()
-            for row, u in enumerate(users):
-                pairs = [(s, i) for s, i in zip(scores[row][:k], rows[row]) if s > -math.inf]
-                found[u] = [self._recommendation(item, score) for score, item in pairs]
-        return [found[u] for u in range(len(states))]
+            task = self._task_of([states[u] for u in users])
+            size = len(task.embedding)
+            shelves = self._shelf.take(alone=size == 1)
+            called = program(self._trainable, shelves, task, at_once=min(self._users_at_once, size))
+            found = jax.device_get(called)[: len(users), ..., :count]
+            self._refuse_nan(found.reshape(len(users), -1, count)[:, 0])
+            yield from zip(users, found)
+
+    def similar(
+        self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
+    ) -> list[Recommendation]:
+        """The `k` items most like one, most alike first; scores are cosines.
+
+        Args:
+            item: title, "id:" and an id, or an id as an int.
+            k: how many, 1 to the size of the catalogue.
+            by: "text" compares what the encoder says of their texts, "taste" who likes them (factors of what is
+                believed of items); "auto" is the latter where the run has learned it.
+            filters: which items may be in the list.
+
+        Raises:
+            MetarecError: an unknown or ambiguous item, an impossible `k`, or tastes that the run has not learned.
+        """
+        row = self.find(item).row
+        if not 1 <= k <= len(self.catalogue.items):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(self.catalogue.items)}, the number of items")
+        catalogue = self.catalogue  # of one moment: items may be added meanwhile
+        beliefs = catalogue.statistics.beliefs
+        if by == "taste" and beliefs is None:
+            raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
+        table = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
+        length = np.sqrt(np.einsum("ij,ij->i", table, table))
+        cosine = table @ table[row] / np.maximum(length * length[row], 1e-12)
+        wanted = np.ones(len(table), bool) if filters == ALL else self.allowed(filters)
+        wanted[row] = False
+        return [self._recommendation(i, float(cosine[i])) for i in best(cosine, k, wanted).tolist()]
 
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Expected ratings (or probabilities of a click) of the items named.
@@ -335,7 +554,7 @@ class Recommender:
             MetarecError: an unknown or ambiguous item.
         """
         rows = np.array([self.find(item).row for item in items], np.int32)
-        return self._of_items(self._score, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+        return self._of_items(self._score, state, self._shelf.embeddings[rows], self._shelf.statistic[rows])
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -361,7 +580,7 @@ class Recommender:
                 "uncertainty: train with --updater.kind ridge --updater.adapted 'output/.*' --learner.head rating"
             )
         rows = np.array([self.find(item).row for item in items], np.int32)
-        return self._of_items(self._deviation, state, self.catalogue.embeddings[rows], _statistic(self.catalogue, rows))
+        return self._of_items(self._deviation, state, self._shelf.embeddings[rows], self._shelf.statistic[rows])
 
     # Explaining
 
@@ -382,11 +601,11 @@ class Recommender:
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
         """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
-        tables, task = self._tables_and_task([state.embedding], [state.support])
+        shelves, task = self._shelf.take(alone=True), self._task([state.embedding], [state.support])
         found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
         for part, size in _parts(rows):
-            padded = jax.device_put(np.pad(part, (0, size - len(part))).astype(np.int32))
-            both = jax.device_get(self._influences(self._trainable, tables, task, padded, self._statistic))
+            padded = np.pad(part, (0, size - len(part))).astype(np.int32)
+            both = jax.device_get(self._influences(self._trainable, shelves, task, padded))
             found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
         scores, influences = (np.concatenate(parts) for parts in zip(*found))
         self._refuse_nan(scores)
@@ -397,7 +616,7 @@ class Recommender:
         """What the words of the texts of some rows of the catalogue add to their scores, in the order of each text."""
         found: list[tuple[Word, ...]] = []
         for part, size in _parts(rows):
-            embeddings, statistic = self.catalogue.embeddings[part], _statistic(self.catalogue, part)
+            embeddings, statistic = self._shelf.embeddings[part], self._shelf.statistic[part]
             slopes = self._of_items(self._slopes, state, embeddings, statistic, size=size, prepare=False)
             texts = [self.catalogue.items.texts[row] for row in part]
             found += explaining.word_influences(self.encoder, self.config.encoder, texts, slopes, self._pull_back)
@@ -409,6 +628,64 @@ class Recommender:
         Raises:
             MetarecError: the text is empty.
         """
+        embedding, known = self._read_item(text, {})
+        return float(self._of_items(self._score, state, embedding, known)[0])
+
+    # Items
+
+    def add_item(self, text: str, *, id: str = "", title: str = "", details: Mapping[str, str] | None = None) -> str:
+        """Puts an item that nobody has rated into the catalogue, from its text: it can be recommended at once.
+
+        The run folder stays as it is: the item is there as long as this object is.
+
+        Args:
+            text: what the encoder reads.
+            id: of the item; "" makes one up.
+            title: what people call it; "" is the beginning of the text.
+            details: what else is known of it, by the catalogue's names of details ("genres", "year").
+
+        Returns:
+            The id.
+
+        Raises:
+            MetarecError: an empty text, an id that is taken, or a detail that the catalogue does not have.
+        """
+        old = self.catalogue.items
+        details = dict(details or {})
+        for name in details:
+            if name not in old.details:
+                known = ", ".join(old.details) or "none at all"
+                raise MetarecError(f"items have no detail {name!r}; they have {known}")
+        if id and self.titles.has_id(id):
+            raise MetarecError(f"there is an item with the id {id!r} already: choose another one")
+        number = len(old) + 1
+        while not id or self.titles.has_id(id):
+            id, number = f"new-{number}", number + 1
+        embedding, known = self._read_item(text, details)
+        items = Items(
+            ids=(*old.ids, id),
+            titles=(*old.titles, title.strip() or _beginning(text)),
+            texts=(*old.texts, text),
+            details={name: (*values, details.get(name, "")) for name, values in old.details.items()},
+        )
+        statistics = Statistics(*(np.append(a, np.float32(0)) for a in self.catalogue.statistics[:2]))
+        if self.catalogue.statistics.beliefs is not None:
+            beliefs = np.concatenate([self.catalogue.statistics.beliefs, known[:, 2:]]).astype(np.float32)
+            statistics = statistics._replace(beliefs=beliefs)
+        self._shelf.add(embedding[0], known[0])
+        self.catalogue = dataclasses.replace(
+            self.catalogue, items=items, statistics=statistics, embeddings=self._shelf.embeddings
+        )
+        self._details.add(items)
+        self.titles.add(items, statistics.count)  # the last: who finds the item finds all of it
+        return id
+
+    def _read_item(self, text: str, details: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Embedding [1, hidden] and statistic [1, columns] of an item that nobody has rated.
+
+        Raises:
+            MetarecError: the text is empty.
+        """
         if not text.strip():
             raise MetarecError("the text of the item is empty, so the encoder has nothing to read: write some")
         embedding = self._encode([text])
@@ -416,8 +693,9 @@ class Recommender:
         if self.catalogue.beliefs is not None:
             # Beliefs were learned from what the encoder said before it was trained with the rest.
             read = self._encode([text], self._encoder_before) if self.config.encoder.train != "no" else embedding
-            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read)], axis=1)
-        return float(self._of_items(self._score, state, embedding, known)[0])
+            told: dict[str, tuple[str, ...]] = {name: (value,) for name, value in details.items()}
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told)], axis=1)
+        return embedding, known.astype(np.float32)
 
     def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
         """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
@@ -441,7 +719,7 @@ class Recommender:
         allowed = np.ones(len(items), bool)
         allowed[state.seen] = False
         allowed[[self.find(item).row for item in skip]] = False
-        about = uncertain(jax.device_get(self._trainable.theta["prior"]), np.asarray(self._statistic), state.support)
+        about = uncertain(jax.device_get(self._trainable.theta["prior"]), self._shelf.statistic, state.support)
         known = count / max(count.max(), 1)
         rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
         return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
@@ -460,7 +738,7 @@ class Recommender:
 
     # How it is done
 
-    def _user_embeddings(self, histories: list[CheckedHistory], profiles: Sequence[str]) -> np.ndarray:
+    def _user_embeddings(self, histories: Sequence[CheckedHistory], profiles: Sequence[str]) -> list[np.ndarray]:
         """The embedding of each user's text, float32 [users, hidden]; the average user's, where there is no text."""
         side = self.config.learner.user_side
         if side != "profile" and any(profiles):
@@ -473,12 +751,8 @@ class Recommender:
             titles = self.catalogue.items.titles
             texts = [describe(titles, h.item, h.rating, middle=middle) if len(h.item) else "" for h in histories]
         else:
-            texts = [profile.strip() for profile in profiles]
-        embeddings = np.tile(self._average_user, (len(texts), 1))
-        written = [u for u, text in enumerate(texts) if text]
-        if written:
-            embeddings[written] = self._encode([texts[u] for u in written])
-        return embeddings
+            texts = list(profiles)
+        return self.read_profiles(texts)
 
     @functools.cached_property
     def _encoder_before(self) -> Encoder:
@@ -496,9 +770,12 @@ class Recommender:
             normalise=chosen.normalise,
         )
 
+    def _bucket(self, length: int) -> int:
+        return next(b for b in self.config.episodes.buckets if b >= length)
+
     def _support(self, history: CheckedHistory) -> Rows:
         """The rows that the inner loop sees, padded to the least bucket that holds them."""
-        length = next(b for b in self.config.episodes.buckets if b >= len(history.item))
+        length = self._bucket(len(history.item))
         real = np.arange(length) < len(history.item)
         item, rating = np.zeros(length, np.int32), np.zeros(length, np.float32)
         item[real], rating[real] = history.item, history.rating
@@ -514,46 +791,22 @@ class Recommender:
             for start in range(0, len(users), self._sizes[-1]):
                 yield users[start : start + self._sizes[-1]]
 
-    def _tables_and_task(
-        self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
-    ) -> tuple[Prepared, _Task]:
-        """Arguments of a program, on the device: one user, or a whole chunk, filled up with the first of them."""
+    def _task(self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()) -> _Task:
+        """Arguments of a program: one user, or a chunk that is filled up with the first of them."""
         users = len(supports)
-        size = next(size for size in self._sizes if size >= users)
-        order = [u if u < users else 0 for u in range(size)]
+        order = [u if u < users else 0 for u in range(self._size(users))]
 
         def stacked(trees: Sequence[Any]) -> Any:
             return jax.tree.map(lambda *leaves: np.stack(leaves), *[trees[u] for u in order])
 
-        task = _Task(
-            user=np.arange(size, dtype=np.int32), support=stacked(supports), kept=stacked(kept) if kept else ()
-        )
-        return Prepared(items=self._items, users=self._prepared(users=stacked(embeddings))), jax.device_put(task)
+        return _Task(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
 
-    @functools.cached_property
-    def _known(self) -> _Known:
-        """What ranking needs of all items."""
-        empty = self._support(CheckedHistory(*(np.zeros(0, t) for t in (np.int32, np.float32, np.int32)), notes=()))
-        episodes = jax.tree.map(lambda leaf: leaf[None], Episodes(np.int32(0), empty, query=empty, weight=None))
-        tables = Prepared(self._items, self._prepared(users=self._average_user[None]))
-        with_gram = len(self.catalogue.items) <= _MOST_IN_GRAM
-        know = jax.jit(functools.partial(_know, self._model, with_gram=with_gram))
-        return know(self._trainable.theta, tables, jax.device_put(episodes))
+    def _size(self, users: int) -> int:
+        """Users that a program for at least so many is compiled for."""
+        return next(size for size in self._sizes if size >= users)
 
-    def _most_seen(self, states: Sequence[UserState]) -> int:
-        """How many items of a history a call has room for, rounded up to a power of two."""
-        most = max(len(state.seen) for state in states)
-        return 1 << max(most - 1, 15).bit_length()
-
-    def _prepared(self, *, items: np.ndarray | None = None, users: np.ndarray | None = None) -> Array:
-        """Embeddings of items, or of users, as the learner wants them, on the device."""
-        none = np.zeros((0, len(self._average_user)), np.float32)
-        if users is not None:
-            return self._prepare(jax.device_put(Tables(np.zeros((0, self._hidden), np.float32), users))).users
-        return self._prepare(jax.device_put(Tables(items, none))).items
-
-    def _task_of(self, states: Sequence[UserState]) -> tuple[Prepared, _Task]:
-        return self._tables_and_task(
+    def _task_of(self, states: Sequence[UserState]) -> _Task:
+        return self._task(
             [state.embedding for state in states],
             [state.support for state in states],
             [state.kept for state in states],
@@ -576,9 +829,9 @@ class Recommender:
         rows, statistic = (
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
-        tables, task = self._task_of([state])
-        rows = self._prepared(items=rows) if prepare else jax.device_put(rows)
-        found = program(self._trainable, tables, task, rows, jax.device_put(statistic))
+        rows = self._prepare(self._trainable.theta, rows) if prepare else rows
+        asked, shelves = _Asked(rows, statistic), self._shelf.take(alone=True)
+        found = program(self._trainable, shelves, self._task_of([state]), asked)
         found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
         for leaf in jax.tree.leaves(found):
             self._refuse_nan(leaf)
@@ -613,111 +866,176 @@ def _statistic(catalogue: Catalogue, rows: np.ndarray) -> Float[np.ndarray, "ite
     return statistics_of(catalogue.statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
 
 
-def _adapt(model: Model, trainable: Trainable, tables: Prepared, task: _Task) -> Params:
+def best(
+    scores: Float[np.ndarray, " items"], k: int, candidates: Bool[np.ndarray, " items"]
+) -> Int[np.ndarray, " found"]:
+    """Rows of the `k` highest scores among the candidates, highest first; of equal ones the first."""
+    rows = np.flatnonzero(candidates)
+    of_rows = scores[rows]
+    if k < len(rows):
+        least = np.partition(of_rows, len(rows) - k)[len(rows) - k]
+        rows = rows[of_rows >= least]
+    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+
+
+def _beginning(text: str, most: int = 80) -> str:
+    """The first sentence or line of a text, cut where it is long."""
+    first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
+    return first if len(first) <= most else first[: most - 1].rstrip() + "…"
+
+
+def _prepare(model: Model, theta: Params, items: Array) -> Array:
+    width = theta["input"]["user"]["shift"].shape[0]
+    return model.prepare(theta, Tables(items, jnp.zeros((0, width), jnp.float32))).items
+
+
+def _adapt(model: Model, trainable: Trainable, shelves: Shelves, task: _Task) -> Params:
     """What each user keeps after the inner loop."""
-    episodes = Episodes(task.user, task.support, query=None, weight=None)
-    products = products_of(model, trainable.theta, tables, episodes)
+    theta = trainable.theta
+    tables = tables_of(model, theta, shelves, task.embedding)
+    users = jnp.arange(len(task.embedding))
+    products = {"support": {path: product[task.support.item] for path, product in shelves.products.items()}}
 
     def one(task: Task) -> Params:
         episode = task.episode
-        context = context_of(tables, episode.user, episode.support, None, trainable.theta, task.products)
+        context = context_of(tables, episode.user, episode.support, None, theta, task.products)
         return adapt_user(model, trainable, context).end
 
-    return over_users(one, Task(episodes, products), at_once=min(len(task.user), _ADAPTED_AT_ONCE))
+    tasks = Task(Episodes(users, task.support, query=None, weight=None), products)
+    return over_users(one, tasks, at_once=min(len(task.embedding), _ADAPTED_AT_ONCE))
 
 
-def _score(
+def _over_shelf(
     model: Model,
     trainable: Trainable,
-    tables: Prepared,
+    shelves: Shelves,
     task: _Task,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
-) -> Float[Array, "users items"]:
-    """Every user's score of every item given; what the items are multiplied with is multiplied once for all users."""
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
-
-    def one(task: _Task) -> Array:
-        context = context_of(tables, task.user, task.support)
-        return model.head.mean(apply_user(model, trainable, context, task.kept, features))
-
-    return over_users(one, task)
-
-
-def _deviation(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    task: _Task,
-    embeddings: Float[Array, "items hidden"],
-    statistic: Float[Array, "items columns"],
-) -> Float[Array, "users items"]:
-    """The standard deviation of every user's rating of every item given."""
-    features = Features(Fixed(embeddings, None, "recommended"), statistic)
-    unit = model.head.unit or 1.0
-
-    def one(task: _Task) -> Array:
-        context = context_of(tables, task.user, task.support)
-        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
-
-    return over_users(one, task)
-
-
-def _know(model: Model, theta: Params, tables: Prepared, episodes: Episodes, *, with_gram: bool) -> _Known:
-    """What does not depend on who asks; the episode (one is enough) says what a user's rows look like."""
-    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
-    met = kernels_met(model, theta, tables, episodes)
-    products = {path: multiply(tables.items, kernels[path]) for path, names in met.items() if "query" in names}
-    dtype = jnp.result_type(*jax.tree.leaves(theta))
-    gram = jnp.matmul(tables.items, tables.items.T, preferred_element_type=dtype) if with_gram else None
-    return _Known(products, gram)
-
-
-def _rank(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    known: _Known,
-    task: _Task,
-    statistic: Float[Array, "items columns"],
-    seen: Int[Array, "users seen"],
-    k: int,
     at_once: int,
-) -> tuple[Float[Array, "users k"], Array]:
-    """The `k` highest scores of each user and the rows of their items; items that were `seen` score minus infinity.
+    read: Callable[[Context, Params, Features], Array],
+) -> Array:
+    """What `read` gives each user for every item on the shelf: (context, what the user keeps, rows) -> [..., rows].
 
     A few users are scored at a time, and of a large catalogue some items, so that what lies between the layers stays
     in a processor's caches: items are read from memory once.
     """
-    items = tables.items.shape[0]
+    theta = trainable.theta
+    tables = tables_of(model, theta, shelves, task.embedding)
+    items = shelves.items.shape[0]
     count = min(items, _ITEMS_AT_ONCE)
-    kernels = dict(zip(path_names(trainable.theta), jax.tree.leaves(trainable.theta)))
+    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
     dtype = jnp.result_type(*kernels.values())
 
-    def one(task: _Task) -> Array:
-        context = summarised(model, trainable.theta, context_of(tables, task.user, task.support))
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = summarised(model, theta, context_of(tables, user, own.support))
         # How alike each item is to each of the support, which factored kernels ask for.
-        if known.gram is None:
-            rows = Fixed(tables.items, task.support.item, "support")
-            gram = gram_of(Fixed(tables.items, None, "recommended"), rows, dtype)
+        if shelves.gram is None:
+            support = Fixed(shelves.items, own.support.item, "support")
+            gram = gram_of(Fixed(shelves.items, None, "recommended"), support, dtype)
         else:
-            gram = known.gram[task.support.item].T
+            gram = shelves.gram[own.support.item].T
 
-        def score(start: Array | int) -> Float[Array, " some"]:
+        def found(start: Array | int) -> Array:
             some = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-            products = [(kernels[path], some(product)) for path, product in known.products.items()]
-            rows = Fixed(some(tables.items), None, "recommended", products, {"support": some(gram)})
-            return model.head.mean(apply_user(model, trainable, context, task.kept, Features(rows, some(statistic))))
+            products = [(kernels[path], some(product)) for path, product in shelves.products.items()]
+            rows = Fixed(some(shelves.items), None, "recommended", products, {"support": some(gram)})
+            return read(context, own.kept, Features(rows, some(shelves.statistic)))
 
-        def put(turn: Array, scores: Array) -> Array:
+        def put(turn: Array, whole: Array) -> Array:
             start = jnp.minimum(turn * count, items - count)  # the last turn meets some items again
-            return jax.lax.dynamic_update_slice_in_dim(scores, score(start), start, axis=0)
+            return jax.lax.dynamic_update_slice_in_dim(whole, found(start), start, axis=-1)
 
         if count == items:
-            return score(0)
-        return jax.lax.fori_loop(0, -(-items // count), put, jnp.zeros(items, dtype))
+            return found(0)
+        empty = jnp.zeros((*jax.eval_shape(found, 0).shape[:-1], items), dtype)
+        return jax.lax.fori_loop(0, -(-items // count), put, empty)
 
-    scores = over_users(one, task, at_once=at_once)
-    scores = scores.at[jnp.arange(len(seen))[:, None], seen].set(-jnp.inf, mode="drop")
-    best, rows = jax.lax.top_k(scores, k)
-    return best, rows
+    return over_users(one, (jnp.arange(len(task.embedding)), task), at_once=at_once)
+
+
+def _score_all(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
+) -> Float[Array, "users items"]:
+    """Every user's score of every item on the shelf."""
+
+    def read(context: Context, kept: Params, rows: Features) -> Array:
+        return model.head.mean(apply_user(model, trainable, context, kept, rows))
+
+    return _over_shelf(model, trainable, shelves, task, at_once, read)
+
+
+def _judge_all(
+    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
+) -> Float[Array, "users two items"]:
+    """The same, and the standard deviation of the rating; NaN where the model sees none."""
+    levels = np.asarray(scale.levels, np.float32)
+
+    def read(context: Context, kept: Params, rows: Features) -> Array:
+        outputs = apply_user(model, trainable, context, kept, rows)
+        mean = model.head.mean(outputs)
+        if model.updater.variance is not None and model.head.unit is not None:
+            deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
+        elif model.head.above is None or scale.kind == "click":
+            deviation = jnp.full_like(mean, jnp.nan)
+        else:
+            # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
+            over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
+            deviation = jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))
+        return jnp.stack([mean, deviation])
+
+    return _over_shelf(model, trainable, shelves, task, at_once, read)
+
+
+def _score(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Float[Array, "users items"]:
+    """Every user's score of every item asked for; what the items are multiplied with is multiplied once for all."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
+
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = context_of(tables, user, own.support)
+        return model.head.mean(apply_user(model, trainable, context, own.kept, features))
+
+    return over_users(one, (jnp.arange(len(task.embedding)), task))
+
+
+def _deviation(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Float[Array, "users items"]:
+    """The standard deviation of every user's rating of every item asked for."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
+    unit = model.head.unit or 1.0
+
+    def one(task: tuple[Array, _Task]) -> Array:
+        user, own = task
+        context = context_of(tables, user, own.support)
+        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
+
+    return over_users(one, (jnp.arange(len(task.embedding)), task))
+
+
+class OfUsers(NamedTuple):
+    """Users as `metarec_jax.serving.explain` wants them."""
+
+    user: Array
+    support: Rows
+    kept: Params
+
+
+def _influences(model: Model, trainable: Trainable, shelves: Shelves, task: _Task, rows: Array) -> tuple[Array, Array]:
+    """`metarec_jax.serving.explain.score_and_influences` of rows of the catalogue."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
+    return explaining.score_and_influences(model, trainable, tables, users, rows, shelves.statistic)
+
+
+def _slopes(
+    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
+) -> Float[Array, "users items hidden"]:
+    """`metarec_jax.serving.explain.score_slopes` of embeddings that are not prepared."""
+    tables = tables_of(model, trainable.theta, shelves, task.embedding)
+    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
+    return explaining.score_slopes(model, trainable, tables, users, asked.embedding, asked.statistic)

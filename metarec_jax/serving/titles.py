@@ -46,10 +46,11 @@ class Match(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """Rows by name, from the strictest reading of a title to the loosest; and one plain name a row."""
+    """Rows by name, from the strictest reading of a title to the loosest; one plain name a row; and all its words."""
 
     levels: tuple[dict[str, list[int]], ...]
     plain: list[str]
+    words: list[str]
 
 
 class TitleIndex:
@@ -67,6 +68,32 @@ class TitleIndex:
     def __init__(self, items: Items, popularity: Shaped[np.ndarray, " items"]):
         self._items = items
         self._popularity = popularity
+
+    def add(self, items: Items, popularity: Shaped[np.ndarray, " items"]) -> None:
+        """Takes in the last of `items`, which is new. Other threads may search at the same time: they find the item
+        when all is there that they will ask of it."""
+        exact, rows_of_ids, years, names = self._exact, self._rows_of_ids, self._years, self._names
+        row, title = len(items) - 1, items.titles[-1]
+        self._items, self._popularity = items, popularity
+        years.append(title_year(title))
+        self._enter(names, row, title)
+        exact.setdefault(title, []).append(row)
+        rows_of_ids[items.ids[-1]] = row
+
+    def search(self, text: str, most: int) -> list[int]:
+        """Rows of items whose titles have words that begin as those of `text` do, those rated most first; where there
+        are none, of those that look most like it.
+
+        >>> items = Items(ids=("7", "8"), titles=("The Tin Moon (1971)", "Tin Roofs (1980)"), texts=("", ""))
+        >>> TitleIndex(items, np.array([3, 4])).search("ti", 5)
+        [1, 0]
+        """
+        wanted = _words(text).split()
+        if not wanted:
+            return sorted(range(len(self._items)), key=lambda row: -self._popularity[row])[:most]
+        found = [row for row, words in enumerate(self._names.words) if all(f" {word}" in words for word in wanted)]
+        best = heapq.nsmallest(most, found, key=lambda row: (-self._popularity[row], row))
+        return best or self.nearest(text, most)
 
     def find(self, name: str) -> Match:
         """The item called `name`: a title, or "id:" and an id.
@@ -101,6 +128,10 @@ class TitleIndex:
                 f"no item has the id {identity!r}; the {len(self._items)} items have ids such as {examples}"
             )
         return Match(self._rows_of_ids[identity])
+
+    def has_id(self, identity: str) -> bool:
+        """Whether there is an item with that id."""
+        return identity in self._rows_of_ids
 
     def nearest(self, name: str, count: int = 5) -> list[int]:
         """Rows of the `count` items whose titles look most like `name`, nearest first."""
@@ -140,22 +171,24 @@ class TitleIndex:
 
     @functools.cached_property
     def _names(self) -> _Names:
-        strict: dict[str, list[int]] = defaultdict(list)
-        loose: dict[str, list[int]] = defaultdict(list)
-        other: dict[str, list[int]] = defaultdict(list)
-        plain = []
+        names = _Names((defaultdict(list), defaultdict(list), defaultdict(list)), [], [])
         for row, title in enumerate(self._items.titles):
-            base = _without_year(title)
-            main = _BRACKETS.sub(" ", base)
-            plain.append(_bare(main))
-            strict[_words(main)].append(row)
-            loose[plain[-1]].append(row)
-            if main != base:
-                strict[_words(base)].append(row)
-                loose[_bare(base)].append(row)
-                for name in _other_names(base):
-                    other[_bare(name)].append(row)
-        return _Names((strict, loose, other), plain)
+            self._enter(names, row, title)
+        return names
+
+    def _enter(self, names: _Names, row: int, title: str) -> None:
+        strict, loose, other = names.levels
+        base = _without_year(title)
+        main = _BRACKETS.sub(" ", base)
+        names.plain.append(_bare(main))
+        names.words.append(f" {_words(title)}")
+        strict[_words(main)].append(row)
+        loose[names.plain[-1]].append(row)
+        if main != base:
+            strict[_words(base)].append(row)
+            loose[_bare(base)].append(row)
+            for name in _other_names(base):
+                other[_bare(name)].append(row)
 
     def _choose(self, name: str, rows: Sequence[int]) -> Match:
         """The one item that `rows` mean; of items with one title, the one with the most ratings."""

@@ -79,6 +79,7 @@ def config(data, tmp_path_factory):
         ),
         episodes=EpisodeConfig(min_ratings=8, query=4, max_support=8, buckets=(8,), validation=0.2, test=0.2, draws=2),
         encoder=EncoderConfig(path="random", max_length=8),
+        factors=FactorsConfig(rank=0),
         learner=LearnerConfig(hidden=4, head="rating", user_side="none", dropout=0.1),
         updater=UpdaterConfig(steps=2, rate=0.1),
         train=TrainConfig(epochs=3, users_per_step=8, rate=1e-2, patience=0, devices=1),

@@ -21,6 +21,7 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import predict
 from metarec_jax.models import init_trainable, make_model
 from metarec_jax.serving import recommender as serving
+from metarec_jax.serving import shelf
 from metarec_jax.serving.recommender import Rated, Recommender
 from metarec_jax.train import load_trainable
 
@@ -133,10 +134,12 @@ def test_programs_are_as_many_as_support_lengths(compilations):
     for lengths in ([1, 3, 7, 16], [20, 32, 17]):
         for length in lengths:
             fresh.recommend(fresh.adapt(drawn_history(length, length)), k=10 + length % 3)
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_rank)") == 2
+    assert compilations.count("jit(_adapt)") == compilations.count("jit(_score_all)") == 2
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(50)]))
     fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(20)]))
-    assert compilations.count("jit(_adapt)") == compilations.count("jit(_rank)") == 3  # both calls are filled up to 128
+    assert (
+        compilations.count("jit(_adapt)") == compilations.count("jit(_score_all)") == 3
+    )  # both calls are filled up to 64
 
 
 @pytest.mark.parametrize(
@@ -156,13 +159,15 @@ def test_a_large_catalogue_is_ranked_in_blocks_as_a_small_one_is_whole(monkeypat
 
     def lists(**constants: int) -> list:
         for name, value in constants.items():
-            monkeypatch.setattr(serving, name, value)
+            for module in (serving, shelf):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
         recommender = untrained(side="none", **changes)
         states = recommender.adapt_many(histories)
         return recommender.recommend_many(states, k=ITEMS) + [recommender.recommend(state, k=7) for state in states]
 
     whole = lists()
-    parts = lists(_ITEMS_AT_ONCE=50, _MOST_IN_GRAM=50, _FLOATS_AT_ONCE=1, _ADAPTED_AT_ONCE=2)
+    parts = lists(_ITEMS_AT_ONCE=50, MOST_IN_GRAM=50, _FLOATS_AT_ONCE=1, _ADAPTED_AT_ONCE=2)
     for left, right in zip(whole, parts, strict=True):
         assert [r.id for r in left] == [r.id for r in right]
         np.testing.assert_allclose([r.score for r in left], [r.score for r in right], rtol=1e-5)

@@ -1,0 +1,71 @@
+"""Chromium for the tests and pictures of the page: found, installed, or said why not: `python -m benchmarks.browser`.
+
+Playwright's package drives it. Debian's chromium is taken where there is one or apt-get can bring it; elsewhere
+Playwright's own, whose download needs a network that reaches it. Nothing is done where a browser is there already.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+MINUTES = 4
+"""That an installation may take."""
+
+
+class Browser(NamedTuple):
+    """Where a Chromium is, or why there is none."""
+
+    path: str
+    why_not: str = ""
+
+
+def find() -> Browser:
+    """A Chromium that is here: ``$CHROMIUM``, one that the system has, or Playwright's."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return Browser("", "the package playwright is not installed: pip install 'metarec_jax[test]'")
+    if named := os.environ.get("CHROMIUM"):
+        return (
+            Browser(named) if os.access(named, os.X_OK) else Browser("", f"$CHROMIUM is {named}, which cannot be run")
+        )
+    for name in NAMES:
+        if found := shutil.which(name):
+            return Browser(found)
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    if os.access(own, os.X_OK):
+        return Browser(own)
+    return Browser("", "there is no Chromium here, and `python -m benchmarks.browser` could install none")
+
+
+def install() -> Browser:
+    """A Chromium that is here, after an attempt to install one where there was none."""
+    found = find()
+    if found.path or "playwright" in found.why_not or "CHROMIUM" in found.why_not:
+        return found
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    tries = []
+    if shutil.which("apt-get"):
+        tries.append([*as_root, "apt-get", "update", "-q"])
+        tries.append([*as_root, "apt-get", "install", "-q", "-y", "--no-install-recommends", "chromium"])
+    tries.append([sys.executable, "-m", "playwright", "install", "chromium"])
+    for command in tries:
+        try:
+            subprocess.run(command, check=True, timeout=60 * MINUTES, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"{' '.join(command)}: {error}", flush=True)
+        found = find()
+        if found.path:
+            return found
+    return found
+
+
+if __name__ == "__main__":
+    there = install()
+    print(f"Chromium: {there.path}" if there.path else f"the tests of the page will be skipped: {there.why_not}")

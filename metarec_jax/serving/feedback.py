@@ -1,0 +1,228 @@
+"""`metarec feedback`: what a service's log says of its models, and the log as interactions to train on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarec_jax import catalogue as catalogues
+from metarec_jax import runs
+from metarec_jax.catalogue import Scale
+from metarec_jax.config import Config
+from metarec_jax.errors import MetarecError
+from metarec_jax.files import make_folder, replacing
+from metarec_jax.serving import figures as of_log
+from metarec_jax.serving import log as logs
+from metarec_jax.serving.figures import Figure
+from metarec_jax.serving.history import Rated
+from metarec_jax.serving.log import Log, Request
+from metarec_jax.serving.recommender import Recommender, best
+from metarec_jax.serving.store import open_for_reading
+
+
+def liked_from(scale: Scale) -> float:
+    """From which rating on an item counts as liked: the fourth of five levels, or as far up another scale."""
+    return scale.low + 0.75 * (scale.high - scale.low)
+
+
+def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) -> np.ndarray:
+    """Whether a model would have put the same item in each place: bool [n].
+
+    The model adapts to what each list was made from; items that its run does not know are left out.
+    """
+    wanted = np.unique(log.list)
+    catalogue = recommender.catalogue
+    known = recommender.titles.has_id
+    histories = [
+        [Rated(f"id:{item}", rating) for item, rating in asked[number].history if known(item)] for number in wanted
+    ]
+    states = recommender.adapt_many(histories)
+    same = np.zeros(len(log.list), bool)
+    starts = np.searchsorted(log.list, wanted)
+    ends = np.searchsorted(log.list, wanted, side="right")
+    for which, scores in recommender.scores_of_all(states):
+        request, state, start, end = asked[wanted[which]], states[which], starts[which], ends[which]
+        filters = request.filters._replace(exclude=[f"id:{i}" for i in request.filters.exclude if known(str(i))])
+        candidates = recommender.candidates(state, recommender.allowed(filters), request.exclude_seen)
+        rows = best(scores, end - start, candidates)
+        order = [catalogue.items.ids[row] for row in rows]
+        for n in range(start, end):
+            place = int(log.place[n]) - 1
+            same[n] = place < len(order) and order[place] == log.item[n]
+    return same
+
+
+def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any]:
+    """All figures of a run's log, and what other runs' lists would have got.
+
+    Args:
+        run: that was served.
+        store: folder of its store.
+        targets: runs to judge from lists that were randomised.
+
+    Raises:
+        MetarecError: nothing was served yet, or there is nothing random to judge others from.
+    """
+    with contextlib.closing(open_for_reading(store)) as database:
+        log, asked = logs.read(database), logs.requests(database)
+    if not len(log.list):
+        raise MetarecError(f"{store}: no list was shown yet, so there is nothing to report")
+    found = of_log.figures(log, liked_from(catalogues.load(runs.open_run(run)).scale))
+    random = log.of((log.explore > 0) & ~log.interleaved)
+    if targets and not len(random.list):
+        raise MetarecError(
+            f"{store}: no list was randomised, and so none can say what another model would have got: "
+            "serve with --explore 0.2"
+        )
+    order = np.argsort(random.list, kind="stable")
+    random = random.of(order)
+    for target in targets:
+        same = same_places(random, asked, Recommender.load(target))
+        found["off-policy"][str(target)] = of_log.off_policy(random, same)
+    return found
+
+
+# The log as interactions
+
+
+def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, str, float, int]]:
+    """(user, item, rating, time) rows of all that users rated (or, for clicks, were shown), each pair once.
+
+    Ratings are those of the histories that lists were made from, and of feedback, the latest of each pair; those that
+    were taken back are left out. Clicks are 1 where one came, and 0 where an item was shown and none came.
+    """
+    found: dict[tuple[str, str], tuple[float, int]] = {}
+    if scale.kind == "click":
+        for user, item, time in database.execute(
+            "SELECT l.user, s.item, l.time FROM shown s JOIN lists l ON l.id = s.list ORDER BY l.time"
+        ):
+            found.setdefault((user, item), (0.0, int(time)))
+    # A list's history is in order, but has no times: it is from before the list, a second an item.
+    for user, history, time in database.execute("SELECT user, history, time FROM lists ORDER BY time"):
+        pairs = json.loads(history)
+        for n, (item, rating) in enumerate(pairs):
+            if (user, item) not in found or found[user, item][0] != rating:
+                found[user, item] = float(rating), int(time) - len(pairs) + n
+    for user, item, kind, value, time in database.execute(
+        "SELECT user, item, kind, value, time FROM events ORDER BY number"
+    ):
+        if kind == "forget":
+            found.pop((user, item), None)
+        elif kind == "rating":
+            found[user, item] = value, int(time)
+        elif scale.kind == "click":
+            found[user, item] = 1.0, int(time)
+    return [(user, item, rating, time) for (user, item), (rating, time) in found.items()]
+
+
+def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[int, Path]:
+    """Writes the log as interactions, and the items beside it, as `metarec train --data.source table` reads them.
+
+    Args:
+        run: that was served.
+        store: folder of its store.
+        path: a .csv or .parquet file; items go to NAME-items beside it.
+        merge: whether the interactions that the run was trained from come first, to train on both.
+
+    Returns:
+        How many rows there are, and the file of the items.
+
+    Raises:
+        MetarecError: another ending, nothing to write, or the run's data is not here.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise MetarecError(f"--export {path}: write a name that ends in .csv or .parquet")
+    opened = runs.open_run(run)
+    catalogue = catalogues.load(opened)
+    with contextlib.closing(open_for_reading(store)) as database:
+        rows = interactions(database, catalogue.scale)
+        added = database.execute("SELECT id, title, text, details FROM items ORDER BY number").fetchall()
+    if merge:
+        rows = _trained_on(opened.config) + rows
+    if not rows:
+        raise MetarecError(f"{store}: nobody has rated anything yet, so there is nothing to export")
+    items: dict[str, list[str]] = defaultdict(list)
+    names = list(catalogue.items.details)
+    for n, identity in enumerate(catalogue.items.ids):
+        texts = catalogue.items.titles[n], catalogue.items.texts[n]
+        for name, value in zip(("item_id", "title", "text"), (identity, *texts)):
+            items[name].append(value)
+        for name in names:
+            items[name].append(catalogue.items.details[name][n])
+    for identity, title, text, details in added:
+        for name, value in zip(("item_id", "title", "text"), (identity, title, text)):
+            items[name].append(value)
+        for name in names:
+            items[name].append(json.loads(details).get(name, ""))
+    make_folder(path.parent)
+    columns = list(zip(*rows))
+    ratings = dict(zip(("user_id", "item_id", "rating", "timestamp"), map(list, columns)))
+    beside = path.with_name(f"{path.stem}-items{path.suffix}")
+    for file, table in ((path, ratings), (beside, items)):
+        _write(file, table)
+    return len(rows), beside
+
+
+def _trained_on(config: Config) -> list[tuple[str, str, float, int]]:
+    from metarec_jax.data import load
+
+    data = load(config.data, seed=config.seed)
+    users, items = data.users.ids, data.items.ids
+    columns = (data.user.tolist(), data.item.tolist(), data.rating.tolist(), data.time.tolist())
+    return [(users[u], items[i], float(r), int(t)) for u, i, r, t in zip(*columns)]
+
+
+def _write(path: Path, columns: dict[str, list]) -> None:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    table = pa.table(columns)
+    with replacing(path) as part:
+        if path.suffix.lower() == ".csv":
+            pa.csv.write_csv(table, part)
+        else:
+            pa.parquet.write_table(table, part)
+
+
+# Printing
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints figures as tables."""
+    from metarec_jax.console import print_grid
+
+    counts = ("users", "lists", "impressions", "clicks", "purchases", "ratings")
+    values = {"ctr": "CTR", "precision": "precision", "ndcg": "nDCG of clicks", "rating": "mean rating"}
+    body = [
+        [arm, *(str(of_arm[name]) for name in counts), *(_text(of_arm[name]) for name in values)]
+        for arm, of_arm in found["arms"].items()
+    ]
+    header = ["arm", *counts, *values.values()]
+    print_grid("What was shown (95 % intervals over users)", header, body, numbers=list(range(1, len(header))))
+    compared = ("b less a", "interleaving")
+    pairs = [(f"{name}: {part}", figure) for name in compared for part, figure in found.get(name, {}).items()]
+    if pairs:
+        print_grid("Two models", ["difference", "value"], [[name, _text(f, "+")] for name, f in pairs], numbers=[1])
+    if "off-policy" in found:
+        body = [
+            [name, *(_text(parts[column]) if column in parts else "" for column in ("ctr", "ips", "snips", "weight"))]
+            for name, parts in found["off-policy"].items()
+        ]
+        print_grid(
+            "Click-through of lists that were not shown, from those drawn at random",
+            ["lists", "CTR", "IPS", "SNIPS", "mean weight (about 1)"], body, numbers=[1, 2, 3, 4],
+        )  # fmt: skip
+
+
+def _text(figure: Figure, sign: str = "") -> str:
+    if not np.isfinite(figure.value):
+        return "-"
+    return f"{figure.value:{sign}.3f} ({figure.low:{sign}.3f} to {figure.high:{sign}.3f})"

@@ -1,0 +1,271 @@
+"""What a service must not forget: new items, users and their ratings, what was shown, and what came of it (SQLite).
+
+Nothing is acknowledged before it is on disk: writes are transactions in a write-ahead log that is synced
+(``synchronous = FULL``), so that neither a kill nor a power failure takes back what a client was told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarec_jax.errors import MetarecError
+from metarec_jax.files import explained, make_folder
+
+LAYOUT = 1
+"""Version of the tables. A store of another version is refused."""
+KINDS = ("click", "purchase", "rating", "forget")
+"""What can come of an item: the last takes a rating back."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS items (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
+  details TEXT NOT NULL, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, profile TEXT NOT NULL, time REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lists (
+  id TEXT PRIMARY KEY, user TEXT NOT NULL, arm TEXT NOT NULL, model TEXT NOT NULL, mode TEXT NOT NULL,
+  history TEXT NOT NULL, filters TEXT NOT NULL, pool INTEGER NOT NULL, explore REAL NOT NULL, time REAL NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shown (
+  list TEXT NOT NULL, place INTEGER NOT NULL, item TEXT NOT NULL, arm TEXT NOT NULL, score REAL NOT NULL,
+  propensity REAL, own_place INTEGER NOT NULL, PRIMARY KEY (list, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+  number INTEGER PRIMARY KEY, user TEXT NOT NULL, list TEXT, item TEXT NOT NULL, kind TEXT NOT NULL,
+  value REAL NOT NULL, time REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS events_of_user ON events (user);
+"""
+
+
+class NewItem(NamedTuple):
+    """An item that was added to the catalogue while serving."""
+
+    id: str
+    title: str
+    text: str
+    details: dict[str, str]
+
+
+class Shown(NamedTuple):
+    """One place of a list.
+
+    Attributes:
+        place: 1 is the first.
+        item: its id.
+        arm: whose choice it was.
+        score: of the model.
+        propensity: the chance that this item was shown at this place; None where lists are interleaved.
+        own_place: the place that the model itself had given it.
+    """
+
+    place: int
+    item: str
+    arm: str
+    score: float
+    propensity: float | None
+    own_place: int
+
+
+class ShownList(NamedTuple):
+    """A list that somebody saw.
+
+    Attributes:
+        id: of the list.
+        user: who saw it.
+        arm, model: which one of the service's models made it, and that model's digest.
+        mode: "single", "ab" or "interleave".
+        history: (item, rating) pairs that it was made from.
+        filters: what it was narrowed to, as JSON text.
+        pool: items that an explored list is drawn from.
+        explore: the chance that it was.
+        places: what was shown.
+    """
+
+    id: str
+    user: str
+    arm: str
+    model: str
+    mode: str
+    history: Sequence[tuple[str, float]]
+    filters: str
+    pool: int
+    explore: float
+    places: Sequence[Shown]
+
+
+class Event(NamedTuple):
+    """Something a user did: see `KINDS`; `list` says where the item was shown, if it was."""
+
+    user: str
+    item: str
+    kind: str
+    value: float = 1.0
+    list: str | None = None
+
+
+class Store:
+    """The database of a service, and the key that its states are sealed with.
+
+    Args:
+        folder: made where it does not exist; readable by its owner only.
+
+    Raises:
+        MetarecError: the folder cannot be written, or holds a store of another version.
+    """
+
+    def __init__(self, folder: Path):
+        make_folder(folder)
+        self.folder = folder
+        self.key = _key(folder / "key")
+        self._lock = threading.Lock()
+        path = folder / "service.sqlite"
+        with explained(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._database = _connected(path)
+        # A connection of its own to read with: who reads does not wait until what is being written is on disk.
+        self._reader, self._reading = _connected(path), threading.Lock()
+
+    def close(self) -> None:
+        """Ends the work with the database."""
+        with self._lock, self._reading:
+            self._database.close()
+            self._reader.close()
+
+    def add_item(self, item: NewItem) -> None:
+        """Keeps an item."""
+        with self._writing() as database:
+            database.execute(
+                "INSERT INTO items (id, title, text, details, time) VALUES (?, ?, ?, ?, ?)",
+                (item.id, item.title, item.text, json.dumps(item.details), time.time()),
+            )
+
+    def items(self) -> list[NewItem]:
+        """All items that were added, in the order that they were."""
+        rows = self._read("SELECT id, title, text, details FROM items ORDER BY number")
+        return [NewItem(id, title, text, json.loads(details)) for id, title, text, details in rows]
+
+    def add_user(self, user: str, profile: str, history: Iterable[tuple[str, float]]) -> None:
+        """Keeps a user and what the user has rated so far."""
+        now = time.time()
+        with self._writing() as database:
+            database.execute("INSERT INTO users VALUES (?, ?, ?)", (user, profile, now))
+            _add_events(database, [Event(user, item, "rating", rating) for item, rating in history], now)
+
+    def profile(self, user: str) -> str | None:
+        """A user's profile; None where there is no such user."""
+        rows = self._read("SELECT profile FROM users WHERE id = ?", (user,))
+        return rows[0][0] if rows else None
+
+    def history(self, user: str) -> list[tuple[str, float]]:
+        """Items that a user has rated and not taken back, with the last rating of each, in order of those."""
+        rated: dict[str, float] = {}
+        for item, kind, value in self._read(
+            "SELECT item, kind, value FROM events WHERE user = ? AND kind IN ('rating', 'forget') ORDER BY number",
+            (user,),
+        ):
+            rated.pop(item, None)
+            if kind == "rating":
+                rated[item] = value
+        return list(rated.items())
+
+    def add(self, lists: Sequence[ShownList], events: Sequence[Event]) -> None:
+        """Keeps lists that are about to be shown, and what users did, in one transaction."""
+        now = time.time()
+        with self._writing() as database:
+            database.executemany(
+                "INSERT INTO lists VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (s.id, s.user, s.arm, s.model, s.mode, json.dumps(s.history), s.filters, s.pool, s.explore, now)
+                    for s in lists
+                ],
+            )
+            database.executemany(
+                "INSERT INTO shown VALUES (?, ?, ?, ?, ?, ?, ?)", [(s.id, *place) for s in lists for place in s.places]
+            )
+            _add_events(database, events, now)
+
+    def shown_in(self, list_id: str) -> tuple[str, dict[str, str]] | None:
+        """Who saw a list, and arms by the items in it; None where there is no such list."""
+        rows = self._read("SELECT user FROM lists WHERE id = ?", (list_id,))
+        if not rows:
+            return None
+        return rows[0][0], dict(self._read("SELECT item, arm FROM shown WHERE list = ?", (list_id,)))
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each table."""
+        return {
+            name: self._read(f"SELECT count(*) FROM {name}")[0][0] for name in ("items", "users", "lists", "events")
+        }
+
+    def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
+        with self._reading:
+            return self._reader.execute(query, arguments).fetchall()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield self._database
+
+
+def open_for_reading(folder: Path) -> sqlite3.Connection:
+    """The database in a store's folder, for figures; it may be served from at the same time.
+
+    Raises:
+        MetarecError: there is none, or one of another version.
+    """
+    path = folder / "service.sqlite"
+    if not path.is_file():
+        raise MetarecError(f"{path} does not exist: nothing was served from there yet; `metarec serve` makes it")
+    return _connected(path)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+        (layout,) = database.execute("PRAGMA user_version").fetchone()
+        if layout not in (0, LAYOUT):
+            raise MetarecError(
+                f"{path}: the store has layout version {layout}, and this version of metarec_jax reads {LAYOUT}: "
+                "name another folder with --store, or use the version that made it"
+            )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        if layout == 0:
+            database.executescript(_TABLES + f"PRAGMA user_version = {LAYOUT};")
+        return database
+    except sqlite3.Error as error:
+        raise MetarecError(
+            f"{path} cannot be used ({error}): restore it, or name another folder with --store"
+        ) from error
+
+
+def _add_events(database: sqlite3.Connection, events: Sequence[Event], now: float) -> None:
+    database.executemany(
+        "INSERT INTO events (user, list, item, kind, value, time) VALUES (?, ?, ?, ?, ?, ?)",
+        [(event.user, event.list, event.item, event.kind, event.value, now) for event in events],
+    )
+
+
+def _key(path: Path) -> bytes:
+    """The key in a file, which is made where there is none."""
+    with explained(path):
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+        key = path.read_bytes()
+    if len(key) != 32:
+        raise MetarecError(
+            f"{path} is damaged: remove it, and states and users that were handed out are no longer valid"
+        )
+    return key

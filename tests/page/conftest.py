@@ -1,0 +1,105 @@
+"""A real service on a real run, and a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from trained import believing_run
+
+from benchmarks import browser
+
+
+class Service(NamedTuple):
+    """A service that runs."""
+
+    address: str
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """What it answers: to a POST where there is a body, else to a GET."""
+        content = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(self.address + path[1:], content, {"content-type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def serving(run: Path, store: Path, *options: str, **environment: str) -> Iterator[str]:
+    """`metarec serve` on a free port; its address."""
+    command = [sys.executable, "-m", "metarec_jax", "serve", str(run), "--port", "0", "--together", "1"]
+    clean = {name: value for name, value in os.environ.items() if name != "METAREC_TOKEN"}
+    clean |= {"JAX_PLATFORMS": "cpu", "METAREC_CACHE": str(store / "cache"), **environment}
+    store.mkdir(parents=True, exist_ok=True)
+    with open(store / "log", "w") as log:
+        process = subprocess.Popen(
+            [*command, "--store", str(store), *options], env=clean, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        with process.stdout as said:
+            line = said.readline()
+        assert line.startswith("serving "), (store / "log").read_text()
+        yield line.split()[-1]
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert "Traceback" not in (store / "log").read_text()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    found = browser.find()
+    if not found.path:
+        pytest.skip(found.why_not)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Root, as in a container, has no user namespace to put a sandbox around.
+        started = playwright.chromium.launch(executable_path=found.path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def service(chromium, tmp_path_factory) -> Iterator[Service]:
+    """Of a run that can ask; shared by tests, which each are somebody else."""
+    with serving(believing_run(), tmp_path_factory.mktemp("page") / "store") as address:
+        yield Service(address)
+
+
+@pytest.fixture
+def context(chromium):
+    """A person's browser: what it keeps, nobody else sees."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What went wrong on the page. A test that means it to takes it out."""
+    return []
+
+
+@pytest.fixture
+def page(context, service, errors):
+    """The page. Nothing that it does may fail, or look elsewhere than at the service."""
+    page = context.new_page()
+    elsewhere: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda r: None if r.url.startswith((service.address, "data:")) else elsewhere.append(r.url))
+    page.goto(service.address)
+    page.locator(".card").first.wait_for()
+    yield page
+    assert not errors
+    assert not elsewhere
