@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
 HELP = """\
 usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help says more
-
 A recommender that learns how to learn a user: meta-learning over a pretrained BERT.
 
   demo        load, encode, meta-train, evaluate and recommend, on MovieLens-100K
@@ -76,18 +75,8 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   bench       how fast this machine trains, encodes and recommends, and what bounds it
   doctor      devices, versions, and which data and weights were found where
 
-  metarec demo
-  metarec train --preset movielens-1m --data.path ml-1m/ --out runs/mine
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
-  metarec train --resume runs/mine
-  metarec pretrain --out runs/words
-  metarec train --encoder.path runs/words/encoder
-  metarec tune --trials 30
-  metarec evaluate runs/mine --seeds 3
   metarec evaluate --protocol recbole-metarec --seeds 20
-  metarec compare runs/mine runs/other
-  metarec recommend runs/mine --rate "Toy Story (1995)=5" --rate "Heat (1995)=2" -k 10
-  metarec interview runs/mine
 
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """

@@ -111,8 +111,8 @@ def role(name: str) -> PartitionSpec:
     Raises:
         MetarecError: no pattern of `ROLES` matches.
 
-    >>> role("encoder/layer_0/query/kernel")
-    PartitionSpec('shards', None)
+    >>> tuple(role("encoder/layer_0/query/kernel"))
+    ('shards', None)
     """
     for pattern, spec in ROLES:
         if re.fullmatch(pattern, name):

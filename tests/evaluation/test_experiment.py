@@ -26,6 +26,7 @@ from metarec_jax.config import (
     DataConfig,
     EncoderConfig,
     EpisodeConfig,
+    FactorsConfig,
     LearnerConfig,
     TrainConfig,
     UpdaterConfig,
