@@ -380,6 +380,9 @@ class UpdaterConfig:
     """For kind "momentum": what is left of the velocity after a step (at first, where rates are learned)."""
     precision: float = 1.0
     """For kinds "imaml" and "ridge": how strongly the solution is drawn to its start (at first; it is learned)."""
+    doubt: float = 0.0
+    """Ratings that weigh as much as the doubt in a support: its mean loss counts for ``n / (n + doubt)``, so that a
+    single rating moves little. 0 takes the mean of one as seriously as the mean of ninety."""
     clip: float = 0.0
     """Greatest norm of an inner gradient; 0 does not clip."""
     multi_step: float = 0.0
@@ -402,6 +405,15 @@ class UpdaterConfig:
             _require(
                 math.isfinite(value) and value > 0, f"updater.{name} is {value}; it must be a finite number above 0"
             )
+        _require(
+            math.isfinite(self.doubt) and self.doubt >= 0,
+            f"updater.doubt is {self.doubt}; it must be a finite number of at least 0",
+        )
+        _require(
+            not self.doubt or self.kind in ("gradient", "momentum", "meta-sgd"),
+            f"updater.doubt is {self.doubt}, but steps of updater.kind {self.kind!r} are not in proportion to a loss: "
+            "use --updater.doubt 0",
+        )
         _require(
             math.isfinite(self.clip) and self.clip >= 0,
             f"updater.clip is {self.clip}; it must be a finite number of at least 0 (0 does not clip)",

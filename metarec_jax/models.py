@@ -49,6 +49,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         form=updater.form,
         unroll=max(min(updater.steps, UNROLL), 1),
         remat=updater.remat,
+        doubt=updater.doubt,
     )
 
 

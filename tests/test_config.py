@@ -123,6 +123,11 @@ NAN, INFINITE = float("nan"), float("inf")
             (UpdaterConfig, {"clip": v}, [f"updater.clip is {v}", "finite", "at least 0"])
             for v in (-1.0, NAN, INFINITE)
         ),
+        *((UpdaterConfig, {"doubt": v}, [f"updater.doubt is {v}", "at least 0"]) for v in (-1.0, NAN, INFINITE)),
+        *(
+            (UpdaterConfig, {"doubt": 2.0, "kind": kind}, ["updater.doubt is 2.0", repr(kind), "--updater.doubt 0"])
+            for kind in ("adam", "ridge", "learned")
+        ),
         *(
             (UpdaterConfig, {"momentum": v}, [f"updater.momentum is {v}", "between 0 and 1"])
             for v in (0.0, 1.0, -0.5, NAN)

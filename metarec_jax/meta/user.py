@@ -46,6 +46,7 @@ class Model(NamedTuple):
         summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
+        doubt: ratings that weigh as much as the doubt in a support, which counts for ``n / (n + doubt)``.
         query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
             where None.
     """
@@ -63,6 +64,7 @@ class Model(NamedTuple):
     summarise: Callable[[Params, Context], Any] | None = None
     taste: Callable[[Params, Context], Any] | None = None
     query_loss: QueryLoss | None = None
+    doubt: float = 0.0
 
 
 class Trainable(NamedTuple):
@@ -185,7 +187,11 @@ def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factorin
 
     def loss(adapted: Params) -> Array:
         outputs = model.apply(combine(adapted, shared), context, context.support)
-        return masked_mean(model.head.loss(outputs, context.rating), context.mask)
+        lost = masked_mean(model.head.loss(outputs, context.rating), context.mask)
+        if model.doubt:
+            rated = jnp.sum(context.mask)
+            lost = lost * rated / (rated + model.doubt)
+        return lost
 
     elementwise = model.updater.elementwise
     return Factoring(loss, adapted, "dense" if elementwise else model.form, as_it_is=elementwise), shared
