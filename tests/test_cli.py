@@ -112,9 +112,11 @@ def test_every_option_of_a_config_can_be_given(prefix, name, hint, value):
         arguments = [f"{prefix}{dashed}" if new else f"{prefix}no-{dashed}"]
     else:
         arguments = [f"{prefix}{dashed}", *map(str, new if isinstance(new, tuple) else [new])]
+    needed = {"--encoder.train": "all"} if name == "shards" else {}  # only what is trained is split
+    arguments += [part for option in needed.items() for part in option]
     config = options.parse(TrainArguments, "train", arguments, TrainArguments()).config
     found = {p + n: v for p, n, _, v in every_option(config)}
-    assert found == {p + n: v for p, n, _, v in OPTIONS} | {prefix + name: new}
+    assert found == {p + n: v for p, n, _, v in OPTIONS} | needed | {prefix + name: new}
 
 
 def test_options_are_taken_from_the_command_line_then_the_file_then_the_preset(tmp_path):

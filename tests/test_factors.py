@@ -105,7 +105,7 @@ def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
     other = Recommender(trained, recommender.catalogue, recommender._trainable, moved)
     seen = []
     beliefs = recommender.catalogue.beliefs
-    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows: seen.append(rows) or self.table[:1]):
+    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows, told: seen.append(rows) or self.table[:1]):
         other.score_text(other.adapt(LIKES), "A western with singing horses")
     want = recommender._encode(["A western with singing horses"])
     np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)

@@ -12,7 +12,11 @@ import pytest
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
 
-SAYS = {"01_ratings_to_recommendations": "MAE", "02_throughput": "times faster"}
+SAYS = {
+    "01_ratings_to_recommendations": "MAE",
+    "02_throughput": "times faster",
+    "03_serve_and_explain": "because you rated",
+}
 """What each notebook prints of its result."""
 
 

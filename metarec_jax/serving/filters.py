@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
@@ -90,7 +90,7 @@ class DetailIndex:
             passing &= (numbers >= low) & (numbers <= high)  # which is false of NaN
         return passing
 
-    def _of(self, name: str, parts: dict) -> dict:
+    def _of(self, name: str, parts: dict[str, Any]) -> Any:
         if name not in parts:
             known = ", ".join(parts) or "none at all"
             raise MetarecError(f"items have no detail {name!r}; they have {known}")

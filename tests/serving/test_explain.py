@@ -12,7 +12,7 @@ from trained import trained_run
 
 from metarec_jax.cli import main
 from metarec_jax.config import EncoderConfig
-from metarec_jax.encoder import random_encoder
+from metarec_jax.encoder import bert, random_encoder
 from metarec_jax.encoder.bert import encode
 from metarec_jax.encoder.tokens import pack, tokenize, words_of
 from metarec_jax.errors import MetarecError
@@ -20,8 +20,9 @@ from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import adapt_user, apply_user, context_of
 from metarec_jax.serving import explain as explaining
+from metarec_jax.serving import recommender as recommending
 from metarec_jax.serving.explain import Influence, in_words, reasons, score_and_influences, score_slopes
-from metarec_jax.serving.recommender import Rated, _Task
+from metarec_jax.serving.recommender import OfUsers, Rated
 from metarec_jax.types import Tables
 
 RULES = {
@@ -39,7 +40,7 @@ def explained(case, *, items: int = 3):
     support, query = case.episodes.support, case.episodes.query
     embeddings = case.tables.items[query.item[0, :items]]
     statistic = query.statistic[0, :items]
-    task = _Task(case.episodes.user, support)
+    task = OfUsers(case.episodes.user, support, ())
     every = jnp.zeros((len(case.tables.items), 2)).at[query.item[0, :items]].set(statistic)
     found = quick_jit(functools.partial(score_and_influences, case.model))(
         case.trainable, case.tables, task, query.item[0, :items], every
@@ -167,12 +168,12 @@ def test_an_unknown_item_is_refused(recommender):
 
 
 def test_programs_are_few(compilations, recommender, monkeypatch):
-    fresh = quick_jit(functools.partial(score_and_influences, recommender._model))
+    fresh = quick_jit(functools.partial(recommending._influences, recommender._model))
     monkeypatch.setattr(recommender, "_influences", fresh)
     state = recommender.adapt({7: 5, 8: 1})
     for number in (1, 3, 10, 11, 40, 1):
         recommender.explain(state, list(range(1, number + 1)))
-    assert compilations.count("jit(score_and_influences)") == 2
+    assert compilations.count("jit(_influences)") == 2
 
 
 def ratings(*values: float) -> list[Influence]:
@@ -229,9 +230,9 @@ def test_gradient_times_input_is_how_the_embedding_follows_its_input():
 
     # All inputs of a text times 1 + h: to first order the embedding moves by h times the sum over tokens.
     def moved(h):
-        states = explaining.bert.embed(encoder.params, encoder.config, tokens) * (1 + h)
-        last = explaining.bert.run_layers(encoder.params, encoder.config, states, tokens.mask, first=0, last=2)
-        return jnp.sum(explaining.bert.pool(last, tokens.mask, normalise=True) * slope, axis=-1)
+        states = bert.embed(encoder.params, encoder.config, tokens) * (1 + h)
+        last = bert.run_layers(encoder.params, encoder.config, states, tokens.mask, first=0, last=2)
+        return jnp.sum(bert.pool(last, tokens.mask, normalise=True) * slope, axis=-1)
 
     assert_close(moved(0.0), jnp.sum(encode(encoder.params, encoder.config, tokens, normalise=True) * slope, axis=-1))
     want = (moved(0.01) - moved(-0.01)) / 0.02
@@ -255,7 +256,7 @@ def test_a_slope_is_the_derivative_of_a_score_by_the_embedding_before_it_is_prep
     context = context_of(case.tables, user, support)
     kept = adapt_user(case.model, case.trainable, context).end
     embedding, statistic = jnp.array([[0.3, -0.2, 0.5]]), case.episodes.query.statistic[0, :1]
-    task = jax.tree.map(lambda leaf: leaf[None], _Task(user, support, kept))
+    task = jax.tree.map(lambda leaf: leaf[None], OfUsers(user, support, kept))
 
     def score(embedding):
         tables = case.model.prepare(case.trainable.theta, Tables(embedding, jnp.zeros((0, 3))))
