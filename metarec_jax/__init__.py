@@ -11,13 +11,16 @@
 >>> len(recommender.recommend(user, k=3))
 3
 
-Importing the package imports none of it: each name below is imported when it is first used.
+Importing the package imports none of it: each name below is imported when it is first used. All that importing does is
+to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.compiler`).
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from metarec_jax.compiler import avoid_wrong_sums
 
 if TYPE_CHECKING:
     from metarec_jax.assembly import Assembly, assemble
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from metarec_jax.serving.recommender import Rated, Recommendation, Recommender, UserState
     from metarec_jax.train import Fitted, fit
     from metarec_jax.types import Interactions, Items, Users
+
+avoid_wrong_sums()
 
 _HOMES = {
     "Assembly": "assembly",
