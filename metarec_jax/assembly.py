@@ -112,6 +112,13 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     data = load(config.data, seed=config.seed)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     config = resolve(config, data)
+    if data.items.vectors is not None and not (
+        believes(config) and (config.factors.vectors or config.factors.mean_vectors)
+    ):
+        raise MetarecError(
+            "items come with vectors, but nothing reads them: beliefs about items do, so use --factors.rank 32 and "
+            "--factors.vectors above 0, or leave the vectors out"
+        )
     if config.learner.kind == "recurrent" and not data.time.any():
         raise MetarecError(
             "learner.kind 'recurrent' reads a user's interactions in order of time, but the data has no times: "

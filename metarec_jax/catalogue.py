@@ -69,8 +69,9 @@ def save(catalogue: Catalogue, run: Run) -> None:
     ).replace_schema_metadata(
         {"scale": json.dumps(catalogue.scale._asdict()), "beliefs": json.dumps(catalogue.beliefs is not None)}
     )
+    arrays = {"items": catalogue.embeddings} | ({} if items.vectors is None else {"vectors": items.vectors})
     with replacing(run.embeddings) as path:
-        save_file({"items": np.ascontiguousarray(catalogue.embeddings, np.float32)}, path)
+        save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, path)
     if catalogue.beliefs is not None:
         saved.save(catalogue.beliefs, run.beliefs)
     with replacing(run.catalogue) as path:
@@ -114,11 +115,14 @@ def load(run: Run) -> Catalogue:
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise MetarecError(f"{run.catalogue} is damaged ({error}): {remedy}") from error
     try:
-        embeddings = load_file(run.embeddings)["items"]
+        arrays = load_file(run.embeddings)
+        embeddings, vectors = arrays["items"], arrays.get("vectors")
         if embeddings.dtype != np.float32 or embeddings.ndim != 2:
             raise ValueError(f"its items are {embeddings.dtype} of shape {embeddings.shape}, not float32 rows")
         if not np.isfinite(embeddings).all():
             raise ValueError("its items are not finite")
+        if vectors is not None and (vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(items)):
+            raise ValueError(f"its vectors are {vectors.dtype} of shape {vectors.shape}, not one float32 row an item")
     except FileNotFoundError as error:
         raise MetarecError(f"{run.embeddings} does not exist: {remedy}") from error
     except (SafetensorError, OSError, KeyError, ValueError) as error:
@@ -127,6 +131,7 @@ def load(run: Run) -> Catalogue:
         raise MetarecError(
             f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
         )
+    items = dataclasses.replace(items, vectors=vectors)
     if not believed:
         return Catalogue(items, statistics, embeddings, scale)
     beliefs = saved.load(run.beliefs, len(items))

@@ -54,6 +54,8 @@ class Columns:
     item_text: str = ""
     """What the encoder reads. "" takes the item file's text column, or the item id itself."""
     user_text: str = ""
+    item_vector: str = ""
+    """Lists of numbers, one an item, in an item file in Parquet: see `DataConfig.vectors`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,10 @@ class DataConfig:
     """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, in installed packages, then downloads."""
     items_path: str = ""
     """For source "table": a second file with one row an item (item id, text)."""
+    vectors: str = ""
+    """A .npy file with an embedding of each item beside its text (of an image, a sound, anything): float
+    [items, width], in the order of the item file (of the items' ids, where the source is not "table"), NaN in all of
+    a row for an item that has none. Beliefs about items read it (`factors.vectors`)."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
     negatives: int = 0
@@ -87,6 +93,11 @@ class DataConfig:
         )
         if self.source == "table":
             _require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
+        _require(
+            not (self.vectors and self.columns.item_vector),
+            f"data.vectors is {self.vectors!r} and data.columns.item_vector {self.columns.item_vector!r}: "
+            "vectors come from one of the two",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +264,8 @@ class FactorsConfig:
     """The same over each further column of items (genres, year, ...)."""
     popularity: float = 0.075
     """The same over how often an item was rated."""
+    vectors: float = 0.25
+    """The same over the vectors that items come with, where they do (`data.vectors`)."""
     item: float = 0.385
     """The same over what nothing known of an item explains."""
     strength: float = 8.5
@@ -269,6 +282,7 @@ class FactorsConfig:
     """Variance of item means over what a text says."""
     mean_details: float = 0.15
     mean_popularity: float = 0.02
+    mean_vectors: float = 0.02
     mean_item: float = 0.34
     mean_noise: float = 2.6
     """Variance of a rating around its item's mean."""
@@ -286,7 +300,8 @@ class FactorsConfig:
         for name in ("choices", "profile"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it must be 0 or more")
-        for name in ("bias", "text", "details", "popularity", "mean_text", "mean_details", "mean_popularity"):
+        sources = ("text", "details", "popularity", "vectors")
+        for name in ("bias", *sources, *(f"mean_{source}" for source in sources)):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"factors.{name} is {value}; it is a variance, so at least 0")
         for name in ("item", "strength", "noise", "mean_item", "mean_noise", "mean_users"):

@@ -39,12 +39,15 @@ class Items:
         titles: what a person calls the item.
         texts: what the encoder reads.
         details: further columns by name (``genres``, ``year``, ...), one string a row.
+        vectors: float32 [items, width], embeddings of something else than the text (an image, a sound) that came with
+            the data; a row of NaN for an item without one, and None where no item has one.
     """
 
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     texts: tuple[str, ...]
     details: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    vectors: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -105,11 +105,43 @@ def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
     other = Recommender(trained, recommender.catalogue, recommender._trainable, moved)
     seen = []
     beliefs = recommender.catalogue.beliefs
-    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows, told: seen.append(rows) or self.table[:1]):
+    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows, *_: seen.append(rows) or self.table[:1]):
         other.score_text(other.adapt(LIKES), "A western with singing horses")
     want = recommender._encode(["A western with singing horses"])
     np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)
     assert np.abs(other._encode(["A western with singing horses"]) - want).max() > 1e-3
+
+
+def with_vectors(config, path, items):
+    """`config` with the synthetic items' text vectors replaced by what a file holds."""
+    np.save(path, np.random.default_rng(0).normal(size=(items, 3)))
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, vectors=str(path)))
+
+
+def test_vectors_of_items_are_learned_from_kept_and_given_with_new_items(config, tmp_path):
+    items = len(assemble(config).data.items)
+    chosen = with_vectors(config, tmp_path / "v.npy", items)
+    folder = tmp_path / "run"
+    launch.meta_train(dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, epochs=1)), folder)
+    recommender = Recommender.load(folder)
+    vectors = recommender.catalogue.items.vectors
+    np.testing.assert_array_equal(vectors, np.load(tmp_path / "v.npy").astype(np.float32))
+    text = recommender.catalogue.items.texts[0]
+    for given in (None, vectors[3], -vectors[3]):
+        recommender.add_item(text, vector=given)
+    one, other = recommender.catalogue.statistics.beliefs[-2:]
+    assert np.abs(one - other).max() > 1e-4
+    assert np.isnan(recommender.catalogue.items.vectors[-3]).all()
+    for wrong in (vectors[3][:2], [np.nan] * 3):
+        with pytest.raises(MetarecError, match="3 finite numbers"):
+            recommender.add_item(text, vector=wrong)
+    with pytest.raises(MetarecError, match="nothing reads them"):
+        assemble(dataclasses.replace(chosen, factors=dataclasses.replace(chosen.factors, rank=0)))
+
+
+def test_a_run_without_vectors_takes_none(folder):
+    with pytest.raises(MetarecError, match="trained without any"):
+        Recommender.load(folder).add_item("A western with singing horses", vector=[1.0])
 
 
 def test_one_training_user_cannot_be_taught_by_others(config):

@@ -9,12 +9,13 @@ rated, the less they do (the hybrid of collaborative and content-based filtering
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float
 
 from metarec_jax.collaborative.kernel import batches, learn, low_rank
-from metarec_jax.collaborative.sources import Sources
+from metarec_jax.collaborative.sources import POPULARITY, TEXT, VECTOR, Sources
 from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import FactorsConfig
 from metarec_jax.types import Items, Params
@@ -44,10 +45,13 @@ class Beliefs:
     tastes: Params
 
     def of_new_items(
-        self, embeddings: Float[np.ndarray, "items hidden"], details: dict[str, tuple[str, ...]] | None = None
+        self,
+        embeddings: Float[np.ndarray, "items hidden"],
+        details: Mapping[str, tuple[str, ...]] | None = None,
+        vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> Float[np.ndarray, "items columns"]:
-        """Beliefs about items that nobody has rated, from their texts and details."""
-        rows = self.sources.rows(details or {}, embeddings, np.zeros(len(embeddings)))
+        """Beliefs about items that nobody has rated, from their texts, and from their details and vectors, if known."""
+        rows = self.sources.rows(details or {}, embeddings, np.zeros(len(embeddings)), vectors)
         return _with_one(_joined(rows, dict.fromkeys(rows, 1.0))).astype(np.float32) @ self.of_new
 
 
@@ -82,7 +86,7 @@ def believe(
     """
     count = np.bincount(item, minlength=len(items)).astype(np.float64)
     sources = Sources.of(items, embeddings, count)
-    rows = sources.rows(items.details, embeddings, count)
+    rows = sources.rows(items.details, embeddings, count, items.vectors)
     value = np.asarray(rating, np.float64) / unit
     centre, weights, own = _means(config, rows, count, user, item, value)
     mean = centre + _joined(rows, _variances(config, rows, mean=True)) @ weights + own
@@ -153,7 +157,7 @@ def main_features(
         embeddings: of their texts.
         count: [items], how often each was rated.
     """
-    rows = Sources.of(items, embeddings, count).rows(items.details, embeddings, count)
+    rows = Sources.of(items, embeddings, count).rows(items.details, embeddings, count, items.vectors)
     features = _with_one(_joined(rows, _variances(config, rows)))
     _, _, directions = np.linalg.svd(features[count > 0], full_matrices=False)
     main = features @ directions[: config.rank].T
@@ -210,9 +214,9 @@ def _variances(config: FactorsConfig, rows: dict[str, np.ndarray], *, mean: bool
     """The variance of each source, in means or in tastes."""
     of_details = config.mean_details if mean else config.details
     known = (
-        {"text": config.mean_text, "popularity": config.mean_popularity}
+        {TEXT: config.mean_text, POPULARITY: config.mean_popularity, VECTOR: config.mean_vectors}
         if mean
-        else {"text": config.text, "popularity": config.popularity}
+        else {TEXT: config.text, POPULARITY: config.popularity, VECTOR: config.vectors}
     )
     return {name: known.get(name, of_details) for name in rows}
 

@@ -7,6 +7,7 @@ missing is found in closed form: Bayesian linear regression of their ratings on 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -34,18 +35,19 @@ class Missing(NamedTuple):
 def missing(
     beliefs: Beliefs,
     embeddings: Float[np.ndarray, "items hidden"],
-    details: dict[str, tuple[str, ...]],
+    details: Mapping[str, tuple[str, ...]],
     count: Float[np.ndarray, " items"],
+    vectors: Float[np.ndarray, "items width"] | None = None,
 ) -> Missing:
     """How far predictions from texts and details miss for the items that were rated often.
 
     Args:
         beliefs: about the catalogue.
-        embeddings, details: of its items, as the beliefs were learned with.
+        embeddings, details, vectors: of its items, as the beliefs were learned with.
         count: how often each was rated.
     """
     often = count >= min(_OFTEN, count.max(initial=0))
-    apart = np.square(beliefs.table - beliefs.of_new_items(embeddings, details), dtype=np.float64)[often]
+    apart = np.square(beliefs.table - beliefs.of_new_items(embeddings, details, vectors), dtype=np.float64)[often]
     return Missing(float(apart[:, MEAN].mean()), apart[:, FACTORS:].mean(axis=0))
 
 

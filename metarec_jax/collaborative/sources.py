@@ -12,6 +12,8 @@ from jaxtyping import Float
 
 from metarec_jax.types import Items
 
+TEXT, POPULARITY, VECTOR, DETAIL = "text", "popularity", "vector", "detail:"
+"""Names of sources; that of a detail is its own after a prefix, since data may call a detail anything."""
 BUMPS = 8
 """Places on the scale of a number that a feature is close to or far from."""
 WORDS = 64
@@ -79,40 +81,53 @@ class Sources:
         seen = np.flatnonzero(count > 0) if (count > 0).any() else np.arange(len(items))
         known = {name: tuple(values[row] for row in seen) for name, values in items.details.items()}
         details = {name: _reader(values) for name, values in known.items() if len(set(values)) > 1}
-        raw = _raw(details, known, len(seen), embeddings[seen], np.asarray(count)[seen])
-        shift = {name: rows.mean(axis=0) for name, rows in raw.items()}
-        spread = {name: np.sqrt(np.mean(np.sum(np.square(rows - shift[name]), axis=1))) for name, rows in raw.items()}
+        vectors = None if items.vectors is None else items.vectors[seen]
+        raw = _raw(details, known, embeddings[seen], np.asarray(count)[seen], vectors)
+        raw = {name: rows[~np.isnan(rows).any(axis=1)] for name, rows in raw.items()}
+        shift = {name: rows.sum(axis=0) / max(len(rows), 1) for name, rows in raw.items()}
+        spread = {
+            name: np.sqrt(np.sum(np.square(rows - shift[name])) / max(len(rows), 1)) for name, rows in raw.items()
+        }
         return cls(details, shift, {name: 1 / float(s) if s > 1e-6 else 0.0 for name, s in spread.items()})
 
     def rows(
-        self, details: Mapping[str, tuple[str, ...]], embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
+        self,
+        details: Mapping[str, tuple[str, ...]],
+        embeddings: Float[np.ndarray, "items hidden"],
+        count: np.ndarray,
+        vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Rows of some items, [items, width] by the name of the source; zeros where an item lacks a detail.
+        """Rows of some items, [items, width] by the name of the source; zeros where an item lacks a detail or a vector.
 
         Of an item that nobody rated the popularity is not known: it may be new, and then nobody can have rated it.
         """
-        raw = _raw(self.details, details, len(embeddings), embeddings, count)
-        found = {name: (rows - self.shift[name]) * self.scale[name] for name, rows in raw.items()}
-        found["popularity"][np.asarray(count) == 0] = 0.0
+        if VECTOR in self.shift and vectors is None:
+            vectors = np.full((len(embeddings), len(self.shift[VECTOR])), np.nan)
+        raw = _raw(self.details, details, embeddings, count, vectors if VECTOR in self.shift else None)
+        found = {name: np.nan_to_num((rows - self.shift[name]) * self.scale[name]) for name, rows in raw.items()}
+        found[POPULARITY][np.asarray(count) == 0] = 0.0
         for name in self.details:
             if name not in details:
-                found[name] = np.zeros_like(found[name])
+                found[DETAIL + name][:] = 0.0
         return found
 
 
 def _raw(
     readers: dict[str, Numbers | Words],
     details: Mapping[str, tuple[str, ...]],
-    items: int,
     embeddings: np.ndarray,
     count: np.ndarray,
+    vectors: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    missing = ("",) * items
-    return {
-        "text": np.asarray(embeddings, np.float64),
-        "popularity": np.log1p(np.asarray(count, np.float64))[:, None],
-        **{name: reader.rows(details.get(name, missing)) for name, reader in readers.items()},
+    missing = ("",) * len(embeddings)
+    found = {
+        TEXT: np.asarray(embeddings, np.float64),
+        POPULARITY: np.log1p(np.asarray(count, np.float64))[:, None],
+        **{DETAIL + name: reader.rows(details.get(name, missing)) for name, reader in readers.items()},
     }
+    if vectors is not None:
+        found[VECTOR] = np.asarray(vectors, np.float64)
+    return found
 
 
 def _reader(values: tuple[str, ...]) -> Numbers | Words:

@@ -37,7 +37,8 @@ def build(
     Args:
         ratings: columns user and item; rating (without it every row is a click of 1); time (without it 0);
             item_text and user_text, which must agree wherever an id is repeated.
-        items: columns item, title and text, further ones become details. None takes the items that have ratings.
+        items: columns item, title and text, perhaps item_vector (an array), further ones become details. None takes the
+            items that have ratings.
         users: columns user and text. None takes the users that have ratings.
         kind: "rating" or "click".
         scale: the ratings that are allowed; None takes it from the ratings.
@@ -210,13 +211,16 @@ def _refuse_empty(table: Table, ids: list[str], texts: list[str], rows: Any) -> 
             )
 
 
-def _catalogue(ids: list[str], titles: Any, texts: Any, details: Mapping[str, Any]) -> Items:
+def _catalogue(
+    ids: list[str], titles: Any, texts: Any, details: Mapping[str, Any], vectors: np.ndarray | None = None
+) -> Items:
     order = _by_id(ids)
     return Items(
         ids=_take(ids, order),
         titles=_take(titles, order),
         texts=_take(texts, order),
         details={name: _take(column, order) for name, column in details.items()},
+        vectors=None if vectors is None else vectors[order],
     )
 
 
@@ -231,8 +235,9 @@ def _item_file(table: Table) -> Items:
     ids = _unique_ids(table, "item")
     texts = _strings(table.columns["text"])
     _refuse_empty(table, ids, texts, range(len(ids)))
-    details = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "title", "text")}
-    return _catalogue(ids, _strings(table.columns["title"]), texts, details)
+    vectors = table.columns.get("item_vector")
+    details = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "title", "text", "item_vector")}
+    return _catalogue(ids, _strings(table.columns["title"]), texts, details, vectors)
 
 
 def _user_file(table: Table) -> Users:

@@ -633,7 +633,15 @@ class Recommender:
 
     # Items
 
-    def add_item(self, text: str, *, id: str = "", title: str = "", details: Mapping[str, str] | None = None) -> str:
+    def add_item(
+        self,
+        text: str,
+        *,
+        id: str = "",
+        title: str = "",
+        details: Mapping[str, str] | None = None,
+        vector: Sequence[float] | np.ndarray | None = None,
+    ) -> str:
         """Puts an item that nobody has rated into the catalogue, from its text: it can be recommended at once.
 
         The run folder stays as it is: the item is there as long as this object is.
@@ -643,12 +651,14 @@ class Recommender:
             id: of the item; "" makes one up.
             title: what people call it; "" is the beginning of the text.
             details: what else is known of it, by the catalogue's names of details ("genres", "year").
+            vector: of an image of it, say, where the run was trained with vectors (`--data.vectors`).
 
         Returns:
             The id.
 
         Raises:
-            MetarecError: an empty text, an id that is taken, or a detail that the catalogue does not have.
+            MetarecError: an empty text, an id that is taken, a detail that the catalogue does not have, or a vector
+                that does not fit the others.
         """
         old = self.catalogue.items
         details = dict(details or {})
@@ -661,12 +671,14 @@ class Recommender:
         number = len(old) + 1
         while not id or self.titles.has_id(id):
             id, number = f"new-{number}", number + 1
-        embedding, known = self._read_item(text, details)
+        row = _checked_vector(vector, old.vectors)
+        embedding, known = self._read_item(text, details, row)
         items = Items(
             ids=(*old.ids, id),
             titles=(*old.titles, title.strip() or _beginning(text)),
             texts=(*old.texts, text),
             details={name: (*values, details.get(name, "")) for name, values in old.details.items()},
+            vectors=None if old.vectors is None or row is None else np.concatenate([old.vectors, row]),
         )
         statistics = Statistics(*(np.append(a, np.float32(0)) for a in self.catalogue.statistics[:2]))
         if self.catalogue.statistics.beliefs is not None:
@@ -680,7 +692,9 @@ class Recommender:
         self.titles.add(items, statistics.count)  # the last: who finds the item finds all of it
         return id
 
-    def _read_item(self, text: str, details: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    def _read_item(
+        self, text: str, details: Mapping[str, str], vector: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Embedding [1, hidden] and statistic [1, columns] of an item that nobody has rated.
 
         Raises:
@@ -694,7 +708,7 @@ class Recommender:
             # Beliefs were learned from what the encoder said before it was trained with the rest.
             read = self._encode([text], self._encoder_before) if self.config.encoder.train != "no" else embedding
             told: dict[str, tuple[str, ...]] = {name: (value,) for name, value in details.items()}
-            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told)], axis=1)
+            known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told, vector)], axis=1)
         return embedding, known.astype(np.float32)
 
     def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
@@ -854,6 +868,23 @@ def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(rows), explaining.PER_CALL):
         part = rows[start : start + explaining.PER_CALL]
         yield part, 1 if len(part) == 1 else explaining.PER_CALL
+
+
+def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndarray | None) -> np.ndarray | None:
+    """The vector of a new item as a row [1, width], of NaN where it has none; None where no item has one."""
+    if others is None:
+        if vector is not None:
+            raise MetarecError("a vector was given, but this run was trained without any: leave it out")
+        return None
+    if vector is None:
+        return np.full((1, others.shape[1]), np.nan, np.float32)
+    row = np.asarray(vector, np.float32)
+    if row.shape != (others.shape[1],) or not np.isfinite(row).all():
+        raise MetarecError(
+            f"the item's vector has shape {row.shape}, or numbers that are not finite; "
+            f"it must be {others.shape[1]} finite numbers, as those of other items are"
+        )
+    return row[None]
 
 
 def _load_encoder(path: str) -> Encoder:

@@ -50,6 +50,28 @@ def test_a_belief_has_a_mean_a_rest_and_factors(data, embeddings):
     assert (np.abs(table[:, FACTORS:]).max(axis=0) > 0).all()
 
 
+def test_tastes_over_vectors_reach_an_item_that_nobody_rated(data, embeddings):
+    """What users like is in the vector alone: beliefs about the lone item come near what was drawn, with it only."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(len(data.items), 2)).astype(np.float32)
+    tastes = rng.normal(size=(len(data.users), 2))
+    rating = (3 + np.einsum("rw,rw->r", tastes[data.user], vectors[data.item])).astype(np.float32)
+    basis = rated_most(SMALL, len(data.items), data.item)
+    count = np.bincount(data.item, minlength=len(data.items))
+
+    def of_lone(items):
+        towards = main_features(SMALL, items, embeddings, count)
+        found = believe(SMALL, items, embeddings, data.user, data.item, rating, 1.0, basis, towards)
+        vector = None if items.vectors is None else items.vectors[[LONE]]
+        lone = found.of_new_items(embeddings[[LONE]], None, vector)[0, FACTORS:]
+        return found.table[:, FACTORS:] @ lone  # how users' liking of it goes with that of all others
+
+    truth = vectors @ vectors[LONE]
+    with_it, without = (of_lone(dataclasses.replace(data.items, vectors=v)) for v in (vectors, None))
+    assert np.corrcoef(with_it[basis], truth[basis])[0, 1] > 0.9
+    assert np.corrcoef(without[basis], truth[basis])[0, 1] < 0.5
+
+
 def test_means_are_between_what_items_got_and_the_mean_of_all(data, embeddings):
     config = dataclasses.replace(SMALL, mean_text=0.0, mean_details=0.0, mean_popularity=0.0, mean_users=1e9)
     mean = believed(data, embeddings, config).table[:, MEAN]

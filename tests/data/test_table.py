@@ -321,3 +321,83 @@ def test_an_item_file_in_parquet(tmp_path):
     data = read(ratings, items_path=str(items))
     assert data.items.texts == ("A lamp", "A desk")
     assert data.items.details == {"price": ("", "3")}
+
+
+RATED = HEADER + "b,x,4,20\na,y,1,10\na,x,3,5\na,z,2,6\n"
+NAMED = "item_id,title\nz,Zebra\nx,Xylophone\ny,Yak\n"
+
+
+def with_items(tmp_path, **options):
+    ratings, items = write(tmp_path / "r.csv", RATED), write(tmp_path / "i.csv", NAMED)
+    return read(ratings, items_path=str(items), **options)
+
+
+def test_vectors_in_a_file_are_in_the_order_of_the_item_file(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([[3.0, 4], [np.nan, np.nan], [1, 2]]))
+    data = with_items(tmp_path, vectors=str(tmp_path / "v.npy"))
+    assert data.items.ids == ("x", "y", "z")
+    np.testing.assert_array_equal(data.items.vectors, np.float32([[np.nan, np.nan], [1, 2], [3, 4]]))
+    assert "item_vector" not in data.items.details
+
+
+def test_vectors_in_a_column_of_a_parquet_file(tmp_path):
+    ratings = write(tmp_path / "r.csv", RATED)
+    names, lists = ["z", "x", "y"], [[3.0, 4.0], None, [1.0, 2.0]]
+    pa.parquet.write_table(pa.table({"item_id": names, "title": names, "look": lists}), tmp_path / "i.parquet")
+    columns = Columns(item_vector="look")
+    data = read(ratings, items_path=str(tmp_path / "i.parquet"), columns=columns)
+    np.testing.assert_array_equal(data.items.vectors, np.float32([[np.nan, np.nan], [1, 2], [3, 4]]))
+    assert "look" not in data.items.details
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 3)), ["shape (2, 3)", "there are 3 items"]),
+        (np.zeros((3, 0)), ["shape (3, 0)"]),
+        (np.zeros(3), ["float64 of shape (3,)", "[items, width]"]),
+        (np.array([["a"], ["b"], ["c"]]), ["<U1 of shape (3, 1)"]),
+        (np.zeros((3, 1), complex), ["complex"]),
+        (np.array([[1.0, 2], [3, np.inf], [5, 6]]), ["row 2", "inf"]),
+        (np.array([[1.0, 2], [3, 4], [5, np.nan]]), ["row 3", "nan"]),
+    ],
+)
+def test_a_file_of_vectors_that_cannot_be_right(tmp_path, array, said):
+    np.save(tmp_path / "v.npy", array)
+    with pytest.raises(MetarecError) as caught:
+        with_items(tmp_path, vectors=str(tmp_path / "v.npy"))
+    assert_says(str(caught.value), "--data.vectors", *said)
+
+
+def test_a_pickle_is_no_file_of_vectors(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([object()]), allow_pickle=True)
+    with pytest.raises(MetarecError, match=r"not a \.npy file of numbers"):
+        with_items(tmp_path, vectors=str(tmp_path / "v.npy"))
+    with pytest.raises(MetarecError, match="there is no such file"):
+        with_items(tmp_path, vectors=str(tmp_path / "w.npy"))
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ([[1.0, 2.0], [3.0], [4.0, 5.0]], ["row 2", "1 numbers, but others have 2"]),
+        ([["a"], ["b"], ["c"]], ["'look'", "not of numbers"]),
+        ([None, None, pa.scalar([], pa.list_(pa.float64()))], ["no vector at all"]),
+        ([[1.0, 2.0], [None, 3.0], None], ["row 2", "nan"]),
+        ([1.0, 2.0, 3.0], ["'look'", "no lists"]),
+    ],
+)
+def test_a_column_of_vectors_that_cannot_be_right(tmp_path, lists, said):
+    ratings, names = write(tmp_path / "r.csv", RATED), ["z", "x", "y"]
+    kind = pa.list_(pa.float64()) if lists[0] is None else None
+    table = pa.table({"item_id": names, "title": names, "look": pa.array(lists, kind)})
+    pa.parquet.write_table(table, tmp_path / "i.parquet")
+    message = refusal(ratings, items_path=str(tmp_path / "i.parquet"), columns=Columns(item_vector="look"))
+    assert_says(message, "i.parquet", *said)
+
+
+def test_vectors_need_an_item_file_and_one_source(tmp_path):
+    path = write(tmp_path / "r.csv", RATED)
+    assert_says(refusal(path, columns=Columns(item_vector="look")), "--data.items-path")
+    with pytest.raises(MetarecError, match="vectors come from one of the two"):
+        DataConfig(vectors="v.npy", columns=Columns(item_vector="look"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -47,6 +48,11 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
         MetarecError: nothing was found, or what was found has a mistake in it.
     """
     data = _read(config, seed)
+    if config.vectors and data.items.vectors is None:
+        from metarec_jax.data.vectors import from_file
+
+        items = dataclasses.replace(data.items, vectors=from_file(config.vectors, len(data.items)))
+        data = dataclasses.replace(data, items=items)
     if not config.negatives:
         return data
     from metarec_jax.data.negatives import with_negatives

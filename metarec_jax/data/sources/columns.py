@@ -109,7 +109,7 @@ def read_parquet(
         parsed = parquet.read(columns=sorted(set(wanted.values())))
     except pa.ArrowException as error:
         raise MetarecError(f"{file.name}: not a Parquet file, or a damaged one ({_first_line(error)})") from error
-    numeric = ("rating", "time")
+    numeric = ("rating", "time", "item_vector")
     return Table(
         name=file.name,
         columns={

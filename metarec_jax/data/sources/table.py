@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from metarec_jax.config import DataConfig
+from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_parquet, read_text
 from metarec_jax.data.sources.folder import read_file
@@ -41,6 +42,8 @@ def read(path: Path, config: DataConfig) -> Interactions:
         raise MetarecError(
             "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column"
         )
+    if (config.vectors or columns.item_vector) and not config.items_path:
+        raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
     ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
     items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
     source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
@@ -64,8 +67,10 @@ def _items(path: Path, config: DataConfig) -> Table:
     columns = {"item": config.columns.item}
     if config.columns.item_text:
         columns["item_text"] = config.columns.item_text
+    if config.columns.item_vector:
+        columns["item_vector"] = config.columns.item_vector
     # Both files call the item's id the same, so no option helps where this one does not have it.
-    table = _table(path, "--data.items-path", columns, choosable=("item_text",), rest=True)
+    table = _table(path, "--data.items-path", columns, choosable=("item_text", "item_vector"), rest=True)
     details = {name: values for name, values in table.columns.items() if name not in columns}
     if "item_text" in table.columns:
         text = table.columns["item_text"]
@@ -78,6 +83,11 @@ def _items(path: Path, config: DataConfig) -> Table:
             )
         text = details[name]
     title = next((details[name] for name in _TITLES if name in details), text)
-    spoken_for = ("item", "title", "text")  # names that `build` knows by another meaning
+    spoken_for = ("item", "title", "text", "item_vector")  # names that `build` knows by another meaning
     shown = {n: v for n, v in details.items() if v is not text and v is not title and n not in spoken_for}
-    return dataclasses.replace(table, columns={"item": table.columns["item"], "title": title, "text": text, **shown})
+    shown |= {"item": table.columns["item"], "title": title, "text": text}
+    if config.columns.item_vector:
+        shown["item_vector"] = vectors.from_column(table, "item_vector")
+    if config.vectors:
+        shown["item_vector"] = vectors.from_file(config.vectors, len(table))
+    return dataclasses.replace(table, columns=shown)
