@@ -107,7 +107,32 @@ LAYER = tuple(
     )
     for attention in ("xla", "packed")
 )
-CASES: Mapping[str, tuple[Case, ...]] = {"layer": LAYER, "inner": INNER, "scaling": SCALING, "large": LARGE}
+BATCH = tuple(
+    joint("v5e:1x1", encoder, train, users=users)
+    for encoder, train in (("bert-base", "all"), ("bert-large", "all"), ("bert-large", "lora"), ("bert-1b", "lora"))
+    for users in (64, 256, 1024)
+)
+"""How many users a chip can take; what grows with them are embeddings and episodes, since texts go by in chunks."""
+BOUGHT = (
+    joint("v5e:1x1", "bert-base", users=64, level="", compute="float32"),
+    joint("v5e:1x1", "bert-base", users=64, level=""),
+    joint("v5e:1x1", "bert-base", users=64, level="", scan=False),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed"),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", tokens_per_call=4096),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", tokens_per_call=65536),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", scan=False),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", remat=False),
+    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", remat=False, scan=False),
+)
+"""The joint step of one chip, from plain to what serves it best, a change at a time."""
+CASES: Mapping[str, tuple[Case, ...]] = {
+    "layer": LAYER,
+    "inner": INNER,
+    "scaling": SCALING,
+    "large": LARGE,
+    "batch": BATCH,
+    "bought": BOUGHT,
+}
 
 
 def config_of(case: Case, chips: int) -> Config:
