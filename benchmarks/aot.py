@@ -114,15 +114,15 @@ BATCH = tuple(
 )
 """How many users a chip can take; what grows with them are embeddings and episodes, since texts go by in chunks."""
 BOUGHT = (
-    joint("v5e:1x1", "bert-base", users=64, level="", compute="float32"),
+    joint("v5e:1x1", "bert-base", users=64, compute="float32", level=""),
     joint("v5e:1x1", "bert-base", users=64, level=""),
-    joint("v5e:1x1", "bert-base", users=64, level="", scan=False),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed"),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", tokens_per_call=4096),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", tokens_per_call=65536),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", scan=False),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", remat=False),
-    joint("v5e:1x1", "bert-base", users=64, level="", attention="packed", remat=False, scan=False),
+    joint("v5e:1x1", "bert-base", users=64, scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=4096, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=65536, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, scan=False, level=""),
 )
 """The joint step of one chip, from plain to what serves it best, a change at a time."""
 CASES: Mapping[str, tuple[Case, ...]] = {
