@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks import harness
 from metarec_jax.assembly import embed
-from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
-from metarec_jax.collaborative.online import after_ratings, missing
+from metarec_jax.collaborative.beliefs import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
+from metarec_jax.collaborative.online import after_ratings, missing, taste_of
 from metarec_jax.config import Config, preset
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
@@ -102,7 +102,7 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
     # Training users' ratings of each new item, in an order of their own, and tastes from their other ratings.
     order = rng.permutation(division.train[new[data.item[division.train]]])
     of_user = {int(u): old[data.user[old] == u] for u in np.unique(data.user[order])}
-    tastes = {u: _taste(before.table, before.noise, data.item[r], data.rating[r]) for u, r in of_user.items()}
+    tastes = {u: taste_of(before.table[data.item[r]], data.rating[r], before.noise) for u, r in of_user.items()}
     tables = {}
     for k in RATINGS:
         table = before.table.copy()
@@ -122,7 +122,7 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
     def squared(table: np.ndarray, noise: float) -> np.ndarray:
         found = []
         for person in people:
-            taste, _ = _taste(table, noise, data.item[person.known], data.rating[person.known])
+            taste, _ = taste_of(table[data.item[person.known]], data.rating[person.known], noise)
             asked = table[data.item[person.asked]]
             found.append(np.square(asked[:, MEAN] + asked[:, FACTORS:] @ taste - data.rating[person.asked]))
         return np.concatenate(found)
@@ -150,14 +150,6 @@ def _people(user: np.ndarray, item: np.ndarray, new: np.ndarray, tested: np.ndar
         if len(person.known) and len(person.asked):
             found.append(person)
     return found
-
-
-def _taste(table: np.ndarray, noise: float, item: np.ndarray, rating: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of a taste, given ratings."""
-    rows = table[item].astype(np.float64)
-    factors, precision = rows[:, FACTORS:], 1 / (rows[:, REST] + noise)
-    covariance = np.linalg.inv(np.eye(factors.shape[1]) + factors.T @ (factors * precision[:, None]))
-    return covariance @ (factors.T @ (precision * (rating - rows[:, MEAN]))), covariance
 
 
 def _root(squared: np.ndarray, stratum: np.ndarray) -> float:

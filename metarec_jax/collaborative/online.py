@@ -51,6 +51,22 @@ def missing(
     return Missing(float(apart[:, MEAN].mean()), apart[:, FACTORS:].mean(axis=0))
 
 
+def taste_of(
+    rows: Float[np.ndarray, "rated columns"], ratings: Float[np.ndarray, " rated"], noise: float
+) -> tuple[Float[np.ndarray, " rank"], Float[np.ndarray, "rank rank"]]:
+    """Mean and covariance of a user's taste, given ratings: Bayesian linear regression with a N(0, 1) prior.
+
+    Args:
+        rows: beliefs about what was rated.
+        ratings: what was given.
+        noise: variance of a rating around what is believed.
+    """
+    rows = np.asarray(rows, np.float64)
+    factors, precision = rows[:, FACTORS:], 1 / (rows[:, REST] + noise)
+    covariance = np.linalg.inv(np.eye(factors.shape[1]) + factors.T @ (factors * precision[:, None]))
+    return covariance @ (factors.T @ (precision * (ratings - rows[:, MEAN]))), covariance
+
+
 def after_ratings(
     row: Float[np.ndarray, " columns"],
     tastes: Float[np.ndarray, "raters rank"],

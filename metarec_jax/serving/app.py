@@ -332,6 +332,9 @@ def make_app(
         user = secrets.token_hex(16)
         await gatherer.ask(Job(Whose(user, {}, history, (), asked.profile)))  # which finds any mistake
         await writer.run(lambda: store.add_user(user, asked.profile, history))
+        for item, _ in history:
+            if engine.adds(item):
+                await gatherer.run(lambda item=item: engine.learn(item))
         return _json({"user": seal.close("user", user.encode())}, 201)
 
     # Learning from use
@@ -358,6 +361,8 @@ def make_app(
             raise Mistake(f"ratings lie between {scale.low:g} and {scale.high:g}", "rating")
         value = 1.0 if asked.rating is None else asked.rating
         await writer.ask(Event(user or "", asked.item, asked.kind, value, asked.list_id))
+        if asked.kind in ("rating", "forget") and engine.adds(asked.item):
+            await gatherer.run(lambda: engine.learn(asked.item))
         meters.event(asked.kind, arm)
         return _json({"kept": True}, 201)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metarec_jax.config import covers_all
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving.arms import Arm, Exploring, Mode, arm_of, explored, interleaved
 from metarec_jax.serving.filters import ALL, Filters
@@ -21,6 +22,8 @@ from metarec_jax.serving.recommender import Recommender, UserState, best
 from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
 
 _HEADER = struct.Struct("<H")
+MOST_RATERS = 200
+"""Users that an item learns from while serving, the latest: a new training knows more of an item with more ratings."""
 
 
 class Mistake(MetarecError):
@@ -126,7 +129,7 @@ class Engine:
         self.trained_items = len(arms[0].recommender.catalogue.items)
         self._rng = np.random.default_rng(seed)
         for item in store.items():
-            self._put(item)
+            self.learn(self._put(item))
 
     @property
     def first(self) -> Recommender:
@@ -213,6 +216,19 @@ class Engine:
         row = recommender.titles.find_id(identity).row
         self.store.add_item(NewItem(identity, recommender.catalogue.items.titles[row], item.text, dict(item.details)))
         return identity
+
+    def adds(self, item: str) -> bool:
+        """Whether an item was added while serving, and so learns from ratings."""
+        recommender = self.first
+        return recommender.titles.has_id(item) and recommender.titles.find_id(item).row >= self.trained_items
+
+    def learn(self, item: str) -> None:
+        """Lets an item that was added learn from what users have said of it so far."""
+        raters = self.store.raters(item, MOST_RATERS)
+        histories = [[(f"id:{i}", r) for i, r in self.store.history(user) if i != item] for user, _ in raters]
+        for recommender in self.arms.values():
+            if not covers_all(recommender.config):
+                recommender.learn_item(f"id:{item}", [(h, rating) for h, (_, rating) in zip(histories, raters)])
 
     def _put(self, item: NewItem) -> str:
         identity = item.id

@@ -23,7 +23,8 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.collaborative.beliefs import FACTORS
-from metarec_jax.config import Config
+from metarec_jax.collaborative.online import Missing, after_ratings, missing, taste_of
+from metarec_jax.config import Config, covers_all
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
@@ -170,6 +171,7 @@ class Recommender:
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._details = DetailIndex(catalogue.items)
         self._trained_items = len(catalogue.items)
+        self._told: dict[int, np.ndarray] = {}  # what was believed of added items before anybody rated them
         self._kept_of: dict[int, tuple[Any, list[tuple[int, ...]]]] = {}
         everything = np.arange(len(catalogue.items))
         self._shelf = Shelf(
@@ -684,6 +686,7 @@ class Recommender:
         if self.catalogue.statistics.beliefs is not None:
             beliefs = np.concatenate([self.catalogue.statistics.beliefs, known[:, 2:]]).astype(np.float32)
             statistics = statistics._replace(beliefs=beliefs)
+        self._told[len(old)] = known[0]
         self._shelf.add(embedding[0], known[0])
         self.catalogue = dataclasses.replace(
             self.catalogue, items=items, statistics=statistics, embeddings=self._shelf.embeddings
@@ -691,6 +694,63 @@ class Recommender:
         self._details.add(items)
         self.titles.add(items, statistics.count)  # the last: who finds the item finds all of it
         return id
+
+    def learn_item(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
+        """Lets an item that was added learn from its first ratings, without training: its mean, and who likes it.
+
+        What is believed of it starts from its text and is moved by the ratings in closed form, given the tastes of
+        those who gave them (see `metarec_jax.collaborative.online`); in a run without beliefs its ratings are counted.
+        Users who were adapted to before keep what they have until they are adapted again.
+
+        Args:
+            item: one that `add_item` put in; named as for `score`.
+            raters: of everybody who has rated it so far, the other ratings and the rating of this item. What earlier
+                calls were given is forgotten. Tastes are told from items that the model was trained with, so that it
+                makes no difference which of several new items learns first.
+
+        Raises:
+            MetarecError: an item that the model was trained with, a history that is none, a rating that is not on the
+                scale, or a run under differential privacy, whose items know of no ratings.
+        """
+        match = self.find(item)
+        row, scale, beliefs = match.row, self.catalogue.scale, self.catalogue.beliefs
+        if row < self._trained_items:
+            raise MetarecError(
+                f"{item!r} was there when the model was trained: only items that were added learn while serving; "
+                "train on the new ratings for the others"
+            )
+        if covers_all(self.config):
+            raise MetarecError("this run was trained under differential privacy and counts no ratings of any item")
+        given = [(item, rating) for _, rating in raters]
+        ratings = np.array([check_history([pair], self.find, scale, 1).ratings[0] for pair in given], np.float32)
+        histories = [check_history(history, self.find, scale, 1) for history, _ in raters]
+        statistics = self.catalogue.statistics
+        total, count = statistics.total.copy(), statistics.count.copy()
+        total[row], count[row] = ratings.sum(), len(ratings)
+        changed = Statistics(total, count)
+        if beliefs is not None and statistics.beliefs is not None:
+            table, start = statistics.beliefs.copy(), self._told[row][2:]
+            if histories:
+                others = [(h.seen < self._trained_items, h) for h in histories]
+                tastes = [taste_of(table[h.seen[old]], h.ratings[old], beliefs.noise) for old, h in others]
+                means, doubts = (np.stack(part) for part in zip(*tastes))
+                start = after_ratings(start, means, doubts, ratings, beliefs.noise, self._apart)
+            table[row] = start
+            changed = changed._replace(beliefs=table)
+        self.catalogue = dataclasses.replace(self.catalogue, statistics=changed)
+        self._shelf.change(row, _statistic(self.catalogue, np.array([row]))[0])
+
+    @functools.cached_property
+    def _apart(self) -> Missing:
+        """How far what texts predict is from what ratings showed, of the items that the model was trained with."""
+        catalogue, first = self.catalogue, slice(self._trained_items)
+        assert catalogue.beliefs is not None
+        items, read = catalogue.items, catalogue.embeddings[first]
+        if self.config.encoder.train != "no":  # beliefs were learned from what the encoder said before
+            read = self._encode(list(items.texts[first]), self._encoder_before)
+        details = {name: values[first] for name, values in items.details.items()}
+        vectors = None if items.vectors is None else items.vectors[first]
+        return missing(catalogue.beliefs, read, details, catalogue.statistics.count[first], vectors)
 
     def _read_item(
         self, text: str, details: Mapping[str, str], vector: np.ndarray | None = None

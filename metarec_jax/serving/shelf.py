@@ -112,11 +112,19 @@ class Shelf:
             self._with_gram = self.room <= MOST_IN_GRAM
             self._shelves, self._knows = self._bare(), False
         else:
-            one = self._plain(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
-            if self._knows:
-                one = self._known(self._theta, one, with_gram=False)
-            self._shelves = _write(self._shelves, one, np.int32(row))
+            self._put(row)
         return row
+
+    def change(self, row: int, statistic: Float[np.ndarray, " columns"]) -> None:
+        """Puts other statistics beside an item. Calls under way go on with what they began with."""
+        self._statistic[row] = statistic
+        self._put(row)
+
+    def _put(self, row: int) -> None:
+        one = self._plain(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
+        if self._knows:
+            one = self._known(self._theta, one, with_gram=False)
+        self._shelves = _write(self._shelves, one, np.int32(row))
 
     def _bare(self) -> Shelves:
         return self._plain(self._theta, self._embeddings, self._statistic)

@@ -175,6 +175,19 @@ class Store:
                 rated[item] = value
         return list(rated.items())
 
+    def raters(self, item: str, most: int) -> list[tuple[str, float]]:
+        """Users who have rated an item and not taken it back, with the last rating of each; the `most` latest."""
+        rated: dict[str, float] = {}
+        for user, kind, value in self._read(
+            "SELECT user, kind, value FROM events WHERE item = ? AND kind IN ('rating', 'forget') AND user <> '' "
+            "ORDER BY number",
+            (item,),
+        ):
+            rated.pop(user, None)
+            if kind == "rating":
+                rated[user] = value
+        return list(rated.items())[-most:]
+
     def add(self, lists: Sequence[ShownList], events: Sequence[Event]) -> None:
         """Keeps lists that are about to be shown, and what users did, in one transaction."""
         now = time.time()
@@ -240,6 +253,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         if layout == 0:
             database.executescript(_TABLES + f"PRAGMA user_version = {LAYOUT};")
+        database.execute("CREATE INDEX IF NOT EXISTS events_of_item ON events (item)")  # later than the first layout
         return database
     except sqlite3.Error as error:
         raise MetarecError(
