@@ -101,6 +101,18 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
         "forward": theirs.forward(model, tokens),
         "forward + backward": theirs.forward_backward(model, tokens, weights),
     }
+    faster, left_out = {}, {}
+    if shape != SMOKE:  # compiling takes minutes
+        try:
+            twin = theirs.compiled(config, params)
+            faster = {
+                "forward": theirs.forward(twin, tokens),
+                "forward + backward": theirs.forward_backward(twin, tokens, weights),
+            }
+            agree(f"{shape.name}, compiled", faster["forward"]().numpy(), rivals["forward"]().numpy())
+            faster["forward + backward"]()
+        except RuntimeError as error:  # of torch.compile: no compiler of C++, say
+            faster, left_out = {}, {"torch.compile": str(error)}
     agree(shape.name, np.asarray(ahead(params, on_device)), rivals["forward"]().numpy())
     name = "encoder.layer.0.attention.self.query.weight"
     mine = np.asarray(back(params, on_device, cotangent)["layer_0"]["query"]["kernel"]).T
@@ -111,11 +123,16 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
     }
     contenders = [harness.Contender(f"{case}/ours", run) for case, run in ours.items()]
     contenders += [harness.Contender(f"{case}/transformers", run) for case, run in rivals.items()]
+    contenders += [harness.Contender(f"{case}/torch.compile", run) for case, run in faster.items()]
     seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label=shape.name)
     rows = []
-    facts = {"shape": dataclasses.asdict(shape), "gflop forward": matrix_flops(params, tokens.ids.size)}
+    facts: dict[str, Any] = {
+        "shape": dataclasses.asdict(shape),
+        "gflop forward": matrix_flops(params, tokens.ids.size),
+        "unavailable": left_out,
+    }
     for case in ours:
-        pair = {who: seconds[f"{case}/{who}"] for who in ("ours", "transformers")}
+        pair = {name.split("/")[1]: taken for name, taken in seconds.items() if name.split("/")[0] == case}
         bars = {"transformers": BARS[case]}
         label = f"{case}, {shape.name}"
         rows += harness.compare(label, pair, ours="ours", work=shape.texts, metric="texts/s", bars=bars, facts=facts)
@@ -206,7 +223,7 @@ def run(rounds: int, texts: int, reporter: Reporter = QUIET) -> Iterator[list[ha
     yield one_batch(BASE, max(rounds // 2, 3), reporter)
     yield real_texts(rounds, reporter)
     yield joint.compare(3, reporter=reporter)
-    yield catalogue(texts, 2, reporter)
+    yield catalogue(texts, 1, reporter)  # a turn takes minutes
 
 
 def main() -> None:

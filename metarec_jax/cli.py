@@ -268,6 +268,7 @@ def recommend(arguments: Sequence[str]) -> int:
     from metarec_jax.serving.recommender import Rated, Recommender
 
     recommender = Recommender.load(chosen.run)
+    recommender.report = reporter.note
     state = recommender.adapt([Rated(*pair) for pair in history], chosen.profile)
     for note in state.notes:
         reporter.note(note)

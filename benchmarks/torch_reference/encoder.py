@@ -32,6 +32,12 @@ def bert(config: BertConfig, params: Params) -> Any:
     return model
 
 
+def compiled(config: BertConfig, params: Params) -> Any:
+    """The same under `torch.compile`; it compiles when it is first run, for each way that it is run."""
+    torch.compiler.reset()
+    return torch.compile(bert(config, params), dynamic=False)
+
+
 def embed(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Unit vectors [texts, hidden]: the mean over real tokens."""
     last = model(input_ids=ids, attention_mask=mask).last_hidden_state

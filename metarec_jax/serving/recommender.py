@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -147,6 +148,10 @@ class Recommender:
         trainable: its parameters, as host arrays.
         encoder: that encoder, where it is at hand; else it is loaded when it is first needed.
 
+    Attributes:
+        report: told, once for each sentence, that texts were longer than the encoder reads and were cut; a Python
+            warning unless it is set.
+
     Raises:
         MetarecError: a parameter is not finite.
 
@@ -171,6 +176,8 @@ class Recommender:
         self._average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._details = DetailIndex(catalogue.items)
         self._trained_items = len(catalogue.items)
+        self.report: Callable[[str], None] = _warn
+        self._reported: set[str] = set()
         self._told: dict[int, np.ndarray] = {}  # what was believed of added items before anybody rated them
         self._kept_of: dict[int, tuple[Any, list[tuple[int, ...]]]] = {}
         everything = np.arange(len(catalogue.items))
@@ -842,7 +849,14 @@ class Recommender:
             pooling=chosen.pooling,
             max_length=chosen.max_length,
             normalise=chosen.normalise,
+            report=self._say,
         )
+
+    def _say(self, sentence: str) -> None:
+        """Tells what there is to say of texts, and the same only once."""
+        if sentence not in self._reported:
+            self._reported.add(sentence)
+            self.report(sentence)
 
     def _bucket(self, length: int) -> int:
         return next(b for b in self.config.episodes.buckets if b >= length)
@@ -945,6 +959,10 @@ def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndar
             f"it must be {others.shape[1]} finite numbers, as those of other items are"
         )
     return row[None]
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=6)  # where a text was given
 
 
 def _load_encoder(path: str) -> Encoder:

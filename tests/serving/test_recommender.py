@@ -444,3 +444,16 @@ def test_a_truncated_checkpoint_is_refused(copy, part, rest):
             path.write_bytes(whole[: int(len(whole) * rest)])
     with pytest.raises(MetarecError, match=r"checkpoints.* is (missing or )?damaged .*restore .* from a copy"):
         Recommender.load(copy)
+
+
+def test_a_text_that_is_too_long_is_cut_and_that_is_said_once(recommender):
+    other = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+    state, text = other.adapt({"id:1": 5}), "bees and honey " * 2000
+    with pytest.warns(UserWarning, match="1 of 1 texts are longer than .* tokens and were cut") as said:
+        scores = [other.score_text(state, long) for long in (text, text, text + " and wasps")]
+    assert len(said) == 1
+    assert len(set(scores)) == 1
+    told = []
+    other.report, other._reported = told.append, set()
+    other.add_item(text)
+    assert len(told) == 1
