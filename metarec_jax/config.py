@@ -488,6 +488,10 @@ class TrainConfig:
     shards: int = 1
     """Devices that hold one copy of a trained encoder and of its optimiser's state, each a part; they gather a layer
     where it is used. More than one makes room for larger encoders (best with encoder.remat)."""
+    begin: str = ""
+    """A run whose learned parameters training begins with, in place of random ones: to train on on what
+    `metarec feedback --export` wrote, say. Such a run is not evaluated, since whom the earlier one learned from is not
+    known."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
     micro-batches. 0 finds the most that fit in the device's memory."""

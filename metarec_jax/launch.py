@@ -11,10 +11,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
+from metarec_jax import parameters, runs, warm
 from metarec_jax.assembly import Assembly, assemble
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.config import Config
@@ -22,7 +23,7 @@ from metarec_jax.errors import MetarecError
 from metarec_jax.files import explained
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.runs import Run
-from metarec_jax.train import Fitted, fit
+from metarec_jax.train import Fitted, first_state, fit
 
 
 def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET) -> Fitted:
@@ -43,11 +44,20 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
             Then nothing is left in the folder.
     """
     check_place(folder)  # before minutes of reading and encoding
+    earlier = warm.learned(config) if config.train.begin else None
     assembly = assemble(config, reporter=reporter)
+    if earlier is not None:
+        warm.check(config, earlier, jax.eval_shape(lambda: first_state(assembly, 1).trainable))
+        reporter.note(
+            f"training begins with what {config.train.begin} learned; it may have learned from users that validate "
+            "here, so validation losses are no proof of anything"
+        )
     existed = folder.exists()
     try:
         run = runs.create(folder, assembly.config)
         catalogues.save(assembly.catalogue, run)
+        if earlier is not None:
+            parameters.save(earlier, run.beginning)
     except BaseException:
         remove_unborn(folder, keep_folder=existed)
         raise
@@ -98,7 +108,7 @@ def remove_unborn(folder: Path, *, keep_folder: bool) -> None:
             shutil.rmtree(folder)
             return
         run = Run(folder, Config())
-        for path in (folder / "config.json", run.catalogue, run.embeddings, run.beliefs):
+        for path in (folder / "config.json", run.catalogue, run.embeddings, run.beliefs, run.beginning):
             path.unlink(missing_ok=True)
 
 

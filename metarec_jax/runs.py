@@ -71,6 +71,11 @@ class Run:
         return self.folder / "parameters.safetensors"
 
     @property
+    def beginning(self) -> Path:
+        """What an earlier run had learned, where training began with it."""
+        return self.folder / "beginning.safetensors"
+
+    @property
     def embeddings(self) -> Path:
         """Embeddings of the items, as safetensors."""
         return self.folder / "tables.safetensors"

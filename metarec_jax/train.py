@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from metarec_jax import parameters, privacy
+from metarec_jax import parameters, privacy, warm
 from metarec_jax.assembly import Assembly, Part
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.checkpoints import Checkpoints, Progress
@@ -155,7 +155,10 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     config = assembly.config.train
     source = assembly.train.source
     mesh = user_mesh(config.devices, config.shards)
-    state = place(mesh, first_state(assembly, len(source)))
+    state = first_state(assembly, len(source))
+    if config.begin:
+        state = state._replace(trainable=warm.begun(state.trainable, run))
+    state = place(mesh, state)
     plan, known = None, run.secret.exists()
     if assembly.config.encoder.train == "no":
         raw = replicate(mesh, assembly.train.tables)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarec_jax import config as configuration
-from metarec_jax import runs
+from metarec_jax import runs, warm
 from metarec_jax.assembly import Assembly, assemble, resolve
 from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError, Stopped
@@ -122,6 +122,7 @@ def tune(
     Raises:
         MetarecError: `folder` holds a search of something else, optuna is not installed, or no trial could be trained.
     """
+    warm.refuse(base, "tuned")
     optuna = _optuna()
     lower = _lower_is_better(metric)
     _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric})

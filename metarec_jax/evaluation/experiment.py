@@ -16,7 +16,7 @@ from pathlib import Path
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import config as configuration
-from metarec_jax import runs
+from metarec_jax import runs, warm
 from metarec_jax.assembly import Assembly, assemble, make_model, resolve, with_trained_encoder
 from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError, Stopped
@@ -92,8 +92,10 @@ def evaluate(
         The table of each scenario, by its name.
 
     Raises:
-        MetarecError: `folder` holds the beginnings of an evaluation with other options, or `run` has other options.
+        MetarecError: `folder` holds the beginnings of an evaluation with other options, or `run` has other options; or
+            the run began with what another one had learned.
     """
+    warm.refuse(config, "evaluated")
     found = []
     for seed in seeds:
         seeded = dataclasses.replace(config, seed=seed)
