@@ -32,9 +32,9 @@ def refuse(config: Config, what: str) -> None:
     """
     if config.train.begin:
         raise MetarecError(
-            f"train.begin is {config.train.begin!r}: that run may have learned from the very users that would be "
-            f"asked, so this one cannot be {what}; evaluate one that begins anew, or compare both in use (metarec serve RUN "
-            "--against OTHER)"
+            f"train.begin is {config.train.begin!r}: that run may have learned from the very users that would be asked "
+            f"here, so this one cannot be {what}; take one that begins anew, or compare both in use "
+            "(metarec serve RUN --against OTHER)"
         )
 
 
