@@ -194,6 +194,41 @@ def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) 
     )
 
 
+async def _knock(port: int, clients: int, seconds: float) -> float:
+    """Requests a second of so many clients who ask for nothing that has to be computed."""
+    done = 0
+
+    async def one(until: float) -> None:
+        nonlocal done
+        connection = Connection(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
+        while time.perf_counter() < until:
+            await connection.ask("/healthz")
+            done += 1
+
+    started = time.perf_counter()
+    await asyncio.gather(*(one(started + seconds) for _ in range(clients)))
+    return done / (time.perf_counter() - started)
+
+
+def http_alone(run: Path, clients: int, seconds: float, served: harness.Row) -> harness.Row:
+    """What the web server does where nothing is computed: the most that gathering could come to, if it cost nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(run, Path(folder) / "store")
+        try:
+            asyncio.run(_knock(server.port, clients, 1.0))
+            rate = asyncio.run(_knock(server.port, clients, min(seconds, 10.0)))
+        finally:
+            server.stop()
+    return harness.Row(
+        case="nothing to compute (GET /healthz)",
+        contender="one at a time",
+        metric="requests/s",
+        ours=rate,
+        theirs=served.theirs,
+        ratio=harness.flat(rate / served.theirs),
+    )
+
+
 def killed(run: Path, clients: int, seconds: float, body: int) -> harness.Row:
     """kill -9 in the middle of the load: how many clicks that were confirmed are gone when it serves again."""
     with tempfile.TemporaryDirectory() as folder:
@@ -301,7 +336,8 @@ def main() -> None:
             if arguments.json:
                 harness.write(rows, arguments.json)
 
-        keep(throughput(run, arguments.clients, arguments.seconds, arguments.rounds, arguments.history))
+        served = throughput(run, arguments.clients, arguments.seconds, arguments.rounds, arguments.history)
+        keep(served, http_alone(run, arguments.clients, arguments.seconds, served))
         keep(killed(run, arguments.clients, min(arguments.seconds, 10.0), arguments.history))
         keep(*one_more(run, 50))
     harness.show(rows)
