@@ -119,6 +119,8 @@ BOUGHT = (
     joint("v5e:1x1", "bert-base", users=64, scan=False, level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=4096, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=4096, scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=2048, scan=False, level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=65536, level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", scan=False, level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, level=""),
