@@ -97,6 +97,8 @@ BLOCK = re.compile(
     r"<!-- (benchmark|profile|differences|costs): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL
 )
 """A part of a page that is printed from results: what it is, which file, which cases, and what it shows."""
+ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+"""The same of a group of cases of `benchmarks.aot`."""
 ROOT = Path(__file__).parent.parent
 
 
@@ -119,7 +121,13 @@ def update(page: Path) -> bool:
         kind, path, cases, _ = match.groups()
         return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases)}\n<!-- end of {kind} -->"
 
-    new = BLOCK.sub(printed, text)
+    def estimated(match: re.Match[str]) -> str:
+        from benchmarks.aot import table
+
+        rows = json.loads((ROOT / "benchmarks/results/aot.json").read_text(encoding="utf-8"))["rows"]
+        return f"<!-- aot: {match.group(1)} -->\n{table(rows, match.group(1))}\n<!-- end -->"
+
+    new = ESTIMATES.sub(estimated, BLOCK.sub(printed, text))
     if new != text:
         page.write_text(new, encoding="utf-8")
     return new != text
