@@ -34,7 +34,7 @@ demo: .venv/core
 
 serve: .venv/serve
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --factors.rank 32 --out $(RUN)
-	$(BIN)/metarec serve $(RUN)
+	$(BIN)/metarec serve $(RUN) --open
 
 test: .venv/test .venv/browser lint
 	$(BIN)/python -m pytest -n 2

@@ -251,6 +251,8 @@ class ServeArguments:
     """Most requests that are computed together; 1 computes them one at a time."""
     people: bool = True
     """Whether test users of a public data set can be picked on the page."""
+    open: bool = False
+    """Whether to open the page in this desktop's browser, where there is one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,9 @@ import importlib
 import ipaddress
 import os
 import socket
+import sys
+import threading
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ from metarec_jax.serving.store import Store
 
 TOKEN = "METAREC_TOKEN"
 """The environment variable that holds the token: other users of a machine can read a command line, but not this."""
+
+
+DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY")
+"""One of these is set where Linux has a desktop."""
 
 
 def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
@@ -36,6 +43,8 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     reporter.note(f"{programs} programs are compiled")
     print(f"serving {chosen.run} at {address}", flush=True)
+    if chosen.open:
+        show(address)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=30
     )
@@ -65,6 +74,15 @@ def assemble(chosen: ServeArguments, token: str | None, reporter: Reporter = QUI
         most=chosen.together,
     )
     return app, programs
+
+
+def show(address: str) -> None:
+    """Opens an address in the desktop's browser; without a desktop it does nothing, so that no browser for terminals
+    takes this one."""
+    if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in DESKTOP):
+        return
+    # Not waited for: the page is there when the server looks, which is after this.
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def mode_of(chosen: ServeArguments) -> Mode:

@@ -208,3 +208,15 @@ def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MetarecError, match=r"uvicorn is not installed; .* pip install 'metarec_jax\[serve\]'"):
         launch.serve(options())
+
+
+@pytest.mark.parametrize(("display", "opened"), [("", []), (":0", ["http://127.0.0.1:8765/"])])
+def test_the_page_is_opened_where_there_is_a_desktop(monkeypatch, display, opened):
+    found, done = [], threading.Event()
+    monkeypatch.setattr(launch.sys, "platform", "linux")
+    monkeypatch.setattr(launch.webbrowser, "open", lambda address: (found.append(address), done.set()))
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", display)
+    launch.show("http://127.0.0.1:8765/")
+    assert done.wait(5 if opened else 0.1) == bool(opened)
+    assert found == opened
