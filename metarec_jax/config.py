@@ -331,6 +331,9 @@ class LearnerConfig:
     context: int = 0
     """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
     --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
+    gate: float = 0.0
+    """Ratings of a user with which the network is half heard (at first; it is learned): with n of them its outputs
+    count for ``n / (n + gate)``, and what the prior path says is left of the rest. 0 hears it always."""
     head: HeadKind = "auto"
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
@@ -362,6 +365,10 @@ class LearnerConfig:
             f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
         )
         _require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
+        _require(
+            math.isfinite(self.gate) and self.gate >= 0,
+            f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 hears the network always)",
+        )
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
         _require(
             0 <= self.user_dropout < 1,
@@ -570,6 +577,11 @@ class Config:
             self.train.shards == 1 or self.encoder.train != "no",
             f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
             "over devices; use --train.shards 1, or train the encoder",
+        )
+        _require(
+            not self.learner.gate or self.updater.kind != "ridge",
+            f"learner.gate is {self.learner.gate:g}, but updater.kind 'ridge' solves for the outputs as they are, and "
+            "has a prior of its own: use --learner.gate 0",
         )
         if self.privacy.epsilon:
             self._require_private()

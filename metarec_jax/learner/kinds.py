@@ -66,7 +66,7 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
         return kind.module.apply(params, head, context, rows, **fields("prior", "dropout"), **reading)
 
     return Learner(
-        init=functools.partial(kind.module.init, head=head, **fields("hidden", "context", *kind.init)),
+        init=functools.partial(kind.module.init, head=head, **fields("hidden", "context", "gate", *kind.init)),
         prepare=functools.partial(prepare, compute=config.compute),
         apply=apply,
         summarise=summarise,

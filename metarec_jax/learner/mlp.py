@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.learner import gate as gates
 from metarec_jax.learner import prior as prior_path
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import Head
@@ -29,6 +30,7 @@ def init(
     hidden: int,
     context: int = 0,
     read: int = 0,
+    gate: float = 0.0,
     item_embeddings: Float[np.ndarray, "items hidden_in"],
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     mean_rating: float,
@@ -43,6 +45,8 @@ def init(
         context: number of context parameters; with 0 the paths ``context/value`` and ``hidden/context/kernel`` are
             not there.
         read: width of what another learner reads from the support; with 0 the path ``hidden/read/kernel`` is not there.
+        gate: ratings with which the network is half heard (see `metarec_jax.learner.gate`); with 0 it always is in
+            full, and the path ``gate/log_doubt`` is not there.
         item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
             starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
         mean_rating: mean rating of the training users, where the prior path starts.
@@ -71,6 +75,8 @@ def init(
     if read:
         # Silent at first, as the user half is: better on validation users than a random start.
         parameters["hidden"]["read"] = {"kernel": jnp.zeros((read, hidden))}
+    if gate:
+        parameters["gate"] = gates.init(gate)
     return parameters
 
 
@@ -116,4 +122,6 @@ def apply(
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
         hidden = hidden * kept / (1 - dropout)
     outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"]) + params["output"]["bias"]
+    if "gate" in params:
+        outputs = outputs * gates.heard(params["gate"], context)
     return outputs + prior_path.prior_outputs(params["prior"], head, context, rows, statistics=prior)
