@@ -148,7 +148,7 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
     options = {
         "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",
         "data.kind": "click", "data.columns.rating": "", "data.columns.time": "", "data.negatives": 1,
-        "data.cache": "cache", "encoder.path": "random", "factors.rank": 0, "learner.hidden": 4, "updater.steps": 1,
+        "data.negatives-popularity": 0, "data.cache": "cache", "encoder.path": "random", "factors.rank": 0, "learner.hidden": 4, "updater.steps": 1,
         "train.epochs": 1, "out": "found",
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
@@ -161,6 +161,6 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
     rows = {row["name"]: row["metrics"] for row in tree["methods"]}
     assert rows["constant, random order"]["auc"]["mean"] == 0.5
     assert rows["popularity"]["auc"]["mean"] > 0.5
-    assert rows["item click rate"]["rmse"]["mean"] < rows["constant, random order"]["rmse"]["mean"] + 0.05
+    assert rows["item click rate"]["auc"]["mean"] > 0.5
     ours = next(row for row in tree["methods"] if row["name"] == "meta-learned")
     assert {"item click rate", "meta-learned, before adapting"} <= set(ours["differences"])

@@ -77,7 +77,7 @@ def with_negatives(
     count = np.bincount(data.item[clicked], minlength=len(data.items)).astype(np.float64)
     unseen = count == 0
     count[unseen] = np.sum(count == 1) / max(unseen.sum(), 1)
-    chance = count**popularity if popularity else np.ones(len(count))
+    chance = count**popularity if popularity and count.any() else np.ones(len(count))
     edges = np.cumsum(chance / chance.sum())
 
     item = np.zeros(len(beside), np.int64)
@@ -122,7 +122,7 @@ def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken
         if len(found) == wanted:
             return list(found)
     # Hardly anything is left. Who comes first in a race of exponential clocks is drawn in proportion, too.
-    clock = rng.exponential(size=len(chance)) / np.maximum(chance, np.finfo(float).tiny)
+    clock = rng.exponential(size=len(chance)) / np.maximum(chance, 1e-300)
     clock[[*taken, *found]] = np.inf
     return [*found, *np.argsort(clock)[: wanted - len(found)].tolist()]
 

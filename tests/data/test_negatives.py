@@ -129,6 +129,20 @@ def test_who_clicked_nearly_everything_gets_what_is_left(tmp_path):
     assert keys(data, (data.user == 0) & (data.rating == 0)) == {(0, 9)}
 
 
+def test_items_that_nobody_clicked_in_training_are_drawn_when_nothing_else_is_left(tmp_path):
+    """And where nobody clicks in training at all, all alike."""
+    path = tmp_path / "c.csv"
+    lines = [f"a,{i}\n" for i in range(4)] + [f"b,{i}\n" for i in range(4)] + [f"c,{i}\n" for i in range(4, 9)]
+    path.write_text("user_id,item_id\n" + "".join(lines))
+    data = read(path)
+    for trained in (lambda rows: np.flatnonzero(rows.user < 2), lambda rows: np.zeros(0, int)):
+        found = drawn(data, negatives=1, popularity=1.0, trained=trained)
+        for user in range(3):
+            own, beside = ({i for u, i in keys(found, found.rating == x) if u == user} for x in (1, 0))
+            assert len(beside) == min(len(own), 9 - len(own))
+            assert not own & beside
+
+
 def test_ratings_are_refused():
     ratings = DataConfig(source="synthetic", negatives=2)
     with pytest.raises(MetarecError, match=r"data\.negatives is 2, but data\.kind is 'rating'"):
