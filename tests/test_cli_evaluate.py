@@ -148,8 +148,8 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
     options = {
         "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",
         "data.kind": "click", "data.columns.rating": "", "data.columns.time": "", "data.negatives": 1,
-        "data.negatives-popularity": 0, "data.cache": "cache", "encoder.path": "random", "factors.rank": 0, "learner.hidden": 4, "updater.steps": 1,
-        "train.epochs": 1, "out": "found",
+        "data.negatives-popularity": 0, "data.cache": "cache", "encoder.path": "random", "factors.rank": 0,
+        "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     with training.quick_programs():
