@@ -17,6 +17,7 @@ from metarec_jax.config import ELEMENTWISE, Config, EncoderConfig, believes, cov
 from metarec_jax.data import load
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import Division, divide
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, row_statistics
@@ -109,7 +110,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     Raises:
         MetarecError: what any of these steps has to say about the input.
     """
-    data = load(config.data, seed=config.seed)
+    data = beside_clicks(load(config.data, seed=config.seed), config)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     config = resolve(config, data)
     if data.items.vectors is not None and not (
@@ -173,6 +174,7 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
             buckets=config.episodes.buckets,
             users_per_batch=EVALUATION_USERS,
             own_table=own_table,
+            folded=folded,
         )
 
     train = EpisodeSource(

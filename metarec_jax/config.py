@@ -77,8 +77,8 @@ class DataConfig:
     negatives: int = 0
     """For clicks: items drawn beside each click that the user did not click, for data that holds clicks alone."""
     negatives_popularity: float = 0.75
-    """Items are drawn in proportion to this power of their clicks: 0 draws all alike; with 1, popularity alone cannot
-    tell clicks from the rest."""
+    """Items are drawn in proportion to this power of their clicks in training rows: 0 draws all alike; with 1,
+    popularity alone cannot tell clicks from the rest."""
     cache: str = ""
     """Folder for downloads and embeddings. "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
     download: bool = True

@@ -133,13 +133,17 @@ def tune(
         direction="minimize" if lower else "maximize",
         load_if_exists=True,
     )
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the search was killed during it
     done = len(_finished(study))
     # A search that goes on must not draw again what it drew before, so the seed goes on with it.
     study.sampler = optuna.samplers.TPESampler(
         seed=1000 * base.seed + done, n_startup_trials=max(min(10, trials // 3), 1)
     )
-    if not done:
-        study.enqueue_trial(_options_of(base, space), skip_if_exists=True)  # what there is already, to be beaten
+    start = _options_of(base, space)
+    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    if not done and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
+        study.enqueue_trial(start)  # what there is already, to be beaten
     assembly = assemble(base, reporter=reporter)
     failed = 0
     with reporter.bar("tuning", trials) as advance:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import training
 from trained import small_config, small_data, trained_run
 
 from metarec_jax import cli, demo, runs
 from metarec_jax.checkpoints import Progress
-from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation import experiment, methods
 from metarec_jax.evaluation.metrics import UserValues
 from metarec_jax.evaluation.report import SeedResult, build_table
 from metarec_jax.meta.user import Trainable
@@ -134,3 +135,32 @@ def test_the_demo_ends_with_tables_lists_plots_and_commands_and_keeps_earlier_ru
         lists = out[out.index("before: knowing nothing") : out.index("Plots:")]
         assert sum(line.split()[:1] == [str(n)] for n in range(1, 11) for line in lists.splitlines()) == 10
     assert "runs/demo is there already and is kept: this run goes to runs/demo-2" in err
+
+
+def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    chance = np.arange(1, 61) ** -0.8
+    clicks = [(u, i) for u in range(40) for i in rng.choice(60, 8, replace=False, p=chance / chance.sum())]
+    (tmp_path / "clicks.csv").write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in clicks))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
+    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
+    options = {
+        "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",
+        "data.kind": "click", "data.columns.rating": "", "data.columns.time": "", "data.negatives": 1,
+        "data.negatives-popularity": 0, "data.cache": "cache", "encoder.path": "random", "factors.rank": 0,
+        "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
+    }  # fmt: skip
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with training.quick_programs():
+        assert cli.main(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    for rule in ("constant, random order", "popularity", "item click rate"):
+        assert rule in printed
+    tree = json.loads((tmp_path / "found" / "tables" / "evaluation.json").read_text())
+    rows = {row["name"]: row["metrics"] for row in tree["methods"]}
+    assert rows["constant, random order"]["auc"]["mean"] == 0.5
+    assert rows["popularity"]["auc"]["mean"] > 0.5
+    assert rows["item click rate"]["auc"]["mean"] > 0.5
+    ours = next(row for row in tree["methods"] if row["name"] == "meta-learned")
+    assert {"item click rate", "meta-learned, before adapting"} <= set(ours["differences"])

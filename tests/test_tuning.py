@@ -58,6 +58,28 @@ def test_it_goes_on_where_it_was(searched, config):
     assert len(set(rates)) == 4
 
 
+def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(config, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    scored = []
+    monkeypatch.setattr(tuning, "assemble", lambda base, **_: None)
+    monkeypatch.setattr(tuning, "_worth", killed)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            tuning.tune(config, tmp_path, trials=2, space=SPACE)
+    monkeypatch.setattr(tuning, "_worth", lambda found, *_: scored.append(found) or float(len(scored)))
+    found = tuning.tune(config, tmp_path, trials=2, space=SPACE)
+    assert scored[0] == config
+    assert found.config == config, "the first was worth 1, the second 2"
+    assert [number for number, _, _ in found.trials] == [2, 3]
+    tuning.tune(config, tmp_path, trials=3, space=SPACE)
+    assert scored.count(config) == 1
+
+
 def test_another_search_in_its_folder_is_refused(searched, config):
     folder, _ = searched
     for other in ({"metric": "mae"}, {"space": {"updater.steps": [1]}}):

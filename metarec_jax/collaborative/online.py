@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs
 from metarec_jax.collaborative.kernel import LEAST
+from metarec_jax.types import Params
 
 _OFTEN = 20
 """Ratings from which on what is believed of an item is about what is true of it."""
@@ -52,19 +53,35 @@ def missing(
 
 
 def taste_of(
-    rows: Float[np.ndarray, "rated columns"], ratings: Float[np.ndarray, " rated"], noise: float
+    rows: Float[np.ndarray, "rated columns"], ratings: Float[np.ndarray, " rated"], params: Params
 ) -> tuple[Float[np.ndarray, " rank"], Float[np.ndarray, "rank rank"]]:
-    """Mean and covariance of a user's taste, given ratings: Bayesian linear regression with a N(0, 1) prior.
+    """Mean and covariance of a user's taste, given ratings, in the units of `rows`.
+
+    The posterior of the prior path (`metarec_jax.learner.prior.taste_of`) with what the outer loop made of it: noise,
+    gain, and what is expected of who rates such items. Nothing is known of the profile, so it is the average user's.
 
     Args:
         rows: beliefs about what was rated.
         ratings: what was given.
-        noise: variance of a rating around what is believed.
+        params: of the prior path, from `path_of`.
     """
     rows = np.asarray(rows, np.float64)
-    factors, precision = rows[:, FACTORS:], 1 / (rows[:, REST] + noise)
+    gain = np.exp(float(params["log_gain"]) / 2)
+    precision = 1 / (rows[:, REST] + np.exp(float(params["log_noise"])))
+    choice = {name: np.asarray(value, np.float64) for name, value in params["taste"]["choice"].items()}
+    chosen = (rows[:, FACTORS:] - choice["middle"]).sum(axis=0) / (len(rows) + np.exp(choice["log_doubt"]))
+    expected, factors = chosen @ choice["kernel"], rows[:, FACTORS:] * gain
     covariance = np.linalg.inv(np.eye(factors.shape[1]) + factors.T @ (factors * precision[:, None]))
-    return covariance @ (factors.T @ (precision * (ratings - rows[:, MEAN]))), covariance
+    surprise = ratings - rows[:, MEAN] - factors @ expected
+    return gain * (expected + covariance @ (factors.T @ (precision * surprise))), gain**2 * covariance
+
+
+def path_of(theta: Params, beliefs: Beliefs) -> Params:
+    """Parameters of the prior path of a learner; where it has none, as they are before training."""
+    own = theta.get("prior", {})
+    if "log_noise" in own:
+        return own
+    return {"log_noise": np.log(beliefs.noise), "log_gain": 0.0, "taste": beliefs.tastes}
 
 
 def after_ratings(

@@ -1,26 +1,61 @@
-"""Items that were not clicked, drawn beside those that were: a log of clicks alone has nothing to tell them from."""
+"""Items that were not clicked, drawn beside those that were: a log of clicks alone has nothing to tell them from.
+
+What is drawn for a user depends on that user and on the popularity of items, and popularity is counted in training rows
+alone: what test users click must not choose what training sees. So a division of the data comes first, which goes by
+users and times, and not by which items are drawn.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
+from metarec_jax.config import Config
+from metarec_jax.data.protocols import divide
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Interactions
 
-_TRIES = 50
+_TRIES = 20
 
 
-def with_negatives(data: Interactions, per_click: int, popularity: float, seed: int) -> Interactions:
+def beside_clicks(data: Interactions, config: Config) -> Interactions:
+    """`data` as a run of `config` sees it: with the rows that ``config.data.negatives`` asks for.
+
+    Raises:
+        MetarecError: rows are asked for and the data is no log of clicks, or cannot be divided.
+    """
+    if not config.data.negatives:
+        return data
+    return with_negatives(
+        data,
+        config.data.negatives,
+        config.data.negatives_popularity,
+        config.seed,
+        lambda rows: divide(rows, config, config.seed).train,
+    )
+
+
+def with_negatives(
+    data: Interactions,
+    per_click: int,
+    popularity: float,
+    seed: int,
+    trained: Callable[[Interactions], np.ndarray],
+) -> Interactions:
     """`data` with rows of 0 beside each user's clicks: items that the user never clicked, each at most once.
+
+    A user's training rows know nothing of the user's other rows: what is clicked after a date may be drawn before it.
 
     Args:
         data: clicks.
         per_click: rows of 0 for each click; fewer for users who clicked nearly everything.
-        popularity: an item is drawn in proportion to this power of its clicks. 0 draws all alike, and popularity alone
-            then tells clicks from the rest; with 1 it tells nothing (as in Mikolov et al. 2013, where it is 3/4).
+        popularity: an item is drawn in proportion to this power of its clicks in training. 0 draws all alike, and
+            popularity alone then tells clicks from the rest; with 1 it tells nothing (as in Mikolov et al. 2013, where
+            it is 3/4). All items that nobody clicked in training share what was clicked once (Good 1953).
         seed: of the draws.
+        trained: which rows of such data train, int [rows]; of its rows of 0, the items are not drawn yet.
 
     Raises:
         MetarecError: the data is no log of clicks.
@@ -30,43 +65,80 @@ def with_negatives(data: Interactions, per_click: int, popularity: float, seed: 
             f"data.negatives is {per_click}, but data.kind is {data.kind!r}: only clicks need items beside them that "
             "were not clicked, so use --data.negatives 0"
         )
-    clicked = data.rating > 0
+    beside = _beside(data, per_click)
+    rows = np.concatenate([np.arange(len(data)), beside])
+    undrawn = _joined(data, beside, data.item[beside])
+    order = np.lexsort((undrawn.item, undrawn.time, undrawn.user))
+    trains = np.zeros(len(rows), bool)
+    trains[order[trained(_taken(undrawn, order))]] = True
+    own, new = np.split(trains, [len(data)])
+
+    clicked = (data.rating > 0) & own
     count = np.bincount(data.item[clicked], minlength=len(data.items)).astype(np.float64)
-    chance = np.where(count > 0, count, 0.0) ** popularity if popularity else np.ones(len(count))
+    unseen = count == 0
+    count[unseen] = np.sum(count == 1) / max(unseen.sum(), 1)
+    chance = count**popularity if popularity and count.any() else np.ones(len(count))
     edges = np.cumsum(chance / chance.sum())
-    rng = np.random.default_rng([seed, 7])
 
-    clicks = np.flatnonzero(clicked)
-    wanted = np.repeat(clicks, per_click)
-    items = len(data.items)
-    taken = set((data.user.astype(np.int64) * items + data.item).tolist())
-    rows, drawn = [], []
+    item = np.zeros(len(beside), np.int64)
+    mine, theirs = (np.argsort(user, kind="stable") for user in (data.user, data.user[beside]))
+    ends = [np.cumsum(np.bincount(u, minlength=len(data.users)))[:-1] for u in (data.user, data.user[beside])]
+    for user, (known, wanted) in enumerate(zip(np.split(mine, ends[0]), np.split(theirs, ends[1]))):
+        taken: set[int] = set()
+        for part in (True, False):  # training rows first, which know of no other
+            taken.update(data.item[known[own[known] == part]].tolist())
+            places = wanted[new[wanted] == part]
+            if len(places):
+                rng = np.random.default_rng([seed, 7, user, int(part)])
+                item[places] = _draw(rng, chance, edges, taken, len(places))
+                taken.update(item[places].tolist())
+    drawn = _joined(data, beside, item)
+    found = _taken(drawn, np.lexsort((drawn.item, drawn.time, drawn.user)))
+    return dataclasses.replace(found, source=f"{data.source}, and {len(beside):,} items that were not clicked")
+
+
+def _beside(data: Interactions, per_click: int) -> np.ndarray:
+    """int64 [n], the click that each row of 0 stands beside: the same number to each, while there are items left."""
+    clicks = np.flatnonzero(data.rating > 0)
+    clicks = clicks[np.lexsort((data.time[clicks], data.user[clicks]))]
+    turn = np.repeat(np.arange(per_click), len(clicks))
+    clicks = np.tile(clicks, per_click)
+    order = np.lexsort((turn, data.user[clicks]))
+    clicks = clicks[order]
+    pairs = np.unique(data.user.astype(np.int64) * len(data.items) + data.item)
+    left = len(data.items) - np.bincount(pairs // len(data.items), minlength=len(data.users))
+    given = np.bincount(data.user[clicks], minlength=len(data.users))
+    place = np.arange(len(clicks)) - (np.cumsum(given) - given)[data.user[clicks]]
+    return clicks[place < left[data.user[clicks]]]
+
+
+def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken: set[int], wanted: int) -> list[int]:
+    """`wanted` items in proportion to `chance` (with sums `edges`), none twice and none of those `taken`."""
+    last = len(chance) - 1
+    found: dict[int, None] = {}
     for _ in range(_TRIES):
-        if not len(wanted):
-            break
-        found = np.minimum(np.searchsorted(edges, rng.random(len(wanted)), side="right"), items - 1)
-        missed = []
-        for row, item in zip(wanted.tolist(), found.tolist()):
-            pair = int(data.user[row]) * items + item
-            if pair in taken:
-                missed.append(row)
-                continue
-            taken.add(pair)
-            rows.append(row)
-            drawn.append(item)
-        wanted = np.array(missed, np.int64)
+        tried = np.minimum(np.searchsorted(edges, rng.random(wanted - len(found)), side="right"), last)
+        found.update(dict.fromkeys(item for item in tried.tolist() if item not in taken))
+        if len(found) == wanted:
+            return list(found)
+    # Hardly anything is left. Who comes first in a race of exponential clocks is drawn in proportion, too.
+    clock = rng.exponential(size=len(chance)) / np.maximum(chance, 1e-300)
+    clock[[*taken, *found]] = np.inf
+    return [*found, *np.argsort(clock)[: wanted - len(found)].tolist()]
 
-    beside = np.array(rows, np.int64)
-    user = np.concatenate([data.user, data.user[beside]]).astype(np.int32)
-    item = np.concatenate([data.item, np.array(drawn, np.int64)]).astype(np.int32)
-    time = np.concatenate([data.time, data.time[beside]])
-    rating = np.concatenate([data.rating, np.zeros(len(beside), np.float32)]).astype(np.float32)
-    order = np.lexsort((item, time, user))
+
+def _joined(data: Interactions, beside: np.ndarray, item: np.ndarray) -> Interactions:
+    """The rows of `data`, and after them a row of 0 beside each of those `beside`."""
     return dataclasses.replace(
         data,
-        user=user[order],
-        item=item[order],
-        rating=rating[order],
-        time=time[order],
-        source=f"{data.source}, and {len(beside):,} items that were not clicked",
+        user=np.concatenate([data.user, data.user[beside]]).astype(np.int32),
+        item=np.concatenate([data.item, item]).astype(np.int32),
+        rating=np.concatenate([data.rating, np.zeros(len(beside), np.float32)]).astype(np.float32),
+        time=np.concatenate([data.time, data.time[beside]]),
+    )
+
+
+def _taken(data: Interactions, order: np.ndarray) -> Interactions:
+    return dataclasses.replace(
+        data, **{name: getattr(data, name)[order] for name in ("user", "item", "rating", "time")}
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from metarec_jax.data.episodes import filled, statistics_of
-from metarec_jax.data.splits import Statistics
+from metarec_jax.data.splits import Folded, Statistics
 from metarec_jax.types import Episodes, Interactions, Rows
 
 
@@ -72,6 +72,8 @@ class TaskSource:
         buckets: support lengths that tasks are padded to.
         users_per_batch: tasks of a batch; smaller ones are filled up with tasks of weight 0.
         own_table: whether ``Episodes.user`` counts tasks; otherwise it is the row of the data set's users.
+        folded: beliefs that users with training rows meet, as they did in training, in place of those of `statistics`:
+            what their own ratings taught.
     """
 
     data: Interactions
@@ -81,6 +83,7 @@ class TaskSource:
     buckets: tuple[int, ...]
     users_per_batch: int
     own_table: bool = False
+    folded: Folded | None = None
 
     draws = 1
     """Tasks are drawn once."""
@@ -119,30 +122,29 @@ class TaskSource:
 
     def _cut(self, members: np.ndarray, length: int) -> Episodes:
         tasks = self.tasks
-        shown = self.data.rating[tasks.support] if tasks.shown is None else tasks.shown
         query = int(tasks.queries.max(initial=1))
         return Episodes(
             user=(members if self.own_table else tasks.user[members]).astype(np.int32),
-            support=self._rows(tasks.support, shown, tasks.supports, members, length, by_time=True),
-            query=self._rows(tasks.query, self.data.rating[tasks.query], tasks.queries, members, query),
+            support=self._rows(tasks.support, self._support, members, length, shown=tasks.shown, by_time=True),
+            query=self._rows(tasks.query, self._query, members, query),
             weight=np.ones(len(members), np.float32),
         )
 
     def _rows(
         self,
         rows: np.ndarray,
-        rating: np.ndarray,
-        count: np.ndarray,
+        parts: tuple[np.ndarray, np.ndarray],
         members: np.ndarray,
         length: int,
         *,
+        shown: np.ndarray | None = None,
         by_time: bool = False,
     ) -> Rows:
-        start = np.cumsum(count) - count
-        real = np.arange(length) < count[members, None]
-        place = np.where(real, start[members, None] + np.arange(length), 0)
+        start, count = (part[members, None] for part in parts)
+        real = np.arange(length) < count
+        place = np.where(real, start + np.arange(length), 0)
         if not len(rows):  # of tasks without support
-            rows, rating = np.zeros(1, np.int64), np.zeros(1, np.float32)
+            rows, shown = np.zeros(1, np.int64), None
         if by_time:  # latest first, as in episodes; of one time, the row that comes later; padding last
             by_row = np.argsort(np.where(real, -rows[place], 1), axis=1, kind="stable")
             place = np.take_along_axis(place, by_row, axis=1)
@@ -152,9 +154,10 @@ class TaskSource:
             place = np.take_along_axis(place, latest, axis=1)
         row = rows[place]
         item = np.where(real, self.data.item[row], 0).astype(np.int32)
+        rating = self.data.rating[row] if shown is None else shown[place]
         return Rows(
             item=item,
-            rating=np.where(real, rating[place], 0).astype(np.float32),
+            rating=np.where(real, rating, 0).astype(np.float32),
             mask=real.astype(np.float32),
             statistic=statistics_of(
                 self.statistics,
@@ -162,5 +165,33 @@ class TaskSource:
                 self.data.rating[row],
                 real,
                 own=self.trained[row],
+                met=self._met(members, item),
             ),
         )
+
+    def _met(self, members: np.ndarray, item: np.ndarray) -> np.ndarray | None:
+        """[tasks, length, columns], what each task's user believes of `item` [tasks, length]; None without beliefs."""
+        everyone = self.statistics.beliefs
+        if self.folded is None or everyone is None:
+            return None
+        user = self.tasks.user[members]
+        own = self.folded.tables[self.folded.fold[user][:, None], item]
+        return np.where(self._has_trained[user][:, None, None], own, everyone[item])
+
+    @functools.cached_property
+    def _has_trained(self) -> np.ndarray:
+        """bool [users], whether any row of each user trained."""
+        return np.bincount(self.data.user[self.trained], minlength=len(self.data.users)) > 0
+
+    @functools.cached_property
+    def _support(self) -> tuple[np.ndarray, np.ndarray]:
+        return _parts(self.tasks.supports)
+
+    @functools.cached_property
+    def _query(self) -> tuple[np.ndarray, np.ndarray]:
+        return _parts(self.tasks.queries)
+
+
+def _parts(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the rows of each task begin, and how many there are."""
+    return np.cumsum(count) - count, count

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 PAIRS_AT_ONCE = 4_000_000  # bounds the memory of the [users, query, query] comparison
 
@@ -61,25 +61,3 @@ def global_auc(scores: LikedScores) -> float:
     below = np.searchsorted(other, scores.liked, side="left")
     not_above = np.searchsorted(other, scores.liked, side="right")
     return float((below.sum() + not_above.sum()) / (2 * len(other) * len(scores.liked)))
-
-
-def pairs_by_user(
-    score: Float[np.ndarray, " rows"], liked: Bool[np.ndarray, " rows"], user: Int[np.ndarray, " rows"]
-) -> tuple[Int[np.ndarray, " users"], Float[np.ndarray, "users users"], Float[np.ndarray, "users users"]]:
-    """What `global_auc` counts, by the user of the liked row and the user of the other: see `pair_bootstrap`.
-
-    Returns:
-        The users; how many pairs are in the right order (a tie counts half); and how many pairs there are.
-    """
-    users, place = np.unique(user, return_inverse=True)
-    order = np.argsort(place[~liked], kind="stable")
-    other, owner = score[~liked][order], place[~liked][order]
-    first, owners = np.flatnonzero(np.diff(owner, prepend=-1)), np.unique(owner)
-    wins = np.zeros((len(users), len(users)))
-    if len(other):
-        for u in np.unique(place[liked]):
-            own = score[liked & (place == u)][:, None]
-            right = (own > other).sum(axis=0) + 0.5 * (own == other).sum(axis=0)
-            wins[u, owners] = np.add.reduceat(right, first)
-    count = [np.bincount(place[chosen], minlength=len(users)).astype(float) for chosen in (liked, ~liked)]
-    return users, wins, np.outer(*count)

@@ -82,14 +82,16 @@ def constant(scale: Scale) -> Baseline:
     return Baseline("constant, random order", "training median (MAE) and mean (RMSE); every order counts", predict)
 
 
-def popularity(scale: Scale) -> Baseline:
-    """Rank by how many training users rated the item; its rating predictions are the constant's."""
+def popularity(scale: Scale, *, clicks: bool = False) -> Baseline:
+    """Rank by how many training users rated the item, or clicked it; its rating predictions are the constant's."""
 
     def predict(episodes: Episodes) -> Predictions:
-        count = np.asarray(episodes.query.statistic, dtype=np.float64)[..., 1]
+        # Of clicks the sum: the count has rows of what was not clicked, too.
+        count = np.asarray(episodes.query.statistic, dtype=np.float64)[..., 0 if clicks else 1]
         return constant(scale).predict(episodes)._replace(score=count)
 
-    return Baseline("popularity", "ranks by the number of training ratings; rating predictions constant", predict)
+    what = "clicks; other" if clicks else "ratings; rating"
+    return Baseline("popularity", f"ranks by the number of training {what} predictions constant", predict)
 
 
 def user_mean(scale: Scale) -> Baseline:
@@ -129,6 +131,15 @@ def item_mean(scale: Scale, *, item_shrink: float) -> Baseline:
 
     return Baseline(
         "item mean", "item's mean over training users, shrunk to their mean", predict, {"item_shrink": item_shrink}
+    )
+
+
+def click_rate(scale: Scale, *, item_shrink: float) -> Baseline:
+    """The item mean of clicks: the share of training rows of the item that are clicks, pulled to that of all rows."""
+    return dataclasses.replace(
+        item_mean(scale, item_shrink=item_shrink),
+        name="item click rate",
+        definition="share of the item's training rows that are clicks, shrunk to that of all rows",
     )
 
 
@@ -224,25 +235,25 @@ def item_prior(rows: Rows, mean: float, item_shrink: float) -> Float[np.ndarray,
     return (statistic[..., 0] + item_shrink * mean) / (statistic[..., 1] + item_shrink)
 
 
-def tune(candidates: Iterable[Baseline], validation: Sequence[Episodes]) -> Baseline:
-    """The candidate with the least MAE on the validation users; the first of equals.
+def tune(candidates: Iterable[Baseline], validation: Sequence[Episodes], metric: str = "mae") -> Baseline:
+    """The candidate with the least MAE (or RMSE) on the validation users; the first of equals.
 
     Raises:
         MetarecError: there is no candidate, or no validation user.
     """
 
-    def mae(baseline: Baseline) -> float:
+    def error(baseline: Baseline) -> float:
         parts = [
             sums(
                 evaluate_users(
-                    baseline.predict(e), e.query, method=baseline.name, users=e.user, weight=e.weight, metrics=("mae",)
+                    baseline.predict(e), e.query, method=baseline.name, users=e.user, weight=e.weight, metrics=(metric,)
                 )
             )
             for e in validation
         ]
-        return compute(merge(parts)).get("mae", np.nan)
+        return compute(merge(parts)).get(metric, np.nan)
 
-    scored = [(mae(candidate), candidate) for candidate in candidates]
+    scored = [(error(candidate), candidate) for candidate in candidates]
     if not scored or np.isnan(scored[0][0]):
         raise MetarecError("baselines are tuned on validation users, and there are none: raise episodes.validation")
     return min(scored, key=lambda pair: pair[0])[1]
@@ -289,6 +300,18 @@ def fit_baselines(
         tune((item_mean(scale, item_shrink=a) for a in ITEM_SHRINKS), validation),
         *learned,
     )
+
+
+def fit_click_baselines(train: Sequence[Episodes], validation: Sequence[Episodes]) -> tuple[Baseline, ...]:
+    """Every baseline for clicks, in the order of the table; what must be chosen is chosen by the squared error, which
+    is least for the true probability.
+
+    Args:
+        train, validation: as in `fit_baselines`.
+    """
+    scale = fit_scale(train, 0.0, 1.0)
+    rates = (click_rate(scale, item_shrink=a) for a in ITEM_SHRINKS)
+    return constant(scale), popularity(scale, clicks=True), tune(rates, validation, "rmse")
 
 
 def _ratings(rows: Rows) -> tuple[Float[np.ndarray, "users n"], Float[np.ndarray, "users n"]]:

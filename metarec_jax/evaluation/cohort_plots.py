@@ -12,9 +12,9 @@ from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.methods import BIAS, META
 from metarec_jax.evaluation.plots import BLUE, GREY, INK, ORANGE, clean
 
-GREEN, PURPLE, SKY = "#009E73", "#CC79A7", "#56B4E9"
-_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY)
-_MARKS = ("D", "o", "s", "^", "v")
+GREEN, PURPLE, SKY, YELLOW, BLACK = "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY, YELLOW, BLACK)
+_MARKS = ("D", "o", "s", "^", "v", "P", "X")
 MAIN = ("mae", "ndcg@5", "auc")
 
 
@@ -35,7 +35,7 @@ def curve_figure(curve: Mapping[str, Any]) -> Figure:
                 [np.nan if c[p] is None else c[p] for c in metrics[name]] for p in ("low", "mean", "high")
             )
             bold = method == META
-            if bold or method == BIAS:  # bands of five methods hide each other
+            if bold or method == BIAS:  # bands of all methods hide each other
                 axes.fill_between(place, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(
                 place, mean, color=colour, marker=mark, markersize=5, linewidth=2.2 if bold else 1.3, label=method

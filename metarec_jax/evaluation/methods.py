@@ -21,7 +21,7 @@ from metarec_jax.assembly import Assembly, Part, make_model
 from metarec_jax.config import Config, UpdaterConfig, believes
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.baselines import Baseline, fit_baselines
+from metarec_jax.evaluation.baselines import Baseline, fit_baselines, fit_click_baselines
 from metarec_jax.evaluation.judge import judge
 from metarec_jax.evaluation.metrics import compute, sums
 from metarec_jax.evaluation.predictions import Function, Predictions
@@ -39,6 +39,7 @@ TWIN = "twin, shown the support"
 TUNED = "twin, fine-tuned"
 CLOSED = "closed form alone"
 ITEM = "item mean"
+RATE = "item click rate"
 BIAS = "item mean + user bias"
 NEAREST = "item mean + user bias, nearest level"
 RIDGE = "ridge per user, nearest level"
@@ -109,11 +110,11 @@ def untrained(assembly: Assembly) -> Trainable:
 
 def _rules(assembly: Assembly) -> Sequence[Baseline]:
     scale, train = assembly.catalogue.scale, assembly.train.source
-    if scale.kind != "rating":
-        return ()
+    found = [train[i] for i in range(train.batches)], list(batches_of(assembly.validation))
+    if scale.kind == "click":
+        return fit_click_baselines(*found)
     return fit_baselines(
-        [train[i] for i in range(train.batches)],
-        list(batches_of(assembly.validation)),
+        *found,
         low=float(scale.low),
         high=float(scale.high),
         levels=tuple(map(float, scale.levels)),

@@ -18,19 +18,18 @@ import numpy as np
 
 from metarec_jax.environment import environment
 from metarec_jax.evaluation.answers import Answers, SeedAnswers
-from metarec_jax.evaluation.auc import pairs_by_user
-from metarec_jax.evaluation.bootstrap import pair_bootstrap
+from metarec_jax.evaluation.bootstrap import Interval, pair_bootstrap
 from metarec_jax.evaluation.cohorts import KINDS, calibration, cohorts
 from metarec_jax.evaluation.judge import judge_rows, relevance_of
-from metarec_jax.evaluation.methods import BIAS, CLOSED, ITEM, META, NEAREST, RIDGE, STRANGER, TUNED, TWIN
+from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEAREST, RATE, RIDGE, STRANGER, TUNED, TWIN
 from metarec_jax.evaluation.metrics import metric
 from metarec_jax.evaluation.modes import Mode, mode
 from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
 from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
 from metarec_jax.files import make_folder, write_text
 
-REFERENCES = (BIAS, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED)
-CURVES = (META, TUNED, RIDGE, BIAS, ITEM)
+REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
+CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
 """Methods of a curve and of cohorts, where there are that many."""
 
 
@@ -98,18 +97,18 @@ def table_of(
         subject=META,
         definitions=first.about["definitions"],
         relevance=relevance_of(first.scale),
-        intervals={META: {"auc_global": _global_auc(having, name)}},
+        intervals={META: {"auc_global": _global_auc(having, name)}} if "auc_global" in counted.metrics else {},
         notes=notes,
     )
     return table, results
 
 
-def _global_auc(seeds: Sequence[SeedAnswers], name: str) -> Any:
+def _global_auc(seeds: Sequence[SeedAnswers], name: str) -> Interval:
     parts = []
     for seed in seeds:
         questions, predictions = seed.scenarios[name]
         liked = questions.rating >= relevance_of(seed.scale).liked
-        parts.append(pairs_by_user(np.asarray(predictions[META].score), liked, questions.user))
+        parts.append((np.asarray(predictions[META].score), liked, questions.user))
     return pair_bootstrap(parts)
 
 
@@ -118,7 +117,7 @@ def _of(seeds: Sequence[SeedAnswers], name: str) -> list[tuple[int, Answers]]:
 
 
 def _cohorts(seeds: Sequence[SeedAnswers], name: str, methods: Sequence[str]) -> dict[str, Any]:
-    reference = BIAS if BIAS in methods else methods[-1]
+    reference = next((rule for rule in (BIAS, RATE) if rule in methods), methods[-1])
     tree = {}
     for kind in KINDS:
         found = cohorts(_of(seeds, name), kind, methods, reference)
@@ -163,7 +162,7 @@ def _draw(
     for name, table in detailed:
         end = "" if len(tables) == 1 else f"-{file_name(name)}"
         plots.save(plots.methods_figure(table), drawings / f"methods{end}.png")
-        reference = BIAS if BIAS in results[name] else TWIN
+        reference = next(method for method in (BIAS, RATE, TWIN) if method in results[name])
         if "mae" in results[name][META][0].values:
             errors = [np.concatenate([r.values["mae"].values for r in results[name][m]]) for m in (reference, META)]
             plots.save(plots.improvement_figure(*errors, names=(reference, META)), drawings / f"improvement{end}.png")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from metarec_jax.environment import summary
-from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
+from metarec_jax.evaluation.bootstrap import Interval, Resampling
 from metarec_jax.evaluation.grids import Grid, grid, number, print_grids
 from metarec_jax.evaluation.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
 from metarec_jax.files import make_folder, write_text
@@ -131,6 +131,7 @@ def build_table(
             raise ValueError(f"{name!r} is none of the methods {', '.join(map(repr, results))}")
 
     names = tuple(metrics) if metrics is not None else (*first[0].values, *first[0].overall)
+    between = {name: _Differences(results, name, samples, seed) for name in names if name in first[0].values}
     rows = []
     for method, found in results.items():
         computed = [{**compute(sums(r.values)), **r.overall} for r in found]
@@ -141,18 +142,14 @@ def build_table(
                 cells={
                     name: dataclasses.replace(
                         _cell([c[name] for c in computed]),
-                        interval=difference_between(found, None, name, samples, seed)
-                        if name in first[0].values
+                        interval=between[name](method, None)
+                        if name in between
                         else (intervals or {}).get(method, {}).get(name),
                     )
                     for name in names
                 },
                 differences={
-                    other: {
-                        name: difference_between(found, results[other], name, samples, seed)
-                        for name in names
-                        if name in first[0].values
-                    }
+                    other: {name: differ(method, other) for name, differ in between.items()}
                     for other in references
                     if other != method
                 },
@@ -308,22 +305,35 @@ def difference_between(
     ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
 ) -> Interval:
     """Of a metric of two methods; of one method from nothing, which is its own value, where `theirs` is None."""
-    results = (ours, ours if theirs is None else theirs)
-    a, b = (np.concatenate([r.values[name].values for r in found]) for found in results)
-    weights, other = (np.concatenate([r.values[name].weights for r in found]) for found in results)
-    b = b if theirs is not None else np.zeros_like(b)
-    if not np.array_equal(weights, other):
-        raise ValueError(f"{name} has other weights for the two methods: they were not judged on the same rows")
-    return paired_bootstrap(
-        a,
-        b,
-        weights,
-        groups=np.concatenate([r.users for r in ours]),
-        strata=np.repeat([r.seed for r in ours], [len(r.users) for r in ours]),
-        transform=np.sqrt if metric(name).root else None,
-        samples=samples,
-        seed=seed,
-    )
+    given = {0: ours} | ({} if theirs is None else {1: theirs})
+    return _Differences(given, name, samples, seed)(0, None if theirs is None else 1)
+
+
+class _Differences:
+    """Of one metric between any two methods: users are drawn once, and each method's values are resampled once."""
+
+    def __init__(self, results: Mapping[Any, Sequence[SeedResult]], name: str, samples: int, seed: int) -> None:
+        values = {method: [r.values[name] for r in found] for method, found in results.items()}
+        weights, *others = [np.concatenate([v.weights for v in found]) for found in values.values()]
+        if not all(np.array_equal(weights, other) for other in others):
+            raise ValueError(f"{name} has other weights for some methods: they were not judged on the same rows")
+        first = next(iter(results.values()))
+        self._resampled = Resampling(
+            weights,
+            groups=np.concatenate([r.users for r in first]),
+            strata=np.repeat([r.seed for r in first], [len(r.users) for r in first]),
+            samples=samples,
+            seed=seed,
+        )
+        self._means = {
+            method: self._resampled.means(np.concatenate([v.values for v in found])) for method, found in values.items()
+        }
+        self._root = np.sqrt if metric(name).root else None
+
+    def __call__(self, ours: Any, theirs: Any) -> Interval:
+        """That of `ours` from `theirs`; of `ours` from nothing, where `theirs` is None."""
+        other = None if theirs is None else self._means[theirs]
+        return self._resampled.difference(self._means[ours], other, transform=self._root)
 
 
 def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, references: Sequence[str]) -> list[str]:

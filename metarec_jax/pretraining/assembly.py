@@ -15,6 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from metarec_jax.assembly import check_encoder
 from metarec_jax.data import load
+from metarec_jax.data.negatives import with_negatives
+from metarec_jax.data.splits import split_users
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.errors import MetarecError
@@ -80,6 +82,12 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
         MetarecError: what any of these steps has to say about the input.
     """
     data = load(config.data, seed=config.seed)
+    if config.data.negatives:
+
+        def trained(rows: Interactions) -> np.ndarray:
+            return np.flatnonzero(np.isin(rows.user, split_users(rows, config.episodes, config.seed).train))
+
+        data = with_negatives(data, config.data.negatives, config.data.negatives_popularity, config.seed, trained)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     read = seen(data, config)
     reporter.note(

@@ -172,8 +172,9 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
 
 def _trained_on(config: Config) -> list[tuple[str, str, float, int]]:
     from metarec_jax.data import load
+    from metarec_jax.data.negatives import beside_clicks
 
-    data = load(config.data, seed=config.seed)
+    data = beside_clicks(load(config.data, seed=config.seed), config)
     users, items = data.users.ids, data.items.ids
     columns = (data.user.tolist(), data.item.tolist(), data.rating.tolist(), data.time.tolist())
     return [(users[u], items[i], float(r), int(t)) for u, i, r, t in zip(*columns)]

@@ -9,6 +9,7 @@ import numpy as np
 from metarec_jax.assembly import resolve
 from metarec_jax.config import Config
 from metarec_jax.data import load
+from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Interactions
@@ -33,7 +34,7 @@ def people_of(config: Config) -> dict[str, Person]:
     if config.data.source not in PUBLIC:
         return {}
     try:
-        data = load(config.data, seed=config.seed)
+        data = beside_clicks(load(config.data, seed=config.seed), config)
         tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
     except MetarecError:
         return {}

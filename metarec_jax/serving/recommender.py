@@ -24,7 +24,7 @@ from metarec_jax import catalogue as catalogues
 from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue, Scale
 from metarec_jax.collaborative.beliefs import FACTORS
-from metarec_jax.collaborative.online import Missing, after_ratings, missing, taste_of
+from metarec_jax.collaborative.online import Missing, after_ratings, missing, path_of, taste_of
 from metarec_jax.config import Config, covers_all
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
@@ -739,9 +739,11 @@ class Recommender:
             table, start = statistics.beliefs.copy(), self._told[row][2:]
             if histories:
                 others = [(h.seen < self._trained_items, h) for h in histories]
-                tastes = [taste_of(table[h.seen[old]], h.ratings[old], beliefs.noise) for old, h in others]
+                path = path_of(self._trainable.theta, beliefs)
+                tastes = [taste_of(table[h.seen[old]], h.ratings[old], path) for old, h in others]
                 means, doubts = (np.stack(part) for part in zip(*tastes))
-                start = after_ratings(start, means, doubts, ratings, beliefs.noise, self._apart)
+                noise = float(np.exp(path["log_noise"]))
+                start = after_ratings(start, means, doubts, ratings, noise, self._apart)
             table[row] = start
             changed = changed._replace(beliefs=table)
         self.catalogue = dataclasses.replace(self.catalogue, statistics=changed)

@@ -149,9 +149,10 @@ def held_out(config: Config) -> list[Person]:
     """
     from metarec_jax.assembly import resolve
     from metarec_jax.data import load
+    from metarec_jax.data.negatives import beside_clicks
     from metarec_jax.data.protocols import divide
     from metarec_jax.serving.people import persons
 
-    data = load(config.data, seed=config.seed)
+    data = beside_clicks(load(config.data, seed=config.seed), config)
     tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
     return persons(data, np.unique(tested))

@@ -1,11 +1,13 @@
 """Items drawn beside clicks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from metarec_jax.config import Columns, DataConfig
+from metarec_jax.config import Columns, Config, DataConfig
 from metarec_jax.data import load
-from metarec_jax.data.negatives import with_negatives
+from metarec_jax.data.negatives import beside_clicks, with_negatives
 from metarec_jax.errors import MetarecError
 
 
@@ -27,7 +29,13 @@ def clicks(tmp_path_factory):
 def read(path, **options):
     time = "timestamp" if "timestamp" in path.read_text() else ""
     columns = Columns(rating="", time=time)
-    return load(DataConfig(source="table", path=str(path), kind="click", columns=columns, **options))
+    data = load(DataConfig(source="table", path=str(path), kind="click", columns=columns))
+    return drawn(data, **options) if options else data
+
+
+def drawn(data, negatives=1, popularity=0.75, seed=0, trained=lambda rows: np.arange(len(rows))):
+    """With rows of 0, where all train unless said otherwise."""
+    return with_negatives(data, negatives, popularity, seed, trained)
 
 
 def keys(data, rows):
@@ -57,7 +65,7 @@ def test_popularity_is_corrected_for(clicks):
     """Drawn alike, what was not clicked is less popular than what was; in proportion to clicks, much less so."""
 
     def gap(power):
-        data = read(clicks, negatives=2, negatives_popularity=power)
+        data = read(clicks, negatives=2, popularity=power)
         clicked = data.rating > 0
         popularity = np.bincount(data.item[clicked], minlength=len(data.items))[data.item]
         return popularity[clicked].mean() - popularity[~clicked].mean()
@@ -68,9 +76,50 @@ def test_popularity_is_corrected_for(clicks):
 
 def test_equal_seeds_draw_alike(clicks):
     data = read(clicks)
-    one, two, other = (with_negatives(data, 1, 0.75, seed) for seed in (1, 1, 2))
+    one, two, other = (drawn(data, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.item, two.item)
     assert not np.array_equal(one.item, other.item)
+
+
+def test_what_others_do_is_drawn_from_training_rows_and_nothing_of_them_reaches_those(clicks):
+    """Test users click other items: what is drawn beside training clicks stays, and so does that beside the others'."""
+    data = read(clicks)
+    tests = data.user >= 30
+
+    def before_30(rows):
+        return np.flatnonzero(rows.user < 30)
+
+    one = drawn(data, negatives=2, trained=before_30)
+    mirrored = dataclasses.replace(data, item=np.where(tests, 199 - data.item, data.item).astype(np.int32))
+    other = drawn(mirrored, negatives=2, trained=before_30)
+    for found in (one, other):
+        assert (found.rating == 0).sum() == 2 * len(data)
+    train = one.user < 30
+    np.testing.assert_array_equal(train, other.user < 30)
+    for name in ("user", "item", "rating", "time"):
+        np.testing.assert_array_equal(getattr(one, name)[train], getattr(other, name)[train])
+    # Of both, most of what is drawn is what training users click most.
+    count = np.bincount(data.item[~tests], minlength=200)
+    for found in (one, other):
+        beside = count[found.item[~train & (found.rating == 0)]]
+        assert beside.mean() > 1.5 * count.mean()
+
+
+def test_what_a_user_clicks_later_changes_nothing_of_what_trains(clicks):
+    data = read(clicks)
+    middle = np.median(data.time % 100)
+
+    def early(rows):
+        return np.flatnonzero(rows.time % 100 < middle)
+
+    later = data.time % 100 >= middle
+    other = dataclasses.replace(data, item=np.where(later, 199 - data.item, data.item).astype(np.int32))
+    kept = [early(rows) for rows in (data, other)]
+    np.testing.assert_array_equal(*kept)
+    one, two = (drawn(rows, trained=early) for rows in (data, other))
+    for name in ("user", "item", "rating", "time"):
+        np.testing.assert_array_equal(getattr(one, name)[early(one)], getattr(two, name)[early(two)])
+    assert len(keys(one, one.rating == 0)) == len(data), "none twice"
 
 
 def test_who_clicked_nearly_everything_gets_what_is_left(tmp_path):
@@ -80,12 +129,25 @@ def test_who_clicked_nearly_everything_gets_what_is_left(tmp_path):
     assert keys(data, (data.user == 0) & (data.rating == 0)) == {(0, 9)}
 
 
+def test_items_that_nobody_clicked_in_training_are_drawn_when_nothing_else_is_left(tmp_path):
+    """And where nobody clicks in training at all, all alike."""
+    path = tmp_path / "c.csv"
+    lines = [f"a,{i}\n" for i in range(4)] + [f"b,{i}\n" for i in range(4)] + [f"c,{i}\n" for i in range(4, 9)]
+    path.write_text("user_id,item_id\n" + "".join(lines))
+    data = read(path)
+    for trained in (lambda rows: np.flatnonzero(rows.user < 2), lambda rows: np.zeros(0, int)):
+        found = drawn(data, negatives=1, popularity=1.0, trained=trained)
+        for user in range(3):
+            own, beside = ({i for u, i in keys(found, found.rating == x) if u == user} for x in (1, 0))
+            assert len(beside) == min(len(own), 9 - len(own))
+            assert not own & beside
+
+
 def test_ratings_are_refused():
+    ratings = DataConfig(source="synthetic", negatives=2)
     with pytest.raises(MetarecError, match=r"data\.negatives is 2, but data\.kind is 'rating'"):
-        load(DataConfig(source="synthetic", negatives=2))
+        beside_clicks(load(ratings), Config(data=ratings))
     with pytest.raises(MetarecError, match=r"data\.negatives is -1"):
         DataConfig(kind="click", negatives=-1)
     with pytest.raises(MetarecError, match=r"data\.negatives_popularity is -1"):
         DataConfig(kind="click", negatives_popularity=-1.0)
-    with pytest.raises(MetarecError, match="only clicks"):
-        with_negatives(load(DataConfig(source="synthetic")), 1, 1.0, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import random_interactions
 
-from metarec_jax.data.splits import row_statistics
+from metarec_jax.data.splits import Folded, row_statistics
 from metarec_jax.data.tasks import TaskSource, joined, make_tasks
 
 DATA = random_interactions(np.random.default_rng(1), users=9, items=15, least=6, most=12)
@@ -102,3 +102,41 @@ def test_a_table_of_its_own_counts_tasks():
         assert batch.user[batch.weight > 0].tolist() == members.tolist()
         np.testing.assert_array_equal(source.users_of(batch)[batch.weight > 0], tasks.user[members])
     assert source.whole(0).user.tolist() == list(range(len(tasks)))
+
+
+def test_users_who_trained_meet_what_others_taught_and_new_ones_what_everybody_did():
+    tasks = some_tasks(np.random.default_rng(6), number=20)
+    trained = np.flatnonzero(np.isin(DATA.user, [1, 3, 4, 8]))
+    rng = np.random.default_rng(7)
+    folded = Folded(
+        rng.normal(size=(3, len(DATA.items), 4)).astype(np.float32),
+        rng.integers(0, 3, len(DATA.users)).astype(np.int32),
+    )
+    everybody = rng.normal(size=(len(DATA.items), 4)).astype(np.float32)
+    source = source_of(tasks, trained, folded=folded)
+    source = dataclasses.replace(source, statistics=source.statistics._replace(beliefs=everybody))
+    batch = source.whole()
+    met = {True: 0, False: 0}
+    for place, user in enumerate(tasks.user):
+        table = folded.tables[folded.fold[user]] if user in (1, 3, 4, 8) else everybody
+        for rows in (batch.support, batch.query):
+            real = rows.mask[place] > 0
+            np.testing.assert_array_equal(rows.statistic[place][real][:, 2:], table[rows.item[place][real]])
+            met[user in (1, 3, 4, 8)] += real.sum()
+    assert min(met.values()) > 0
+
+
+def test_a_batch_looks_up_no_more_ratings_than_it_has():
+    looked_up = []
+
+    class Counted(np.ndarray):
+        def __getitem__(self, rows):
+            looked_up.append(np.size(rows))
+            return np.asarray(self)[rows]
+
+    tasks = joined([some_tasks(np.random.default_rng(seed)) for seed in range(20)])
+    source = source_of(tasks)
+    source = dataclasses.replace(source, data=dataclasses.replace(DATA, rating=DATA.rating.view(Counted)))
+    batch = source[0]
+    assert batch.support.rating.any()
+    assert 0 < max(looked_up) <= max(batch.support.rating.size, batch.query.rating.size) < len(tasks.support)

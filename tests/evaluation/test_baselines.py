@@ -238,3 +238,19 @@ def test_tuning_takes_the_least_validation_error_and_needs_validation_users():
         rules.tune([], [episodes])
     with pytest.raises(MetarecError, match="penalty is 0"):
         rules.ridge(SCALE, np.ones((3, 2)), item_shrink=1.0, user_shrink=1.0, penalty=0.0)
+
+
+def test_rules_for_clicks_by_hand():
+    scale = Scale(mean=0.5, median=0.0, low=0.0, high=1.0)
+    statistic = [[[8, 10], [1, 1], [0, 0]]]
+    query = rows([[0, 1, 2]], [[1, 0, 1]], [[1, 1, 1]], statistic)
+    episodes = Episodes(np.array([0]), query, query, np.ones(1, np.float32))
+    np.testing.assert_array_equal(rules.popularity(scale, clicks=True).predict(episodes).score, [[8, 1, 0]])
+    found = rules.click_rate(scale, item_shrink=2.0).predict(episodes)
+    np.testing.assert_allclose(found.score, [[9 / 12, 2 / 3, 0.5]])
+    fitted = rules.fit_click_baselines([episodes], [episodes])
+    assert [rule.name for rule in fitted] == ["constant, random order", "popularity", "item click rate"]
+    # Of the candidates, the one with the least squared error on validation users.
+    errors = [np.sum((rules.click_rate(fit, item_shrink=a).predict(episodes).mean - query.rating) ** 2)
+              for fit in [rules.fit_scale([episodes], 0.0, 1.0)] for a in rules.ITEM_SHRINKS]  # fmt: skip
+    assert fitted[-1].settings == {"item_shrink": rules.ITEM_SHRINKS[int(np.argmin(errors))]}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation import UserValues, plots
+from metarec_jax.evaluation import UserValues, cohort_plots, plots, publish
+from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.report import SeedResult, build_table
 
 
@@ -60,6 +61,22 @@ def test_improvement_figure_counts_every_user_once_on_the_right_side():
     plots.improvement_figure(np.ones(3), np.ones(3), names=("a", "b"))
     with pytest.raises(ValueError, match="at least one user"):
         plots.improvement_figure(np.ones(0), np.ones(0), names=("a", "b"))
+
+
+@pytest.mark.parametrize("left_out", [(publish.RATE,), (publish.BIAS, publish.ITEM, publish.RIDGE)])
+def test_no_method_of_a_curve_or_of_cohorts_is_left_without_a_colour(left_out):
+    shown = [method for method in publish.CURVES if method not in left_out]
+    assert {publish.META, publish.BEFORE, publish.CLOSED} <= set(shown)
+    cell = {"mean": 1.0, "low": 0.9, "high": 1.1, "difference": 1.0}
+    mae = {"name": "mae", "title": "MAE", "better": "lower"}
+    curve = {"k": [0, 1], "metrics": [mae], "methods": {method: {"mae": [cell, cell]} for method in shown}}
+    (axes,) = cohort_plots.curve_figure(curve).axes
+    assert [line.get_label() for line in axes.lines] == shown
+    assert len({line.get_color() for line in axes.lines}) == len(shown)
+    cohort = {"cohort": "1–2", "users": 9, "values": {"mae": dict.fromkeys(shown, cell)}}
+    found = {"cohorts": {kind.name: [cohort] for kind in KINDS}}
+    for axes in cohort_plots.cohort_figure(found, shown, title="t").axes:
+        assert len(axes.patches) == len(shown)
 
 
 def test_a_plot_is_written_whole_or_not_at_all(tmp_path):

@@ -19,14 +19,17 @@ from metarec_jax.config import (
     DataConfig,
     EncoderConfig,
     EpisodeConfig,
+    FactorsConfig,
     LearnerConfig,
     SplitConfig,
     TrainConfig,
     UpdaterConfig,
 )
+from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation import baselines, compare, experiment, methods, publish
+from metarec_jax.evaluation.answers import ask
 from metarec_jax.evaluation.experiment import BIAS, META
 from metarec_jax.progress import QUIET
 from metarec_jax.train import load_trainable
@@ -171,6 +174,45 @@ def test_nothing_that_is_held_out_can_reach_what_is_trained(evaluated, kind, tmp
     assert after.about["data"] != before.about["data"]
 
 
+@pytest.mark.parametrize("kind", ["users", "time"])
+def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_others(kind, tmp_path):
+    """Everybody who is held out clicks other items: items drawn beside training clicks are as popular as before."""
+    data = random_interactions(np.random.default_rng(4), users=50, items=40, least=7, most=9)
+    data = dataclasses.replace(data, rating=np.ones(len(data), np.float32), kind="click", levels=(), low=0.0, high=1.0)
+    data = dataclasses.replace(data, time=np.random.default_rng(5).permutation(len(data)))
+    config = config_of(kind, tmp_path / "cache")
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, kind="click", negatives=2, negatives_popularity=1.0),
+        split=dataclasses.replace(config.split, date="250" if kind == "time" else ""),
+        episodes=dataclasses.replace(config.episodes, max_ratings=0, max_support=20, buckets=(20,)),
+        learner=dataclasses.replace(config.learner, head="click", user_side="none"),
+        factors=FactorsConfig(rank=0),  # beliefs are learned from the same rows
+    )
+    seen = beside_clicks(data, config)
+    division = divide(seen, config, SEED)
+    known = set(zip(seen.user[division.train].tolist(), seen.time[division.train].tolist()))
+    held_out = ~np.isin(data.user, division.validation.user)
+    held_out &= np.array([pair not in known for pair in zip(data.user.tolist(), data.time.tolist())])
+    assert held_out.sum() > 50
+    # Most of them like what few others do, so that popularity over all rows is another.
+    other = dataclasses.replace(data, item=np.where(held_out, (data.item * 7 + 3) % 40, data.item).astype(np.int32))
+    assert (other.item != data.item)[held_out].mean() > 0.9
+    found = []
+    for clicks in (data, other):
+        loaded = mock.patch.object(assembly_module, "load", return_value=clicks)
+        with loaded, mock.patch.object(assembly_module, "make_model", make_model):
+            found.append(assembly_module.assemble(config))
+    for name in ("user", "item", "rating", "time"):
+        columns = [getattr(assembly.data, name)[assembly.division.train] for assembly in found]
+        assert_equal(*columns)
+    assert_equal(*(tuple(assembly.catalogue.statistics[:2]) for assembly in found))
+    sources = [assembly.train.source for assembly in found]
+    assert len(sources[0]) == len(sources[1]) > 0
+    for index in range(len(sources[0])):
+        assert_equal(*(source[index] for source in sources))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_some_test_users_do_changes_nothing_that_is_predicted_for_others(evaluated, kind, tmp_path):
     _, before = evaluated(kind)
@@ -192,6 +234,27 @@ def test_what_some_test_users_do_changes_nothing_that_is_predicted_for_others(ev
         different += (predictions[META].mean[~even] != again.predictions[META].mean[~even]).sum()
     assert same > 0
     assert different > 0, "or the change was none"
+
+
+def test_what_is_asked_of_a_user_who_trained_is_not_among_what_it_is_predicted_from(tmp_path):
+    """Beliefs that everybody taught would know the answer: a warm user meets those of the users of other folds."""
+    data, config = made_data(), config_of("melu", tmp_path)
+    warm = "warm (training users)"
+    tasks = divide(data, config, SEED).scenarios[0].tasks
+    asked = tasks.query[: tasks.queries[0]]
+    other = dataclasses.replace(data, rating=data.rating.copy())
+    other.rating[asked] = 6 - np.where(data.rating[asked] == 3, 1, data.rating[asked])
+    found = []
+    for ratings in (data, other):
+        with mock.patch.object(assembly_module, "load", return_value=ratings):
+            found.append(assembly_module.assemble(config))
+    assert not np.array_equal(*(assembly.catalogue.statistics.beliefs for assembly in found)), "everybody's know it"
+    method = methods.adapting(found[0].model, methods.untrained(found[0]))
+    said = [ask(assembly.tests[warm], method) for assembly in found]
+    user = np.repeat(tasks.user, tasks.queries)
+    for a, b in zip(*said):
+        np.testing.assert_array_equal(a[user == tasks.user[0]], b[user == tasks.user[0]])
+    assert (said[0].mean != said[1].mean).any(), "others learn from it"
 
 
 # What is left behind
@@ -261,7 +324,8 @@ def test_the_curve_has_every_k_with_its_interval(evaluated, tmp_path):
 
 @pytest.mark.parametrize("mode", ["melu", "recbole-metarec", "mamo", "metahin"])
 def test_other_peoples_metrics_of_the_same_answers(evaluated, mode, tmp_path):
-    with mock.patch.object(publish, "_draw"):
+    unasked = mock.patch.object(publish, "pair_bootstrap", side_effect=AssertionError("nobody asked for it"))
+    with unasked, mock.patch.object(publish, "_draw"):
         (table,) = publish.publish([evaluated("users")[1]], tmp_path, mode).values()
     assert [m.name for m in table.metrics] == list(publish.mode(mode).metrics)
     assert any("Beware" in note for note in table.notes)

@@ -10,7 +10,7 @@ import pytest
 import rich.console
 
 from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation import Predictions, UserValues, evaluate_users, paired_bootstrap
+from metarec_jax.evaluation import Predictions, UserValues, bootstrap, evaluate_users, paired_bootstrap
 from metarec_jax.evaluation import report as module
 from metarec_jax.evaluation.report import SeedResult, build_table, print_table, to_json, to_markdown, write_report
 from metarec_jax.types import Rows
@@ -56,6 +56,15 @@ def test_cells_are_means_and_sample_deviations_over_seeds():
     assert found.mean == pytest.approx(np.mean(by_seed))
     assert found.sd == pytest.approx(np.std(by_seed, ddof=1))
     assert table().row("flat").cells["auc_global"].seeds == (0.5, 0.6, 0.7)
+
+
+def test_users_are_drawn_once_for_all_metrics_and_methods(monkeypatch):
+    drawn = []
+    draw = bootstrap._draw
+    monkeypatch.setattr(bootstrap, "_draw", lambda *of: drawn.append(of[1:]) or draw(*of))
+    bootstrap._draws.cache_clear()
+    table(samples=123)
+    assert drawn == [(123, len(np.unique([r.users for r in results()["plain"]])))]
 
 
 def test_differences_are_those_of_the_means_that_the_table_shows_and_know_the_users():

@@ -10,17 +10,20 @@ import optax
 import pytest
 from helpers import assert_close, assert_equal, finite_differences, head_of, quick_jit, tiny, written_out
 
+from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import LearnerConfig, LearnerKind, UpdaterKind
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.kinds import KINDS, make_learner
-from metarec_jax.learner.prior import prior_outputs
+from metarec_jax.learner.prior import Believed, prior_outputs
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.meta.user import Trainable
 from metarec_jax.types import Prepared, Rows
 
 HUGE = 1e30
+RANK = 2
 READERS = [kind for kind in KINDS if kind != "mlp"]
 each_learner = pytest.mark.parametrize("kind", KINDS)
+with_and_without_beliefs = pytest.mark.parametrize("believing", [False, True], ids=["counting", "believing"])
 each_reader = pytest.mark.parametrize("kind", READERS)
 
 
@@ -42,13 +45,17 @@ class User(typing.NamedTuple):
 
 
 @functools.cache
-def user_of(kind, head="rating", dtype="float32", **fields):
-    rng = np.random.default_rng(0)
+def user_of(kind, head="rating", dtype="float32", believing=False, **fields):
+    rng, beliefs = np.random.default_rng(0), np.random.default_rng(1)
     config = LearnerConfig(**{"kind": kind, "hidden": 8, "layers": 2, "width": 8, "heads": 2} | fields)
     learner = make_learner(config, head_of(head))
     embeddings = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
     fresh = learner.init(
-        jax.random.key(0), item_embeddings=embeddings[0], user_embeddings=embeddings[1], mean_rating=3.5
+        jax.random.key(0),
+        item_embeddings=embeddings[0],
+        user_embeddings=embeddings[1],
+        mean_rating=3.5,
+        believed=believed_of(beliefs) if believing else None,
     )
 
     def normal(*shape):
@@ -56,11 +63,21 @@ def user_of(kind, head="rating", dtype="float32", **fields):
 
     def rows(n):
         count = rng.integers(0, 7, n)
-        return Features(normal(n, 5), jnp.asarray(np.stack([rng.uniform(1, 5, n) * count, count], 1), jnp.float32))
+        embedding, columns = normal(n, 5), [rng.uniform(1, 5, n) * count, count]
+        if believing:  # a mean, the rest of the variance, and factors
+            columns += [beliefs.uniform(1, 5, n), beliefs.uniform(0.3, 1, n), *beliefs.normal(size=(RANK, n))]
+        return Features(embedding, jnp.asarray(np.stack(columns, 1), jnp.float32))
 
     rating, mask = jnp.asarray(rng.integers(1, 6, 6), jnp.float32), jnp.array([1.0, 1, 1, 1, 0, 0])
     moved = jax.tree.map(lambda w: w + 0.3 * normal(*w.shape).astype(w.dtype), fresh)
     return User(learner, fresh, moved, Context(normal(3), rows(6), rating, mask), rows(4))
+
+
+def believed_of(rng):
+    """What there is to start from where there are beliefs; profiles tell nothing until they are learned."""
+    tastes = no_tastes(RANK, 3)
+    choice = tastes["choice"] | {"kernel": np.float32(rng.normal(size=(RANK, RANK)))}
+    return Believed(0.8, tastes | {"choice": choice})
 
 
 def score(user, params=None, context=None, rows=None):
@@ -78,18 +95,21 @@ def reordered(context, order):
     return context._replace(support=support, rating=context.rating[order], mask=context.mask[order])
 
 
+@with_and_without_beliefs
 @each_learner
 @pytest.mark.parametrize("head", ["ordinal", "click"])
-def test_it_starts_at_its_prior(kind, head):
-    user = user_of(kind, head)
+def test_it_starts_at_its_prior(kind, head, believing):
+    user = user_of(kind, head, believing=believing)
+    assert ("log_noise" in user.fresh["prior"]) == believing
     for rows, features in ((None, user.rows), ("support", user.context.support)):
         prior = prior_outputs(user.fresh["prior"], head_of(head), user.context, features, statistics=True)
         assert_close(score(user, user.fresh, rows=rows), prior)
 
 
+@with_and_without_beliefs
 @each_learner
-def test_what_is_in_padded_slots_changes_nothing_and_an_empty_support_says_nothing(kind):
-    user = user_of(kind)
+def test_what_is_in_padded_slots_changes_nothing_and_an_empty_support_says_nothing(kind, believing):
+    user = user_of(kind, believing=believing)
     context = user.context
 
     def spoiled(context):
@@ -107,13 +127,14 @@ def test_what_is_in_padded_slots_changes_nothing_and_an_empty_support_says_nothi
     found = score(user, context=nobody)
     assert np.isfinite(found).all()
     assert_equal(score(user, context=spoiled(nobody)), found)
-    if kind != "mlp":  # an MLP that has not adapted knows of the support no more than the user's bias
+    if kind != "mlp":  # an MLP that has not adapted knows of the support what its prior path does, and no more
         assert (np.asarray(score(user)) - found).std() > 1e-3
 
 
+@with_and_without_beliefs
 @each_learner
-def test_only_a_recurrent_learner_minds_the_order_of_the_support(kind):
-    user = user_of(kind)
+def test_only_a_recurrent_learner_minds_the_order_of_the_support(kind, believing):
+    user = user_of(kind, believing=believing)
     found = score(user, context=reordered(user.context, np.array([2, 0, 3, 1, 4, 5])))
     if kind == "recurrent":
         assert np.abs(found - score(user)).max() > 1e-2
@@ -142,9 +163,11 @@ def test_a_support_row_does_not_look_up_its_own_rating(kind):
         assert score(user).shape == (4, 1)
 
 
+@with_and_without_beliefs
 @each_learner
-def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_rest_is_not_rounded(kind):
-    single, half = user_of(kind), user_of(kind, dtype="bfloat16", compute="bfloat16")
+def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_rest_is_not_rounded(kind, believing):
+    single = user_of(kind, believing=believing)
+    half = user_of(kind, dtype="bfloat16", believing=believing, compute="bfloat16")
     found = score(half)
     assert found.dtype == jnp.float32
     wanted = np.asarray(score(single))
@@ -153,10 +176,11 @@ def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_res
     assert (score(half, half.fresh) == score(single, single.fresh)).all(), "the prior path is not rounded"
 
 
+@with_and_without_beliefs
 @each_learner
-def test_dropout_and_user_dropout_are_of_training_and_of_the_user(kind):
-    user = user_of(kind, "rating", dropout=0.5, user_dropout=0.5)
-    plain = user_of(kind, "rating", dropout=0.0, user_dropout=0.0)
+def test_dropout_and_user_dropout_are_of_training_and_of_the_user(kind, believing):
+    user = user_of(kind, "rating", believing=believing, dropout=0.5, user_dropout=0.5)
+    plain = user_of(kind, "rating", believing=believing, dropout=0.0, user_dropout=0.0)
     assert_equal(score(user), score(plain))
     keys = jax.random.split(jax.random.key(1), 8)
     draws = [np.asarray(score(user, context=user.context._replace(key=key))) for key in keys]

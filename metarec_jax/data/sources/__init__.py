@@ -39,10 +39,11 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
     Args:
         config: where it is. Without a path: the cache folder, installed packages and the publisher, in this order.
-        seed: of the generator, where the source is "synthetic", and of items drawn beside clicks.
+        seed: of the generator, where the source is "synthetic".
 
     Returns:
-        The interactions; their `source` says where they came from.
+        The interactions; their `source` says where they came from. What ``config.negatives`` asks for is not among
+        them: it depends on who trains (see `metarec_jax.data.negatives.beside_clicks`).
 
     Raises:
         MetarecError: nothing was found, or what was found has a mistake in it.
@@ -53,11 +54,7 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
         items = dataclasses.replace(data.items, vectors=from_file(config.vectors, len(data.items)))
         data = dataclasses.replace(data, items=items)
-    if not config.negatives:
-        return data
-    from metarec_jax.data.negatives import with_negatives
-
-    return with_negatives(data, config.negatives, config.negatives_popularity, seed)
+    return data
 
 
 def _read(config: DataConfig, seed: int) -> Interactions:
