@@ -9,6 +9,7 @@ which that gradient is pulled back through.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -118,6 +119,10 @@ class _Part(NamedTuple):
     rows: int
     key: Array | None
 
+    def scope(self) -> contextlib.AbstractContextManager[None]:
+        """Names the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
+        return jax.named_scope(f"length_{self.tokens.ids.shape[1]}")
+
     def turns(self, reading: Reading) -> Array:
         return reading.turns((self.picked.count + self.rows - 1) // self.rows)
 
@@ -144,7 +149,8 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
 
     one = jax.eval_shape(vectors, 0)
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
-    return jax.lax.fori_loop(0, part.turns(reading), put, table)
+    with part.scope():
+        return jax.lax.fori_loop(0, part.turns(reading), put, table)
 
 
 def _pull_back(
@@ -162,7 +168,8 @@ def _pull_back(
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
-    return jax.lax.fori_loop(0, part.turns(reading), add, total)
+    with part.scope():
+        return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 
 def joint_gradient(
