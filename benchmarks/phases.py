@@ -77,6 +77,10 @@ class Watched:
         self.programs[shapes] = (calls + 1, facts)
         return self._function(*arguments, **options)
 
+    def start_over(self) -> None:
+        """Forgets the calls so far; programs that are known stay so."""
+        self.programs = {shapes: (0, facts) for shapes, (_, facts) in self.programs.items()}
+
 
 def together(programs: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
     """The facts of several programs, called so often each, as if they were one: work at every call, seconds and sizes

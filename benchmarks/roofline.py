@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured in turns with what is held against it, and which share of it was reached."""
+"""What the machine can do at best, in turns with what is held against it, and which share of it was reached."""
 
 from __future__ import annotations
 

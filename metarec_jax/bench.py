@@ -84,9 +84,10 @@ def measure(shape: Shape = Shape(), rounds: int = 7, reporter: Reporter = QUIET)
     """Times everything, in turns.
 
     Returns:
-        ``limits``: GFLOP/s of matrix products, and GB/s of the quickest way through memory; ``work``: for each piece its name, unit, what it
-        does a second (median, and the range of the middle 90 % of turns), seconds of a call and of compiling, shares
-        of the time that its products at the peak, and its bytes at the bandwidth, would take, and a ``verdict``.
+        ``limits``: GFLOP/s of matrix products, and GB/s of the quickest way through memory; ``work``: for each piece
+        its name, unit, what it does a second (median, and the range of the middle 90 % of turns), seconds of a call
+        and of compiling, shares of the time that its products at the peak, and its bytes at the bandwidth, would take,
+        and a ``verdict``.
     """
     limits = _limits(shape)
     product, *ways = limits

@@ -9,7 +9,6 @@ which that gradient is pulled back through.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -119,9 +118,10 @@ class _Part(NamedTuple):
     rows: int
     key: Array | None
 
-    def scope(self) -> contextlib.AbstractContextManager[None]:
-        """Names the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
-        return jax.named_scope(f"length_{self.tokens.ids.shape[1]}")
+    @property
+    def scope(self) -> str:
+        """Of the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
+        return f"length_{self.tokens.ids.shape[1]}"
 
     def turns(self, reading: Reading) -> Array:
         return reading.turns((self.picked.count + self.rows - 1) // self.rows)
@@ -149,7 +149,7 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
 
     one = jax.eval_shape(vectors, 0)
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
-    with part.scope():
+    with jax.named_scope(part.scope):
         return jax.lax.fori_loop(0, part.turns(reading), put, table)
 
 
@@ -168,7 +168,7 @@ def _pull_back(
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
-    with part.scope():
+    with jax.named_scope(part.scope):
         return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 

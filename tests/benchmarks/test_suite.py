@@ -21,12 +21,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["outer-step-frozen", "rank", "pipeline", "evaluation", "updaters", "start-up", "scaling"]
+    "name",
+    ["outer-step-frozen", "rank", "pipeline", "evaluation", "encoder", "updaters", "start-up", "tracing", "scaling"],
 )
 def test_a_case_runs_small(name, monkeypatch):
     monkeypatch.setattr(updaters, "KINDS", ("gradient", "ridge"))  # each takes seconds to compile
     rows, about = suite.measure(name, SIZE)
-    assert {"seconds", "rounds", "date", "git", "flags", "largest_rss_mb"} <= set(about)
+    assert {"seconds", "rounds", "date", "command", "git", "flags", "packages", "largest_rss_mb"} <= set(about)
     assert rows
     for row in rows:
         assert min(row.ours, row.theirs, *row.ratio.values()) > 0
