@@ -32,6 +32,7 @@ def test_environment_is_json_and_says_what_runs(monkeypatch):
 
 def test_a_package_that_is_not_installed_is_none(monkeypatch):
     monkeypatch.setattr(module, "PACKAGES", ("no-such-package", "jax"))
+    monkeypatch.setattr(module, "RIVALS", ())
     assert environment()["packages"] == {"no-such-package": None, "jax": jax.__version__}
 
 
