@@ -27,7 +27,7 @@ BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
 OF_PEAK = 0.7
 CATALOGUE = 100_000
 """Texts of the catalogue."""
-FEW = 24
+FEW = 8
 """Texts, where everything is small."""
 TOLERANCE = 2e-5
 """Of embeddings (of length 1), and of gradients relative to the largest."""

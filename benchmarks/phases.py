@@ -51,7 +51,7 @@ def work(traced: Any, compiled: Any, turns: Turns = lambda path: None) -> dict[s
     Loops count at every turn; of those whose turns only the data knows, `turns` says how many, by path.
     """
     return {
-        "gflop_of_products": products_of_jaxpr(traced.jaxpr.jaxpr, turns) / 1e9,
+        "gflop_of_products": float(products_of_jaxpr(traced.jaxpr.jaxpr, turns)) / 1e9,
         "gbytes_moved": tally(compiled.as_text() or "", turns).bytes / 1e9,
     }
 
