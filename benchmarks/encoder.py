@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, joint, roofline
+from benchmarks.phases import Watched, first, phases, together
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import BertConfig, Tokens, chunks, encode, encode_table, init, load, tokenize
@@ -26,6 +27,8 @@ BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
 OF_PEAK = 0.7
 CATALOGUE = 100_000
 """Texts of the catalogue."""
+FEW = 8
+"""Texts, where everything is small."""
 TOLERANCE = 2e-5
 """Of embeddings (of length 1), and of gradients relative to the largest."""
 
@@ -88,14 +91,14 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
     weights = np.random.default_rng(1).normal(size=(shape.texts, shape.hidden)).astype(np.float32)
     on_device, cotangent = jax.device_put((tokens, weights))
 
-    @jax.jit
     def ahead(params: Params, tokens: Tokens) -> jax.Array:
         return encode(params, config, tokens, normalise=True)
 
-    @jax.jit
     def back(params: Params, tokens: Tokens, cotangent: jax.Array) -> Params:
         return jax.grad(lambda params: jnp.vdot(ahead(params, tokens), cotangent))(params)
 
+    run_ahead, of_forward = phases(ahead, params, on_device)
+    run_back, of_both = phases(back, params, on_device, cotangent)
     model = theirs.bert(config, params)
     rivals = {
         "forward": theirs.forward(model, tokens),
@@ -113,18 +116,24 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
             faster["forward + backward"]()
         except RuntimeError as error:  # of torch.compile: no compiler of C++, say
             faster, left_out = {}, {"torch.compile": str(error)}
-    agree(shape.name, np.asarray(ahead(params, on_device)), rivals["forward"]().numpy())
+    agree(shape.name, np.asarray(run_ahead(params, on_device)), rivals["forward"]().numpy())
     name = "encoder.layer.0.attention.self.query.weight"
-    mine = np.asarray(back(params, on_device, cotangent)["layer_0"]["query"]["kernel"]).T
+    mine = np.asarray(run_back(params, on_device, cotangent)["layer_0"]["query"]["kernel"]).T
     agree(shape.name, mine, rivals["forward + backward"]()[name].numpy())
     ours: dict[str, Callable[[], Any]] = {
-        "forward": lambda: jax.block_until_ready(ahead(params, on_device)),
-        "forward + backward": lambda: jax.block_until_ready(back(params, on_device, cotangent)),
+        "forward": lambda: jax.block_until_ready(run_ahead(params, on_device)),
+        "forward + backward": lambda: jax.block_until_ready(run_back(params, on_device, cotangent)),
     }
+    of_programs = {"forward": of_forward, "forward + backward": of_both}
+    for case, run in ours.items():
+        of_programs[case]["first_s"] = first(run)
+    machine = roofline.Machine(small=shape == SMOKE)
     contenders = [harness.Contender(f"{case}/ours", run) for case, run in ours.items()]
     contenders += [harness.Contender(f"{case}/transformers", run) for case, run in rivals.items()]
     contenders += [harness.Contender(f"{case}/torch.compile", run) for case, run in faster.items()]
+    contenders += machine.contenders()
     seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label=shape.name)
+    best = machine.best(seconds)
     rows = []
     facts: dict[str, Any] = {
         "shape": dataclasses.asdict(shape),
@@ -135,27 +144,36 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
         pair = {name.split("/")[1]: taken for name, taken in seconds.items() if name.split("/")[0] == case}
         bars = {"transformers": BARS[case]}
         label = f"{case}, {shape.name}"
-        rows += harness.compare(label, pair, ours="ours", work=shape.texts, metric="texts/s", bars=bars, facts=facts)
+        own = facts | {"phases": {"ours": of_programs[case]}}
+        own["roofline"] = roofline.reached(best, own["phases"], pair)
+        rows += harness.compare(label, pair, ours="ours", work=shape.texts, metric="texts/s", bars=bars, facts=own)
     return rows
 
 
-def real_texts(rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+def real_texts(rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) -> list[harness.Row]:
     """The items of MovieLens-100K in length buckets: which share of the time the products would take at the peak."""
-    encoder = load("minilm")
-    texts = load_data(DataConfig(), seed=0).items.texts
+    encoder = load("random" if smoke else "minilm")
+    texts = load_data(DataConfig(), seed=0).items.texts[: FEW if smoke else None]
     tokens = tokenize(encoder.tokenizer, texts, 128)
     parts = [jax.device_put(chunk.tokens) for chunk in chunks(tokens.ids, limit=128, tokens_per_call=2048)]
     program = jax.jit(lambda params, tokens: encode(params, encoder.config, tokens, normalise=True))
+    watched = Watched(program)
+    for part in parts:
+        watched(encoder.params, part)
+    own = together(watched.programs.values())
 
     def run() -> Any:
         return jax.block_until_ready([program(encoder.params, part) for part in parts])
 
-    limit = roofline.gemm()
-    contenders = [harness.Contender("ours", run), harness.Contender("gemm", limit.run)]
+    own["first_s"] = first(run)
+    machine = roofline.Machine(small=smoke)
+    contenders = [harness.Contender("ours", run), *machine.contenders()]
     seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label="real texts")
+    best = machine.best(seconds)
+    facts = {"phases": {"ours": own}, "roofline": {"ours": best.reached(own, seconds["ours"])}}
     real = sum(len(ids) for ids in tokens.ids)
     padded = sum(part.ids.size for part in parts)
-    peak = limit.work / seconds["gemm"]
+    peak = best.peak
     rows = []
     for metric, count in (("GFLOP/s of products, padding included", padded), ("GFLOP/s of products", real)):
         achieved = matrix_flops(encoder.params, count) / seconds["ours"]
@@ -169,7 +187,7 @@ def real_texts(rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
                 theirs=float(np.median(peak)),
                 ratio={"median": float(median), "low": float(low), "high": float(high)},
                 bar=OF_PEAK if count == real else None,
-                facts={"texts": len(texts), "tokens": real, "padded tokens": padded},
+                facts=facts | {"texts": len(texts), "tokens": real, "padded tokens": padded, "rounds": rounds},
             )
         )
     return rows
@@ -186,11 +204,11 @@ def catalogue_texts(count: int) -> list[str]:
     ]
 
 
-def catalogue(count: int, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+def catalogue(count: int, rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) -> list[harness.Row]:
     """A whole catalogue from text to table, tokenising included."""
     from benchmarks.torch_reference import encoder as theirs
 
-    encoder = load("minilm")
+    encoder = load("random" if smoke else "minilm")
     texts = catalogue_texts(count)
     rival = theirs.sorted_batching(theirs.bert(encoder.config, encoder.params), encoder.tokenizer.backend, texts)
     few = texts[:64]

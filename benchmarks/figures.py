@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
@@ -17,6 +17,22 @@ PER_SECOND = ("users/s", "texts/s")
 
 def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
     """Draws what the document has something for into `folder`; titles and files."""
+    found = []
+    for title, figure in figures(document).items():
+        path = make_folder(folder) / file_of(title)
+        with replacing(path) as part:
+            figure.savefig(part, dpi=120, format="png")
+        found.append((title, path))
+    return found
+
+
+def file_of(title: str) -> str:
+    """The name of a plot's file."""
+    return f"{title.replace(', ', '-').replace(' ', '-')}.png"
+
+
+def figures(document: Mapping[str, Any]) -> dict[str, Figure]:
+    """Plots of what the document has something for, by title."""
     made: dict[str, Figure] = {}
     for suite in SUITES:
         rows = [row for row in document["rows"] if row["suite"] == suite and row["metric"] in PER_SECOND]
@@ -25,16 +41,10 @@ def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
     curves = [row["facts"] for row in document["rows"] if "curve" in row["facts"]]
     if curves:
         made["scaling"] = scaling(curves)
-    points = [row for row in document["rows"] if row["contender"] == "gemm-peak" and "gflop" in row["facts"]]
+    points = _points(document["rows"])
     if points:
         made["roofline"] = roofline(points)
-    found = []
-    for title, figure in made.items():
-        path = make_folder(folder) / f"{title.replace(', ', '-').replace(' ', '-')}.png"
-        with replacing(path) as part:
-            figure.savefig(part, dpi=120, format="png")
-        found.append((title, path))
-    return found
+    return made
 
 
 def bars(rows: list[Mapping[str, Any]]) -> Figure:
@@ -74,18 +84,41 @@ def scaling(curves: list[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def roofline(rows: list[Mapping[str, Any]]) -> Figure:
-    """GFLOP/s of products against FLOP per byte, under what the machine allows."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+class Point(NamedTuple):
+    """A program under its roofline: FLOP per byte, GFLOP/s, and what the machine allows."""
+
+    name: str
+    intensity: float
+    speed: float
+    peak: float
+    bandwidth: float
+
+
+def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """Our programs, one a case; of results from before each case had its own, those that had."""
+    found: dict[str, Point] = {}
     for row in rows:
-        facts, peak = row["facts"], row["theirs"]
-        bandwidth = facts["bandwidth_gb_per_s"]
-        moved = facts["seconds_at_bandwidth"] * bandwidth
+        facts = row["facts"]
+        for reached in list(facts.get("roofline", {}).values())[:1]:
+            intensity = reached["gflop_of_products"] / reached["gbytes_moved"]
+            limits = reached["gemm_gflop_per_s"], reached["bandwidth_gb_per_s"]
+            found.setdefault(row["case"], Point(row["case"], intensity, reached["gflop_per_s"], *limits))
+        if row["contender"] == "gemm-peak" and "gflop" in facts:
+            bandwidth = facts["bandwidth_gb_per_s"]
+            intensity = facts["gflop"] / (facts["seconds_at_bandwidth"] * bandwidth)
+            found.setdefault(row["case"], Point(row["case"], intensity, row["ours"], row["theirs"], bandwidth))
+    return list(found.values())
+
+
+def roofline(points: Sequence[Point]) -> Figure:
+    """GFLOP/s of products against FLOP per byte, under what the machine allows."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for point in points:
         at = [2.0**power for power in range(-4, 12)]
-        axes.plot(at, [min(peak, bandwidth * x) for x in at], color=GREY, linewidth=1)
-        axes.scatter([facts["gflop"] / moved], [row["ours"]], color=BLUE)
-        axes.annotate(row["case"], (facts["gflop"] / moved, row["ours"]), fontsize=7)
+        axes.plot(at, [min(point.peak, point.bandwidth * x) for x in at], color=GREY, linewidth=1)
+        axes.scatter([point.intensity], [point.speed], color=BLUE)
+        axes.annotate(point.name, (point.intensity, point.speed), fontsize=6)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("FLOP per byte accessed")

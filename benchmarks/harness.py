@@ -109,7 +109,7 @@ def compare(
                 theirs=work / float(np.median(taken)),
                 ratio={"median": float(median), "low": float(low), "high": float(high)},
                 bar=(bars or {}).get(name),
-                facts=facts or {},
+                facts={**(facts or {}), "rounds": len(ratio)},
             )
         )
     return rows
@@ -123,10 +123,9 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def made() -> dict[str, Any]:
-    """When and at which commit, in which memory: what differs between cases of one file."""
-    about = environment()
+    """When, by which command, at which commit, on what, in which memory: what differs between cases of one file."""
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the process so far
-    return {"date": about["date"], "git": about["git"], "flags": about["flags"], "largest_rss_mb": largest}
+    return {**environment(), "largest_rss_mb": largest}
 
 
 def flat(ratio: float) -> dict[str, float]:

@@ -84,17 +84,18 @@ def compete(
     if not all(learned[name] for name in runs):
         programs[EVEN] = ours.program(even, "factored", at_once=case.at_once, learn=False)
         wanted[False] = ours.program(even, "dense", at_once=0, learn=False).result
+    facts["phases"] = {name: program.facts for name, program in programs.items()}
     for name, program in programs.items():
-        form = "dense" if name.startswith("dense") else "factored"
-        facts[name] = program.facts | {"gflop_of_products": ours.products(task, form, at_once=0)}
         facts["relative_error"][name] = agree(case.name, name, program.result, wanted[name != EVEN])
     for name, run in runs.items():
         facts["relative_error"][name] = agree(case.name, name, run(), wanted[learned[name]])
-    limits = {"gemm": roofline.gemm(), "copy": roofline.copy()}
+    machine = roofline.Machine(small=case == SMOKE)
     everyone = {name: program.run for name, program in programs.items()} | runs
     contenders = [harness.Contender(name, run) for name, run in everyone.items()]
-    contenders += [harness.Contender(name, limit.run) for name, limit in limits.items()]
+    contenders += machine.contenders()
     seconds = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label=case.name)
+    best = machine.best(seconds)
+    facts["roofline"] = roofline.reached(best, facts["phases"], seconds)
 
     def against(mine: str, names: Sequence[str]) -> list[harness.Row]:
         chosen = {name: seconds[name] for name in (mine, *names)}
@@ -104,23 +105,21 @@ def compete(
     if EVEN in programs:
         rows += against(EVEN, [name for name in runs if not learned[name]])
     where = profile(programs[OURS].run, programs[OURS].text)
-    return rows + _against_the_machine(case, facts, limits, seconds, where)
+    return rows + _against_the_machine(case, facts["phases"][OURS], best, seconds, where)
 
 
 def _against_the_machine(
     case: InnerLoopCase,
     facts: Mapping[str, Any],
-    limits: Mapping[str, roofline.Limit],
+    best: roofline.Best,
     seconds: Mapping[str, np.ndarray],
     where: list[dict[str, Any]],
 ) -> list[harness.Row]:
     """Which share of our time the arithmetic that is left would take at the speed of a large matrix product."""
-    work = facts[OURS]["gflop_of_products"]
-    peak = limits["gemm"].work / seconds["gemm"]
+    work, peak = facts["gflop_of_products"], best.peak
     achieved = work / seconds[OURS]
     low, median, high = np.quantile(achieved / peak, [0.05, 0.5, 0.95])
-    bandwidth = limits["copy"].work / float(np.median(seconds["copy"]))
-    moved = facts[OURS]["gbytes_accessed"]
+    bandwidth, moved = float(np.median(best.bandwidth)), facts["gbytes_moved"]
     return [
         harness.Row(
             case=case.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, ours
+from benchmarks import harness, ours, roofline
 from benchmarks.cases import SHARED, InnerLoopCase
+from benchmarks.phases import first, phases
 from benchmarks.rivals import Task
-from benchmarks.tasks import task_of
+from benchmarks.tasks import task_of, users_of
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
@@ -40,6 +42,7 @@ class Step(NamedTuple):
 
     run: Callable[[], Any]
     compiled: Any
+    facts: dict[str, float]
 
 
 def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False) -> Step:
@@ -72,7 +75,17 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         )
         return jax.device_put((Chosen(buckets, picked), episodes))
 
-    users = problem.tables.users
+    users, fed = problem.tables.users, feed()
+    chunks = {
+        tokens.ids.shape[1]: -(-int(picked.count) // rows)
+        for tokens, picked, rows in zip(fed[0].buckets, fed[0].picked, texts.per_call)
+    }
+
+    def turns(path: str) -> int | None:
+        """Of the loop over the chunks of one length, whose scope has its name."""
+        length = re.search(r"length_(\d+)", path)
+        return chunks[int(length[1])] if length else None
+
     if adam:
         optimiser = optax.adam(RATE)
 
@@ -83,15 +96,15 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
 
         own = jax.tree.map(jnp.copy, trainable)
         held = [(own, optimiser.init(own))]
-        compiled = jax.jit(move, donate_argnums=0).lower(held[0], *feed(), users).compile()
+        compiled, facts = phases(move, held[0], *fed, users, turns=turns, donate_argnums=0)
 
         def run() -> Any:
             held[0], losses = compiled(held[0], *feed(), users)
             return jax.block_until_ready(losses)
 
-        return Step(run, compiled)
-    compiled = jax.jit(gradient).lower(trainable, *feed(), users).compile()
-    return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled)
+        return Step(run, compiled, facts)
+    compiled, facts = phases(gradient, trainable, *fed, users, turns=turns)
+    return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled, facts)
 
 
 def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET) -> list[harness.Row]:
@@ -130,10 +143,12 @@ def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET
         ),
         [ids[row] for row in few.ravel()],
     )
-    book = _textbook(encoder, ids, rows)
+    book = _textbook(encoder, ids, case, task)
     # Gradients agree: now each with an optimiser, so that whole steps are timed.
+    moving = our_step(task, encoder, texts, case.at_once, adam=True)
+    moving.facts["first_s"] = first(moving.run)
     contenders: dict[str, Callable[[], Any]] = {
-        "ours": our_step(task, encoder, texts, case.at_once, adam=True).run,
+        "ours": moving.run,
         "(c) distinct": theirs.with_adam(model, distinct, RATE),
         "pairs": pairs,
         "(a) textbook": book,
@@ -146,33 +161,52 @@ def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET
             contenders["(d) distinct, compiled"] = theirs.with_adam(model, faster, RATE)
         except RuntimeError as error:  # of torch.compile: no compiler of C++, say
             left_out["(d) distinct, compiled"] = str(error)
-    turns = [harness.Contender(name, run) for name, run in contenders.items()]
+    machine = roofline.Machine(small=case != JOINT)
+    turns = [*(harness.Contender(name, run) for name, run in contenders.items()), *machine.contenders()]
     seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    best = machine.best(seconds)
     seconds["pairs"] = seconds["pairs"] * task.users / PAIRS_OF
-    seconds["(a) textbook"] = seconds["(a) textbook"] * both.size / TEXTBOOK_PAIRS
-    facts = {
+    seconds["(a) textbook"] = seconds["(a) textbook"] * both.size / min(TEXTBOOK_PAIRS, both.size)
+    facts: dict[str, Any] = {
         "shape": dataclasses.asdict(case),
+        "phases": {"ours": moving.facts},
+        "roofline": {"ours": best.reached(moving.facts, seconds["ours"])},
         "unavailable": left_out,
         "distinct texts": len(rows),
         "tokens": int(sum(len(ids[row]) for row in rows)),
         "padded tokens, ours": int(sum(b.ids.size for b in texts.buckets)),
         "padded tokens, distinct": len(rows) * max(len(ids[row]) for row in rows),
         "pairs": f"without an optimiser, measured on {PAIRS_OF} users, multiplied by {task.users // PAIRS_OF}",
-        "(a) textbook": f"measured on {TEXTBOOK_PAIRS} of {both.size} pairs; no inner loop",
+        "(a) textbook": f"measured on {min(TEXTBOOK_PAIRS, both.size)} of {both.size} pairs; user texts, no inner loop",
     }
     return harness.compare(case.name, seconds, ours="ours", work=task.users, metric="users/s", bars=BARS, facts=facts)
 
 
-def _textbook(encoder: Encoder, ids: Any, rows: np.ndarray) -> Callable[[], float]:
-    """Level (a) on some pairs of users' and items' texts, after a look at whether its loss is what ours would be."""
+def textbook_pairs(case: InnerLoopCase, task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some pairs of the batch: rows of their users and of their items, and their labels."""
+    users = np.repeat(users_of(case), case.support + case.query)
+    items, labels = (
+        np.concatenate(parts, axis=1).ravel()
+        for parts in ((task.support_ids, task.query_ids), (task.support_labels, task.query_labels))
+    )
+    chosen = np.random.default_rng(0).permutation(len(items))[:TEXTBOOK_PAIRS]
+    return users[chosen], items[chosen], labels[chosen]
+
+
+def _textbook(encoder: Encoder, ids: Any, case: InnerLoopCase, task: Task) -> Callable[[], float]:
+    """Level (a) on some pairs of the batch: the user's profile and the item's text, and the rating that was given.
+
+    Its loss is held against one that JAX's encoder and numpy compute.
+    """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import textbook
 
     rng = np.random.default_rng(0)
-    profiles = load_data(DataConfig(), seed=0).users.texts or ()
-    of_users = tokenize(encoder.tokenizer, profiles[:TEXTBOOK_PAIRS], 128).ids
-    of_items = [ids[row] for row in rng.choice(rows, TEXTBOOK_PAIRS)]
-    labels = rng.integers(0, 5, TEXTBOOK_PAIRS)
+    users, items, labels = textbook_pairs(case, task)
+    profiles = load_data(DataConfig(), seed=0).users.texts
+    assert profiles is not None  # MovieLens-100K has them
+    of_users = tokenize(encoder.tokenizer, [profiles[user] for user in users], 128).ids
+    of_items = [ids[item] for item in items]
     width, hidden = encoder.config.hidden_size, 128
 
     def drawn(*shape: int) -> np.ndarray:

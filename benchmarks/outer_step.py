@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import harness, ours, rivals
-from benchmarks.cases import InnerLoopCase
+from benchmarks import harness, ours, rivals, roofline
+from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
 from metarec_jax.meta.outer import TrainState, make_step
@@ -27,6 +27,7 @@ LEVELS = {
 }
 """PyTorch's levels, without (a), which has no inner loop (see `benchmarks.joint`)."""
 BARS = {"(b) loop": 20.0, "(c) torch.func": 20.0}
+DENSE = "dense in micro-batches, JAX"
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
 TOLERANCE = 1e-2
 """Of the way that a first step goes, by norms. Adam divides by the size of each gradient, so that one near zero, which
@@ -54,13 +55,13 @@ def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: R
     from benchmarks.torch_reference import outer_step as theirs
 
     task = task_of(case)
-    run, state, facts = our_step(task, "factored", case.at_once)
+    run, state, own = our_step(task, "factored", case.at_once)
     start = {"theta": task.theta, "log_rate": task.log_rate}
     loss = [0.0]
-    facts["first_s"] = first(lambda: loss.__setitem__(0, run()))
+    own["first_s"] = first(lambda: loss.__setitem__(0, run()))
     reached = jax.tree.map(np.asarray, {"theta": state().theta, "log_rate": state().phi["log_rate"]})
     way = jax.tree.map(np.subtract, reached, start)
-    facts |= {"shape": dataclasses.asdict(case), "error of the first step": {}, "unavailable": {}}
+    facts: dict[str, Any] = {"shape": dataclasses.asdict(case), "error of the first step": {}, "unavailable": {}}
     contenders = {"ours": run}
     for name in levels:
         try:
@@ -77,12 +78,41 @@ def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: R
             raise SystemExit(f"{case.name}: {name} steps elsewhere: loss {found} for {loss[0]}, way off by {error:.1e}")
         facts["error of the first step"][name] = error
         contenders[name] = step.run
-    dense, _, facts["dense"] = our_step(task, "dense", case.dense_at_once)
-    contenders["dense in micro-batches, JAX"] = dense
-    turns = [harness.Contender(name, call) for name, call in contenders.items()]
+    dense, _, of_dense = our_step(task, "dense", case.dense_at_once)
+    of_dense["first_s"] = first(dense)
+    contenders[DENSE] = dense
+    facts["phases"] = {"ours": own, DENSE: of_dense}
+    machine = roofline.Machine(small=case == SMOKE)
+    turns = [*(harness.Contender(name, call) for name, call in contenders.items()), *machine.contenders()]
     seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    facts["roofline"] = roofline.reached(machine.best(seconds), facts["phases"], seconds)
     label = f"outer step, frozen, {case.name}"
     return harness.compare(label, seconds, ours="ours", work=case.users, metric="users/s", bars=BARS, facts=facts)
+
+
+def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
+    """Phases of a step and what its program needs, factored against dense: each is made `times` times, in turns.
+
+    Once before that nothing is counted: whatever is traced first pays for what JAX does once in a process. FLOPs and
+    bytes are of all turns of all loops, as the two have micro-batches of different sizes.
+    """
+    task = task_of(case)
+    taken: dict[str, list[dict[str, float]]] = {"factored": [], "dense": []}
+    for turn in range(times + 1):
+        for form, at_once in (("factored", case.at_once), ("dense", case.dense_at_once)):
+            run, _, facts = our_step(task, form, at_once)
+            if turn:
+                taken[form].append(facts | {"first_s": first(run)})
+    rows = []
+    for name in taken["dense"][0]:
+        if name in ("gflop", "gbytes_accessed"):  # of which a loop's body counts once
+            continue
+        ours_, dense = (np.array([facts[name] for facts in taken[form]]) for form in ("factored", "dense"))
+        low, median, high = (float(q) for q in np.quantile(dense / ours_, [0.05, 0.5, 0.95]))
+        ratio = {"low": low, "median": median, "high": high}
+        values = float(np.median(ours_)), float(np.median(dense))
+        rows.append(harness.Row("tracing", "dense", name, *values, ratio, facts={"rounds": times}))
+    return rows
 
 
 def _error(found: Any, wanted: Any) -> float:

@@ -3,30 +3,96 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from metarec_jax.aot.hlo import Turns, tally
+from metarec_jax.bench import products_of_jaxpr
+from metarec_jax.compilations import compiled_anew
 
-def phases(function: Callable[..., Any], *arguments: Any, **options: Any) -> tuple[Any, dict[str, float]]:
-    """Compiles `function` for these arguments; `options` are those of `jax.jit`.
+WORK = ("gflop_of_products", "gbytes_moved")
+"""What adds up over programs."""
+
+
+def phases(
+    function: Callable[..., Any], *arguments: Any, turns: Turns = lambda path: None, **options: Any
+) -> tuple[Any, dict[str, float]]:
+    """Compiles `function` for these arguments, whatever a cache on disk holds; `options` are those of `jax.jit`.
 
     Returns:
-        The compiled program, and seconds of tracing, lowering and compiling with `figures`.
+        The compiled program; seconds of tracing, lowering and compiling with `figures`, and with `work`.
     """
+    with compiled_anew():
+        return _phases(jax.jit(function, **options), arguments, {}, turns)
+
+
+def _phases(
+    function: Any, arguments: Sequence[Any], options: Mapping[str, Any], turns: Turns
+) -> tuple[Any, dict[str, float]]:
     marks = [time.perf_counter()]
 
     def lap(value: Any) -> Any:
         marks.append(time.perf_counter())
         return value
 
-    traced = lap(jax.jit(function, **options).trace(*arguments))
+    traced = lap(function.trace(*arguments, **options))
     lowered = lap(traced.lower())
     compiled = lap(lowered.compile())
     names = ("trace_s", "lower_s", "compile_s")
     seconds = {name: after - before for name, before, after in zip(names, marks, marks[1:])}
-    return compiled, {**seconds, **figures(compiled)}
+    return compiled, {**seconds, **figures(compiled), **work(traced, compiled, turns)}
+
+
+def work(traced: Any, compiled: Any, turns: Turns = lambda path: None) -> dict[str, float]:
+    """GFLOP of the products that a program was written with, and GB that it moves as it was compiled.
+
+    Loops count at every turn; of those whose turns only the data knows, `turns` says how many, by path.
+    """
+    return {
+        "gflop_of_products": float(products_of_jaxpr(traced.jaxpr.jaxpr, turns)) / 1e9,
+        "gbytes_moved": tally(compiled.as_text() or "", turns).bytes / 1e9,
+    }
+
+
+class Watched:
+    """A jitted function that counts its calls, and has each of its programs measured on its own.
+
+    Attributes:
+        programs: for each shape of the arguments, the calls so far and the facts of the program.
+    """
+
+    def __init__(self, function: Any):
+        self._function = function
+        self.programs: dict[Any, tuple[int, dict[str, float]]] = {}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        leaves, tree = jax.tree.flatten((arguments, options))
+        shapes = (tree, *((leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf for leaf in leaves))
+        if shapes not in self.programs:
+            with compiled_anew():
+                self.programs[shapes] = (0, _phases(self._function, arguments, options, lambda path: None)[1])
+        calls, facts = self.programs[shapes]
+        self.programs[shapes] = (calls + 1, facts)
+        return self._function(*arguments, **options)
+
+    def start_over(self) -> None:
+        """Forgets the calls so far; programs that are known stay so."""
+        self.programs = {shapes: (0, facts) for shapes, (_, facts) in self.programs.items()}
+
+
+def together(programs: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """The facts of several programs, called so often each, as if they were one: work at every call, seconds and sizes
+    of code once, and of memory the most."""
+    found: dict[str, float] = {}
+    for calls, facts in programs:
+        for name, value in facts.items():
+            if name.endswith("_mb"):
+                found[name] = max(found.get(name, 0.0), value)
+            else:
+                found[name] = found.get(name, 0.0) + value * (calls if name in WORK else 1)
+    return found
 
 
 def figures(compiled: Any) -> dict[str, float]:

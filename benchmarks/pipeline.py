@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import optax
 
-from benchmarks import harness
+from benchmarks import harness, roofline
 from benchmarks.outer_step import CLIP, DECAY, RATE
+from benchmarks.phases import Watched, first, together
 from metarec_jax.assembly import assemble
 from metarec_jax.config import Config
 from metarec_jax.data.pipeline import training_iterator
-from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.methods import adapting, predictions_of
 from metarec_jax.evaluation.metrics import evaluate_users
 from metarec_jax.meta.outer import make_step
 from metarec_jax.program import whole
@@ -69,8 +70,13 @@ def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[ha
     """Users per second of an evaluation of the test users, against its compiled predictions alone."""
     assembly = assemble(config, reporter=QUIET)
     part = assembly.test
-    method = adapting(assembly.model, first_state(assembly, 1).trainable)
+    trainable = first_state(assembly, 1).trainable
+    method = adapting(assembly.model, trainable)
     batches = [part.source[i] for i in range(len(part.source))]
+    watched = Watched(jax.jit(predictions_of(assembly.model)))
+    for batch in batches:
+        watched(trainable._replace(encoder=None), part.tables, batch)
+    own = together(watched.programs.values())
 
     def predictions() -> list[Any]:
         return [jax.device_get(method(part.tables, batch)) for batch in batches]
@@ -80,7 +86,11 @@ def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[ha
             evaluate_users(found, batch.query, weight=batch.weight)
 
     users = int(sum(batch.weight.sum() for batch in batches))
-    turns = [harness.Contender("ours", judged), harness.Contender("predictions alone", predictions)]
+    own["first_s"] = first(predictions)
+    alone, machine = "predictions alone", roofline.Machine(small=config.data.source == "synthetic")
+    turns = [harness.Contender("ours", judged), harness.Contender(alone, predictions), *machine.contenders()]
     seconds = harness.take_turns(turns, rounds=rounds, reporter=reporter, label="evaluation")
+    facts: dict[str, Any] = {"users": users, "phases": {alone: own}}
+    facts["roofline"] = roofline.reached(machine.best(seconds), facts["phases"], seconds)
     label = f"evaluation, {config.data.source}"
-    return harness.compare(label, seconds, ours="ours", work=users, metric="users/s", facts={"users": users})
+    return harness.compare(label, seconds, ours="ours", work=users, metric="users/s", facts=facts)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, roofline
+from benchmarks.phases import Watched, first, together
 from benchmarks.rivals import Layers, Task
 from metarec_jax.catalogue import Catalogue, Scale, Statistics
 from metarec_jax.config import Config, EpisodeConfig, LearnerConfig, UpdaterConfig
@@ -105,18 +106,22 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
     at_once = max(1, min(theirs.USERS_AT_ONCE, 64_000 // case.items))
     batched = some if case.users * case.items > 20_000_000 else task
     rivals["(c) torch.func"] = theirs.vmapped(batched, case.k, at_once)
+    own = _watched(recommender, run)
+    own["first_s"] = first(run)
     lists = run()
     for name, rival in rivals.items():
         _agree(f"{case.name}, {name}", lists, *rival())
-    limit = roofline.read()
+    machine = roofline.Machine(small=case == SMOKE)
     contenders = [harness.Contender("ours", run), *(harness.Contender(n, f) for n, f in rivals.items())]
-    contenders.append(harness.Contender("bandwidth", limit.run))
+    contenders += machine.contenders()
     seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label=case.name)
+    best = machine.best(seconds)
     timed = {"(b) loop": some.users, "(c) torch.func": batched.users}
     for name, users in timed.items():
         seconds[name] = seconds[name] * case.users / users
-    facts = {"shape": dataclasses.asdict(case), "users that rivals were timed with": timed}
-    bandwidth = limit.work / seconds.pop("bandwidth")
+    facts: dict[str, Any] = {"shape": dataclasses.asdict(case), "users that rivals were timed with": timed}
+    facts["phases"] = {"ours": own}
+    facts["roofline"] = roofline.reached(best, facts["phases"], seconds)
     bars = BARS if case in (SMALL, SMOKE) else {}
     label = f"adapt and rank, {case.name}"
     rows = harness.compare(label, seconds, ours="ours", work=case.users, metric="users/s", bars=bars, facts=facts)
@@ -124,20 +129,39 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
         # What has to be read: every item's embedding, its product with the first kernel, and two counts.
         moved = case.items * (case.features + case.hidden + 2) * 4 / 1e9
         achieved = moved / seconds["ours"]
-        low, median, high = np.quantile(achieved / bandwidth, [0.05, 0.5, 0.95])
+        low, median, high = np.quantile(achieved / best.bandwidth, [0.05, 0.5, 0.95])
         rows.append(
             harness.Row(
                 label,
                 "bandwidth",
                 "GB/s of items",
                 float(np.median(achieved)),
-                float(np.median(bandwidth)),
+                float(np.median(best.bandwidth)),
                 {"median": float(median), "low": float(low), "high": float(high)},
                 OF_BANDWIDTH if case.items >= 1_000_000 else None,
                 facts | {"gigabytes": moved},
             )
         )
     return rows
+
+
+_PROGRAMS = ("_prepare", "_adapt", "_score_all")
+"""What a recommender has compiled for lists."""
+
+
+def _watched(recommender: Recommender, run: Callable[[], Any]) -> dict[str, float]:
+    """The facts of all programs that `run` has the recommender call, as one."""
+    programs = {name: getattr(recommender, name) for name in _PROGRAMS}
+    watched = {name: Watched(program) for name, program in programs.items()}
+    for name, program in watched.items():
+        setattr(recommender, name, program)
+    run()
+    for program in watched.values():  # what is kept between calls was made just now, and is no work of the others
+        program.start_over()
+    run()
+    for name, program in programs.items():
+        setattr(recommender, name, program)
+    return together(found for program in watched.values() for found in program.programs.values())
 
 
 _OF_USERS = ("support_ids", "support_labels", "query_ids", "query_labels")

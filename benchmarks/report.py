@@ -1,5 +1,6 @@
 """Results as Markdown: what README and docs show of a benchmark is printed by this, from the committed JSON.
 
+python -m benchmarks.report                                           everything that is in benchmarks/results
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...]
 python -m benchmarks.report --page benchmarks/results/suite.json      the whole page, with plots, beside the JSON
 python -m benchmarks.report --update                                  all marked blocks of README and docs, in place
@@ -26,15 +27,14 @@ def table(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
         "| case | against | metric | ours | theirs | times better (middle 90 %) | bar |",
         "|---|---|---|--:|--:|--:|--:|",
     ]
-    for row in document["rows"]:
-        if cases and row["case"] not in cases:
-            continue
+    rows = [row for row in document["rows"] if not cases or row["case"] in cases]
+    for row in rows:
         ratio = row["ratio"]
         spread = "" if ratio["low"] == ratio["high"] else f" ({ratio['low']:.3g} to {ratio['high']:.3g})"
         bar = "" if row["bar"] is None else f"{row['bar']:g} {'met' if row['met'] else '**missed**'}"
         figures = f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {ratio['median']:.3g}{spread}"
         lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} | {bar} |")
-    return "\n".join([*lines, "", _made(document)])
+    return "\n".join([*lines, "", _made(document, rows)])
 
 
 def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
@@ -48,7 +48,7 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
     ]
     for row, figures in _differing(document, cases):
         lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} |")
-    return "\n".join([*lines, "", _made(document)])
+    return "\n".join([*lines, "", _made(document, document["rows"])])
 
 
 def costs(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
@@ -58,7 +58,7 @@ def costs(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
         "|---|---|--:|--:|--:|---|",
     ]
     lines += [f"| {row['case']} | {row['metric']} | {figures} |" for row, figures in _differing(document, cases)]
-    return "\n".join([*lines, "", _made(document)])
+    return "\n".join([*lines, "", _made(document, document["rows"])])
 
 
 def _differing(document: dict[str, Any], cases: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
@@ -75,14 +75,69 @@ def _differing(document: dict[str, Any], cases: Sequence[str]) -> Iterator[tuple
         yield row, f"{row['theirs']:.4f} | {row['ours']:.4f} | {value} | {verdict}"
 
 
-def _made(document: dict[str, Any]) -> str:
-    """How the results came about."""
-    made = document["environment"]
+def roofline(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
+    """Every program's phases, and which share of the machine's limits it reached; arguments as for `table`."""
+    found: dict[tuple[str, str], str] = {}
+    rows = [row for row in document["rows"] if "roofline" in row["facts"] and (not cases or row["case"] in cases)]
+    for row in rows:
+        for name, reached in row["facts"]["roofline"].items():
+            own = row["facts"]["phases"][name]
+            cells = [f"{own[phase]:,.2f}" for phase in ("trace_s", "lower_s", "compile_s", "first_s")]
+            cells += [f"{reached['seconds'] * 1e3:,.4g}", f"{own['peak_mb']:,.0f}"]
+            cells += [f"{reached['gflop_of_products']:,.3g}", f"{reached['gbytes_moved']:,.3g}"]
+            for speed, limit, share in (
+                ("gflop_per_s", "gemm_gflop_per_s", "of_gemm_peak"),
+                ("gb_per_s", "bandwidth_gb_per_s", "of_bandwidth"),
+            ):
+                cells.append(f"{reached[speed]:,.3g} of {reached[limit]:,.3g} ({100 * reached[share]:.0f} %)")
+            found.setdefault((row["case"], name), f"| {row['case']} | {name} | {' | '.join(cells)} |")
+    if not found:
+        return NOT_YET
+    lines = [
+        "| case | program | trace s | lower s | compile s | first s | ms | peak MB | GFLOP | GB | GFLOP/s | GB/s |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *found.values(),
+    ]
+    return "\n".join([*lines, "", _made(document, rows)])
+
+
+def _made(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """How the rows came about; where a file has several cases, by what is recorded of theirs, equal ones together."""
+    if "cases" not in document:
+        made = document["environment"]
+        return f"Made by `{made['command']}` on {_machine(made)}, commit {_commit(made)}, {made['date'][:10]}."
+    groups: dict[str, dict[str, list[str]]] = {}
+    for name in dict.fromkeys(row["suite"] for row in rows):
+        about = document["cases"][name]
+        how = [_rounds(about, [row for row in rows if row["suite"] == name]), f"commit {_commit(about)}"]
+        if "command" in about:
+            how.insert(0, f"`{about['command']}`")
+        machine = _machine({**document["environment"], **about})
+        groups.setdefault(machine, {}).setdefault(", ".join([*how, about["date"][:10]]), []).append(name)
+    alike = len(groups) == 1 and len(next(iter(groups.values()))) == 1
+    told = []
+    for machine, records in groups.items():
+        each = [how if alike else f"{', '.join(names)}: {how}" for how, names in records.items()]
+        told.append(f"Made on {machine}: {'; '.join(each)}.")
+    return " ".join(told)
+
+
+def _machine(made: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {made['packages'][name]}" for name in ("jax", "optax", "numpy"))
-    return (
-        f"Made by `{made['command']}` on {made['cpu']['usable']} CPU threads ({made['cpu']['model']}), "
-        f"{made['python']}, {versions}, commit {made['git']['commit'][:10]}, {made['date'][:10]}."
-    )
+    return f"{made['cpu']['usable']} CPU threads ({made['cpu']['model']}), {made['python']}, {versions}"
+
+
+def _commit(made: dict[str, Any]) -> str:
+    git = made["git"]
+    return git["commit"][:10] + (" with changes" if git["changed"] else "") if git else "unknown"
+
+
+def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """Turns of each contender: those of the rows; of rows that do not say, the most that there can have been."""
+    known = sorted({row["facts"]["rounds"] for row in rows if "rounds" in row["facts"]})
+    if not known:
+        return f"up to {about['rounds']} rounds"
+    return f"{known[0]} rounds" if len(known) == 1 else f"{known[0]} to {known[-1]} rounds"
 
 
 def profile(document: dict[str, Any], case: str) -> str:
@@ -93,8 +148,9 @@ def profile(document: dict[str, Any], case: str) -> str:
     return "\n".join(lines)
 
 
+NOT_YET = "not measured yet"
 BLOCK = re.compile(
-    r"<!-- (benchmark|profile|differences|costs): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL
+    r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL
 )
 """A part of a page that is printed from results: what it is, which file, which cases, and what it shows."""
 ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
@@ -105,12 +161,13 @@ ROOT = Path(__file__).parent.parent
 def block(kind: str, path: str, cases: str) -> str:
     """What a marked block has to show; of results that are not there, that they are not."""
     if not (ROOT / path).exists():
-        return "not measured yet"
+        return NOT_YET
     document = json.loads((ROOT / path).read_text(encoding="utf-8"))
     wanted = [case for case in cases.strip().split("; ") if case]
     if kind == "profile":
         return profile(document, *wanted)
-    return {"benchmark": table, "differences": differences, "costs": costs}[kind](document, wanted)
+    shown = {"benchmark": table, "differences": differences, "costs": costs, "roofline": roofline}
+    return shown[kind](document, wanted)
 
 
 def update(page: Path) -> bool:
@@ -144,18 +201,36 @@ def page(document: dict[str, Any], plots: Sequence[tuple[str, str]] = ()) -> str
     ]
     for name, about in document["cases"].items():
         rows = [row for row in document["rows"] if row["suite"] == name]
-        lines += [f"## {name}", "", table({**document, "rows": rows}).rsplit("\n\n", 1)[0], ""]
+        lines += [f"## {name}", "", table({**document, "rows": rows}), ""]
         left_out = {who: why for row in rows for who, why in row["facts"].get("unavailable", {}).items()}
         lines += [f"- left out: {who}: {' '.join(why.split())[:300]}" for who, why in left_out.items()]
-        git = about["git"]
-        commit = git["commit"][:10] + (" with changes" if git["changed"] else "") if git else "unknown"
-        lines += [
-            f"Measured {about['date']} in {about['seconds']:,.0f} s, {about['rounds']} rounds, commit {commit}; "
-            f"largest memory of the process so far {about['largest_rss_mb']:,.0f} MB.",
-            "",
-        ]
+        memory = f"largest memory of the process so far {about['largest_rss_mb']:,.0f} MB"
+        lines += [f"It took {about['seconds']:,.0f} s; {memory}.", ""]
+    limits = roofline(document)
+    if limits != NOT_YET:
+        lines += ["## What each program takes, and which share of the machine's limits it reaches", "", limits, ""]
     lines += [line for title, file in plots for line in (f"![{title}]({file})", "")]
-    return "\n".join([*lines, _made(document), ""])
+    return "\n".join(lines)
+
+
+def everything(folder: Path) -> str:
+    """A page of all results in a folder that have rows: of the suite, of single benchmarks, and of `benchmarks.aot`."""
+    parts = []
+    for path in sorted(folder.glob("*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows = document.get("rows") or []
+        if "cases" in document:
+            parts.append(page(document).replace("# Results of the benchmark suite", f"# {path.stem}", 1))
+        elif rows and "ratio" in rows[0]:
+            parts.append(f"# {path.stem}\n\n{table(document)}\n")
+        elif rows and path.stem == "aot":
+            from benchmarks import aot
+
+            groups = (f"## {group}\n\n{aot.table(rows, group)}\n" for group in aot.CASES)
+            parts.append("\n".join([f"# {path.stem}\n", *groups]))
+    if not parts:
+        raise SystemExit(f"{folder} holds no results yet: python -m benchmarks --json {folder}/suite.json makes some")
+    return "\n".join(parts)
 
 
 def main() -> None:
@@ -173,7 +248,10 @@ def main() -> None:
             print(f"{path.relative_to(ROOT)}: {'changed' if update(path) else 'as it was'}")
         return
     if arguments.results is None:
-        parser.error("name a results file, or --update")
+        if arguments.page or arguments.profile or arguments.differences:
+            parser.error("name a results file")
+        print(everything(ROOT / "benchmarks" / "results"))
+        return
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
     if arguments.page:
         from benchmarks.figures import draw

@@ -1,43 +1,66 @@
-"""What the machine can do at best, measured in the same run: a large matrix product, and a large copy."""
+"""What the machine can do at best, in turns with what is held against it, and which share of it was reached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
+from benchmarks.harness import Contender
+from metarec_jax import limits
 
-class Limit(NamedTuple):
-    """Something to time, and how much work one call is."""
-
-    run: Callable[[], object]
-    work: float
+SMALL, LARGE = (64, 1), (2048, 256)
+"""Size of the matrix product and megabytes of the arrays: for tests, and to measure."""
 
 
-def gemm(size: int = 2048) -> Limit:
-    """A float32 matrix product; `work` in GFLOP."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    product = jax.jit(jnp.matmul)
-    return Limit(lambda: jax.block_until_ready(product(a, a)), 2 * size**3 / 1e9)
+class Best(NamedTuple):
+    """GFLOP/s of a large matrix product, and GB/s of the quickest way through memory, in each round."""
+
+    peak: np.ndarray
+    bandwidth: np.ndarray
+
+    def reached(self, facts: Mapping[str, float], seconds: np.ndarray) -> dict[str, float]:
+        """What a program reached, and its shares of both limits: medians over rounds.
+
+        Args:
+            facts: of the program, as `benchmarks.phases.phases` gives them.
+            seconds: of its turns.
+        """
+        gflop, gigabytes = facts["gflop_of_products"], facts["gbytes_moved"]
+        values = {
+            "seconds": seconds,
+            "gflop_per_s": gflop / seconds,
+            "gb_per_s": gigabytes / seconds,
+            "gemm_gflop_per_s": self.peak,
+            "bandwidth_gb_per_s": self.bandwidth,
+            "of_gemm_peak": gflop / seconds / self.peak,
+            "of_bandwidth": gigabytes / seconds / self.bandwidth,
+        }
+        medians = {name: float(np.median(value)) for name, value in values.items()}
+        return {"gflop_of_products": gflop, "gbytes_moved": gigabytes, **medians}
 
 
-def copy(megabytes: int = 256) -> Limit:
-    """``x + 1`` of an array that no cache holds; `work` in GB read and written."""
-    x = jnp.zeros(megabytes * 250_000, jnp.float32)
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)
-    held = [x]
+class Machine:
+    """The limits as contenders, which take turns with the others."""
 
-    def run() -> object:
-        held[0] = jax.block_until_ready(add(held[0]))
-        return held[0]
+    def __init__(self, small: bool = False):
+        size, megabytes = SMALL if small else LARGE
+        ways = {f"limit, {name}": limit for name, limit in limits.memory(megabytes).items()}
+        self._limits = {"limit, product": limits.product(size), **ways}
 
-    return Limit(run, 2 * megabytes / 1e3)
+    def contenders(self) -> list[Contender]:
+        return [Contender(name, limit.run) for name, limit in self._limits.items()]
+
+    def best(self, seconds: dict[str, np.ndarray]) -> Best:
+        """The limits, from the turns of everybody; those of the limits are taken out of `seconds`."""
+        speeds = {name: limit.work / seconds.pop(name) for name, limit in self._limits.items()}
+        peak = speeds.pop("limit, product")
+        return Best(peak, max(speeds.values(), key=np.median))
 
 
-def read(megabytes: int = 512) -> Limit:
-    """The sum of an array that no cache holds; `work` in GB read."""
-    x = jnp.zeros(megabytes * 250_000, jnp.float32)
-    total = jax.jit(jnp.sum)
-    return Limit(lambda: jax.block_until_ready(total(x)), megabytes / 1e3)
+def reached(
+    best: Best, facts: Mapping[str, Mapping[str, float]], seconds: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """`Best.reached` of every program that has facts and took turns: for the entry "roofline" of a row's facts."""
+    return {name: best.reached(own, seconds[name]) for name, own in facts.items() if name in seconds}

@@ -1,17 +1,17 @@
 """How the cost grows: with users, support, inner steps, hidden size, length of texts, and devices of one machine.
 
-python -m benchmarks.scaling --devices N      one point of the last curve, in a process that sees N devices
+python -m benchmarks.scaling --devices N      steps of the last curve, in a process that sees N devices
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def curve(what: str, unit: str, works: Mapping[int, float], seconds: Mapping[int
         points[-1][f"{unit}/s"],
         points[0][f"{unit}/s"],
         {"low": low, "median": median, "high": high},
-        facts={"curve": what, "unit": f"{unit}/s", "points": points, **facts},
+        facts={"curve": what, "unit": f"{unit}/s", "points": points, "rounds": len(ratio), **facts},
     )
 
 
@@ -94,20 +94,36 @@ def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
 
 
 def devices(counts: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, smoke: bool = False) -> Any:
-    """The outer step with its users over so many devices that one machine stands for."""
-    seconds, works = {}, {}
-    with reporter.bar("devices", len(counts)) as advance:
-        for done, count in enumerate(counts, 1):
-            flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
-            command = [sys.executable, "-m", "benchmarks.scaling", "--devices", str(count), "--rounds", str(rounds)]
-            environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-            made = subprocess.run(
-                command + ["--smoke"] * smoke, env=environment, check=True, stdout=subprocess.PIPE, text=True
-            )
-            seconds[count] = np.array(json.loads(made.stdout.splitlines()[-1]))
-            works[count] = float(_sharded_case(smoke).users)
-            advance(done)
+    """The outer step with its users over so many devices that one machine stands for.
+
+    The number of devices is fixed when JAX starts, so that each has a process of its own. They take turns as all
+    contenders do: a process waits until it is asked for a step.
+    """
+    works = {count: float(_sharded_case(smoke).users) for count in counts}
+    with contextlib.ExitStack() as stack:
+        steps = {count: stack.enter_context(_process(count, smoke)) for count in counts}
+        seconds = _turns(steps, lambda step: step, rounds, "devices", reporter)
     return curve("devices", "users", works, seconds, note="devices of one machine share its processors")
+
+
+@contextlib.contextmanager
+def _process(count: int, smoke: bool) -> Iterator[Callable[[], None]]:
+    """A process that sees so many devices, and what has it take one step and waits for it."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
+    command = [sys.executable, "-m", "benchmarks.scaling", "--devices", str(count), *["--smoke"] * smoke]
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+
+        def step() -> None:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("step\n")
+            process.stdin.flush()
+            if not process.stdout.readline():
+                raise SystemExit(f"the process with {count} devices ended")
+
+        yield step
 
 
 def _sharded_case(smoke: bool) -> InnerLoopCase:
@@ -116,7 +132,8 @@ def _sharded_case(smoke: bool) -> InnerLoopCase:
     return dataclasses.replace(STANDARD, at_once=0)
 
 
-def _of_devices(count: int, rounds: int, smoke: bool) -> list[float]:
+def _of_devices(count: int, smoke: bool) -> None:
+    """Takes a step for every line that is read, and writes one when it is done."""
     import jax
 
     from benchmarks import ours
@@ -128,8 +145,9 @@ def _of_devices(count: int, rounds: int, smoke: bool) -> list[float]:
     fixed, on_mesh = replicate(mesh, (trainable, tables)), shard_users(mesh, jax.device_get(episodes))
     program = jax.jit(ours.gradient_of(model, 0))
     with jax.set_mesh(mesh):
-        turn = harness.Contender("step", lambda: jax.block_until_ready(program(*fixed, on_mesh)))
-        return harness.take_turns([turn], rounds=rounds)["step"].tolist()
+        for _ in sys.stdin:
+            jax.block_until_ready(program(*fixed, on_mesh))
+            print("done", flush=True)
 
 
 def _turns(
@@ -144,10 +162,9 @@ def main() -> None:
     """The command line of one point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args()
-    print(json.dumps(_of_devices(arguments.devices, arguments.rounds, arguments.smoke)))
+    _of_devices(arguments.devices, arguments.smoke)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def encoder(size: Size) -> Rows:
 
     if size.smoke:
         yield case.one_batch(case.SMOKE, 2, size.reporter)
+        yield case.real_texts(2, size.reporter, smoke=True)
+        yield case.catalogue(case.FEW, 1, size.reporter, smoke=True)
         return
     yield case.one_batch(case.MINILM, size.rounds, size.reporter)
     yield case.one_batch(case.BASE, max(size.rounds // 2, 3), size.reporter)
@@ -123,19 +125,9 @@ def startup(size: Size) -> Rows:
 
 def tracing(size: Size) -> Rows:
     """Seconds of tracing, lowering, compiling and the first call of the outer step, factored against dense."""
-    from benchmarks import outer_step, phases
-    from benchmarks.tasks import task_of
+    from benchmarks import outer_step
 
-    shape = cases.SMOKE if size.smoke else cases.STANDARD
-    facts: dict[str, dict[str, float]] = {}
-    for form, at_once in (("factored", shape.at_once), ("dense", shape.dense_at_once)):
-        run, _, facts[form] = outer_step.our_step(task_of(shape), form, at_once)
-        facts[form]["first_s"] = phases.first(run)
-    ours, dense = facts["factored"], facts["dense"]
-    yield [
-        harness.Row("tracing", "dense", name, ours[name], dense[name], harness.flat(dense[name] / ours[name]))
-        for name in ours
-    ]
+    yield outer_step.trace(cases.SMOKE if size.smoke else cases.STANDARD, 1 if size.smoke else 3)
 
 
 def scaling(size: Size) -> Rows:
@@ -145,6 +137,8 @@ def scaling(size: Size) -> Rows:
     rounds = 2 if size.smoke else max(size.rounds // 2, 3)
     if size.smoke:
         yield [case.inner_loop("steps", (1, 2), rounds, size.reporter, cases.SMOKE)]
+        yield [case.length((4, 8), rounds, size.reporter, smoke=True)]
+        yield [case.devices((1, 2), rounds, size.reporter, smoke=True)]
         return
     for what, values in case.CURVES.items():
         yield [case.inner_loop(what, values, rounds, size.reporter)]

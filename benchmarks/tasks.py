@@ -47,17 +47,22 @@ def _distinct(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray
     return ids, rng.integers(0, case.classes, ids.shape).astype(np.int32), items
 
 
-def _real(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ratings of MovieLens-100K: so many of each of the first users that have enough."""
+def users_of(case: InnerLoopCase) -> np.ndarray:
+    """Rows of the users of MovieLens-100K that a case of real ratings has: the first that have enough ratings."""
     data = load(DataConfig(), seed=0)
     rows = case.support + case.query
+    found = np.flatnonzero(np.bincount(data.user, minlength=len(data.users)) >= rows)
+    if len(found) < case.users:
+        raise SystemExit(f"{case.name}: only {len(found)} users have {rows} ratings, {case.users} are needed")
+    return found[: case.users]
+
+
+def _real(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
+    """Ratings of MovieLens-100K: so many of each user."""
+    data = load(DataConfig(), seed=0)
     ids, labels = [], []
-    for user in range(len(data.users)):
-        own = np.flatnonzero(data.user == user)
-        if len(own) >= rows and len(ids) < case.users:
-            chosen = rng.permutation(own)[:rows]
-            ids.append(data.item[chosen])
-            labels.append(data.rating[chosen] - 1)
-    if len(ids) < case.users:
-        raise SystemExit(f"{case.name}: only {len(ids)} users have {rows} ratings, {case.users} are needed")
+    for user in users_of(case):
+        chosen = rng.permutation(np.flatnonzero(data.user == user))[: case.support + case.query]
+        ids.append(data.item[chosen])
+        labels.append(data.rating[chosen] - 1)
     return np.stack(ids).astype(np.int32), np.stack(labels).astype(np.int32), len(data.items)

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from benchmarks import harness, ours
-from benchmarks.cases import InnerLoopCase
+from benchmarks import harness, ours, roofline
+from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
 from metarec_jax.config import ELEMENTWISE, UpdaterConfig
@@ -41,8 +41,10 @@ def compare(case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET) -> lis
 
             facts[name]["first_s"] = first(run)
             programs[name] = run
-    turns = [harness.Contender(name, run) for name, run in programs.items()]
+    machine = roofline.Machine(small=case == SMOKE)
+    turns = [*(harness.Contender(name, run) for name, run in programs.items()), *machine.contenders()]
     seconds = harness.take_turns(turns, rounds=rounds, warmup=1, reporter=reporter, label="updaters")
+    reached = roofline.reached(machine.best(seconds), facts, seconds)
     rows = []
     for name in programs:
         kind, form = name.split(", ")
@@ -50,6 +52,7 @@ def compare(case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET) -> lis
         if name != against and form != "dense":
             pair = {name: seconds[name], against: seconds[against]}
             own = {"shape": dataclasses.asdict(case), "phases": {n: facts[n] for n in pair}}
+            own["roofline"] = {n: reached[n] for n in pair}
             label = f"updater {name}, {case.name}"
             rows += harness.compare(label, pair, ours=name, work=case.users, metric="users/s", facts=own)
     return rows

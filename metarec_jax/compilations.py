@@ -12,6 +12,7 @@ import hashlib
 import os
 import platform
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -30,6 +31,23 @@ def keep_compilations(cache: Path) -> None:
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@contextlib.contextmanager
+def compiled_anew() -> Iterator[None]:
+    """Nothing is read from the cache on disk or written to it: so that compiling can be timed."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_enable_compilation_cache"]
+    # JAX asks once in a process whether there is a cache, and remembers the answer.
+    compilation_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def private_folder(path: Path) -> Path | None:

@@ -14,6 +14,8 @@ from typing import Any
 
 PACKAGES = ("metarec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "transformers")
 PACKAGES += ("libtpu",)  # which compiles for TPUs, absent ones too
+RIVALS = ("torch", "higher", "torchopt", "parallel-metalearn", "jax-meta", "dm-haiku")
+"""What benchmarks compare with; only those that are installed are named."""
 FLAG_PREFIXES = ("JAX_", "XLA_", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LIBTPU_INIT_ARGS")
 FLAG_PREFIXES += ("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
@@ -24,20 +26,25 @@ def environment() -> dict[str, Any]:
     Returns:
         ``date`` (UTC), ``command``, ``git`` (commit and whether the code differs from it, or None outside a checkout
         of this package), ``python``, ``platform``, ``cpu``, ``packages`` (None for one that is not installed),
-        ``devices`` (kind and how many, as JAX sees them) and ``flags`` (environment variables that steer JAX, XLA or
-        the number of threads).
+        ``devices`` (kind and how many, as JAX sees them), ``flags`` (environment variables that steer JAX, XLA or
+        the number of threads) and, in a process that uses PyTorch, ``torch_threads``.
     """
-    return {
+    found = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command(),
         "git": _git(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": {"model": _cpu_model(), "usable": _usable_cpus()},
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {
+            **{name: _version(name) for name in PACKAGES},
+            **{name: version for name in RIVALS if (version := _version(name))},
+        },
         "devices": _devices(),
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAG_PREFIXES)},
     }
+    torch = sys.modules.get("torch")  # which is imported for no other reason than to be measured
+    return found if torch is None else {**found, "torch_threads": torch.get_num_threads()}
 
 
 def summary(found: dict[str, Any]) -> str:

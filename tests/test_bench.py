@@ -10,6 +10,7 @@ import pytest
 
 from metarec_jax import bench, cli
 from metarec_jax.errors import MetarecError
+from metarec_jax.limits import Limit, memory
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,42 @@ def test_products_are_counted_in_every_turn():
 
     assert bench.products(function, a, b) == pytest.approx(7 * 2 * 3 * 4 * 5 / 1e9)
     assert bench.products(jax.jit(function), a, b) == bench.products(function, a, b)
+
+
+def test_turns_that_only_the_data_knows_are_asked_for():
+    def function(a: jax.Array, turns: jax.Array) -> jax.Array:
+        with jax.named_scope("chunks"):
+            return jax.lax.fori_loop(0, turns, lambda _, x: x @ a, a)
+
+    jaxpr = jax.make_jaxpr(function)(jnp.ones((3, 3)), jnp.int32(2)).jaxpr
+    once = 2 * 3 * 3 * 3
+    assert bench.products_of_jaxpr(jaxpr) == once
+    assert bench.products_of_jaxpr(jaxpr, lambda path: 5 if "chunks" in path else None) == 5 * once
+
+
+def test_the_bandwidth_is_that_of_the_quickest_way(monkeypatch):
+    ways = {
+        "slow": Limit(lambda: None, 1e-9),
+        "quick": Limit(lambda: None, 1e9),
+        "also slow": Limit(lambda: None, 1e-9),
+    }
+    monkeypatch.setattr(bench, "memory_limits", lambda megabytes: ways)
+    monkeypatch.setattr(bench, "outer_step", lambda shape: bench.Work("work", "users", 1.0, lambda: None))
+    monkeypatch.setattr(bench, "encoding", bench.outer_step)
+    monkeypatch.setattr(bench, "ranking", bench.outer_step)
+    found = bench.measure(bench.SMALL, rounds=3)
+    assert found["limits"]["gb_per_s"] > 1e9
+
+
+def test_ways_through_memory_are_what_they_say():
+    ways = memory(4)
+    assert {"copy", "read"} <= set(ways)
+    assert {name: limit.work for name, limit in ways.items() if "copy" in name} == dict.fromkeys(
+        [name for name in ways if "copy" in name], pytest.approx(0.008)
+    )
+    for limit in ways.values():
+        limit.run()
+        limit.run()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from benchmarks import explain, frozen, harness, inner_loop, joint, joint_memory
 from benchmarks import privacy as of_privacy
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
-from metarec_jax.config import EncoderConfig, EpisodeConfig, preset
+from metarec_jax.config import DataConfig, EncoderConfig, EpisodeConfig, preset
+from metarec_jax.data import load as load_data
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.environment import environment
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
@@ -80,6 +81,22 @@ def test_products_are_counted_in_every_turn_of_every_loop(form):
     whole = phases.figures(jax.jit(ours.gradient_of(model, 0)).lower(*arguments).compile())["gflop"]
     assert counted == pytest.approx(ours.products(task, form, at_once=0), rel=0.02)
     assert 0.5 * whole < counted < whole, "the compiler counts products, and all else beside"
+
+
+def test_what_a_jitted_function_does_is_counted_at_every_call():
+    watched = phases.Watched(jax.jit(lambda a, b, flip=False: b @ a if flip else a @ b, static_argnames="flip"))
+    few, many = np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)
+    right = np.ones((3, 4), np.float32)
+    assert watched(few, right).shape == (2, 4)
+    watched.start_over()
+    for left in (few, few, many):
+        watched(left, right)
+    found = phases.together(watched.programs.values())
+    assert sorted(calls for calls, _ in watched.programs.values()) == [1, 2]
+    assert found["gflop_of_products"] == pytest.approx(2e-9 * 3 * 4 * (2 + 2 + 5))
+    each = [facts for _, facts in watched.programs.values()]
+    assert found["compile_s"] == pytest.approx(sum(facts["compile_s"] for facts in each))
+    assert found["peak_mb"] == max(facts["peak_mb"] for facts in each)
 
 
 def test_the_standard_case_is_the_one_of_the_table():
@@ -262,6 +279,15 @@ def test_a_joint_step_is_compared_with_the_others(monkeypatch):
     rows = joint.compare(2, case)
     assert [contender for _, contender, _ in laid_out(rows)] == ["(c) distinct", "pairs", "(a) textbook"]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
+    users, items, labels = joint.textbook_pairs(case, task_of(case))
+    data = load_data(DataConfig(), seed=0)
+    rated = dict(zip(zip(data.user.tolist(), data.item.tolist()), data.rating.tolist()))
+    assert [rated[pair] - 1 for pair in zip(users.tolist(), items.tolist())] == labels.tolist()
+    # Chunks of texts count as often as there are any: at least two passes over every token, and a pass back.
+    facts, reached = rows[0].facts["phases"]["ours"], rows[0].facts["roofline"]["ours"]
+    encoder = load_encoder("random")
+    assert facts["gflop_of_products"] > 4 * of_encoder.matrix_flops(encoder.params, rows[0].facts["tokens"])
+    assert reached["gflop_per_s"] == pytest.approx(facts["gflop_of_products"] / reached["seconds"], rel=0.5)
 
 
 def test_memory_of_a_joint_step_is_held_against_what_its_episodes_need():

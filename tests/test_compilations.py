@@ -21,6 +21,26 @@ print(float(jax.jit(lambda x: x + 1)(1.0)))
 """
 
 
+ANEW = """
+import sys
+from pathlib import Path
+from metarec_jax.compilations import compiled_anew, keep_compilations
+keep_compilations(Path(sys.argv[1]))
+import jax
+
+def kept():
+    return len(list(Path(sys.argv[1]).rglob("*-cache")))
+
+jax.jit(lambda x: x + 1)(1.0)
+before = kept()
+with compiled_anew():
+    jax.jit(lambda x: x + 2)(1.0)
+print(before > 0, kept() == before)
+jax.jit(lambda x: x + 3)(1.0)
+print(kept() > before)
+"""
+
+
 def test_a_folder_is_made_for_its_owner_alone(tmp_path):
     folder = private_folder(tmp_path / "new" / "xla")
     assert folder == tmp_path / "new" / "xla"
@@ -49,9 +69,9 @@ def test_a_processor_has_one_name():
     assert "/" not in processor()
 
 
-def start(folder, **variables: str) -> list[str]:
+def start(folder, program: str = KEEPING, **variables: str) -> list[str]:
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", **variables}
-    command = [sys.executable, "-c", KEEPING, str(folder)]
+    command = [sys.executable, "-c", program, str(folder)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -62,3 +82,8 @@ def test_what_is_compiled_is_kept_and_the_users_choice_respected(tmp_path):
     chosen = str(tmp_path / "chosen")
     assert start(tmp_path / "other", JAX_COMPILATION_CACHE_DIR=chosen) == [chosen, "2.0"]
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_compiled_to_be_timed_is_neither_read_nor_kept(tmp_path):
+    """Though JAX looked for the cache before; and it is used again after."""
+    assert start(tmp_path / "cache", ANEW) == ["True", "True", "True"]

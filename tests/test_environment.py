@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import pytest
@@ -31,7 +32,24 @@ def test_environment_is_json_and_says_what_runs(monkeypatch):
 
 def test_a_package_that_is_not_installed_is_none(monkeypatch):
     monkeypatch.setattr(module, "PACKAGES", ("no-such-package", "jax"))
+    monkeypatch.setattr(module, "RIVALS", ())
     assert environment()["packages"] == {"no-such-package": None, "jax": jax.__version__}
+
+
+def test_rivals_are_named_where_they_are_installed(monkeypatch):
+    monkeypatch.setattr(module, "RIVALS", ("no-such-package", "pytest"))
+    packages = environment()["packages"]
+    assert packages["pytest"] == pytest.__version__
+    assert "no-such-package" not in packages
+
+
+def test_threads_of_pytorch_are_told_where_it_runs_already(monkeypatch):
+    """And it is imported for no other reason."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert "torch_threads" not in environment()
+    assert "torch" not in sys.modules
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(get_num_threads=lambda: 3))
+    assert environment()["torch_threads"] == 3
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_benchmarks_are_the_committed_ones(page):
     """Every table and profile of a page is what the report prints of the results it names."""
     text = page.read_text(encoding="utf-8")
     blocks = report.BLOCK.findall(text)
-    assert len(blocks) == len(re.findall("<!-- (?:benchmark|profile|differences|costs):", text))
+    assert len(blocks) == len(re.findall("<!-- (?:benchmark|profile|differences|costs|roofline):", text))
     for kind, path, cases, shown in blocks:
         assert shown == report.block(kind, path, cases)
 

@@ -123,12 +123,10 @@ def _rules(assembly: Assembly) -> Sequence[Baseline]:
     )
 
 
-@functools.lru_cache(maxsize=8)
-def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
-    """Predictions of a model for a batch, compiled once a bucket, whatever the seed."""
+def predictions_of(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
+    """Predictions of a model for a batch: what is compiled of an evaluation."""
 
-    @jax.jit
-    def compiled(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:
+    def predictions(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:
         outputs = predict(model, trainable, model.prepare(trainable.theta, tables), episodes)
         users, query, classes = outputs.shape
         flat = outputs.reshape(users * query, classes)
@@ -136,6 +134,13 @@ def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predicti
         above = None if model.head.above is None else model.head.above(flat).reshape(users, query, -1)
         return Predictions(point=point, mean=mean, score=mean, above=above)
 
+    return predictions
+
+
+@functools.lru_cache(maxsize=8)
+def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
+    """`predictions_of` a model, compiled once a bucket, whatever the seed."""
+    compiled = jax.jit(predictions_of(model))
     return lambda trainable, tables, episodes: jax.tree.map(np.asarray, compiled(trainable, tables, episodes))
 
 

@@ -118,6 +118,11 @@ class _Part(NamedTuple):
     rows: int
     key: Array | None
 
+    @property
+    def scope(self) -> str:
+        """Of the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
+        return f"length_{self.tokens.ids.shape[1]}"
+
     def turns(self, reading: Reading) -> Array:
         return reading.turns((self.picked.count + self.rows - 1) // self.rows)
 
@@ -144,7 +149,8 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
 
     one = jax.eval_shape(vectors, 0)
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
-    return jax.lax.fori_loop(0, part.turns(reading), put, table)
+    with jax.named_scope(part.scope):
+        return jax.lax.fori_loop(0, part.turns(reading), put, table)
 
 
 def _pull_back(
@@ -162,7 +168,8 @@ def _pull_back(
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
-    return jax.lax.fori_loop(0, part.turns(reading), add, total)
+    with jax.named_scope(part.scope):
+        return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 
 def joint_gradient(

@@ -67,7 +67,7 @@ def test_a_step_stays_what_it_was(name):
         pytest.skip("libtpu is not installed: pip install 'metarec_jax[tpu]'")
     known, compiler = kept().get(name, {}), compiler_of(name)
     if compiler not in known:
-        pytest.skip(f"figures are kept for {', '.join(known)}; this is {compiler}")
+        pytest.skip(f"compilers differ: figures are kept for {' and '.join(known) or 'none'}, installed is {compiler}")
     found = figures_of(name)
     assert {figure: found[figure] for figure in FIGURES} == known[compiler]
 

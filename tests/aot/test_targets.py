@@ -5,13 +5,14 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from metarec_jax import cli, preset
-from metarec_jax.aot import targets, workload
+from metarec_jax.aot import show, targets, workload
 from metarec_jax.aot.chips import CHIPS
 from metarec_jax.config import PrivacyConfig
 from metarec_jax.errors import MetarecError
@@ -103,6 +104,31 @@ def test_the_environment_is_prepared_for_absent_devices_only(monkeypatch):
         "--xla_gpu_enable_triton_gemm=true",
         "--xla_gpu_collect_cost_model_stats=true",
     ]
+
+
+def test_the_command_prints_a_table_for_people():
+    """Facts first, then what is estimated; and nothing is estimated of devices that no figures are published of."""
+    arguments = ["aot", "--target", "here", "--preset", "synthetic", "--updater.steps", "1", "--items", "50"]
+    done = subprocess.run(
+        [sys.executable, "-m", "metarec_jax", *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [re.split(r"\s{2,}", line.strip()) for line in done.stdout.splitlines()]
+    assert lines[0] == ["The outer step, compiled ahead of time"]
+    assert lines[1] == ["here"]
+    labels = [line[0] for line in lines]
+    facts, guesses = labels.index(f"-- {show.FACTS} --"), labels.index(f"-- {show.GUESS} --")
+    assert facts < guesses
+    told = {line[0]: line[1] for line in lines[facts:guesses] if len(line) == 2}
+    assert (told["chips"], told["users a step, all chips"], told["fits in memory"]) == ("1", "32", "yes")
+    sizes = ("peak memory, a chip", "of it arguments", "of it temporaries", "main memory traffic, a chip")
+    assert all(re.fullmatch(r"[\d.]+ [MG]iB", told[name]) for name in sizes)
+    assert re.fullmatch(r"[\d,]+", told["products, GFLOP a chip"])
+    assert re.fullmatch(r"[\d.]+", told["FLOP a byte (ridge of the chip)"])
+    guessed = {line[0]: line[1] for line in lines[guesses:] if len(line) == 2}
+    assert guessed.pop("optimisation level") == "default"
+    assert {"compiler's cycles", "users a second, at best"} <= set(guessed)
+    assert set(guessed.values()) == {"-"}
 
 
 def test_the_command_says_what_the_devices_here_would_do():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, ranking, report, scaling, suite, updaters
-from benchmarks.figures import draw
+from benchmarks import harness, ranking, report, roofline, scaling, suite, updaters
+from benchmarks.figures import _points, draw, figures, file_of
 from metarec_jax.progress import QUIET
 
 SIZE = suite.Size(2, True, QUIET)
@@ -21,12 +22,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["outer-step-frozen", "rank", "pipeline", "evaluation", "updaters", "start-up", "scaling"]
+    "name",
+    ["outer-step-frozen", "rank", "pipeline", "evaluation", "encoder", "updaters", "start-up", "tracing", "scaling"],
 )
 def test_a_case_runs_small(name, monkeypatch):
     monkeypatch.setattr(updaters, "KINDS", ("gradient", "ridge"))  # each takes seconds to compile
     rows, about = suite.measure(name, SIZE)
-    assert {"seconds", "rounds", "date", "git", "flags", "largest_rss_mb"} <= set(about)
+    assert {"seconds", "rounds", "date", "command", "git", "flags", "packages", "largest_rss_mb"} <= set(about)
     assert rows
     for row in rows:
         assert min(row.ours, row.theirs, *row.ratio.values()) > 0
@@ -80,6 +82,70 @@ def test_a_page_has_every_row_and_plots_of_what_there_is(tmp_path):
     page = report.page(document, [(title, file.name) for title, file in plots])
     assert "| case | other | users/s | 2 | 1 | 2 (1.5 to 3) | 4 **missed** |" in page
     assert "![scaling](scaling.png)" in page
+
+
+def test_the_committed_page_is_that_of_the_committed_results():
+    results = report.ROOT / "benchmarks/results"
+    document = json.loads((results / "suite.json").read_text(encoding="utf-8"))
+    plots = [(title, f"suite/{file_of(title)}") for title in figures(document)]
+    assert (results / "suite.md").read_text(encoding="utf-8") == report.page(document, plots)
+    assert all((results / file).exists() for _, file in plots)
+
+
+def test_everything_that_has_results_is_printed(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["report"])
+    report.main()
+    said = capsys.readouterr().out
+    assert {"# aot", "# encoder", "# suite", "# joint-memory"} <= set(said.splitlines())
+    assert "| forward, MiniLM | transformers | texts/s |" in said
+    with pytest.raises(SystemExit, match=r"holds no results yet: python -m benchmarks --json"):
+        report.everything(tmp_path)
+
+
+def test_a_table_is_footed_with_what_its_own_cases_say():
+    """Each by its command, commit and rounds; cases that were made alike stand together."""
+    about = harness.made() | {"rounds": 7, "git": {"commit": "a" * 40, "changed": False}}
+    cases = {
+        "one": about | {"command": "python -m benchmarks one two", "date": "2026-01-02T00:00:00"},
+        "two": about | {"command": "python -m benchmarks one two", "date": "2026-01-02T00:00:00"},
+        "old": {key: about[key] for key in ("rounds", "git")} | {"date": "2025-01-02T00:00:00"},
+    }
+    seconds = {"ours": np.ones(3), "theirs": np.ones(3)}
+    rows = []
+    for name in cases:
+        (row,) = harness.compare(name, seconds, ours="ours", work=1.0, metric="users/s")
+        rows.append(json.loads(json.dumps(row.to_json() | {"suite": name})))
+    del rows[-1]["facts"]["rounds"]
+    document = {"environment": harness.environment(), "rows": rows, "cases": cases}
+    made = report.table(document).splitlines()[-1]
+    alike = f"one, two: `python -m benchmarks one two`, 3 rounds, commit {'a' * 10}, 2026-01-02"
+    assert made.endswith(f": {alike}; old: up to 7 rounds, commit {'a' * 10}, 2025-01-02.")
+    assert report.table(document, ["two"]).splitlines()[-1].endswith(alike.removeprefix("one, two:") + ".")
+
+
+def test_shares_of_the_machines_limits_are_told_of_every_program():
+    machine = roofline.Machine(small=True)
+    seconds = {limit.name: np.array([2.0, 1.0, 4.0]) for limit in machine.contenders()}
+    work = {name: limit.work for name, limit in machine._limits.items()}
+    seconds["ours"] = np.array([4.0, 2.0, 8.0])
+    best = machine.best(seconds)
+    assert set(seconds) == {"ours"}, "the limits are no contenders"
+    gigabytes = max(amount for name, amount in work.items() if name != "limit, product")
+    assert best.bandwidth == pytest.approx(gigabytes / np.array([2.0, 1.0, 4.0]))
+    facts = {"gflop_of_products": work["limit, product"], "gbytes_moved": gigabytes / 2, "peak_mb": 1.0}
+    facts |= dict.fromkeys(("trace_s", "lower_s", "compile_s", "first_s"), 1.0)
+    reached = roofline.reached(best, {"ours": facts, "untimed": facts}, seconds)
+    assert set(reached) == {"ours"}
+    assert (reached["ours"]["of_gemm_peak"], reached["ours"]["of_bandwidth"]) == pytest.approx((0.5, 0.25))
+    row = harness.Row("case", "other", "users/s", 2.0, 1.0, harness.flat(2.0))
+    row = dataclasses.replace(row, facts={"phases": {"ours": facts}, "roofline": reached})
+    rows = [row.to_json() | {"suite": "case"}] * 2
+    document = {"environment": harness.environment(), "rows": rows, "cases": {"case": {**harness.made(), "rounds": 3}}}
+    told = report.roofline(json.loads(json.dumps(document)))
+    assert told.count("| case | ours | 1.00 | 1.00 | 1.00 | 1.00 |") == 1
+    assert "(50 %)" in told
+    assert "(25 %)" in told
+    assert [point.name for point in _points(rows)] == ["case"]
 
 
 def test_marked_blocks_are_printed_anew(tmp_path, monkeypatch):
