@@ -141,7 +141,7 @@ def make_app(
             return Whose(user, states, history, forget)
         if asked.user is not None:
             user = known(asked.user)
-            kept = dict(store.history(user))
+            kept = dict(engine.history(user))
             for item, _ in history:
                 kept.pop(item, None)
             for n, item in enumerate(forget):

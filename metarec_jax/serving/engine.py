@@ -128,8 +128,10 @@ class Engine:
         self.store, self.mode, self.share, self.exploring = store, mode, share, exploring
         self.trained_items = len(arms[0].recommender.catalogue.items)
         self._rng = np.random.default_rng(seed)
-        for item in store.items():
-            self.learn(self._put(item))
+        # All are put in before any learns: who rated one may have rated another. What the models were trained with
+        # meanwhile (on the log of this store) is known, and not new.
+        for item in [self._put(item) for item in store.items() if not self.first.titles.has_id(item.id)]:
+            self.learn(item)
 
     @property
     def first(self) -> Recommender:
@@ -222,10 +224,14 @@ class Engine:
         recommender = self.first
         return recommender.titles.has_id(item) and recommender.titles.find_id(item).row >= self.trained_items
 
+    def history(self, user: str) -> list[tuple[str, float]]:
+        """What a user has rated, of the items that there are: a store can outlive an item that a run was trained with."""
+        return [(item, rating) for item, rating in self.store.history(user) if self.first.titles.has_id(item)]
+
     def learn(self, item: str) -> None:
         """Lets an item that was added learn from what users have said of it so far."""
         raters = self.store.raters(item, MOST_RATERS)
-        histories = [[(f"id:{i}", r) for i, r in self.store.history(user) if i != item] for user, _ in raters]
+        histories = [[(f"id:{i}", r) for i, r in self.history(user) if i != item] for user, _ in raters]
         for recommender in self.arms.values():
             if not covers_all(recommender.config):
                 recommender.learn_item(f"id:{item}", [(h, rating) for h, (_, rating) in zip(histories, raters)])
@@ -233,7 +239,9 @@ class Engine:
     def _put(self, item: NewItem) -> str:
         identity = item.id
         for recommender in self.arms.values():
-            identity = recommender.add_item(item.text, id=identity, title=item.title, details=item.details)
+            known = recommender.catalogue.items.details
+            details = {name: value for name, value in item.details.items() if name in known}  # an older run had others
+            identity = recommender.add_item(item.text, id=identity, title=item.title, details=details)
         return identity
 
     # How it is done

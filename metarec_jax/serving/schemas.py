@@ -14,6 +14,11 @@ MOST_ITEMS = 200
 MOST_TEXT = 4000
 
 Id = Annotated[str, Field(min_length=1, max_length=200, description="The id of an item.", examples=["50"])]
+_CONTROL = r"\x00-\x1f\x7f-\x9f"
+NewId = Annotated[
+    str, Field(max_length=200, pattern=rf"^([^\s{_CONTROL}]([^{_CONTROL}]*[^\s{_CONTROL}])?)?$", examples=["bees-1999"])
+]
+"""Of an item that is added: no control characters, and no blanks around it, which people would not see."""
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Sealed = Annotated[str, Field(min_length=1, max_length=200_000, pattern=r"^[A-Za-z0-9_-]+$")]
 Token = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
@@ -217,7 +222,7 @@ class ItemRequest(Asked):
     """A new item, from its text alone."""
 
     text: Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
-    id: str = Field("", max_length=200, description='"" makes one up.')
+    id: NewId = Field("", description='"" makes one up. No control characters, and no blanks around it.')
     title: str = Field("", max_length=300, description='"" is the beginning of the text.')
     details: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=500)]] = Field(
         {}, max_length=16, description="What else is known of it, by names that the catalogue has.", examples=[{}]

@@ -101,6 +101,8 @@ class TitleIndex:
         Raises:
             MetarecError: no item is called that, or several are.
         """
+        if name.startswith(ID_PREFIX) and self.has_id(name.removeprefix(ID_PREFIX)):
+            return self.find_id(name.removeprefix(ID_PREFIX))  # as it is written: an id may have blanks around it
         name = name.strip()
         if name.startswith(ID_PREFIX):
             return self.find_id(name.removeprefix(ID_PREFIX).strip())
