@@ -149,6 +149,11 @@ class ExplainRequest(Whose):
 
     items: list[Id] = Field(min_length=1, max_length=16)
     words: bool = Field(False, description="Whether to weigh also the words of the items' texts (slower).")
+    arm: str | None = Field(
+        None,
+        max_length=20,
+        description="Whose scores: of the model that chose the items, as cards say; null: the first.",
+    )
 
 
 class Reason(BaseModel):
@@ -172,6 +177,7 @@ class Explanation(BaseModel):
 
     item: str
     title: str
+    arm: str = Field(description="Which model's score it is.")
     score: float
     sentence: str = Field(description='"because you rated ..."; "" where there is no reason to name.')
     because: list[Reason] = Field(description="Those that the sentence names.")
