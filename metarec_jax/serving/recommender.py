@@ -355,8 +355,9 @@ class Recommender:
                 states = self._adapt_checked([history] * size, [self._average_user] * size)
                 for _ in self.judgements_of_all(states):
                     pass
+            (one,) = self._adapt_checked([history], [self._average_user])
             for items in explained:
-                self.influences(states[0], np.zeros(items, np.int32))
+                self.influences(one, np.zeros(items, np.int32))
         return (2 * len(sizes) + len(explained)) * len(self.config.episodes.buckets)
 
     def adapt_read(
