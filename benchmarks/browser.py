@@ -69,3 +69,4 @@ def install() -> Browser:
 if __name__ == "__main__":
     there = install()
     print(f"Chromium: {there.path}" if there.path else f"the tests of the page will be skipped: {there.why_not}")
+    sys.exit(0 if there.path else 1)

@@ -170,8 +170,8 @@ def pressed(run: Path, folder: Path, clients: int, seconds: float, body: int, *o
         server.stop()
 
 
-def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) -> harness.Row:
-    """Gathered against one at a time, in turns."""
+def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) -> list[harness.Row]:
+    """Gathered against one at a time, in turns: requests a second, and the tail of what a request takes."""
     loads: dict[str, list[Load]] = {"gathered": [], "one at a time": []}
     options = {"gathered": ("--together", str(TOGETHER)), "one at a time": ("--together", "1")}
     with tempfile.TemporaryDirectory() as folder:
@@ -179,19 +179,33 @@ def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) 
             for name in loads if turn % 2 == 0 else reversed(loads):
                 place = Path(folder) / f"{name}-{turn}".replace(" ", "-")
                 loads[name].append(pressed(run, place, clients, seconds, body, *options[name]))
-    rates = {name: np.array([load.requests / load.wall for load in found]) for name, found in loads.items()}
-    ratio = rates["gathered"] / rates["one at a time"]
-    low, median, high = np.quantile(ratio, [0.05, 0.5, 0.95])
-    return harness.Row(
-        case=f"{clients} clients, {seconds:g} s",
-        contender="one at a time",
-        metric="requests/s",
-        ours=float(np.median(rates["gathered"])),
-        theirs=float(np.median(rates["one at a time"])),
-        ratio={"median": float(median), "low": float(low), "high": float(high)},
-        bar=BAR,
-        facts={name: [load.facts() for load in found] for name, found in loads.items()},
-    )
+    return compared(loads, f"{clients} clients, {seconds:g} s")
+
+
+def compared(loads: dict[str, list[Load]], case: str) -> list[harness.Row]:
+    """Rows of what clients saw in each turn, gathered and one at a time."""
+    facts = {name: [load.facts() for load in found] for name, found in loads.items()}
+    rows = []
+    for metric, bar in (("requests/s", BAR), ("p99, ms", None)):
+        of = {
+            name: np.array([fact["ms"]["p99"] if bar is None else fact["requests/s"] for fact in found])
+            for name, found in facts.items()
+        }
+        times = of["gathered"] / of["one at a time"]
+        low, median, high = np.quantile(times if bar else 1 / times, [0.05, 0.5, 0.95])
+        rows.append(
+            harness.Row(
+                case=case,
+                contender="one at a time",
+                metric=metric,
+                ours=float(np.median(of["gathered"])),
+                theirs=float(np.median(of["one at a time"])),
+                ratio={"median": float(median), "low": float(low), "high": float(high)},
+                bar=bar,
+                facts=facts if bar else {},
+            )
+        )
+    return rows
 
 
 async def _knock(port: int, clients: int, seconds: float) -> float:
@@ -337,7 +351,8 @@ def main() -> None:
                 harness.write(rows, arguments.json)
 
         served = throughput(run, arguments.clients, arguments.seconds, arguments.rounds, arguments.history)
-        keep(served, http_alone(run, arguments.clients, arguments.seconds, served))
+        keep(*served)
+        keep(http_alone(run, arguments.clients, arguments.seconds, served[0]))
         keep(killed(run, arguments.clients, min(arguments.seconds, 10.0), arguments.history))
         keep(*one_more(run, 50))
     harness.show(rows)

@@ -15,6 +15,7 @@ from trained import trained_run
 from benchmarks import encoder as of_encoder
 from benchmarks import explain, frozen, harness, inner_loop, joint, joint_memory, ours, phases, pretraining, report
 from benchmarks import privacy as of_privacy
+from benchmarks import serving as of_serving
 from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import DataConfig, EncoderConfig, EpisodeConfig, preset
@@ -40,6 +41,19 @@ def test_a_ratio_is_of_pairs():
     assert row.ratio == {"median": 2.0, "low": 2.0, "high": 2.0}
     assert (row.ours, row.theirs) == (3.0, 1.5)
     assert row.to_json()["met"] is True
+
+
+def test_a_service_has_a_row_for_its_throughput_and_one_for_its_tail():
+    """Gathered: twice the requests in the same time, each taking three times as long."""
+    loads = {
+        name: [of_serving.Load({"adapt": [each * (1 + turn)] * count}, 0, [], 10.0) for turn in range(3)]
+        for name, count, each in (("gathered", 200, 0.03), ("one at a time", 100, 0.01))
+    }
+    rate, tail = of_serving.compared(loads, "case")
+    assert (rate.metric, rate.ours, rate.theirs, rate.ratio["median"]) == ("requests/s", 20.0, 10.0, 2.0)
+    assert rate.to_json()["met"] is False
+    assert (tail.metric, tail.bar) == ("p99, ms", None)
+    assert (tail.ours, tail.theirs, tail.ratio["high"]) == pytest.approx((60.0, 20.0, 1 / 3))
 
 
 def test_the_smoke_case_runs_and_is_written(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving import figures as of_log
 from metarec_jax.serving import schemas as s
-from metarec_jax.serving.engine import Done, Engine, Job, List, Mistake, Whose
+from metarec_jax.serving.engine import Done, Engine, Full, Job, List, Mistake, Whose
 from metarec_jax.serving.feedback import liked_from
 from metarec_jax.serving.filters import Filters
 from metarec_jax.serving.gather import Crowded, Gatherer
@@ -31,6 +31,8 @@ from metarec_jax.serving.guard import Guard
 from metarec_jax.serving.log import read
 from metarec_jax.serving.metrics import Meters
 from metarec_jax.serving.people import Person
+from metarec_jax.serving.recommender import UserState
+from metarec_jax.serving.remembered import Remembered
 from metarec_jax.serving.states import Seal
 from metarec_jax.serving.store import Event, NewItem, ShownList, open_for_reading
 
@@ -42,6 +44,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     413: {"model": s.Problems, "description": "Too much was sent."},
     422: {"model": s.Problems, "description": "A field is wrong; `loc` names it."},
     429: {"model": s.Problems, "description": "Too many requests wait already."},
+}
+
+FULL: dict[int | str, dict[str, Any]] = {
+    409: {"model": s.Problems, "description": "As many items were added as there is room for."}
 }
 
 
@@ -57,6 +63,7 @@ def make_app(
     people: Mapping[str, Person] | None = None,
     wait: float = 0.003,
     most: int = 64,
+    longest: int = 1024,
 ) -> FastAPI:
     """The service.
 
@@ -67,12 +74,13 @@ def make_app(
         people: users of a public data set.
         wait: seconds that the first of several requests waits for others.
         most: requests that are computed together. With 1, one at a time.
+        longest: requests that may wait for the models; more are refused.
     """
     store, people = engine.store, people or {}
     seal = Seal(store.key)
     meters: Meters
     gatherer: Gatherer[Job] = Gatherer(
-        engine.answer, wait=wait, most=most, measure=lambda jobs, seconds: meters.call(jobs, seconds)
+        engine.answer, wait=wait, most=most, longest=longest, measure=lambda jobs, seconds: meters.call(jobs, seconds)
     )
 
     def write(rows: Sequence[ShownList | Event]) -> list[None]:
@@ -80,6 +88,13 @@ def make_app(
         store.add([row for row in rows if isinstance(row, ShownList)], [row for row in rows if isinstance(row, Event)])
         return [None] * len(rows)
 
+    def figures_now() -> dict[str, Any]:
+        with contextlib.closing(open_for_reading(store.folder)) as database:
+            log = read(database)
+        liked = liked_from(engine.first.catalogue.scale)
+        return of_log.to_tree(of_log.figures(log, liked, time=True))
+
+    remembered = Remembered(figures_now, store.version)
     writer: Gatherer[ShownList | Event] = Gatherer(write, wait=0.0, most=most if most == 1 else 256)
     meters = Meters(lambda: gatherer.waiting, store.counts)
 
@@ -119,6 +134,10 @@ def make_app(
     async def refused(request: Request, error: MetarecError) -> JSONResponse:
         return _problems(422, [(("body",), str(error), "value_error")])
 
+    @app.exception_handler(Full)
+    async def full(request: Request, error: Full) -> JSONResponse:
+        return _problems(409, [(("service",), str(error), "full")])
+
     @app.exception_handler(Crowded)
     async def crowded(request: Request, error: Crowded) -> JSONResponse:
         answer = _problems(429, [(("service",), "too many requests wait already: try again in a second", "crowded")])
@@ -141,7 +160,7 @@ def make_app(
             return Whose(user, states, history, forget)
         if asked.user is not None:
             user = known(asked.user)
-            kept = dict(store.history(user))
+            kept = dict(engine.history(user))
             for item, _ in history:
                 kept.pop(item, None)
             for n, item in enumerate(forget):
@@ -156,6 +175,12 @@ def make_app(
         if data is None or store.profile(user) is None:
             raise Mistake("this is no user that this service gave out", "user")
         return user
+
+    async def adapted(who: Whose, arm: str | None = None) -> tuple[str, UserState]:
+        """An arm and its state of a user; where none is named, the first of those that the user's lists come from."""
+        arm = engine.arms_of(who.user)[0] if arm is None else arm
+        done: Done = await gatherer.ask(Job(who, arm=arm))
+        return arm, done.states[arm]
 
     # Recommending
 
@@ -216,12 +241,16 @@ def make_app(
 
     @app.post("/explain", response_model=s.ExplainResponse, tags=["recommend"])
     async def explain(asked: s.ExplainRequest) -> Response:
-        """Why items have their scores: what each rating adds, and a sentence where that says something."""
+        """Why items have their scores: what each rating adds, and a sentence where that says something.
+
+        Of two models each has reasons of its own: name with `arm` the one that put the items into the list.
+        """
         for n, identity in enumerate(asked.items):
             if not engine.first.titles.has_id(identity):
                 raise Mistake(f"no item has the id {identity!r}", "items", n)
-        done: Done = await gatherer.ask(Job(whose(asked)))
-        arm, state = next(iter(done.states.items()))
+        if asked.arm is not None and asked.arm not in engine.arms:
+            raise Mistake(f"no model is called {asked.arm!r}; there are {', '.join(engine.arms)}", "arm")
+        arm, state = await adapted(whose(asked), asked.arm)
         names = [f"id:{identity}" for identity in asked.items]
         found = await gatherer.run(lambda: engine.arms[arm].explain(state, names, words=asked.words))
         return _json(
@@ -230,6 +259,7 @@ def make_app(
                     {
                         "item": one.id,
                         "title": one.title,
+                        "arm": arm,
                         "score": one.score,
                         "sentence": one.sentence,
                         "because": [reason._asdict() for reason in one.because],
@@ -247,8 +277,7 @@ def make_app(
         for n, identity in enumerate(asked.skip):
             if not engine.first.titles.has_id(identity):
                 raise Mistake(f"no item has the id {identity!r}", "skip", n)
-        done: Done = await gatherer.ask(Job(whose(asked)))
-        arm, state = next(iter(done.states.items()))
+        arm, state = await adapted(whose(asked))
         skip = [f"id:{identity}" for identity in asked.skip]
         found = await gatherer.run(lambda: engine.arms[arm].interview(state, asked.k, skip))
         return _json({"questions": [{**item(one.id), "known": float(one.known), "gain": one.gain} for one in found]})
@@ -256,8 +285,8 @@ def make_app(
     # Items
 
     def item(identity: str) -> dict[str, Any]:
-        catalogue = engine.first.catalogue
         row = engine.first.titles.find_id(identity).row
+        catalogue = engine.first.catalogue  # after the row: another thread may be adding items
         items = catalogue.items
         return {
             "id": identity,
@@ -286,7 +315,7 @@ def make_app(
         """An item."""
         return _json(item(there(item_id)))
 
-    @app.post("/items", response_model=s.Item, status_code=201, tags=["items"])
+    @app.post("/items", response_model=s.Item, status_code=201, tags=["items"], responses=FULL)
     async def add_item(asked: s.ItemRequest) -> Response:
         """A new item, from its text alone: it can be recommended at once."""
         new = NewItem(asked.id, asked.title, asked.text, asked.details)
@@ -332,12 +361,17 @@ def make_app(
         user = secrets.token_hex(16)
         await gatherer.ask(Job(Whose(user, {}, history, (), asked.profile)))  # which finds any mistake
         await writer.run(lambda: store.add_user(user, asked.profile, history))
-        for item, _ in history:
-            if engine.adds(item):
-                await gatherer.run(lambda item=item: engine.learn(item))
+        await learn(item for item, _ in history)
         return _json({"user": seal.close("user", user.encode())}, 201)
 
     # Learning from use
+
+    async def learn(rated: Iterable[str]) -> None:
+        """Lets added items learn from what is on disk now. Where too much waits, that is no reason to refuse what was
+        kept: they learn before the next requests are answered."""
+        if engine.hear(rated):
+            with contextlib.suppress(Crowded):
+                await gatherer.run(engine.learn_heard)
 
     @app.post("/feedback", response_model=s.FeedbackResponse, status_code=201, tags=["feedback"])
     async def feedback(asked: s.FeedbackRequest) -> Response:
@@ -361,18 +395,18 @@ def make_app(
             raise Mistake(f"ratings lie between {scale.low:g} and {scale.high:g}", "rating")
         value = 1.0 if asked.rating is None else asked.rating
         await writer.ask(Event(user or "", asked.item, asked.kind, value, asked.list_id))
-        if asked.kind in ("rating", "forget") and engine.adds(asked.item):
-            await gatherer.run(lambda: engine.learn(asked.item))
+        if asked.kind in ("rating", "forget"):
+            await learn([asked.item])
         meters.event(asked.kind, arm)
         return _json({"kept": True}, 201)
 
     @app.get("/figures", tags=["feedback"])
-    def figures() -> dict[str, Any]:
-        """CTR, precision, nDCG of clicks and ratings of each arm with intervals over users; and over time."""
-        with contextlib.closing(open_for_reading(store.folder)) as database:
-            log = read(database)
-        liked = liked_from(engine.first.catalogue.scale)
-        return of_log.to_tree(of_log.figures(log, liked, time=True))
+    def figures() -> Response:
+        """CTR, precision, nDCG of clicks and ratings of each arm with intervals over users; and over time.
+
+        Of a long log they are some seconds old: reading it takes a tenth of the time at most, whoever asks how often.
+        """
+        return _json(remembered.get())
 
     # The service itself
 

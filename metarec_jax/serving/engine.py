@@ -1,6 +1,7 @@
 """What a service does with requests, many at once and without HTTP: adapt, rank, and keep what was shown.
 
-Everything here runs in one thread (see `metarec_jax.serving.gather`), so nothing needs a lock.
+Everything here runs in one thread (see `metarec_jax.serving.gather`), so nothing needs a lock; but what only looks an
+item up, and `Engine.hear`, may run in others.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,10 @@ from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
 _HEADER = struct.Struct("<H")
 MOST_RATERS = 200
 """Users that an item learns from while serving, the latest: a new training knows more of an item with more ratings."""
+MOST_ADDED = 10_000
+"""Items that can be added before a new training: each is read by the encoder again whenever the service starts."""
+LEARNED_AT_ONCE = 16
+"""Items that learn before requests are answered; more of them wait for the next ones, so that no request waits long."""
 
 
 class Mistake(MetarecError):
@@ -32,6 +37,10 @@ class Mistake(MetarecError):
     def __init__(self, message: str, *field: str | int):
         super().__init__(message)
         self.field = field
+
+
+class Full(MetarecError):
+    """No more can be kept until the model is trained anew."""
 
 
 class Whose(NamedTuple):
@@ -62,12 +71,14 @@ class List(NamedTuple):
 
 
 class Job(NamedTuple):
-    """Something to do for one user: with a `list` to rank, with `items` to score, else to adapt only."""
+    """Something to do for one user: with a `list` to rank, with `items` to score, else to adapt only; with the models
+    that the user's lists come from, or with the one that `arm` names."""
 
     whose: Whose
     list: List | None = None
     items: Sequence[str] | None = None
     texts: Sequence[str] = ()
+    arm: str | None = None
 
 
 class Place(NamedTuple):
@@ -128,8 +139,13 @@ class Engine:
         self.store, self.mode, self.share, self.exploring = store, mode, share, exploring
         self.trained_items = len(arms[0].recommender.catalogue.items)
         self._rng = np.random.default_rng(seed)
-        for item in store.items():
-            self.learn(self._put(item))
+        for recommender in self.arms.values():
+            recommender.titles.prepare()  # they are searched in other threads
+        self._heard: dict[str, None] = {}  # added items that somebody has rated since they learned
+        # All are put in before any learns: who rated one may have rated another. What the models were trained with
+        # meanwhile (on the log of this store) is known, and not new.
+        for item in [self._put(item) for item in store.items() if not self.first.titles.has_id(item.id)]:
+            self.learn(item)
 
     @property
     def first(self) -> Recommender:
@@ -140,6 +156,9 @@ class Engine:
         """Names of the arms that a user's lists come from."""
         names = tuple(self.arms)
         return names if self.mode != "ab" else (names[arm_of(user, len(names), self.share)],)
+
+    def _arms_for(self, job: Job) -> tuple[str, ...]:
+        return self.arms_of(job.whose.user) if job.arm is None else (job.arm,)
 
     def warm(self, most: int) -> int:
         """Compiles what requests need, for up to `most` of them at once; returns how many programs there are."""
@@ -172,11 +191,12 @@ class Engine:
 
     def answer(self, jobs: Sequence[Job]) -> list[Done | Exception]:
         """What comes of jobs: adapting and ranking are done for all of them at once; one's mistake is its own."""
+        self.learn_heard()
         failed: dict[int, Exception] = {}
         states: list[dict[str, UserState]] = [{} for _ in jobs]
         judged: list[dict[str, np.ndarray]] = [{} for _ in jobs]
         for arm, recommender in self.arms.items():
-            mine = [n for n, job in enumerate(jobs) if arm in self.arms_of(job.whose.user) and n not in failed]
+            mine = [n for n, job in enumerate(jobs) if arm in self._arms_for(job) and n not in failed]
             for n, state in self._adapted(arm, recommender, {n: jobs[n].whose for n in mine}, failed).items():
                 states[n][arm] = state
             asked = [n for n in mine if n not in failed and (jobs[n].list or jobs[n].items is not None)]
@@ -202,8 +222,11 @@ class Engine:
 
         Raises:
             Mistake: the item cannot be taken in; the message says why.
+            Full: too many were added already.
         """
         recommender = self.first
+        if len(recommender.catalogue.items) - self.trained_items >= MOST_ADDED:
+            raise Full(f"{MOST_ADDED:,} items were added already: train the model anew, on the log, to add more")
         if item.id and recommender.titles.has_id(item.id):
             raise Mistake(f"there is an item with the id {item.id!r} already: choose another one", "id")
         for name in item.details:
@@ -222,10 +245,25 @@ class Engine:
         recommender = self.first
         return recommender.titles.has_id(item) and recommender.titles.find_id(item).row >= self.trained_items
 
+    def history(self, user: str) -> list[tuple[str, float]]:
+        """What a user has rated, of the items that there are: a store can outlive some that a run was trained with."""
+        return [(item, rating) for item, rating in self.store.history(user) if self.first.titles.has_id(item)]
+
+    def hear(self, items: Iterable[str]) -> bool:
+        """Notes that somebody has rated some items or taken ratings back; whether any of them is to learn from that."""
+        added = [item for item in items if self.adds(item)]
+        self._heard |= dict.fromkeys(added)
+        return bool(added)
+
+    def learn_heard(self) -> None:
+        """Lets items learn that were rated since the last call: once each, however many ratings there were."""
+        for _ in range(min(len(self._heard), LEARNED_AT_ONCE)):
+            self.learn(self._heard.popitem()[0])
+
     def learn(self, item: str) -> None:
         """Lets an item that was added learn from what users have said of it so far."""
         raters = self.store.raters(item, MOST_RATERS)
-        histories = [[(f"id:{i}", r) for i, r in self.store.history(user) if i != item] for user, _ in raters]
+        histories = [[(f"id:{i}", r) for i, r in self.history(user) if i != item] for user, _ in raters]
         for recommender in self.arms.values():
             if not covers_all(recommender.config):
                 recommender.learn_item(f"id:{item}", [(h, rating) for h, (_, rating) in zip(histories, raters)])
@@ -233,7 +271,9 @@ class Engine:
     def _put(self, item: NewItem) -> str:
         identity = item.id
         for recommender in self.arms.values():
-            identity = recommender.add_item(item.text, id=identity, title=item.title, details=item.details)
+            known = recommender.catalogue.items.details
+            details = {name: value for name, value in item.details.items() if name in known}  # an older run had others
+            identity = recommender.add_item(item.text, id=identity, title=item.title, details=details)
         return identity
 
     # How it is done

@@ -23,7 +23,7 @@ class Gatherer(Generic[Job]):
         answer: jobs -> for each a result, or the exception that its sender is to get.
         wait: seconds that the first job of a call waits for others to come. 0 with `most` 1 is one job at a time.
         most: jobs of one call.
-        longest: jobs that may wait; more are refused.
+        longest: jobs and functions that may wait or run; more are refused.
         measure: told of every call: how many jobs, and how many seconds it took.
     """
 
@@ -39,13 +39,14 @@ class Gatherer(Generic[Job]):
         self._answer, self._wait, self._most, self._longest, self._measure = answer, wait, most, longest, measure
         self._waiting: list[tuple[Job, asyncio.Future]] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="metarec-serving")
+        self._running = 0
         self._turn: asyncio.Task | None = None
         self._enough = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait."""
-        return len(self._waiting)
+        """Jobs that wait, and functions that wait or run."""
+        return len(self._waiting) + self._running
 
     async def ask(self, job: Job) -> Any:
         """What comes of a job.
@@ -53,8 +54,7 @@ class Gatherer(Generic[Job]):
         Raises:
             Crowded: too many jobs wait already.
         """
-        if len(self._waiting) >= self._longest:
-            raise Crowded
+        self._refuse_more()
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((job, future))
         if len(self._waiting) >= self._most:
@@ -64,12 +64,28 @@ class Gatherer(Generic[Job]):
         return await future
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """What a function gives that must not run beside a call (it changes what calls read)."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        """What a function gives that must not run beside a call (it changes what calls read).
+
+        Raises:
+            Crowded: too much waits already.
+        """
+        self._refuse_more()
+        self._running += 1
+        try:
+            return await self._in_thread(function)
+        finally:
+            self._running -= 1
 
     def close(self) -> None:
         """Ends the thread, once what is under way is done."""
         self._thread.shutdown()
+
+    def _refuse_more(self) -> None:
+        if self.waiting >= self._longest:
+            raise Crowded
+
+    async def _in_thread(self, function: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def _go_on(self) -> None:
         """Calls until nothing waits. While a call runs, others gather by themselves: only the first has to wait."""
@@ -81,7 +97,7 @@ class Gatherer(Generic[Job]):
             turn, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             started = time.perf_counter()
             try:
-                answers = await self.run(lambda turn=turn: self._answer([job for job, _ in turn]))
+                answers = await self._in_thread(lambda turn=turn: self._answer([job for job, _ in turn]))
             except Exception as error:  # of all, since whose it is cannot be told
                 answers = [error] * len(turn)
             self._measure(len(turn), time.perf_counter() - started)

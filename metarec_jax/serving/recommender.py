@@ -340,9 +340,11 @@ class Recommender:
         return list(embeddings)
 
     def warm(self, most: int) -> int:
-        """Compiles what adapting and ranking need for up to `most` users at once; returns how many programs."""
+        """Compiles what adapting and ranking need for up to `most` users at once, and what explaining to one of them
+        does; returns how many programs."""
         most = min(most, self._sizes[-1])
         sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
+        explained = (1, explaining.PER_CALL)  # see `_parts`
         self._shelf.take(alone=False)  # so that single users, too, get what is known beforehand
         for length in self.config.episodes.buckets:
             held = min(length, self.config.episodes.max_support, len(self.catalogue.items))
@@ -353,7 +355,10 @@ class Recommender:
                 states = self._adapt_checked([history] * size, [self._average_user] * size)
                 for _ in self.judgements_of_all(states):
                     pass
-        return 2 * len(sizes) * len(self.config.episodes.buckets)
+            (one,) = self._adapt_checked([history], [self._average_user])
+            for items in explained:
+                self.influences(one, np.zeros(items, np.int32))
+        return (2 * len(sizes) + len(explained)) * len(self.config.episodes.buckets)
 
     def adapt_read(
         self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]

@@ -14,6 +14,11 @@ MOST_ITEMS = 200
 MOST_TEXT = 4000
 
 Id = Annotated[str, Field(min_length=1, max_length=200, description="The id of an item.", examples=["50"])]
+_CONTROL = r"\x00-\x1f\x7f-\x9f"
+NewId = Annotated[
+    str, Field(max_length=200, pattern=rf"^([^\s{_CONTROL}]([^{_CONTROL}]*[^\s{_CONTROL}])?)?$", examples=["bees-1999"])
+]
+"""Of an item that is added: no control characters, and no blanks around it, which people would not see."""
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Sealed = Annotated[str, Field(min_length=1, max_length=200_000, pattern=r"^[A-Za-z0-9_-]+$")]
 Token = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
@@ -144,6 +149,11 @@ class ExplainRequest(Whose):
 
     items: list[Id] = Field(min_length=1, max_length=16)
     words: bool = Field(False, description="Whether to weigh also the words of the items' texts (slower).")
+    arm: str | None = Field(
+        None,
+        max_length=20,
+        description="Whose scores: of the model that chose the items, as cards say; null: the first.",
+    )
 
 
 class Reason(BaseModel):
@@ -167,6 +177,7 @@ class Explanation(BaseModel):
 
     item: str
     title: str
+    arm: str = Field(description="Which model's score it is.")
     score: float
     sentence: str = Field(description='"because you rated ..."; "" where there is no reason to name.')
     because: list[Reason] = Field(description="Those that the sentence names.")
@@ -217,7 +228,7 @@ class ItemRequest(Asked):
     """A new item, from its text alone."""
 
     text: Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
-    id: str = Field("", max_length=200, description='"" makes one up.')
+    id: NewId = Field("", description='"" makes one up. No control characters, and no blanks around it.')
     title: str = Field("", max_length=300, description='"" is the beginning of the text.')
     details: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=500)]] = Field(
         {}, max_length=16, description="What else is known of it, by names that the catalogue has.", examples=[{}]

@@ -24,6 +24,8 @@ LAYOUT = 1
 """Version of the tables. A store of another version is refused."""
 KINDS = ("click", "purchase", "rating", "forget")
 """What can come of an item: the last takes a rating back."""
+COUNTED = ("items", "users", "lists", "events")
+"""Tables whose rows are counted."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS items (
@@ -131,6 +133,7 @@ class Store:
         self._database = _connected(path)
         # A connection of its own to read with: who reads does not wait until what is being written is on disk.
         self._reader, self._reading = _connected(path), threading.Lock()
+        self._counts = {table: self._read(f"SELECT count(*) FROM {table}")[0][0] for table in COUNTED}
 
     def close(self) -> None:
         """Ends the work with the database."""
@@ -140,7 +143,7 @@ class Store:
 
     def add_item(self, item: NewItem) -> None:
         """Keeps an item."""
-        with self._writing() as database:
+        with self._writing(items=1) as database:
             database.execute(
                 "INSERT INTO items (id, title, text, details, time) VALUES (?, ?, ?, ?, ?)",
                 (item.id, item.title, item.text, json.dumps(item.details), time.time()),
@@ -154,9 +157,10 @@ class Store:
     def add_user(self, user: str, profile: str, history: Iterable[tuple[str, float]]) -> None:
         """Keeps a user and what the user has rated so far."""
         now = time.time()
-        with self._writing() as database:
+        events = [Event(user, item, "rating", rating) for item, rating in history]
+        with self._writing(users=1, events=len(events)) as database:
             database.execute("INSERT INTO users VALUES (?, ?, ?)", (user, profile, now))
-            _add_events(database, [Event(user, item, "rating", rating) for item, rating in history], now)
+            _add_events(database, events, now)
 
     def profile(self, user: str) -> str | None:
         """A user's profile; None where there is no such user."""
@@ -191,7 +195,7 @@ class Store:
     def add(self, lists: Sequence[ShownList], events: Sequence[Event]) -> None:
         """Keeps lists that are about to be shown, and what users did, in one transaction."""
         now = time.time()
-        with self._writing() as database:
+        with self._writing(lists=len(lists), events=len(events)) as database:
             database.executemany(
                 "INSERT INTO lists VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -212,20 +216,26 @@ class Store:
         return rows[0][0], dict(self._read("SELECT item, arm FROM shown WHERE list = ?", (list_id,)))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table."""
-        return {
-            name: self._read(f"SELECT count(*) FROM {name}")[0][0] for name in ("items", "users", "lists", "events")
-        }
+        """Rows of each table, without a look at any: those that were there at the start, and those added here since."""
+        return dict(self._counts)
+
+    def version(self) -> int:
+        """A number that is another one after whatever was written since the last call, here or by another process."""
+        return self._read("PRAGMA data_version")[0][0]
 
     def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
         with self._reading:
             return self._reader.execute(query, arguments).fetchall()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            yield self._database
+    def _writing(self, **more: int) -> Iterator[sqlite3.Connection]:
+        """A transaction that adds so many rows to tables."""
+        with self._lock:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+            for table, rows in more.items():
+                self._counts[table] += rows
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection:

@@ -72,13 +72,21 @@ class TitleIndex:
     def add(self, items: Items, popularity: Shaped[np.ndarray, " items"]) -> None:
         """Takes in the last of `items`, which is new. Other threads may search at the same time: they find the item
         when all is there that they will ask of it."""
-        exact, rows_of_ids, years, names = self._exact, self._rows_of_ids, self._years, self._names
+        self.prepare()
         row, title = len(items) - 1, items.titles[-1]
-        self._items, self._popularity = items, popularity
-        years.append(title_year(title))
-        self._enter(names, row, title)
-        exact.setdefault(title, []).append(row)
-        rows_of_ids[items.ids[-1]] = row
+        # What a row leads to comes before what leads to the row: ids before titles, and both before words.
+        self._popularity = popularity
+        self._years.append(title_year(title))
+        self._names.plain.append(_plain(title))
+        self._rows_of_ids[items.ids[-1]] = row
+        self._items = items
+        self._enter(self._names, row, title)
+        self._exact.setdefault(title, []).append(row)
+        self._names.words.append(f" {_words(title)}")
+
+    def prepare(self) -> None:
+        """Reads all titles, which else happens when they are first asked for. Before other threads search."""
+        _ = self._exact, self._rows_of_ids, self._years, self._names
 
     def search(self, text: str, most: int) -> list[int]:
         """Rows of items whose titles have words that begin as those of `text` do, those rated most first; where there
@@ -101,6 +109,8 @@ class TitleIndex:
         Raises:
             MetarecError: no item is called that, or several are.
         """
+        if name.startswith(ID_PREFIX) and self.has_id(name.removeprefix(ID_PREFIX)):
+            return self.find_id(name.removeprefix(ID_PREFIX))  # as it is written: an id may have blanks around it
         name = name.strip()
         if name.startswith(ID_PREFIX):
             return self.find_id(name.removeprefix(ID_PREFIX).strip())
@@ -173,17 +183,17 @@ class TitleIndex:
     def _names(self) -> _Names:
         names = _Names((defaultdict(list), defaultdict(list), defaultdict(list)), [], [])
         for row, title in enumerate(self._items.titles):
+            names.plain.append(_plain(title))
             self._enter(names, row, title)
+            names.words.append(f" {_words(title)}")
         return names
 
     def _enter(self, names: _Names, row: int, title: str) -> None:
         strict, loose, other = names.levels
         base = _without_year(title)
         main = _BRACKETS.sub(" ", base)
-        names.plain.append(_bare(main))
-        names.words.append(f" {_words(title)}")
         strict[_words(main)].append(row)
-        loose[names.plain[-1]].append(row)
+        loose[_bare(main)].append(row)
         if main != base:
             strict[_words(base)].append(row)
             loose[_bare(base)].append(row)
@@ -227,6 +237,11 @@ def _readings(name: str) -> list[tuple[str, str]]:
 
 def _without_year(title: str) -> str:
     return title[: title.rindex("(")] if title_year(title) else title
+
+
+def _plain(title: str) -> str:
+    """The one name of a title that others are compared with."""
+    return _bare(_BRACKETS.sub(" ", _without_year(title)))
 
 
 def _other_names(base: str) -> Iterator[str]:

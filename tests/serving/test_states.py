@@ -250,6 +250,31 @@ def test_what_comes_while_a_call_runs_goes_into_the_next():
     assert isinstance(found[3], ValueError)
 
 
+def test_functions_count_among_what_waits():
+    go = threading.Event()
+
+    async def run():
+        gatherer: Gatherer[int] = Gatherer(list, wait=0.0, longest=3)
+        under_way = [asyncio.create_task(gatherer.run(lambda n=n: (go.wait(10), n)[1])) for n in range(2)]
+        await asyncio.sleep(0)
+        under_way.append(asyncio.create_task(gatherer.ask(2)))
+        await asyncio.sleep(0.05)  # its call waits for the thread
+        under_way.append(asyncio.create_task(gatherer.run(lambda: 3)))
+        await asyncio.sleep(0)
+        assert gatherer.waiting == 3
+        with pytest.raises(Crowded):
+            await gatherer.run(lambda: 4)
+        with pytest.raises(Crowded):
+            await gatherer.ask(4)
+        go.set()
+        found = await asyncio.gather(*under_way)
+        assert (gatherer.waiting, await gatherer.run(lambda: 5)) == (0, 5)
+        gatherer.close()
+        return found
+
+    assert in_a_loop(run()) == [0, 1, 2, 3]
+
+
 def test_a_failed_call_fails_those_in_it_and_no_others():
     def answer(jobs):
         if 1 in jobs:

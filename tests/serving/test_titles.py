@@ -1,3 +1,5 @@
+import contextlib
+import sys
 import time
 
 import numpy as np
@@ -127,3 +129,32 @@ def test_sixty_thousand_titles_are_searched_while_one_waits():
     started = time.process_time()
     assert titles[big.nearest(titles[777][:-8] + "x")[0]][:8] == titles[777][:8]
     assert time.process_time() - started < 2.0
+
+
+def test_who_searches_while_an_item_is_added_finds_all_of_it_or_nothing():
+    """A search between any two lines of `add`, as another thread may have it."""
+    items = Items(("7", "8"), ("The Tin Moon (1971)", "Tin Roofs (1980)"), ("", ""))
+    index, ids = TitleIndex(items, np.array([3, 4])), ("7", "8", "9")
+    more = Items(ids, (*items.titles, "Bees (1999)"), ("", "", ""))
+    seen = []
+
+    def search(frame, event, argument):
+        if frame.f_code.co_name not in ("add", "_enter"):
+            return None
+        found = {row for text in ("", "bee", "Bess", "xyz") for row in index.search(text, 5)}
+        assert all(index.find_id(ids[row]).row == row for row in found)
+        for name in ("Bees (1999)", "bees", "id:9", "Beez"):
+            with contextlib.suppress(MetarecError):
+                found.add(index.find(name).row)
+        seen.append(2 in found)
+        return search
+
+    sys.settrace(search)
+    try:
+        index.add(more, np.array([3, 4, 0]))
+    finally:
+        sys.settrace(None)
+    assert seen == sorted(seen)  # once it is found, it stays found
+    assert len(seen) > 8
+    assert not seen[0]
+    assert index.search("bee", 5) == [index.find("bees").row] == [2]

@@ -160,12 +160,18 @@ async function round() {
   list = { ...next, session: mine };
   show();
   session.send(mine);
-  explain(mine, next.items.map((item) => item.id));
+  explain(mine, next.items);
 }
 
 function placesForAnybody() {
   const left = anybody.items.filter((item) => session.ratingOf(item.id) === null);
   return new Map(left.map((item, n) => [item.id, n + 1]));
+}
+
+// The score before adapting, where it is of the model that chose the item: those of two models cannot be compared.
+function forAnybody({ id, arm }) {
+  const sameModel = arm === Object.keys(about.models)[0] || list.arm !== "both";
+  return sameModel ? (beforeScores.get(id) ?? null) : null;
 }
 
 function show() {
@@ -190,8 +196,7 @@ function show() {
     }
     if (!one.root.isConnected) fresh++;
     const was = compared ? (places.get(item.id) ?? null) : undefined;
-    const sameModel = item.arm === Object.keys(about.models)[0] || list.arm !== "both";
-    one.update(item, { was, reach: REACH, before: compared && sameModel ? (beforeScores.get(item.id) ?? null) : null });
+    one.update(item, { was, reach: REACH, before: compared ? forAnybody(item) : null });
     one.because(reasons.get(item.id) ?? "");
     return one.root;
   });
@@ -212,14 +217,19 @@ function show() {
   told = "";
 }
 
-async function explain(mine, ids) {
+// Each item by the model that chose it: the reasons of another one would be none for its being there.
+async function explain(mine, items) {
   const me = ++ticket;
   const rated = mine.ratings.some((r) => !r.unknown);
   if (!rated) reasons.clear();
-  for (let n = 0; rated && n < ids.length; n += AT_ONCE) {
+  const parts = [...new Set(items.map((item) => item.arm))].flatMap((arm) => {
+    const ids = items.filter((item) => item.arm === arm).map((item) => item.id);
+    return Array.from({ length: Math.ceil(ids.length / AT_ONCE) }, (_, n) => [arm, ids.slice(n * AT_ONCE, (n + 1) * AT_ONCE)]);
+  });
+  for (const [n, [arm, ids]] of (rated ? parts : []).entries()) {
     let answer;
     try {
-      answer = await ask("/explain", { state: mine.state, items: ids.slice(n, n + AT_ONCE) });
+      answer = await ask("/explain", { state: mine.state, items: ids, arm });
     } catch (error) {
       return problem(error);
     }
@@ -228,7 +238,7 @@ async function explain(mine, ids) {
     for (const one of answer.explanations) {
       reasons.set(one.item, one.sentence ? one.sentence[0].toUpperCase() + one.sentence.slice(1) : "");
     }
-    for (const id of ids) cards.get(id)?.because(reasons.get(id) ?? "");
+    for (const { id } of items) cards.get(id)?.because(reasons.get(id) ?? "");
   }
 }
 
@@ -277,7 +287,7 @@ async function open(item) {
     el("h2", { id: "details-title" }, titleOnly(item)),
     facts({ ...item, isNew: item.new }, about.details),
     rest && el("p", {}, rest),
-    now && scoreBox(about.scale, now.score, now.deviation, beforeScores.get(item.id) ?? null),
+    now && scoreBox(about.scale, now.score, now.deviation, forAnybody(now)),
     rating.root,
     why,
     similar,
@@ -285,7 +295,7 @@ async function open(item) {
   if (!dialog.open) dialog.showModal();
   try {
     const [explained, near] = await Promise.all([
-      mine.ratings.length ? ask("/explain", { state: mine.state, items: [item.id] }) : null,
+      mine.ratings.length ? ask("/explain", { state: mine.state, items: [item.id], arm: now?.arm ?? null }) : null,
       ask(`/similar/${encodeURIComponent(item.id)}?k=5`),
     ]);
     if (explained?.explanations[0].influences.some((one) => Math.abs(one.influence) >= 0.005)) {
