@@ -36,7 +36,8 @@ from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.recommender import OfUsers, Rated, Recommender, UserState
+from metarec_jax.serving.programs import OfUsers
+from metarec_jax.serving.recommender import Rated, Recommender, UserState
 from metarec_jax.serving.shelf import tables_of
 from metarec_jax.types import Episodes, Interactions, Prepared
 

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import parameters, runs
-from metarec_jax.catalogue import Catalogue, Scale
+from metarec_jax.catalogue import Catalogue
 from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.collaborative.online import Missing, after_ratings, missing, path_of, taste_of
 from metarec_jax.config import Config, covers_all
@@ -30,34 +29,22 @@ from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
 from metarec_jax.errors import MetarecError
-from metarec_jax.learner.fixed import Fixed
-from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.kinds import floats_per_row
-from metarec_jax.meta.batch import over_users
-from metarec_jax.meta.factored import gram_of
 from metarec_jax.meta.finite import unusable_names
-from metarec_jax.meta.partition import path_names
-from metarec_jax.meta.user import (
-    Model,
-    Task,
-    Trainable,
-    adapt_user,
-    apply_user,
-    context_of,
-    summarised,
-    variance_user,
-)
+from metarec_jax.meta.user import Trainable
 from metarec_jax.models import abstract_trainable, make_model
 from metarec_jax.progress import QUIET
 from metarec_jax.serving import explain as explaining
+from metarec_jax.serving import programs
 from metarec_jax.serving.explain import Explanation, Influence, Word
 from metarec_jax.serving.filters import ALL, DetailIndex, Filters
 from metarec_jax.serving.history import CheckedHistory, History, Rated, check_history, history_of
 from metarec_jax.serving.interview import Question, choose, uncertain
-from metarec_jax.serving.shelf import MOST_IN_GRAM, Shelf, Shelves, tables_of
+from metarec_jax.serving.programs import ITEMS_AT_ONCE, Asked, UserTask
+from metarec_jax.serving.shelf import MOST_IN_GRAM, Shelf
 from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
-from metarec_jax.types import Episodes, Items, Params, Rows, Tables
+from metarec_jax.types import Items, Params, Rows
 
 if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
@@ -81,10 +68,6 @@ _FLOATS_PER_CALL = 1 << 25
 """Numbers that all users of a call may have between them at any time."""
 _FLOATS_AT_ONCE = 1 << 20
 """Numbers in the widest layer of what is computed at the same time: what a processor's caches hold."""
-_ADAPTED_AT_ONCE = 32
-"""Users whose inner loops run at the same time."""
-_ITEMS_AT_ONCE = 4096
-"""Items of a large catalogue that are scored at the same time."""
 
 
 class Recommendation(NamedTuple):
@@ -122,21 +105,6 @@ class UserState:
     seen: np.ndarray
     ratings: np.ndarray
     notes: tuple[str, ...] = ()
-
-
-class _Task(NamedTuple):
-    """What a compiled program needs of a user: the embedding of the text, the support, and what the user keeps."""
-
-    embedding: Any
-    support: Rows
-    kept: Params = ()
-
-
-class _Asked(NamedTuple):
-    """Items to be scored, of the catalogue or not: prepared embeddings, and statistics."""
-
-    embedding: Any
-    statistic: Any
 
 
 class Recommender:
@@ -188,21 +156,21 @@ class Recommender:
             _statistic(catalogue, everything),
             len(self._average_user),
         )
-        self._prepare = jax.jit(functools.partial(_prepare, self._model))
-        self._adapt = jax.jit(functools.partial(_adapt, self._model))
-        self._score = jax.jit(functools.partial(_score, self._model))
-        self._deviation = jax.jit(functools.partial(_deviation, self._model))
-        self._score_all = jax.jit(functools.partial(_score_all, self._model), static_argnames="at_once")
-        judge = functools.partial(_judge_all, self._model, catalogue.scale)
+        self._prepare = jax.jit(functools.partial(programs.prepare, self._model))
+        self._adapt = jax.jit(functools.partial(programs.adapt, self._model))
+        self._score = jax.jit(functools.partial(programs.score, self._model))
+        self._deviation = jax.jit(functools.partial(programs.deviation, self._model))
+        self._score_all = jax.jit(functools.partial(programs.score_all, self._model), static_argnames="at_once")
+        judge = functools.partial(programs.judge_all, self._model, catalogue.scale)
         self._judge_all = jax.jit(judge, static_argnames="at_once")
-        self._influences = jax.jit(functools.partial(_influences, self._model))
-        self._slopes = jax.jit(functools.partial(_slopes, self._model))
+        self._influences = jax.jit(functools.partial(programs.influences, self._model))
+        self._slopes = jax.jit(functools.partial(programs.slopes, self._model))
         self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         # A call keeps the scores of its users, and of a large catalogue inner products with each support row.
         longest, items = config.episodes.buckets[-1], len(catalogue.items)
         each = items if items <= MOST_IN_GRAM else items * (1 + longest)
         self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
-        widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, _ITEMS_AT_ONCE)
+        widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, ITEMS_AT_ONCE)
         self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
 
     @classmethod
@@ -886,7 +854,9 @@ class Recommender:
             for start in range(0, len(users), self._sizes[-1]):
                 yield users[start : start + self._sizes[-1]]
 
-    def _task(self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()) -> _Task:
+    def _task(
+        self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
+    ) -> UserTask:
         """Arguments of a program: one user, or a chunk that is filled up with the first of them."""
         users = len(supports)
         order = [u if u < users else 0 for u in range(self._size(users))]
@@ -894,13 +864,13 @@ class Recommender:
         def stacked(trees: Sequence[Any]) -> Any:
             return jax.tree.map(lambda *leaves: np.stack(leaves), *[trees[u] for u in order])
 
-        return _Task(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
+        return UserTask(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
 
     def _size(self, users: int) -> int:
         """Users that a program for at least so many is compiled for."""
         return next(size for size in self._sizes if size >= users)
 
-    def _task_of(self, states: Sequence[UserState]) -> _Task:
+    def _task_of(self, states: Sequence[UserState]) -> UserTask:
         return self._task(
             [state.embedding for state in states],
             [state.support for state in states],
@@ -925,7 +895,7 @@ class Recommender:
             np.pad(array, ((0, missing), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
         rows = self._prepare(self._trainable.theta, rows) if prepare else rows
-        asked, shelves = _Asked(rows, statistic), self._shelf.take(alone=True)
+        asked, shelves = Asked(rows, statistic), self._shelf.take(alone=True)
         found = program(self._trainable, shelves, self._task_of([state]), asked)
         found = jax.tree.map(lambda leaf: leaf[0, :count], jax.device_get(found))
         for leaf in jax.tree.leaves(found):
@@ -998,160 +968,3 @@ def _beginning(text: str, most: int = 80) -> str:
     """The first sentence or line of a text, cut where it is long."""
     first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
     return first if len(first) <= most else first[: most - 1].rstrip() + "…"
-
-
-def _prepare(model: Model, theta: Params, items: Array) -> Array:
-    width = theta["input"]["user"]["shift"].shape[0]
-    return model.prepare(theta, Tables(items, jnp.zeros((0, width), jnp.float32))).items
-
-
-def _adapt(model: Model, trainable: Trainable, shelves: Shelves, task: _Task) -> Params:
-    """What each user keeps after the inner loop."""
-    theta = trainable.theta
-    tables = tables_of(model, theta, shelves, task.embedding)
-    users = jnp.arange(len(task.embedding))
-    products = {"support": {path: product[task.support.item] for path, product in shelves.products.items()}}
-
-    def one(task: Task) -> Params:
-        episode = task.episode
-        context = context_of(tables, episode.user, episode.support, None, theta, task.products)
-        return adapt_user(model, trainable, context).end
-
-    tasks = Task(Episodes(users, task.support, query=None, weight=None), products)
-    return over_users(one, tasks, at_once=min(len(task.embedding), _ADAPTED_AT_ONCE))
-
-
-def _over_shelf(
-    model: Model,
-    trainable: Trainable,
-    shelves: Shelves,
-    task: _Task,
-    at_once: int,
-    read: Callable[[Context, Params, Features], Array],
-) -> Array:
-    """What `read` gives each user for every item on the shelf: (context, what the user keeps, rows) -> [..., rows].
-
-    A few users are scored at a time, and of a large catalogue some items, so that what lies between the layers stays
-    in a processor's caches: items are read from memory once.
-    """
-    theta = trainable.theta
-    tables = tables_of(model, theta, shelves, task.embedding)
-    items = shelves.items.shape[0]
-    count = min(items, _ITEMS_AT_ONCE)
-    kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
-    dtype = jnp.result_type(*kernels.values())
-
-    def one(task: tuple[Array, _Task]) -> Array:
-        user, own = task
-        context = summarised(model, theta, context_of(tables, user, own.support))
-        # How alike each item is to each of the support, which factored kernels ask for.
-        if shelves.gram is None:
-            support = Fixed(shelves.items, own.support.item, "support")
-            gram = gram_of(Fixed(shelves.items, None, "recommended"), support, dtype)
-        else:
-            gram = shelves.gram[own.support.item].T
-
-        def found(start: Array | int) -> Array:
-            some = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-            products = [(kernels[path], some(product)) for path, product in shelves.products.items()]
-            rows = Fixed(some(shelves.items), None, "recommended", products, {"support": some(gram)})
-            return read(context, own.kept, Features(rows, some(shelves.statistic)))
-
-        def put(turn: Array, whole: Array) -> Array:
-            start = jnp.minimum(turn * count, items - count)  # the last turn meets some items again
-            return jax.lax.dynamic_update_slice_in_dim(whole, found(start), start, axis=-1)
-
-        if count == items:
-            return found(0)
-        empty = jnp.zeros((*jax.eval_shape(found, 0).shape[:-1], items), dtype)
-        return jax.lax.fori_loop(0, -(-items // count), put, empty)
-
-    return over_users(one, (jnp.arange(len(task.embedding)), task), at_once=at_once)
-
-
-def _score_all(
-    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
-) -> Float[Array, "users items"]:
-    """Every user's score of every item on the shelf."""
-
-    def read(context: Context, kept: Params, rows: Features) -> Array:
-        return model.head.mean(apply_user(model, trainable, context, kept, rows))
-
-    return _over_shelf(model, trainable, shelves, task, at_once, read)
-
-
-def _judge_all(
-    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: _Task, at_once: int
-) -> Float[Array, "users two items"]:
-    """The same, and the standard deviation of the rating; NaN where the model sees none."""
-    levels = np.asarray(scale.levels, np.float32)
-
-    def read(context: Context, kept: Params, rows: Features) -> Array:
-        outputs = apply_user(model, trainable, context, kept, rows)
-        mean = model.head.mean(outputs)
-        if model.updater.variance is not None and model.head.unit is not None:
-            deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
-        elif model.head.above is None or scale.kind == "click":
-            deviation = jnp.full_like(mean, jnp.nan)
-        else:
-            # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
-            over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
-            deviation = jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))
-        return jnp.stack([mean, deviation])
-
-    return _over_shelf(model, trainable, shelves, task, at_once, read)
-
-
-def _score(
-    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
-) -> Float[Array, "users items"]:
-    """Every user's score of every item asked for; what the items are multiplied with is multiplied once for all."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
-
-    def one(task: tuple[Array, _Task]) -> Array:
-        user, own = task
-        context = context_of(tables, user, own.support)
-        return model.head.mean(apply_user(model, trainable, context, own.kept, features))
-
-    return over_users(one, (jnp.arange(len(task.embedding)), task))
-
-
-def _deviation(
-    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
-) -> Float[Array, "users items"]:
-    """The standard deviation of every user's rating of every item asked for."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
-    unit = model.head.unit or 1.0
-
-    def one(task: tuple[Array, _Task]) -> Array:
-        user, own = task
-        context = context_of(tables, user, own.support)
-        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
-
-    return over_users(one, (jnp.arange(len(task.embedding)), task))
-
-
-class OfUsers(NamedTuple):
-    """Users as `metarec_jax.serving.explain` wants them."""
-
-    user: Array
-    support: Rows
-    kept: Params
-
-
-def _influences(model: Model, trainable: Trainable, shelves: Shelves, task: _Task, rows: Array) -> tuple[Array, Array]:
-    """`metarec_jax.serving.explain.score_and_influences` of rows of the catalogue."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
-    return explaining.score_and_influences(model, trainable, tables, users, rows, shelves.statistic)
-
-
-def _slopes(
-    model: Model, trainable: Trainable, shelves: Shelves, task: _Task, asked: _Asked
-) -> Float[Array, "users items hidden"]:
-    """`metarec_jax.serving.explain.score_slopes` of embeddings that are not prepared."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
-    return explaining.score_slopes(model, trainable, tables, users, asked.embedding, asked.statistic)

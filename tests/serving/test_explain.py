@@ -22,7 +22,8 @@ from metarec_jax.meta.user import adapt_user, apply_user, context_of
 from metarec_jax.serving import explain as explaining
 from metarec_jax.serving import recommender as recommending
 from metarec_jax.serving.explain import Influence, in_words, reasons, score_and_influences, score_slopes
-from metarec_jax.serving.recommender import OfUsers, Rated
+from metarec_jax.serving.programs import OfUsers
+from metarec_jax.serving.recommender import Rated
 from metarec_jax.types import Tables
 
 RULES = {
