@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import harness, ranking, report, roofline, scaling, suite, updaters
+from benchmarks import harness, outer_step, ranking, report, roofline, scaling, suite, updaters
+from benchmarks.cases import SMOKE
 from benchmarks.figures import _points, draw, figures, file_of
 from metarec_jax.progress import QUIET
 
@@ -146,6 +147,23 @@ def test_shares_of_the_machines_limits_are_told_of_every_program():
     assert "(50 %)" in told
     assert "(25 %)" in told
     assert [point.name for point in _points(rows)] == ["case"]
+
+
+def test_phases_are_medians_after_a_warm_up(monkeypatch):
+    """And totals in which loops count once are not compared."""
+    made = []
+
+    def our_step(task, form, at_once):
+        made.append(form)
+        turn = len(made) if form == "factored" else 10 * len(made)
+        return lambda: None, None, {"trace_s": float(turn), "gflop": 1.0, "gbytes_accessed": 1.0, "gbytes_moved": 2.0}
+
+    monkeypatch.setattr(outer_step, "our_step", our_step)
+    monkeypatch.setattr(outer_step, "task_of", lambda case: None)
+    rows = {row.metric: row for row in outer_step.trace(SMOKE, 3)}
+    assert made == ["factored", "dense"] * 4
+    assert set(rows) == {"trace_s", "gbytes_moved", "first_s"}
+    assert (rows["trace_s"].ours, rows["trace_s"].theirs) == (5.0, 60.0)
 
 
 def test_marked_blocks_are_printed_anew(tmp_path, monkeypatch):
