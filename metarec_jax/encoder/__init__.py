@@ -7,6 +7,7 @@
 """
 
 from metarec_jax.encoder.bert import (
+    Attention,
     BertConfig,
     Execution,
     Pooling,
@@ -26,6 +27,7 @@ from metarec_jax.encoder.texts import Picked, Texts
 from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
 
 __all__ = [
+    "Attention",
     "BertConfig",
     "Encoder",
     "Execution",
