@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert_reference import PARITY, random_params, random_tokens, run_torch, torch_model
@@ -51,7 +52,7 @@ def test_every_layer_of_a_deep_encoder_has_the_numbers_of_transformers(name):
 
     @jax.jit
     def layer(own, x):  # one program for all of them
-        return encoder.run_layers({"layer_0": own}, config, x, tokens.mask, first=0, last=1)
+        return encoder.run_layers({"layer_0": own}, config, x, jnp.asarray(tokens.mask), first=0, last=1)
 
     x = encoder.embed(params, config, tokens)
     for number, theirs in enumerate(states):

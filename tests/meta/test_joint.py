@@ -208,7 +208,7 @@ def test_memory_does_not_grow_with_the_users():
         def gradient(trainable, chosen, episodes):
             return joint_gradient(case.model, reading, everything, trainable, chosen, episodes, at_once=16)
 
-        compiled = jax.jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
+        compiled = quick_jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     few, many = temporaries(64), temporaries(256)
