@@ -22,7 +22,7 @@ from metarec_jax.data.protocols import Division, divide
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Splits, row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
-from metarec_jax.encoder import Encoder, encode_table, merge_lora, remarks
+from metarec_jax.encoder import Encoder, Execution, encode_table, lora_layers, merge_lora, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.errors import MetarecError
@@ -211,13 +211,21 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
 
 
 def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
-    """Sees that the encoder can be trained as the config says.
+    """Sees that the encoder can run, and be trained, here and as the config says.
 
     Raises:
-        MetarecError: there is no such attention here, or there are not as many layers to freeze.
+        MetarecError: there is no such attention or precision here, there are not as many layers to freeze, or patterns
+            of `lora_layers` match nothing.
     """
-    if config.train != "no" and config.attention == "fused":
-        check_fused(jax.default_backend())
+    platform, architecture = jax.default_backend(), encoder.config
+    if config.attention == "fused":
+        check_fused(platform, compute=config.compute, width=architecture.hidden_size // architecture.num_heads)
+    if config.compute == "bfloat16" and platform == "cpu":
+        raise MetarecError(
+            "encoder.compute is 'bfloat16', which is for accelerators, but this is a CPU: use --encoder.compute float32"
+        )
+    if config.train == "lora":
+        lora_layers(encoder.params, config.lora_layers)
     if config.frozen_layers > encoder.config.num_layers:
         raise MetarecError(
             f"encoder.frozen_layers is {config.frozen_layers}, but {encoder.source} has "
@@ -242,9 +250,18 @@ def resolve(config: Config, data: Interactions) -> Config:
 
 
 def embed(
-    encoder: Encoder, config: Config, texts: tuple[str, ...] | list[str], reporter: Reporter, label: str
+    encoder: Encoder,
+    config: Config,
+    texts: tuple[str, ...] | list[str],
+    reporter: Reporter,
+    label: str,
+    *,
+    again: bool = False,
 ) -> np.ndarray:
-    """Embeddings of `texts`, float32 [texts, hidden], through the cache on disk."""
+    """Embeddings of `texts`, float32 [texts, hidden], through the cache on disk.
+
+    How many texts are too long is said, but not where they are encoded `again`.
+    """
     folder: Path = cache_folder(config.data.cache) / "embeddings"
     with reporter.bar(label, len(set(texts))) as advance:
         return encode_table(
@@ -255,7 +272,9 @@ def embed(
             normalise=config.encoder.normalise,
             cache=folder,
             progress=lambda done, total: advance(done),
-            report=reporter.note,
+            report=None if again else reporter.note,
+            dtype=config.encoder.dtype,
+            run=Execution(config.encoder.attention, scan=config.encoder.scan),
         )
 
 
@@ -287,14 +306,16 @@ def user_embeddings(
     texts: dict[str, tuple[str, ...] | None],
     reporter: Reporter,
     known: Mapping[tuple[str, ...], np.ndarray] | None = None,
+    *,
+    again: bool = False,
 ) -> dict[str, np.ndarray]:
     """The user table of each source; of `users` users without features where there are no texts. Tables that are
-    `known` are not made again."""
+    `known` are not made again; `again` is as for `embed`."""
     found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32), **(known or {})}
     for name, of_source in texts.items():
         if of_source not in found:
             label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
-            found[of_source] = embed(encoder, config, of_source or (), reporter, label)
+            found[of_source] = embed(encoder, config, of_source or (), reporter, label, again=again)
     return {name: found[of_source] for name, of_source in texts.items()}
 
 
@@ -348,9 +369,9 @@ def with_trained_encoder(assembly: Assembly, trainable: Trainable, reporter: Rep
     encoder = trained_encoder(assembly.encoder, trainable.encoder)
     config = assembly.config
     parts = {"train": assembly.train, "validation": assembly.validation, **assembly.tests}
-    items = embed(encoder, config, assembly.data.items.texts, reporter, "encoding items")
+    items = embed(encoder, config, assembly.data.items.texts, reporter, "encoding items", again=True)
     texts = {name: part.user_texts for name, part in parts.items()}
-    users = user_embeddings(encoder, config, len(assembly.data.users), texts, reporter)
+    users = user_embeddings(encoder, config, len(assembly.data.users), texts, reporter, again=True)
 
     def encoded(name: str, part: Part[Source]) -> Part[Source]:
         return dataclasses.replace(part, tables=Tables(items, users[name]))

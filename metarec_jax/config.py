@@ -218,7 +218,8 @@ class EncoderConfig:
     dropout: float = 0.0
     """Share of features and of attention weights that are dropped in training."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Precision of a trained encoder's products; parameters, layer norms, softmax and pooling are float32."""
+    """Precision of the encoder's products; parameters, layer norms, softmax and pooling are float32. Refused on a CPU,
+    where "bfloat16" is slower."""
     attention: Literal["xla", "packed", "fused"] = "xla"
     """"packed" puts short texts side by side, as a TPU's matrix units want them; on a CPU it is slower. "fused" is the
     accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
@@ -245,6 +246,16 @@ class EncoderConfig:
         _require(
             self.tokens_per_call >= 0, f"encoder.tokens_per_call is {self.tokens_per_call}; it must be 0 (auto) or more"
         )
+        _require(
+            self.attention != "fused" or not self.dropout,
+            f"encoder.attention is 'fused' and encoder.dropout {self.dropout}, but fused kernels drop no attention "
+            "weights: use --encoder.attention xla, or --encoder.dropout 0",
+        )
+
+    @property
+    def dtype(self) -> str | None:
+        """Of the computation, as `metarec_jax.encoder.encode` takes it; None is that of the parameters."""
+        return None if self.compute == "float32" else self.compute
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,6 @@ class Library:
         part: whose user texts.
         mesh: the devices.
         users_per_step: users of a batch, from which the most texts that one can have are reckoned.
-        reporter: told of texts that were cut.
 
     Attributes:
         devices: how a step encodes, on all of them.
@@ -52,7 +51,6 @@ class Library:
         part: Part,
         mesh: Mesh,
         users_per_step: int,
-        reporter: Reporter = QUIET,
     ):
         self._mesh, self._item_count = mesh, len(item_texts)
         texts = (*item_texts, *(part.user_texts or ()))
@@ -60,7 +58,7 @@ class Library:
         self._most = users_per_step * of_a_user
         self._most_of_device = -(-users_per_step // mesh.size) * of_a_user
         shared = worth_sharing(len(set(texts)), self._most, self._most_of_device, mesh)
-        self._texts = texts_of(config, encoder, texts, reporter, devices=mesh.size if shared else 1)
+        self._texts = texts_of(config, encoder, texts, devices=mesh.size if shared else 1)
         self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
         self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared)
@@ -216,9 +214,7 @@ def encode_with(config: Config, architecture: BertConfig, dropout: float, *, spl
     chosen = config.encoder
     run = Execution(chosen.attention, chosen.remat, chosen.scan)
     if split:
-        run = run._replace(
-            whole=functools.partial(whole, dtype=None if chosen.compute == "float32" else chosen.compute)
-        )
+        run = run._replace(whole=functools.partial(whole, dtype=chosen.dtype))
     architecture = dataclasses.replace(architecture, dropout=dropout, attention_dropout=dropout)
 
     def function(params: Params, tokens: Tokens, key: Array | None) -> Array:
@@ -228,7 +224,7 @@ def encode_with(config: Config, architecture: BertConfig, dropout: float, *, spl
             tokens,
             pooling=chosen.pooling,
             normalise=chosen.normalise,
-            dtype=None if chosen.compute == "float32" else chosen.compute,
+            dtype=chosen.dtype,
             dropout_key=key if dropout else None,
             run=run,
         )
@@ -237,9 +233,17 @@ def encode_with(config: Config, architecture: BertConfig, dropout: float, *, spl
 
 
 def texts_of(
-    config: Config, encoder: Encoder, texts: Sequence[str], reporter: Reporter, *, split: int = 1, devices: int = 1
+    config: Config,
+    encoder: Encoder,
+    texts: Sequence[str],
+    reporter: Reporter = QUIET,
+    *,
+    split: int = 1,
+    devices: int = 1,
 ) -> Texts:
     """`texts` as tokens in length buckets; `split` and `devices` as for `metarec_jax.encoder.Texts.of`.
+
+    The `reporter` is told of texts that are cut: leave it out where `metarec_jax.assembly.embed` told already.
 
     Raises:
         MetarecError: the config asks for longer texts than the encoder reads.
@@ -250,11 +254,14 @@ def texts_of(
             f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {encoder.config.max_positions} "
             f"positions: use --encoder.max-length {encoder.config.max_positions}"
         )
-    found = tokenize(encoder.tokenizer, texts, chosen.max_length)
+    distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    found = tokenize(encoder.tokenizer, list(distinct), chosen.max_length)
     if found.truncated:
-        reporter.note(f"{found.truncated} of {len(texts)} texts are longer than {chosen.max_length} tokens and are cut")
+        reporter.note(
+            f"{found.truncated} of {len(distinct)} texts are longer than {chosen.max_length} tokens and were cut"
+        )
     return Texts.of(
-        found.ids,
+        [found.ids[distinct[text]] for text in texts],
         limit=chosen.max_length,
         tokens_per_call=chosen.tokens_per_call or (CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS),
         pad=encoder.config.pad_token_id,

@@ -181,9 +181,9 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
             program = frozen_program(assembly, mesh, tables)
         validate = validation_loss(assembly.model, mesh, assembly.validation)
     else:
-        library = _library(assembly, assembly.train, mesh, reporter)
+        library = _library(assembly, assembly.train, mesh)
         program = joint_program(assembly, mesh, library)
-        validation = _library(assembly, assembly.validation, mesh, QUIET)
+        validation = _library(assembly, assembly.validation, mesh)
         validate = validation_loss(assembly.model, mesh, assembly.validation, validation)
     users_per_device = users_at_once(assembly, mesh, state, program, reporter)
     step = program.make(users_per_device)
@@ -243,9 +243,9 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
 
 
-def _library(assembly: Assembly, part: Part, mesh: Mesh, reporter: Reporter) -> Library:
+def _library(assembly: Assembly, part: Part, mesh: Mesh) -> Library:
     users = assembly.config.train.users_per_step
-    return Library(assembly.config, assembly.encoder, assembly.data.items.texts, part, mesh, users, reporter)
+    return Library(assembly.config, assembly.encoder, assembly.data.items.texts, part, mesh, users)
 
 
 class _Batches:

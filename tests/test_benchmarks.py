@@ -20,6 +20,7 @@ from benchmarks.cases import SHARED, SMOKE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config import DataConfig, EncoderConfig, EpisodeConfig, preset
 from metarec_jax.data import load as load_data
+from metarec_jax.encoder import encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.environment import environment
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
@@ -276,6 +277,19 @@ def laid_out(rows: list[harness.Row]) -> list[tuple[str, str, str]]:
         assert {"case", "contender", "metric", "ours", "theirs", "ratio", "bar", "met"} <= set(row.to_json())
         assert min(row.ours, row.theirs, *row.ratio.values()) > 0
     return [(row.case, row.contender, row.metric) for row in rows]
+
+
+def test_the_rival_of_the_catalogue_cuts_texts_where_we_do():
+    from benchmarks.torch_reference import encoder as theirs
+
+    encoder = load_encoder("random")
+    encoder = dataclasses.replace(encoder, config=dataclasses.replace(encoder.config, dropout=0.0))
+    texts = ["film " * 300, "a film", "film " * 300 + "more"]
+    rival = theirs.sorted_batching(theirs.bert(encoder.config, encoder.params), encoder.tokenizer.backend, texts)
+    ours = encode_table(encoder, texts)
+    np.testing.assert_allclose(rival(), ours, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(ours[0], ours[2])
+    assert encoder.tokenizer.backend.truncation is None
 
 
 def test_the_encoder_is_compared_on_one_batch():

@@ -15,6 +15,7 @@ from metarec_jax.encoder import encode_table, random_encoder
 from metarec_jax.errors import MetarecError
 from metarec_jax.launch import start
 from metarec_jax.meta.partition import path_names
+from metarec_jax.meta.user import Trainable
 from metarec_jax.optimiser import relative_rates
 from metarec_jax.train import StopRequest, fit, load_trainable
 
@@ -149,6 +150,7 @@ def test_rates_fall_from_the_last_layer_to_the_first():
         ({"lora_rank": 0}, "encoder.lora_rank is 0"),
         ({"dropout": 1.0}, "encoder.dropout is 1.0"),
         ({"tokens_per_call": -1}, "encoder.tokens_per_call is -1"),
+        ({"attention": "fused", "dropout": 0.1}, "encoder.attention is 'fused' and encoder.dropout 0.1.*dropout 0"),
     ],
 )
 def test_impossible_choices_are_refused(choice, message):
@@ -162,6 +164,27 @@ def test_more_frozen_layers_than_there_are_is_refused(tmp_path):
 
 
 def test_lora_layers_that_match_nothing_are_refused(tmp_path):
-    run, assembly = start(config_of(train="lora", lora_layers=("nothing",)), tmp_path / "run")
     with pytest.raises(MetarecError, match="'nothing' matches no dense layer"):
-        fit(run, assembly)
+        start(config_of(train="lora", lora_layers=("nothing",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_that_are_cut_are_told_of_once(tmp_path, monkeypatch):
+    """Those of items and those of users, each counted once, however often they are encoded."""
+
+    class ReadEverything(Exception):
+        pass
+
+    def ready(*_):
+        raise ReadEverything
+
+    monkeypatch.setattr("metarec_jax.train.joint_program", ready)
+    watch = Watch()
+    run, assembly = start(config_of(train="all", max_length=5), tmp_path / "run", reporter=watch)
+    with pytest.raises(ReadEverything):
+        fit(run, assembly, reporter=watch)
+    with_trained_encoder(assembly, Trainable(None, None, assembly.encoder.params), watch)
+    told = [note for note in watch.notes if "longer than 5 tokens" in note]
+    assert len(told) == 2
+    for note, texts in zip(told, (assembly.data.items.texts, assembly.data.users.texts)):
+        assert f" of {len(set(texts))} texts" in note

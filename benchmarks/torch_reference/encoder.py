@@ -74,15 +74,20 @@ def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callabl
     return run
 
 
-def sorted_batching(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 32) -> Callable[[], np.ndarray]:
+def sorted_batching(
+    model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 32, max_length: int = 128
+) -> Callable[[], np.ndarray]:
     """Embeddings of many texts as sentence-transformers makes them: sorted by length, batches padded to their longest.
 
     Args:
         model: from `bert`.
-        tokenizer: a `tokenizers.Tokenizer`, without padding.
+        tokenizer: a `tokenizers.Tokenizer`, without padding; it is left as it is.
         texts: what to embed.
         batch: texts of a batch; 32 is what sentence-transformers takes.
+        max_length: tokens kept of a text, as `metarec_jax.encoder.encode_table` keeps them.
     """
+    cutting = type(tokenizer).from_str(tokenizer.to_str())
+    cutting.enable_truncation(max_length)
 
     def run() -> np.ndarray:
         order = np.argsort([-len(text) for text in texts], kind="stable")
@@ -90,7 +95,7 @@ def sorted_batching(model: Any, tokenizer: Any, texts: Sequence[str], batch: int
         with torch.inference_mode():
             for start in range(0, len(texts), batch):
                 rows = order[start : start + batch]
-                encoded = [e.ids for e in tokenizer.encode_batch([texts[row] for row in rows])]
+                encoded = [e.ids for e in cutting.encode_batch([texts[row] for row in rows])]
                 length = max(map(len, encoded))
                 ids = torch.zeros((len(rows), length), dtype=torch.long)
                 mask = torch.zeros((len(rows), length), dtype=torch.bool)

@@ -7,6 +7,7 @@
 """
 
 from metarec_jax.encoder.bert import (
+    Attention,
     BertConfig,
     Execution,
     Pooling,
@@ -19,13 +20,14 @@ from metarec_jax.encoder.bert import (
     pooled,
     run_layers,
 )
-from metarec_jax.encoder.lora import add_lora, merge_lora
+from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.table import encode_table
 from metarec_jax.encoder.texts import Picked, Texts
 from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
 
 __all__ = [
+    "Attention",
     "BertConfig",
     "Encoder",
     "Execution",
@@ -43,6 +45,7 @@ __all__ = [
     "hidden_states",
     "init",
     "load",
+    "lora_layers",
     "merge_lora",
     "pack",
     "pool",

@@ -114,45 +114,124 @@ def attend_fused(
     dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """`attend` by the accelerator's own kernel, which never writes the scores to memory: cuDNN's on a GPU, Pallas's on
-    a TPU. It has a first derivative only.
+    a TPU. It has a first derivative only, and the real tokens of a text must come before its padding.
 
     Raises:
-        MetarecError: on a CPU, which has no such kernel, or with dropout of attention weights.
+        MetarecError: there is no such kernel here (see `check_fused`), or with dropout of attention weights.
     """
     platform = jax.default_backend()
-    check_fused(platform)
+    check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads)
     if dropout is not None:
         raise MetarecError(
             "fused attention drops no attention weights: use encoder.attention xla, or encoder.dropout 0"
         )
+    return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
+
+
+def attend_cudnn(
+    query: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length hidden"],
+    value: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    num_heads: int,
+    bias: Float[Array, "heads length length"] | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """`attend_fused` on a GPU."""
     texts, length, hidden = query.shape
-    heads = [x.reshape(texts, length, num_heads, hidden // num_heads) for x in (query, key, value)]
-    if platform == "tpu":
-        from jax.experimental.pallas.ops.tpu.flash_attention import SegmentIds, flash_attention
-
-        # Padding is a segment of its own, which real tokens do not see.
-        segments = (mask > 0).astype(jnp.int32)
-        scores = None if bias is None else jnp.broadcast_to(bias, (texts, *bias.shape))
-        by_head = [x.swapaxes(1, 2) for x in heads]
-        scale = (hidden // num_heads) ** -0.5
-        mixed = flash_attention(*by_head, ab=scores, segment_ids=SegmentIds(segments, segments), sm_scale=scale)
-        return mixed.swapaxes(1, 2).reshape(texts, length, hidden)
-    real = (mask > 0)[:, None, None, :]
-    wide = None if bias is None else bias[None].astype(query.dtype)
-    mixed = jax.nn.dot_product_attention(*heads, bias=wide, mask=real, implementation="cudnn")
-    return mixed.reshape(texts, length, hidden)
+    # The kernel's derivative wants lengths that are even.
+    query, key, value, mask, bias = _lengthened(query, key, value, mask, bias, multiple=2)
+    heads = [x.reshape(texts, -1, num_heads, hidden // num_heads) for x in (query, key, value)]
+    mixed = jax.nn.dot_product_attention(
+        *heads,
+        bias=None if bias is None else bias[None].astype(query.dtype),
+        # A text with no real token reads one that is padding, which is zeros: a softmax over nothing is NaN.
+        key_value_seq_lengths=jnp.maximum((mask > 0).sum(axis=1), 1).astype(jnp.int32),
+        implementation="cudnn",
+    )
+    return mixed.reshape(texts, -1, hidden)[:, :length]
 
 
-def check_fused(platform: str) -> None:
+def attend_flash(
+    query: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length hidden"],
+    value: Float[Array, "texts length hidden"],
+    mask: Float[Array, "texts length"],
+    *,
+    num_heads: int,
+    bias: Float[Array, "heads length length"] | None = None,
+) -> Float[Array, "texts length hidden"]:
+    """`attend_fused` on a TPU. The kernel reads whole tiles, so that shorter texts are padded to one."""
+    from jax.experimental.pallas.ops.tpu.flash_attention import SegmentIds, flash_attention
+
+    texts, length, hidden = query.shape
+    # Scaled here: the kernel's own scale would be that of the bias, too.
+    query = query * (hidden // num_heads) ** -0.5
+    query, key, value, mask, bias = _lengthened(query, key, value, mask, bias, multiple=TILE)
+    heads = [x.reshape(texts, -1, num_heads, hidden // num_heads).swapaxes(1, 2) for x in (query, key, value)]
+    segments = (mask > 0).astype(jnp.int32)  # padding is a segment of its own, which real tokens do not see
+    mixed = flash_attention(
+        *heads,
+        ab=None if bias is None else jnp.broadcast_to(bias, (texts, *bias.shape)),
+        segment_ids=SegmentIds(segments, segments),
+    )
+    return mixed.swapaxes(1, 2).reshape(texts, -1, hidden)[:, :length]
+
+
+def _lengthened(
+    query: Array, key: Array, value: Array, mask: Array, bias: Array | None, *, multiple: int
+) -> tuple[Array, Array, Array, Array, Array | None]:
+    """Texts padded to a multiple of some length. Keys and values of padding become zeros, so that what a kernel leaves
+    as their gradients goes nowhere."""
+    missing = -mask.shape[1] % multiple
+    real = (mask > 0)[:, :, None]
+    query, key, value = (
+        jnp.pad(x, ((0, 0), (0, missing), (0, 0))) for x in (query, jnp.where(real, key, 0), jnp.where(real, value, 0))
+    )
+    if bias is not None:
+        bias = jnp.pad(bias, ((0, 0), (0, missing), (0, missing)))
+    return query, key, value, jnp.pad(mask, ((0, 0), (0, missing))), bias
+
+
+FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
+"""The fused attention of each platform that has one."""
+
+
+def check_fused(platform: str, *, compute: str, width: int) -> None:
     """Refuses fused attention where there is no kernel for it.
 
+    Args:
+        platform: as `jax.default_backend` names it.
+        compute: type of the products.
+        width: features of a head.
+
     Raises:
-        MetarecError: on a CPU.
+        MetarecError: on a CPU, or for a type or a width that the platform's kernel does not have.
     """
-    if platform not in ("gpu", "tpu"):
+    otherwise = "use --encoder.attention xla"
+    if platform not in FUSED:
         raise MetarecError(
-            f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: "
-            "use --encoder.attention xla"
+            f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: {otherwise}"
+        )
+    if platform == "gpu" and compute not in ("bfloat16", "float16"):
+        raise MetarecError(
+            f"encoder.attention is 'fused', but encoder.compute is {compute}, which a GPU's fused kernel does not "
+            f"read: use --encoder.compute bfloat16, or {otherwise}"
+        )
+    if platform == "tpu" and compute not in ("bfloat16", "float32"):
+        raise MetarecError(
+            f"encoder.attention is 'fused', but products are in {compute}, which a TPU's fused kernel does not read: "
+            f"{otherwise}"
+        )
+    if platform == "gpu" and (width % 8 or width > 128):
+        raise MetarecError(
+            f"encoder.attention is 'fused', but a head of this encoder has {width} features, and a GPU's fused kernel "
+            f"wants a multiple of 8, at most 128: {otherwise}"
+        )
+    if platform == "tpu" and width > TILE and width % TILE:
+        raise MetarecError(
+            f"encoder.attention is 'fused', but a head of this encoder has {width} features, and a TPU's fused kernel "
+            f"wants at most {TILE}, or a multiple of it: {otherwise}"
         )
 
 

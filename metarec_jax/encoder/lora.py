@@ -30,14 +30,7 @@ def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array
     """
     if rank < 1:
         raise MetarecError(f"the rank of LoRA is {rank}; it must be at least 1")
-    dense = _dense_layers(params)
-    chosen: set[tuple[str, ...]] = set()
-    for pattern in layers:
-        matched = [path for path in dense if re.fullmatch(pattern, "/".join(path))]
-        if not matched:
-            names = ", ".join("/".join(path) for path in dense)
-            raise MetarecError(f"LoRA layers: {pattern!r} matches no dense layer of the encoder; there are {names}")
-        chosen.update(matched)
+    chosen = lora_layers(params, layers)
 
     def changed(tree: Params, path: tuple[str, ...]) -> Params:
         if path in chosen:
@@ -48,6 +41,28 @@ def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array
         return {name: changed(leaf, (*path, name)) if isinstance(leaf, dict) else leaf for name, leaf in tree.items()}
 
     return changed(params, ())
+
+
+def lora_layers(params: Params, layers: Sequence[str]) -> set[tuple[str, ...]]:
+    """Paths of the dense layers that patterns choose; as for `add_lora`.
+
+    Raises:
+        MetarecError: a pattern that is no regular expression, or that matches no dense layer; the message lists them.
+    """
+    dense = _dense_layers(params)
+    chosen: set[tuple[str, ...]] = set()
+    for pattern in layers:
+        try:
+            matched = [path for path in dense if re.fullmatch(pattern, "/".join(path))]
+        except re.error as error:
+            raise MetarecError(f"encoder.lora_layers: {pattern!r} is not a regular expression: {error}") from error
+        if not matched:
+            names = ", ".join("/".join(path) for path in dense)
+            raise MetarecError(
+                f"encoder.lora_layers: {pattern!r} matches no dense layer of the encoder; there are {names}"
+            )
+        chosen.update(matched)
+    return chosen
 
 
 def merge_lora(params: Params) -> Params:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from metarec_jax.encoder.bert import Pooling, encode
+from metarec_jax.encoder.bert import EXECUTION, Execution, Pooling, encode
 from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokens import Tokenised, chunks, require_strings, tokenize
 from metarec_jax.errors import MetarecError
@@ -41,6 +43,8 @@ def encode_table(
     progress: Callable[[int, int], None] | None = None,
     report: Callable[[str], None] | None = None,
     tokens_per_call: int | None = None,
+    dtype: DTypeLike | None = None,
+    run: Execution = EXECUTION,
 ) -> Float[np.ndarray, "texts hidden"]:
     """Embeddings of all texts.
 
@@ -57,6 +61,7 @@ def encode_table(
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
         tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
+        dtype, run: as for `bert.encode`. Tables of each ``dtype`` are kept apart; ``run`` changes rounding only.
 
     Returns:
         float32, one row a text, in the order of ``texts``.
@@ -80,13 +85,16 @@ def encode_table(
         if count and report is not None:
             report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
 
-    options = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
+    options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
+    if dtype is not None:
+        options["dtype"] = jnp.dtype(dtype).name
     path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
     kept = None if path is None else _read(path, shape)
     if kept is None:
         tokens = tokenize(encoder.tokenizer, distinct, max_length)
         say_cut(tokens.truncated)
-        kept = _Kept(_encode_all(encoder, tokens, pooling, normalise, tokens_per_call, progress), tokens.truncated)
+        encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
+        kept = _Kept(encoded, tokens.truncated)
         if path is not None:
             _write(path, kept)
     else:
@@ -96,18 +104,17 @@ def encode_table(
     return kept.table[order]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise"))
-def _encode_chunk(params, tokens, config, pooling, normalise):
-    return encode(params, config, tokens, pooling=pooling, normalise=normalise)
+@functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dtype", "run"))
+def _encode_chunk(params, tokens, config, pooling, normalise, dtype, run):
+    return encode(params, config, tokens, pooling=pooling, normalise=normalise, dtype=dtype, run=run)
 
 
 def _encode_all(
     encoder: Encoder,
     tokens: Tokenised,
-    pooling: Pooling,
-    normalise: bool,
     tokens_per_call: int | None,
     progress: Callable[[int, int], None] | None,
+    how: tuple[Pooling, bool, DTypeLike | None, Execution],
 ) -> np.ndarray:
     config = encoder.config
     if tokens_per_call is None:
@@ -118,7 +125,7 @@ def _encode_all(
     for chunk in chunks(
         tokens.ids, limit=config.max_positions, tokens_per_call=tokens_per_call, pad=config.pad_token_id
     ):
-        vectors = _encode_chunk(params, jax.device_put(chunk.tokens), config, pooling, normalise)
+        vectors = _encode_chunk(params, jax.device_put(chunk.tokens), config, *how)
         table[chunk.rows] = jax.device_get(vectors)[: len(chunk.rows)]
         done += len(chunk.rows)
         if progress is not None:

@@ -3,7 +3,8 @@
 The parameters are those of `metarec_jax.learner.mlp` with ``encoder/...`` beside them, and patterns choose what adapts:
 ``encoder/.*bias``, ``encoder/.*norm/.*``, ``encoder/layer_(4|5)/.*`` (the last two of six), ``encoder/.*lora_.*``.
 Layers below the lowest that adapts are run once for each distinct text, in `prepare`; the others once for each user's
-rows and inner step. Attention is plain XLA operations, which have derivatives of every order.
+rows and inner step. Where the inner loop adapts the encoder, attention is plain XLA operations, which have derivatives
+of every order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
-from metarec_jax.encoder import BertConfig, Pooling, Tokens, embed, pool, run_layers
+from metarec_jax.encoder import Attention, BertConfig, Execution, Pooling, Tokens, embed, pool, run_layers
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import Fixed, as_array
@@ -42,13 +43,14 @@ class Reader(NamedTuple):
     Attributes:
         config: the encoder's architecture.
         below: layers that are run once for each distinct text; -1 leaves the word embeddings to `apply`, too.
-        pooling, normalise: as for `metarec_jax.encoder.encode`.
+        pooling, normalise, run: as for `metarec_jax.encoder.encode`.
     """
 
     config: BertConfig
     below: int
     pooling: Pooling = "mean"
     normalise: bool = True
+    run: Execution = Execution()
 
 
 def make_reader(
@@ -58,8 +60,7 @@ def make_reader(
     *,
     pooling: Pooling = "mean",
     normalise: bool = True,
-    attention: str = "xla",
-    order: str = "second",
+    attention: Attention = "xla",
 ) -> Reader:
     """The reader of a model in which parameters of `adapted` patterns adapt.
 
@@ -68,19 +69,19 @@ def make_reader(
         params: of the learner, with ``encoder``.
         adapted: patterns, as `metarec_jax.meta.partition.partition` takes them.
         pooling, normalise: as for `metarec_jax.encoder.encode`.
-        attention: "xla", or "fused" for a fused kernel.
-        order: of the outer gradient.
+        attention: as for `metarec_jax.encoder.Execution`.
 
     Raises:
-        MetarecError: fused attention, which has no second derivative, under an inner loop that needs it.
+        MetarecError: fused attention, which has no second derivative, where the inner loop adapts the encoder. To
+            first order the outer gradient is not that derivative either, but JAX takes it and then leaves it out.
     """
     names = [name for name in path_names(params) if any(re.fullmatch(pattern, name) for pattern in adapted)]
     of_encoder = [name for name in names if name.startswith("encoder/")]
-    if attention == "fused" and of_encoder and order == "second":
+    if attention == "fused" and of_encoder:
         raise MetarecError(
             f"encoder.attention is 'fused', but the inner loop adapts {of_encoder[0]}: its outer gradient goes through "
-            "attention twice, and fused kernels have no second derivative; use --encoder.attention xla, or "
-            "--updater.order first"
+            "attention twice, to first order too, and fused kernels have no second derivative: use attention 'xla' or "
+            "'packed'"
         )
     layers = [int(m.group(1)) for name in of_encoder if (m := re.match(r"encoder/layer_(\d+)/", name))]
     if any(name.startswith("encoder/relative_bias/") for name in of_encoder):
@@ -88,7 +89,7 @@ def make_reader(
     below = min(layers, default=config.num_layers)
     if any(name.startswith("encoder/embeddings/") for name in of_encoder):
         below = -1
-    return Reader(config, below, pooling, normalise)
+    return Reader(config, below, pooling, normalise, Execution(attention))
 
 
 def prepare(params: Params, tables: Tables, *, reader: Reader) -> Prepared:
@@ -108,7 +109,8 @@ def _half(params: Params, tokens: Any, reader: Reader) -> Any:
     if reader.below < 0:
         return Half(tokens, tokens.mask)
     states = embed(params, reader.config, tokens)
-    return Half(run_layers(params, reader.config, states, tokens.mask, first=0, last=reader.below), tokens.mask)
+    last = run_layers(params, reader.config, states, tokens.mask, first=0, last=reader.below, run=reader.run)
+    return Half(last, tokens.mask)
 
 
 def apply(
@@ -135,7 +137,8 @@ def apply(
             states, first = half.states, reader.below
             if isinstance(states, Tokens):
                 states, first = embed(encoder, reader.config, states), 0
-            last = run_layers(encoder, reader.config, states, half.mask, first=first, last=reader.config.num_layers)
+            layers = {"first": first, "last": reader.config.num_layers}
+            last = run_layers(encoder, reader.config, states, half.mask, **layers, run=reader.run)
             half = pool(last, half.mask, pooling=reader.pooling, normalise=reader.normalise)
             half = half[0] if one else half
         return (half - fixed[side]["shift"]) * fixed[side]["scale"]

@@ -14,6 +14,11 @@ import jax
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Params
 
+_ENCODER = (
+    "Parameters of the encoder adapt through Python only, by patterns such as 'encoder/.*bias' or "
+    "'encoder/layer_5/.*': see docs/adapting-the-encoder.md"
+)
+
 
 def path_names(tree: Params) -> list[str]:
     """The path of every leaf, in leaf order, as "a/b/c"."""
@@ -42,7 +47,10 @@ def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
         except re.error as error:
             raise MetarecError(f"updater.adapted: {pattern!r} is not a regular expression: {error}") from error
         if not matched:
-            raise MetarecError(f"updater.adapted: {pattern!r} matches no parameter; there are {', '.join(names)}")
+            message = f"updater.adapted: {pattern!r} matches no parameter; there are {', '.join(names)}"
+            if "encoder" in pattern and not any(name.startswith("encoder/") for name in names):
+                message += f". {_ENCODER}"
+            raise MetarecError(message)
         chosen.update(matched)
     leaves, structure = jax.tree_util.tree_flatten(tree)
     keep = [name in chosen for name in names]

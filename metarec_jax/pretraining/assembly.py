@@ -141,7 +141,8 @@ class _Masked:
                 f"{encoder.source} has no head for masked words (or one of its own vocabulary): it starts as one that "
                 "passes on what it gets, so perplexities begin high"
             )
-        self._mesh, self._cut = mesh, 0
+        self._mesh = mesh
+        cut: set[bytes] = set()
 
         def passages(found: list[Document], number: int, shuffled: bool = True) -> PassageSource:
             source = PassageSource(
@@ -154,7 +155,7 @@ class _Masked:
                 split=mesh.size,
                 shuffled=shuffled,
             )
-            self._cut += source.truncated
+            cut.update(source.cut)
             return source
 
         items = documents(encoder.tokenizer, [[text] for text in data.items.texts])
@@ -166,9 +167,10 @@ class _Masked:
             "users": passages(documents(encoder.tokenizer, told(read.splits.validation, known)), 3, False),
             "items": passages([item for item, cold in zip(items, read.cold) if cold], 4, False),
         }
-        if self._cut:
+        if cut:
+            also = ", and cut where likes are trained for" if config.contrasts else ""
             reporter.note(
-                f"{self._cut} texts are longer than {config.encoder.max_length} tokens and are read in pieces"
+                f"{len(cut)} texts are longer than {config.encoder.max_length} tokens and are read in pieces{also}"
             )
         key = jax.random.key(config.seed)
         self.held_out = {
@@ -191,7 +193,9 @@ class _Liked:
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
         threshold = config.contrastive.liked
-        texts = texts_of(config.run, encoder, data.items.texts, reporter, split=mesh.size)
+        # With hidden words, what is too long has been told of.
+        told = QUIET if config.hides else reporter
+        texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:

@@ -135,10 +135,10 @@ class PassageSource:
         return self.max_length - len(self.frame.before) - len(self.frame.after)
 
     @functools.cached_property
-    def truncated(self) -> int:
-        """How many documents have a sentence that is longer than a passage, and is cut."""
+    def cut(self) -> frozenset[bytes]:
+        """Documents, by their ids, that have a sentence which is longer than a passage, and is cut."""
         longest = [int(np.unique(d.sentence, return_counts=True)[1].max(initial=0)) for d in self.documents]
-        return sum(length > self._room for length in longest)
+        return frozenset(d.ids.tobytes() for d, length in zip(self.documents, longest) if length > self._room)
 
     @functools.cached_property
     def _lengths(self) -> np.ndarray:

@@ -69,7 +69,7 @@ def mlm_gradient(
     and the loss. The key is that of the run; words are hidden by it and the step."""
     rate = config.encoder.dropout
     architecture = dataclasses.replace(architecture, dropout=rate, attention_dropout=rate)
-    dtype = None if config.encoder.compute == "float32" else config.encoder.compute
+    dtype = config.encoder.dtype
     run = Execution(config.encoder.attention, config.encoder.remat, config.encoder.scan)
 
     def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:

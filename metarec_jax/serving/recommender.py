@@ -825,6 +825,8 @@ class Recommender:
             max_length=chosen.max_length,
             normalise=chosen.normalise,
             report=self._say,
+            # The precision is the model's. The attention is not: what trained with a fused kernel may serve without.
+            dtype=chosen.dtype,
         )
 
     def _say(self, sentence: str) -> None:

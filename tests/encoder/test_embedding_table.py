@@ -9,7 +9,9 @@ import pytest
 from bert_reference import changed, random_params
 
 from metarec_jax import encoder
+from metarec_jax.encoder import bert as bert_module
 from metarec_jax.encoder import table as table_module
+from metarec_jax.encoder.attention import attend_packed
 from metarec_jax.encoder.tokens import tiny_wordpiece
 from metarec_jax.errors import MetarecError
 
@@ -136,9 +138,29 @@ def test_what_changes_a_number_changes_the_cache_file(bert, tmp_path):
         (bert, rows, {"pooling": "cls"}),
         (bert, rows, {"normalise": False}),
         (bert, rows, {"max_length": 3}),
+        (bert, rows, {"dtype": "bfloat16"}),
     ]:
         encoder.encode_table(e, t, cache=tmp_path, **options)
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_a_table_is_computed_as_it_is_asked_for(bert, monkeypatch):
+    rows, calls = ["word1 word2", "word3"], []
+    plain = encoder.encode_table(bert, rows)
+    narrow = encoder.encode_table(bert, rows, dtype="bfloat16")
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - plain).max() < 0.05
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return attend_packed(*arguments, **options)
+
+    monkeypatch.setitem(bert_module._ATTEND, "packed", counted)
+    packed = encoder.encode_table(bert, rows, run=encoder.Execution("packed"))
+    assert len(calls) == bert.config.num_layers
+    np.testing.assert_allclose(packed, plain, rtol=0, atol=2e-6)
+    with pytest.raises(MetarecError, match=r"encoder\.attention is 'fused', but this is a CPU"):
+        encoder.encode_table(bert, rows, run=encoder.Execution("fused"))
 
 
 def damage_by_a_bit(data: bytes) -> bytes:

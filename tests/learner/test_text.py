@@ -11,7 +11,8 @@ from helpers import assert_close, head_of, quick_jit, tiny
 
 from metarec_jax import encoder
 from metarec_jax.config import UpdaterConfig
-from metarec_jax.encoder import BertConfig, Tokens
+from metarec_jax.encoder import BertConfig, Tokens, bert
+from metarec_jax.encoder.attention import attend
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import text
 from metarec_jax.meta.outer import meta_loss
@@ -33,8 +34,17 @@ PATTERNS = {
     "LoRA": (r"encoder/layer_\d/.*lora_.*",),
     "everything": ("encoder/.*", "hidden/.*", "output/.*"),
     "bias by distance": ("encoder/relative_bias/.*",),
+    "head": ("output/.*",),
 }
-BELOW = {"biases": -1, "layer norms and head": -1, "last layer": 1, "LoRA": 0, "everything": -1, "bias by distance": 0}
+BELOW = {
+    "biases": -1,
+    "layer norms and head": -1,
+    "last layer": 1,
+    "LoRA": 0,
+    "everything": -1,
+    "bias by distance": 0,
+    "head": 2,
+}
 
 
 def tokens(rng, texts, *, length=LENGTH, vocabulary=20):
@@ -55,7 +65,7 @@ def random_encoder(lora=False, config=BERT):
     return jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), params)
 
 
-def reading(name, *, order="second", below=None):
+def reading(name, *, order="second", below=None, attention="xla"):
     """A model whose encoder adapts by the patterns called `name`, with what it is trained on."""
     adapted = PATTERNS[name]
     config = MPNET if name == "bias by distance" else BERT
@@ -63,7 +73,7 @@ def reading(name, *, order="second", below=None):
     theta = case.trainable.theta | {"encoder": random_encoder("LoRA" in name, config)}
     rng = np.random.default_rng(1)
     tables = Tables(tokens(rng, len(case.tables.items)), tokens(rng, 2))
-    reader = text.make_reader(config, theta, adapted)
+    reader = text.make_reader(config, theta, adapted, attention=attention)
     assert reader.below == BELOW[name]
     if below is not None:
         reader = reader._replace(below=below)
@@ -123,13 +133,30 @@ def test_second_order_goes_through_attention():
     assert jnp.abs(second - first).max() > 1e-3 * jnp.abs(second).max()
 
 
-def test_fused_attention_is_refused_where_its_second_derivative_is_needed():
-    params = {"encoder": random_encoder()}
-    for adapted in PATTERNS["biases"], PATTERNS["last layer"]:
-        with pytest.raises(MetarecError, match=r"encoder\.attention is 'fused'.*encoder/.*no second derivative.*xla"):
-            text.make_reader(BERT, params, adapted, attention="fused")
-        assert text.make_reader(BERT, params, adapted, attention="fused", order="first")
-    assert text.make_reader(BERT, params, ("output/.*",), attention="fused").below == 2
+@pytest.mark.parametrize("name", ["biases", "last layer", "LoRA"])
+def test_fused_attention_is_refused_where_its_second_derivative_is_needed(name):
+    params = {"encoder": random_encoder("LoRA" in name)}
+    with pytest.raises(MetarecError, match=r"encoder\.attention is 'fused'.*encoder/.*no second derivative.*'xla'"):
+        text.make_reader(BERT, params, PATTERNS[name], attention="fused")
+    assert text.make_reader(BERT, params, PATTERNS[name], attention="packed").run.attention == "packed"
+
+
+@pytest.mark.parametrize(("name", "attention"), [("head", "fused"), ("last layer", "packed")])
+def test_the_attention_that_is_asked_for_is_the_one_that_runs(name, attention, monkeypatch):
+    """In the layers that no user changes, and in those that adapt; a stand-in for the kernel is counted."""
+    calls = []
+
+    def counted(*arguments, **options):
+        calls.append(attention)
+        return attend(*arguments, **options)
+
+    wanted, at = reading(name)
+    wanted = quick_jit(wanted)(at)
+    monkeypatch.setitem(bert._ATTEND, attention, counted)
+    monkeypatch.setitem(bert._ATTEND, "xla", None)
+    found, at = reading(name, attention=attention)
+    assert_close(quick_jit(found)(at), wanted)
+    assert calls
 
 
 def test_users_without_text_are_read_as_they_are():

@@ -20,6 +20,7 @@ from metarec_jax.encoder.tokens import tiny_wordpiece
 from metarec_jax.pretraining import assembly
 from metarec_jax.pretraining.assembly import Pretraining, assemble
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
+from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.types import Interactions
 
 
@@ -72,14 +73,18 @@ def quick_programs() -> Iterator[None]:
 
 
 def small_pretraining(
-    config: PretrainConfig | None = None, data: Interactions | None = None, encoder: Encoder | None = None
+    config: PretrainConfig | None = None,
+    data: Interactions | None = None,
+    encoder: Encoder | None = None,
+    *,
+    reporter: Reporter = QUIET,
 ) -> Pretraining:
     """The parts of a pretraining on `small_data` with `small_encoder`, or on others."""
     with (
         mock.patch.object(assembly, "load", return_value=data or small_data()),
         mock.patch.object(assembly, "load_encoder", return_value=encoder or small_encoder()),
     ):
-        return assemble(config or small_config())
+        return assemble(config or small_config(), reporter=reporter)
 
 
 def host(tree: Any) -> Any:

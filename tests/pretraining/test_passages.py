@@ -61,8 +61,8 @@ def test_texts_of_nothing_and_encoders_without_room_are_refused():
 
 
 def test_a_sentence_longer_than_a_passage_is_cut_and_counted():
-    source = source_of([["word " * 40], ["short"]], shuffled=False)
-    assert source.truncated == 1
+    source = source_of([["word " * 40], ["short"], ["word " * 40]], shuffled=False)
+    assert len(source.cut) == 1, "the same text twice"
     assert sum((source[i].word >= 0).sum() for i in range(source.batches)) == sum(
         len(document.ids) for document in source.documents
     )
