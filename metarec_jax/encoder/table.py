@@ -85,9 +85,9 @@ def encode_table(
         if count and report is not None:
             report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
 
-    options = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
+    options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
     if dtype is not None:
-        options["dtype"] = jnp.zeros((), dtype).dtype.name
+        options["dtype"] = jnp.dtype(dtype).name
     path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
     kept = None if path is None else _read(path, shape)
     if kept is None:

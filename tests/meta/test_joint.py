@@ -193,6 +193,31 @@ def test_memory_does_not_grow_with_the_chunks():
     assert many - few < 2 * 60 * 4 * (4 + 24), "no more than the embeddings, their cotangents and ids of 60 texts"
 
 
+def test_memory_does_not_grow_with_the_users():
+    """Four times as many users who share their texts need what their own episodes need, and less than a tenth more."""
+    rng = np.random.default_rng(3)
+    texts = Texts.of(random_ids(rng, 64), limit=24, tokens_per_call=1536)
+    picked, _ = texts.everything()
+    rows, hidden = 7, 4
+
+    def temporaries(users):
+        case = Case(dtype=np.float32, users=users)
+        reading = case.reading._replace(per_call=texts.per_call)
+        chosen = Chosen(texts.buckets, picked, np.zeros((users, 4), np.float32))
+
+        def gradient(trainable, chosen, episodes):
+            return joint_gradient(case.model, reading, everything, trainable, chosen, episodes, at_once=16)
+
+        compiled = quick_jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporaries(64), temporaries(256)
+    # The product of each row with the first kernel, and its cotangent.
+    own = 2 * (256 - 64) * rows * hidden * 4
+    assert few > 2 * own, "the encoder is what the memory is for"
+    assert many < 1.1 * (few + own)
+
+
 def test_texts_are_picked_once_each():
     rng = np.random.default_rng(1)
     ids = random_ids(rng, 20)

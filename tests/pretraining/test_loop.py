@@ -206,18 +206,20 @@ def test_parameters_that_overflow_are_named(run, pretraining):
 @pytest.mark.parametrize(
     ("objective", "wanted"),
     [
-        ("both", "2 texts are longer than 8 tokens and are read in pieces, and cut where likes are trained for"),
-        ("mlm", "2 texts are longer than 8 tokens and are read in pieces"),
-        ("contrastive", "2 of 19 texts are longer than 8 tokens and were cut"),
+        ("both", "2 texts are longer than 32 tokens and are read in pieces, and cut where likes are trained for"),
+        ("mlm", "2 texts are longer than 32 tokens and are read in pieces"),
+        ("contrastive", "2 of 19 texts are longer than 32 tokens and were cut"),
     ],
 )
 def test_texts_that_are_too_long_are_told_of_once(objective, wanted):
     """Two, of which one is the text of two items; what users are told to have liked are titles, which are short."""
     data, watch = small_data(), Watch()
-    texts = ["word " * 20, "word " * 20, "film " * 20, *data.items.texts[3:]]
+    texts = ["word " * 40, "word " * 40, "film " * 40, *data.items.texts[3:]]
     data = dataclasses.replace(data, items=dataclasses.replace(data.items, texts=tuple(texts)))
     config = small_config()
-    config = dataclasses.replace(config, objective=objective, encoder=dataclasses.replace(config.encoder, max_length=8))
+    config = dataclasses.replace(
+        config, objective=objective, encoder=dataclasses.replace(config.encoder, max_length=32)
+    )
     small_pretraining(config, data, reporter=watch)
     assert [note for note in watch.notes if "longer than" in note] == [wanted]
 
@@ -227,7 +229,7 @@ def test_texts_that_are_too_long_are_told_of_once(objective, wanted):
     [
         ({"encoder": {"max_length": 33}}, ["max_length is 33", "32 positions", "--encoder.max-length 32"]),
         ({"encoder": {"frozen_layers": 3}}, ["frozen_layers is 3", "2 layers"]),
-        ({"encoder": {"attention": "fused"}}, ["fused"]),
+        ({"encoder": {"attention": "fused", "dropout": 0.0}}, ["fused"]),
         ({"objective": "contrastive", "contrastive": {"liked": 1.0}}, ["rated from 5", "--contrastive.liked", "mlm"]),
         ({"held_out": 0.99}, ["leaves none of 20 items", "--held-out"]),
     ],
