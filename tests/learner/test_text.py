@@ -150,12 +150,10 @@ def test_the_attention_that_is_asked_for_is_the_one_that_runs(name, attention, m
         calls.append(attention)
         return attend(*arguments, **options)
 
-    wanted, at = reading(name)
-    wanted = quick_jit(wanted)(at)
+    loss, at = reading(name, attention=attention)
     monkeypatch.setitem(bert._ATTEND, attention, counted)
     monkeypatch.setitem(bert._ATTEND, "xla", None)
-    found, at = reading(name, attention=attention)
-    assert_close(quick_jit(found)(at), wanted)
+    jax.eval_shape(jax.grad(loss), at)
     assert calls
 
 
