@@ -237,39 +237,6 @@ def test_all_of_it_can_be_done_with_the_keyboard(page):
     assert page.evaluate("Boolean(document.activeElement.closest('.card'))")
 
 
-def test_asking_adding_comparing_and_figures_need_no_mouse(page):
-    def enter(name: str) -> None:
-        """Presses the button or link of that name, found by Tab alone."""
-        for _ in range(150):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.textContent.trim()") == name:
-                return page.keyboard.press("Enter")
-        raise AssertionError(f"Tab never came to {name!r}")
-
-    enter("Ask me")
-    page.locator("#asking-title").wait_for()
-    assert page.evaluate("document.activeElement.id") == "asking-title"
-    question = page.locator("#asking-title").text_content()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Space")
-    settle(page)
-    until(page, "(old) => document.querySelector('#asking-title').textContent !== old", question)
-    assert page.locator("#rated .name").text_content().startswith(question)
-    enter("Enough")
-    until(page, "document.activeElement.id === 'ask-me'")
-    enter("Before / after")
-    assert ids(page.locator("#change ol").nth(1).locator("li")) == listed(page)
-    enter("Add an item")
-    page.keyboard.press("Tab")
-    page.keyboard.type("Ants (2001)")
-    page.keyboard.press("Tab")
-    page.keyboard.type("A film about ants.")
-    enter("Add it")
-    page.locator("#added").get_by_text("can be recommended now").wait_for()
-    enter("Dashboard")
-    page.locator(".tile", has_text="Impressions").wait_for()
-
-
 def test_what_was_done_is_on_the_dashboard(page, service):
     before = figures(service)
     page.locator(".card .title").first.click()
@@ -301,15 +268,6 @@ def test_it_fits_a_phone_in_light_and_dark(chromium, service, scheme):
         page.get_by_role("link", name=link).click()
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for button in ("Ask me", "Enough", "Before / after", "List"):
-        page.get_by_role("button", name=button).tap()
-        settle(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360, button
-    page.get_by_text("Add an item").tap()
-    page.get_by_label("Text", exact=True).fill("A film about ants.")
-    page.get_by_role("button", name="Add it").tap()
-    page.get_by_text("can be recommended now").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
     label = page.locator(".card .stars label").first.bounding_box()
     assert min(label["width"], label["height"]) >= 24  # WCAG 2.2, 2.5.8
     ratios = page.evaluate(CONTRAST)

@@ -17,7 +17,7 @@ from metarec_jax import cli
 from metarec_jax.serving import launch
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.arms import Arm, Exploring
-from metarec_jax.serving.engine import Engine
+from metarec_jax.serving.engine import Engine, Job, List, Whose
 from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.simulate import Client
 from metarec_jax.serving.store import Store
@@ -33,7 +33,7 @@ def quick_programs():
 def listening(engine):
     """The address of a server, in a thread."""
     with contextlib.closing(launch.listen("127.0.0.1", 0)) as socket:
-        server = uvicorn.Server(uvicorn.Config(make_app(engine), log_level="warning", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(make_app(engine), log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
         thread.start()
         while not server.started and thread.is_alive():
@@ -57,6 +57,7 @@ def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_pa
     run, store, log = trained_run(), tmp_path / "store", tmp_path / "log.csv"
     fresh = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
     engine = Engine([Arm("a", fresh)], Store(store), exploring=Exploring(0.5, 20), seed=0)
+    engine.answer([Job(Whose("u", {}, [("7", 2.0)]), List(10))])  # compiles, for which no client has to wait
     with listening(engine) as address:
         with contextlib.closing(Client(address)) as client:
             client.ask("/items", {"text": "A film about bees.", "id": "bees"})
