@@ -302,6 +302,7 @@ def test_the_encoder_is_compared_on_one_batch():
 
 def test_a_joint_step_is_compared_with_the_others(monkeypatch):
     monkeypatch.setattr(joint, "load", lambda path: load_encoder("random"))  # as MiniLM, and small
+    monkeypatch.setattr(joint, "TOKENS_PER_CALL", 1 << 14)  # few lengths to compile
     small = {"features": 64, "users": joint.PAIRS_OF, "support": 2, "query": 1, "hidden": 8, "steps": 1, "at_once": 0}
     case = dataclasses.replace(joint.JOINT, **small)
     rows = joint.compare(2, case)

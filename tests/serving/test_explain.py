@@ -20,7 +20,7 @@ from metarec_jax.learner.fixed import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import adapt_user, apply_user, context_of
 from metarec_jax.serving import explain as explaining
-from metarec_jax.serving import recommender as recommending
+from metarec_jax.serving import programs
 from metarec_jax.serving.explain import Influence, in_words, reasons, score_and_influences, score_slopes
 from metarec_jax.serving.programs import OfUsers
 from metarec_jax.serving.recommender import Rated
@@ -169,12 +169,12 @@ def test_an_unknown_item_is_refused(recommender):
 
 
 def test_programs_are_few(compilations, recommender, monkeypatch):
-    fresh = quick_jit(functools.partial(recommending._influences, recommender._model))
+    fresh = quick_jit(functools.partial(programs.influences, recommender._model))
     monkeypatch.setattr(recommender, "_influences", fresh)
     state = recommender.adapt({7: 5, 8: 1})
     for number in (1, 3, 10, 11, 40, 1):
         recommender.explain(state, list(range(1, number + 1)))
-    assert compilations.count("jit(_influences)") == 2
+    assert compilations.count("jit(influences)") == 2
 
 
 def ratings(*values: float) -> list[Influence]:
