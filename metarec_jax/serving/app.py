@@ -94,7 +94,7 @@ def make_app(
         liked = liked_from(engine.first.catalogue.scale)
         return of_log.to_tree(of_log.figures(log, liked, time=True))
 
-    remembered = Remembered(figures_now, store.version)
+    remembered = Remembered(figures_now, store.version, share=1.0)  # what was clicked shows at once
     writer: Gatherer[ShownList | Event] = Gatherer(write, wait=0.0, most=most if most == 1 else 256)
     meters = Meters(lambda: gatherer.waiting, store.counts)
 
