@@ -404,7 +404,7 @@ def make_app(
     def figures() -> Response:
         """CTR, precision, nDCG of clicks and ratings of each arm with intervals over users; and over time.
 
-        Of a long log they are some seconds old: reading it takes a tenth of the time at most, whoever asks how often.
+        The log is read again when something was written to it, and not whenever somebody asks.
         """
         return _json(remembered.get())
 
