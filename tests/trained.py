@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metarec_jax.config import Config, preset
 from metarec_jax.launch import meta_train
+from metarec_jax.serving.recommender import Recommender
 from metarec_jax.types import Interactions
 
 RATINGS = 30
@@ -55,3 +56,8 @@ def believing_run() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="metarec-test-")) / "run"
     meta_train(believing_config(), folder)
     return folder
+
+
+def fresh(recommender: Recommender) -> Recommender:
+    """The same model as of a new process: what the other one was given to learn or to keep, it does not have."""
+    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)

@@ -1,39 +1,21 @@
 """Items that are added to a trained model learn from their first ratings, in the recommender and in the service."""
 
-import functools
-from unittest import mock
-
-import jax
 import numpy as np
 import pytest
-from helpers import QUICK
 from starlette.testclient import TestClient
-from trained import believing_run
+from trained import fresh
 
 from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.arms import Arm
 from metarec_jax.serving.engine import Engine
-from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.store import Store
 
 TEXT = "A film about bees. It hums."
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
-
-
-@pytest.fixture(scope="module")
-def believer():
-    return Recommender.load(believing_run())
-
-
-def fresh(recommender) -> Recommender:
-    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 def people(count, seed=0):

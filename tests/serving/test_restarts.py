@@ -1,34 +1,15 @@
 """A service that starts again on a store: whatever was acknowledged is there, and nothing in it stops the start."""
 
-import functools
-from unittest import mock
-
-import jax
 import pytest
 from fastapi.testclient import TestClient
-from helpers import QUICK
-from trained import believing_run
+from trained import fresh
 
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.arms import Arm
 from metarec_jax.serving.engine import Engine
-from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.store import Event, NewItem, Store
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
-
-
-@pytest.fixture(scope="module")
-def believer():
-    return Recommender.load(believing_run())
-
-
-def fresh(recommender) -> Recommender:
-    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 def serving(recommender, folder) -> TestClient:
