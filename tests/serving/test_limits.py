@@ -1,13 +1,10 @@
 """Work that requests can make is bounded, and what was kept is not refused for want of time."""
 
-import functools
 import threading
 from unittest import mock
 
-import jax
 import pytest
 from fastapi.testclient import TestClient
-from helpers import QUICK
 
 from metarec_jax.serving import app as apps
 from metarec_jax.serving import engine as engines
@@ -21,10 +18,7 @@ from metarec_jax.serving.store import Event, Store
 BEES = {"text": "A film about bees.", "id": "bees"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close
-from trained import small_config, small_data, trained_run
+from trained import fresh, small_config, small_data, trained_run
 
 from metarec_jax import catalogue as catalogues
 from metarec_jax import runs
@@ -130,13 +130,13 @@ def test_more_users_than_a_call_takes_go_in_several(drawn):
 
 
 def test_programs_are_as_many_as_support_lengths(compilations):
-    fresh = untrained(side="none")
+    untouched = untrained(side="none")
     for lengths in ([1, 3, 7, 16], [20, 32, 17]):
         for length in lengths:
-            fresh.recommend(fresh.adapt(drawn_history(length, length)), k=10 + length % 3)
+            untouched.recommend(untouched.adapt(drawn_history(length, length)), k=10 + length % 3)
     assert compilations.count("jit(adapt)") == compilations.count("jit(score_all)") == 2
-    fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(50)]))
-    fresh.recommend_many(fresh.adapt_many([drawn_history(u, 1 + u % 16) for u in range(20)]))
+    untouched.recommend_many(untouched.adapt_many([drawn_history(u, 1 + u % 16) for u in range(50)]))
+    untouched.recommend_many(untouched.adapt_many([drawn_history(u, 1 + u % 16) for u in range(20)]))
     assert (
         compilations.count("jit(adapt)") == compilations.count("jit(score_all)") == 3
     )  # both calls are filled up to 64
@@ -447,7 +447,7 @@ def test_a_truncated_checkpoint_is_refused(copy, part, rest):
 
 
 def test_a_text_that_is_too_long_is_cut_and_that_is_said_once(recommender):
-    other = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+    other = fresh(recommender)
     state, text = other.adapt({"id:1": 5}), "bees and honey " * 2000
     with pytest.warns(UserWarning, match="1 of 1 texts are longer than .* tokens and were cut") as said:
         scores = [other.score_text(state, long) for long in (text, text, text + " and wasps")]

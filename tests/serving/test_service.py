@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from unittest import mock
 
-import jax
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from helpers import QUICK
+from trained import fresh
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.arms import Arm, Exploring
 from metarec_jax.serving.engine import Engine, Job, List, Mistake, Whose
 from metarec_jax.serving.people import Person
-from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.store import NewItem, Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
 HOSTS = frozenset({"127.0.0.1"})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 def serving(recommender, folder, *, token=None, **engine) -> TestClient:
@@ -38,11 +31,6 @@ def serving(recommender, folder, *, token=None, **engine) -> TestClient:
         Engine([Arm("a", recommender)], Store(folder), seed=0, **engine), token=token, hosts=HOSTS, people=people
     )
     return TestClient(app, base_url="http://127.0.0.1")
-
-
-def fresh(recommender) -> Recommender:
-    """A recommender of the same model, to which items can be added."""
-    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers import interactions
+from trained import fresh
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.serving import batch
@@ -37,7 +38,7 @@ def same(a, b) -> bool:
 
 @pytest.fixture(scope="module")
 def changeable(recommender) -> Recommender:
-    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+    return fresh(recommender)
 
 
 def test_a_state_read_again_is_the_state(recommender):

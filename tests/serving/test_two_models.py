@@ -1,13 +1,9 @@
 """Two different models behind one service: everybody is served, explained to and counted by the model that it was."""
 
 import collections
-import functools
-from unittest import mock
 
-import jax
 import pytest
 from fastapi.testclient import TestClient
-from helpers import QUICK
 from trained import believing_run
 
 from metarec_jax.serving.app import make_app
@@ -19,10 +15,7 @@ from metarec_jax.serving.store import Store
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}, {"item": "9", "rating": 4}]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @pytest.fixture(scope="module")

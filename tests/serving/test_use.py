@@ -1,17 +1,13 @@
 """From use to a better model: people use a service, its log is judged, exported and trained on, and that is served."""
 
 import contextlib
-import functools
 import json
 import threading
 import time
-from unittest import mock
 
-import jax
 import pytest
 import uvicorn
-from helpers import QUICK
-from trained import believing_run, trained_run
+from trained import believing_run, fresh, trained_run
 
 from metarec_jax import cli
 from metarec_jax.serving import launch
@@ -22,11 +18,7 @@ from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.simulate import Client
 from metarec_jax.serving.store import Store
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @contextlib.contextmanager
@@ -55,8 +47,7 @@ def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_pa
         return said.out
 
     run, store, log = trained_run(), tmp_path / "store", tmp_path / "log.csv"
-    fresh = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
-    engine = Engine([Arm("a", fresh)], Store(store), exploring=Exploring(0.5, 20), seed=0)
+    engine = Engine([Arm("a", fresh(recommender))], Store(store), exploring=Exploring(0.5, 20), seed=0)
     engine.answer([Job(Whose("u", {}, [("7", 2.0)]), List(10))])  # compiles, for which no client has to wait
     with listening(engine) as address:
         with contextlib.closing(Client(address)) as client:
