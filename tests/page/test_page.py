@@ -226,6 +226,24 @@ def test_a_new_item_is_there_at_once_and_hostile_text_is_text(page, service):
     assert page.locator("img[src=x], main script").count() == 0
 
 
+def test_words_of_a_text_are_weighed_on_request(page):
+    """As `/explain` weighs them: words that the item's text has, in the order of what they move."""
+    rate_found(page, "toy story", 5)
+    page.locator(".card .title").first.click()
+    page.get_by_role("button", name="Which words of its text matter?").click()
+    heading = page.get_by_role("heading", name="What the words of its text add, about")
+    heading.wait_for()
+    assert heading.evaluate("node => node === document.activeElement")
+    block = heading.locator("xpath=..")
+    words = block.locator(".name").all_text_contents()
+    assert words or "No word of it matters" in block.text_content()
+    item = page.evaluate("document.querySelector('.card').dataset.id")
+    text = page.evaluate("async (id) => (await (await fetch(`/items/${id}`)).json()).text.toLowerCase()", item)
+    assert all(word.lower() in text for word in words)
+    sizes = [abs(float(value.replace("−", "-"))) for value in block.locator(".value").all_text_contents()]
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_rating_can_be_done_with_the_keyboard(page):
     press(page, "Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the list"

@@ -244,7 +244,8 @@ async function explain(mine, items) {
 
 // One item, looked at
 
-function influences(all) {
+// Rows of a name, a bar and a number, from what moves the prediction most. What would be printed as 0.00 is left out.
+function influences(all, name) {
   const most = Math.max(...all.map((one) => Math.abs(one.influence)), 1e-9);
   const strongest = all
     .filter((one) => Math.abs(one.influence) >= 0.005)
@@ -260,12 +261,38 @@ function influences(all) {
       return el(
         "li",
         {},
-        el("span", { class: "name" }, `${one.title} `, el("span", { class: "muted" }, `you: ${one.rating}`)),
+        el("span", { class: "name" }, name(one)),
         el("span", { class: "holds", "aria-hidden": "true" }, bar),
         el("span", { class: "value" }, `${sign}${Math.abs(one.influence).toFixed(2)}`),
       );
     }),
   );
+}
+
+const felt = (all) => all.some((one) => Math.abs(one.influence) >= 0.005);
+const ratingNamed = (one) => [`${one.title} `, el("span", { class: "muted" }, `you: ${one.rating}`)];
+
+// On request, for it has the encoder read the text: which of its words the score hangs on.
+function wordsOf(question) {
+  const root = el("div");
+  const weigh = async () => {
+    button.disabled = true;
+    button.textContent = "Reading its text …";
+    try {
+      const [{ words }] = (await ask("/explain", { ...question, words: true })).explanations;
+      root.replaceChildren(
+        el("h3", { tabindex: -1 }, "What the words of its text add, about"),
+        felt(words) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No word of it matters by itself."),
+      );
+      root.firstChild.focus();
+    } catch (error) {
+      byId("details").close();
+      problem(error);
+    }
+  };
+  const button = el("button", { type: "button", class: "quiet", onclick: weigh }, "Which words of its text matter?");
+  root.append(button);
+  return root;
 }
 
 async function open(item) {
@@ -294,16 +321,18 @@ async function open(item) {
   );
   if (!dialog.open) dialog.showModal();
   try {
+    const question = { state: mine.state, items: [item.id], arm: now?.arm ?? null };
     const [explained, near] = await Promise.all([
-      mine.ratings.length ? ask("/explain", { state: mine.state, items: [item.id], arm: now?.arm ?? null }) : null,
+      mine.ratings.length ? ask("/explain", question) : null,
       ask(`/similar/${encodeURIComponent(item.id)}?k=5`),
     ]);
-    if (explained?.explanations[0].influences.some((one) => Math.abs(one.influence) >= 0.005)) {
+    if (explained && felt(explained.explanations[0].influences)) {
       why.append(
         el("h3", {}, "What your ratings add to this prediction"),
-        influences(explained.explanations[0].influences),
+        influences(explained.explanations[0].influences, ratingNamed),
       );
     }
+    if (explained) why.append(wordsOf(question));
     if (near.similar.length) {
       similar.append(
         el("h3", {}, "Similar"),
