@@ -600,9 +600,9 @@ class Config:
     def _require_private(self) -> None:
         """Refuses what no noise is added to."""
         _require(
-            self.encoder.train == "no",
-            f"encoder.train is {self.encoder.train!r} with privacy.epsilon {self.privacy.epsilon:g}: it would take "
-            "every user's own gradient of the encoder; use --encoder.train no",
+            self.train.shards == 1,
+            f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "
+            "of the encoder is clipped as a whole, on one device; use --train.shards 1",
         )
         _require(
             not (self.data.negatives and self.data.negatives_popularity),
