@@ -512,7 +512,8 @@ class TrainConfig:
     known."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
-    micro-batches. 0 finds the most that fit in the device's memory."""
+    micro-batches. 0 finds the most that fit in the device's memory. One, where an encoder is trained with
+    privacy.epsilon."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "users_per_step", "save_every", "shards"):
@@ -543,7 +544,7 @@ class PrivacyConfig:
     delta: float = 0.0
     """Chance that the promise fails; 0 is a tenth of one over the number of training users."""
     clip: float = 1.0
-    """Greatest norm of one user's gradient."""
+    """Greatest norm of one user's gradient, over all that is trained (of the encoder, too, where it is)."""
     covers: Literal["run", "updates"] = "run"
     """What the promise is about. "run": all that a recommender reads of the run, so that nothing else is learned of
     training users (no item statistics, no factors, no user texts), and validation users choose nothing. "updates": what

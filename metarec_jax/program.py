@@ -72,10 +72,9 @@ def private_joint_program(
         read, local = library.localise(episodes)
         return Fed(read, key), local
 
-    def make(users_per_device: int) -> Any:
+    def make(_: int) -> Any:
         mechanism = _mechanism(config, plan)
-        trained = _trained(config)
-        summed = joint_sum(assembly.model, library.reading, trained, mechanism, at_once=users_per_device)
+        summed = joint_sum(assembly.model, library.reading, _trained(config), mechanism)
         return private_step(config, library.spread(summed), mechanism, len(assembly.train.source))
 
     return Program(feed, make)
@@ -181,16 +180,16 @@ def whole(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes
 def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, program: Program, reporter: Reporter) -> int:
     """Users that a device computes at the same time: what the config says; where that is 0, as many as fit in memory.
 
-    Of a private run that trains its encoder one, where the config does not say: each has a gradient of the encoder.
+    In a private run that trains its encoder it is one, since each has a gradient of the encoder.
 
     Raises:
         MetarecError: not even one fits.
     """
     config, source = assembly.config.train, assembly.train.source
-    if config.users_per_device:
-        return config.users_per_device
     if assembly.config.privacy.epsilon and assembly.config.encoder.train != "no":
         return 1
+    if config.users_per_device:
+        return config.users_per_device
     largest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])
 
     def compile_with(users: int) -> Any:

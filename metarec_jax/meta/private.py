@@ -54,7 +54,12 @@ each user's mean query loss, with None for what is not trained, and the outcome 
 
 
 def clipped_sum(
-    gradient: Callable[[Any], tuple[Params, Outcome]], clip: float, like: Params, users: Any, *, at_once: int = 0
+    gradient: Callable[[Any], tuple[Params, Outcome]],
+    clip: float | Float[Array, ""],
+    like: Params,
+    users: Any,
+    *,
+    at_once: int = 0,
 ) -> tuple[Params, Outcome]:
     """The sum over users of the clipped gradient of each, and the outcome of each user.
 

@@ -2,8 +2,8 @@
 
 A gradient can only be clipped by its norm if it is one user's alone, so that users share no text: each has its own
 gathered and encoded within its own loss, in the way of `metarec_jax.meta.joint`, as a batch of one. What exists of the
-encoder's gradients at the same time is that of one user (or of a micro-batch) and the sum, however many users there
-are; of what is encoded, a chunk.
+encoder's gradients at the same time is that of one user and the sum, however many users there are; of what is encoded,
+a chunk.
 """
 
 from __future__ import annotations
@@ -53,8 +53,6 @@ def joint_sum(
     reading: Reading,
     trained: Callable[[Params], tuple[Params, Params]],
     mechanism: Mechanism,
-    *,
-    at_once: int = 1,
 ) -> Summed:
     """Of a run that trains its encoder: what users' losses read is `Apart`.
 
@@ -63,8 +61,6 @@ def joint_sum(
         reading: how texts are encoded.
         trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
         mechanism: how gradients are clipped.
-        at_once: users whose gradients, of the encoder too, exist at the same time; it must divide their number. More
-            than one pays where little of the encoder is trained.
     """
 
     def summed(
@@ -89,6 +85,6 @@ def joint_sum(
 
         like = Trainable(learned(trainable.theta)[0], trainable.phi, trained(trainable.encoder)[0])
         users = _Own(episodes, read.picked, read.rows)
-        return clipped_sum(gradient, mechanism.clip, like, users, at_once=at_once)
+        return clipped_sum(gradient, mechanism.clip, like, users, at_once=1)
 
     return summed

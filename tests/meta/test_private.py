@@ -9,8 +9,8 @@ import optax
 import pytest
 from helpers import assert_close, assert_equal, quick_jit, tiny, user_of
 
-from metarec_jax.meta.outer import TrainState, make_step
 from metarec_jax.learner.inputs import learned
+from metarec_jax.meta.outer import TrainState, make_step
 from metarec_jax.meta.private import Fed, Mechanism, frozen_sum, make_private_step, noisy
 from metarec_jax.meta.user import Shared, Task, lose_user
 
