@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,13 +43,14 @@ def everything(params):
 class Case:
     """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
 
-    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, **changes):
+    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, vocabulary=30, **changes):
         rng = np.random.default_rng(0)
         small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
+        bert = dataclasses.replace(BERT, vocab_size=vocabulary)
         params = jax.tree.map(
             lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
-            encoder.init(jax.random.key(0), BERT),
+            encoder.init(jax.random.key(0), bert),
         )
         self.trainable = Trainable(small.trainable.theta, small.trainable.phi, params)
         items = rng.integers(0, 12, (users, 7)).astype(np.int32)
@@ -57,7 +60,7 @@ class Case:
         )
         self.ids = random_ids(rng, 12), random_ids(rng, users)
         self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
-        architecture = BERT.__class__(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
+        architecture = dataclasses.replace(bert, dropout=dropout, attention_dropout=dropout)
         self.reading = Reading(
             lambda params, tokens, key: encode(
                 params, architecture, tokens, normalise=True, dropout_key=key if dropout else None

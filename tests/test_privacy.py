@@ -282,8 +282,11 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
     config = private_config()
     config = dataclasses.replace(
         config,
-        encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3, dropout=0.1),
-        train=dataclasses.replace(config.train, users_per_step=20),
+        encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3),
+        episodes=dataclasses.replace(
+            config.episodes, max_ratings=30, max_support=8, buckets=(8,), validation=0.1, test=0.8
+        ),
+        train=dataclasses.replace(config.train, users_per_step=5),
     )
     folder, stop = tmp_path / "run", StopRequest()
     monkeypatch.setattr("metarec_jax.train.StopRequest", lambda: stop)
@@ -302,11 +305,11 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
         _, assembly = resume(folder)
         whole = fit(run, assembly)
     document = privacy.read(run)
-    assert document["steps_taken"] == document["steps"] == whole.progress.step == 16
+    assert document["steps_taken"] == document["steps"] == whole.progress.step == 8
     assert 19 < document["epsilon_spent"] <= 20
     assert not run.secret.exists()
-    before, after = first_state(assembly, 16).trainable, whole.trainable
+    before, after = first_state(assembly, 8).trainable, whole.trainable
     for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)
-        assert np.array_equal(old, new) == still, name
+        assert new.size == 0 or np.array_equal(old, new) == still, name
     assert np.isfinite(Recommender.load(folder).score_text(Recommender.load(folder).prior(), "a film"))

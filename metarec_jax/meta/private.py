@@ -139,7 +139,7 @@ def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summe
     return summed
 
 
-def noisy(total: Params, scale: float, key: PRNGKeyArray) -> Params:
+def noisy(total: Params, scale: float | Float[Array, ""], key: PRNGKeyArray) -> Params:
     """`total` with independent normal noise of that standard deviation on every number."""
     leaves, structure = jax.tree.flatten(total)
     keys = jax.random.split(key, len(leaves))
