@@ -43,11 +43,10 @@ def everything(params):
 class Case:
     """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
 
-    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, vocabulary=30, **changes):
+    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
         rng = np.random.default_rng(0)
         small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
-        bert = dataclasses.replace(BERT, vocab_size=vocabulary)
         params = jax.tree.map(
             lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
             encoder.init(jax.random.key(0), bert),

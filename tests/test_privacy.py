@@ -16,7 +16,7 @@ from training import Watch, quick_programs
 
 from metarec_jax import assembly as assembling
 from metarec_jax import catalogue as catalogues
-from metarec_jax import privacy, runs
+from metarec_jax import privacy, program, runs
 from metarec_jax.assembly import assemble, resolve
 from metarec_jax.cli import main
 from metarec_jax.config import (
@@ -282,7 +282,7 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
     config = private_config()
     config = dataclasses.replace(
         config,
-        encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3),
+        encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3, max_length=12),
         episodes=dataclasses.replace(
             config.episodes, max_ratings=30, max_support=8, buckets=(8,), validation=0.1, test=0.8
         ),
@@ -295,6 +295,9 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
         if step == 3:
             stop.signal = signal.SIGTERM
 
+    compiled = {}  # the second training takes the program of the first
+    make = program.private_step
+    monkeypatch.setattr(program, "private_step", lambda *given: compiled.setdefault(given[-1], make(*given)))
     with quick_programs():
         half = meta_train(config, folder, reporter=Watch(on_step=after_three))
         run, taken = runs.open_run(folder), half.progress.step
