@@ -149,6 +149,11 @@ def size(type_: str, *, main_memory: bool = False) -> float:
     return total
 
 
+def _in_main(type_: str) -> bool:
+    """Whether an array of this type lies in main memory."""
+    return not _ELSEWHERE.search(type_)
+
+
 def _shape(type_: str) -> list[int]:
     found = _ARRAY.search(type_)
     return [int(dim) for dim in found[2].split(",") if dim] if found else []
@@ -243,18 +248,14 @@ class _Reader:
 
     def _moved(self, line: Instruction, types: Mapping[str, str]) -> float:
         """Bytes to and from main memory: of what is sliced, or updated in place, the slice alone."""
-
-        def main(type_: str) -> bool:
-            return not _ELSEWHERE.search(type_)
-
         operand_types = [types.get(operand, "") for operand in line.operands]
         if line.operation in ("slice", "dynamic-slice", "gather"):
-            return size(line.type) * (main(operand_types[0]) + main(line.type))
+            return size(line.type) * (_in_main(operand_types[0]) + _in_main(line.type))
         if line.operation == "dynamic-update-slice":
-            return size(operand_types[1]) * (main(line.type) + main(operand_types[1]))
+            return size(operand_types[1]) * (_in_main(line.type) + _in_main(operand_types[1]))
         if line.operation in ("copy-start", "slice-start"):
             target, source = _parts(line.type)[0], operand_types[0]
-            return size(target, main_memory=True) + (size(target) if main(source) else 0.0)
+            return size(target, main_memory=True) + (size(target) if _in_main(source) else 0.0)
         result = _parts(line.type)[-1] if line.operation == "fusion-start" else line.type
         body = self._computations.get(_named(line.attributes, "calls"), ()) if "fusion" in line.operation else ()
         if not body:

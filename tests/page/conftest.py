@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from trained import believing_run
+from helpers import QUICK
 
 from benchmarks import browser
+
+LITTLE = (
+    "--data.no-download --episodes.draws 1 --episodes.buckets 90 --factors.rank 8 --factors.iterations 2 "
+    "--factors.folds 2 --factors.items 500 --learner.hidden 16 --learner.gate 10 --updater.steps 2 "
+    "--updater.order first --train.epochs 1"
+)
+"""Of everything that a run on MovieLens-100K has, little: one program for all supports, tastes from the 500 films that
+are rated most, one epoch."""
 
 
 class Service(NamedTuple):
@@ -31,12 +39,18 @@ class Service(NamedTuple):
             return json.load(answer)
 
 
+def here(**environment: str) -> dict[str, str]:
+    """The environment of a command: on the CPU, with programs that are compiled quickly, and without a token."""
+    clean = {name: value for name, value in os.environ.items() if name != "METAREC_TOKEN"}
+    quick = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+    return clean | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick, **environment}
+
+
 @contextlib.contextmanager
 def serving(run: Path, store: Path, *options: str, **environment: str) -> Iterator[str]:
     """`metarec serve` on a free port; its address."""
     command = [sys.executable, "-m", "metarec_jax", "serve", str(run), "--port", "0", "--together", "1"]
-    clean = {name: value for name, value in os.environ.items() if name != "METAREC_TOKEN"}
-    clean |= {"JAX_PLATFORMS": "cpu", "METAREC_CACHE": str(store / "cache"), **environment}
+    clean = here(METAREC_CACHE=str(store / "cache"), **environment)
     store.mkdir(parents=True, exist_ok=True)
     with open(store / "log", "w") as log:
         process = subprocess.Popen(
@@ -69,9 +83,22 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def service(chromium, tmp_path_factory) -> Iterator[Service]:
+def run(tmp_path_factory) -> Path:
+    """MovieLens-100K, read by MiniLM and trained by the command, in another process: this one checks every call.
+
+    Texts that an earlier run had read are taken from the user's cache, as any training does.
+    """
+    folder = tmp_path_factory.mktemp("movielens") / "run"
+    command = [sys.executable, "-m", "metarec_jax", "train", *LITTLE.split(), "--out", str(folder)]
+    done = subprocess.run(command, env=here(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(chromium, run, tmp_path_factory) -> Iterator[Service]:
     """Of a run that can ask; shared by tests, which each are somebody else."""
-    with serving(believing_run(), tmp_path_factory.mktemp("page") / "store") as address:
+    with serving(run, tmp_path_factory.mktemp("page") / "store") as address:
         yield Service(address)
 
 
@@ -91,8 +118,29 @@ def errors() -> list[str]:
 
 
 @pytest.fixture
+def phone(chromium):
+    """The same on a phone, which has touch and no mouse."""
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, reduced_motion="reduce"
+    )
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
 def page(context, service, errors):
     """The page. Nothing that it does may fail, or look elsewhere than at the service."""
+    yield from watched(context, service, errors)
+
+
+@pytest.fixture
+def small(phone, service, errors):
+    """The page on a phone."""
+    yield from watched(phone, service, errors)
+
+
+def watched(context, service, errors):
     page = context.new_page()
     elsewhere: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

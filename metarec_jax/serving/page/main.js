@@ -482,12 +482,17 @@ const board = dashboard(byId("dashboard-view"));
 
 function route() {
   const there = location.hash === "#dashboard";
+  const turned = byId("list-view").hidden !== there;
   byId("list-view").hidden = there;
   byId("dashboard-view").hidden = !there;
   byId(there ? "to-dashboard" : "to-list").setAttribute("aria-current", "page");
   byId(there ? "to-list" : "to-dashboard").removeAttribute("aria-current");
   document.title = there ? "Dashboard · metarec" : "metarec";
   board.active(there);
+  if (!turned) return;
+  // How far the other view was scrolled means nothing here, and the browser could not jump to what was hidden.
+  if (there) scrollTo(0, 0);
+  else byId("for-you").scrollIntoView();
 }
 
 async function start() {
