@@ -512,7 +512,8 @@ class TrainConfig:
     known."""
     users_per_device: int = 32
     """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
-    micro-batches. 0 finds the most that fit in the device's memory."""
+    micro-batches. 0 finds the most that fit in the device's memory. One, where an encoder is trained with
+    privacy.epsilon."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "users_per_step", "save_every", "shards"):
@@ -543,7 +544,7 @@ class PrivacyConfig:
     delta: float = 0.0
     """Chance that the promise fails; 0 is a tenth of one over the number of training users."""
     clip: float = 1.0
-    """Greatest norm of one user's gradient."""
+    """Greatest norm of one user's gradient, over all that is trained (of the encoder, too, where it is)."""
     covers: Literal["run", "updates"] = "run"
     """What the promise is about. "run": all that a recommender reads of the run, so that nothing else is learned of
     training users (no item statistics, no factors, no user texts), and validation users choose nothing. "updates": what
@@ -600,9 +601,9 @@ class Config:
     def _require_private(self) -> None:
         """Refuses what no noise is added to."""
         _require(
-            self.encoder.train == "no",
-            f"encoder.train is {self.encoder.train!r} with privacy.epsilon {self.privacy.epsilon:g}: it would take "
-            "every user's own gradient of the encoder; use --encoder.train no",
+            self.train.shards == 1,
+            f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "
+            "of the encoder is clipped as a whole, on one device; use --train.shards 1",
         )
         _require(
             not (self.data.negatives and self.data.negatives_popularity),

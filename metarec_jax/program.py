@@ -14,11 +14,13 @@ from metarec_jax.assembly import Assembly
 from metarec_jax.config import Config
 from metarec_jax.memory import SHARE, free_memory, users_that_fit
 from metarec_jax.meta.joint import make_joint_step
-from metarec_jax.meta.outer import Losses, TrainState, annealed, make_step
-from metarec_jax.meta.private import Fed, Mechanism, make_private_step
+from metarec_jax.meta.outer import TrainState, annealed, make_step
+from metarec_jax.meta.private import Fed, Mechanism, Summed, frozen_sum, make_private_step
+from metarec_jax.meta.private_joint import joint_sum
 from metarec_jax.meta.user import Model
 from metarec_jax.optimiser import by_rate, make_optimiser, relative_rates
 from metarec_jax.privacy import Plan
+from metarec_jax.private_reading import PrivateLibrary
 from metarec_jax.progress import Reporter
 from metarec_jax.reading import Devices, Library
 from metarec_jax.sharding import replicate, round_up, shard_users
@@ -49,14 +51,41 @@ def frozen_program(assembly: Assembly, mesh: Mesh, tables: Prepared) -> Program:
 
 
 def private_program(assembly: Assembly, mesh: Mesh, tables: Prepared, plan: Plan, seed: Sequence[int]) -> Program:
-    """Of a private run; `seed` is what noise is drawn from."""
-    key = functools.reduce(jax.random.fold_in, seed, jax.random.key(0))
-    fed = Fed(tables, replicate(mesh, key))
+    """Of a private run whose embeddings stay as they are; `seed` is what noise is drawn from."""
+    fed = Fed(tables, _secret(mesh, seed))
 
     def make(users_per_device: int) -> Any:
-        return private_step(assembly.config, assembly.model, len(assembly.train.source), mesh, users_per_device, plan)
+        mechanism = _mechanism(assembly.config, plan)
+        summed = frozen_sum(assembly.model, mechanism, at_once=users_per_device * mesh.size)
+        return private_step(assembly.config, summed, mechanism, len(assembly.train.source))
 
     return Program(lambda episodes: (fed, episodes), make)
+
+
+def private_joint_program(
+    assembly: Assembly, mesh: Mesh, library: PrivateLibrary, plan: Plan, seed: Sequence[int]
+) -> Program:
+    """Of a private run that trains its encoder; `seed` is what noise is drawn from."""
+    config, key = assembly.config, _secret(mesh, seed)
+
+    def feed(episodes: Episodes) -> tuple[Fed, Episodes]:
+        read, local = library.localise(episodes)
+        return Fed(read, key), local
+
+    def make(_: int) -> Any:
+        mechanism = _mechanism(config, plan)
+        summed = joint_sum(assembly.model, library.reading, _trained(config), mechanism)
+        return private_step(config, library.spread(summed), mechanism, len(assembly.train.source))
+
+    return Program(feed, make)
+
+
+def _secret(mesh: Mesh, seed: Sequence[int]) -> Any:
+    return replicate(mesh, functools.reduce(jax.random.fold_in, seed, jax.random.key(0)))
+
+
+def _mechanism(config: Config, plan: Plan) -> Mechanism:
+    return Mechanism(plan.clip, plan.noise, plan.rate * plan.users, config.episodes.query)
 
 
 def joint_program(assembly: Assembly, mesh: Mesh, library: Library) -> Program:
@@ -88,26 +117,16 @@ def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_
     return jax.jit(step, donate_argnums=0)
 
 
-def private_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int, plan: Plan) -> Any:
+def private_step(config: Config, summed: Summed, mechanism: Mechanism, steps: int) -> Any:
     """The jitted outer step of a private run: (state, what is fed, episodes) -> (state, losses).
 
     Args:
-        config, model, steps, mesh: as for `frozen_step`.
-        users_per_device: that a device computes at the same time; a batch is as many, or a multiple.
-        plan: of the mechanism.
+        config, steps: as for `frozen_step`.
+        summed: users' clipped gradients.
+        mechanism: how they were clipped, and what noise is added.
     """
-    at_once = users_per_device * mesh.size
-
-    def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
-        take = make_private_step(
-            model,
-            make_optimiser(config, steps),
-            Mechanism(plan.clip, plan.noise, plan.rate * plan.users, config.episodes.query),
-            at_once=at_once if len(episodes.weight) > at_once else 0,
-            step_weights=_step_weights(config, steps),
-        )
-        return take(state, fed, episodes)
-
+    optimiser = make_optimiser(config, steps)
+    step = make_private_step(summed, optimiser, mechanism, step_weights=_step_weights(config, steps))
     return jax.jit(step, donate_argnums=0)
 
 
@@ -118,14 +137,10 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
         config, model, steps, mesh, users_per_device: as for `frozen_step`.
         devices: how they encode.
     """
-
-    def trained(params: Params) -> tuple[Params, Params]:
-        return by_rate(params, relative_rates(config.encoder, params, config.train.rate))
-
     step = make_joint_step(
         model,
         devices.training,
-        trained,
+        _trained(config),
         make_optimiser(config, steps),
         at_once=_at_once(config, mesh, users_per_device),
         step_weights=_step_weights(config, steps),
@@ -133,6 +148,11 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
         spread=devices.spread,
     )
     return jax.jit(step, donate_argnums=0)
+
+
+def _trained(config: Config) -> Callable[[Params], tuple[Params, Params]]:
+    """Parameters of the encoder -> (those that are trained, the others)."""
+    return lambda params: by_rate(params, relative_rates(config.encoder, params, config.train.rate))
 
 
 def _at_once(config: Config, mesh: Mesh, users_per_device: int) -> int:
@@ -160,10 +180,14 @@ def whole(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes
 def users_at_once(assembly: Assembly, mesh: Mesh, state: TrainState, program: Program, reporter: Reporter) -> int:
     """Users that a device computes at the same time: what the config says; where that is 0, as many as fit in memory.
 
+    In a private run that trains its encoder it is one, since each has a gradient of the encoder.
+
     Raises:
         MetarecError: not even one fits.
     """
     config, source = assembly.config.train, assembly.train.source
+    if assembly.config.privacy.epsilon and assembly.config.encoder.train != "no":
+        return 1
     if config.users_per_device:
         return config.users_per_device
     largest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])

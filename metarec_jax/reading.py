@@ -69,25 +69,15 @@ class Library:
 
         Episodes are host arrays; what is read is on the devices.
         """
-        support, query = episodes.support, episodes.query
-        used, real = [support.item, query.item], [support.mask > 0, query.mask > 0]
-        if self._without_text is None:
-            used.append(self._item_count + episodes.user[:, None])
-            real.append(episodes.weight[:, None] > 0)
-        entries, size = (np.concatenate(used, axis=1), np.concatenate(real, axis=1)), self._mesh.size
+        first = None if self._without_text is not None else self._item_count
+        entries, size = texts_used(episodes, first), self._mesh.size
         if size == 1:
             picked, slots = self._texts.pick(*entries, self._most)
         elif self.devices.shared:
             picked, slots = self._texts.pick_shared(*entries, self._most, size)
         else:
             picked, slots = self._texts.pick_apart(*entries, self._most_of_device, size)
-        first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
-        moved = episodes._replace(
-            user=slots[:, last] if self._without_text is None else episodes.user,
-            support=support._replace(item=slots[:, :first]),
-            query=query._replace(item=slots[:, first:last]),
-        )
-        return Chosen(self._buckets, self._put(picked), self._without_text), moved
+        return Chosen(self._buckets, self._put(picked), self._without_text), with_slots(episodes, slots)
 
     def _put(self, picked: Any) -> Any:
         return replicate(self._mesh, picked) if self._mesh.size == 1 else shard_users(self._mesh, picked)
@@ -104,6 +94,30 @@ class Library:
         found = _take(embeddings, replicate(self._mesh, slots))
         users = found[self._item_count :] if self._without_text is None else self._without_text
         return Tables(found[: self._item_count], users)
+
+
+def texts_used(episodes: Episodes, first_user: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Which texts each user of a batch uses, int [users, support + query (+ 1)], and which of them are not padding.
+
+    Args:
+        episodes: host arrays.
+        first_user: where texts of users begin, after those of items; None where users have no text.
+    """
+    used, real = zip(*((rows.item, rows.mask > 0) for rows in (episodes.support, episodes.query)))
+    if first_user is not None:
+        used, real = (*used, first_user + episodes.user[:, None]), (*real, episodes.weight[:, None] > 0)
+    return np.concatenate(used, axis=1), np.concatenate(real, axis=1)
+
+
+def with_slots(episodes: Episodes, slots: np.ndarray) -> Episodes:
+    """`episodes` with slots in place of rows of the tables; `slots` are those of `texts_used`."""
+    support, query = episodes.support, episodes.query
+    first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
+    return episodes._replace(
+        user=slots[:, last] if slots.shape[1] > last else episodes.user,
+        support=support._replace(item=slots[:, :first]),
+        query=query._replace(item=slots[:, first:last]),
+    )
 
 
 @jax.jit

@@ -29,7 +29,16 @@ from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.models import abstract_trainable, init_trainable
 from metarec_jax.optimiser import make_optimiser
-from metarec_jax.program import Program, frozen_program, joint_program, private_program, users_at_once, whole
+from metarec_jax.private_reading import PrivateLibrary
+from metarec_jax.program import (
+    Program,
+    frozen_program,
+    joint_program,
+    private_joint_program,
+    private_program,
+    users_at_once,
+    whole,
+)
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.reading import Library
 from metarec_jax.runs import Run
@@ -159,30 +168,28 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     if config.begin:
         state = state._replace(trainable=warm.begun(state.trainable, run))
     state = place(mesh, state)
-    plan, known = None, run.secret.exists()
+    known = run.secret.exists()
+    plan, seed = _privacy(run, assembly, reporter) if assembly.config.privacy.epsilon else (None, ())
+    if plan is not None:
+        # How a user's history is cut must be nobody's to know, either: the draws lie in a row, user after user, and
+        # one user less would shift the others'.
+        source = PoissonSource(dataclasses.replace(source, seed=seed[0]), plan.rate, seed[1:])
     if assembly.config.encoder.train == "no":
         raw = replicate(mesh, assembly.train.tables)
         # The encoder is frozen, and so is what its embeddings are prepared with: once is enough.
         tables = jax.jit(assembly.model.prepare)(state.trainable.theta, raw)
-        if assembly.config.privacy.epsilon:
-            plan, seed = (
-                privacy.make_plan(assembly.config, len(source.histories.users), len(source)),
-                privacy.secret(run),
-            )
+        if plan is not None:
             program = private_program(assembly, mesh, tables, plan, seed)
-            # How a user's history is cut must be nobody's to know, either: the draws lie in a row, user after user, and
-            # one user less would shift the others'.
-            source = PoissonSource(dataclasses.replace(source, seed=seed[0]), plan.rate, seed[1:])
-            reporter.note(
-                f"private: epsilon {plan.epsilon:g} at delta {plan.delta:.2g} takes noise of {plan.noise:.3g} times "
-                f"the clip {plan.clip:g} in each of {plan.steps} outer steps"
-            )
         else:
             program = frozen_program(assembly, mesh, tables)
         validate = validation_loss(assembly.model, mesh, assembly.validation)
     else:
-        library = _library(assembly, assembly.train, mesh)
-        program = joint_program(assembly, mesh, library)
+        if plan is not None:
+            texts = assembly.data.items.texts
+            own = PrivateLibrary(assembly.config, assembly.encoder, texts, assembly.train, mesh)
+            program = private_joint_program(assembly, mesh, own, plan, seed)
+        else:
+            program = joint_program(assembly, mesh, _library(assembly, assembly.train, mesh))
         validation = _library(assembly, assembly.validation, mesh)
         validate = validation_loss(assembly.model, mesh, assembly.validation, validation)
     users_per_device = users_at_once(assembly, mesh, state, program, reporter)
@@ -241,6 +248,17 @@ def fit(run: Run, assembly: Assembly, *, reporter: Reporter = QUIET) -> Fitted:
     if progress.best_step and trainable.encoder is None:  # else the encoder is what takes time to read
         parameters.save(trainable, run.parameters)
     return Fitted(trainable, progress, interrupted=not progress.finished, signal=stop.signal)
+
+
+def _privacy(run: Run, assembly: Assembly, reporter: Reporter) -> tuple[privacy.Plan, tuple[int, ...]]:
+    """What a private training does, and the secret that it draws from."""
+    source = assembly.train.source
+    plan = privacy.make_plan(assembly.config, len(source.histories.users), len(source))
+    reporter.note(
+        f"private: epsilon {plan.epsilon:g} at delta {plan.delta:.2g} takes noise of {plan.noise:.3g} times "
+        f"the clip {plan.clip:g} in each of {plan.steps} outer steps"
+    )
+    return plan, privacy.secret(run)
 
 
 def _library(assembly: Assembly, part: Part, mesh: Mesh) -> Library:

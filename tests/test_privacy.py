@@ -4,26 +4,37 @@ import dataclasses
 import json
 import math
 import shutil
+import signal
 from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from helpers import assert_equal
 from trained import small_config, small_data
-from training import quick_programs
+from training import Watch, quick_programs
 
 from metarec_jax import assembly as assembling
 from metarec_jax import catalogue as catalogues
-from metarec_jax import privacy, runs
+from metarec_jax import privacy, program, runs
 from metarec_jax.assembly import assemble, resolve
 from metarec_jax.cli import main
-from metarec_jax.config import Config, DataConfig, EncoderConfig, FactorsConfig, LearnerConfig, PrivacyConfig
+from metarec_jax.config import (
+    Config,
+    DataConfig,
+    EncoderConfig,
+    FactorsConfig,
+    LearnerConfig,
+    PrivacyConfig,
+    TrainConfig,
+)
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.poisson import PoissonSource
 from metarec_jax.errors import MetarecError
 from metarec_jax.launch import meta_train, resume
+from metarec_jax.meta.partition import path_names
 from metarec_jax.serving.recommender import Recommender
-from metarec_jax.train import first_state, fit
+from metarec_jax.train import StopRequest, first_state, fit
 
 
 def private_config(**changes) -> Config:
@@ -141,7 +152,14 @@ def test_batches_are_those_users_in_one_shape():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"privacy": PrivacyConfig(1.0, covers="updates"), "encoder": EncoderConfig(train="all")}, "encoder.train"),
+        (
+            {
+                "privacy": PrivacyConfig(1.0, covers="updates"),
+                "encoder": EncoderConfig(train="all"),
+                "train": TrainConfig(shards=2),
+            },
+            "train.shards is 2.*--train.shards 1",
+        ),
         (
             {"privacy": PrivacyConfig(1.0, covers="updates"), "data": DataConfig(kind="click", negatives=2)},
             "negatives_popularity",
@@ -165,6 +183,7 @@ def test_what_no_noise_is_added_to_is_refused(changes, message):
 def test_what_need_not_be_covered_is_allowed():
     Config(privacy=PrivacyConfig(1.0, covers="updates"), factors=FactorsConfig(rank=8))
     Config(factors=FactorsConfig(rank=8))
+    Config(privacy=PrivacyConfig(1.0), factors=FactorsConfig(rank=0), encoder=EncoderConfig(train="all"))
 
 
 @pytest.mark.parametrize("changes", [{"epsilon": -1.0}, {"epsilon": math.inf}, {"delta": 1.0}, {"clip": 0.0}])
@@ -256,3 +275,47 @@ def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["privacy"] == privacy.read(runs.open_run(private_run))
     assert not (folder / "secret.json").exists()
+
+
+def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, monkeypatch):
+    """With LoRA: what has been spent is told on the way and at the end, and nothing moves that is not trained."""
+    config = private_config()
+    config = dataclasses.replace(
+        config,
+        encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3, max_length=12),
+        episodes=dataclasses.replace(
+            config.episodes, max_ratings=30, max_support=8, buckets=(8,), validation=0.1, test=0.8
+        ),
+        updater=dataclasses.replace(config.updater, steps=1),
+        train=dataclasses.replace(config.train, users_per_step=5),
+    )
+    folder, stop = tmp_path / "run", StopRequest()
+    monkeypatch.setattr("metarec_jax.train.StopRequest", lambda: stop)
+
+    def after_three(step):
+        if step == 3:
+            stop.signal = signal.SIGTERM
+
+    monkeypatch.setattr(privacy, "_least_noise", lambda *given: 2.0)  # found above
+    compiled = {}  # the second training takes the program of the first
+    make = program.private_step
+    monkeypatch.setattr(program, "private_step", lambda *given: compiled.setdefault(given[-1], make(*given)))
+    with quick_programs():
+        half = meta_train(config, folder, reporter=Watch(on_step=after_three))
+        run, taken = runs.open_run(folder), half.progress.step
+        assert half.interrupted
+        assert run.secret.exists()
+        spent = privacy.read(run)["epsilon_spent"]
+        assert privacy.read(run)["steps_taken"] == taken < privacy.read(run)["steps"]
+        stop.signal = None
+        _, assembly = resume(folder)
+        whole = fit(run, assembly)
+    document = privacy.read(run)
+    assert document["steps_taken"] == document["steps"] == whole.progress.step == 8
+    assert document["epsilon_spent"] > spent > 0
+    assert not run.secret.exists()
+    before, after = first_state(assembly, 8).trainable, whole.trainable
+    for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
+        still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)
+        assert new.size == 0 or np.array_equal(old, new) == still, name
+    assert np.isfinite(Recommender.load(folder).score_text(Recommender.load(folder).prior(), "a film"))

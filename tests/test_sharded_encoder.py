@@ -16,7 +16,10 @@ from metarec_jax.encoder import add_lora
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.joint import joint_gradient
 from metarec_jax.meta.partition import path_names
+from metarec_jax.meta.private import Mechanism
+from metarec_jax.meta.private_joint import joint_sum
 from metarec_jax.optimiser import by_rate, relative_rates
+from metarec_jax.private_reading import PrivateLibrary
 from metarec_jax.program import joint_step, whole
 from metarec_jax.reading import Library, worth_sharing
 from metarec_jax.sharding import ROLES, SHARDS, USERS, by_user, place, role, round_up, shard_users, user_mesh
@@ -167,3 +170,22 @@ def test_every_leaf_has_a_role_and_an_unknown_one_is_refused(assembly):
 )
 def test_texts_are_shared_where_that_halves_the_work(texts, most, own, devices, shared):
     assert worth_sharing(texts, most, own, user_mesh(devices)) is shared
+
+
+def test_private_gradients_are_those_of_one_device(assembly):
+    """Each device clips and adds up its own users, whose texts it encodes."""
+
+    def total_on(devices):
+        mesh, part, config = user_mesh(devices), assembly.train, assembly.config
+        library = PrivateLibrary(config, assembly.encoder, assembly.data.items.texts, part, mesh)
+        trainable = place(mesh, first_state(assembly, 1)).trainable
+        rates = relative_rates(config.encoder, trainable.encoder, config.train.rate)
+        bounds = Mechanism(clip=0.5, noise=0.0, users=16, query=config.episodes.query)
+        summed = joint_sum(assembly.model, library.reading, lambda params: by_rate(params, rates), bounds)
+        batch = jax.tree.map(lambda leaf: leaf[:16], part.source[0])
+        read, local = library.localise(batch)
+        with jax.set_mesh(mesh):
+            step = quick_jit(library.spread(summed))
+            return jax.device_get(step(trainable, read, shard_users(mesh, local), jax.random.key(0), None))
+
+    assert_close(total_on(8), total_on(1), tolerance=1e-4)

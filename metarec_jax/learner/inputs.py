@@ -74,6 +74,13 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
     return Prepared(items.astype(compute or items.dtype), users.astype(compute or users.dtype))
 
 
+def learned(params: Params) -> tuple[Params, Params]:
+    """Parameters of a learner as (what is trained, the standardisation, which is not), each with None for the rest;
+    `metarec_jax.meta.partition.combine` is the inverse."""
+    nothing = jax.tree.map(lambda leaf: None, params)
+    return {**params, "input": nothing["input"]}, {**nothing, "input": params["input"]}
+
+
 def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Array, " out"]:
     """The user's text times `kernel`; in training zero for a share `user_dropout` of the users, always the same ones
     for all kernels of a learner.

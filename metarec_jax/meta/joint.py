@@ -172,6 +172,37 @@ def _pull_back(
         return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 
+def cached_gradient(
+    reading: Reading,
+    trained: Callable[[Params], tuple[Params, Params]],
+    trainable: Trainable,
+    chosen: Chosen,
+    loss: Callable[[Params, Params, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
+    key: Array | None = None,
+) -> tuple[Trainable, Any]:
+    """The gradient of a loss by learner, updater and encoder, through the cache, and what else the loss returns.
+
+    Args:
+        reading: how texts are encoded.
+        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
+        trainable: with the encoder's parameters.
+        chosen: the texts that the loss gathers.
+        loss: (theta, phi, embeddings by their slots) -> (a loss, anything else).
+        key: what is dropped is drawn from.
+
+    Returns:
+        The gradient, None where the encoder is not trained; and what else the loss returns.
+    """
+    with jax.named_scope("embed"):
+        embeddings = embed(reading, trainable.encoder, chosen, key)
+    slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    (theta, phi, cotangent), rest = slope(trainable.theta, trainable.phi, embeddings)
+    moving, still = trained(trainable.encoder)
+    with jax.named_scope("pull_back"):
+        gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, key)
+    return Trainable(theta, phi, gradient), rest
+
+
 def joint_gradient(
     model: Model,
     reading: Reading,
@@ -190,8 +221,7 @@ def joint_gradient(
     Args:
         model: the functions of learner and updater.
         reading: how texts are encoded.
-        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
-        trainable: with the encoder's parameters.
+        trained, trainable: as for `cached_gradient`.
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
         key: of this outer step; None does without randomness.
@@ -203,8 +233,6 @@ def joint_gradient(
     """
     key = None if key is None else exchange.key(key)
     drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
-    with jax.named_scope("embed"):
-        own = embed(reading, trainable.encoder, chosen, drop)
 
     def loss(theta: Params, phi: Params, own: Array) -> tuple[Float[Array, ""], Losses]:
         embeddings = exchange.embeddings(own)
@@ -216,12 +244,9 @@ def joint_gradient(
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
         return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
-    slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    (theta, phi, cotangent), losses = slope(trainable.theta, trainable.phi, own)
-    moving, still = trained(trainable.encoder)
-    with jax.named_scope("pull_back"):
-        gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, drop)
-    whole = Trainable(theta, phi, combine(gradient, jax.tree.map(jnp.zeros_like, still)))
+    gradient, losses = cached_gradient(reading, trained, trainable, chosen, loss, drop)
+    _, still = trained(trainable.encoder)
+    whole = gradient._replace(encoder=combine(gradient.encoder, jax.tree.map(jnp.zeros_like, still)))
     return exchange.gradient(whole), losses
 
 

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.finite import usable
 from metarec_jax.meta.outer import Losses, TrainState, updated
+from metarec_jax.meta.partition import combine
 from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user
 from metarec_jax.types import Episodes, Params, Prepared
 
 
 class Fed(NamedTuple):
-    """What a private step reads beside state and episodes: prepared tables, and the secret key of all draws."""
+    """What a private step reads beside state and episodes: what users' losses read (prepared tables, say), and the
+    secret key of all draws."""
 
-    tables: Prepared
+    read: Any
     key: PRNGKeyArray
 
 
@@ -45,33 +48,32 @@ class Mechanism(NamedTuple):
     query: int
 
 
+Summed = Callable[[Trainable, Any, Episodes, PRNGKeyArray, Array | None], tuple[Trainable, Outcome]]
+"""(trainable, what users' losses read, episodes, key, step weights) -> (the sum over users of the clipped gradient of
+each user's mean query loss, with None for what is not trained, and the outcome of each user)."""
+
+
 def clipped_sum(
-    model: Model,
-    mechanism: Mechanism,
-    shared: Shared,
-    episodes: Episodes,
+    gradient: Callable[[Any], tuple[Params, Outcome]],
+    clip: float | Float[Array, ""],
+    like: Params,
+    users: Any,
     *,
     at_once: int = 0,
-) -> tuple[Trainable, Outcome]:
-    """The sum over users of the clipped gradient of each user's mean query loss, and the outcome of each user.
+) -> tuple[Params, Outcome]:
+    """The sum over users of the clipped gradient of each, and the outcome of each user.
 
     Args:
-        model: the functions.
-        mechanism: how gradients are clipped.
-        shared: what all users see.
-        episodes: a batch; a user of weight 0 adds nothing.
-        at_once: users whose gradients exist at the same time; it must divide their number. 0 takes all.
+        gradient: what is one user's own -> (gradient of that user's loss by all that is trained, outcome).
+        clip: greatest norm of one user's gradient.
+        like: a tree like the gradient.
+        users: what is each user's own, with a leading axis of users.
+        at_once: users whose gradients exist at the same time; it must divide their number. 0, and more than there
+            are, takes all.
     """
 
-    def of_user(episode: Episodes) -> tuple[Trainable, Outcome]:
-        def loss(trainable: Trainable) -> tuple[Array, Outcome]:
-            outcome = lose_user(model, shared._replace(trainable=trainable), Task(episode))
-            return outcome.query / mechanism.query, outcome
-
-        return jax.grad(loss, has_aux=True)(shared.trainable)
-
-    def of_part(episodes: Episodes) -> tuple[Trainable, Outcome]:
-        gradients, outcomes = jax.vmap(of_user)(episodes)
+    def of_part(users: Any) -> tuple[Params, Outcome]:
+        gradients, outcomes = _each(gradient, users)
         # A gradient that is not finite would have no bound: such a user adds nothing.
         finite = functools.reduce(
             jnp.logical_and,
@@ -80,23 +82,64 @@ def clipped_sum(
         gradients = jax.tree.map(
             lambda leaf: jnp.where(finite.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0.0), gradients
         )
-        total, _ = optax.per_example_global_norm_clip(gradients, mechanism.clip)
-        return cast("Trainable", total), outcomes
+        total, _ = optax.per_example_global_norm_clip(gradients, clip)
+        return total, outcomes
 
-    users = len(episodes.weight)
-    if at_once in (0, users):
-        return of_part(episodes)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(users // at_once, at_once, *leaf.shape[1:]), episodes)
+    count = len(jax.tree.leaves(users)[0])
+    if not 0 < at_once < count:
+        return of_part(users)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(count // at_once, at_once, *leaf.shape[1:]), users)
 
-    def add(total: Trainable, part: Episodes) -> tuple[Trainable, Outcome]:
+    def add(total: Params, part: Any) -> tuple[Params, Outcome]:
         more, outcomes = of_part(part)
         return jax.tree.map(jnp.add, total, more), outcomes
 
-    total, outcomes = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shared.trainable), parts)
-    return total, jax.tree.map(lambda leaf: leaf.reshape(users, *leaf.shape[2:]), outcomes)
+    total, outcomes = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, like), parts)
+    return total, jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), outcomes)
 
 
-def noisy(total: Params, scale: float, key: PRNGKeyArray) -> Params:
+def _each(function: Callable[[Any], Any], users: Any) -> Any:
+    """`function` of each user. Alone, a user is not a batch of one: loops would carry each number twice, to choose
+    between, whose number of turns is each user's own."""
+    if len(jax.tree.leaves(users)[0]) > 1:
+        return jax.vmap(function)(users)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], users)))
+
+
+def mean_loss(mechanism: Mechanism, outcome: Outcome) -> Float[Array, ""]:
+    """What a user's gradient is of."""
+    return outcome.query / mechanism.query
+
+
+def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summed:
+    """Of a run whose embeddings stay as they are: what users' losses read is the prepared tables.
+
+    Args:
+        model: the functions.
+        mechanism: how gradients are clipped.
+        at_once: as for `clipped_sum`.
+    """
+
+    def summed(
+        trainable: Trainable, tables: Prepared, episodes: Episodes, key: PRNGKeyArray | None, step_weights: Array | None
+    ) -> tuple[Trainable, Outcome]:
+        moving, still = learned(trainable.theta)
+        like = Trainable(moving, trainable.phi)
+
+        def gradient(episode: Episodes) -> tuple[Trainable, Outcome]:
+            def loss(own: Trainable) -> tuple[Array, Outcome]:
+                whole = own._replace(theta=combine(own.theta, still))
+                outcome = lose_user(model, Shared(whole, tables, key, step_weights), Task(episode))
+                return mean_loss(mechanism, outcome), outcome
+
+            return jax.grad(loss, has_aux=True)(like)
+
+        return clipped_sum(gradient, mechanism.clip, like, episodes, at_once=at_once)
+
+    return summed
+
+
+def noisy(total: Params, scale: float | Float[Array, ""], key: PRNGKeyArray) -> Params:
     """`total` with independent normal noise of that standard deviation on every number."""
     leaves, structure = jax.tree.flatten(total)
     keys = jax.random.split(key, len(leaves))
@@ -106,29 +149,35 @@ def noisy(total: Params, scale: float, key: PRNGKeyArray) -> Params:
 
 
 def make_private_step(
-    model: Model,
+    summed: Summed,
     optimiser: optax.GradientTransformation,
     mechanism: Mechanism,
     *,
-    at_once: int = 0,
     step_weights: Callable[[Array], Float[Array, " steps"]] | None = None,
 ) -> Callable[[TrainState, Fed, Episodes], tuple[TrainState, Losses]]:
     """The outer step, as `metarec_jax.meta.outer.make_step` makes it. What follows the noise sees no user.
 
     The losses that it returns have no noise: they are for whoever trains, and not covered.
+
+    Args:
+        summed: the users' gradients, clipped by the same mechanism (see `frozen_sum`).
+        optimiser: what becomes of the gradient.
+        mechanism: what noise is added.
+        step_weights: as for `metarec_jax.meta.outer.make_step`.
     """
 
     def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
         # What users in training draw (dropout) comes from the secret, too.
         of_users, of_noise = jax.random.split(jax.random.fold_in(fed.key, state.step))
         weights = None if step_weights is None else step_weights(state.step)
-        shared = Shared(state.trainable, fed.tables, of_users, weights)
-        total, outcomes = clipped_sum(model, mechanism, shared, episodes, at_once=at_once)
+        total, outcomes = summed(state.trainable, fed.read, episodes, of_users, weights)
         with jax.named_scope("noise"):
             total = noisy(total, mechanism.noise * mechanism.clip, of_noise)
         gradient = jax.tree.map(lambda leaf: leaf / mechanism.users, total)
         losses = Losses(jnp.sum(outcomes.query), jnp.sum(outcomes.rows), outcomes.stopped)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
+        # What is not trained gets no noise either, which the optimiser would make steps of.
+        gradient = combine(gradient, jax.tree.map(jnp.zeros_like, state.trainable))
         return updated(state, cast("Trainable", gradient), optimiser), losses
 
     return step

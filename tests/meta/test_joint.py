@@ -4,97 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit, tiny
+from helpers import assert_close, quick_jit
 from jax.sharding import PartitionSpec
+from shared_texts import Case, everything, random_ids, trained
 
 from metarec_jax import encoder
-from metarec_jax.encoder import BertConfig, Texts, Tokens, encode, pack
-from metarec_jax.meta.joint import Chosen, Reading, embed, joint_gradient, pull_back
-from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.user import Trainable
+from metarec_jax.encoder import Texts, Tokens
+from metarec_jax.meta.joint import Chosen, embed, joint_gradient, pull_back
 from metarec_jax.sharding import USERS, replicate, shard_users, user_mesh
-from metarec_jax.types import Prepared
-
-BERT = BertConfig(
-    vocab_size=30, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=24, has_pooler=False
-)
-
-
-def random_ids(rng, texts):
-    """Token ids of texts of 2 to 20 tokens, some of which are the same text."""
-    ids = [rng.integers(1, 30, rng.integers(2, 21)).astype(np.int32) for _ in range(texts)]
-    return [ids[row // 2] if row % 5 == 1 else text for row, text in enumerate(ids)]
-
-
-def trained(params):
-    """The second layer, without the first and without word embeddings."""
-    own = {name: leaf if name == "layer_1" else jax.tree.map(lambda _: None, leaf) for name, leaf in params.items()}
-    rest = {name: jax.tree.map(lambda _: None, leaf) if name == "layer_1" else leaf for name, leaf in params.items()}
-    return own, rest
-
-
-def everything(params):
-    return params, jax.tree.map(lambda _: None, params)
-
-
-class Case:
-    """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
-
-    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1):
-        rng = np.random.default_rng(0)
-        small = tiny(head="rating", embedding=4, users=users, dtype=dtype)
-        self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
-        params = jax.tree.map(
-            lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
-            encoder.init(jax.random.key(0), BERT),
-        )
-        self.trainable = Trainable(small.trainable.theta, small.trainable.phi, params)
-        items = rng.integers(0, 12, (users, 7)).astype(np.int32)
-        self.episodes = small.episodes._replace(
-            support=small.episodes.support._replace(item=items[:, :4]),
-            query=small.episodes.query._replace(item=items[:, 4:]),
-        )
-        self.ids = random_ids(rng, 12), random_ids(rng, users)
-        self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
-        architecture = BERT.__class__(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
-        self.reading = Reading(
-            lambda params, tokens, key: encode(
-                params, architecture, tokens, normalise=True, dropout_key=key if dropout else None
-            ),
-            self.texts.per_call,
-        )
-
-    def localised(self):
-        support, query = self.episodes.support, self.episodes.query
-        used = np.concatenate([support.item, query.item, 12 + np.asarray(self.episodes.user)[:, None]], axis=1)
-        real = np.concatenate([support.mask, query.mask, np.asarray(self.episodes.weight)[:, None]], axis=1) > 0
-        picked, slots = self.texts.pick(used, real, 12 + len(used))
-        length = support.item.shape[1]
-        moved = self.episodes._replace(
-            user=slots[:, -1],
-            support=support._replace(item=slots[:, :length]),
-            query=query._replace(item=slots[:, length:-1]),
-        )
-        return jax.tree.map(jnp.asarray, Chosen(self.texts.buckets, picked)), moved
-
-    def naive(self, key=None):
-        """Every pair's texts, repeated ones too, padded to the longest, with nothing cached."""
-        rows = np.concatenate([self.episodes.support.item, self.episodes.query.item], axis=1)
-        texts = [self.ids[0][row] for row in rows.ravel()], [self.ids[1][row] for row in self.episodes.user]
-        items, users = (jax.tree.map(jnp.asarray, pack(of_side, 24)) for of_side in texts)
-        place = np.arange(rows.size).reshape(rows.shape).astype(np.int32)
-        length = self.episodes.support.item.shape[1]
-        apart = self.episodes._replace(
-            user=np.arange(len(rows), dtype=np.int32),
-            support=self.episodes.support._replace(item=place[:, :length]),
-            query=self.episodes.query._replace(item=place[:, length:]),
-        )
-
-        def loss(at):
-            tables = Prepared(*(self.reading.encode(at.encoder, tokens, None) for tokens in (items, users)))
-            return meta_loss(self.model, at, tables, apart, key)
-
-        return quick_jit(jax.grad(loss, has_aux=True))(self.trainable)
 
 
 @pytest.mark.usefixtures("x64")

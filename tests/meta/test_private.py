@@ -9,8 +9,9 @@ import optax
 import pytest
 from helpers import assert_close, assert_equal, quick_jit, tiny, user_of
 
+from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.outer import TrainState, make_step
-from metarec_jax.meta.private import Fed, Mechanism, clipped_sum, make_private_step, noisy
+from metarec_jax.meta.private import Fed, Mechanism, frozen_sum, make_private_step, noisy
 from metarec_jax.meta.user import Shared, Task, lose_user
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -28,15 +29,20 @@ def case():
 
 @functools.cache
 def program(at_once: int):
-    def take(clip, shared, episodes):
-        return clipped_sum(case().model, mechanism(clip), shared, episodes, at_once=at_once)[0]
+    def take(clip, trainable, tables, episodes):
+        summed = frozen_sum(case().model, mechanism(clip), at_once=at_once)
+        return summed(trainable, tables, episodes, None, None)[0]
 
     return quick_jit(take)
 
 
 def total(clip: float, episodes=None, at_once: int = 0):
     made = case()
-    return program(at_once)(clip, Shared(made.trainable, made.tables), made.episodes if episodes is None else episodes)
+    return program(at_once)(clip, made.trainable, made.tables, made.episodes if episodes is None else episodes)
+
+
+def private_step(model, optimiser, mechanism):
+    return make_private_step(frozen_sum(model, mechanism), optimiser, mechanism)
 
 
 def of_each_user():
@@ -46,7 +52,8 @@ def of_each_user():
         return lose_user(made.model, Shared(trainable, made.tables), Task(episode)).query / QUERY
 
     slope = quick_jit(jax.grad(loss))
-    return [slope(made.trainable, user_of(made.episodes, user)) for user in range(4)]
+    gradients = [slope(made.trainable, user_of(made.episodes, user)) for user in range(4)]
+    return [gradient._replace(theta=learned(gradient.theta)[0]) for gradient in gradients]
 
 
 def test_every_user_is_clipped_and_added():
@@ -60,6 +67,7 @@ def test_every_user_is_clipped_and_added():
     assert min(norms) < clip < max(norms)
     assert_close(total(clip), want)
     assert_close(total(clip, at_once=2), want)
+    assert_close(total(clip, at_once=1), want)
 
 
 def test_one_user_moves_the_sum_by_no_more_than_the_bound():
@@ -79,10 +87,9 @@ def test_a_user_whose_gradient_is_not_finite_adds_nothing():
     episodes = case().episodes
     rating = episodes.query.rating.at[1, 0].set(jnp.nan)
     head = tiny(users=4, query=QUERY, support=3, head="rating")
-    shared = Shared(head.trainable, head.tables)
-    take = quick_jit(functools.partial(clipped_sum, head.model, mechanism(1.0)))
-    spoiled = take(shared, episodes._replace(query=episodes.query._replace(rating=rating)))[0]
-    without = take(shared, episodes._replace(weight=episodes.weight.at[1].set(0.0)))[0]
+    take = quick_jit(lambda episodes: frozen_sum(head.model, mechanism(1.0))(*head[1:3], episodes, None, None)[0])
+    spoiled = take(episodes._replace(query=episodes.query._replace(rating=rating)))
+    without = take(episodes._replace(weight=episodes.weight.at[1].set(0.0)))
     assert_close(spoiled, without)
 
 
@@ -103,24 +110,25 @@ def test_without_clipping_and_noise_it_is_the_ordinary_step():
     full = full._replace(query=full.query._replace(rating=jnp.maximum(full.query.rating, 1.0)))
     optimiser = optax.sgd(0.1)
     state = TrainState(made.trainable, optimiser.init(made.trainable), jnp.zeros((), jnp.int32), jax.random.key(0))
-    private = make_private_step(made.model, optimiser, mechanism(1e9))
+    private = private_step(made.model, optimiser, mechanism(1e9))
     got, losses = quick_jit(private)(state, Fed(made.tables, jax.random.key(1)), full)
     want, ordinary = quick_jit(make_step(made.model, optimiser))(state, made.tables, full)
     assert_close(got.trainable, want.trainable)
     assert_close(losses.query, ordinary.query)
-    noised, _ = quick_jit(make_private_step(made.model, optimiser, mechanism(1.0, noise=1.0)))(
+    noised, _ = quick_jit(private_step(made.model, optimiser, mechanism(1.0, noise=1.0)))(
         state, Fed(made.tables, jax.random.key(1)), full
     )
-    moved = jax.tree.map(jnp.subtract, noised.trainable, got.trainable)
-    assert all((np.asarray(leaf) != 0).all() for leaf in jax.tree.leaves(moved))
+    moving, _ = learned(jax.tree.map(jnp.subtract, noised.trainable.theta, got.trainable.theta))
+    assert all((np.asarray(leaf) != 0).all() for leaf in jax.tree.leaves(moving))
+    assert_equal(noised.trainable.theta["input"], made.trainable.theta["input"])  # which is not trained
 
 
 def test_gradients_of_single_users_exist_for_a_micro_batch_at_a_time():
     made = tiny(users=16, query=QUERY, support=3, embedding=64, hidden=64)
 
     def temporaries(at_once: int) -> int:
-        take = quick_jit(functools.partial(clipped_sum, made.model, mechanism(1.0), at_once=at_once))
-        compiled = take.lower(Shared(made.trainable, made.tables), made.episodes).compile()
+        take = quick_jit(frozen_sum(made.model, mechanism(1.0), at_once=at_once))
+        compiled = take.lower(made.trainable, made.tables, made.episodes, None, None).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(2) < temporaries(0) / 3

@@ -1,0 +1,107 @@
+"""A batch of users who share texts, for tests of the steps that train the encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from helpers import quick_jit, tiny
+
+from metarec_jax import encoder
+from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack
+from metarec_jax.meta.joint import Chosen, Reading
+from metarec_jax.meta.outer import meta_loss
+from metarec_jax.meta.private_joint import Apart
+from metarec_jax.meta.user import Trainable
+from metarec_jax.reading import texts_used, with_slots
+from metarec_jax.types import Prepared
+
+BERT = BertConfig(
+    vocab_size=30, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=24, has_pooler=False
+)
+
+
+def random_ids(rng, texts):
+    """Token ids of texts of 2 to 20 tokens, some of which are the same text."""
+    ids = [rng.integers(1, 30, rng.integers(2, 21)).astype(np.int32) for _ in range(texts)]
+    return [ids[row // 2] if row % 5 == 1 else text for row, text in enumerate(ids)]
+
+
+def trained(params):
+    """The second layer, without the first and without word embeddings."""
+    own = {name: leaf if name == "layer_1" else jax.tree.map(lambda _: None, leaf) for name, leaf in params.items()}
+    rest = {name: jax.tree.map(lambda _: None, leaf) if name == "layer_1" else leaf for name, leaf in params.items()}
+    return own, rest
+
+
+def everything(params):
+    return params, jax.tree.map(lambda _: None, params)
+
+
+class Case:
+    """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
+
+    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
+        rng = np.random.default_rng(0)
+        small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
+        self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
+        params = jax.tree.map(
+            lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
+            encoder.init(jax.random.key(0), bert),
+        )
+        self.trainable = Trainable(small.trainable.theta, small.trainable.phi, params)
+        items = rng.integers(0, 12, (users, 7)).astype(np.int32)
+        self.episodes = small.episodes._replace(
+            support=small.episodes.support._replace(item=items[:, :4]),
+            query=small.episodes.query._replace(item=items[:, 4:]),
+        )
+        self.ids = random_ids(rng, 12), random_ids(rng, users)
+        self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
+        architecture = dataclasses.replace(bert, dropout=dropout, attention_dropout=dropout)
+        self.reading = Reading(
+            lambda params, tokens, key: encode(
+                params, architecture, tokens, normalise=True, dropout_key=key if dropout else None
+            ),
+            self.texts.per_call,
+        )
+
+    def localised(self):
+        """The batch for the joint step."""
+        used, real = texts_used(self.episodes, 12)
+        picked, slots = self.texts.pick(used, real, 12 + len(used))
+        return jax.tree.map(jnp.asarray, (Chosen(self.texts.buckets, picked), with_slots(self.episodes, slots)))
+
+    def apart(self):
+        """The batch for the private joint step."""
+        users = len(self.episodes.weight)
+        picked, slots = self.texts.pick_apart(*texts_used(self.episodes, 12), 8, users)
+        own = tuple(Picked(rows.reshape(users, -1), count) for rows, count in picked)
+        read = Apart(self.texts.buckets, own, self.episodes.user)
+        return jax.tree.map(jnp.asarray, (read, with_slots(self.episodes, slots)))
+
+    def pairs(self, episodes):
+        """Tokens of every pair's text, repeated ones too, and of the users', padded to the longest; and the episodes
+        with rows of these."""
+        rows = np.concatenate([episodes.support.item, episodes.query.item], axis=1)
+        texts = [self.ids[0][row] for row in rows.ravel()], [self.ids[1][row] for row in episodes.user]
+        items, users = (jax.tree.map(jnp.asarray, pack(of_side, 24)) for of_side in texts)
+        place = np.arange(rows.size).reshape(rows.shape).astype(np.int32)
+        length = episodes.support.item.shape[1]
+        moved = episodes._replace(
+            user=np.arange(len(rows), dtype=np.int32),
+            support=episodes.support._replace(item=place[:, :length]),
+            query=episodes.query._replace(item=place[:, length:]),
+        )
+        return (items, users), moved
+
+    def naive(self, key=None):
+        """The gradient with every pair's text encoded, and nothing cached."""
+        sides, apart = self.pairs(self.episodes)
+
+        def loss(at):
+            tables = Prepared(*(self.reading.encode(at.encoder, tokens, None) for tokens in sides))
+            return meta_loss(self.model, at, tables, apart, key)
+
+        return quick_jit(jax.grad(loss, has_aux=True))(self.trainable)
