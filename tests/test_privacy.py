@@ -164,6 +164,13 @@ def test_batches_are_those_users_in_one_shape():
             {"privacy": PrivacyConfig(1.0, covers="updates"), "data": DataConfig(kind="click", negatives=2)},
             "negatives_popularity",
         ),
+        (
+            {
+                "privacy": PrivacyConfig(1.0, covers="updates"),
+                "learner": LearnerConfig(user_side="description"),
+            },
+            "user_side is 'description'.*--learner.user-side profile, or none",
+        ),
         ({"privacy": PrivacyConfig(1.0), "factors": FactorsConfig(rank=8)}, "factors.rank is 8.*--factors.rank 0"),
         (
             {
