@@ -1,12 +1,16 @@
-"""How every test runs: on the CPU, which stands for eight devices, with shapes and types checked.
+"""How every test runs: on the CPU, which stands for eight devices, with shapes and types checked, and with programs
+that are quickly compiled, whatever they take to run: most tests compile many small ones, and run each a few times.
 
 There is no compilation cache on disk: a fresh clone would not profit from one, and two test processes that write and
 read it at once would.
 """
 
+import os
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
+from quick import QUICK
 
 # Before the first array: the number of devices is fixed when JAX looks for them. Only tests of sharding use more
 # than the first.
@@ -17,6 +21,33 @@ jax.config.update("jax_num_cpu_devices", 8)
 install_import_hook("metarec_jax", "typechecking.check")
 
 pytest.register_assert_rewrite("helpers")
+
+
+def _compile_quickly() -> None:
+    """Has this process take `QUICK` for the defaults of XLA, which reads its flags when it compiles for the first time.
+    Processes that tests start compile as those of users do."""
+    import metarec_jax  # noqa: F401 - which adds a flag of its own
+
+    own = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = " ".join([own, *(f"--{name}={str(value).lower()}" for name, value in QUICK.items())])
+    jax.jit(lambda x: x)(0).block_until_ready()
+    os.environ["XLA_FLAGS"] = own
+
+
+_compile_quickly()
+
+
+@pytest.fixture
+def as_users_compile(monkeypatch):
+    """Programs that are compiled ahead of time are those of users, and take as long to compile."""
+    compile_ = jax.stages.Lowered.compile
+    slow = {"xla_backend_optimization_level": 3}
+    slow |= {name: True for name in QUICK if name == "xla_cpu_use_fusion_emitters"}
+
+    def compiled(self, compiler_options=None):
+        return compile_(self, {**slow, **(compiler_options or {})})
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compiled)
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from quick import quick_jit
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
@@ -26,15 +27,6 @@ some more, since equal has to mean equal there and still leaves five digits to a
 
 SIZES = {"layers": 1, "width": 4, "heads": 2}
 """Of tiny learners that read the support."""
-
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
-if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
-    QUICK["xla_cpu_use_fusion_emitters"] = False
-
-
-def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` that takes a sixth of the time to compile and gives slow code: for programs that run a few times."""
-    return jax.jit(function, compiler_options=QUICK, **options)
 
 
 def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -> None:

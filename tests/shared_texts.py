@@ -7,7 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import quick_jit, tiny
+from helpers import tiny
+from quick import quick_jit
 
 from metarec_jax import encoder
 from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack

@@ -9,7 +9,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK
+from quick import QUICK
 from trained import trained_run
 
 from benchmarks import encoder as of_encoder

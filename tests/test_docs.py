@@ -7,7 +7,7 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-from helpers import QUICK
+from quick import QUICK
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -6,8 +6,9 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK, assert_close, quick_jit
+from helpers import assert_close
 from jax.sharding import NamedSharding, PartitionSpec
+from quick import QUICK, quick_jit
 
 from metarec_jax import preset
 from metarec_jax.assembly import assemble

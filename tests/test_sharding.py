@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, assert_equal, quick_jit, tiny
+from helpers import assert_close, assert_equal, tiny
 from jax.sharding import PartitionSpec
+from quick import quick_jit
 
 from metarec_jax.config import Config, TrainConfig
 from metarec_jax.errors import MetarecError

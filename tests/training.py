@@ -23,7 +23,8 @@ from unittest import mock
 
 import jax
 import numpy as np
-from helpers import QUICK, random_interactions
+from helpers import random_interactions
+from quick import QUICK
 
 from metarec_jax import program, runs, train
 from metarec_jax.assembly import Assembly, Part, make_model

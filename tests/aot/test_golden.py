@@ -22,6 +22,8 @@ from metarec_jax import preset
 from metarec_jax.aot import estimate, targets, workload
 from metarec_jax.config import Config
 
+pytestmark = pytest.mark.usefixtures("as_users_compile")
+
 FILE = Path(__file__).with_name("golden.json")
 FIGURES = ("flops", "bytes", "temporaries", "arguments", "collectives")
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close, quick_jit
+from helpers import assert_close
+from quick import quick_jit
 
 from benchmarks.rivals import RIVALS, MetaGradient, Task, Unavailable, load, pieces, with_one_rate
 

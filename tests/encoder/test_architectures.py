@@ -20,7 +20,8 @@ from bert_reference import (
     random_tokens,
     run_torch,
 )
-from helpers import assert_close, quick_jit
+from helpers import assert_close
+from quick import quick_jit
 from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit
+from helpers import assert_close
+from quick import quick_jit
 
 from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
 from metarec_jax.encoder.attention import attend, attend_packed

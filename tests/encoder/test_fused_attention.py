@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit
+from helpers import assert_close
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas import tpu as pltpu
+from quick import quick_jit
 
 from metarec_jax.encoder import attention
 from metarec_jax.encoder.attention import attend, attend_cudnn, attend_flash, attend_fused, check_fused

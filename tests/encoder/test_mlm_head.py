@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 from bert_reference import PARITY, random_params, random_tokens
-from helpers import assert_equal, quick_jit
+from helpers import assert_equal
+from quick import quick_jit
 from test_architectures import ALL, LENGTH, copied, edit, of, refused, theirs
 
 from metarec_jax import encoder

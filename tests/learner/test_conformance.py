@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, finite_differences, head_of, quick_jit, tiny, written_out
+from helpers import assert_close, assert_equal, finite_differences, head_of, tiny, written_out
+from quick import quick_jit
 
 from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import LearnerConfig, LearnerKind, UpdaterKind

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, head_of, quick_jit, tiny
+from helpers import assert_close, head_of, tiny
+from quick import quick_jit
 
 from metarec_jax import encoder
 from metarec_jax.config import UpdaterConfig

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit, tiny, user_of
+from helpers import assert_close, tiny, user_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp

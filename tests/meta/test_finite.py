@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import quick_jit, tiny
+from helpers import tiny
+from quick import quick_jit
 
 from metarec_jax.meta.finite import names_as_used, unusable_names, usable
 from metarec_jax.meta.user import Trainable

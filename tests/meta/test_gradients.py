@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, finite_differences, head_of, quick_jit, tiny, user_of, written_out
+from helpers import assert_close, finite_differences, head_of, tiny, user_of, written_out
 from jax.flatten_util import ravel_pytree
+from quick import quick_jit
 
 from metarec_jax.learner import mlp
 from metarec_jax.meta.outer import meta_loss

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit, tiny, user_of
+from helpers import assert_close, tiny, user_of
+from quick import quick_jit
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.meta import inner

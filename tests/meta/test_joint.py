@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit
+from helpers import assert_close
 from jax.sharding import PartitionSpec
+from quick import quick_jit
 from shared_texts import Case, everything, random_ids, trained
 
 from metarec_jax import encoder

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, interactions, quick_jit, tiny
+from helpers import assert_close, assert_equal, interactions, tiny
+from quick import quick_jit
 
 from metarec_jax.config import EpisodeConfig
 from metarec_jax.data.episodes import EpisodeSource, histories

@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit, tiny
+from helpers import assert_close, tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import meta_loss

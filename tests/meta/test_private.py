@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, quick_jit, tiny, user_of
+from helpers import assert_close, assert_equal, tiny, user_of
+from quick import quick_jit
 
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.outer import TrainState, make_step

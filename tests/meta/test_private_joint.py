@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, quick_jit
+from helpers import assert_close, assert_equal
+from quick import quick_jit
 from shared_texts import BERT, Case, everything, trained
 
 from metarec_jax.learner.inputs import learned

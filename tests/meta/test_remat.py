@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, quick_jit, tiny
+from helpers import assert_close, tiny
+from quick import quick_jit
 
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.models import UNROLL

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, head_of, quick_jit, tiny, user_of
+from helpers import assert_close, head_of, tiny, user_of
+from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp

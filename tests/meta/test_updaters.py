@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Tiny, assert_close, assert_equal, finite_differences, quick_jit, tiny, written_out
+from helpers import Tiny, assert_close, assert_equal, finite_differences, tiny, written_out
 from jax.flatten_util import ravel_pytree
+from quick import quick_jit
 
 from metarec_jax.config import ELEMENTWISE, UpdaterConfig, UpdaterKind
 from metarec_jax.meta.outer import meta_loss, predict

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, assert_equal, quick_jit, tiny
+from helpers import assert_close, assert_equal, tiny
+from quick import quick_jit
 
 from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.outer import meta_loss

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import QUICK
+from quick import QUICK
 
 from benchmarks import browser
 

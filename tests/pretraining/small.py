@@ -11,7 +11,7 @@ from unittest import mock
 
 import jax
 import numpy as np
-from helpers import QUICK
+from quick import QUICK
 
 from metarec_jax.config import DataConfig, EncoderConfig, EpisodeConfig
 from metarec_jax.data.synthetic import synthetic

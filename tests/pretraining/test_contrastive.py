@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, finite_differences, interactions, quick_jit
+from helpers import assert_close, finite_differences, interactions
+from quick import quick_jit
 from small import small_data, small_encoder
 
 from metarec_jax.encoder import Texts, tokenize

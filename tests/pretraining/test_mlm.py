@@ -7,7 +7,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import assert_close, quick_jit
+from helpers import assert_close
+from quick import quick_jit
 from small import small_encoder
 from test_masking import VOCABULARY
 

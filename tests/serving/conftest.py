@@ -3,7 +3,7 @@ from unittest import mock
 
 import jax
 import pytest
-from helpers import QUICK
+from quick import QUICK
 from trained import believing_run, trained_run
 
 from metarec_jax.serving.recommender import Recommender

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import QUICK, assert_close, finite_differences, quick_jit, tiny
+from helpers import assert_close, finite_differences, tiny
+from quick import QUICK, quick_jit
 from scipy.stats import spearmanr
 from trained import trained_run
 
