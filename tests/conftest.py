@@ -10,7 +10,7 @@ import os
 import jax
 import pytest
 from jaxtyping import install_import_hook
-from quick import QUICK
+from quick import QUICK, quick_flags
 
 # Before the first array: the number of devices is fixed when JAX looks for them. Only tests of sharding use more
 # than the first.
@@ -25,11 +25,11 @@ pytest.register_assert_rewrite("helpers")
 
 def _compile_quickly() -> None:
     """Has this process take `QUICK` for the defaults of XLA, which reads its flags when it compiles for the first time.
-    Processes that tests start compile as those of users do."""
+    Processes that tests start compile as those of users do, unless a test gives them `quick_flags`."""
     import metarec_jax  # noqa: F401 - which adds a flag of its own
 
     own = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = " ".join([own, *(f"--{name}={str(value).lower()}" for name, value in QUICK.items())])
+    os.environ["XLA_FLAGS"] = quick_flags()
     jax.jit(lambda x: x)(0).block_until_ready()
     os.environ["XLA_FLAGS"] = own
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from quick import quick_jit
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.learner import mlp
@@ -211,7 +210,7 @@ def written_out(tiny: Tiny, trainable: Trainable, tables: Prepared) -> jax.Array
 def finite_differences(function: Callable[[Params], jax.Array], at: Params, step: float = 1e-4) -> Params:
     """The gradient of `function` by the five-point rule, whose error is of order step^4."""
 
-    @quick_jit
+    @jax.jit
     def compute(at: Params) -> Params:
         flat, unflatten = ravel_pytree(at)
         moves = step * np.eye(len(flat))[:, None] * np.array([2, 1, -1, -2])[:, None]

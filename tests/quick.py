@@ -3,16 +3,18 @@ of the package, so that this file imports nothing of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from typing import Any
 
 import jax
 
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
+"""Options of XLA. Small programs take a third of the time and less, large ones about as long as ever."""
 if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
     QUICK["xla_cpu_use_fusion_emitters"] = False
 
 
-def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """`jax.jit` that takes a sixth of the time to compile and gives slow code: for programs that run a few times."""
-    return jax.jit(function, compiler_options=QUICK, **options)
+def quick_flags() -> str:
+    """$XLA_FLAGS as they are, and `QUICK`."""
+    own = (f"--{name}={str(value).lower()}" for name, value in QUICK.items())
+    return " ".join([os.environ.get("XLA_FLAGS", ""), *own])

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import tiny
-from quick import quick_jit
 
 from metarec_jax import encoder
 from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack
@@ -105,4 +104,4 @@ class Case:
             tables = Prepared(*(self.reading.encode(at.encoder, tokens, None) for tokens in sides))
             return meta_loss(self.model, at, tables, apart, key)
 
-        return quick_jit(jax.grad(loss, has_aux=True))(self.trainable)
+        return jax.jit(jax.grad(loss, has_aux=True))(self.trainable)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 
 import jax
 import numpy as np
 import pytest
-from quick import QUICK
 from trained import trained_run
 
 from benchmarks import encoder as of_encoder
@@ -169,7 +167,6 @@ def small_pretraining(seed: int) -> PretrainConfig:
 
 def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatch):
     monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
     train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
     rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, objectives=("contrastive",))
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
@@ -189,7 +186,6 @@ def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatc
 
 
 def test_influences_are_compared_with_leaving_ratings_out(monkeypatch):
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
     recommender = Recommender.load(trained_run())
     everyone = explain.test_users(recommender)
     assert len(everyone) == 20
@@ -205,7 +201,6 @@ def test_influences_are_compared_with_leaving_ratings_out(monkeypatch):
 
 
 def test_privacy_is_compared_with_the_training_without_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
     config = preset("synthetic")
     config = dataclasses.replace(
         config,

@@ -152,7 +152,7 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
         "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with training.quick_programs():
+    with training.compiled_once():
         assert cli.main(["evaluate", *arguments]) == 0
     printed = capsys.readouterr().out
     for rule in ("constant, random order", "popularity", "item click rate"):

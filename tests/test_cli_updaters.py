@@ -41,9 +41,9 @@ SMALL = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_programs(tmp_path_factory):
+def _compiled_once(tmp_path_factory):
     """Programs compile quickly, and the items are encoded once."""
-    with training.quick_programs(), pytest.MonkeyPatch.context() as patch:
+    with training.compiled_once(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "keep_compilations", lambda config: None)
         patch.setenv("METAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

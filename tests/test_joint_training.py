@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal
-from training import Watch, quick_programs
+from training import Watch, compiled_once
 
 from metarec_jax import Recommender, preset, runs
 from metarec_jax.assembly import assemble, with_trained_encoder
@@ -32,7 +32,7 @@ def config_of(**encoder):
 
 @pytest.fixture(scope="module", autouse=True)
 def quickly_compiled():
-    with quick_programs():
+    with compiled_once():
         yield
 
 

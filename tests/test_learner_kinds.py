@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import assert_close
-from training import quick_programs
+from training import compiled_once
 
 from metarec_jax import Recommender, assembly
 from metarec_jax.assembly import assemble
@@ -42,7 +42,7 @@ def config_of(kind: str) -> Config:
 
 @pytest.mark.parametrize("kind", ["transformer", "recurrent"])
 def test_a_run_is_trained_kept_and_served(tmp_path, kind):
-    with quick_programs():
+    with compiled_once():
         run, parts = start(config_of(kind), tmp_path / "run")
         fitted = fit(run, parts)
         recommender = Recommender.load(run.folder)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import assert_equal
 from trained import small_config, small_data
-from training import Watch, quick_programs
+from training import Watch, compiled_once
 
 from metarec_jax import assembly as assembling
 from metarec_jax import catalogue as catalogues
@@ -224,7 +224,7 @@ def test_users_are_described_by_nothing_where_all_is_private():
 @pytest.fixture(scope="module")
 def private_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("private") / "run"
-    with quick_programs():
+    with compiled_once():
         meta_train(private_config(), folder)
     return folder
 
@@ -307,7 +307,7 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
     compiled = {}  # the second training takes the program of the first
     make = program.private_step
     monkeypatch.setattr(program, "private_step", lambda *given: compiled.setdefault(given[-1], make(*given)))
-    with quick_programs():
+    with compiled_once():
         half = meta_train(config, folder, reporter=Watch(on_step=after_three))
         run, taken = runs.open_run(folder), half.progress.step
         assert half.interrupted

@@ -1,14 +1,12 @@
 """An encoder that is trained on eight devices, whole on each or split over some: the same numbers as on one."""
 
 import dataclasses
-import functools
 
 import jax
 import numpy as np
 import pytest
 from helpers import assert_close
 from jax.sharding import NamedSharding, PartitionSpec
-from quick import QUICK, quick_jit
 
 from metarec_jax import preset
 from metarec_jax.assembly import assemble
@@ -68,7 +66,7 @@ def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None):
         )
 
     with jax.set_mesh(mesh):
-        step = quick_jit(lambda *given: library.devices.spread(gradient)(*given, None, None))
+        step = jax.jit(lambda *given: library.devices.spread(gradient)(*given, None, None))
         found, losses = step(state.trainable, chosen, shard_users(mesh, local))
         tables = library.tables(state.trainable.encoder)
     placed = dict(zip(path_names(found), [leaf.sharding for leaf in jax.tree.leaves(found)]))
@@ -105,10 +103,9 @@ def step_on(assembly, devices, shards):
     return before, jax.device_get(after.trainable), jax.device_get(after.optimiser)
 
 
-def test_a_step_is_that_of_one_device(assembly, monkeypatch):
+def test_a_step_is_that_of_one_device(assembly):
     """Moments of the gradient closely. Adam divides by its size, so that where there is none but rounding, a parameter
     goes as far as any: the ways are held against each other by norms, but for what softmax takes no notice of."""
-    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK))
     before, alone, moments = step_on(assembly, 1, 1)
     _, split, found = step_on(assembly, 8, 2)
     assert_close(found, moments, tolerance=1e-4)
@@ -186,7 +183,7 @@ def test_private_gradients_are_those_of_one_device(assembly):
         batch = jax.tree.map(lambda leaf: leaf[:16], part.source[0])
         read, local = library.localise(batch)
         with jax.set_mesh(mesh):
-            step = quick_jit(library.spread(summed))
+            step = jax.jit(library.spread(summed))
             return jax.device_get(step(trainable, read, shard_users(mesh, local), jax.random.key(0), None))
 
     assert_close(total_on(8), total_on(1), tolerance=1e-4)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
 from jax.sharding import PartitionSpec
-from quick import quick_jit
 
 from metarec_jax.config import Config, TrainConfig
 from metarec_jax.errors import MetarecError
@@ -55,9 +54,9 @@ def test_one_device_and_eight_give_the_same_numbers():
     optimiser = make_optimiser(Config(train=TrainConfig(warmup=0.0)), 3)
     slope = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     functions = (
-        quick_jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),
-        quick_jit(lambda trainable, tables, episodes: predict(case.model, trainable, tables, episodes)),
-        quick_jit(make_step(case.model, optimiser)),
+        jax.jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),
+        jax.jit(lambda trainable, tables, episodes: predict(case.model, trainable, tables, episodes)),
+        jax.jit(make_step(case.model, optimiser)),
     )
 
     def everything(devices):

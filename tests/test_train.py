@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import training
 from helpers import assert_close, assert_equal
+from quick import quick_flags
 from training import STEPS, Watch, changed, small_assembly, small_config, trace_of
 
 from metarec_jax import program, runs, train
@@ -38,8 +39,8 @@ PATIENCE = 120
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_programs():
-    with training.quick_programs():
+def _compiled_once():
+    with training.compiled_once():
         yield
 
 
@@ -185,7 +186,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "XLA_FLAGS": quick_flags()},  # as here, to the last bit
         )
         self._deadline = threading.Timer(PATIENCE, self._process.kill)
         self.lines = []

@@ -24,7 +24,6 @@ from unittest import mock
 import jax
 import numpy as np
 from helpers import random_interactions
-from quick import QUICK
 
 from metarec_jax import program, runs, train
 from metarec_jax.assembly import Assembly, Part, make_model
@@ -108,14 +107,13 @@ def small_assembly(config: Config) -> Assembly:
 
 
 @contextlib.contextmanager
-def quick_programs() -> Iterator[None]:
-    """Has programs compiled quickly, and that of a training only once for each `Assembly`.
+def compiled_once() -> Iterator[None]:
+    """Has the program of a training compiled only once for each `Assembly`.
 
     `make_step` and `validation_loss` are functions of their arguments, so that to remember what they gave changes
     nothing but the time it takes.
     """
     with (
-        mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)),
         mock.patch.object(train, "make_optimiser", functools.cache(train.make_optimiser)),
         mock.patch.object(program, "make_optimiser", train.make_optimiser),
         mock.patch.object(program, "make_step", functools.cache(program.make_step)),
@@ -195,7 +193,7 @@ def main(folder: Path, pause: str) -> None:
     config = small_config()
     run = runs.open_run(folder) if (folder / "config.json").exists() else runs.create(folder, config)
     watch = Watch(wait, lambda epoch: print("epoch", epoch, flush=True))
-    with quick_programs():
+    with compiled_once():
         fitted = train.fit(run, small_assembly(config), reporter=watch)
     print("interrupted" if fitted.interrupted else "finished", fitted.progress.step, fitted.signal, flush=True)
 

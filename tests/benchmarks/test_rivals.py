@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_close
-from quick import quick_jit
 
 from benchmarks.rivals import RIVALS, MetaGradient, Task, Unavailable, load, pieces, with_one_rate
 
@@ -61,7 +60,7 @@ def written_out(task: Task) -> MetaGradient:
         logits = jnp.maximum(jnp.asarray(task.table)[ids] @ kernel + bias, 0) / HIDDEN**0.5 @ top + level + task.offset
         return jnp.mean(jnp.log(jnp.sum(jnp.exp(logits), axis=1)) - logits[jnp.arange(len(labels)), labels])
 
-    @quick_jit
+    @jax.jit
     def one_user(learned: tuple, support_ids, support_labels, query_ids, query_labels) -> Any:
         def adapted_loss(theta: Any, log_rate: Any) -> jax.Array:
             for step in range(STEPS):

@@ -24,7 +24,7 @@ def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_pat
     arguments = ["evaluate", "--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
     small = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
     places = ["--data.cache", str(tmp_path / "cache"), "--out", str(out), "--metrics", "melu"]
-    with training.quick_programs():
+    with training.compiled_once():
         assert cli.main([*arguments, *small, "--train.devices", "1", *places, "--json"]) == 0
     tree = json.loads(capsys.readouterr().out)
     assert list(tree["scenarios"]) == ["warm (training users)", "new users", "new items", "new users and items"]

@@ -21,7 +21,6 @@ from bert_reference import (
     run_torch,
 )
 from helpers import assert_close
-from quick import quick_jit
 from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder
@@ -166,7 +165,7 @@ def test_padding_changes_nothing_where_positions_count_it(kind):
     def loss(params):
         return jnp.sum(jnp.sin(3 * encoder.encode(params, config, other) + 1))
 
-    slopes = quick_jit(jax.grad(loss))(params)
+    slopes = jax.jit(jax.grad(loss))(params)
     positions = np.asarray(slopes["embeddings"]["position"]["embedding"])
     assert positions.shape[0] == config.max_positions + 2
     used = np.abs(positions).max(axis=1) > 0

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close
-from quick import quick_jit
 
 from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
 from metarec_jax.encoder.attention import attend, attend_packed
@@ -48,8 +47,8 @@ def test_values_and_gradients_are_those_of_plain_layers(x64, case, run, dropout)
     params, tokens = case
     architecture = BertConfig(**(vars(BERT) | {"dropout": dropout, "attention_dropout": dropout}))
     key = jax.random.key(1) if dropout else None
-    found = quick_jit(slope(tokens, architecture, key, run=run))(params)
-    assert_close(found, quick_jit(slope(tokens, architecture, key))(params), tolerance=1e-11)
+    found = jax.jit(slope(tokens, architecture, key, run=run))(params)
+    assert_close(found, jax.jit(slope(tokens, architecture, key))(params), tolerance=1e-11)
 
 
 @pytest.mark.parametrize("length", [5, 50, 150], ids=["many together", "two", "alone"])
@@ -65,7 +64,7 @@ def test_packed_attention_is_plain_attention(x64, length):
         def loss(query, key, value, bias):
             return jnp.vdot(function(query, key, value, mask, num_heads=2, bias=bias), out)
 
-        return quick_jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(query, key, value, bias)
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(query, key, value, bias)
 
     assert_close(slope(attend_packed), slope(attend), tolerance=1e-11)
 

@@ -13,7 +13,6 @@ import pytest
 from helpers import assert_close
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas import tpu as pltpu
-from quick import quick_jit
 
 from metarec_jax.encoder import attention
 from metarec_jax.encoder.attention import attend, attend_cudnn, attend_flash, attend_fused, check_fused
@@ -88,7 +87,7 @@ def test_fused_attention_is_plain_attention(function, monkeypatch):
     """Values and gradients. Of a text with no real token there need only be finite ones."""
     length = 13
     inputs, mask, out = drawn(length)
-    wanted = quick_jit(slope(attend))(*inputs, mask, out)
+    wanted = jax.jit(slope(attend))(*inputs, mask, out)
     plain = jax.nn.dot_product_attention
 
     def unfused(*arguments, implementation, **options):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from bert_reference import PARITY, random_params, random_tokens
 from helpers import assert_equal
-from quick import quick_jit
 from test_architectures import ALL, LENGTH, copied, edit, of, refused, theirs
 
 from metarec_jax import encoder
@@ -22,7 +21,7 @@ def scores(loaded: encoder.Encoder, tokens: encoder.Tokens) -> np.ndarray:
     """Of every word at every token, by our head."""
     config = loaded.config
 
-    @quick_jit
+    @jax.jit
     def of(params, head, tokens):
         x = encoder.embed(params, config, tokens)
         x = encoder.run_layers(params, config, x, tokens.mask, first=0, last=config.num_layers)

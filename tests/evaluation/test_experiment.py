@@ -88,7 +88,7 @@ def config(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_programs():
+def _compiled_once():
     """Programs compile quickly, and once: the functions that make them depend on nothing but their arguments."""
 
     @functools.cache
@@ -102,7 +102,7 @@ def _quick_programs():
 
     quick_table = functools.partial(publish.build_table, metrics=METRICS, samples=20)
     with (
-        training.quick_programs(),
+        training.compiled_once(),
         mock.patch.object(assembly_module, "make_model", remembered_model),
         mock.patch.object(experiment, "make_model", remembered_model),
         mock.patch.object(methods, "make_model", remembered_model),

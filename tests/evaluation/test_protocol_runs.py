@@ -83,7 +83,7 @@ def config_of(kind, folder):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_programs():
+def _compiled_once():
     """Programs compile quickly, and once for all protocols: their functions depend on nothing but their arguments."""
 
     @functools.cache
@@ -94,7 +94,7 @@ def _quick_programs():
         return model_of(config.learner, config.updater, scale)
 
     with (
-        training.quick_programs(),
+        training.compiled_once(),
         mock.patch.object(assembly_module, "make_model", remembered_model),
         mock.patch.object(experiment, "make_model", remembered_model),
         mock.patch.object(methods, "make_model", remembered_model),

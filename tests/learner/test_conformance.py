@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_close, assert_equal, finite_differences, head_of, tiny, written_out
-from quick import quick_jit
 
 from metarec_jax.collaborative.tastes import no_tastes
 from metarec_jax.config import LearnerConfig, LearnerKind, UpdaterKind
@@ -153,7 +152,7 @@ def test_a_support_row_does_not_look_up_its_own_rating(kind):
         return user.learner.apply(user.params, context, context.support)[:, 0]
 
     def depends(context):
-        return np.asarray(quick_jit(jax.jacrev(outputs))(context.rating, context))[:4, :4] != 0
+        return np.asarray(jax.jit(jax.jacrev(outputs))(context.rating, context))[:4, :4] != 0
 
     alone = user.context._replace(mask=user.context.mask.at[1:].set(0))
     assert not depends(alone)[0, 0]
@@ -208,7 +207,7 @@ def case_of(learner, /, **more):
 
 
 def slope(case, loss):
-    return quick_jit(lambda: jax.value_and_grad(loss)((case.trainable, case.tables)))()
+    return jax.jit(lambda: jax.value_and_grad(loss)((case.trainable, case.tables)))()
 
 
 def padded(case):
@@ -253,7 +252,7 @@ def test_the_meta_gradient_equals_finite_differences(kind):
     def loss(theta):
         return meta_loss(case.model, Trainable(theta | constant, case.trainable.phi), case.tables, case.episodes)[0]
 
-    assert_close(quick_jit(jax.grad(loss))(theta), finite_differences(loss, theta), tolerance=1e-8)
+    assert_close(jax.jit(jax.grad(loss))(theta), finite_differences(loss, theta), tolerance=1e-8)
 
 
 @pytest.mark.usefixtures("x64")
@@ -266,7 +265,7 @@ def test_ratings_and_statistics_of_padded_slots_have_no_gradient(kind):
         return meta_loss(case.model, *case[1:3], case.episodes._replace(support=support))[0]
 
     support = case.episodes.support
-    found = quick_jit(jax.grad(loss, argnums=(0, 1)))(support.rating, support.statistic)
+    found = jax.jit(jax.grad(loss, argnums=(0, 1)))(support.rating, support.statistic)
     assert_equal(found[0] != 0, support.mask > 0)
     assert_equal((found[1] != 0).any(axis=-1), support.mask > 0)
 
@@ -278,7 +277,7 @@ def test_every_updater_adapts_it_and_the_outer_loop_trains_what_reads_the_suppor
     if rule == "ridge":
         options["adapted"] = ("output/.*",)
     case = case_of(kind, users=1, dtype=np.float32, **options)
-    found = quick_jit(jax.value_and_grad(lambda at: meta_loss(case.model, at, *case[2:]), has_aux=True))(case.trainable)
+    found = jax.jit(jax.value_and_grad(lambda at: meta_loss(case.model, at, *case[2:]), has_aux=True))(case.trainable)
     (loss, losses), gradient = found
     assert losses.stopped == case.model.steps + 1, "all went well"
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, gradient)))
@@ -290,10 +289,10 @@ def test_training_lowers_the_loss_in_micro_batches_too(kind):
     case = tiny(learner=kind, users=4, support=8, query=4, hidden=16, dtype=np.float32, learn_rate="no")
     optimiser = optax.adam(1e-2)
     state = TrainState(case.trainable, optimiser.init(case.trainable), jnp.int32(0), jax.random.key(0))
-    step = quick_jit(make_step(case.model, optimiser, at_once=2))
+    step = jax.jit(make_step(case.model, optimiser, at_once=2))
     losses = []
     for _ in range(20):
         state, lost = step(state, case.tables, case.episodes)
         losses.append(float(lost.query / lost.rows))
     assert losses[-1] < 0.7 * losses[0]
-    assert np.isfinite(quick_jit(lambda: predict(case.model, state.trainable, case.tables, case.episodes))()).all()
+    assert np.isfinite(jax.jit(lambda: predict(case.model, state.trainable, case.tables, case.episodes))()).all()

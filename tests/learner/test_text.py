@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, head_of, tiny
-from quick import quick_jit
 
 from metarec_jax import encoder
 from metarec_jax.config import UpdaterConfig
@@ -98,7 +97,7 @@ def _apply(head, reader, params, context, rows):
 def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name):
     loss, at = reading(name)
     each_user_all_layers, _ = reading(name, below=-1)
-    found, wanted = (quick_jit(jax.value_and_grad(f))(at) for f in (loss, each_user_all_layers))
+    found, wanted = (jax.jit(jax.value_and_grad(f))(at) for f in (loss, each_user_all_layers))
     assert_close(found, wanted)
     word = found[1].theta["encoder"]["embeddings"]["word"]["embedding"]
     assert jnp.abs(word).max() > 1e-4, "what is shared is trained all the same"
@@ -119,9 +118,9 @@ def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
     direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / np.sqrt(leaf.size), at)
     direction = direction._replace(theta=direction.theta | {"input": jax.tree.map(np.zeros_like, constant)})
 
-    gradient = quick_jit(jax.grad(loss))(at)
+    gradient = jax.jit(jax.grad(loss))(at)
     found = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction)))
-    along = quick_jit(lambda distance: loss(jax.tree.map(lambda a, d: a + distance * d, at, direction)))
+    along = jax.jit(lambda distance: loss(jax.tree.map(lambda a, d: a + distance * d, at, direction)))
     wanted = slope_at_zero(along)
     assert abs(wanted) > 1e-3
     assert abs(found - wanted) < 1e-8 * max(abs(wanted), 1)
@@ -130,7 +129,7 @@ def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
 def test_second_order_goes_through_attention():
     loss, at = reading("last layer")
     first, _ = reading("last layer", order="first")
-    second, first = (quick_jit(jax.grad(f))(at).theta["encoder"]["layer_1"]["query"]["kernel"] for f in (loss, first))
+    second, first = (jax.jit(jax.grad(f))(at).theta["encoder"]["layer_1"]["query"]["kernel"] for f in (loss, first))
     assert jnp.abs(second - first).max() > 1e-3 * jnp.abs(second).max()
 
 
@@ -216,8 +215,8 @@ def test_the_last_layers_of_a_real_encoder_adapt_to_a_user():
     def loss(phi, theta, prepared):
         return meta_loss(model, Trainable(theta, phi), prepared, case.episodes)[0]
 
-    slope = quick_jit(jax.grad(loss))(trainable.phi, theta, prepared)
-    compiled = quick_jit(loss)
+    slope = jax.jit(jax.grad(loss))(trainable.phi, theta, prepared)
+    compiled = jax.jit(loss)
     wanted = slope_at_zero(lambda d: compiled(jax.tree.map(lambda leaf: leaf + d, trainable.phi), theta, prepared))
     assert abs(wanted) > 1e-4
     assert abs(sum(map(jnp.sum, jax.tree.leaves(slope))) - wanted) < 1e-8

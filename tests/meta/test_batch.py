@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
-from quick import quick_jit
 
 from metarec_jax.meta.batch import kernels_met, products_of, sum_over_users
 from metarec_jax.meta.outer import annealed, meta_loss
@@ -24,7 +23,7 @@ def test_the_size_of_a_micro_batch_changes_no_number(rule):
         def loss(at):
             return meta_loss(case.model, *at, case.episodes, key, at_once=at_once)
 
-        return quick_jit(jax.value_and_grad(loss, has_aux=True))((case.trainable, case.tables))
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))((case.trainable, case.tables))
 
     whole = slope(0)
     assert_equal(whole[0][1].stopped, np.full(8, case.model.steps + 1, np.int32))
@@ -37,7 +36,7 @@ def test_a_micro_batch_tells_which_user_diverged():
     case = tiny(users=8, head="rating", dtype=np.float32)
     support = case.episodes.support
     episodes = case.episodes._replace(support=support._replace(rating=support.rating.at[5, 0].set(jnp.nan)))
-    loss = quick_jit(lambda e: meta_loss(case.model, case.trainable, case.tables, e, at_once=2)[1].stopped)
+    loss = jax.jit(lambda e: meta_loss(case.model, case.trainable, case.tables, e, at_once=2)[1].stopped)
     assert_equal(loss(episodes), np.where(np.arange(8) == 5, 0, case.model.steps + 1).astype(np.int32))
 
 
@@ -65,7 +64,7 @@ def test_the_sum_and_its_gradients_by_hand(compiled):
         return 3 * value, rest
 
     slope = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)
-    found = (quick_jit(slope) if compiled else slope)(shared["a"], shared["b"], tasks["x"])
+    found = (jax.jit(slope) if compiled else slope)(shared["a"], shared["b"], tasks["x"])
     x, chosen = np.asarray(tasks["x"]), np.asarray(tasks["i"])
     value = 3 * (0.5 * np.sum(x**2) + np.asarray(shared["b"])[chosen].sum())
     of_b = 3.0 * np.bincount(chosen, minlength=3)
@@ -143,11 +142,11 @@ def test_the_multi_step_loss_is_the_weighted_sum_of_the_losses_after_each_step(f
     case = tiny(users=2, steps=3, learn_rate="layer", head="rating", prior=False, form=form)
     at = (case.trainable, case.tables)
 
-    @quick_jit
+    @jax.jit
     def weighted(weights):
         return jax.value_and_grad(lambda at: meta_loss(case.model, *at, case.episodes, None, weights)[0])(at)
 
-    @quick_jit
+    @jax.jit
     def after_each():
         return [
             jax.value_and_grad(lambda at, k=k: meta_loss(case.model._replace(steps=k), *at, case.episodes)[0])(at)

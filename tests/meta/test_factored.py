@@ -7,7 +7,6 @@ import pytest
 from helpers import assert_close, tiny, user_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
@@ -32,7 +31,7 @@ def slopes(**case):
     def slope(form, updater):
         at = tiny(**case, form=form)
         model = at.model._replace(updater=at.model.updater._replace(**updater))
-        function = quick_jit(jax.value_and_grad(lambda *moving: meta_loss(model, *moving, at.episodes)[0], (0, 1)))
+        function = jax.jit(jax.value_and_grad(lambda *moving: meta_loss(model, *moving, at.episodes)[0], (0, 1)))
         return function(at.trainable, at.tables)
 
     return slope("factored", {}), slope("dense", {"elementwise": True})
@@ -146,7 +145,7 @@ def test_a_whole_catalogue_is_scored_without_a_matrix_for_any_user():
 
     assert matrices("dense")
     assert not matrices("auto")
-    assert_close(quick_jit(scores("auto"))(), quick_jit(scores("dense"))(), tolerance=1e-5)
+    assert_close(jax.jit(scores("auto"))(), jax.jit(scores("dense"))(), tolerance=1e-5)
 
 
 def _shapes(jaxpr):
@@ -170,7 +169,7 @@ def test_half_precision_products_leave_sums_parameters_and_gradients_in_single_p
 
         model = case.model._replace(apply=apply)
         tables = jax.tree.map(lambda leaf: leaf.astype(compute), case.tables)
-        return quick_jit(jax.value_and_grad(lambda t: meta_loss(model, t, tables, case.episodes)[0]))(case.trainable)
+        return jax.jit(jax.value_and_grad(lambda t: meta_loss(model, t, tables, case.episodes)[0]))(case.trainable)
 
     (half, of_half), (single, of_single) = slope(jnp.bfloat16), slope(jnp.float32)
     assert half.dtype == jnp.float32

@@ -1,10 +1,10 @@
 """Parameters that are no numbers any more are found and named, logarithms by what becomes of them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
-from quick import quick_jit
 
 from metarec_jax.meta.finite import names_as_used, unusable_names, usable
 from metarec_jax.meta.user import Trainable
@@ -29,7 +29,7 @@ def test_all_is_well():
     """Large numbers, arrays without any, and the logarithm of a number that is nearly zero."""
     assert names_as_used(GOOD) == NAMES
     assert unusable_names(GOOD) == []
-    assert all(quick_jit(usable)(GOOD))
+    assert all(jax.jit(usable)(GOOD))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_one_number_spoils_its_leaf(leaf, value):
     """89 is finite, and in single precision its exponential is not."""
     tree = spoiled(leaf, value)
     assert unusable_names(tree) == [NAMES[leaf]]
-    assert np.flatnonzero(np.logical_not(quick_jit(usable)(tree))).tolist() == [leaf]
+    assert np.flatnonzero(np.logical_not(jax.jit(usable)(tree))).tolist() == [leaf]
 
 
 def test_the_limit_of_a_logarithm_is_that_of_its_precision():

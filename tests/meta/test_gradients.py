@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import assert_close, finite_differences, head_of, tiny, user_of, written_out
 from jax.flatten_util import ravel_pytree
-from quick import quick_jit
 
 from metarec_jax.learner import mlp
 from metarec_jax.meta.outer import meta_loss
@@ -44,7 +43,7 @@ def test_the_meta_gradient_equals_finite_differences(case):
         return loss_of(case)((Trainable(trainable.theta | constant, trainable.phi), tables))
 
     at = (Trainable(theta, case.trainable.phi), case.tables)
-    gradient = quick_jit(jax.grad(function))(at)
+    gradient = jax.jit(jax.grad(function))(at)
     assert_close(gradient, finite_differences(function, at), tolerance=1e-8)
     moved = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[0].phi)]
     assert all(size > 0 for size in moved), "every learned rate matters"
@@ -66,7 +65,7 @@ def test_the_compiled_batch_equals_the_loops_written_out(case):
 
     at = (case.trainable, case.tables)
     found, wanted = (
-        quick_jit(jax.value_and_grad(function))(at)
+        jax.jit(jax.value_and_grad(function))(at)
         for function in (loss_of(case), lambda trainable_and_tables: written_out(case, *trainable_and_tables))
     )
     for part in (*found[1][0].theta["input"].values(), *wanted[1][0].theta["input"].values()):
@@ -127,7 +126,7 @@ def test_the_meta_gradient_of_linear_regression_equals_its_closed_form(steps, or
     w, log_rates = rng.normal(size=5), np.log(rng.uniform(0.1, 0.5, steps))
     trainable = Trainable({"kernel": jnp.asarray(w[:, None])}, {"log_rate": {"kernel": jnp.asarray(log_rates)}})
     model = linear_model(order, steps, form, doubt)
-    found = quick_jit(jax.grad(lambda t: meta_loss(model, t, tables, episodes)[0]))(trainable)
+    found = jax.jit(jax.grad(lambda t: meta_loss(model, t, tables, episodes)[0]))(trainable)
 
     def real(rows, user):
         mask = rows.mask[user] > 0
@@ -171,7 +170,7 @@ def test_first_order_differs_from_second_by_exactly_the_hessian_term(form):
 
         return jax.grad(loss)(vector)
 
-    @quick_jit
+    @jax.jit
     def everything():
         first, second = gradient("first"), gradient("second")
         moved = vector - rate * is_adapted * jax.grad(lambda v: loss(episode.support, v))(vector)
@@ -189,7 +188,7 @@ def test_first_order_differs_from_second_by_exactly_the_hessian_term(form):
 def test_table_rows_that_no_episode_names_get_no_gradient():
     case = tiny(head="rating")
     more = Prepared(*(jnp.vstack([table, jnp.ones((2, 3))]) for table in case.tables))
-    gradient = quick_jit(jax.grad(loss_of(case)))((case.trainable, more))[1]
+    gradient = jax.jit(jax.grad(loss_of(case)))((case.trainable, more))[1]
     for table in gradient:
         assert (table[-2:] == 0).all()
         assert (jnp.abs(table).max(axis=1) > 0).sum() > 2

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, tiny, user_of
-from quick import quick_jit
 
 from metarec_jax.config import UpdaterConfig
 from metarec_jax.meta import inner
@@ -71,7 +70,7 @@ def test_no_steps_are_the_prior(learn):
     """Predictions are those of theta itself, whatever the support says."""
 
     def predictions(case, episodes):
-        return quick_jit(lambda e: predict(case.model, case.trainable, case.tables, e))(episodes)
+        return jax.jit(lambda e: predict(case.model, case.trainable, case.tables, e))(episodes)
 
     case = tiny(head="rating", prior=False, steps=0, learn_rate=learn)
     support = case.episodes.support
@@ -80,7 +79,7 @@ def test_no_steps_are_the_prior(learn):
     np.testing.assert_array_equal(found, predictions(case, other))
     rows = features_of(case.tables, jax.tree.map(lambda leaf: leaf[0], case.episodes.query), "query")
     context = context_of(case.tables, case.episodes.user[0], jax.tree.map(lambda leaf: leaf[0], support))
-    by_hand = quick_jit(lambda: case.model.apply(case.trainable.theta, context, rows))()
+    by_hand = jax.jit(lambda: case.model.apply(case.trainable.theta, context, rows))()
     assert_close(found[0], by_hand)
     stepped = tiny(head="rating", prior=False, steps=1, learn_rate=learn)
     assert np.abs(predictions(stepped, case.episodes) - found).max() > 0.1
@@ -92,7 +91,7 @@ def test_the_support_loss_falls_and_is_reported_before_each_step():
 
     def losses(steps):
         context = context_of(case.tables, episode.user, episode.support)
-        return quick_jit(lambda: adapt_user(case.model._replace(steps=steps), case.trainable, context).losses)()
+        return jax.jit(lambda: adapt_user(case.model._replace(steps=steps), case.trainable, context).losses)()
 
     four = losses(4)
     assert four.shape == (4,)

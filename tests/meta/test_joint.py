@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from helpers import assert_close
 from jax.sharding import PartitionSpec
-from quick import quick_jit
 from shared_texts import Case, everything, random_ids, trained
 
 from metarec_jax import encoder
@@ -22,7 +21,7 @@ def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
     """Of learner, updater and encoder, and the losses, whatever the chunks; repeated texts are encoded once."""
     case = Case(per_call=per_call)
     chosen, episodes = case.localised()
-    step = quick_jit(
+    step = jax.jit(
         lambda trainable: joint_gradient(
             case.model, case.reading, everything, trainable, chosen, episodes, at_once=at_once
         )
@@ -34,7 +33,7 @@ def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
 def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
     case = Case()
     chosen, episodes = case.localised()
-    found, _ = quick_jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
+    found, _ = jax.jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
         case.trainable
     )
     wanted, _ = case.naive()
@@ -52,7 +51,7 @@ def test_what_is_dropped_is_the_same_in_both_passes():
     rng = np.random.default_rng(2)
     way = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), case.trainable.encoder)
 
-    @quick_jit
+    @jax.jit
     def gradient(at):
         found, losses = joint_gradient(case.model, case.reading, everything, at, chosen, episodes, key)
         return found, losses.query / losses.rows
@@ -65,7 +64,7 @@ def test_what_is_dropped_is_the_same_in_both_passes():
     )
     difference = (gradient(moved(1e-6))[1] - gradient(moved(-1e-6))[1]) / 2e-6
     assert float(slope) == pytest.approx(float(difference), rel=1e-6)
-    other = quick_jit(
+    other = jax.jit(
         lambda at: joint_gradient(case.model, case.reading, everything, at, chosen, episodes, jax.random.key(4))[1]
     )(case.trainable)
     assert abs(other.query / other.rows - gradient(case.trainable)[1]) > 1e-4
@@ -81,7 +80,7 @@ def test_eight_devices_give_the_same_gradient():
     def gradient(case, place, episodes_place, **changes):
         chosen, episodes = case.localised()
         reading = case.reading._replace(**changes)
-        step = quick_jit(lambda *moving: joint_gradient(case.model, reading, everything, *moving))
+        step = jax.jit(lambda *moving: joint_gradient(case.model, reading, everything, *moving))
         return step(*place((case.trainable, chosen)), episodes_place(episodes))
 
     alone = gradient(one, lambda tree: tree, lambda tree: tree)
@@ -126,7 +125,7 @@ def test_memory_does_not_grow_with_the_users():
         def gradient(trainable, chosen, episodes):
             return joint_gradient(case.model, reading, everything, trainable, chosen, episodes, at_once=16)
 
-        compiled = quick_jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
+        compiled = jax.jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     few, many = temporaries(64), temporaries(256)

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_close, assert_equal, interactions, tiny
-from quick import quick_jit
 
 from metarec_jax.config import EpisodeConfig
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -26,9 +25,9 @@ def test_a_step_is_the_optimisers_step_down_the_meta_gradient():
     rate = 0.5
     optimiser = optax.sgd(rate)
     state = first_state(case, optimiser)
-    new, losses = quick_jit(make_step(case.model, optimiser))(state, case.tables, case.episodes)
+    new, losses = jax.jit(make_step(case.model, optimiser))(state, case.tables, case.episodes)
 
-    loss = quick_jit(jax.value_and_grad(lambda t: meta_loss(case.model, t, case.tables, case.episodes)[0]))
+    loss = jax.jit(jax.value_and_grad(lambda t: meta_loss(case.model, t, case.tables, case.episodes)[0]))
     value, gradient = loss(case.trainable)
     assert_close(losses.query / losses.rows, value)  # of before the step
     assert losses.rows == case.episodes.query.mask.sum()
@@ -40,11 +39,11 @@ def test_a_step_is_the_optimisers_step_down_the_meta_gradient():
 @pytest.mark.usefixtures("x64")
 def test_the_loss_weighs_query_rows_alike_whatever_user_they_belong_to():
     case = tiny()
-    outputs = quick_jit(lambda: predict(case.model, case.trainable, case.tables, case.episodes))()
+    outputs = jax.jit(lambda: predict(case.model, case.trainable, case.tables, case.episodes))()
     real = np.asarray(case.episodes.query.mask) > 0
     assert real.sum(axis=1).tolist() == [3, 2, 1]
     by_row = case.model.head.loss(outputs[real], case.episodes.query.rating[real])
-    value, sums = quick_jit(lambda: meta_loss(case.model, case.trainable, case.tables, case.episodes))()
+    value, sums = jax.jit(lambda: meta_loss(case.model, case.trainable, case.tables, case.episodes))()
     assert_close(value, np.asarray(by_row).mean())
     assert_close(sums.query, np.asarray(by_row).sum())
     assert sums.rows == 6
@@ -54,7 +53,7 @@ def test_dropout_is_drawn_anew_each_step():
     """The first step has another loss than the same step taken with the counter one further."""
     case = tiny(head="rating", dtype=np.float32, hidden=16, dropout=0.5)
     optimiser = optax.sgd(0.0)
-    step = quick_jit(make_step(case.model, optimiser))
+    step = jax.jit(make_step(case.model, optimiser))
     state = first_state(case, optimiser)
     later, first = step(state, case.tables, case.episodes)
     _, second = step(later, case.tables, case.episodes)
@@ -66,7 +65,7 @@ def test_dropout_is_drawn_anew_each_step():
 def test_outer_steps_lower_the_loss():
     case = tiny(dtype=np.float32, hidden=16)
     optimiser = optax.adam(0.05)
-    step = quick_jit(make_step(case.model, optimiser))
+    step = jax.jit(make_step(case.model, optimiser))
     state, losses = first_state(case, optimiser), []
     for _ in range(60):
         state, loss = step(state, case.tables, case.episodes)
@@ -103,7 +102,7 @@ def test_the_step_is_compiled_once_for_each_bucket(devices, compilations):
     mesh = user_mesh(devices)
     tables = Prepared(np.ones((16, 3), np.float32), np.ones((len(counts), 3), np.float32))
     optimiser = optax.adamw(1e-3)
-    step = quick_jit(make_step(case.model, optimiser), donate_argnums=0)
+    step = jax.jit(make_step(case.model, optimiser), donate_argnums=0)
     with jax.set_mesh(mesh):
         state, tables = replicate(mesh, first_state(case, optimiser)), replicate(mesh, tables)
         compilations.clear()

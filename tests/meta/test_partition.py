@@ -6,7 +6,6 @@ import pytest
 from helpers import assert_close, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.meta.outer import meta_loss
@@ -77,7 +76,7 @@ def test_anil_is_a_pattern(form):
     assert set(path_names(case.trainable.phi)) == {"log_rate/output/bias", "log_rate/output/kernel"}
     support, query = (jax.tree.map(lambda leaf: leaf[0], rows) for rows in (case.episodes.support, case.episodes.query))
 
-    @quick_jit
+    @jax.jit
     def everything(trainable):
         context = context_of(case.tables, case.episodes.user[0], support)
         rows = features_of(case.tables, query, "query")

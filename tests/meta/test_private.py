@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_close, assert_equal, tiny, user_of
-from quick import quick_jit
 
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.outer import TrainState, make_step
@@ -34,7 +33,7 @@ def program(at_once: int):
         summed = frozen_sum(case().model, mechanism(clip), at_once=at_once)
         return summed(trainable, tables, episodes, None, None)[0]
 
-    return quick_jit(take)
+    return jax.jit(take)
 
 
 def total(clip: float, episodes=None, at_once: int = 0):
@@ -52,7 +51,7 @@ def of_each_user():
     def loss(trainable, episode):
         return lose_user(made.model, Shared(trainable, made.tables), Task(episode)).query / QUERY
 
-    slope = quick_jit(jax.grad(loss))
+    slope = jax.jit(jax.grad(loss))
     gradients = [slope(made.trainable, user_of(made.episodes, user)) for user in range(4)]
     return [gradient._replace(theta=learned(gradient.theta)[0]) for gradient in gradients]
 
@@ -88,7 +87,7 @@ def test_a_user_whose_gradient_is_not_finite_adds_nothing():
     episodes = case().episodes
     rating = episodes.query.rating.at[1, 0].set(jnp.nan)
     head = tiny(users=4, query=QUERY, support=3, head="rating")
-    take = quick_jit(lambda episodes: frozen_sum(head.model, mechanism(1.0))(*head[1:3], episodes, None, None)[0])
+    take = jax.jit(lambda episodes: frozen_sum(head.model, mechanism(1.0))(*head[1:3], episodes, None, None)[0])
     spoiled = take(episodes._replace(query=episodes.query._replace(rating=rating)))
     without = take(episodes._replace(weight=episodes.weight.at[1].set(0.0)))
     assert_close(spoiled, without)
@@ -112,11 +111,11 @@ def test_without_clipping_and_noise_it_is_the_ordinary_step():
     optimiser = optax.sgd(0.1)
     state = TrainState(made.trainable, optimiser.init(made.trainable), jnp.zeros((), jnp.int32), jax.random.key(0))
     private = private_step(made.model, optimiser, mechanism(1e9))
-    got, losses = quick_jit(private)(state, Fed(made.tables, jax.random.key(1)), full)
-    want, ordinary = quick_jit(make_step(made.model, optimiser))(state, made.tables, full)
+    got, losses = jax.jit(private)(state, Fed(made.tables, jax.random.key(1)), full)
+    want, ordinary = jax.jit(make_step(made.model, optimiser))(state, made.tables, full)
     assert_close(got.trainable, want.trainable)
     assert_close(losses.query, ordinary.query)
-    noised, _ = quick_jit(private_step(made.model, optimiser, mechanism(1.0, noise=1.0)))(
+    noised, _ = jax.jit(private_step(made.model, optimiser, mechanism(1.0, noise=1.0)))(
         state, Fed(made.tables, jax.random.key(1)), full
     )
     moving, _ = learned(jax.tree.map(jnp.subtract, noised.trainable.theta, got.trainable.theta))
@@ -128,7 +127,7 @@ def test_gradients_of_single_users_exist_for_a_micro_batch_at_a_time():
     made = tiny(users=16, query=QUERY, support=3, embedding=64, hidden=64)
 
     def temporaries(at_once: int) -> int:
-        take = quick_jit(frozen_sum(made.model, mechanism(1.0), at_once=at_once))
+        take = jax.jit(frozen_sum(made.model, mechanism(1.0), at_once=at_once))
         compiled = take.lower(made.trainable, made.tables, made.episodes, None, None).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 

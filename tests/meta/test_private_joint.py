@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_close, assert_equal
-from quick import quick_jit
 from shared_texts import BERT, Case, everything, trained
 
 from metarec_jax.learner.inputs import learned
@@ -49,7 +48,7 @@ def program():
     made, optimiser = case(users=4), optax.sgd(1.0)
     state = TrainState(made.trainable, optimiser.init(made.trainable), jnp.zeros((), jnp.int32), jax.random.key(0))
 
-    @quick_jit
+    @jax.jit
     def take(clip, noise, read, episodes):
         mechanism = bounds(clip, noise)
         step = make_private_step(joint_sum(made.model, made.reading, trained, mechanism), optimiser, mechanism)
@@ -71,7 +70,7 @@ def one_by_one(made):
         tables = Prepared(*(made.reading.encode(at.encoder, tokens, None) for tokens in sides))
         return lose_user(made.model, Shared(at, tables), Task(episode)).query / QUERY
 
-    slope = quick_jit(jax.grad(loss))
+    slope = jax.jit(jax.grad(loss))
     users = [jax.tree.map(lambda leaf, user=user: jnp.asarray(leaf[user]), apart) for user in range(4)]
     return [slope(made.trainable, user) for user in users]
 
@@ -107,7 +106,7 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
     made.episodes = made.episodes._replace(query=jax.tree.map(np.asarray, full))
     quiet, losses = take(1e9, 0.0, *made.apart())
     chosen, episodes = made.localised()
-    joint = quick_jit(functools.partial(joint_gradient, made.model, made.reading, trained))
+    joint = jax.jit(functools.partial(joint_gradient, made.model, made.reading, trained))
     gradient, ordinary = joint(made.trainable, chosen, episodes)
     assert_close(quiet, gradient, tolerance=1e-10)
     assert_close((losses.query, losses.rows), (ordinary.query, ordinary.rows))
@@ -123,7 +122,7 @@ def test_what_one_user_draws_is_nobody_elses_affair():
     """Dropout of the encoder and of the learner is by the user and not by the place in the batch, of the secret."""
     made = case(150, dropout=0.3, bert=dataclasses.replace(BERT, num_layers=1))
     read, episodes = made.apart()
-    take = quick_jit(summed(made, 1e9))
+    take = jax.jit(summed(made, 1e9))
     key = jax.random.key(1)
 
     def queries(order, key=key):
@@ -156,7 +155,7 @@ def test_memory_does_not_grow_with_the_users():
             10_000, dtype=np.float32, users=users, bert=dataclasses.replace(BERT, vocab_size=5000, num_layers=1)
         )
         read, episodes = made.apart()
-        compiled = quick_jit(summed(made, 1.0)).lower(made.trainable, read, episodes, None, None).compile()
+        compiled = jax.jit(summed(made, 1.0)).lower(made.trainable, read, episodes, None, None).compile()
         copy = sum(leaf.nbytes for leaf in jax.tree.leaves(made.trainable.encoder))
         return compiled.memory_analysis().temp_size_in_bytes, copy
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, tiny
-from quick import quick_jit
 
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.models import UNROLL
@@ -32,7 +31,7 @@ def test_losses_and_gradients_are_those_of_steps_that_are_kept(rule):
         def loss(at):
             return meta_loss(case.model, *at, case.episodes, jax.random.key(2), weights, at_once=1)
 
-        return quick_jit(jax.value_and_grad(loss, has_aux=True))((case.trainable, case.tables))
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))((case.trainable, case.tables))
 
     assert_close(slope(True), slope(False))
 
@@ -42,7 +41,7 @@ def temporaries(*, remat, steps, **rule):
     sizes = {"users": 8, "support": 8, "embedding": 32, "hidden": 16, "steps": steps}
     case = tiny(head="rating", prior=False, dtype=np.float32, form="dense", remat=remat, **sizes, **rule)
     model = case.model._replace(unroll=UNROLL)
-    slope = quick_jit(jax.grad(lambda *at: meta_loss(model, *at)[0], argnums=(0, 1)))
+    slope = jax.jit(jax.grad(lambda *at: meta_loss(model, *at)[0], argnums=(0, 1)))
     return slope.lower(case.trainable, case.tables, case.episodes).compile().memory_analysis().temp_size_in_bytes
 
 

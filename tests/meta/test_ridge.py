@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, head_of, tiny, user_of
-from quick import quick_jit
 
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
@@ -31,7 +30,7 @@ def episode_and_context(case, user=0):
 def variance_of(case, user=0):
     """(mask of the support, rows) -> predictive variance."""
     _, context = episode_and_context(case, user)
-    return quick_jit(lambda mask, rows: variance_user(case.model, case.trainable, context._replace(mask=mask), rows))
+    return jax.jit(lambda mask, rows: variance_user(case.model, case.trainable, context._replace(mask=mask), rows))
 
 
 def seen(case, rows):
@@ -78,7 +77,7 @@ def test_under_squared_error_one_step_is_the_posterior_mean_and_more_change_noth
 
     for user in (0, 1):  # the second has a padded slot
         _, context = episode_and_context(case, user)
-        path = quick_jit(lambda c=context: adapt_user(case.model._replace(steps=3), case.trainable, c))()
+        path = jax.jit(lambda c=context: adapt_user(case.model._replace(steps=3), case.trainable, c))()
         mean, _ = posterior(case, user)
         for step in range(3):
             assert_close(layer(jax.tree.map(lambda leaf, step=step: leaf[step], path.points["output"])), mean)
@@ -89,7 +88,7 @@ def test_a_user_with_an_empty_support_keeps_the_prior_mean():
     case = ridge(support=4)
     _, context = episode_and_context(case)
     empty = context._replace(mask=jnp.zeros(4))
-    kept = quick_jit(lambda: adapt_user(case.model, case.trainable, empty).end["output"])()
+    kept = jax.jit(lambda: adapt_user(case.model, case.trainable, empty).end["output"])()
     assert_close(kept, case.trainable.theta["output"])
 
 
@@ -108,7 +107,7 @@ def test_under_other_losses_every_step_lowers_the_objective_down_to_its_minimum(
         loss = jnp.sum(case.model.head.loss(outputs, context.rating) * context.mask)
         return loss / noise + sum(jax.tree.leaves(away)) / 2
 
-    @quick_jit
+    @jax.jit
     def walk():
         path = adapt_user(case.model._replace(steps=200), case.trainable, context)
         slope = jax.grad(objective)(path.end["output"])
@@ -130,7 +129,7 @@ def test_no_loss_is_more_curved_than_its_head_says(kind):
     outputs = jnp.asarray(rng.normal(size=(200, head.outputs)) * 10 ** rng.uniform(-2, 1.5, (200, 1)))
     ratings = jnp.asarray(rng.integers(0, 2, 200) if kind == "click" else rng.integers(1, 6, 200), jnp.float64)
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def greatest(output, rating):
         hessian = jax.hessian(lambda o: head.loss(o[None], rating[None])[0])(output)

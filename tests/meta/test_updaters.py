@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from helpers import Tiny, assert_close, assert_equal, finite_differences, tiny, written_out
 from jax.flatten_util import ravel_pytree
-from quick import quick_jit
 
 from metarec_jax.config import ELEMENTWISE, UpdaterConfig, UpdaterKind
 from metarec_jax.meta.outer import meta_loss, predict
@@ -111,7 +110,7 @@ def compiled(name):
     episodes = case.episodes._replace(
         support=padded(case.episodes.support, 2, last), query=padded(case.episodes.query, 1, last)
     )
-    function = quick_jit(slope(case.model))
+    function = jax.jit(slope(case.model))
     return Compiled(case, episodes, lambda episodes: function(case.trainable, case.tables, episodes))
 
 
@@ -217,7 +216,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_rule_written_out(name):
     """Of theta, phi and embeddings: without a scan, a vmap, factors, masks, and slots that hold nonsense."""
     case, episodes, function = compiled(name)
     two = case._replace(episodes=only([0, 1], case.episodes))
-    wanted = quick_jit(lambda: REFERENCES.get(name, written_out_slope)(two))()
+    wanted = jax.jit(lambda: REFERENCES.get(name, written_out_slope)(two))()
     (value, _), gradient = function(only([0, 1], episodes))
     assert_close((value, gradient), wanted)
 
@@ -282,7 +281,7 @@ def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
 def test_micro_batches_on_eight_devices_give_what_the_whole_batch_gives_on_one(name):
     """The loss, every gradient, and what is said about each user (see also `test_batch`)."""
     case, episodes, function = compiled(name)
-    found = on(8, quick_jit(slope(case.model, at_once=8)), case.trainable, case.tables, episodes)
+    found = on(8, jax.jit(slope(case.model, at_once=8)), case.trainable, case.tables, episodes)
     assert_close(found, jax.device_get(function(episodes)))
 
 
@@ -298,7 +297,7 @@ def test_one_device_and_eight_give_the_same_numbers_in_single_precision(name):
     """The loss, its gradients, and predictions: of a rule of each sort that is computed in its own way."""
     case = case_of(name, dtype=np.float32)
 
-    @quick_jit
+    @jax.jit
     def function(*at):
         return slope(case.model)(*at), predict(case.model, *at)
 
@@ -337,7 +336,7 @@ def test_a_rule_is_pure_and_keeps_structures_shapes_and_types(name, dtype):
         assert types(moved) == types(jax.eval_shape(lambda: adapted))
         assert types(carried) == types(state)
 
-        function = quick_jit(step)
+        function = jax.jit(step)
         once, again = function(phi, adapted, adapted), function(phi, adapted, adapted)
         assert_equal(once, again)
         assert_equal(updater.init(adapted), phi)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
-from quick import quick_jit
 
 from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.outer import meta_loss
@@ -45,7 +44,7 @@ def test_a_users_loss_depends_on_that_users_real_rows_and_on_nothing_else(case):
         return over_users(lambda e: lose_user(case.model, shared, Task(e)), episodes).query
 
     support, query = ((rows.rating, rows.statistic) for rows in (case.episodes.support, case.episodes.query))
-    jacobian = quick_jit(jax.jacrev(losses, argnums=(0, 1, 2)))(case.tables, support, query)
+    jacobian = jax.jit(jax.jacrev(losses, argnums=(0, 1, 2)))(case.tables, support, query)
     of_tables, of_support, of_query = jax.tree.map(np.asarray, jacobian)
 
     def depends(leaf, axes):
@@ -67,7 +66,7 @@ def test_a_users_loss_depends_on_that_users_real_rows_and_on_nothing_else(case):
 def value_and_gradient(case):
     """(tables, episodes) -> loss and gradients; compiles for each shape once."""
 
-    @quick_jit
+    @jax.jit
     def function(tables, episodes):
         (loss, _), gradient = jax.value_and_grad(meta_loss, argnums=(1, 2), has_aux=True)(
             case.model, case.trainable, tables, episodes
@@ -130,7 +129,7 @@ def test_what_is_random_belongs_to_the_user_and_the_step():
     """Dropout is the same wherever in whatever batch a user stands, and other for another user or step."""
     case = tiny(head="rating", users=2, hidden=32, dropout=0.5)
 
-    @quick_jit
+    @jax.jit
     def losses(tables, episodes, key):
         shared = Shared(case.trainable, tables, key)
         return over_users(lambda e: lose_user(case.model, shared, Task(e)), episodes).query

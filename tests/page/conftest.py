@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from quick import QUICK
+from quick import quick_flags
 
 from benchmarks import browser
 
@@ -42,8 +42,7 @@ class Service(NamedTuple):
 def here(**environment: str) -> dict[str, str]:
     """The environment of a command: on the CPU, with programs that are compiled quickly, and without a token."""
     clean = {name: value for name, value in os.environ.items() if name != "METAREC_TOKEN"}
-    quick = " ".join(f"--{name}={str(value).lower()}" for name, value in QUICK.items())
-    return clean | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick, **environment}
+    return clean | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags(), **environment}
 
 
 @contextlib.contextmanager

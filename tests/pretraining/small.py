@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import jax
 import numpy as np
-from quick import QUICK
 
 from metarec_jax.config import DataConfig, EncoderConfig, EpisodeConfig
 from metarec_jax.data.synthetic import synthetic
@@ -63,13 +60,6 @@ def small_encoder() -> Encoder:
         has_pooler=False,
     )
     return Encoder(config, init(jax.random.key(0), config), tokenizer, "a small encoder")
-
-
-@contextlib.contextmanager
-def quick_programs() -> Iterator[None]:
-    """Has programs compiled quickly."""
-    with mock.patch.object(jax, "jit", functools.partial(jax.jit, compiler_options=QUICK)):
-        yield
 
 
 def small_pretraining(

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, finite_differences, interactions
-from quick import quick_jit
 from small import small_data, small_encoder
 
 from metarec_jax.encoder import Texts, tokenize
@@ -73,7 +72,7 @@ def test_loss_is_the_formula(x64, part):
         offset += len(picked.rows)
     rng = np.random.default_rng(0)
     table = np.where(item[:, None] >= 0, rng.normal(size=(len(item), 5)), 0.0)
-    found = quick_jit(lambda table: contrastive_loss(table, batch.liked, TEMPERATURE))(table)
+    found = jax.jit(lambda table: contrastive_loss(table, batch.liked, TEMPERATURE))(table)
 
     users, likes = [], []
     for row in range(4):
@@ -88,7 +87,7 @@ def test_loss_is_the_formula(x64, part):
     assert weight > 3
     assert_close(np.asarray(found.total), np.asarray(total))
     assert found.weight == weight
-    slope = quick_jit(jax.grad(lambda table: contrastive_loss(table, batch.liked, TEMPERATURE).total))(table)
+    slope = jax.jit(jax.grad(lambda table: contrastive_loss(table, batch.liked, TEMPERATURE).total))(table)
     assert_close(
         slope[item >= 0],
         finite_differences(lambda t: contrastive_loss(t, batch.liked, TEMPERATURE).total, jnp.asarray(table))[
@@ -104,7 +103,7 @@ def test_a_user_without_negatives_and_texts_that_are_equal_are_no_nan():
     negative = np.zeros((2, 3), np.float32)
     table = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4)), jnp.float32).at[2].set(0)
     loss = lambda table: tuple(contrastive_loss(table, Liked(slot, real, real, negative), 0.1))  # noqa: E731
-    (total, weight), slope = quick_jit(jax.value_and_grad(loss, has_aux=True))(table)
+    (total, weight), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(table)
     assert np.isfinite(slope).all()
     assert weight == 2, "two likes of one text are not drawn together, and the first user's pair is, both ways"
     assert abs(total) < 1e-6, "nothing is to be told apart"

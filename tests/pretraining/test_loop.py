@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_equal
-from small import host, quick_programs, small_config, small_data, small_encoder, small_pretraining
+from small import host, small_config, small_data, small_encoder, small_pretraining
 from training import Watch
 
 from metarec_jax import runs
@@ -26,12 +26,6 @@ from metarec_jax.pretraining.config import MlmConfig
 from metarec_jax.pretraining.loop import PretrainProgress, fit
 from metarec_jax.pretraining.mlm import Sum
 from metarec_jax.pretraining.step import Losses, first_state
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_programs():
-    with quick_programs():
-        yield
 
 
 @pytest.fixture(scope="module")

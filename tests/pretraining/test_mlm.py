@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from helpers import assert_close
-from quick import quick_jit
 from small import small_encoder
 from test_masking import VOCABULARY
 
@@ -62,8 +61,8 @@ def test_loss_and_gradient_are_those_of_the_naive_form(x64):
         found = mlm_loss(*weights, ENCODER.config, hidden)
         return found.total, found.weight
 
-    (total, weight), gradient = quick_jit(jax.value_and_grad(ours, has_aux=True))((encoder, head))
-    wanted, slope = quick_jit(jax.value_and_grad(naive))((encoder, head))
+    (total, weight), gradient = jax.jit(jax.value_and_grad(ours, has_aux=True))((encoder, head))
+    wanted, slope = jax.jit(jax.value_and_grad(naive))((encoder, head))
     assert weight == which.sum()
     assert_close(total, wanted)
     assert_close(gradient, slope)
@@ -74,7 +73,7 @@ def test_loss_and_gradient_are_those_of_the_naive_form(x64):
 def test_a_padded_slot_counts_nothing():
     _, hidden = some_hidden()
     head = moved_head(jnp.float32)
-    compiled = quick_jit(lambda params, head, hidden: mlm_loss(params, head, ENCODER.config, hidden))
+    compiled = jax.jit(lambda params, head, hidden: mlm_loss(params, head, ENCODER.config, hidden))
     loss = lambda hidden: compiled(ENCODER.params, head, hidden)  # noqa: E731
     real = np.asarray(hidden.weight) > 0
     other = hidden._replace(label=jnp.where(real, hidden.label, 7), position=jnp.where(real, hidden.position, 3))
@@ -98,9 +97,9 @@ def test_bfloat16_products_give_losses_in_float32():
     _, hidden = some_hidden()
     head = moved_head(jnp.float32)
     half, whole = (
-        quick_jit(
-            lambda params, head, hidden, dtype=dtype: mlm_loss(params, head, ENCODER.config, hidden, dtype=dtype)
-        )(ENCODER.params, head, hidden)
+        jax.jit(lambda params, head, hidden, dtype=dtype: mlm_loss(params, head, ENCODER.config, hidden, dtype=dtype))(
+            ENCODER.params, head, hidden
+        )
         for dtype in ("bfloat16", None)
     )
     assert half.total.dtype == jnp.float32
@@ -112,7 +111,7 @@ def test_factors_of_low_rank_take_part():
     _, hidden = some_hidden()
     head = moved_head(jnp.float32)
     params = add_lora(ENCODER.params, [r"layer_\d/value"], rank=2, key=jax.random.key(0))
-    slope = quick_jit(jax.grad(lambda p, head, hidden: mlm_loss(p, head, ENCODER.config, hidden).total))(
+    slope = jax.jit(jax.grad(lambda p, head, hidden: mlm_loss(p, head, ENCODER.config, hidden).total))(
         params, head, hidden
     )
     assert np.abs(slope["layer_0"]["value"]["lora_b"]).max() > 0
@@ -123,7 +122,7 @@ def test_dropout_draws_from_its_key():
     head = moved_head(jnp.float32)
     dropping = dataclasses.replace(ENCODER.config, dropout=0.3, attention_dropout=0.3)
 
-    @quick_jit
+    @jax.jit
     def loss(params, head, hidden, key):
         return mlm_loss(params, head, dropping, hidden, dropout_key=key).total
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import quick_programs
 
 from metarec_jax import cli, options, runs
 from metarec_jax.pretraining.config import PretrainConfig
@@ -21,12 +20,6 @@ TRAIN = (
     "--preset", "synthetic", "--encoder.max-length", 32, "--train.epochs", 1, "--train.users-per-step", 160,
     "--train.devices", 1, "--learner.user-side", "none", "--updater.steps", 1,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_programs():
-    with quick_programs():
-        yield
 
 
 @pytest.fixture(scope="module")

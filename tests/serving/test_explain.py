@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, finite_differences, tiny
-from quick import QUICK, quick_jit
 from scipy.stats import spearmanr
 from trained import trained_run
 
@@ -44,7 +43,7 @@ def explained(case, *, items: int = 3):
     statistic = query.statistic[0, :items]
     task = OfUsers(case.episodes.user, support, ())
     every = jnp.zeros((len(case.tables.items), 2)).at[query.item[0, :items]].set(statistic)
-    found = quick_jit(functools.partial(score_and_influences, case.model))(
+    found = jax.jit(functools.partial(score_and_influences, case.model))(
         case.trainable, case.tables, task, query.item[0, :items], every
     )
 
@@ -170,7 +169,7 @@ def test_an_unknown_item_is_refused(recommender):
 
 
 def test_programs_are_few(compilations, recommender, monkeypatch):
-    fresh = quick_jit(functools.partial(programs.influences, recommender._model))
+    fresh = jax.jit(functools.partial(programs.influences, recommender._model))
     monkeypatch.setattr(recommender, "_influences", fresh)
     state = recommender.adapt({7: 5, 8: 1})
     for number in (1, 3, 10, 11, 40, 1):
@@ -225,7 +224,7 @@ def test_gradient_times_input_is_how_the_embedding_follows_its_input():
     ids = tokenize(encoder.tokenizer, ["a space ship", "tea"], 128).ids
     tokens = jax.tree.map(jnp.asarray, pack(list(ids), 12))
     slope = jax.random.normal(jax.random.key(0), (2, 64))
-    pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4), compiler_options=QUICK)
+    pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
     got = pull_back(encoder.params, tokens, slope, encoder.config, config)
     assert got.shape == (2, 12)
     assert (np.asarray(got)[tokens.mask == 0] == 0).all()

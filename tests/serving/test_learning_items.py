@@ -15,9 +15,6 @@ from metarec_jax.serving.store import Store
 TEXT = "A film about bees. It hums."
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 def people(count, seed=0):
     """Histories of so many users, and what each gave the new item."""
     rng = np.random.default_rng(seed)

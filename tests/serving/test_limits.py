@@ -18,9 +18,6 @@ from metarec_jax.serving.store import Event, Store
 BEES = {"text": "A film about bees.", "id": "bees"}
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 @pytest.fixture
 def engine(recommender, tmp_path):
     same = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)

@@ -9,8 +9,6 @@ from metarec_jax.serving.arms import Arm
 from metarec_jax.serving.engine import Engine
 from metarec_jax.serving.store import Event, NewItem, Store
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
 
 def serving(recommender, folder) -> TestClient:
     engine = Engine([Arm("a", recommender)], Store(folder), seed=0)

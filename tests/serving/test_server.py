@@ -20,6 +20,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
+from quick import quick_flags
 from schemathesis.checks import not_a_server_error, response_schema_conformance
 from schemathesis.generation import GenerationMode
 from trained import small_config, trained_run
@@ -35,7 +36,7 @@ from metarec_jax.serving.store import open_for_reading
 
 def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, int]:
     """`metarec serve` on a free port."""
-    environment = {**os.environ, "METAREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "METAREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags()}
     environment.pop("METAREC_TOKEN", None)
     command = [sys.executable, "-m", "metarec_jax", "serve", str(trained_run()), "--port", "0", "--together", "4"]
     command += ["--store", str(store), *options]

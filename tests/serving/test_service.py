@@ -22,9 +22,6 @@ LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
 HOSTS = frozenset({"127.0.0.1"})
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 def serving(recommender, folder, *, token=None, **engine) -> TestClient:
     people = {"9": Person("9", "a nurse", [("3", 4.0)])}
     app = make_app(

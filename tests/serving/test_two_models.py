@@ -15,9 +15,6 @@ from metarec_jax.serving.store import Store
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}, {"item": "9", "rating": 4}]
 
 
-pytestmark = pytest.mark.usefixtures("quick_programs")
-
-
 @pytest.fixture(scope="module")
 def arms(recommender) -> list[Arm]:
     return [Arm("a", recommender), Arm("b", Recommender.load(believing_run()))]

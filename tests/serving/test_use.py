@@ -5,7 +5,6 @@ import json
 import threading
 import time
 
-import pytest
 import uvicorn
 from trained import believing_run, fresh, trained_run
 
@@ -17,8 +16,6 @@ from metarec_jax.serving.engine import Engine, Job, List, Whose
 from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.simulate import Client
 from metarec_jax.serving.store import Store
-
-pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @contextlib.contextmanager
