@@ -56,7 +56,14 @@ def test_it_is_better_from_the_start_and_goes_on_without_the_earlier_run(tmp_pat
     [
         (lambda c: dataclasses.replace(c, learner=dataclasses.replace(c.learner, hidden=4)), r"theta/.* is \[.*there"),
         (lambda c: dataclasses.replace(c, updater=dataclasses.replace(c.updater, steps=1)), "phi/"),
-        (lambda c: dataclasses.replace(c, privacy=PrivacyConfig(epsilon=8.0, covers="updates")), "is not private"),
+        (
+            lambda c: dataclasses.replace(
+                c,
+                privacy=PrivacyConfig(epsilon=8.0, covers="updates"),
+                learner=dataclasses.replace(c.learner, user_side="none"),
+            ),
+            "is not private",
+        ),
     ],
 )
 def test_what_does_not_fit_leaves_nothing(change, said, tmp_path):
