@@ -611,13 +611,13 @@ class Config:
             f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
             "--data.negatives-popularity 0",
         )
-        _require(
-            self.privacy.covers == "run" or self.learner.user_side != "description",
-            "learner.user_side is 'description' with privacy.epsilon: descriptions are written from supports that the "
-            "seed draws, and a private run draws others in secret, so that they would tell of query rows; use "
-            "--learner.user-side profile, or none",
-        )
         if self.privacy.covers == "updates":
+            _require(
+                self.learner.user_side != "description",
+                "learner.user_side is 'description' with privacy.epsilon: descriptions are written from supports that "
+                "the seed draws, and a private run draws others in secret, so that they would tell of query rows; use "
+                "--learner.user-side profile, or none",
+            )
             return
         remedy = "or say with --privacy.covers updates that it need not be covered"
         _require(

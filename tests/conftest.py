@@ -10,7 +10,7 @@ import os
 import jax
 import pytest
 from jaxtyping import install_import_hook
-from quick import QUICK, quick_flags
+from quick import USUAL, quick_flags
 
 # Before the first array: the number of devices is fixed when JAX looks for them. Only tests of sharding use more
 # than the first.
@@ -41,11 +41,9 @@ _compile_quickly()
 def as_users_compile(monkeypatch):
     """Programs that are compiled ahead of time are those of users, and take as long to compile."""
     compile_ = jax.stages.Lowered.compile
-    slow = {"xla_backend_optimization_level": 3}
-    slow |= {name: True for name in QUICK if name == "xla_cpu_use_fusion_emitters"}
 
     def compiled(self, compiler_options=None):
-        return compile_(self, {**slow, **(compiler_options or {})})
+        return compile_(self, {**USUAL, **(compiler_options or {})})
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", compiled)
 

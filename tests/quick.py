@@ -10,8 +10,11 @@ import jax
 
 QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
 """Options of XLA. Small programs take a third of the time and less, large ones about as long as ever."""
+USUAL: dict[str, Any] = {"xla_backend_optimization_level": 3}
+"""What these are for users."""
 if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
     QUICK["xla_cpu_use_fusion_emitters"] = False
+    USUAL["xla_cpu_use_fusion_emitters"] = True
 
 
 def quick_flags() -> str:

@@ -78,7 +78,9 @@ def alone(assembly):
     return gradient_on(assembly, 1, 1)[0]
 
 
-@pytest.mark.parametrize(("shards", "shared"), [(1, True), (2, True), (8, False)], ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("shards", "shared"), [(1, True), (1, False), (2, True), (8, False)], ids=lambda value: str(value)
+)
 def test_the_gradient_is_that_of_one_device(assembly, alone, shards, shared, monkeypatch):
     """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""
     found, placed = gradient_on(assembly, 8, shards, shared, monkeypatch)

@@ -7,10 +7,9 @@ from benchmarks import interview
 
 def test_who_is_asked_everything_is_told_the_same_by_all(monkeypatch):
     monkeypatch.setattr(interview, "ANSWERS", (1, 1000))
-    monkeypatch.setattr(interview, "QUESTIONS", (10_000,))
-    monkeypatch.setattr(interview, "DRAWS", 1)
+    monkeypatch.setattr(interview, "QUESTIONS", (3, 10_000))
     rows = interview.measure([believing_run()])
-    assert len(rows) == 3 * 2 * len(interview.METRICS)
+    assert len(rows) == 4 * 2 * len(interview.METRICS)
     for row in rows:
         assert row.facts["difference"]["low"] <= row.facts["difference"]["high"]
         if row.case in ("1000 answers", "10000 questions"):

@@ -244,11 +244,15 @@ async function explain(mine, items) {
 
 // One item, looked at
 
-// Rows of a name, a bar and a number, from what moves the prediction most. What would be printed as 0.00 is left out.
+// What would not be printed as 0.00.
+const felt = (one) => Math.abs(one.influence) >= 0.005;
+const ratingNamed = (one) => [`${one.title} `, el("span", { class: "muted" }, `you: ${one.rating}`)];
+
+// Rows of a name, a bar and a number, from what moves the prediction most.
 function influences(all, name) {
   const most = Math.max(...all.map((one) => Math.abs(one.influence)), 1e-9);
   const strongest = all
-    .filter((one) => Math.abs(one.influence) >= 0.005)
+    .filter(felt)
     .sort((a, b) => Math.abs(b.influence) - Math.abs(a.influence))
     .slice(0, 8);
   return el(
@@ -269,9 +273,6 @@ function influences(all, name) {
   );
 }
 
-const felt = (all) => all.some((one) => Math.abs(one.influence) >= 0.005);
-const ratingNamed = (one) => [`${one.title} `, el("span", { class: "muted" }, `you: ${one.rating}`)];
-
 // On request, for it has the encoder read the text: which of its words the score hangs on.
 function wordsOf(question) {
   const root = el("div");
@@ -282,7 +283,7 @@ function wordsOf(question) {
       const [{ words }] = (await ask("/explain", { ...question, words: true })).explanations;
       root.replaceChildren(
         el("h3", { tabindex: -1 }, "What the words of its text add, about"),
-        felt(words) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No word of it matters by itself."),
+        words.some(felt) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No word of it matters by itself."),
       );
       root.firstChild.focus();
     } catch (error) {
@@ -326,7 +327,7 @@ async function open(item) {
       mine.ratings.length ? ask("/explain", question) : null,
       ask(`/similar/${encodeURIComponent(item.id)}?k=5`),
     ]);
-    if (explained && felt(explained.explanations[0].influences)) {
+    if (explained?.explanations[0].influences.some(felt)) {
       why.append(
         el("h3", {}, "What your ratings add to this prediction"),
         influences(explained.explanations[0].influences, ratingNamed),
