@@ -28,7 +28,7 @@ SIZES = {"layers": 1, "width": 4, "heads": 2}
 """Of tiny learners that read the support."""
 
 
-def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -> None:
+def assert_close(got: Params, want: Params, *, tolerance: float | None = None, terms: Params | None = None) -> None:
     """Two pytrees have the same structure, shapes and dtypes, and numbers that differ by rounding.
 
     A difference is measured against the largest number of its array, and numbers far below those of the whole tree
@@ -37,19 +37,22 @@ def assert_close(got: Params, want: Params, *, tolerance: float | None = None) -
     Args:
         got, want: pytrees of arrays.
         tolerance: relative; by precision (`TOLERANCE`) where None.
+        terms: a pytree like `want` of what the terms of its sums add up to without their signs, where terms may cancel:
+            a sum is known to the rounding of its terms, however small it is itself.
     """
     got_paths, got_structure = jax.tree_util.tree_flatten_with_path(got)
     want_leaves, want_structure = jax.tree_util.tree_flatten(want)
     assert got_structure == want_structure
-    largest = max((_size(leaf) for leaf in want_leaves), default=0.0)
-    for (path, left), right in zip(got_paths, want_leaves):
+    sizes = [_size(leaf) for leaf in (want_leaves if terms is None else want_structure.flatten_up_to(terms))]
+    largest = max(sizes, default=0.0)
+    for (path, left), right, size in zip(got_paths, want_leaves, sizes):
         left, right = np.asarray(left), np.asarray(right)
         name = jax.tree_util.keystr(path)
         assert left.shape == right.shape, name
         assert left.dtype == right.dtype, name
         assert np.isfinite(right).all(), name
         relative = TOLERANCE.get(right.dtype, 0.0) if tolerance is None else tolerance
-        limit = relative * max(_size(right), 1e-3 * largest)
+        limit = relative * max(size, 1e-3 * largest)
         np.testing.assert_allclose(left, right, rtol=0, atol=limit, err_msg=name)
 
 
