@@ -87,10 +87,20 @@ LARGE = (
     joint("v5e:1x1", "bert-large", "no", users=1024),
     joint("v5e:1x1", "bert-large", "lora"),
     joint("v5e:1x1", "bert-large", "all"),
+    joint("v5e:16x16", "bert-large", "no", users=1024),
+    joint("v5e:16x16", "bert-large", "lora"),
+    joint("v5e:16x16", "bert-large", "all"),
+    joint("v5e:16x16", "bert-large", "all", shards=4),
+    joint("v5e:1x1", "bert-1b", "no", users=1024),
     joint("v5e:1x1", "bert-1b", "lora"),
     joint("v5e:1x1", "bert-1b", "all"),
+    joint("v5e:16x16", "bert-1b", "no", users=1024),
+    joint("v5e:16x16", "bert-1b", "lora"),
+    joint("v5e:16x16", "bert-1b", "lora", shards=4),
     joint("v5e:16x16", "bert-1b", "all", shards=4),
     joint("v5e:16x16", "bert-1b", "all", shards=16),
+    joint("v5e:1x1", "bert-7b", "no", users=1024),
+    joint("v5e:16x16", "bert-7b", "no", users=1024),
     joint("v5e:1x1", "bert-7b", "lora"),
     joint("v5e:16x16", "bert-7b", "lora", shards=16),
     joint("v5e:16x16", "bert-7b", "all", shards=16),
@@ -127,6 +137,19 @@ BOUGHT = (
     joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, scan=False, level=""),
 )
 """The joint step of one chip, from plain to what serves it best, a change at a time."""
+CHIPS = (
+    *(joint(target, "bert-base", "no", users=1024, level="") for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")),
+    *(
+        joint(target, "bert-base", users=64, attention="packed", tokens_per_call=2048, scan=False, level="")
+        for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")
+    ),
+)
+"""One program on each kind of chip: the step on embeddings that are kept, and the joint step that serves a v5e best."""
+HOPPER = (
+    joint("cuda:h100", "bert-base", "no", users=1024, level=""),
+    joint("cuda:h100", "bert-base", users=64, scan=False, level=""),
+)
+"""The same on an H100, which has no use for texts packed into one tile; its compiler needs `metarec_jax[cuda]`."""
 CASES: Mapping[str, tuple[Case, ...]] = {
     "layer": LAYER,
     "inner": INNER,
@@ -134,6 +157,8 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "large": LARGE,
     "batch": BATCH,
     "bought": BOUGHT,
+    "chips": CHIPS,
+    "hopper": HOPPER,
 }
 
 

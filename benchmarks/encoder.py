@@ -1,21 +1,21 @@
 """The encoder against transformers' PyTorch model: one batch, real texts, a whole catalogue, and a joint step.
 
-python -m benchmarks.encoder --json OUT
+python -m benchmarks.encoder [NAME ...] --json OUT
+
+These are cases of the suite (`benchmarks.suite`), with its options, and OUT is a results file of the suite.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import harness, joint, roofline
+from benchmarks import harness, roofline
 from benchmarks.phases import Watched, first, phases, together
 from metarec_jax.config import DataConfig
 from metarec_jax.data import load as load_data
@@ -235,34 +235,7 @@ def catalogue(count: int, rounds: int, reporter: Reporter = QUIET, *, smoke: boo
     )
 
 
-def run(rounds: int, texts: int, reporter: Reporter = QUIET) -> Iterator[list[harness.Row]]:
-    """The whole benchmark, case after case."""
-    yield one_batch(MINILM, rounds, reporter)
-    yield one_batch(BASE, max(rounds // 2, 3), reporter)
-    yield real_texts(rounds, reporter)
-    yield joint.compare(3, reporter=reporter)
-    yield catalogue(texts, 1, reporter)  # a turn takes minutes
-
-
-def main() -> None:
-    """The command line."""
-    from metarec_jax.console import make_reporter
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
-    parser.add_argument("--texts", type=int, default=CATALOGUE, help="texts of the catalogue")
-    parser.add_argument("--smoke", action="store_true", help="one tiny case, to see that it runs")
-    arguments = parser.parse_args()
-    reporter = make_reporter()
-    parts = [one_batch(SMOKE, 2, reporter)] if arguments.smoke else run(arguments.rounds, arguments.texts, reporter)
-    rows: list[harness.Row] = []
-    for part in parts:
-        rows += part
-        if arguments.json:
-            harness.write(rows, arguments.json)
-    harness.show(rows)
-
-
 if __name__ == "__main__":
-    main()
+    from benchmarks.suite import main
+
+    main("encoder", "outer-step-joint", "catalogue", description=__doc__)

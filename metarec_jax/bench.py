@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -291,7 +291,7 @@ def products(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda path: None) -> float:
-    """FLOP of all matrix products of a jaxpr.
+    """FLOP of all matrix products of a jaxpr. Of branches, one of which runs, the one with the most counts.
 
     Args:
         jaxpr: of the function.
@@ -308,12 +308,17 @@ def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda pa
             times = equation.params["length"]
         elif equation.primitive.name == "while":
             times = turns(str(equation.source_info.name_stack)) or 1
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += times * products_of_jaxpr(inner, turns)
+        inside = [products_of_jaxpr(inner, turns) for inner in _called_by(equation)]
+        total += max(inside) if equation.primitive.name == "cond" else times * sum(inside)
     return total
+
+
+def _called_by(equation: Any) -> Iterator[Any]:
+    for value in equation.params.values():
+        for inner in value if isinstance(value, tuple | list) else [value]:
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield inner
 
 
 def _bytes(*trees: Any) -> float:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from metarec_jax import bench, cli
+from metarec_jax.encoder.linear import WIDE, block_dot
 from metarec_jax.errors import MetarecError
 from metarec_jax.limits import Limit, memory
 
@@ -53,6 +54,19 @@ def test_turns_that_only_the_data_knows_are_asked_for():
     once = 2 * 3 * 3 * 3
     assert bench.products_of_jaxpr(jaxpr) == once
     assert bench.products_of_jaxpr(jaxpr, lambda path: 5 if "chunks" in path else None) == 5 * once
+
+
+def test_of_branches_the_one_with_the_most_products_counts():
+    """As where a product is taken in parts on a CPU, and whole elsewhere: a program does either."""
+    a = jnp.ones((3, 3))
+
+    def function(a: jax.Array, which: jax.Array) -> jax.Array:
+        return jax.lax.cond(which, lambda a: a @ a, lambda a: a @ a @ a, a)
+
+    once = 2 * 3 * 3 * 3
+    assert bench.products_of_jaxpr(jax.make_jaxpr(function)(a, jnp.bool_(True)).jaxpr) == 2 * once
+    x, kernel = jnp.ones((2, WIDE)), jnp.ones((WIDE, 3))
+    assert bench.products_of_jaxpr(jax.make_jaxpr(block_dot)(x, kernel).jaxpr) == 2 * 2 * WIDE * 3
 
 
 def test_the_bandwidth_is_that_of_the_quickest_way(monkeypatch):

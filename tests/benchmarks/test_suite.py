@@ -24,7 +24,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["outer-step-frozen", "rank", "pipeline", "evaluation", "encoder", "updaters", "start-up", "tracing", "scaling"],
+    [
+        "outer-step-frozen",
+        "rank",
+        "pipeline",
+        "evaluation",
+        "encoder",
+        "catalogue",
+        "updaters",
+        "start-up",
+        "tracing",
+        "scaling",
+    ],
 )
 def test_a_case_runs_small(name, monkeypatch):
     monkeypatch.setattr(updaters, "KINDS", ("gradient", "ridge"))  # each takes seconds to compile
@@ -59,6 +70,12 @@ def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, monkeypatch, capsy
     with pytest.raises(SystemExit):
         run(monkeypatch, "three")
     assert "there is no case 'three'; there are one, two" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        suite.main("two")
+    assert "there is no case 'three'; there are two" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["benchmarks.two"])
+    suite.main("two")
+    assert calls == ["one", "two", "one", "two"]
 
 
 def test_results_of_another_layout_are_not_overwritten(tmp_path):
