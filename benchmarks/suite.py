@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import cases, harness
 from metarec_jax.config import Config, preset
+from metarec_jax.errors import MetarecError
 from metarec_jax.progress import Reporter
 
 
@@ -210,7 +211,10 @@ def main(*only: str, description: str | None = None) -> None:
             reporter.note(f"{name}: kept from {arguments.json}, measured {document['cases'][name]['date']}")
             continue
         reporter.note(f"{name}: {' '.join((CASES[name].__doc__ or '').split())}")
-        found, about = measure(name, size)
+        try:
+            found, about = measure(name, size)
+        except MetarecError as error:  # of what is not installed: what was measured before is written
+            raise SystemExit(f"{name}: {error}") from error
         rows += found
         kept = [row for row in document["rows"] if row["suite"] != name]
         document = {

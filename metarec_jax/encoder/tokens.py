@@ -16,6 +16,8 @@ from metarec_jax.errors import MetarecError
 if TYPE_CHECKING:
     import tokenizers
 
+FEW = 32
+"""Texts of a chunk whose padded rows cost less than another compilation."""
 LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
 """Token lengths that texts are padded to; beyond the last, multiples of it."""
 
@@ -205,13 +207,16 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
     for length in np.unique(buckets).tolist():
         members = np.flatnonzero(buckets == length)
         most = max(1, tokens_per_call // length)
-        count = -(-len(members) // most)
-        # The least power of two that does it in `count` calls: a single text is not padded to a whole chunk,
-        # and calls with slightly different numbers of texts share a shape.
-        rows = min(most, 1 << (-(-len(members) // count) - 1).bit_length())
+        rows = min(most, _rows_for(-(-len(members) // -(-len(members) // most))))
         for start in range(0, len(members), rows):
             chosen = members[start : start + rows]
             yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
+
+
+def _rows_for(texts: int) -> int:
+    """Rows of a chunk for so many texts: few are padded to a power of two, so that calls with slightly different
+    numbers share a shape and its compilation; many to a multiple of `FEW` / 4, since then padding costs more."""
+    return 1 << (texts - 1).bit_length() if texts <= FEW else -(-texts * 4 // FEW) * FEW // 4
 
 
 def reconcile(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:

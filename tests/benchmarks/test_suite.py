@@ -114,7 +114,7 @@ def test_everything_that_has_results_is_printed(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(sys, "argv", ["report"])
     report.main()
     said = capsys.readouterr().out
-    assert {"# aot", "# encoder", "# suite", "# joint-memory"} <= set(said.splitlines())
+    assert {"# aot", "# suite", "# joint-memory"} <= set(said.splitlines())
     assert "| forward, MiniLM | transformers | texts/s |" in said
     with pytest.raises(SystemExit, match=r"holds no results yet: python -m benchmarks --json"):
         report.everything(tmp_path)
