@@ -231,6 +231,9 @@ class EncoderConfig:
     tokens_per_call: int = 0
     """Tokens that are encoded at the same time in training: what its memory grows with. 0 is 1,024 on a CPU and 16,384
     on an accelerator."""
+    keep: Literal["nothing", "products", "everything"] = "nothing"
+    """What the backward pass finds of the forward pass: "nothing" reads each text a second time; the results of matrix
+    "products" save that time, and "everything" some more, in memory that grows with the distinct texts of a step."""
 
     def __post_init__(self) -> None:
         _require_choices(self, "encoder")
@@ -250,6 +253,10 @@ class EncoderConfig:
             self.attention != "fused" or not self.dropout,
             f"encoder.attention is 'fused' and encoder.dropout {self.dropout}, but fused kernels drop no attention "
             "weights: use --encoder.attention xla, or --encoder.dropout 0",
+        )
+        _require(
+            self.keep == "nothing" or not self.remat,
+            f"encoder.keep is {self.keep!r} with encoder.remat, which computes anew what was kept: use either",
         )
 
     @property
@@ -591,6 +598,11 @@ class Config:
             "over devices; use --train.shards 1, or train the encoder",
         )
         _require(
+            self.train.shards == 1 or self.encoder.keep == "nothing",
+            f"train.shards is {self.train.shards} with encoder.keep {self.encoder.keep!r}: each device would keep "
+            "whole layers of an encoder that is split to save memory; use --encoder.keep nothing",
+        )
+        _require(
             not self.learner.gate or self.updater.kind != "ridge",
             f"learner.gate is {self.learner.gate:g}, but updater.kind 'ridge' solves for the outputs as they are, and "
             "has a prior of its own: use --learner.gate 0",
@@ -599,7 +611,12 @@ class Config:
             self._require_private()
 
     def _require_private(self) -> None:
-        """Refuses what no noise is added to."""
+        """Refuses what no noise is added to, and what does not go one user at a time."""
+        _require(
+            self.encoder.keep == "nothing",
+            f"encoder.keep is {self.encoder.keep!r} with privacy.epsilon {self.privacy.epsilon:g}: each user's texts "
+            "are read by themselves, in the memory of one chunk; use --encoder.keep nothing",
+        )
         _require(
             self.train.shards == 1,
             f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "

@@ -148,7 +148,10 @@ class Devices:
         # Devices that gather parameters from each other must come by the same number of times.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
         self.training = Reading(
-            encode_with(config, architecture, config.encoder.dropout, split=split), per_call, turns=turns
+            encode_with(config, architecture, config.encoder.dropout, split=split),
+            per_call,
+            turns=turns,
+            keep=config.encoder.keep,
         )
         self._evaluating = self.training._replace(encode=encode_with(config, architecture, 0.0, split=split))
 

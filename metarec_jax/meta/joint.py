@@ -4,11 +4,13 @@ Each distinct text of a batch is encoded once, and its embedding gathered into e
 is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
 arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
 loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
-which that gradient is pulled back through.
+which that gradient is pulled back through. Where memory is plenty, what that derivative needs can be kept from the
+first reading instead (`metarec_jax.meta.kept`).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from jaxtyping import Array, Float
 from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.texts import Picked
 from metarec_jax.meta.finite import usable
+from metarec_jax.meta.kept import Keep, keeping
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
 from metarec_jax.meta.partition import combine
 from metarec_jax.meta.user import Model, Trainable
@@ -52,12 +55,14 @@ class Reading(NamedTuple):
         per_call: texts of a chunk, for each bucket.
         constrain: puts the rows of a chunk where they belong (on several devices).
         turns: has devices that must take the same number of turns agree on it.
+        keep: what is kept of every chunk for the way back.
     """
 
     encode: Encode
     per_call: tuple[int, ...]
     constrain: Callable[[Any], Any] = lambda tree: tree
     turns: Callable[[Array], Array] = lambda turns: turns
+    keep: Keep = "nothing"
 
 
 class Exchange(NamedTuple):
@@ -108,6 +113,42 @@ def pull_back(
         total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
         start = end
     return total
+
+
+def embed_keeping(
+    reading: Reading,
+    encode_with: Callable[[Params], Params],
+    moving: Params,
+    chosen: Chosen,
+    key: Array | None = None,
+) -> tuple[Float[Array, "slots hidden"], Callable[[Float[Array, "slots hidden"]], Params]]:
+    """`embed` and `pull_back` of one reading: the embeddings, and their cotangent -> the gradient by `moving`.
+
+    Args as for `pull_back`. What is kept in between is ``reading.keep``, of every slot that there is.
+    """
+    tables, ways_back = [], []
+    for part in _parts(reading, chosen, key):
+
+        def vectors(moving: Params, turn: Array, part: _Part = part) -> Array:
+            tokens, key = part.chunk(reading, turn)
+            return reading.encode(encode_with(moving), tokens, key)
+
+        with jax.named_scope(part.scope):
+            slots = part.picked.rows.shape[0]
+            table, back = keeping(vectors, moving, part.turns(reading), slots, part.rows, keep=reading.keep)
+        tables.append(table)
+        ways_back.append((part.scope, back))
+
+    def pull(cotangent: Array) -> Params:
+        total, start = jax.tree.map(jnp.zeros_like, moving), 0
+        for (scope, back), table in zip(ways_back, tables):
+            end = start + len(table)
+            with jax.named_scope(scope):
+                total = back(cotangent[start:end], total)
+            start = end
+        return total
+
+    return jnp.concatenate(tables), pull
 
 
 class _Part(NamedTuple):
@@ -193,13 +234,21 @@ def cached_gradient(
     Returns:
         The gradient, None where the encoder is not trained; and what else the loss returns.
     """
+    moving, still = trained(trainable.encoder)
+
+    def encode_with(moving: Params) -> Params:
+        return combine(moving, still)
+
     with jax.named_scope("embed"):
-        embeddings = embed(reading, trainable.encoder, chosen, key)
+        if reading.keep == "nothing":
+            embeddings = embed(reading, trainable.encoder, chosen, key)
+            pull = functools.partial(pull_back, reading, encode_with, moving, chosen, key=key)
+        else:
+            embeddings, pull = embed_keeping(reading, encode_with, moving, chosen, key)
     slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
     (theta, phi, cotangent), rest = slope(trainable.theta, trainable.phi, embeddings)
-    moving, still = trained(trainable.encoder)
     with jax.named_scope("pull_back"):
-        gradient = pull_back(reading, lambda m: combine(m, still), moving, chosen, cotangent, key)
+        gradient = pull(cotangent)
     return Trainable(theta, phi, gradient), rest
 
 

@@ -30,12 +30,23 @@ def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
 
 
 @pytest.mark.usefixtures("x64")
-def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
+@pytest.mark.parametrize("keep", ["products", "everything"])
+@pytest.mark.parametrize("per_call", [30, 10_000], ids=["a few", "all at once"])
+def test_what_is_kept_changes_no_gradient(keep, per_call):
+    case = Case(per_call=per_call)
+    chosen, episodes = case.localised()
+    reading = case.reading._replace(keep=keep)
+    step = jax.jit(lambda at: joint_gradient(case.model, reading, everything, at, chosen, episodes))
+    assert_close(step(case.trainable), case.naive(), tolerance=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("keep", ["nothing", "products"])
+def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same(keep):
     case = Case()
     chosen, episodes = case.localised()
-    found, _ = jax.jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
-        case.trainable
-    )
+    reading = case.reading._replace(keep=keep)
+    found, _ = jax.jit(lambda at: joint_gradient(case.model, reading, trained, at, chosen, episodes))(case.trainable)
     wanted, _ = case.naive()
     assert_close(found.encoder["layer_1"], wanted.encoder["layer_1"], tolerance=1e-11)
     for name in ("layer_0", "embeddings"):
@@ -43,9 +54,11 @@ def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
 
 
 @pytest.mark.usefixtures("x64")
-def test_what_is_dropped_is_the_same_in_both_passes():
+@pytest.mark.parametrize("keep", ["nothing", "products", "everything"])
+def test_what_is_dropped_is_the_same_in_both_passes(keep):
     """By finite differences along a random direction, with the same key."""
     case = Case(dropout=0.3)
+    reading = case.reading._replace(keep=keep)
     chosen, episodes = case.localised()
     key = jax.random.key(3)
     rng = np.random.default_rng(2)
@@ -53,7 +66,7 @@ def test_what_is_dropped_is_the_same_in_both_passes():
 
     @jax.jit
     def gradient(at):
-        found, losses = joint_gradient(case.model, case.reading, everything, at, chosen, episodes, key)
+        found, losses = joint_gradient(case.model, reading, everything, at, chosen, episodes, key)
         return found, losses.query / losses.rows
 
     def moved(by):
