@@ -7,16 +7,17 @@ depends on no chunk, as parameters do, is held once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
+from typing import Literal as OneOf
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float, Int
 
 from metarec_jax.types import Params
 
-Keep = Literal["nothing", "products", "everything"]
+Keep = OneOf["nothing", "products", "everything"]
 """Of a chunk, for the way back: nothing (it is computed anew), the results of matrix products (all else is computed
 anew from them), or everything that the derivative needs."""
 
@@ -56,10 +57,10 @@ def keeping(
         return value, residuals
 
     closed, shapes = jax.make_jaxpr(value_and_residuals, return_shape=True)(moving, jnp.int32(0))
-    varies = _depends_on_last(closed.jaxpr)[1:]
-    run = jaxpr_as_fun(closed)
-    at = [*jax.tree.leaves(moving)]
-    common = [leaf for leaf, own in zip(run(*at, jnp.int32(0))[1:], varies) if not own]
+    run, apart, varies = jaxpr_as_fun(closed), *_without_last(closed)
+    at = jax.tree.leaves(moving)
+    common = apart(*at, jnp.int32(0))
+    varies = varies[1:]  # the rows themselves do
 
     def put(turn: Array, held: tuple[Array, list[Array]]) -> tuple[Array, list[Array]]:
         table, kept = held
@@ -92,10 +93,21 @@ def _zeros(count: int, leaf: jax.ShapeDtypeStruct) -> Array:
     return jnp.zeros((count, *leaf.shape), leaf.dtype)
 
 
-def _depends_on_last(jaxpr: Any) -> list[bool]:
-    """Of each output, whether the last input has a part in it."""
-    depends = {jaxpr.invars[-1]}
+def _without_last(closed: ClosedJaxpr) -> tuple[Callable[..., list[Array]], list[bool]]:
+    """What a program gives that its last input has no part in, computed from nothing else; and of each of its results,
+    whether that input has a part in it."""
+    jaxpr = closed.jaxpr
+    reached, rest = {jaxpr.invars[-1]}, []
+
+    def is_reached(atom: Any) -> bool:
+        return not isinstance(atom, Literal) and atom in reached
+
     for equation in jaxpr.eqns:
-        if any(not hasattr(each, "val") and each in depends for each in equation.invars):
-            depends.update(equation.outvars)
-    return [not hasattr(each, "val") and each in depends for each in jaxpr.outvars]
+        if any(map(is_reached, equation.invars)):
+            reached.update(equation.outvars)
+        else:
+            rest.append(equation)
+    results = [atom for atom in jaxpr.outvars if not is_reached(atom)]
+    unnamed = jaxpr.debug_info._replace(result_paths=None)
+    apart = ClosedJaxpr(jaxpr.replace(eqns=rest, outvars=results, debug_info=unnamed), closed.consts)
+    return jaxpr_as_fun(apart), [is_reached(atom) for atom in jaxpr.outvars]
