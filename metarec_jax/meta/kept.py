@@ -70,7 +70,7 @@ def keeping(
         return table, [jax.lax.dynamic_update_index_in_dim(all_, one, turn, axis=0) for all_, one in zip(kept, own)]
 
     value, residuals = shapes
-    empty = [_zeros(slots // rows, leaf) for leaf, own in zip(residuals, varies) if own]
+    empty = [jnp.zeros((slots // rows, *leaf.shape), leaf.dtype) for leaf, own in zip(residuals, varies) if own]
     table = jnp.zeros((slots, *value.shape[1:]), value.dtype)
     table, kept = jax.lax.fori_loop(0, turns, put, (table, empty))
 
@@ -85,12 +85,6 @@ def keeping(
         return jax.lax.fori_loop(0, turns, add, total)
 
     return table, pull
-
-
-def _zeros(count: int, leaf: jax.ShapeDtypeStruct) -> Array:
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.split(jax.random.key(0, impl=jax.random.key_impl(leaf)), (count, *leaf.shape))
-    return jnp.zeros((count, *leaf.shape), leaf.dtype)
 
 
 def _without_last(closed: ClosedJaxpr) -> tuple[Callable[..., list[Array]], list[bool]]:
