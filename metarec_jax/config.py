@@ -233,7 +233,8 @@ class EncoderConfig:
     on an accelerator."""
     keep: Literal["nothing", "products", "everything"] = "nothing"
     """What the backward pass finds of the forward pass: "nothing" reads each text a second time; the results of matrix
-    "products" save that time, and "everything" some more, in memory that grows with the distinct texts of a step."""
+    "products" save its products, and "everything" saves all of it, in memory that grows with the distinct texts of a
+    step. On a CPU "everything" is slower than "products"."""
 
     def __post_init__(self) -> None:
         _require_choices(self, "encoder")

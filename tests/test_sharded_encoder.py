@@ -39,7 +39,7 @@ def assembly():
     return assemble(config)
 
 
-def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None):
+def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None, *, keep="nothing"):
     """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient."""
     mesh = user_mesh(devices, shards)
     if shared is not None:
@@ -54,7 +54,7 @@ def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None):
     def gradient(trainable, chosen, episodes, key, weights):
         return joint_gradient(
             assembly.model,
-            library.devices.training,
+            library.devices.training._replace(keep=keep),
             lambda params: by_rate(params, rates),
             trainable,
             chosen,
@@ -76,6 +76,13 @@ def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None):
 @pytest.fixture(scope="module")
 def alone(assembly):
     return gradient_on(assembly, 1, 1)[0]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_each_device_keeps_changes_no_gradient(assembly, alone, shared, monkeypatch):
+    found, _ = gradient_on(assembly, 8, 1, shared, monkeypatch, keep="products")
+    for part, wanted in zip(found, alone):
+        assert_close(part, wanted, tolerance=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,8 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
     for length in np.unique(buckets).tolist():
         members = np.flatnonzero(buckets == length)
         most = max(1, tokens_per_call // length)
-        rows = min(most, _rows_for(-(-len(members) // -(-len(members) // most))))
+        calls = -(-len(members) // most)
+        rows = min(most, _rows_for(-(-len(members) // calls)))
         for start in range(0, len(members), rows):
             chosen = members[start : start + rows]
             yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))

@@ -126,29 +126,19 @@ def embed_keeping(
 
     Args as for `pull_back`. What is kept in between is ``reading.keep``, of every slot that there is.
     """
-    tables, ways_back = [], []
-    for part in _parts(reading, chosen, key):
-
-        def vectors(moving: Params, turn: Array, part: _Part = part) -> Array:
-            tokens, key = part.chunk(reading, turn)
-            return reading.encode(encode_with(moving), tokens, key)
-
-        with jax.named_scope(part.scope):
-            slots = part.picked.rows.shape[0]
-            table, back = keeping(vectors, moving, part.turns(reading), slots, part.rows, keep=reading.keep)
-        tables.append(table)
-        ways_back.append((part.scope, back))
+    parts = _parts(reading, chosen, key)
+    kept = [_embed_keeping(reading, encode_with, moving, part) for part in parts]
 
     def pull(cotangent: Array) -> Params:
         total, start = jax.tree.map(jnp.zeros_like, moving), 0
-        for (scope, back), table in zip(ways_back, tables):
+        for part, (table, back) in zip(parts, kept):
             end = start + len(table)
-            with jax.named_scope(scope):
+            with jax.named_scope(part.scope):
                 total = back(cotangent[start:end], total)
             start = end
         return total
 
-    return jnp.concatenate(tables), pull
+    return jnp.concatenate([table for table, _ in kept]), pull
 
 
 class _Part(NamedTuple):
@@ -192,6 +182,18 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
     with jax.named_scope(part.scope):
         return jax.lax.fori_loop(0, part.turns(reading), put, table)
+
+
+def _embed_keeping(
+    reading: Reading, encode_with: Callable[[Params], Params], moving: Params, part: _Part
+) -> tuple[Array, Callable[[Array, Params], Params]]:
+    def vectors(moving: Params, turn: Array) -> Array:
+        tokens, key = part.chunk(reading, turn)
+        return reading.encode(encode_with(moving), tokens, key)
+
+    slots = part.picked.rows.shape[0]
+    with jax.named_scope(part.scope):
+        return keeping(vectors, moving, part.turns(reading), slots, part.rows, keep=reading.keep)
 
 
 def _pull_back(

@@ -7,17 +7,16 @@ depends on no chunk, as parameters do, is held once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
-from typing import Literal as OneOf
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend import core
 from jaxtyping import Array, Float, Int
 
 from metarec_jax.types import Params
 
-Keep = OneOf["nothing", "products", "everything"]
+Keep = Literal["nothing", "products", "everything"]
 """Of a chunk, for the way back: nothing (it is computed anew), the results of matrix products (all else is computed
 anew from them), or everything that the derivative needs."""
 
@@ -57,7 +56,7 @@ def keeping(
         return value, residuals
 
     closed, shapes = jax.make_jaxpr(value_and_residuals, return_shape=True)(moving, jnp.int32(0))
-    run, apart, varies = jaxpr_as_fun(closed), *_without_last(closed)
+    run, apart, varies = core.jaxpr_as_fun(closed), *_without_last(closed)
     at = jax.tree.leaves(moving)
     common = apart(*at, jnp.int32(0))
     varies = varies[1:]  # the rows themselves do
@@ -87,14 +86,14 @@ def keeping(
     return table, pull
 
 
-def _without_last(closed: ClosedJaxpr) -> tuple[Callable[..., list[Array]], list[bool]]:
+def _without_last(closed: core.ClosedJaxpr) -> tuple[Callable[..., list[Array]], list[bool]]:
     """What a program gives that its last input has no part in, computed from nothing else; and of each of its results,
     whether that input has a part in it."""
     jaxpr = closed.jaxpr
     reached, rest = {jaxpr.invars[-1]}, []
 
     def is_reached(atom: Any) -> bool:
-        return not isinstance(atom, Literal) and atom in reached
+        return not isinstance(atom, core.Literal) and atom in reached
 
     for equation in jaxpr.eqns:
         if any(map(is_reached, equation.invars)):
@@ -103,5 +102,5 @@ def _without_last(closed: ClosedJaxpr) -> tuple[Callable[..., list[Array]], list
             rest.append(equation)
     results = [atom for atom in jaxpr.outvars if not is_reached(atom)]
     unnamed = jaxpr.debug_info._replace(result_paths=None)
-    apart = ClosedJaxpr(jaxpr.replace(eqns=rest, outvars=results, debug_info=unnamed), closed.consts)
-    return jaxpr_as_fun(apart), [is_reached(atom) for atom in jaxpr.outvars]
+    apart = core.ClosedJaxpr(jaxpr.replace(eqns=rest, outvars=results, debug_info=unnamed), closed.consts)
+    return core.jaxpr_as_fun(apart), [is_reached(atom) for atom in jaxpr.outvars]

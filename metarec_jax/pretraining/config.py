@@ -110,6 +110,11 @@ class PretrainConfig:
             "encoder.train is 'no', but pretraining trains the encoder: use --encoder.train all, or lora",
         )
         _require(
+            self.encoder.keep == "nothing",
+            f"encoder.keep is {self.encoder.keep!r}, but pretraining keeps nothing between its passes over a text: use "
+            "--encoder.keep nothing",
+        )
+        _require(
             self.objective in ("both", "mlm", "contrastive"),
             f"objective is {self.objective!r}; it must be one of 'both', 'mlm', 'contrastive'",
         )
@@ -144,5 +149,5 @@ class PretrainConfig:
 def starting_from(config: Config) -> PretrainConfig:
     """The pretraining for runs of `config`: of the same data, the same split and the same encoder."""
     own = PretrainConfig()
-    encoder = dataclasses.replace(config.encoder, train=own.encoder.train, rate=own.encoder.rate)
+    encoder = dataclasses.replace(config.encoder, train=own.encoder.train, rate=own.encoder.rate, keep="nothing")
     return dataclasses.replace(own, data=config.data, episodes=config.episodes, encoder=encoder, seed=config.seed)

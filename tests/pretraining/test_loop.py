@@ -253,6 +253,7 @@ def test_what_does_not_fit_is_refused(changes, words):
         ({"clip": float("nan")}, "clip is nan"),
         ({"seed": -1}, "seed is -1"),
         ({"encoder": {"train": "no"}}, "encoder.train is 'no'"),
+        ({"encoder": {"keep": "products"}}, "encoder.keep is 'products', but pretraining keeps nothing"),
         ({"mlm": {"share": 0.0}}, "mlm.share is 0.0"),
         ({"mlm": {"item_share": 1.5}}, "mlm.item_share is 1.5"),
         ({"mlm": {"head_rate": float("inf")}}, "mlm.head_rate is inf"),
