@@ -136,7 +136,7 @@ def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Repor
 def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
     """Truth of a user [items, support], by the program."""
     trainable, shelves = recommender._trainable, recommender._shelf.take(alone=True)
-    task = recommender._task([user.state.embedding], [user.state.support])
+    task = recommender._task_of([user.state])
     tables = tables_of(recommender._model, trainable.theta, shelves, jax.device_put(task.embedding))
     users = OfUsers(jax.numpy.arange(1), task.support, ())
     return jax.device_get(program(trainable, tables, users, jax.device_put(user.rows), shelves.statistic))[0]

@@ -1,32 +1,39 @@
 """What asking the right questions buys: test users of MovieLens-100K, by the questions they were asked.
 
+python -m benchmarks.interview --seeds 20 --json OUT
 python -m benchmarks.interview --runs FOLDER --json OUT
 
-FOLDER is the --out of `metarec evaluate --protocol recbole-metarec`; its models are judged on the query rows of its
-test users. In the case "N answers" a user is asked about items that he or she is known to have rated, the support of
-the protocol: the N that tell most, that are most popular, or that chance picks. In the case "N questions" anything in
-the catalogue is asked about, one item at a time; an item outside the support is answered with "I do not know it".
+Protocol B's test users are asked, and judged on their query rows by the closed form alone: beliefs about items, and the
+user's taste given the answers. That is what questions are chosen by, and nothing of it needs a training. With --runs,
+the --out of `metarec evaluate --protocol recbole-metarec`, its trained models are what adapts to the answers.
+
+In the case "N answers" it is known which items a user has rated, the support of the protocol, and N of these are asked
+about: those that tell most about all of them, that are most popular, or that chance picks. In the case "N questions"
+anything in the catalogue is asked about, one item at a time; an item outside the support is answered with "I do not
+know it".
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, variants
 from metarec_jax import runs
 from metarec_jax.assembly import Assembly, assemble
+from metarec_jax.config import Config, preset
 from metarec_jax.data.tasks import make_tasks
 from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.judge import judge
-from metarec_jax.evaluation.methods import adapting
-from metarec_jax.evaluation.metrics import UserValues, metric
+from metarec_jax.evaluation.methods import adapting, untrained, without_inner_loop
+from metarec_jax.evaluation.metrics import UserValues
+from metarec_jax.evaluation.predictions import Function
 from metarec_jax.meta.user import Trainable
 from metarec_jax.progress import QUIET, Reporter
 from metarec_jax.serving.interview import Uncertain, choose, uncertain
@@ -58,9 +65,9 @@ class _Interviewer:
         self.popular = np.argsort(-count, kind="stable")
 
     def of_pool(self, pool: np.ndarray, k: int) -> np.ndarray:
-        """The `k` items of `pool` that tell most."""
+        """The `k` items of `pool` that tell most about all of them."""
         allowed = np.isin(np.arange(len(self._weight)), pool)
-        return choose(self._about([]), np.ones(len(allowed)), self._weight, allowed, k)[0]
+        return choose(self._about([]), np.ones(len(allowed)), allowed / allowed.sum(), allowed, k)[0]
 
     def of_catalogue(self, pool: np.ndarray, k: int) -> list[int]:
         """The items asked about in `k` questions, each chosen after the answers before it."""
@@ -82,31 +89,54 @@ class _Interviewer:
         return uncertain(self._prior, self._items, Rows(rows, ones, ones, ones))
 
 
-def measure(folders: Sequence[Path], reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Asks and judges, for the run in each of `folders`."""
-    values: Values = {}
-    users, seeds = [], []
+class Asked(NamedTuple):
+    """Whose test users are asked: what the model knows of items, its parameters, and what adapts to the answers."""
+
+    assembly: Assembly
+    trainable: Trainable
+    method: Function
+
+
+def trained(folders: Sequence[Path], reporter: Reporter = QUIET) -> Iterator[Asked]:
+    """The run in each of `folders`."""
     for folder in folders:
         run = runs.open_run(folder)
         assembly = assemble(run.config, reporter=reporter)
         trainable = load_trainable(run, assembly.catalogue, assembly.encoder.params)
-        for place, found in _judged(assembly, trainable, np.random.default_rng(run.config.seed), reporter):
+        yield Asked(assembly, trainable, adapting(assembly.model, trainable))
+
+
+def closed(config: Config, seeds: int, reporter: Reporter = QUIET) -> Iterator[Asked]:
+    """The closed form alone, for so many splits."""
+    for seed in range(seeds):
+        assembly = assemble(dataclasses.replace(without_inner_loop(config), seed=seed), reporter=reporter)
+        trainable = untrained(assembly)
+        yield Asked(assembly, trainable, adapting(assembly.model, trainable))
+
+
+def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Asks and judges."""
+    values: Values = {}
+    users, seeds = [], []
+    for one in asked:
+        seed = one.assembly.config.seed
+        for place, found in _judged(one, np.random.default_rng(seed), reporter):
             values.setdefault(place, []).append(found)
-        users.append(assembly.test.source.tasks.user)
-        seeds.append(np.full(len(users[-1]), run.config.seed))
+        users.append(one.assembly.test.source.tasks.user)
+        seeds.append(np.full(len(users[-1]), seed))
     return _compared(values, np.concatenate(users), np.concatenate(seeds))
 
 
 def _judged(
-    assembly: Assembly, trainable: Trainable, rng: np.random.Generator, reporter: Reporter
+    asked: Asked, rng: np.random.Generator, reporter: Reporter
 ) -> list[tuple[tuple[str, str], Mapping[str, UserValues]]]:
+    assembly, trainable, method = asked
     data, tasks = assembly.data, assembly.test.source.tasks
     ends = np.cumsum(tasks.supports)
     supports = [tasks.support[end - n : end] for end, n in zip(ends, tasks.supports)]
     starts = np.cumsum(tasks.queries) - tasks.queries
     queries = [tasks.query[start : start + n] for start, n in zip(starts, tasks.queries)]
     ask = _Interviewer(assembly, trainable)
-    method = adapting(assembly.model, trainable)
 
     def judged(chosen: Callable[[int], np.ndarray]) -> Mapping[str, UserValues]:
         """Values of the users, each adapted to the support rows about the items `chosen` for it."""
@@ -150,44 +180,31 @@ def _compared(values: Values, users: np.ndarray, seeds: np.ndarray) -> list[harn
         if contender == OURS:
             continue
         for name in METRICS:
-            spec = metric(name)
-            a, b = (
-                UserValues(
-                    *(np.concatenate([getattr(part[name], field) for part in parts]) for field in ("values", "weights"))
-                )
-                for parts in (values[case, OURS], found)
-            )
-            transform = np.sqrt if spec.root else None
-            interval = paired_bootstrap(a.values, b.values, a.weights, groups=users, strata=seeds, transform=transform)
-            ours, theirs = (_mean(v, seeds, spec.root) for v in (a, b))
-            lower = spec.better == "lower"
-            ratio = theirs / ours if lower else ours / theirs
-            facts = {"difference": interval._asdict(), "better": spec.better}
-            rows.append(
-                harness.Row(
-                    case, contender, name, ours, theirs, dict.fromkeys(("median", "low", "high"), ratio), facts=facts
-                )
-            )
+            ours, against = ([part[name] for part in parts] for parts in (values[case, OURS], found))
+            rows.append(variants.paired_row(case, contender, name, ours, against, users, seeds, {}))
     return rows
-
-
-def _mean(values: UserValues, seeds: np.ndarray, root: bool) -> float:
-    each = [np.average(values.values[seeds == s], weights=values.weights[seeds == s]) for s in np.unique(seeds)]
-    return float(np.mean(np.sqrt(each) if root else each))
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="the --out of an evaluation of protocol B")
+    parser.add_argument("--seeds", type=int, default=20, help="splits for the closed form alone")
+    parser.add_argument("--runs", type=Path, help="the --out of an evaluation of protocol B, whose models to take")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     from metarec_jax.console import make_reporter
 
-    folders = sorted(arguments.runs.glob("seed-*/meta"), key=lambda path: int(path.parent.name.removeprefix("seed-")))
-    if not folders:
-        raise SystemExit(f"{arguments.runs} holds no seed-*/meta: name the --out of a `metarec evaluate`")
-    rows = measure(folders, make_reporter())
+    reporter = make_reporter()
+    if arguments.runs is None:
+        found = closed(preset("movielens-100k"), arguments.seeds, reporter)
+    else:
+        folders = sorted(
+            arguments.runs.glob("seed-*/meta"), key=lambda path: int(path.parent.name.removeprefix("seed-"))
+        )
+        if not folders:
+            raise SystemExit(f"{arguments.runs} holds no seed-*/meta: name the --out of a `metarec evaluate`")
+        found = trained(folders, reporter)
+    rows = measure(found, reporter)
     if arguments.json:
         harness.write(rows, arguments.json)
     harness.show(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,15 +114,20 @@ def our_step(
     return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled, facts)
 
 
+def real_texts() -> tuple[Encoder, Sequence[np.ndarray], Texts]:
+    """MiniLM, and MovieLens-100K's item texts as it reads them: each, and in buckets of one length."""
+    encoder = load("minilm")
+    ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
+    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
+
+
 def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET) -> list[harness.Row]:
     """Users per second of a whole gradient by learner, rates and encoder."""
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import joint as theirs
 
-    encoder = load("minilm")
-    ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
+    encoder, ids, texts = real_texts()
     task = task_of(case)
-    texts = Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
     mine = our_step(task, encoder, texts, case.at_once, keep=KEEP)
     gradient, losses = mine.run()
     model = their_encoder.bert(encoder.config, encoder.params)

@@ -23,21 +23,16 @@ def of_one(users: int) -> dict[str, float]:
     """MB of the compiled step's temporaries, of what its episodes need, and of this process at its largest."""
     import numpy as np
 
-    from benchmarks.joint import TOKENS_PER_CALL, our_step
+    from benchmarks.joint import our_step, real_texts
     from benchmarks.tasks import task_of
-    from metarec_jax.config import DataConfig
-    from metarec_jax.data import load as load_data
-    from metarec_jax.encoder import Texts, load, tokenize
 
     case = InnerLoopCase("joint memory", users=users, features=384)
-    encoder = load("minilm")
-    ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
+    encoder, ids, texts = real_texts()
     task = task_of(case)
     # As many users as are asked for, who share the texts that there are.
     rng = np.random.default_rng(0)
     task.support_ids[:] = rng.integers(0, len(ids), task.support_ids.shape)
     task.query_ids[:] = rng.integers(0, len(ids), task.query_ids.shape)
-    texts = Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
     step = our_step(task, encoder, texts, case.at_once)
     step.run()
     rows = users * (case.support + case.query)

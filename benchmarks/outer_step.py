@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
 from metarec_jax.meta.outer import TrainState, make_step
+from metarec_jax.meta.user import Trainable
 from metarec_jax.progress import QUIET, Reporter
 
 LEVELS = {
@@ -34,8 +35,17 @@ TOLERANCE = 1e-2
 is all rounding, goes as far as any: a way agrees less well than a gradient, which is held to 1e-4 on its own."""
 
 
-def our_step(task: rivals.Task, form: Any, at_once: int) -> tuple[Callable[[], Any], Callable[[], Any], dict]:
-    """(takes a step and waits, the state it has got to, facts)."""
+class Step(NamedTuple):
+    """The package's own step, compiled: takes one and waits; what it has led to; its facts; the program, as HLO."""
+
+    run: Callable[[], float]
+    trainable: Callable[[], Trainable]
+    facts: dict[str, float]
+    text: str
+
+
+def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
+    """A step, before the first."""
     model, trainable, tables, episodes = ours.problem(task, form)
     optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
     state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
@@ -47,7 +57,7 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> tuple[Callable[[], A
         state[0], losses = compiled(state[0], tables, episodes)
         return float(losses.query / losses.rows)
 
-    return run, lambda: state[0].trainable, facts
+    return Step(run, lambda: state[0].trainable, facts, compiled.as_text() or "")
 
 
 def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
@@ -55,30 +65,31 @@ def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: R
     from benchmarks.torch_reference import outer_step as theirs
 
     task = task_of(case)
-    run, state, own = our_step(task, "factored", case.at_once)
+    step = our_step(task, "factored", case.at_once)
+    run, own = step.run, step.facts
     start = {"theta": task.theta, "log_rate": task.log_rate}
     loss = [0.0]
     own["first_s"] = first(lambda: loss.__setitem__(0, run()))
-    reached = jax.tree.map(np.asarray, {"theta": state().theta, "log_rate": state().phi["log_rate"]})
+    reached = jax.tree.map(np.asarray, {"theta": step.trainable().theta, "log_rate": step.trainable().phi["log_rate"]})
     way = jax.tree.map(np.subtract, reached, start)
     facts: dict[str, Any] = {"shape": dataclasses.asdict(case), "error of the first step": {}, "unavailable": {}}
     contenders = {"ours": run}
     for name in levels:
         try:
             module = __import__(LEVELS[name], fromlist=["prepare"])
-            step = theirs.step(module.prepare, task, rate=RATE, decay=DECAY, clip=CLIP)
-            found = step.run()
+            rival = theirs.step(module.prepare, task, rate=RATE, decay=DECAY, clip=CLIP)
+            found = rival.run()
         except (ImportError, rivals.Unavailable) as error:
             facts["unavailable"][name] = str(error)
             reporter.note(f"{case.name}: {name} is left out: {error}")
             continue
-        theta, log_rate = step.learned()
+        theta, log_rate = rival.learned()
         error = _error(jax.tree.map(np.subtract, {"theta": theta, "log_rate": log_rate}, start), way)
         if not (error < TOLERANCE and abs(found - loss[0]) < 1e-4 * abs(loss[0])):
             raise SystemExit(f"{case.name}: {name} steps elsewhere: loss {found} for {loss[0]}, way off by {error:.1e}")
         facts["error of the first step"][name] = error
-        contenders[name] = step.run
-    dense, _, of_dense = our_step(task, "dense", case.dense_at_once)
+        contenders[name] = rival.run
+    dense, _, of_dense, _ = our_step(task, "dense", case.dense_at_once)
     of_dense["first_s"] = first(dense)
     contenders[DENSE] = dense
     facts["phases"] = {"ours": own, DENSE: of_dense}
@@ -100,7 +111,7 @@ def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
     taken: dict[str, list[dict[str, float]]] = {"factored": [], "dense": []}
     for turn in range(times + 1):
         for form, at_once in (("factored", case.at_once), ("dense", case.dense_at_once)):
-            run, _, facts = our_step(task, form, at_once)
+            run, _, facts, _ = our_step(task, form, at_once)
             if turn:
                 taken[form].append(facts | {"first_s": first(run)})
     rows = []

@@ -61,18 +61,22 @@ class Watched:
 
     Attributes:
         programs: for each shape of the arguments, the calls so far and the facts of the program.
+        texts: of these programs, as HLO.
     """
 
     def __init__(self, function: Any):
         self._function = function
         self.programs: dict[Any, tuple[int, dict[str, float]]] = {}
+        self.texts: list[str] = []
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         leaves, tree = jax.tree.flatten((arguments, options))
         shapes = (tree, *((leaf.shape, leaf.dtype) if hasattr(leaf, "shape") else leaf for leaf in leaves))
         if shapes not in self.programs:
             with compiled_anew():
-                self.programs[shapes] = (0, _phases(self._function, arguments, options, lambda path: None)[1])
+                compiled, facts = _phases(self._function, arguments, options, lambda path: None)
+            self.programs[shapes] = (0, facts)
+            self.texts.append(compiled.as_text() or "")
         calls, facts = self.programs[shapes]
         self.programs[shapes] = (calls + 1, facts)
         return self._function(*arguments, **options)

@@ -18,12 +18,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from benchmarks import frozen, harness
+from benchmarks import frozen, harness, variants
 from metarec_jax import encoder as encoders
 from metarec_jax.config import Config, TrainConfig, preset
 from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.evaluation.metrics import UserValues, metric
+from metarec_jax.evaluation.metrics import UserValues
 from metarec_jax.pretraining import launch
 from metarec_jax.pretraining.config import Objective, PretrainConfig, starting_from
 from metarec_jax.pretraining.loop import fit
@@ -131,25 +130,12 @@ def _compared(
         if name == UNTOUCHED:
             continue
         for measured in frozen.METRICS:
-            ours, theirs = (_joined(v, measured) for v in (found, values[head, part, UNTOUCHED]))
-            interval = paired_bootstrap(ours.values, theirs.values, ours.weights, groups=users, strata=seeds)
-            mine, other = (_mean(v, seeds) for v in (ours, theirs))
-            lower = metric(measured).better == "lower"
-            ratio = other / mine if lower else mine / other
-            more: dict[str, Any] = {"difference": interval._asdict(), "better": "lower" if lower else "higher"}
+            ours, against = ([v[measured] for v in way] for way in (found, values[head, part, UNTOUCHED]))
+            more: dict[str, Any] = {}
             if head == "ridge":
                 more["penalties"] = {"untouched": penalties[part, UNTOUCHED], name: penalties[part, name]}
-            rows.append(
-                harness.Row(
-                    case=f"{head}, {part} items",
-                    contender=name,
-                    metric=measured,
-                    ours=mine,
-                    theirs=other,
-                    ratio=dict.fromkeys(("median", "low", "high"), ratio),
-                    facts=more | ({} if rows else dict(facts)),
-                )
-            )
+            more |= {} if rows else facts
+            rows.append(variants.paired_row(f"{head}, {part} items", name, measured, ours, against, users, seeds, more))
     return rows
 
 
@@ -164,18 +150,6 @@ def _judged(said: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> list
             ratio = dict.fromkeys(("median", "low", "high"), before / after)
             rows.append(harness.Row("held out of pretraining", name, measured, after, before, ratio))
     return rows
-
-
-def _joined(seeds: Sequence[Mapping[str, UserValues]], measured: str) -> UserValues:
-    return UserValues(*(np.concatenate([getattr(s[measured], f) for s in seeds]) for f in UserValues._fields))
-
-
-def _mean(values: UserValues, seeds: np.ndarray) -> float:
-    """The mean of the seeds' means."""
-    each = [
-        values.values[seeds == s] @ values.weights[seeds == s] / values.weights[seeds == s].sum() for s in set(seeds)
-    ]
-    return float(np.mean(each))
 
 
 def main() -> None:

@@ -12,25 +12,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks import harness
-from metarec_jax import launch, privacy
+from benchmarks import harness, variants
+from metarec_jax import privacy
 from metarec_jax.config import Config, PrivacyConfig, preset
-from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.evaluation.judge import judge
 from metarec_jax.evaluation.methods import adapting, untrained
-from metarec_jax.evaluation.metrics import metric
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.train import fit
 
-METRICS = ("mae", "rmse", "auc", "ndcg@5")
 ORDINARY = "without privacy"
 STARVED = "what a private run reads, untrained"
 NOTHING_ADDED = "what a private run reads, with the least noise there is"
@@ -69,65 +61,17 @@ def measure(
         wanted |= {f"epsilon {epsilon:g}": private(config, epsilon) for epsilon in epsilons}
         for name, chosen in wanted.items():
             reporter.note(f"seed {config.seed}, {name}")
-            run_folder = folder / f"{config.seed}" / name.replace(" ", "-").replace(",", "")
-            there = (run_folder / "config.json").exists()
-            start = launch.resume if there else lambda place, c=chosen, **more: launch.start(c, place, **more)
-            run, assembly = start(run_folder, reporter=reporter)
-            if (run.config.train, run.config.privacy) != (chosen.train, chosen.privacy):
-                raise MetarecError(f"{run_folder} holds a run with other options: name another folder with --runs")
-            fitted = fit(run, assembly, reporter=reporter)
-            if fitted.signal is not None:
-                raise Stopped(fitted.signal)
-            answers = {name: fitted.trainable}
+            place = folder / f"{config.seed}" / name.replace(" ", "-").replace(",", "")
+            run, assembly, trainable = variants.trained(chosen, place, reporter)
+            answers = {name: trainable}
             if name == NOTHING_ADDED:
                 answers[STARVED] = untrained(assembly)
-            for method, trainable in answers.items():
-                found = judge(assembly, assembly.test, method, adapting(assembly.model, trainable), metrics=METRICS)
+            for method, answering in answers.items():
+                found = variants.judged(assembly, method, adapting(assembly.model, answering))
                 results.setdefault(method, []).append(found)
-            spent[name] = privacy.read(run)
+            spent[name] = {"privacy": privacy.read(run)}
     facts = {"config": dataclasses.asdict(configs[0]), "seeds": [config.seed for config in configs]}
-    return _compared(results, spent, facts)
-
-
-def _compared(
-    results: Mapping[str, Sequence[SeedResult]], spent: Mapping[str, Any], facts: Mapping[str, Any]
-) -> list[harness.Row]:
-    rows = []
-    ordinary = results[ORDINARY]
-    users = np.concatenate([result.users for result in ordinary])
-    seeds = np.concatenate([np.full(len(result.users), result.seed) for result in ordinary])
-    for name, found in results.items():
-        if name == ORDINARY:
-            continue
-        for measured in METRICS:
-            ours, theirs, weights = (
-                np.concatenate([getattr(result.values[measured], field) for result in of])
-                for of, field in ((found, "values"), (ordinary, "values"), (ordinary, "weights"))
-            )
-            transform = np.sqrt if measured == "rmse" else None
-            interval = paired_bootstrap(ours, theirs, weights, groups=users, strata=seeds, transform=transform)
-            mine, other = (_mean(values, weights, seeds, transform) for values in (ours, theirs))
-            better = metric(measured).better
-            ratio = other / mine if better == "lower" else mine / other
-            more: dict[str, Any] = {"difference": interval._asdict(), "better": better, "privacy": spent.get(name)}
-            rows.append(
-                harness.Row(
-                    case=name,
-                    contender=ORDINARY,
-                    metric=measured,
-                    ours=mine,
-                    theirs=other,
-                    ratio=dict.fromkeys(("median", "low", "high"), ratio),
-                    facts=more | ({} if rows else dict(facts)),
-                )
-            )
-    return rows
-
-
-def _mean(values: np.ndarray, weights: np.ndarray, seeds: np.ndarray, transform: Any) -> float:
-    values = np.where(weights > 0, values, 0.0)  # what counts nothing may be NaN
-    each = [values[seeds == s] @ weights[seeds == s] / weights[seeds == s].sum() for s in np.unique(seeds)]
-    return float(np.mean(each if transform is None else transform(each)))
+    return variants.compared(results, ORDINARY, facts, spent)
 
 
 def main() -> None:

@@ -17,18 +17,20 @@ MOST = 20
 """Kinds of operation that are listed, the most expensive first."""
 
 
-def profile(run: Callable[[], Any], text: str, *, calls: int = 5) -> list[dict[str, Any]]:
-    """The operations of a program by what they compute: times a call, and milliseconds in all of these.
+def profile(run: Callable[[], Any], *texts: str, calls: int = 5) -> list[dict[str, Any]]:
+    """The operations of programs by what they compute: times a call, and milliseconds in all of these.
 
     What runs on two threads at the same time counts twice, and an operation that contains others (a loop) is listed
     with only what it does itself.
 
     Args:
-        run: runs the program once; it has run before.
-        text: the compiled program, as HLO.
+        run: runs the programs once; it has run before.
+        texts: the compiled programs, as HLO.
         calls: how often it is run.
     """
-    kinds = dict(_kinds(text))
+    kinds: dict[str, dict[str, str]] = {}
+    for text in texts:  # those of one function for several shapes have one name
+        kinds.setdefault(_module(text), {}).update(_kinds(text))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(calls):
@@ -38,12 +40,19 @@ def profile(run: Callable[[], Any], text: str, *, calls: int = 5) -> list[dict[s
     ms: collections.defaultdict[str, float] = collections.defaultdict(float)
     times: collections.Counter[str] = collections.Counter()
     for event in events:
-        kind = kinds.get(event.get("args", {}).get("hlo_op", ""))
+        told = event.get("args", {})
+        kind = kinds.get(told.get("hlo_module", ""), {}).get(told.get("hlo_op", ""))
         if kind is not None and " while" not in kind:
             ms[kind] += event["dur"] / 1e3 / calls
             times[kind] += 1
     costly = sorted(ms, key=ms.__getitem__, reverse=True)[:MOST]
     return [{"operation": kind, "calls": times[kind] / calls, "ms": round(ms[kind], 3)} for kind in costly]
+
+
+def _module(text: str) -> str:
+    """The name of a program."""
+    named = re.match(r"HloModule ([\w.\-]+)", text)
+    return named[1] if named else ""
 
 
 def _kinds(text: str) -> list[tuple[str, str]]:

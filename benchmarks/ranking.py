@@ -106,7 +106,7 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
     at_once = max(1, min(theirs.USERS_AT_ONCE, 64_000 // case.items))
     batched = some if case.users * case.items > 20_000_000 else task
     rivals["(c) torch.func"] = theirs.vmapped(batched, case.k, at_once)
-    own = _watched(recommender, run)
+    own = together(found for program in watched(recommender, run) for found in program.programs.values())
     own["first_s"] = first(run)
     lists = run()
     for name, rival in rivals.items():
@@ -149,19 +149,19 @@ _PROGRAMS = ("_prepare", "_adapt", "_score_all")
 """What a recommender has compiled for lists."""
 
 
-def _watched(recommender: Recommender, run: Callable[[], Any]) -> dict[str, float]:
-    """The facts of all programs that `run` has the recommender call, as one."""
+def watched(recommender: Recommender, run: Callable[[], Any]) -> list[Watched]:
+    """All programs that `run` has the recommender call, with what it calls each of them for."""
     programs = {name: getattr(recommender, name) for name in _PROGRAMS}
-    watched = {name: Watched(program) for name, program in programs.items()}
-    for name, program in watched.items():
+    found = {name: Watched(program.jitted) for name, program in programs.items()}
+    for name, program in found.items():
         setattr(recommender, name, program)
     run()
-    for program in watched.values():  # what is kept between calls was made just now, and is no work of the others
+    for program in found.values():  # what is kept between calls was made just now, and is no work of the others
         program.start_over()
     run()
     for name, program in programs.items():
         setattr(recommender, name, program)
-    return together(found for program in watched.values() for found in program.programs.values())
+    return list(found.values())
 
 
 _OF_USERS = ("support_ids", "support_labels", "query_ids", "query_labels")

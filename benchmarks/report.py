@@ -143,11 +143,19 @@ def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 def profile(document: dict[str, Any], case: str) -> str:
     """Where the time of a case goes, as a Markdown table."""
     row = next(r for r in document["rows"] if r["case"] == case and "profile" in r.get("facts", {}))
+    least = LEAST * sum(part["ms"] for part in row["facts"]["profile"])
+    parts = [part for part in row["facts"]["profile"] if part["ms"] >= least]
     lines = ["| operation | calls | ms |", "|---|--:|--:|"]
-    lines += [f"| {part['operation']} | {part['calls']:g} | {part['ms']:.2f} |" for part in row["facts"]["profile"]]
-    return "\n".join(lines)
+    lines += [f"| {part['operation']} | {part['calls']:g} | {part['ms']:.2f} |" for part in parts]
+    if row["contender"] == WHOLE:
+        lines.append(f"| all of it, by the clock | 1 | {row['theirs']:.2f} |")
+    return "\n".join([*lines, "", _made(document, [row])])
 
 
+WHOLE = "the whole"
+"""What rows of `benchmarks.profiles` call a call by the clock, which operations are held against."""
+LEAST = 0.01
+"""Share of what is listed below which an operation is left out."""
 NOT_YET = "not measured yet"
 BLOCK = re.compile(
     r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL

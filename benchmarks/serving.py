@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from metarec_jax import catalogue as catalogues
+from metarec_jax import runs
 from metarec_jax.config import FactorsConfig, preset
 from metarec_jax.launch import meta_train
 from metarec_jax.progress import Reporter
@@ -34,6 +36,8 @@ from metarec_jax.serving.store import open_for_reading
 BAR = 5.0
 """Times the throughput that gathering is to bring."""
 TOGETHER = 64
+LENGTHS = (11, 61, 1000)
+"""Ratings of a history, the latest of which is the one more; the last is the longest that the service takes."""
 
 
 class Server:
@@ -276,21 +280,21 @@ def one_more(run: Path, times: int) -> Iterator[harness.Row]:
     """One rating more, against adapting to the whole history anew: one client, with and without a user's text."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(run, Path(folder) / "store", "--together", "1")
+        items = catalogues.load(runs.open_run(run)).items.ids
         try:
-            yield from asyncio.run(_one_more(server.port, times))
+            yield from asyncio.run(_one_more(server.port, items, times))
         finally:
             server.stop()
 
 
-async def _one_more(port: int, times: int) -> list[harness.Row]:
+async def _one_more(port: int, items: Sequence[str], times: int) -> list[harness.Row]:
     connection = Connection(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
-    items = await catalogue(port)
     _, about = await connection.ask("/about")
     profiles = ("", "A 34 year old woman, librarian.") if json.loads(about)["reads_profiles"] else ("",)
     rows = []
     for profile in profiles:
-        for length in (10, 60):
-            history = [{"item": item, "rating": 1 + n % 5} for n, item in enumerate(items[: length + 1])]
+        for length in LENGTHS:
+            history = [{"item": item, "rating": 1 + n % 5} for n, item in enumerate(items[:length])]
             anew = {"history": history, **({"profile": profile} if profile else {})}
             _, answer = await connection.ask("/adapt", anew | {"history": history[:-1]})
             more = {"state": json.loads(answer)["state"], "history": history[-1:]}
@@ -305,7 +309,7 @@ async def _one_more(port: int, times: int) -> list[harness.Row]:
             low, median, high = np.quantile(ratio, [0.05, 0.5, 0.95])
             rows.append(
                 harness.Row(
-                    case=f"one rating more after {length}, {'with' if profile else 'without'} a profile",
+                    case=f"one rating more after {length - 1}, {'with' if profile else 'without'} a profile",
                     contender="adapting anew",
                     metric="ms",
                     ours=float(np.median(taken["update"])),

@@ -129,6 +129,13 @@ def startup(size: Size) -> Rows:
     yield case.compare(config, size.rounds, size.reporter)
 
 
+def beliefs(size: Size) -> Rows:
+    """Beliefs about items from their ratings, with linear algebra in XLA's threads alone and in OpenBLAS's as well."""
+    from benchmarks import beliefs as case
+
+    yield case.compare(_config(size), size.rounds, size.reporter)
+
+
 def tracing(size: Size) -> Rows:
     """Seconds of tracing, lowering, compiling and the first call of the outer step, factored against dense."""
     from benchmarks import outer_step
@@ -163,6 +170,7 @@ CASES: Mapping[str, Callable[[Size], Rows]] = {
     "encoder": encoder,
     "catalogue": catalogue,
     "evaluation": evaluation,
+    "beliefs": beliefs,
     "tracing": tracing,
     "scaling": scaling,
 }

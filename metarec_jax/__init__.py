@@ -12,7 +12,8 @@
 3
 
 Importing the package imports none of it: each name below is imported when it is first used. All that importing does is
-to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.compiler`).
+to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.compiler`), and to leave linear
+algebra to JAX's own threads (see `metarec_jax.threads`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from metarec_jax.compiler import avoid_wrong_sums
+from metarec_jax.threads import leave_threads_to_xla
 
 if TYPE_CHECKING:
     from metarec_jax.assembly import Assembly, assemble
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from metarec_jax.types import Interactions, Items, Users
 
 avoid_wrong_sums()
+leave_threads_to_xla()
 
 _HOMES = {
     "Assembly": "assembly",

@@ -323,7 +323,7 @@ def interview(arguments: Sequence[str]) -> int:
     recommender = Recommender.load(chosen.run)
     known = [Rated(*pair) for pair in history]
     if chosen.list:
-        questions = recommender.interview(recommender.adapt(known), chosen.questions)
+        questions = recommender.interview(recommender.adapt(known), chosen.questions, among=chosen.among)
         if chosen.json:
             rows = [{"id": q.id, "title": q.title, "known": q.known, "gain": q.gain} for q in questions]
             print(json.dumps({"run": chosen.run, "questions": rows}, ensure_ascii=False, indent=2))
@@ -331,7 +331,7 @@ def interview(arguments: Sequence[str]) -> int:
             rows = [[str(n), q.title, f"{q.known:.0%}", f"{q.gain:.4f}"] for n, q in enumerate(questions, start=1)]
             print_grid("Questions", ["", "item", "known", "gain"], rows, numbers=[0, 2, 3])
         return 0
-    told = converse(recommender, chosen.questions, _read_line, reporter.note, known)
+    told = converse(recommender, chosen.questions, _read_line, reporter.note, known, chosen.among)
     found = recommender.recommend(told.state, chosen.k)
     rated = [{"item": item, "title": recommender.title(item), "rating": rating} for item, rating in told.rated]
     if chosen.json:

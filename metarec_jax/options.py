@@ -195,6 +195,8 @@ class InterviewArguments:
     """How many answers to ask for. Items that the user does not know are not counted."""
     rate: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")] = ()
     """What is known already."""
+    among: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE")] = ()
+    """An item that the user is known to know (has bought, say): then only such are asked about."""
     k: Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")] = 10
     """How many items are recommended at the end."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False

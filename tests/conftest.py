@@ -37,6 +37,16 @@ def _compile_quickly() -> None:
 _compile_quickly()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_kept():
+    """Commands that run in this process would have it keep compiled and traced programs from then on."""
+    from metarec_jax import compilations
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compilations, "keep_compilations", lambda cache: None)
+        yield
+
+
 @pytest.fixture
 def as_users_compile(monkeypatch):
     """Programs that are compiled ahead of time are those of users, and take as long to compile."""

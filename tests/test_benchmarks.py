@@ -11,7 +11,20 @@ import pytest
 from trained import trained_run
 
 from benchmarks import encoder as of_encoder
-from benchmarks import explain, frozen, harness, inner_loop, joint, joint_memory, ours, phases, pretraining, report
+from benchmarks import (
+    explain,
+    frozen,
+    harness,
+    inner_loop,
+    joint,
+    joint_accuracy,
+    joint_memory,
+    ours,
+    phases,
+    pretraining,
+    report,
+    variants,
+)
 from benchmarks import privacy as of_privacy
 from benchmarks import serving as of_serving
 from benchmarks.cases import SHARED, SMOKE, STANDARD
@@ -21,6 +34,7 @@ from metarec_jax.data import load as load_data
 from metarec_jax.encoder import encode_table
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.environment import environment
+from metarec_jax.errors import MetarecError
 from metarec_jax.pretraining.config import ContrastiveConfig, MlmConfig, PretrainConfig
 from metarec_jax.serving.recommender import Recommender
 
@@ -211,12 +225,33 @@ def test_privacy_is_compared_with_the_training_without_it(tmp_path, monkeypatch)
     )
     rows = of_privacy.measure([config], [20.0], tmp_path)
     cases = [of_privacy.NOTHING_ADDED, of_privacy.STARVED, "epsilon 20"]
-    assert [(row.case, row.metric) for row in rows] == [(c, m) for c in cases for m in of_privacy.METRICS]
+    assert [(row.case, row.metric) for row in rows] == [(c, m) for c in cases for m in variants.METRICS]
     for row in rows:
         assert row.ours - row.theirs == pytest.approx(row.facts["difference"]["difference"], abs=1e-9)
     assert rows[-1].facts["privacy"]["epsilon_spent"] <= 20
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
-    assert report.costs(json.loads(json.dumps(document))).count("| epsilon 20 |") == len(of_privacy.METRICS)
+    assert report.costs(json.loads(json.dumps(document))).count("| epsilon 20 |") == len(variants.METRICS)
+
+
+def test_encoders_in_the_loop_are_compared_with_a_frozen_one(tmp_path):
+    config = preset("synthetic")
+    config = dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, hidden=4, user_side="none"),
+        updater=dataclasses.replace(config.updater, steps=1, order="first"),
+        train=dataclasses.replace(config.train, epochs=1, users_per_step=80, users_per_device=80, devices=1),
+    )
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=2))
+    rows = joint_accuracy.measure([config], [longer], ["lora"], tmp_path)
+    cases = dict.fromkeys(row.case for row in rows)
+    assert list(cases) == [*joint_accuracy.BESIDE.values(), joint_accuracy.LONGER, "lora", "lora, before adapting"]
+    found = {row.contender: row for row in rows if row.case == "lora" and row.metric == "rmse"}
+    assert list(found) == [joint_accuracy.FROZEN, joint_accuracy.LONGER]
+    assert found[joint_accuracy.FROZEN].ours != found[joint_accuracy.FROZEN].theirs  # the trained encoder reads
+    again = joint_accuracy.measure([config], [longer], ["lora"], tmp_path)
+    assert [row.ours for row in again] == [row.ours for row in rows]
+    with pytest.raises(MetarecError, match="other options"):
+        joint_accuracy.measure([longer], [longer], [], tmp_path)
 
 
 def test_new_items_are_new_to_every_head():

@@ -21,8 +21,7 @@ from metarec_jax.options import TrainArguments
 
 @pytest.fixture(autouse=True)
 def quiet_setup(monkeypatch, tmp_path):
-    """No compilation cache, an own cache folder, and a working folder that starts empty."""
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
+    """An own cache folder, and a working folder that starts empty."""
     monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
     work = tmp_path / "work"
     work.mkdir()

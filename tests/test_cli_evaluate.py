@@ -35,7 +35,6 @@ def asked(monkeypatch, tmp_path):
         return {"new users": build_table(results, title="Small", protocol="two users")}
 
     monkeypatch.setattr(experiment, "evaluate", evaluate)
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
     monkeypatch.chdir(tmp_path)
     return calls
 
@@ -143,7 +142,6 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
     clicks = [(u, i) for u in range(40) for i in rng.choice(60, 8, replace=False, p=chance / chance.sum())]
     (tmp_path / "clicks.csv").write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in clicks))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
     monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
     options = {
         "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",

@@ -44,7 +44,6 @@ SMALL = (
 def _compiled_once(tmp_path_factory):
     """Programs compile quickly, and the items are encoded once."""
     with training.compiled_once(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "keep_compilations", lambda config: None)
         patch.setenv("METAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -40,8 +41,8 @@ def over_users(function: Callable[[Task], Result], tasks: Task, *, at_once: int 
 def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Products:
     """Products of the batch's rows with those kernels of theta that stay the same for all users.
 
-    Each is one large matrix product: over the distinct rows of a table where the batch has at least as many rows as
-    the table, over the rows of the batch where it has fewer.
+    Each is one large matrix product: over the distinct rows of a table where a device's part of the batch has at least
+    as many rows as the table, over the rows of the batch where it has fewer.
 
     Args:
         model: the functions.
@@ -63,13 +64,22 @@ def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episode
             if not wanted:
                 continue
             joint = jnp.concatenate(list(wanted.values()), axis=1)
-            whole = joint.size >= table.shape[0]
+            whole = joint.size >= table.shape[0] * _devices()
             kernel = kernels[path]
             product = multiply(table, kernel)[joint] if whole else multiply(table[joint], kernel)
             ends = [sum(r.shape[1] for r in list(wanted.values())[: i + 1]) for i in range(len(wanted) - 1)]
             for name, part in zip(wanted, jnp.split(product, ends, axis=1)):
                 products.setdefault(name, {})[path] = part[:, 0] if name == "user" else part
     return products
+
+
+def _devices() -> int:
+    """Devices that the users of a batch are split over by the compiler: each would multiply a whole table by itself.
+
+    Where the program is written for one device of several (`jax.shard_map`), the batch is that device's own.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return math.prod(mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes)
 
 
 def kernels_met(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> dict[str, set[str]]:

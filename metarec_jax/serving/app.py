@@ -274,12 +274,13 @@ def make_app(
     @app.post("/interview", response_model=s.InterviewResponse, tags=["recommend"])
     async def interview(asked: s.InterviewRequest) -> Response:
         """Items to ask the user about next: those whose ratings would tell most about all the others."""
-        for n, identity in enumerate(asked.skip):
-            if not engine.first.titles.has_id(identity):
-                raise Mistake(f"no item has the id {identity!r}", "skip", n)
+        for field, named in (("skip", asked.skip), ("among", asked.among)):
+            for n, identity in enumerate(named):
+                if not engine.first.titles.has_id(identity):
+                    raise Mistake(f"no item has the id {identity!r}", field, n)
         arm, state = await adapted(whose(asked))
-        skip = [f"id:{identity}" for identity in asked.skip]
-        found = await gatherer.run(lambda: engine.arms[arm].interview(state, asked.k, skip))
+        skip, among = ([f"id:{identity}" for identity in named] for named in (asked.skip, asked.among))
+        found = await gatherer.run(lambda: engine.arms[arm].interview(state, asked.k, skip, among))
         return _json({"questions": [{**item(one.id), "known": float(one.known), "gain": one.gain} for one in found]})
 
     # Items

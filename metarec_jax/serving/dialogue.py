@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from metarec_jax.errors import MetarecError
@@ -21,7 +21,12 @@ class Told(NamedTuple):
 
 
 def converse(
-    recommender: Recommender, wanted: int, read: Callable[[str], str], say: Callable[[str], None], rated: list[Rated]
+    recommender: Recommender,
+    wanted: int,
+    read: Callable[[str], str],
+    say: Callable[[str], None],
+    rated: list[Rated],
+    among: Sequence[str | int] = (),
 ) -> Told:
     """Asks until `wanted` items were rated, or the user has had enough.
 
@@ -31,6 +36,7 @@ def converse(
         read: shows a prompt and returns the line that was answered; raises EOFError where no more comes.
         say: shows a line.
         rated: what is known already.
+        among: the only items to ask about, as for `Recommender.interview`.
 
     Raises:
         MetarecError: a run without beliefs, or `rated` cannot be read.
@@ -41,7 +47,7 @@ def converse(
     state = recommender.adapt(rated)
     say(f"Rate {levels}. Enter: I do not know it. q: enough.")
     asked = len(rated)
-    while len(rated) - asked < wanted and (questions := recommender.interview(state, 1, skip=unknown)):
+    while len(rated) - asked < wanted and (questions := recommender.interview(state, 1, unknown, among)):
         name, title = f"id:{questions[0].id}", questions[0].title
         try:
             answer = read(f"{len(rated) - asked + 1} of {wanted}: {title}? ").strip()

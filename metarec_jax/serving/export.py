@@ -12,7 +12,6 @@ safetensors, who the items are is JSON. ``examples/on_device.py`` reads such a f
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,6 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
             "learner.user_side is 'description': a history becomes a text that the encoder reads, which a device does "
             "not have; export a run with --learner.user-side none or profile (whose users then are the average user)"
         )
-    if importlib.util.find_spec("flatbuffers") is None:
-        raise MetarecError("programs are written with flatbuffers: install it with `pip install 'metarec_jax[device]'`")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MetarecError(f"{folder} holds something already: name a new folder with --out")
     make_folder(folder)

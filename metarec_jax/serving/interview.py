@@ -5,7 +5,7 @@ the answer is: a rating of item ``i`` takes ``C f (f' C f + rest + noise)^-1 f' 
 taste (Rasmussen & Williams 2006, "Gaussian processes for machine learning", equation 2.24). Questions are chosen
 greedily by how much less uncertain that makes the ratings of all items, each item counting as often as people rate it
 (Bayesian experimental design for prediction; Chaloner & Verdinelli 1995, "I-optimality"), times the chance that the
-user knows the item at all.
+user knows the item at all. Where it is known what the user knows, these items are all that counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Question(NamedTuple):
         title: what people call it.
         known: how many training users rated it, as a share of those who rated the item that was rated most.
         gain: by how much an answer is expected to lower the variance of a rating, in squared units of ratings, on
-            average over what people rate; after the questions before, and times `known`.
+            average over what people rate (of some items alone: over these); after the questions before, and times the
+            chance of an answer.
         row: of the catalogue.
     """
 
@@ -90,7 +91,7 @@ def choose(
     for _ in range(min(k, int(allowed.sum()))):
         reach = factors @ covariance
         variance = np.einsum("ir,ir->i", reach, factors) + about.spread
-        gain = chance * np.einsum("ir,rs,is->i", reach, matters, reach) / variance
+        gain = chance * np.einsum("ir,ir->i", reach @ matters, reach) / variance
         best = int(np.argmax(np.where(open_, gain, -np.inf)))
         rows.append(best)
         gains.append(float(gain[best]))

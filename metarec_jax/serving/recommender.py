@@ -11,9 +11,9 @@ import functools
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ from metarec_jax import parameters, runs
 from metarec_jax.catalogue import Catalogue
 from metarec_jax.collaborative.beliefs import FACTORS
 from metarec_jax.collaborative.online import Missing, after_ratings, missing, path_of, taste_of
-from metarec_jax.config import Config, covers_all
+from metarec_jax.config import Config, covers_all, to_json
 from metarec_jax.data.describe import describe
 from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
@@ -44,6 +44,7 @@ from metarec_jax.serving.programs import ITEMS_AT_ONCE, Asked, UserTask
 from metarec_jax.serving.shelf import MOST_IN_GRAM, Shelf
 from metarec_jax.serving.states import Packed, digest_of, pack, unpack
 from metarec_jax.serving.titles import Match, TitleIndex
+from metarec_jax.traced import Traced
 from metarec_jax.types import Items, Params, Rows
 
 if TYPE_CHECKING:
@@ -62,12 +63,17 @@ __all__ = [
     "Word",
 ]
 
-_SIZES = (1, 4, 16, 64, 256, 1024)
-"""Users of a call: a call for fewer is filled up, so that there are few programs to compile."""
+_SIZES = (1, 4, 16, 64, 256)
+"""Users of a call: a call for fewer is filled up, so that there are few programs to compile. Where there are more, the
+results of one call are read while the next one runs."""
 _FLOATS_PER_CALL = 1 << 25
 """Numbers that all users of a call may have between them at any time."""
 _FLOATS_AT_ONCE = 1 << 20
 """Numbers in the widest layer of what is computed at the same time: what a processor's caches hold."""
+
+
+Part = TypeVar("Part")
+Found = TypeVar("Found")
 
 
 class Recommendation(NamedTuple):
@@ -148,6 +154,7 @@ class Recommender:
         self._reported: set[str] = set()
         self._told: dict[int, np.ndarray] = {}  # what was believed of added items before anybody rated them
         self._kept_of: dict[int, tuple[Any, list[tuple[int, ...]]]] = {}
+        told = f"{to_json(config)}\n{catalogue.scale}"  # all that the model's functions follow from
         everything = np.arange(len(catalogue.items))
         self._shelf = Shelf(
             self._model,
@@ -155,16 +162,17 @@ class Recommender:
             np.asarray(catalogue.embeddings, np.float32),
             _statistic(catalogue, everything),
             len(self._average_user),
+            told,
         )
-        self._prepare = jax.jit(functools.partial(programs.prepare, self._model))
-        self._adapt = jax.jit(functools.partial(programs.adapt, self._model))
-        self._score = jax.jit(functools.partial(programs.score, self._model))
-        self._deviation = jax.jit(functools.partial(programs.deviation, self._model))
-        self._score_all = jax.jit(functools.partial(programs.score_all, self._model), static_argnames="at_once")
+        self._prepare = Traced(functools.partial(programs.prepare, self._model), told)
+        self._adapt = Traced(functools.partial(programs.adapt, self._model), told)
+        self._score = Traced(functools.partial(programs.score, self._model), told)
+        self._deviation = Traced(functools.partial(programs.deviation, self._model), told)
+        self._score_all = Traced(functools.partial(programs.score_all, self._model), told, ["at_once"])
         judge = functools.partial(programs.judge_all, self._model, catalogue.scale)
-        self._judge_all = jax.jit(judge, static_argnames="at_once")
-        self._influences = jax.jit(functools.partial(programs.influences, self._model))
-        self._slopes = jax.jit(functools.partial(programs.slopes, self._model))
+        self._judge_all = Traced(judge, told, ["at_once"])
+        self._influences = Traced(functools.partial(programs.influences, self._model), told)
+        self._slopes = Traced(functools.partial(programs.slopes, self._model), told)
         self._pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
         # A call keeps the scores of its users, and of a large catalogue inner products with each support row.
         longest, items = config.episodes.buckets[-1], len(catalogue.items)
@@ -338,16 +346,18 @@ class Recommender:
         return self._adapt_checked(histories, embeddings)
 
     def _adapt_checked(self, checked: Sequence[CheckedHistory], embeddings: Sequence[np.ndarray]) -> list[UserState]:
-        supports = [self._support(history) for history in checked]
+        def adapt(users: list[int]) -> tuple[Rows, Params]:
+            supports = self._supports([checked[u] for u in users])
+            task = self._task(np.stack([embeddings[u] for u in users]), supports)
+            return supports, self._adapt(self._trainable, self._shelf.take(alone=len(task.embedding) == 1), task)
+
         states: dict[int, UserState] = {}
-        for users in self._chunks([len(support.item) for support in supports]):
-            task = self._task([embeddings[u] for u in users], [supports[u] for u in users])
-            shelves = self._shelf.take(alone=len(task.embedding) == 1)
-            kept = jax.device_get(self._adapt(self._trainable, shelves, task))
+        for users, (supports, kept) in _ahead(self._chunks([self._bucket(len(h.item)) for h in checked]), adapt):
+            each = supports, jax.device_get(kept)
             for row, u in enumerate(users):
-                of_user = jax.tree.map(lambda leaf, row=row: leaf[row], kept)
+                support, of_user = jax.tree.map(lambda leaf, row=row: leaf[row], each)
                 history = checked[u]
-                states[u] = UserState(of_user, embeddings[u], supports[u], history.seen, history.ratings, history.notes)
+                states[u] = UserState(of_user, embeddings[u], support, history.seen, history.ratings, history.notes)
         return [states[u] for u in range(len(checked))]
 
     def prior(self, profile: str = "") -> UserState:
@@ -398,7 +408,8 @@ class Recommender:
 
     def state_of(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], kept: Params) -> UserState:
         """The state that these parts, from `read_bytes`, make up."""
-        return UserState(kept, embedding, self._support(history), history.seen, history.ratings, history.notes)
+        support = jax.tree.map(lambda leaf: leaf[0], self._supports([history]))
+        return UserState(kept, embedding, support, history.seen, history.ratings, history.notes)
 
     def _kept_shapes(self, history: int) -> list[tuple[int, ...]]:
         return self._kept(history)[1]
@@ -407,8 +418,8 @@ class Recommender:
         """Structure of what a user with a history of that length keeps, and the shapes of its leaves."""
         length = self._bucket(min(history, self.config.episodes.max_support))
         if length not in self._kept_of:
-            support = self._support(history_of(np.zeros(length, np.int32), np.zeros(length, np.float32), length))
-            task = self._task([self._average_user], [support])
+            support = self._supports([history_of(np.zeros(length, np.int32), np.zeros(length, np.float32), length)])
+            task = self._task(self._average_user[None], support)
             kept = jax.eval_shape(self._adapt, self._trainable, self._shelf.take(alone=True), task)
             leaves, structure = jax.tree.flatten(kept)
             self._kept_of[length] = structure, [leaf.shape[1:] for leaf in leaves]
@@ -487,12 +498,15 @@ class Recommender:
     def _of_all(self, program: Callable[..., Array], states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
         """What `program` gives each user for every item, [..., items]."""
         count = len(self.catalogue.items)
-        for users in self._chunks([len(state.support.item) for state in states]):
+
+        def score(users: list[int]) -> Array:
             task = self._task_of([states[u] for u in users])
             size = len(task.embedding)
             shelves = self._shelf.take(alone=size == 1)
-            called = program(self._trainable, shelves, task, at_once=min(self._users_at_once, size))
-            found = jax.device_get(called)[: len(users), ..., :count]
+            return program(self._trainable, shelves, task, at_once=min(self._users_at_once, size))
+
+        for users, scored in _ahead(self._chunks([len(state.support.item) for state in states]), score):
+            found = jax.device_get(scored)[: len(users), ..., :count]
             self._refuse_nan(found.reshape(len(users), -1, count)[:, 0])
             yield from zip(users, found)
 
@@ -583,7 +597,7 @@ class Recommender:
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
         """Scores of some rows of the catalogue, and what each rating of the (padded) support adds to each of them."""
-        shelves, task = self._shelf.take(alone=True), self._task([state.embedding], [state.support])
+        shelves, task = self._shelf.take(alone=True), self._task_of([state])._replace(kept=())
         found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
         for part, size in _parts(rows):
             padded = np.pad(part, (0, size - len(part))).astype(np.int32)
@@ -753,13 +767,17 @@ class Recommender:
             known = np.concatenate([known, self.catalogue.beliefs.of_new_items(read, told, vector)], axis=1)
         return embedding, known.astype(np.float32)
 
-    def interview(self, state: UserState, k: int = 5, skip: Sequence[str | int] = ()) -> list[Question]:
+    def interview(
+        self, state: UserState, k: int = 5, skip: Sequence[str | int] = (), among: Sequence[str | int] = ()
+    ) -> list[Question]:
         """The items to ask a user about next, most informative first (see `metarec_jax.serving.interview`).
 
         Args:
             state: from `adapt` or `prior`: what is known of the user so far. What it has rated is not asked for again.
             k: how many, at least 1; fewer come only where no more items are left.
             skip: items that the user did not know, as for `score`.
+            among: items that the user is known to know (has bought, or seen), as for `score`. Then no others are asked
+                about, and the questions are those that tell most about these, since they are what such a user rates.
 
         Raises:
             MetarecError: an impossible `k`, an unknown item, or a run without beliefs about items.
@@ -772,12 +790,16 @@ class Recommender:
         if k < 1:
             raise MetarecError(f"k is {k}; it must be at least 1")
         items, count = self.catalogue.items, self.catalogue.statistics.count.astype(np.float64)
-        allowed = np.ones(len(items), bool)
+        known = count / max(count.max(), 1)
+        allowed, chance, weight = np.ones(len(items), bool), known, count / max(count.sum(), 1)
+        if among:
+            there = np.array([self.find(item).row for item in among])
+            allowed = np.isin(np.arange(len(items)), there)
+            chance, weight = np.ones(len(items)), allowed / allowed.sum()
         allowed[state.seen] = False
         allowed[[self.find(item).row for item in skip]] = False
         about = uncertain(jax.device_get(self._trainable.theta["prior"]), self._shelf.statistic, state.support)
-        known = count / max(count.max(), 1)
-        rows, gains = choose(about, known, count / max(count.sum(), 1), allowed, k)
+        rows, gains = choose(about, chance, weight, allowed, k)
         return [Question(items.ids[r], items.titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
 
     def find(self, item: str | int) -> Match:
@@ -838,12 +860,13 @@ class Recommender:
     def _bucket(self, length: int) -> int:
         return next(b for b in self.config.episodes.buckets if b >= length)
 
-    def _support(self, history: CheckedHistory) -> Rows:
-        """The rows that the inner loop sees, padded to the least bucket that holds them."""
-        length = self._bucket(len(history.item))
-        real = np.arange(length) < len(history.item)
-        item, rating = np.zeros(length, np.int32), np.zeros(length, np.float32)
-        item[real], rating[real] = history.item, history.rating
+    def _supports(self, histories: Sequence[CheckedHistory]) -> Rows:
+        """The rows that the inner loop sees of each user, padded to the least bucket that holds them all."""
+        count = np.array([len(history.item) for history in histories])
+        real = np.arange(self._bucket(int(count.max()))) < count[:, None]
+        item, rating = np.zeros(real.shape, np.int32), np.zeros(real.shape, np.float32)
+        item[real] = np.concatenate([history.item for history in histories])
+        rating[real] = np.concatenate([history.rating for history in histories])
         statistic = statistics_of(self.catalogue.statistics, item, rating, real, own=False)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
@@ -856,28 +879,19 @@ class Recommender:
             for start in range(0, len(users), self._sizes[-1]):
                 yield users[start : start + self._sizes[-1]]
 
-    def _task(
-        self, embeddings: Sequence[np.ndarray], supports: Sequence[Rows], kept: Sequence[Params] = ()
-    ) -> UserTask:
-        """Arguments of a program: one user, or a chunk that is filled up with the first of them."""
-        users = len(supports)
+    def _task(self, embeddings: np.ndarray, supports: Rows, kept: Params = ()) -> UserTask:
+        """Arguments of a program: users, each a row of every leaf, and the first of them once more until it is full."""
+        users = len(embeddings)
         order = [u if u < users else 0 for u in range(self._size(users))]
-
-        def stacked(trees: Sequence[Any]) -> Any:
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *[trees[u] for u in order])
-
-        return UserTask(stacked(embeddings), stacked(supports), stacked(kept) if kept else ())
+        return jax.tree.map(lambda leaf: leaf[order], UserTask(embeddings, supports, kept))
 
     def _size(self, users: int) -> int:
         """Users that a program for at least so many is compiled for."""
         return next(size for size in self._sizes if size >= users)
 
     def _task_of(self, states: Sequence[UserState]) -> UserTask:
-        return self._task(
-            [state.embedding for state in states],
-            [state.support for state in states],
-            [state.kept for state in states],
-        )
+        each = [(state.embedding, state.support, state.kept) for state in states]
+        return self._task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
 
     def _of_items(
         self,
@@ -914,6 +928,18 @@ class Recommender:
                 "the model's predictions for this user are not numbers: its inner steps diverge; "
                 "train it again with a lower --updater.rate"
             )
+
+
+def _ahead(parts: Iterable[Part], call: Callable[[Part], Found]) -> Iterator[tuple[Part, Found]]:
+    """What is called for each part, the next one's call always under way: the device works while Python reads."""
+    under_way = None
+    for part in parts:
+        called = part, call(part)
+        if under_way is not None:
+            yield under_way
+        under_way = called
+    if under_way is not None:
+        yield under_way
 
 
 def _parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

@@ -196,6 +196,9 @@ class InterviewRequest(Whose):
 
     k: int = Field(1, ge=1, le=20)
     skip: list[Id] = Field([], max_length=MOST_HISTORY, description="Items that the user does not know.")
+    among: list[Id] = Field(
+        [], max_length=MOST_HISTORY, description="Items that the user is known to know: no others are asked about."
+    )
 
 
 class Question(Item):

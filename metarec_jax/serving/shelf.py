@@ -1,7 +1,7 @@
 """The items that can be recommended, as the programs read them: on the device, with room for more.
 
 Programs are compiled for as many rows as there is room for, so that a new item is a row written into a table, and
-nothing is compiled or indexed anew; only when the room is used up does it double. What an item's row is multiplied with
+nothing is compiled or indexed anew; only when the room is used up is there more. What an item's row is multiplied with
 is the same for all users, so it is multiplied once, here, and not in every call.
 """
 
@@ -11,6 +11,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,10 +20,12 @@ from metarec_jax.learner.fixed import multiply
 from metarec_jax.meta.batch import kernels_met
 from metarec_jax.meta.partition import path_names
 from metarec_jax.meta.user import Model
+from metarec_jax.traced import Traced
 from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
-SPARE = 64
-"""Rows that there is room for beyond the catalogue, at first; an eighth of the catalogue where that is more."""
+SPARE, MOST_SPARE = 64, 8192
+"""Rows that there is room for beyond the catalogue, at least and at most: at first an eighth of the catalogue. They are
+scored like all others, so that of a large catalogue an eighth would take an eighth of the time."""
 MOST_IN_GRAM = 4096
 """Items of the largest catalogue whose inner products with each other are kept: 64 MB."""
 
@@ -45,6 +48,10 @@ class Shelves(NamedTuple):
     gram: Array | None
 
 
+jax.export.register_namedtuple_serialization(Shelves, serialized_name="metarec_jax.serving.shelf.Shelves")
+"""So that programs that give shelves can be kept (see `metarec_jax.traced`)."""
+
+
 class Shelf:
     """A growing table of items.
 
@@ -53,6 +60,7 @@ class Shelf:
         embeddings: float32 [items, hidden].
         statistic: float32 [items, columns].
         user_hidden: width of a user's embedding.
+        told: what the model follows from, as `metarec_jax.traced.Traced` wants it.
     """
 
     def __init__(
@@ -62,15 +70,15 @@ class Shelf:
         embeddings: Float[np.ndarray, "items hidden"],
         statistic: Float[np.ndarray, "items columns"],
         user_hidden: int,
+        told: str,
     ):
         self.count = len(embeddings)
         self._theta = theta
-        room = self.count + max(SPARE, self.count // 8)
+        room = self.count + min(max(SPARE, self.count // 8), MOST_SPARE)
         self._embeddings, self._statistic = (_with_room(rows, room) for rows in (embeddings, statistic))
-        users = np.zeros((1, user_hidden), np.float32)
-        self._plain = jax.jit(functools.partial(_plain, model, users))
-        paths = _paths(model, theta, embeddings, statistic, users)
-        self._known = jax.jit(functools.partial(_known, paths), static_argnames="with_gram")
+        self._users = np.zeros((1, user_hidden), np.float32)
+        self._model, self._told = model, f"{told}\n{user_hidden}"
+        self._plain = Traced(functools.partial(_plain, model, self._users), self._told)
         self._with_gram = self.count <= MOST_IN_GRAM
         self._shelves = self._bare()
         self._knows = False
@@ -84,6 +92,12 @@ class Shelf:
         if not self._knows and not (alone and self._with_gram):
             self._shelves, self._knows = self._known(self._theta, self._shelves, with_gram=self._with_gram), True
         return self._shelves
+
+    @functools.cached_property
+    def _known(self) -> Traced:
+        """`_known_of` with the kernels that this model's items meet, which takes an abstract run of it to know."""
+        paths = _paths(self._model, self._theta, self._embeddings, self._statistic, self._users)
+        return Traced(functools.partial(_known_of, paths), f"{self._told}\n{paths}", ["with_gram"])
 
     @property
     def room(self) -> int:
@@ -105,7 +119,8 @@ class Shelf:
         row = self.count
         grown = row == self.room
         if grown:
-            self._embeddings, self._statistic = (_with_room(a, 2 * row) for a in (self._embeddings, self._statistic))
+            room = row + min(row, MOST_SPARE)
+            self._embeddings, self._statistic = (_with_room(a, room) for a in (self._embeddings, self._statistic))
         self._embeddings[row], self._statistic[row] = embedding, statistic
         self.count = row + 1
         if grown:
@@ -152,7 +167,7 @@ def _plain(model: Model, users: np.ndarray, theta: Params, embeddings: Array, st
     return Shelves(model.prepare(theta, Tables(embeddings, users)).items, statistic, {}, None)
 
 
-def _known(paths: tuple[str, ...], theta: Params, shelves: Shelves, *, with_gram: bool) -> Shelves:
+def _known_of(paths: tuple[str, ...], theta: Params, shelves: Shelves, *, with_gram: bool) -> Shelves:
     """`shelves` with what does not depend on who asks."""
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
     items, dtype = shelves.items, jnp.result_type(*jax.tree.leaves(theta))

@@ -3,15 +3,25 @@
 from trained import believing_run
 
 from benchmarks import interview
+from metarec_jax import runs
 
 
 def test_who_is_asked_everything_is_told_the_same_by_all(monkeypatch):
     monkeypatch.setattr(interview, "ANSWERS", (1, 1000))
     monkeypatch.setattr(interview, "QUESTIONS", (3, 10_000))
-    rows = interview.measure([believing_run()])
+    rows = interview.measure(interview.trained([believing_run()]))
     assert len(rows) == 4 * 2 * len(interview.METRICS)
     for row in rows:
         assert row.facts["difference"]["low"] <= row.facts["difference"]["high"]
         if row.case in ("1000 answers", "10000 questions"):
             assert abs(row.ours - row.theirs) < 1e-5
     assert any(row.ours != row.theirs for row in rows if row.case == "1 answer")
+
+
+def test_the_closed_form_is_asked_without_a_training(monkeypatch):
+    monkeypatch.setattr(interview, "ANSWERS", (2,))
+    monkeypatch.setattr(interview, "QUESTIONS", (3,))
+    config = runs.open_run(believing_run()).config
+    rows = interview.measure(interview.closed(config, 2))
+    assert {row.case for row in rows} == {"2 answers", "3 questions"}
+    assert all(0 < row.ours < 4 for row in rows)

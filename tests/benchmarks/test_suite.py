@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import harness, outer_step, ranking, report, roofline, scaling, suite, updaters
+from benchmarks import harness, outer_step, profiles, ranking, report, roofline, scaling, suite, updaters
 from benchmarks.cases import SMOKE
 from benchmarks.figures import _points, draw, figures, file_of
 from metarec_jax.progress import QUIET
@@ -29,6 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         "rank",
         "pipeline",
         "evaluation",
+        "beliefs",
         "encoder",
         "catalogue",
         "updaters",
@@ -173,7 +174,8 @@ def test_phases_are_medians_after_a_warm_up(monkeypatch):
     def our_step(task, form, at_once):
         made.append(form)
         turn = len(made) if form == "factored" else 10 * len(made)
-        return lambda: None, None, {"trace_s": float(turn), "gflop": 1.0, "gbytes_accessed": 1.0, "gbytes_moved": 2.0}
+        facts = {"trace_s": float(turn), "gflop": 1.0, "gbytes_accessed": 1.0, "gbytes_moved": 2.0}
+        return outer_step.Step(lambda: None, lambda: None, facts, "")
 
     monkeypatch.setattr(outer_step, "our_step", our_step)
     monkeypatch.setattr(outer_step, "task_of", lambda case: None)
@@ -202,3 +204,20 @@ def test_lists_that_differ_are_not_timed():
 
     with pytest.raises(SystemExit, match="who: the lists disagree: scores are off by 1"):
         ranking._agree("who", [[Item()]], np.array([[3.0]]), np.array([[0]]))
+
+
+def test_profiles_say_where_the_time_goes():
+    """Of what runs, and of a start from end to end."""
+    start, *programs = profiles.rows(smoke=True)
+    steps = [step["operation"] for step in start.facts["profile"]]
+    assert steps[0] == "Python itself"
+    assert steps[-2:] == ["score all items and pick", "print"]
+    assert start.ours == pytest.approx(start.theirs)
+    assert [row.case for row in programs] == ["outer step, frozen, smoke", "adapt and rank, smoke"]
+    for row in programs:
+        operations = row.facts["profile"]
+        assert operations, row.case
+        # Each of a shape, the costliest first.
+        assert all(operation["operation"].startswith(("f32[", "s32[", "pred[", "(")) for operation in operations)
+        assert [o["ms"] for o in operations] == sorted((o["ms"] for o in operations), reverse=True)
+        assert row.ours > 0

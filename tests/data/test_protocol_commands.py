@@ -13,7 +13,6 @@ from metarec_jax.evaluation import baselines, compare, methods, publish
 
 def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, monkeypatch):
     """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
     monkeypatch.setattr(publish, "_draw", lambda *_: None)
     monkeypatch.setattr(publish, "build_table", functools.partial(publish.build_table, samples=10))
     monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))

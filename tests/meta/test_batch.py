@@ -8,6 +8,7 @@ from helpers import assert_close, assert_equal, tiny
 
 from metarec_jax.meta.batch import kernels_met, products_of, sum_over_users
 from metarec_jax.meta.outer import annealed, meta_loss
+from metarec_jax.sharding import by_user, user_mesh
 
 
 @pytest.mark.usefixtures("x64")
@@ -130,6 +131,32 @@ def test_products_are_taken_of_the_kernels_that_no_user_changes():
         products_of(case.model, case.trainable.theta, case.tables, short)["support"],
         jax.tree.map(lambda leaf: leaf[:1], products["support"]),
     )
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_device_multiplies_a_whole_table_only_where_its_own_users_have_as_many_rows():
+    """Of eight devices each would multiply all of it, and the gradient of all of it would have to be added up."""
+    case = tiny(users=8, support=2, query=2, embedding=9, hidden=7, form="factored")
+    whole, rows = (len(case.tables.items), 7), (8, 4, 7)
+    mesh = user_mesh()
+    placed = jax.device_put(case.episodes, jax.NamedSharding(mesh, by_user(mesh)))
+
+    def products(episodes):
+        return products_of(case.model, case.trainable.theta, case.tables, episodes)
+
+    def multiplied(episodes):
+        dots = (eqn for eqn in jax.make_jaxpr(products)(episodes).eqns if eqn.primitive is jax.lax.dot_general_p)
+        return {eqn.outvars[0].aval.shape for eqn in dots}
+
+    alone = multiplied(case.episodes)
+    assert whole in alone
+    assert rows not in alone
+    with jax.set_mesh(mesh):
+        split = multiplied(placed)
+        values = jax.jit(products)(placed)
+    assert rows in split
+    assert whole not in split
+    assert_close(values, products(case.episodes))
 
 
 # The loss of every step

@@ -33,7 +33,6 @@ def place(tmp_path_factory):
 
 
 def _quiet(patch, folder: Path) -> None:
-    patch.setattr(cli, "keep_compilations", lambda config: None)
     patch.setenv("METAREC_CACHE", str(folder / "cache"))
     patch.chdir(folder)
 

@@ -93,6 +93,20 @@ def test_a_recommender_asks_about_what_was_neither_rated_nor_unknown(believing):
     assert len(believing.interview(state, 10_000)) == len(believing.catalogue.items)
 
 
+def test_who_is_known_to_know_some_items_is_asked_about_these_alone(believing):
+    """And what the answers tell counts for these alone."""
+    some = [f"id:{identity}" for identity in believing.catalogue.items.ids[5:12]]
+    asked = believing.interview(believing.prior(), 3, among=some)
+    assert {f"id:{question.id}" for question in asked} < set(some)
+    rated = believing.adapt({some[0]: 4})
+    left = believing.interview(rated, 10_000, skip=[some[1]], among=some)
+    assert {f"id:{question.id}" for question in left} == set(some[2:])
+    # An item that tells of itself alone: what it tells is all there is to know.
+    (only,) = believing.interview(believing.prior(), among=some[:1])
+    spread = believing.interview(believing.prior(), 10_000)
+    assert only.gain > max(question.gain for question in spread if question.id == only.id)
+
+
 def test_what_cannot_be_asked_is_refused(believing, recommender):
     for k in (0, -1):
         with pytest.raises(MetarecError, match=f"k is {k}; it must be at least 1"):

@@ -392,6 +392,23 @@ def test_an_answer_imports_nothing_that_training_needs(tmp_path):
     assert len(json.loads(done.stdout)["recommended"]) == 10
 
 
+def test_a_second_answer_traces_nothing(tmp_path):
+    """And is the same. What the programs are traced from is out of order in the second process."""
+    environment = {**os.environ, "METAREC_CACHE": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    ask = ["recommend", str(trained_run()), "--rate", f"id:{small_data().items.ids[0]}=5", "--json"]
+    break_it = "from metarec_jax.serving import programs; programs.adapt_user = programs.apply_user = None; "
+    answers = []
+    for before in ("", break_it):
+        code = f"{before}from metarec_jax.cli import main; raise SystemExit(main({ask!r}))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout)
+    assert answers[0] == answers[1]
+    assert len(list(tmp_path.rglob("traced/*"))) == 3  # what items are read as, adapting, scoring
+
+
 def change_config(folder, **changes):
     document = json.loads((folder / "config.json").read_text())
     for name, value in changes.items():

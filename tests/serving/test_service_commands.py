@@ -14,7 +14,6 @@ from metarec_jax.serving.store import Event, Shown, ShownList, Store
 
 @pytest.fixture(autouse=True)
 def quiet_setup(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
     monkeypatch.chdir(tmp_path)
 
 

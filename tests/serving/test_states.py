@@ -130,8 +130,9 @@ def test_there_is_always_room_for_more_items(changeable):
     assert changeable._shelf.room > room
     count = len(changeable.catalogue.items)
     assert len(changeable.recommend(changeable.prior(), k=count)) == count
-    with pytest.raises(MetarecError, match="there is an item with the id 'bees' already"):
-        changeable.add_item("x", id="bees")
+    changeable.add_item("x", id="wasps")
+    with pytest.raises(MetarecError, match="there is an item with the id 'wasps' already"):
+        changeable.add_item("x", id="wasps")
     with pytest.raises(MetarecError, match="items have no detail 'colour'"):
         changeable.add_item("x", details={"colour": "red"})
 

@@ -35,8 +35,6 @@ def listening(engine):
 
 
 def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "keep_compilations", lambda config: None)
-
     def metarec(*arguments: object) -> str:
         status = cli.main([str(argument) for argument in arguments])
         said = capsys.readouterr()

@@ -298,6 +298,22 @@ function drawn(figures) {
   ];
 }
 
+// What was open stays open; what had the focus has it again, scrolled as it was: figures come anew while people read.
+function replace(body, nodes) {
+  const open = Boolean(body.querySelector("details[open]"));
+  const name = (node) => node.getAttribute("aria-label") ?? node.localName;
+  const stops = () => new Map([...body.querySelectorAll("summary, .scrolls")].map((node) => [name(node), node]));
+  const before = stops();
+  const places = new Map([...before].map(([key, node]) => [key, node.scrollLeft]));
+  const focused = [...before].find(([, node]) => node === document.activeElement)?.[0];
+  body.replaceChildren(...nodes);
+  const details = body.querySelector("details");
+  if (details) details.open = open;
+  const after = stops();
+  for (const [key, node] of after) node.scrollLeft = places.get(key) ?? 0;
+  after.get(focused)?.focus({ preventScroll: true });
+}
+
 export function dashboard(root) {
   const body = el("div", { class: "board" });
   const state = el("p", { class: "muted small", role: "status" });
@@ -310,11 +326,7 @@ export function dashboard(root) {
   let timer = 0;
   async function refresh() {
     try {
-      const open = Boolean(body.querySelector("details[open]"));
-      const figures = await ask("/figures");
-      body.replaceChildren(...drawn(figures).filter(Boolean));
-      const details = body.querySelector("details");
-      if (details) details.open = open;
+      replace(body, drawn(await ask("/figures")).filter(Boolean));
       state.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}. Intervals are of 95 %, over users.`;
     } catch (error) {
       state.textContent = error.message;

@@ -1,0 +1,40 @@
+"""What users share, learned from their ratings, with XLA's threads alone and with those of OpenBLAS beside them."""
+
+from __future__ import annotations
+
+import importlib
+
+from threadpoolctl import ThreadpoolController
+
+from benchmarks import harness
+from metarec_jax.assembly import assemble
+from metarec_jax.collaborative.beliefs import believe, main_features, rated_most
+from metarec_jax.config import Config
+from metarec_jax.environment import environment
+from metarec_jax.progress import QUIET, Reporter
+
+OURS, OWN = "one thread a call", "OpenBLAS's own threads"
+
+
+def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
+    """Training users per second whose ratings beliefs about items are learned from (one fold)."""
+    assembly = assemble(config, reporter=QUIET)
+    data, embeddings, rows = assembly.data, assembly.catalogue.embeddings, assembly.division.train
+    trained = data.user[rows], data.item[rows], data.rating[rows]
+    count = assembly.catalogue.statistics.count
+    basis = rated_most(config.factors, len(data.items), trained[1])
+    towards = main_features(config.factors, data.items, embeddings, count)
+    importlib.import_module("scipy.linalg")  # whose OpenBLAS JAX calls: it has to be there for its threads to be set
+    libraries = ThreadpoolController().select(user_api="blas")
+    cores = environment()["cpu"]["usable"]
+
+    def learn(threads: int) -> None:
+        with libraries.limit(limits=threads):
+            believe(config.factors, data.items, embeddings, *trained, 1.0, basis, towards)
+
+    contenders = [harness.Contender(OURS, lambda: learn(1)), harness.Contender(OWN, lambda: learn(cores))]
+    seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label="beliefs")
+    users = len(assembly.division.train_users)
+    facts = {"rows": len(trained[0]), "items": len(basis), "threads": cores}
+    case = f"beliefs about {len(basis):,} items of {users:,} users"
+    return harness.compare(case, seconds, ours=OURS, work=users, metric="users/s", facts=facts)

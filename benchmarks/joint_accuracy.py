@@ -1,0 +1,134 @@
+"""What training the encoder with the rest buys: errors and rankings of test users, against a frozen encoder.
+
+python -m benchmarks.joint_accuracy --json OUT --runs FOLDER
+
+For each seed the users of MovieLens-100K are split as `metarec evaluate --protocol recbole-metarec` splits them, and
+the model is trained with the encoder frozen, and with it in the outer loop, by the same number of the same steps; and
+once more with the encoder frozen, for as long as it does when nothing is said. All are asked the same queries of test
+users; what is before adapting, the twin without an inner loop and the rules are those of the frozen training of the
+same length. A stopped benchmark goes on where it was, given the same folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness, variants
+from metarec_jax.config import Config, EncoderConfig, preset
+from metarec_jax.evaluation.methods import (
+    BEFORE,
+    BIAS,
+    META,
+    RIDGE,
+    STRANGER,
+    TWIN,
+    adapting,
+    methods_of,
+    not_adapting,
+    without_inner_loop,
+)
+from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.progress import QUIET, Reporter
+
+FROZEN = "frozen"
+LONGER = "frozen, trained as usual"
+BESIDE = {
+    BIAS: BIAS,
+    RIDGE: RIDGE,
+    STRANGER: f"{FROZEN}: {STRANGER}",
+    TWIN: f"{FROZEN}: {TWIN}",
+    BEFORE: f"{FROZEN}, before adapting",
+}
+"""What is judged of the frozen training beside itself, and its name in the table."""
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "all": {"train": "all", "rate": 1e-4},
+    "lora": {"train": "lora", "rate": 1e-3},
+}
+"""Ways to train the encoder. Their rates are first guesses, and none was compared with another."""
+
+
+def standard(seed: int, epochs: int, users_per_step: int) -> Config:
+    """The frozen training of the same length; without factors, so that an item is its text and its statistics."""
+    base = usual(seed)
+    train = dataclasses.replace(base.train, epochs=epochs, users_per_step=users_per_step, patience=0)
+    return dataclasses.replace(base, train=train)
+
+
+def usual(seed: int) -> Config:
+    """The frozen training as it is when nothing is said."""
+    base = preset("movielens-100k")
+    return dataclasses.replace(base, factors=dataclasses.replace(base.factors, rank=0), seed=seed)
+
+
+def in_the_loop(config: Config, way: str) -> Config:
+    """The same with the encoder in the outer loop."""
+    encoder: EncoderConfig = dataclasses.replace(config.encoder, **WAYS[way])
+    return dataclasses.replace(config, encoder=encoder)
+
+
+def measure(
+    configs: Sequence[Config], longer: Sequence[Config], ways: Sequence[str], folder: Path, reporter: Reporter = QUIET
+) -> list[harness.Row]:
+    """Trains and judges, seed by seed.
+
+    Args:
+        configs: of the frozen training, one for each seed.
+        longer: the same, trained as usual.
+        ways: how the encoder is trained.
+        folder: where runs are kept, to go on with.
+        reporter: where progress is shown.
+    """
+    results: dict[str, list[SeedResult]] = {}
+
+    def keep(name: str, result: SeedResult) -> None:
+        results.setdefault(name, []).append(result)
+
+    for config, usually in zip(configs, longer):
+        own = folder / f"{config.seed}"
+        reporter.note(f"seed {config.seed}, {FROZEN}, and its twin")
+        _, assembly, trainable = variants.trained(config, own / "frozen", reporter)
+        _, apart, twin = variants.trained(without_inner_loop(config), own / "twin", reporter)
+        methods = methods_of(assembly, trainable, apart, twin, reporter)
+        for method, name in ({META: FROZEN} | BESIDE).items():
+            keep(name, variants.judged(assembly, name, methods[method].function))
+        for way, chosen in {LONGER: usually, **{way: in_the_loop(config, way) for way in ways}}.items():
+            reporter.note(f"seed {config.seed}, {way}")
+            place = "longer" if way == LONGER else way
+            _, trained, learned = variants.trained(chosen, own / place, reporter)
+            keep(way, variants.judged(trained, way, adapting(trained.model, learned)))
+            if way != LONGER:
+                before = f"{way}, before adapting"
+                keep(before, variants.judged(trained, before, not_adapting(trained.model, learned)))
+    facts = {"config": dataclasses.asdict(configs[0]), "seeds": [config.seed for config in configs], "ways": dict(WAYS)}
+    usual_and_joint = {name: results[name] for name in (LONGER, *ways)}
+    return variants.compared(results, FROZEN, facts, {}) + variants.compared(usual_and_joint, LONGER, {}, {})
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on with; a new folder where left out")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ways", choices=list(WAYS), nargs="+", default=["all"])
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--users-per-step", type=int, default=128)
+    arguments = parser.parse_args()
+    from metarec_jax.console import make_reporter
+
+    folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-joint-"))
+    configs = [standard(seed, arguments.epochs, arguments.users_per_step) for seed in range(arguments.seeds)]
+    longer = [usual(seed) for seed in range(arguments.seeds)]
+    rows = measure(configs, longer, arguments.ways, folder, make_reporter())
+    if arguments.json:
+        harness.write(rows, arguments.json)
+    harness.show(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Where the time goes in the cases whose bars are missed: operations of the compiled programs, and steps of a start.
+
+python -m benchmarks.profiles --json OUT
+
+Ours alone: who else is in the suite is timed there. Operations are as the profiler saw them (see
+`benchmarks.profile`); a start is one process of its own, whose steps are what a clock said between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import cases, harness
+from benchmarks.profile import profile
+from benchmarks.report import WHOLE
+from metarec_jax.config import Config, preset
+from metarec_jax.launch import meta_train
+
+Operations = list[dict[str, Any]]
+
+_STEPS = """
+import contextlib, io, json, sys, time
+marks = [("Python itself", time.time() - float(sys.argv[1]))]
+last = time.perf_counter()
+def mark(name):
+    global last
+    now = time.perf_counter()
+    marks.append((name, now - last))
+    last = now
+import jax
+import optax
+mark("import jax, optax")
+from metarec_jax import cli
+from metarec_jax.config import Config
+from metarec_jax.serving.recommender import Rated, Recommender
+from metarec_jax.console import print_grid
+mark("import the rest")
+reporter = cli.prepare(Config())
+recommender = Recommender.load(sys.argv[2])
+mark("read the run, prepare its items")
+state = recommender.adapt([Rated("id:1", 5.0), Rated("id:2", 2.0)])
+mark("adapt")
+found = recommender.recommend(state, 10)
+mark("score all items and pick")
+with contextlib.redirect_stdout(io.StringIO()):
+    print_grid("Recommended", ["item", "score"], [[r.title, f"{r.score:.2f}"] for r in found])
+mark("print")
+print(json.dumps(marks))
+"""
+"""What `metarec recommend RUN --rate id:1=5 --rate id:2=2 -k 10` does, with a clock."""
+
+
+def of_programs(case: str, run: Callable[[], Any], texts: Sequence[str], calls: int) -> harness.Row:
+    """A row with the operations of compiled programs: milliseconds of those listed, and of a whole call."""
+    run()
+    taken = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        run()
+        taken.append(1e3 * (time.perf_counter() - started))
+    return _row(case, profile(run, *texts, calls=calls), float(np.median(taken)))
+
+
+def _row(case: str, operations: Operations, wall: float) -> harness.Row:
+    listed = sum(operation["ms"] for operation in operations)
+    return harness.Row(
+        case,
+        WHOLE,
+        "ms of what is listed",
+        listed,
+        wall,
+        harness.flat(listed / wall),
+        None,
+        {"profile": operations},
+    )
+
+
+def frozen(case: cases.InnerLoopCase, calls: int) -> harness.Row:
+    """A full outer step, encoder frozen."""
+    from benchmarks.outer_step import our_step
+    from benchmarks.tasks import task_of
+
+    step = our_step(task_of(case), "factored", case.at_once)
+    return of_programs(f"outer step, frozen, {case.name}", step.run, [step.text], calls)
+
+
+def joint(case: cases.InnerLoopCase, calls: int) -> harness.Row:
+    """A full outer step that trains MiniLM, too."""
+    from benchmarks import joint as joints
+    from benchmarks.tasks import task_of
+
+    encoder, _, texts = joints.real_texts()
+    step = joints.our_step(task_of(case), encoder, texts, case.at_once, adam=True, keep=joints.KEEP)
+    return of_programs("outer step, joint", step.run, [step.compiled.as_text() or ""], calls)
+
+
+def ranked(case: Any, calls: int) -> harness.Row:
+    """From ratings to the ten best items."""
+    from benchmarks.ranking import recommender_of, watched
+
+    recommender, _, histories = recommender_of(case)
+
+    def run() -> Any:
+        return recommender.recommend_many(recommender.adapt_many(histories), case.k)
+
+    texts = [text for program in watched(recommender, run) for text in program.texts]
+    return of_programs(f"adapt and rank, {case.name}", run, texts, calls)
+
+
+def answer(config: Config, calls: int) -> harness.Row:
+    """The steps of an answer from a finished run, with warm caches; each the median of `calls` processes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        meta_train(config, folder / "run")
+        environment = {**os.environ, "METAREC_CACHE": str(folder / "cache")}
+
+        def process() -> list[tuple[str, float]]:
+            command = [sys.executable, "-c", _STEPS, str(time.time()), str(folder / "run")]
+            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+            return json.loads(done.stdout)
+
+        process()  # which fills the caches
+        all_marks = [process() for _ in range(calls)]
+    seconds = np.array([[taken for _, taken in marks] for marks in all_marks])
+    steps = [name for name, _ in all_marks[0]]
+    operations = [
+        {"operation": name, "calls": 1.0, "ms": round(1e3 * float(ms), 3)}
+        for name, ms in zip(steps, np.median(seconds, axis=0))
+    ]
+    return _row("start-up, metarec recommend", operations, 1e3 * float(np.median(seconds.sum(axis=1))))
+
+
+def rows(smoke: bool) -> Iterator[harness.Row]:
+    """Of every case that misses a bar."""
+    from benchmarks import joint as joints
+    from benchmarks import ranking
+
+    calls = 1 if smoke else 5
+    config = preset("synthetic" if smoke else "movielens-100k")
+    learner = dataclasses.replace(config.learner, user_side="none") if smoke else config.learner
+    config = dataclasses.replace(config, learner=learner, train=dataclasses.replace(config.train, epochs=1))
+    if smoke:
+        yield answer(config, calls)
+        yield frozen(cases.SMOKE, calls)
+        yield ranked(ranking.SMOKE, calls)
+        return
+    yield answer(config, calls)
+    yield from map(functools.partial(frozen, calls=calls), (cases.SHARED, cases.STANDARD))
+    yield from map(functools.partial(ranked, calls=calls), (ranking.SMALL, ranking.CATALOGUES[-1]))
+    yield joint(joints.JOINT, 2)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    parser.add_argument("--smoke", action="store_true", help="as small as it can be")
+    arguments = parser.parse_args()
+    found: list[harness.Row] = []
+    for row in rows(arguments.smoke):
+        found.append(row)
+        if arguments.json:
+            harness.write(found, arguments.json)
+    harness.show(found)
+
+
+if __name__ == "__main__":
+    main()

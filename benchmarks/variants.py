@@ -1,0 +1,124 @@
+"""Trainings of one model in several ways, asked the same of the same test users: what one way buys over another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import harness
+from metarec_jax import launch
+from metarec_jax.assembly import Assembly, with_trained_encoder
+from metarec_jax.config import Config
+from metarec_jax.errors import MetarecError, Stopped
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.evaluation.judge import judge
+from metarec_jax.evaluation.metrics import UserValues, metric
+from metarec_jax.evaluation.predictions import Function
+from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.meta.user import Trainable
+from metarec_jax.progress import Reporter
+from metarec_jax.runs import Run
+from metarec_jax.train import fit
+
+METRICS = ("mae", "rmse", "auc", "ndcg@5")
+
+
+def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Assembly, Trainable]:
+    """A training in `folder`, gone on with where it was begun; with the embeddings of its own encoder, where that was
+    trained.
+
+    Raises:
+        MetarecError: the folder holds a run with other options.
+    """
+    there = (folder / "config.json").exists()
+    start = launch.resume if there else lambda place, **more: launch.start(config, place, **more)
+    run, assembly = start(folder, reporter=reporter)
+    if _choices(run.config) != _choices(config):
+        raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
+    fitted = fit(run, assembly, reporter=reporter)
+    if fitted.signal is not None:
+        raise Stopped(fitted.signal)
+    return run, with_trained_encoder(assembly, fitted.trainable, reporter), fitted.trainable
+
+
+def _choices(config: Config) -> tuple[Any, ...]:
+    """What one way differs from another in; not what a run's config has found since, such as where the encoder is."""
+    encoder = config.encoder
+    return config.seed, config.train, config.privacy, config.factors, config.updater.steps, encoder.train, encoder.rate
+
+
+def judged(assembly: Assembly, name: str, method: Function) -> SeedResult:
+    """What a method answers for the test users of a seed."""
+    return judge(assembly, assembly.test, name, method, metrics=METRICS)
+
+
+def compared(
+    results: Mapping[str, Sequence[SeedResult]],
+    reference: str,
+    facts: Mapping[str, Any],
+    of: Mapping[str, Mapping[str, Any]],
+) -> list[harness.Row]:
+    """Each way against one of them, with the interval of the difference (paired bootstrap over users).
+
+    Args:
+        results: of each way, for each seed.
+        reference: which of them the others are held against.
+        facts: of all, for the first row.
+        of: facts of a way, where there are any.
+    """
+    rows: list[harness.Row] = []
+    theirs = results[reference]
+    users = np.concatenate([result.users for result in theirs])
+    seeds = np.concatenate([np.full(len(result.users), result.seed) for result in theirs])
+    for name in [name for name in results if name != reference]:
+        for measured in METRICS:
+            ours, against = ([result.values[measured] for result in seeds_of] for seeds_of in (results[name], theirs))
+            more = {**of.get(name, {}), **({} if rows else facts)}
+            rows.append(paired_row(name, reference, measured, ours, against, users, seeds, more))
+    return rows
+
+
+def paired_row(
+    case: str,
+    contender: str,
+    measured: str,
+    ours: Sequence[UserValues],
+    theirs: Sequence[UserValues],
+    users: np.ndarray,
+    seeds: np.ndarray,
+    facts: Mapping[str, Any],
+) -> harness.Row:
+    """One metric of two ways, with the interval of the difference.
+
+    Args:
+        case, contender: of the row.
+        measured: the metric.
+        ours, theirs: of the same users, for each seed.
+        users, seeds: of all of them, one after the other.
+        facts: what else the row says.
+    """
+    spec = metric(measured)
+    values, others = (np.concatenate([seed.values for seed in way]) for way in (ours, theirs))
+    weights = np.concatenate([seed.weights for seed in theirs])
+    transform = np.sqrt if spec.root else None
+    interval = paired_bootstrap(values, others, weights, groups=users, strata=seeds, transform=transform)
+    mine, other = (_mean(way, weights, seeds, transform) for way in (values, others))
+    return harness.Row(
+        case=case,
+        contender=contender,
+        metric=measured,
+        ours=mine,
+        theirs=other,
+        ratio=harness.flat(other / mine if spec.better == "lower" else mine / other),
+        facts={"difference": interval._asdict(), "better": spec.better, **facts},
+    )
+
+
+def _mean(values: np.ndarray, weights: np.ndarray, seeds: np.ndarray, transform: Any) -> float:
+    """The mean of the seeds' means."""
+    values = np.where(weights > 0, values, 0.0)  # what counts nothing may be NaN
+    each = [np.average(values[seeds == s], weights=weights[seeds == s]) for s in np.unique(seeds)]
+    return float(np.mean(each if transform is None else transform(each)))
