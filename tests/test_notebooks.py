@@ -8,6 +8,7 @@ from pathlib import Path
 import jupytext
 import nbclient
 import pytest
+from quick import quick_flags
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
@@ -18,6 +19,8 @@ SAYS = {
     "03_serve_and_explain": "because you rated",
 }
 """What each notebook prints of its result."""
+MEASURES = "02_throughput"
+"""It compiles as users do: the others spend most of their time in compiling, and this one times what it compiled."""
 
 
 def test_every_notebook_is_known():
@@ -37,6 +40,8 @@ def test_notebook_is_its_text(text):
 def test_notebook_runs(text, tmp_path, monkeypatch):
     monkeypatch.setenv("METAREC_CACHE", os.environ.get("METAREC_CACHE", str(tmp_path / "cache")))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    if text.stem != MEASURES:
+        monkeypatch.setenv("XLA_FLAGS", quick_flags())
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = jupytext.read(text)
     nbclient.NotebookClient(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from quick import quick_flags
 
 from benchmarks import report
 
@@ -34,7 +36,8 @@ def test_benchmarks_are_the_committed_ones(page):
 
 def test_the_python_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    command, environment = [sys.executable, "-c", example], os.environ | {"XLA_FLAGS": quick_flags()}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("validation loss 0.")
