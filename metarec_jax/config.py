@@ -285,9 +285,9 @@ class FactorsConfig:
     """The same over how often an item was rated."""
     vectors: float = 0.25
     """The same over the vectors that items come with, where they do (`data.vectors`)."""
-    item: float = 0.385
+    item: float = 0.5
     """The same over what nothing known of an item explains."""
-    strength: float = 8.5
+    strength: float = 20.0
     """Users that these variances count as much as, against the covariances that training users show."""
     choices: float = 100.0
     """Users that count against there being anything in which items a user rated at all; 0 makes nothing of it."""
@@ -295,7 +295,7 @@ class FactorsConfig:
     """The same of users' profiles, where they have some."""
     noise: float = 0.8
     """Variance of a rating around what its user feels (at first; it is learned)."""
-    iterations: int = 6
+    iterations: int = 12
     """Of expectation maximisation."""
     mean_text: float = 0.02
     """Variance of item means over what a text says."""
