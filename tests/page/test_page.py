@@ -553,7 +553,12 @@ CONTRAST = """(selectors) => {
 }"""
 
 
-def test_a_service_with_a_token_asks_for_it_once(context, run, tmp_path):
+NOT_DRAWN = """() => [...document.querySelectorAll("svg.chart *")]
+  .filter((node) => [...node.attributes].some(({ value }) => /NaN|Infinity/.test(value)))
+  .map((node) => node.outerHTML)"""
+
+
+def test_a_new_service_with_a_token_asks_for_it_once_and_draws_what_nobody_rated(context, run, tmp_path):
     secret = "a token of some length"
     with serving(run, tmp_path / "store", METAREC_TOKEN=secret) as address:
         page = context.new_page()
@@ -564,3 +569,8 @@ def test_a_service_with_a_token_asks_for_it_once(context, run, tmp_path):
         page.reload()
         page.locator(".card").first.wait_for()
         assert not page.locator("#token").is_visible()
+        page.get_by_role("link", name="Dashboard").click()
+        page.locator("svg.chart").first.wait_for()
+        assert page.locator(".tile", has_text="Ratings in lists").locator("strong").text_content() == "0"
+        assert page.locator("svg.chart text").count() > 0
+        assert page.evaluate(NOT_DRAWN) == []

@@ -51,7 +51,7 @@ function chart(title, rows, arms, read, write, { bars = false, zero = true } = {
   const start = Math.min(...rows.map((row) => row.start));
   const end = Math.max(...rows.map((row) => row.end));
   const span = Math.max(end - start, 1e-6);
-  const low = zero ? 0 : Math.floor(Math.min(...points.map((point) => point.low ?? point.value), Infinity)) || 0;
+  const low = zero || !points.length ? 0 : Math.floor(Math.min(...points.map((point) => point.low ?? point.value)));
   const most = Math.max(...points.map((point) => point.high ?? point.value), 0);
   const top = zero ? roundUp(most) : Math.max(Math.ceil(most), low + 1);
   const x = (time) => LEFT + ((time - start) / span) * (WIDTH - LEFT - 10);
