@@ -1,17 +1,20 @@
-"""Constants of what is believed of items, tried on validation users of MovieLens-100K: what defaults are chosen by.
+"""Options tried on validation users of MovieLens-100K: what defaults are chosen by.
 
 python -m benchmarks.constants iterations=6,strength=8.5,item=0.385 item=0.7 --seeds 6 --json OUT
+python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
 
-Each argument changes some options under `--factors`, and is compared with the defaults on the validation users of
-protocol B, by the closed form alone: nothing is trained, and nobody's test rows are looked at. (With several seeds a
-validation user of one is a test user of another; so it is with every choice that is made over several splits.)
+Each argument changes some options, those under `--factors` where it names no group, and is compared with the defaults
+on the validation users of protocol B: by the closed form alone, for which nothing is trained, or with --runs by the
+models that are trained in FOLDER. Nobody's test rows are looked at. (With several seeds a validation user of one is a
+test user of another; so it is with every choice that is made over several splits.)
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,12 @@ import numpy as np
 
 from benchmarks import harness, variants
 from benchmarks.interview import closed
-from metarec_jax.config import Config, FactorsConfig, preset
+from metarec_jax.assembly import Assembly
+from metarec_jax.config import Config, from_json, preset
 from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.judge import judge
+from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.predictions import Function
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.progress import QUIET, Reporter
 
@@ -29,38 +35,49 @@ METRICS = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc_liked")
 DEFAULTS = "the defaults"
 
 
-def changed(factors: FactorsConfig, text: str) -> FactorsConfig:
-    """`factors` with the options of "name=value,name=value".
+def changed(config: Config, text: str) -> Config:
+    """`config` with the options of "name=value,group.name=value"; without a group they are under `--factors`.
 
-    >>> changed(FactorsConfig(), "iterations=10,strength=17").strength
-    17.0
+    >>> changed(Config(), "iterations=10,learner.gate=5").factors.iterations
+    10
 
     Raises:
         MetarecError: there is no such option, or that is no value of it.
     """
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(FactorsConfig)}
-    found: dict[str, Any] = {}
+    tree: dict[str, dict[str, Any]] = {}
     for part in text.split(","):
-        name, _, value = part.partition("=")
-        if name not in kinds:
-            raise MetarecError(f"{part!r} names no option under --factors; there are {', '.join(kinds)}")
+        path, _, value = part.partition("=")
+        group, _, name = path.rpartition(".")
+        options = tree.setdefault(group or "factors", {})
         try:
-            found[name] = kinds[name](value)
-        except ValueError as error:
-            raise MetarecError(f"{part!r}: {value!r} is no {kinds[name].__name__}") from error
-    return dataclasses.replace(factors, **found)
+            options[name] = json.loads(value)
+        except json.JSONDecodeError:
+            options[name] = value  # a word
+    return from_json(json.dumps(tree), where=repr(text), base=config)
 
 
-def measure(config: Config, tried: Sequence[str], seeds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Every variant against the defaults, with the interval of the difference over validation users."""
-    # Validation users meet what all training users taught, whatever the number of folds: so few of them.
-    plain = dataclasses.replace(config.factors, folds=2)
-    variant = [plain, *(changed(plain, text) for text in tried)]  # a mistake in any is told before minutes of work
+def measure(
+    config: Config, tried: Sequence[str], seeds: int, folder: Path | None = None, reporter: Reporter = QUIET
+) -> list[harness.Row]:
+    """Every variant against the defaults, with the interval of the difference over validation users.
+
+    Args:
+        config: with the defaults.
+        tried: what each variant changes.
+        seeds: splits.
+        folder: where models are trained; None judges the closed form alone.
+        reporter: where progress is shown.
+    """
+    if folder is None:
+        # Validation users meet what all training users taught, whatever the number of folds: so few of them.
+        config = dataclasses.replace(config, factors=dataclasses.replace(config.factors, folds=2))
+    variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
     results: list[list[SeedResult]] = []
-    with reporter.bar("judging constants", seeds * len(variant)) as advance:
-        for n, factors in enumerate(variant):
+    with reporter.bar("judging options", seeds * len(variant)) as advance:
+        for n, chosen in enumerate(variant):
             results.append([])
-            for assembly, _, method in closed(dataclasses.replace(config, factors=factors), seeds):
+            place = None if folder is None else folder / ("defaults", *tried)[n]
+            for assembly, method in closed_forms(chosen, seeds) if place is None else models(chosen, seeds, place):
                 results[n].append(judge(assembly, assembly.validation, DEFAULTS, method, metrics=METRICS))
                 advance(n * seeds + len(results[n]))
     who = np.concatenate([np.asarray(result.users) for result in results[0]])
@@ -73,12 +90,26 @@ def measure(config: Config, tried: Sequence[str], seeds: int, reporter: Reporter
     return rows
 
 
+def closed_forms(config: Config, seeds: int) -> Iterator[tuple[Assembly, Function]]:
+    """The closed form of each split."""
+    for assembly, _, method in closed(config, seeds):
+        yield assembly, method
+
+
+def models(config: Config, seeds: int, folder: Path) -> Iterator[tuple[Assembly, Function]]:
+    """The model that each split trains, in a folder of its own; one that is there is not trained again."""
+    for seed in range(seeds):
+        _, assembly, trainable = variants.trained(dataclasses.replace(config, seed=seed), folder / str(seed), QUIET)
+        yield assembly, adapting(assembly.model, trainable)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tried", nargs="+", metavar="NAME=VALUE,...", help="options under --factors, together")
+    parser.add_argument("tried", nargs="+", metavar="NAME=VALUE,...", help="options, together")
     parser.add_argument("--seeds", type=int, default=6, help="splits")
     parser.add_argument("--everyone", action="store_true", help="all users but those asked teach (--split.everyone)")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each way, and keep the runs here")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     if arguments.seeds < 1:
@@ -88,7 +119,7 @@ def main() -> None:
     config = preset("movielens-100k")
     config = dataclasses.replace(config, split=dataclasses.replace(config.split, everyone=arguments.everyone))
     try:
-        rows = measure(config, arguments.tried, arguments.seeds, make_reporter())
+        rows = measure(config, arguments.tried, arguments.seeds, arguments.runs, make_reporter())
     except MetarecError as error:
         raise SystemExit(str(error)) from error
     if arguments.json:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import harness
 from metarec_jax import launch
-from metarec_jax.assembly import Assembly, with_trained_encoder
+from metarec_jax.assembly import Assembly, resolve, with_trained_encoder
 from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
@@ -36,7 +36,7 @@ def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Asse
     there = (folder / "config.json").exists()
     start = launch.resume if there else lambda place, **more: launch.start(config, place, **more)
     run, assembly = start(folder, reporter=reporter)
-    if _choices(run.config) != _choices(config):
+    if _choices(run.config) != _choices(resolve(config, assembly.data)):
         raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
     fitted = fit(run, assembly, reporter=reporter)
     if fitted.signal is not None:
@@ -47,7 +47,8 @@ def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Asse
 def _choices(config: Config) -> tuple[Any, ...]:
     """What one way differs from another in; not what a run's config has found since, such as where the encoder is."""
     encoder = config.encoder
-    return config.seed, config.train, config.privacy, config.factors, config.updater.steps, encoder.train, encoder.rate
+    own = config.train, config.privacy, config.factors, config.learner, config.updater
+    return config.seed, *own, encoder.train, encoder.rate
 
 
 def judged(assembly: Assembly, name: str, method: Function) -> SeedResult:

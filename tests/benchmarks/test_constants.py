@@ -1,11 +1,13 @@
-"""The benchmark that constants are chosen by, on a small run's data."""
+"""The benchmark that options are chosen by, on a small run's data."""
+
+import dataclasses
 
 import pytest
 from trained import believing_run
 
 from benchmarks import constants
 from metarec_jax import runs
-from metarec_jax.config import FactorsConfig
+from metarec_jax.config import Config
 from metarec_jax.errors import MetarecError
 
 
@@ -19,14 +21,35 @@ def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
     assert {row.case for row in other} == {"noise=5,iterations=1"}
 
 
+def test_models_are_trained_once_and_kept(tmp_path):
+    config = runs.open_run(believing_run()).config
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
+    tried = ["learner.gate=2", "updater.steps=0"]
+    rows = constants.measure(config, tried, 1, tmp_path)
+    assert {row.case for row in rows} == set(tried)
+    assert any(row.ours != row.theirs for row in rows)
+    trained = {path: path.read_text() for path in tmp_path.rglob("metrics.jsonl")}  # with the speed of every epoch
+    assert len(trained) == 3
+    assert constants.measure(config, tried, 1, tmp_path) == rows
+    assert {path: path.read_text() for path in tmp_path.rglob("metrics.jsonl")} == trained
+    with pytest.raises(MetarecError, match="holds a run with other options"):
+        constants.measure(
+            dataclasses.replace(config, learner=dataclasses.replace(config.learner, gate=3.0)), tried, 1, tmp_path
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("strenght=3", "'strenght=3' names no option"),
-        ("rank=many", "no int"),
+        ("strenght=3", "no option 'factors.strenght'; did you mean 'strength'"),
+        ("rank=many", "factors.rank is 'many'; it must be of type int"),
         ("folds=1", "folds is 1"),
+        ("trian.rate=1", "no option 'trian'; did you mean 'train'"),
+        ("seed.bits=1", "seed is {'bits': 1}"),
+        ("train.rate=fast", "train.rate is 'fast'"),
+        ("strength", "factors.strength is ''"),
     ],
 )
 def test_what_is_no_option_is_refused(text, said):
     with pytest.raises(MetarecError, match=said):
-        constants.changed(FactorsConfig(), text)
+        constants.changed(Config(), text)
