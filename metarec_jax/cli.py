@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from metarec_jax.config import Config, preset
+from metarec_jax.config import DEFAULT_PRESET, Config, preset
 from metarec_jax.errors import MetarecError, Stopped
 from metarec_jax.options import (
     MODES,
@@ -89,7 +89,8 @@ def train(arguments: Sequence[str]) -> int:
     """`metarec train`."""
     name, base = starting_config("train", arguments)
     chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
-    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != TrainArguments():
+    untouched = TrainArguments(config=preset(DEFAULT_PRESET))
+    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != untouched:
         raise MetarecError("--resume takes no option but --json: a run goes on with the config.json in its folder")
     reporter = prepare(chosen.config)
     from metarec_jax import launch, privacy
@@ -201,7 +202,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     if chosen.seeds < 0:
         raise MetarecError(f"--seeds is {chosen.seeds}; it must be at least 1")
     config = chosen.config
-    if chosen.run and (chosen.protocol or chosen.config != Config()):
+    if chosen.run and (chosen.protocol or chosen.config != preset(DEFAULT_PRESET)):
         raise MetarecError(
             f"{chosen.run} is evaluated with its own options: leave out the run folder to train with other ones"
         )
@@ -460,7 +461,7 @@ def export(arguments: Sequence[str]) -> int:
 def demo(arguments: Sequence[str]) -> int:
     """`metarec demo`."""
     chosen = parse(DemoArguments, "demo", arguments)
-    config = dataclasses.replace(preset("movielens-100k"), seed=chosen.seed)
+    config = dataclasses.replace(preset(DEFAULT_PRESET), seed=chosen.seed)
     wanted = Path(chosen.out)
     reporter = prepare(config)
     folder = wanted

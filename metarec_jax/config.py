@@ -352,7 +352,8 @@ class LearnerConfig:
     --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
     gate: float = 0.0
     """Ratings of a user with which the network is half heard (at first; it is learned): with n of them its outputs
-    count for ``n / (n + gate)``, and what the prior path says is left of the rest. 0 hears it always."""
+    count for ``n / (n + gate)``, and what the prior path says is left of the rest. 0 hears it always. With the updater
+    "ridge", which solves for the outputs as they are and has a prior of its own, there is none."""
     head: HeadKind = "auto"
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
@@ -603,11 +604,6 @@ class Config:
             f"train.shards is {self.train.shards} with encoder.keep {self.encoder.keep!r}: each device would keep "
             "whole layers of an encoder that is split to save memory; use --encoder.keep nothing",
         )
-        _require(
-            not self.learner.gate or self.updater.kind != "ridge",
-            f"learner.gate is {self.learner.gate:g}, but updater.kind 'ridge' solves for the outputs as they are, and "
-            "has a prior of its own: use --learner.gate 0",
-        )
         if self.privacy.epsilon:
             self._require_private()
 
@@ -660,9 +656,16 @@ def covers_all(config: Config) -> bool:
     return config.privacy.epsilon > 0 and config.privacy.covers == "run"
 
 
+_GATED = LearnerConfig(gate=10.0)
+"""Costs users with many ratings nothing, and keeps those with few from being told noise (docs/learners.md)."""
+
 PRESETS: Mapping[str, Config] = {
-    "movielens-100k": Config(),
-    "movielens-1m": Config(data=DataConfig(source="movielens-1m"), train=TrainConfig(epochs=20, users_per_step=64)),
+    "movielens-100k": Config(learner=_GATED),
+    "movielens-1m": Config(
+        data=DataConfig(source="movielens-1m"),
+        learner=_GATED,
+        train=TrainConfig(epochs=20, users_per_step=64),
+    ),
     "synthetic": Config(
         data=DataConfig(source="synthetic"),
         encoder=EncoderConfig(path="random"),
@@ -671,6 +674,9 @@ PRESETS: Mapping[str, Config] = {
         train=TrainConfig(epochs=5, users_per_step=32),
     ),
 }
+
+DEFAULT_PRESET = "movielens-100k"
+"""Where options start from, where nothing else is said."""
 
 
 def preset(name: str) -> Config:

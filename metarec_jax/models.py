@@ -5,6 +5,7 @@ What a recommender needs and no more, so that nothing of data, of encoders and o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -28,7 +29,12 @@ UNROLL = 5
 def make_model(config: Config, scale: Scale) -> Model:
     """The functions of the model that `config` describes; the same functions for the same choices, so that what was
     traced and compiled for one seed serves the next."""
-    return _model(config.learner, config.updater, scale)
+    return _model(_learner(config), config.updater, scale)
+
+
+def _learner(config: Config) -> LearnerConfig:
+    """The learner's choices: a rule in closed form solves for outputs that no gate lies behind."""
+    return dataclasses.replace(config.learner, gate=0.0) if config.updater.kind == "ridge" else config.learner
 
 
 @functools.lru_cache(maxsize=32)
@@ -74,7 +80,7 @@ def init_trainable(
     total, count = catalogue.statistics.total, catalogue.statistics.count
     seen = count > 0 if count.any() else np.ones(len(count), bool)
     mean = float(total.sum() / count.sum()) if count.any() else (catalogue.scale.low + catalogue.scale.high) / 2
-    theta = make_learner(config.learner, model.head).init(
+    theta = make_learner(_learner(config), model.head).init(
         key,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from metarec_jax.config import PRESETS, Chosen, Columns, Config, SplitKind, preset
+from metarec_jax.config import DEFAULT_PRESET, PRESETS, Chosen, Columns, Config, SplitKind, preset
 from metarec_jax.config import parse as parse_json
 from metarec_jax.errors import MetarecError
 from metarec_jax.pretraining.config import PretrainConfig, starting_from
@@ -43,7 +43,7 @@ class TrainArguments:
     Options are taken from the command line, then from --config, then from --preset.
     """
 
-    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = DEFAULT_PRESET
     """Where options start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON, in the form of a run's config.json; what it leaves out comes from the preset."""
@@ -64,7 +64,7 @@ class PretrainArguments:
     data, --episodes options and seed: validation and test users stay unseen.
     """
 
-    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = DEFAULT_PRESET
     """Where the options of data, episodes and encoder start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON, in the form of a pretraining's config.json; what it leaves out comes from the preset."""
@@ -92,7 +92,7 @@ class EvaluateArguments:
     """A protocol of the field, which fixes what trains, users, support and query (docs/protocols.md)."""
     metrics: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(MODES) + "}")] = "own"
     """Whose metrics: this package's, or those of published code, for a figure to put beside theirs."""
-    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = DEFAULT_PRESET
     """Where options start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON; what it leaves out comes from the preset."""
@@ -120,7 +120,7 @@ class TuneArguments:
     """What is searched for: "loss", which training stops by, or a metric such as mae, rmse, ndcg@5, auc."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     """Where the search is kept. "" is runs/tune-NAME."""
-    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = DEFAULT_PRESET
     """Where options start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON; what it leaves out comes from the preset."""
@@ -335,7 +335,7 @@ class AotArguments:
     """Tokens of a text."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile at a lower level: quicker by three, and comparable only with its like."""
-    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = "movielens-100k"
+    preset: Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")] = DEFAULT_PRESET
     """Where options start from."""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE.json")] = ""
     """Options as JSON; what it leaves out comes from the preset."""
@@ -370,8 +370,8 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
 def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config]:
     """What --preset and --config among `arguments` say: a name for the run, and the config that options change."""
     found = _early(command, arguments)
-    config = preset(found.preset or "movielens-100k")
-    name = found.preset or "movielens-100k"
+    config = preset(found.preset or DEFAULT_PRESET)
+    name = found.preset or DEFAULT_PRESET
     if found.config:
         config, name = _read_config(Path(found.config), config), Path(found.config).stem
     if found.protocol:
@@ -382,10 +382,10 @@ def starting_config(command: str, arguments: Sequence[str]) -> tuple[str, Config
 def starting_pretraining(arguments: Sequence[str]) -> tuple[str, PretrainConfig]:
     """The same of `metarec pretrain`."""
     found = _early("pretrain", arguments)
-    config = starting_from(preset(found.preset or "movielens-100k"))
+    config = starting_from(preset(found.preset or DEFAULT_PRESET))
     if found.config:
         return Path(found.config).stem, _read_config(Path(found.config), config)
-    return found.preset or "movielens-100k", config
+    return found.preset or DEFAULT_PRESET, config
 
 
 def _early(command: str, arguments: Sequence[str]) -> argparse.Namespace:

@@ -1,16 +1,22 @@
 """How much of the network is heard, by the number of ratings."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, head_of
+from training import small_assembly, small_config
 
-from metarec_jax.config import Config, LearnerConfig, UpdaterConfig
+from metarec_jax.config import LearnerConfig, UpdaterConfig, UpdaterKind
 from metarec_jax.errors import MetarecError
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.kinds import KINDS, make_learner
 from metarec_jax.learner.prior import prior_outputs
+from metarec_jax.meta.user import Model
+from metarec_jax.models import init_trainable
+from metarec_jax.types import Params
 
 DOUBT = 6.0
 
@@ -73,5 +79,20 @@ def test_a_gate_that_is_no_number_of_ratings_is_refused(value):
 
 
 def test_a_rule_in_closed_form_has_no_gate():
-    with pytest.raises(MetarecError, match=r"learner\.gate is 3.*'ridge'.*--learner\.gate 0"):
-        Config(learner=LearnerConfig(gate=3.0), updater=UpdaterConfig(kind="ridge", adapted=("output/.*",)))
+    """Its model is the one without, whatever the learner's options say."""
+
+    def made_with(gate: float, kind: UpdaterKind) -> tuple[Model, Params]:
+        config = small_config()
+        config = dataclasses.replace(
+            config,
+            learner=dataclasses.replace(config.learner, gate=gate),
+            updater=UpdaterConfig(kind=kind, adapted=("output/.*",)),
+        )
+        made = small_assembly(config)
+        users = np.zeros((2, 0), np.float32)
+        return made.model, init_trainable(config, made.model, made.catalogue, users, jax.random.key(0)).theta
+
+    (gated, theta), (plain, same) = made_with(3.0, "ridge"), made_with(0.0, "ridge")
+    assert gated is plain
+    assert jax.tree.structure(theta) == jax.tree.structure(same)
+    assert "gate" in made_with(3.0, "gradient")[1]
