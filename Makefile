@@ -33,7 +33,7 @@ demo: .venv/core
 	@touch $@
 
 serve: .venv/serve
-	@test -e $(RUN)/config.json || $(BIN)/metarec train --learner.gate 10 --out $(RUN)
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)
 	$(BIN)/metarec serve $(RUN) --open
 
 test: .venv/test .venv/browser lint
@@ -58,7 +58,7 @@ bench: .venv/bench
 	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
 
 screenshots: .venv/browser
-	@test -e $(RUN)/config.json || $(BIN)/metarec train --learner.gate 10 --out $(RUN)
+	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)
 	$(BIN)/python -m benchmarks.screenshots $(RUN) --out docs/images
 
 clean:
