@@ -22,13 +22,14 @@ import numpy as np
 from benchmarks import harness
 from metarec_jax.assembly import embed
 from metarec_jax.collaborative.beliefs import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
-from metarec_jax.collaborative.online import after_ratings, missing, taste_of
+from metarec_jax.collaborative.online import after_ratings, missing, path_of, taste_of
 from metarec_jax.config import Config, preset
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.types import Params
 
 RATINGS = (0, 1, 3, 5, 10, 20)
 OFTEN = 30
@@ -94,15 +95,15 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
 
     old = division.train[~new[data.item[division.train]]]
     before, anew = of(old), of(division.train)
-    apart = missing(
-        before, embeddings, dict(data.items.details), np.bincount(data.item[old], minlength=len(data.items))
-    )
+    known = np.bincount(data.item[old], minlength=len(data.items)).astype(np.float64)
+    apart = missing(before, embeddings, dict(data.items.details), known)
     people = _people(data.user, data.item, new, np.unique(division.scenarios[0].tasks.user))
 
     # Training users' ratings of each new item, in an order of their own, and tastes from their other ratings.
     order = rng.permutation(division.train[new[data.item[division.train]]])
     of_user = {int(u): old[data.user[old] == u] for u in np.unique(data.user[order])}
-    tastes = {u: taste_of(before.table[data.item[r]], data.rating[r], before.noise) for u, r in of_user.items()}
+    path = path_of({}, before)
+    tastes = {u: taste_of(before.table[data.item[r]], data.rating[r], path) for u, r in of_user.items()}
     tables = {}
     for k in RATINGS:
         table = before.table.copy()
@@ -119,10 +120,10 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
         mean = np.where(new, mean, (total + _SHRINK * mean) / (seen + _SHRINK))
         tables[k] = table, mean
 
-    def squared(table: np.ndarray, noise: float) -> np.ndarray:
+    def squared(table: np.ndarray, path: Params) -> np.ndarray:
         found = []
         for person in people:
-            taste, _ = taste_of(table[data.item[person.known]], data.rating[person.known], noise)
+            taste, _ = taste_of(table[data.item[person.known]], data.rating[person.known], path)
             asked = table[data.item[person.asked]]
             found.append(np.square(asked[:, MEAN] + asked[:, FACTORS:] @ taste - data.rating[person.asked]))
         return np.concatenate(found)
@@ -134,9 +135,9 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
             found.append(np.square(mean[data.item[person.asked]] + bias - data.rating[person.asked]))
         return np.concatenate(found)
 
-    ceiling = squared(anew.table, anew.noise)
+    ceiling = squared(anew.table, path_of({}, anew))
     for k, (table, mean) in tables.items():
-        errors.setdefault((OURS, k), []).append(squared(table, before.noise))
+        errors.setdefault((OURS, k), []).append(squared(table, path))
         errors.setdefault((RULE, k), []).append(by_rule(mean))
         errors.setdefault((ANEW, k), []).append(ceiling)
     return np.concatenate([np.full(len(person.asked), person.user) for person in people])
