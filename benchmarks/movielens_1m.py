@@ -24,6 +24,7 @@ from metarec_jax.config import preset
 from metarec_jax.data import load
 from metarec_jax.data.sources.movielens_1m import AGES, OCCUPATIONS
 from metarec_jax.errors import MetarecError
+from metarec_jax.files import replacing
 
 USERS, FILMS, RATED, RATINGS = 6040, 3883, 3706, 1_000_209
 """Of MovieLens-1M, as its README says."""
@@ -72,7 +73,8 @@ def write(folder: Path, users: int = USERS, films: int = FILMS, rated: int = RAT
     popularity = rng.gumbel(size=rated)
     tastes = rng.normal(size=(rated, _FACTORS)) * 0.3
     quality = rng.normal(3.5, 0.5, rated)
-    with (folder / "ratings.dat").open("w", encoding="latin-1") as out:
+    # Last, and whole or not at all: where it is, nothing is written again.
+    with replacing(folder / "ratings.dat") as part, part.open("w", encoding="latin-1") as out:
         for user, count in enumerate(activity(rng, users, min(MOST, rated), total), start=1):
             seen = np.argpartition(-(popularity + rng.gumbel(size=rated)), count - 1)[:count]
             liking = quality[seen] + rng.normal(0, 0.4) + tastes[seen] @ rng.normal(size=_FACTORS)
