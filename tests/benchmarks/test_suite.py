@@ -212,7 +212,8 @@ def test_profiles_say_where_the_time_goes():
     steps = [step["operation"] for step in start.facts["profile"]]
     assert steps[0] == "Python itself"
     assert steps[-2:] == ["score all items and pick", "print"]
-    assert start.ours == pytest.approx(start.theirs)
+    # Each step is rounded to a microsecond, the whole is not.
+    assert start.ours == pytest.approx(start.theirs, abs=0.5e-3 * len(steps))
     assert [row.case for row in programs] == ["outer step, frozen, smoke", "adapt and rank, smoke"]
     for row in programs:
         operations = row.facts["profile"]
