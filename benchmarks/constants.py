@@ -2,16 +2,19 @@
 
 python -m benchmarks.constants iterations=6,strength=8.5,item=0.385 item=0.7 --seeds 6 --json OUT
 python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
+python -m benchmarks.constants dropout=0 --new-items --runs FOLDER --json OUT
 
 Each argument changes some options, those under `--factors` where it names no group, and is compared with the defaults
 on the validation users of protocol B: by the closed form alone, for which nothing is trained, or with --runs by the
-models that are trained in FOLDER. Nobody's test rows are looked at. (With several seeds a validation user of one is a
+models that are trained in FOLDER. With --new-items they are asked about items that nobody rated in training (a sixth
+of all, see `benchmarks.hidden`). Nobody's test rows are looked at. (With several seeds a validation user of one is a
 test user of another; so it is with every choice that is made over several splits.)
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -20,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, variants
+from benchmarks import harness, hidden, variants
 from benchmarks.interview import closed
 from metarec_jax.assembly import Assembly
 from metarec_jax.config import Config, from_json, preset
@@ -57,7 +60,13 @@ def changed(config: Config, text: str) -> Config:
 
 
 def measure(
-    config: Config, tried: Sequence[str], seeds: int, folder: Path | None = None, reporter: Reporter = QUIET
+    config: Config,
+    tried: Sequence[str],
+    seeds: int,
+    folder: Path | None = None,
+    reporter: Reporter = QUIET,
+    *,
+    new_items: bool = False,
 ) -> list[harness.Row]:
     """Every variant against the defaults, with the interval of the difference over validation users.
 
@@ -67,18 +76,21 @@ def measure(
         seeds: splits.
         folder: where models are trained; None judges the closed form alone.
         reporter: where progress is shown.
+        new_items: whether users are asked about items that are hidden from training.
     """
     if folder is None:
         # Validation users meet what all training users taught, whatever the number of folds: so few of them.
         config = dataclasses.replace(config, factors=dataclasses.replace(config.factors, folds=2))
     variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
     results: list[list[SeedResult]] = []
-    with reporter.bar("judging options", seeds * len(variant)) as advance:
+    unknown = hidden.hiding() if new_items else contextlib.nullcontext()
+    with unknown, reporter.bar("judging options", seeds * len(variant)) as advance:
         for n, chosen in enumerate(variant):
             results.append([])
             place = None if folder is None else folder / ("defaults", *tried)[n]
             for assembly, method in closed_forms(chosen, seeds) if place is None else models(chosen, seeds, place):
-                results[n].append(judge(assembly, assembly.validation, DEFAULTS, method, metrics=METRICS))
+                asked = assembly.test if new_items else assembly.validation
+                results[n].append(judge(assembly, asked, DEFAULTS, method, metrics=METRICS))
                 advance(n * seeds + len(results[n]))
     who = np.concatenate([np.asarray(result.users) for result in results[0]])
     drawn = np.repeat(np.arange(seeds), [len(result.users) for result in results[0]])
@@ -109,6 +121,7 @@ def main() -> None:
     parser.add_argument("tried", nargs="+", metavar="NAME=VALUE,...", help="options, together")
     parser.add_argument("--seeds", type=int, default=6, help="splits")
     parser.add_argument("--everyone", action="store_true", help="all users but those asked teach (--split.everyone)")
+    parser.add_argument("--new-items", action="store_true", help="ask about items that nobody rated in training")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each way, and keep the runs here")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
@@ -119,7 +132,14 @@ def main() -> None:
     config = preset("movielens-100k")
     config = dataclasses.replace(config, split=dataclasses.replace(config.split, everyone=arguments.everyone))
     try:
-        rows = measure(config, arguments.tried, arguments.seeds, arguments.runs, make_reporter())
+        rows = measure(
+            config,
+            arguments.tried,
+            arguments.seeds,
+            arguments.runs,
+            make_reporter(),
+            new_items=arguments.new_items,
+        )
     except MetarecError as error:
         raise SystemExit(str(error)) from error
     if arguments.json:

@@ -311,6 +311,15 @@ class FactorsConfig:
     """Items that are rated most, which factors are learned on; others' factors follow from what is known of them."""
     folds: int = 5
     """Parts of the training users; each part is trained with what the others taught."""
+    dropout: float = 0.2
+    """Share of the items of a training user that the model meets as if nobody had rated them, with what follows from
+    the items themselves: so it learns what to make of new ones."""
+    text_dropout: float = 0.0
+    """Share of those that do without what follows from their text, too."""
+    details_dropout: float = 0.0
+    """The same of further columns of items (genres, year, ...)."""
+    vectors_dropout: float = 0.0
+    """The same of their vectors."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "iterations"):
@@ -329,6 +338,14 @@ class FactorsConfig:
                 math.isfinite(value) and value > 0, f"factors.{name} is {value}; it must be a finite number above 0"
             )
         _require(self.items >= 1, f"factors.items is {self.items}; it must be at least 1")
+        for name in ("dropout", "text_dropout", "details_dropout", "vectors_dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"factors.{name} is {value}; it must be at least 0 and below 1")
+            _require(
+                self.dropout > 0 or not value,
+                f"factors.{name} is {value}, but factors.dropout is 0: sources are dropped of items that are met as "
+                "new ones, so use --factors.dropout above 0",
+            )
         _require(self.folds >= 2, f"factors.folds is {self.folds}; it must be at least 2")
 
 
@@ -372,6 +389,8 @@ class LearnerConfig:
 
     dropout: float = 0.0
     """Share of the hidden features that a user in training does without."""
+    item_dropout: float = 0.0
+    """Share of the items of a user in training whose text the network does without."""
     user_dropout: float = 0.5
     """Share of the users in training that do without their text, so that the model also works where there is none."""
 
@@ -390,10 +409,9 @@ class LearnerConfig:
             f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 hears the network always)",
         )
         _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
-        _require(
-            0 <= self.user_dropout < 1,
-            f"learner.user_dropout is {self.user_dropout}; it must be at least 0 and below 1",
-        )
+        for name in ("item_dropout", "user_dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"learner.{name} is {value}; it must be at least 0 and below 1")
 
 
 @dataclasses.dataclass(frozen=True)

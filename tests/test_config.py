@@ -15,6 +15,7 @@ from metarec_jax.config import (
     DataConfig,
     EncoderConfig,
     EpisodeConfig,
+    FactorsConfig,
     LearnerConfig,
     PrivacyConfig,
     TrainConfig,
@@ -114,6 +115,10 @@ NAN, INFINITE = float("nan"), float("inf")
         (LearnerConfig, {"dropout": -0.1}, ["learner.dropout is -0.1", "at least 0"]),
         (LearnerConfig, {"dropout": NAN}, ["learner.dropout is nan", "at least 0"]),
         (LearnerConfig, {"user_dropout": 1.0}, ["learner.user_dropout is 1.0", "below 1"]),
+        (LearnerConfig, {"item_dropout": -0.5}, ["learner.item_dropout is -0.5", "at least 0"]),
+        (FactorsConfig, {"dropout": 1.0}, ["factors.dropout is 1.0", "below 1"]),
+        (FactorsConfig, {"dropout": 0.1, "text_dropout": NAN}, ["factors.text_dropout is nan", "at least 0"]),
+        (FactorsConfig, {"dropout": 0.0, "details_dropout": 0.1}, ["details_dropout is 0.1", "factors.dropout is 0"]),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
         *(
             (UpdaterConfig, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])

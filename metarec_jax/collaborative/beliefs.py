@@ -51,8 +51,23 @@ class Beliefs:
         vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> Float[np.ndarray, "items columns"]:
         """Beliefs about items that nobody has rated, from their texts, and from their details and vectors, if known."""
+        return np.sum(list(self.parts_of_new_items(embeddings, details, vectors).values()), axis=0)
+
+    def parts_of_new_items(
+        self,
+        embeddings: Float[np.ndarray, "items hidden"],
+        details: Mapping[str, tuple[str, ...]] | None = None,
+        vectors: Float[np.ndarray, "items width"] | None = None,
+    ) -> dict[str, Float[np.ndarray, "items columns"]]:
+        """What each source adds to these beliefs, by its name; what there is without any is under ""."""
         rows = self.sources.rows(details or {}, embeddings, np.zeros(len(embeddings)), vectors)
-        return _with_one(_joined(rows, dict.fromkeys(rows, 1.0))).astype(np.float32) @ self.of_new
+        parts = {"": np.broadcast_to(self.of_new[0], (len(embeddings), self.of_new.shape[1]))}
+        first = 1
+        for name in sorted(rows):
+            width = rows[name].shape[1]
+            parts[name] = rows[name].astype(np.float32) @ self.of_new[first : first + width]
+            first += width
+        return parts
 
 
 NOTHING_KNOWN = Beliefs(

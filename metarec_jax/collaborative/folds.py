@@ -8,10 +8,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from jaxtyping import Float
 
 from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
+from metarec_jax.collaborative.sources import POPULARITY, TEXT, VECTOR
 from metarec_jax.collaborative.tastes import expect_tastes
 from metarec_jax.config import FactorsConfig
+from metarec_jax.data.dropout import AsNew
 from metarec_jax.data.splits import Folded
 from metarec_jax.errors import MetarecError
 from metarec_jax.progress import QUIET, Reporter
@@ -60,14 +63,39 @@ def believe_all(
         columns = data.user[some], data.item[some], data.rating[some]
         return believe(config, data.items, embeddings, *columns, unit, basis, towards)
 
-    tables = []
+    tables, parts_as_new = [], []
     with reporter.bar("learning what users share", folds + 1) as advance:
         everyone = of(rows)
         advance(1)
         for number in range(folds):
-            tables.append(of(rows[fold[data.user[rows]] != number]).table)
+            others = of(rows[fold[data.user[rows]] != number])
+            tables.append(others.table)
+            if config.dropout:
+                parts_as_new.append(_parts_as_new(config, others, data, embeddings))
             advance(number + 2)
     parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
     ratings = data.user[rows], data.item[rows], data.rating[rows]
     tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
-    return dataclasses.replace(everyone, tastes=tastes), Folded(np.stack(tables), fold)
+    as_new = None
+    if config.dropout:
+        without = [0.0, *_own_dropout(config)] if any(_own_dropout(config)) else [0.0]
+        as_new = AsNew(np.stack(parts_as_new, axis=1), config.dropout, np.array(without))
+    return dataclasses.replace(everyone, tastes=tastes), Folded(np.stack(tables), fold, as_new)
+
+
+def _own_dropout(config: FactorsConfig) -> tuple[float, ...]:
+    """Of text, details and vectors."""
+    return config.text_dropout, config.details_dropout, config.vectors_dropout
+
+
+def _parts_as_new(
+    config: FactorsConfig, beliefs: Beliefs, data: Interactions, embeddings: np.ndarray
+) -> Float[np.ndarray, "sources items columns"]:
+    """What is believed of all items as if they were new, as parts that are dropped apart: all in one where none is."""
+    parts = beliefs.parts_of_new_items(embeddings, data.items.details, data.items.vectors)
+    if not any(_own_dropout(config)):
+        return np.sum(list(parts.values()), axis=0)[None]
+    known = {"": parts.pop(""), TEXT: parts.pop(TEXT), VECTOR: parts.pop(VECTOR, np.zeros_like(parts[POPULARITY]))}
+    del parts[POPULARITY]  # of an item that nobody rated there is none
+    details = np.sum(list(parts.values()), axis=0) if parts else np.zeros_like(known[TEXT])
+    return np.stack([known[""], known[TEXT], details, known[VECTOR]])

@@ -159,6 +159,12 @@ class EpisodeSource:
         return np.lexsort((-np.arange(rows), owner))  # latest first: the query comes after the support in time
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
+    def _lots(self, draw: int, each: int) -> np.ndarray:
+        """float32 [rows, each], evenly between 0 and 1: what of each row of `histories` is dropped in this draw."""
+        rng = np.random.default_rng([self.seed, 5, draw])
+        return rng.random((len(self.histories.item), each), np.float32)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """The batches of an epoch as (bucket, users)."""
         rng = np.random.default_rng([self.seed, 2, epoch])
@@ -180,21 +186,20 @@ class EpisodeSource:
         return np.minimum(np.floor((most + 2.0) ** share).astype(np.int64) - 1, most)
 
     def _cut(self, draw: int, members: np.ndarray, length: int) -> Episodes:
-        order = self._order(draw)
         count = self.histories.count[members]
         start = self.histories.start[members]
         query = self.config.query
         lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(order, members, start + query, lengths, length, by_time=True),
-            query=self._rows(order, members, start, np.minimum(count, query), query),
+            support=self._rows(draw, members, start + query, lengths, length, by_time=True),
+            query=self._rows(draw, members, start, np.minimum(count, query), query),
             weight=np.ones(len(members), np.float32),
         )
 
     def _rows(
         self,
-        order: np.ndarray,
+        draw: int,
         members: np.ndarray,
         start: np.ndarray,
         count: np.ndarray,
@@ -203,20 +208,23 @@ class EpisodeSource:
         by_time: bool = False,
     ) -> Rows:
         real = np.arange(length) < count[:, None]
-        rows = order[np.where(real, start[:, None] + np.arange(length), 0)]
+        rows = self._order(draw)[np.where(real, start[:, None] + np.arange(length), 0)]
         if by_time:  # of one user, rows of `histories` count up with time; padding comes last
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
-        met = None
-        if self.folded is not None:
-            met = self.folded.tables[self.folded.fold[self.histories.users[members]][:, None], item]
-        return Rows(
-            item=item,
-            rating=rating,
-            mask=real.astype(np.float32),
-            statistic=statistics_of(self.statistics, item, rating, real, own=self.training, met=met),
-        )
+        known = functools.partial(statistics_of, self.statistics, item, rating, real, own=self.training)
+        if self.folded is None:
+            statistic = known()
+        else:
+            fold = self.folded.fold[self.histories.users[members]][:, None]
+            statistic = known(met=self.folded.tables[fold, item])
+            if self.training and self.folded.as_new is not None:
+                lot = self._lots(draw, self.folded.as_new.lots)[rows]
+                new, belief = self.folded.as_new.of(fold, item, lot)
+                unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
+                statistic = np.where((new & real)[..., None], unrated, statistic)
+        return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
 
 def statistics_of(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.config import EpisodeConfig
+from metarec_jax.data.dropout import AsNew
 from metarec_jax.errors import MetarecError
 from metarec_jax.types import Interactions
 
@@ -40,10 +41,12 @@ class Folded(NamedTuple):
     Attributes:
         tables: float32 [folds, items, columns].
         fold: int32 [users], the fold of every user of the data set; 0 for those who do not train.
+        as_new: what episodes of training say of some items instead; None where it is what was learned of all.
     """
 
     tables: np.ndarray
     fold: np.ndarray
+    as_new: AsNew | None = None
 
 
 def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:

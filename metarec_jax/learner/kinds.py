@@ -55,7 +55,7 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
     def fields(*names: str) -> dict[str, Any]:
         return {name: getattr(config, name) for name in names}
 
-    reading = fields("user_dropout", "compute", *kind.reading)
+    reading = fields("item_dropout", "user_dropout", "compute", *kind.reading)
     summarise = None
     if hasattr(kind.module, "summarise"):
 

@@ -17,7 +17,7 @@ from metarec_jax.learner import gate as gates
 from metarec_jax.learner import prior as prior_path
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, of_user_text, prepare, standardisation
+from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, prepare, standardisation
 from metarec_jax.types import Params
 
 __all__ = ["Context", "Features", "apply", "init", "prepare", "standardisation"]
@@ -89,6 +89,7 @@ def apply(
     read: Float[Array, "*n read"] | None = None,
     prior: bool = True,
     dropout: float = 0.0,
+    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Float[Array, "n outputs"]:
@@ -105,6 +106,7 @@ def apply(
         read: what the support says of each row [n, read], or of all [read], where a learner reads it.
         prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
         dropout: share of the hidden features that a user in training does without.
+        item_dropout: share of the rows whose text a user in training does without.
         user_dropout: share of the users in training that do without their text.
         compute: precision of the products (bfloat16, say), which are summed in that of the parameters. Everything else
             is computed in the latter.
@@ -117,7 +119,8 @@ def apply(
     others = others + first["bias"]
     if read is not None:
         others = others + multiply(read.astype(compute or read.dtype), first["read"]["kernel"])
-    hidden = jax.nn.relu(rows.embedding @ first["item"]["kernel"] + others) / np.sqrt(width)
+    of_items = of_item_text(context, rows, first["item"]["kernel"], item_dropout)
+    hidden = jax.nn.relu(of_items + others) / np.sqrt(width)
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
         hidden = hidden * kept / (1 - dropout)

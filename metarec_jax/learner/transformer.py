@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from metarec_jax.learner import mlp
 from metarec_jax.learner.fixed import multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
+from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
 from metarec_jax.learner.prior import rating_features
 from metarec_jax.types import Params
 
@@ -97,6 +97,7 @@ def summarise(
     context: Context,
     *,
     heads: int,
+    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Summary | None:
@@ -110,7 +111,7 @@ def summarise(
         head: what the outputs mean.
         context: the user, with embeddings from tables that were prepared.
         heads: of attention; they divide the width.
-        user_dropout, compute: as for `apply`.
+        item_dropout, user_dropout, compute: as for `apply`.
     """
     if not whole(params["support"], params["prior"]):
         return None
@@ -120,7 +121,8 @@ def summarise(
         return multiply(rows.astype(compute or rows.dtype), kernel)
 
     # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
-    item = jnp.where(context.mask[:, None] > 0, context.support.embedding @ support["item"]["kernel"], 0.0)
+    of_items = of_item_text(context, context.support, support["item"]["kernel"], item_dropout)
+    item = jnp.where(context.mask[:, None] > 0, of_items, 0.0)
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
     user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
     states = jnp.concatenate([user[None], item + rated])
@@ -149,6 +151,7 @@ def apply(
     rows: Features,
     *,
     heads: int,
+    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
     **options: Any,
@@ -161,9 +164,9 @@ def apply(
         context: the user, with embeddings from tables that were prepared.
         rows: n rows to score, likewise; the support is recognised as ``context.support``.
         heads: of attention; they divide the width.
-        user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+        item_dropout, user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
     """
-    common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
+    common: dict[str, Any] = {"item_dropout": item_dropout, "user_dropout": user_dropout, "compute": compute}
     summary = context.summary
     if summary is None:
         summary = summarise(params, head, context, heads=heads, **common)
@@ -171,7 +174,7 @@ def apply(
         read = summary.own
     else:
         support = params["support"]
-        item = rows.embedding @ support["item"]["kernel"]
+        item = of_item_text(context, rows, support["item"]["kernel"], item_dropout)
         query = multiply(item.astype(compute or item.dtype), support["read"]["query"]["kernel"])
         read = _attend(query, summary.keys, summary.values, summary.weight, heads, compute)
     return mlp.apply(params, head, context, rows, read=read, **common, **options)

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from trained import believing_run
 
-from benchmarks import constants
+from benchmarks import constants, hidden
 from metarec_jax import runs
 from metarec_jax.config import Config
+from metarec_jax.data import load
+from metarec_jax.data.protocols import divide
 from metarec_jax.errors import MetarecError
 
 
@@ -53,3 +56,23 @@ def test_models_are_trained_once_and_kept(tmp_path):
 def test_what_is_no_option_is_refused(text, said):
     with pytest.raises(MetarecError, match=said):
         constants.changed(Config(), text)
+
+
+def test_hidden_items_are_in_no_row_of_training_and_all_that_is_asked_about():
+    config = runs.open_run(believing_run()).config
+    data = load(config.data, seed=config.seed)
+    before = divide(data, config, 0)
+    after = hidden.hide(before, data, config, 0)
+    known, asked = after.validation, after.scenarios[0].tasks
+    rated = data.item[np.concatenate([after.train, known.support, known.query, asked.support])]
+    assert not np.isin(data.item[asked.query], rated).any()
+    rows = np.concatenate([known.support, known.query, asked.query])
+    whole = np.concatenate([before.validation.support, before.validation.query])
+    assert set(rows.tolist()) <= set(whole.tolist()), "of test users nothing is asked"
+    new = ~np.isin(data.item[whole], data.item[after.train])
+    assert len(asked.query) >= new.sum() > 0
+    assert len(after.train_users) > 0
+
+    shown = constants.measure(config, ["item=2"], 1, new_items=True)
+    other = constants.measure(config, ["item=2"], 1)
+    assert [row.theirs for row in shown] != [row.theirs for row in other]
