@@ -47,14 +47,20 @@ def test_a_run_keeps_its_beliefs(folder, config):
 def test_training_users_meet_what_others_taught(config):
     assembly = assemble(config)
     folded, source = assembly.train.source.folded, assembly.train.source
+    assert folded.as_new.share == config.factors.dropout == 0.2
     episodes = source[0]
-    rows = episodes.support
+    rows = episodes.query
     users = source.users_of(episodes)
-    for place in np.flatnonzero(episodes.weight)[:5]:
+    found = []
+    for place in np.flatnonzero(episodes.weight):
         real = rows.mask[place] > 0
-        want = folded.tables[folded.fold[users[place]], rows.item[place][real]]
+        at = folded.fold[users[place]], rows.item[place][real]
+        new = ~rows.statistic[place][real][:, 1:2].any(axis=1)  # in no sum or count
+        want = np.where(new[:, None], folded.as_new.parts[0][at], folded.tables[at])
         np.testing.assert_array_equal(rows.statistic[place][real][:, 2:], want)
         assert not rows.statistic[place][~real].any()
+        found += new.tolist()
+    assert 0 < np.mean(found) < 0.5
 
 
 def test_it_recommends_and_a_liked_item_changes_the_list(folder):
