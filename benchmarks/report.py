@@ -158,7 +158,7 @@ LEAST = 0.01
 """Share of what is listed below which an operation is left out."""
 NOT_YET = "not measured yet"
 BLOCK = re.compile(
-    r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n<!-- end of \1 -->", re.DOTALL
+    r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n?<!-- end of \1 -->", re.DOTALL
 )
 """A part of a page that is printed from results: what it is, which file, which cases, and what it shows."""
 ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)

@@ -198,6 +198,18 @@ def test_marked_blocks_are_printed_anew(tmp_path, monkeypatch):
     assert page.read_text().endswith("-->\nafter\n")
 
 
+def test_a_block_that_is_still_empty_does_not_swallow_what_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    harness.write([harness.Row("case", "other", "users/s", 2.0, 1.0, harness.flat(2.0))], tmp_path / "r.json")
+    page, empty = tmp_path / "page.md", "<!-- benchmark: r.json case -->\n<!-- end of benchmark -->\n"
+    page.write_text(f"{empty}between\n{empty}after\n")
+    assert report.update(page)
+    found = page.read_text()
+    assert found.count("| case | other | users/s | 2 | 1 | 2 |") == 2
+    assert found.index("| case |") < found.index("between") < found.rindex("| case |") < found.index("after")
+    assert not report.update(page)
+
+
 def test_lists_that_differ_are_not_timed():
     class Item:
         score = 4.0
