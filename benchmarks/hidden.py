@@ -11,7 +11,7 @@ import numpy as np
 from metarec_jax import assembly
 from metarec_jax.config import Config
 from metarec_jax.data.protocols import Division, Scenario, divide
-from metarec_jax.data.tasks import Tasks, make_tasks
+from metarec_jax.data.tasks import make_tasks
 from metarec_jax.types import Interactions
 
 SHARE = 6
@@ -28,7 +28,7 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
     train = division.train[~hidden[data.item[division.train]]]
     count = np.bincount(data.user[train], minlength=len(data.users))[division.train_users]
     known, asked = [], []
-    for user, support, query in _each(division.validation):
+    for user, (support, query) in zip(division.validation.user.tolist(), division.validation.each()):
         rows = np.concatenate([support, query])
         support, query, new = (
             r[hidden[data.item[r]] == h] for r, h in ((support, False), (query, False), (rows, True))
@@ -54,10 +54,3 @@ def hiding() -> Iterator[None]:
 
     with mock.patch.object(assembly, "divide", divided):
         yield
-
-
-def _each(tasks: Tasks) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """User, support and query of each task."""
-    supports = np.split(tasks.support, np.cumsum(tasks.supports)[:-1])
-    queries = np.split(tasks.query, np.cumsum(tasks.queries)[:-1])
-    return zip(tasks.user.tolist(), supports, queries)

@@ -132,10 +132,7 @@ def _judged(
 ) -> list[tuple[tuple[str, str], Mapping[str, UserValues]]]:
     assembly, trainable, method = asked
     data, tasks = assembly.data, assembly.test.source.tasks
-    ends = np.cumsum(tasks.supports)
-    supports = [tasks.support[end - n : end] for end, n in zip(ends, tasks.supports)]
-    starts = np.cumsum(tasks.queries) - tasks.queries
-    queries = [tasks.query[start : start + n] for start, n in zip(starts, tasks.queries)]
+    supports, queries = zip(*tasks.each())
     ask = _Interviewer(assembly, trainable)
 
     def judged(chosen: Callable[[int], np.ndarray]) -> Mapping[str, UserValues]:

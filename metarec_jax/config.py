@@ -408,8 +408,7 @@ class LearnerConfig:
             math.isfinite(self.gate) and self.gate >= 0,
             f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 hears the network always)",
         )
-        _require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")
-        for name in ("item_dropout", "user_dropout"):
+        for name in ("dropout", "item_dropout", "user_dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"learner.{name} is {value}; it must be at least 0 and below 1")
 

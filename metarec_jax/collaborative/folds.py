@@ -6,19 +6,20 @@ The training users are dealt into folds. What users of a fold meet was learned f
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from metarec_jax.collaborative.beliefs import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
-from metarec_jax.collaborative.sources import POPULARITY, TEXT, VECTOR
+from metarec_jax.collaborative.sources import DETAIL, TEXT, VECTOR
 from metarec_jax.collaborative.tastes import expect_tastes
 from metarec_jax.config import FactorsConfig
 from metarec_jax.data.dropout import AsNew
 from metarec_jax.data.splits import Folded
 from metarec_jax.errors import MetarecError
 from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.types import Interactions
+from metarec_jax.types import Interactions, Items
 
 
 def believe_all(
@@ -63,39 +64,33 @@ def believe_all(
         columns = data.user[some], data.item[some], data.rating[some]
         return believe(config, data.items, embeddings, *columns, unit, basis, towards)
 
-    tables, parts_as_new = [], []
+    others = []
     with reporter.bar("learning what users share", folds + 1) as advance:
         everyone = of(rows)
         advance(1)
         for number in range(folds):
-            others = of(rows[fold[data.user[rows]] != number])
-            tables.append(others.table)
-            if config.dropout:
-                parts_as_new.append(_parts_as_new(config, others, data, embeddings))
+            others.append(of(rows[fold[data.user[rows]] != number]))
             advance(number + 2)
     parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
     ratings = data.user[rows], data.item[rows], data.rating[rows]
     tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
-    as_new = None
-    if config.dropout:
-        without = [0.0, *_own_dropout(config)] if any(_own_dropout(config)) else [0.0]
-        as_new = AsNew(np.stack(parts_as_new, axis=1), config.dropout, np.array(without))
-    return dataclasses.replace(everyone, tastes=tastes), Folded(np.stack(tables), fold, as_new)
+    tables = np.stack([beliefs.table for beliefs in others])
+    as_new = _as_new(config, others, data.items, embeddings) if config.dropout else None
+    return dataclasses.replace(everyone, tastes=tastes), Folded(tables, fold, as_new)
 
 
-def _own_dropout(config: FactorsConfig) -> tuple[float, ...]:
-    """Of text, details and vectors."""
-    return config.text_dropout, config.details_dropout, config.vectors_dropout
+def _as_new(config: FactorsConfig, others: Sequence[Beliefs], items: Items, embeddings: np.ndarray) -> AsNew:
+    """What each fold believes of all items as if they were new: in parts where sources are dropped, else in one."""
+    without = [config.text_dropout, config.details_dropout, config.vectors_dropout]
+    known = (embeddings, items.details, items.vectors)
+    if any(without):
+        parts = np.stack([_by_source(beliefs.parts_of_new_items(*known)) for beliefs in others], axis=1)
+        return AsNew(parts, config.dropout, np.array([0.0, *without]))
+    return AsNew(np.stack([beliefs.of_new_items(*known) for beliefs in others])[None], config.dropout, np.zeros(1))
 
 
-def _parts_as_new(
-    config: FactorsConfig, beliefs: Beliefs, data: Interactions, embeddings: np.ndarray
-) -> Float[np.ndarray, "sources items columns"]:
-    """What is believed of all items as if they were new, as parts that are dropped apart: all in one where none is."""
-    parts = beliefs.parts_of_new_items(embeddings, data.items.details, data.items.vectors)
-    if not any(_own_dropout(config)):
-        return np.sum(list(parts.values()), axis=0)[None]
-    known = {"": parts.pop(""), TEXT: parts.pop(TEXT), VECTOR: parts.pop(VECTOR, np.zeros_like(parts[POPULARITY]))}
-    del parts[POPULARITY]  # of an item that nobody rated there is none
-    details = np.sum(list(parts.values()), axis=0) if parts else np.zeros_like(known[TEXT])
-    return np.stack([known[""], known[TEXT], details, known[VECTOR]])
+def _by_source(parts: dict[str, np.ndarray]) -> Float[np.ndarray, "sources items columns"]:
+    """What there is without any source, and what text, all details and vectors add."""
+    nothing = np.zeros_like(parts[TEXT])
+    details = sum((part for name, part in parts.items() if name.startswith(DETAIL)), nothing)
+    return np.stack([parts[""], parts[TEXT], details, parts.get(VECTOR, nothing)])

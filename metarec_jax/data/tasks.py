@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class Tasks:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def each(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Support and query of each task: rows of the data set."""
+        for first, known, start, asked in zip(*_parts(self.supports), *_parts(self.queries)):
+            yield self.support[first : first + known], self.query[start : start + asked]
 
 
 def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], query: Sequence[np.ndarray]) -> Tasks:
