@@ -17,8 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarec_jax.config import Config, EncoderConfig, EpisodeConfig, LearnerConfig, TrainConfig, preset
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config, preset
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.core.progress import QUIET, Reporter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +186,7 @@ def config_of(case: Case, chips: int) -> Config:
 
 def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """The estimate of a case, as a JSON object."""
-    from metarec_jax.aot import estimate, targets, workload
+    from metarec_jax.train.aot import estimate, targets, workload
 
     target = targets.parse(case.target)
     if case.form == "layer":
@@ -203,8 +207,8 @@ def _inner(case: Case, target: Any, keep: Any) -> Any:
     from benchmarks import ours
     from benchmarks.cases import STANDARD
     from benchmarks.tasks import task_of
-    from metarec_jax.aot import estimate, targets
-    from metarec_jax.sharding import by_user, user_mesh
+    from metarec_jax.train.aot import estimate, targets
+    from metarec_jax.train.sharding import by_user, user_mesh
 
     task = task_of(dataclasses.replace(STANDARD, users=case.users))
     model, trainable, tables, episodes = ours.problem(task, case.form)  # type: ignore[arg-type]
@@ -227,9 +231,9 @@ def _layer(case: Case, target: Any, keep: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from metarec_jax.aot import estimate, targets, workload
     from metarec_jax.encoder import Execution, init, run_layers
-    from metarec_jax.sharding import user_mesh
+    from metarec_jax.train.aot import estimate, targets, workload
+    from metarec_jax.train.sharding import user_mesh
 
     architecture = workload.ENCODERS[case.encoder]
     shapes = jax.eval_shape(lambda key: init(key, architecture), jax.random.key(0))
@@ -254,8 +258,8 @@ def _layer(case: Case, target: Any, keep: Any) -> Any:
 
 def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[str, Any]]:
     """Compiles the cases of these groups that `out` does not hold yet; returns all it then holds."""
-    from metarec_jax.environment import environment
-    from metarec_jax.files import make_folder, write_text
+    from metarec_jax.core.atomic_files import make_folder, write_text
+    from metarec_jax.core.environment import environment
 
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
     make_folder(out.parent)
@@ -298,7 +302,7 @@ def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
 
 def main() -> None:
     """The command line."""
-    from metarec_jax.aot import targets
+    from metarec_jax.train.aot import targets
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all where none is given")
@@ -309,7 +313,7 @@ def main() -> None:
             parser.error(f"there are no cases called {name!r}; there are {', '.join(CASES)}")
     names = arguments.names or list(CASES)
     targets.prepare_process([targets.parse(case.target) for name in names for case in CASES[name]])
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     run(names, arguments.json, make_reporter())
 

@@ -7,11 +7,11 @@ import importlib
 from threadpoolctl import ThreadpoolController
 
 from benchmarks import harness
-from metarec_jax.assembly import assemble
-from metarec_jax.collaborative.beliefs import believe, main_features, rated_most
-from metarec_jax.config import Config
-from metarec_jax.environment import environment
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.config.run import Config
+from metarec_jax.core.environment import environment
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.factors.item_factors import believe, main_features, rated_most
+from metarec_jax.train.build import assemble
 
 OURS, OWN = "one thread a call", "OpenBLAS's own threads"
 

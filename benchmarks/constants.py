@@ -25,14 +25,14 @@ import numpy as np
 
 from benchmarks import harness, hidden, variants
 from benchmarks.interview import closed
-from metarec_jax.assembly import Assembly
-from metarec_jax.config import Config, from_json, preset
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.judge import judge
+from metarec_jax.config.run import Config, from_json, preset
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import adapting
-from metarec_jax.evaluation.predictions import Function
+from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import SeedResult
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.metrics.predictions import Function
+from metarec_jax.train.build import Assembly
 
 METRICS = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc_liked")
 DEFAULTS = "the defaults"
@@ -127,7 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error(f"--seeds is {arguments.seeds}; it must be at least 1")
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     config = preset("movielens-100k")
     config = dataclasses.replace(config, split=dataclasses.replace(config.split, everyone=arguments.everyone))

@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks import harness, roofline
 from benchmarks.phases import Watched, first, phases, together
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Params
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import BertConfig, Tokens, chunks, encode, encode_table, init, load, tokenize
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.types import Params
 
 BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
 OF_PEAK = 0.7

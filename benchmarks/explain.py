@@ -24,22 +24,22 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from benchmarks import harness
-from metarec_jax.config import Config, preset
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Episodes, Interactions, Prepared
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.tasks import Tasks
-from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.launch import meta_train
-from metarec_jax.learner.fixed import Fixed
+from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import over_users, products_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.programs import OfUsers
-from metarec_jax.serving.recommender import Rated, Recommender, UserState
-from metarec_jax.serving.shelf import tables_of
-from metarec_jax.types import Episodes, Interactions, Prepared
+from metarec_jax.recommender.item_table import tables_of
+from metarec_jax.recommender.programs import OfUsers
+from metarec_jax.recommender.recommender import Rated, Recommender, UserState
+from metarec_jax.train.start import meta_train
 
 BAR_OF_RANKS, BAR_OF_COST = 0.9, 10.0
 LIST = 10
@@ -66,7 +66,7 @@ def left_out(
     rows: Int[Array, " items"],
     statistic: Float[Array, "catalogue columns"],
 ) -> Float[Array, "users items support"]:
-    """Every score less what it is without each rating; as `metarec_jax.serving.explain.score_and_influences`."""
+    """Every score less what it is without each rating; as `programs.score_and_influences`."""
     features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
     episodes = Episodes(task.user, task.support, query=None, weight=None)
     products = products_of(model, trainable.theta, tables, episodes)
@@ -259,7 +259,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the rows")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     reporter = make_reporter()
     runs = arguments.runs

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from metarec_jax.files import make_folder, replacing
+from metarec_jax.core.atomic_files import make_folder, replacing
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8A8A8A"
 SUITES = ("outer-step-frozen", "outer-step-joint", "rank", "encoder", "inner-loop", "updaters")

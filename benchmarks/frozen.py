@@ -15,26 +15,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from metarec_jax import runs
-from metarec_jax.assembly import EVALUATION_USERS, Assembly, Part, embed, make_model, resolve
-from metarec_jax.catalogue import Catalogue, scale_of
-from metarec_jax.config import Config
+from metarec_jax.config.pretrain import PretrainConfig
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import Stopped
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Episodes, Interactions, Rows, Tables
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories, statistics_of
 from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks
 from metarec_jax.data.splits import Statistics, item_statistics
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder
-from metarec_jax.errors import Stopped
 from metarec_jax.evaluation import baselines
 from metarec_jax.evaluation.methods import adapting
-from metarec_jax.evaluation.metrics import UserValues, evaluate_users
-from metarec_jax.evaluation.predictions import Predictions
-from metarec_jax.pretraining.config import PretrainConfig
-from metarec_jax.pretraining.held_out import Seen, seen
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.train import fit
-from metarec_jax.types import Episodes, Interactions, Rows, Tables
+from metarec_jax.metrics.metrics import UserValues, evaluate_users
+from metarec_jax.metrics.predictions import Predictions
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import EVALUATION_USERS, Assembly, Part, embed, make_model, resolve
+from metarec_jax.train.catalogue import Catalogue, scale_of
+from metarec_jax.train.loop import fit
+from metarec_jax.train.pretraining.held_out import Seen, seen
 
 METRICS = ("mae", "auc", "ndcg@5")
 PARTS = ("warm", "cold")
@@ -174,7 +174,7 @@ def meta_trained(
     """
     assembly = _assembly(world, encoder, config, reporter)
     there = (folder / "config.json").exists()
-    run = runs.open_run(folder) if there else runs.create(folder, assembly.config)
+    run = run_folder.open_run(folder) if there else run_folder.create(folder, assembly.config)
     fitted = fit(run, assembly, reporter=reporter)
     if fitted.interrupted:
         assert fitted.signal is not None
@@ -184,7 +184,7 @@ def meta_trained(
 
 
 def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Assembly:
-    """As `metarec_jax.assembly.assemble`, with the split of all data and the ratings of the world.
+    """As `metarec_jax.train.build.assemble`, with the split of all data and the ratings of the world.
 
     Nothing is learned of items beside counts, so that what differs is the embeddings.
     """

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.environment import environment
-from metarec_jax.files import make_folder, write_text
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.environment import environment
+from metarec_jax.core.progress import QUIET, Reporter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def write_document(document: Mapping[str, Any], path: Path) -> None:
 
 def show(rows: Sequence[Row]) -> None:
     """Prints rows as a table."""
-    from metarec_jax.console import print_grid
+    from metarec_jax.core.console import print_grid
 
     header = ["case", "against", "metric", "ours", "theirs", "ratio", "middle 90 %", "bar"]
     body = [

@@ -8,11 +8,11 @@ from unittest import mock
 
 import numpy as np
 
-from metarec_jax import assembly
-from metarec_jax.config import Config
+from metarec_jax.config.run import Config
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols import Division, Scenario, divide
 from metarec_jax.data.tasks import make_tasks
-from metarec_jax.types import Interactions
+from metarec_jax.train import build
 
 SHARE = 6
 """One item in so many is hidden."""
@@ -52,5 +52,5 @@ def hiding() -> Iterator[None]:
     def divided(data: Interactions, config: Config, seed: int) -> Division:
         return hide(divide(data, config, seed), data, config, seed)
 
-    with mock.patch.object(assembly, "divide", divided):
+    with mock.patch.object(build, "divide", divided):
         yield

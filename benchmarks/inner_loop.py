@@ -18,7 +18,7 @@ from benchmarks import harness, ours, phases, rivals, roofline
 from benchmarks.cases import SHARED, SMOKE, STANDARD, USERS, VARIANTS, InnerLoopCase
 from benchmarks.profile import profile
 from benchmarks.tasks import task_of
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.core.progress import QUIET, Reporter
 
 BARS = {
     "torch.func": 20.0,
@@ -217,7 +217,7 @@ def run(rounds: int, reporter: Reporter = QUIET) -> Iterator[list[harness.Row]]:
 
 def main() -> None:
     """The command line."""
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")

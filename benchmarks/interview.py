@@ -25,20 +25,20 @@ import jax
 import numpy as np
 
 from benchmarks import harness, variants
-from metarec_jax import runs
-from metarec_jax.assembly import Assembly, assemble
-from metarec_jax.config import Config, preset
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Rows
 from metarec_jax.data.tasks import make_tasks
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.judge import judge
 from metarec_jax.evaluation.methods import adapting, untrained, without_inner_loop
-from metarec_jax.evaluation.metrics import UserValues
-from metarec_jax.evaluation.predictions import Function
+from metarec_jax.evaluation.per_user import judge
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.interview import Uncertain, choose, uncertain
-from metarec_jax.train import load_trainable
-from metarec_jax.types import Rows
+from metarec_jax.metrics.metrics import UserValues
+from metarec_jax.metrics.predictions import Function
+from metarec_jax.recommender.active_learning import Uncertain, choose, uncertain
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import Assembly, assemble
+from metarec_jax.train.loop import load_trainable
 
 ANSWERS = (1, 3, 5, 10)
 QUESTIONS = (10, 20, 40)
@@ -100,7 +100,7 @@ class Asked(NamedTuple):
 def trained(folders: Sequence[Path], reporter: Reporter = QUIET) -> Iterator[Asked]:
     """The run in each of `folders`."""
     for folder in folders:
-        run = runs.open_run(folder)
+        run = run_folder.open_run(folder)
         assembly = assemble(run.config, reporter=reporter)
         trainable = load_trainable(run, assembly.catalogue, assembly.encoder.params)
         yield Asked(assembly, trainable, adapting(assembly.model, trainable))
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="the --out of an evaluation of protocol B, whose models to take")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     reporter = make_reporter()
     if arguments.runs is None:

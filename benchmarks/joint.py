@@ -17,13 +17,13 @@ from benchmarks.cases import SHARED, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.rivals import Task
 from benchmarks.tasks import task_of, users_of
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
-from metarec_jax.meta.joint import Chosen, Reading, joint_gradient
-from metarec_jax.meta.kept import Keep
+from metarec_jax.meta.checkpointed_loop import Keep
+from metarec_jax.meta.encoder_step import Chosen, Reading, joint_gradient
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import QUIET, Reporter
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, variants
-from metarec_jax.config import Config, EncoderConfig, preset
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import (
     BEFORE,
     BIAS,
@@ -33,7 +35,6 @@ from metarec_jax.evaluation.methods import (
     without_inner_loop,
 )
 from metarec_jax.evaluation.report import SeedResult
-from metarec_jax.progress import QUIET, Reporter
 
 FROZEN = "frozen"
 LONGER = "frozen, trained as usual"
@@ -119,7 +120,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--users-per-step", type=int, default=128)
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-joint-"))
     configs = [standard(seed, arguments.epochs, arguments.users_per_step) for seed in range(arguments.seeds)]

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness
-from metarec_jax.config import preset
+from metarec_jax.config.run import preset
+from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.sources.movielens_1m import AGES, OCCUPATIONS
-from metarec_jax.errors import MetarecError
-from metarec_jax.files import replacing
 
 USERS, FILMS, RATED, RATINGS = 6040, 3883, 3706, 1_000_209
 """Of MovieLens-1M, as its README says."""

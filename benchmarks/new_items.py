@@ -4,7 +4,7 @@ python -m benchmarks.new_items --json OUT
 
 For each seed of protocol B, a sixth of the items that were rated often are new: beliefs are learned from training
 users' ratings of the others. Then some ratings of each new item by training users arrive
-(`metarec_jax.collaborative.online`), and test users' ratings of new items are predicted in closed form from their
+(`metarec_jax.factors.update`), and test users' ratings of new items are predicted in closed form from their
 ratings of the others. Beside it: the item's mean over those ratings, shrunk, + the user's bias, and beliefs that were
 learned with all ratings of the new items.
 """
@@ -20,16 +20,16 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import harness
-from metarec_jax.assembly import embed
-from metarec_jax.collaborative.beliefs import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
-from metarec_jax.collaborative.online import after_ratings, missing, path_of, taste_of
-from metarec_jax.config import Config, preset
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Params
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.types import Params
+from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
+from metarec_jax.factors.update import after_ratings, missing, path_of, taste_of
+from metarec_jax.train.build import embed
 
 RATINGS = (0, 1, 3, 5, 10, 20)
 OFTEN = 30
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     rows = measure(preset("movielens-100k"), range(arguments.seeds), make_reporter())
     if arguments.json:

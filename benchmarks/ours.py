@@ -11,15 +11,15 @@ import numpy as np
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
-from metarec_jax import bench
-from metarec_jax.learner.fixed import multiply
+from metarec_jax.cli import bench
+from metarec_jax.core.types import Episodes, Params, Prepared, Rows
+from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import make_head
-from metarec_jax.meta.factored import Form
+from metarec_jax.meta.gram import Form
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import Rates, gradient_descent
 from metarec_jax.meta.user import Model, Trainable
-from metarec_jax.models import UNROLL
-from metarec_jax.types import Episodes, Params, Prepared, Rows
+from metarec_jax.train.model import UNROLL
 
 
 class Problem(NamedTuple):

@@ -16,9 +16,9 @@ from benchmarks import harness, ours, rivals, roofline
 from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.meta.outer import TrainState, make_step
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import QUIET, Reporter
 
 LEVELS = {
     "(b) loop": "benchmarks.torch_reference.loop",

@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
-from metarec_jax.aot.hlo import Turns, tally
-from metarec_jax.bench import products_of_jaxpr
-from metarec_jax.compilations import compiled_anew
+from metarec_jax.cli.bench import products_of_jaxpr
+from metarec_jax.core.compile_cache import compiled_anew
+from metarec_jax.train.aot.hlo import Turns, tally
 
 WORK = ("gflop_of_products", "gbytes_moved")
 """What adds up over programs."""

@@ -10,16 +10,16 @@ import optax
 from benchmarks import harness, roofline
 from benchmarks.outer_step import CLIP, DECAY, RATE
 from benchmarks.phases import Watched, first, together
-from metarec_jax.assembly import assemble
-from metarec_jax.config import Config
+from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.evaluation.methods import adapting, predictions_of
-from metarec_jax.evaluation.metrics import evaluate_users
 from metarec_jax.meta.outer import make_step
-from metarec_jax.program import whole
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.sharding import shard_users, user_mesh
-from metarec_jax.train import first_state
+from metarec_jax.metrics.metrics import evaluate_users
+from metarec_jax.train.build import assemble
+from metarec_jax.train.loop import first_state
+from metarec_jax.train.sharding import shard_users, user_mesh
+from metarec_jax.train.step import whole
 
 TIMES = 3.0
 """How many times faster than the step the pipeline has to be."""

@@ -20,13 +20,14 @@ import numpy as np
 
 from benchmarks import frozen, harness, variants
 from metarec_jax import encoder as encoders
-from metarec_jax.config import Config, TrainConfig, preset
-from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation.metrics import UserValues
-from metarec_jax.pretraining import launch
-from metarec_jax.pretraining.config import Objective, PretrainConfig, starting_from
-from metarec_jax.pretraining.loop import fit
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.config.pretrain import Objective, PretrainConfig, starting_from
+from metarec_jax.config.run import Config, preset
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.metrics.metrics import UserValues
+from metarec_jax.train.pretraining import start
+from metarec_jax.train.pretraining.loop import fit
 
 OBJECTIVES: tuple[Objective, ...] = ("mlm", "contrastive", "both")
 UNTOUCHED = "untouched"
@@ -47,16 +48,16 @@ def standard(seed: int, steps: int) -> PretrainConfig:
 def pretrained(config: PretrainConfig, folder: Path, reporter: Reporter) -> tuple[Path, dict[str, list[float]]]:
     """A pretraining, gone on with where it was begun: its encoder, and what was judged before and after."""
     if (folder / "config.json").exists():
-        run, pretraining = launch.resume(folder, reporter=reporter)
+        run, pretraining = start.resume(folder, reporter=reporter)
         if run.config != config:
             raise MetarecError(f"{folder} holds a pretraining with other options: name another folder with --runs")
     else:
-        run, pretraining = launch.start(config, folder, reporter=reporter)
+        run, pretraining = start.start(config, folder, reporter=reporter)
     done = fit(run, pretraining, reporter=reporter)
     if done.signal:
         raise Stopped(done.signal)
     said = {name: [before, done.after[name]] for name, before in done.before.items()}
-    return launch.finish(run, pretraining, done), said
+    return start.finish(run, pretraining, done), said
 
 
 def measure(
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of each pretraining")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-pretraining-"))
     configs = [standard(seed, arguments.steps) for seed in range(arguments.seeds)]

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, variants
-from metarec_jax import privacy
-from metarec_jax.config import Config, PrivacyConfig, preset
+from metarec_jax.config.privacy import PrivacyConfig
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import adapting, untrained
 from metarec_jax.evaluation.report import SeedResult
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.privacy import accounting
 
 ORDINARY = "without privacy"
 STARVED = "what a private run reads, untrained"
 NOTHING_ADDED = "what a private run reads, with the least noise there is"
 NEXT_TO_NONE = 1e6
-"""An epsilon that promises nothing, and takes `metarec_jax.privacy.LEAST_NOISE`."""
+"""An epsilon that promises nothing, and takes `metarec_jax.privacy.accounting.LEAST_NOISE`."""
 
 
 def standard(seed: int, epochs: int, users_per_step: int) -> Config:
@@ -69,7 +70,7 @@ def measure(
             for method, answering in answers.items():
                 found = variants.judged(assembly, method, adapting(assembly.model, answering))
                 results.setdefault(method, []).append(found)
-            spent[name] = {"privacy": privacy.read(run)}
+            spent[name] = {"privacy": accounting.read(run)}
     facts = {"config": dataclasses.asdict(configs[0]), "seeds": [config.seed for config in configs]}
     return variants.compared(results, ORDINARY, facts, spent)
 
@@ -84,7 +85,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--users-per-step", type=int, default=128)
     arguments = parser.parse_args()
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-privacy-"))
     configs = [standard(seed, arguments.epochs, arguments.users_per_step) for seed in range(arguments.seeds)]

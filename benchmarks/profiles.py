@@ -26,8 +26,8 @@ import numpy as np
 from benchmarks import cases, harness
 from benchmarks.profile import profile
 from benchmarks.report import WHOLE
-from metarec_jax.config import Config, preset
-from metarec_jax.launch import meta_train
+from metarec_jax.config.run import Config, preset
+from metarec_jax.train.start import meta_train
 
 Operations = list[dict[str, Any]]
 

@@ -13,12 +13,15 @@ import numpy as np
 from benchmarks import harness, roofline
 from benchmarks.phases import Watched, first, together
 from benchmarks.rivals import Layers, Task
-from metarec_jax.catalogue import Catalogue, Scale, Statistics
-from metarec_jax.config import Config, EpisodeConfig, LearnerConfig, UpdaterConfig
-from metarec_jax.models import init_trainable, make_model
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.recommender import Recommender
-from metarec_jax.types import Items
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Items
+from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.train.catalogue import Catalogue, Scale, Statistics
+from metarec_jax.train.model import init_trainable, make_model
 
 BARS = {"(b) loop": 10.0, "(c) torch.func": 10.0}
 OF_BANDWIDTH = 0.5

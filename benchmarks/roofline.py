@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness import Contender
-from metarec_jax import limits
+from metarec_jax.cli import hardware_limits
 
 SMALL, LARGE = (64, 1), (2048, 256)
 """Size of the matrix product and megabytes of the arrays: for tests, and to measure."""
@@ -46,8 +46,8 @@ class Machine:
 
     def __init__(self, small: bool = False):
         size, megabytes = SMALL if small else LARGE
-        ways = {f"limit, {name}": limit for name, limit in limits.memory(megabytes).items()}
-        self._limits = {"limit, product": limits.product(size), **ways}
+        ways = {f"limit, {name}": limit for name, limit in hardware_limits.memory(megabytes).items()}
+        self._limits = {"limit, product": hardware_limits.product(size), **ways}
 
     def contenders(self) -> list[Contender]:
         return [Contender(name, limit.run) for name, limit in self._limits.items()]

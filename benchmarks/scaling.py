@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.cases import STANDARD, InnerLoopCase
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.core.progress import QUIET, Reporter
 
 CURVES: Mapping[str, tuple[int, ...]] = {
     "users": (32, 128, 512, 1024),
@@ -138,7 +138,7 @@ def _of_devices(count: int, smoke: bool) -> None:
 
     from benchmarks import ours
     from benchmarks.tasks import task_of
-    from metarec_jax.sharding import replicate, shard_users, user_mesh
+    from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 
     model, trainable, tables, episodes = ours.problem(task_of(_sharded_case(smoke)), "factored")
     mesh = user_mesh(count)

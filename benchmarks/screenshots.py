@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import browser
-from metarec_jax import catalogue, runs
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.serving.simulate import Client, Habits, held_out, simulate
+from metarec_jax.train import catalogue, run_folder
 
 RATED = (("Alien (1979)", 5), ("Blade Runner (1982)", 5), ("Star Wars (1977)", 4), ("Pretty Woman (1990)", 1))
 SIZE = {"width": 1280, "height": 860}
@@ -46,7 +46,7 @@ def main() -> int:
             if not line.startswith("serving "):
                 return 1  # it has said why
             address = line.split()[-1]
-            run = runs.open_run(chosen.run)
+            run = run_folder.open_run(chosen.run)
             try:
                 people = held_out(run.config)[: chosen.users]
                 simulate(Client(address), people, catalogue.load(run).scale, habits=Habits(lists=4))

@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.config import FactorsConfig, preset
-from metarec_jax.launch import meta_train
-from metarec_jax.progress import Reporter
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.config.run import preset
+from metarec_jax.core.progress import Reporter
 from metarec_jax.serving.store import open_for_reading
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import run_folder
+from metarec_jax.train.start import meta_train
 
 BAR = 5.0
 """Times the throughput that gathering is to bring."""
@@ -280,7 +281,7 @@ def one_more(run: Path, times: int) -> Iterator[harness.Row]:
     """One rating more, against adapting to the whole history anew: one client, with and without a user's text."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(run, Path(folder) / "store", "--together", "1")
-        items = catalogues.load(runs.open_run(run)).items.ids
+        items = catalogues.load(run_folder.open_run(run)).items.ids
         try:
             yield from asyncio.run(_one_more(server.port, items, times))
         finally:
@@ -334,7 +335,7 @@ def trained(folder: Path, reporter: Reporter) -> Path:
 
 def main() -> None:
     """The command line."""
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import harness
-from metarec_jax.config import Config
-from metarec_jax.launch import meta_train
-from metarec_jax.progress import QUIET, Reporter
+from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.train.start import meta_train
 
 IMPORT, ANSWER = 1.2, 2.0
 """Times that importing the package, and an answer, may take of `import jax, flax, optax`."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import cases, harness
-from metarec_jax.config import Config, preset
-from metarec_jax.errors import MetarecError
-from metarec_jax.progress import Reporter
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import Reporter
 
 
 class Size(NamedTuple):
@@ -195,7 +195,7 @@ def measure(name: str, size: Size) -> tuple[list[harness.Row], dict[str, Any]]:
 
 def main(*only: str, description: str | None = None) -> None:
     """The command line: of all cases, or of `only` some, which are then described in other words."""
-    from metarec_jax.console import make_reporter
+    from metarec_jax.core.console import make_reporter
 
     known = only or tuple(CASES)
     parser = argparse.ArgumentParser(

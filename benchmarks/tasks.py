@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.cases import InnerLoopCase
 from benchmarks.rivals import Layers, Task
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
 from metarec_jax.data import load
 
 

@@ -11,10 +11,10 @@ from benchmarks import harness, ours, roofline
 from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
-from metarec_jax.config import ELEMENTWISE, UpdaterConfig
-from metarec_jax.meta.partition import partition
+from metarec_jax.config.updater import ELEMENTWISE, UpdaterConfig
+from metarec_jax.core.params import partition
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.progress import QUIET, Reporter
 
 KINDS = ("gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge")
 CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from metarec_jax import launch
-from metarec_jax.assembly import Assembly, resolve, with_trained_encoder
-from metarec_jax.config import Config
-from metarec_jax.errors import MetarecError, Stopped
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.progress import Reporter
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.evaluation.judge import judge
-from metarec_jax.evaluation.metrics import UserValues, metric
-from metarec_jax.evaluation.predictions import Function
+from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import Reporter
-from metarec_jax.runs import Run
-from metarec_jax.train import fit
+from metarec_jax.metrics.metrics import UserValues, metric
+from metarec_jax.metrics.predictions import Function
+from metarec_jax.train import start as launch
+from metarec_jax.train.build import Assembly, resolve, with_trained_encoder
+from metarec_jax.train.loop import fit
+from metarec_jax.train.run_folder import Run
 
 METRICS = ("mae", "rmse", "auc", "ndcg@5")
 

@@ -12,8 +12,8 @@
 3
 
 Importing the package imports none of it: each name below is imported when it is first used. All that importing does is
-to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.compiler`), and to leave linear
-algebra to JAX's own threads (see `metarec_jax.threads`).
+to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.core.xla_flags`), and to leave
+linear algebra to JAX's own threads (see `metarec_jax.core.xla_flags`).
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from metarec_jax.compiler import avoid_wrong_sums
-from metarec_jax.threads import leave_threads_to_xla
+from metarec_jax.core.xla_flags import avoid_wrong_sums, leave_threads_to_xla
 
 if TYPE_CHECKING:
-    from metarec_jax.assembly import Assembly, assemble
-    from metarec_jax.config import PRESETS, Config, from_json, preset, to_json
+    from metarec_jax.config.json_io import to_json
+    from metarec_jax.config.run import PRESETS, Config, from_json, preset
+    from metarec_jax.core.errors import MetarecError
+    from metarec_jax.core.types import Interactions, Items, Users
     from metarec_jax.data import load
-    from metarec_jax.errors import MetarecError
-    from metarec_jax.launch import meta_train, resume, start
-    from metarec_jax.runs import Run, open_run
-    from metarec_jax.serving.explain import Explanation
-    from metarec_jax.serving.recommender import Rated, Recommendation, Recommender, UserState
-    from metarec_jax.train import Fitted, fit
-    from metarec_jax.types import Interactions, Items, Users
+    from metarec_jax.recommender.attribution import Explanation
+    from metarec_jax.recommender.recommender import Rated, Recommendation, Recommender, UserState
+    from metarec_jax.train.build import Assembly, assemble
+    from metarec_jax.train.loop import Fitted, fit
+    from metarec_jax.train.run_folder import Run, open_run
+    from metarec_jax.train.start import meta_train, resume, start
 
 avoid_wrong_sums()
 leave_threads_to_xla()
 
 _HOMES = {
-    "Assembly": "assembly",
-    "Config": "config",
-    "Explanation": "serving.explain",
-    "Fitted": "train",
-    "Interactions": "types",
-    "Items": "types",
-    "MetarecError": "errors",
-    "PRESETS": "config",
-    "Rated": "serving.recommender",
-    "Recommendation": "serving.recommender",
-    "Recommender": "serving.recommender",
-    "Run": "runs",
-    "UserState": "serving.recommender",
-    "Users": "types",
-    "assemble": "assembly",
-    "fit": "train",
-    "from_json": "config",
+    "Assembly": "train.build",
+    "Config": "config.run",
+    "Explanation": "recommender.attribution",
+    "Fitted": "train.loop",
+    "Interactions": "core.types",
+    "Items": "core.types",
+    "MetarecError": "core.errors",
+    "PRESETS": "config.run",
+    "Rated": "recommender.recommender",
+    "Recommendation": "recommender.recommender",
+    "Recommender": "recommender.recommender",
+    "Run": "train.run_folder",
+    "UserState": "recommender.recommender",
+    "Users": "core.types",
+    "assemble": "train.build",
+    "fit": "train.loop",
+    "from_json": "config.run",
     "load": "data",
-    "meta_train": "launch",
-    "open_run": "runs",
-    "preset": "config",
-    "resume": "launch",
-    "start": "launch",
-    "to_json": "config",
+    "meta_train": "train.start",
+    "open_run": "train.run_folder",
+    "preset": "config.run",
+    "resume": "train.start",
+    "start": "train.start",
+    "to_json": "config.json_io",
 }
 """The module of each public name."""
 

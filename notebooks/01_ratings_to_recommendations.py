@@ -27,8 +27,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import metarec_jax as mr
-from metarec_jax import catalogue, runs
 from metarec_jax.evaluation import experiment
+from metarec_jax.train import catalogue, run_folder
 
 # %% [markdown]
 # ## 1. Choices
@@ -73,7 +73,7 @@ plt.show()
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "run"
-run = runs.create(folder, config)
+run = run_folder.create(folder, config)
 catalogue.save(assembly.catalogue, run)
 fitted = mr.fit(run, assembly)
 lines = list(run.read_metrics())

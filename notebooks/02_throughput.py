@@ -29,12 +29,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from metarec_jax.bench import products, verdict
-from metarec_jax.catalogue import Catalogue, Scale, Statistics
-from metarec_jax.config import Config, LearnerConfig
+from metarec_jax.cli.bench import products, verdict
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.core.types import Episodes, Items, Rows, Tables
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.models import init_trainable, make_model
-from metarec_jax.types import Episodes, Items, Rows, Tables
+from metarec_jax.train.catalogue import Catalogue, Scale, Statistics
+from metarec_jax.train.model import init_trainable, make_model
 
 # %% [markdown]
 # ## 1. The work
@@ -122,7 +123,7 @@ print(f"temporaries: {dense.memory_analysis().temp_size_in_bytes / 1e6:.0f} MB")
 #
 # ## 3. Move it
 #
-# A gradient step on `y = X W` adds `-a X^T d`, so a user's matrix never has to be built: `metarec_jax.meta.factored`
+# A gradient step on `y = X W` adds `-a X^T d`, so a user's matrix never has to be built: `metarec_jax.meta.gram`
 # keeps factors. The numbers are the same.
 
 # %%

@@ -40,10 +40,10 @@ _compile_quickly()
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_kept():
     """Commands that run in this process would have it keep compiled and traced programs from then on."""
-    from metarec_jax import compilations
+    from metarec_jax.core import compile_cache
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compilations, "keep_compilations", lambda cache: None)
+        patch.setattr(compile_cache, "keep_compilations", lambda cache: None)
         yield
 
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from metarec_jax.config import UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.params import combine, partition
+from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import Head, make_head
-from metarec_jax.learner.kinds import KINDS
-from metarec_jax.meta.partition import combine, partition
+from metarec_jax.learner.registry import KINDS
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable, inputs_of
-from metarec_jax.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 """Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64

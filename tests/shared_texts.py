@@ -10,13 +10,13 @@ import numpy as np
 from helpers import tiny
 
 from metarec_jax import encoder
+from metarec_jax.core.types import Prepared
 from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack
-from metarec_jax.meta.joint import Chosen, Reading
+from metarec_jax.meta.encoder_step import Chosen, Reading
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.private_joint import Apart
 from metarec_jax.meta.user import Trainable
-from metarec_jax.reading import texts_used, with_slots
-from metarec_jax.types import Prepared
+from metarec_jax.privacy.dp_encoder_step import Apart
+from metarec_jax.train.text_batches import texts_used, with_slots
 
 BERT = BertConfig(
     vocab_size=30, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=24, has_pooler=False

@@ -25,7 +25,7 @@ def test_the_guide_to_updaters_runs(capsys):
 def test_the_guide_lists_every_kind_of_updater():
     import typing
 
-    from metarec_jax.config import UpdaterKind
+    from metarec_jax.config.updater import UpdaterKind
 
     text = (DOCS / "updaters.md").read_text()
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
@@ -63,7 +63,7 @@ def test_the_guide_to_adapting_the_encoder_runs(capsys):
 def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_parse():
     import shlex
 
-    from metarec_jax.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
+    from metarec_jax.cli.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
 
     text = (DOCS / "protocols.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
@@ -79,7 +79,7 @@ def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_pa
 def test_the_comparison_of_learners_is_that_of_the_committed_tables():
     import json
 
-    from metarec_jax.learner.kinds import KINDS
+    from metarec_jax.learner.registry import KINDS
 
     def short(number):
         return f"{number:+.3f}".replace("0.", ".", 1)

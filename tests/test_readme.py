@@ -49,6 +49,6 @@ def test_every_command_and_target_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    from metarec_jax.cli import COMMANDS
+    from metarec_jax.cli.main import COMMANDS
 
     assert set(re.findall(r"^metarec (\w+)", README, flags=re.MULTILINE)) <= set(COMMANDS)

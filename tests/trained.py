@@ -7,10 +7,10 @@ import functools
 import tempfile
 from pathlib import Path
 
-from metarec_jax.config import Config, preset
-from metarec_jax.launch import meta_train
-from metarec_jax.serving.recommender import Recommender
-from metarec_jax.types import Interactions
+from metarec_jax.config.run import Config, preset
+from metarec_jax.core.types import Interactions
+from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.train.start import meta_train
 
 RATINGS = 30
 """Of each synthetic user."""

@@ -25,26 +25,24 @@ import jax
 import numpy as np
 from helpers import random_interactions
 
-from metarec_jax import program, runs, train
-from metarec_jax.assembly import Assembly, Part, make_model
-from metarec_jax.catalogue import Catalogue, scale_of
-from metarec_jax.checkpoints import Checkpoints, Progress
-from metarec_jax.config import (
-    Config,
-    DataConfig,
-    EncoderConfig,
-    EpisodeConfig,
-    LearnerConfig,
-    TrainConfig,
-    UpdaterConfig,
-)
+from metarec_jax.config.data import DataConfig, EpisodeConfig
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.types import Tables
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
-from metarec_jax.runs import Run
-from metarec_jax.types import Tables
+from metarec_jax.train import loop, run_folder
+from metarec_jax.train import step as program
+from metarec_jax.train.build import Assembly, Part, make_model
+from metarec_jax.train.catalogue import Catalogue, scale_of
+from metarec_jax.train.checkpoints import Checkpoints, Progress
+from metarec_jax.train.run_folder import Run
 
 STEPS = 4
 """Outer steps of an epoch of `small_assembly`."""
@@ -84,7 +82,7 @@ def small_assembly(config: Config) -> Assembly:
     def asked(tasks: Tasks) -> Part[TaskSource]:
         return Part(TaskSource(data, tasks, statistics, trained, config.episodes.buckets, 16), tables)
 
-    train = EpisodeSource(
+    loop = EpisodeSource(
         histories(data, division.train_users),
         config.episodes,
         statistics,
@@ -99,7 +97,7 @@ def small_assembly(config: Config) -> Assembly:
         division,
         catalogue,
         make_model(config, catalogue.scale),
-        train=Part(train, tables),
+        train=Part(loop, tables),
         validation=asked(division.validation),
         tests={scenario.name: asked(scenario.tasks) for scenario in division.scenarios},
         encoder=random_encoder(),
@@ -114,10 +112,10 @@ def compiled_once() -> Iterator[None]:
     nothing but the time it takes.
     """
     with (
-        mock.patch.object(train, "make_optimiser", functools.cache(train.make_optimiser)),
-        mock.patch.object(program, "make_optimiser", train.make_optimiser),
+        mock.patch.object(loop, "make_optimiser", functools.cache(loop.make_optimiser)),
+        mock.patch.object(program, "make_optimiser", loop.make_optimiser),
         mock.patch.object(program, "make_step", functools.cache(program.make_step)),
-        mock.patch.object(train, "validation_loss", _remembering(train.validation_loss)),
+        mock.patch.object(loop, "validation_loss", _remembering(loop.validation_loss)),
     ):
         yield
 
@@ -164,7 +162,7 @@ class Trace(NamedTuple):
 
 def trace_of(run: Run, assembly: Assembly) -> Trace:
     """Reads the checkpoints and ``metrics.jsonl`` (but for how fast it went) of a run folder."""
-    like = train.first_state(assembly, len(assembly.train.source))
+    like = loop.first_state(assembly, len(assembly.train.source))
     like = jax.device_put(like, jax.devices()[0])
     steps = sorted(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdigit())
     with Checkpoints(run.checkpoints, tidy=False) as checkpoints:
@@ -174,7 +172,7 @@ def trace_of(run: Run, assembly: Assembly) -> Trace:
     return Trace(states, progress, [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines])
 
 
-def _plain(state: train.TrainState) -> train.TrainState:
+def _plain(state: loop.TrainState) -> loop.TrainState:
     return state._replace(key=jax.random.key_data(state.key))
 
 
@@ -191,10 +189,10 @@ def main(folder: Path, pause: str) -> None:
             time.sleep(float(pause))
 
     config = small_config()
-    run = runs.open_run(folder) if (folder / "config.json").exists() else runs.create(folder, config)
+    run = run_folder.open_run(folder) if (folder / "config.json").exists() else run_folder.create(folder, config)
     watch = Watch(wait, lambda epoch: print("epoch", epoch, flush=True))
     with compiled_once():
-        fitted = train.fit(run, small_assembly(config), reporter=watch)
+        fitted = loop.fit(run, small_assembly(config), reporter=watch)
     print("interrupted" if fitted.interrupted else "finished", fitted.progress.step, fitted.signal, flush=True)
 
 

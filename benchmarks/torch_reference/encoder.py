@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import transformers
 
+from metarec_jax.core.types import Params
 from metarec_jax.encoder import BertConfig, Tokens
 from metarec_jax.encoder.convert import tensors_from_params
-from metarec_jax.types import Params
 
 
 def bert(config: BertConfig, params: Params) -> Any:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Episodes, Interactions, Rows
 from metarec_jax.data.splits import Folded, Statistics
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Episodes, Interactions, Rows
 
 
 class Histories(NamedTuple):

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions, Items, Kind, Users
 from metarec_jax.data import values
 from metarec_jax.data.values import Scale, Table
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions, Items, Kind, Users
 
 
 def build(

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from metarec_jax.config import Config
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols import divide
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 _TRIES = 20
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from metarec_jax.data.episodes import EpisodeSource
-from metarec_jax.data.poisson import PoissonSource
+from metarec_jax.privacy.sampling import PoissonSource
 
 if TYPE_CHECKING:
     import grain

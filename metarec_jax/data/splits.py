@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig
-from metarec_jax.data.dropout import AsNew
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 
 
 class Splits(NamedTuple):
@@ -26,7 +25,7 @@ class Statistics(NamedTuple):
     Attributes:
         total: float32 [items], sum of the ratings.
         count: float32 [items], their number.
-        beliefs: float32 [items, columns], what is believed of each item (see `metarec_jax.collaborative`); none where
+        beliefs: float32 [items, columns], what is believed of each item (see `metarec_jax.factors`); none where
             None.
     """
 
@@ -91,3 +90,38 @@ def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
     items = len(data.items)
     total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
     return Statistics(total=total, count=np.bincount(item, minlength=items).astype(np.float32))
+
+
+class AsNew(NamedTuple):
+    """Beliefs about items as if nobody had rated them.
+
+    Attributes:
+        parts: float32 [sources, folds, items, columns], what each source adds to the belief.
+        share: of the items that are met so.
+        without: float64 [sources], of these the share that does without a source.
+    """
+
+    parts: np.ndarray
+    share: float
+    without: np.ndarray
+
+    @property
+    def lots(self) -> int:
+        """Numbers that are drawn for each row: one for the item, and one for each source."""
+        return 1 + len(self.without)
+
+    def of(self, fold: np.ndarray, item: np.ndarray, lot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which rows are met so, and the beliefs about their items.
+
+        Args:
+            fold: int [...], of each row's user.
+            item: int [...].
+            lot: float [..., lots], drawn evenly between 0 and 1.
+
+        Returns:
+            bool [...], and float32 [..., columns].
+        """
+        belief = np.zeros((*item.shape, self.parts.shape[-1]), np.float32)
+        for number, (part, without) in enumerate(zip(self.parts, self.without)):
+            belief += np.where(lot[..., 1 + number, None] >= without, part[fold, item], 0.0)
+        return lot[..., 0] < self.share, belief

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions, Items, Kind, Users
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions, Items, Kind, Users
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 _WORDS = 6  # words of one pole of one latent dimension

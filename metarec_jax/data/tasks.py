@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from metarec_jax.core.types import Episodes, Interactions, Rows
 from metarec_jax.data.episodes import filled, statistics_of
 from metarec_jax.data.splits import Folded, Statistics
-from metarec_jax.types import Episodes, Interactions, Rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
 
 MOST_LEVELS = 20  # a table with more distinct ratings than this is continuous
 _DENSE = 1 << 26  # integer ids below this are numbered through a table of them all

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.values import Table
-from metarec_jax.errors import MetarecError
 
 _MOST = 1e18
 """Larger numbers are no embedding, and their squares would not be finite."""

@@ -20,11 +20,11 @@ from metarec_jax.encoder.bert import (
     pooled,
     run_layers,
 )
+from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
-from metarec_jax.encoder.table import encode_table
-from metarec_jax.encoder.texts import Picked, Texts
-from metarec_jax.encoder.tokens import Tokenised, Tokenizer, chunks, pack, tokenize
+from metarec_jax.encoder.text_buckets import Picked, Texts
+from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, chunks, pack, tokenize
 
 __all__ = [
     "Attention",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
 
 DISTANCE_BUCKETS = 32
 """Rows of a table of biases by distance."""

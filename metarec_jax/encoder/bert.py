@@ -19,13 +19,13 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Array as AnyArray
+from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
 from metarec_jax.encoder.linear import block_dot
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Array as AnyArray
-from metarec_jax.types import Params
 
 Pooling = Literal["mean", "cls"]
 Attention = Literal["xla", "packed", "fused"]

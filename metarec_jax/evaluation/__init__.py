@@ -3,10 +3,10 @@
 `metarec_jax.evaluation.plots` is not imported here, since it needs matplotlib.
 """
 
-from metarec_jax.evaluation.auc import LikedScores, global_auc, merge_scores
 from metarec_jax.evaluation.baselines import Baseline, fit_baselines
 from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
-from metarec_jax.evaluation.metrics import (
+from metarec_jax.metrics.auc import LikedScores, global_auc, merge_scores
+from metarec_jax.metrics.metrics import (
     DEFAULT_METRICS,
     METRICS,
     Metric,
@@ -21,7 +21,7 @@ from metarec_jax.evaluation.metrics import (
     metric,
     sums,
 )
-from metarec_jax.evaluation.predictions import Predictions
+from metarec_jax.metrics.predictions import Predictions
 
 __all__ = [
     "DEFAULT_METRICS",

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.metrics import compute, evaluate_users, merge, sums
-from metarec_jax.evaluation.predictions import Predictions
-from metarec_jax.types import Episodes, Rows
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Episodes, Rows
+from metarec_jax.metrics.metrics import compute, evaluate_users, merge, sums
+from metarec_jax.metrics.predictions import Predictions
 
 ITEM_SHRINKS = (1.0, 2.0, 5.0, 10.0, 20.0)
 USER_SHRINKS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)

@@ -22,7 +22,7 @@ def curve_figure(curve: Mapping[str, Any]) -> Figure:
     """Metrics by the number of ratings that were shown; bands are 95 % intervals over users, of the model and a rule.
 
     Args:
-        curve: from `metarec_jax.evaluation.publish.curve_of`.
+        curve: from `metarec_jax.evaluation.write_results.curve_of`.
     """
     known = {m["name"]: m for m in curve["metrics"]}
     names = [name for name in MAIN if name in known] or list(known)[:2]

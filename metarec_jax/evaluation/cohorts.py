@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.evaluation.answers import Answers, Questions
 from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
-from metarec_jax.evaluation.predictions import Predictions
+from metarec_jax.evaluation.predictions_table import Answers, Questions
+from metarec_jax.metrics.predictions import Predictions
 
 LEAST_USERS = 2
 

@@ -13,23 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation import answers as record
-from metarec_jax.evaluation.answers import Answers, SeedAnswers
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.bootstrap import Interval
 from metarec_jax.evaluation.cohorts import KINDS, LEAST_USERS, METRICS, bounds, difference, rows_between
 from metarec_jax.evaluation.cohorts import label as cohort_label
-from metarec_jax.evaluation.grids import number, print_grids
-from metarec_jax.evaluation.judge import judge_rows
 from metarec_jax.evaluation.methods import META
-from metarec_jax.evaluation.metrics import metric
-from metarec_jax.evaluation.modes import mode
-from metarec_jax.evaluation.report import (
-    difference_between,
-    header_of,
-    plain,
-    show_interval,
-)
+from metarec_jax.evaluation.metric_sets import mode
+from metarec_jax.evaluation.per_user import judge_rows
+from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
+from metarec_jax.evaluation.report import difference_between, header_of, plain, show_interval
+from metarec_jax.evaluation.text_table import number, print_grids
+from metarec_jax.metrics.metrics import metric
 
 ALL = "all rows"
 
@@ -70,7 +65,7 @@ def compare(
     Args:
         a, b: folders that `metarec evaluate` wrote: run folders, or those of ``--out``.
         method: of A.
-        metrics: whose definitions, see `metarec_jax.evaluation.modes.MODES`.
+        metrics: whose definitions, see `metarec_jax.evaluation.metric_sets.MODES`.
         reference: the method of B; the same as of A where "".
         samples: resamples of the bootstrap.
 

@@ -2,7 +2,7 @@
 
 For each seed the data is divided as the protocol says, model and twin are trained on the training rows, and every
 method (`metarec_jax.evaluation.methods`) answers the questions of every scenario. Tables, cohorts and plots are then
-functions of the answers (`metarec_jax.evaluation.publish`).
+functions of the answers (`metarec_jax.evaluation.write_results`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarec_jax import catalogue as catalogues
-from metarec_jax import config as configuration
-from metarec_jax import runs, warm
-from metarec_jax.assembly import Assembly, assemble, make_model, resolve, with_trained_encoder
-from metarec_jax.config import Config
-from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation import answers as record
-from metarec_jax.evaluation.answers import Answers, SeedAnswers, ask, questions_of
-from metarec_jax.evaluation.judge import judge
+from metarec_jax.config.json_io import to_json
+from metarec_jax.config.run import Config
+from metarec_jax.core.atomic_files import make_folder
+from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions
+from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.methods import (
     BEFORE,
     BIAS,
@@ -38,14 +36,16 @@ from metarec_jax.evaluation.methods import (
     not_adapting,
     without_inner_loop,
 )
-from metarec_jax.evaluation.publish import publish
+from metarec_jax.evaluation.per_user import judge
+from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, questions_of
 from metarec_jax.evaluation.report import Table
-from metarec_jax.files import make_folder
+from metarec_jax.evaluation.write_results import publish
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.runs import Run
-from metarec_jax.train import fit, load_trainable
-from metarec_jax.types import Interactions
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import run_folder, warm_start
+from metarec_jax.train.build import Assembly, assemble, make_model, resolve, with_trained_encoder
+from metarec_jax.train.loop import fit, load_trainable
+from metarec_jax.train.run_folder import Run
 
 __all__ = [
     "BEFORE",
@@ -95,7 +95,7 @@ def evaluate(
         MetarecError: `folder` holds the beginnings of an evaluation with other options, or `run` has other options; or
             the run began with what another one had learned.
     """
-    warm.refuse(config, "evaluated")
+    warm_start.refuse(config, "evaluated")
     found = []
     for seed in seeds:
         seeded = dataclasses.replace(config, seed=seed)
@@ -108,8 +108,8 @@ def _seed(config: Config, folder: Path, run: Run | None, reporter: Reporter) -> 
     """Answers of one seed, from `folder` where they are there already."""
     make_folder(folder)
     # A run that was trained further since has other parameters, and more lines of metrics.
-    given = configuration.to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
-    digest = hashlib.sha256((configuration.to_json(config) + given).encode()).hexdigest()
+    given = to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
+    digest = hashlib.sha256((to_json(config) + given).encode()).hexdigest()
     found = record.load(folder / ANSWERS)
     if found is not None and found.about["digest"] == digest:
         return found
@@ -186,13 +186,13 @@ def fingerprint(data: Interactions) -> str:
 def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporter) -> Trainable:
     """The best parameters of the run in `folder`, which is trained, or trained on, if need be."""
     if (folder / "config.json").exists():
-        run = runs.open_run(folder)
+        run = run_folder.open_run(folder)
         if run.config != config:
             raise MetarecError(
                 f"{folder} holds a run with other options than are asked for now: name another --out, or delete it"
             )
     else:
-        run = runs.create(folder, config)
+        run = run_folder.create(folder, config)
         catalogues.save(assembly.catalogue, run)
     fitted = fit(run, assembly, reporter=reporter)
     if fitted.interrupted:

@@ -17,20 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarec_jax.assembly import Assembly, Part, make_model
-from metarec_jax.config import Config, UpdaterConfig, believes
+from metarec_jax.config.run import Config, believes
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import partition
+from metarec_jax.core.progress import Reporter
+from metarec_jax.core.types import Episodes, Tables
 from metarec_jax.data.tasks import TaskSource
-from metarec_jax.errors import MetarecError
 from metarec_jax.evaluation.baselines import Baseline, fit_baselines, fit_click_baselines
-from metarec_jax.evaluation.judge import judge
-from metarec_jax.evaluation.metrics import compute, sums
-from metarec_jax.evaluation.predictions import Function, Predictions
+from metarec_jax.evaluation.per_user import judge
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.partition import partition
 from metarec_jax.meta.user import Model, Trainable
-from metarec_jax.models import init_trainable
-from metarec_jax.progress import Reporter
-from metarec_jax.types import Episodes, Tables
+from metarec_jax.metrics.metrics import compute, sums
+from metarec_jax.metrics.predictions import Function, Predictions
+from metarec_jax.train.build import Assembly, Part, make_model
+from metarec_jax.train.model import init_trainable
 
 META = "meta-learned"
 BEFORE = "meta-learned, before adapting"

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metarec_jax.core.atomic_files import make_folder, replacing
 from metarec_jax.evaluation.report import Table, number
-from metarec_jax.files import make_folder, replacing
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 

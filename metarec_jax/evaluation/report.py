@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.environment import summary
+from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.environment import summary
 from metarec_jax.evaluation.bootstrap import Interval, Resampling
-from metarec_jax.evaluation.grids import Grid, grid, number, print_grids
-from metarec_jax.evaluation.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
-from metarec_jax.files import make_folder, write_text
+from metarec_jax.evaluation.text_table import Grid, grid, number, print_grids
+from metarec_jax.metrics.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metarec_jax.evaluation.grids import grid, number, print_grids
-from metarec_jax.evaluation.report import (
-    Table,
-    header_of,
-    json_text,
-    print_table,
-    to_markdown,
-    tree_of,
-)
+from metarec_jax.evaluation.report import Table, header_of, json_text, print_table, to_markdown, tree_of
+from metarec_jax.evaluation.text_table import grid, number, print_grids
 
 MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global")
 """Metrics that the summary of a table with more than `MOST` shows."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.learner.inputs import Context
-from metarec_jax.types import Params
 
 
 def init(doubt: float) -> Params:

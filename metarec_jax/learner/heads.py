@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Params
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
 
 LOGISTIC = 3 / np.pi**2
 """What the variance of a logistic distribution is multiplied with to give the square of its scale."""

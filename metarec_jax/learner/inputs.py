@@ -10,8 +10,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from metarec_jax.learner.fixed import Fixed
-from metarec_jax.types import Params, Prepared, Tables
+from metarec_jax.core.types import Params, Prepared, Tables
+from metarec_jax.learner.gathered_rows import Fixed
 
 
 class Features(NamedTuple):
@@ -76,7 +76,7 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
 
 def learned(params: Params) -> tuple[Params, Params]:
     """Parameters of a learner as (what is trained, the standardisation, which is not), each with None for the rest;
-    `metarec_jax.meta.partition.combine` is the inverse."""
+    `metarec_jax.core.params.combine` is the inverse."""
     nothing = jax.tree.map(lambda leaf: None, params)
     return {**params, "input": nothing["input"]}, {**nothing, "input": params["input"]}
 

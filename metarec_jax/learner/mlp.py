@@ -13,12 +13,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.learner import gate as gates
 from metarec_jax.learner import prior as prior_path
-from metarec_jax.learner.fixed import multiply
+from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, prepare, standardisation
-from metarec_jax.types import Params
 
 __all__ = ["Context", "Features", "apply", "init", "prepare", "standardisation"]
 
@@ -45,7 +45,7 @@ def init(
         context: number of context parameters; with 0 the paths ``context/value`` and ``hidden/context/kernel`` are
             not there.
         read: width of what another learner reads from the support; with 0 the path ``hidden/read/kernel`` is not there.
-        gate: ratings with which the network is half heard (see `metarec_jax.learner.gate`); with 0 it always is in
+        gate: ratings with which the network is half heard (see `metarec_jax.learner.prior`); with 0 it always is in
             full, and the path ``gate/log_doubt`` is not there.
         item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
             starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
@@ -53,7 +53,7 @@ def init(
         believed: as for `metarec_jax.learner.prior.init`.
 
     Returns:
-        A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.meta.partition` matches.
+        A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.core.params` matches.
     """
     parameters: dict[str, Any] = {
         "input": {"item": standardisation(item_embeddings), "user": standardisation(user_embeddings)},

@@ -1,6 +1,6 @@
 """The prior path that every learner has: what its outputs start from before the network has said anything.
 
-It is item mean + user bias; or, where there are beliefs about items (see `metarec_jax.collaborative`), the posterior of
+It is item mean + user bias; or, where there are beliefs about items (see `metarec_jax.factors`), the posterior of
 a Bayesian linear regression on their factors, in closed form.
 """
 
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, whole
-from metarec_jax.learner.inverse import inverse
-from metarec_jax.types import Params
+from metarec_jax.learner.spd_inverse import inverse
 
 RATINGS = 2
 """Columns of a row's statistic that count ratings; what follows is a belief: mean, rest of the variance, factors."""
@@ -26,7 +26,7 @@ class Believed(NamedTuple):
 
     Attributes:
         noise: variance of a rating around what is believed.
-        tastes: what to expect of tastes, from `metarec_jax.collaborative.tastes`.
+        tastes: what to expect of tastes, from `metarec_jax.factors.user_prior`.
     """
 
     noise: float

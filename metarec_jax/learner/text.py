@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import path_names
+from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.encoder import Attention, BertConfig, Execution, Pooling, Tokens, embed, pool, run_layers
-from metarec_jax.errors import MetarecError
 from metarec_jax.learner import mlp
-from metarec_jax.learner.fixed import Fixed, as_array
+from metarec_jax.learner.gathered_rows import Fixed, as_array
 from metarec_jax.learner.heads import Head
-from metarec_jax.meta.partition import path_names
-from metarec_jax.types import Params, Prepared, Tables
 
 
 class Half(NamedTuple):
@@ -67,7 +67,7 @@ def make_reader(
     Args:
         config: the encoder's architecture.
         params: of the learner, with ``encoder``.
-        adapted: patterns, as `metarec_jax.meta.partition.partition` takes them.
+        adapted: patterns, as `metarec_jax.core.params.partition` takes them.
         pooling, normalise: as for `metarec_jax.encoder.encode`.
         attention: as for `metarec_jax.encoder.Execution`.
 

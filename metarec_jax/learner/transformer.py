@@ -15,12 +15,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.learner import mlp
-from metarec_jax.learner.fixed import multiply
+from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
 from metarec_jax.learner.prior import rating_features
-from metarec_jax.types import Params
 
 
 class Summary(NamedTuple):

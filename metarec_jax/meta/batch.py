@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from optax.microbatching import AccumulationType, microbatch
 
-from metarec_jax.learner.fixed import multiply
-from metarec_jax.meta.factored import Spy
-from metarec_jax.meta.partition import combine, path_names
+from metarec_jax.core.params import combine, path_names
+from metarec_jax.core.types import Episodes, Params, Prepared
+from metarec_jax.learner.gathered_rows import multiply
+from metarec_jax.meta.gram import Spy
 from metarec_jax.meta.user import Model, Products, context_of, factor_user, features_of
-from metarec_jax.types import Episodes, Params, Prepared
 
 Result = TypeVar("Result")
 Task = TypeVar("Task")

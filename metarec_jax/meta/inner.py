@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters import Inputs, Updater
-from metarec_jax.types import Params
 
 Order = Literal["second", "first", "reptile"]
 CONJUGATE_STEPS = 50

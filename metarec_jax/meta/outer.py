@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from metarec_jax.core.params import usable
+from metarec_jax.core.types import Episodes, Prepared
 from metarec_jax.meta.batch import over_users, products_of, sum_over_users
-from metarec_jax.meta.finite import usable
 from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user, predict_user
-from metarec_jax.types import Episodes, Prepared
 
 
 class TrainState(NamedTuple):
@@ -41,7 +41,7 @@ class Losses(NamedTuple):
         rows: query rows that it is summed over.
         stopped: int32 [users], as in `metarec_jax.meta.user.Outcome`.
         usable: of an outer step, bool [leaves], which of its parameters hold numbers that one can compute with (see
-            `metarec_jax.meta.finite`): where one does not, it is what made the losses what they are.
+            `metarec_jax.core.params`): where one does not, it is what made the losses what they are.
     """
 
     query: Array

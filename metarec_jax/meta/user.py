@@ -9,17 +9,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.learner.fixed import Fixed
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import combine, partition, path_names
+from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
+from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.ranking import QueryLoss
 from metarec_jax.meta import inner
-from metarec_jax.meta.factored import Factoring, Form
-from metarec_jax.meta.left import left_operands
-from metarec_jax.meta.partition import combine, partition, path_names
+from metarec_jax.meta.gram import Factoring, Form, left_operands
 from metarec_jax.meta.updaters import Inputs, Updater
-from metarec_jax.types import Episodes, Params, Prepared, Rows, Tables
 
 Products = Mapping[str, Mapping[str, Array]]
 """Name of some rows -> path of a kernel of theta -> ``rows @ kernel``."""
@@ -39,7 +38,7 @@ class Model(NamedTuple):
         adapted: patterns of the parameters that it changes.
         steps: inner steps.
         order: whether the outer gradient flows through the inner gradients.
-        form: how adapted matrices are kept (see `metarec_jax.meta.factored`).
+        form: how adapted matrices are kept (see `metarec_jax.meta.gram`).
         unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
         remat: whether the outer gradient computes inner steps anew (see `metarec_jax.meta.inner.adapt`).
         prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
@@ -127,7 +126,7 @@ def features_of(
     Args:
         tables: prepared.
         rows: of one user.
-        name: which rows these are; rows of one name are the same (see `metarec_jax.learner.fixed.Fixed`).
+        name: which rows these are; rows of one name are the same (see `metarec_jax.learner.gathered_rows.Fixed`).
         theta, products: what is known of the products of these rows with kernels of theta.
     """
     known = _known(theta, products, name)

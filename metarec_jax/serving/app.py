@@ -20,20 +20,20 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.serving import figures as of_log
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.filters import Filters
+from metarec_jax.recommender.recommender import UserState
+from metarec_jax.recommender.state_codec import Seal
+from metarec_jax.serving import analytics as of_log
 from metarec_jax.serving import schemas as s
+from metarec_jax.serving.batching import Crowded, Gatherer
+from metarec_jax.serving.cache import Remembered
+from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Done, Engine, Full, Job, List, Mistake, Whose
+from metarec_jax.serving.event_log import read
 from metarec_jax.serving.feedback import liked_from
-from metarec_jax.serving.filters import Filters
-from metarec_jax.serving.gather import Crowded, Gatherer
-from metarec_jax.serving.guard import Guard
-from metarec_jax.serving.log import read
-from metarec_jax.serving.metrics import Meters
-from metarec_jax.serving.people import Person
-from metarec_jax.serving.recommender import UserState
-from metarec_jax.serving.remembered import Remembered
-from metarec_jax.serving.states import Seal
+from metarec_jax.serving.middleware import Guard
+from metarec_jax.serving.prometheus import Meters
 from metarec_jax.serving.store import Event, NewItem, ShownList, open_for_reading
 
 PAGE = Path(__file__).parent / "page"

@@ -1,6 +1,6 @@
 """What a service does with requests, many at once and without HTTP: adapt, rank, and keep what was shown.
 
-Everything here runs in one thread (see `metarec_jax.serving.gather`), so nothing needs a lock; but what only looks an
+Everything here runs in one thread (see `metarec_jax.serving.batching`), so nothing needs a lock; but what only looks an
 item up, and `Engine.hear`, may run in others.
 """
 
@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config import covers_all
-from metarec_jax.errors import MetarecError
-from metarec_jax.serving.arms import Arm, Exploring, Mode, arm_of, explored, interleaved
-from metarec_jax.serving.filters import ALL, Filters
-from metarec_jax.serving.history import CheckedHistory, Rated
-from metarec_jax.serving.recommender import Recommender, UserState, best
+from metarec_jax.config.run import covers_all
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.filters import ALL, Filters
+from metarec_jax.recommender.history import CheckedHistory, Rated
+from metarec_jax.recommender.recommender import Recommender, UserState, best
+from metarec_jax.serving.ab_test import Arm, Exploring, Mode, arm_of, explored, interleaved
 from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
 
 _HEADER = struct.Struct("<H")

@@ -12,19 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.catalogue import Scale
-from metarec_jax.config import Config
-from metarec_jax.errors import MetarecError
-from metarec_jax.files import make_folder, replacing
-from metarec_jax.serving import figures as of_log
-from metarec_jax.serving import log as logs
-from metarec_jax.serving.figures import Figure
-from metarec_jax.serving.history import Rated
-from metarec_jax.serving.log import Log, Request
-from metarec_jax.serving.recommender import Recommender, best
+from metarec_jax.config.run import Config
+from metarec_jax.core.atomic_files import make_folder, replacing
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.history import Rated
+from metarec_jax.recommender.recommender import Recommender, best
+from metarec_jax.serving import analytics as of_log
+from metarec_jax.serving import event_log as logs
+from metarec_jax.serving.analytics import Figure
+from metarec_jax.serving.event_log import Log, Request
 from metarec_jax.serving.store import open_for_reading
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import run_folder
+from metarec_jax.train.catalogue import Scale
 
 
 def liked_from(scale: Scale) -> float:
@@ -74,7 +74,7 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
         log, asked = logs.read(database), logs.requests(database)
     if not len(log.list):
         raise MetarecError(f"{store}: no list was shown yet, so there is nothing to report")
-    found = of_log.figures(log, liked_from(catalogues.load(runs.open_run(run)).scale))
+    found = of_log.figures(log, liked_from(catalogues.load(run_folder.open_run(run)).scale))
     random = log.of((log.explore > 0) & ~log.interleaved)
     if targets and not len(random.list):
         raise MetarecError(
@@ -139,7 +139,7 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise MetarecError(f"--export {path}: write a name that ends in .csv or .parquet")
-    opened = runs.open_run(run)
+    opened = run_folder.open_run(run)
     catalogue = catalogues.load(opened)
     with contextlib.closing(open_for_reading(store)) as database:
         rows = interactions(database, catalogue.scale)
@@ -198,7 +198,7 @@ def _write(path: Path, columns: dict[str, list]) -> None:
 
 def show(found: dict[str, Any]) -> None:
     """Prints figures as tables."""
-    from metarec_jax.console import print_grid
+    from metarec_jax.core.console import print_grid
 
     counts = ("users", "lists", "impressions", "clicks", "purchases", "ratings")
     values = {"ctr": "CTR", "precision": "precision", "ndcg": "nDCG of clicks", "rating": "mean rating"}

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarec_jax.catalogue import Scale
-from metarec_jax.config import Config
-from metarec_jax.errors import MetarecError
-from metarec_jax.progress import QUIET, Reporter
-from metarec_jax.serving.people import Person
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.serving.demo_users import Person
+from metarec_jax.train.catalogue import Scale
 
 
 class Habits(NamedTuple):
@@ -147,11 +147,11 @@ def held_out(config: Config) -> list[Person]:
     Raises:
         MetarecError: the run's data is not here.
     """
-    from metarec_jax.assembly import resolve
     from metarec_jax.data import load
     from metarec_jax.data.negatives import beside_clicks
     from metarec_jax.data.protocols import divide
-    from metarec_jax.serving.people import persons
+    from metarec_jax.serving.demo_users import persons
+    from metarec_jax.train.build import resolve
 
     data = beside_clicks(load(config.data, seed=config.seed), config)
     tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user

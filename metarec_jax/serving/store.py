@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.files import explained, make_folder
+from metarec_jax.core.atomic_files import explained, make_folder
+from metarec_jax.core.errors import MetarecError
 
 LAYOUT = 1
 """Version of the tables. A store of another version is refused."""

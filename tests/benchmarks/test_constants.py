@@ -7,15 +7,15 @@ import pytest
 from trained import believing_run
 
 from benchmarks import constants, hidden
-from metarec_jax import runs
-from metarec_jax.config import Config
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
-from metarec_jax.errors import MetarecError
+from metarec_jax.train import run_folder
 
 
 def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
-    config = runs.open_run(believing_run()).config
+    config = run_folder.open_run(believing_run()).config
     rows = constants.measure(config, [f"strength={config.factors.strength}", "noise=5,iterations=1"], 2)
     assert [row.metric for row in rows] == [*constants.METRICS] * 2
     same, other = rows[: len(rows) // 2], rows[len(rows) // 2 :]
@@ -25,7 +25,7 @@ def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
 
 
 def test_models_are_trained_once_and_kept(tmp_path):
-    config = runs.open_run(believing_run()).config
+    config = run_folder.open_run(believing_run()).config
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
     tried = ["learner.gate=2", "updater.steps=0"]
     rows = constants.measure(config, tried, 1, tmp_path)
@@ -59,7 +59,7 @@ def test_what_is_no_option_is_refused(text, said):
 
 
 def test_hidden_items_are_in_no_row_of_training_and_all_that_is_asked_about():
-    config = runs.open_run(believing_run()).config
+    config = run_folder.open_run(believing_run()).config
     data = load(config.data, seed=config.seed)
     before = divide(data, config, 0)
     after = hidden.hide(before, data, config, 0)

@@ -3,7 +3,7 @@
 from trained import believing_run
 
 from benchmarks import interview
-from metarec_jax import runs
+from metarec_jax.train import run_folder
 
 
 def test_who_is_asked_everything_is_told_the_same_by_all(monkeypatch):
@@ -21,7 +21,7 @@ def test_who_is_asked_everything_is_told_the_same_by_all(monkeypatch):
 def test_the_closed_form_is_asked_without_a_training(monkeypatch):
     monkeypatch.setattr(interview, "ANSWERS", (2,))
     monkeypatch.setattr(interview, "QUESTIONS", (3,))
-    config = runs.open_run(believing_run()).config
+    config = run_folder.open_run(believing_run()).config
     rows = interview.measure(interview.closed(config, 2))
     assert {row.case for row in rows} == {"2 answers", "3 questions"}
     assert all(0 < row.ours < 4 for row in rows)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks import movielens_1m
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
 from metarec_jax.data import load
 
 

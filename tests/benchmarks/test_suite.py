@@ -12,7 +12,7 @@ import pytest
 from benchmarks import harness, outer_step, profiles, ranking, report, roofline, scaling, suite, updaters
 from benchmarks.cases import SMOKE
 from benchmarks.figures import _points, draw, figures, file_of
-from metarec_jax.progress import QUIET
+from metarec_jax.core.progress import QUIET
 
 SIZE = suite.Size(2, True, QUIET)
 

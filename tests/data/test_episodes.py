@@ -8,12 +8,11 @@ from helpers import assert_equal, interactions, random_interactions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.describe import describe, descriptions
-from metarec_jax.data.dropout import AsNew
 from metarec_jax.data.episodes import EpisodeSource, histories
-from metarec_jax.data.splits import Folded, item_statistics
-from metarec_jax.errors import MetarecError
+from metarec_jax.data.splits import AsNew, Folded, item_statistics
 
 CONFIG = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, max_support=8, buckets=(2, 5, 8), draws=0)
 

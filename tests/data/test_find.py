@@ -13,11 +13,11 @@ import layouts
 import numpy as np
 import pytest
 
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.sources import find as finder
 from metarec_jax.data.sources.find import cache_folder, describe_sources, download
-from metarec_jax.errors import MetarecError
 
 RELEASE = finder.RELEASES["movielens-100k"]
 

@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metarec_jax.config import Columns, Config, DataConfig
+from metarec_jax.config.data import Columns, DataConfig
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.negatives import beside_clicks, with_negatives
-from metarec_jax.errors import MetarecError
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import assert_equal, random_interactions
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.data.splits import item_statistics

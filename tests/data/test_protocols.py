@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from helpers import interactions, random_interactions
 
-from metarec_jax.config import Config, EpisodeConfig, SplitConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide, tallrec
 from metarec_jax.data.protocols.division import Division, Scenario, check
 from metarec_jax.data.protocols.melu import chosen_year, item_years
 from metarec_jax.data.tasks import make_tasks
-from metarec_jax.errors import MetarecError
 
 EPISODES = EpisodeConfig(min_ratings=5, max_ratings=9, query=3, max_support=6, buckets=(6,), validation=0.2, test=0.2)
 

@@ -7,10 +7,10 @@ import layouts
 import numpy as np
 import pytest
 
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Users
 from metarec_jax.data import load
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Users
 
 WRITERS = {
     "movielens-100k": layouts.movielens_100k,

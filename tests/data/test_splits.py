@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers import interactions, random_interactions
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.splits import item_statistics, split_users
-from metarec_jax.errors import MetarecError
 
 CONFIG = EpisodeConfig(min_ratings=3, max_ratings=6, query=2, max_support=4, buckets=(4,), validation=0.2, test=0.1)
 

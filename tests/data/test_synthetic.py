@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.synthetic import synthetic
-from metarec_jax.errors import MetarecError
 
 
 def same(a, b):

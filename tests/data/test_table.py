@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from metarec_jax.config import Columns, DataConfig
+from metarec_jax.config.data import Columns, DataConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
-from metarec_jax.errors import MetarecError
 
 HEADER = "user_id,item_id,rating,timestamp\n"
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from metarec_jax import encoder
+from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
-from metarec_jax.types import Params
 
 PARITY = 1e-5  # largest difference from transformers that any test allows, float32
 

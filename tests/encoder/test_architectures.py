@@ -24,10 +24,10 @@ from helpers import assert_close
 from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.attention import distance_buckets
-from metarec_jax.errors import MetarecError
 
 ALL = list(ARCHITECTURES)
 LENGTH = 20  # positions of a text

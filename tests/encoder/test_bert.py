@@ -9,9 +9,9 @@ import pytest
 from bert_reference import changed, random_params, random_tokens
 
 from metarec_jax import encoder
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import linear
 from metarec_jax.encoder.attention import attend
-from metarec_jax.errors import MetarecError
 
 CONFIG = changed(vocab_size=90, max_positions=40, num_layers=2)
 POOLINGS = ("mean", "cls")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
 from metarec_jax.encoder.attention import attend, attend_packed
-from metarec_jax.errors import MetarecError
 
 BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_layers=3, num_heads=2, intermediate_size=16, max_positions=12, has_pooler=False

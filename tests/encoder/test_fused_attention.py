@@ -14,9 +14,9 @@ from helpers import assert_close
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas import tpu as pltpu
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import attention
 from metarec_jax.encoder.attention import attend, attend_cudnn, attend_flash, attend_fused, check_fused
-from metarec_jax.errors import MetarecError
 
 HEADS, WIDTH = 2, 16
 

@@ -16,9 +16,9 @@ from bert_reference import PARITY, changed, random_params, random_tokens, run_to
 from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import convert, pretrained
-from metarec_jax.encoder.tokens import tiny_wordpiece
-from metarec_jax.errors import MetarecError
+from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
 TINY = tiny_wordpiece()
 

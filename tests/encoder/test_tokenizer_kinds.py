@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizer_kinds import HARD, KINDS, byte_level, unigram, wordpiece
 
 from metarec_jax import encoder
-from metarec_jax.encoder.tokens import byte_level_bpe, reconcile
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.encoder.tokenizer import byte_level_bpe, reconcile
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 

@@ -7,8 +7,8 @@ import pytest
 import tokenizer_kinds
 
 from metarec_jax.encoder import Tokenizer
-from metarec_jax.pretraining.masking import Vocabulary
-from metarec_jax.pretraining.passages import Frame, documents
+from metarec_jax.train.pretraining.masking import Vocabulary
+from metarec_jax.train.pretraining.text_batches import Frame, documents
 
 
 @pytest.mark.parametrize("kind", tokenizer_kinds.KINDS)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Episodes, Rows
 from metarec_jax.evaluation import baselines as rules
 from metarec_jax.evaluation import compute, evaluate_users, sums
 from metarec_jax.evaluation.baselines import Scale
-from metarec_jax.types import Episodes, Rows
 
 SCALE = Scale(mean=3.0, median=4.0, low=1.0, high=5.0)
 

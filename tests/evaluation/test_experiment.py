@@ -18,29 +18,26 @@ import training
 from helpers import assert_equal, random_interactions
 from training import Watch
 
-from metarec_jax import assembly as assembly_module
-from metarec_jax import runs
-from metarec_jax.assembly import make_model
-from metarec_jax.config import (
-    Config,
-    DataConfig,
-    EncoderConfig,
-    EpisodeConfig,
-    FactorsConfig,
-    LearnerConfig,
-    TrainConfig,
-    UpdaterConfig,
-)
+from metarec_jax.config.data import DataConfig, EpisodeConfig
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.params import partition
+from metarec_jax.core.progress import QUIET
 from metarec_jax.data.describe import descriptions
-from metarec_jax.errors import MetarecError, Stopped
-from metarec_jax.evaluation import answers, experiment, methods, publish
+from metarec_jax.evaluation import experiment, methods, predictions_table, write_results
 from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
 from metarec_jax.evaluation.report import to_json
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.partition import partition
 from metarec_jax.meta.user import Trainable
-from metarec_jax.progress import QUIET
-from metarec_jax.train import fit, load_trainable
+from metarec_jax.train import build as assembly_module
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import make_model
+from metarec_jax.train.loop import fit, load_trainable
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
@@ -100,7 +97,7 @@ def _compiled_once():
     def remembered_model(config, scale):
         return model_of(config.learner, config.updater, scale)
 
-    quick_table = functools.partial(publish.build_table, metrics=METRICS, samples=20)
+    quick_table = functools.partial(write_results.build_table, metrics=METRICS, samples=20)
     with (
         training.compiled_once(),
         mock.patch.object(assembly_module, "make_model", remembered_model),
@@ -109,8 +106,8 @@ def _compiled_once():
         mock.patch.object(methods, "_predictor", functools.cache(methods._predictor)),
         mock.patch.object(experiment, "assemble", lambda config, reporter: assembled(config)),
         mock.patch.object(methods, "FINE_TUNING", CHOICES),
-        mock.patch.object(publish, "build_table", quick_table),
-        mock.patch.object(publish, "cohorts", functools.partial(publish.cohorts, samples=20)),
+        mock.patch.object(write_results, "build_table", quick_table),
+        mock.patch.object(write_results, "cohorts", functools.partial(write_results.cohorts, samples=20)),
     ):
         yield
 
@@ -130,7 +127,7 @@ def evaluated(config, tmp_path_factory):
 @pytest.fixture
 def copy(evaluated, tmp_path, monkeypatch):
     """A copy of the evaluated folder, to change something in. Nothing is drawn for it."""
-    monkeypatch.setattr(publish, "_write", lambda *_: None)
+    monkeypatch.setattr(write_results, "_write", lambda *_: None)
     return Path(shutil.copytree(evaluated[0], tmp_path / "copy"))
 
 
@@ -159,7 +156,7 @@ def as_text(table):
 
 def answers_in(folder):
     """{method: predictions} of the only scenario, and its questions."""
-    (found,) = answers.load(folder / f"seed-{SEED}" / "answers.parquet").scenarios.values()
+    (found,) = predictions_table.load(folder / f"seed-{SEED}" / "answers.parquet").scenarios.values()
     return {name: tuple(said[:3]) for name, said in found.predictions.items()}, found.questions
 
 
@@ -213,7 +210,7 @@ def test_only_test_users_are_in_it_and_all_of_them(evaluated, assembly):
 def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
     """MAE, RMSE and global AUC of the model, and the MAE of a rule, worked out from what they predict."""
     folder, table = evaluated
-    run = runs.open_run(folder / f"seed-{SEED}" / "meta")
+    run = run_folder.open_run(folder / f"seed-{SEED}" / "meta")
     assert run.config == assembly.config
     trainable = load_trainable(run, assembly.catalogue)
     by_user, squares, liked, disliked, median_by_user = [], [], [], [], []
@@ -242,7 +239,7 @@ def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
 
 def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, assembly):
     folder, table = evaluated
-    trainable = load_trainable(runs.open_run(folder / f"seed-{SEED}" / "meta"), assembly.catalogue)
+    trainable = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "meta"), assembly.catalogue)
     method = experiment.not_adapting(assembly.model, trainable)
     episodes = assembly.test.source[0]
     turned = episodes._replace(support=jax.tree.map(lambda leaf: leaf[::-1].copy(), episodes.support))
@@ -254,7 +251,7 @@ def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, ass
 
 def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assembly):
     folder, _ = evaluated
-    meta, twin = (runs.open_run(folder / f"seed-{SEED}" / name) for name in ("meta", "twin"))
+    meta, twin = (run_folder.open_run(folder / f"seed-{SEED}" / name) for name in ("meta", "twin"))
     changed = [
         (group, field)
         for group in ("data", "episodes", "encoder", "learner", "updater", "train")
@@ -274,7 +271,7 @@ def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assem
 
 def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, assembly):
     folder, table = evaluated
-    twin = load_trainable(runs.open_run(folder / f"seed-{SEED}" / "twin"), assembly.catalogue)
+    twin = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "twin"), assembly.catalogue)
     errors = {}
     for steps, rate in CHOICES:
         updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=assembly.model.adapted)
@@ -332,7 +329,7 @@ def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, 
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, steps, monkeypatch):
-    monkeypatch.setattr(publish, "_write", lambda *_: None)
+    monkeypatch.setattr(write_results, "_write", lambda *_: None)
     folder = tmp_path / "run"
 
     class Impatient(list):
@@ -386,7 +383,7 @@ def test_other_options_are_refused_and_change_nothing(config, copy):
 def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy, assembly, tmp_path):
     """Its results belong to the parameters of the time, not to its config."""
     shutil.rmtree(copy / f"seed-{SEED}" / "meta")
-    run = runs.create(tmp_path / "given", assembly.config)
+    run = run_folder.create(tmp_path / "given", assembly.config)
     stop = Watch(on_step=lambda step: signal.raise_signal(signal.SIGTERM) if step == 3 else None)
     assert fit(run, assembly, reporter=stop).progress.epoch == 1
     early = table_of(config, seeds=[SEED], folder=copy, run=run)
@@ -400,7 +397,7 @@ def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy,
 
 def test_a_run_with_other_options_is_refused(config, copy, assembly, tmp_path):
     other = dataclasses.replace(assembly.config, updater=dataclasses.replace(assembly.config.updater, rate=0.2))
-    run = runs.create(tmp_path / "given", other)
+    run = run_folder.create(tmp_path / "given", other)
     with pytest.raises(MetarecError, match=rf"^{run.folder} was trained with other options than are asked for now"):
         evaluate(config, seeds=[SEED], folder=copy, run=run)
 
@@ -419,7 +416,7 @@ def trained_on(assembly, rating, place):
     path = str(write_csv(place / "ratings.csv", assembly.data, rating))
     config = dataclasses.replace(assembly.config, data=dataclasses.replace(assembly.config.data, path=path))
     found = assembly_module.assemble(config)
-    run = runs.create(place / "run", found.config)
+    run = run_folder.create(place / "run", found.config)
     return fit(run, found), found, run
 
 
@@ -431,7 +428,7 @@ def test_ratings_of_test_users_cannot_influence_training(evaluated, assembly, tm
     before, after = (a.data.rating[np.isin(a.data.user, splits.test)] for a in (assembly, found))
     assert not np.array_equal(before, after)
 
-    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
     assert_equal(fitted.trainable, load_trainable(meta, assembly.catalogue))
     assert without_speed(run) == without_speed(meta)
     assert_equal(tuple(found.catalogue.statistics), tuple(assembly.catalogue.statistics))
@@ -444,7 +441,7 @@ def test_ratings_of_test_users_cannot_influence_training(evaluated, assembly, tm
 def test_ratings_of_validation_users_choose_but_do_not_train(evaluated, assembly, tmp_path):
     rating = changed_ratings(assembly.data, assembly.splits.validation)
     _, _, run = trained_on(assembly, rating, tmp_path / "validation")
-    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
     for got, want in zip(without_speed(run), without_speed(meta)):
         assert got["train_loss"] == want["train_loss"]
         assert got["validation_loss"] != want["validation_loss"]
@@ -453,7 +450,7 @@ def test_ratings_of_validation_users_choose_but_do_not_train(evaluated, assembly
 def test_ratings_of_training_users_do_train(evaluated, assembly, tmp_path):
     """Or the two tests above would show nothing."""
     _, _, run = trained_on(assembly, changed_ratings(assembly.data, assembly.splits.train[:1]), tmp_path / "train")
-    meta = runs.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
+    meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
     assert without_speed(run)[0]["train_loss"] != without_speed(meta)[0]["train_loss"]
 
 

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation import UserValues, cohort_plots, plots, publish
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.evaluation import UserValues, cohort_plots, plots, write_results
 from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.report import SeedResult, build_table
 
@@ -63,10 +63,12 @@ def test_improvement_figure_counts_every_user_once_on_the_right_side():
         plots.improvement_figure(np.ones(0), np.ones(0), names=("a", "b"))
 
 
-@pytest.mark.parametrize("left_out", [(publish.RATE,), (publish.BIAS, publish.ITEM, publish.RIDGE)])
+@pytest.mark.parametrize(
+    "left_out", [(write_results.RATE,), (write_results.BIAS, write_results.ITEM, write_results.RIDGE)]
+)
 def test_no_method_of_a_curve_or_of_cohorts_is_left_without_a_colour(left_out):
-    shown = [method for method in publish.CURVES if method not in left_out]
-    assert {publish.META, publish.BEFORE, publish.CLOSED} <= set(shown)
+    shown = [method for method in write_results.CURVES if method not in left_out]
+    assert {write_results.META, write_results.BEFORE, write_results.CLOSED} <= set(shown)
     cell = {"mean": 1.0, "low": 0.9, "high": 1.1, "difference": 1.0}
     mae = {"name": "mae", "title": "MAE", "better": "lower"}
     curve = {"k": [0, 1], "metrics": [mae], "methods": {method: {"mae": [cell, cell]} for method in shown}}

@@ -10,29 +10,25 @@ import pytest
 import training
 from helpers import assert_equal, random_interactions
 
-from metarec_jax import assembly as assembly_module
-from metarec_jax import catalogue as catalogues
-from metarec_jax import runs
-from metarec_jax.assembly import make_model
-from metarec_jax.config import (
-    Config,
-    DataConfig,
-    EncoderConfig,
-    EpisodeConfig,
-    FactorsConfig,
-    LearnerConfig,
-    SplitConfig,
-    TrainConfig,
-    UpdaterConfig,
-)
+from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation import baselines, compare, experiment, methods, publish
-from metarec_jax.evaluation.answers import ask
+from metarec_jax.evaluation import baselines, compare, experiment, methods, write_results
 from metarec_jax.evaluation.experiment import BIAS, META
-from metarec_jax.progress import QUIET
-from metarec_jax.train import load_trainable
+from metarec_jax.evaluation.predictions_table import ask
+from metarec_jax.train import build as assembly_module
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import make_model
+from metarec_jax.train.loop import load_trainable
 
 KINDS = ("users", "melu", "tallrec", "few-shot", "time")
 SEED = 1
@@ -102,9 +98,9 @@ def _compiled_once():
         mock.patch.object(baselines, "ITEM_SHRINKS", (5.0,)),
         mock.patch.object(baselines, "USER_SHRINKS", (1.0, 5.0)),
         mock.patch.object(baselines, "PENALTIES", (1.0, 10.0)),
-        mock.patch.object(publish, "REFERENCES", (BIAS,)),
-        mock.patch.object(publish, "build_table", functools.partial(publish.build_table, samples=10)),
-        mock.patch.object(publish, "cohorts", functools.partial(publish.cohorts, samples=10)),
+        mock.patch.object(write_results, "REFERENCES", (BIAS,)),
+        mock.patch.object(write_results, "build_table", functools.partial(write_results.build_table, samples=10)),
+        mock.patch.object(write_results, "cohorts", functools.partial(write_results.cohorts, samples=10)),
     ):
         yield
 
@@ -163,7 +159,7 @@ def test_nothing_that_is_held_out_can_reach_what_is_trained(evaluated, kind, tmp
     assert not np.array_equal(other.rating, data.rating)
     after = answers_of(other, config, tmp_path)
     for name in ("meta", "twin"):
-        runs_ = [runs.open_run(place / f"seed-{SEED}" / name) for place in (folder, tmp_path)]
+        runs_ = [run_folder.open_run(place / f"seed-{SEED}" / name) for place in (folder, tmp_path)]
         found = [catalogues.load(run) for run in runs_]
         known = found[0].statistics.count > 0  # of a new item, what is believed follows from its own text
         assert_equal(*(tuple(part[known] for part in catalogue.statistics) for catalogue in found))
@@ -272,8 +268,8 @@ SCENARIOS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_cohorts_calibration_and_plots_of_every_scenario(evaluated, kind, tmp_path):
     _, answers = evaluated(kind)
-    with mock.patch.object(publish, "_draw"):
-        tables = publish.publish([answers], tmp_path)
+    with mock.patch.object(write_results, "_draw"):
+        tables = write_results.publish([answers], tmp_path)
     names = list(tables)
     assert names == SCENARIOS[kind]
     tree = json.loads((tmp_path / "tables" / "evaluation.json").read_text())
@@ -303,7 +299,7 @@ def test_tables_cohorts_calibration_and_plots_of_every_scenario(evaluated, kind,
 
 
 def test_the_curve_has_every_k_with_its_interval(evaluated, tmp_path):
-    tables = publish.publish([evaluated("few-shot")[1]], tmp_path)
+    tables = write_results.publish([evaluated("few-shot")[1]], tmp_path)
     plots = {path.name for path in (tmp_path / "plots").iterdir()}
     assert plots == {"curve.png", *(f"{what}-k-4.png" for what in ("methods", "improvement", "cohorts", "reliability"))}
     curve = json.loads((tmp_path / "tables" / "curve.json").read_text())
@@ -324,10 +320,10 @@ def test_the_curve_has_every_k_with_its_interval(evaluated, tmp_path):
 
 @pytest.mark.parametrize("mode", ["melu", "recbole-metarec", "mamo", "metahin"])
 def test_other_peoples_metrics_of_the_same_answers(evaluated, mode, tmp_path):
-    unasked = mock.patch.object(publish, "pair_bootstrap", side_effect=AssertionError("nobody asked for it"))
-    with unasked, mock.patch.object(publish, "_draw"):
-        (table,) = publish.publish([evaluated("users")[1]], tmp_path, mode).values()
-    assert [m.name for m in table.metrics] == list(publish.mode(mode).metrics)
+    unasked = mock.patch.object(write_results, "pair_bootstrap", side_effect=AssertionError("nobody asked for it"))
+    with unasked, mock.patch.object(write_results, "_draw"):
+        (table,) = write_results.publish([evaluated("users")[1]], tmp_path, mode).values()
+    assert [m.name for m in table.metrics] == list(write_results.mode(mode).metrics)
     assert any("Beware" in note for note in table.notes)
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.evaluation.metrics import DEFAULT_METRICS, evaluate_users, metric
-from metarec_jax.evaluation.modes import MODES, mode
-from metarec_jax.evaluation.predictions import Predictions
-from metarec_jax.options import MODES as OPTIONS
-from metarec_jax.types import Rows
+from metarec_jax.cli.options import MODES as OPTIONS
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Rows
+from metarec_jax.evaluation.metric_sets import MODES, mode
+from metarec_jax.metrics.metrics import DEFAULT_METRICS, evaluate_users, metric
+from metarec_jax.metrics.predictions import Predictions
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 

@@ -10,14 +10,15 @@ import optax
 import pytest
 from helpers import assert_close, assert_equal, finite_differences, head_of, tiny, written_out
 
-from metarec_jax.collaborative.tastes import no_tastes
-from metarec_jax.config import LearnerConfig, LearnerKind, UpdaterKind
+from metarec_jax.config.learner import LearnerConfig, LearnerKind
+from metarec_jax.config.updater import UpdaterKind
+from metarec_jax.core.types import Prepared, Rows
+from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.inputs import Context, Features
-from metarec_jax.learner.kinds import KINDS, make_learner
 from metarec_jax.learner.prior import Believed, prior_outputs
+from metarec_jax.learner.registry import KINDS, make_learner
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.meta.user import Trainable
-from metarec_jax.types import Prepared, Rows
 
 HUGE = 1e30
 RANK = 2

@@ -9,14 +9,15 @@ import pytest
 from helpers import assert_close, assert_equal, head_of
 from training import small_assembly, small_config
 
-from metarec_jax.config import LearnerConfig, UpdaterConfig, UpdaterKind
-from metarec_jax.errors import MetarecError
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.updater import UpdaterConfig, UpdaterKind
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
 from metarec_jax.learner.inputs import Context, Features
-from metarec_jax.learner.kinds import KINDS, make_learner
 from metarec_jax.learner.prior import prior_outputs
+from metarec_jax.learner.registry import KINDS, make_learner
 from metarec_jax.meta.user import Model
-from metarec_jax.models import init_trainable
-from metarec_jax.types import Params
+from metarec_jax.train.model import init_trainable
 
 DOUBT = 6.0
 

@@ -7,7 +7,7 @@ import pytest
 from helpers import head_of
 from sklearn.metrics import log_loss
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.learner.heads import make_head, rating_head
 
 STARS = (1.0, 2.0, 3.0, 4.0, 5.0)

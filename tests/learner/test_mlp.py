@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from helpers import assert_close, head_of
 
-from metarec_jax.config import DataConfig, EpisodeConfig
+from metarec_jax.config.data import DataConfig, EpisodeConfig
+from metarec_jax.core.types import Tables
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias
 from metarec_jax.learner import mlp
 from metarec_jax.learner.heads import make_head
-from metarec_jax.types import Tables
 
 
 def made(head="classes", *, hidden=8, item=5, user=3, seed=0):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarec_jax.collaborative.tastes import no_tastes
+from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner import prior
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.inputs import Context, Features

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from trained import small_config
 
-from metarec_jax import launch, runs
 from metarec_jax.learner.heads import make_head
 from metarec_jax.learner.ranking import ranking_loss, scores
+from metarec_jax.train import run_folder, start
 
 RATING = np.array([5.0, 1.0, 3.0, 3.0, 4.0])
 MASK = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
@@ -88,7 +88,7 @@ def test_a_run_is_trained_for_it(kind, tmp_path):
         learner=learner,
         train=dataclasses.replace(small.train, epochs=3),
     )
-    launch.meta_train(config, tmp_path / "run")
-    losses = [line["validation_loss"] for line in runs.open_run(tmp_path / "run").read_metrics()]
+    start.meta_train(config, tmp_path / "run")
+    losses = [line["validation_loss"] for line in run_folder.open_run(tmp_path / "run").read_metrics()]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]

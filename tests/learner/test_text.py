@@ -10,16 +10,16 @@ import pytest
 from helpers import assert_close, head_of, tiny
 
 from metarec_jax import encoder
-from metarec_jax.config import UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import partition
+from metarec_jax.core.types import Tables
 from metarec_jax.encoder import BertConfig, Tokens, bert
 from metarec_jax.encoder.attention import attend
-from metarec_jax.errors import MetarecError
 from metarec_jax.learner import text
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.partition import partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Trainable
-from metarec_jax.types import Tables
 
 pytestmark = pytest.mark.usefixtures("x64")
 BERT = BertConfig(

@@ -8,7 +8,7 @@ from helpers import assert_close, assert_equal, tiny
 
 from metarec_jax.meta.batch import kernels_met, products_of, sum_over_users
 from metarec_jax.meta.outer import annealed, meta_loss
-from metarec_jax.sharding import by_user, user_mesh
+from metarec_jax.train.sharding import by_user, user_mesh
 
 
 @pytest.mark.usefixtures("x64")

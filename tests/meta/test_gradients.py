@@ -7,12 +7,12 @@ import pytest
 from helpers import assert_close, finite_differences, head_of, tiny, user_of, written_out
 from jax.flatten_util import ravel_pytree
 
+from metarec_jax.core.params import combine, partition
+from metarec_jax.core.types import Prepared
 from metarec_jax.learner import mlp
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import Rates, gradient_descent
 from metarec_jax.meta.user import Model, Trainable, masked_mean
-from metarec_jax.types import Prepared
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, tiny, user_of
 
-from metarec_jax.config import UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.meta import inner
 from metarec_jax.meta.outer import predict
 from metarec_jax.meta.updaters import Rates, gradient_descent, make_updater

@@ -7,12 +7,12 @@ import optax
 import pytest
 from helpers import assert_close, assert_equal, interactions, tiny
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.types import Prepared
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
-from metarec_jax.sharding import replicate, shard_users, user_mesh
-from metarec_jax.types import Prepared
+from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 
 
 def first_state(case, optimiser):

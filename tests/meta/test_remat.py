@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_close, tiny
 
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.models import UNROLL
+from metarec_jax.train.model import UNROLL
 
 RULES = {
     "gradient, dense": {"form": "dense"},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers import assert_close, head_of, tiny, user_of
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import partition
 from metarec_jax.learner import mlp
-from metarec_jax.meta.partition import partition
 from metarec_jax.meta.user import adapt_user, context_of, factor_user, variance_user
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -14,13 +14,13 @@ import pytest
 from helpers import Tiny, assert_close, assert_equal, finite_differences, tiny, written_out
 from jax.flatten_util import ravel_pytree
 
-from metarec_jax.config import ELEMENTWISE, UpdaterConfig, UpdaterKind
+from metarec_jax.config.updater import ELEMENTWISE, UpdaterConfig, UpdaterKind
+from metarec_jax.core.params import combine, partition
+from metarec_jax.core.types import Episodes, Prepared, Rows
 from metarec_jax.meta.outer import meta_loss, predict
-from metarec_jax.meta.partition import combine, partition
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Trainable, context_of, inputs_of
-from metarec_jax.sharding import replicate, shard_users, user_mesh
-from metarec_jax.types import Episodes, Prepared, Rows
+from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 
 RULES = {
     "gradient": {"learn_rate": "no", "form": "dense"},

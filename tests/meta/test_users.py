@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
 
+from metarec_jax.core.types import Prepared, Rows
 from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.user import Shared, Task, lose_user
-from metarec_jax.types import Prepared, Rows
 
 pytestmark = pytest.mark.usefixtures("x64")
 CASES = (("rating", "dense"), ("ordinal", "factored"))

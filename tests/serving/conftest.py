@@ -1,7 +1,7 @@
 import pytest
 from trained import believing_run, trained_run
 
-from metarec_jax.serving.recommender import Recommender
+from metarec_jax.recommender.recommender import Recommender
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ from unittest import mock
 import pytest
 from fastapi.testclient import TestClient
 
+from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving import app as apps
 from metarec_jax.serving import engine as engines
+from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
-from metarec_jax.serving.arms import Arm
+from metarec_jax.serving.cache import Remembered
 from metarec_jax.serving.engine import Engine, Job, Whose
-from metarec_jax.serving.recommender import Recommender
-from metarec_jax.serving.remembered import Remembered
 from metarec_jax.serving.store import Event, Store
 
 BEES = {"text": "A film about bees.", "id": "bees"}

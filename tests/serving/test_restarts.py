@@ -4,8 +4,8 @@ import pytest
 from fastapi.testclient import TestClient
 from trained import fresh
 
+from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
-from metarec_jax.serving.arms import Arm
 from metarec_jax.serving.engine import Engine
 from metarec_jax.serving.store import Event, NewItem, Store
 

@@ -25,13 +25,13 @@ from schemathesis.checks import not_a_server_error, response_schema_conformance
 from schemathesis.generation import GenerationMode
 from trained import small_config, trained_run
 
-from metarec_jax.catalogue import Scale
-from metarec_jax.errors import MetarecError
-from metarec_jax.options import ServeArguments
-from metarec_jax.serving import launch
+from metarec_jax.cli.options import ServeArguments
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.serving import server
 from metarec_jax.serving.feedback import judge
 from metarec_jax.serving.simulate import Client, Habits, held_out, simulate
 from metarec_jax.serving.store import open_for_reading
+from metarec_jax.train.catalogue import Scale
 
 
 def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, int]:
@@ -189,35 +189,35 @@ def options(**changes) -> ServeArguments:
 )
 def test_options_that_cannot_be_are_refused(changes, token, message):
     with pytest.raises(MetarecError, match=message):
-        launch.check(options(**changes), token)
+        server.check(options(**changes), token)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
 def test_this_machine_needs_no_token_and_others_do(host):
-    launch.check(options(host=host), None)
-    launch.check(options(host="0.0.0.0"), "a token of some length")
+    server.check(options(host=host), None)
+    server.check(options(host="0.0.0.0"), "a token of some length")
 
 
 def test_a_port_that_is_taken_is_refused():
-    with contextlib.closing(launch.listen("127.0.0.1", 0)) as taken:
+    with contextlib.closing(server.listen("127.0.0.1", 0)) as taken:
         taken.listen()
         with pytest.raises(MetarecError, match="cannot listen there"):
-            launch.listen("127.0.0.1", taken.getsockname()[1])
+            server.listen("127.0.0.1", taken.getsockname()[1])
 
 
 def test_what_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MetarecError, match=r"uvicorn is not installed; .* pip install 'metarec_jax\[serve\]'"):
-        launch.serve(options())
+        server.serve(options())
 
 
 @pytest.mark.parametrize(("display", "opened"), [("", []), (":0", ["http://127.0.0.1:8765/"])])
 def test_the_page_is_opened_where_there_is_a_desktop(monkeypatch, display, opened):
     found, done = [], threading.Event()
-    monkeypatch.setattr(launch.sys, "platform", "linux")
-    monkeypatch.setattr(launch.webbrowser, "open", lambda address: (found.append(address), done.set()))
+    monkeypatch.setattr(server.sys, "platform", "linux")
+    monkeypatch.setattr(server.webbrowser, "open", lambda address: (found.append(address), done.set()))
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", display)
-    launch.show("http://127.0.0.1:8765/")
+    server.show("http://127.0.0.1:8765/")
     assert done.wait(5 if opened else 0.1) == bool(opened)
     assert found == opened

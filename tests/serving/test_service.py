@@ -11,11 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 from trained import fresh
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.serving.ab_test import Arm, Exploring
 from metarec_jax.serving.app import make_app
-from metarec_jax.serving.arms import Arm, Exploring
+from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Engine, Job, List, Mistake, Whose
-from metarec_jax.serving.people import Person
 from metarec_jax.serving.store import NewItem, Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from trained import trained_run
 
-from metarec_jax import cli
+from metarec_jax.cli import main
 from metarec_jax.serving.store import Event, Shown, ShownList, Store
 
 
@@ -20,7 +20,7 @@ def quiet_setup(monkeypatch, tmp_path):
 @pytest.fixture
 def metarec(capsys):
     def run(*arguments: object) -> tuple[int, str, str]:
-        status = cli.main([str(argument) for argument in arguments])
+        status = main.main([str(argument) for argument in arguments])
         return status, *capsys.readouterr()
 
     return run

@@ -6,10 +6,10 @@ import pytest
 from fastapi.testclient import TestClient
 from trained import believing_run
 
+from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
-from metarec_jax.serving.arms import Arm
 from metarec_jax.serving.engine import Engine
-from metarec_jax.serving.recommender import Recommender
 from metarec_jax.serving.store import Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}, {"item": "9", "rating": 4}]

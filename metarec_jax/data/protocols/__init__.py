@@ -7,10 +7,10 @@ Each is a pure function of the data, the config and a seed, one a file, and know
 
 from __future__ import annotations
 
-from metarec_jax.config import Config
+from metarec_jax.config.run import Config
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols import few_shot, melu, tallrec, time_split, users
 from metarec_jax.data.protocols.division import Division, Scenario, check
-from metarec_jax.types import Interactions
 
 __all__ = ["Division", "Scenario", "divide"]
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.episodes import histories
 from metarec_jax.data.tasks import Tasks, make_tasks
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 
 class Scenario(NamedTuple):

@@ -9,19 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig, SplitConfig
-from metarec_jax.data.protocols.division import (
-    Division,
-    Scenario,
-    counts_of,
-    deal,
-    require_times,
-    rows_by_time,
-)
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
+from metarec_jax.data.protocols.division import Division, Scenario, counts_of, deal, require_times, rows_by_time
 from metarec_jax.data.protocols.users import everyone_else
 from metarec_jax.data.tasks import Tasks, joined, make_tasks
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 MOST_QUERY = 50
 

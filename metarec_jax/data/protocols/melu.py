@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
@@ -24,8 +26,6 @@ from metarec_jax.data.protocols.division import (
     within,
 )
 from metarec_jax.data.protocols.users import everyone_else
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 PUBLISHED_YEAR = 1997  # for MovieLens-1M
 LEAST_NEW = 0.15

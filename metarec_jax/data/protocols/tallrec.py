@@ -14,7 +14,8 @@ import dataclasses
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
@@ -27,7 +28,6 @@ from metarec_jax.data.protocols.division import (
 )
 from metarec_jax.data.protocols.users import everyone_else
 from metarec_jax.data.tasks import make_tasks
-from metarec_jax.types import Interactions
 
 PUBLISHED_USERS = (
     *("934", "933", "935", "938", "940", "888", "925", "942"),

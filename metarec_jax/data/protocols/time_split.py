@@ -11,7 +11,9 @@ import datetime
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
@@ -23,8 +25,6 @@ from metarec_jax.data.protocols.division import (
 )
 from metarec_jax.data.protocols.users import everyone_else
 from metarec_jax.data.tasks import Tasks, make_tasks
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 BEFORE = 0.8
 """Share of the rows that come before the date, where the config names none."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from metarec_jax.config import EpisodeConfig, SplitConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks, rows_of
 from metarec_jax.data.splits import split_users
-from metarec_jax.types import Interactions
 
 
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:

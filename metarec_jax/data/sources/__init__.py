@@ -7,9 +7,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from metarec_jax.config import DataConfig
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 
 if TYPE_CHECKING:
     from metarec_jax.data.sources.folder import Folder

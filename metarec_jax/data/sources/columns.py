@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.sources.folder import File
 from metarec_jax.data.values import Table
-from metarec_jax.errors import MetarecError
 
 _BLOCK = 1 << 24  # bytes that Arrow parses at a time
 _ABSENT = {  # what a user who has no such column can say

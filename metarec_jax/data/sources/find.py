@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from metarec_jax.config import DataConfig
-from metarec_jax.errors import MetarecError
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
 
 PUBLISHER = "https://files.grouplens.org/datasets/movielens/"
 PACKAGE = "recbole"

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from metarec_jax.errors import MetarecError
+from metarec_jax.core.errors import MetarecError
 
 
 class File(NamedTuple):

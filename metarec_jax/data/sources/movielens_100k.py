@@ -5,12 +5,12 @@ Layout: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt
 
 from __future__ import annotations
 
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
 from metarec_jax.data.text import profile_text
-from metarec_jax.types import Interactions
 
 GENRES = (
     *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),

@@ -5,11 +5,11 @@ Layout: https://files.grouplens.org/datasets/movielens/ml-latest-README.html
 
 from __future__ import annotations
 
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, films, strings
-from metarec_jax.types import Interactions
 
 
 def read(folder: Folder, *, source: str) -> Interactions:

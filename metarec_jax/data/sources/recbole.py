@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.folder import File, Folder
@@ -16,8 +18,6 @@ from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, pro
 from metarec_jax.data.sources.movielens_1m import coded_profile
 from metarec_jax.data.text import profile_text
 from metarec_jax.data.values import Table
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 
 def read(folder: Folder, *, source: str) -> Interactions:

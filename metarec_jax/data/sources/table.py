@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from metarec_jax.config import DataConfig
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
 from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_parquet, read_text
 from metarec_jax.data.sources.folder import read_file
 from metarec_jax.data.values import Table
-from metarec_jax.errors import MetarecError
-from metarec_jax.types import Interactions
 
 _TEXTS = ("text", "title", "name", "description")  # what a column of item texts is called, likeliest first
 _TITLES = ("title", "name")

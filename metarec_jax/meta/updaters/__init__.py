@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metarec_jax.config import UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.meta.updaters.contract import Inputs, Updater, stateless
 from metarec_jax.meta.updaters.gradient import gradient_descent
 from metarec_jax.meta.updaters.implicit import imaml

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Int
 
-from metarec_jax.types import Params
+from metarec_jax.core.types import Params
 
 
 class Inputs(NamedTuple):
@@ -33,7 +33,7 @@ class Updater(NamedTuple):
             the structure of the adapted parameters; `index` is the number of the inner step, from 0.
         elementwise: whether a step does anything with a gradient that is not a multiple of it, the same for all
             elements of an array. Such a rule does not commute with ``X^T``, and needs matrices in full
-            (see `metarec_jax.meta.factored`).
+            (see `metarec_jax.meta.gram`).
         root: (phi, start, adapted, gradient) -> a tree that is zero at the point that the steps converge to. Where it
             is given, the outer gradient is that of this point (by the implicit function theorem), not of the steps.
         variance: (phi, inputs, left operands of other rows) -> the variance of their outputs [n]; None for a rule that

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Updater, stateless
 from metarec_jax.meta.updaters.rates import Rates
-from metarec_jax.types import Params
 
 
 def gradient_descent(rates: Rates) -> Updater:

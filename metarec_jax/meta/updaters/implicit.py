@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
-from metarec_jax.types import Params
 
 
 def imaml(*, rate: float, precision: float) -> Updater:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates
-from metarec_jax.types import Params
 
 DECAYS = (0.5, 0.9)
 """Of the momenta that the network sees beside the gradient."""

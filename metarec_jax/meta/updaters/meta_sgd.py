@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Updater, stateless
-from metarec_jax.types import Params
 
 
 def meta_sgd(*, rate: float) -> Updater:

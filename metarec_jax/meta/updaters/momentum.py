@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates
-from metarec_jax.types import Params
 
 
 def momentum(rates: Rates, *, decay: float) -> Updater:

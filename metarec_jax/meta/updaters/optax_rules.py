@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates
-from metarec_jax.types import Params
 
 # Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
 # inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.

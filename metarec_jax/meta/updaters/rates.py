@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from metarec_jax.types import Params
+from metarec_jax.core.types import Params
 
 Learn = Literal["no", "layer", "layer-step"]
 

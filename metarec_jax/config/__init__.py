@@ -1,0 +1,1 @@
+"""Every choice of a run, as frozen dataclasses that check themselves."""

@@ -1,0 +1,65 @@
+"""Reads and writes frozen dataclasses of choices as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from typing import Any, Literal, TypeVar
+
+from metarec_jax.core.errors import MetarecError
+
+Chosen = TypeVar("Chosen")
+
+
+def to_json(config: Any) -> str:
+    """A `Config`, or other frozen dataclass of choices, as JSON text, which `from_json` or `parse` reads back equal."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def parse(text: str, *, where: str, base: Chosen) -> Chosen:
+    """`base` with what JSON `text` says of it; as `from_json`, for any frozen dataclass of choices."""
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MetarecError(f"{where}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    return _build(base, tree, where, "")
+
+
+def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
+    if not isinstance(tree, dict):
+        raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
+    hints = typing.get_type_hints(type(base))
+    changes = {}
+    for name, value in tree.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
+            raise MetarecError(f"{where}: there is no option {prefix + name!r}{hint}")
+        if dataclasses.is_dataclass(hints[name]):
+            changes[name] = _build(getattr(base, name), value, where, f"{prefix}{name}.")
+        else:
+            changes[name] = _checked(value, hints[name], where, prefix + name)
+    try:
+        return dataclasses.replace(base, **changes)
+    except MetarecError as error:
+        raise MetarecError(f"{where}: {error}") from error
+
+
+def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
+    """`value` as the field's type, or an error that says what was expected."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise MetarecError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+    if origin is tuple:
+        if isinstance(value, list | tuple):
+            return tuple(_checked(v, arguments[0], where, f"{name}[{i}]") for i, v in enumerate(value))
+        raise MetarecError(f"{where}: {name} is {value!r}; it must be a list")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is hint:
+        return value
+    raise MetarecError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}")

@@ -1,0 +1,149 @@
+"""Every choice of a run, as frozen dataclasses that check themselves.
+
+`Config` is the whole of a run: the command line is built from it, a run folder keeps it as ``config.json``,
+and nothing else steers a run. An impossible value is refused here, with a message that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from metarec_jax.config.checks import require
+from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.config.json_io import parse
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.privacy import PrivacyConfig
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.errors import MetarecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    episodes: EpisodeConfig = EpisodeConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    factors: FactorsConfig = FactorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    updater: UpdaterConfig = UpdaterConfig()
+    train: TrainConfig = TrainConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
+        require(
+            self.learner.head == "auto" or (self.learner.head == "click") == (self.data.kind == "click"),
+            f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
+            "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
+        )
+        require(
+            self.train.shards == 1 or self.encoder.train != "no",
+            f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
+            "over devices; use --train.shards 1, or train the encoder",
+        )
+        require(
+            self.train.shards == 1 or self.encoder.keep == "nothing",
+            f"train.shards is {self.train.shards} with encoder.keep {self.encoder.keep!r}: each device would keep "
+            "whole layers of an encoder that is split to save memory; use --encoder.keep nothing",
+        )
+        if self.privacy.epsilon:
+            self._require_private()
+
+    def _require_private(self) -> None:
+        """Refuses what no noise is added to, and what does not go one user at a time."""
+        require(
+            self.encoder.keep == "nothing",
+            f"encoder.keep is {self.encoder.keep!r} with privacy.epsilon {self.privacy.epsilon:g}: each user's texts "
+            "are read by themselves, in the memory of one chunk; use --encoder.keep nothing",
+        )
+        require(
+            self.train.shards == 1,
+            f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "
+            "of the encoder is clipped as a whole, on one device; use --train.shards 1",
+        )
+        require(
+            not (self.data.negatives and self.data.negatives_popularity),
+            f"data.negatives_popularity is {self.data.negatives_popularity:g} with privacy.epsilon "
+            f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
+            "--data.negatives-popularity 0",
+        )
+        if self.privacy.covers == "updates":
+            require(
+                self.learner.user_side != "description",
+                "learner.user_side is 'description' with privacy.epsilon: descriptions are written from supports that "
+                "the seed draws, and a private run draws others in secret, so that they would tell of query rows; use "
+                "--learner.user-side profile, or none",
+            )
+            return
+        remedy = "or say with --privacy.covers updates that it need not be covered"
+        require(
+            not believes(self),
+            f"factors.rank is {self.factors.rank}: factors are learned from training users without noise; use "
+            f"--factors.rank 0, {remedy}",
+        )
+        require(
+            self.learner.user_side in ("auto", "none"),
+            f"learner.user_side is {self.learner.user_side!r}: how inputs are centred is learned from the texts of "
+            f"training users without noise; use --learner.user-side none, {remedy}",
+        )
+
+
+def believes(config: Config) -> bool:
+    """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
+    return config.learner.prior and config.factors.rank > 0
+
+
+def covers_all(config: Config) -> bool:
+    """Whether all of a run is private, and not the outer updates alone."""
+    return config.privacy.epsilon > 0 and config.privacy.covers == "run"
+
+
+_GATED = LearnerConfig(gate=10.0)
+"""Costs users with many ratings nothing, and keeps those with few from being told noise (docs/learners.md)."""
+
+PRESETS: Mapping[str, Config] = {
+    "movielens-100k": Config(learner=_GATED),
+    "movielens-1m": Config(
+        data=DataConfig(source="movielens-1m"),
+        learner=_GATED,
+        train=TrainConfig(epochs=20, users_per_step=64),
+    ),
+    "synthetic": Config(
+        data=DataConfig(source="synthetic"),
+        encoder=EncoderConfig(path="random"),
+        factors=FactorsConfig(rank=0),
+        learner=LearnerConfig(hidden=16),
+        train=TrainConfig(epochs=5, users_per_step=32),
+    ),
+}
+
+DEFAULT_PRESET = "movielens-100k"
+"""Where options start from, where nothing else is said."""
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`; an unknown one is refused with the list of those there are."""
+    if name not in PRESETS:
+        raise MetarecError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
+    """The config that JSON `text` describes; what it leaves out is taken from `base`.
+
+    Args:
+        text: a JSON object with the fields of `Config`, nested.
+        where: what to call the text in an error, for example its file name.
+        base: default values; `Config()` where None.
+
+    Raises:
+        MetarecError: not JSON, an unknown field, a value of the wrong type, or an impossible one.
+    """
+    return parse(text, where=where, base=base or Config())

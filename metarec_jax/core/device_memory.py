@@ -1,0 +1,50 @@
+"""How many users a device can compute at the same time, found by compiling and looking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from metarec_jax.core.errors import MetarecError
+
+SHARE = 0.8
+"""Of the memory that is free, what a program's temporaries may take: the rest is for its arguments and the runtime."""
+
+
+def free_memory(device: jax.Device) -> int:
+    """Bytes that a program may still take on `device`; for a CPU, of the machine's memory."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+def temporaries(compiled: Any) -> int:
+    """Bytes of a device's memory that a compiled program needs beside its arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def users_that_fit(compile_with: Callable[[int], Any], most: int, budget: int) -> int:
+    """The most users of a micro-batch on a device whose temporaries stay within `budget`, as `most` halved n times.
+
+    Args:
+        compile_with: users of a micro-batch on one device -> the compiled program.
+        most: users on one device in an outer step.
+        budget: bytes.
+
+    Raises:
+        MetarecError: not even one user fits.
+    """
+    users = most
+    while (needed := temporaries(compile_with(users))) > budget:
+        if users == 1:
+            raise MetarecError(
+                f"train.users_per_device is 0 (as many as fit), but one user needs {needed / 1e6:,.0f} MB and "
+                f"{budget / 1e6:,.0f} MB are free: lower --episodes.max-support or --learner.hidden, or use "
+                "--updater.remat"
+            )
+        users = -(-users // 2)
+    return users

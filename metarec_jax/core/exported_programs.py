@@ -1,0 +1,130 @@
+"""Traced programs kept on disk, so that a second start need not trace them.
+
+JAX's cache of compiled programs is asked with the program as it was traced and lowered, which Python does anew at every
+start: of an answer from a finished run, that was half of what was not importing. So the lowered program (`jax.export`)
+is kept, too, under a name that is made of all that it follows from: this package's sources, the versions of JAX, what
+the caller tells of the function, and the shapes of its arguments.
+
+A program is something that runs. So it is kept in the folder of compiled programs, which are machine code, and only
+where that is the user's own (see `metarec_jax.core.compile_cache`); a run folder, which may come from anywhere, holds
+none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.errors import MetarecError
+
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+"""Of JAX, which change what a function is traced to; they may change while a process runs."""
+_DIGEST = 32
+"""Bytes at the start of a file that its other bytes are checked with."""
+
+
+class Traced:
+    """`jax.jit` of a function whose programs are kept where JAX keeps compiled ones; without such a folder, that alone.
+
+    Args:
+        function: pure; positional arguments are trees of arrays, arguments by name are static.
+        told: all that the function follows from beside this package's sources: what it closes over.
+        static_argnames: as of `jax.jit`.
+
+    Attributes:
+        jitted: the function as `jax.jit` made it.
+    """
+
+    def __init__(self, function: Callable[..., Any], told: str, static_argnames: Sequence[str] = ()):
+        self.jitted = jax.jit(function, static_argnames=tuple(static_argnames))
+        inner = function
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        self._told = f"{inner.__module__}.{inner.__qualname__}\n{told}"
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """What the function gives."""
+        folder = _folder()
+        if folder is None:
+            return self.jitted(*arguments, **options)
+        leaves, tree = jax.tree.flatten(arguments)
+        # A number of Python's would be weakly typed, which a kept program knows nothing of.
+        leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves]
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        asked = (tree, shapes, tuple(sorted(options.items())), tuple(getattr(jax.config, name) for name in _SETTINGS))
+        if asked not in self._programs:
+            self._programs[asked] = self._found(folder, asked, tree, leaves, options)
+        return self._programs[asked](*leaves)
+
+    def _found(
+        self, folder: Path, asked: Any, tree: Any, leaves: Sequence[Any], options: dict[str, Any]
+    ) -> Callable[..., Any]:
+        """The program for some leaves, from the folder or traced and put there."""
+
+        def flat(*leaves: Any) -> Any:
+            return self.jitted(*tree.unflatten(leaves), **options)
+
+        path = folder / hashlib.sha256("\n".join((_world(), self._told, repr(asked))).encode()).hexdigest()
+        try:
+            exported = _read(path)
+            if exported is None:
+                shapes = [
+                    jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves
+                ]
+                exported = jax.export.export(jax.jit(flat))(*shapes)
+                _write(path, exported)
+        except Exception:  # whatever it is, a cache is no reason to fail: what does not trace will say so itself
+            return jax.jit(flat)
+        return jax.jit(exported.call)
+
+
+def _folder() -> Path | None:
+    values = jax.config.values
+    chosen = values["jax_compilation_cache_dir"]
+    return Path(chosen) / "traced" if chosen and values["jax_enable_compilation_cache"] else None
+
+
+def _read(path: Path) -> jax.export.Exported | None:
+    """The program in a file; None where there is none, or it is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, program = data[:_DIGEST], data[_DIGEST:]
+    if hashlib.sha256(program).digest() != digest:
+        return None
+    return jax.export.deserialize(bytearray(program))
+
+
+def _write(path: Path, exported: jax.export.Exported) -> None:
+    program = exported.serialize()
+    with contextlib.suppress(OSError, MetarecError):  # a full disk, or one that cannot be written to
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as part:
+            part.write_bytes(hashlib.sha256(program).digest() + program)
+
+
+@functools.cache
+def _world() -> str:
+    """What every program follows from: this package's sources as they lie on disk, and JAX."""
+    here = Path(__file__).parents[1]
+    sources = sorted(here.rglob("*.py"))
+    states = ((file.relative_to(here), file.stat()) for file in sources)
+    written = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
+    return "\n".join([*written, jax.__version__, jax.lib.__version__, jax.default_backend()])

@@ -1,0 +1,100 @@
+"""Which parameters the inner loop adapts, and which it shares between users.
+
+A tree is split by ordered patterns over the paths of its leaves ("hidden/item/kernel"). Both parts keep the tree's
+structure, with None where the other part has the leaf: JAX takes None for an empty subtree.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Params
+
+_ENCODER = (
+    "Parameters of the encoder adapt through Python only, by patterns such as 'encoder/.*bias' or "
+    "'encoder/layer_5/.*': see docs/adapting-the-encoder.md"
+)
+
+
+def path_names(tree: Params) -> list[str]:
+    """The path of every leaf, in leaf order, as "a/b/c"."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
+    """Splits `tree` into (adapted, shared).
+
+    Args:
+        tree: parameters of a learner.
+        adapted: regular expressions, each matched against whole paths.
+
+    Raises:
+        MetarecError: a pattern is no regular expression, or matches nothing; the message lists the paths.
+
+    >>> partition({"hidden": 1, "output": 2}, ["output"])
+    ({'hidden': None, 'output': 2}, {'hidden': 1, 'output': None})
+    """
+    names = path_names(tree)
+    chosen: set[str] = set()
+    for pattern in adapted:
+        try:
+            matched = [name for name in names if re.fullmatch(pattern, name)]
+        except re.error as error:
+            raise MetarecError(f"updater.adapted: {pattern!r} is not a regular expression: {error}") from error
+        if not matched:
+            message = f"updater.adapted: {pattern!r} matches no parameter; there are {', '.join(names)}"
+            if "encoder" in pattern and not any(name.startswith("encoder/") for name in names):
+                message += f". {_ENCODER}"
+            raise MetarecError(message)
+        chosen.update(matched)
+    leaves, structure = jax.tree_util.tree_flatten(tree)
+    keep = [name in chosen for name in names]
+    return (
+        structure.unflatten([leaf if kept else None for leaf, kept in zip(leaves, keep)]),
+        structure.unflatten([None if kept else leaf for leaf, kept in zip(leaves, keep)]),
+    )
+
+
+def combine(adapted: Params, shared: Params) -> Params:
+    """The inverse of `partition`.
+
+    >>> combine({"hidden": None, "output": 2}, {"hidden": 1, "output": None})
+    {'hidden': 1, 'output': 2}
+    """
+    return jax.tree.map(lambda a, s: s if a is None else a, adapted, shared, is_leaf=lambda leaf: leaf is None)
+
+
+def usable(tree: Params) -> list[Any]:
+    """Of each leaf whether all its numbers can be used, bool []; of host arrays, or in a compiled function."""
+
+    def in_range(name: str, leaf: Any) -> Any:
+        most = math.log(jnp.finfo(leaf.dtype).max) if _is_logarithm(name) else math.inf
+        return ((leaf > -math.inf) & (leaf < most)).all()  # which is false of NaN
+
+    return [in_range(name, leaf) for name, leaf in zip(path_names(tree), jax.tree.leaves(tree))]
+
+
+def names_as_used(tree: Params) -> list[str]:
+    """The path of every leaf, in leaf order; of a logarithm as "exp(path)".
+
+    >>> names_as_used({"log_rate": {"bias": 0.0}, "bias": 1.0})
+    ['bias', 'exp(log_rate/bias)']
+    """
+    return [f"exp({name})" if _is_logarithm(name) else name for name in path_names(tree)]
+
+
+def unusable_names(tree: Params) -> list[str]:
+    """Which leaves of a tree of host arrays cannot be used."""
+    return [name for name, ok in zip(names_as_used(tree), usable(tree)) if not ok]
+
+
+def _is_logarithm(name: str) -> bool:
+    return any(part.startswith("log_") for part in name.split("/"))

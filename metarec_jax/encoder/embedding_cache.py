@@ -1,0 +1,182 @@
+"""A frozen encoder as a table: each distinct text is encoded once, and the result is kept on disk."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Float
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.encoder.bert import EXECUTION, Execution, Pooling, encode
+from metarec_jax.encoder.pretrained import Encoder
+from metarec_jax.encoder.tokenizer import Tokenised, chunks, require_strings, tokenize
+
+_FORMAT = "metarec_jax embeddings 2"
+
+
+class _Kept(NamedTuple):
+    """Embeddings of distinct texts, and how many of the texts were cut."""
+
+    table: np.ndarray
+    truncated: int
+
+
+def encode_table(
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    pooling: Pooling = "mean",
+    max_length: int = 128,
+    normalise: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    report: Callable[[str], None] | None = None,
+    tokens_per_call: int | None = None,
+    dtype: DTypeLike | None = None,
+    run: Execution = EXECUTION,
+) -> Float[np.ndarray, "texts hidden"]:
+    """Embeddings of all texts.
+
+    Each distinct text is encoded once, with texts of similar length, in chunks of one shape a length: one compilation
+    a length bucket. Padding changes a vector by float32 rounding at most.
+
+    Args:
+        encoder: weights and tokenizer.
+        texts: any strings; repeated ones cost nothing.
+        pooling, normalise: as for `bert.encode`.
+        max_length: tokens kept of a text.
+        cache: folder that keeps tables, each under a hash of weights, tokenizer, texts and options. A damaged file
+            there is written anew. None keeps nothing.
+        progress: called with (texts done, distinct texts) after each chunk, and once at the end.
+        report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
+        tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
+        dtype, run: as for `bert.encode`. Tables of each ``dtype`` are kept apart; ``run`` changes rounding only.
+
+    Returns:
+        float32, one row a text, in the order of ``texts``.
+
+    Raises:
+        MetarecError: ``max_length`` beyond the encoder's positions, a text that is no string, or a cache folder that
+            cannot be written.
+    """
+    if max_length > encoder.config.max_positions:
+        raise MetarecError(
+            f"max_length is {max_length}, but {encoder.source} has {encoder.config.max_positions} positions: "
+            f"give a max_length of at most {encoder.config.max_positions}"
+        )
+    require_strings(texts)
+    distinct = sorted(set(texts))
+    rows = {text: row for row, text in enumerate(distinct)}
+    order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))
+    shape = (len(distinct), encoder.config.hidden_size)
+
+    def say_cut(count: int) -> None:
+        if count and report is not None:
+            report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
+
+    options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
+    if dtype is not None:
+        options["dtype"] = jnp.dtype(dtype).name
+    path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
+    kept = None if path is None else _read(path, shape)
+    if kept is None:
+        tokens = tokenize(encoder.tokenizer, distinct, max_length)
+        say_cut(tokens.truncated)
+        encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
+        kept = _Kept(encoded, tokens.truncated)
+        if path is not None:
+            _write(path, kept)
+    else:
+        say_cut(kept.truncated)
+    if progress is not None:
+        progress(len(distinct), len(distinct))
+    return kept.table[order]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dtype", "run"))
+def _encode_chunk(params, tokens, config, pooling, normalise, dtype, run):
+    return encode(params, config, tokens, pooling=pooling, normalise=normalise, dtype=dtype, run=run)
+
+
+def _encode_all(
+    encoder: Encoder,
+    tokens: Tokenised,
+    tokens_per_call: int | None,
+    progress: Callable[[int, int], None] | None,
+    how: tuple[Pooling, bool, DTypeLike | None, Execution],
+) -> np.ndarray:
+    config = encoder.config
+    if tokens_per_call is None:
+        tokens_per_call = 2048 if jax.default_backend() == "cpu" else 32768
+    params = jax.device_put(encoder.params)
+    table = np.zeros((len(tokens.ids), config.hidden_size), np.float32)
+    done = 0
+    for chunk in chunks(
+        tokens.ids, limit=config.max_positions, tokens_per_call=tokens_per_call, pad=config.pad_token_id
+    ):
+        vectors = _encode_chunk(params, jax.device_put(chunk.tokens), config, *how)
+        table[chunk.rows] = jax.device_get(vectors)[: len(chunk.rows)]
+        done += len(chunk.rows)
+        if progress is not None:
+            progress(done, len(table))
+    return table
+
+
+def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) -> str:
+    total = hashlib.sha256(f"{_FORMAT}\n{encoder.digest}\n{json.dumps(options, sort_keys=True)}\n".encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        total.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") and ("a", "bc") differ
+        total.update(data)
+    return total.hexdigest()
+
+
+def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
+    """What is at `path`, or None where there is none that can be trusted."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            table, truncated = file.get_tensor("embeddings"), file.get_tensor("truncated")
+            metadata = file.metadata() or {}
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return None
+    if table.shape != shape or table.dtype != np.float32 or truncated.shape != ():
+        return None
+    kept = _Kept(table, int(truncated))
+    return kept if metadata.get("sha256") == _checksum(kept) else None
+
+
+def _write(path: Path, kept: _Kept) -> None:
+    from safetensors.numpy import save
+
+    tensors = {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)}
+    data = save(tensors, metadata={"sha256": _checksum(kept)})
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".embeddings-", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise MetarecError(
+            f"embeddings cannot be kept in {path.parent}: {error.strerror}; give another cache folder (--data.cache)"
+        ) from error
+
+
+def _checksum(kept: _Kept) -> str:
+    return hashlib.sha256(kept.table.tobytes() + str(kept.truncated).encode()).hexdigest()

@@ -1,0 +1,177 @@
+"""Texts that are encoded anew in every step: tokenised once, in length buckets, and picked by row."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.core.types import Array
+from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.tokenizer import bucket, pack
+
+
+class Picked(NamedTuple):
+    """Which texts of a bucket a step encodes.
+
+    Attributes:
+        rows: int32 [capacity], rows of the bucket; those from `count` on are not encoded.
+        count: int32 [], how many there are.
+
+    For several devices, both have a leading axis of them, which in `rows` is part of the first: [devices x capacity]
+    and [devices].
+    """
+
+    rows: Array
+    count: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Texts:
+    """Distinct texts in buckets of one padded length each.
+
+    Attributes:
+        buckets: tokens of each bucket, shortest texts first.
+        per_call: texts of each bucket that are encoded at the same time.
+        bucket_of, row_of: int64 [texts], where each text (repeated ones included) lies.
+    """
+
+    buckets: tuple[Tokens, ...]
+    per_call: tuple[int, ...]
+    bucket_of: np.ndarray
+    row_of: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[np.ndarray],
+        *,
+        limit: int,
+        tokens_per_call: int,
+        pad: int = 0,
+        split: int = 1,
+        devices: int = 1,
+    ) -> Texts:
+        """From token ids.
+
+        Args:
+            ids: token ids of each text.
+            limit: longest text that the encoder takes.
+            tokens_per_call: tokens that are encoded at the same time, at most (but one text at least).
+            pad: id of a padded token.
+            split: what the texts of a call must be a multiple of (devices that share a call).
+            devices: that have calls of their own, of their share of the texts.
+        """
+        keys = [text.tobytes() for text in ids]
+        lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call * devices)
+        bucket_of, row_of = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
+        buckets, per_call = [], []
+        for number, length in enumerate(np.unique(lengths).tolist()):
+            place: dict[bytes, int] = {}
+            own = []
+            for text in np.flatnonzero(lengths == length).tolist():
+                if keys[text] not in place:
+                    place[keys[text]] = len(own)
+                    own.append(ids[text])
+                bucket_of[text], row_of[text] = number, place[keys[text]]
+            buckets.append(pack(own, length, pad=pad))
+            per_call.append(-(-texts_of_call(tokens_per_call, length, -(-len(own) // devices)) // split) * split)
+        return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
+
+    def capacities(self, most: int, devices: int = 1) -> list[int]:
+        """Slots of each bucket in a step that uses at most `most` distinct texts: a multiple of ``per_call``.
+
+        With `devices` that share the texts, slots of one of them, which uses at most `most`.
+        """
+        sizes = [min(-(-len(tokens.ids) // devices), most) for tokens in self.buckets]
+        return [-(-size // rows) * rows for size, rows in zip(sizes, self.per_call)]
+
+    def pick(self, used: np.ndarray, real: np.ndarray, most: int) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """The distinct texts of a batch, and where their embeddings will be found.
+
+        Args:
+            used: int [...], rows of texts.
+            real: bool [...], False where an entry is padding, whose text is not encoded for it.
+            most: distinct texts that any batch uses, at most.
+
+        Returns:
+            What to encode of each bucket, and int32 [...]: for each entry the slot of its embedding (0 for padding).
+        """
+        slot_of = np.zeros(len(self.row_of), np.int64)
+        texts = np.unique(used[real])
+        picked, offset = [], 0
+        for number, capacity in enumerate(self.capacities(most)):
+            members = texts[self.bucket_of[texts] == number]
+            rows, place = np.unique(self.row_of[members], return_inverse=True)
+            slot_of[members] = offset + place
+            picked.append(Picked(np.pad(rows, (0, capacity - len(rows))).astype(np.int32), np.int32(len(rows))))
+            offset += capacity
+        return tuple(picked), np.where(real, slot_of[used], 0).astype(np.int32)
+
+    def pick_shared(
+        self, used: np.ndarray, real: np.ndarray, most: int, devices: int
+    ) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """`pick` for devices that share the texts out: each encodes a part, and gets the embeddings of all.
+
+        The slots count through the embeddings of the first device, then those of the second, and so on.
+        """
+        picked, slots = self.pick(used, real, most)
+        capacities = self.capacities(-(-most // devices), devices)
+        own = sum(capacities)
+        old_start = np.cumsum([0, *self.capacities(most)])
+        start = np.cumsum([0, *capacities])
+        bucket = np.searchsorted(old_start, slots, side="right") - 1
+        within = slots - old_start[bucket]  # text number so many of its bucket goes to the device of that remainder
+        moved = (within % devices) * own + start[bucket] + within // devices
+        shared = []
+        for of_bucket, capacity in zip(picked, capacities):
+            dealt = np.zeros((devices, capacity), np.int32)
+            counts = np.zeros(devices, np.int32)
+            for device in range(devices):
+                rows = of_bucket.rows[: of_bucket.count][device::devices]
+                dealt[device, : len(rows)], counts[device] = rows, len(rows)
+            shared.append(Picked(dealt.ravel(), counts))
+        return tuple(shared), np.where(real, moved, 0).astype(np.int32)
+
+    def pick_apart(
+        self, used: np.ndarray, real: np.ndarray, most: int, devices: int
+    ) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """`pick` for devices that encode what their own users use: entries are split evenly, along their first axis.
+
+        The slots are those of the device's own embeddings.
+        """
+        parts = [
+            self.pick(own, own_real, most)
+            for own, own_real in zip(np.split(used, devices), np.split(real, devices), strict=True)
+        ]
+        picked = tuple(
+            Picked(np.concatenate([p.rows for p in of_bucket]), np.stack([p.count for p in of_bucket]))
+            for of_bucket in zip(*(picked for picked, _ in parts))
+        )
+        return picked, np.concatenate([slots for _, slots in parts])
+
+    def everything(self) -> tuple[tuple[Picked, ...], np.ndarray]:
+        """`pick` of all texts: the slots are those of the texts in their order."""
+        rows = np.arange(len(self.row_of))
+        return self.pick(rows, np.ones(len(rows), bool), len(rows))
+
+
+def texts_of_call(tokens_per_call: int, length: int, texts: int) -> int:
+    """How many texts of a length are encoded at the same time, of as many as there are."""
+    return max(min(tokens_per_call // length, texts), 1)
+
+
+def _merged(lengths: np.ndarray, tokens_per_call: int) -> np.ndarray:
+    """Padded lengths without those that hardly any text has: each is a program of its own to compile.
+
+    Texts that do not fill one call go to the next length, where there is one.
+    """
+    lengths = lengths.copy()
+    present = np.unique(lengths)
+    for length, longer in itertools.pairwise(present.tolist()):
+        if (lengths == length).sum() * length < tokens_per_call:
+            lengths[lengths == length] = longer
+    return lengths

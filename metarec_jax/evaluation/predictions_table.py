@@ -1,0 +1,160 @@
+"""What every method said about every row that was asked for: the one record that all figures come from.
+
+Metrics (in anybody's definition), cohorts, calibration and comparisons of two evaluations are functions of it, so that
+none of them needs a model, or a second run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.types import Interactions
+from metarec_jax.data.splits import Statistics
+from metarec_jax.data.tasks import TaskSource
+from metarec_jax.metrics.predictions import Function, Predictions
+from metarec_jax.train.build import Part
+from metarec_jax.train.catalogue import Scale
+
+_PARTS = ("point", "mean", "score")
+
+
+class Questions(NamedTuple):
+    """The query rows of a scenario, task after task; each field is [rows].
+
+    Attributes:
+        task: int64, which task.
+        user, item: int32, rows of the data set's users and items.
+        rating: float32, the truth.
+        history: int64, support rows of the task.
+        activity: int64, rows that the user has in the data set.
+        popularity: int64, training rows of the item.
+    """
+
+    task: np.ndarray
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+    history: np.ndarray
+    activity: np.ndarray
+    popularity: np.ndarray
+
+
+class Answers(NamedTuple):
+    """Questions, and each method's predictions [rows]."""
+
+    questions: Questions
+    predictions: Mapping[str, Predictions]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedAnswers:
+    """All of one seed.
+
+    Attributes:
+        scenarios: answers by the scenario's name.
+        about: what goes with them: seed, digest of the config, protocol, methods' settings and definitions, ...
+    """
+
+    scenarios: Mapping[str, Answers]
+    about: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """Of the division and the training."""
+        return self.about["seed"]
+
+    @property
+    def scale(self) -> Scale:
+        """Of the ratings."""
+        scale = self.about["scale"]
+        return Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
+
+
+def questions_of(data: Interactions, source: TaskSource, statistics: Statistics) -> Questions:
+    """What the tasks of `source` ask."""
+    tasks = source.tasks
+    task = np.repeat(np.arange(len(tasks)), tasks.queries)
+    user, item = tasks.user[task], data.item[tasks.query]
+    activity = np.bincount(data.user, minlength=len(data.users))
+    return Questions(
+        task=task,
+        user=user,
+        item=item,
+        rating=data.rating[tasks.query],
+        history=tasks.supports[task],
+        activity=activity[user],
+        popularity=statistics.count[item].astype(np.int64),
+    )
+
+
+def ask(part: Part[TaskSource], method: Function) -> Predictions:
+    """What `method` says about the query rows of `part`, each field [rows] in the order of its tasks."""
+    source = part.source
+    tasks = source.tasks
+    start = np.cumsum(tasks.queries) - tasks.queries
+    found: dict[str, np.ndarray] = {}
+    for index, (_, members) in enumerate(source.plan):
+        predictions = method(part.tables, source[index])
+        real = np.arange(int(tasks.queries.max())) < tasks.queries[members, None]
+        place = (start[members, None] + np.arange(real.shape[1]))[real]
+        for name, values in predictions._asdict().items():
+            if values is not None:
+                picked = np.asarray(values, np.float64)[: len(members)][real]
+                found.setdefault(name, np.zeros((len(tasks.query), *picked.shape[1:])))[place] = picked
+    return Predictions(found["point"], found["mean"], found["score"], found.get("above"))
+
+
+def save(answers: SeedAnswers, path: Path) -> None:
+    """Writes one Parquet file: a row a question, a column a number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    for name, (questions, predictions) in answers.scenarios.items():
+        columns: dict[str, Any] = {"scenario": pa.array([name] * len(questions.task)).dictionary_encode()}
+        columns |= questions._asdict()
+        for method, predicted in predictions.items():
+            columns |= {f"{part}:{method}": getattr(predicted, part) for part in _PARTS}
+            above = predicted.above
+            if above is not None:
+                columns |= {f"above {i}:{method}": above[:, i] for i in range(above.shape[1])}
+        parts.append(pa.table(columns))
+    table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata({"about": json.dumps(answers.about)}), temporary)
+
+
+def load(path: Path) -> SeedAnswers | None:
+    """Reads what `save` wrote; None where there is nothing, or something else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"about"])
+        columns = {name: table.column(name) for name in table.column_names}
+        scenario = np.asarray(columns.pop("scenario").to_pylist(), object)
+        values = {name: column.to_numpy() for name, column in columns.items()}
+        methods = [name.partition(":")[2] for name in values if name.startswith("point:")]
+        scenarios = {}
+        for name in about["scenarios"]:
+            chosen = scenario == name
+            questions = Questions(*(values[field][chosen] for field in Questions._fields))
+            predictions = {}
+            for method in methods:
+                above = [n for n in values if n.startswith("above ") and n.partition(":")[2] == method]
+                predictions[method] = Predictions(
+                    *(values[f"{part}:{method}"][chosen] for part in _PARTS),
+                    above=np.stack([values[n][chosen] for n in above], axis=1) if above else None,
+                )
+            scenarios[name] = Answers(questions, predictions)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return None
+    return SeedAnswers(scenarios, about)

@@ -1,0 +1,206 @@
+"""What an evaluation leaves behind: a table a scenario, a summary of several, cohorts, calibration, plots.
+
+tables/evaluation.json, .md   every method, differences with intervals; of every scenario, where there are several
+tables/cohorts.json           by history length, item popularity and user activity
+tables/calibration.json       of P(rating > level)
+tables/curve.json             by number of ratings shown, for protocol few-shot
+plots/                        the same as pictures
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.environment import environment
+from metarec_jax.evaluation.bootstrap import Interval, pair_bootstrap
+from metarec_jax.evaluation.cohorts import KINDS, calibration, cohorts
+from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEAREST, RATE, RIDGE, STRANGER, TUNED, TWIN
+from metarec_jax.evaluation.metric_sets import Mode, mode
+from metarec_jax.evaluation.per_user import judge_rows, relevance_of
+from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
+from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
+from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
+from metarec_jax.metrics.metrics import metric
+
+REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
+CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
+"""Methods of a curve and of cohorts, where there are that many."""
+
+
+def publish(seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own") -> dict[str, Table]:
+    """Makes every table and plot of `seeds`, writes them into `folder`, and returns the table of each scenario."""
+    counted = mode(metrics)
+    names = list(dict.fromkeys(name for seed in seeds for name in seed.scenarios))
+    tables, results = {}, {}
+    for name in names:
+        tables[name], results[name] = table_of(seeds, name, counted, several=len(names) > 1)
+    _write(seeds, tables, results, folder)
+    return tables
+
+
+def _write(
+    seeds: Sequence[SeedAnswers],
+    tables: Mapping[str, Table],
+    results: Mapping[str, dict[str, list[SeedResult]]],
+    folder: Path,
+) -> None:
+    made = environment()
+    where = make_folder(folder / "tables")
+    if len(tables) == 1:
+        write_report(next(iter(tables.values())), where, made)
+    else:
+        write_text(where / "evaluation.json", several_to_json(tables, made))
+        write_text(where / "evaluation.md", several_to_markdown(tables, made))
+    shown = [name for name in CURVES if name in next(iter(tables.values())).methods]
+    found = {name: _cohorts(seeds, name, shown) for name in tables}
+    write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
+    calibrated = {name: _calibration(seeds, name) for name in tables}
+    write_text(where / "calibration.json", json_text({"method": META, "scenarios": calibrated, "environment": made}))
+    _draw(seeds, tables, results, found, calibrated, folder, shown, made)
+
+
+def table_of(
+    seeds: Sequence[SeedAnswers], name: str, counted: Mode, *, several: bool
+) -> tuple[Table, dict[str, list[SeedResult]]]:
+    """The table of one scenario, and what it is made from."""
+    having = [seed for seed in seeds if name in seed.scenarios]
+    results: dict[str, list[SeedResult]] = {}
+    per_user = tuple(m for m in counted.metrics if metric(m).per_user)
+    for seed in having:
+        questions, predictions = seed.scenarios[name]
+        for method, said in predictions.items():
+            settings = seed.about["settings"][method]
+            judged = judge_rows(
+                questions, said, seed.scale, seed=seed.seed, name=method, settings=settings, metrics=per_user
+            )
+            overall = {m: v for m, v in judged.overall.items() if m in counted.metrics}
+            results.setdefault(method, []).append(dataclasses.replace(judged, overall=overall))
+    first = having[0]
+    about = first.about["scenarios"][name]
+    notes = [f"{name}: {about['definition']}"] if several else []
+    if not about["held_out"]:
+        notes.append("these tasks trained the model: training performance, as published, and no test")
+    if counted is not mode("own"):
+        notes.append(f"metrics: {counted.definition}. Beware: {counted.traps}")
+    number = f"{len(having)} seed{'s' if len(having) > 1 else ''}"
+    table = build_table(
+        results,
+        title=f"{name}, {number}" if several else number,
+        protocol=first.about["protocol"],
+        references=tuple(method for method in REFERENCES if method in results),
+        subject=META,
+        definitions=first.about["definitions"],
+        relevance=relevance_of(first.scale),
+        intervals={META: {"auc_global": _global_auc(having, name)}} if "auc_global" in counted.metrics else {},
+        notes=notes,
+    )
+    return table, results
+
+
+def _global_auc(seeds: Sequence[SeedAnswers], name: str) -> Interval:
+    parts = []
+    for seed in seeds:
+        questions, predictions = seed.scenarios[name]
+        liked = questions.rating >= relevance_of(seed.scale).liked
+        parts.append((np.asarray(predictions[META].score), liked, questions.user))
+    return pair_bootstrap(parts)
+
+
+def _of(seeds: Sequence[SeedAnswers], name: str) -> list[tuple[int, Answers]]:
+    return [(seed.seed, seed.scenarios[name]) for seed in seeds if name in seed.scenarios]
+
+
+def _cohorts(seeds: Sequence[SeedAnswers], name: str, methods: Sequence[str]) -> dict[str, Any]:
+    reference = next((rule for rule in (BIAS, RATE) if rule in methods), methods[-1])
+    tree = {}
+    for kind in KINDS:
+        found = cohorts(_of(seeds, name), kind, methods, reference)
+        tree[kind.name] = [
+            {"cohort": c.label, "first": c.first, "last": c.last, "users": c.users, "rows": c.rows}
+            | {
+                part: {m: {who: plain(i._asdict()) for who, i in by.items()} for m, by in getattr(c, part).items()}
+                for part in ("values", "differences")
+            }
+            for c in found
+        ]
+    return {"reference": reference, "cohorts": tree}
+
+
+def _calibration(seeds: Sequence[SeedAnswers], name: str) -> dict[str, Any] | None:
+    found = _of(seeds, name)
+    levels = seeds[0].scale.levels
+    made = calibration([a.questions for _, a in found], [a.predictions[META] for _, a in found], levels)
+    return (
+        None
+        if made is None
+        else plain({k: v.tolist() if hasattr(v, "tolist") else v for k, v in made._asdict().items()})
+    )
+
+
+def _draw(
+    seeds: Sequence[SeedAnswers],
+    tables: Mapping[str, Table],
+    results: Mapping[str, dict[str, list[SeedResult]]],
+    found: Mapping[str, dict[str, Any]],
+    calibrated: Mapping[str, dict[str, Any] | None],
+    folder: Path,
+    shown: Sequence[str],
+    made: Mapping[str, Any],
+) -> None:
+    from metarec_jax.evaluation import cohort_plots, plots
+
+    drawings = make_folder(folder / "plots")
+    few_shot = seeds[0].about["kind"] == "few-shot"
+    # Of a curve, where it ends says how the rest would look.
+    detailed = list(tables.items())[-1:] if few_shot else list(tables.items())
+    for name, table in detailed:
+        end = "" if len(tables) == 1 else f"-{file_name(name)}"
+        plots.save(plots.methods_figure(table), drawings / f"methods{end}.png")
+        reference = next(method for method in (BIAS, RATE, TWIN) if method in results[name])
+        if "mae" in results[name][META][0].values:
+            errors = [np.concatenate([r.values["mae"].values for r in results[name][m]]) for m in (reference, META)]
+            plots.save(plots.improvement_figure(*errors, names=(reference, META)), drawings / f"improvement{end}.png")
+        plots.save(cohort_plots.cohort_figure(found[name], shown, title=name), drawings / f"cohorts{end}.png")
+        reliable = calibrated[name]
+        if reliable is not None:
+            plots.save(cohort_plots.reliability_figure(reliable, title=name), drawings / f"reliability{end}.png")
+    if few_shot:
+        curve = curve_of(tables, shown)
+        write_text(folder / "tables" / "curve.json", json_text({**curve, "environment": made}))
+        plots.save(cohort_plots.curve_figure(curve), drawings / "curve.png")
+
+
+def curve_of(tables: Mapping[str, Table], methods: Sequence[str]) -> dict[str, Any]:
+    """Each metric of each of `methods` by the number of ratings shown, with its interval over users."""
+    first = next(iter(tables.values()))
+    return {
+        "k": [int(name.rpartition("=")[2]) for name in tables],
+        "metrics": [dataclasses.asdict(m) for m in first.metrics if m.per_user],
+        "methods": {
+            method: {
+                m.name: [
+                    plain({"mean": cell.mean, "low": cell.interval.low, "high": cell.interval.high})
+                    for cell in (table.row(method).cells[m.name] for table in tables.values())
+                    if cell.interval is not None
+                ]
+                for m in first.metrics
+                if m.per_user
+            }
+            for method in methods
+        },
+    }
+
+
+def file_name(scenario: str) -> str:
+    """`scenario` as part of a file's name.
+
+    >>> file_name("warm users, cold items"), file_name("k = 10")
+    ('warm-users-cold-items', 'k-10')
+    """
+    return "-".join("".join(c if c.isalnum() else " " for c in scenario).split())

@@ -1,0 +1,95 @@
+"""Beliefs that a training user meets must not come from that user's own ratings, which they would give away.
+
+The training users are dealt into folds. What users of a fold meet was learned from all the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions, Items
+from metarec_jax.data.splits import AsNew, Folded
+from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
+from metarec_jax.factors.item_features import DETAIL, TEXT, VECTOR
+from metarec_jax.factors.user_prior import expect_tastes
+
+
+def believe_all(
+    config: FactorsConfig,
+    data: Interactions,
+    embeddings: np.ndarray,
+    rows: np.ndarray,
+    profiles: np.ndarray,
+    seed: int,
+    reporter: Reporter = QUIET,
+) -> tuple[Beliefs, Folded]:
+    """Beliefs from the training `rows` of `data`, and those that the training users meet.
+
+    Args:
+        config: variances, rank and the number of folds.
+        data: of which no other row is looked at.
+        embeddings: float32 [items, hidden], of the items' texts.
+        rows: int64 [n].
+        profiles: float32 [users, hidden], as for `metarec_jax.factors.user_prior.expect_tastes`.
+        seed: who is in which fold.
+        reporter: where progress is shown.
+
+    Raises:
+        MetarecError: there is one training user, whom nobody else could teach anything.
+    """
+    unit = (data.high - data.low) / 4 or 1.0
+    users = np.unique(data.user[rows])
+    if len(users) < 2:
+        raise MetarecError(
+            f"factors.rank is {config.rank}, but there are {len(users)} training users, and each learns factors from "
+            "the others: use --factors.rank 0, or bring more data"
+        )
+    fold = np.zeros(len(data.users), np.int32)
+    folds = min(config.folds, len(users))
+    fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
+
+    basis = rated_most(config, len(data.items), data.item[rows])
+    count = np.bincount(data.item[rows], minlength=len(data.items))
+    towards = main_features(config, data.items, embeddings, count)
+
+    def of(some: np.ndarray) -> Beliefs:
+        columns = data.user[some], data.item[some], data.rating[some]
+        return believe(config, data.items, embeddings, *columns, unit, basis, towards)
+
+    others = []
+    with reporter.bar("learning what users share", folds + 1) as advance:
+        everyone = of(rows)
+        advance(1)
+        for number in range(folds):
+            others.append(of(rows[fold[data.user[rows]] != number]))
+            advance(number + 2)
+    parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
+    ratings = data.user[rows], data.item[rows], data.rating[rows]
+    tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
+    tables = np.stack([beliefs.table for beliefs in others])
+    as_new = _as_new(config, others, data.items, embeddings) if config.dropout else None
+    return dataclasses.replace(everyone, tastes=tastes), Folded(tables, fold, as_new)
+
+
+def _as_new(config: FactorsConfig, others: Sequence[Beliefs], items: Items, embeddings: np.ndarray) -> AsNew:
+    """What each fold believes of all items as if they were new: in parts where sources are dropped, else in one."""
+    without = [config.text_dropout, config.details_dropout, config.vectors_dropout]
+    known = (embeddings, items.details, items.vectors)
+    if any(without):
+        parts = np.stack([_by_source(beliefs.parts_of_new_items(*known)) for beliefs in others], axis=1)
+        return AsNew(parts, config.dropout, np.array([0.0, *without]))
+    return AsNew(np.stack([beliefs.of_new_items(*known) for beliefs in others])[None], config.dropout, np.zeros(1))
+
+
+def _by_source(parts: dict[str, np.ndarray]) -> Float[np.ndarray, "sources items columns"]:
+    """What there is without any source, and what text, all details and vectors add."""
+    nothing = np.zeros_like(parts[TEXT])
+    details = sum((part for name, part in parts.items() if name.startswith(DETAIL)), nothing)
+    return np.stack([parts[""], parts[TEXT], details, parts.get(VECTOR, nothing)])

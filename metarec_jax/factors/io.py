@@ -1,0 +1,87 @@
+"""Beliefs in a file: arrays as safetensors, the rest as JSON in its metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.factors.item_factors import FACTORS, Beliefs
+from metarec_jax.factors.item_features import Numbers, Sources, Words
+from metarec_jax.factors.user_prior import no_tastes
+
+
+def save(beliefs: Beliefs, path: Path) -> None:
+    """Writes `beliefs`, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    sources = beliefs.sources
+    details = {
+        name: {"words": list(reader.known)}
+        if isinstance(reader, Words)
+        else {"centres": reader.centres.tolist(), "width": reader.width}
+        for name, reader in sources.details.items()
+    }
+    document = {"noise": beliefs.noise, "details": details, "scale": sources.scale}
+    arrays = {"table": beliefs.table, "of_new": beliefs.of_new}
+    arrays |= {f"shift.{name}": shift for name, shift in sources.shift.items()}
+    tastes = beliefs.tastes
+    arrays |= {"chosen": tastes["choice"]["kernel"], "middle": tastes["choice"]["middle"]}
+    arrays |= {"profile": tastes["profile"]["kernel"]}
+    with replacing(path) as part:
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+            part,
+            metadata={"beliefs": json.dumps(document)},
+        )
+
+
+def load(path: Path, items: int) -> Beliefs:
+    """Reads beliefs about so many items.
+
+    Raises:
+        MetarecError: the file is missing, damaged, or of another number of items.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    remedy = "restore it from a copy, or train the run again"
+    try:
+        with safe_open(path, framework="np") as file:
+            document = json.loads(file.metadata()["beliefs"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        sources = Sources(
+            details={name: _reader(reader) for name, reader in document["details"].items()},
+            shift={name.removeprefix("shift."): array for name, array in arrays.items() if name.startswith("shift.")},
+            scale={name: float(scale) for name, scale in document["scale"].items()},
+        )
+        table, of_new = (np.asarray(arrays[name], np.float32) for name in ("table", "of_new"))
+        width = 1 + sum(len(shift) for shift in sources.shift.values())
+        if (
+            len(table) != items
+            or of_new.shape != (width, table.shape[1])
+            or sources.scale.keys() != sources.shift.keys()
+        ):
+            raise ValueError(f"it is about {len(table)} items, not {items}, or its parts do not fit each other")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("it holds numbers that are not finite")
+        chosen, middle, profile = (np.asarray(arrays[name], np.float32) for name in ("chosen", "middle", "profile"))
+        rank = table.shape[1] - FACTORS
+        if chosen.shape != (rank, rank) or middle.shape != (rank,) or profile.shape[1:] != (rank,):
+            raise ValueError("what it expects of tastes does not fit its factors")
+        tastes = no_tastes(rank, len(profile))
+        tastes["choice"] |= {"kernel": chosen, "middle": middle}
+        tastes["profile"] = {"kernel": profile}
+        return Beliefs(table, float(document["noise"]), of_new, sources, tastes)
+    except FileNotFoundError as error:
+        raise MetarecError(f"{path} does not exist: {remedy}") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MetarecError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _reader(document: dict) -> Numbers | Words:
+    if "words" in document:
+        return Words(tuple(document["words"]))
+    return Numbers(np.asarray(document["centres"], np.float64), float(document["width"]))

@@ -1,0 +1,87 @@
+"""What to expect of a user's taste before a single rating is looked at: from what was chosen, and from the profile.
+
+Who rated which items says something, whatever the ratings were (Koren 2008, "Factorization meets the neighborhood",
+section 4: SVD++), and so does a profile. Both are linear maps into the space of the factors, found by expectation
+maximisation of ``w_u ~ N(A x_u, 1)``: posterior means of tastes given ratings and ``A``, then ridge regression of
+them on what is known of the users. The maps are where the outer loop starts from.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.core.types import Params
+
+_DOUBT = 20.0
+"""Ratings that weigh as much as the doubt whether a user's choice of items says anything."""
+_ROUNDS = 3
+_MOST_USERS = 20_000
+"""Users that the maps are learned from: of more, an even sample would say the same."""
+
+
+def no_tastes(rank: int, hidden: int) -> Params:
+    """Maps that say nothing, of users whose text has an embedding of width `hidden`."""
+    return {
+        "choice": {
+            "kernel": np.zeros((rank, rank), np.float32),
+            "middle": np.zeros(rank, np.float32),
+            "log_doubt": np.float32(np.log(_DOUBT)),
+        },
+        "profile": {"kernel": np.zeros((hidden, rank), np.float32)},
+    }
+
+
+def expect_tastes(
+    config: FactorsConfig,
+    beliefs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    noise: float,
+    user: np.ndarray,
+    item: np.ndarray,
+    rating: np.ndarray,
+    profiles: Float[np.ndarray, "users hidden"],
+) -> Params:
+    """Both maps, as parameters for `metarec_jax.learner.prior`.
+
+    Args:
+        config: how strongly the maps are held at zero.
+        beliefs: mean [items], rest [items] and factors [items, rank] of all items, in ratings.
+        noise: variance of a rating around all that.
+        user, item: int [rows], who rated what.
+        rating: float [rows].
+        profiles: standardised embeddings of the users' texts (see `metarec_jax.learner.inputs.standardisation`); of
+            width 0 where they have none, or it is not known before.
+    """
+    mean, rest, factors = (np.asarray(part, np.float64) for part in beliefs)
+    rank, order = factors.shape[1], np.argsort(user, kind="stable")
+    who, start, count = np.unique(user[order], return_index=True, return_counts=True)
+    some = np.unique(np.linspace(0, len(who) - 1, min(len(who), _MOST_USERS)).astype(int))
+    rows = [order[start[u] : start[u] + count[u]] for u in some]
+
+    middle = np.mean([factors[item[own]].mean(axis=0) for own in rows], axis=0)
+    chosen = np.array([(factors[item[own]] - middle).sum(axis=0) / (len(own) + _DOUBT) for own in rows])
+    sources = {"choice": (chosen, config.choices), "profile": (profiles[who[some]].astype(np.float64), config.profile)}
+    sources = {name: source for name, source in sources.items() if source[1] and source[0].any()}
+    found = no_tastes(rank, profiles.shape[1])
+    if not sources:
+        return found
+    known = np.concatenate([part for part, _ in sources.values()], axis=1)
+    held = [strength * np.mean(np.square(part)) for part, strength in sources.values() for _ in range(part.shape[1])]
+
+    covariances, pulls = [], []
+    for own in rows:
+        of_items = factors[item[own]]
+        precision = 1 / (rest[item[own]] + noise)
+        covariances.append(np.linalg.inv(np.eye(rank) + of_items.T @ (of_items * precision[:, None])))
+        pulls.append(of_items.T @ (precision * (rating[own] - mean[item[own]])))
+    solve = np.linalg.solve(known.T @ known + np.diag(held), known.T)
+    maps = np.zeros((known.shape[1], rank))
+    for _ in range(_ROUNDS):
+        maps = solve @ np.einsum("urs,us->ur", np.array(covariances), np.array(pulls) + known @ maps)
+    first = 0
+    for name, (part, _) in sources.items():
+        found[name]["kernel"] = maps[first : first + part.shape[1]].astype(np.float32)
+        first += part.shape[1]
+    found["choice"]["middle"] = middle.astype(np.float32)
+    return found

@@ -1,0 +1,1 @@
+"""Metrics of rankings, ratings and clicks, exact about ties."""

@@ -1,0 +1,115 @@
+"""A run as a folder that a user's own device can adapt and recommend with, so that no history has to leave it.
+
+Adapting and scoring are one program a support length, as serialized StableHLO (`jax.export`); what it computes with is
+safetensors, who the items are is JSON. ``examples/on_device.py`` reads such a folder with JAX and NumPy alone.
+
+    manifest.json        layout, rating scale, support lengths, the arguments of the programs in order, checksums
+    items.json           ids and titles of the catalogue, in row order
+    tensors.safetensors  parameters, embeddings and statistics
+    scores-N.jax         (tensors in order, item int32 [N], rating float32 [N], mask float32 [N]) -> scores [items]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Prepared, Rows
+from metarec_jax.learner.gathered_rows import Fixed
+from metarec_jax.learner.inputs import Features
+from metarec_jax.meta.user import Model, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.recommender.item_table import tables_of
+from metarec_jax.recommender.recommender import Recommender
+
+LAYOUT = 1
+"""Version of the folder."""
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def export_folder(recommender: Recommender, folder: Path) -> Path:
+    """Writes what a device needs to `folder`, and returns it.
+
+    Args:
+        recommender: the model.
+        folder: where; a new or an empty one.
+
+    Raises:
+        MetarecError: the folder holds something, or the model needs the encoder to read a user's history.
+    """
+    config = recommender.config
+    if config.learner.user_side == "description":
+        raise MetarecError(
+            "learner.user_side is 'description': a history becomes a text that the encoder reads, which a device does "
+            "not have; export a run with --learner.user-side none or profile (whose users then are the average user)"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MetarecError(f"{folder} holds something already: name a new folder with --out")
+    make_folder(folder)
+    tensors, structure = _tensors(recommender)
+    names = [name for name, _ in tensors]
+    arrays = [array for _, array in tensors]
+    files = {}
+    with replacing(folder / "tensors.safetensors") as path:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.asarray(array, order="C") for name, array in tensors}, path)
+    items = recommender.catalogue.items
+    write_text(
+        folder / "items.json",
+        json.dumps({"ids": items.ids, "titles": items.titles}, ensure_ascii=False, indent=0) + "\n",
+    )
+    like = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
+    for length in config.episodes.buckets:
+        row = [jax.ShapeDtypeStruct((length,), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
+        program = jax.jit(lambda *arguments: _scores(recommender._model, structure, arguments))
+        exported = jax.export.export(program, platforms=PLATFORMS)(*like, *row)
+        path = folder / f"scores-{length}.jax"
+        with explained(path):
+            path.write_bytes(exported.serialize())
+    for path in sorted(folder.iterdir()):
+        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    manifest = {
+        "layout": LAYOUT,
+        "scale": recommender.catalogue.scale._asdict(),
+        "support_lengths": list(config.episodes.buckets),
+        "most_ratings": config.episodes.max_support,
+        "arguments": [*names, "item", "rating", "mask"],
+        "jax": jax.__version__,
+        "platforms": list(PLATFORMS),
+        "sha256": files,
+    }
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return folder
+
+
+def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], Any]:
+    """Named arrays that the programs take, and the structure of the parameters among them."""
+    leaves, structure = jax.tree.flatten_with_path(recommender._trainable)
+    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in leaves]
+    shelves, count = recommender._shelf.take(alone=True), recommender._shelf.count
+    average = jnp.asarray(recommender._average_user[None])
+    user = tables_of(recommender._model, recommender._trainable.theta, shelves, average).users
+    extra = {"items": shelves.items[:count], "user": user, "statistic": shelves.statistic[:count]}
+    return named + [(f"tables/{name}", np.asarray(array)) for name, array in extra.items()], structure
+
+
+def _scores(model: Model, structure: Any, arguments: tuple[Array, ...]) -> Float[Array, " items"]:
+    """The score of every item for one user, after adapting."""
+    *leaves, items, user, statistic, item, rating, mask = arguments
+    trainable: Trainable = structure.unflatten(leaves)
+    tables = Prepared(items, user)
+    support = Rows(item, rating, mask, jnp.where(mask[:, None] > 0, statistic[item], 0.0))
+    context = context_of(tables, jnp.int32(0), support)
+    kept = adapt_user(model, trainable, context).end
+    rows = Features(Fixed(items, None, "recommended"), statistic)
+    return model.head.mean(apply_user(model, trainable, context, kept, rows))

@@ -1,0 +1,53 @@
+"""Users of a public data set, to try a service as: what they rated may be shown, since everybody can look it up."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
+from metarec_jax.data import load
+from metarec_jax.data.negatives import beside_clicks
+from metarec_jax.data.protocols import divide
+from metarec_jax.train.build import resolve
+
+PUBLIC = ("movielens-100k", "movielens-1m", "movielens-latest", "synthetic")
+"""Sources of data that anybody can have."""
+MOST = 200
+"""Users that are listed."""
+
+
+class Person(NamedTuple):
+    """A user: an id, a profile, and (item id, rating) pairs, oldest first."""
+
+    id: str
+    profile: str
+    history: list[tuple[str, float]]
+
+
+def people_of(config: Config) -> dict[str, Person]:
+    """Test users of a run's data, by id: nobody that the model was trained on. None where the data is not public, or is
+    not here."""
+    if config.data.source not in PUBLIC:
+        return {}
+    try:
+        data = beside_clicks(load(config.data, seed=config.seed), config)
+        tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
+    except MetarecError:
+        return {}
+    return {person.id: person for person in persons(data, np.unique(tested)[:MOST])}
+
+
+def persons(data: Interactions, users: np.ndarray) -> list[Person]:
+    """Some users of a data set, with what they rated."""
+    found = []
+    for user in users.tolist():
+        rows = np.flatnonzero(data.user == user)
+        rows = rows[np.argsort(data.time[rows], kind="stable")]
+        history = [(data.items.ids[i], float(r)) for i, r in zip(data.item[rows].tolist(), data.rating[rows])]
+        profile = data.users.texts[user] if data.users.texts else ""
+        found.append(Person(data.users.ids[user], profile, history))
+    return found

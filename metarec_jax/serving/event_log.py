@@ -1,0 +1,122 @@
+"""The log of a service as columns: what was shown to whom, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.recommender.filters import Filters
+
+
+class Log(NamedTuple):
+    """One row a place of a list, in order of time.
+
+    Attributes:
+        list: int64 [n], number of the list. user: int64 [n], number of the user.
+        arm: [n], names. item: [n], ids.
+        place: int64 [n], 1 is the first.
+        propensity: float64 [n], NaN where lists were interleaved.
+        own_place: int64 [n], the place that the arm's model had given the item.
+        explore: float64 [n]. pool: int64 [n].
+        interleaved: bool [n].
+        time: float64 [n], seconds since 1970.
+        clicked, purchased: bool [n], by the user in this list.
+        rating: float64 [n], the last one given in this list; NaN where there is none.
+    """
+
+    list: np.ndarray
+    user: np.ndarray
+    arm: np.ndarray
+    item: np.ndarray
+    place: np.ndarray
+    propensity: np.ndarray
+    own_place: np.ndarray
+    explore: np.ndarray
+    pool: np.ndarray
+    interleaved: np.ndarray
+    time: np.ndarray
+    clicked: np.ndarray
+    purchased: np.ndarray
+    rating: np.ndarray
+
+    def of(self, rows: np.ndarray) -> Log:
+        """Some of the rows."""
+        return Log(*(column[rows] for column in self))
+
+
+class Request(NamedTuple):
+    """What a list was made from.
+
+    Attributes:
+        number: of the list, as in `Log`.
+        history: (item, rating) pairs.
+        filters: what it was narrowed to; excluded items are ids.
+        exclude_seen: whether items of the history were left out.
+    """
+
+    number: int
+    history: list[tuple[str, float]]
+    filters: Filters
+    exclude_seen: bool
+
+
+def read(database: sqlite3.Connection) -> Log:
+    """The whole log."""
+    rows = database.execute(
+        "SELECT s.list, l.user, s.arm, s.item, s.place, s.propensity, s.own_place, l.explore, l.pool, l.mode, l.time "
+        "FROM shown s JOIN lists l ON l.id = s.list ORDER BY l.time, s.list, s.place"
+    ).fetchall()
+    columns = list(zip(*rows)) if rows else [()] * 11
+    lists, users, arms, items, places, propensities, own, explore, pool, mode, time = columns
+    of_place = {(shown, item): n for n, (shown, item) in enumerate(zip(lists, items))}
+    clicked, purchased = np.zeros((2, len(rows)), bool)
+    rating = np.full(len(rows), np.nan)
+    for shown, item, kind, value in database.execute(
+        "SELECT list, item, kind, value FROM events WHERE list IS NOT NULL ORDER BY number"
+    ):
+        n = of_place.get((shown, item))
+        if n is None:
+            continue
+        if kind == "rating":
+            rating[n] = value
+        elif kind == "forget":
+            rating[n] = np.nan
+        else:
+            clicked[n] = True
+            purchased[n] |= kind == "purchase"
+    number = {shown: n for n, shown in enumerate(dict.fromkeys(lists))}
+    who = {user: n for n, user in enumerate(dict.fromkeys(users))}
+    return Log(
+        list=np.array([number[shown] for shown in lists], np.int64),
+        user=np.array([who[user] for user in users], np.int64),
+        arm=np.array(arms, str),
+        item=np.array(items, str),
+        place=np.array(places, np.int64),
+        propensity=np.array([np.nan if p is None else p for p in propensities], np.float64),
+        own_place=np.array(own, np.int64),
+        explore=np.array(explore, np.float64),
+        pool=np.array(pool, np.int64),
+        interleaved=np.array([m == "interleave" for m in mode], bool),
+        time=np.array(time, np.float64),
+        clicked=clicked,
+        purchased=purchased,
+        rating=rating,
+    )
+
+
+def requests(database: sqlite3.Connection) -> list[Request]:
+    """What each list of the log was made from, in the order of `Log.list`."""
+    rows = database.execute(
+        "SELECT l.history, l.filters FROM lists l WHERE EXISTS (SELECT 1 FROM shown s WHERE s.list = l.id) "
+        "ORDER BY l.time, l.id"
+    )
+    found = []
+    for number, (history, filters) in enumerate(rows):
+        asked = json.loads(filters)
+        exclude_seen = asked.pop("exclude_seen")
+        pairs = [(item, float(rating)) for item, rating in json.loads(history)]
+        found.append(Request(number, pairs, Filters(**asked), exclude_seen))
+    return found

@@ -1,0 +1,212 @@
+"""Compiling a step for a target, and what is then known of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from metarec_jax.train.aot import hlo
+from metarec_jax.train.aot.targets import Target, devices
+from metarec_jax.train.aot.workload import Workload, step_of
+from metarec_jax.train.sharding import user_mesh
+
+OWN_LOOPS = ("embed/", "pull_back/")
+"""Scopes of the loops over chunks of texts, whose turns depend on the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A program compiled for a target. All figures are of one device and one step; None where there is none.
+
+    Attributes:
+        target: its name.
+        chips: devices that the program is for.
+        fits: whether it fits in the memory of each.
+        why: what the compiler said where it does not.
+        users: of a step, on all devices.
+        peak_memory, arguments, temporaries: bytes. (These three, FLOPs and collectives are facts.)
+        flops: of matrix products, loops at every turn.
+        bytes: from and to main memory.
+        collectives: kind -> calls and bytes.
+        cycles: the compiler's estimate, without collectives.
+        seconds: these cycles at the chip's clock.
+        memory_seconds, link_seconds: bytes and collectives at the published bandwidths.
+        intensity, ridge: FLOPs a byte, of the program, and where the chip's roofline bends.
+        utilisation: share of `seconds` that the matrix units need for these FLOPs at their peak.
+        users_per_second: users over the largest of the three times and their collectives.
+        compile_seconds: what compiling took.
+        level: of optimisation; cycles are comparable within one level only.
+        guessed: loops whose turns are not known, counted once.
+    """
+
+    target: str
+    chips: int
+    fits: bool
+    users: int
+    level: str
+    why: str = ""
+    peak_memory: int | None = None
+    arguments: int | None = None
+    temporaries: int | None = None
+    flops: float | None = None
+    bytes: float | None = None
+    collectives: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    cycles: float | None = None
+    seconds: float | None = None
+    memory_seconds: float | None = None
+    link_seconds: float | None = None
+    intensity: float | None = None
+    ridge: float | None = None
+    utilisation: float | None = None
+    users_per_second: float | None = None
+    compile_seconds: float | None = None
+    guessed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return dataclasses.asdict(self)
+
+
+def estimate(work: Workload, target: Target, *, level: str = "", keep: Callable[[str], Any] | None = None) -> Estimate:
+    """Compiles the outer step of `work` for `target`.
+
+    Args:
+        work: the step.
+        target: what to compile for.
+        level: "O1" compiles about three times as quickly as "", the default, with the same FLOPs and collectives.
+        keep: is given the text of the compiled program.
+
+    Raises:
+        MetarecError: there is no compiler for the target here, or the work does not split over it.
+    """
+    chips = work.config.train.devices if target.family == "here" else 0
+    mesh = user_mesh(chips, work.config.train.shards, among=devices(target))
+    step, arguments, turns = step_of(work, mesh)
+    with jax.set_mesh(mesh):
+        lowered = step.lower(*arguments)
+    users = len(arguments[-1].weight)
+    return compiled_for(target, lowered, chips=mesh.size, users=users, turns=turns, level=level, keep=keep)
+
+
+def compiled_for(
+    target: Target,
+    lowered: Any,
+    *,
+    chips: int,
+    users: int,
+    turns: int = 1,
+    level: str = "",
+    keep: Callable[[str], Any] | None = None,
+) -> Estimate:
+    """Compiles a lowered program and reads it.
+
+    Args:
+        target: what it was lowered for.
+        lowered: ``jit(...).lower(...)``.
+        chips: devices that it is for.
+        users: of a step, on all devices.
+        turns: of the loops over chunks of texts.
+        level, keep: as for `estimate`.
+    """
+    base = Estimate(target.name, chips, fits=True, users=users, level=level or "default")
+    started = time.perf_counter()
+    try:
+        with _compiling(level):
+            compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return dataclasses.replace(
+            base, fits=False, why=_shortage(str(error)), compile_seconds=time.perf_counter() - started
+        )
+    seconds = time.perf_counter() - started
+    text = compiled.as_text() or ""
+    if keep is not None:
+        keep(text)
+    found = read(base, compiled.memory_analysis(), hlo.tally(text, _turns(turns)), target)
+    return dataclasses.replace(found, compile_seconds=seconds)
+
+
+def read(base: Estimate, memory: Any, tally: hlo.Tally, target: Target) -> Estimate:
+    """`base` with what follows from the memory, the tally and the chip's published figures."""
+    chip = target.chip
+    peak = memory.peak_memory_in_bytes or (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    sent = sum(tally.sent.values())
+    found = dataclasses.replace(
+        base,
+        peak_memory=peak,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        flops=tally.flops,
+        bytes=tally.bytes,
+        collectives={k: {"calls": tally.calls[k], "bytes": tally.sent[k]} for k in sorted(tally.calls)},
+        cycles=tally.cycles or None,
+        intensity=tally.flops / tally.bytes if tally.bytes else None,
+        guessed=tally.guessed,
+    )
+    if chip is None:
+        return found
+    seconds = chip.seconds(tally.cycles) if tally.cycles else tally.seconds or None
+    times = [tally.flops / chip.flops, tally.bytes / chip.bandwidth, seconds or 0.0]
+    link = link_seconds(tally, base.chips, chip.link)
+    return dataclasses.replace(
+        found,
+        # A GPU's compiler refuses nothing.
+        fits=peak <= chip.memory,
+        why="" if peak <= chip.memory else f"{peak / 1e9:.1f} GB are needed, and the chip has {chip.memory / 1e9:.1f}",
+        seconds=seconds,
+        memory_seconds=times[1],
+        link_seconds=link if sent else 0.0,
+        ridge=chip.ridge,
+        utilisation=times[0] / seconds if seconds else None,
+        users_per_second=base.users / (max(times) + link),
+    )
+
+
+def link_seconds(tally: hlo.Tally, chips: int, link: float) -> float:
+    """Time of all collectives around a ring at a chip's published link bandwidth, with nothing computed meanwhile.
+
+    Of `n` devices each passes on ``(n - 1) / n`` of what is gathered or scattered, and twice that of what is summed.
+    """
+    share = (chips - 1) / chips
+    return sum((2 if kind == "all-reduce" else 1) * share * sent for kind, sent in tally.sent.items()) / link
+
+
+def _turns(turns: int) -> hlo.Turns:
+    return lambda path: turns if any(scope in path for scope in OWN_LOOPS) else None
+
+
+def _shortage(message: str) -> str:
+    """Of what the compiler says where memory is short, what is needed and what there is."""
+    found = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (hbm|vmem)", message)
+    if found:
+        return f"{found[1]} of {found[2]} {found[3].upper()} are needed"
+    return message.splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def _compiling(level: str) -> Iterator[None]:
+    """At a level, and without the compilation cache: it has no key for devices that are not here."""
+    changes = {"jax_enable_compilation_cache": False} | ({"jax_optimization_level": level} if level else {})
+    before = {name: jax.config.values[name] for name in changes}
+    try:
+        for name, value in changes.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()  # which reads the first of them once only
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

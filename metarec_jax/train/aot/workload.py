@@ -1,0 +1,201 @@
+"""All arguments of an outer step as shapes: no data is read, and no number computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from metarec_jax.config.run import Config, believes
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
+from metarec_jax.data.splits import Statistics
+from metarec_jax.encoder import BertConfig, Picked, Tokens, init, load, random_encoder
+from metarec_jax.encoder.text_buckets import texts_of_call
+from metarec_jax.factors.item_factors import NOTHING_KNOWN
+from metarec_jax.factors.user_prior import no_tastes
+from metarec_jax.learner.prior import RATINGS
+from metarec_jax.meta.encoder_step import Chosen
+from metarec_jax.meta.outer import TrainState
+from metarec_jax.train.build import abstract_trainable, make_model
+from metarec_jax.train.catalogue import Catalogue, Scale
+from metarec_jax.train.optimizer import make_optimiser
+from metarec_jax.train.sharding import by_user, shardings
+from metarec_jax.train.step import frozen_step, joint_step, whole
+from metarec_jax.train.text_batches import TOKENS, Devices, worth_sharing
+
+ENCODERS: Mapping[str, BertConfig] = {
+    "minilm": BertConfig(30522, 384, 6, 12, 1536),
+    "bert-base": BertConfig(30522, 768, 12, 12, 3072),
+    "bert-large": BertConfig(30522, 1024, 24, 16, 4096),
+    # Shapes only: nobody trained these. Of 1.1 and 7.0 billion parameters.
+    "bert-1b": BertConfig(30522, 2048, 20, 16, 8192),
+    "bert-7b": BertConfig(30522, 4096, 34, 32, 16384),
+}
+SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
+"""Items and users of data sets whose sizes are known; others are taken to be as large as the largest MovieLens."""
+UNKNOWN = (10_000, 100_000)
+STEPS = 1000
+"""Outer steps that the schedule is made for; no shape depends on it."""
+_LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """An outer step, by its sizes.
+
+    Attributes:
+        config: with every choice made (see `resolved`).
+        architecture: of the encoder.
+        items, users: of the data set; each has a text (users only with ``learner.user_side`` other than "none").
+        length: tokens of a text, padded.
+        support: support interactions of a user, padded.
+    """
+
+    config: Config
+    architecture: BertConfig
+    items: int
+    users: int
+    length: int
+    support: int
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether texts are encoded in the step."""
+        return self.config.encoder.train != "no"
+
+    @property
+    def user_texts(self) -> int:
+        """Of the data set."""
+        return 0 if self.config.learner.user_side == "none" else self.users
+
+
+def workload(
+    config: Config, *, encoder: str = "", items: int = 0, users: int = 0, length: int = 32, support: int = 0
+) -> Workload:
+    """The step that a run of `config` would take.
+
+    Args:
+        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile.
+        encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
+        items, users: of the data set; 0 takes what is known of ``data.source``.
+        length: tokens of a text.
+        support: 0 is the largest bucket.
+
+    Raises:
+        MetarecError: the run would be a private one, whose step is another.
+    """
+    if config.privacy.epsilon:
+        raise MetarecError(
+            f"privacy.epsilon is {config.privacy.epsilon:g}, but only ordinary outer steps are compiled ahead of time: "
+            "leave out the privacy options"
+        )
+    head, side = config.learner.head, config.learner.user_side
+    if head == "auto":
+        head = "click" if config.data.kind == "click" else "ordinal"
+    side = "profile" if side == "auto" else side
+    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, head=head, user_side=side))
+    known = SIZES.get(config.data.source, UNKNOWN)
+    return Workload(
+        config,
+        _architecture(config, encoder),
+        items or known[0],
+        users or known[1],
+        min(length, config.encoder.max_length),
+        support or config.episodes.buckets[-1],
+    )
+
+
+def _architecture(config: Config, name: str) -> BertConfig:
+    if name or config.encoder.path in ENCODERS:
+        return ENCODERS[name or config.encoder.path]
+    return random_encoder().config if config.encoder.path == "random" else load(config.encoder.path).config
+
+
+def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
+    """The jitted outer step, its arguments as shapes with their place on `mesh`, and the turns of its chunk loops.
+
+    Raises:
+        MetarecError: parameters that the mesh's shards do not divide.
+    """
+    config, mesh_users = work.config, NamedSharding(mesh, by_user(mesh))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    model = make_model(config, Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]))
+    per_device = config.train.users_per_device
+    state = _state(work)
+    episodes = _put(whole(_episodes(work), mesh, per_device), mesh_users)
+    held = jax.tree.map(_abstract, state, shardings(mesh, state))
+    side = work.architecture.hidden_size if work.user_texts else 0
+    users = jax.ShapeDtypeStruct((work.users, side), jnp.float32)
+    if not work.trains_encoder:
+        items = jax.ShapeDtypeStruct((work.items, work.architecture.hidden_size), jnp.float32)
+        tables = jax.eval_shape(model.prepare, state.trainable.theta, Tables(items, users))
+        step = frozen_step(config, model, STEPS, mesh, per_device)
+        return step, (held, _put(tables, everywhere), episodes), 1
+    texts, entries = work.items + work.user_texts, len(episodes.weight) * (work.support + config.episodes.query + 1)
+    own = entries // mesh.size
+    shared = worth_sharing(texts, entries, own, mesh)
+    used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
+    per_call = texts_of_call(config.encoder.tokens_per_call or TOKENS, work.length, used)
+    turns = -(-used // per_call)
+    shape = (texts, work.length)
+    tokens = Tokens(*(jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
+    alone = mesh.size == 1
+    rows = jax.ShapeDtypeStruct((mesh.size * turns * per_call,), jnp.int32)
+    count = jax.ShapeDtypeStruct(() if alone else (mesh.size,), jnp.int32)
+    chosen = Chosen(
+        buckets=(_put(tokens, everywhere),),
+        picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
+        users=None if work.user_texts else _put(users, everywhere),
+    )
+    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared)
+    return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
+
+
+def _state(work: Workload) -> TrainState:
+    config, hidden = work.config, work.architecture.hidden_size
+    believed = None
+    if believes(config):
+        profile = hidden if work.user_texts else 0
+        believed = dataclasses.replace(NOTHING_KNOWN, tastes=no_tastes(config.factors.rank, profile))
+    catalogue = Catalogue(
+        Items((), (), ()),
+        Statistics(np.ones(1, np.float32), np.ones(1, np.float32)),
+        np.zeros((1, hidden), np.float32),
+        Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]),
+        believed,
+    )
+    encoder: Params = None
+    if work.trains_encoder:
+        encoder = jax.eval_shape(lambda key: init(key, work.architecture), jax.random.key(0))
+    trainable = abstract_trainable(config, catalogue, hidden if work.user_texts else 0, encoder)
+    optimiser = jax.eval_shape(make_optimiser(config, STEPS).init, trainable)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return TrainState(trainable, optimiser, jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), key)
+
+
+def _episodes(work: Workload) -> Episodes:
+    """A batch of nobody: `metarec_jax.train.step.whole` wants arrays, and these are small."""
+    users = work.config.train.users_per_step
+    columns = RATINGS + (2 + work.config.factors.rank if believes(work.config) else 0)
+
+    def rows(count: int) -> Rows:
+        flat = np.zeros((users, count), np.float32)
+        return Rows(flat.astype(np.int32), flat, flat, np.zeros((users, count, columns), np.float32))
+
+    return Episodes(
+        np.zeros(users, np.int32), rows(work.support), rows(work.config.episodes.query), np.zeros(users, np.float32)
+    )
+
+
+def _put(tree: Any, sharding: NamedSharding) -> Any:
+    return jax.tree.map(lambda leaf: _abstract(leaf, sharding), tree)
+
+
+def _abstract(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

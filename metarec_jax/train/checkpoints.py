@@ -1,0 +1,254 @@
+"""Saving and restoring training states with orbax.
+
+A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, where the data
+iterator stands and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
+either the whole checkpoint or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+
+from metarec_jax.core.atomic_files import explained
+from metarec_jax.core.errors import MetarecError
+
+Tree = TypeVar("Tree")
+Read = TypeVar("Read")
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How training is going, as it stands in a checkpoint.
+
+    Attributes:
+        step: outer steps taken.
+        epoch: epochs finished.
+        iterator: state of the data iterator.
+        epoch_query, epoch_rows: sums of the training loss in the epoch under way.
+        best_epoch, best_step: where the validation loss was least so far; 0 before the first epoch ends.
+        best_loss: that loss.
+        finished: whether training has ended, by its epochs or by early stopping.
+    """
+
+    step: int
+    epoch: int
+    iterator: dict[str, Any]
+    epoch_query: float
+    epoch_rows: float
+    best_epoch: int
+    best_step: int
+    best_loss: float
+    finished: bool
+
+    @classmethod
+    def at_start(cls) -> Progress:
+        """Before the first step."""
+        return cls(0, 0, {}, 0.0, 0.0, 0, 0, 1e30, False)
+
+
+class Checkpoints:
+    """The checkpoints of a run: the latest (to go on from) and the best (to use), numbered by outer step.
+
+    Args:
+        folder: where they are.
+        tidy: whether to remove what a killed training left half-saved. A reader must not: the training may be running.
+        kind: the dataclass that says how training is going; it has a field `step`.
+    """
+
+    def __init__(self, folder: Path, *, tidy: bool = True, kind: type[Any] = Progress):
+        from orbax.checkpoint import v1 as ocp
+
+        # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        keep = ocp.training.preservation_policies
+        self._folder = folder.absolute()
+        self._kind = kind
+        self._sound: set[int] = set()
+        try:
+            self._checkpointer = ocp.training.Checkpointer(
+                str(self._folder),
+                preservation_policy=cast(
+                    "Any",
+                    keep.AnyPreservationPolicy(
+                        [keep.LatestN(1), keep.BestN(get_metric_fn=cast("Any", _rank), reverse=True, n=1)]
+                    ),
+                ),
+                cleanup_tmp_directories=tidy,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise MetarecError(
+                f"{_damaged_metrics(self._folder)}: what lies beside the checkpoints is damaged ({error}): "
+                "restore it from a copy, or delete it"
+            ) from error
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._writing():
+            self._checkpointer.close()
+
+    def save(self, state: Any, progress: Any, loss: float) -> None:
+        """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
+        self._sound.discard(progress.step)
+        with self._writing():
+            self._checkpointer.save_checkpointables_async(
+                progress.step,
+                {"state": _storable(state)},
+                force=True,
+                overwrite=True,
+                metrics={"loss": loss, "step": progress.step},
+                custom_metadata=cast("Any", dataclasses.asdict(progress)),
+            )
+
+    def wait(self) -> None:
+        """Returns when all that was saved is on disk."""
+        with self._writing():
+            self._checkpointer.wait()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Explains what the operating system says about writing, such as that the disk is full."""
+        with explained(self._folder):
+            try:
+                yield
+            except ValueError as error:  # so tensorstore passes it on
+                found = re.search(r"os_error_code='(\d+)'", str(error))
+                if found is None:
+                    raise
+                number = int(found[1])
+                raise OSError(number, os.strerror(number)) from error
+
+    def latest(self) -> Any:
+        """The progress of the latest checkpoint; None where there is none."""
+        found = self._checkpointer.latest
+        return None if found is None else self.progress(found.step)
+
+    def progress(self, step: int) -> Any:
+        """What checkpoint `step` says of the training."""
+        read = self._checkpointer.checkpointables_metadata
+        return self._attempt(step, lambda: self._kind(**cast("dict[str, Any]", read(step).custom_metadata)))
+
+    def load(self, like: Tree, step: int) -> Tree:
+        """Restores the state of `step`.
+
+        Args:
+            like: arrays (or ShapeDtypeStructs) that say which shapes, dtypes and shardings are wanted.
+            step: which checkpoint.
+
+        Raises:
+            MetarecError: the checkpoint is missing, damaged, or of other shapes than `like`.
+        """
+        saved = self._attempt(step, lambda: self._checkpointer.checkpointables_metadata(step).metadata["state"])
+        if saved is None:  # so says orbax of metadata that it cannot read
+            raise self._unreadable(step, "its metadata cannot be read")
+        raw = _storable(like)
+        self._check_fits(step, _shapes(saved), _shapes(raw))
+        wanted = {"state": jax.tree.map(_abstract, raw)}
+        restored = self._attempt(step, lambda: self._checkpointer.load_checkpointables(step, wanted)["state"])
+        leaves = iter(jax.tree.leaves(restored))
+        return jax.tree.map(lambda to: _restored(leaves, to), like)
+
+    def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
+        """What `read` returns, or an error that says that checkpoint `step` cannot be read."""
+        try:
+            self._probe(step)
+            return read()
+        except Exception as error:  # orbax and tensorstore raise many kinds; each means the same to a user
+            raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
+
+    def _probe(self, step: int) -> None:
+        """Reads all stored bytes of `step` in a row, which fails where they are damaged.
+
+        Orbax reads with many tasks at once. When the first fails it leaves the others behind, and each complains on
+        stderr for itself; so it is only asked to read what can be read.
+        """
+        if step in self._sound:
+            return
+        import tensorstore as ts
+
+        where = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{self._folder / str(step) / 'state'}/"}}
+        store = ts.KvStore.open(where).result()
+        keys = store.list().result()
+        if not keys:
+            raise ValueError("it holds no arrays")
+        for key in keys:
+            store.read(key).result()
+        for path in (self._folder / str(step) / "state" / "array_metadatas").glob("*"):
+            json.loads(path.read_text(encoding="utf-8"))
+        self._sound.add(step)
+
+    def _check_fits(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise MetarecError(
+                    f"{self._folder / str(step)}: the checkpoint does not fit the run's config.json: {name} is "
+                    f"{saved.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} by the config; "
+                    "use the config.json that the run was trained with"
+                )
+
+    def _unreadable(self, step: int, reason: str) -> MetarecError:
+        # Nothing replaces the best checkpoint: one after it was worse, and does not know the parameters of the best.
+        before = sorted(c.step for c in self._checkpointer.checkpoints if c.step < step)
+        remedy = f"delete that folder to go on from step {before[-1]}" if before else "train the run again"
+        return MetarecError(
+            f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
+            f"restore it from a copy, or {remedy}"
+        )
+
+
+def _rank(metrics: dict[str, float]) -> tuple[float, float]:
+    """Of equal losses the first is the best, as for `Progress`."""
+    return metrics["loss"], metrics["step"]
+
+
+def _damaged_metrics(folder: Path) -> Path:
+    """The file of a checkpoint's loss that is no JSON; the folder where there is none."""
+    for path in sorted(folder.glob("*/metrics/metrics")):
+        try:
+            _rank(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError):
+            return path
+    return folder
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _storable(tree: Any) -> Any:
+    """`tree` with the numbers of typed keys in their place, and None for arrays of no elements: orbax refuses both."""
+    return jax.tree.map(
+        lambda leaf: None if leaf.size == 0 else jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
+    )
+
+
+def _restored(leaves: Iterator[Any], to: Any) -> Any:
+    """The leaf that takes the place of `to`, from what `_storable` left of the tree."""
+    if to.size == 0:
+        return jnp.zeros(to.shape, to.dtype, device=getattr(to, "sharding", None))
+    return jax.random.wrap_key_data(next(leaves)) if _is_key(to) else next(leaves)
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf by its path, which is the same for the dicts that orbax gives for named tuples."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }

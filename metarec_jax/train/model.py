@@ -1,0 +1,108 @@
+"""From a config and a catalogue to a model: its functions, and the parameters that they start from.
+
+What a recommender needs and no more, so that nothing of data, of encoders and of training is imported for an answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.params import partition
+from metarec_jax.core.types import Params
+from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.prior import Believed
+from metarec_jax.learner.ranking import ranking_loss
+from metarec_jax.learner.registry import make_learner
+from metarec_jax.meta.updaters import make_updater
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.train.catalogue import Catalogue, Scale
+
+UNROLL = 5
+"""Inner steps in one turn of the compiled loop: a few per cent quicker than one, and no longer to compile."""
+
+
+def make_model(config: Config, scale: Scale) -> Model:
+    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
+    traced and compiled for one seed serves the next."""
+    return _model(_learner(config), config.updater, scale)
+
+
+def _learner(config: Config) -> LearnerConfig:
+    """The learner's choices: a rule in closed form solves for outputs that no gate lies behind."""
+    return dataclasses.replace(config.learner, gate=0.0) if config.updater.kind == "ridge" else config.learner
+
+
+@functools.lru_cache(maxsize=32)
+def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Model:
+    head = make_head(learner.head, levels=scale.levels, low=scale.low, high=scale.high)
+    made = make_learner(learner, head)
+    return Model(
+        prepare=made.prepare,
+        apply=made.apply,
+        summarise=made.summarise,
+        taste=made.taste,
+        head=head,
+        query_loss=None if learner.loss == "likelihood" else ranking_loss(learner.loss, head, scale.low),
+        updater=make_updater(updater, head.curvature),
+        adapted=updater.adapted,
+        steps=updater.steps,
+        order=updater.order,
+        form=updater.form,
+        unroll=max(min(updater.steps, UNROLL), 1),
+        remat=updater.remat,
+        doubt=updater.doubt,
+    )
+
+
+def init_trainable(
+    config: Config,
+    model: Model,
+    catalogue: Catalogue,
+    user_table: np.ndarray,
+    key: jax.Array,
+    encoder: Params = None,
+) -> Trainable:
+    """What is trained, before training.
+
+    Args:
+        config: sizes.
+        model: from `make_model`.
+        catalogue: items, of which those that training users rated set the input standardisation.
+        user_table: float32 [users, hidden] of training users.
+        key: typed PRNG key.
+        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
+    """
+    total, count = catalogue.statistics.total, catalogue.statistics.count
+    seen = count > 0 if count.any() else np.ones(len(count), bool)
+    mean = float(total.sum() / count.sum()) if count.any() else (catalogue.scale.low + catalogue.scale.high) / 2
+    theta = make_learner(_learner(config), model.head).init(
+        key,
+        item_embeddings=catalogue.embeddings[seen],
+        user_embeddings=user_table,
+        mean_rating=mean,
+        believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
+    )
+    adapted, _ = partition(theta, model.adapted)
+    if config.encoder.train == "no":
+        encoder = None
+    elif config.encoder.train == "lora" and encoder is not None:
+        from metarec_jax.encoder.lora import add_lora
+
+        lora_key = jax.random.fold_in(key, 2)
+        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+    return Trainable(theta, model.updater.init(adapted), encoder)
+
+
+def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
+    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
+    model = make_model(config, catalogue.scale)
+    users = np.zeros((1, user_hidden), np.float32)
+    init = functools.partial(init_trainable, config, model, catalogue, users)
+    return jax.eval_shape(lambda key, encoder: init(key, encoder=encoder), jax.random.key(0), encoder)

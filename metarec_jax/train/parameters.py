@@ -1,0 +1,60 @@
+"""The parameters that a training led to, in a file that is read in no time.
+
+A checkpoint holds more (the optimiser, where the data stands), and the library that reads it takes as long to import as
+all that an answer needs. So a training that ends leaves the parameters of its best checkpoint beside it, and one that
+starts takes them away first: where the file is, it holds what the best checkpoint holds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import path_names
+from metarec_jax.meta.user import Trainable
+
+
+def save(trainable: Trainable, path: Path) -> None:
+    """Writes parameters (host arrays), whole or not at all."""
+    from safetensors.numpy import save_file
+
+    arrays = {
+        name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(trainable), jax.tree.leaves(trainable))
+    }
+    with replacing(path) as part:
+        save_file(arrays, part)
+
+
+def load(like: Trainable, path: Path) -> Trainable:
+    """Reads parameters as host arrays.
+
+    Args:
+        like: arrays or ShapeDtypeStructs of the shapes and dtypes that are wanted.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file is damaged, or its arrays are not those that are wanted.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    names, leaves = path_names(like), jax.tree.leaves(like)
+    try:
+        arrays = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MetarecError(
+            f"{path} is damaged ({error}): delete it, and the run's best checkpoint is read in its place"
+        ) from error
+    wanted = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in zip(names, leaves)}
+    found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise MetarecError(
+                f"{path} does not fit the run's config.json: {name} is {found.get(name, 'absent')} in the file and "
+                f"{wanted.get(name, 'absent')} by the config; use the config.json that the run was trained with"
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])

@@ -1,0 +1,275 @@
+"""From a config to the parts of a pretraining, in the order of the flow: data, what may be read, batches, programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from metarec_jax.config.pretrain import PretrainConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions
+from metarec_jax.data import load
+from metarec_jax.data.leakage import refuse_leak
+from metarec_jax.data.negatives import with_negatives
+from metarec_jax.data.splits import split_users
+from metarec_jax.encoder import Encoder, remarks
+from metarec_jax.encoder import load as load_encoder
+from metarec_jax.meta.encoder_step import Chosen, Reading, embed
+from metarec_jax.train.build import check_encoder
+from metarec_jax.train.pretraining.batches import Likes, LikeSource, StepSource
+from metarec_jax.train.pretraining.contrastive import contrastive_loss
+from metarec_jax.train.pretraining.evaluate import Judge, hide_once, judge_with
+from metarec_jax.train.pretraining.held_out import Seen, seen
+from metarec_jax.train.pretraining.masking import Vocabulary
+from metarec_jax.train.pretraining.mlm import Sum, mlm_loss
+from metarec_jax.train.pretraining.step import Losses, PretrainState, liked_gradient, mlm_gradient, update
+from metarec_jax.train.pretraining.text_batches import Document, Frame, PassageSource, documents
+from metarec_jax.train.pretraining.user_text import liked_items, sentences
+from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
+from metarec_jax.train.text_batches import encode_with, texts_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """Everything that a pretraining starts from.
+
+    Attributes:
+        config: every choice.
+        data: the interactions.
+        seen: what of them may be read.
+        encoder: as it is before.
+        mesh: the devices.
+        source: what every step reads.
+        step: (state, number of the step) -> (state after it, losses before it); it takes over its state's memory.
+        judge: weights -> what is said of them.
+    """
+
+    config: PretrainConfig
+    data: Interactions
+    seen: Seen
+    encoder: Encoder
+    mesh: Mesh
+    source: StepSource
+    step: Callable[[PretrainState, int], tuple[PretrainState, Losses]]
+    judge: Judge
+
+    def put(self, tree: Any) -> Any:
+        """A whole copy of a tree on each device."""
+        return replicate(self.mesh, tree)
+
+    def fingerprint(self) -> str:
+        """sha256 of all that is read: equal fingerprints and configs give equal results."""
+        total = hashlib.sha256(self.encoder.digest.encode())
+        for column in (self.data.user, self.data.item, self.data.rating, self.data.time):
+            total.update(np.ascontiguousarray(column).tobytes())
+        for text in (*self.data.users.ids, *self.data.items.ids, *self.data.items.texts, *self.data.items.titles):
+            total.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return total.hexdigest()
+
+
+def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraining:
+    """Loads what `config` names, keeps apart what may not be read, and makes batches and programs of the rest.
+
+    Raises:
+        MetarecError: what any of these steps has to say about the input.
+    """
+    data = load(config.data, seed=config.seed)
+    if config.data.negatives:
+
+        def trained(rows: Interactions) -> np.ndarray:
+            return np.flatnonzero(np.isin(rows.user, split_users(rows, config.episodes, config.seed).train))
+
+        data = with_negatives(data, config.data.negatives, config.data.negatives_popularity, config.seed, trained)
+    reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
+    read = seen(data, config)
+    reporter.note(
+        f"read are {int(read.rows.sum()):,} interactions of {len(read.splits.train)} training users; validation and "
+        f"test users and {int(read.cold.sum())} of {len(data.items)} items are held out"
+    )
+    refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
+    encoder = load_encoder(config.encoder.path)
+    _check(config, encoder)
+    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+        reporter.note(remark)
+    mesh = user_mesh(config.devices)
+    masked = _Masked(config, data, read, encoder, mesh, reporter) if config.hides else None
+    liked = _Liked(config, data, read, encoder, mesh, reporter) if config.contrasts else None
+    source = StepSource(
+        steps=config.steps,
+        items=masked.items if masked and config.mlm.item_share > 0 else None,
+        behaviour=masked.behaviour if masked and config.mlm.item_share < 1 else None,
+        item_share=config.mlm.item_share,
+        likes=liked.training if liked else None,
+    )
+    step = _step(config, source, masked, liked, mesh)
+    judge = judge_with(
+        masked.held_out if masked else {},
+        masked.loss if masked else _nothing,
+        liked.held_out if liked else {},
+        liked.loss if liked else _nothing,
+    )
+    return Pretraining(config, data, read, encoder, mesh, source, step, judge)
+
+
+def _check(config: PretrainConfig, encoder: Encoder) -> None:
+    chosen, architecture = config.encoder, encoder.config
+    check_encoder(chosen, encoder)
+    if chosen.max_length > architecture.max_positions:
+        raise MetarecError(
+            f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {architecture.max_positions} "
+            f"positions: use --encoder.max-length {architecture.max_positions}"
+        )
+
+
+class _Masked:
+    """Hidden words: batches to train on, batches to judge on, and the programs for both."""
+
+    def __init__(
+        self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
+    ):
+        vocabulary = Vocabulary.of(encoder.tokenizer)
+        if encoder.head is None:
+            reporter.note(
+                f"{encoder.source} has no head for masked words (or one of its own vocabulary): it starts as one that "
+                "passes on what it gets, so perplexities begin high"
+            )
+        self._mesh = mesh
+        cut: set[bytes] = set()
+
+        def passages(found: list[Document], number: int, shuffled: bool = True) -> PassageSource:
+            source = PassageSource(
+                documents=found,
+                frame=Frame.of(encoder.tokenizer),
+                max_length=config.encoder.max_length,
+                tokens_per_batch=config.mlm.tokens_per_step,
+                pad=encoder.config.pad_token_id,
+                seed=(config.seed, number),
+                split=mesh.size,
+                shuffled=shuffled,
+            )
+            cut.update(source.cut)
+            return source
+
+        items = documents(encoder.tokenizer, [[text] for text in data.items.texts])
+        known = ~read.cold[data.item]
+        told = functools.partial(sentences, data)
+        self.items = passages([item for item, cold in zip(items, read.cold) if not cold], 1)
+        self.behaviour = passages(documents(encoder.tokenizer, told(read.splits.train, read.rows)), 2)
+        judged = {
+            "users": passages(documents(encoder.tokenizer, told(read.splits.validation, known)), 3, False),
+            "items": passages([item for item, cold in zip(items, read.cold) if cold], 4, False),
+        }
+        if cut:
+            also = ", and cut where likes are trained for" if config.contrasts else ""
+            reporter.note(
+                f"{len(cut)} texts are longer than {config.encoder.max_length} tokens and are read in pieces{also}"
+            )
+        key = jax.random.key(config.seed)
+        self.held_out = {
+            name: hide_once(source, vocabulary, config.mlm.share, jax.random.fold_in(key, n), self.put)
+            for n, (name, source) in enumerate(judged.items())
+            if any(len(document.ids) for document in source.documents)
+        }
+        self.gradient = jax.jit(mlm_gradient(config, encoder.config, vocabulary))
+        self.loss = jax.jit(lambda weights, hidden: mlm_loss(weights.encoder, weights.head, encoder.config, hidden))
+
+    def put(self, passages: Any) -> Any:
+        """A batch on the devices, which share its texts."""
+        return shard_users(self._mesh, passages)
+
+
+class _Liked:
+    """Likes: batches to train on, batches to judge on, and the programs for both."""
+
+    def __init__(
+        self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
+    ):
+        threshold = config.contrastive.liked
+        # With hidden words, what is too long has been told of.
+        told = QUIET if config.hides else reporter
+        texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
+        self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
+
+        def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
+            return LikeSource(
+                liked=liked_items(data, users, rows, threshold),
+                texts=texts,
+                users_per_step=config.contrastive.users_per_step,
+                per_user=config.contrastive.liked_per_user,
+                seed=(config.seed, number),
+                **among,
+            )
+
+        self.training = likes(read.splits.train, read.rows, 5)
+        if not self.training.batches:
+            raise MetarecError(
+                f"no training user likes two items (rated from {_from(data, threshold):g} on), so there is nothing to "
+                "draw together: lower --contrastive.liked, or use --objective mlm"
+            )
+        everything = np.ones(len(data), bool)
+        judged = {
+            "users": likes(read.splits.validation, ~read.cold[data.item], 6),
+            "items": likes(read.splits.validation, everything, 7, anchors=~read.cold, targets=read.cold),
+        }
+        self.held_out = {
+            name: [self.put(source[i]) for i in range(source.batches)]
+            for name, source in judged.items()
+            if name == "users" or read.cold.any()
+        }
+        spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
+        constrain = spread if mesh.size > 1 else _as_it_is
+        architecture = encoder.config
+        training = Reading(encode_with(config.run, architecture, config.encoder.dropout), texts.per_call, constrain)
+        judging = training._replace(encode=encode_with(config.run, architecture, 0.0))
+        self.gradient = jax.jit(liked_gradient(config, training))
+        temperature = config.contrastive.temperature
+        self.loss = jax.jit(
+            lambda weights, batch: contrastive_loss(embed(judging, weights.encoder, batch[0]), batch[1], temperature)
+        )
+
+    def put(self, likes: Likes) -> tuple[Chosen, Any]:
+        """A batch on the devices: each has all of it, and the texts are spread where they are encoded."""
+        picked, liked = replicate(self._mesh, likes)
+        return Chosen(self._buckets, picked), liked
+
+
+def _step(
+    config: PretrainConfig, source: StepSource, masked: _Masked | None, liked: _Liked | None, mesh: Mesh
+) -> Callable[[PretrainState, int], tuple[PretrainState, Losses]]:
+    """The step as a function on the host. Each of its programs is compiled once a shape: hidden words once a padded
+    length, likes and the update once."""
+    updated = jax.jit(update(config), donate_argnums=0)
+    zero = replicate(mesh, Sum(jnp.zeros(()), jnp.zeros(())))
+
+    def step(state: PretrainState, number: int) -> tuple[PretrainState, Losses]:
+        batch, gradients, losses = source[number], [], Losses(zero, zero)
+        if masked is not None and batch.passages is not None:
+            gradient, loss = masked.gradient(state.weights, masked.put(batch.passages), state.key, state.step)
+            gradients, losses = [gradient], losses._replace(masked=loss)
+        if liked is not None and batch.likes is not None:
+            gradient, loss = liked.gradient(state.weights, *liked.put(batch.likes), state.key, state.step)
+            gradients, losses = [*gradients, gradient], losses._replace(liked=loss)
+        return updated(state, gradients), losses
+
+    return step
+
+
+def _from(data: Interactions, threshold: float) -> float:
+    return data.low + threshold * (data.high - data.low)
+
+
+def _as_it_is(tree: Any) -> Any:
+    return tree
+
+
+def _nothing(weights: Any, batch: Any) -> Sum:
+    raise AssertionError("there is no batch of this kind")

@@ -1,0 +1,55 @@
+"""The loss on hidden words: what the words were, read from the words around them.
+
+Only hidden tokens go through the product with the vocabulary, which costs as much a token as all layers of a small
+BERT.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metarec_jax.core.types import Params
+from metarec_jax.encoder import BertConfig, Execution, embed, run_layers
+from metarec_jax.encoder.mlm_head import logits
+from metarec_jax.train.pretraining.masking import Hidden
+
+
+class Sum(NamedTuple):
+    """A loss as it adds up over batches: its total, and the weight that the total is of."""
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+def mlm_loss(
+    encoder: Params,
+    head: Params,
+    config: BertConfig,
+    hidden: Hidden,
+    *,
+    dtype: DTypeLike | None = None,
+    dropout_key: PRNGKeyArray | None = None,
+    run: Execution | None = None,
+) -> Sum:
+    """Minus the log probability of the hidden tokens, summed, and how many there are.
+
+    Args:
+        encoder, head: parameters.
+        config: the architecture.
+        hidden: texts with hidden words.
+        dtype, dropout_key, run: as for `metarec_jax.encoder.encode`.
+    """
+    run, tokens = run or Execution(), hidden.tokens
+    x = embed(encoder, config, tokens, dtype=dtype, dropout_key=dropout_key)
+    mask, layers = jnp.asarray(tokens.mask), config.num_layers
+    x = run_layers(encoder, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
+    asked = x.reshape(-1, x.shape[-1])[hidden.position]
+    scores = logits(head, encoder["embeddings"]["word"]["embedding"], config, asked, dtype=dtype)
+    right = jnp.take_along_axis(scores, jnp.asarray(hidden.label)[:, None], axis=1)[:, 0]
+    missed = jax.nn.logsumexp(scores, axis=1) - right
+    return Sum((missed * hidden.weight).sum(), jnp.asarray(hidden.weight).sum())

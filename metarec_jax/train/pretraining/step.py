@@ -1,0 +1,150 @@
+"""One step of a pretraining: the gradients of its losses, and what becomes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from metarec_jax.config.pretrain import PretrainConfig
+from metarec_jax.core.params import combine
+from metarec_jax.core.types import Params
+from metarec_jax.encoder import BertConfig, Encoder, Execution, add_lora
+from metarec_jax.encoder.mlm_head import identity_head
+from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
+from metarec_jax.train.optimizer import by_rate, relative_rates, schedule
+from metarec_jax.train.pretraining.contrastive import Liked, contrastive_loss
+from metarec_jax.train.pretraining.masking import Vocabulary, hide
+from metarec_jax.train.pretraining.mlm import Sum, mlm_loss
+from metarec_jax.train.pretraining.text_batches import Passages
+
+
+class Weights(NamedTuple):
+    """Parameters of the encoder, and of its head for masked words: None where hidden words are not trained for."""
+
+    encoder: Params
+    head: Params | None
+
+
+class Losses(NamedTuple):
+    """Losses before a step: on hidden words, and on likes; of weight 0 where a step has none."""
+
+    masked: Sum
+    liked: Sum
+
+
+class PretrainState(NamedTuple):
+    """All that changes from step to step, and the key of the run, which that of every step is made from."""
+
+    weights: Weights
+    optimiser: optax.OptState
+    step: Array
+    key: Array
+
+
+def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
+    """The state that pretraining starts from: a pure function of the config's seed and the encoder."""
+    key, lora_key = jax.random.split(jax.random.key(config.seed))
+    params = jax.tree.map(jnp.copy, encoder.params)  # the first step takes over its state's memory
+    if config.encoder.train == "lora":
+        params = add_lora(params, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+    head = None
+    if config.hides:
+        head = identity_head(encoder.config) if encoder.head is None else jax.tree.map(jnp.copy, encoder.head)
+    weights = Weights(params, head)
+    moving, _ = _trained(config, weights)
+    return PretrainState(weights, _optimiser(config).init(moving), jnp.zeros((), jnp.int32), key)
+
+
+def mlm_gradient(
+    config: PretrainConfig, architecture: BertConfig, vocabulary: Vocabulary
+) -> Callable[..., tuple[Weights, Sum]]:
+    """A function of (weights, passages, key, step): the gradient of the mean loss on hidden words by what is trained,
+    and the loss. The key is that of the run; words are hidden by it and the step."""
+    rate = config.encoder.dropout
+    architecture = dataclasses.replace(architecture, dropout=rate, attention_dropout=rate)
+    dtype = config.encoder.dtype
+    run = Execution(config.encoder.attention, config.encoder.remat, config.encoder.scan)
+
+    def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:
+        hiding, dropping = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))
+        hidden = hide(hiding, passages, vocabulary, share=config.mlm.share)
+        moving, still = _trained(config, weights)
+
+        def loss(moving: Weights) -> tuple[Array, Sum]:
+            encoder, head = combine(moving, still)
+            key = dropping if rate else None
+            found = mlm_loss(encoder, head, architecture, hidden, dtype=dtype, dropout_key=key, run=run)
+            return found.total / jnp.maximum(found.weight, 1), found
+
+        return jax.grad(loss, has_aux=True)(moving)
+
+    return gradient
+
+
+def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tuple[Weights, Sum]]:
+    """A function of (weights, what to encode, what is liked, key, step): the gradient of the mean contrastive loss by
+    what is trained, and the loss. Texts are encoded in chunks, so that memory does not grow with the users."""
+
+    def gradient(weights: Weights, chosen: Chosen, liked: Liked, key: Array, step: Array) -> tuple[Weights, Sum]:
+        dropping = jax.random.fold_in(jax.random.fold_in(key, step), 1) if config.encoder.dropout else None
+        embeddings = embed(reading, weights.encoder, chosen, dropping)
+
+        def loss(embeddings: Array) -> tuple[Array, Sum]:
+            found = contrastive_loss(embeddings, liked, config.contrastive.temperature)
+            return found.total / jnp.maximum(found.weight, 1), found
+
+        cotangent, found = jax.grad(loss, has_aux=True)(embeddings)
+        if config.hides:
+            cotangent = cotangent * config.contrastive.weight
+        moving, still = _trained(config, weights)
+        pulled = pull_back(reading, lambda m: combine(m, still.encoder), moving.encoder, chosen, cotangent, dropping)
+        return Weights(pulled, jax.tree.map(jnp.zeros_like, weights.head)), found
+
+    return gradient
+
+
+def update(config: PretrainConfig) -> Callable[[PretrainState, Sequence[Weights]], PretrainState]:
+    """A function of (state, gradients): the state after a step along the sum of the gradients."""
+    optimiser = _optimiser(config)
+
+    def updated(state: PretrainState, gradients: Sequence[Weights]) -> PretrainState:
+        moving, still = _trained(config, state.weights)
+        total: Any = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), gradients)
+        changes, kept = optimiser.update(total, state.optimiser, moving)
+        rates = jax.tree.map(lambda rate: rate or None, _rates(config, state.weights))
+        changes = jax.tree.map(lambda change, rate: change * rate, changes, rates)
+        weights = combine(optax.apply_updates(moving, changes), still)
+        return PretrainState(weights, kept, state.step + 1, state.key)
+
+    return updated
+
+
+def _optimiser(config: PretrainConfig) -> optax.GradientTransformation:
+    """AdamW with clipping, warm-up and cosine decay, at the encoder's rate; only matrices decay."""
+    rate = schedule(config.encoder.rate, config.warmup, config.steps)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(rate, weight_decay=config.weight_decay, mask=lambda t: jax.tree.map(lambda leaf: leaf.ndim > 1, t)),
+    )
+
+
+def _rates(config: PretrainConfig, weights: Weights) -> Weights:
+    """A tree like the weights: the rate of each over the encoder's, 0 where it is not trained.
+
+    Layers of the encoder have rates as in joint training, the head has its own.
+    """
+    head = config.mlm.head_rate / config.encoder.rate
+    encoder = relative_rates(config.encoder, weights.encoder, config.encoder.rate)
+    return Weights(encoder, jax.tree.map(lambda _: head, weights.head))
+
+
+def _trained(config: PretrainConfig, weights: Weights) -> tuple[Any, Any]:
+    """The weights as (those that are trained, the others), each with None for the rest."""
+    return by_rate(weights, _rates(config, weights))

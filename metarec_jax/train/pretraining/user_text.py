@@ -1,0 +1,58 @@
+"""Users as text, and which items a user likes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool
+
+from metarec_jax.core.types import Interactions
+from metarec_jax.data.episodes import histories
+
+RATED = ("Hated", "Disliked", "Did not mind", "Liked", "Loved")
+"""What a rating says in words, from the least of the scale to the greatest."""
+CLICKED = ("Passed over", "Chose")
+"""The same of clicks."""
+
+
+def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> list[list[str]]:
+    """What each user did, one sentence an interaction, in the order of time.
+
+    Args:
+        data: the interactions.
+        users: int [users], rows of the user table.
+        rows: which interactions may be told of.
+
+    Returns:
+        For each user, in the order given, sentences such as "Liked Toy Story (1995).".
+    """
+    own = histories(_only(data, rows), users)
+    words = CLICKED if data.kind == "click" else RATED
+    place = np.rint(_part_of_scale(data, own.rating) * (len(words) - 1)).astype(int)
+    told = [f"{words[p]} {data.items.titles[i]}." for p, i in zip(place, own.item)]
+    return [told[start : start + count] for start, count in zip(own.start, own.count)]
+
+
+def liked_items(
+    data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"], threshold: float
+) -> list[np.ndarray]:
+    """Items that each user likes, int32 [liked], ascending.
+
+    Args:
+        data, users, rows: as for `sentences`.
+        threshold: the part of the rating scale from which on a rating is a like.
+    """
+    likes = rows & (_part_of_scale(data, data.rating) >= threshold)
+    own = histories(_only(data, likes), users)
+    return [np.sort(own.item[start : start + count]) for start, count in zip(own.start, own.count)]
+
+
+def _part_of_scale(data: Interactions, rating: np.ndarray) -> np.ndarray:
+    """Where ratings lie between the least (0) and the greatest (1) of the scale."""
+    return (rating - data.low) / max(data.high - data.low, np.finfo(np.float32).tiny)
+
+
+def _only(data: Interactions, rows: np.ndarray) -> Interactions:
+    columns = {name: getattr(data, name)[rows] for name in ("user", "item", "rating", "time")}
+    return dataclasses.replace(data, **columns)

@@ -1,0 +1,168 @@
+"""The run folder: what a run leaves behind, and what every later command starts from.
+
+    config.json        every choice of the run, and the version of this layout
+    catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
+    tables.safetensors embeddings of the items
+    metrics.jsonl      one line an epoch
+    privacy.json       of a private training: what has been spent (see `metarec_jax.privacy.accounting`)
+    checkpoints/       orbax
+    parameters.safetensors  what training led to, where it has ended (see `metarec_jax.train.parameters`)
+    tables/, plots/    what `metarec evaluate` writes
+
+Nothing in it is code, and reading it runs none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from metarec_jax.config.json_io import parse, to_json
+from metarec_jax.config.run import Config
+from metarec_jax.core.atomic_files import explained, make_folder, write_text
+from metarec_jax.core.errors import MetarecError
+
+LAYOUT = 1
+"""Version of the run folder. A folder of another version is refused."""
+
+
+class Run:
+    """A run folder that exists; `config` is a `Config`, or what another kind of run is made from."""
+
+    def __init__(self, folder: Path, config: Any):
+        self.folder = folder
+        self.config = config
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where orbax keeps the states."""
+        return self.folder / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line, one line an epoch."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def catalogue(self) -> Path:
+        """The items, as Parquet."""
+        return self.folder / "catalogue.parquet"
+
+    @property
+    def privacy(self) -> Path:
+        """What a private training has spent."""
+        return self.folder / "privacy.json"
+
+    @property
+    def secret(self) -> Path:
+        """What a private training draws noise from, until it has ended."""
+        return self.folder / "secret.json"
+
+    @property
+    def beliefs(self) -> Path:
+        """What was learned of the items."""
+        return self.folder / "beliefs.safetensors"
+
+    @property
+    def parameters(self) -> Path:
+        """What training led to, where it has ended."""
+        return self.folder / "parameters.safetensors"
+
+    @property
+    def beginning(self) -> Path:
+        """What an earlier run had learned, where training began with it."""
+        return self.folder / "beginning.safetensors"
+
+    @property
+    def embeddings(self) -> Path:
+        """Embeddings of the items, as safetensors."""
+        return self.folder / "tables.safetensors"
+
+    @property
+    def tables(self) -> Path:
+        """Where evaluation writes its figures."""
+        return make_folder(self.folder / "tables")
+
+    @property
+    def plots(self) -> Path:
+        """Where evaluation draws."""
+        return make_folder(self.folder / "plots")
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Adds one line to ``metrics.jsonl``."""
+        with explained(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> Iterator[dict[str, Any]]:
+        """The lines of ``metrics.jsonl``; a line that a crash cut short ends them."""
+        if not self.metrics.exists():
+            return
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+    def keep_metrics(self, last: int, *, by: str = "epoch") -> None:
+        """Drops the lines of epochs after the `last`: they belong to work that was not saved and is done again."""
+        kept = [json.dumps(line) for line in self.read_metrics() if line[by] <= last]
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+
+def create(folder: Path, config: Any, *, command: str = "train") -> Run:
+    """Makes a new run folder.
+
+    Args:
+        folder: where.
+        config: what the run is made from.
+        command: of `metarec`, which makes and continues runs of this kind.
+
+    Raises:
+        MetarecError: there is a run already, or the folder cannot be written.
+    """
+    if (folder / "config.json").exists():
+        raise MetarecError(
+            f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
+            "or give another folder with --out"
+        )
+    make_folder(folder)
+    kind = {} if command == "train" else {"command": command}
+    document = {"layout": LAYOUT, **kind, **json.loads(to_json(config))}
+    write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
+    return Run(folder, config)
+
+
+def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
+    """Opens a run folder.
+
+    Args:
+        folder: where.
+        command: of `metarec`, which made the run.
+        base: default values of its config; `Config()` where None.
+
+    Raises:
+        MetarecError: no run there, a run of another version or kind, or a config.json that is not one.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        remedy = f"make a run with `metarec {command} --out " + str(folder) + "`"
+        raise MetarecError(f"{folder} is not a run folder: {path} does not exist; {remedy}, or name another folder")
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise MetarecError(f"{path}: not valid JSON ({error}); the run cannot be read") from error
+    layout = document.pop("layout", None) if isinstance(document, dict) else None
+    if layout != LAYOUT:
+        raise MetarecError(
+            f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads {LAYOUT}: "
+            "train it again, or use the version that made it"
+        )
+    made_by = document.pop("command", "train")
+    if made_by != command:
+        raise MetarecError(
+            f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
+        )
+    return Run(folder, parse(json.dumps(document), where=str(path), base=base or Config()))

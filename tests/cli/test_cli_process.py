@@ -1,0 +1,108 @@
+"""The command line as a process: exit statuses, signals, pipes, and what is imported when."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def environment(tmp_path) -> dict[str, str]:
+    return {**os.environ, "METAREC_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
+
+
+def metarec(environment: dict[str, str], *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "metarec_jax", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_the_package_and_its_help_are_cheap_to_import(environment):
+    code = (
+        "import sys, metarec_jax.cli.main as cli, metarec_jax; cli.main(['--help']); metarec_jax.preset('synthetic'); "
+        "heavy = {'jax', 'flax', 'orbax', 'transformers', 'pandas', 'pyarrow', 'matplotlib', 'grain'}; "
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "[]\n"
+    assert done.stdout.startswith("usage: metarec COMMAND")
+
+
+def test_a_mistake_is_one_line_and_status_2(environment, tmp_path):
+    done = metarec(environment, "recommend", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("metarec: nowhere is not a run folder: nowhere/config.json does not exist")
+
+
+def test_a_reader_that_goes_away_is_no_error(environment):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "metarec_jax", "--help"]
+    done = subprocess.run(command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
+
+def started(environment: dict[str, str], folder: Path, *arguments: str) -> subprocess.Popen:
+    """`metarec train`, when it has trained for an epoch; its stderr goes to ``folder.log``."""
+    log = folder.with_suffix(".log")
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metarec_jax", "train", *arguments], env=environment, stderr=file, stdout=file
+        )
+    deadline = time.monotonic() + 240
+    while "training loss" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return process
+
+
+def test_a_stopped_training_saves_and_says_how_to_go_on(environment, tmp_path):
+    run = tmp_path / "run"
+    small = ["--preset", "synthetic", "--updater.steps", "1", "--updater.order", "first", "--learner.user-side", "none"]
+    process = started(environment, run, *small, "--train.epochs", "500", "--train.patience", "0", "--out", str(run))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(120) == 128 + signal.SIGTERM
+    said = run.with_suffix(".log").read_text()
+    assert "metarec: stopped by SIGTERM after" in said
+    assert f"Go on with: metarec train --resume {run}" in said
+    assert "Traceback" not in said
+    epochs = len((run / "metrics.jsonl").read_text().splitlines())
+    process = started(environment, run, "--resume", str(run))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(120) == 128 + signal.SIGINT
+    said = run.with_suffix(".log").read_text()
+    assert "metarec: stopped by SIGINT after" in said
+    assert "Traceback" not in said
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, len(lines) + 1))
+    assert len(lines) > epochs
+    done = metarec(environment, "recommend", str(run), "--rate", "id:1=5", "--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert len(json.loads(done.stdout)["recommended"]) == 10
+
+
+def test_stopped_before_training_leaves_nothing(environment, tmp_path):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "metarec_jax", "train", "--preset", "synthetic", "--out", str(run)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert first.startswith("synthetic ratings of seed 0")
+    assert rest.endswith("metarec: stopped\n")
+    assert not run.exists()

@@ -1,0 +1,216 @@
+"""Every updater from the command line: trained, gone on with, asked for recommendations, evaluated; and refused."""
+
+import functools
+import json
+import math
+import re
+import signal
+import typing
+from pathlib import Path
+
+import jax
+import pytest
+import training
+from helpers import assert_equal
+from training import Watch, trace_of
+
+from metarec_jax.cli import main
+from metarec_jax.config.updater import ELEMENTWISE, UpdaterKind
+from metarec_jax.core import console
+from metarec_jax.evaluation import methods, write_results
+from metarec_jax.train import run_folder, start
+from metarec_jax.train.loop import first_state
+
+ANIL = ("--updater.adapted", "output/.*")
+KINDS = {kind: ("--updater.kind", kind, *(ANIL if kind == "ridge" else ())) for kind in typing.get_args(UpdaterKind)}
+OTHERS = {
+    "anil": ANIL,
+    "boil": ("--updater.adapted", "hidden/.*"),
+    "cavia": ("--learner.context", "3", "--updater.adapted", "context/.*"),
+    "first order": ("--updater.order", "first"),
+    "reptile": ("--updater.order", "reptile", "--updater.learn-rate", "no"),
+    "multi-step": ("--updater.multi-step", "1.0"),
+    "clip": ("--updater.clip", "0.5"),
+    "remat": ("--updater.remat", "--updater.form", "dense"),
+    "bfloat16": ("--learner.compute", "bfloat16"),
+}
+RULES = KINDS | OTHERS
+SMALL = (
+    *("--preset", "synthetic", "--learner.user-side", "none", "--learner.head", "rating", "--learner.hidden", "8"),
+    *("--updater.steps", "2", "--updater.rate", "0.3"),
+    *("--train.epochs", "1", "--train.users-per-step", "80", "--train.devices", "1"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(tmp_path_factory):
+    """Programs compile quickly, and the items are encoded once."""
+    with training.compiled_once(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def metarec(capsys, monkeypatch, tmp_path):
+    """Runs a command in an empty folder; returns its status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            status = main.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # tyro's own errors
+            status = stop.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return status, out, err
+
+    return run
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_updater_is_trained_and_recommends(metarec, rule):
+    status, out, err = metarec("train", *SMALL, *RULES[rule], "--out", "run", "--json")
+    assert status == 0, err
+    assert json.loads(out)["finished"]
+    in_full = KINDS.get(rule, ("", ""))[1] in ELEMENTWISE or rule == "clip"
+    assert err.count("needs matrices in full: every user's inner loop gets a copy") == in_full, "said once, or never"
+    (line,) = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert math.isfinite(line["train_loss"])
+    assert math.isfinite(line["validation_loss"])
+
+    status, out, err = metarec("recommend", "run", "--rate", "id:3=5", "--rate", "id:4=1", "-k", 5, "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)["recommended"]
+    assert len(found) == 5
+    assert all(1 <= item["score"] <= 5 for item in found)
+    assert all(item.get("uncertainty", 0) > 0 for item in found) == (rule == "ridge")
+
+
+def test_the_standard_deviation_of_a_rating_is_shown(metarec):
+    """Where the updater knows it, beside the expected rating."""
+    assert metarec("train", *SMALL, *KINDS["ridge"], "--out", "run")[0] == 0
+    status, out, _ = metarec("recommend", "run", "--rate", "id:3=5", "-k", 5)
+    assert status == 0
+    header, *rows = out.split("Recommended")[1].strip().splitlines()
+    assert header.split()[-2:] == ["standard", "deviation"]
+    assert len(rows) == 5
+    assert all(re.search(r" \d\.\d\d +\d+ +\d\.\d\d *$", row) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["momentum", "learned"])
+def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypatch, kind):
+    """Stopped in the middle of the second of three epochs, by SIGTERM."""
+
+    def stop_at_third(step):
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    arguments = ["train", *SMALL, *KINDS[kind], "--train.epochs", 3]
+    assert metarec(*arguments, "--out", "whole")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(console, "make_reporter", lambda: Watch(on_step=stop_at_third))
+        status, _, err = metarec(*arguments, "--out", "parts")
+    assert status == 128 + signal.SIGTERM
+    assert re.search(r"stopped by SIGTERM after (3|4) steps; everything is saved", err)
+    assert metarec("train", "--resume", "parts")[0] == 0
+    whole, parts = (run_folder.open_run(Path(name)) for name in ("whole", "parts"))
+    assembly = start.assemble(whole.config)
+    found, wanted = trace_of(parts, assembly), trace_of(whole, assembly)
+    assert max(wanted.states) == 6
+    assert_equal(found.states, wanted.states)
+    assert (found.progress, found.metrics) == (wanted.progress, wanted.metrics)
+
+
+def test_an_updater_is_compared_with_its_twin(metarec, monkeypatch):
+    """Reptile's, of whose twin no parameter would move if its order were Reptile's too."""
+    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.3),))
+    monkeypatch.setattr(write_results, "build_table", functools.partial(write_results.build_table, samples=20))
+    assert metarec("train", *SMALL, *OTHERS["reptile"], "--out", "run")[0] == 0
+    status, out, err = metarec("evaluate", "run", "--json")
+    assert status == 0, err
+    found = {method["name"]: method for method in json.loads(out)["methods"]}
+    assert {methods.META, methods.TWIN, methods.TUNED} <= set(found)
+    twin = run_folder.open_run(Path("run/seed-0/twin"))
+    assembly = start.assemble(twin.config)
+    before = first_state(assembly, len(assembly.train.source)).trainable.theta
+    (after,) = trace_of(twin, assembly).states.values()
+    for layer in ("hidden", "output"):
+        moved = jax.tree.map(lambda a, b: float(abs(a - b).max(initial=0)), after.trainable.theta[layer], before[layer])
+        assert moved["bias"] > 1e-4, "the twin has learned something"
+
+
+# Mistakes
+
+UNFIT = {
+    "a pattern that matches nothing": (
+        ("--updater.adapted", "output/.*", "hiden/.*"),
+        r"updater\.adapted: 'hiden/\.\*' matches no parameter; there are hidden/bias, hidden/item/kernel, ",
+    ),
+    "a pattern that is none": (
+        ("--updater.adapted", "hidden/("),
+        r"updater\.adapted: 'hidden/\(' is not a regular expr",
+    ),
+    "no pattern": (("--updater.adapted",), r"updater\.adapted is \(\); it must be a tuple of at least one pattern"),
+    "ridge over more than a layer": (
+        ("--updater.kind", "ridge"),
+        r"updater\.kind 'ridge' solves for one linear layer.* use --updater\.adapted 'output/\.\*'",
+    ),
+    "context parameters that nothing adapts": (
+        ("--learner.context", "3"),
+        r"learner\.context is 3, but no pattern of updater\.adapted .* matches context/value: .*add 'context/\.\*'",
+    ),
+    "an infinite rate": (("--updater.rate", "inf"), r"updater\.rate is inf; it must be a finite number above 0"),
+    "an infinite precision": (("--updater.precision", "inf"), r"updater\.precision is inf; it must be a finite number"),
+    "a clip that is no number": (("--updater.clip", "nan"), r"updater\.clip is nan; it must be a finite number"),
+    "factors of a rule that has none": (
+        ("--updater.kind", "adam", "--updater.form", "factored"),
+        r"updater\.form is 'factored', but updater\.kind 'adam' needs matrices in full: use --updater\.form auto",
+    ),
+    "a first-order solution": (
+        ("--updater.kind", "imaml", "--updater.order", "first"),
+        r"updater\.order is 'first', but updater\.kind 'imaml' is differentiated.* use --updater\.order second",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), UNFIT.values(), ids=UNFIT.keys())
+def test_an_updater_that_does_not_fit_is_refused_before_anything_is_written(metarec, arguments, message):
+    """And before anything is encoded: what comes first is what a user waits for."""
+    status, out, err = metarec("train", *SMALL, *arguments, "--out", "run")
+    assert (status, out) == (2, "")
+    assert re.search(rf"^metarec: {message}", err, re.MULTILINE)
+    assert err.count("metarec: ") == 1
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["kind", "order", "form", "learn-rate"])
+def test_an_unknown_choice_is_refused_with_those_there_are(metarec, option):
+    status, out, err = metarec("train", *SMALL, f"--updater.{option}", "sgd", "--out", "run")
+    assert (status, out) == (2, "")
+    assert "'sgd'" in err
+    assert {"kind": "meta-sgd", "order": "reptile", "form": "factored", "learn-rate": "layer-step"}[option] in err
+    assert list(Path.cwd().iterdir()) == []
+
+
+DIVERGING = {
+    "an inner loop": (
+        ("--updater.rate", "1e20"),
+        r"since the inner loop of user '\d+' diverged at inner step \d, and \d+ more of 80 users: lower",
+    ),
+    "a learned rate": (
+        ("--train.rate", "1e3", "--train.warmup", "0", "--learner.no-prior"),
+        r"since exp\(phi/log_rate/[a-z/]+\).* had become infinite or NaN: lower",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), DIVERGING.values(), ids=DIVERGING.keys())
+def test_what_diverges_is_named_and_nothing_of_it_is_saved(metarec, arguments, message):
+    status, out, err = metarec("train", *SMALL, *arguments, "--out", "run")
+    assert (status, out) == (2, "")
+    wanted = rf"^metarec: the training loss became (nan|inf) at outer step \d \(epoch 1\), {message} --train\.rate or "
+    assert re.search(wanted, err, re.MULTILINE), err
+    assert not list(Path("run/checkpoints").glob("[0-9]*"))
+    status, out, err = metarec("recommend", "run")
+    assert (status, out) == (2, "")
+    assert err.startswith("metarec: run holds no trained model yet: no epoch has ended")

@@ -1,0 +1,44 @@
+"""A protocol of the field from files on disk to tables, through the command."""
+
+import functools
+import json
+
+import layouts
+import numpy as np
+import training
+
+from metarec_jax.cli import main
+from metarec_jax.evaluation import baselines, compare, methods, write_results
+
+
+def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, monkeypatch):
+    """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
+    monkeypatch.setattr(write_results, "_draw", lambda *_: None)
+    monkeypatch.setattr(write_results, "build_table", functools.partial(write_results.build_table, samples=10))
+    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
+    monkeypatch.setattr(compare, "compare", functools.partial(compare.compare, samples=10))
+    for name, few in (("ITEM_SHRINKS", (5.0,)), ("USER_SHRINKS", (5.0,)), ("PENALTIES", (3.0,))):
+        monkeypatch.setattr(baselines, name, few)
+    data, out = layouts.movielens_1m_of(tmp_path / "ml-1m"), tmp_path / "out"
+    arguments = ["evaluate", "--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
+    small = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
+    places = ["--data.cache", str(tmp_path / "cache"), "--out", str(out), "--metrics", "melu"]
+    with training.compiled_once():
+        assert main.main([*arguments, *small, "--train.devices", "1", *places, "--json"]) == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert list(tree["scenarios"]) == ["warm (training users)", "new users", "new items", "new users and items"]
+    assert "items after 1997 are new" in tree["protocol"]
+    for table in tree["scenarios"].values():
+        assert [m["name"] for m in table["metrics"]] == ["mae", "ndcg_linear@1", "ndcg_linear@3"]
+        assert all(np.isfinite(m["metrics"]["mae"]["mean"]) for m in table["methods"])
+    assert json.loads((out / "tables" / "evaluation.json").read_text())["scenarios"] == tree["scenarios"]
+
+    assert main.main(["compare", str(out), str(out), "--against", "item mean"]) == 0
+    text = capsys.readouterr().out
+    assert "new users and items, by cohort" in text
+    assert "B is 'item mean' of" in text
+    assert main.main(["compare", str(out), str(out), "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)["lines"]
+    assert {line["difference"]["difference"] for line in lines} == {0.0}
+    assert main.main(["compare", str(out), str(tmp_path)]) == 2
+    assert "holds no evaluation" in capsys.readouterr().err

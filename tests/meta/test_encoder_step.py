@@ -1,0 +1,170 @@
+"""The encoder in the outer step: the gradient through the cache is that of the naive form, which encodes every pair."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_close
+from jax.sharding import PartitionSpec
+from shared_texts import Case, everything, random_ids, trained
+
+from metarec_jax import encoder
+from metarec_jax.encoder import Texts, Tokens
+from metarec_jax.meta.encoder_step import Chosen, embed, joint_gradient, pull_back
+from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("per_call", [8, 30, 10_000], ids=["one text a call", "a few", "all at once"])
+@pytest.mark.parametrize("at_once", [0, 1])
+def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
+    """Of learner, updater and encoder, and the losses, whatever the chunks; repeated texts are encoded once."""
+    case = Case(per_call=per_call)
+    chosen, episodes = case.localised()
+    step = jax.jit(
+        lambda trainable: joint_gradient(
+            case.model, case.reading, everything, trainable, chosen, episodes, at_once=at_once
+        )
+    )
+    assert_close(step(case.trainable), case.naive(), tolerance=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("keep", ["products", "everything"])
+@pytest.mark.parametrize("per_call", [30, 10_000], ids=["a few", "all at once"])
+def test_what_is_kept_changes_no_gradient(keep, per_call):
+    case = Case(per_call=per_call)
+    chosen, episodes = case.localised()
+    reading = case.reading._replace(keep=keep)
+    step = jax.jit(lambda at: joint_gradient(case.model, reading, everything, at, chosen, episodes))
+    assert_close(step(case.trainable), case.naive(), tolerance=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("keep", ["nothing", "products"])
+def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same(keep):
+    case = Case()
+    chosen, episodes = case.localised()
+    reading = case.reading._replace(keep=keep)
+    found, _ = jax.jit(lambda at: joint_gradient(case.model, reading, trained, at, chosen, episodes))(case.trainable)
+    wanted, _ = case.naive()
+    assert_close(found.encoder["layer_1"], wanted.encoder["layer_1"], tolerance=1e-11)
+    for name in ("layer_0", "embeddings"):
+        assert all(not leaf.any() for leaf in jax.tree.leaves(found.encoder[name]))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("keep", ["nothing", "products", "everything"])
+def test_what_is_dropped_is_the_same_in_both_passes(keep):
+    """By finite differences along a random direction, with the same key."""
+    case = Case(dropout=0.3)
+    reading = case.reading._replace(keep=keep)
+    chosen, episodes = case.localised()
+    key = jax.random.key(3)
+    rng = np.random.default_rng(2)
+    way = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), case.trainable.encoder)
+
+    @jax.jit
+    def gradient(at):
+        found, losses = joint_gradient(case.model, reading, everything, at, chosen, episodes, key)
+        return found, losses.query / losses.rows
+
+    def moved(by):
+        return case.trainable._replace(encoder=jax.tree.map(lambda leaf, w: leaf + by * w, case.trainable.encoder, way))
+
+    slope = sum(
+        jnp.vdot(g, w) for g, w in zip(jax.tree.leaves(gradient(case.trainable)[0].encoder), jax.tree.leaves(way))
+    )
+    difference = (gradient(moved(1e-6))[1] - gradient(moved(-1e-6))[1]) / 2e-6
+    assert float(slope) == pytest.approx(float(difference), rel=1e-6)
+    other = jax.jit(
+        lambda at: joint_gradient(case.model, case.reading, everything, at, chosen, episodes, jax.random.key(4))[1]
+    )(case.trainable)
+    assert abs(other.query / other.rows - gradient(case.trainable)[1]) > 1e-4
+
+
+def test_eight_devices_give_the_same_gradient():
+    mesh = user_mesh(8)
+    one, eight = (Case(dtype=np.float32, users=8, split=split) for split in (1, 8))
+
+    def spread(tree):
+        return jax.lax.with_sharding_constraint(tree, PartitionSpec(USERS))
+
+    def gradient(case, place, episodes_place, **changes):
+        chosen, episodes = case.localised()
+        reading = case.reading._replace(**changes)
+        step = jax.jit(lambda *moving: joint_gradient(case.model, reading, everything, *moving))
+        return step(*place((case.trainable, chosen)), episodes_place(episodes))
+
+    alone = gradient(one, lambda tree: tree, lambda tree: tree)
+    with jax.set_mesh(mesh):
+        shared = gradient(
+            eight, lambda tree: replicate(mesh, tree), lambda tree: shard_users(mesh, tree), constrain=spread
+        )
+    assert_close(jax.device_get(shared), jax.device_get(alone))
+
+
+def test_memory_does_not_grow_with_the_chunks():
+    """Twelve texts in turns of one need the memory of one."""
+
+    def temporaries(texts):
+        tokens = Tokens(*(jnp.zeros((texts, 24), kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
+        picked = encoder.Picked(jnp.arange(texts), jnp.int32(texts))
+        case = Case(dtype=np.float32)
+        reading = case.reading._replace(per_call=(2,))
+
+        def gradient(params):
+            chosen = Chosen((tokens,), (picked,))
+            return pull_back(reading, lambda moving: moving, params, chosen, embed(reading, params, chosen))
+
+        return jax.jit(gradient).lower(case.trainable.encoder).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporaries(4), temporaries(64)
+    assert many - few < 2 * 60 * 4 * (4 + 24), "no more than the embeddings, their cotangents and ids of 60 texts"
+
+
+def test_memory_does_not_grow_with_the_users():
+    """Four times as many users who share their texts need what their own episodes need, and less than a tenth more."""
+    rng = np.random.default_rng(3)
+    texts = Texts.of(random_ids(rng, 64), limit=24, tokens_per_call=1536)
+    picked, _ = texts.everything()
+    rows, hidden = 7, 4
+
+    def temporaries(users):
+        case = Case(dtype=np.float32, users=users)
+        reading = case.reading._replace(per_call=texts.per_call)
+        chosen = Chosen(texts.buckets, picked, np.zeros((users, 4), np.float32))
+
+        def gradient(trainable, chosen, episodes):
+            return joint_gradient(case.model, reading, everything, trainable, chosen, episodes, at_once=16)
+
+        compiled = jax.jit(gradient).lower(case.trainable, chosen, case.episodes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporaries(64), temporaries(256)
+    # The product of each row with the first kernel, and its cotangent.
+    own = 2 * (256 - 64) * rows * hidden * 4
+    assert few > 2 * own, "the encoder is what the memory is for"
+    assert many < 1.1 * (few + own)
+
+
+def test_texts_are_picked_once_each():
+    rng = np.random.default_rng(1)
+    ids = random_ids(rng, 20)
+    texts = Texts.of(ids, limit=24, tokens_per_call=48)
+    distinct = {text.tobytes() for text in ids}
+    assert sum(len(bucket.ids) for bucket in texts.buckets) == len(distinct)
+    used = rng.integers(0, 20, (4, 6))
+    real = rng.random((4, 6)) < 0.7
+    picked, slots = texts.pick(used, real, 20)
+    assert sum(int(p.count) for p in picked) == len({ids[row].tobytes() for row in used[real]})
+    assert not slots[~real].any()
+    offsets = np.cumsum([0, *texts.capacities(20)])
+    for row, slot in zip(used[real], slots[real]):
+        number = int(np.searchsorted(offsets, slot, side="right")) - 1
+        within = slot - offsets[number]
+        assert within < picked[number].count
+        at = picked[number].rows[within]
+        bucket = texts.buckets[number]
+        assert bucket.ids[at][bucket.mask[at] > 0].tolist() == ids[row].tolist()
+    assert all(capacity % rows == 0 for capacity, rows in zip(texts.capacities(20), texts.per_call))

@@ -1,0 +1,117 @@
+"""Questions to a new user: chosen by what their answers would tell."""
+
+import itertools
+
+import numpy as np
+import pytest
+from trained import believing_run
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Rows
+from metarec_jax.recommender.active_learning import Uncertain, choose, uncertain
+from metarec_jax.recommender.recommender import Recommender
+
+RNG = np.random.default_rng(3)
+RANK, ITEMS = 3, 9
+FACTORS = RNG.normal(size=(ITEMS, RANK))
+SPREAD = RNG.uniform(0.5, 1.5, ITEMS)
+WEIGHT = RNG.dirichlet(np.ones(ITEMS))
+EVERY = np.ones(ITEMS, bool)
+
+
+def open_variance(rows):
+    """Weighted variance of what tastes explain, once `rows` were rated: by the precision form."""
+    told = sum((np.outer(FACTORS[r], FACTORS[r]) / SPREAD[r] for r in rows), np.eye(RANK))
+    return float(WEIGHT @ np.einsum("ir,rs,is->i", FACTORS, np.linalg.inv(told), FACTORS))
+
+
+def about(rows=()):
+    covariance = np.linalg.inv(sum((np.outer(FACTORS[r], FACTORS[r]) / SPREAD[r] for r in rows), np.eye(RANK)))
+    return Uncertain(covariance, FACTORS, SPREAD)
+
+
+def test_a_question_gains_what_its_answer_takes_off_the_variance():
+    rows, gains = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 4)
+    asked = [open_variance(rows[:n]) for n in range(5)]
+    np.testing.assert_allclose(-np.diff(asked), gains, rtol=1e-9)
+    assert open_variance(rows[:1]) == min(open_variance([r]) for r in range(ITEMS))
+
+
+def test_greedy_questions_come_close_to_the_best_set():
+    rows, _ = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 3)
+    best = min(open_variance(some) for some in itertools.combinations(range(ITEMS), 3))
+    assert open_variance(()) - open_variance(rows) >= 0.9 * (open_variance(()) - best)
+
+
+def test_what_is_known_already_is_not_asked_again():
+    first, _ = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 1)
+    rest, gains = choose(about(first), np.ones(ITEMS), WEIGHT, EVERY, 1)
+    _, both = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 2)
+    if rest[0] != first[0]:
+        np.testing.assert_allclose(gains[0], both[1], rtol=1e-9)
+    assert open_variance([*first, *rest]) < open_variance(first)
+
+
+def test_items_that_nobody_knows_are_not_asked_about():
+    chance = np.where(np.arange(ITEMS) < 4, 1.0, 1e-6)
+    rows, _ = choose(about(), chance, WEIGHT, EVERY, 4)
+    assert sorted(rows) == [0, 1, 2, 3]
+    allowed = np.arange(ITEMS) == 5
+    rows, gains = choose(about(), chance, WEIGHT, allowed, 4)
+    assert rows.tolist() == [5]
+    assert len(gains) == 1
+
+
+def test_a_support_leaves_open_what_its_rows_do_not_tell():
+    items = np.concatenate([np.zeros((ITEMS, 3)), SPREAD[:, None] - 0.25, FACTORS], axis=1)
+    prior = {"log_gain": np.log(4.0), "log_noise": np.log(0.25)}
+    none = np.zeros(4, np.float32)
+    support = Rows(np.array([2, 7, 0, 0], np.int32), none, np.array([1, 1, 0, 0], np.float32), none)
+    found = uncertain(prior, items, support)
+    np.testing.assert_allclose(found.factors, 2 * FACTORS)
+    np.testing.assert_allclose(found.spread, SPREAD)
+    told = sum(np.outer(2 * FACTORS[r], 2 * FACTORS[r]) / SPREAD[r] for r in (2, 7))
+    np.testing.assert_allclose(np.linalg.inv(found.covariance), np.eye(RANK) + told, rtol=1e-9)
+    padded = uncertain(prior, items, support._replace(item=np.array([2, 7, 5, 5], np.int32)))
+    np.testing.assert_array_equal(padded.covariance, found.covariance)
+
+
+@pytest.fixture(scope="module")
+def believing():
+    return Recommender.load(believing_run())
+
+
+def test_a_recommender_asks_about_what_was_neither_rated_nor_unknown(believing):
+    state = believing.prior()
+    first = believing.interview(state, 4)
+    assert len({question.id for question in first}) == 4
+    rated = believing.adapt({f"id:{first[0].id}": 5, f"id:{first[1].id}": 1})
+    later = believing.interview(rated, 4, skip=[f"id:{first[2].id}"])
+    assert not {question.id for question in first[:3]} & {question.id for question in later}
+    assert max(question.gain for question in later) < first[0].gain
+    assert all(0 < question.known <= 1 for question in first)
+    assert len(believing.interview(state, 10_000)) == len(believing.catalogue.items)
+
+
+def test_who_is_known_to_know_some_items_is_asked_about_these_alone(believing):
+    """And what the answers tell counts for these alone."""
+    some = [f"id:{identity}" for identity in believing.catalogue.items.ids[5:12]]
+    asked = believing.interview(believing.prior(), 3, among=some)
+    assert {f"id:{question.id}" for question in asked} < set(some)
+    rated = believing.adapt({some[0]: 4})
+    left = believing.interview(rated, 10_000, skip=[some[1]], among=some)
+    assert {f"id:{question.id}" for question in left} == set(some[2:])
+    # An item that tells of itself alone: what it tells is all there is to know.
+    (only,) = believing.interview(believing.prior(), among=some[:1])
+    spread = believing.interview(believing.prior(), 10_000)
+    assert only.gain > max(question.gain for question in spread if question.id == only.id)
+
+
+def test_what_cannot_be_asked_is_refused(believing, recommender):
+    for k in (0, -1):
+        with pytest.raises(MetarecError, match=f"k is {k}; it must be at least 1"):
+            believing.interview(believing.prior(), k)
+    with pytest.raises(MetarecError, match="no item is called 'Nobody'"):
+        believing.interview(believing.prior(), skip=["Nobody"])
+    with pytest.raises(MetarecError, match=r"train one with --factors\.rank 32"):
+        recommender.interview(recommender.prior())

@@ -1,0 +1,193 @@
+"""A run that trains its encoder: every part of it moves or stays as it should, resumes, is evaluated and served."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers import assert_close, assert_equal
+from training import Watch, compiled_once
+
+from metarec_jax import Recommender, preset
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import path_names
+from metarec_jax.encoder import encode_table, random_encoder
+from metarec_jax.meta.user import Trainable
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import assemble, with_trained_encoder
+from metarec_jax.train.loop import StopRequest, fit, load_trainable
+from metarec_jax.train.optimizer import relative_rates
+from metarec_jax.train.start import start
+
+
+def config_of(**encoder):
+    base = preset("synthetic")
+    return dataclasses.replace(
+        base,
+        encoder=EncoderConfig(path="random", rate=1e-3, **encoder),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        train=TrainConfig(epochs=2, users_per_step=32, devices=1),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quickly_compiled():
+    with compiled_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of two epochs that trained all of the encoder, with dropout."""
+    folder = tmp_path_factory.mktemp("joint") / "run"
+    run, assembly = start(config_of(train="all", dropout=0.1), folder)
+    watch = Watch()
+    return run, assembly, fit(run, assembly, reporter=watch), watch
+
+
+def test_the_encoder_is_trained_and_kept(trained):
+    run, assembly, fitted, _ = trained
+    before, after = assembly.encoder.params, fitted.trainable.encoder
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before)) if b.ndim > 1)
+    kept = load_trainable(run, assembly.catalogue, assembly.encoder.params)
+    assert_equal(kept, fitted.trainable)
+    losses = [line["validation_loss"] for line in run.read_metrics()]
+    assert len(losses) == 2
+    assert losses[-1] < losses[0]
+
+
+def test_validation_reads_with_the_encoder_that_is_trained(trained):
+    """The loss that was booked for the best epoch is that of tables that the saved encoder gives."""
+    from metarec_jax.train.loop import validation_loss
+    from metarec_jax.train.sharding import user_mesh
+
+    _, assembly, fitted, _ = trained
+    again = with_trained_encoder(assembly, fitted.trainable)
+    loss = validation_loss(again.model, user_mesh(1), again.validation)(fitted.trainable)
+    assert loss == pytest.approx(fitted.progress.best_loss, rel=1e-4)
+
+
+def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path, monkeypatch):
+    _, assembly, whole, _ = trained
+    run = run_folder.create(tmp_path / "run", assembly.config)
+    stop = StopRequest()
+    monkeypatch.setattr("metarec_jax.train.loop.StopRequest", lambda: stop)
+    import signal
+
+    def after_three(step):
+        if step == 3:
+            stop.signal = signal.SIGTERM
+
+    half = fit(run, assembly, reporter=Watch(on_step=after_three))
+    assert half.interrupted
+    stop.signal = None
+    resumed = fit(run, assembly)
+    assert_equal(resumed.trainable, whole.trainable)
+
+
+def test_it_is_served_with_its_own_embeddings(trained):
+    run, assembly, fitted, _ = trained
+    recommender = Recommender.load(run.folder)
+    items = assembly.data.items
+    config = assembly.config.encoder
+    own = dataclasses.replace(assembly.encoder, params=fitted.trainable.encoder)
+    wanted = encode_table(own, items.texts[:5], max_length=config.max_length, normalise=config.normalise)
+    assert_close(recommender.catalogue.embeddings[:5], wanted)
+    assert np.abs(recommender.catalogue.embeddings - assembly.catalogue.embeddings).max() > 1e-3
+    user = recommender.adapt({f"id:{items.ids[0]}": 5, f"id:{items.ids[1]}": 1})
+    assert len(recommender.recommend(user, k=3)) == 3
+    known = recommender.score(user, [f"id:{items.ids[2]}"])[0]
+    new = recommender.score_text(user, items.texts[2])
+    assert np.isfinite(known)
+    assert np.isfinite(new)
+
+
+@pytest.mark.parametrize(
+    ("choice", "moves"),
+    [
+        ({"train": "lora", "lora_rank": 2}, lambda name: "lora_" in name),
+        ({"train": "all", "frozen_layers": 1}, lambda name: name.startswith("layer_1/")),
+    ],
+    ids=["LoRA", "frozen layers"],
+)
+def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
+    config = config_of(**choice)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
+    run, assembly = start(config, tmp_path / "run")
+    from metarec_jax.train.loop import first_state
+
+    before = first_state(assembly, 1).trainable.encoder
+    after = fit(run, assembly).trainable.encoder
+    changed = {
+        name
+        for name, a, b in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after))
+        if np.abs(np.asarray(a) - b).max() > 0
+    }
+    assert changed
+    assert changed <= {name for name in path_names(before) if moves(name)}
+    if "lora_rank" in choice:
+        assert {name.rsplit("/", 1)[0] for name in changed} == {
+            f"layer_{i}/{kind}" for i in range(2) for kind in ("query", "value")
+        }
+        assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).prior(), "a film"))
+
+
+def test_rates_fall_from_the_last_layer_to_the_first():
+    config = Config(encoder=EncoderConfig(train="all", rate=2e-3, rate_decay=0.5), train=TrainConfig(rate=1e-2))
+    params = random_encoder().params
+    rates = dict(zip(path_names(params), jax.tree.leaves(relative_rates(config.encoder, params, config.train.rate))))
+    assert rates["layer_1/query/kernel"] == pytest.approx(0.2)
+    assert rates["layer_0/query/kernel"] == pytest.approx(0.1)
+    assert rates["embeddings/word/embedding"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"rate": float("nan")}, "encoder.rate is nan"),
+        ({"rate_decay": 0.0}, "encoder.rate_decay is 0.0"),
+        ({"frozen_layers": -1}, "encoder.frozen_layers is -1"),
+        ({"lora_rank": 0}, "encoder.lora_rank is 0"),
+        ({"dropout": 1.0}, "encoder.dropout is 1.0"),
+        ({"tokens_per_call": -1}, "encoder.tokens_per_call is -1"),
+        ({"attention": "fused", "dropout": 0.1}, "encoder.attention is 'fused' and encoder.dropout 0.1.*dropout 0"),
+    ],
+)
+def test_impossible_choices_are_refused(choice, message):
+    with pytest.raises(MetarecError, match=message):
+        EncoderConfig(**choice)
+
+
+def test_more_frozen_layers_than_there_are_is_refused(tmp_path):
+    with pytest.raises(MetarecError, match=r"encoder\.frozen_layers is 3, but .* has 2 layers"):
+        assemble(config_of(train="all", frozen_layers=3))
+
+
+def test_lora_layers_that_match_nothing_are_refused(tmp_path):
+    with pytest.raises(MetarecError, match="'nothing' matches no dense layer"):
+        start(config_of(train="lora", lora_layers=("nothing",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_texts_that_are_cut_are_told_of_once(tmp_path, monkeypatch):
+    """Those of items and those of users, each counted once, however often they are encoded."""
+
+    class ReadEverything(Exception):
+        pass
+
+    def ready(*_):
+        raise ReadEverything
+
+    monkeypatch.setattr("metarec_jax.train.loop.joint_program", ready)
+    watch = Watch()
+    run, assembly = start(config_of(train="all", max_length=5), tmp_path / "run", reporter=watch)
+    with pytest.raises(ReadEverything):
+        fit(run, assembly, reporter=watch)
+    with_trained_encoder(assembly, Trainable(None, None, assembly.encoder.params), watch)
+    told = [note for note in watch.notes if "longer than 5 tokens" in note]
+    assert len(told) == 2
+    for note, texts in zip(told, (assembly.data.items.texts, assembly.data.users.texts)):
+        assert f" of {len(set(texts))} texts" in note
