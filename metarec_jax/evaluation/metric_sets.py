@@ -18,13 +18,15 @@ class Mode(NamedTuple):
     """Somebody's way to count.
 
     Attributes:
-        metrics: what is printed.
+        metrics: names, in the order of the table.
+        headline: those that the command line prints unless it is asked for all.
         definition: a sentence for tables.
         source: where it is from; "" for the package's own.
         traps: what to know before believing it.
     """
 
     metrics: tuple[str, ...]
+    headline: tuple[str, ...]
     definition: str
     source: str = ""
     traps: str = ""
@@ -32,9 +34,12 @@ class Mode(NamedTuple):
 
 MODES: Mapping[str, Mode] = {
     "own": Mode(
-        (*DEFAULT_METRICS, "auc_global"), "this package's metrics: exact expectations over ties, sums over users"
+        (*DEFAULT_METRICS, "auc_global"),
+        ("mae", "rmse", "ndcg@5", "auc"),
+        "this package's metrics: exact expectations over ties, sums over users",
     ),
     "melu": Mode(
+        ("mae", "ndcg_linear@1", "ndcg_linear@3"),
         ("mae", "ndcg_linear@1", "ndcg_linear@3"),
         "MeLU's MAE and nDCG@1, @3 over the query items, nDCG with gain = rating",
         "https://github.com/hoyeoplee/MeLU (no evaluation code is published) and arXiv 1908.00413, section 4.1",
@@ -43,6 +48,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "recbole-metarec": Mode(
         ("precision_first@5", "recall_first@5", "hit_first@5", "ndcg_first@5", "mrr_first@5"),
+        ("precision_first@5", "ndcg_first@5", "mrr_first@5"),
         "RecBole-MetaRec's: the 5 highest labels are the positives, ties go to the earlier row",
         "https://github.com/RUCAIBox/RecBole-MetaRec, MetaCollector.eval_collect and RecBole's top-k metrics",
         "P@5 = R@5, and hit@5 is about 1, by construction; which of equal labels are positives, and in what order "
@@ -50,6 +56,7 @@ MODES: Mapping[str, Mode] = {
     ),
     "tanp": Mode(
         tuple(f"{name}_tanp@{k}" for k in (5, 7, 10) for name in ("precision", "ndcg", "ap")),
+        ("precision_tanp@5", "ndcg_tanp@5", "ap_tanp@5"),
         "TaNP's: hits are counted by rating value, so that every order of equal labels counts alike",
         "https://github.com/IIEdm/TaNP, TaNP/utils/scorer.py",
         "with 10 query items P@10 is 1 and MAP@10 is 1 by construction; equal predictions stand in input order; AP "
@@ -57,12 +64,14 @@ MODES: Mapping[str, Mode] = {
     ),
     "mamo": Mode(
         ("mae_mamo", "ndcg_mamo@3"),
+        ("mae_mamo", "ndcg_mamo@3"),
         "MAMO's: MAE of the predicted rating level; nDCG@3 of the 3 items with the highest predicted level",
         "https://github.com/dongmanqing/Code-for-MAMO, utils.py, mae and ndcg",
         "the order among the first 3 is not judged (they are sorted by their true rating before the gain is summed), "
         "and predictions are levels, so that ties are many, and go by input order",
     ),
     "metahin": Mode(
+        ("mae_metahin", "rmse_metahin", "ndcg_metahin@5"),
         ("mae_metahin", "rmse_metahin", "ndcg_metahin@5"),
         "MetaHIN's: means over users of MAE and RMSE; nDCG@5 of predicted ratings as gains",
         "https://github.com/rootlu/MetaHIN, code/Evaluation.py",

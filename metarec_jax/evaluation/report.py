@@ -65,8 +65,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is printed. ``notes`` state the protocol, the metrics' policies and the seeds; ``subject`` is the method
-    whose differences are spelled out, and a star in the main table compares with the first of ``references``."""
+    """Methods beside each other.
+
+    Attributes:
+        title: of the table.
+        notes: sentences on the protocol, the definitions of the metrics and the seeds.
+        metrics: the columns.
+        rows: one per method.
+        references: methods that others are compared with; a star in the main table compares with the first of them.
+        subject: method whose differences from the references are listed.
+        seeds: of the results.
+        headline_metrics, headline_methods: names of those that the command line prints unless it is asked for all; ()
+            for all.
+    """
 
     title: str
     notes: tuple[str, ...]
@@ -75,6 +86,8 @@ class Table:
     references: tuple[str, ...]
     subject: str | None
     seeds: tuple[int, ...]
+    headline_metrics: tuple[str, ...] = ()
+    headline_methods: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -215,8 +228,7 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
     """`table` as Markdown: the notes, the methods, the subject's differences, and what each name means."""
     lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
     header, body = main_cells(table)
-    best = _best(table)
-    lines += grid(header, body, best)
+    lines += grid(header, body, _best(table, table.rows))
     if table.subject and table.references:
         header, body = difference_cells(table)
         lines += ["", f"**{table.subject}**, difference from:", "", *grid(header, body)]
@@ -227,13 +239,45 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
     return "\n".join(lines) + "\n"
 
 
-def print_table(table: Table, console: Any = None) -> None:
-    """Print `table` on a rich `console` (a new one where None), in as many parts as its width needs."""
-    header, body = main_cells(table)
-    parts: list[Grid] = [(table.title, header, body, _best(table))]
-    if table.subject and table.references:
-        parts.append((f"{table.subject}: difference from", *difference_cells(table), set()))
-    print_grids(parts, table.notes, console)
+def print_table(table: Table, console: Any = None, *, everything: bool = False) -> None:
+    """Print a table, in as many parts as the width of the console needs.
+
+    Args:
+        table: from `build_table`.
+        console: a rich console; stdout where None.
+        everything: print all methods and metrics, not only the headline ones.
+    """
+    shown = table if everything else headline(table)
+    parts: list[Grid] = [(table.title, *main_cells(shown), _best(shown, table.rows))]
+    if shown.subject and shown.references:
+        header, body = difference_cells(shown)
+        if not everything:  # the subject's own values are in the main table
+            header, *body = ([*row[:1], *row[2:]] for row in (header, *body))
+        parts.append((f"{table.subject}: difference from", header, body, set()))
+    print_grids(parts, [*table.notes, *left_out(table, shown)], console)
+
+
+def headline(table: Table) -> Table:
+    """`table` with its headline metrics and methods alone."""
+    methods = table.headline_methods or table.methods
+    references = tuple(name for name in table.references if name in methods)
+    rows = [
+        dataclasses.replace(row, differences={name: row.differences[name] for name in references if name != row.method})
+        for row in table.rows
+        if row.method in methods
+    ]
+    metrics = tuple(m for m in table.metrics if m.name in table.headline_metrics or not table.headline_metrics)
+    return dataclasses.replace(table, metrics=metrics, rows=tuple(rows), references=references)
+
+
+def left_out(table: Table, shown: Table) -> list[str]:
+    """A note on how much of `table` is in `shown`, where that is not everything."""
+    counts = [
+        f"{len(some)} of {len(every)} {name}"
+        for name, some, every in (("methods", shown.rows, table.rows), ("metrics", shown.metrics, table.metrics))
+        if len(some) < len(every)
+    ]
+    return [f"{' and '.join(counts)} are shown; --all prints all of them"] if counts else []
 
 
 def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -353,15 +397,15 @@ def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, re
     return notes
 
 
-def _best(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best mean of each metric, in the grid of `main_cells`; none where all are equal."""
+def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:
+    """(row, column), in the grid of `main_cells`, of the means that are the best of the rows `among`, of each metric;
+    none where all are equal."""
     best = set()
     for column, m in enumerate(table.metrics, start=1):
-        means = [row.cells[m.name].mean for row in table.rows]
-        finite = [x for x in means if math.isfinite(x)]
+        finite = [x for x in (row.cells[m.name].mean for row in among) if math.isfinite(x)]
         if finite and min(finite) < max(finite):
             top = min(finite) if m.better == "lower" else max(finite)
-            best |= {(i, column) for i, x in enumerate(means) if x == top}
+            best |= {(i, column) for i, row in enumerate(table.rows) if row.cells[m.name].mean == top}
     return best
 
 

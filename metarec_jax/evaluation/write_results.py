@@ -31,6 +31,9 @@ from metarec_jax.metrics.metrics import metric
 REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
 CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
 """Methods of a curve and of cohorts, where there are that many."""
+HEADLINE = (BIAS, RATE, CLOSED, TUNED, META)
+"""Methods that the command line prints unless it is asked for all: the rule without any training, the prior without the
+network, the network without the inner loop, and the whole."""
 
 
 def publish(seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own") -> dict[str, Table]:
@@ -100,7 +103,7 @@ def table_of(
         intervals={META: {"auc_global": _global_auc(having, name)}} if "auc_global" in counted.metrics else {},
         notes=notes,
     )
-    return table, results
+    return dataclasses.replace(table, headline_metrics=counted.headline, headline_methods=HEADLINE), results
 
 
 def _global_auc(seeds: Sequence[SeedAnswers], name: str) -> Interval:

@@ -12,12 +12,12 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from metarec_jax.cli.options import ServeArguments
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode
 from metarec_jax.serving.engine import Engine
+from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.store import Store
 
 TOKEN = "METAREC_TOKEN"

@@ -22,6 +22,7 @@ from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
+from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES
 from metarec_jax.train.build import abstract_trainable, make_model
 from metarec_jax.train.catalogue import Catalogue, Scale
 from metarec_jax.train.optimizer import make_optimiser
@@ -29,14 +30,7 @@ from metarec_jax.train.sharding import by_user, shardings
 from metarec_jax.train.step import frozen_step, joint_step, whole
 from metarec_jax.train.text_batches import TOKENS, Devices, worth_sharing
 
-ENCODERS: Mapping[str, BertConfig] = {
-    "minilm": BertConfig(30522, 384, 6, 12, 1536),
-    "bert-base": BertConfig(30522, 768, 12, 12, 3072),
-    "bert-large": BertConfig(30522, 1024, 24, 16, 4096),
-    # Shapes only: nobody trained these. Of 1.1 and 7.0 billion parameters.
-    "bert-1b": BertConfig(30522, 2048, 20, 16, 8192),
-    "bert-7b": BertConfig(30522, 4096, 34, 32, 16384),
-}
+ENCODERS: Mapping[str, BertConfig] = {name: BertConfig(*size) for name, size in ENCODER_SIZES.items()}
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
 """Items and users of data sets whose sizes are known; others are taken to be as large as the largest MovieLens."""
 UNKNOWN = (10_000, 100_000)
