@@ -63,7 +63,9 @@ def test_the_guide_to_adapting_the_encoder_runs(capsys):
 def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_parse():
     import shlex
 
-    from metarec_jax.cli.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
+    from metarec_jax.cli.arguments import parse
+    from metarec_jax.cli.evaluate import PROTOCOLS, EvaluateArguments, check_protocol, starting_evaluation
+    from metarec_jax.evaluation.metric_sets import MODES
 
     text = (DOCS / "protocols.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
@@ -71,7 +73,7 @@ def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_pa
     commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("metarec evaluate --protocol")]
     assert {arguments[1] for arguments in commands} == set(PROTOCOLS)
     for arguments in commands:
-        name, config = starting_config("evaluate", arguments)
+        name, config = starting_evaluation(arguments)
         chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=config))
         check_protocol(name, chosen.config)
 

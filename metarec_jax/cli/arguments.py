@@ -57,7 +57,7 @@ ConfigOptions = Annotated[Config, tyro.conf.arg(name="")]
 TrainedRun = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Run folder of a finished training.")
 ]
-NewRun = Annotated[str, tyro.conf.arg(metavar="RUN")]
+RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Folder = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
 Ratings = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")]
 ItemCount = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarec_jax.cli.arguments import DEFAULT_CONFIG, NewRun, free_folder, parse, prepare
+from metarec_jax.cli.arguments import DEFAULT_CONFIG, RunFolder, free_folder, parse, prepare
 from metarec_jax.cli.evaluate import All
 from metarec_jax.cli.train import draw, interrupted
 from metarec_jax.config.run import Config
@@ -29,7 +29,7 @@ NEW_USER = (
 class DemoArguments:
     """Load MovieLens-100K, encode its texts with all-MiniLM-L6-v2, meta-train, evaluate, and recommend."""
 
-    out: NewRun = "runs/demo"
+    out: RunFolder = "runs/demo"
     """Run folder. Where it exists, the first of OUT-2, OUT-3, ... that does not exist is used."""
     seed: int = 0
     """Seed of the split, of training and of the evaluation."""

@@ -12,8 +12,8 @@ import tyro
 from metarec_jax.cli.arguments import (
     ConfigFile,
     Json,
-    NewRun,
     Preset,
+    RunFolder,
     check_resume,
     free_folder,
     parse,
@@ -51,9 +51,9 @@ class PretrainArguments:
 
     preset: Preset = DEFAULT_PRESET
     config_file: ConfigFile = ""
-    out: NewRun = ""
+    out: RunFolder = ""
     """New run folder. "" is the first of runs/pretrain-NAME-1, runs/pretrain-NAME-2, ... that does not exist."""
-    resume: NewRun = ""
+    resume: RunFolder = ""
     """Run folder of a pretraining to continue. Its options stay as they are."""
     json: Json = False
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = DEFAULT_PRETRAINING

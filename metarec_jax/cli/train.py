@@ -13,8 +13,8 @@ from metarec_jax.cli.arguments import (
     ConfigFile,
     ConfigOptions,
     Json,
-    NewRun,
     Preset,
+    RunFolder,
     check_resume,
     free_folder,
     parse,
@@ -40,9 +40,9 @@ class TrainArguments:
 
     preset: Preset = DEFAULT_PRESET
     config_file: ConfigFile = ""
-    out: NewRun = ""
+    out: RunFolder = ""
     """New run folder. "" is the first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
-    resume: NewRun = ""
+    resume: RunFolder = ""
     """Run folder of a training to continue. Its options stay as they are."""
     json: Json = False
     config: ConfigOptions = DEFAULT_CONFIG

@@ -14,7 +14,6 @@ import training
 from helpers import assert_equal
 from training import Watch, trace_of
 
-from metarec_jax.cli import main
 from metarec_jax.config.updater import ELEMENTWISE, UpdaterKind
 from metarec_jax.core import console
 from metarec_jax.evaluation import methods, write_results
@@ -50,21 +49,9 @@ def _compiled_once(tmp_path_factory):
         yield
 
 
-@pytest.fixture
-def metarec(capsys, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; returns its status, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            status = main.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # tyro's own errors
-            status = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("rule", RULES)
