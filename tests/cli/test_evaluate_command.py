@@ -68,9 +68,9 @@ def test_tables_fit_the_terminal_and_a_file_has_100_columns(table, width, termin
     assert max(map(len, lines)) <= (width if terminal else 100)
     text = " ".join(" ".join(lines).split())
     assert "…" not in text
-    shown = METHODS if everything else [name for name in METHODS if name in HEADLINE]
-    if width >= 100:  # no label is folded
-        assert [name for name in METHODS if f" {name} " in text] == list(shown)
+    if width >= 100 and not everything:  # no label is folded
+        labels = {re.split(r"\s{2,}", line.strip())[0] for line in lines}
+        assert labels & set(METHODS) == set(METHODS) & set(HEADLINE)
     for row in table.rows:
         for m in table.metrics if len(scenarios) == 1 else ():
             cell = f"{number(row.cells[m.name].mean)} ±{number(row.cells[m.name].sd)}"
