@@ -11,9 +11,8 @@
 >>> len(recommender.recommend(user, k=3))
 3
 
-Importing the package imports none of it: each name of ``__init__.pyi`` is imported when it is first used. All that importing does is
-to add a flag to $XLA_FLAGS that keeps JAX from wrong numbers on a CPU (see `metarec_jax.core.xla_flags`), and to leave
-linear algebra to JAX's own threads (see `metarec_jax.core.xla_flags`).
+Importing the package imports none of it: each name of ``__init__.pyi`` is imported when it is first used. Importing
+only sets two defaults of the environment, for XLA and for OpenBLAS (see `metarec_jax.core.xla_flags`).
 """
 
 from __future__ import annotations

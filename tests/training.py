@@ -35,12 +35,15 @@ from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
+from metarec_jax.meta.outer import TrainState
 from metarec_jax.train import run_folder
 from metarec_jax.train.catalogue import Catalogue, scale_of
 from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.model import make_model
 from metarec_jax.train.run_folder import Run
+from metarec_jax.train.start import fit
+from metarec_jax.train.state import first_state
 
 STEPS = 4
 """Outer steps of an epoch of `small_experiment`."""
