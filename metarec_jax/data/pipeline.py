@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import grain
 
 
+@runtime_checkable
 class EpisodeBatches(Protocol):
     """Batches of episodes for all epochs, by their number: `EpisodeSource`, or a sampler of another kind."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from metarec_jax.core.types import Params
 from metarec_jax.train.checkpoints import Progress, Sums
@@ -27,6 +27,7 @@ class Batch(NamedTuple):
     users: Any = ()
 
 
+@runtime_checkable
 class Feed(Protocol):
     """Batches in order, with a position that a checkpoint keeps."""
 

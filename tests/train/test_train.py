@@ -30,7 +30,6 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.meta.outer import Losses, TrainState
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import loop, run_folder
-from metarec_jax.train import step as program
 from metarec_jax.train.checkpoints import Checkpoints
 from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 from metarec_jax.train.signals import StopRequest
@@ -39,12 +38,6 @@ from metarec_jax.train.state import load_trainable
 
 PATIENCE = 120
 """Seconds after which a process is killed, whatever it does."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once():
-    with training.compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +94,7 @@ def assert_same_as(uninterrupted, fitted, run, experiment):
 def test_training_changes_everything_it_should(uninterrupted, experiment):
     """So that the comparisons below compare something."""
     fitted, _, trace = uninterrupted
-    first = loop.first_state(experiment, len(experiment.train.source))
+    first = first_state(experiment, len(experiment.train.source))
     last = trace.states[4 * STEPS]
     assert last.step == 4 * STEPS
     theta, start = last.trainable.theta, first.trainable.theta
@@ -457,7 +450,7 @@ def assert_finite(trace):
 
 def test_a_learned_rate_that_overflowed_is_named_where_the_loss_shows_it(run, experiment, monkeypatch):
     """And not the user whose inner loop it was the first to spoil: the logarithm itself is finite still."""
-    original = loop.first_state
+    original = first_state
 
     def spoiled(experiment, steps):
         state = original(experiment, steps)
@@ -619,7 +612,7 @@ def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     roomy, whole = taken(1e9, "roomy")
     assert roomy == 8
     mesh = user_mesh(1)
-    state = replicate(mesh, loop.first_state(experiment, len(experiment.train.source)))
+    state = replicate(mesh, first_state(experiment, len(experiment.train.source)))
     tables = experiment.model.prepare(state.trainable.theta, replicate(mesh, experiment.train.tables))
     frozen = program.frozen_program(experiment, mesh, tables)
 
