@@ -6,7 +6,7 @@ import pytest
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
-from metarec_jax.data.synthetic import synthetic
+from metarec_jax.data.sources.synthetic import synthetic
 
 
 def same(a, b):

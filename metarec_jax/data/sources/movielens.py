@@ -1,4 +1,7 @@
-"""What the layouts of MovieLens have in common."""
+"""What the layouts of MovieLens have in common.
+
+The md5 of a release is the one that GroupLens publishes beside the zip (NAME.zip.md5).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from metarec_jax.data.text import item_text, natural_title, title_year
 from metarec_jax.data.values import Scale, Table
 
+PUBLISHER = "https://files.grouplens.org/datasets/movielens"
 CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM Transactions on "
     "Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"

@@ -8,8 +8,10 @@ from __future__ import annotations
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.text import profile_text
 
 # The file writes the least age of a group.
@@ -47,7 +49,10 @@ OCCUPATIONS = (
     "writer",
 )
 
+RELEASE = Release(f"{PUBLISHER}/ml-1m.zip", stems=("ml-1m",), md5="c4d9eecfca2ab87c1945afe126590906")
 
+
+@register_layout("movielens-1m", title="MovieLens-1M", marks=("ratings.dat",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
     """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
     names = ("user", "item", "rating", "time")

@@ -13,19 +13,21 @@ from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_parquet, read_text
 from metarec_jax.data.sources.folder import read_file
+from metarec_jax.data.sources.source import register_source
 from metarec_jax.data.values import Table
 
 _TEXTS = ("text", "title", "name", "description")  # what a column of item texts is called, likeliest first
 _TITLES = ("title", "name")
 
 
-def read(path: Path, config: DataConfig) -> Interactions:
-    """Reads the table at `path` as `config.columns` says.
+@register_source("table")
+def load(config: DataConfig, seed: int = 0) -> Interactions:
+    """Read the table at ``config.path`` as ``config.columns`` says; `seed` is not used.
 
     Raises:
         MetarecError: a file or column is not there, or has a mistake in it.
     """
-    columns = config.columns
+    path, columns = Path(config.path).expanduser(), config.columns
     named = {
         "user": columns.user,
         "item": columns.item,

@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Interactions, Items, Kind, Users
+from metarec_jax.data.sources.source import register_source
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 _WORDS = 6  # words of one pole of one latent dimension
@@ -43,6 +45,12 @@ class Truth(NamedTuple):
     variance: Float[np.ndarray, "users items"]
     items: Float[np.ndarray, "items hidden"]
     preferences: Float[np.ndarray, "users hidden"]
+
+
+@register_source("synthetic", public=True)
+def load(config: DataConfig, seed: int) -> Interactions:
+    """Ratings or clicks of `seed`, in the default size."""
+    return synthetic(seed, kind=config.kind)[0]
 
 
 def synthetic(
