@@ -1,8 +1,9 @@
 """A registry of kinds: names that a config may hold, each with the object that it selects.
 
-A built-in kind is listed as name -> module. The module registers the kind with a decorator, ``@REGISTRY.register(name)``,
-and is imported when the kind is first asked for: listing names imports nothing. Code outside the package registers with
-the same decorator, at any time before the name is used. The registries of the package are in `metarec_jax.core.kinds`.
+A built-in kind is listed as name -> module. The module registers the kind with a decorator,
+``@REGISTRY.register(name)``, and is imported when the kind is first asked for, so that listing names imports nothing.
+Code outside the package registers with the same decorator, at any time before the name is used.
+The registries of the package are in `metarec_jax.core.kinds`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,25 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
         time=data.time[rows],
         row=rows,
     )
+
+
+def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw: int = 0) -> np.ndarray:
+    """Draw support and query: order each user's rows so that the query comes first and the support follows it.
+
+    Args:
+        own: the rows of the users.
+        order: "random", or "time": latest first, so that the query is later than the support.
+        seed: of the draw.
+        draw: number of the draw; each one gives another random order.
+
+    Returns:
+        int64 [rows], rows of `own`, user after user.
+    """
+    rows = len(own.item)
+    owner = np.repeat(np.arange(len(own.users)), own.count)
+    if order == "random":
+        return np.lexsort((np.random.default_rng([seed, 1, draw]).random(rows), owner))
+    return np.lexsort((-np.arange(rows), owner))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,12 +170,7 @@ class EpisodeSource:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a source lives as long as its run; batches of an epoch share this
     def _order(self, draw: int) -> np.ndarray:
-        """Rows of `histories` in the order that query and support are cut from: user after user, query first."""
-        rows = len(self.histories.item)
-        owner = np.repeat(np.arange(len(self.histories.users)), self.histories.count)
-        if self.config.order == "random":
-            return np.lexsort((np.random.default_rng([self.seed, 1, draw]).random(rows), owner))
-        return np.lexsort((-np.arange(rows), owner))  # latest first: the query comes after the support in time
+        return draw_rows(self.histories, self.config.order, self.seed, draw)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _lots(self, draw: int, each: int) -> np.ndarray:

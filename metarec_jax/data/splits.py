@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -59,24 +60,50 @@ def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
     Raises:
         MetarecError: too few users are left for three parts.
     """
-    count = np.bincount(data.user, minlength=len(data.users))
-    most = config.max_ratings or np.iinfo(np.int64).max
-    eligible = np.flatnonzero((count >= config.min_ratings) & (count <= most)).astype(np.int32)
-    n_validation = round(len(eligible) * config.validation)
-    n_test = round(len(eligible) * config.test)
-    if min(n_validation, n_test, len(eligible) - n_validation - n_test) < 1:
-        bounds = f"at least {config.min_ratings}" + (f" and at most {config.max_ratings}" if config.max_ratings else "")
+    eligible = np.flatnonzero(within(counts_of(data), config))
+    bounds = f"at least {config.min_ratings}" + (f" and at most {config.max_ratings}" if config.max_ratings else "")
+    shares = {"validation": config.validation, "test": config.test}
+    validation, test, train = deal(data, eligible, shares, seed, f"{bounds} interactions")
+    return Splits(train, validation, test)
+
+
+def deal(
+    data: Interactions, users: np.ndarray, shares: Mapping[str, float], seed: int, bounds: str
+) -> list[np.ndarray]:
+    """Split users at random into parts of given shares and a last part of all others.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+        shares: of each part, by its name.
+        seed: of the draw.
+        bounds: what these users have, for the message: "13 ratings or more".
+
+    Returns:
+        int32 [part] for each part: those of `shares`, and then the users of the last part.
+
+    Raises:
+        MetarecError: a part would be empty.
+    """
+    sizes = [round(len(users) * share) for share in shares.values()]
+    if min(*sizes, len(users) - sum(sizes)) < 1:
+        parts = ", ".join(f"{name} ({share:g})" for name, share in shares.items())
         raise MetarecError(
-            f"{len(eligible)} of {len(data.users)} users have {bounds} interactions: too few to split into training, "
-            f"validation ({config.validation:g}) and test ({config.test:g}) users; lower --episodes.min-ratings "
-            "(and --episodes.query), raise --episodes.max-ratings, or bring more data"
+            f"{len(users)} of {len(data.users)} users have {bounds}: too few to split into {parts} and training users; "
+            "lower --episodes.min-ratings (and --episodes.query), raise --episodes.max-ratings, or bring more data"
         )
-    order = np.random.default_rng([seed, 0]).permutation(eligible)
-    return Splits(
-        train=order[n_validation + n_test :],
-        validation=order[:n_validation],
-        test=order[n_validation : n_validation + n_test],
-    )
+    order = np.random.default_rng([seed, 0]).permutation(np.asarray(users, np.int32))
+    return np.split(order, np.cumsum(sizes))
+
+
+def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarray:
+    """int64 [users], rows of each user (among those `allowed`, bool [rows])."""
+    return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
+
+
+def within(count: np.ndarray, config: EpisodeConfig) -> np.ndarray:
+    """bool [users], whether numbers of rows are within ``config.min_ratings`` and ``config.max_ratings``."""
+    return (count >= config.min_ratings) & (count <= (config.max_ratings or np.iinfo(np.int64).max))
 
 
 def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:

@@ -76,7 +76,9 @@ def test_the_type_of_a_name_lists_what_is_registered_at_that_time(registry):
     assert choices_of(str) == ()
 
 
-@pytest.mark.parametrize("registry", [r for r in vars(kinds).values() if isinstance(r, Registry)], ids=lambda r: r.option)
+@pytest.mark.parametrize(
+    "registry", [r for r in vars(kinds).values() if isinstance(r, Registry)], ids=lambda r: r.option
+)
 def test_every_built_in_kind_is_registered_by_its_module(registry):
     assert registry.names()
     for name in registry.names():

@@ -15,8 +15,8 @@ import pytest
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.data import load
 from metarec_jax.core.kinds import SOURCES
+from metarec_jax.data import load
 from metarec_jax.data.sources import describe_sources
 from metarec_jax.data.sources.find import Place, cache_folder, download, places
 

@@ -119,9 +119,7 @@ def places(release: Release, config: DataConfig) -> list[Place]:
     if release.package:
         folder = release.package.find()
         note = f"version {release.package.installed}" if folder else f"{release.package.install} installs it"
-        looked.append(
-            Place(f"installed package {release.package.name}", str(folder or ""), folder is not None, note)
-        )
+        looked.append(Place(f"installed package {release.package.name}", str(folder or ""), folder is not None, note))
     note = "asked when nothing else is found" if config.download else "switched off by data.download"
     return [*looked, Place("publisher", release.url, False, note)]
 

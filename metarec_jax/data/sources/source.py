@@ -124,7 +124,9 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
     if not path.exists():
         raise MetarecError(f"--data.path {path}: there is no such file or folder")
     if path.is_file() and path.suffix.lower() != ".zip":
-        raise MetarecError(f"--data.path {path}: give a folder, a .zip, or a file whose name ends in {', '.join(TABLES)}")
+        raise MetarecError(
+            f"--data.path {path}: give a folder, a .zip, or a file whose name ends in {', '.join(TABLES)}"
+        )
     if config.kind == "click":
         raise MetarecError(
             f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
