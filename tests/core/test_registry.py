@@ -64,7 +64,7 @@ def test_an_unknown_name_is_refused_with_those_there_are_and_the_nearest(registr
     with pytest.raises(MetarecError) as caught:
         registry.get("mime")
     assert str(caught.value) == "part.kind is 'mime'; it must be one of 'mine', 'mine too'; did you mean 'mine'?"
-    with pytest.raises(MetarecError, match="it must be one of 'mine', 'mine too'$"):
+    with pytest.raises(MetarecError, match=r"it must be one of 'mine', 'mine too'$"):
         registry.get("xyz")
 
 

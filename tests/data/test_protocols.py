@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import interactions, random_interactions
+from helpers import assert_equal, interactions, random_interactions
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
+from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.protocols import divide, tallrec
-from metarec_jax.data.protocols.division import Division, Scenario, check
+from metarec_jax.data.protocols.division import Division, Scenario, check, drawn_tasks
 from metarec_jax.data.protocols.melu import chosen_year, item_years
-from metarec_jax.data.tasks import make_tasks
+from metarec_jax.data.splits import item_statistics
+from metarec_jax.data.tasks import TaskSource, make_tasks
 
 EPISODES = EpisodeConfig(min_ratings=5, max_ratings=9, query=3, max_support=6, buckets=(6,), validation=0.2, test=0.2)
 
@@ -82,6 +84,17 @@ def test_the_latest_rows_are_the_query_where_the_order_is_time():
         rows = rows_of_user(data, user)[::-1]
         assert query == rows[:3]
         assert support == rows[3:]
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_drawn_tasks_are_the_episodes_of_the_first_draw(order):
+    data, users = dated(), np.arange(60)
+    config = dataclasses.replace(EPISODES, max_ratings=0, order=order)
+    statistics = item_statistics(data, users[:0])
+    episodes = EpisodeSource(histories(data, users), config, statistics, training=False, users_per_batch=60, seed=5)
+    tasks = drawn_tasks(data, users, config, seed=5)
+    source = TaskSource(data, tasks, statistics, np.zeros(len(data), bool), config.buckets, users_per_batch=60)
+    assert_equal(source.whole(), episodes.whole(0))
 
 
 # MeLU
