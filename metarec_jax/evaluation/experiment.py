@@ -85,7 +85,7 @@ def evaluate(
         seeds: one division, one training and one test each.
         folder: where runs of further seeds, twins and answers go.
         run: a finished run, used for the seed of its config.
-        metrics: whose definitions of the metrics are used, see `metarec_jax.evaluation.published.MODES`.
+        metrics: whose definitions of the metrics are used, see `metarec_jax.evaluation.metric_sets.MODES`.
         reporter: where progress is shown.
 
     Returns:

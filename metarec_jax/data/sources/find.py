@@ -194,7 +194,13 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
 
     pooch.get_logger().setLevel("WARNING")  # what was found where is in the data's `source`
     try:
-        pooch.retrieve(url, f"md5:{md5}" if md5 else None, target.name, target.parent, downloader=complete_zip)
+        pooch.retrieve(
+            url,
+            known_hash=f"md5:{md5}" if md5 else None,
+            fname=target.name,
+            path=target.parent,
+            downloader=complete_zip,  # type: ignore[bad-argument-type]  # pooch's type has the arguments' names wrong
+        )
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # errors of `requests` are OSErrors
         raise MetarecError(f"{url}: not downloaded to {target} ({error}): try again") from error
 
