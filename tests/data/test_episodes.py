@@ -272,7 +272,7 @@ def test_whole_is_all_users_of_a_draw_in_order():
     users = np.array([5, 2, 9, 0])
     source = source_of(data, users, draws=2)
     for draw in (0, 1):
-        whole = source.whole(draw)
+        whole = source.batch_of_all(draw)
         assert whole.user.tolist() == users.tolist()
         assert whole.support.mask.shape == (4, 8)
         assert by_user([whole]) == by_user(epoch_of(source, draw))

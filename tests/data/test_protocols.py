@@ -94,7 +94,7 @@ def test_drawn_tasks_are_the_episodes_of_the_first_draw(order):
     episodes = EpisodeSource(histories(data, users), config, statistics, training=False, users_per_batch=60, seed=5)
     tasks = drawn_tasks(data, users, config, seed=5)
     source = TaskSource(data, tasks, statistics, np.zeros(len(data), bool), config.buckets, users_per_batch=60)
-    assert_equal(source.whole(), episodes.whole(0))
+    assert_equal(source.batch_of_all(), episodes.batch_of_all(0))
 
 
 # MeLU

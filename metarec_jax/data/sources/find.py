@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,7 +202,7 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
             path=target.parent,
             downloader=complete_zip,  # type: ignore[bad-argument-type]  # pooch's type has the arguments' names wrong
         )
-    except (OSError, ValueError, zipfile.BadZipFile) as error:  # errors of `requests` are OSErrors
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # errors of `requests` are OSErrors
         raise MetarecError(f"{url}: not downloaded to {target} ({error}): try again") from error
 
 

@@ -1,4 +1,4 @@
-"""What the layouts of MovieLens have in common.
+"""Shared by the layouts of MovieLens: item and user tables, scales, citation, publisher.
 
 The md5 of a release is the one that GroupLens publishes beside the zip (NAME.zip.md5).
 """
@@ -22,10 +22,10 @@ _NO_GENRE = ("", "unknown", "(no genres listed)")
 
 
 def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) -> Table:
-    """The item table of `build` from a file of films.
+    """The item table of `metarec_jax.data.interactions.build` from a file of films.
 
     Args:
-        table: the file; its column item.
+        table: the file, of which the column item is read.
         titles: of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
         genres: of each film.
     """
@@ -46,11 +46,11 @@ def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) 
 
 
 def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
-    """The user table of `build` from a table of profiles.
+    """The user table of `metarec_jax.data.interactions.build` from a file of users.
 
     Args:
-        table: columns user, age, gender and occupation.
-        text: of the three, the profile.
+        table: the file: columns user, age, gender and occupation.
+        text: (age, gender, occupation) -> the text of the profile.
     """
     rows = zip(*(strings(table, column) for column in ("age", "gender", "occupation")))
     return Table(
@@ -62,5 +62,5 @@ def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
 
 
 def strings(table: Table, column: str) -> list[str]:
-    """A column that was read as strings, without space around them."""
+    """A column of strings, without space around them."""
     return [value.strip() for value in table.columns[column].to_pylist()]

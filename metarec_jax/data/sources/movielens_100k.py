@@ -41,7 +41,7 @@ RELEASE = Release(
 
 @register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "*.inter"), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
     if "u.data" not in folder:
         return recbole.read(folder, source=source)
     names = ("user", "item", "rating", "time")

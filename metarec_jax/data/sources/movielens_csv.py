@@ -18,7 +18,7 @@ RELEASE = Release(f"{PUBLISHER}/ml-latest-small.zip", stems=("ml-latest-small", 
 
 @register_layout("movielens-latest", title="MovieLens", marks=("ratings.csv",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
     wanted = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
     ratings = read_text(folder.read("ratings.csv"), wanted, separator=",", quoted=True, numeric=True)
     wanted = {"item": "movieId", "title": "title", "genres": "genres"}
