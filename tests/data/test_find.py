@@ -1,4 +1,4 @@
-"""Where MovieLens is looked for, in which order, and what is said when it is nowhere.
+"""The places where MovieLens is looked for, their order, and the error when none has it.
 
 The publisher is a server on the loopback interface.
 """

@@ -1,4 +1,4 @@
-"""Each protocol against the same protocol written with loops, on small data; and what it refuses."""
+"""Each protocol against the same protocol written with loops, on small data; and the data that it refuses."""
 
 import collections
 import dataclasses
@@ -125,7 +125,7 @@ def test_melus_scenarios_are_four_partitions_of_the_rows():
             assert 5 <= len(rows) <= 9
             assert sorted(support + query) == sorted(rows)
             assert len(query) == 3
-    # All that could be tasks are.
+    # Every user within the bounds has a task.
     eligible = [u for u in range(60) if u not in new | validation]
     wanted = [u for u in eligible if 5 <= len(rows_of_user(data, u, lambda row: new_item[data.item[row]])) <= 9]
     assert set(wanted) >= {user for user, _, _ in items}
@@ -176,7 +176,7 @@ def test_tallrec_asks_for_the_next_item_of_every_window():
 
 @pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="MovieLens-100K is not installed here")
 def test_the_published_users_are_those_of_the_last_thousand_windows_of_the_file():
-    """Worked out as the published preprocessing does, from the lines of the file in their order."""
+    """Computed as in the published preprocessing, from the lines of the file in their order."""
     folder = Path(importlib.util.find_spec("recbole").submodule_search_locations[0], "dataset_example", "ml-100k")
     rows = [line.split("\t")[0] for line in (folder / "ml-100k.inter").read_text().splitlines()[1:]]
     count = collections.Counter(rows)
@@ -226,7 +226,7 @@ def test_a_query_of_few_shot_is_at_most_fifty_rows():
 
 
 def timed():
-    """Ratings in the order of a clock, so that some users and items come late."""
+    """Ratings with increasing times, so that some users and items have late rows alone."""
     rng = np.random.default_rng(4)
     user, item, time = [], [], []
     for u in range(40):

@@ -1,4 +1,4 @@
-"""Fixed tasks come in batches as they were written down, and see no label of their own."""
+"""Batches hold the tasks unchanged, and the statistics of a task leave out its own labels."""
 
 import dataclasses
 

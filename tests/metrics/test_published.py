@@ -24,7 +24,7 @@ def case(seed, users=30, query=12, full=False):
 
 
 def by_loop(name, seed, function, **options):
-    """The metric as this package has it, and `function` of each user's lists of (point, mean, score, rating)."""
+    """The metric from this package, and from `function` of each user's lists of (point, mean, score, rating)."""
     predictions, rows, count = case(seed, **options)
     (found,) = evaluate_users(predictions, rows, metrics=(name,), levels=LEVELS).values()
     want = [
@@ -69,7 +69,7 @@ def test_recbole_metarec(measure, seed):
 
 
 def test_recboles_ties_go_by_the_order_of_the_input():
-    """A constant scores what the order of the rows gives: everything, where the best come first."""
+    """The metric of a constant prediction depends on the order of the rows: it is 1 where the best come first."""
     rating = np.float32([[5, 5, 5, 4, 4, 3, 2, 1, 1, 1]])
     rows = Rows(np.zeros((1, 10), np.int32), rating, np.ones((1, 10), np.float32), np.zeros((1, 10, 2), np.float32))
     constant = Predictions(*np.full((3, 1, 10), 3.0))

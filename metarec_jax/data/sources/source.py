@@ -28,7 +28,7 @@ Read = Callable[..., Interactions]
 
 
 class Layout(NamedTuple):
-    """A data set in a folder, or a zip, of files.
+    """A data set of ratings in a folder, or a zip, of files.
 
     Attributes:
         name: of the source.
@@ -132,7 +132,8 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
             f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
         )
     folder = Folder(path)
-    layout = recognise(folder)
+    asked = SOURCES.get(config.source).layout
+    layout = asked if asked and asked.mark_in(folder) else recognise(folder)
     if config.source not in ("auto", layout.name):
         raise MetarecError(
             f"{path} holds {layout.mark_in(folder)}, which is {layout.name}, but data.source is {config.source!r}: "
