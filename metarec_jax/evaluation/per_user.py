@@ -11,7 +11,8 @@ from metarec_jax.data.tasks import TaskSource
 from metarec_jax.evaluation.predictions_table import Questions, ask, questions_of
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.metrics.auc import LikedScores, global_auc
-from metarec_jax.metrics.metrics import DEFAULT_METRICS, Relevance, evaluate_users
+from metarec_jax.metrics.definitions import DEFAULT_METRICS
+from metarec_jax.metrics.metrics import Relevance, evaluate_users
 from metarec_jax.metrics.predictions import Function, Predictions
 from metarec_jax.train.catalogue import Scale
 from metarec_jax.train.experiment import Experiment, Part

@@ -249,7 +249,7 @@ def _finished(study: optuna.Study) -> list[Any]:
 
 
 def _lower_is_better(name: str) -> bool:
-    from metarec_jax.metrics.metrics import metric
+    from metarec_jax.metrics.definitions import metric
 
     return name == LOSS or metric(name).better == "lower"
 

@@ -27,7 +27,7 @@ from metarec_jax.evaluation.per_user import judge_rows, relevance_of
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
 from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
 from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
-from metarec_jax.metrics.metrics import metric
+from metarec_jax.metrics.definitions import metric
 
 REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
 CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
