@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -51,7 +52,7 @@ class Registry(Generic[Entry]):
                 raise MetarecError(f"{self.option} {name!r} is registered already: choose another name")
             self._entries[name] = entry
             if name not in self._modules:
-                self._plugins[name] = getattr(entry, "__module__", "") or type(entry).__module__
+                self._plugins[name] = _caller()
             return entry
 
         return decorate
@@ -75,6 +76,14 @@ class Registry(Generic[Entry]):
         """Import the module of a built-in kind, which registers it; a module that is being imported is left to it."""
         if name in self._modules and name not in self._entries:
             importlib.import_module(self._modules[name])
+
+
+def _caller() -> str:
+    """The name of the first module outside the package among the callers of this function."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "metarec_jax":
+        frame = frame.f_back
+    return "" if frame is None else frame.f_globals.get("__name__", "")
 
 
 def unknown(option: str, value: object, known: Sequence[object]) -> MetarecError:
