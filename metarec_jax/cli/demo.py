@@ -68,19 +68,18 @@ def run_demo(
     Returns:
         The exit status; where training was interrupted, nothing is evaluated.
     """
-    from metarec_jax.evaluation import experiment, scenarios
+    from metarec_jax.evaluation import evaluate, scenarios
     from metarec_jax.recommender.recommender import Recommender
-    from metarec_jax.train.loop import fit
-    from metarec_jax.train.start import start
+    from metarec_jax.train import start
 
     started = time.perf_counter()
-    run, assembly = start(config, folder, reporter=reporter)
-    fitted = fit(run, assembly, reporter=reporter)
+    run, experiment = start.start(config, folder, reporter=reporter)
+    fitted = start.fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         return interrupted(fitted, run)
     draw(run)
 
-    tables = experiment.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
+    tables = evaluate.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
     print()
     scenarios.print_tables(tables, everything=everything)
     print()
@@ -96,8 +95,8 @@ def run_demo(
     ]
     header = ["", "before: no ratings known", "score", f"after: adapted to {len(new_user)} ratings", "score"]
     print_grid("Recommended", header, rows, numbers=[0, 2, 4])
-    if assembly.data.citation:
-        print(f"Data: {assembly.data.citation}\n")
+    if experiment.data.citation:
+        print(f"Data: {experiment.data.citation}\n")
     print(f"Plots: {', '.join(str(path) for path in sorted(run.plots.glob('*.png')))}")
     print(f"Run folder: {folder} ({time.perf_counter() - started:.0f} s in all)\n")
     print("Try next:")

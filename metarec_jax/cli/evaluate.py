@@ -26,7 +26,6 @@ from metarec_jax.cli.arguments import (
     run_name,
     starting_config,
 )
-from metarec_jax.config.data import SplitKind
 from metarec_jax.config.run import DEFAULT_PRESET, Config
 from metarec_jax.core.environment import environment
 from metarec_jax.core.errors import MetarecError
@@ -42,12 +41,12 @@ class Protocol(NamedTuple):
     """An evaluation protocol of the literature.
 
     Attributes:
-        split: how rows are divided.
+        split: how rows are divided: a name of `metarec_jax.core.kinds.SPLITS`.
         fixed: episode options that belong to the protocol.
         first: episode options that the command line may change.
     """
 
-    split: SplitKind
+    split: str
     fixed: Mapping[str, Any]
     first: Mapping[str, Any]
 
@@ -152,11 +151,11 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
-    from metarec_jax.evaluation import experiment, scenarios
+    from metarec_jax.evaluation import evaluate, scenarios
     from metarec_jax.privacy import accounting
 
     with resumable(folder, reporter):
-        tables = experiment.evaluate(
+        tables = evaluate.evaluate(
             config,
             seeds=range(config.seed, config.seed + seeds),
             folder=folder,

@@ -71,14 +71,13 @@ def run(arguments: Sequence[str]) -> int:
     check_resume(chosen)
     reporter = prepare(chosen.config)
     from metarec_jax.train.pretraining import start
-    from metarec_jax.train.pretraining.loop import fit
 
     if chosen.resume:
         run, pretraining = start.resume(Path(chosen.resume), reporter=reporter)
     else:
         folder = Path(chosen.out) if chosen.out else free_folder(f"pretrain-{run_name(name, chosen.config)}")
         run, pretraining = start.start(chosen.config, folder, reporter=reporter)
-    pretrained = fit(run, pretraining, reporter=reporter)
+    pretrained = start.fit(run, pretraining, reporter=reporter)
     if pretrained.signal:
         return stopped(pretrained.signal, pretrained.step, f"metarec pretrain --resume {run.folder}")
     encoder, plot = start.finish(run, pretraining, pretrained), draw(run)

@@ -56,14 +56,13 @@ def run(arguments: Sequence[str]) -> int:
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
-    from metarec_jax.train.loop import fit
 
     if chosen.resume:
-        run, assembly = start.resume(Path(chosen.resume), reporter=reporter)
+        run, experiment = start.resume(Path(chosen.resume), reporter=reporter)
     else:
         folder = Path(chosen.out) if chosen.out else free_folder(run_name(name, chosen.config))
-        run, assembly = start.start(chosen.config, folder, reporter=reporter)
-    fitted = fit(run, assembly, reporter=reporter)
+        run, experiment = start.start(chosen.config, folder, reporter=reporter)
+    fitted = start.fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         return interrupted(fitted, run)
     plot, progress, spent = draw(run), fitted.progress, accounting.read(run)

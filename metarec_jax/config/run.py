@@ -19,6 +19,8 @@ from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import HEADS, LEARNERS, UPDATERS
+from metarec_jax.core.registry import normal_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,11 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "learner", normal_form(LEARNERS, LearnerConfig, self.learner))
+        object.__setattr__(self, "updater", normal_form(UPDATERS, UpdaterConfig, self.updater))
         require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
         require(
-            self.learner.head == "auto" or (self.learner.head == "click") == (self.data.kind == "click"),
+            self.learner.head == "auto" or HEADS.get(self.learner.head).clicks == (self.data.kind == "click"),
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )
@@ -55,6 +59,13 @@ class Config:
         )
         if self.privacy.epsilon:
             self._require_private()
+
+    @property
+    def program(self) -> str:
+        """The module whose ``build`` makes the training program of this run."""
+        room = "privacy" if self.privacy.epsilon else "train"
+        kind = "frozen" if self.encoder.train == "no" else "joint"
+        return f"metarec_jax.{room}.{kind}_program"
 
     def _require_private(self) -> None:
         """Refuses what no noise is added to, and what does not go one user at a time."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metarec_jax.cli import main
-from metarec_jax.evaluation import experiment
+from metarec_jax.evaluation import evaluate as evaluation
 from metarec_jax.evaluation.report import SeedResult, build_table
 from metarec_jax.metrics.metrics import UserValues
 
@@ -37,7 +37,7 @@ def asked(monkeypatch, empty_folder):
         results = {"rule": [result(0.8)], "ours": [result(0.7)]}
         return {"new users": build_table(results, title="Small", protocol="two users")}
 
-    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
     return calls
 
 

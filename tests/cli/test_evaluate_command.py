@@ -13,7 +13,7 @@ import training
 from trained import small_config, trained_run
 
 from metarec_jax.cli import main
-from metarec_jax.evaluation import experiment, methods
+from metarec_jax.evaluation import evaluate, methods
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.report import SeedResult, build_table
 from metarec_jax.evaluation.scenarios import print_tables
@@ -134,7 +134,7 @@ def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeyp
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment, "evaluate", interrupted)
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
     assert main.main(["evaluate", str(trained_run()), "--out", "here"]) == 130
     out, err = capsys.readouterr()
     assert out == ""

@@ -10,7 +10,7 @@ import pytest
 from trained import trained_run
 
 from metarec_jax.core import atomic_files
-from metarec_jax.train import loop
+from metarec_jax.train import start
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -191,9 +191,9 @@ def test_a_run_folder_that_cannot_be_written_is_removed_again(refused, monkeypat
 
 
 def test_a_full_disk_during_training_is_explained(refused, monkeypatch):
-    def full(run, assembly, *, reporter):
+    def full(run, experiment, *, reporter):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.metrics))
 
-    monkeypatch.setattr(loop, "fit", full)
+    monkeypatch.setattr(start, "fit", full)
     message = refused("train", "--resume", trained_run())
     assert "metrics.jsonl: No space left on device: free some space" in message
