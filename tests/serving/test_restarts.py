@@ -36,7 +36,7 @@ def test_a_rating_of_an_item_that_is_gone_is_left_out(believer, tmp_path):
     with serving(fresh(believer), tmp_path) as client:
         client.post("/items", json={"text": "A film about bees.", "id": "bees"})
         user = client.post("/users", json={"history": [{"item": "bees", "rating": 4}]}).json()["user"]
-        store = client.app.state.engine.store
+        store = client.app.state.service.store
         store.add([], [Event(name, "gone", "rating", 3.0) for (name,) in store._read("SELECT id FROM users")])
     with serving(fresh(believer), tmp_path) as client:
         assert ratings(client, "bees") == 1

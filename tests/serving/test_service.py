@@ -138,7 +138,7 @@ def test_a_service_that_is_warm_compiles_no_more(recommender, tmp_path, compilat
 
 
 def test_one_mistake_among_many_is_its_own(client, recommender):
-    engine = client.app.state.engine
+    engine = client.app.state.service.engine
     jobs = [Job(Whose("u", {}, [("7", 5.0)]), List(3)), Job(Whose("v", {}, [("nope", 5.0)]), List(3))]
     good, bad = engine.answer(jobs)
     assert len(good.places) == 3
