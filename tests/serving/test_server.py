@@ -140,6 +140,14 @@ def test_simulated_users_appear_in_the_figures(service):
     assert after["ctr"]["low"] <= after["ctr"]["value"] <= after["ctr"]["high"]
 
 
+def test_a_refused_request_is_named_by_the_client(service):
+    with (
+        contextlib.closing(Client(f"http://127.0.0.1:{service.port}/")) as client,
+        pytest.raises(MetarecError, match=r"/items/nope is refused with status 404: .*no item has the id 'nope'"),
+    ):
+        client.ask("/items/nope")
+
+
 @pytest.mark.filterwarnings("default")  # of schemathesis' own needs
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_no_request_gets_a_5xx(service, mode):
