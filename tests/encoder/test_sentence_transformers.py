@@ -84,5 +84,5 @@ def test_a_user_hears_of_it_once_when_data_and_encoder_are_put_together(monkeypa
     hinted = dataclasses.replace(encoder.load("random"), hints=Hints("cls", True))
     monkeypatch.setattr(build, "load_encoder", lambda path: hinted)
     config = Config(data=DataConfig(source="synthetic", cache=str(tmp_path)), encoder=EncoderConfig("random"))
-    build.assemble(config, reporter=Listening())
+    build.build(config, reporter=Listening())
     assert len([note for note in heard if "--encoder.pooling cls" in note]) == 1
