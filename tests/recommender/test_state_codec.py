@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import dataclasses
-import threading
 import zlib
 from pathlib import Path
 
@@ -21,15 +18,8 @@ from metarec_jax.recommender import batch
 from metarec_jax.recommender.filters import Filters
 from metarec_jax.recommender.recommender import Rated, Recommender, best
 from metarec_jax.recommender.state_codec import MOST_BYTES, Seal
-from metarec_jax.serving.batching import Crowded, Gatherer
 
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}
-
-
-def in_a_loop(coroutine):
-    """What the coroutine returns, from a loop in a thread of its own: Playwright leaves one running in this thread."""
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, coroutine).result(timeout=120)
 
 
 def same(a, b) -> bool:
@@ -216,79 +206,3 @@ def test_what_was_stopped_goes_on_where_it_was(recommender, tmp_path, monkeypatc
     batch.recommend_users(recommender, data, out, k=4, part=3)
     assert calls == [[0, 1, 2], [3, 4, 5], [3, 4, 5], [6]]
     assert Path(whole).read_bytes() == out.read_bytes()
-
-
-# Gathering
-
-
-def test_what_comes_while_a_call_runs_goes_into_the_next():
-    started, go = threading.Event(), threading.Event()
-    calls: list[list[int]] = []
-
-    def answer(jobs):
-        calls.append(list(jobs))
-        started.set()
-        go.wait(10)
-        return [ValueError(job) if job == 3 else 10 * job for job in jobs]
-
-    async def run():
-        gatherer: Gatherer[int] = Gatherer(answer, wait=0.0, most=3, longest=4)
-        first = asyncio.create_task(gatherer.ask(0))
-        await asyncio.to_thread(started.wait, 10)
-        others = [asyncio.create_task(gatherer.ask(n)) for n in range(1, 5)]
-        await asyncio.sleep(0)
-        with pytest.raises(Crowded):
-            await gatherer.ask(9)
-        others[1].cancel()  # whoever asked has gone away
-        go.set()
-        found = await asyncio.gather(first, *others, return_exceptions=True)
-        gatherer.close()
-        return found
-
-    found = in_a_loop(run())
-    assert calls == [[0], [1, 2, 3], [4]]
-    assert [found[0], found[1], found[4]] == [0, 10, 40]
-    assert isinstance(found[2], asyncio.CancelledError)
-    assert isinstance(found[3], ValueError)
-
-
-def test_functions_count_among_what_waits():
-    go = threading.Event()
-
-    async def run():
-        gatherer: Gatherer[int] = Gatherer(list, wait=0.0, longest=3)
-        under_way = [asyncio.create_task(gatherer.run(lambda n=n: (go.wait(10), n)[1])) for n in range(2)]
-        await asyncio.sleep(0)
-        under_way.append(asyncio.create_task(gatherer.ask(2)))
-        await asyncio.sleep(0.05)  # its call waits for the thread
-        under_way.append(asyncio.create_task(gatherer.run(lambda: 3)))
-        await asyncio.sleep(0)
-        assert gatherer.waiting == 3
-        with pytest.raises(Crowded):
-            await gatherer.run(lambda: 4)
-        with pytest.raises(Crowded):
-            await gatherer.ask(4)
-        go.set()
-        found = await asyncio.gather(*under_way)
-        assert (gatherer.waiting, await gatherer.run(lambda: 5)) == (0, 5)
-        gatherer.close()
-        return found
-
-    assert in_a_loop(run()) == [0, 1, 2, 3]
-
-
-def test_a_failed_call_fails_those_in_it_and_no_others():
-    def answer(jobs):
-        if 1 in jobs:
-            raise RuntimeError("broken")
-        return list(jobs)
-
-    async def run():
-        gatherer: Gatherer[int] = Gatherer(answer, wait=0.0, most=1)
-        found = await asyncio.gather(*(gatherer.ask(n) for n in range(3)), return_exceptions=True)
-        gatherer.close()
-        return found
-
-    zero, one, two = in_a_loop(run())
-    assert (zero, two) == (0, 2)
-    assert isinstance(one, RuntimeError)
