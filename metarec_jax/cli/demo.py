@@ -62,7 +62,7 @@ def run_demo(
     print()
     recommender = Recommender.load(folder)
     titles = recommender.catalogue.items.titles
-    before = recommender.recommend(recommender.prior(), k)
+    before = recommender.recommend(recommender.adapt(), k)
     after = recommender.recommend(recommender.adapt(newcomer), k)
     rated = [[titles[recommender.find(item).row], f"{rating:g}"] for item, rating in newcomer]
     print_grid("A new user rated", ["item", "rating"], rated, numbers=[1])

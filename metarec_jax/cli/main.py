@@ -269,8 +269,7 @@ def recommend(arguments: Sequence[str]) -> int:
     from metarec_jax.core.console import print_grid
     from metarec_jax.recommender.recommender import Rated, Recommender
 
-    recommender = Recommender.load(chosen.run)
-    recommender.report = reporter.note
+    recommender = Recommender.load(chosen.run, report=reporter.note)
     state = recommender.adapt([Rated(*pair) for pair in history], chosen.profile)
     for note in state.notes:
         reporter.note(note)
@@ -280,7 +279,9 @@ def recommend(arguments: Sequence[str]) -> int:
     spread = recommender.uncertainty(state, [f"id:{r.id}" for r in found]).tolist() if known else []
     explained = recommender.explain(state, [f"id:{r.id}" for r in found]) if chosen.why else []
     items = recommender.catalogue.items
-    rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
+    rated = [
+        (items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.history.rows.tolist(), history)
+    ]
     if chosen.json:
         tree = {
             "run": chosen.run,

@@ -21,15 +21,16 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.filters import Filters
-from metarec_jax.recommender.recommender import UserState
 from metarec_jax.recommender.state_codec import Seal
+from metarec_jax.recommender.user_state import UserState
 from metarec_jax.serving import analytics as of_log
 from metarec_jax.serving import schemas as s
 from metarec_jax.serving.batching import Crowded, Gatherer
 from metarec_jax.serving.cache import Remembered
 from metarec_jax.serving.demo_users import Person
-from metarec_jax.serving.engine import Done, Engine, Full, Job, List, Mistake, Whose
+from metarec_jax.serving.engine import Done, Engine, Full, Job, List, Whose
 from metarec_jax.serving.event_log import read
 from metarec_jax.serving.feedback import liked_from
 from metarec_jax.serving.middleware import Guard
@@ -51,7 +52,7 @@ FULL: dict[int | str, dict[str, Any]] = {
 }
 
 
-class Missing(Mistake):
+class Missing(InputError):
     """A path that leads to nothing."""
 
 
@@ -122,8 +123,8 @@ def make_app(
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _problems(422, [(e["loc"], e["msg"], e["type"]) for e in error.errors()])
 
-    @app.exception_handler(Mistake)
-    async def mistaken(request: Request, error: Mistake) -> JSONResponse:
+    @app.exception_handler(InputError)
+    async def mistaken(request: Request, error: InputError) -> JSONResponse:
         return _problems(422, [(("body", *error.field), str(error), "value_error")])
 
     @app.exception_handler(Missing)
@@ -155,7 +156,7 @@ def make_app(
         if asked.state is not None:
             data = seal.open("state", asked.state)
             if data is None:
-                raise Mistake("this is no state that this service gave out", "state")
+                raise InputError("this is no state that this service gave out", "state")
             user, states = engine.read_states(data)
             return Whose(user, states, history, forget)
         if asked.user is not None:
@@ -165,7 +166,7 @@ def make_app(
                 kept.pop(item, None)
             for n, item in enumerate(forget):
                 if kept.pop(item, None) is None:
-                    raise Mistake(f"{item!r} is not in the user's history", "forget", n)
+                    raise InputError(f"{item!r} is not in the user's history", "forget", n)
             return Whose(user, {}, [*kept.items(), *history], (), store.profile(user) or "")
         return Whose(secrets.token_hex(16), {}, history, forget, asked.profile)
 
@@ -173,7 +174,7 @@ def make_app(
         data = seal.open("user", token)
         user = data.decode() if data is not None else ""
         if data is None or store.profile(user) is None:
-            raise Mistake("this is no user that this service gave out", "user")
+            raise InputError("this is no user that this service gave out", "user")
         return user
 
     async def adapted(who: Whose, arm: str | None = None) -> tuple[str, UserState]:
@@ -194,7 +195,7 @@ def make_app(
         done: Done = await gatherer.ask(job)
         state = next(iter(done.states.values()))
         data = engine.write_states(job.whose.user, done.states)
-        return _json({"state": seal.close("state", data), "rated": len(state.seen), "notes": list(state.notes)})
+        return _json({"state": seal.close("state", data), "rated": len(state.history.rows), "notes": list(state.notes)})
 
     @app.post("/recommend", response_model=s.RecommendResponse, tags=["recommend"])
     async def recommend(asked: s.RecommendRequest) -> Response:
@@ -246,10 +247,10 @@ def make_app(
         Of two models each has reasons of its own: name with `arm` the one that put the items into the list.
         """
         for n, identity in enumerate(asked.items):
-            if not engine.first.titles.has_id(identity):
-                raise Mistake(f"no item has the id {identity!r}", "items", n)
+            if not engine.first.items.titles.has_id(identity):
+                raise InputError(f"no item has the id {identity!r}", "items", n)
         if asked.arm is not None and asked.arm not in engine.arms:
-            raise Mistake(f"no model is called {asked.arm!r}; there are {', '.join(engine.arms)}", "arm")
+            raise InputError(f"no model is called {asked.arm!r}; there are {', '.join(engine.arms)}", "arm")
         arm, state = await adapted(whose(asked), asked.arm)
         names = [f"id:{identity}" for identity in asked.items]
         found = await gatherer.run(lambda: engine.arms[arm].explain(state, names, words=asked.words))
@@ -276,8 +277,8 @@ def make_app(
         """Items to ask the user about next: those whose ratings would tell most about all the others."""
         for field, named in (("skip", asked.skip), ("among", asked.among)):
             for n, identity in enumerate(named):
-                if not engine.first.titles.has_id(identity):
-                    raise Mistake(f"no item has the id {identity!r}", field, n)
+                if not engine.first.items.titles.has_id(identity):
+                    raise InputError(f"no item has the id {identity!r}", field, n)
         arm, state = await adapted(whose(asked))
         skip, among = ([f"id:{identity}" for identity in named] for named in (asked.skip, asked.among))
         found = await gatherer.run(lambda: engine.arms[arm].interview(state, asked.k, skip, among))
@@ -286,7 +287,7 @@ def make_app(
     # Items
 
     def item(identity: str) -> dict[str, Any]:
-        row = engine.first.titles.find_id(identity).row
+        row = engine.first.items.titles.find_id(identity).row
         catalogue = engine.first.catalogue  # after the row: another thread may be adding items
         items = catalogue.items
         return {
@@ -299,7 +300,7 @@ def make_app(
         }
 
     def there(identity: str) -> str:
-        if not engine.first.titles.has_id(identity):
+        if not engine.first.items.titles.has_id(identity):
             raise Missing(f"no item has the id {identity!r}", "item_id")
         return identity
 
@@ -308,7 +309,7 @@ def make_app(
         search: Annotated[str, Query(max_length=200)] = "", limit: Annotated[int, Query(ge=1, le=100)] = 20
     ) -> Response:
         """Items by the beginning of words of their titles, those rated most first; the nearest where none fits."""
-        rows = engine.first.titles.search(search, limit)
+        rows = engine.first.items.titles.search(search, limit)
         return _json({"items": [item(engine.first.catalogue.items.ids[row]) for row in rows]})
 
     @app.get("/items/{item_id:path}", response_model=s.Item, tags=["items"])
@@ -352,7 +353,7 @@ def make_app(
         if user_id not in people:
             raise Missing(f"no user to try is called {user_id!r}", "user_id")
         person = people[user_id]
-        rated = [item(i) | {"rating": r} for i, r in person.history if engine.first.titles.has_id(i)]
+        rated = [item(i) | {"rating": r} for i, r in person.history if engine.first.items.titles.has_id(i)]
         return _json({"id": person.id, "profile": person.profile, "history": rated})
 
     @app.post("/users", response_model=s.UserResponse, status_code=201, tags=["users"])
@@ -379,21 +380,21 @@ def make_app(
         """What a user did. Once this is answered, it is on disk."""
         user = None if asked.user is None else known(asked.user)
         arm = "none"
-        if not engine.first.titles.has_id(asked.item):
-            raise Mistake(f"no item has the id {asked.item!r}", "item")
+        if not engine.first.items.titles.has_id(asked.item):
+            raise InputError(f"no item has the id {asked.item!r}", "item")
         if asked.list_id is not None:
             seen = store.shown_in(asked.list_id)
             if seen is None:
-                raise Mistake("there was no such list", "list_id")
+                raise InputError("there was no such list", "list_id")
             if user is not None and user != seen[0]:
-                raise Mistake("that list was somebody else's", "user")
+                raise InputError("that list was somebody else's", "user")
             user = seen[0]
             if asked.item not in seen[1]:
-                raise Mistake("the item was not in that list", "item")
+                raise InputError("the item was not in that list", "item")
             arm = seen[1][asked.item]
         scale = engine.first.catalogue.scale
         if asked.rating is not None and not scale.low <= asked.rating <= scale.high:
-            raise Mistake(f"ratings lie between {scale.low:g} and {scale.high:g}", "rating")
+            raise InputError(f"ratings lie between {scale.low:g} and {scale.high:g}", "rating")
         value = 1.0 if asked.rating is None else asked.rating
         await writer.ask(Event(user or "", asked.item, asked.kind, value, asked.list_id))
         if asked.kind in ("rating", "forget"):
@@ -417,12 +418,12 @@ def make_app(
         recommender = engine.first
         scale = recommender.catalogue.scale
         return {
-            "models": {name: arm.digest for name, arm in engine.arms.items()},
+            "models": {name: arm.codec.digest for name, arm in engine.arms.items()},
             "mode": engine.mode,
             "explore": engine.exploring.share,
             "items": len(recommender.catalogue.items),
             "scale": {"kind": scale.kind, "low": scale.low, "high": scale.high, "levels": list(scale.levels)},
-            "details": recommender.detail_words,
+            "details": recommender.items.details.words(),
             "reads_profiles": recommender.config.learner.user_side == "profile",
             "asks": recommender.catalogue.beliefs is not None,
         }
