@@ -5,7 +5,6 @@ The adapted parameters of a user are small (see `metarec_jax.meta.gram`), so tho
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,7 +17,6 @@ from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import unusable_names
-from metarec_jax.core.progress import QUIET
 from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender import active_learning, attribution
 from metarec_jax.recommender.active_learning import Question
@@ -30,14 +28,13 @@ from metarec_jax.recommender.filters import ALL, Filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.items import ItemIndex, statistic_columns, top_k
+from metarec_jax.recommender.load_run import load_run
 from metarec_jax.recommender.state_codec import StateCodec
-from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, load_encoder, warn
+from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
 from metarec_jax.recommender.title_search import Match
 from metarec_jax.recommender.user_state import UserState
-from metarec_jax.train import catalogue as catalogues
-from metarec_jax.train import parameters, run_folder
 from metarec_jax.train.catalogue import Catalogue
-from metarec_jax.train.model import abstract_trainable, make_model
+from metarec_jax.train.model import make_model
 
 if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
@@ -150,23 +147,7 @@ class Recommender:
         Raises:
             MetarecError: no run, a run of another version, a damaged file, or parameters that do not fit the config.
         """
-        run = run_folder.open_run(Path(folder))
-        catalogue = catalogues.load(run)
-        if run.config.encoder.train == "no" and run.parameters.exists():
-            hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
-            like = abstract_trainable(run.config, catalogue, hidden)
-            return cls(run.config, catalogue, parameters.load(like, run.parameters), report=report)
-        # Importing these takes as long as a whole answer.
-        from metarec_jax.train.build import embed, trained_encoder
-        from metarec_jax.train.loop import load_trainable
-
-        if run.config.encoder.train == "no":
-            return cls(run.config, catalogue, load_trainable(run, catalogue), report=report)
-        start = load_encoder(run.config.encoder.path)
-        trainable = load_trainable(run, catalogue, start.params)
-        encoder = trained_encoder(start, trainable.encoder)
-        embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
-        return cls(run.config, dataclasses.replace(catalogue, embeddings=embeddings), trainable, encoder, report=report)
+        return cls(*load_run(Path(folder)), report=report)
 
     @property
     def catalogue(self) -> Catalogue:

@@ -60,7 +60,7 @@ def test_an_id_with_blanks_that_was_taken_earlier_stops_no_restart(believer, tmp
     store.close()
     recommender = fresh(believer)
     with serving(recommender, tmp_path) as client:
-        row = recommender.titles.find_id(" bees").row
+        row = recommender.items.titles.find_id(" bees").row
         assert recommender.catalogue.statistics.count[row] == 1
         why = client.post("/explain", json={"history": [{"item": "7", "rating": 2}], "items": [" bees"]})
         assert why.json()["explanations"][0]["item"] == " bees"
