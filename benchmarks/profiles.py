@@ -45,7 +45,7 @@ import optax
 mark("import jax, optax")
 from metarec_jax import cli
 from metarec_jax.config import Config
-from metarec_jax.serving.recommender import Rated, Recommender
+from metarec_jax.recommender.recommender import Rated, Recommender
 from metarec_jax.console import print_grid
 mark("import the rest")
 reporter = cli.prepare(Config())

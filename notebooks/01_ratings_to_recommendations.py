@@ -104,7 +104,7 @@ for name, method in judged.items():
 
 # %%
 recommender = mr.Recommender.load(folder)
-stranger = recommender.prior()
+stranger = recommender.adapt()
 user = recommender.adapt({"Star Wars (1977)": 5, "Alien (1979)": 5, "Sleepless in Seattle (1993)": 1})
 for before, after in zip(recommender.recommend(stranger, k=5), recommender.recommend(user, k=5)):
     print(f"{before.score:.2f} {before.title:45} {after.score:.2f} {after.title}")

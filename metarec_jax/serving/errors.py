@@ -12,8 +12,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.serving.batching import QueueFull
-from metarec_jax.serving.engine import Full, Mistake
+from metarec_jax.serving.engine import Full
 from metarec_jax.serving.schemas import Problems
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
@@ -32,7 +33,7 @@ FULL: dict[int | str, dict[str, Any]] = {
 }
 
 
-class NotFound(Mistake):
+class NotFound(InputError):
     """A path that names no item or user; `field` is the name of the path's parameter."""
 
 
@@ -114,7 +115,7 @@ async def _http(request: Request, error: HTTPException) -> Response:
 
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: _invalid,
-    Mistake: _handler(422, "body", "value_error"),
+    InputError: _handler(422, "body", "value_error"),
     NotFound: _handler(404, "path", "missing"),
     MetarecError: _handler(422, "body", "value_error"),
     Full: _handler(409, "service", "full"),

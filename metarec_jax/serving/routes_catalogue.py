@@ -27,7 +27,7 @@ def find_items(
 ) -> JSONResponse:
     """Search items by the beginnings of words of their titles, most rated first; if none matches, the most similar."""
     recommender = service.engine.first
-    rows = recommender.titles.search(search, limit)
+    rows = recommender.items.titles.search(search, limit)
     return JSONResponse({"items": [service.item(recommender.catalogue.items.ids[row]) for row in rows]})
 
 
@@ -67,5 +67,5 @@ def similar(
 
 
 def _check_exists(item_id: str, service: Service) -> None:
-    if not service.engine.first.titles.has_id(item_id):
+    if not service.engine.first.items.titles.has_id(item_id):
         raise NotFound(f"no item has the id {item_id!r}", "item_id")

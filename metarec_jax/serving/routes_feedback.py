@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.serving import schemas
-from metarec_jax.serving.engine import Mistake
 from metarec_jax.serving.middleware import TokenRoute
 from metarec_jax.serving.service import ServiceDependency
 from metarec_jax.serving.store import Event
@@ -19,23 +19,23 @@ async def feedback(request: schemas.FeedbackRequest, service: ServiceDependency)
     """Store an action of a user. It is on disk before this answers."""
     user = None if request.user is None else service.stored_user(request.user)
     arm = "none"
-    if not service.engine.first.titles.has_id(request.item):
-        raise Mistake(f"no item has the id {request.item!r}", "item")
+    if not service.engine.first.items.titles.has_id(request.item):
+        raise InputError(f"no item has the id {request.item!r}", "item")
     if request.list_id is not None:
         shown = service.store.shown_in(request.list_id)
         if shown is None:
-            raise Mistake(f"no list has the id {request.list_id!r}", "list_id")
+            raise InputError(f"no list has the id {request.list_id!r}", "list_id")
         viewer, arms = shown
         if user is not None and user != viewer:
-            raise Mistake("the list was shown to another user", "user")
+            raise InputError("the list was shown to another user", "user")
         user = viewer
         if request.item not in arms:
-            raise Mistake(f"the item {request.item!r} was not in the list", "item")
+            raise InputError(f"the item {request.item!r} was not in the list", "item")
         arm = arms[request.item]
     scale = service.engine.first.catalogue.scale
     if request.rating is not None and not scale.low <= request.rating <= scale.high:
         allowed = f"between {scale.low:g} and {scale.high:g}"
-        raise Mistake(f"the rating is {request.rating:g}; ratings are {allowed}", "rating")
+        raise InputError(f"the rating is {request.rating:g}; ratings are {allowed}", "rating")
     value = 1.0 if request.rating is None else request.rating
     await service.writes.submit(Event(user or "", request.item, request.kind, value, request.list_id))
     if request.kind in ("rating", "forget"):

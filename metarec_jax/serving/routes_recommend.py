@@ -7,9 +7,10 @@ import math
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.filters import Filters
 from metarec_jax.serving import schemas
-from metarec_jax.serving.engine import Done, Job, List, Mistake
+from metarec_jax.serving.engine import Done, Job, List
 from metarec_jax.serving.middleware import TokenRoute
 from metarec_jax.serving.service import ServiceDependency
 
@@ -26,7 +27,7 @@ async def adapt(request: schemas.AdaptRequest, service: ServiceDependency) -> JS
     done: Done = await service.computations.submit(job)
     state = next(iter(done.states.values()))
     sealed = service.seal.close("state", service.engine.write_states(job.whose.user, done.states))
-    return JSONResponse({"state": sealed, "rated": len(state.seen), "notes": list(state.notes)})
+    return JSONResponse({"state": sealed, "rated": len(state.history.rows), "notes": list(state.notes)})
 
 
 @router.post("/recommend", response_model=schemas.RecommendResponse)
@@ -84,7 +85,7 @@ async def explain(request: schemas.ExplainRequest, service: ServiceDependency) -
     engine = service.engine
     service.check_ids(request.items, "items")
     if request.arm is not None and request.arm not in engine.arms:
-        raise Mistake(f"no model is called {request.arm!r}; there are {', '.join(engine.arms)}", "arm")
+        raise InputError(f"no model is called {request.arm!r}; there are {', '.join(engine.arms)}", "arm")
     arm, state = await service.adapted(service.user_of(request), request.arm)
     names = [f"id:{item}" for item in request.items]
     found = await service.computations.run(lambda: engine.arms[arm].explain(state, names, words=request.words))

@@ -21,12 +21,12 @@ def about(service: ServiceDependency) -> dict[str, Any]:
     engine, recommender = service.engine, service.engine.first
     scale = recommender.catalogue.scale
     return {
-        "models": {name: arm.digest for name, arm in engine.arms.items()},
+        "models": {name: arm.codec.digest for name, arm in engine.arms.items()},
         "mode": engine.mode,
         "explore": engine.exploring.share,
         "items": len(recommender.catalogue.items),
         "scale": {"kind": scale.kind, "low": scale.low, "high": scale.high, "levels": list(scale.levels)},
-        "details": recommender.detail_words,
+        "details": recommender.items.details.words(),
         "reads_profiles": recommender.config.learner.user_side == "profile",
         "asks": recommender.catalogue.beliefs is not None,
     }

@@ -28,7 +28,7 @@ def one_user(user_id: Annotated[str, Path(min_length=1, max_length=200)], servic
     """Return the ratings of a test user."""
     if user_id not in service.people:
         raise NotFound(f"no test user has the id {user_id!r}", "user_id")
-    person, has_id = service.people[user_id], service.engine.first.titles.has_id
+    person, has_id = service.people[user_id], service.engine.first.items.titles.has_id
     rated = [service.item(item) | {"rating": rating} for item, rating in person.history if has_id(item)]
     return JSONResponse({"id": person.id, "profile": person.profile, "history": rated})
 

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from metarec_jax.recommender.recommender import UserState
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.state_codec import Seal
+from metarec_jax.recommender.user_state import UserState
 from metarec_jax.serving import analytics, event_log
 from metarec_jax.serving.batching import Batcher, QueueFull
 from metarec_jax.serving.cache import VersionedCache
 from metarec_jax.serving.demo_users import Person
-from metarec_jax.serving.engine import Done, Engine, Job, Mistake, Whose
+from metarec_jax.serving.engine import Done, Engine, Job, Whose
 from metarec_jax.serving.feedback import liked_from
 from metarec_jax.serving.prometheus import ServiceMetrics
 from metarec_jax.serving.schemas import UserFields
@@ -74,13 +75,14 @@ class Service:
             forget: ids of items whose ratings are removed from the history.
 
         Raises:
-            Mistake: the state or the user token is not one of this service, or `forget` has an item without a rating.
+            InputError: the state or the user token is not one of this service, or `forget` has an item without a
+            rating.
         """
         history = [(rating.item, rating.rating) for rating in fields.history]
         if fields.state is not None:
             data = self.seal.open("state", fields.state)
             if data is None:
-                raise Mistake("the state is not one that this service returned: adapt to the history again", "state")
+                raise InputError("the state is not one that this service returned: adapt to the history again", "state")
             user, states = self.engine.read_states(data)
             return Whose(user, states, history, forget)
         if fields.user is not None:
@@ -90,7 +92,7 @@ class Service:
                 stored.pop(item, None)
             for n, item in enumerate(forget):
                 if stored.pop(item, None) is None:
-                    raise Mistake(f"{item!r} is not in the user's history", "forget", n)
+                    raise InputError(f"{item!r} is not in the user's history", "forget", n)
             return Whose(user, {}, [*stored.items(), *history], (), self.store.profile(user) or "")
         return Whose(new_user(), {}, history, forget, fields.profile)
 
@@ -98,12 +100,12 @@ class Service:
         """Return the name of the stored user whose token this is.
 
         Raises:
-            Mistake: the token is not one of this service, or its user is not in the store.
+            InputError: the token is not one of this service, or its user is not in the store.
         """
         data = self.seal.open("user", token)
         user = "" if data is None else data.decode()
         if data is None or self.store.profile(user) is None:
-            raise Mistake("the user is not one that this service returned: make one with POST /users", "user")
+            raise InputError("the user is not one that this service returned: make one with POST /users", "user")
         return user
 
     async def adapted(self, user: Whose, arm: str | None = None) -> tuple[str, UserState]:
@@ -131,15 +133,15 @@ class Service:
             field: names that lead to the list in the request.
 
         Raises:
-            Mistake: an id is not in the catalogue.
+            InputError: an id is not in the catalogue.
         """
         for n, item in enumerate(items):
-            if not self.engine.first.titles.has_id(item):
-                raise Mistake(f"no item has the id {item!r}", *field, n)
+            if not self.engine.first.items.titles.has_id(item):
+                raise InputError(f"no item has the id {item!r}", *field, n)
 
     def item(self, identity: str) -> dict[str, Any]:
         """Return the fields of `schemas.Item` of the item with an id."""
-        row = self.engine.first.titles.find_id(identity).row
+        row = self.engine.first.items.titles.find_id(identity).row
         catalogue = self.engine.first.catalogue  # read after the row, because another thread can be adding items
         items = catalogue.items
         return {

@@ -60,7 +60,7 @@ def test_a_restart_with_an_id_that_has_outer_blanks(believer, tmp_path):
     store.close()
     recommender = fresh(believer)
     with serving(recommender, tmp_path) as client:
-        row = recommender.titles.find_id(" bees").row
+        row = recommender.items.titles.find_id(" bees").row
         assert recommender.catalogue.statistics.count[row] == 1
         why = client.post("/explain", json={"history": [{"item": "7", "rating": 2}], "items": [" bees"]})
         assert why.json()["explanations"][0]["item"] == " bees"

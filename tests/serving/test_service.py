@@ -12,10 +12,11 @@ from fastapi.testclient import TestClient
 from trained import fresh
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.serving.ab_test import Arm, Exploring
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.demo_users import Person
-from metarec_jax.serving.engine import Engine, Job, List, Mistake, Whose
+from metarec_jax.serving.engine import Engine, Job, List, Whose
 from metarec_jax.serving.store import NewItem, Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
@@ -52,9 +53,9 @@ def test_a_list_equals_the_recommenders(client, recommender):
 def test_a_deviation_is_that_of_the_predicted_levels(client, recommender):
     """By the definition: the root of the mean square around the mean, over the probabilities of the levels."""
     state = recommender.adapt({7: 5, 8: 1})
-    ((_, both),) = recommender.judgements_of_all([state])
+    ((_, both),) = recommender.executor.score_all_with_deviation([state])
     levels = np.array(recommender.catalogue.scale.levels)
-    head, seen = recommender._model.head, {}
+    head, seen = recommender.executor.model.head, {}
     outputs = np.linspace(-2, 2, 5 * len(levels)).reshape(5, -1).astype(np.float32)
     seen["above"] = np.asarray(head.above(outputs))
     probability = np.diff(np.concatenate([np.ones((5, 1)), seen["above"], np.zeros((5, 1))], axis=1)) * -1
@@ -91,7 +92,7 @@ def test_a_state_with_one_more_rating_gives_the_list_of_the_longer_history(clien
 
 def test_a_user_without_ratings_gets_the_list_of_the_prior(client, recommender):
     answer = client.post("/recommend", json={}).json()
-    assert [c["id"] for c in answer["items"]] == [r.id for r in recommender.recommend(recommender.prior())]
+    assert [c["id"] for c in answer["items"]] == [r.id for r in recommender.recommend(recommender.adapt())]
 
 
 def test_concurrent_requests_get_their_own_answers(client, recommender):
@@ -133,7 +134,7 @@ def test_requests_compile_nothing_after_the_start(recommender, tmp_path, compila
     engine.answer([Job(Whose("u", states=states), List(100))])
     for items in (["3"], ["3", "4", "5"]):
         engine.first.explain(engine.answer([more])[0].states["a"], [f"id:{item}" for item in items])
-    programs = ("_adapt", "_judge", "_score", "_influences")
+    programs = ("adapt", "score", "influences")
     assert [name for name in compilations[done:] if any(program in name for program in programs)] == []
 
 
@@ -142,7 +143,7 @@ def test_a_mistake_fails_its_own_job_only(client, recommender):
     jobs = [Job(Whose("u", {}, [("7", 5.0)]), List(3)), Job(Whose("v", {}, [("nope", 5.0)]), List(3))]
     good, bad = engine.answer(jobs)
     assert len(good.places) == 3
-    assert isinstance(bad, Mistake)
+    assert isinstance(bad, InputError)
     assert bad.field == ("history", 0, "item")
 
 
