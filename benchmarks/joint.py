@@ -114,19 +114,44 @@ def our_step(
     return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled, facts)
 
 
-def real_texts() -> tuple[Encoder, Sequence[np.ndarray], Texts]:
-    """MiniLM, and MovieLens-100K's item texts as it reads them: each, and in buckets of one length."""
-    encoder = load("minilm")
+def real_texts(
+    name: str = "minilm", tokens_per_call: int = TOKENS_PER_CALL
+) -> tuple[Encoder, Sequence[np.ndarray], Texts]:
+    """An encoder, and the item texts of MovieLens-100K as it reads them.
+
+    Args:
+        name: of the encoder, or its folder.
+        tokens_per_call: of the buckets.
+
+    Returns:
+        The encoder; token ids of each text; the texts in buckets of one length.
+    """
+    encoder = load(name)
     ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
-    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
+    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=tokens_per_call)
 
 
-def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of a whole gradient by learner, rates and encoder."""
+def compare(
+    rounds: int,
+    case: InnerLoopCase = JOINT,
+    reporter: Reporter = QUIET,
+    *,
+    name: str = "minilm",
+    tokens_per_call: int = TOKENS_PER_CALL,
+) -> list[harness.Row]:
+    """Users per second of a whole step that trains the learner, the rates and the encoder.
+
+    Args:
+        rounds: turns of each contender.
+        case: the sizes; its features are the encoder's hidden size.
+        reporter: shows progress.
+        name: of the encoder, or its folder.
+        tokens_per_call: tokens that are encoded at the same time.
+    """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import joint as theirs
 
-    encoder, ids, texts = real_texts()
+    encoder, ids, texts = real_texts(name, tokens_per_call)
     task = task_of(case)
     mine = our_step(task, encoder, texts, case.at_once, keep=KEEP)
     gradient, losses = mine.run()

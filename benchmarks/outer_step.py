@@ -102,21 +102,41 @@ def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: R
 
 
 def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
-    """Phases of a step and what its program needs, factored against dense: each is made `times` times, in turns.
+    """Seconds of tracing, lowering, compiling and the first call of a step, and what its program needs: the factored
+    form against the dense one.
 
-    Once before that nothing is counted: whatever is traced first pays for what JAX does once in a process. FLOPs and
-    bytes are of all turns of all loops, as the two have micro-batches of different sizes.
+    Args:
+        case: the sizes.
+        times: how often each is made.
     """
     task = task_of(case)
+
+    def made(form: str) -> dict[str, float]:
+        step = our_step(task, form, case.at_once if form == "factored" else case.dense_at_once)
+        return step.facts | {"first_s": first(step.run)}
+
+    return phases_in_turns(made, times)
+
+
+def phases_in_turns(made: Callable[[str], dict[str, float]], times: int) -> list[harness.Row]:
+    """Compare medians of facts about the factored and the dense program, which are made in turns.
+
+    The first turn is not counted, since JAX does some work once in a process. FLOPs and bytes are totals over all
+    iterations of all loops, as the two have micro-batches of different sizes; counts of a loop's body are left out.
+
+    Args:
+        made: "factored" or "dense" -> facts about the program, which is made anew.
+        times: turns that are counted.
+    """
     taken: dict[str, list[dict[str, float]]] = {"factored": [], "dense": []}
     for turn in range(times + 1):
-        for form, at_once in (("factored", case.at_once), ("dense", case.dense_at_once)):
-            run, _, facts, _ = our_step(task, form, at_once)
+        for form, found in taken.items():
+            facts = made(form)
             if turn:
-                taken[form].append(facts | {"first_s": first(run)})
+                found.append(facts)
     rows = []
     for name in taken["dense"][0]:
-        if name in ("gflop", "gbytes_accessed"):  # of which a loop's body counts once
+        if name in ("gflop", "gbytes_accessed"):
             continue
         ours_, dense = (np.array([facts[name] for facts in taken[form]]) for form in ("factored", "dense"))
         low, median, high = (float(q) for q in np.quantile(dense / ours_, [0.05, 0.5, 0.95]))

@@ -43,12 +43,12 @@ def mark(name):
 import jax
 import optax
 mark("import jax, optax")
-from metarec_jax import cli
-from metarec_jax.config import Config
-from metarec_jax.serving.recommender import Rated, Recommender
-from metarec_jax.console import print_grid
+from metarec_jax.core.compile_cache import keep_compilations
+from metarec_jax.core.console import print_grid
+from metarec_jax.data.sources.find import cache_folder
+from metarec_jax.recommender.recommender import Rated, Recommender
 mark("import the rest")
-reporter = cli.prepare(Config())
+keep_compilations(cache_folder())
 recommender = Recommender.load(sys.argv[2])
 mark("read the run, prepare its items")
 state = recommender.adapt([Rated("id:1", 5.0), Rated("id:2", 2.0)])

@@ -166,11 +166,21 @@ ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 ROOT = Path(__file__).parent.parent
 
 
-def block(kind: str, path: str, cases: str) -> str:
-    """What a marked block has to show; of results that are not there, that they are not."""
-    if not (ROOT / path).exists():
+def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
+    """The text of a marked block.
+
+    Args:
+        kind: "benchmark", "profile", "differences", "costs" or "roofline".
+        path: of the results file, below `root`.
+        cases: names, separated by "; "; all where "".
+        root: the repository.
+
+    Returns:
+        Markdown; `NOT_YET` where there is no such file.
+    """
+    if not (root / path).exists():
         return NOT_YET
-    document = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    document = json.loads((root / path).read_text(encoding="utf-8"))
     wanted = [case for case in cases.strip().split("; ") if case]
     if kind == "profile":
         return profile(document, *wanted)
@@ -178,18 +188,26 @@ def block(kind: str, path: str, cases: str) -> str:
     return shown[kind](document, wanted)
 
 
-def update(page: Path) -> bool:
-    """Prints the marked blocks of a page anew; whether that changed it."""
+def update(page: Path, root: Path = ROOT) -> bool:
+    """Print the marked blocks of a page anew.
+
+    Args:
+        page: Markdown.
+        root: the repository, in which the results are.
+
+    Returns:
+        Whether the page changed.
+    """
     text = page.read_text(encoding="utf-8")
 
     def printed(match: re.Match[str]) -> str:
         kind, path, cases, _ = match.groups()
-        return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases)}\n<!-- end of {kind} -->"
+        return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases, root)}\n<!-- end of {kind} -->"
 
     def estimated(match: re.Match[str]) -> str:
         from benchmarks.aot import table
 
-        rows = json.loads((ROOT / "benchmarks/results/aot.json").read_text(encoding="utf-8"))["rows"]
+        rows = json.loads((root / "benchmarks/results/aot.json").read_text(encoding="utf-8"))["rows"]
         return f"<!-- aot: {match.group(1)} -->\n{table(rows, match.group(1))}\n<!-- end -->"
 
     new = ESTIMATES.sub(estimated, BLOCK.sub(printed, text))
@@ -241,8 +259,8 @@ def everything(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> None:
+    """The command line, of these arguments; those of the process where None."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("cases", nargs="*")
@@ -250,7 +268,7 @@ def main() -> None:
     parser.add_argument("--differences", action="store_true", help="differences with their intervals")
     parser.add_argument("--page", action="store_true", help="write the whole page and its plots beside the results")
     parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs anew")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.update:
         for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
             print(f"{path.relative_to(ROOT)}: {'changed' if update(path) else 'as it was'}")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.cases import STANDARD, InnerLoopCase
+from benchmarks.cases import MINILM, SMOKE_SHAPE, STANDARD, InnerLoopCase, batch_of
 from metarec_jax.core.progress import QUIET, Reporter
 
 CURVES: Mapping[str, tuple[int, ...]] = {
@@ -75,11 +75,10 @@ def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
     """The encoder, forward, on texts of so many tokens."""
     import jax
 
-    from benchmarks.encoder import MINILM, SMOKE, batch_of
     from benchmarks.phases import phases
     from metarec_jax.encoder import encode, init
 
-    shape = SMOKE if smoke else MINILM
+    shape = SMOKE_SHAPE if smoke else MINILM
     params = init(jax.random.key(0), shape.config)
     programs, facts, works = {}, {}, {}
     for tokens in lengths:
