@@ -27,7 +27,7 @@ OF_PEAK = 0.7
 CATALOGUE = 100_000
 """Texts of the catalogue."""
 FEW = 8
-"""Texts, where everything is small."""
+"""Texts at the smallest size."""
 TOLERANCE = 2e-5
 """Of embeddings (of length 1), and of gradients relative to the largest."""
 
@@ -39,7 +39,15 @@ def matrix_flops(params: Params, tokens: int) -> float:
 
 
 def agree(case: str, found: np.ndarray, wanted: np.ndarray) -> None:
-    """Refuses to time what computes something else."""
+    """Check that two contenders compute the same.
+
+    Args:
+        case: of the error message.
+        found, wanted: their results.
+
+    Raises:
+        SystemExit: the relative error is not below `TOLERANCE`.
+    """
     error = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-30))
     if not error < TOLERANCE:
         raise SystemExit(f"{case}: the two disagree: relative error {error:.1e}")
@@ -114,7 +122,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
 
 
 def real_texts(rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) -> list[harness.Row]:
-    """The items of MovieLens-100K in length buckets: which share of the time the products would take at the peak."""
+    """GFLOP/s of products on the items of MovieLens-100K in length buckets, against a large matrix product."""
     encoder = load("random" if smoke else "minilm")
     texts = load_data(DataConfig(), seed=0).items.texts[: FEW if smoke else None]
     tokens = tokenize(encoder.tokenizer, texts, 128)

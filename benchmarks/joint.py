@@ -27,23 +27,29 @@ from metarec_jax.meta.user import Trainable
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
-"""Of so many users the pairs are encoded one by one; the time of all is reckoned from that."""
+"""Users whose pairs are encoded one by one; the time of all users is extrapolated from theirs."""
 BARS = {"(a) textbook": 10.0, "pairs": 10.0, "(c) distinct": 2.0}
 RATE = 2e-5
-"""Of Adam, in every contender."""
+"""Learning rate of Adam, in every contender."""
 TEXTBOOK_PAIRS = 64
-"""Pairs of a step of the textbook model; the time of all is reckoned from that."""
+"""Pairs of a step of the textbook model; the time of all pairs is extrapolated from theirs."""
 TOKENS_PER_CALL = 1024
 KEEP: Keep = "products"
-"""Of every chunk, for the way back, as PyTorch keeps everything."""
+"""What is kept of every chunk for the backward pass; PyTorch keeps everything."""
 FRUGAL = "ours, reading twice"
-"""The same with nothing kept."""
+"""The contender that keeps nothing, and encodes again in the backward pass."""
 TOLERANCE = 1e-3
-"""Of gradients, relative to the largest: an inner loop makes more of the rounding of embeddings."""
+"""Largest error of gradients, relative to the largest: an inner loop amplifies the rounding of embeddings."""
 
 
 class Step(NamedTuple):
-    """A joint gradient: computes it once and waits for it; picking the texts is part of the work."""
+    """A compiled joint gradient.
+
+    Attributes:
+        run: computes it once and waits for it; selecting the texts is part of the work.
+        compiled: the program.
+        facts: of the program.
+    """
 
     run: Callable[[], Any]
     compiled: Any

@@ -31,12 +31,20 @@ BARS = {"(b) loop": 20.0, "(c) torch.func": 20.0}
 DENSE = "dense in micro-batches, JAX"
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
 TOLERANCE = 1e-2
-"""Of the way that a first step goes, by norms. Adam divides by the size of each gradient, so that one near zero, which
-is all rounding, goes as far as any: a way agrees less well than a gradient, which is held to 1e-4 on its own."""
+"""Largest relative error of the first update, by norms. Adam divides by the size of each gradient, so that the update
+of one that is zero up to rounding is as large as any: updates have larger errors than gradients (less than 1e-4).
+"""
 
 
 class Step(NamedTuple):
-    """The package's own step, compiled: takes one and waits; what it has led to; its facts; the program, as HLO."""
+    """The package's own step, compiled.
+
+    Attributes:
+        run: takes a step, and returns its loss.
+        trainable: the parameters now.
+        facts: of the program.
+        text: the program, as HLO.
+    """
 
     run: Callable[[], float]
     trainable: Callable[[], Trainable]
@@ -45,13 +53,19 @@ class Step(NamedTuple):
 
 
 def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
-    """A step, before the first."""
+    """Compile the package's step on a task.
+
+    Args:
+        task: the batch, the same in every step.
+        form: of the inner loop.
+        at_once: users of a micro-batch; 0 for all.
+    """
     model, trainable, tables, episodes = ours.problem(task, form)
     optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
     state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
     step = make_step(model, optimiser, at_once=at_once)
     compiled, facts = phases(step, state[0], tables, episodes, donate_argnums=0)
-    state[0] = jax.tree.map(jnp.copy, state[0])  # which the first step takes over
+    state[0] = jax.tree.map(jnp.copy, state[0])  # the first step is given its memory
 
     def run() -> float:
         state[0], losses = compiled(state[0], tables, episodes)
@@ -61,7 +75,14 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
 
 
 def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of whole steps; every contender's first step is checked against ours."""
+    """Users per second of whole steps; the first step of every contender is checked against ours.
+
+    Args:
+        case: the sizes.
+        levels: names of PyTorch's levels, of `LEVELS`.
+        rounds: turns of each contender.
+        reporter: shows progress.
+    """
     from benchmarks.torch_reference import outer_step as theirs
 
     task = task_of(case)

@@ -1,9 +1,9 @@
-"""Where the time goes in the cases whose bars are missed: operations of the compiled programs, and steps of a start.
+"""Profiles of our own programs in cases whose bars are missed: operations, and the steps of a start.
 
 python -m benchmarks.profiles --json OUT
 
-Ours alone: who else is in the suite is timed there. Operations are as the profiler saw them (see
-`benchmarks.profile`); a start is one process of its own, whose steps are what a clock said between them.
+Operations are those of JAX's profiler (see `benchmarks.profile`); a start is a process of its own, whose steps are
+timed by a clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Results as Markdown: what README and docs show of a benchmark is printed by this, from the committed JSON.
+"""Results as Markdown: the tables of README and docs are printed from the committed JSON files.
 
 python -m benchmarks.report                                           everything that is in benchmarks/results
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...]
@@ -52,7 +52,7 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
 
 
 def costs(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
-    """The same of what something costs: each row is a case against the one without it."""
+    """Rows whose facts have an interval, as a table of the cost of privacy; arguments as for `table`."""
     lines = [
         "| training | metric | without privacy | this | difference (95 % interval) | |",
         "|---|---|--:|--:|--:|---|",
@@ -102,7 +102,7 @@ def roofline(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
 
 
 def _made(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """How the rows came about; where a file has several cases, by what is recorded of theirs, equal ones together."""
+    """A line on how the rows were made; cases of one file that were made alike are named together."""
     if "cases" not in document:
         made = document["environment"]
         return f"Made by `{made['command']}` on {_machine(made)}, commit {_commit(made)}, {made['date'][:10]}."
@@ -133,7 +133,7 @@ def _commit(made: dict[str, Any]) -> str:
 
 
 def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """Turns of each contender: those of the rows; of rows that do not say, the most that there can have been."""
+    """The number of turns that the rows record; where they do not, the most that there can have been."""
     known = sorted({row["facts"]["rounds"] for row in rows if "rounds" in row["facts"]})
     if not known:
         return f"up to {about['rounds']} rounds"
@@ -141,7 +141,7 @@ def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def profile(document: dict[str, Any], case: str) -> str:
-    """Where the time of a case goes, as a Markdown table."""
+    """The profile of a case as a Markdown table."""
     row = next(r for r in document["rows"] if r["case"] == case and "profile" in r.get("facts", {}))
     least = LEAST * sum(part["ms"] for part in row["facts"]["profile"])
     parts = [part for part in row["facts"]["profile"] if part["ms"] >= least]
@@ -153,9 +153,9 @@ def profile(document: dict[str, Any], case: str) -> str:
 
 
 WHOLE = "the whole"
-"""What rows of `benchmarks.profiles` call a call by the clock, which operations are held against."""
+"""Contender of rows of `benchmarks.profiles`: the duration of a whole call."""
 LEAST = 0.01
-"""Share of what is listed below which an operation is left out."""
+"""Operations with a smaller share of the listed time are left out."""
 NOT_YET = "not measured yet"
 BLOCK = re.compile(
     r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n?<!-- end of \1 -->", re.DOTALL
