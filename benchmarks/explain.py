@@ -111,13 +111,21 @@ def _history(data: Interactions, tasks: Tasks, task: int) -> list[Rated]:
     return [Rated(f"id:{ids[item]}", float(r)) for item, r in zip(data.item[rows], data.rating[rows])]
 
 
-def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Ranks of all test users, and times of some.
+def measure(
+    name: str, recommender: Recommender, users: Sequence[Asked], *, rounds: int, reporter: Reporter = QUIET
+) -> list[harness.Row]:
+    """Rank correlations of the influences of some users with the truth, and times of a few of them.
+
+    Args:
+        name: of the run.
+        recommender: of the run.
+        users: from `test_users`.
+        rounds: turns of each contender.
+        reporter: shows progress.
 
     Raises:
         MetarecError: the two ways to leave a rating out differ.
     """
-    users = test_users(recommender)
     program = jax.jit(functools.partial(left_out, recommender.executor.model))
     truths = []
     with reporter.bar(f"{name}: leaving out", len(users)) as advance:
@@ -269,7 +277,7 @@ def main() -> None:
         beliefs = recommender.catalogue.beliefs
         factors = "no factors" if beliefs is None else f"{beliefs.table.shape[1] - 2} factors"
         name = f"{recommender.config.learner.kind}, {factors}"
-        rows += measure(name, recommender, rounds=arguments.rounds, reporter=reporter)
+        rows += measure(name, recommender, test_users(recommender), rounds=arguments.rounds, reporter=reporter)
     if arguments.json:
         harness.write(rows, arguments.json)
     harness.show(rows)
