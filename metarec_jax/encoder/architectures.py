@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-Fields = Mapping[str, tuple[str, Any]]
-
 
 class MaskedHead(NamedTuple):
     """The head that says which word a masked token was: a dense layer, a norm, and the word embeddings once more.
@@ -37,8 +35,8 @@ class Architecture(NamedTuple):
     Attributes:
         model: the class of transformers that is the encoder alone.
         prefix: what models with a task's head put before the names of the encoder's tensors.
-        fields: of each field of `BertConfig` that a config.json has, the name there and the value where it is missing.
-        fixed: fields of `BertConfig` in which there is no choice.
+        fields: for each field of `BertConfig` that a config.json has, its name there.
+        fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
         layers: how the names of a layer's tensors start; the number of the layer follows.
         layer: of each part of a layer, as our parameters have it, the name after that number.
         masked: the head for masked words.
@@ -49,7 +47,7 @@ class Architecture(NamedTuple):
 
     model: str
     prefix: str
-    fields: Fields
+    fields: Mapping[str, str]
     fixed: Mapping[str, Any]
     layers: str
     layer: Mapping[str, str]
@@ -66,20 +64,20 @@ EMBEDDINGS = {
 }
 """Of each part of the embeddings, as our parameters have it, the name that all architectures give it."""
 
-_FIELDS: Fields = {
-    "vocab_size": ("vocab_size", 30522),
-    "hidden_size": ("hidden_size", 768),
-    "num_layers": ("num_hidden_layers", 12),
-    "num_heads": ("num_attention_heads", 12),
-    "intermediate_size": ("intermediate_size", 3072),
-    "max_positions": ("max_position_embeddings", 512),
-    "type_vocab_size": ("type_vocab_size", 2),
-    "layer_norm_eps": ("layer_norm_eps", 1e-12),
-    "activation": ("hidden_act", "gelu"),
-    "pad_token_id": ("pad_token_id", 0),
-    "dropout": ("hidden_dropout_prob", 0.1),
-    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
-    "init_scale": ("initializer_range", 0.02),
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "layer_norm_eps": "layer_norm_eps",
+    "activation": "hidden_act",
+    "pad_token_id": "pad_token_id",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "init_scale": "initializer_range",
 }
 
 _BERT = Architecture(
@@ -119,7 +117,6 @@ _LM_HEAD = MaskedHead(
 _ROBERTA = _BERT._replace(
     model="RobertaModel",
     prefix="roberta.",
-    fields={**_FIELDS, "vocab_size": ("vocab_size", 50265), "pad_token_id": ("pad_token_id", 1)},
     masked=_LM_HEAD,
     counts_padding=True,
 )
@@ -128,17 +125,17 @@ _DISTILBERT = Architecture(
     model="DistilBertModel",
     prefix="distilbert.",
     fields={
-        "vocab_size": ("vocab_size", 30522),
-        "hidden_size": ("dim", 768),
-        "num_layers": ("n_layers", 6),
-        "num_heads": ("n_heads", 12),
-        "intermediate_size": ("hidden_dim", 3072),
-        "max_positions": ("max_position_embeddings", 512),
-        "activation": ("activation", "gelu"),
-        "pad_token_id": ("pad_token_id", 0),
-        "dropout": ("dropout", 0.1),
-        "attention_dropout": ("attention_dropout", 0.1),
-        "init_scale": ("initializer_range", 0.02),
+        "vocab_size": "vocab_size",
+        "hidden_size": "dim",
+        "num_layers": "n_layers",
+        "num_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "max_positions": "max_position_embeddings",
+        "activation": "activation",
+        "pad_token_id": "pad_token_id",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "init_scale": "initializer_range",
     },
     fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12, "has_pooler": False},
     layers="transformer.layer.",
@@ -164,11 +161,7 @@ _DISTILBERT = Architecture(
 _MPNET = _BERT._replace(
     model="MPNetModel",
     prefix="mpnet.",
-    fields={
-        **{field: named for field, named in _FIELDS.items() if field != "type_vocab_size"},
-        "vocab_size": ("vocab_size", 30527),
-        "pad_token_id": ("pad_token_id", 1),
-    },
+    fields={field: name for field, name in _FIELDS.items() if field != "type_vocab_size"},
     fixed={"type_vocab_size": 0, "pad_token_id": 1},  # transformers counts positions with 1, whatever config.json says
     layer={
         **_BERT.layer,

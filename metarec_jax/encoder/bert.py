@@ -27,7 +27,8 @@ from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
 from metarec_jax.encoder.linear import block_dot
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["auto", "mean", "cls"]
+"""How the vectors of a text's tokens become one. "auto" is what the checkpoint's folder says (`Hints.resolve`)."""
 Attention = Literal["xla", "packed", "fused"]
 _ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
 

@@ -12,6 +12,7 @@ from metarec_jax.core.types import Params
 from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
 from metarec_jax.encoder.bert import BertConfig
+from metarec_jax.encoder.transformers_import import import_transformers
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 """How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""
@@ -29,7 +30,7 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "auto_map": ({}, None),  # the model is code of its own, whatever model_type says
+    "auto_map": ({}, None),  # the model is code in the folder, whatever model_type says
 }
 
 
@@ -61,14 +62,14 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
                 f"{where}: {name} is {tree[name]!r}, which this package does not compute; "
                 f"it works with {name} {fine[0]!r}, a plain {kind} encoder"
             )
-    architecture = ARCHITECTURES[kind]
-    values: dict[str, Any] = {field: tree.get(name, default) for field, (name, default) in architecture.fields.items()}
-    if values["pad_token_id"] is None:
-        values["pad_token_id"] = architecture.fields["pad_token_id"][1]
-    for field, (name, default) in architecture.fields.items():
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if isinstance(values[field], bool) or not isinstance(values[field], kinds):
-            raise MetarecError(f"{where}: {name} is {values[field]!r}; it must be a {type(default).__name__}")
+    architecture, settings = ARCHITECTURES[kind], {k: v for k, v in tree.items() if k != "model_type"}
+    if settings.get("pad_token_id", 0) is None:
+        del settings["pad_token_id"]  # null is read as the family's default
+    try:
+        read = import_transformers().AutoConfig.for_model(kind, **settings)
+    except Exception as error:  # transformers raises its own, and whatever wrong types lead to
+        raise MetarecError(f"{where}: transformers cannot read it: {' '.join(str(error).split())}") from error
+    values: dict[str, Any] = {field: getattr(read, name) for field, name in architecture.fields.items()}
     if architecture.counts_padding:
         values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that no token of a text takes
     try:
@@ -80,7 +81,7 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
 def config_to_json(config: BertConfig) -> dict[str, Any]:
     """The config.json that describes ``config``, as transformers reads it."""
     architecture = config.architecture
-    tree = {name: getattr(config, field) for field, (name, _) in architecture.fields.items()}
+    tree = {name: getattr(config, field) for field, name in architecture.fields.items()}
     tree["max_position_embeddings"] += config.first_position
     return {"architectures": [architecture.model], "model_type": config.model_type, **tree}
 

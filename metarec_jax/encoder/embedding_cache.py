@@ -19,8 +19,9 @@ from jaxtyping import Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder.bert import EXECUTION, Execution, Pooling, encode
+from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
-from metarec_jax.encoder.tokenizer import Tokenised, chunks, require_strings, tokenize
+from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
 
 _FORMAT = "metarec_jax embeddings 2"
 
@@ -36,7 +37,7 @@ def encode_table(
     encoder: Encoder,
     texts: Sequence[str],
     *,
-    pooling: Pooling = "mean",
+    pooling: Pooling = "auto",
     max_length: int = 128,
     normalise: bool = True,
     cache: str | os.PathLike[str] | None = None,
@@ -54,7 +55,8 @@ def encode_table(
     Args:
         encoder: weights and tokenizer.
         texts: any strings; repeated ones cost nothing.
-        pooling, normalise: as for `bert.encode`.
+        pooling: "mean" or "cls", as for `bert.encode`; "auto" takes what the checkpoint's folder says.
+        normalise: whether embeddings are scaled to unit length.
         max_length: tokens kept of a text.
         cache: folder that keeps tables, each under a hash of weights, tokenizer, texts and options. A damaged file
             there is written anew. None keeps nothing.
@@ -76,6 +78,7 @@ def encode_table(
             f"give a max_length of at most {encoder.config.max_positions}"
         )
     require_strings(texts)
+    pooling = encoder.hints.resolve(pooling)
     distinct = sorted(set(texts))
     rows = {text: row for row, text in enumerate(distinct)}
     order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))

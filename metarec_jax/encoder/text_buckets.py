@@ -1,4 +1,4 @@
-"""Texts that are encoded anew in every step: tokenised once, in length buckets, and picked by row."""
+"""Texts that are encoded again in every training step: tokenised once, kept in length buckets, and picked by row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from metarec_jax.core.types import Array
 from metarec_jax.encoder.bert import Tokens
-from metarec_jax.encoder.tokenizer import bucket, pack
+from metarec_jax.encoder.padding import bucket, pack
 
 
 class Picked(NamedTuple):

@@ -246,7 +246,7 @@ def word_influences(
         slopes: derivative of each score by the text's embedding.
         pull_back: `pulled_back`, compiled.
     """
-    from metarec_jax.encoder.tokenizer import bucket, pack, words_of  # with its encoder, which an answer seldom needs
+    from metarec_jax.encoder import bucket, pack, words_of  # with its encoder, which an answer seldom needs
 
     found = []
     for text, slope in zip(texts, slopes):

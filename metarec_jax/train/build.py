@@ -146,6 +146,8 @@ def assemble(config: Config, *, reporter: Reporter = QUIET) -> Assembly:
     check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
+    pooling = encoder.hints.resolve(config.encoder.pooling)
+    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
     catalogue = Catalogue(
         items=data.items,
         # What is counted is not noised, so that a run that is private as a whole counts no rows.

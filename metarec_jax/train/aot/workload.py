@@ -81,7 +81,7 @@ def workload(
     """The step that a run of `config` would take.
 
     Args:
-        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile.
+        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
         encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
         items, users: of the data set; 0 takes what is known of ``data.source``.
         length: tokens of a text.
@@ -99,7 +99,12 @@ def workload(
     if head == "auto":
         head = "click" if config.data.kind == "click" else "ordinal"
     side = "profile" if side == "auto" else side
-    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, head=head, user_side=side))
+    pooling = "mean" if config.encoder.pooling == "auto" else config.encoder.pooling
+    config = dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, head=head, user_side=side),
+        encoder=dataclasses.replace(config.encoder, pooling=pooling),
+    )
     known = SIZES.get(config.data.source, UNKNOWN)
     return Workload(
         config,

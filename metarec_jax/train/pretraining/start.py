@@ -44,7 +44,7 @@ def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -
     """
     check_place(folder, command=COMMAND)
     pretraining = assemble(config, reporter=reporter)
-    run = run_folder.create(folder, config, command=COMMAND)
+    run = run_folder.create(folder, pretraining.config, command=COMMAND)
     write_text(_inputs(run), json.dumps({"sha256": pretraining.fingerprint()}) + "\n")
     return run, pretraining
 
