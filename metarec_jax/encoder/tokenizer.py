@@ -241,15 +241,15 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.backend.encode(_UNCOMMON)
     except Exception as error:  # the library raises bare Exception
         raise MetarecError(
-            f"{_source(folder)}: the tokenizer cannot encode text that its vocabulary does not cover ({error}); "
-            "it needs a token for what is unknown"
+            f"{folder}: the tokenizer of {_present(folder)} cannot encode text that its vocabulary does not cover "
+            f"({error}); it needs a token for what is unknown"
         ) from error
     return tokenizer
 
 
-def _source(folder: Path) -> Path:
-    """The file that says most of a tokenizer, for a message."""
-    return next((folder / name for name in FILES if (folder / name).exists()), folder)
+def _present(folder: Path) -> str:
+    """The files of a tokenizer that a folder has, for a message."""
+    return ", ".join(name for name in FILES if (folder / name).exists()) or "no file"
 
 
 def _unreadable(folder: Path, error: BaseException) -> MetarecError:
@@ -259,8 +259,8 @@ def _unreadable(folder: Path, error: BaseException) -> MetarecError:
             read_json(folder / name, "a part of the tokenizer")
     reason = " ".join(str(error).split())
     return MetarecError(
-        f"{_source(folder)}: transformers cannot read the tokenizer ({type(error).__name__}: {reason}); {_NEEDED}. "
-        "Copy or download the folder again"
+        f"{folder}: transformers cannot read the tokenizer of {_present(folder)} ({type(error).__name__}: {reason}); "
+        f"{_NEEDED}. Copy or download the folder again"
     )
 
 
