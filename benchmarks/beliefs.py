@@ -11,17 +11,17 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.environment import environment
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.factors.item_factors import believe, main_features, rated_most
-from metarec_jax.train.build import assemble
+from metarec_jax.train.build import build
 
 OURS, OWN = "one thread a call", "OpenBLAS's own threads"
 
 
 def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
     """Training users per second whose ratings beliefs about items are learned from (one fold)."""
-    assembly = assemble(config, reporter=QUIET)
-    data, embeddings, rows = assembly.data, assembly.catalogue.embeddings, assembly.division.train
+    experiment = build(config, reporter=QUIET)
+    data, embeddings, rows = experiment.data, experiment.catalogue.embeddings, experiment.division.train
     trained = data.user[rows], data.item[rows], data.rating[rows]
-    count = assembly.catalogue.statistics.count
+    count = experiment.catalogue.statistics.count
     basis = rated_most(config.factors, len(data.items), trained[1])
     towards = main_features(config.factors, data.items, embeddings, count)
     importlib.import_module("scipy.linalg")  # whose OpenBLAS JAX calls: it has to be there for its threads to be set
@@ -34,7 +34,7 @@ def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[har
 
     contenders = [harness.Contender(OURS, lambda: learn(1)), harness.Contender(OWN, lambda: learn(cores))]
     seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label="beliefs")
-    users = len(assembly.division.train_users)
+    users = len(experiment.division.train_users)
     facts = {"rows": len(trained[0]), "items": len(basis), "threads": cores}
     case = f"beliefs about {len(basis):,} items of {users:,} users"
     return harness.compare(case, seconds, ours=OURS, work=users, metric="users/s", facts=facts)

@@ -32,7 +32,7 @@ from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.metrics.predictions import Function
-from metarec_jax.train.build import Assembly
+from metarec_jax.train.experiment import Experiment
 
 METRICS = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc_liked")
 DEFAULTS = "the defaults"
@@ -88,9 +88,9 @@ def measure(
         for n, chosen in enumerate(variant):
             results.append([])
             place = None if folder is None else folder / ("defaults", *tried)[n]
-            for assembly, method in closed_forms(chosen, seeds) if place is None else models(chosen, seeds, place):
-                asked = assembly.test if new_items else assembly.validation
-                results[n].append(judge(assembly, asked, DEFAULTS, method, metrics=METRICS))
+            for experiment, method in closed_forms(chosen, seeds) if place is None else models(chosen, seeds, place):
+                asked = experiment.test if new_items else experiment.validation
+                results[n].append(judge(experiment, asked, DEFAULTS, method, metrics=METRICS))
                 advance(n * seeds + len(results[n]))
     who = np.concatenate([np.asarray(result.users) for result in results[0]])
     drawn = np.repeat(np.arange(seeds), [len(result.users) for result in results[0]])
@@ -102,17 +102,17 @@ def measure(
     return rows
 
 
-def closed_forms(config: Config, seeds: int) -> Iterator[tuple[Assembly, Function]]:
+def closed_forms(config: Config, seeds: int) -> Iterator[tuple[Experiment, Function]]:
     """The closed form of each split."""
-    for assembly, _, method in closed(config, seeds):
-        yield assembly, method
+    for experiment, _, method in closed(config, seeds):
+        yield experiment, method
 
 
-def models(config: Config, seeds: int, folder: Path) -> Iterator[tuple[Assembly, Function]]:
+def models(config: Config, seeds: int, folder: Path) -> Iterator[tuple[Experiment, Function]]:
     """The model that each split trains, in a folder of its own; one that is there is not trained again."""
     for seed in range(seeds):
-        _, assembly, trainable = variants.trained(dataclasses.replace(config, seed=seed), folder / str(seed), QUIET)
-        yield assembly, adapting(assembly.model, trainable)
+        _, experiment, trainable = variants.trained(dataclasses.replace(config, seed=seed), folder / str(seed), QUIET)
+        yield experiment, adapting(experiment.model, trainable)
 
 
 def main() -> None:

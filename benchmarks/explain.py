@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from benchmarks import harness
 from metarec_jax.config.run import Config, preset
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Interactions, Prepared
 from metarec_jax.data import load
@@ -34,7 +35,7 @@ from metarec_jax.data.tasks import Tasks
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
-from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.batch import planned
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
 from metarec_jax.recommender.item_table import tables_of
 from metarec_jax.recommender.programs import OfUsers
@@ -69,7 +70,7 @@ def left_out(
     """Every score less what it is without each rating; as `programs.score_and_influences`."""
     features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
     episodes = Episodes(task.user, task.support, query=None, weight=None)
-    products = products_of(model, trainable.theta, tables, episodes)
+    plan, products = planned(model, trainable.theta, tables, episodes)
 
     def one(task: Task) -> Array:
         episode = task.episode
@@ -77,7 +78,7 @@ def left_out(
         def scores(mask: Array) -> Array:
             support = episode.support._replace(mask=mask)
             context = context_of(tables, episode.user, support, None, trainable.theta, task.products)
-            kept = adapt_user(model, trainable, context).end
+            kept = adapt_user(model, trainable, context, plan).end
             return model.head.mean(apply_user(model, trainable, context, kept, features))
 
         mask = episode.support.mask

@@ -31,10 +31,13 @@ from metarec_jax.evaluation.methods import adapting
 from metarec_jax.metrics.metrics import UserValues, evaluate_users
 from metarec_jax.metrics.predictions import Predictions
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import EVALUATION_USERS, Assembly, Part, embed, make_model, resolve
+from metarec_jax.train.build import EVALUATION_USERS, resolve
 from metarec_jax.train.catalogue import Catalogue, scale_of
-from metarec_jax.train.loop import fit
+from metarec_jax.train.embed import embed
+from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.model import make_model
 from metarec_jax.train.pretraining.held_out import Seen, seen
+from metarec_jax.train.start import fit
 
 METRICS = ("mae", "auc", "ndcg@5")
 PARTS = ("warm", "cold")
@@ -172,19 +175,19 @@ def meta_trained(
         asked: from `questions`.
         reporter: where progress is shown.
     """
-    assembly = _assembly(world, encoder, config, reporter)
+    experiment = _experiment(world, encoder, config, reporter)
     there = (folder / "config.json").exists()
-    run = run_folder.open_run(folder) if there else run_folder.create(folder, assembly.config)
-    fitted = fit(run, assembly, reporter=reporter)
+    run = run_folder.open_run(folder) if there else run_folder.create(folder, experiment.config)
+    fitted = fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         assert fitted.signal is not None
         raise Stopped(fitted.signal)
-    method = adapting(assembly.model, fitted.trainable)
-    return {part: judged(method(assembly.validation.tables, episodes), episodes) for part, episodes in asked.items()}
+    method = adapting(experiment.model, fitted.trainable)
+    return {part: judged(method(experiment.validation.tables, episodes), episodes) for part, episodes in asked.items()}
 
 
-def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Assembly:
-    """As `metarec_jax.train.build.assemble`, with the split of all data and the ratings of the world.
+def _experiment(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Experiment:
+    """As `metarec_jax.train.build.build`, with the split of all data and the ratings of the world.
 
     Nothing is learned of items beside counts, so that what differs is the embeddings.
     """
@@ -222,7 +225,7 @@ def _assembly(world: World, encoder: Encoder, config: Config, reporter: Reporter
         scenarios=(Scenario("new users", "users of whom nothing trained", tasks["test"]),),
         description="new users, and items that nobody rated",
     )
-    return Assembly(
+    return Experiment(
         config,
         data,
         division,

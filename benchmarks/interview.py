@@ -37,8 +37,9 @@ from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
 from metarec_jax.recommender.active_learning import Uncertain, choose, uncertain
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import Assembly, assemble
-from metarec_jax.train.loop import load_trainable
+from metarec_jax.train.build import build
+from metarec_jax.train.experiment import Experiment
+from metarec_jax.train.state import load_trainable
 
 ANSWERS = (1, 3, 5, 10)
 QUESTIONS = (10, 20, 40)
@@ -54,11 +55,11 @@ Values = dict[tuple[str, str], list[Mapping[str, UserValues]]]
 class _Interviewer:
     """Orders of questions for the test users of one run; items are rows of the catalogue."""
 
-    def __init__(self, assembly: Assembly, trainable: Trainable):
-        beliefs = assembly.catalogue.beliefs
+    def __init__(self, experiment: Experiment, trainable: Trainable):
+        beliefs = experiment.catalogue.beliefs
         if beliefs is None:
             raise MetarecError("these runs hold no beliefs about items: evaluate with --factors.rank 32")
-        count = assembly.catalogue.statistics.count.astype(np.float64)
+        count = experiment.catalogue.statistics.count.astype(np.float64)
         self._prior = jax.device_get(trainable.theta["prior"])
         self._items = np.concatenate([np.zeros((len(count), 2)), beliefs.table], axis=1)
         self._weight, self._known = count / count.sum(), count / count.max()
@@ -92,7 +93,7 @@ class _Interviewer:
 class Asked(NamedTuple):
     """Whose test users are asked: what the model knows of items, its parameters, and what adapts to the answers."""
 
-    assembly: Assembly
+    experiment: Experiment
     trainable: Trainable
     method: Function
 
@@ -101,17 +102,17 @@ def trained(folders: Sequence[Path], reporter: Reporter = QUIET) -> Iterator[Ask
     """The run in each of `folders`."""
     for folder in folders:
         run = run_folder.open_run(folder)
-        assembly = assemble(run.config, reporter=reporter)
-        trainable = load_trainable(run, assembly.catalogue, assembly.encoder.params)
-        yield Asked(assembly, trainable, adapting(assembly.model, trainable))
+        experiment = build(run.config, reporter=reporter)
+        trainable = load_trainable(run, experiment.catalogue, experiment.encoder.params)
+        yield Asked(experiment, trainable, adapting(experiment.model, trainable))
 
 
 def closed(config: Config, seeds: int, reporter: Reporter = QUIET) -> Iterator[Asked]:
     """The closed form alone, for so many splits."""
     for seed in range(seeds):
-        assembly = assemble(dataclasses.replace(without_inner_loop(config), seed=seed), reporter=reporter)
-        trainable = untrained(assembly)
-        yield Asked(assembly, trainable, adapting(assembly.model, trainable))
+        experiment = build(dataclasses.replace(without_inner_loop(config), seed=seed), reporter=reporter)
+        trainable = untrained(experiment)
+        yield Asked(experiment, trainable, adapting(experiment.model, trainable))
 
 
 def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.Row]:
@@ -119,10 +120,10 @@ def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.
     values: Values = {}
     users, seeds = [], []
     for one in asked:
-        seed = one.assembly.config.seed
+        seed = one.experiment.config.seed
         for place, found in _judged(one, np.random.default_rng(seed), reporter):
             values.setdefault(place, []).append(found)
-        users.append(one.assembly.test.source.tasks.user)
+        users.append(one.experiment.test.source.tasks.user)
         seeds.append(np.full(len(users[-1]), seed))
     return _compared(values, np.concatenate(users), np.concatenate(seeds))
 
@@ -130,17 +131,17 @@ def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.
 def _judged(
     asked: Asked, rng: np.random.Generator, reporter: Reporter
 ) -> list[tuple[tuple[str, str], Mapping[str, UserValues]]]:
-    assembly, trainable, method = asked
-    data, tasks = assembly.data, assembly.test.source.tasks
+    experiment, trainable, method = asked
+    data, tasks = experiment.data, experiment.test.source.tasks
     supports, queries = zip(*tasks.each())
-    ask = _Interviewer(assembly, trainable)
+    ask = _Interviewer(experiment, trainable)
 
     def judged(chosen: Callable[[int], np.ndarray]) -> Mapping[str, UserValues]:
         """Values of the users, each adapted to the support rows about the items `chosen` for it."""
         kept = [rows[np.isin(data.item[rows], chosen(u))] for u, rows in enumerate(supports)]
-        source = dataclasses.replace(assembly.test.source, tasks=make_tasks(tasks.user, kept, queries))
-        part = dataclasses.replace(assembly.test, source=source)
-        return judge(assembly, part, OURS, method, metrics=METRICS).values
+        source = dataclasses.replace(experiment.test.source, tasks=make_tasks(tasks.user, kept, queries))
+        part = dataclasses.replace(experiment.test, source=source)
+        return judge(experiment, part, OURS, method, metrics=METRICS).values
 
     def shuffled(k: int, pools: Sequence[np.ndarray]) -> Mapping[str, UserValues]:
         tried = [judged(lambda u: rng.choice(pools[u], min(k, len(pools[u])), replace=False)) for _ in range(DRAWS)]

@@ -92,11 +92,11 @@ def measure(
     for config, usually in zip(configs, longer):
         own = folder / f"{config.seed}"
         reporter.note(f"seed {config.seed}, {FROZEN}, and its twin")
-        _, assembly, trainable = variants.trained(config, own / "frozen", reporter)
+        _, experiment, trainable = variants.trained(config, own / "frozen", reporter)
         _, apart, twin = variants.trained(without_inner_loop(config), own / "twin", reporter)
-        methods = methods_of(assembly, trainable, apart, twin, reporter)
+        methods = methods_of(experiment, trainable, apart, twin, reporter)
         for method, name in ({META: FROZEN} | BESIDE).items():
-            keep(name, variants.judged(assembly, name, methods[method].function))
+            keep(name, variants.judged(experiment, name, methods[method].function))
         for way, chosen in {LONGER: usually, **{way: in_the_loop(config, way) for way in ways}}.items():
             reporter.note(f"seed {config.seed}, {way}")
             place = "longer" if way == LONGER else way

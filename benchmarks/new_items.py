@@ -29,7 +29,7 @@ from metarec_jax.encoder import load as load_encoder
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
 from metarec_jax.factors.update import after_ratings, missing, path_of, taste_of
-from metarec_jax.train.build import embed
+from metarec_jax.train.embed import embed
 
 RATINGS = (0, 1, 3, 5, 10, 20)
 OFTEN = 30

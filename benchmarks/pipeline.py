@@ -16,10 +16,10 @@ from metarec_jax.data.pipeline import training_iterator
 from metarec_jax.evaluation.methods import adapting, predictions_of
 from metarec_jax.meta.outer import make_step
 from metarec_jax.metrics.metrics import evaluate_users
-from metarec_jax.train.build import assemble
-from metarec_jax.train.loop import first_state
+from metarec_jax.train.build import build
+from metarec_jax.train.meta_training import padded
 from metarec_jax.train.sharding import shard_users, user_mesh
-from metarec_jax.train.step import whole
+from metarec_jax.train.state import first_state
 
 TIMES = 3.0
 """How many times faster than the step the pipeline has to be."""
@@ -29,10 +29,10 @@ BATCHES = 8
 
 def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
     """Batches per second: drawn, padded and put on the device, against outer steps taken."""
-    assembly = assemble(config, reporter=QUIET)
+    experiment = build(config, reporter=QUIET)
     mesh = user_mesh(1)
     at_once = config.train.users_per_device
-    source = assembly.train.source
+    source = experiment.train.source
     iterator = [training_iterator(source)]
 
     def batches() -> list[Any]:
@@ -43,15 +43,15 @@ def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harnes
             except StopIteration:
                 iterator[0] = training_iterator(source)
                 continue
-            found.append(jax.block_until_ready(shard_users(mesh, whole(episodes, mesh, at_once))))
+            found.append(jax.block_until_ready(shard_users(mesh, padded(episodes, mesh, at_once))))
         return found
 
     fixed = batches()
-    state = first_state(assembly, len(source))
+    state = first_state(experiment, len(source))
     optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
     state = [state._replace(optimiser=optimiser.init(state.trainable))]
-    tables = jax.device_put(assembly.model.prepare(state[0].trainable.theta, assembly.train.tables))
-    step = jax.jit(make_step(assembly.model, optimiser, at_once=at_once), donate_argnums=0)
+    tables = jax.device_put(experiment.model.prepare(state[0].trainable.theta, experiment.train.tables))
+    step = jax.jit(make_step(experiment.model, optimiser, at_once=at_once), donate_argnums=0)
 
     def train() -> None:
         for batch in fixed:
@@ -68,12 +68,12 @@ def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harnes
 
 def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
     """Users per second of an evaluation of the test users, against its compiled predictions alone."""
-    assembly = assemble(config, reporter=QUIET)
-    part = assembly.test
-    trainable = first_state(assembly, 1).trainable
-    method = adapting(assembly.model, trainable)
+    experiment = build(config, reporter=QUIET)
+    part = experiment.test
+    trainable = first_state(experiment, 1).trainable
+    method = adapting(experiment.model, trainable)
     batches = [part.source[i] for i in range(len(part.source))]
-    watched = Watched(jax.jit(predictions_of(assembly.model)))
+    watched = Watched(jax.jit(predictions_of(experiment.model)))
     for batch in batches:
         watched(trainable._replace(encoder=None), part.tables, batch)
     own = together(watched.programs.values())

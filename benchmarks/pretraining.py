@@ -27,7 +27,7 @@ from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.train.pretraining import start
-from metarec_jax.train.pretraining.loop import fit
+from metarec_jax.train.pretraining.start import fit
 
 OBJECTIVES: tuple[Objective, ...] = ("mlm", "contrastive", "both")
 UNTOUCHED = "untouched"

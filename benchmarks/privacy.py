@@ -63,12 +63,12 @@ def measure(
         for name, chosen in wanted.items():
             reporter.note(f"seed {config.seed}, {name}")
             place = folder / f"{config.seed}" / name.replace(" ", "-").replace(",", "")
-            run, assembly, trainable = variants.trained(chosen, place, reporter)
+            run, experiment, trainable = variants.trained(chosen, place, reporter)
             answers = {name: trainable}
             if name == NOTHING_ADDED:
-                answers[STARVED] = untrained(assembly)
+                answers[STARVED] = untrained(experiment)
             for method, answering in answers.items():
-                found = variants.judged(assembly, method, adapting(assembly.model, answering))
+                found = variants.judged(experiment, method, adapting(experiment.model, answering))
                 results.setdefault(method, []).append(found)
             spent[name] = {"privacy": accounting.read(run)}
     facts = {"config": dataclasses.asdict(configs[0]), "seeds": [config.seed for config in configs]}

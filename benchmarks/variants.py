@@ -16,17 +16,20 @@ from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.meta.user import Trainable
-from metarec_jax.metrics.metrics import UserValues, metric
+from metarec_jax.metrics.definitions import metric
+from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
 from metarec_jax.train import start as launch
-from metarec_jax.train.build import Assembly, resolve, with_trained_encoder
-from metarec_jax.train.loop import fit
+from metarec_jax.train.build import resolve
+from metarec_jax.train.embed import with_trained_encoder
+from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.run_folder import Run
+from metarec_jax.train.start import fit
 
 METRICS = ("mae", "rmse", "auc", "ndcg@5")
 
 
-def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Assembly, Trainable]:
+def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Experiment, Trainable]:
     """A training in `folder`, gone on with where it was begun; with the embeddings of its own encoder, where that was
     trained.
 
@@ -35,13 +38,13 @@ def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Asse
     """
     there = (folder / "config.json").exists()
     start = launch.resume if there else lambda place, **more: launch.start(config, place, **more)
-    run, assembly = start(folder, reporter=reporter)
-    if _choices(run.config) != _choices(resolve(config, assembly.data)):
+    run, experiment = start(folder, reporter=reporter)
+    if _choices(run.config) != _choices(resolve(config, experiment.data)):
         raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
-    fitted = fit(run, assembly, reporter=reporter)
+    fitted = fit(run, experiment, reporter=reporter)
     if fitted.signal is not None:
         raise Stopped(fitted.signal)
-    return run, with_trained_encoder(assembly, fitted.trainable, reporter), fitted.trainable
+    return run, with_trained_encoder(experiment, fitted.trainable, reporter), fitted.trainable
 
 
 def _choices(config: Config) -> tuple[Any, ...]:
@@ -51,9 +54,9 @@ def _choices(config: Config) -> tuple[Any, ...]:
     return config.seed, *own, encoder.train, encoder.rate
 
 
-def judged(assembly: Assembly, name: str, method: Function) -> SeedResult:
+def judged(experiment: Experiment, name: str, method: Function) -> SeedResult:
     """What a method answers for the test users of a seed."""
-    return judge(assembly, assembly.test, name, method, metrics=METRICS)
+    return judge(experiment, experiment.test, name, method, metrics=METRICS)
 
 
 def compared(

@@ -43,12 +43,12 @@ print(mr.to_json(config)[:600], "...")
 # %% [markdown]
 # ## 2. Data, splits, embeddings
 #
-# `assemble` reads the ratings, deals the users into training, validation and test users, and encodes every text
+# `build` reads the ratings, deals the users into training, validation and test users, and encodes every text
 # once. The embeddings are kept in a cache, so this is slow the first time only.
 
 # %%
-assembly = mr.assemble(config)
-data = assembly.data
+experiment = mr.build(config)
+data = experiment.data
 print(data.source)
 print(f"{len(data):,} ratings by {len(data.users):,} users of {len(data.items):,} films")
 print("the encoder reads:", data.items.texts[0])
@@ -58,10 +58,10 @@ print("the encoder reads:", data.items.texts[0])
 # share a batch; the rest is padding, which a mask leaves out of everything.
 
 # %%
-episodes = assembly.train.source[0]
+episodes = experiment.train.source[0]
 print("support", episodes.support.item.shape, "query", episodes.query.item.shape)
 fig, axis = plt.subplots(figsize=(6, 2.5))
-axis.hist(assembly.train.source.support_lengths, bins=30)
+axis.hist(experiment.train.source.support_lengths, bins=30)
 axis.set(xlabel="support interactions of a training user", ylabel="users")
 plt.show()
 
@@ -74,8 +74,8 @@ plt.show()
 # %%
 folder = Path(tempfile.mkdtemp()) / "run"
 run = run_folder.create(folder, config)
-catalogue.save(assembly.catalogue, run)
-fitted = mr.fit(run, assembly)
+catalogue.save(experiment.catalogue, run)
+fitted = mr.fit(run, experiment)
 lines = list(run.read_metrics())
 fig, axis = plt.subplots(figsize=(6, 2.5))
 axis.plot([line["epoch"] for line in lines], [line["train_loss"] for line in lines], label="training users")
@@ -92,11 +92,11 @@ plt.show()
 
 # %%
 judged = {
-    "meta-learned": experiment.adapting(assembly.model, fitted.trainable),
-    "before adapting": experiment.not_adapting(assembly.model, fitted.trainable),
+    "meta-learned": experiment.adapting(experiment.model, fitted.trainable),
+    "before adapting": experiment.not_adapting(experiment.model, fitted.trainable),
 }
 for name, method in judged.items():
-    result = experiment.judge(assembly, assembly.test, name, method)
+    result = experiment.judge(experiment, experiment.test, name, method)
     print(f"{name:16} MAE {np.mean(result.values['mae'].values):.3f}")
 
 # %% [markdown]

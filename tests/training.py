@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import numpy as np
@@ -37,15 +35,18 @@ from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
-from metarec_jax.train import loop, run_folder
-from metarec_jax.train import step as program
-from metarec_jax.train.build import Assembly, Part, make_model
+from metarec_jax.meta.outer import TrainState
+from metarec_jax.train import run_folder
 from metarec_jax.train.catalogue import Catalogue, scale_of
 from metarec_jax.train.checkpoints import Checkpoints, Progress
+from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.model import make_model
 from metarec_jax.train.run_folder import Run
+from metarec_jax.train.start import fit
+from metarec_jax.train.state import first_state
 
 STEPS = 4
-"""Outer steps of an epoch of `small_assembly`."""
+"""Outer steps of an epoch of `small_experiment`."""
 
 
 def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
@@ -69,7 +70,7 @@ def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
     )
 
 
-def small_assembly(config: Config) -> Assembly:
+def small_experiment(config: Config) -> Experiment:
     """The parts of a run of 44 users, without an encoder: embeddings are drawn."""
     rng = np.random.default_rng(config.seed)
     data = random_interactions(rng, users=44, items=20, least=8, most=12)
@@ -91,7 +92,7 @@ def small_assembly(config: Config) -> Assembly:
         config.seed,
         config.train.epochs,
     )
-    return Assembly(
+    return Experiment(
         config,
         data,
         division,
@@ -102,35 +103,6 @@ def small_assembly(config: Config) -> Assembly:
         tests={scenario.name: asked(scenario.tasks) for scenario in division.scenarios},
         encoder=random_encoder(),
     )
-
-
-@contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
-    """Has the program of a training compiled only once for each `Assembly`.
-
-    `make_step` and `validation_loss` are functions of their arguments, so that to remember what they gave changes
-    nothing but the time it takes.
-    """
-    with (
-        mock.patch.object(loop, "make_optimiser", functools.cache(loop.make_optimiser)),
-        mock.patch.object(program, "make_optimiser", loop.make_optimiser),
-        mock.patch.object(program, "make_step", functools.cache(program.make_step)),
-        mock.patch.object(loop, "validation_loss", _remembering(loop.validation_loss)),
-    ):
-        yield
-
-
-def _remembering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, called once for the same objects."""
-    known: dict[tuple[int, ...], Any] = {}
-
-    def call(*arguments: Any) -> Any:
-        key = tuple(map(id, arguments))
-        if key not in known:
-            known[key] = arguments, function(*arguments)  # the arguments are kept, so that no other takes their id
-        return known[key][1]
-
-    return call
 
 
 class Watch:
@@ -160,9 +132,9 @@ class Trace(NamedTuple):
     metrics: list[dict[str, Any]]
 
 
-def trace_of(run: Run, assembly: Assembly) -> Trace:
+def trace_of(run: Run, experiment: Experiment) -> Trace:
     """Reads the checkpoints and ``metrics.jsonl`` (but for how fast it went) of a run folder."""
-    like = loop.first_state(assembly, len(assembly.train.source))
+    like = first_state(experiment, len(experiment.train.source))
     like = jax.device_put(like, jax.devices()[0])
     steps = sorted(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdigit())
     with Checkpoints(run.checkpoints, tidy=False) as checkpoints:
@@ -172,7 +144,7 @@ def trace_of(run: Run, assembly: Assembly) -> Trace:
     return Trace(states, progress, [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines])
 
 
-def _plain(state: loop.TrainState) -> loop.TrainState:
+def _plain(state: TrainState) -> TrainState:
     return state._replace(key=jax.random.key_data(state.key))
 
 
@@ -191,8 +163,7 @@ def main(folder: Path, pause: str) -> None:
     config = small_config()
     run = run_folder.open_run(folder) if (folder / "config.json").exists() else run_folder.create(folder, config)
     watch = Watch(wait, lambda epoch: print("epoch", epoch, flush=True))
-    with compiled_once():
-        fitted = loop.fit(run, small_assembly(config), reporter=watch)
+    fitted = fit(run, small_experiment(config), reporter=watch)
     print("interrupted" if fitted.interrupted else "finished", fitted.progress.step, fitted.signal, flush=True)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from metarec_jax.config.run import Config
 from metarec_jax.core.console import print_grid, result_console
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.evaluation import experiment, plots
+from metarec_jax.evaluation import plots
+from metarec_jax.evaluation.evaluate import evaluate as run_evaluation
 from metarec_jax.evaluation.report import print_table
 from metarec_jax.recommender.recommender import Rated, Recommender
-from metarec_jax.train.loop import Fitted, fit
-from metarec_jax.train.start import start
+from metarec_jax.train.loop import Fitted
+from metarec_jax.train.start import fit, start
 
 NEWCOMER = (
     Rated("Star Wars (1977)", 5),
@@ -48,15 +49,15 @@ def run_demo(
     """
     started = time.perf_counter()
     newcomer = NEWCOMER if newcomer is None else newcomer
-    run, assembly = start(config, folder, reporter=reporter)
-    fitted = fit(run, assembly, reporter=reporter)
+    run, experiment = start(config, folder, reporter=reporter)
+    fitted = fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         return fitted
     lines = list(run.read_metrics())
     losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
     plots.save(plots.training_figure(*losses), run.plots / "training.png")
 
-    tables = experiment.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
+    tables = run_evaluation(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
     print()
     print_table(next(iter(tables.values())), result_console())
     print()
@@ -72,8 +73,8 @@ def run_demo(
     ]
     header = ["", "before: knowing nothing", "score", f"after: adapted to {len(newcomer)} ratings", "score"]
     print_grid("Recommended", header, rows, numbers=[0, 2, 4])
-    if assembly.data.citation:
-        print(f"Data: {assembly.data.citation}\n")
+    if experiment.data.citation:
+        print(f"Data: {experiment.data.citation}\n")
     print(f"Plots: {', '.join(str(path) for path in sorted(run.plots.glob('*.png')))}")
     print(f"Run folder: {folder} ({time.perf_counter() - started:.0f} s in all)\n")
     print("Try next:")

@@ -11,7 +11,9 @@ from typing import Any
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.environment import environment
-from metarec_jax.data.sources.find import RELEASES, cache_folder, describe_sources
+from metarec_jax.core.kinds import SOURCES
+from metarec_jax.data.sources import describe_sources
+from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.encoder.pretrained import MINILM_PACKAGE, MINILM_VERSION
 
 _LEAST_FREE = 500 * 2**20
@@ -29,8 +31,9 @@ def examine() -> dict[str, Any]:
     cache = _cache()
     encoder = _minilm()
     data = {
-        source: [place._asdict() for place in describe_sources(DataConfig(source=source))]  # type: ignore[arg-type]
-        for source in RELEASES
+        source: [place._asdict() for place in describe_sources(DataConfig(source=source))]
+        for source in SOURCES.names()
+        if SOURCES.get(source).public and SOURCES.get(source).layout
     }
     problems = []
     if not encoder["found"]:

@@ -95,14 +95,14 @@ def train(arguments: Sequence[str]) -> int:
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
-    from metarec_jax.train.loop import fit
+    from metarec_jax.train.start import fit
 
     if chosen.resume:
-        run, assembly = start.resume(Path(chosen.resume), reporter=reporter)
+        run, experiment = start.resume(Path(chosen.resume), reporter=reporter)
     else:
         folder = Path(chosen.out) if chosen.out else free_folder(_run_name(name, chosen.config))
-        run, assembly = start.start(chosen.config, folder, reporter=reporter)
-    fitted = fit(run, assembly, reporter=reporter)
+        run, experiment = start.start(chosen.config, folder, reporter=reporter)
+    fitted = fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         return stopped(fitted, run.folder)
     from metarec_jax.evaluation import plots
@@ -135,7 +135,7 @@ def pretrain(arguments: Sequence[str]) -> int:
     reporter = prepare(chosen.config)
     from metarec_jax.cli import pretrain_report
     from metarec_jax.train.pretraining import start
-    from metarec_jax.train.pretraining.loop import fit
+    from metarec_jax.train.pretraining.start import fit
 
     if chosen.resume:
         run, pretraining = start.resume(Path(chosen.resume), reporter=reporter)
@@ -220,11 +220,11 @@ def evaluate(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / _run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
-    from metarec_jax.evaluation import experiment
+    from metarec_jax.evaluation.evaluate import evaluate as run_evaluation
     from metarec_jax.privacy import accounting
 
     try:
-        tables = experiment.evaluate(
+        tables = run_evaluation(
             config,
             seeds=range(config.seed, config.seed + seeds),
             folder=folder,

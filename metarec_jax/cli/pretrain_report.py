@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from metarec_jax.train.pretraining.loop import Pretrained
+from metarec_jax.train.pretraining.start import Pretrained
 from metarec_jax.train.run_folder import Run
 
 TITLES = {

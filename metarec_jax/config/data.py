@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from metarec_jax.config.checks import require, require_choices
+from metarec_jax.core.kinds import SOURCES, SPLITS
+from metarec_jax.core.registry import name_of
 
-Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
-SplitKind = Literal["users", "melu", "tallrec", "few-shot", "time"]
+if TYPE_CHECKING:
+    Source = SplitKind = str
+else:
+    Source, SplitKind = name_of(SOURCES), name_of(SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)

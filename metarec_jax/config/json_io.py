@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 import json
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.registry import choices_of, unknown
 
 Chosen = TypeVar("Chosen")
 
@@ -30,7 +31,7 @@ def parse(text: str, *, where: str, base: Chosen) -> Chosen:
 def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, dict):
         raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
-    hints = typing.get_type_hints(type(base))
+    hints = typing.get_type_hints(type(base), include_extras=True)
     changes = {}
     for name, value in tree.items():
         if name not in hints:
@@ -50,10 +51,10 @@ def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
 def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
     """`value` as the field's type, or an error that says what was expected."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments and type(value) in {type(a) for a in arguments}:
+    if choices := choices_of(hint):
+        if value in choices and type(value) in {type(choice) for choice in choices}:
             return value
-        raise MetarecError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+        raise MetarecError(f"{where}: {unknown(name, value, choices)}")
     if origin is tuple:
         if isinstance(value, list | tuple):
             return tuple(_checked(v, arguments[0], where, f"{name}[{i}]") for i, v in enumerate(value))

@@ -56,6 +56,13 @@ class Config:
         if self.privacy.epsilon:
             self._require_private()
 
+    @property
+    def program(self) -> str:
+        """The module whose ``build`` makes the training program of this run."""
+        room = "privacy" if self.privacy.epsilon else "train"
+        kind = "frozen" if self.encoder.train == "no" else "joint"
+        return f"metarec_jax.{room}.{kind}_program"
+
     def _require_private(self) -> None:
         """Refuses what no noise is added to, and what does not go one user at a time."""
         require(

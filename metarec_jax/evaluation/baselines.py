@@ -20,12 +20,10 @@ from jaxtyping import Bool, Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Rows
+from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.metrics.metrics import compute, evaluate_users, merge, sums
 from metarec_jax.metrics.predictions import Predictions
 
-ITEM_SHRINKS = (1.0, 2.0, 5.0, 10.0, 20.0)
-USER_SHRINKS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 USERS_AT_ONCE = 256  # bounds the gathered [users, support, hidden] embeddings of the ridge
 
 
@@ -268,6 +266,7 @@ def fit_baselines(
     levels: Sequence[float] = (),
     items: Float[np.ndarray, "items hidden"] | None = None,
     known: Bool[np.ndarray, " items"] | None = None,
+    budget: Budget = FULL,
 ) -> tuple[Baseline, ...]:
     """Every baseline, in the order of the table, fitted on the training users and tuned on the validation users.
 
@@ -277,19 +276,20 @@ def fit_baselines(
         levels: values that a rating can take; without them no prediction is moved to the nearest one.
         items: item embeddings for the ridge; it is left out where None.
         known: which items training users rated; all where None.
+        budget: candidates that are tried on the validation users.
     """
     scale = fit_scale(train, low, high)
     biased = tune(
         (
             item_mean_user_bias(scale, item_shrink=a, user_shrink=b)
-            for a, b in itertools.product(ITEM_SHRINKS, USER_SHRINKS)
+            for a, b in itertools.product(budget.item_shrinks, budget.user_shrinks)
         ),
         validation,
     )
     learned = [biased]
     if items is not None:
         adapted = functools.partial(ridge, scale, items, known=known, **biased.settings)
-        learned.append(tune((adapted(penalty=p) for p in PENALTIES), validation))
+        learned.append(tune((adapted(penalty=p) for p in budget.penalties), validation))
     if len(levels) > 0:
         learned = [rule for plain in learned for rule in (plain, to_nearest_level(plain, levels))]
     return (
@@ -297,20 +297,22 @@ def fit_baselines(
         popularity(scale),
         user_mean(scale),
         user_median(scale),
-        tune((item_mean(scale, item_shrink=a) for a in ITEM_SHRINKS), validation),
+        tune((item_mean(scale, item_shrink=a) for a in budget.item_shrinks), validation),
         *learned,
     )
 
 
-def fit_click_baselines(train: Sequence[Episodes], validation: Sequence[Episodes]) -> tuple[Baseline, ...]:
+def fit_click_baselines(
+    train: Sequence[Episodes], validation: Sequence[Episodes], *, budget: Budget = FULL
+) -> tuple[Baseline, ...]:
     """Every baseline for clicks, in the order of the table; what must be chosen is chosen by the squared error, which
     is least for the true probability.
 
     Args:
-        train, validation: as in `fit_baselines`.
+        train, validation, budget: as in `fit_baselines`.
     """
     scale = fit_scale(train, 0.0, 1.0)
-    rates = (click_rate(scale, item_shrink=a) for a in ITEM_SHRINKS)
+    rates = (click_rate(scale, item_shrink=a) for a in budget.item_shrinks)
     return constant(scale), popularity(scale, clicks=True), tune(rates, validation, "rmse")
 
 

@@ -24,7 +24,7 @@ from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
 from metarec_jax.evaluation.report import difference_between, header_of, plain, show_interval
 from metarec_jax.evaluation.text_table import number, print_grids
-from metarec_jax.metrics.metrics import metric
+from metarec_jax.metrics.definitions import metric
 
 ALL = "all rows"
 

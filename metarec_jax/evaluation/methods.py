@@ -25,13 +25,14 @@ from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import Episodes, Tables
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.evaluation.baselines import Baseline, fit_baselines, fit_click_baselines
+from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.meta.outer import predict
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.predictions import Function, Predictions
-from metarec_jax.train.build import Assembly, Part, make_model
-from metarec_jax.train.model import init_trainable
+from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.model import init_trainable, make_model
 
 META = "meta-learned"
 BEFORE = "meta-learned, before adapting"
@@ -57,9 +58,6 @@ DEFINITIONS = {
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
 }
 
-FINE_TUNING = tuple(itertools.product((1, 5, 20), (0.03, 0.1, 0.3, 1.0, 3.0)))
-"""Steps and rates that fine-tuning chooses from."""
-
 
 class Method(NamedTuple):
     """A row of the table: the function, constants that were chosen for it, and a line about it."""
@@ -79,48 +77,64 @@ def without_inner_loop(config: Config) -> Config:
 
 
 def methods_of(
-    assembly: Assembly, trainable: Trainable, twin_assembly: Assembly, twin: Trainable, reporter: Reporter
+    experiment: Experiment,
+    trainable: Trainable,
+    twin_experiment: Experiment,
+    twin: Trainable,
+    reporter: Reporter,
+    budget: Budget = FULL,
 ) -> dict[str, Method]:
-    """Every method by name, in the order of the table."""
+    """Every method by name, in the order of the table.
+
+    Args:
+        experiment: of the model.
+        trainable: what was trained.
+        twin_experiment, twin: the same of the twin.
+        reporter: shows progress.
+        budget: candidates that are tried on validation users.
+    """
     found = {}
-    for rule in _rules(assembly):
+    for rule in _rules(experiment, budget):
 
         def function(_: Tables, episodes: Episodes, rule: Baseline = rule) -> Predictions:
             return rule.predict(episodes)
 
         found[rule.name] = Method(function, dict(rule.settings), rule.definition)
-    tuned, chosen = _fine_tune(twin_assembly, twin, reporter)
-    closed = {CLOSED: adapting(twin_assembly.model, untrained(twin_assembly))} if believes(assembly.config) else {}
+    tuned, chosen = _fine_tune(twin_experiment, twin, reporter, budget.fine_tuning)
+    closed = {}
+    if believes(experiment.config):
+        closed[CLOSED] = adapting(twin_experiment.model, untrained(twin_experiment))
     networks = closed | {
-        STRANGER: not_adapting(twin_assembly.model, twin),
-        TWIN: adapting(twin_assembly.model, twin),
+        STRANGER: not_adapting(twin_experiment.model, twin),
+        TWIN: adapting(twin_experiment.model, twin),
         TUNED: tuned,
-        BEFORE: not_adapting(assembly.model, trainable),
-        META: adapting(assembly.model, trainable),
+        BEFORE: not_adapting(experiment.model, trainable),
+        META: adapting(experiment.model, trainable),
     }
     for name, function in networks.items():
         found[name] = Method(function, chosen if name == TUNED else {}, DEFINITIONS[name])
     return found
 
 
-def untrained(assembly: Assembly) -> Trainable:
+def untrained(experiment: Experiment) -> Trainable:
     """Parameters before training, when the network's outputs are zero and the prior path is all there is."""
-    config, key = assembly.config, jax.random.key(assembly.config.seed)
-    return init_trainable(config, assembly.model, assembly.catalogue, assembly.training_user_table, key)
+    config, key = experiment.config, jax.random.key(experiment.config.seed)
+    return init_trainable(config, experiment.model, experiment.catalogue, experiment.training_user_table, key)
 
 
-def _rules(assembly: Assembly) -> Sequence[Baseline]:
-    scale, train = assembly.catalogue.scale, assembly.train.source
-    found = [train[i] for i in range(train.batches)], list(batches_of(assembly.validation))
+def _rules(experiment: Experiment, budget: Budget) -> Sequence[Baseline]:
+    scale, train = experiment.catalogue.scale, experiment.train.source
+    found = [train[i] for i in range(train.batches)], list(batches_of(experiment.validation))
     if scale.kind == "click":
-        return fit_click_baselines(*found)
+        return fit_click_baselines(*found, budget=budget)
     return fit_baselines(
         *found,
         low=float(scale.low),
         high=float(scale.high),
         levels=tuple(map(float, scale.levels)),
-        items=assembly.catalogue.embeddings,
-        known=assembly.catalogue.statistics.count > 0,
+        items=experiment.catalogue.embeddings,
+        known=experiment.catalogue.statistics.count > 0,
+        budget=budget,
     )
 
 
@@ -165,32 +179,34 @@ def _without_support(episodes: Episodes) -> Episodes:
     return episodes._replace(support=jax.tree.map(np.zeros_like, episodes.support))
 
 
-def _fine_tune(assembly: Assembly, twin: Trainable, reporter: Reporter) -> tuple[Function, dict[str, float]]:
-    """The twin with the steps and rate that do best on validation users, by MAE; `assembly` is the twin's."""
-    model = assembly.model
+def _fine_tune(
+    experiment: Experiment, twin: Trainable, reporter: Reporter, candidates: Sequence[tuple[int, float]]
+) -> tuple[Function, dict[str, float]]:
+    """The twin with the steps and rate that do best on validation users, by MAE; `experiment` is the twin's."""
+    model = experiment.model
     adapted, _ = partition(twin.theta, model.adapted)
     best: tuple[float, Function, dict[str, float]] | None = None
-    with reporter.bar("fine-tuning the twin", len(FINE_TUNING)) as advance:
-        for steps, tries in itertools.groupby(FINE_TUNING, key=lambda choice: choice[0]):
+    with reporter.bar("fine-tuning the twin", len(candidates)) as advance:
+        for steps, tries in itertools.groupby(candidates, key=lambda choice: choice[0]):
             plain = UpdaterConfig(steps=steps, learn_rate="layer", adapted=model.adapted)
-            descending = make_model(dataclasses.replace(assembly.config, updater=plain), assembly.catalogue.scale)
+            descending = make_model(dataclasses.replace(experiment.config, updater=plain), experiment.catalogue.scale)
             predictor = _predictor(descending)
             for _, rate in tries:
                 # The rate is an argument of the compiled function, so that trying another compiles nothing.
                 phi = {"log_rate": jax.tree.map(lambda _, r=rate: jnp.full((1,), math.log(r)), adapted)}
                 method = _bound(predictor, Trainable(twin.theta, phi))
-                error = _validation_error(assembly, method)
+                error = _validation_error(experiment, method)
                 if best is None or error < best[0]:
                     best = (error, method, {"steps": float(steps), "rate": rate})
-                advance(FINE_TUNING.index((steps, rate)) + 1, f"validation MAE {best[0]:.4f}")
+                advance(candidates.index((steps, rate)) + 1, f"validation MAE {best[0]:.4f}")
     assert best is not None
     return best[1], best[2]
 
 
-def _validation_error(assembly: Assembly, method: Function) -> float:
+def _validation_error(experiment: Experiment, method: Function) -> float:
     """MAE on validation users; infinite where the method diverges."""
     try:
-        result = judge(assembly, assembly.validation, "fine-tuning", method, metrics=("mae",))
+        result = judge(experiment, experiment.validation, "fine-tuning", method, metrics=("mae",))
     except MetarecError:
         return math.inf
     return compute(sums(result.values))["mae"]

@@ -1,7 +1,7 @@
 """Whose metrics a table prints: this package's own, or what published code would have printed of the same predictions.
 
 The package's own metrics (`metarec_jax.metrics.metrics`) are what to compare methods by. The other modes are for
-putting a figure beside a published one: each repeats what a repository computes (`metarec_jax.evaluation.published`),
+putting a figure beside a published one: each repeats what a repository computes (`metarec_jax.metrics.published`),
 with whatever that leaves out.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.metrics.metrics import DEFAULT_METRICS
+from metarec_jax.metrics.definitions import DEFAULT_METRICS
 
 
 class Mode(NamedTuple):

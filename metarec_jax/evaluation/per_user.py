@@ -11,14 +11,15 @@ from metarec_jax.data.tasks import TaskSource
 from metarec_jax.evaluation.predictions_table import Questions, ask, questions_of
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.metrics.auc import LikedScores, global_auc
-from metarec_jax.metrics.metrics import DEFAULT_METRICS, Relevance, evaluate_users
+from metarec_jax.metrics.definitions import DEFAULT_METRICS
+from metarec_jax.metrics.metrics import Relevance, evaluate_users
 from metarec_jax.metrics.predictions import Function, Predictions
-from metarec_jax.train.build import Assembly, Part
 from metarec_jax.train.catalogue import Scale
+from metarec_jax.train.experiment import Experiment, Part
 
 
 def judge(
-    assembly: Assembly,
+    experiment: Experiment,
     part: Part[TaskSource],
     name: str,
     method: Function,
@@ -28,19 +29,19 @@ def judge(
     """One method on the tasks of one part.
 
     Args:
-        assembly: what the method was made from.
+        experiment: what the method was made from.
         part: whose tasks.
         name: what to call the method in an error.
         method: from (tables, episodes) to predictions.
         settings: what was chosen for it.
         metrics: names.
     """
-    questions = questions_of(assembly.data, part.source, assembly.catalogue.statistics)
+    questions = questions_of(experiment.data, part.source, experiment.catalogue.statistics)
     return judge_rows(
         questions,
         ask(part, method),
-        assembly.catalogue.scale,
-        seed=assembly.config.seed,
+        experiment.catalogue.scale,
+        seed=experiment.config.seed,
         name=name,
         settings=settings,
         metrics=metrics,

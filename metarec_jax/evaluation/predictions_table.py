@@ -19,8 +19,8 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import Statistics
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.metrics.predictions import Function, Predictions
-from metarec_jax.train.build import Part
 from metarec_jax.train.catalogue import Scale
+from metarec_jax.train.experiment import Part
 
 _PARTS = ("point", "mean", "score")
 

@@ -19,7 +19,8 @@ from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.environment import summary
 from metarec_jax.evaluation.bootstrap import Interval, Resampling
 from metarec_jax.evaluation.text_table import Grid, grid, number, print_grids
-from metarec_jax.metrics.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
+from metarec_jax.metrics.definitions import TIES, Metric, metric
+from metarec_jax.metrics.metrics import Relevance, UserValues, compute, sums
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,10 @@ from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.train import run_folder, warm_start
-from metarec_jax.train.build import Assembly, assemble, resolve
-from metarec_jax.train.loop import fit
+from metarec_jax.train.build import build, resolve
+from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.model import make_model
+from metarec_jax.train.start import fit
 
 if TYPE_CHECKING:
     import optuna
@@ -144,7 +145,7 @@ def tune(
     waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
     if not done and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
         study.enqueue_trial(start)  # what there is already, to be beaten
-    assembly = assemble(base, reporter=reporter)
+    experiment = build(base, reporter=reporter)
     failed = 0
     with reporter.bar("tuning", trials) as advance:
         while done < trials and failed < trials:
@@ -152,7 +153,7 @@ def tune(
             options = {name: _suggest(trial, name, choice, base) for name, choice in space.items()}
             try:
                 config = with_options(base, options)
-                value = _worth(config, assembly, folder / f"trial-{trial.number}", metric, reporter)
+                value = _worth(config, experiment, folder / f"trial-{trial.number}", metric, reporter)
             except MetarecError as error:
                 reporter.note(f"trial {trial.number}: {error}")
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -173,13 +174,13 @@ def tune(
     return Tuned(best, found[0][1], found)
 
 
-def _worth(config: Config, assembly: Assembly, folder: Path, metric: str, reporter: Reporter) -> float:
+def _worth(config: Config, experiment: Experiment, folder: Path, metric: str, reporter: Reporter) -> float:
     """What a config does on validation users. Nothing is kept of the run: its config is in the study."""
     from metarec_jax.evaluation.methods import adapting
     from metarec_jax.evaluation.per_user import judge
     from metarec_jax.metrics.metrics import compute, sums
 
-    own = varied(assembly, config, reporter)
+    own = varied(experiment, config, reporter)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was cut short
     try:
         fitted = fit(run_folder.create(folder, own.config), own)
@@ -193,23 +194,23 @@ def _worth(config: Config, assembly: Assembly, folder: Path, metric: str, report
     return compute(sums(result.values))[metric]
 
 
-def varied(assembly: Assembly, config: Config, reporter: Reporter = QUIET) -> Assembly:
-    """What `config` assembles to, with all that it has in common with `assembly` taken from there."""
-    config = resolve(config, assembly.data)
+def varied(experiment: Experiment, config: Config, reporter: Reporter = QUIET) -> Experiment:
+    """What `config` assembles to, with all that it has in common with `experiment` taken from there."""
+    config = resolve(config, experiment.data)
 
     def dear(of: Config) -> list[Any]:
         sections = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if f.name not in _CHEAP}
         return [sections, *(getattr(getattr(of, s), f) for s, f in (name.split(".") for name in _DEAR))]
 
-    if dear(config) != dear(assembly.config):
-        return assemble(config, reporter=reporter)
+    if dear(config) != dear(experiment.config):
+        return build(config, reporter=reporter)
     batches = {"users_per_batch": config.train.users_per_step, "epochs": config.train.epochs}
-    source = dataclasses.replace(assembly.train.source, **batches)
+    source = dataclasses.replace(experiment.train.source, **batches)
     return dataclasses.replace(
-        assembly,
+        experiment,
         config=config,
-        model=make_model(config, assembly.catalogue.scale),
-        train=dataclasses.replace(assembly.train, source=source),
+        model=make_model(config, experiment.catalogue.scale),
+        train=dataclasses.replace(experiment.train, source=source),
     )
 
 
@@ -248,7 +249,7 @@ def _finished(study: optuna.Study) -> list[Any]:
 
 
 def _lower_is_better(name: str) -> bool:
-    from metarec_jax.metrics.metrics import metric
+    from metarec_jax.metrics.definitions import metric
 
     return name == LOSS or metric(name).better == "lower"
 

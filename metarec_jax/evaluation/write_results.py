@@ -19,6 +19,7 @@ import numpy as np
 from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.environment import environment
 from metarec_jax.evaluation.bootstrap import Interval, pair_bootstrap
+from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.cohorts import KINDS, calibration, cohorts
 from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEAREST, RATE, RIDGE, STRANGER, TUNED, TWIN
 from metarec_jax.evaluation.metric_sets import Mode, mode
@@ -26,21 +27,33 @@ from metarec_jax.evaluation.per_user import judge_rows, relevance_of
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
 from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
 from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
-from metarec_jax.metrics.metrics import metric
+from metarec_jax.metrics.definitions import metric
 
 REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
 CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
 """Methods of a curve and of cohorts, where there are that many."""
 
 
-def publish(seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own") -> dict[str, Table]:
-    """Makes every table and plot of `seeds`, writes them into `folder`, and returns the table of each scenario."""
+def publish(
+    seeds: Sequence[SeedAnswers], folder: Path, metrics: str = "own", budget: Budget = FULL
+) -> dict[str, Table]:
+    """Make every table and plot, and write them into a folder.
+
+    Args:
+        seeds: answers of all methods.
+        folder: of the evaluation.
+        metrics: name of the set of metrics.
+        budget: resamples, and whether there are plots.
+
+    Returns:
+        The table of each scenario.
+    """
     counted = mode(metrics)
     names = list(dict.fromkeys(name for seed in seeds for name in seed.scenarios))
     tables, results = {}, {}
     for name in names:
-        tables[name], results[name] = table_of(seeds, name, counted, several=len(names) > 1)
-    _write(seeds, tables, results, folder)
+        tables[name], results[name] = table_of(seeds, name, counted, budget, several=len(names) > 1)
+    _write(seeds, tables, results, folder, budget)
     return tables
 
 
@@ -49,6 +62,7 @@ def _write(
     tables: Mapping[str, Table],
     results: Mapping[str, dict[str, list[SeedResult]]],
     folder: Path,
+    budget: Budget,
 ) -> None:
     made = environment()
     where = make_folder(folder / "tables")
@@ -58,17 +72,26 @@ def _write(
         write_text(where / "evaluation.json", several_to_json(tables, made))
         write_text(where / "evaluation.md", several_to_markdown(tables, made))
     shown = [name for name in CURVES if name in next(iter(tables.values())).methods]
-    found = {name: _cohorts(seeds, name, shown) for name in tables}
+    found = {name: _cohorts(seeds, name, shown, budget.samples) for name in tables}
     write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
     calibrated = {name: _calibration(seeds, name) for name in tables}
     write_text(where / "calibration.json", json_text({"method": META, "scenarios": calibrated, "environment": made}))
-    _draw(seeds, tables, results, found, calibrated, folder, shown, made)
+    if budget.plots:
+        _draw(seeds, tables, results, found, calibrated, folder, shown, made)
 
 
 def table_of(
-    seeds: Sequence[SeedAnswers], name: str, counted: Mode, *, several: bool
+    seeds: Sequence[SeedAnswers], name: str, counted: Mode, budget: Budget = FULL, *, several: bool
 ) -> tuple[Table, dict[str, list[SeedResult]]]:
-    """The table of one scenario, and what it is made from."""
+    """The table of one scenario, and the results that it is made from.
+
+    Args:
+        seeds: answers of all methods.
+        name: of the scenario.
+        counted: the set of metrics.
+        budget: resamples of the bootstrap.
+        several: whether the table is one of several.
+    """
     having = [seed for seed in seeds if name in seed.scenarios]
     results: dict[str, list[SeedResult]] = {}
     per_user = tuple(m for m in counted.metrics if metric(m).per_user)
@@ -99,6 +122,7 @@ def table_of(
         relevance=relevance_of(first.scale),
         intervals={META: {"auc_global": _global_auc(having, name)}} if "auc_global" in counted.metrics else {},
         notes=notes,
+        samples=budget.samples,
     )
     return table, results
 
@@ -116,11 +140,11 @@ def _of(seeds: Sequence[SeedAnswers], name: str) -> list[tuple[int, Answers]]:
     return [(seed.seed, seed.scenarios[name]) for seed in seeds if name in seed.scenarios]
 
 
-def _cohorts(seeds: Sequence[SeedAnswers], name: str, methods: Sequence[str]) -> dict[str, Any]:
+def _cohorts(seeds: Sequence[SeedAnswers], name: str, methods: Sequence[str], samples: int) -> dict[str, Any]:
     reference = next((rule for rule in (BIAS, RATE) if rule in methods), methods[-1])
     tree = {}
     for kind in KINDS:
-        found = cohorts(_of(seeds, name), kind, methods, reference)
+        found = cohorts(_of(seeds, name), kind, methods, reference, samples=samples)
         tree[kind.name] = [
             {"cohort": c.label, "first": c.first, "last": c.last, "users": c.users, "rows": c.rows}
             | {

@@ -15,14 +15,14 @@ from metarec_jax.encoder import Encoder, Picked, Texts
 from metarec_jax.meta.encoder_step import Reading
 from metarec_jax.privacy.dp_encoder_step import Apart
 from metarec_jax.privacy.dp_step import Summed
-from metarec_jax.train.build import Part
+from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import by_user, per_device, replicate, shard_users, total
 from metarec_jax.train.text_batches import encode_with, texts_of, texts_used, with_slots
 
 
-class PrivateLibrary:
+class PrivateTextBatches:
     """The texts that the episodes of a part gather from, of items and of users alike (see
-    `metarec_jax.train.text_batches.Library`, where users share them).
+    `metarec_jax.train.text_batches.TextBatches`, where users share them).
 
     Args:
         config: of the run.

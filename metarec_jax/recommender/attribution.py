@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.types import Episodes, Prepared, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
-from metarec_jax.meta.batch import over_users, products_of
+from metarec_jax.meta.batch import planned
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def score_and_influences(
     model = model._replace(order="second", remat=False)
     features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
     episodes = Episodes(task.user, task.support, query=None, weight=None)
-    products = products_of(model, trainable.theta, tables, episodes)
+    plan, products = planned(model, trainable.theta, tables, episodes)
 
     def one(task: Task) -> tuple[Array, Array]:
         episode = task.episode
@@ -183,7 +184,7 @@ def score_and_influences(
         def scores(weight: Array) -> Array:
             support = episode.support._replace(mask=weight)
             context = context_of(tables, episode.user, support, None, trainable.theta, task.products)
-            kept = adapt_user(model, trainable, context).end
+            kept = adapt_user(model, trainable, context, plan).end
             return model.head.mean(apply_user(model, trainable, context, kept, features))
 
         score, back = jax.vjp(scores, episode.support.mask)

@@ -20,7 +20,7 @@ from metarec_jax.core.exported_programs import Traced
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import multiply
-from metarec_jax.meta.batch import kernels_met
+from metarec_jax.meta.batch import plan_batch
 from metarec_jax.meta.user import Model
 
 SPARE, MOST_SPARE = 64, 8192
@@ -158,9 +158,8 @@ def _paths(
     items = np.zeros((1, embeddings.shape[1]), np.float32)
     tables = jax.eval_shape(model.prepare, theta, Tables(items, users))
     episodes = Episodes(np.zeros(1, np.int32), support, query=support, weight=None)
-    return tuple(
-        path for path, met in kernels_met(model, theta, tables, episodes).items() if met & {"support", "query"}
-    )
+    plan = plan_batch(model, theta, tables, episodes)
+    return tuple(path for path, met in plan.met if met & {"support", "query"})
 
 
 def _plain(model: Model, users: np.ndarray, theta: Params, embeddings: Array, statistic: Array) -> Shelves:

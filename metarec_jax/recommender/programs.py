@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Episodes, Params, Rows, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
-from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.gram import gram_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, summarised, variance_user
 from metarec_jax.recommender import attribution as explaining

@@ -196,8 +196,8 @@ class Recommender:
             like = abstract_trainable(run.config, catalogue, hidden)
             return cls(run.config, catalogue, parameters.load(like, run.parameters))
         # What is imported here takes as long as all that an answer needs.
-        from metarec_jax.train.build import embed, trained_encoder
-        from metarec_jax.train.loop import load_trainable
+        from metarec_jax.train.embed import embed, trained_encoder
+        from metarec_jax.train.state import load_trainable
 
         if run.config.encoder.train == "no":
             return cls(run.config, catalogue, load_trainable(run, catalogue))

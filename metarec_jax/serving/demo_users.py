@@ -8,14 +8,13 @@ import numpy as np
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import load
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.train.build import resolve
 
-PUBLIC = ("movielens-100k", "movielens-1m", "movielens-latest", "synthetic")
-"""Sources of data that anybody can have."""
 MOST = 200
 """Users that are listed."""
 
@@ -31,7 +30,7 @@ class Person(NamedTuple):
 def people_of(config: Config) -> dict[str, Person]:
     """Test users of a run's data, by id: nobody that the model was trained on. None where the data is not public, or is
     not here."""
-    if config.data.source not in PUBLIC:
+    if not SOURCES.get(config.data.source).public:
         return {}
     try:
         data = beside_clicks(load(config.data, seed=config.seed), config)

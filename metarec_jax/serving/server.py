@@ -39,7 +39,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     check(chosen, token)
     listening = listen(chosen.host, chosen.port)
     host, port = listening.getsockname()[:2]
-    app, programs = assemble(chosen, token, reporter)
+    app, programs = build(chosen, token, reporter)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     reporter.note(f"{programs} programs are compiled")
     print(f"serving {chosen.run} at {address}", flush=True)
@@ -51,7 +51,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def assemble(chosen: ServeArguments, token: str | None, reporter: Reporter = QUIET) -> tuple[Any, int]:
+def build(chosen: ServeArguments, token: str | None, reporter: Reporter = QUIET) -> tuple[Any, int]:
     """The application that the options describe, and how many programs were compiled for it."""
     from metarec_jax.serving.app import make_app
     from metarec_jax.serving.demo_users import people_of

@@ -1,7 +1,7 @@
 """Saving and restoring training states with orbax.
 
-A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, where the data
-iterator stands and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
+A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, the position in
+the data and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
 either the whole checkpoint or none.
 """
 
@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,25 +27,28 @@ Tree = TypeVar("Tree")
 Read = TypeVar("Read")
 
 
+Sums = Mapping[str, tuple[float, float]]
+"""Sum and weight of each loss, by name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How training is going, as it stands in a checkpoint.
+    """How a training is going, as it stands in a checkpoint.
 
     Attributes:
-        step: outer steps taken.
-        epoch: epochs finished.
-        iterator: state of the data iterator.
-        epoch_query, epoch_rows: sums of the training loss in the epoch under way.
-        best_epoch, best_step: where the validation loss was least so far; 0 before the first epoch ends.
-        best_loss: that loss.
-        finished: whether training has ended, by its epochs or by early stopping.
+        step: steps taken.
+        epoch: stretches finished (epochs of meta-training).
+        position: of the feed, as JSON.
+        sums: losses since the last evaluation.
+        best_epoch, best_step: when the best evaluation was made; 0 before there is one.
+        best_loss: its loss.
+        finished: whether training has ended, at its last step or by early stopping.
     """
 
     step: int
     epoch: int
-    iterator: dict[str, Any]
-    epoch_query: float
-    epoch_rows: float
+    position: dict[str, Any]
+    sums: Sums
     best_epoch: int
     best_step: int
     best_loss: float
@@ -54,43 +57,51 @@ class Progress:
     @classmethod
     def at_start(cls) -> Progress:
         """Before the first step."""
-        return cls(0, 0, {}, 0.0, 0.0, 0, 0, 1e30, False)
+        return cls(0, 0, {}, {}, 0, 0, 1e30, False)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Progress:
+        """Read what `dataclasses.asdict` wrote, also that of version 0.1, which had one loss by the name of "query"."""
+        fields: dict[str, Any] = dict(tree)
+        if "iterator" in fields:
+            fields["position"] = fields.pop("iterator")
+            query, rows = fields.pop("epoch_query"), fields.pop("epoch_rows")
+            fields["sums"] = {"loss": (query, rows)} if rows else {}
+        fields["sums"] = {name: (total, weight) for name, (total, weight) in fields["sums"].items()}
+        return cls(**fields)
+
+    def plus(self, more: Sums) -> Progress:
+        """The progress after one more step with these losses."""
+        sums = dict(self.sums)
+        for name, (total, weight) in more.items():
+            before = sums.get(name, (0.0, 0.0))
+            sums[name] = before[0] + total, before[1] + weight
+        return dataclasses.replace(self, step=self.step + 1, sums=sums)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each loss since the last evaluation."""
+        return {name: total / weight for name, (total, weight) in self.sums.items() if weight}
 
 
 class Checkpoints:
-    """The checkpoints of a run: the latest (to go on from) and the best (to use), numbered by outer step.
+    """The two latest checkpoints of a run, numbered by step: one to go on from, and one to go back to.
 
     Args:
         folder: where they are.
         tidy: whether to remove what a killed training left half-saved. A reader must not: the training may be running.
-        kind: the dataclass that says how training is going; it has a field `step`.
     """
 
-    def __init__(self, folder: Path, *, tidy: bool = True, kind: type[Any] = Progress):
+    def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
         # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
-        self._kind = kind
         self._sound: set[int] = set()
-        try:
-            self._checkpointer = ocp.training.Checkpointer(
-                str(self._folder),
-                preservation_policy=cast(
-                    "Any",
-                    keep.AnyPreservationPolicy(
-                        [keep.LatestN(1), keep.BestN(get_metric_fn=cast("Any", _rank), reverse=True, n=1)]
-                    ),
-                ),
-                cleanup_tmp_directories=tidy,
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise MetarecError(
-                f"{_damaged_metrics(self._folder)}: what lies beside the checkpoints is damaged ({error}): "
-                "restore it from a copy, or delete it"
-            ) from error
+        self._checkpointer = ocp.training.Checkpointer(
+            str(self._folder), preservation_policy=cast("Any", keep.LatestN(2)), cleanup_tmp_directories=tidy
+        )
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -99,7 +110,7 @@ class Checkpoints:
         with self._writing():
             self._checkpointer.close()
 
-    def save(self, state: Any, progress: Any, loss: float) -> None:
+    def save(self, state: Any, progress: Progress) -> None:
         """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
         self._sound.discard(progress.step)
         with self._writing():
@@ -108,7 +119,6 @@ class Checkpoints:
                 {"state": _storable(state)},
                 force=True,
                 overwrite=True,
-                metrics={"loss": loss, "step": progress.step},
                 custom_metadata=cast("Any", dataclasses.asdict(progress)),
             )
 
@@ -130,15 +140,15 @@ class Checkpoints:
                 number = int(found[1])
                 raise OSError(number, os.strerror(number)) from error
 
-    def latest(self) -> Any:
+    def latest(self) -> Progress | None:
         """The progress of the latest checkpoint; None where there is none."""
         found = self._checkpointer.latest
         return None if found is None else self.progress(found.step)
 
-    def progress(self, step: int) -> Any:
+    def progress(self, step: int) -> Progress:
         """What checkpoint `step` says of the training."""
         read = self._checkpointer.checkpointables_metadata
-        return self._attempt(step, lambda: self._kind(**cast("dict[str, Any]", read(step).custom_metadata)))
+        return self._attempt(step, lambda: Progress.from_json(cast("dict[str, Any]", read(step).custom_metadata)))
 
     def load(self, like: Tree, step: int) -> Tree:
         """Restores the state of `step`.
@@ -199,28 +209,12 @@ class Checkpoints:
                 )
 
     def _unreadable(self, step: int, reason: str) -> MetarecError:
-        # Nothing replaces the best checkpoint: one after it was worse, and does not know the parameters of the best.
         before = sorted(c.step for c in self._checkpointer.checkpoints if c.step < step)
         remedy = f"delete that folder to go on from step {before[-1]}" if before else "train the run again"
         return MetarecError(
             f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
             f"restore it from a copy, or {remedy}"
         )
-
-
-def _rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Of equal losses the first is the best, as for `Progress`."""
-    return metrics["loss"], metrics["step"]
-
-
-def _damaged_metrics(folder: Path) -> Path:
-    """The file of a checkpoint's loss that is no JSON; the folder where there is none."""
-    for path in sorted(folder.glob("*/metrics/metrics")):
-        try:
-            _rank(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError):
-            return path
-    return folder
 
 
 def _is_key(leaf: Any) -> bool:

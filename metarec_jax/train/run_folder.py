@@ -6,7 +6,8 @@
     metrics.jsonl      one line an epoch
     privacy.json       of a private training: what has been spent (see `metarec_jax.privacy.accounting`)
     checkpoints/       orbax
-    parameters.safetensors  what training led to, where it has ended (see `metarec_jax.train.parameters`)
+    inputs.json        digest of the data and the encoder that the run began with
+    parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
     tables/, plots/    what `metarec evaluate` writes
 
 Nothing in it is code, and reading it runs none.
@@ -14,8 +15,10 @@ Nothing in it is code, and reading it runs none.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +70,7 @@ class Run:
 
     @property
     def parameters(self) -> Path:
-        """What training led to, where it has ended."""
+        """The parameters with the least validation loss so far."""
         return self.folder / "parameters.safetensors"
 
     @property
@@ -79,6 +82,30 @@ class Run:
     def embeddings(self) -> Path:
         """Embeddings of the items, as safetensors."""
         return self.folder / "tables.safetensors"
+
+    @property
+    def inputs(self) -> Path:
+        """The digest of data and encoder that the run began with."""
+        return self.folder / "inputs.json"
+
+    def keep_inputs(self, digest: str) -> None:
+        """Keep the digest of what the run reads; where there is one already, check that it is the same.
+
+        Raises:
+            MetarecError: data or encoder are no longer what the run began with.
+        """
+        if not self.inputs.exists():  # a new run, or one that was killed before it was written
+            write_text(self.inputs, json.dumps({"sha256": digest}) + "\n")
+            return
+        try:
+            kept = json.loads(self.inputs.read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            kept = None
+        if kept != digest:
+            raise MetarecError(
+                f"{self.inputs}: the data or the encoder are no longer those that the run began with: bring them back "
+                "as they were, or start a new run"
+            )
 
     @property
     def tables(self) -> Path:
@@ -105,33 +132,73 @@ class Run:
             except json.JSONDecodeError:
                 return
 
-    def keep_metrics(self, last: int, *, by: str = "epoch") -> None:
-        """Drops the lines of epochs after the `last`: they belong to work that was not saved and is done again."""
-        kept = [json.dumps(line) for line in self.read_metrics() if line[by] <= last]
+    def keep_metrics(self, last: int) -> None:
+        """Drop the lines of steps after the `last`: they belong to work that was not saved and is done again."""
+        kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= last]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
-def create(folder: Path, config: Any, *, command: str = "train") -> Run:
-    """Makes a new run folder.
+def check_place(folder: Path, *, command: str = "train") -> None:
+    """Check that a run can be made in a folder, without making anything.
 
     Args:
-        folder: where.
-        config: what the run is made from.
-        command: of `metarec`, which makes and continues runs of this kind.
+        folder: of the run.
+        command: of `metarec`, for the message.
 
     Raises:
         MetarecError: there is a run already, or the folder cannot be written.
     """
     if (folder / "config.json").exists():
-        raise MetarecError(
-            f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
-            "or give another folder with --out"
-        )
-    make_folder(folder)
-    kind = {} if command == "train" else {"command": command}
-    document = {"layout": LAYOUT, **kind, **json.loads(to_json(config))}
-    write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
-    return Run(folder, config)
+        raise MetarecError(_already(folder, command))
+    present = folder
+    while not present.exists() and present != present.parent:
+        present = present.parent
+    with explained(folder):
+        try:
+            with tempfile.TemporaryFile(dir=present):
+                pass
+        except OSError as error:  # which names the temporary file
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def _already(folder: Path, command: str) -> str:
+    return (
+        f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
+        "or give another folder with --out"
+    )
+
+
+def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[[Run], None] = lambda run: None) -> Run:
+    """Make a new run folder.
+
+    Args:
+        folder: of the run.
+        config: what the run is made from.
+        command: of `metarec`, which makes and continues runs of this kind.
+        fill: writes what else belongs to a run that has just begun.
+
+    Raises:
+        MetarecError: there is a run already, or the folder cannot be written. Then nothing that was written stays.
+    """
+    if (folder / "config.json").exists():
+        raise MetarecError(_already(folder, command))
+    existed = folder.exists()
+    before = set(folder.iterdir()) if existed else set()
+    run = Run(folder, config)
+    try:
+        make_folder(folder)
+        kind = {} if command == "train" else {"command": command}
+        document = {"layout": LAYOUT, **kind, **json.loads(to_json(config))}
+        write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
+        fill(run)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in set(folder.iterdir()) - before:
+                path.unlink()
+            if not existed:
+                folder.rmdir()
+        raise
+    return run
 
 
 def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:

@@ -21,14 +21,14 @@ from metarec_jax.encoder import BertConfig, Encoder, Execution, Texts, Tokens, e
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
 from metarec_jax.meta.outer import Losses
 from metarec_jax.meta.user import Trainable
-from metarec_jax.train.build import Part
+from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
 
 CPU_TOKENS, TOKENS = 1024, 16384
 """Tokens of a call where the config leaves it open: on a CPU, whose caches are small, and on anything else."""
 
 
-class Library:
+class TextBatches:
     """The texts that the episodes of a part gather from, of items and of users alike.
 
     Args:
@@ -260,7 +260,7 @@ def texts_of(
 ) -> Texts:
     """`texts` as tokens in length buckets; `split` and `devices` as for `metarec_jax.encoder.Texts.of`.
 
-    The `reporter` is told of texts that are cut: leave it out where `metarec_jax.train.build.embed` told already.
+    The `reporter` is told of texts that are cut: leave it out where `metarec_jax.train.embed.embed` told already.
 
     Raises:
         MetarecError: the config asks for longer texts than the encoder reads.

@@ -398,7 +398,7 @@ def test_a_run_folder_that_cannot_be_written_is_removed_again(refused, monkeypat
 
 
 def test_a_full_disk_during_training_is_explained(refused, monkeypatch):
-    def full(run, assembly, *, reporter):
+    def full(run, experiment, *, reporter):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.metrics))
 
     monkeypatch.setattr(loop, "fit", full)

@@ -118,7 +118,7 @@ def instant_training(monkeypatch):
 
     fitted = Fitted(Trainable({}, {}), Progress.at_start(), interrupted=False)
     monkeypatch.setattr(demo, "start", start)
-    monkeypatch.setattr(demo, "fit", lambda run, assembly, *, reporter: fitted)
+    monkeypatch.setattr(demo, "fit", lambda run, experiment, *, reporter: fitted)
     monkeypatch.setattr(demo, "NEWCOMER", (Rated("id:3", 5), Rated("id:4", 1)))
 
 

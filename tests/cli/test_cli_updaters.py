@@ -19,7 +19,7 @@ from metarec_jax.config.updater import ELEMENTWISE, UpdaterKind
 from metarec_jax.core import console
 from metarec_jax.evaluation import methods, write_results
 from metarec_jax.train import run_folder, start
-from metarec_jax.train.loop import first_state
+from metarec_jax.train.state import first_state
 
 ANIL = ("--updater.adapted", "output/.*")
 KINDS = {kind: ("--updater.kind", kind, *(ANIL if kind == "ridge" else ())) for kind in typing.get_args(UpdaterKind)}
@@ -114,8 +114,8 @@ def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypa
     assert re.search(r"stopped by SIGTERM after (3|4) steps; everything is saved", err)
     assert metarec("train", "--resume", "parts")[0] == 0
     whole, parts = (run_folder.open_run(Path(name)) for name in ("whole", "parts"))
-    assembly = start.assemble(whole.config)
-    found, wanted = trace_of(parts, assembly), trace_of(whole, assembly)
+    experiment = start.build(whole.config)
+    found, wanted = trace_of(parts, experiment), trace_of(whole, experiment)
     assert max(wanted.states) == 6
     assert_equal(found.states, wanted.states)
     assert (found.progress, found.metrics) == (wanted.progress, wanted.metrics)
@@ -131,9 +131,9 @@ def test_an_updater_is_compared_with_its_twin(metarec, monkeypatch):
     found = {method["name"]: method for method in json.loads(out)["methods"]}
     assert {methods.META, methods.TWIN, methods.TUNED} <= set(found)
     twin = run_folder.open_run(Path("run/seed-0/twin"))
-    assembly = start.assemble(twin.config)
-    before = first_state(assembly, len(assembly.train.source)).trainable.theta
-    (after,) = trace_of(twin, assembly).states.values()
+    experiment = start.build(twin.config)
+    before = first_state(experiment, len(experiment.train.source)).trainable.theta
+    (after,) = trace_of(twin, experiment).states.values()
     for layer in ("hidden", "output"):
         moved = jax.tree.map(lambda a, b: float(abs(a - b).max(initial=0)), after.trainable.theta[layer], before[layer])
         assert moved["bias"] > 1e-4, "the twin has learned something"

@@ -127,5 +127,5 @@ def test_a_user_hears_of_what_is_not_followed_once(tmp_path):
     listening = Listening()
     folder = saved(tmp_path / "bert", Hints("max", True))
     config = Config(data=DataConfig(source="synthetic", cache=str(tmp_path)), encoder=EncoderConfig(str(folder)))
-    build.assemble(config, reporter=listening)
+    build.build(config, reporter=listening)
     assert len([note for note in listening.heard if "'max'" in note]) == 1

@@ -30,14 +30,15 @@ from metarec_jax.core.params import partition
 from metarec_jax.core.progress import QUIET
 from metarec_jax.data.describe import descriptions
 from metarec_jax.evaluation import experiment, methods, predictions_table, write_results
-from metarec_jax.evaluation.experiment import BEFORE, BIAS, META, TUNED, TWIN, evaluate
+from metarec_jax.evaluation.evaluate import BEFORE, BIAS, META, TUNED, TWIN, evaluate
 from metarec_jax.evaluation.report import to_json
 from metarec_jax.meta.outer import predict
 from metarec_jax.meta.user import Trainable
-from metarec_jax.train import build as assembly_module
+from metarec_jax.train import build as build_module
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import make_model
-from metarec_jax.train.loop import fit, load_trainable
+from metarec_jax.train.model import make_model
+from metarec_jax.train.start import fit
+from metarec_jax.train.state import load_trainable
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
@@ -92,7 +93,7 @@ def _compiled_once():
     def model_of(learner, updater, scale):
         return make_model(Config(learner=learner, updater=updater), scale)
 
-    assembled = functools.cache(assembly_module.assemble)
+    assembled = functools.cache(build_module.build)
 
     def remembered_model(config, scale):
         return model_of(config.learner, config.updater, scale)
@@ -100,11 +101,11 @@ def _compiled_once():
     quick_table = functools.partial(write_results.build_table, metrics=METRICS, samples=20)
     with (
         training.compiled_once(),
-        mock.patch.object(assembly_module, "make_model", remembered_model),
+        mock.patch.object(build_module, "make_model", remembered_model),
         mock.patch.object(experiment, "make_model", remembered_model),
         mock.patch.object(methods, "make_model", remembered_model),
         mock.patch.object(methods, "_predictor", functools.cache(methods._predictor)),
-        mock.patch.object(experiment, "assemble", lambda config, reporter: assembled(config)),
+        mock.patch.object(experiment, "build", lambda config, reporter: built(config)),
         mock.patch.object(methods, "FINE_TUNING", CHOICES),
         mock.patch.object(write_results, "build_table", quick_table),
         mock.patch.object(write_results, "cohorts", functools.partial(write_results.cohorts, samples=20)),
@@ -113,8 +114,8 @@ def _compiled_once():
 
 
 @pytest.fixture(scope="module")
-def assembly(config):
-    return experiment.assemble(config, reporter=QUIET)
+def experiment(config):
+    return experiment.build(config, reporter=QUIET)
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +137,9 @@ def steps(monkeypatch):
     """The outer steps that are taken while the test runs: (name of the run's folder, step)."""
     taken = []
 
-    def watched(run, assembly, *, reporter):
+    def watched(run, experiment, *, reporter):
         watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
-        return fit(run, assembly, reporter=watch)
+        return fit(run, experiment, reporter=watch)
 
     monkeypatch.setattr(experiment, "fit", watched)
     return taken
@@ -196,9 +197,9 @@ def test_the_table_has_every_rule_the_twin_and_the_model(evaluated):
     assert "query = 4 random items of each user, support = the rest (at most 8)" in table.notes[0]
 
 
-def test_only_test_users_are_in_it_and_all_of_them(evaluated, assembly):
+def test_only_test_users_are_in_it_and_all_of_them(evaluated, experiment):
     folder, _ = evaluated
-    splits = assembly.splits
+    splits = experiment.splits
     others = set(splits.train.tolist()) | set(splits.validation.tolist())
     users = set(answers_in(folder)[1].user.tolist())
     assert sorted(users) == sorted(splits.test.tolist())
@@ -207,21 +208,21 @@ def test_only_test_users_are_in_it_and_all_of_them(evaluated, assembly):
     assert len(others) == 32
 
 
-def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
+def test_the_figures_are_those_of_the_predictions(evaluated, experiment, config):
     """MAE, RMSE and global AUC of the model, and the MAE of a rule, worked out from what they predict."""
     folder, table = evaluated
     run = run_folder.open_run(folder / f"seed-{SEED}" / "meta")
-    assert run.config == assembly.config
-    trainable = load_trainable(run, assembly.catalogue)
+    assert run.config == experiment.config
+    trainable = load_trainable(run, experiment.catalogue)
     by_user, squares, liked, disliked, median_by_user = [], [], [], [], []
-    for index in range(len(assembly.test.source)):
-        episodes = assembly.test.source[index]
-        tables = assembly.model.prepare(trainable.theta, assembly.test.tables)
-        outputs = jax.jit(functools.partial(predict, assembly.model))(trainable, tables, episodes)
+    for index in range(len(experiment.test.source)):
+        episodes = experiment.test.source[index]
+        tables = experiment.model.prepare(trainable.theta, experiment.test.tables)
+        outputs = jax.jit(functools.partial(predict, experiment.model))(trainable, tables, episodes)
         for u in np.flatnonzero(episodes.weight):
             query = episodes.query.mask[u] > 0
             rating = episodes.query.rating[u][query]
-            guess = np.asarray(assembly.model.head.mean(outputs[u]))[query]
+            guess = np.asarray(experiment.model.head.mean(outputs[u]))[query]
             by_user.append(np.abs(guess - rating).mean())
             squares += list((guess - rating) ** 2)
             liked += list(guess[rating >= 4])
@@ -237,19 +238,19 @@ def test_the_figures_are_those_of_the_predictions(evaluated, assembly, config):
     assert table.row("user median").cells["mae"].mean == pytest.approx(np.mean(median_by_user), rel=1e-6)
 
 
-def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, assembly):
+def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, experiment):
     folder, table = evaluated
-    trainable = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "meta"), assembly.catalogue)
-    method = experiment.not_adapting(assembly.model, trainable)
-    episodes = assembly.test.source[0]
+    trainable = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "meta"), experiment.catalogue)
+    method = experiment.not_adapting(experiment.model, trainable)
+    episodes = experiment.test.source[0]
     turned = episodes._replace(support=jax.tree.map(lambda leaf: leaf[::-1].copy(), episodes.support))
-    assert_equal(method(assembly.test.tables, turned), method(assembly.test.tables, episodes))
-    adapted = experiment.adapting(assembly.model, trainable)(assembly.test.tables, episodes)
-    assert not np.array_equal(adapted.mean, method(assembly.test.tables, episodes).mean)
+    assert_equal(method(experiment.test.tables, turned), method(experiment.test.tables, episodes))
+    adapted = experiment.adapting(experiment.model, trainable)(experiment.test.tables, episodes)
+    assert not np.array_equal(adapted.mean, method(experiment.test.tables, episodes).mean)
     assert table.row(BEFORE).cells["mae"].mean != table.row(META).cells["mae"].mean
 
 
-def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assembly):
+def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, experiment):
     folder, _ = evaluated
     meta, twin = (run_folder.open_run(folder / f"seed-{SEED}" / name) for name in ("meta", "twin"))
     changed = [
@@ -261,7 +262,7 @@ def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assem
     assert changed == [("updater", "steps")]
     assert twin.config.updater.steps == 0
     assert twin.config.seed == meta.config.seed
-    one, other = (load_trainable(run, assembly.catalogue).theta for run in (meta, twin))
+    one, other = (load_trainable(run, experiment.catalogue).theta for run in (meta, twin))
     shapes = [jax.tree.map(np.shape, theta) for theta in (one, other)]
     assert shapes[0] == shapes[1]
     assert not np.array_equal(one["hidden"]["item"]["kernel"], other["hidden"]["item"]["kernel"])
@@ -269,17 +270,17 @@ def test_the_twin_is_the_same_network_trained_on_the_same_users(evaluated, assem
     assert [line["step"] for line in meta.read_metrics()] == [line["step"] for line in twin.read_metrics()]
 
 
-def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, assembly):
+def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, experiment):
     folder, table = evaluated
-    twin = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "twin"), assembly.catalogue)
+    twin = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "twin"), experiment.catalogue)
     errors = {}
     for steps, rate in CHOICES:
-        updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=assembly.model.adapted)
-        model = methods.make_model(dataclasses.replace(assembly.config, updater=updater), assembly.catalogue.scale)
+        updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=experiment.model.adapted)
+        model = methods.make_model(dataclasses.replace(experiment.config, updater=updater), experiment.catalogue.scale)
         phi = model.updater.init(partition(twin.theta, model.adapted)[0])
         method = experiment.adapting(model, Trainable(twin.theta, phi))
-        result = experiment.judge(assembly, assembly.validation, "tried", method)
-        assert sorted(result.users) == sorted(assembly.splits.validation)
+        result = experiment.judge(experiment, experiment.validation, "tried", method)
+        assert sorted(result.users) == sorted(experiment.splits.validation)
         errors[float(steps), rate] = np.mean(result.values["mae"].values)
     assert len(set(errors.values())) == len(CHOICES)
     (settings,) = table.row(TUNED).settings
@@ -308,7 +309,7 @@ def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy, monke
     def refuse(*_, **__):
         raise AssertionError("done again")
 
-    for name in ("assemble", "fit", "load_trainable", "ask"):
+    for name in ("build", "fit", "load_trainable", "ask"):
         monkeypatch.setattr(experiment, name, refuse)
     assert as_text(table_of(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
 
@@ -342,9 +343,9 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
 
     watched = experiment.fit
 
-    def fit_impatiently(run, assembly, *, reporter):
+    def fit_impatiently(run, experiment, *, reporter):
         watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
-        return fit(run, assembly, reporter=watch)
+        return fit(run, experiment, reporter=watch)
 
     taken = Impatient()
     with monkeypatch.context() as patch:
@@ -380,14 +381,14 @@ def test_other_options_are_refused_and_change_nothing(config, copy):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy, assembly, tmp_path):
+def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy, experiment, tmp_path):
     """Its results belong to the parameters of the time, not to its config."""
     shutil.rmtree(copy / f"seed-{SEED}" / "meta")
-    run = run_folder.create(tmp_path / "given", assembly.config)
+    run = run_folder.create(tmp_path / "given", experiment.config)
     stop = Watch(on_step=lambda step: signal.raise_signal(signal.SIGTERM) if step == 3 else None)
-    assert fit(run, assembly, reporter=stop).progress.epoch == 1
+    assert fit(run, experiment, reporter=stop).progress.epoch == 1
     early = table_of(config, seeds=[SEED], folder=copy, run=run)
-    fit(run, assembly)
+    fit(run, experiment)
     late = table_of(config, seeds=[SEED], folder=copy, run=run)
     assert early.row(META).cells["mae"].mean != late.row(META).cells["mae"].mean
     assert early.row(TWIN).cells == late.row(TWIN).cells
@@ -395,8 +396,8 @@ def test_a_run_that_was_trained_further_is_judged_again(evaluated, config, copy,
     assert_equal(answers_in(copy), answers_in(evaluated[0]))
 
 
-def test_a_run_with_other_options_is_refused(config, copy, assembly, tmp_path):
-    other = dataclasses.replace(assembly.config, updater=dataclasses.replace(assembly.config.updater, rate=0.2))
+def test_a_run_with_other_options_is_refused(config, copy, experiment, tmp_path):
+    other = dataclasses.replace(experiment.config, updater=dataclasses.replace(experiment.config.updater, rate=0.2))
     run = run_folder.create(tmp_path / "given", other)
     with pytest.raises(MetarecError, match=rf"^{run.folder} was trained with other options than are asked for now"):
         evaluate(config, seeds=[SEED], folder=copy, run=run)
@@ -410,46 +411,50 @@ def changed_ratings(data, users):
     return np.where(np.isin(data.user, users), 6 - data.rating, data.rating)
 
 
-def trained_on(assembly, rating, place):
-    """(fitted, assembly, run) of a training on the data of `assembly` with these ratings."""
+def trained_on(experiment, rating, place):
+    """(fitted, experiment, run) of a training on the data of `experiment` with these ratings."""
     place.mkdir()
-    path = str(write_csv(place / "ratings.csv", assembly.data, rating))
-    config = dataclasses.replace(assembly.config, data=dataclasses.replace(assembly.config.data, path=path))
-    found = assembly_module.assemble(config)
+    path = str(write_csv(place / "ratings.csv", experiment.data, rating))
+    config = dataclasses.replace(experiment.config, data=dataclasses.replace(experiment.config.data, path=path))
+    found = build_module.build(config)
     run = run_folder.create(place / "run", found.config)
     return fit(run, found), found, run
 
 
-def test_ratings_of_test_users_cannot_influence_training(evaluated, assembly, tmp_path):
-    splits = assembly.splits
-    fitted, found, run = trained_on(assembly, changed_ratings(assembly.data, splits.test), tmp_path / "test")
+def test_ratings_of_test_users_cannot_influence_training(evaluated, experiment, tmp_path):
+    splits = experiment.splits
+    fitted, found, run = trained_on(experiment, changed_ratings(experiment.data, splits.test), tmp_path / "test")
     for got, want in zip(found.splits, splits):
         np.testing.assert_array_equal(got, want)
-    before, after = (a.data.rating[np.isin(a.data.user, splits.test)] for a in (assembly, found))
+    before, after = (a.data.rating[np.isin(a.data.user, splits.test)] for a in (experiment, found))
     assert not np.array_equal(before, after)
 
     meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
-    assert_equal(fitted.trainable, load_trainable(meta, assembly.catalogue))
+    assert_equal(fitted.trainable, load_trainable(meta, experiment.catalogue))
     assert without_speed(run) == without_speed(meta)
-    assert_equal(tuple(found.catalogue.statistics), tuple(assembly.catalogue.statistics))
+    assert_equal(tuple(found.catalogue.statistics), tuple(experiment.catalogue.statistics))
     # What a description of a training user would be made from, too.
     for name in ("train", "validation"):
-        got, want = (descriptions(getattr(a, name).source, a.data.items.titles, middle=3.0) for a in (found, assembly))
+        got, want = (
+            descriptions(getattr(a, name).source, a.data.items.titles, middle=3.0) for a in (found, experiment)
+        )
         assert got == want
 
 
-def test_ratings_of_validation_users_choose_but_do_not_train(evaluated, assembly, tmp_path):
-    rating = changed_ratings(assembly.data, assembly.splits.validation)
-    _, _, run = trained_on(assembly, rating, tmp_path / "validation")
+def test_ratings_of_validation_users_choose_but_do_not_train(evaluated, experiment, tmp_path):
+    rating = changed_ratings(experiment.data, experiment.splits.validation)
+    _, _, run = trained_on(experiment, rating, tmp_path / "validation")
     meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
     for got, want in zip(without_speed(run), without_speed(meta)):
         assert got["train_loss"] == want["train_loss"]
         assert got["validation_loss"] != want["validation_loss"]
 
 
-def test_ratings_of_training_users_do_train(evaluated, assembly, tmp_path):
+def test_ratings_of_training_users_do_train(evaluated, experiment, tmp_path):
     """Or the two tests above would show nothing."""
-    _, _, run = trained_on(assembly, changed_ratings(assembly.data, assembly.splits.train[:1]), tmp_path / "train")
+    _, _, run = trained_on(
+        experiment, changed_ratings(experiment.data, experiment.splits.train[:1]), tmp_path / "train"
+    )
     meta = run_folder.open_run(evaluated[0] / f"seed-{SEED}" / "meta")
     assert without_speed(run)[0]["train_loss"] != without_speed(meta)[0]["train_loss"]
 

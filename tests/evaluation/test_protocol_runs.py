@@ -22,13 +22,13 @@ from metarec_jax.core.progress import QUIET
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.evaluation import baselines, compare, experiment, methods, write_results
-from metarec_jax.evaluation.experiment import BIAS, META
+from metarec_jax.evaluation.evaluate import BIAS, META
 from metarec_jax.evaluation.predictions_table import ask
-from metarec_jax.train import build as assembly_module
+from metarec_jax.train import build as build_module
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import make_model
-from metarec_jax.train.loop import load_trainable
+from metarec_jax.train.model import make_model
+from metarec_jax.train.state import load_trainable
 
 KINDS = ("users", "melu", "tallrec", "few-shot", "time")
 SEED = 1
@@ -91,7 +91,7 @@ def _compiled_once():
 
     with (
         training.compiled_once(),
-        mock.patch.object(assembly_module, "make_model", remembered_model),
+        mock.patch.object(build_module, "make_model", remembered_model),
         mock.patch.object(experiment, "make_model", remembered_model),
         mock.patch.object(methods, "make_model", remembered_model),
         mock.patch.object(methods, "FINE_TUNING", ((1, 0.1), (1, 1.0))),
@@ -120,7 +120,7 @@ def evaluated(tmp_path_factory):
 
 def answers_of(data, config, folder):
     """What an evaluation keeps of a seed, on these very data."""
-    with mock.patch.object(assembly_module, "load", return_value=data):
+    with mock.patch.object(build_module, "load", return_value=data):
         return experiment._seed(config, folder / f"seed-{config.seed}", None, QUIET)
 
 
@@ -196,14 +196,14 @@ def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_other
     assert (other.item != data.item)[held_out].mean() > 0.9
     found = []
     for clicks in (data, other):
-        loaded = mock.patch.object(assembly_module, "load", return_value=clicks)
-        with loaded, mock.patch.object(assembly_module, "make_model", make_model):
-            found.append(assembly_module.assemble(config))
+        loaded = mock.patch.object(build_module, "load", return_value=clicks)
+        with loaded, mock.patch.object(build_module, "make_model", make_model):
+            found.append(build_module.build(config))
     for name in ("user", "item", "rating", "time"):
-        columns = [getattr(assembly.data, name)[assembly.division.train] for assembly in found]
+        columns = [getattr(experiment.data, name)[experiment.division.train] for experiment in found]
         assert_equal(*columns)
-    assert_equal(*(tuple(assembly.catalogue.statistics[:2]) for assembly in found))
-    sources = [assembly.train.source for assembly in found]
+    assert_equal(*(tuple(experiment.catalogue.statistics[:2]) for experiment in found))
+    sources = [experiment.train.source for experiment in found]
     assert len(sources[0]) == len(sources[1]) > 0
     for index in range(len(sources[0])):
         assert_equal(*(source[index] for source in sources))
@@ -242,11 +242,11 @@ def test_what_is_asked_of_a_user_who_trained_is_not_among_what_it_is_predicted_f
     other.rating[asked] = 6 - np.where(data.rating[asked] == 3, 1, data.rating[asked])
     found = []
     for ratings in (data, other):
-        with mock.patch.object(assembly_module, "load", return_value=ratings):
-            found.append(assembly_module.assemble(config))
-    assert not np.array_equal(*(assembly.catalogue.statistics.beliefs for assembly in found)), "everybody's know it"
+        with mock.patch.object(build_module, "load", return_value=ratings):
+            found.append(build_module.build(config))
+    assert not np.array_equal(*(experiment.catalogue.statistics.beliefs for experiment in found)), "everybody's know it"
     method = methods.adapting(found[0].model, methods.untrained(found[0]))
-    said = [ask(assembly.tests[warm], method) for assembly in found]
+    said = [ask(experiment.tests[warm], method) for experiment in found]
     user = np.repeat(tasks.user, tasks.queries)
     for a, b in zip(*said):
         np.testing.assert_array_equal(a[user == tasks.user[0]], b[user == tasks.user[0]])

@@ -11,7 +11,7 @@ from metarec_jax.cli import main
 from metarec_jax.config.run import from_json
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import search
-from metarec_jax.train.build import assemble
+from metarec_jax.train.build import build
 
 SPACE = {"train.rate": {"low": 1e-4, "high": 1e-1, "log": True}, "updater.steps": [0, 1]}
 
@@ -67,7 +67,7 @@ def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(co
         raise Killed
 
     scored = []
-    monkeypatch.setattr(search, "assemble", lambda base, **_: None)
+    monkeypatch.setattr(search, "build", lambda base, **_: None)
     monkeypatch.setattr(search, "_worth", killed)
     for _ in range(2):
         with pytest.raises(Killed):
@@ -93,8 +93,8 @@ def test_test_users_have_no_say(config, tmp_path, monkeypatch):
     values = []
     for turned in (False, True):
 
-        def assembled(config, turned=turned, **options):
-            found = assemble(config, **options)
+        def built(config, turned=turned, **options):
+            found = build(config, **options)
             held = np.concatenate([s.tasks.query for s in found.division.scenarios])
             held = np.concatenate([held, *[s.tasks.support for s in found.division.scenarios]])
             if turned:
@@ -102,7 +102,7 @@ def test_test_users_have_no_say(config, tmp_path, monkeypatch):
                 found.data.rating[held] = found.data.low + found.data.high - found.data.rating[held]
             return found
 
-        monkeypatch.setattr(search, "assemble", assembled)
+        monkeypatch.setattr(search, "build", assembled)
         found = search.tune(config, tmp_path / str(turned), trials=2, space=SPACE, metric="ndcg@5")
         values.append(found.trials)
     assert values[0] == values[1]
@@ -110,12 +110,12 @@ def test_test_users_have_no_say(config, tmp_path, monkeypatch):
 
 
 def test_a_trial_shares_what_it_does_not_change(config):
-    assembly = assemble(config)
-    other = search.varied(assembly, search.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16}))
-    assert other.catalogue is assembly.catalogue
+    experiment = build(config)
+    other = search.varied(experiment, search.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16}))
+    assert other.catalogue is experiment.catalogue
     assert other.config.learner.hidden == 7
     assert other.train.source.users_per_batch == 16
-    fewer = search.varied(assembly, search.with_options(config, {"episodes.query": 5}))
+    fewer = search.varied(experiment, search.with_options(config, {"episodes.query": 5}))
     assert fewer.train.source.config.query == 5
 
 

@@ -16,8 +16,9 @@ from metarec_jax.factors.cross_fitting import believe_all
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder, start
-from metarec_jax.train.build import assemble, make_model
-from metarec_jax.train.loop import fit
+from metarec_jax.train.build import build
+from metarec_jax.train.model import make_model
+from metarec_jax.train.start import fit
 
 LIKES = {"id:1": 5, "id:2": 1, "id:3": 4}
 
@@ -39,14 +40,14 @@ def test_training_goes_down_from_what_is_believed(folder):
 
 def test_a_run_keeps_its_beliefs(folder, config):
     kept = catalogues.load(run_folder.open_run(folder))
-    made = assemble(config).catalogue
+    made = build(config).catalogue
     np.testing.assert_array_equal(kept.beliefs.table, made.beliefs.table)
     np.testing.assert_array_equal(kept.statistics.beliefs, made.statistics.beliefs)
 
 
 def test_training_users_meet_what_others_taught(config):
-    assembly = assemble(config)
-    folded, source = assembly.train.source.folded, assembly.train.source
+    experiment = build(config)
+    folded, source = experiment.train.source.folded, experiment.train.source
     assert folded.as_new.share == config.factors.dropout == 0.2
     episodes = source[0]
     rows = episodes.query
@@ -86,8 +87,8 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(folder):
 
 def test_a_finished_run_goes_on_from_where_it_is(folder, config):
     run = run_folder.open_run(folder)
-    fitted = fit(run, assemble(run.config))
-    assert fitted.progress.step == 2 * assemble(run.config).train.source.batches
+    fitted = fit(run, build(run.config))
+    assert fitted.progress.step == 2 * build(run.config).train.source.batches
 
 
 def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
@@ -125,7 +126,7 @@ def with_vectors(config, path, items):
 
 
 def test_vectors_of_items_are_learned_from_kept_and_given_with_new_items(config, tmp_path):
-    items = len(assemble(config).data.items)
+    items = len(build(config).data.items)
     chosen = with_vectors(config, tmp_path / "v.npy", items)
     folder = tmp_path / "run"
     start.meta_train(dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, epochs=1)), folder)
@@ -142,7 +143,7 @@ def test_vectors_of_items_are_learned_from_kept_and_given_with_new_items(config,
         with pytest.raises(MetarecError, match="3 finite numbers"):
             recommender.add_item(text, vector=wrong)
     with pytest.raises(MetarecError, match="nothing reads them"):
-        assemble(dataclasses.replace(chosen, factors=dataclasses.replace(chosen.factors, rank=0)))
+        build(dataclasses.replace(chosen, factors=dataclasses.replace(chosen.factors, rank=0)))
 
 
 def test_a_run_without_vectors_takes_none(folder):
@@ -151,7 +152,7 @@ def test_a_run_without_vectors_takes_none(folder):
 
 
 def test_one_training_user_cannot_be_taught_by_others(config):
-    data = assemble(config).data
+    data = build(config).data
     rows = np.flatnonzero(data.user == data.user[0])
     ones = np.ones((len(data.items), 3), np.float32)
     with pytest.raises(MetarecError, match="1 training users"):
@@ -169,17 +170,17 @@ def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):
 
 def test_the_closed_form_alone_is_gaussian_process_regression(config):
     """Whatever the network would say, the row of the table is the posterior given the support, item by item."""
-    assembly = assemble(config)
-    twin = dataclasses.replace(assembly, model=make_model(without_inner_loop(config), assembly.catalogue.scale))
+    experiment = build(config)
+    twin = dataclasses.replace(experiment, model=make_model(without_inner_loop(config), experiment.catalogue.scale))
     untrained = methods.untrained(twin)
-    episodes = assembly.test.source[0]
-    said = methods.adapting(twin.model, untrained)(assembly.test.tables, episodes)
-    head, prior, noise = twin.model.head, untrained.theta["prior"], assembly.catalogue.beliefs.noise
+    episodes = experiment.test.source[0]
+    said = methods.adapting(twin.model, untrained)(experiment.test.tables, episodes)
+    head, prior, noise = twin.model.head, untrained.theta["prior"], experiment.catalogue.beliefs.noise
     for user in np.flatnonzero(episodes.weight)[:3]:
         rows, asked = (jax.tree.map(lambda leaf, user=user: leaf[user], part) for part in episodes[1:3])
         real = rows.mask > 0
         mean, rest, factors = (rows.statistic[real][:, columns] for columns in (2, 3, slice(4, None)))
-        choice = assembly.catalogue.beliefs.tastes["choice"]
+        choice = experiment.catalogue.beliefs.tastes["choice"]
         first = (factors - choice["middle"]).sum(axis=0) / (len(factors) + 20) @ choice["kernel"]
         mean = mean + factors @ first
         among = factors @ factors.T + np.diag(rest + noise)

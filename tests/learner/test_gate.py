@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, head_of
-from training import small_assembly, small_config
+from training import small_config, small_experiment
 
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig, UpdaterKind
@@ -89,7 +89,7 @@ def test_a_rule_in_closed_form_has_no_gate():
             learner=dataclasses.replace(config.learner, gate=gate),
             updater=UpdaterConfig(kind=kind, adapted=("output/.*",)),
         )
-        made = small_assembly(config)
+        made = small_experiment(config)
         users = np.zeros((2, 0), np.float32)
         return made.model, init_trainable(config, made.model, made.catalogue, users, jax.random.key(0)).theta
 

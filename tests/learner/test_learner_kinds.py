@@ -20,9 +20,8 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.meta.outer import predict
 from metarec_jax.recommender.recommender import Rated
 from metarec_jax.train import build
-from metarec_jax.train.build import assemble
-from metarec_jax.train.loop import fit
-from metarec_jax.train.start import start
+from metarec_jax.train.build import build
+from metarec_jax.train.start import fit, start
 
 
 def config_of(kind: str) -> Config:
@@ -74,7 +73,7 @@ def test_a_recurrent_learner_of_data_without_times_is_refused_before_anything_is
 
     monkeypatch.setattr(build, "load", without_times)
     with pytest.raises(MetarecError, match=r"'recurrent' .*data has no times: .*--data\.columns\.time, or .*transform"):
-        assemble(config_of("recurrent"))
+        build(config_of("recurrent"))
 
 
 def test_a_config_without_a_kind_is_that_of_an_mlp():

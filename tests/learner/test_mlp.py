@@ -197,7 +197,7 @@ def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
         users_per_batch=64,
         seed=0,
     )
-    episodes = source.whole(0)
+    episodes = source.batch_of_all(0)
     head = make_head("rating", levels=data.levels, low=data.low, high=data.high)
     nothing = np.zeros((1, 2), np.float32)
     params = mlp.init(

@@ -32,9 +32,10 @@ from metarec_jax.train import build as assembling
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
 from metarec_jax.train import step as program
-from metarec_jax.train.build import assemble, resolve
-from metarec_jax.train.loop import StopRequest, first_state, fit
-from metarec_jax.train.start import meta_train, resume
+from metarec_jax.train.build import build, resolve
+from metarec_jax.train.signals import StopRequest
+from metarec_jax.train.start import fit, meta_train, resume
+from metarec_jax.train.state import first_state
 
 
 def private_config(**changes) -> Config:
@@ -207,11 +208,11 @@ def test_what_training_starts_from_does_not_depend_on_the_ratings_of_training_us
     found = []
     for rating in (data.rating, np.where(data.rating > 3, 1.0, 5.0).astype(np.float32)):
         with mock.patch.object(assembling, "load", return_value=dataclasses.replace(data, rating=rating)):
-            assembly = assemble(config)
-        state = first_state(assembly, 8)
-        found.append((assembly.catalogue.statistics, state.trainable))
-        assert not assembly.catalogue.statistics.count.any()
-        assert not assembly.train.source[0].support.statistic.any()
+            experiment = build(config)
+        state = first_state(experiment, 8)
+        found.append((experiment.catalogue.statistics, state.trainable))
+        assert not experiment.catalogue.statistics.count.any()
+        assert not experiment.train.source[0].support.statistic.any()
     assert_equal(*found)
 
 
@@ -270,9 +271,9 @@ def test_a_training_whose_secret_is_gone_does_not_go_on(private_run, tmp_path):
         from metarec_jax.train.checkpoints import Progress
 
         latest.return_value = dataclasses.replace(Progress.at_start(), step=4, epoch=1)
-        run, assembly = resume(folder)
+        run, experiment = resume(folder)
         with pytest.raises(MetarecError, match=r"secret\.json is gone"):
-            fit(run, assembly)
+            fit(run, experiment)
 
 
 def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
@@ -315,13 +316,13 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
         spent = accounting.read(run)["epsilon_spent"]
         assert accounting.read(run)["steps_taken"] == taken < accounting.read(run)["steps"]
         stop.signal = None
-        _, assembly = resume(folder)
-        whole = fit(run, assembly)
+        _, experiment = resume(folder)
+        whole = fit(run, experiment)
     document = accounting.read(run)
     assert document["steps_taken"] == document["steps"] == whole.progress.step == 8
     assert document["epsilon_spent"] > spent > 0
     assert not run.secret.exists()
-    before, after = first_state(assembly, 8).trainable, whole.trainable
+    before, after = first_state(experiment, 8).trainable, whole.trainable
     for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)
         assert new.size == 0 or np.array_equal(old, new) == still, name

@@ -22,10 +22,10 @@ from metarec_jax.recommender import recommender as serving
 from metarec_jax.recommender.recommender import Rated, Recommender
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import assemble
+from metarec_jax.train.build import build
 from metarec_jax.train.catalogue import Catalogue, Scale
-from metarec_jax.train.loop import load_trainable
 from metarec_jax.train.model import init_trainable, make_model
+from metarec_jax.train.state import load_trainable
 
 ITEMS = 120
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}
@@ -64,13 +64,13 @@ def drawn() -> Recommender:
 
 
 def test_scores_are_those_that_training_is_judged_by(recommender):
-    assembly = assemble(small_config())
+    experiment = build(small_config())
     run = run_folder.open_run(trained_run())
     trainable = load_trainable(run, catalogues.load(run))
-    episodes = assembly.test.source[0]
-    trainable, tables, on_device = jax.device_put((trainable, assembly.test.tables, episodes))
-    outputs = predict(assembly.model, trainable, assembly.model.prepare(trainable.theta, tables), on_device)
-    want = jax.vmap(assembly.model.head.mean)(outputs)
+    episodes = experiment.test.source[0]
+    trainable, tables, on_device = jax.device_put((trainable, experiment.test.tables, episodes))
+    outputs = predict(experiment.model, trainable, experiment.model.prepare(trainable.theta, tables), on_device)
+    want = jax.vmap(experiment.model.head.mean)(outputs)
     for user in range(3):
         support = jax.tree.map(lambda leaf, user=user: leaf[user], episodes.support)
         history = [Rated(int(i) + 1, float(r)) for i, r, m in zip(*support[:3]) if m]

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import pytest
-from training import small_assembly, small_config
+from training import small_config, small_experiment
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -14,7 +14,9 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET
 from metarec_jax.encoder import Execution, encode_table, random_encoder
 from metarec_jax.train import build
-from metarec_jax.train.build import assemble, check_adapted, check_encoder, embed
+from metarec_jax.train.build import build
+from metarec_jax.train.checks import check_adapted, check_encoder
+from metarec_jax.train.embed import embed
 
 UNFIT = {
     "a pattern that matches nothing": (
@@ -52,7 +54,7 @@ def test_patterns_that_do_not_fit_are_refused(monkeypatch, updater, learner, mes
 
     monkeypatch.setattr(build, "embed", embed)
     with pytest.raises(MetarecError, match=message):
-        assemble(config_of(updater, learner))
+        build(config_of(updater, learner))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_patterns_that_do_not_fit_are_refused(monkeypatch, updater, learner, mes
     ],
 )
 def test_patterns_that_fit_are_not(updater, learner):
-    check_adapted(config_of(updater, learner), small_assembly(small_config()).catalogue)
+    check_adapted(config_of(updater, learner), small_experiment(small_config()).catalogue)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ from metarec_jax.core.params import path_names
 from metarec_jax.encoder import encode_table, random_encoder
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import assemble, with_trained_encoder
-from metarec_jax.train.loop import StopRequest, fit, load_trainable
+from metarec_jax.train.build import build
+from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.optimizer import relative_rates
-from metarec_jax.train.start import start
+from metarec_jax.train.signals import StopRequest
+from metarec_jax.train.start import fit, start
+from metarec_jax.train.state import load_trainable
 
 
 def config_of(**encoder):
@@ -43,16 +45,16 @@ def quickly_compiled():
 def trained(tmp_path_factory):
     """A run of two epochs that trained all of the encoder, with dropout."""
     folder = tmp_path_factory.mktemp("joint") / "run"
-    run, assembly = start(config_of(train="all", dropout=0.1), folder)
+    run, experiment = start(config_of(train="all", dropout=0.1), folder)
     watch = Watch()
-    return run, assembly, fit(run, assembly, reporter=watch), watch
+    return run, experiment, fit(run, experiment, reporter=watch), watch
 
 
 def test_the_encoder_is_trained_and_kept(trained):
-    run, assembly, fitted, _ = trained
-    before, after = assembly.encoder.params, fitted.trainable.encoder
+    run, experiment, fitted, _ = trained
+    before, after = experiment.encoder.params, fitted.trainable.encoder
     assert all(np.abs(a - b).max() > 0 for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before)) if b.ndim > 1)
-    kept = load_trainable(run, assembly.catalogue, assembly.encoder.params)
+    kept = load_trainable(run, experiment.catalogue, experiment.encoder.params)
     assert_equal(kept, fitted.trainable)
     losses = [line["validation_loss"] for line in run.read_metrics()]
     assert len(losses) == 2
@@ -61,18 +63,18 @@ def test_the_encoder_is_trained_and_kept(trained):
 
 def test_validation_reads_with_the_encoder_that_is_trained(trained):
     """The loss that was booked for the best epoch is that of tables that the saved encoder gives."""
-    from metarec_jax.train.loop import validation_loss
+    from metarec_jax.train.meta_training import validation_loss
     from metarec_jax.train.sharding import user_mesh
 
-    _, assembly, fitted, _ = trained
-    again = with_trained_encoder(assembly, fitted.trainable)
+    _, experiment, fitted, _ = trained
+    again = with_trained_encoder(experiment, fitted.trainable)
     loss = validation_loss(again.model, user_mesh(1), again.validation)(fitted.trainable)
     assert loss == pytest.approx(fitted.progress.best_loss, rel=1e-4)
 
 
 def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path, monkeypatch):
-    _, assembly, whole, _ = trained
-    run = run_folder.create(tmp_path / "run", assembly.config)
+    _, experiment, whole, _ = trained
+    run = run_folder.create(tmp_path / "run", experiment.config)
     stop = StopRequest()
     monkeypatch.setattr("metarec_jax.train.loop.StopRequest", lambda: stop)
     import signal
@@ -81,22 +83,22 @@ def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path, monke
         if step == 3:
             stop.signal = signal.SIGTERM
 
-    half = fit(run, assembly, reporter=Watch(on_step=after_three))
+    half = fit(run, experiment, reporter=Watch(on_step=after_three))
     assert half.interrupted
     stop.signal = None
-    resumed = fit(run, assembly)
+    resumed = fit(run, experiment)
     assert_equal(resumed.trainable, whole.trainable)
 
 
 def test_it_is_served_with_its_own_embeddings(trained):
-    run, assembly, fitted, _ = trained
+    run, experiment, fitted, _ = trained
     recommender = Recommender.load(run.folder)
-    items = assembly.data.items
-    config = assembly.config.encoder
-    own = dataclasses.replace(assembly.encoder, params=fitted.trainable.encoder)
+    items = experiment.data.items
+    config = experiment.config.encoder
+    own = dataclasses.replace(experiment.encoder, params=fitted.trainable.encoder)
     wanted = encode_table(own, items.texts[:5], max_length=config.max_length, normalise=config.normalise)
     assert_close(recommender.catalogue.embeddings[:5], wanted)
-    assert np.abs(recommender.catalogue.embeddings - assembly.catalogue.embeddings).max() > 1e-3
+    assert np.abs(recommender.catalogue.embeddings - experiment.catalogue.embeddings).max() > 1e-3
     user = recommender.adapt({f"id:{items.ids[0]}": 5, f"id:{items.ids[1]}": 1})
     assert len(recommender.recommend(user, k=3)) == 3
     known = recommender.score(user, [f"id:{items.ids[2]}"])[0]
@@ -116,11 +118,11 @@ def test_it_is_served_with_its_own_embeddings(trained):
 def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
     config = config_of(**choice)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
-    run, assembly = start(config, tmp_path / "run")
-    from metarec_jax.train.loop import first_state
+    run, experiment = start(config, tmp_path / "run")
+    from metarec_jax.train.state import first_state
 
-    before = first_state(assembly, 1).trainable.encoder
-    after = fit(run, assembly).trainable.encoder
+    before = first_state(experiment, 1).trainable.encoder
+    after = fit(run, experiment).trainable.encoder
     changed = {
         name
         for name, a, b in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after))
@@ -163,7 +165,7 @@ def test_impossible_choices_are_refused(choice, message):
 
 def test_more_frozen_layers_than_there_are_is_refused(tmp_path):
     with pytest.raises(MetarecError, match=r"encoder\.frozen_layers is 3, but .* has 2 layers"):
-        assemble(config_of(train="all", frozen_layers=3))
+        build(config_of(train="all", frozen_layers=3))
 
 
 def test_lora_layers_that_match_nothing_are_refused(tmp_path):
@@ -183,11 +185,11 @@ def test_texts_that_are_cut_are_told_of_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr("metarec_jax.train.loop.joint_program", ready)
     watch = Watch()
-    run, assembly = start(config_of(train="all", max_length=5), tmp_path / "run", reporter=watch)
+    run, experiment = start(config_of(train="all", max_length=5), tmp_path / "run", reporter=watch)
     with pytest.raises(ReadEverything):
-        fit(run, assembly, reporter=watch)
-    with_trained_encoder(assembly, Trainable(None, None, assembly.encoder.params), watch)
+        fit(run, experiment, reporter=watch)
+    with_trained_encoder(experiment, Trainable(None, None, experiment.encoder.params), watch)
     told = [note for note in watch.notes if "longer than 5 tokens" in note]
     assert len(told) == 2
-    for note, texts in zip(told, (assembly.data.items.texts, assembly.data.users.texts)):
+    for note, texts in zip(told, (experiment.data.items.texts, experiment.data.users.texts)):
         assert f" of {len(set(texts))} texts" in note

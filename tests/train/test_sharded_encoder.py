@@ -18,16 +18,17 @@ from metarec_jax.meta.encoder_step import joint_gradient
 from metarec_jax.privacy.dp_encoder_step import joint_sum
 from metarec_jax.privacy.dp_step import Mechanism
 from metarec_jax.privacy.text_batches import PrivateLibrary
-from metarec_jax.train.build import assemble
-from metarec_jax.train.loop import first_state
+from metarec_jax.train.build import build
+from metarec_jax.train.joint_program import joint_step
+from metarec_jax.train.meta_training import whole
 from metarec_jax.train.optimizer import by_rate, relative_rates
 from metarec_jax.train.sharding import ROLES, SHARDS, USERS, by_user, place, role, round_up, shard_users, user_mesh
-from metarec_jax.train.step import joint_step, whole
+from metarec_jax.train.state import first_state
 from metarec_jax.train.text_batches import Library, worth_sharing
 
 
 @pytest.fixture(scope="module")
-def assembly():
+def experiment():
     """A run that trains all of its encoder."""
     base = preset("synthetic")
     config = dataclasses.replace(
@@ -37,24 +38,24 @@ def assembly():
         learner=dataclasses.replace(base.learner, user_dropout=0.0),  # each device draws its own
         train=TrainConfig(epochs=1, users_per_step=32, devices=1, warmup=0.0),
     )
-    return assemble(config)
+    return build(config)
 
 
-def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None, *, keep="nothing"):
+def gradient_on(experiment, devices, shards, shared=None, monkeypatch=None, *, keep="nothing"):
     """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient."""
     mesh = user_mesh(devices, shards)
     if shared is not None:
         monkeypatch.setattr("metarec_jax.train.text_batches.worth_sharing", lambda *_: shared)
-    part, config = assembly.train, assembly.config
-    library = Library(config, assembly.encoder, assembly.data.items.texts, part, mesh, config.train.users_per_step)
-    state = place(mesh, first_state(assembly, 1))
+    part, config = experiment.train, experiment.config
+    library = Library(config, experiment.encoder, experiment.data.items.texts, part, mesh, config.train.users_per_step)
+    state = place(mesh, first_state(experiment, 1))
     batch = whole(part.source[0], mesh)
     chosen, local = library.localise(batch)
     rates = relative_rates(config.encoder, state.trainable.encoder, config.train.rate)
 
     def gradient(trainable, chosen, episodes, key, weights):
         return joint_gradient(
-            assembly.model,
+            experiment.model,
             library.devices.training._replace(keep=keep),
             lambda params: by_rate(params, rates),
             trainable,
@@ -75,13 +76,13 @@ def gradient_on(assembly, devices, shards, shared=None, monkeypatch=None, *, kee
 
 
 @pytest.fixture(scope="module")
-def alone(assembly):
-    return gradient_on(assembly, 1, 1)[0]
+def alone(experiment):
+    return gradient_on(experiment, 1, 1)[0]
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_each_device_keeps_changes_no_gradient(assembly, alone, shared, monkeypatch):
-    found, _ = gradient_on(assembly, 8, 1, shared, monkeypatch, keep="products")
+def test_what_each_device_keeps_changes_no_gradient(experiment, alone, shared, monkeypatch):
+    found, _ = gradient_on(experiment, 8, 1, shared, monkeypatch, keep="products")
     for part, wanted in zip(found, alone):
         assert_close(part, wanted, tolerance=1e-5)
 
@@ -89,9 +90,9 @@ def test_what_each_device_keeps_changes_no_gradient(assembly, alone, shared, mon
 @pytest.mark.parametrize(
     ("shards", "shared"), [(1, True), (1, False), (2, True), (8, False)], ids=lambda value: str(value)
 )
-def test_the_gradient_is_that_of_one_device(assembly, alone, shards, shared, monkeypatch):
+def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared, monkeypatch):
     """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""
-    found, placed = gradient_on(assembly, 8, shards, shared, monkeypatch)
+    found, placed = gradient_on(experiment, 8, shards, shared, monkeypatch)
     for part, wanted in zip(found, alone):
         assert_close(part, wanted, tolerance=1e-5)
     for name, sharding in placed.items():
@@ -99,25 +100,25 @@ def test_the_gradient_is_that_of_one_device(assembly, alone, shards, shared, mon
         assert sharding.is_equivalent_to(NamedSharding(user_mesh(8, shards), wanted), 1 + len(wanted)), name
 
 
-def step_on(assembly, devices, shards):
+def step_on(experiment, devices, shards):
     """The parameters before and after a whole outer step, and the optimiser's state, as host arrays."""
     mesh = user_mesh(devices, shards)
-    part, config = assembly.train, assembly.config
-    library = Library(config, assembly.encoder, assembly.data.items.texts, part, mesh, config.train.users_per_step)
-    state = place(mesh, first_state(assembly, 1))
+    part, config = experiment.train, experiment.config
+    library = Library(config, experiment.encoder, experiment.data.items.texts, part, mesh, config.train.users_per_step)
+    state = place(mesh, first_state(experiment, 1))
     before = jax.device_get(state.trainable)  # the step takes over its memory
     chosen, local = library.localise(whole(part.source[0], mesh))
     with jax.set_mesh(mesh):
-        step = joint_step(config, assembly.model, library.devices, len(part.source), mesh, 2)
+        step = joint_step(config, experiment.model, library.devices, len(part.source), mesh, 2)
         after, _ = step(state, chosen, shard_users(mesh, local))
     return before, jax.device_get(after.trainable), jax.device_get(after.optimiser)
 
 
-def test_a_step_is_that_of_one_device(assembly):
+def test_a_step_is_that_of_one_device(experiment):
     """Moments of the gradient closely. Adam divides by its size, so that where there is none but rounding, a parameter
     goes as far as any: the ways are held against each other by norms, but for what softmax takes no notice of."""
-    before, alone, moments = step_on(assembly, 1, 1)
-    _, split, found = step_on(assembly, 8, 2)
+    before, alone, moments = step_on(experiment, 1, 1)
+    _, split, found = step_on(experiment, 8, 2)
     assert_close(found, moments, tolerance=1e-4)
     ways = [jax.tree.map(np.subtract, after, before) for after in (alone, split)]
     for name, one, other in zip(path_names(before), *map(jax.tree.leaves, ways)):
@@ -128,9 +129,9 @@ def test_a_step_is_that_of_one_device(assembly):
     assert any("encoder/layer_0" in name for name in moved)
 
 
-def test_a_device_holds_its_part_of_matrices_and_of_their_optimiser_state(assembly):
+def test_a_device_holds_its_part_of_matrices_and_of_their_optimiser_state(experiment):
     mesh = user_mesh(8, 4)
-    state = place(mesh, first_state(assembly, 1))
+    state = place(mesh, first_state(experiment, 1))
     parts = {}
     for name, leaf in zip(path_names(state), jax.tree.leaves(state)):
         held = leaf.addressable_shards[0].data.size / leaf.size if leaf.size else 1
@@ -147,7 +148,7 @@ def test_a_mesh_with_shards_splits_users_over_both_axes():
     assert [shard.data.tolist() for shard in split.addressable_shards] == [[2 * i, 2 * i + 1] for i in range(8)]
 
 
-def test_shards_that_do_not_fit_are_refused(assembly):
+def test_shards_that_do_not_fit_are_refused(experiment):
     with pytest.raises(MetarecError, match=r"train\.shards is 3 and there are 8 devices"):
         user_mesh(8, 3)
     with pytest.raises(MetarecError, match=r"train\.shards is 0; it must be at least 1"):
@@ -157,11 +158,11 @@ def test_shards_that_do_not_fit_are_refused(assembly):
         place(user_mesh(8, 4), odd)
 
 
-def test_every_leaf_has_a_role_and_an_unknown_one_is_refused(assembly):
-    state = first_state(assembly, 1)
+def test_every_leaf_has_a_role_and_an_unknown_one_is_refused(experiment):
+    state = first_state(experiment, 1)
     roles = {name: role(name) for name in path_names(state)}
     assert roles["trainable/encoder/embeddings/word/embedding"] == PartitionSpec(None, SHARDS)
-    with_factors = path_names(add_lora({"encoder": assembly.encoder.params}, ["encoder/.*"], rank=2, key=state.key))
+    with_factors = path_names(add_lora({"encoder": experiment.encoder.params}, ["encoder/.*"], rank=2, key=state.key))
     assert {role(name) for name in with_factors if "lora_" in name} == {
         PartitionSpec(SHARDS, None),
         PartitionSpec(None, SHARDS),
@@ -180,16 +181,16 @@ def test_texts_are_shared_where_that_halves_the_work(texts, most, own, devices, 
     assert worth_sharing(texts, most, own, user_mesh(devices)) is shared
 
 
-def test_private_gradients_are_those_of_one_device(assembly):
+def test_private_gradients_are_those_of_one_device(experiment):
     """Each device clips and adds up its own users, whose texts it encodes."""
 
     def total_on(devices):
-        mesh, part, config = user_mesh(devices), assembly.train, assembly.config
-        library = PrivateLibrary(config, assembly.encoder, assembly.data.items.texts, part, mesh)
-        trainable = place(mesh, first_state(assembly, 1)).trainable
+        mesh, part, config = user_mesh(devices), experiment.train, experiment.config
+        library = PrivateLibrary(config, experiment.encoder, experiment.data.items.texts, part, mesh)
+        trainable = place(mesh, first_state(experiment, 1)).trainable
         rates = relative_rates(config.encoder, trainable.encoder, config.train.rate)
         bounds = Mechanism(clip=0.5, noise=0.0, users=16, query=config.episodes.query)
-        summed = joint_sum(assembly.model, library.reading, lambda params: by_rate(params, rates), bounds)
+        summed = joint_sum(experiment.model, library.reading, lambda params: by_rate(params, rates), bounds)
         batch = jax.tree.map(lambda leaf: leaf[:16], part.source[0])
         read, local = library.localise(batch)
         with jax.set_mesh(mesh):

@@ -11,9 +11,10 @@ from trained import believing_config, believing_run, small_config, trained_run
 from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.evaluation.experiment import evaluate
+from metarec_jax.evaluation.evaluate import evaluate
 from metarec_jax.train import run_folder, start, warm_start
-from metarec_jax.train.loop import first_state, fit, load_trainable
+from metarec_jax.train.start import fit
+from metarec_jax.train.state import first_state, load_trainable
 
 
 def beginning(config, earlier, **train):
@@ -27,10 +28,10 @@ def by_name(trainable):
 def test_a_warm_run_begins_where_the_earlier_one_was_best(tmp_path):
     """All but what is about single factors, which other ratings turn another way."""
     config = beginning(believing_config(), believing_run())
-    run, assembly = start.start(config, tmp_path / "run")
-    fresh = first_state(assembly, 1).trainable
+    run, experiment = start.start(config, tmp_path / "run")
+    fresh = first_state(experiment, 1).trainable
     found, anew = by_name(warm_start.begun(fresh, run)), by_name(fresh)
-    earlier = by_name(load_trainable(run_folder.open_run(believing_run()), assembly.catalogue))
+    earlier = by_name(load_trainable(run_folder.open_run(believing_run()), experiment.catalogue))
     assert any(name.startswith(warm_start.ANEW) for name in found)
     for name, array in found.items():
         np.testing.assert_array_equal(array, (anew if name.startswith(warm_start.ANEW) else earlier)[name])
@@ -40,15 +41,15 @@ def test_it_is_better_from_the_start_and_goes_on_without_the_earlier_run(tmp_pat
     earlier = tmp_path / "earlier"
     shutil.copytree(trained_run(), earlier)
     last = list(run_folder.open_run(earlier).read_metrics())[-1]["validation_loss"]
-    run, assembly = start.start(beginning(small_config(), earlier, rate=1e-6), tmp_path / "run")
+    run, experiment = start.start(beginning(small_config(), earlier, rate=1e-6), tmp_path / "run")
     shutil.rmtree(earlier)
-    run, assembly = start.resume(run.folder)
-    fit(run, assembly)
+    run, experiment = start.resume(run.folder)
+    fit(run, experiment)
     (line,) = run.read_metrics()
     assert line["validation_loss"] == pytest.approx(last, rel=1e-3)
     run.beginning.unlink()
     with pytest.raises(MetarecError, match=r"beginning\.safetensors cannot be read"):
-        fit(run, assembly)
+        fit(run, experiment)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
-from metarec_jax.train.build import abstract_trainable, make_model
 from metarec_jax.train.catalogue import Catalogue, Scale
+from metarec_jax.train.frozen_program import frozen_step
+from metarec_jax.train.joint_program import joint_step
+from metarec_jax.train.meta_training import padded
+from metarec_jax.train.model import abstract_trainable, make_model
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import by_user, shardings
-from metarec_jax.train.step import frozen_step, joint_step, whole
 from metarec_jax.train.text_batches import TOKENS, Devices, worth_sharing
 
 ENCODERS: Mapping[str, BertConfig] = {
@@ -133,7 +135,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     model = make_model(config, Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]))
     per_device = config.train.users_per_device
     state = _state(work)
-    episodes = _put(whole(_episodes(work), mesh, per_device), mesh_users)
+    episodes = _put(padded(_episodes(work), mesh, per_device), mesh_users)
     held = jax.tree.map(_abstract, state, shardings(mesh, state))
     side = work.architecture.hidden_size if work.user_texts else 0
     users = jax.ShapeDtypeStruct((work.users, side), jnp.float32)
@@ -185,7 +187,7 @@ def _state(work: Workload) -> TrainState:
 
 
 def _episodes(work: Workload) -> Episodes:
-    """A batch of nobody: `metarec_jax.train.step.whole` wants arrays, and these are small."""
+    """A batch of nobody: `metarec_jax.train.meta_training.padded` wants arrays, and these are small."""
     users = work.config.train.users_per_step
     columns = RATINGS + (2 + work.config.factors.rank if believes(work.config) else 0)
 

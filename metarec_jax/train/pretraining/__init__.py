@@ -10,7 +10,7 @@ contrastive  the loss that draws together what one user likes
 sources      what each step reads, by number
 step         gradients of the losses, and what becomes of them
 judging      perplexity and contrastive loss on what was held out
-assembly     from a config to all of these
+experiment     from a config to all of these
 loop         the training, which can be stopped and resumed
 launch       from a config and a folder to an encoder
 report       what is shown of it

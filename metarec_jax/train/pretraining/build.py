@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +17,14 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import load
+from metarec_jax.data.fingerprint import fingerprint_with_texts
 from metarec_jax.data.leakage import refuse_leak
 from metarec_jax.data.negatives import with_negatives
 from metarec_jax.data.splits import split_users
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed
-from metarec_jax.train.build import check_encoder
+from metarec_jax.train.checks import check_encoder
 from metarec_jax.train.pretraining.batches import Likes, LikeSource, StepSource
 from metarec_jax.train.pretraining.contrastive import contrastive_loss
 from metarec_jax.train.pretraining.evaluate import Judge, hide_once, judge_with
@@ -68,21 +68,28 @@ class Pretraining:
 
     def fingerprint(self) -> str:
         """sha256 of all that is read: equal fingerprints and configs give equal results."""
-        total = hashlib.sha256(self.encoder.digest.encode())
-        for column in (self.data.user, self.data.item, self.data.rating, self.data.time):
-            total.update(np.ascontiguousarray(column).tobytes())
-        for text in (*self.data.users.ids, *self.data.items.ids, *self.data.items.texts, *self.data.items.titles):
-            total.update(text.encode("utf-8", "surrogatepass") + b"\0")
-        return total.hexdigest()
+        return fingerprint_with_texts(self.data, self.encoder.digest)
 
 
-def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraining:
-    """Loads what `config` names, keeps apart what may not be read, and makes batches and programs of the rest.
+def build(
+    config: PretrainConfig,
+    *,
+    data: Interactions | None = None,
+    encoder: Encoder | None = None,
+    reporter: Reporter = QUIET,
+) -> Pretraining:
+    """Build everything that a pretraining starts from: what may be read, batches, and compiled functions.
+
+    Args:
+        config: of the pretraining.
+        data: interactions; None loads what ``config.data`` names.
+        encoder: None reads what ``config.encoder`` names.
+        reporter: shows progress.
 
     Raises:
-        MetarecError: what any of these steps has to say about the input.
+        MetarecError: what any of the steps finds wrong with the input.
     """
-    data = load(config.data, seed=config.seed)
+    data = load(config.data, seed=config.seed) if data is None else data
     if config.data.negatives:
 
         def trained(rows: Interactions) -> np.ndarray:
@@ -96,7 +103,7 @@ def assemble(config: PretrainConfig, *, reporter: Reporter = QUIET) -> Pretraini
         f"test users and {int(read.cold.sum())} of {len(data.items)} items are held out"
     )
     refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
-    encoder = load_encoder(config.encoder.path)
+    encoder = load_encoder(config.encoder.path) if encoder is None else encoder
     _check(config, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)

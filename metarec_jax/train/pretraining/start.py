@@ -1,75 +1,123 @@
-"""From a config and a folder to a pretrained encoder: what is looked at first, and what is written in which order."""
+"""Start, resume, run and finish a pretraining in a run folder."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
-from typing import Any
+from signal import Signals
 
 from metarec_jax import encoder as encoders
 from metarec_jax.config.pretrain import PretrainConfig
-from metarec_jax.core.atomic_files import explained, write_text
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.encoder import merge_lora
-from metarec_jax.train import run_folder
-from metarec_jax.train.pretraining.build import Pretraining, assemble
+from metarec_jax.train import loop, run_folder
+from metarec_jax.train.pretraining.build import Pretraining, build
 from metarec_jax.train.pretraining.held_out import mark
-from metarec_jax.train.pretraining.loop import Pretrained, fit
+from metarec_jax.train.pretraining.program import judged, pretraining_program
+from metarec_jax.train.pretraining.step import Weights
 from metarec_jax.train.run_folder import Run
-from metarec_jax.train.start import check_place
 
 COMMAND = "pretrain"
-"""Of `metarec`, which makes runs of this kind."""
+"""The command of `metarec` that makes runs of this kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """The result of a pretraining.
+
+    Attributes:
+        weights: host arrays, of the latest evaluation.
+        step: steps taken.
+        before, after: figures of held-out data before the first step and after the last one.
+        signal: the signal that stopped it before its end; None where none did.
+    """
+
+    weights: Weights
+    step: int
+    before: dict[str, float]
+    after: dict[str, float]
+    signal: Signals | None = None
 
 
 def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter = QUIET) -> Path:
-    """Pretrains what `config` describes in a new run folder, and returns the folder of the encoder.
+    """Pretrain what a config describes in a new run folder.
+
+    Args:
+        config: of the pretraining.
+        folder: of the run; it must hold none yet.
+        reporter: shows progress.
+
+    Returns:
+        The folder of the encoder.
 
     Raises:
-        MetarecError: as `start` and `metarec_jax.train.pretraining.loop.fit` do; or a signal stopped it.
+        MetarecError: as `start` and `fit` do; or a signal stopped it.
     """
     run, pretraining = start(config, Path(folder), reporter=reporter)
     return finish(run, pretraining, fit(run, pretraining, reporter=reporter))
 
 
+def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pretrained:
+    """Pretrain, from the run's latest checkpoint where there is one.
+
+    Args:
+        run: the run folder.
+        pretraining: from `metarec_jax.train.pretraining.build.build` with the run's config.
+        reporter: shows progress.
+
+    Raises:
+        MetarecError: a loss is not finite (nothing of it is saved), or a checkpoint cannot be read.
+    """
+    fitted = loop.train(run, pretraining_program(pretraining), reporter=reporter)
+    lines = list(run.read_metrics())
+    return Pretrained(fitted.trainable, fitted.progress.step, judged(lines[0]), judged(lines[-1]), fitted.signal)
+
+
 def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:
-    """Makes a new run folder, ready to pretrain in.
+    """Make a new run folder, ready to pretrain in.
+
+    Args:
+        config: of the pretraining.
+        folder: of the run; it must hold none yet.
+        reporter: shows progress.
 
     Raises:
         MetarecError: the folder holds a run or cannot be written, or something is wrong with the data or the encoder.
             Then nothing is left in the folder.
     """
-    check_place(folder, command=COMMAND)
-    pretraining = assemble(config, reporter=reporter)
-    run = run_folder.create(folder, pretraining.config, command=COMMAND)
-    write_text(_inputs(run), json.dumps({"sha256": pretraining.fingerprint()}) + "\n")
+    run_folder.check_place(folder, command=COMMAND)
+    pretraining = build(config, reporter=reporter)
+    run = run_folder.create(
+        folder, pretraining.config, command=COMMAND, fill=lambda run: run.keep_inputs(pretraining.fingerprint())
+    )
     return run, pretraining
 
 
 def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:
-    """Opens a run folder to pretrain on in it.
+    """Open a run folder to pretrain on in it.
+
+    Args:
+        folder: of the run.
+        reporter: shows progress.
 
     Raises:
         MetarecError: it holds no such run, or data or encoder are no longer those that the run began with.
     """
     run = run_folder.open_run(folder, command=COMMAND, base=PretrainConfig())
-    pretraining = assemble(run.config, reporter=reporter)
-    found = {"sha256": pretraining.fingerprint()}
-    if not _inputs(run).exists():  # killed before it was written
-        write_text(_inputs(run), json.dumps(found) + "\n")
-    elif _read(_inputs(run)) != found:
-        raise MetarecError(
-            f"{_inputs(run)}: the data or the encoder are no longer those that the run began with: bring them back as "
-            "they were, or start a new run"
-        )
+    pretraining = build(run.config, reporter=reporter)
+    run.keep_inputs(pretraining.fingerprint())
     return run, pretraining
 
 
 def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
-    """Writes the encoder into the run folder, complete or not at all, with a mark of what it has seen.
+    """Write the encoder into the run folder, complete or not at all, with a mark of what it has seen.
+
+    Args:
+        run: the run folder.
+        pretraining: what it was trained on.
+        pretrained: the result.
 
     Returns:
         Its folder, an ordinary checkpoint, for `metarec train --encoder.path` and for transformers. One that is there
@@ -87,14 +135,3 @@ def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
     with explained(folder):
         part.rename(folder)
     return folder
-
-
-def _inputs(run: Run) -> Path:
-    return run.folder / "inputs.json"
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -15,11 +14,10 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.pretrain import ContrastiveConfig, MlmConfig, PretrainConfig
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.synthetic import synthetic
+from metarec_jax.data.sources.synthetic import synthetic
 from metarec_jax.encoder import BertConfig, Encoder, init
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
-from metarec_jax.train.pretraining import build
-from metarec_jax.train.pretraining.build import Pretraining, assemble
+from metarec_jax.train.pretraining.build import Pretraining, build
 
 
 def small_config(**changes: Any) -> PretrainConfig:
@@ -71,11 +69,9 @@ def small_pretraining(
     reporter: Reporter = QUIET,
 ) -> Pretraining:
     """The parts of a pretraining on `small_data` with `small_encoder`, or on others."""
-    with (
-        mock.patch.object(build, "load", return_value=data or small_data()),
-        mock.patch.object(build, "load_encoder", return_value=encoder or small_encoder()),
-    ):
-        return assemble(config or small_config(), reporter=reporter)
+    return build(
+        config or small_config(), data=data or small_data(), encoder=encoder or small_encoder(), reporter=reporter
+    )
 
 
 def host(tree: Any) -> Any:

@@ -20,7 +20,9 @@ from metarec_jax.core.atomic_files import make_folder
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
+from metarec_jax.data.fingerprint import fingerprint
 from metarec_jax.evaluation import predictions_table as record
+from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.methods import (
     BEFORE,
     BIAS,
@@ -43,9 +45,13 @@ from metarec_jax.evaluation.write_results import publish
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder, warm_start
-from metarec_jax.train.build import Assembly, assemble, make_model, resolve, with_trained_encoder
-from metarec_jax.train.loop import fit, load_trainable
+from metarec_jax.train.build import build, resolve
+from metarec_jax.train.embed import with_trained_encoder
+from metarec_jax.train.experiment import Experiment
+from metarec_jax.train.model import make_model
 from metarec_jax.train.run_folder import Run
+from metarec_jax.train.start import fit
+from metarec_jax.train.state import load_trainable
 
 __all__ = [
     "BEFORE",
@@ -73,6 +79,8 @@ def evaluate(
     folder: Path,
     run: Run | None = None,
     metrics: str = "own",
+    budget: Budget = FULL,
+    data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> dict[str, Table]:
     """Trains what is missing, has every method answer every seed's questions, and puts them in a table a scenario.
@@ -85,7 +93,9 @@ def evaluate(
         seeds: one division, one training and one test each.
         folder: where runs of further seeds, twins and answers go.
         run: a finished run, used for the seed of its config.
-        metrics: whose definitions of the metrics are used, see `metarec_jax.evaluation.published.MODES`.
+        metrics: whose definitions of the metrics are used, see `metarec_jax.evaluation.metric_sets`.
+        budget: candidates that are tried on validation users, and resamples of test users.
+        data: interactions; None loads what ``config.data`` names.
         reporter: where progress is shown.
 
     Returns:
@@ -100,12 +110,30 @@ def evaluate(
     for seed in seeds:
         seeded = dataclasses.replace(config, seed=seed)
         given = run if run and run.config.seed == seed else None
-        found.append(_seed(seeded, folder / f"seed-{seed}", given, reporter))
-    return publish(found, folder, metrics)
+        found.append(answer_seed(seeded, folder / f"seed-{seed}", given, budget=budget, data=data, reporter=reporter))
+    return publish(found, folder, metrics, budget)
 
 
-def _seed(config: Config, folder: Path, run: Run | None, reporter: Reporter) -> SeedAnswers:
-    """Answers of one seed, from `folder` where they are there already."""
+def answer_seed(
+    config: Config,
+    folder: Path,
+    run: Run | None = None,
+    *,
+    budget: Budget = FULL,
+    data: Interactions | None = None,
+    reporter: Reporter = QUIET,
+) -> SeedAnswers:
+    """Train model and twin of one seed, and have every method answer the questions of every scenario.
+
+    Args:
+        config: of the model, with the seed.
+        folder: of the seed; what it holds already is not done again.
+        run: a finished run of this seed.
+        budget, data, reporter: as for `evaluate`.
+
+    Raises:
+        MetarecError: the folder, or the run, has other options.
+    """
     make_folder(folder)
     # A run that was trained further since has other parameters, and more lines of metrics.
     given = to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
@@ -113,77 +141,70 @@ def _seed(config: Config, folder: Path, run: Run | None, reporter: Reporter) -> 
     found = record.load(folder / ANSWERS)
     if found is not None and found.about["digest"] == digest:
         return found
-    assembly = assemble(config, reporter=reporter)
-    config = assembly.config
-    if run and resolve(run.config, assembly.data) != config:
+    experiment = build(config, data=data, reporter=reporter)
+    config = experiment.config
+    if run and resolve(run.config, experiment.data) != config:
         raise MetarecError(f"{run.folder} was trained with other options than are asked for now: give its own config")
     trainable = (
-        load_trainable(run, assembly.catalogue, assembly.encoder.params)
+        load_trainable(run, experiment.catalogue, experiment.encoder.params)
         if run
-        else _trained(config, folder / "meta", assembly, reporter)
+        else _trained(config, folder / "meta", experiment, reporter)
     )
     twin_config = without_inner_loop(config)
-    twin_assembly = dataclasses.replace(
-        assembly, config=twin_config, model=make_model(twin_config, assembly.catalogue.scale)
+    twin_experiment = dataclasses.replace(
+        experiment, config=twin_config, model=make_model(twin_config, experiment.catalogue.scale)
     )
-    twin = _trained(twin_config, folder / "twin", twin_assembly, reporter)
+    twin = _trained(twin_config, folder / "twin", twin_experiment, reporter)
     # Each with the embeddings of its own encoder, where that was trained.
-    twin_assembly = with_trained_encoder(twin_assembly, twin, reporter)
-    own = with_trained_encoder(assembly, trainable, reporter)
-    found = _answers(assembly, own, twin_assembly, trainable, twin, digest, reporter)
+    twin_experiment = with_trained_encoder(twin_experiment, twin, reporter)
+    own = with_trained_encoder(experiment, trainable, reporter)
+    found = _answers(experiment, own, twin_experiment, trainable, twin, digest, budget, reporter)
     record.save(found, folder / ANSWERS)
     return found
 
 
 def _answers(
-    assembly: Assembly,
-    own: Assembly,
-    twin_assembly: Assembly,
+    experiment: Experiment,
+    own: Experiment,
+    twin_experiment: Experiment,
     trainable: Trainable,
     twin: Trainable,
     digest: str,
+    budget: Budget,
     reporter: Reporter,
 ) -> SeedAnswers:
-    """What all methods say in all scenarios; networks read the embeddings of their own assembly."""
-    methods = methods_of(assembly, trainable, twin_assembly, twin, reporter)
-    whose = {META: own, BEFORE: own} | dict.fromkeys(TWINS, twin_assembly)
+    """What all methods say in all scenarios; networks read the embeddings of their own experiment."""
+    methods = methods_of(experiment, trainable, twin_experiment, twin, reporter, budget)
+    whose = {META: own, BEFORE: own} | dict.fromkeys(TWINS, twin_experiment)
     scenarios: dict[str, Answers] = {}
-    with reporter.bar("answering", len(assembly.tests)) as advance:
-        for scenario, part in assembly.tests.items():
+    with reporter.bar("answering", len(experiment.tests)) as advance:
+        for scenario, part in experiment.tests.items():
             scenarios[scenario] = Answers(
-                questions_of(assembly.data, part.source, assembly.catalogue.statistics),
+                questions_of(experiment.data, part.source, experiment.catalogue.statistics),
                 {
-                    name: ask(whose.get(name, assembly).tests[scenario], method.function)
+                    name: ask(whose.get(name, experiment).tests[scenario], method.function)
                     for name, method in methods.items()
                 },
             )
             advance(len(scenarios), scenario)
     about = {
         "digest": digest,
-        "seed": assembly.config.seed,
-        "data": fingerprint(assembly.data),
-        "source": assembly.data.source,
-        "kind": assembly.config.split.kind,
-        "protocol": assembly.division.description,
+        "seed": experiment.config.seed,
+        "data": fingerprint(experiment.data),
+        "source": experiment.data.source,
+        "kind": experiment.config.split.kind,
+        "protocol": experiment.division.description,
         "scenarios": {
-            s.name: {"definition": s.definition, "held_out": s.held_out} for s in assembly.division.scenarios
+            s.name: {"definition": s.definition, "held_out": s.held_out} for s in experiment.division.scenarios
         },
-        "scale": assembly.catalogue.scale._asdict(),
+        "scale": experiment.catalogue.scale._asdict(),
         "settings": {name: method.settings for name, method in methods.items()},
         "definitions": {name: method.definition for name, method in methods.items()},
     }
     return SeedAnswers(scenarios, about)
 
 
-def fingerprint(data: Interactions) -> str:
-    """A digest of who gave which rating to what, and when."""
-    digest = hashlib.sha256("\n".join((*data.users.ids, "", *data.items.ids)).encode())
-    for column in (data.user, data.item, data.rating, data.time):
-        digest.update(column.tobytes())
-    return digest.hexdigest()
-
-
-def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporter) -> Trainable:
+def _trained(config: Config, folder: Path, experiment: Experiment, reporter: Reporter) -> Trainable:
     """The best parameters of the run in `folder`, which is trained, or trained on, if need be."""
     if (folder / "config.json").exists():
         run = run_folder.open_run(folder)
@@ -192,9 +213,8 @@ def _trained(config: Config, folder: Path, assembly: Assembly, reporter: Reporte
                 f"{folder} holds a run with other options than are asked for now: name another --out, or delete it"
             )
     else:
-        run = run_folder.create(folder, config)
-        catalogues.save(assembly.catalogue, run)
-    fitted = fit(run, assembly, reporter=reporter)
+        run = run_folder.create(folder, config, fill=lambda run: catalogues.save(experiment.catalogue, run))
+    fitted = fit(run, experiment, reporter=reporter)
     if fitted.interrupted:
         raise Stopped(fitted.signal or signal.SIGINT)
     return fitted.trainable

@@ -1,0 +1,32 @@
+"""A digest of a data set, so that a run, an evaluation and a comparison can tell that they read the same."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from metarec_jax.core.types import Interactions
+
+
+def fingerprint(data: Interactions) -> str:
+    """sha256 of who gave which rating to what, and when."""
+    digest = hashlib.sha256("\n".join((*data.users.ids, "", *data.items.ids)).encode())
+    for column in (data.user, data.item, data.rating, data.time):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_with_texts(data: Interactions, encoder: str) -> str:
+    """sha256 of everything that a training reads.
+
+    Args:
+        data: interactions, and texts of users and items.
+        encoder: digest of the encoder's weights and tokenizer.
+    """
+    digest = hashlib.sha256(f"{encoder}\n{fingerprint(data)}\n".encode())
+    for text in (*(data.users.texts or ()), *data.items.texts, *data.items.titles):
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    if data.items.vectors is not None:
+        digest.update(np.ascontiguousarray(data.items.vectors).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""What a private training records: what has been spent, in the run folder, and the secret that noise is drawn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import Reporter
+from metarec_jax.privacy import accounting
+from metarec_jax.train.checkpoints import Progress
+from metarec_jax.train.experiment import Experiment
+from metarec_jax.train.program import Ledger
+from metarec_jax.train.run_folder import Run
+
+
+class PrivacyLedger(Ledger):
+    """Records the epsilon that has been spent at each checkpoint.
+
+    Args:
+        run: the run folder.
+        experiment: whose config says what may be spent.
+        reporter: told how much noise that takes.
+
+    Attributes:
+        plan: the mechanism of the whole training.
+        secret: numbers that sampling and noise are drawn from.
+
+    Raises:
+        MetarecError: the epsilon is out of reach.
+    """
+
+    def __init__(self, run: Run, experiment: Experiment, reporter: Reporter):
+        self._run = run
+        self._had_secret = run.secret.exists()
+        source = experiment.train.source
+        self.plan = accounting.make_plan(experiment.config, len(source.histories.users), len(source))
+        reporter.note(
+            f"private: epsilon {self.plan.epsilon:g} at delta {self.plan.delta:.2g} takes noise of "
+            f"{self.plan.noise:.3g} times the clip {self.plan.clip:g} in each of {self.plan.steps} outer steps"
+        )
+        self.secret = accounting.secret(run)
+
+    def resume(self, progress: Progress) -> None:
+        """Refuse to go on without the secret that the steps so far were drawn from."""
+        if not self._had_secret and not progress.finished:
+            raise MetarecError(
+                f"{self._run.secret} is gone, which this private training draws its noise from: what is left of it "
+                "cannot be accounted for; train a new run"
+            )
+
+    def record(self, step: int) -> dict[str, Any]:
+        """Write what `step` steps have spent into the run folder; returns it for the line of metrics."""
+        return {"epsilon": accounting.write(self._run, self.plan, step)["epsilon_spent"]}
+
+    def finish(self) -> None:
+        """Remove the secret."""
+        accounting.forget(self._run)

@@ -1,0 +1,99 @@
+"""Checks of a config against the data, the encoder and this machine, made before anything takes long."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.run import Config, believes
+from metarec_jax.config.updater import ELEMENTWISE
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import partition, path_names
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions
+from metarec_jax.encoder import Encoder, lora_layers
+from metarec_jax.encoder.attention import check_fused
+from metarec_jax.factors.item_factors import NOTHING_KNOWN
+from metarec_jax.train.catalogue import Catalogue
+from metarec_jax.train.model import abstract_trainable
+
+
+def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -> None:
+    """Check that the options use what the data holds, and that the data holds what the options need.
+
+    Args:
+        config: of the run.
+        data: its interactions.
+        reporter: told where an option costs memory.
+
+    Raises:
+        MetarecError: items have vectors that nothing reads, or the learner needs times and there are none.
+    """
+    reads_vectors = believes(config) and (config.factors.vectors or config.factors.mean_vectors)
+    if data.items.vectors is not None and not reads_vectors:
+        raise MetarecError(
+            "items come with vectors, but nothing reads them: the factors of items do, so use --factors.rank 32 and "
+            "--factors.vectors above 0, or leave the vectors out"
+        )
+    if config.learner.kind == "recurrent" and not data.time.any():
+        raise MetarecError(
+            "learner.kind 'recurrent' reads a user's interactions in order of time, but the data has no times: "
+            "name their column with --data.columns.time, or use --learner.kind transformer"
+        )
+    if config.updater.kind in ELEMENTWISE or config.updater.clip:
+        reporter.note(
+            f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
+            "full: every user's inner loop gets a copy of the adapted ones"
+        )
+
+
+def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
+    """Check that the encoder can run, and be trained, on this machine as the config says.
+
+    Args:
+        config: options of the encoder.
+        encoder: as it was read.
+
+    Raises:
+        MetarecError: the attention or precision is not available here, there are fewer layers than are to be frozen,
+            or patterns of `lora_layers` match nothing.
+    """
+    platform, architecture = jax.default_backend(), encoder.config
+    if config.attention == "fused":
+        check_fused(platform, compute=config.compute, width=architecture.hidden_size // architecture.num_heads)
+    if config.compute == "bfloat16" and platform == "cpu":
+        raise MetarecError(
+            "encoder.compute is 'bfloat16', which is for accelerators, but this is a CPU: use --encoder.compute float32"
+        )
+    if config.train == "lora":
+        lora_layers(encoder.params, config.lora_layers)
+    if config.frozen_layers > encoder.config.num_layers:
+        raise MetarecError(
+            f"encoder.frozen_layers is {config.frozen_layers}, but {encoder.source} has "
+            f"{encoder.config.num_layers} layers"
+        )
+
+
+def check_adapted(config: Config, catalogue: Catalogue) -> None:
+    """Check that the patterns of adapted parameters fit the learner and the updater.
+
+    Args:
+        config: of the run.
+        catalogue: whose scale and width decide the shapes of the learner.
+
+    Raises:
+        MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or no pattern matches the
+            context parameters, which exist to be adapted.
+    """
+    if believes(config):  # which factors makes no difference to what there is to adapt
+        catalogue = dataclasses.replace(catalogue, beliefs=NOTHING_KNOWN)
+    theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
+    adapted, _ = partition(theta, config.updater.adapted)
+    if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):
+        raise MetarecError(
+            f"learner.context is {config.learner.context}, but no pattern of updater.adapted "
+            f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
+            "'context/.*', or use --learner.context 0"
+        )

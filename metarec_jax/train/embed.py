@@ -1,0 +1,157 @@
+"""Embeddings of items and users by the encoder as it is, through the cache on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions, Params, Tables
+from metarec_jax.data.describe import descriptions
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.sources.find import cache_folder
+from metarec_jax.data.tasks import TaskSource
+from metarec_jax.encoder import Encoder, Execution, encode_table, merge_lora
+from metarec_jax.meta.user import Trainable
+from metarec_jax.train.experiment import Experiment, Part, Source
+
+Sources = Mapping[str, EpisodeSource | TaskSource]
+"""Episodes by name: "train", "validation", and each scenario of the tests."""
+
+
+def embed(
+    encoder: Encoder,
+    config: Config,
+    texts: Sequence[str],
+    reporter: Reporter = QUIET,
+    label: str = "encoding",
+    *,
+    warn_truncation: bool = True,
+) -> np.ndarray:
+    """Embed texts, through the cache on disk.
+
+    Args:
+        encoder: which encodes them.
+        config: pooling, length and cache folder.
+        texts: to encode; equal texts are encoded once.
+        reporter: shows progress.
+        label: of the progress bar.
+        warn_truncation: report how many texts exceeded ``encoder.max_length``.
+
+    Returns:
+        float32 [texts, hidden].
+    """
+    with reporter.bar(label, len(set(texts))) as advance:
+        return encode_table(
+            encoder,
+            texts,
+            pooling=config.encoder.pooling,
+            max_length=config.encoder.max_length,
+            normalise=config.encoder.normalise,
+            cache=cache_folder(config.data.cache) / "embeddings",
+            progress=lambda done, total: advance(done),
+            report=reporter.note if warn_truncation else None,
+            dtype=config.encoder.dtype,
+            run=Execution(config.encoder.attention, scan=config.encoder.scan),
+        )
+
+
+def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str, tuple[str, ...] | None]:
+    """Choose the text that stands for each user of each source.
+
+    Args:
+        config: ``learner.user_side`` chooses: the profile, a description of each draw of the support, or none.
+        data: holds profiles and titles.
+        sources: episodes by name.
+
+    Returns:
+        For each name the texts, or None where users have none.
+
+    Raises:
+        MetarecError: profiles are asked for, and the data has none.
+    """
+    if config.learner.user_side == "none":
+        return dict.fromkeys(sources)
+    if config.learner.user_side == "profile":
+        if data.users.texts is None:
+            raise MetarecError(
+                "learner.user_side is 'profile', but the data has no user texts: use --learner.user-side description, "
+                "or none, or name a column with --data.columns.user-text"
+            )
+        return dict.fromkeys(sources, data.users.texts)
+    middle = (data.low + data.high) / 2
+    return {name: tuple(descriptions(source, data.items.titles, middle=middle)) for name, source in sources.items()}
+
+
+def embed_users(
+    encoder: Encoder,
+    config: Config,
+    users: int,
+    texts: Mapping[str, tuple[str, ...] | None],
+    reporter: Reporter = QUIET,
+    known: Mapping[tuple[str, ...], np.ndarray] | None = None,
+    *,
+    warn_truncation: bool = True,
+) -> dict[str, np.ndarray]:
+    """Embed the users of each source.
+
+    Args:
+        encoder, config: as for `embed`.
+        users: number of users, for sources without texts.
+        texts: of each source, from `user_texts`.
+        reporter: shows progress.
+        known: embeddings of texts that are at hand already.
+        warn_truncation: as for `embed`.
+
+    Returns:
+        float32 [users, hidden] for each source; of width 0 where users have no text.
+    """
+    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32), **(known or {})}
+    for name, of_source in texts.items():
+        if of_source not in found:
+            label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
+            found[of_source] = embed(encoder, config, of_source or (), reporter, label, warn_truncation=warn_truncation)
+    return {name: found[of_source] for name, of_source in texts.items()}
+
+
+def trained_encoder(encoder: Encoder, params: Params) -> Encoder:
+    """Replace the parameters of an encoder by those that a run trained; LoRA factors are added to their matrices."""
+    source = f"{encoder.source}, trained further"
+    return dataclasses.replace(encoder, params=merge_lora(params), source=source)
+
+
+def with_trained_encoder(experiment: Experiment, trainable: Trainable, reporter: Reporter = QUIET) -> Experiment:
+    """Embed items and users anew with the encoder that a run trained.
+
+    Args:
+        experiment: with the embeddings of the encoder before training.
+        trainable: what was trained; the experiment is returned as it is where that holds no encoder.
+        reporter: shows progress.
+
+    Returns:
+        The experiment with new embeddings and the trained encoder.
+    """
+    if trainable.encoder is None:
+        return experiment
+    encoder = trained_encoder(experiment.encoder, trainable.encoder)
+    config = experiment.config
+    parts = {"train": experiment.train, "validation": experiment.validation, **experiment.tests}
+    items = embed(encoder, config, experiment.data.items.texts, reporter, "encoding items", warn_truncation=False)
+    texts = {name: part.user_texts for name, part in parts.items()}
+    users = embed_users(encoder, config, len(experiment.data.users), texts, reporter, warn_truncation=False)
+
+    def encoded(name: str, part: Part[Source]) -> Part[Source]:
+        return dataclasses.replace(part, tables=Tables(items, users[name]))
+
+    return dataclasses.replace(
+        experiment,
+        catalogue=dataclasses.replace(experiment.catalogue, embeddings=items),
+        train=encoded("train", experiment.train),
+        validation=encoded("validation", experiment.validation),
+        tests={name: encoded(name, part) for name, part in experiment.tests.items()},
+        encoder=encoder,
+    )

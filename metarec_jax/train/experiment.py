@@ -1,0 +1,93 @@
+"""Everything that training and evaluation start from, as one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.types import Interactions, Tables
+from metarec_jax.data.episodes import EpisodeSource
+from metarec_jax.data.fingerprint import fingerprint_with_texts
+from metarec_jax.data.protocols import Division
+from metarec_jax.data.splits import Splits
+from metarec_jax.data.tasks import TaskSource
+from metarec_jax.encoder import Encoder
+from metarec_jax.meta.user import Model
+from metarec_jax.train.catalogue import Catalogue
+
+Source = TypeVar("Source", EpisodeSource, TaskSource)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Generic[Source]):
+    """Episodes of some users, and the embeddings that they gather from (host arrays).
+
+    Attributes:
+        source: the episodes.
+        tables: embeddings by the encoder before training.
+        user_texts: the texts that the users' embeddings are of; None where users have no text.
+    """
+
+    source: Source
+    tables: Tables
+    user_texts: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The data, division, catalogue, model and episodes of a run.
+
+    Attributes:
+        config: with every "auto" resolved.
+        data: all interactions; training reads only the rows ``division.train``.
+        division: which rows train, and which tasks validate and test.
+        catalogue: items, with statistics of the training rows.
+        model: the functions of learner and updater.
+        train, validation: episodes that train, and those that choose the best epoch.
+        tests: episodes of the test tables, by the name of the scenario.
+        encoder: with the parameters before training.
+    """
+
+    config: Config
+    data: Interactions
+    division: Division
+    catalogue: Catalogue
+    model: Model
+    train: Part[EpisodeSource]
+    validation: Part[TaskSource]
+    tests: Mapping[str, Part[TaskSource]]
+    encoder: Encoder
+
+    @property
+    def test(self) -> Part[TaskSource]:
+        """The first scenario."""
+        return next(iter(self.tests.values()))
+
+    @property
+    def splits(self) -> Splits:
+        """Users whose episodes train, validate and test; a user can be in several of the three."""
+        return splits_of(self.division)
+
+    def fingerprint(self) -> str:
+        """sha256 of everything that training reads: equal fingerprints and configs give equal results."""
+        return fingerprint_with_texts(self.data, self.encoder.digest)
+
+    @property
+    def training_user_table(self) -> np.ndarray:
+        """float32 [users, hidden], embeddings of the training users alone, from which inputs are standardised."""
+        source, users = self.train.source, self.train.tables.users
+        return users if source.own_table else users[self.division.train_users]
+
+
+def splits_of(division: Division) -> Splits:
+    """Users that train, validate and are held out for tests, each once, in the order in which they are first asked."""
+    held_out = [scenario.tasks.user for scenario in division.scenarios if scenario.held_out]
+    validation, test = (
+        np.array(list(dict.fromkeys(users.tolist())), np.int32)
+        for users in (division.validation.user, np.concatenate(held_out))
+    )
+    return Splits(division.train_users, validation, test)

@@ -1,0 +1,90 @@
+"""Meta-training with a frozen encoder: embeddings are computed once, and every step gathers from the same tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Episodes, Prepared
+from metarec_jax.meta.outer import make_step
+from metarec_jax.meta.user import Model
+from metarec_jax.train.experiment import Experiment
+from metarec_jax.train.meta_training import (
+    fitting_users,
+    meta_training,
+    micro_batch,
+    starting_state,
+    step_weights,
+    validation,
+)
+from metarec_jax.train.optimizer import make_optimiser
+from metarec_jax.train.program import Program
+from metarec_jax.train.run_folder import Run
+from metarec_jax.train.sharding import replicate, user_mesh
+
+
+def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
+    """Build the program of a run that trains learner and updater alone.
+
+    Args:
+        run: the run folder.
+        experiment: what is trained on.
+        reporter: told the size of micro-batches, where it is found out.
+    """
+    config = experiment.config
+    mesh = user_mesh(config.train.devices)
+    tables = prepared_tables(run, experiment, mesh)
+
+    def localise(episodes: Episodes) -> tuple[Prepared, Episodes]:
+        return tables, episodes
+
+    def make(users_per_device: int) -> Any:
+        return frozen_step(config, experiment.model, len(experiment.train.source), mesh, users_per_device)
+
+    state = functools.partial(starting_state, run, experiment, mesh)
+    return meta_training(
+        run,
+        experiment,
+        mesh,
+        localise=localise,
+        make_step=make,
+        validate=validation(experiment.model, mesh, experiment.validation),
+        users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
+    )
+
+
+def prepared_tables(run: Run, experiment: Experiment, mesh: Mesh) -> Prepared:
+    """The tables of training episodes on the devices, as the learner wants them: what prepares them is not trained."""
+    theta = starting_state(run, experiment, mesh).trainable.theta
+    return jax.jit(experiment.model.prepare)(theta, replicate(mesh, experiment.train.tables))
+
+
+def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+    """The jitted outer step: (state, tables, episodes) -> (state, losses).
+
+    Args:
+        config: of the run.
+        model: its functions.
+        steps: outer steps of the whole training, for the schedule.
+        mesh: the devices.
+        users_per_device: users that a device computes at the same time.
+    """
+    return _frozen_step(dataclasses.replace(config, seed=0), model, steps, mesh, users_per_device)
+
+
+@functools.lru_cache(maxsize=8)
+def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+    """The same compiled step for every seed."""
+    step = make_step(
+        model,
+        make_optimiser(config, steps),
+        at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
+        step_weights=step_weights(config, steps),
+    )
+    return jax.jit(step, donate_argnums=0)

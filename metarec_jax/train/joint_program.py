@@ -1,0 +1,99 @@
+"""Meta-training that trains the encoder too: each step encodes the distinct texts of its batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Params
+from metarec_jax.meta.encoder_step import make_joint_step
+from metarec_jax.meta.user import Model
+from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.meta_training import (
+    fitting_users,
+    meta_training,
+    micro_batch,
+    starting_state,
+    step_weights,
+    validation,
+)
+from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates
+from metarec_jax.train.program import Program
+from metarec_jax.train.run_folder import Run
+from metarec_jax.train.sharding import user_mesh
+from metarec_jax.train.text_batches import Devices, TextBatches
+
+
+def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
+    """Build the program of a run that trains encoder, learner and updater.
+
+    Args:
+        run: the run folder.
+        experiment: what is trained on.
+        reporter: told the size of micro-batches, where it is found out.
+    """
+    config = experiment.config
+    mesh = user_mesh(config.train.devices, config.train.shards)
+    texts = texts_of_part(experiment, experiment.train, mesh)
+
+    def make(users_per_device: int) -> Any:
+        steps = len(experiment.train.source)
+        return joint_step(config, experiment.model, texts.devices, steps, mesh, users_per_device)
+
+    state = functools.partial(starting_state, run, experiment, mesh)
+    return meta_training(
+        run,
+        experiment,
+        mesh,
+        localise=texts.localise,
+        make_step=make,
+        validate=joint_validation(experiment, mesh),
+        users_per_device=fitting_users(experiment, mesh, texts.localise, make, state, reporter),
+    )
+
+
+def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], float]:
+    """The validation loss by the encoder that is being trained."""
+    texts = texts_of_part(experiment, experiment.validation, mesh)
+    return validation(experiment.model, mesh, experiment.validation, texts)
+
+
+def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches:
+    """The texts that the episodes of a part gather from, on the devices."""
+    users = experiment.config.train.users_per_step
+    return TextBatches(experiment.config, experiment.encoder, experiment.data.items.texts, part, mesh, users)
+
+
+def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+    """The jitted outer step: (state, chosen texts, episodes) -> (state, losses).
+
+    Args:
+        config: of the run.
+        model: its functions.
+        devices: how they encode.
+        steps: outer steps of the whole training, for the schedule.
+        mesh: the devices.
+        users_per_device: users that a device computes at the same time.
+    """
+    step = make_joint_step(
+        model,
+        devices.training,
+        trained_part(config),
+        make_optimiser(config, steps),
+        at_once=micro_batch(config, mesh, users_per_device),
+        step_weights=step_weights(config, steps),
+        exchange=devices.exchange,
+        spread=devices.spread,
+    )
+    return jax.jit(step, donate_argnums=0)
+
+
+def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:
+    """A function that splits parameters of the encoder into (those that are trained, the others)."""
+    return lambda params: by_rate(params, relative_rates(config.encoder, params, config.train.rate))

@@ -1,0 +1,304 @@
+"""What every kind of meta-training shares: batches, validation, the end of an epoch, optimizer and micro-batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.device_memory import SHARE, free_memory, users_that_fit
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.params import names_as_used, unusable_names
+from metarec_jax.core.progress import Reporter
+from metarec_jax.core.types import Episodes, Tables
+from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
+from metarec_jax.meta.outer import Losses, TrainState, annealed, meta_loss
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.train.checkpoints import Progress, Sums
+from metarec_jax.train.experiment import Experiment, Part
+from metarec_jax.train.program import Batch, Ledger, Program
+from metarec_jax.train.run_folder import Run
+from metarec_jax.train.sharding import place, replicate, round_up, shard_users
+from metarec_jax.train.state import first_state
+from metarec_jax.train.text_batches import TextBatches
+from metarec_jax.train.warm_start import begun
+
+Localise = Callable[[Episodes], tuple[Any, Episodes]]
+"""Episodes on the host -> (what the step reads beside them, on the devices; episodes with ids into that)."""
+MakeStep = Callable[[int], Any]
+"""Users that a device computes at the same time -> the jitted step: (state, what is read, episodes) -> (state,
+losses). It takes over the memory of its state."""
+
+
+def meta_training(
+    run: Run,
+    experiment: Experiment,
+    mesh: Mesh,
+    *,
+    localise: Localise,
+    make_step: MakeStep,
+    validate: Callable[[Trainable], float],
+    users_per_device: int,
+    source: EpisodeBatches | None = None,
+    ledger: Ledger | None = None,
+    chooses: bool = True,
+) -> Program:
+    """The program of a meta-training whose kind is decided by the step and by what it reads.
+
+    Args:
+        run: the run folder.
+        experiment: what is trained on.
+        mesh: the devices.
+        localise: what a step reads for its episodes.
+        make_step: the step.
+        validate: trainable -> validation loss.
+        users_per_device: users that a device computes at the same time.
+        source: batches of episodes; None takes those of the experiment.
+        ledger: what is recorded beside the state.
+        chooses: whether the validation loss chooses the best epoch; otherwise the last one is the best.
+    """
+    config = experiment.config.train
+    source = experiment.train.source if source is None else source
+    return Program(
+        title="meta-training",
+        steps=len(source),
+        stretch=source.batches,
+        first_state=functools.partial(starting_state, run, experiment, mesh),
+        step=make_step(users_per_device),
+        feed=functools.partial(_Feed, source, mesh, users_per_device, localise),
+        sums=functools.partial(_sums, experiment),
+        check=_refuse_not_finite,
+        evaluate=lambda state: {"validation_loss": validate(state.trainable)},
+        close=functools.partial(_close_epoch, config.epochs, config.patience, chooses),
+        describe=_describe,
+        trained=lambda state: state.trainable,
+        scope=functools.partial(jax.set_mesh, mesh),
+        ledger=ledger or Ledger(),
+        save_every=config.save_every,
+    )
+
+
+def starting_state(run: Run, experiment: Experiment, mesh: Mesh) -> TrainState:
+    """The state before the first step, on the devices; with what an earlier run learned, where the config names one."""
+    state = first_state(experiment, len(experiment.train.source))
+    if experiment.config.train.begin:
+        state = state._replace(trainable=begun(state.trainable, run))
+    return place(mesh, state)
+
+
+class _Feed:
+    """Batches of episodes on the devices."""
+
+    def __init__(self, source: EpisodeBatches, mesh: Mesh, users_per_device: int, localise: Localise):
+        self._iterator = training_iterator(source)
+        self._source, self._mesh, self._users_per_device = source, mesh, users_per_device
+        self._localise = localise
+
+    def __next__(self) -> Batch:
+        episodes = next(self._iterator)
+        read, local = self._localise(padded(episodes, self._mesh, self._users_per_device))
+        on_devices = shard_users(self._mesh, local)
+        return Batch((read, on_devices), self._source.users_of(episodes)[episodes.weight > 0])
+
+    def position(self) -> dict[str, Any]:
+        return self._iterator.get_state()
+
+    def continue_at(self, position: dict[str, Any]) -> None:
+        self._iterator.set_state(position)
+
+    def close(self) -> None:
+        self._iterator.close()
+
+
+def padded(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes:
+    """Add empty users to a batch until it divides evenly over the mesh, and into micro-batches.
+
+    Args:
+        episodes: of users, on the host.
+        mesh: the devices.
+        users_per_device: users of a micro-batch on one device; 0 takes all of them at once.
+    """
+    users = len(episodes.weight)
+    wanted = round_up(users, mesh)
+    at_once = users_per_device * mesh.size
+    if 0 < at_once < wanted:
+        wanted = -(-users // at_once) * at_once
+    return jax.tree.map(lambda leaf: np.pad(leaf, [(0, wanted - users)] + [(0, 0)] * (leaf.ndim - 1)), episodes)
+
+
+def micro_batch(config: Config, mesh: Mesh, users_per_device: int) -> int:
+    """Users of a micro-batch on one device; 0 where they are all of its users."""
+    return users_per_device if users_per_device * mesh.size < round_up(config.train.users_per_step, mesh) else 0
+
+
+def step_weights(config: Config, steps: int) -> Callable[[Any], Any] | None:
+    """Weights of the query losses after the inner steps, by the outer step; None where only the last one counts."""
+    updater = config.updater
+    if not updater.multi_step or updater.steps <= 1:
+        return None
+    return annealed(updater.steps, max(round(updater.multi_step * steps), 1))
+
+
+def fitting_users(
+    experiment: Experiment,
+    mesh: Mesh,
+    localise: Localise,
+    make_step: MakeStep,
+    state: Callable[[], TrainState],
+    reporter: Reporter,
+) -> int:
+    """Users that a device computes at the same time: what the config says; where that is 0, as many as fit in memory.
+
+    Args:
+        experiment: whose longest batch must fit.
+        mesh: the devices.
+        localise, make_step: as for `meta_training`.
+        state: -> a state on the devices.
+        reporter: told what was found.
+
+    Raises:
+        MetarecError: not even one user fits.
+    """
+    config, source = experiment.config.train, experiment.train.source
+    if config.users_per_device:
+        return config.users_per_device
+    longest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])
+    at = state()
+
+    def compile_with(users: int) -> Any:
+        read, episodes = localise(padded(longest, mesh, users))
+        return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
+
+    budget = int(SHARE * free_memory(mesh.devices.flat[0]))
+    users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)
+    reporter.note(f"{users} users at a time on each device: as many as fit in {budget / 1e9:.1f} GB")
+    return users
+
+
+def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> Callable[[Trainable], float]:
+    """The mean query loss of a part as a function of what is trained, compiled once a bucket.
+
+    Args:
+        model: the functions.
+        mesh: the devices.
+        part: episodes and their tables.
+        texts: of the part, where the encoder is trained: then they are encoded anew by the encoder of each call.
+    """
+    fixed = replicate(mesh, part.tables)
+    batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
+    prepare, losses_of = _validating(model)
+
+    def loss(trainable: Trainable) -> float:
+        raw: Tables = fixed if texts is None else texts.tables(trainable.encoder)
+        trainable = trainable._replace(encoder=None)
+        tables = prepare(trainable.theta, raw)
+        sums = jax.device_get([losses_of(trainable, tables, batch) for batch in batches])
+        return float(sum(s.query for s in sums) / max(sum(s.rows for s in sums), 1.0))
+
+    return loss
+
+
+@functools.lru_cache(maxsize=8)
+def _validating(model: Model) -> tuple[Any, Any]:
+    """Compiled `Model.prepare` and losses of a batch, the same functions for the same model."""
+    return jax.jit(model.prepare), jax.jit(lambda *given: meta_loss(model, *given)[1])
+
+
+def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progress) -> Sums:
+    """The query loss of a step.
+
+    Raises:
+        MetarecError: it is not finite; the message says whose inner loop diverged, or which parameter did.
+    """
+    if math.isfinite(losses.query):
+        return {"loss": (float(losses.query), float(losses.rows))}
+    names = experiment.data.users.ids
+    reason = _diverged(np.asarray(losses.stopped), [names[row] for row in batch.users])
+    if losses.usable is not None and not all(losses.usable):  # then no support is at fault
+        leaves = names_as_used(jax.eval_shape(lambda: first_state(experiment, 1).trainable))
+        reason = (
+            f", since {_some([leaf for leaf, ok in zip(leaves, losses.usable) if not ok])} had become infinite or NaN"
+        )
+    raise MetarecError(
+        f"the training loss became {float(losses.query)} at outer step {progress.step + 1} "
+        f"(epoch {progress.epoch + 1}){reason}: lower --train.rate or --updater.rate; the checkpoints hold the state "
+        "before"
+    )
+
+
+def _diverged(stopped: np.ndarray, names: list[str]) -> str:
+    """Whose inner loop left the finite numbers first, and at which inner step, as the end of a sentence."""
+    stopped = stopped[: len(names)]
+    worst = int(np.argmin(stopped)) if len(stopped) else 0
+    bad = int((stopped < stopped.max()).sum()) if len(stopped) else 0
+    if not bad:
+        return ""
+    others = f", and {bad - 1} more of {len(names)} users" if bad > 1 else ""
+    return f", since the inner loop of user {names[worst]!r} diverged at inner step {int(stopped[worst]) + 1}{others}"
+
+
+def _refuse_not_finite(state: TrainState, step: int) -> None:
+    """Raise where a parameter or the optimizer's state is not finite: a step's gradient of NaN shows in no loss yet."""
+    trainable, optimizer = jax.device_get((state.trainable, state.optimiser))
+    names = unusable_names(trainable)
+    if names or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optimizer)):
+        raise MetarecError(
+            f"{_some(names) or 'the state of the outer optimiser'} became infinite or NaN by outer step {step}: "
+            "lower --train.rate or --updater.rate; the checkpoints hold the state before"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more parameters" if len(names) > 3 else "")
+
+
+def _close_epoch(
+    epochs: int,
+    patience: int,
+    chooses: bool,
+    progress: Progress,
+    figures: Mapping[str, float],
+    seconds: float,
+    users: int,
+) -> tuple[Progress, dict[str, Any]]:
+    """The progress after an epoch, and its line of metrics. Training ends early after `patience` epochs without a
+    better validation loss; where that must not choose (it depends on validation users), the last epoch is the best."""
+    epoch, loss = progress.epoch + 1, figures["validation_loss"]
+    if not math.isfinite(loss):
+        raise MetarecError(
+            f"the validation loss became {loss} in epoch {epoch}: lower --train.rate or --updater.rate; "
+            "the checkpoints hold the state before"
+        )
+    line = {
+        "epoch": epoch,
+        "step": progress.step,
+        "train_loss": progress.means().get("loss", 0.0),
+        "validation_loss": loss,
+        "users_per_second": round(users / seconds, 1),
+    }
+    better = loss < progress.best_loss or not chooses
+    best_epoch = epoch if better else progress.best_epoch
+    closed = dataclasses.replace(
+        progress,
+        epoch=epoch,
+        sums={},
+        best_epoch=best_epoch,
+        best_step=progress.step if better else progress.best_step,
+        best_loss=loss if better else progress.best_loss,
+        finished=epoch >= epochs or 0 < patience <= epoch - best_epoch,
+    )
+    return closed, line
+
+
+def _describe(line: Mapping[str, Any], progress: Progress) -> str:
+    return (
+        f"epoch {line['epoch']}: training loss {line['train_loss']:.4f}, validation {line['validation_loss']:.4f} "
+        f"(best {progress.best_loss:.4f} at epoch {progress.best_epoch})"
+    )
