@@ -7,9 +7,7 @@
 """
 
 from metarec_jax.encoder.bert import (
-    Attention,
     BertConfig,
-    Execution,
     Pooling,
     Tokens,
     embed,
@@ -21,6 +19,7 @@ from metarec_jax.encoder.bert import (
     run_layers,
 )
 from metarec_jax.encoder.embedding_cache import encode_table
+from metarec_jax.encoder.execution import Attention, Execution, choose_execution, choose_tokens_per_call
 from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
 from metarec_jax.encoder.padding import bucket, chunks, pack
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
@@ -40,6 +39,8 @@ __all__ = [
     "Tokens",
     "add_lora",
     "bucket",
+    "choose_execution",
+    "choose_tokens_per_call",
     "chunks",
     "embed",
     "encode",

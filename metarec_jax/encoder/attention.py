@@ -123,7 +123,7 @@ def attend_fused(
     check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads)
     if dropout is not None:
         raise MetarecError(
-            "fused attention drops no attention weights: use encoder.attention xla, or encoder.dropout 0"
+            "fused attention drops no attention weights: use encoder.attention auto, or encoder.dropout 0"
         )
     return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
 
@@ -208,7 +208,7 @@ def check_fused(platform: str, *, compute: str, width: int) -> None:
     Raises:
         MetarecError: on a CPU, or for a type or a width that the platform's kernel does not have.
     """
-    otherwise = "use --encoder.attention xla"
+    otherwise = "use --encoder.attention auto"
     if platform not in FUSED:
         raise MetarecError(
             f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: {otherwise}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
@@ -25,11 +24,11 @@ from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
+from metarec_jax.encoder.execution import EXECUTION, Attention, Execution
 from metarec_jax.encoder.linear import block_dot
 
 Pooling = Literal["auto", "mean", "cls"]
 """How the vectors of a text's tokens become one. "auto" is what the checkpoint's folder says (`Hints.resolve`)."""
-Attention = Literal["xla", "packed", "fused"]
 _ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
 
 _MATRICES = ("kernel", "embedding")
@@ -129,28 +128,6 @@ class BertConfig:
         for name in ("layer_norm_eps", "init_scale"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be a finite number above 0")
-
-
-class Execution(NamedTuple):
-    """How layers are computed. None of it changes a number by more than rounding.
-
-    Attributes:
-        attention: "xla"; "packed" for short texts on a matrix unit of 128 columns; or "fused" for the kernel of the
-            accelerator, which has no second derivative.
-        remat: whether a backward pass computes each layer anew, in place of keeping what it needs (on a CPU only with
-            `scan`: otherwise the compiler merges the two).
-        scan: whether layers are one loop over their stacked parameters. It compiles once for all layers; on a CPU it
-            runs longer, since each layer's weights are copied.
-        whole: puts together the parameters of a layer that are split over devices, where they are used.
-    """
-
-    attention: Attention = "xla"
-    remat: bool = False
-    scan: bool = False
-    whole: Callable[[Params], Params] = lambda params: params
-
-
-EXECUTION = Execution()
 
 
 @functools.partial(jax.jit, static_argnames="config")

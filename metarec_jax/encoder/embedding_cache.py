@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.bert import EXECUTION, Execution, Pooling, encode
+from metarec_jax.encoder.bert import Pooling, encode
+from metarec_jax.encoder.execution import Execution, choose_execution
 from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
@@ -45,7 +46,7 @@ def encode_table(
     report: Callable[[str], None] | None = None,
     tokens_per_call: int | None = None,
     dtype: DTypeLike | None = None,
-    run: Execution = EXECUTION,
+    run: Execution | None = None,
 ) -> Float[np.ndarray, "texts hidden"]:
     """Embeddings of all texts.
 
@@ -63,7 +64,8 @@ def encode_table(
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
         tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
-        dtype, run: as for `bert.encode`. Tables of each ``dtype`` are kept apart; ``run`` changes rounding only.
+        dtype: as for `bert.encode`. Tables of each ``dtype`` are kept apart.
+        run: how layers are computed; None chooses by platform (`choose_execution`).
 
     Returns:
         float32, one row a text, in the order of ``texts``.
@@ -96,6 +98,7 @@ def encode_table(
     if kept is None:
         tokens = tokenize(encoder.tokenizer, distinct, max_length)
         say_cut(tokens.truncated)
+        run = choose_execution(jax.default_backend()) if run is None else run
         encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
         kept = _Kept(encoded, tokens.truncated)
         if path is not None:

@@ -15,7 +15,16 @@ from metarec_jax.config.run import Config, believes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import BertConfig, Picked, Tokens, init, load, random_encoder
+from metarec_jax.encoder import (
+    BertConfig,
+    Execution,
+    Picked,
+    Tokens,
+    choose_tokens_per_call,
+    init,
+    load,
+    random_encoder,
+)
 from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
@@ -29,7 +38,7 @@ from metarec_jax.train.meta_training import padded
 from metarec_jax.train.model import abstract_trainable, make_model
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import by_user, shardings
-from metarec_jax.train.text_batches import TOKENS, Devices, worth_sharing
+from metarec_jax.train.text_batches import Devices, worth_sharing
 
 ENCODERS: Mapping[str, BertConfig] = {
     "minilm": BertConfig(30522, 384, 6, 12, 1536),
@@ -57,6 +66,7 @@ class Workload:
         items, users: of the data set; each has a text (users only with ``learner.user_side`` other than "none").
         length: tokens of a text, padded.
         support: support interactions of a user, padded.
+        run: how the encoder's layers are computed; None is what a run chooses on the target.
     """
 
     config: Config
@@ -65,6 +75,7 @@ class Workload:
     users: int
     length: int
     support: int
+    run: Execution | None = None
 
     @property
     def trains_encoder(self) -> bool:
@@ -148,7 +159,9 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     own = entries // mesh.size
     shared = worth_sharing(texts, entries, own, mesh)
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
-    per_call = texts_of_call(config.encoder.tokens_per_call or TOKENS, work.length, used)
+    per_call = texts_of_call(
+        config.encoder.tokens_per_call or choose_tokens_per_call(mesh.devices.flat[0].platform), work.length, used
+    )
     turns = -(-used // per_call)
     shape = (texts, work.length)
     tokens = Tokens(*(jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
@@ -160,7 +173,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
         picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
         users=None if work.user_texts else _put(users, everywhere),
     )
-    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared)
+    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=work.run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 
