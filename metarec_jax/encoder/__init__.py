@@ -6,18 +6,8 @@
 (3, 64)
 """
 
-from metarec_jax.encoder.bert import (
-    BertConfig,
-    Pooling,
-    Tokens,
-    embed,
-    encode,
-    hidden_states,
-    init,
-    pool,
-    pooled,
-    run_layers,
-)
+from metarec_jax.encoder.bert import embed, encode, hidden_states, init, pool, pooled, run_layers
+from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
 from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.execution import Attention, Execution, choose_execution, choose_tokens_per_call
 from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora

@@ -1,9 +1,9 @@
-"""What sets one family of checkpoints apart from another: a row of a table each, and nowhere else.
+"""Differences between the families of checkpoints: one `Architecture` each.
 
-All of them are BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
-its multilingual and French kin count positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has no
-token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds to its scores a bias by distance; and each
-has names of its own for the same things.
+All of them have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
+its multilingual and French versions number positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has
+no token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds a bias by distance to its scores; and the
+names of tensors and of config.json's fields differ.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 
 class MaskedHead(NamedTuple):
-    """The head that says which word a masked token was: a dense layer, a norm, and the word embeddings once more.
+    """The head of masked language modelling: a dense layer, a norm, and a product with the word embeddings.
 
     Attributes:
-        model: the class of transformers that is the encoder with this head.
-        dense, norm, bias, decoder: names of its tensors. The last are the word embeddings, under another name.
+        model: the class of transformers for the encoder with this head.
+        dense, norm, bias, decoder: names of its tensors. The decoder is the word embeddings under another name.
         activation: a name of `activations.ACTIVATIONS`; None takes the encoder's.
     """
 
@@ -33,13 +33,13 @@ class Architecture(NamedTuple):
     """One family of checkpoints.
 
     Attributes:
-        model: the class of transformers that is the encoder alone.
-        prefix: what models with a task's head put before the names of the encoder's tensors.
+        model: the class of transformers for the encoder without a head.
+        prefix: of the names of the encoder's tensors in models with a task's head.
         fields: for each field of `BertConfig` that a config.json has, its name there.
         fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
-        layers: how the names of a layer's tensors start; the number of the layer follows.
-        layer: of each part of a layer, as our parameters have it, the name after that number.
-        masked: the head for masked words.
+        layers: prefix of the names of a layer's tensors; the number of the layer follows.
+        layer: for each part of a layer, by its name in our parameters, the name after that number.
+        masked: the head of masked language modelling.
         relative_bias: name of the table of biases by distance; None where there is none.
         counts_padding: whether positions number the tokens that are not padding, from the padding's id + 1 on, and
             padding has its id for a position. Elsewhere positions are 0, 1, 2, ...
@@ -62,7 +62,7 @@ EMBEDDINGS = {
     "type": "embeddings.token_type_embeddings",
     "norm": "embeddings.LayerNorm",
 }
-"""Of each part of the embeddings, as our parameters have it, the name that all architectures give it."""
+"""For each part of the embeddings, by its name in our parameters, the name that all architectures give it."""
 
 _FIELDS = {
     "vocab_size": "vocab_size",
@@ -184,4 +184,4 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
 }
-"""What works, by the ``model_type`` of a config.json."""
+"""Supported families, by the ``model_type`` of a config.json."""

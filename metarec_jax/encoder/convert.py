@@ -1,4 +1,4 @@
-"""Hugging Face's names and layouts, in and out: config.json to `BertConfig`, tensors to parameters."""
+"""Conversion from and to Hugging Face's names and layouts: config.json to `BertConfig`, tensors to parameters."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
-from metarec_jax.encoder.bert import BertConfig
+from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.transformers_import import import_transformers
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
-"""How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""
+"""Prefixes of the plain names of an encoder's tensors; those of task heads have others."""
 
 MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_")
-"""How the names of the heads for masked words start."""
+"""Prefixes of the names of tensors in heads of masked language modelling."""
 
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
-# What changes the arithmetic in ways this package does not follow: name, the values that are fine.
+# Fields of config.json that change the computation in ways that are not supported: name, the values that are fine.
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
@@ -35,7 +35,7 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
 
 
 class Weight(NamedTuple):
-    """One tensor: where it lies in the parameters, its Hugging Face name, its shape there, and if it is transposed."""
+    """One tensor: its path in the parameters, its Hugging Face name, its shape there, and whether it is transposed."""
 
     path: tuple[str, ...]
     name: str
@@ -44,14 +44,14 @@ class Weight(NamedTuple):
 
 
 def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
-    """The architecture that a config.json describes.
+    """The architecture that a config.json describes; `AutoConfig` checks the types and fills in defaults.
 
     Args:
         tree: the JSON object.
-        where: what to call it in an error, for example its file name.
+        where: its name in an error, for example its path.
 
     Raises:
-        MetarecError: an architecture or a value that does not work; the message says which do.
+        MetarecError: an architecture or a value that is not supported; the message says which are.
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
@@ -123,7 +123,7 @@ def weights(config: BertConfig) -> Iterator[Weight]:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without the prefix that task models put before it, and without the names of old checkpoints."""
+    """A tensor's name without the prefix of task models, and with the names of old checkpoints replaced."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
@@ -133,19 +133,19 @@ def plain_name(name: str) -> str:
 
 
 def layers_in(names: Iterable[str], config: BertConfig) -> int:
-    """How many layers tensors of these plain names belong to."""
+    """Number of layers that tensors of these plain names belong to."""
     start = config.architecture.layers
     numbers = [name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)]
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *, where: str) -> Params:
-    """Parameters as `encode` takes them.
+    """Convert tensors to parameters as `encode` takes them.
 
     Args:
         tensors: by plain name (see `plain_name`); others than the architecture's are left out.
         config: the architecture.
-        where: what to call the weights in an error.
+        where: name of the weights in an error.
 
     Returns:
         A nested dict of float32 numpy arrays.
@@ -189,7 +189,12 @@ def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: st
 
 
 def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """The tensors that transformers' model without a head has, by its names: the inverse of `params_from_tensors`."""
+    """The tensors of transformers' model without a head, by its names: the inverse of `params_from_tensors`.
+
+    Args:
+        params: of the encoder.
+        config: the architecture.
+    """
     return _flat(weights(config), params)
 
 
@@ -205,7 +210,7 @@ def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
 
 
 def head_weights(config: BertConfig) -> Iterator[Weight]:
-    """Every tensor of the head for masked words, but for its decoder, which is the word embeddings."""
+    """Every tensor of the head of masked language modelling, except its decoder, which is the word embeddings."""
     hidden, masked = config.hidden_size, config.architecture.masked
     yield Weight(("dense", "kernel"), f"{masked.dense}.weight", (hidden, hidden), True)
     yield Weight(("dense", "bias"), f"{masked.dense}.bias", (hidden,), False)
@@ -217,13 +222,13 @@ def head_weights(config: BertConfig) -> Iterator[Weight]:
 def head_from_tensors(
     tensors: Mapping[str, np.ndarray], config: BertConfig, params: Params, *, where: str
 ) -> Params | None:
-    """Parameters of the head for masked words, as `mlm_head.logits` takes them.
+    """Parameters of the head of masked language modelling, as `mlm_head.logits` takes them.
 
     Args:
         tensors: by plain name.
         config: the architecture.
-        params: of the encoder, whose word embeddings the head's decoder must be.
-        where: what to call the weights in an error.
+        params: of the encoder; the head's decoder must be its word embeddings.
+        where: name of the weights in an error.
 
     Returns:
         None where the checkpoint has no such head, or one whose decoder is not the word embeddings.
@@ -241,7 +246,13 @@ def head_from_tensors(
 
 
 def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config.json and the tensors of transformers' model with a head for masked words."""
+    """The config.json and the tensors of transformers' model with a head of masked language modelling.
+
+    Args:
+        params: of the encoder.
+        head: of its head.
+        config: the architecture.
+    """
     architecture = config.architecture
     tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}
     tree = {**config_to_json(config), "architectures": [architecture.masked.model], "tie_word_embeddings": True}

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.bert import Pooling, encode
+from metarec_jax.encoder.bert import encode
+from metarec_jax.encoder.bert_config import Pooling
 from metarec_jax.encoder.execution import Execution, choose_execution
 from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.bert_config import Tokens
 
 FEW = 32
 """Texts of a chunk whose padded rows cost less than another compilation."""

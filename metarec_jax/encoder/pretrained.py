@@ -19,7 +19,8 @@ import numpy as np
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
-from metarec_jax.encoder.bert import BertConfig, Pooling, init
+from metarec_jax.encoder.bert import init
+from metarec_jax.encoder.bert_config import BertConfig, Pooling
 from metarec_jax.encoder.checkpoint_files import read_json, read_tensors
 from metarec_jax.encoder.lora import merge_lora
 from metarec_jax.encoder.sentence_transformers import Hints, read_hints, write_hints

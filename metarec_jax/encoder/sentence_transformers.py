@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarec_jax.encoder.bert import Pooling
+from metarec_jax.encoder.bert_config import Pooling
 
 _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
