@@ -1,4 +1,4 @@
-"""A frozen encoder as a table: each distinct text is encoded once, and the result is kept on disk."""
+"""Embeddings of a frozen encoder: each distinct text is encoded once, and the table is cached on disk."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def encode_table(
     dtype: DTypeLike | None = None,
     run: Execution | None = None,
 ) -> Float[np.ndarray, "texts hidden"]:
-    """Embeddings of all texts.
+    """Encode texts, through a cache on disk.
 
-    Each distinct text is encoded once, with texts of similar length, in chunks of one shape a length: one compilation
-    a length bucket. Padding changes a vector by float32 rounding at most.
+    Each distinct text is encoded once, in chunks of texts of one padded length, which is compiled once for each length.
+    Padding changes a vector by float32 rounding at most.
 
     Args:
         encoder: weights and tokenizer.
-        texts: any strings; repeated ones cost nothing.
+        texts: any strings; equal ones are encoded once.
         pooling: "mean" or "cls", as for `bert.encode`; "auto" takes what the checkpoint's folder says.
         normalise: whether embeddings are scaled to unit length.
         max_length: tokens kept of a text.
-        cache: folder that keeps tables, each under a hash of weights, tokenizer, texts and options. A damaged file
-            there is written anew. None keeps nothing.
+        cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
+            is written again. None caches nothing.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
         tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
@@ -150,7 +150,7 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
 
 
 def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
-    """What is at `path`, or None where there is none that can be trusted."""
+    """The cached table at `path`; None if there is none, or if it is damaged."""
     import safetensors
 
     try:

@@ -1,4 +1,4 @@
-"""Encoders from and to disk: weights, architecture and tokenizer together."""
+"""Load and save encoders: weights, architecture and tokenizer together."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ _HUB_FILES = (
     "*_Pooling/config.json",
 )
 _SPARE_ROWS = 0.1
-"""Share of a vocabulary that may be without tokens before a user is told; checkpoints pad theirs by a few rows."""
+"""Share of a vocabulary's rows that may have no token before a user is told; checkpoints pad theirs by a few rows."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """A BERT that is ready to read texts.
+    """A BERT with its tokenizer.
 
     Attributes:
         config: the architecture.
         params: its parameters, a nested dict of float32 arrays.
-        tokenizer: what turns text into rows of its vocabulary.
-        source: a sentence that says where it came from.
+        tokenizer: from text to rows of its vocabulary.
+        source: where it came from, for messages.
         hints: how its makers pool token vectors, as far as its folder says.
-        head: parameters of its head for masked words (`mlm_head`); None where it has none.
+        head: parameters of its head of masked language modelling (`mlm_head`); None if it has none.
     """
 
     config: BertConfig
@@ -77,7 +77,7 @@ class Encoder:
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Encoder:
-    """The encoder at a folder, of a hub id, or of a name.
+    """Load an encoder from a folder, from the Hugging Face hub, or by name.
 
     Args:
         path_or_name: a Hugging Face folder (config.json, safetensors, tokenizer files); a hub id such as
@@ -88,8 +88,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
         The encoder, its parameters in float32 on the default device.
 
     Raises:
-        MetarecError: nothing is there, or it is not of an architecture that this package computes
-            (`architectures.ARCHITECTURES`). Pickled weights (pytorch_model.bin) are refused: loading them runs code.
+        MetarecError: nothing is there; files are missing or damaged; or the architecture is not supported
+            (`architectures.ARCHITECTURES`). Pickled weights (pytorch_model.bin) and code in the folder are refused
+            unread.
     """
     name = os.fspath(path_or_name)
     if name == "random":
@@ -110,9 +111,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
 
 
 def random_encoder(seed: int = 0) -> Encoder:
-    """A small untrained BERT with a built-in vocabulary: the same for the same seed, and no file is read.
+    """A small untrained BERT with a built-in vocabulary; no file is read.
 
-    Its embeddings tell apart texts of different words, and know nothing of meaning.
+    Texts of different words have different embeddings, which carry no meaning. Equal seeds give equal parameters.
     """
     tokenizer = tiny_wordpiece()
     config = BertConfig(
@@ -128,7 +129,7 @@ def random_encoder(seed: int = 0) -> Encoder:
 
 
 def remarks(encoder: Encoder, *, pooling: Pooling, normalise: bool) -> list[str]:
-    """What a user should know of an encoder that is used this way, a sentence each; mostly nothing.
+    """Sentences for the user on how this use of an encoder departs from what its folder says; mostly none.
 
     Args:
         encoder: as `load` gives it.
@@ -148,11 +149,11 @@ def remarks(encoder: Encoder, *, pooling: Pooling, normalise: bool) -> list[str]
 def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     """Write a folder that `load`, and ``from_pretrained`` of transformers, read back with equal outputs.
 
-    With a head for masked words the folder is a checkpoint of the model that has one (``AutoModelForMaskedLM``).
-    Factors of LoRA are added to their kernels: an ordinary checkpoint has no place for them.
+    With a head of masked language modelling the folder is a checkpoint for ``AutoModelForMaskedLM``. Factors of LoRA
+    are added to their kernels, since such a checkpoint has no tensors for them.
 
     Args:
-        encoder: what to write.
+        encoder: the encoder.
         folder: a new or empty folder. It appears complete or not at all.
 
     Raises:
