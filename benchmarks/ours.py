@@ -13,11 +13,12 @@ from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
 from metarec_jax.cli import bench
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows
+from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply
-from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.gram import Form
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.updaters import Rates, gradient_descent
+from metarec_jax.meta.updaters import Rates
+from metarec_jax.meta.updaters.gradient import gradient_descent
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.model import UNROLL
 

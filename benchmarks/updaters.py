@@ -11,12 +11,13 @@ from benchmarks import harness, ours, roofline
 from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
-from metarec_jax.config.updater import ELEMENTWISE, UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.params import partition
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.meta.updaters import make_updater
 
-KINDS = ("gradient", "momentum", "meta-sgd", "adam", "rmsprop", "adagrad", "learned", "imaml", "ridge")
+KINDS = UPDATERS.names()
 CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}
 
 
@@ -25,7 +26,7 @@ def compare(case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET) -> lis
     task = task_of(case)
     programs, facts = {}, {}
     for kind in KINDS:
-        for form in ("factored", "dense") if kind not in (*ELEMENTWISE, "ridge") else ("auto",):
+        for form in ("factored", "dense") if not UPDATERS.get(kind).elementwise else ("auto",):
             name = f"{kind}, {form}"
             config = UpdaterConfig(kind=kind, steps=case.steps, rate=0.03, **CHANGES.get(kind, {}))
             model, trainable, tables, episodes = ours.problem(task, form)

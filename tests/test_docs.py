@@ -23,14 +23,13 @@ def test_the_guide_to_updaters_runs(capsys):
 
 
 def test_the_guide_lists_every_kind_of_updater():
-    import typing
 
-    from metarec_jax.config.updater import UpdaterKind
+    from metarec_jax.core.kinds import UPDATERS
 
     text = (DOCS / "updaters.md").read_text()
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
-    assert set(typing.get_args(UpdaterKind)) <= listed
+    assert set(UPDATERS.names()) <= listed
 
 
 def test_the_table_of_encoders_is_that_of_the_package():
@@ -79,13 +78,13 @@ def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_pa
 def test_the_comparison_of_learners_is_that_of_the_committed_tables():
     import json
 
-    from metarec_jax.learner.registry import KINDS
+    from metarec_jax.core.kinds import LEARNERS
 
     def short(number):
         return f"{number:+.3f}".replace("0.", ".", 1)
 
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "learners.md").read_text(), re.MULTILINE)
-    for kind in KINDS:
+    for kind in LEARNERS.names():
         file = DOCS.parent / "benchmarks" / "results" / "learners-ml-100k" / kind / "evaluation.json"
         (model,) = (m for m in json.loads(file.read_text())["methods"] if m["name"] == "meta-learned")
         names = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc")

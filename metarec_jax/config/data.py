@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from metarec_jax.config.checks import require, require_choices
 from metarec_jax.core.kinds import SOURCES, SPLITS
 from metarec_jax.core.registry import name_of
-
-if TYPE_CHECKING:
-    Source = SplitKind = str
-else:
-    Source, SplitKind = name_of(SOURCES), name_of(SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +31,7 @@ class Columns:
 class DataConfig:
     """Where the interactions come from."""
 
-    source: Source = "movielens-100k"
+    source: name_of(SOURCES) = "movielens-100k"
     """Which reader. "auto" tells from the files at `path`."""
     path: str = ""
     """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, in installed packages, then downloads."""
@@ -137,7 +132,7 @@ class EpisodeConfig:
 class SplitConfig:
     """Which rows train, and which tasks the model is tried on (see `metarec_jax.data.protocols`)."""
 
-    kind: SplitKind = "users"
+    kind: name_of(SPLITS) = "users"
     """What is held out. "users": users, drawn at random. "melu": users drawn at random and items of late years, in four
     scenarios. "tallrec": users, asked for their next item. "few-shot": users, met after their first few ratings.
     "time": everything after a date."""

@@ -8,8 +8,11 @@ import json
 import typing
 from typing import Any, TypeVar
 
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.registry import choices_of, unknown
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
+from metarec_jax.core.registry import as_kind, choices_of, name_of, unknown
 
 Chosen = TypeVar("Chosen")
 
@@ -31,7 +34,9 @@ def parse(text: str, *, where: str, base: Chosen) -> Chosen:
 def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, dict):
         raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
+    base = _of_kind(base, tree, where, prefix)
     hints = typing.get_type_hints(type(base), include_extras=True)
+    hints = {field.name: hints[field.name] for field in dataclasses.fields(base)}
     changes = {}
     for name, value in tree.items():
         if name not in hints:
@@ -44,6 +49,18 @@ def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
             changes[name] = _checked(value, hints[name], where, prefix + name)
     try:
         return dataclasses.replace(base, **changes)
+    except MetarecError as error:
+        raise MetarecError(f"{where}: {error}") from error
+
+
+def _of_kind(base: Any, tree: dict[str, Any], where: str, prefix: str) -> Any:
+    """`base` with the kind that `tree` names, as an instance of the class that this kind registered."""
+    registry = LEARNERS if isinstance(base, LearnerConfig) else UPDATERS if isinstance(base, UpdaterConfig) else None
+    if registry is None or tree.get("kind", base.kind) == base.kind:
+        return base
+    kind = _checked(tree["kind"], name_of(registry), where, f"{prefix}kind")
+    try:
+        return as_kind(registry, dataclasses.replace(base, kind=kind))
     except MetarecError as error:
         raise MetarecError(f"{where}: {error}") from error
 

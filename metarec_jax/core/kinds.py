@@ -11,6 +11,8 @@ from metarec_jax.core.registry import Registry
 
 _SOURCES = "metarec_jax.data.sources"
 _PROTOCOLS = "metarec_jax.data.protocols"
+_LEARNERS = "metarec_jax.learner"
+_UPDATERS = "metarec_jax.meta.updaters"
 
 SOURCES: Registry[Any] = Registry(
     "data.source",
@@ -36,3 +38,40 @@ SPLITS: Registry[Any] = Registry(
     },
 )
 """Ways to divide the rows: `metarec_jax.data.protocols.register_split`."""
+
+LEARNERS: Registry[Any] = Registry(
+    "learner.kind",
+    {
+        "mlp": f"{_LEARNERS}.mlp",
+        "transformer": f"{_LEARNERS}.transformer",
+        "recurrent": f"{_LEARNERS}.recurrent",
+    },
+)
+"""Learners: dataclasses that extend `metarec_jax.config.learner.LearnerConfig`, with a ``build(head)`` that gives a
+`metarec_jax.learner.contract.Learner`."""
+
+HEADS: Registry[Any] = Registry(
+    "learner.head",
+    dict.fromkeys(("rating", "classes", "ordinal", "click"), f"{_LEARNERS}.heads"),
+)
+"""Heads: `metarec_jax.learner.heads.register_head`."""
+
+UPDATERS: Registry[Any] = Registry(
+    "updater.kind",
+    {
+        "gradient": f"{_UPDATERS}.gradient",
+        "momentum": f"{_UPDATERS}.momentum",
+        "meta-sgd": f"{_UPDATERS}.meta_sgd",
+        "adam": f"{_UPDATERS}.optax_rules",
+        "rmsprop": f"{_UPDATERS}.optax_rules",
+        "adagrad": f"{_UPDATERS}.optax_rules",
+        "learned": f"{_UPDATERS}.learned",
+        "imaml": f"{_UPDATERS}.implicit",
+        "ridge": f"{_UPDATERS}.ridge",
+    },
+)
+"""Inner-loop rules: dataclasses that extend `metarec_jax.config.updater.UpdaterConfig`, with a ``build(curvature)``
+that gives a `metarec_jax.meta.updaters.contract.Updater`."""
+
+ALL: tuple[Registry[Any], ...] = (SOURCES, SPLITS, LEARNERS, HEADS, UPDATERS)
+"""Every registry."""

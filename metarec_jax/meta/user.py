@@ -46,6 +46,7 @@ class Model(NamedTuple):
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
         doubt: ratings that weigh as much as the doubt in a support, which counts for ``n / (n + doubt)``.
+        floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
         query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
             where None.
     """
@@ -64,6 +65,7 @@ class Model(NamedTuple):
     taste: Callable[[Params, Context], Any] | None = None
     query_loss: QueryLoss | None = None
     doubt: float = 0.0
+    floats_per_row: Callable[[int], int] = lambda support: 1
 
 
 class Trainable(NamedTuple):

@@ -31,7 +31,6 @@ from metarec_jax.data.episodes import statistics_of
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors.item_factors import FACTORS
 from metarec_jax.factors.update import Missing, after_ratings, missing, path_of, taste_of
-from metarec_jax.learner.registry import floats_per_row
 from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender import attribution as explaining
 from metarec_jax.recommender import programs
@@ -179,7 +178,7 @@ class Recommender:
         longest, items = config.episodes.buckets[-1], len(catalogue.items)
         each = items if items <= MOST_IN_GRAM else items * (1 + longest)
         self._sizes = [size for size in _SIZES if size == 1 or size * each <= _FLOATS_PER_CALL]
-        widest = floats_per_row(config.learner, self._model.head.outputs, longest) * min(items, ITEMS_AT_ONCE)
+        widest = self._model.floats_per_row(longest) * min(items, ITEMS_AT_ONCE)
         self._users_at_once = 1 << (max(_FLOATS_AT_ONCE // widest, 1).bit_length() - 1)
 
     @classmethod

@@ -13,7 +13,7 @@ from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias
 from metarec_jax.learner import mlp
-from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.contract import make_head
 
 
 def made(head="classes", *, hidden=8, item=5, user=3, seed=0):

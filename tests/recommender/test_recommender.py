@@ -13,10 +13,11 @@ from helpers import assert_close
 from trained import fresh, small_config, small_data, trained_run
 
 from metarec_jax.config.encoder import EncoderConfig
-from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.learner.transformer import TransformerConfig
 from metarec_jax.meta.outer import predict
+from metarec_jax.meta.updaters.ridge import RidgeConfig
 from metarec_jax.recommender import item_table
 from metarec_jax.recommender import recommender as serving
 from metarec_jax.recommender.recommender import Rated, Recommender
@@ -151,7 +152,7 @@ def test_programs_are_as_many_as_support_lengths(compilations):
         {"updater": UpdaterConfig(steps=2, order="reptile")},
         {"updater": UpdaterConfig(steps=2, kind="meta-sgd")},
         {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
-        {"learner": LearnerConfig(kind="transformer", hidden=16, width=8, heads=2)},
+        {"learner": TransformerConfig(hidden=16, width=8, heads=2)},
     ],
     ids=["factored", "reptile", "dense", "shared", "transformer"],
 )
@@ -299,9 +300,7 @@ def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
 
 def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
     """``unit^2 (s + h^T A^-1 h)`` by numpy, with ``A = H^T H / s + P`` over the user's ratings (Bishop 2006, 3.59)."""
-    ridge = untrained(
-        side="none", head="rating", updater=UpdaterConfig(kind="ridge", adapted=("output/.*",), precision=0.5)
-    )
+    ridge = untrained(side="none", head="rating", updater=RidgeConfig(adapted=("output/.*",), precision=0.5))
     trainable = jax.tree.map(np.array, jax.device_get(ridge._trainable))
     trainable.phi["log_noise"][...] = np.log(0.2)
     ridge = Recommender(ridge.config, ridge.catalogue, trainable)
@@ -330,7 +329,7 @@ def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
 
 def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
     """A scale twice as long, the same outputs: twice the deviation."""
-    updater = UpdaterConfig(kind="ridge", adapted=("output/.*",))
+    updater = RidgeConfig(adapted=("output/.*",))
     ridge = untrained(side="none", head="rating", updater=updater)
     longer = dataclasses.replace(ridge.catalogue, scale=Scale("rating", (), 1.0, 9.0))
     other = Recommender(ridge.config, longer, jax.device_get(ridge._trainable))
@@ -341,7 +340,7 @@ def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
 @pytest.mark.parametrize("head", ["rating", "classes", "click"])
 def test_other_models_know_no_uncertainty(head):
     """Another rule, or outputs that are no ratings."""
-    rule = {} if head == "rating" else {"updater": UpdaterConfig(kind="ridge", adapted=("output/.*",))}
+    rule = {} if head == "rating" else {"updater": RidgeConfig(adapted=("output/.*",))}
     other = untrained(side="none", head=head, **rule)
     assert not other.gives_uncertainty
     with pytest.raises(MetarecError, match=r"knows no uncertainty: train with --updater\.kind ridge .*head rating$"):

@@ -34,7 +34,7 @@ from metarec_jax.train.checkpoints import Checkpoints
 from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 from metarec_jax.train.signals import StopRequest
 from metarec_jax.train.start import fit
-from metarec_jax.train.state import load_trainable
+from metarec_jax.train.state import first_state, load_trainable
 
 PATIENCE = 120
 """Seconds after which a process is killed, whatever it does."""
