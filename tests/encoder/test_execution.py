@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
+from metarec_jax.config.legacy import upgrade
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import (
     BertConfig,
@@ -145,6 +146,13 @@ def test_fused_attention_is_refused_on_a_cpu(case):
 def test_attention_and_loop_are_chosen_by_platform(platform, options, attention, scan):
     run = choose_execution(platform, **options)
     assert (run.attention, run.remat, run.scan) == (attention, options.get("remat", False), scan)
+
+
+def test_a_run_of_before_the_rule_is_read():
+    before = {"encoder": {"path": "random", "pooling": "cls", "attention": "packed", "scan": True, "remat": True}}
+    assert upgrade(before, 1) == {"encoder": {"path": "random", "pooling": "cls", "remat": True}}
+    fused = {"encoder": {"attention": "fused", "scan": False}}
+    assert upgrade(fused, 1) == {"encoder": {"attention": "fused"}}
 
 
 def test_tokens_of_a_call_are_chosen_by_platform():
