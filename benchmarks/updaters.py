@@ -19,7 +19,7 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.meta.updaters import make_updater
 
 KINDS = UPDATERS.names()
-FEW: tuple[UpdaterKind, ...] = ("gradient", "ridge")
+FEW: tuple[str, ...] = ("gradient", "ridge")
 """Of the smallest case: each kind takes seconds to compile."""
 CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}
 

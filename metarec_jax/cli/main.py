@@ -7,6 +7,7 @@ package, which is imported when the command runs; importing this module, and ask
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import errno
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.plugins import load_plugins
 
 COMMANDS: Mapping[str, str] = {
     "demo": "load, encode, meta-train, evaluate and recommend, on MovieLens-100K",
@@ -47,6 +49,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
   metarec evaluate --protocol recbole-metarec --seeds 20
 
+Every command takes --plugin MODULE, a Python module that registers kinds of its own (learners, updaters, ...).
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
 
@@ -92,12 +95,25 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"metarec_jax {importlib.metadata.version('metarec_jax')}")
         return 0
+    arguments, plugins = _take_plugins(arguments)
+    load_plugins(plugins)
     command, *rest = arguments
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MetarecError(f"there is no command {command!r}; {hint}the commands are {', '.join(COMMANDS)}")
     return importlib.import_module(f"metarec_jax.cli.{command}").run(rest)
+
+
+def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into those of the command and the modules that ``--plugin`` names, in any place."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise MetarecError("--plugin needs the name of a Python module, such as --plugin my_module") from error
+    return rest, found.plugin
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ def word_influences(
         texts: of items.
         gradients: of each score by the text's embedding.
     """
-    from metarec_jax.encoder.tokenizer import bucket, pack, words_of  # slow to import, and rarely needed
+    from metarec_jax.encoder import bucket, pack, words_of  # with its encoder, which an answer seldom needs
 
     found = []
     for text, gradient in zip(texts, gradients):

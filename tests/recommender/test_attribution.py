@@ -14,9 +14,8 @@ from metarec_jax.cli.main import main
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Prepared, Tables
-from metarec_jax.encoder import bert, random_encoder
+from metarec_jax.encoder import bert, pack, random_encoder, tokenize, words_of
 from metarec_jax.encoder.bert import encode
-from metarec_jax.encoder.tokenizer import pack, tokenize, words_of
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import adapt_user, apply_user, context_of
