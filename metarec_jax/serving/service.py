@@ -74,7 +74,7 @@ class Service:
             forget: ids of items whose ratings are removed from the history.
 
         Raises:
-            Mistake: the state or the user token is not one of this service, or `forget` has an item without a rating.
+            Mistake: the state or token is not one of this service, or `forget` has an item without a rating.
         """
         history = [(rating.item, rating.rating) for rating in fields.history]
         if fields.state is not None:
