@@ -13,17 +13,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
 from metarec_jax.config.json_io import Chosen
 from metarec_jax.config.json_io import parse as parse_json
+from metarec_jax.config.legacy import upgrade
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.progress import Reporter
+from metarec_jax.core.registry import as_kind
 
 RUNS = Path("runs")
 """Folder of the runs and evaluations that no option places elsewhere."""
@@ -96,7 +99,21 @@ def starting_config(
     """
     name = early_option(command, arguments, "--preset") or DEFAULT_PRESET
     config, file = base(name), early_option(command, arguments, "--config")
-    return (name, config) if not file else (Path(file).stem, _read_config(Path(file), config))
+    if file:
+        name, config = Path(file).stem, _read_config(Path(file), config)
+    return name, _of_named_kinds(command, arguments, config)
+
+
+def _of_named_kinds(command: str, arguments: Sequence[str], config: Chosen) -> Chosen:
+    """The config with the kinds of learner and updater that the arguments name, so that their own choices are options;
+    a kind that is not registered is left to the parser."""
+    for registry in (LEARNERS, UPDATERS):
+        section, _, _ = registry.option.partition(".")
+        kind = early_option(command, arguments, f"--{registry.option}")
+        if kind in registry.names() and hasattr(config, section):
+            chosen = dataclasses.replace(getattr(config, section), kind=kind)
+            config = dataclasses.replace(cast("Any", config), **{section: as_kind(registry, chosen)})
+    return config
 
 
 def early_option(command: str, arguments: Sequence[str], option: str) -> str:
@@ -138,7 +155,9 @@ def read_json(path: Path, option: str) -> Any:
 def _read_config(path: Path, base: Chosen) -> Chosen:
     tree = read_json(path, "--config")
     if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
-        tree = {name: value for name, value in tree.items() if name not in ("layout", "command")}
+        layout = tree["layout"]
+        tree = {name: value for name, value in tree.items() if name not in ("layout", "command", "plugins")}
+        tree = upgrade(tree, layout)
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 
