@@ -11,13 +11,14 @@ import numpy as np
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
-from metarec_jax.cli import bench
+from metarec_jax.cli import flops
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows
+from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply
-from metarec_jax.learner.heads import make_head
 from metarec_jax.meta.gram import Form
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.updaters import Rates, gradient_descent
+from metarec_jax.meta.updaters import Rates
+from metarec_jax.meta.updaters.gradient import gradient_descent
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.model import UNROLL
 
@@ -118,7 +119,7 @@ def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Prog
 def products(task: Task, form: Form, *, at_once: int) -> float:
     """GFLOP of all matrix products of the meta-gradient, with every turn of every loop counted."""
     model, *arguments = problem(task, form)
-    return bench.products(gradient_of(model, at_once), *arguments)
+    return flops.products(gradient_of(model, at_once), *arguments)
 
 
 def relative_error(ours: MetaGradient, theirs: MetaGradient) -> float:

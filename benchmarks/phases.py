@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from metarec_jax.cli.bench import products_of_jaxpr
+from metarec_jax.cli.flops import products_of_jaxpr
 from metarec_jax.core.compile_cache import compiled_anew
 from metarec_jax.train.aot.hlo import Turns, tally
 

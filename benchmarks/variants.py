@@ -16,7 +16,8 @@ from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import SeedResult
 from metarec_jax.meta.user import Trainable
-from metarec_jax.metrics.metrics import UserValues, metric
+from metarec_jax.metrics.definitions import metric
+from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
 from metarec_jax.train import start as launch
 from metarec_jax.train.build import resolve

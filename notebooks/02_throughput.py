@@ -29,7 +29,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from metarec_jax.cli.bench import products, verdict
+from metarec_jax.cli.bench_measure import verdict
+from metarec_jax.cli.flops import products
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.types import Episodes, Items, Rows, Tables

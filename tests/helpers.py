@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 from metarec_jax.learner import mlp
-from metarec_jax.learner.heads import Head, make_head
-from metarec_jax.learner.registry import KINDS
+from metarec_jax.learner.contract import make_head
+from metarec_jax.learner.heads import Head
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable, inputs_of
 
@@ -24,7 +27,11 @@ TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 some more, since equal has to mean equal there and still leaves five digits to a wrong answer in float32)."""
 
 
-SIZES = {"layers": 1, "width": 4, "heads": 2}
+LEARNER_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "mlp": ({}, {}),
+    "transformer": ({"layers": 1, "width": 4}, {"heads": 2}),
+    "recurrent": ({"layers": 1, "width": 4}, {}),
+}
 """Of tiny learners that read the support."""
 
 
@@ -66,6 +73,13 @@ def assert_equal(got: Params, want: Params) -> None:
 def _size(leaf: Params) -> float:
     leaf = np.asarray(leaf)
     return float(np.abs(leaf).max()) if leaf.size else 0.0
+
+
+def learner_config(kind: str, **fields: Any) -> LearnerConfig:
+    """The choices of a small learner; fields that its kind does not have are left out."""
+    own = LEARNERS.get(kind)
+    small = {"hidden": 8, "layers": 2, "width": 8, "heads": 2} | fields
+    return own(**{name: value for name, value in small.items() if name in own.__dataclass_fields__})
 
 
 class Tiny(NamedTuple):
@@ -141,11 +155,12 @@ def tiny(
         query=rows(users * support, query),
         weight=np.ones(users, dtype),
     )
-    kind = KINDS[learner]
-    theta = kind.module.init(
+    module = sys.modules[LEARNERS.get(learner).__module__]
+    sizes, reading = LEARNER_SIZES[learner]
+    theta = module.init(
         jax.random.key(seed),
         made,
-        **{name: SIZES[name] for name in kind.init},
+        **sizes,
         hidden=hidden,
         context=context,
         item_embeddings=tables.items.astype(np.float32),
@@ -157,15 +172,12 @@ def tiny(
         return jnp.asarray(leaf + 0.3 * normal(*leaf.shape), dtype)
 
     theta = jax.tree.map(moved, theta)
-    reading = {name: SIZES[name] for name in kind.reading}
     updater_ = make_updater(config, made.curvature)
     phi = jax.tree.map(moved, updater_.init(partition(theta, adapted)[0]))
     model = Model(
         prepare=mlp.prepare,
-        apply=lambda p, context, rows: kind.module.apply(
-            p, made, context, rows, prior=prior, dropout=dropout, **reading
-        ),
-        summarise=None if learner == "mlp" else lambda p, context: kind.module.summarise(p, made, context, **reading),
+        apply=lambda p, context, rows: module.apply(p, made, context, rows, prior=prior, dropout=dropout, **reading),
+        summarise=None if learner == "mlp" else lambda p, context: module.summarise(p, made, context, **reading),
         head=made,
         updater=updater_,
         adapted=adapted,

@@ -23,14 +23,13 @@ def test_the_guide_to_updaters_runs(capsys):
 
 
 def test_the_guide_lists_every_kind_of_updater():
-    import typing
 
-    from metarec_jax.config.updater import UpdaterKind
+    from metarec_jax.core.kinds import UPDATERS
 
     text = (DOCS / "updaters.md").read_text()
     rows = re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE)
     listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
-    assert set(typing.get_args(UpdaterKind)) <= listed
+    assert set(UPDATERS.names()) <= listed
 
 
 def test_the_table_of_encoders_is_that_of_the_package():
@@ -63,7 +62,9 @@ def test_the_guide_to_adapting_the_encoder_runs(capsys):
 def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_parse():
     import shlex
 
-    from metarec_jax.cli.options import MODES, PROTOCOLS, EvaluateArguments, check_protocol, parse, starting_config
+    from metarec_jax.cli.arguments import parse
+    from metarec_jax.cli.evaluate import PROTOCOLS, EvaluateArguments, check_protocol, starting_evaluation
+    from metarec_jax.evaluation.metric_sets import MODES
 
     text = (DOCS / "protocols.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)
@@ -71,7 +72,7 @@ def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_pa
     commands = [shlex.split(line)[2:] for line in text.splitlines() if line.startswith("metarec evaluate --protocol")]
     assert {arguments[1] for arguments in commands} == set(PROTOCOLS)
     for arguments in commands:
-        name, config = starting_config("evaluate", arguments)
+        name, config = starting_evaluation(arguments)
         chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=config))
         check_protocol(name, chosen.config)
 
@@ -79,13 +80,13 @@ def test_the_page_of_protocols_lists_every_protocol_and_mode_and_its_commands_pa
 def test_the_comparison_of_learners_is_that_of_the_committed_tables():
     import json
 
-    from metarec_jax.learner.registry import KINDS
+    from metarec_jax.core.kinds import LEARNERS
 
     def short(number):
         return f"{number:+.3f}".replace("0.", ".", 1)
 
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", (DOCS / "learners.md").read_text(), re.MULTILINE)
-    for kind in KINDS:
+    for kind in LEARNERS.names():
         file = DOCS.parent / "benchmarks" / "results" / "learners-ml-100k" / kind / "evaluation.json"
         (model,) = (m for m in json.loads(file.read_text())["methods"] if m["name"] == "meta-learned")
         names = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc")

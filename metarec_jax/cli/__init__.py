@@ -1,1 +1,1 @@
-"""The `metarec` command: one file a command."""
+"""The `metarec` command: one module per command, `main` with the table of them, `arguments` with what they share."""

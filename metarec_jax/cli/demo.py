@@ -1,77 +1,99 @@
-"""`metarec demo`: the whole method once, from ratings to recommendations, with something to look at at its end."""
+"""`metarec demo`: train, evaluate and recommend on MovieLens-100K, in one command."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from metarec_jax.cli.arguments import DEFAULT_CONFIG, RunFolder, free_folder, parse, prepare
+from metarec_jax.cli.evaluate import All
+from metarec_jax.cli.train import draw, interrupted
 from metarec_jax.config.run import Config
-from metarec_jax.core.console import print_grid, result_console
+from metarec_jax.core.console import print_grid
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.evaluation import plots
-from metarec_jax.evaluation.evaluate import evaluate as run_evaluation
-from metarec_jax.evaluation.report import print_table
-from metarec_jax.recommender.recommender import Rated, Recommender
-from metarec_jax.train.loop import Fitted
-from metarec_jax.train.start import fit, start
 
-NEWCOMER = (
-    Rated("Star Wars (1977)", 5),
-    Rated("Alien (1979)", 5),
-    Rated("Blade Runner (1982)", 5),
-    Rated("The Terminator (1984)", 4),
-    Rated("Sleepless in Seattle (1993)", 1),
-    Rated("The English Patient (1996)", 2),
+NEW_USER = (
+    ("Star Wars (1977)", 5.0),
+    ("Alien (1979)", 5.0),
+    ("Blade Runner (1982)", 5.0),
+    ("The Terminator (1984)", 4.0),
+    ("Sleepless in Seattle (1993)", 1.0),
+    ("The English Patient (1996)", 2.0),
 )
-"""Someone who did not exist a minute ago, and likes science fiction."""
+"""Ratings of a user who likes science fiction and is not in the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoArguments:
+    """Load MovieLens-100K, encode its texts with all-MiniLM-L6-v2, meta-train, evaluate, and recommend."""
+
+    out: RunFolder = "runs/demo"
+    """Run folder. Where it exists, the first of OUT-2, OUT-3, ... that does not exist is used."""
+    seed: int = 0
+    """Seed of the split, of training and of the evaluation."""
+    all: All = False
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec demo` and return the exit status."""
+    chosen = parse(DemoArguments, "demo", arguments)
+    config = dataclasses.replace(DEFAULT_CONFIG, seed=chosen.seed)
+    reporter = prepare(config)
+    folder = Path(chosen.out)
+    if folder.exists():
+        folder = free_folder(folder.name, folder.parent, first=2)
+        reporter.note(f"{chosen.out} exists already and is kept: this run is written to {folder}")
+    return run_demo(config, folder, everything=chosen.all, reporter=reporter)
 
 
 def run_demo(
     config: Config,
     folder: Path,
     *,
-    newcomer: Sequence[Rated] | None = None,
-    k: int = 10,
+    new_user: Sequence[tuple[str, float]] = NEW_USER,
+    everything: bool = False,
     reporter: Reporter = QUIET,
-) -> Fitted:
-    """Loads, encodes, meta-trains, evaluates and recommends, and prints what came of it.
+) -> int:
+    """Load, encode, meta-train, evaluate and recommend, and print the results.
 
     Args:
         config: of the run.
-        folder: a new run folder.
-        newcomer: whom to recommend to; `NEWCOMER` where None.
-        k: how many items.
+        folder: new run folder.
+        new_user: titles (or "id:" and an item's id) and ratings of the user who gets recommendations.
+        everything: print every method and metric of the evaluation.
         reporter: where progress is shown.
 
     Returns:
-        How training went; where it was interrupted, nothing was evaluated.
+        The exit status; where training was interrupted, nothing is evaluated.
     """
-    started = time.perf_counter()
-    newcomer = NEWCOMER if newcomer is None else newcomer
-    run, experiment = start(config, folder, reporter=reporter)
-    fitted = fit(run, experiment, reporter=reporter)
-    if fitted.interrupted:
-        return fitted
-    lines = list(run.read_metrics())
-    losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
-    plots.save(plots.training_figure(*losses), run.plots / "training.png")
+    from metarec_jax.evaluation import evaluate, scenarios
+    from metarec_jax.recommender.recommender import Recommender
+    from metarec_jax.train import start
 
-    tables = run_evaluation(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
+    started = time.perf_counter()
+    run, experiment = start.start(config, folder, reporter=reporter)
+    fitted = start.fit(run, experiment, reporter=reporter)
+    if fitted.interrupted:
+        return interrupted(fitted, run)
+    draw(run)
+
+    tables = evaluate.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
     print()
-    print_table(next(iter(tables.values())), result_console())
+    scenarios.print_tables(tables, everything=everything)
     print()
     recommender = Recommender.load(folder)
     titles = recommender.catalogue.items.titles
-    before = recommender.recommend(recommender.prior(), k)
-    after = recommender.recommend(recommender.adapt(newcomer), k)
-    rated = [[titles[recommender.find(item).row], f"{rating:g}"] for item, rating in newcomer]
+    before = recommender.recommend(recommender.adapt(), 10)
+    after = recommender.recommend(recommender.adapt(new_user), 10)
+    rated = [[titles[recommender.find(item).row], f"{rating:g}"] for item, rating in new_user]
     print_grid("A new user rated", ["item", "rating"], rated, numbers=[1])
     rows = [
         [str(n), *(cell for item in pair for cell in (item.title, f"{item.score:.2f}"))]
         for n, pair in enumerate(zip(before, after), start=1)
     ]
-    header = ["", "before: knowing nothing", "score", f"after: adapted to {len(newcomer)} ratings", "score"]
+    header = ["", "before: no ratings known", "score", f"after: adapted to {len(new_user)} ratings", "score"]
     print_grid("Recommended", header, rows, numbers=[0, 2, 4])
     if experiment.data.citation:
         print(f"Data: {experiment.data.citation}\n")
@@ -81,4 +103,4 @@ def run_demo(
     print(f'  metarec recommend {folder} --rate "Toy Story=5" --rate "Heat=2" -k 10')
     print(f'  metarec recommend {folder} --rate "Alien=5" --item-text "Space pirates find a lost planet. Sci-Fi."')
     print(f"  metarec evaluate {folder} --seeds 3")
-    return fitted
+    return 0

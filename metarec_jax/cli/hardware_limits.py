@@ -1,4 +1,4 @@
-"""What a machine can do at best: a large matrix product, and the quickest of several ways through its memory."""
+"""Limits of a machine: the speed of a large matrix product, and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ import numpy as np
 
 
 class Limit(NamedTuple):
-    """Something to time, and how much work one call is."""
+    """Something to time: `run` does it once, and `work` is how much that is, in the unit of its maker."""
 
     run: Callable[[], object]
     work: float
 
 
 def product(size: int = 2048) -> Limit:
-    """A float32 matrix product; `work` in GFLOP."""
+    """A float32 product of two matrices [size, size]; `work` in GFLOP."""
     a = jax.random.normal(jax.random.key(0), (size, size))
     program = jax.jit(jnp.matmul)
     return Limit(lambda: jax.block_until_ready(program(a, a)), 2e-9 * size**3)
 
 
 def memory(megabytes: int = 256) -> dict[str, Limit]:
-    """Ways through arrays that no cache holds; `work` in GB read and written. The quickest is the memory's bandwidth.
+    """Passes through arrays of this size, which must exceed all caches; `work` in GB read and written.
 
-    One way alone says how fast that program is. A sum, say, does not reach the memory's speed: on CPUs the flag of
-    `metarec_jax.core.xla_flags` keeps it from the quick kernels, and numpy's runs on one thread. So there are a copy
-    (which reads and writes) and a product with a vector (which reads), and where the memory is the host's, numpy's
-    copy and sum, too.
+    The fastest of them measures the memory bandwidth: each alone measures one program. A sum in JAX, say, is slower
+    than memory, because on CPUs a flag of `metarec_jax.core.xla_flags` disables the fast kernels. There are a copy
+    (which reads and writes) and a matrix-vector product (which reads); on CPUs also NumPy's copy and sum.
     """
     count = megabytes * 250_000
     rows = jnp.zeros((count // 1000, 1000), jnp.float32)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import typing
-from typing import Any, Literal
+from typing import Any
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.registry import choices_of, unknown
 
 
 def require(condition: bool, message: str) -> None:
@@ -16,8 +17,7 @@ def require(condition: bool, message: str) -> None:
 
 def require_choices(config: Any, section: str) -> None:
     """Refuses a value that is none of those that a field's type lists (files and options are checked before)."""
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value, choices = getattr(config, name), typing.get_args(hint)
-        if typing.get_origin(hint) is Literal:
-            known = ", ".join(map(repr, choices))
-            require(value in choices, f"{section}.{name} is {value!r}; it must be one of {known}")
+    for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
+        value, choices = getattr(config, name), choices_of(hint)
+        if choices and value not in choices:
+            raise unknown(f"{section}.{name}", value, choices)

@@ -7,9 +7,8 @@ import math
 from typing import Literal
 
 from metarec_jax.config.checks import require, require_choices
-
-Source = Literal["auto", "movielens-100k", "movielens-1m", "movielens-latest", "table", "synthetic"]
-SplitKind = Literal["users", "melu", "tallrec", "few-shot", "time"]
+from metarec_jax.core.kinds import SOURCES, SPLITS
+from metarec_jax.core.registry import name_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Columns:
 class DataConfig:
     """Where the interactions come from."""
 
-    source: Source = "movielens-100k"
+    source: name_of(SOURCES) = "movielens-100k"
     """Which reader. "auto" tells from the files at `path`."""
     path: str = ""
     """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, in installed packages, then downloads."""
@@ -133,7 +132,7 @@ class EpisodeConfig:
 class SplitConfig:
     """Which rows train, and which tasks the model is tried on (see `metarec_jax.data.protocols`)."""
 
-    kind: SplitKind = "users"
+    kind: name_of(SPLITS) = "users"
     """What is held out. "users": users, drawn at random. "melu": users drawn at random and items of late years, in four
     scenarios. "tallrec": users, asked for their next item. "few-shot": users, met after their first few ratings.
     "time": everything after a date."""

@@ -6,9 +6,13 @@ import dataclasses
 import difflib
 import json
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
+from metarec_jax.core.registry import as_kind, choices_of, name_of, unknown
 
 Chosen = TypeVar("Chosen")
 
@@ -30,7 +34,9 @@ def parse(text: str, *, where: str, base: Chosen) -> Chosen:
 def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, dict):
         raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
-    hints = typing.get_type_hints(type(base))
+    base = _of_kind(base, tree, where, prefix)
+    hints = typing.get_type_hints(type(base), include_extras=True)
+    hints = {field.name: hints[field.name] for field in dataclasses.fields(base)}
     changes = {}
     for name, value in tree.items():
         if name not in hints:
@@ -47,13 +53,25 @@ def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
         raise MetarecError(f"{where}: {error}") from error
 
 
+def _of_kind(base: Any, tree: dict[str, Any], where: str, prefix: str) -> Any:
+    """`base` with the kind that `tree` names, as an instance of the class that this kind registered."""
+    registry = LEARNERS if isinstance(base, LearnerConfig) else UPDATERS if isinstance(base, UpdaterConfig) else None
+    if registry is None or tree.get("kind", base.kind) == base.kind:
+        return base
+    kind = _checked(tree["kind"], name_of(registry), where, f"{prefix}kind")
+    try:
+        return as_kind(registry, dataclasses.replace(base, kind=kind))
+    except MetarecError as error:
+        raise MetarecError(f"{where}: {error}") from error
+
+
 def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
     """`value` as the field's type, or an error that says what was expected."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments and type(value) in {type(a) for a in arguments}:
+    if choices := choices_of(hint):
+        if value in choices and type(value) in {type(choice) for choice in choices}:
             return value
-        raise MetarecError(f"{where}: {name} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
+        raise MetarecError(f"{where}: {unknown(name, value, choices)}")
     if origin is tuple:
         if isinstance(value, list | tuple):
             return tuple(_checked(v, arguments[0], where, f"{name}[{i}]") for i, v in enumerate(value))

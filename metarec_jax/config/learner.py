@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from metarec_jax.config.checks import require, require_choices
+from metarec_jax.core.kinds import HEADS, LEARNERS
+from metarec_jax.core.registry import name_of
 
-HeadKind = Literal["auto", "rating", "classes", "ordinal", "click"]
-LearnerKind = Literal["mlp", "transformer", "recurrent"]
 UserSide = Literal["auto", "profile", "description", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
 class LearnerConfig:
-    """The network that scores one user and one item."""
+    """The network that scores one user and one item: the choices that learners of every kind have.
 
-    kind: LearnerKind = "mlp"
+    A kind with choices of its own extends this class (see `metarec_jax.core.kinds.LEARNERS`).
+    """
+
+    needs_times: ClassVar[bool] = False
+    """Whether the learner reads interactions in order of time."""
+
+    kind: name_of(LEARNERS) = "mlp"
     """"mlp" sees the support through the inner loop alone. "transformer" also attends to it, as a set; "recurrent" goes
     through it in order of time (GRU)."""
     hidden: int = 64
     """Width of the hidden layer."""
-    layers: int = 1
-    """Of a Transformer or a GRU."""
-    width: int = 32
-    """Of a Transformer's token, or of a GRU's state."""
-    heads: int = 4
-    """Of a Transformer's attention; they divide the width."""
     context: int = 0
     """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
     --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
@@ -35,7 +35,7 @@ class LearnerConfig:
     """Ratings of a user with which the network is half heard (at first; it is learned): with n of them its outputs
     count for ``n / (n + gate)``, and what the prior path says is left of the rest. 0 hears it always. With the updater
     "ridge", which solves for the outputs as they are and has a prior of its own, there is none."""
-    head: HeadKind = "auto"
+    head: name_of(HEADS, "auto") = "auto"
     """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
     "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
     levels, "rating" regresses, "click" predicts a probability."""
@@ -60,13 +60,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "learner")
-        for name in ("hidden", "layers", "width", "heads"):
-            value = getattr(self, name)
-            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
-        require(
-            self.kind != "transformer" or self.width % self.heads == 0,
-            f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
-        )
+        require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
         require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         require(
             math.isfinite(self.gate) and self.gate >= 0,

@@ -19,6 +19,8 @@ from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import HEADS, LEARNERS, UPDATERS
+from metarec_jax.core.registry import normal_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +39,11 @@ class Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "learner", normal_form(LEARNERS, LearnerConfig, self.learner))
+        object.__setattr__(self, "updater", normal_form(UPDATERS, UpdaterConfig, self.updater))
         require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
         require(
-            self.learner.head == "auto" or (self.learner.head == "click") == (self.data.kind == "click"),
+            self.learner.head == "auto" or HEADS.get(self.learner.head).clicks == (self.data.kind == "click"),
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "
             "clicks need the head 'click', ratings one of 'rating', 'classes' and 'ordinal'",
         )

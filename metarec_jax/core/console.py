@@ -1,33 +1,34 @@
-"""What the command line shows: bars and colours on a terminal, plain lines elsewhere.
+"""What the command line prints: progress bars on a terminal, plain lines elsewhere, and tables of results.
 
-Results go to stdout; everything else goes to stderr, so that a result can be piped.
+Results go to stdout, everything else to stderr, so that a result can be piped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from metarec_jax.core.progress import Advance, Reporter
 
 
 def make_reporter() -> Reporter:
-    """The reporter that suits stderr: bars on a terminal, otherwise one plain line a note and no bars."""
+    """The reporter for stderr: notes and bars on a terminal, otherwise notes alone, one line each."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 class Lines:
-    """One plain line a note, on stderr."""
+    """Notes on stderr, one line each."""
 
     def note(self, text: str) -> None:
-        """Says one line."""
+        """Print one line."""
         print(text, file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Shows no bar."""
+        """Show no bar."""
         yield lambda done, text="": None
 
 
@@ -40,12 +41,12 @@ class Bars:
         self._console = Console(stderr=True)
 
     def note(self, text: str) -> None:
-        """Says one line, above a bar that is being drawn."""
+        """Print one line, above the bar where there is one."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Draws a bar until the context ends."""
+        """Show a bar until the context ends."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -61,42 +62,54 @@ class Bars:
 
 
 def print_grid(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Collection[int] = (),
+    bold: Collection[tuple[int, int]] = (),
+    console: Any = None,
 ) -> None:
-    """Prints a table on stdout: drawn on a terminal, otherwise with columns that line up.
+    """Print a table, with lines on a terminal and without them elsewhere.
+
+    Where it is too wide, titles of columns of numbers are folded, then cells of the other columns.
 
     Args:
-        title: what stands above.
-        header: names of the columns.
-        rows: cells.
-        numbers: columns that are aligned on the right.
+        title: printed above the table.
+        header: titles of the columns.
+        rows: cells, [rows, columns].
+        numbers: columns that are aligned on the right and whose cells are never folded.
+        bold: (row, column) of cells in bold.
+        console: a rich console; stdout where None.
     """
-    console = result_console()
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", title_style="bold", box=None if plain(console) else _box())
+    console = result_console() if console is None else console
+    lines = box.SIMPLE_HEAD if console.is_terminal else None
+    table = Table(title=Text(title), title_justify="left", title_style="bold", box=lines)
+    folded = table_width(max(map(len, column)) for column in zip(header, *rows)) > console.width
     for column, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
+        if column not in numbers:
+            table.add_column(Text(name), overflow="fold")
+            continue
+        width = max(map(len, ("-", *name.split(), *(row[column] for row in rows))))
+        lines_of_name = textwrap.wrap(name, width) if folded else [name]
+        table.add_column(Text("\n".join(lines_of_name)), justify="right", no_wrap=True)
+    for i, row in enumerate(rows):
+        table.add_row(*(Text(cell, style="bold" if (i, j) in bold else "") for j, cell in enumerate(row)))
     console.print(table)
 
 
+def table_width(columns: Iterable[int]) -> int:
+    """Width of a table whose columns have these widths: 3 characters around each, and 1 at the end."""
+    return 1 + sum(3 + width for width in columns)
+
+
 def result_console() -> Any:
-    """A rich console on stdout; where that is no terminal, wide enough to break no line."""
+    """A rich console on stdout; where stdout is no terminal, it is wide enough for most lines."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    return Console(highlight=False, width=200) if plain(console) else console
-
-
-def plain(console: Any) -> bool:
-    """Whether `console` is no terminal."""
-    return not console.is_terminal
-
-
-def _box() -> Any:
-    from rich import box
-
-    return box.SIMPLE_HEAD
+    return console if console.is_terminal else Console(highlight=False, width=200)

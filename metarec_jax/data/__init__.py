@@ -1,6 +1,6 @@
-"""From files of ratings or clicks to batches of episodes.
+"""Data sets of ratings or clicks: reading, checks, divisions, and batches of episodes.
 
-`load` reads a data set; what it returns is checked, so nothing downstream checks it again.
+`load` reads a data set and checks it; no other room checks it again.
 """
 
 from metarec_jax.data.sources import load

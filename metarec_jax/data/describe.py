@@ -1,4 +1,4 @@
-"""A user's description, written from the support set."""
+"""Descriptions of users as text, from their support sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarec_jax.data.tasks import TaskSource
 from metarec_jax.data.text import describe_user
 
 LIKED, DISLIKED = 8, 4
-"""Titles that a description names at most: enough to show a taste, few enough to fit the encoder."""
+"""Most titles that a description names: few enough to fit the length of the encoder."""
 
 
 def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, middle: float) -> str:
@@ -19,9 +19,10 @@ def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, mid
 
     Args:
         titles: of every item.
-        item: int [n], what the user rated.
-        rating: float [n].
-        middle: of the rating scale. It decides where the user's own mean cannot, since all ratings are equal.
+        item: int [n], the items that the user rated.
+        rating: float [n], the ratings.
+        middle: of the rating scale: the border between liked and disliked where all of the user's ratings are equal.
+            Otherwise it is their mean.
     """
     centre = rating.mean() if len(rating) and np.ptp(rating) > 0 else middle
     order = np.argsort(-rating, kind="stable")
@@ -31,10 +32,16 @@ def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, mid
 
 
 def descriptions(source: EpisodeSource | TaskSource, titles: Sequence[str], *, middle: float) -> list[str]:
-    """The description of every user and draw of `source`, in the order of its user table."""
+    """The description of every user and draw, in the order of the source's own user table.
+
+    Args:
+        source: of the support sets.
+        titles: of every item.
+        middle: of the rating scale.
+    """
     texts: list[list[str]] = []
     for draw in range(source.draws):
-        support = source.whole(draw).support
+        support = source.batch_of_all(draw).support
         real = support.mask > 0
         texts.append(
             [describe(titles, i[m], r[m], middle=middle) for i, r, m in zip(support.item, support.rating, real)]

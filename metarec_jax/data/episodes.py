@@ -1,16 +1,15 @@
-"""Users become episodes: a pure function of (seed, epoch, index).
+"""Episodes of users in batches: a pure function of (seed, epoch, index).
 
-An epoch orders every user's interactions at random in one sort, deals the users into batches whose supports
-fit the same bucket, and cuts each batch out of the sorted rows by index arithmetic. Nothing is drawn elsewhere,
-so that any batch of any epoch can be made again at any time, in any order. However it was drawn, a support is in
-order of time, latest first: learners may read it as a sequence.
+An epoch orders every user's rows in one sort (`draw_rows`), divides the users into batches whose supports fit the same
+bucket, and takes the rows of each batch by index arithmetic. So any batch of any epoch can be made at any time, in any
+order. A support is in order of time, latest first, however it was drawn: learners may read it as a sequence.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,13 +20,13 @@ from metarec_jax.data.splits import Folded, Statistics
 
 
 class Histories(NamedTuple):
-    """The rows of some users, user after user.
+    """The rows of some users, user after user, each user's by time.
 
     Attributes:
         users: int32 [users], rows of the user table.
-        start, count: int64 [users], where a user's rows begin and how many there are.
+        start, count: int64 [users], the first row of each user, and their number.
         item: int32 [rows]. rating: float32 [rows]. time: int64 [rows].
-        row: int64 [rows], which row of the data set each is.
+        row: int64 [rows], the row of the data set.
     """
 
     users: np.ndarray
@@ -40,12 +39,12 @@ class Histories(NamedTuple):
 
 
 def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> Histories:
-    """Collects the rows of `users` [n], in the order given, each user's rows by time.
+    """The rows of some users, in the order in which the users are given.
 
     Args:
         data: the data set.
-        users: int [n], rows of its users.
-        allowed: bool [rows], which of its rows may be looked at; None allows all.
+        users: int [users], rows of its users.
+        allowed: bool [rows], which of its rows to take; None takes all.
     """
     place = np.full(len(data.users), -1, np.int64)
     place[users] = np.arange(len(users))
@@ -63,6 +62,25 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
     )
 
 
+def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw: int = 0) -> np.ndarray:
+    """Draw support and query: order each user's rows so that the query comes first and the support follows it.
+
+    Args:
+        own: the rows of the users.
+        order: "random", or "time": latest first, so that the query is later than the support.
+        seed: of the draw.
+        draw: number of the draw; each one gives another random order.
+
+    Returns:
+        int64 [rows], rows of `own`, user after user.
+    """
+    rows = len(own.item)
+    owner = np.repeat(np.arange(len(own.users)), own.count)
+    if order == "random":
+        return np.lexsort((np.random.default_rng([seed, 1, draw]).random(rows), owner))
+    return np.lexsort((-np.arange(rows), owner))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpisodeSource:
     """Batches of episodes by number: ``source[i]`` is batch ``i % batches`` of epoch ``i // batches``.
@@ -71,14 +89,14 @@ class EpisodeSource:
         histories: the users.
         config: lengths and order.
         statistics: item statistics of the training users.
-        training: whether these users are among the training users. Then each episode's statistics leave out
+        training: whether these users are among the training users. The statistics of their episodes then leave out
             the user's own ratings, so that no label is among the inputs that predict it.
         users_per_batch: users of a batch; smaller ones are filled up with users of weight 0.
-        seed: the draw.
-        epochs: how many epochs there are; evaluation uses one.
-        own_table: whether ``Episodes.user`` counts rows of a user table made for this source, one row for each
-            user and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
-        folded: beliefs that each of these users meets, in place of those of `statistics`.
+        seed: of everything that is drawn.
+        epochs: number of epochs; evaluation uses one.
+        own_table: whether ``Episodes.user`` is a row of a user table made for this source, with a row for each user
+            and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
+        folded: the beliefs about items that these users' episodes have, in place of those of `statistics`.
     """
 
     histories: Histories
@@ -107,7 +125,7 @@ class EpisodeSource:
 
     @functools.cached_property
     def bucket(self) -> np.ndarray:
-        """int64 [users], the bucket that each user's support fits."""
+        """int64 [users], number of the smallest bucket that each user's support fits."""
         return np.searchsorted(self.config.buckets, self.support_lengths)
 
     @functools.cached_property
@@ -117,12 +135,12 @@ class EpisodeSource:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch: the same for every epoch."""
+        """Batches of each epoch."""
         return int(self._batches_of_bucket.sum())
 
     @property
     def draws(self) -> int:
-        """Different draws of support and query that the epochs take."""
+        """Number of different draws of support and query; the epochs take them in turn."""
         return min(self.config.draws, self.epochs) or self.epochs
 
     def __len__(self) -> int:
@@ -138,47 +156,47 @@ class EpisodeSource:
         return filled(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
 
     def chosen(self, epoch: int, members: np.ndarray) -> Episodes:
-        """Episodes of some users [n], places in `histories`, as that epoch has them, padded to the last bucket."""
+        """Episodes of some users in an epoch, padded to the last bucket.
+
+        Args:
+            epoch: number of the epoch.
+            members: int [n], which users of `histories`.
+        """
         return self._cut(epoch % self.draws, members, self.config.buckets[-1])
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
+        """int32 [users], the row of the data set's users for each episode, whatever ``episodes.user`` refers to."""
         return self.histories.users[episodes.user // self.draws] if self.own_table else episodes.user
 
-    def whole(self, draw: int) -> Episodes:
-        """All users in one batch, in the order of `histories`, as draw number `draw` has them."""
+    def batch_of_all(self, draw: int) -> Episodes:
+        """All users in one batch, in the order of `histories`, in draw number `draw`."""
         return self._cut(draw, np.arange(len(self.histories.users)), self.config.buckets[-1])
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - a source lives as long as its run; batches of an epoch share this
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a source lives as long as its run; the batches of an epoch share this
     def _order(self, draw: int) -> np.ndarray:
-        """Rows of `histories` in the order that query and support are cut from: user after user, query first."""
-        rows = len(self.histories.item)
-        owner = np.repeat(np.arange(len(self.histories.users)), self.histories.count)
-        if self.config.order == "random":
-            return np.lexsort((np.random.default_rng([self.seed, 1, draw]).random(rows), owner))
-        return np.lexsort((-np.arange(rows), owner))  # latest first: the query comes after the support in time
+        return draw_rows(self.histories, self.config.order, self.seed, draw)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
-    def _lots(self, draw: int, each: int) -> np.ndarray:
-        """float32 [rows, each], evenly between 0 and 1: what of each row of `histories` is dropped in this draw."""
+    def _uniform(self, draw: int, each: int) -> np.ndarray:
+        """float32 [rows, each], uniform between 0 and 1: decides what of each row of `histories` is dropped."""
         rng = np.random.default_rng([self.seed, 5, draw])
         return rng.random((len(self.histories.item), each), np.float32)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
-        """The batches of an epoch as (bucket, users)."""
+        """The batches of an epoch, as (bucket, users)."""
         rng = np.random.default_rng([self.seed, 2, epoch])
         plan = []
         for bucket, batches in enumerate(self._batches_of_bucket):
             members = np.flatnonzero(self.bucket == bucket)
             if self.training:
                 members = rng.permutation(members)
-            # Near-equal parts: a last batch of two users would make an outer step of almost pure noise.
+            # Near-equal parts: the gradient of a last batch of two users would be mostly noise.
             plan += [(bucket, part) for part in np.array_split(members, batches)] if batches else []
         return [plan[i] for i in rng.permutation(len(plan))] if self.training else plan
 
     def _drawn_lengths(self, draw: int) -> np.ndarray:
-        """int64 [users], support interactions of each user in this draw; with varied lengths, 0 to all of them."""
+        """int64 [users], support interactions of each user in this draw (`EpisodeConfig.lengths`)."""
         most = self.support_lengths
         if self.config.lengths == "all":
             return most
@@ -209,7 +227,7 @@ class EpisodeSource:
     ) -> Rows:
         real = np.arange(length) < count[:, None]
         rows = self._order(draw)[np.where(real, start[:, None] + np.arange(length), 0)]
-        if by_time:  # of one user, rows of `histories` count up with time; padding comes last
+        if by_time:  # latest first: a user's rows of `histories` are in ascending order of time; padding comes last
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
@@ -218,10 +236,10 @@ class EpisodeSource:
             statistic = known()
         else:
             fold = self.folded.fold[self.histories.users[members]][:, None]
-            statistic = known(met=self.folded.tables[fold, item])
+            statistic = known(beliefs=self.folded.tables[fold, item])
             if self.training and self.folded.as_new is not None:
-                lot = self._lots(draw, self.folded.as_new.lots)[rows]
-                new, belief = self.folded.as_new.of(fold, item, lot)
+                uniform = self._uniform(draw, self.folded.as_new.draws)[rows]
+                new, belief = self.folded.as_new.drop(fold, item, uniform)
                 unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
                 statistic = np.where((new & real)[..., None], unrated, statistic)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
@@ -234,34 +252,34 @@ def statistics_of(
     real: np.ndarray,
     *,
     own: bool | np.ndarray,
-    met: np.ndarray | None = None,
+    beliefs: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Sum and count of ratings of `item`, without the rating itself where `own`; and what is believed of it.
+    """The statistics of items that the learner reads: sum and count of ratings, and beliefs where there are any.
 
     Args:
         statistics: of the training users.
-        item: int [...].
-        rating: [...], the ratings that are left out.
-        real: bool [...].
-        own: where they are.
-        met: [..., columns], beliefs in place of those of `statistics`.
+        item: int [...], rows of the items.
+        rating: [...], the user's own ratings.
+        real: bool [...], False in padded slots.
+        own: bool [...], where sum and count include the user's own rating, which is then left out.
+        beliefs: [..., columns], in place of those of `statistics`.
 
     Returns:
         float32 [..., 2 + columns], 0 where not `real`.
     """
-    own = own & (statistics.count[item] > 0)  # a private run counts nothing, so that there is nothing to leave out
+    own = own & (statistics.count[item] > 0)  # the counts of a private run are 0: nothing to leave out
     total = statistics.total[item] - np.where(own, rating, 0)
     count = statistics.count[item] - np.where(own, 1, 0)
     known = np.stack([total, count], axis=-1)
-    if met is None and statistics.beliefs is not None:
-        met = statistics.beliefs[item]
-    if met is not None:
-        known = np.concatenate([known, met], axis=-1)
+    if beliefs is None and statistics.beliefs is not None:
+        beliefs = statistics.beliefs[item]
+    if beliefs is not None:
+        known = np.concatenate([known, beliefs], axis=-1)
     return np.where(real[..., None], known, 0).astype(np.float32)
 
 
 def filled(episodes: Episodes, users: int) -> Episodes:
-    """Fills a batch up to `users` with empty episodes of weight 0."""
+    """Fill a batch up to `users` episodes with empty ones of weight 0."""
     missing = users - len(episodes.user)
 
     def padded(leaf: np.ndarray) -> np.ndarray:

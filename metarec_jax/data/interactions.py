@@ -1,8 +1,8 @@
-"""From a reader's raw columns to `Interactions`: the one place where data is checked.
+"""`Interactions` from the raw columns of a reader, with all checks of the data.
 
-A reader (sources/) only says which column of its files holds what. Everything that can be wrong with what they hold is
-found here (for one column: in `values`), so that every layout refuses the same mistakes with the same words: file,
-line, value, remedy.
+A reader (sources/) maps the columns of its files to the names that `build` knows. All checks are here (those of a
+single column in `values`), so that mistakes in every layout are refused with the same message: file, line, value,
+remedy.
 
 The result does not depend on the order of lines in a file: users and items are in the order of their ids (numbers by
 value), rows by user, then time, then item. So the same content in two layouts gives the same splits and episodes.
@@ -32,18 +32,21 @@ def build(
     source: str,
     citation: str = "",
 ) -> Interactions:
-    """Checks raw columns and builds `Interactions` from them.
+    """Check raw columns, and build `Interactions` from them.
 
     Args:
-        ratings: columns user and item; rating (without it every row is a click of 1); time (without it 0);
-            item_text and user_text, which must agree wherever an id is repeated.
-        items: columns item, title and text, perhaps item_vector (an array), further ones become details. None takes the
-            items that have ratings.
+        ratings: columns user and item, and optionally rating (otherwise every row is a click of 1), time (otherwise 0),
+            item_text and user_text, which must be equal in all rows of an id.
+        items: columns item, title and text, and optionally item_vector (an array); other columns become details. None
+            takes the items that have ratings.
         users: columns user and text. None takes the users that have ratings.
         kind: "rating" or "click".
-        scale: the ratings that are allowed; None takes it from the ratings.
-        source: a sentence that says where the rows came from.
+        scale: the ratings that are allowed; None derives it from the ratings.
+        source: where the rows came from, as a sentence.
         citation: what to cite.
+
+    Returns:
+        The data set.
 
     Raises:
         MetarecError: anything wrong with the values.
@@ -95,7 +98,7 @@ def build(
 
 
 def _by_id(ids: list[str]) -> list[int]:
-    """The order of `ids`: whole numbers by value, then everything else by letters."""
+    """The order of `ids`: whole numbers by value, then all others as strings."""
 
     def key(i: int) -> tuple[int, int, str]:
         text = ids[i]
@@ -110,7 +113,7 @@ def _take(column: Any, order: list[int]) -> tuple[str, ...]:
 
 
 def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """The order of rows by user, then time, then item: `np.lexsort`, several times as fast."""
+    """The order of rows by user, then time, then item: as `np.lexsort`, but several times as fast."""
     start = int(time.min())
     span = int(time.max()) - start + 1
     if (int(user.max()) + 1) * span >= 2**63:
@@ -126,7 +129,7 @@ def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def _unique_ids(table: Table, column: str) -> list[str]:
-    """The ids of a file with one row an id."""
+    """The ids of a file that has one row for each."""
     code, seen = values.ids(table, column)
     if len(seen) < len(code):
         first, second = _first_repeat(code.astype(np.int64))
@@ -141,7 +144,7 @@ def _unique_ids(table: Table, column: str) -> list[str]:
 def _rows(
     table: Table, column: str, code: np.ndarray, seen: list[str], known: tuple[str, ...], file: Table | None
 ) -> np.ndarray:
-    """The row of `known` that each row of `table` names, int32 [rows]."""
+    """The index in `known` of each row's id, int32 [rows]; `code` and `seen` are from `values.ids`."""
     position = {identity: row for row, identity in enumerate(known)}
     row_of = np.array([position.get(identity, -1) for identity in seen], np.int32)
     row = row_of[code]
@@ -155,7 +158,7 @@ def _rows(
 
 
 def _first_repeat(key: np.ndarray) -> tuple[int, int]:
-    """The two rows of the repeat that a reader of the file meets first."""
+    """Of the repeats of a key, the one that ends first in the file: its two rows."""
     order = np.argsort(key, kind="stable")
     again = np.flatnonzero(key[order][1:] == key[order][:-1])
     which = again[np.argmin(order[again + 1])]
@@ -181,7 +184,7 @@ def _refuse_repeats(
 
 
 def _texts(table: Table, column: str, code: np.ndarray, seen: list[str]) -> list[str] | None:
-    """The text of each distinct id, where the ratings file repeats it in every row; None without such a column."""
+    """The text of each distinct id, from a column of the ratings file; None without that column."""
     if column not in table.columns:
         return None
     text, words = values.distinct(table, column)

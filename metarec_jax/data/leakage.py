@@ -1,4 +1,4 @@
-"""What an encoder was pretrained on, by the mark in its folder, and whom a run must therefore not be tried on."""
+"""Refusal of an encoder that was pretrained on held-out data, which the mark in its folder records."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MARK = "pretraining.json"
 def refuse_leak(
     encoder: str, data: Interactions, splits: Splits, *, cold: Bool[np.ndarray, " items"] | None = None
 ) -> None:
-    """Refuses an encoder that was pretrained on the behaviour of users that a run tunes or tests on.
+    """Refuse an encoder that was pretrained on the interactions of a run's validation or test users.
 
     Args:
-        encoder: the encoder's path, as a config has it; one without a mark was not pretrained here.
-        data: of the run. Users of other data are other people, whatever their ids.
+        encoder: the encoder's path, as a config has it; without a mark it was not pretrained by this package.
+        data: of the run. A pretraining on other data cannot leak, even if ids are equal.
         splits: of the run.
-        cold: items that the run holds out; None where it has no such items.
+        cold: items that the run holds out; None where it holds out none.
 
     Raises:
-        MetarecError: it was, or on items that are held out, or its mark is damaged.
+        MetarecError: it was pretrained on such users or on held-out items, or its mark is damaged.
     """
     for document in read_marks(encoder):
         if document["catalogue"] != catalogue_digest(data):
@@ -52,26 +52,26 @@ def refuse_leak(
             if leaked:
                 raise MetarecError(
                     f"the encoder {encoder} was pretrained, with seed {document['seed']}, on {len(leaked)} of this "
-                    f"run's {every} {part} ({_some(leaked)}), so nothing measured on them would count: pretrain with "
+                    f"run's {every} {part} ({_some(leaked)}), so metrics on them would be invalid: pretrain with "
                     "the seed, the --held-out and the --episodes options of this run, or use those of the pretraining"
                 )
 
 
 def refuse_behaviour(encoder: str) -> None:
-    """Refuses an encoder that was pretrained here on what users did, for a run that promises privacy.
+    """Refuse, for a private run, an encoder that was pretrained on interactions by this package.
 
     Raises:
-        MetarecError: it was.
+        MetarecError: it was pretrained so.
     """
     if read_marks(encoder):
         raise MetarecError(
-            f"the encoder {encoder} was pretrained on what users did, without noise, so that a run with it is not "
-            "private: use one that was not, or say with --privacy.covers updates that it need not be covered"
+            f"the encoder {encoder} was pretrained on users' interactions without noise, so that a run with it is "
+            "not private: use another encoder, or exclude it from the guarantee with --privacy.covers updates"
         )
 
 
 def read_marks(encoder: str) -> list[dict[str, Any]]:
-    """What every pretraining of an encoder left in its folder, the first one first."""
+    """The marks of all pretrainings of an encoder, the earliest first; see `metarec_jax.train.pretraining.held_out`."""
     path = Path(os.path.expanduser(encoder)) / MARK
     if not os.path.isfile(path):
         return []
@@ -87,13 +87,13 @@ def read_marks(encoder: str) -> list[dict[str, Any]]:
         return documents
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MetarecError(
-            f"{path} is damaged ({error}), so nobody knows whose behaviour the encoder has seen: restore it, or "
+            f"{path} is damaged ({error}), so it is unknown which users the encoder was pretrained on: restore it, or "
             "pretrain again"
         ) from error
 
 
 def catalogue_digest(data: Interactions) -> str:
-    """The same for the same people and items, whatever is done with their ratings."""
+    """A digest of the ids of users and items; it does not depend on the ratings."""
     total = hashlib.sha256()
     for ids in (data.users.ids, data.items.ids):
         total.update(json.dumps(ids).encode())

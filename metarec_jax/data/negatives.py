@@ -1,8 +1,8 @@
-"""Items that were not clicked, drawn beside those that were: a log of clicks alone has nothing to tell them from.
+"""Negative sampling: items that a user did not click, for data that has clicks alone.
 
-What is drawn for a user depends on that user and on the popularity of items, and popularity is counted in training rows
-alone: what test users click must not choose what training sees. So a division of the data comes first, which goes by
-users and times, and not by which items are drawn.
+The negatives of a user depend on that user's rows and on the popularity of items, which is counted in training rows
+alone, so that clicks of test users do not choose training rows. The data is therefore divided first; a division depends
+on users and times, and not on the items of the negatives.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ _TRIES = 20
 
 
 def beside_clicks(data: Interactions, config: Config) -> Interactions:
-    """`data` as a run of `config` sees it: with the rows that ``config.data.negatives`` asks for.
+    """The data set of a run: with the negatives that ``config.data.negatives`` asks for.
+
+    Args:
+        data: what `metarec_jax.data.load` returned.
+        config: of the run.
+
+    Returns:
+        `data` itself where no negatives are asked for.
 
     Raises:
-        MetarecError: rows are asked for and the data is no log of clicks, or cannot be divided.
+        MetarecError: the data is not of clicks, or cannot be divided.
     """
     if not config.data.negatives:
         return data
@@ -44,26 +51,31 @@ def with_negatives(
     seed: int,
     trained: Callable[[Interactions], np.ndarray],
 ) -> Interactions:
-    """`data` with rows of 0 beside each user's clicks: items that the user never clicked, each at most once.
+    """Add rows with click 0 of items that the user never clicked, each item at most once for a user.
 
-    A user's training rows know nothing of the user's other rows: what is clicked after a date may be drawn before it.
+    The negatives among a user's training rows do not depend on the user's other rows: an item that is clicked after the
+    date of a division may be a negative before it.
 
     Args:
         data: clicks.
-        per_click: rows of 0 for each click; fewer for users who clicked nearly everything.
-        popularity: an item is drawn in proportion to this power of its clicks in training. 0 draws all alike, and
-            popularity alone then tells clicks from the rest; with 1 it tells nothing (as in Mikolov et al. 2013, where
-            it is 3/4). All items that nobody clicked in training share what was clicked once (Good 1953).
+        per_click: negatives for each click; fewer for users who clicked nearly all items.
+        popularity: an item is drawn in proportion to this power of its clicks in training rows (3/4 in Mikolov et al.
+            2013). With 0 all items are equally likely, and popularity alone separates clicks from negatives; with 1 it
+            cannot. The items without a click share the weight of the items with one click equally (Good 1953).
         seed: of the draws.
-        trained: which rows of such data train, int [rows]; of its rows of 0, the items are not drawn yet.
+        trained: returns which rows of a data set train, int [rows]. In the data set that it gets, a negative still has
+            the item of the click that it was added for.
+
+    Returns:
+        The clicks and the negatives, in order of user, time and item; a negative has the time of its click.
 
     Raises:
-        MetarecError: the data is no log of clicks.
+        MetarecError: the data is not of clicks.
     """
     if data.kind != "click":
         raise MetarecError(
-            f"data.negatives is {per_click}, but data.kind is {data.kind!r}: only clicks need items beside them that "
-            "were not clicked, so use --data.negatives 0"
+            f"data.negatives is {per_click}, but data.kind is {data.kind!r}: only clicks need negatives, so use "
+            "--data.negatives 0"
         )
     beside = _beside(data, per_click)
     rows = np.concatenate([np.arange(len(data)), beside])
@@ -85,7 +97,7 @@ def with_negatives(
     ends = [np.cumsum(np.bincount(u, minlength=len(data.users)))[:-1] for u in (data.user, data.user[beside])]
     for user, (known, wanted) in enumerate(zip(np.split(mine, ends[0]), np.split(theirs, ends[1]))):
         taken: set[int] = set()
-        for part in (True, False):  # training rows first, which know of no other
+        for part in (True, False):  # training rows first: they do not depend on the others
             taken.update(data.item[known[own[known] == part]].tolist())
             places = wanted[new[wanted] == part]
             if len(places):
@@ -98,7 +110,7 @@ def with_negatives(
 
 
 def _beside(data: Interactions, per_click: int) -> np.ndarray:
-    """int64 [n], the click that each row of 0 stands beside: the same number to each, while there are items left."""
+    """int64 [n], the click of each negative: equally many for each click of a user, while there are items left."""
     clicks = np.flatnonzero(data.rating > 0)
     clicks = clicks[np.lexsort((data.time[clicks], data.user[clicks]))]
     turn = np.repeat(np.arange(per_click), len(clicks))
@@ -113,7 +125,7 @@ def _beside(data: Interactions, per_click: int) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken: set[int], wanted: int) -> list[int]:
-    """`wanted` items in proportion to `chance` (with sums `edges`), none twice and none of those `taken`."""
+    """Draw `wanted` different items, none of them in `taken`, in proportion to `chance`, whose sums are `edges`."""
     last = len(chance) - 1
     found: dict[int, None] = {}
     for _ in range(_TRIES):
@@ -121,14 +133,14 @@ def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken
         found.update(dict.fromkeys(item for item in tried.tolist() if item not in taken))
         if len(found) == wanted:
             return list(found)
-    # Hardly anything is left. Who comes first in a race of exponential clocks is drawn in proportion, too.
+    # Few items are left. The order of exponential variables with rates `chance` draws in proportion as well.
     clock = rng.exponential(size=len(chance)) / np.maximum(chance, 1e-300)
     clock[[*taken, *found]] = np.inf
     return [*found, *np.argsort(clock)[: wanted - len(found)].tolist()]
 
 
 def _joined(data: Interactions, beside: np.ndarray, item: np.ndarray) -> Interactions:
-    """The rows of `data`, and after them a row of 0 beside each of those `beside`."""
+    """The rows of `data`, and after them a negative for each click of `beside`, with these items."""
     return dataclasses.replace(
         data,
         user=np.concatenate([data.user, data.user[beside]]).astype(np.int32),

@@ -1,7 +1,8 @@
-"""Which users train, which tune, and which only the final table sees."""
+"""Training, validation and test users, and the statistics of items that training rows give."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +21,12 @@ class Splits(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What the training users gave each item.
+    """Statistics of each item's ratings among the training rows.
 
     Attributes:
         total: float32 [items], sum of the ratings.
         count: float32 [items], their number.
-        beliefs: float32 [items, columns], what is believed of each item (see `metarec_jax.factors`); none where
-            None.
+        beliefs: float32 [items, columns], the posterior of each item's factors (see `metarec_jax.factors`), if any.
     """
 
     total: np.ndarray
@@ -35,12 +35,12 @@ class Statistics(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """Beliefs that the training users meet: not from their own ratings, which would give those away.
+    """Cross-fitted beliefs about items: those of a training user's episodes are from other users' ratings alone.
 
     Attributes:
-        tables: float32 [folds, items, columns].
-        fold: int32 [users], the fold of every user of the data set; 0 for those who do not train.
-        as_new: what episodes of training say of some items instead; None where it is what was learned of all.
+        tables: float32 [folds, items, columns], the beliefs from the ratings of all other folds.
+        fold: int32 [users], the fold of every user of the data set; 0 for users who do not train.
+        as_new: dropout of beliefs in training; None where there is none.
     """
 
     tables: np.ndarray
@@ -49,43 +49,69 @@ class Folded(NamedTuple):
 
 
 def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
-    """Deals the users that have enough interactions into train, validation and test, at random.
+    """Split the users at random into training, validation and test users.
 
     Args:
         data: the interactions.
-        config: bounds on a user's interactions and the shares of the parts.
-        seed: the draw; equal seeds give equal splits.
+        config: bounds of the number of a user's interactions, and the shares of the parts.
+        seed: of the draw; equal seeds give equal splits.
 
     Raises:
         MetarecError: too few users are left for three parts.
     """
-    count = np.bincount(data.user, minlength=len(data.users))
-    most = config.max_ratings or np.iinfo(np.int64).max
-    eligible = np.flatnonzero((count >= config.min_ratings) & (count <= most)).astype(np.int32)
-    n_validation = round(len(eligible) * config.validation)
-    n_test = round(len(eligible) * config.test)
-    if min(n_validation, n_test, len(eligible) - n_validation - n_test) < 1:
-        bounds = f"at least {config.min_ratings}" + (f" and at most {config.max_ratings}" if config.max_ratings else "")
+    eligible = np.flatnonzero(within(counts_of(data), config))
+    bounds = f"at least {config.min_ratings}" + (f" and at most {config.max_ratings}" if config.max_ratings else "")
+    shares = {"validation": config.validation, "test": config.test}
+    validation, test, train = deal(data, eligible, shares, seed, f"{bounds} interactions")
+    return Splits(train, validation, test)
+
+
+def deal(
+    data: Interactions, users: np.ndarray, shares: Mapping[str, float], seed: int, bounds: str
+) -> list[np.ndarray]:
+    """Split users at random into parts of given shares and a last part of all others.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+        shares: of each part, by its name.
+        seed: of the draw.
+        bounds: what these users have, for the message: "13 ratings or more".
+
+    Returns:
+        int32 [part] for each part: those of `shares`, and then the users of the last part.
+
+    Raises:
+        MetarecError: a part would be empty.
+    """
+    sizes = [round(len(users) * share) for share in shares.values()]
+    if min(*sizes, len(users) - sum(sizes)) < 1:
+        parts = ", ".join(f"{name} ({share:g})" for name, share in shares.items())
         raise MetarecError(
-            f"{len(eligible)} of {len(data.users)} users have {bounds} interactions: too few to split into training, "
-            f"validation ({config.validation:g}) and test ({config.test:g}) users; lower --episodes.min-ratings "
-            "(and --episodes.query), raise --episodes.max-ratings, or bring more data"
+            f"{len(users)} of {len(data.users)} users have {bounds}: too few to split into {parts} and training users; "
+            "lower --episodes.min-ratings (and --episodes.query), raise --episodes.max-ratings, or bring more data"
         )
-    order = np.random.default_rng([seed, 0]).permutation(eligible)
-    return Splits(
-        train=order[n_validation + n_test :],
-        validation=order[:n_validation],
-        test=order[n_validation : n_validation + n_test],
-    )
+    order = np.random.default_rng([seed, 0]).permutation(np.asarray(users, np.int32))
+    return np.split(order, np.cumsum(sizes))
+
+
+def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarray:
+    """int64 [users], rows of each user (among those `allowed`, bool [rows])."""
+    return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
+
+
+def within(count: np.ndarray, config: EpisodeConfig) -> np.ndarray:
+    """bool [users], whether numbers of rows are within ``config.min_ratings`` and ``config.max_ratings``."""
+    return (count >= config.min_ratings) & (count <= (config.max_ratings or np.iinfo(np.int64).max))
 
 
 def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
-    """Sum and number of the ratings that `users` [n] gave each item; nobody else's rows are looked at."""
+    """Sum and number of the ratings that `users` (int [n]) gave each item; other users' rows are not read."""
     return row_statistics(data, np.flatnonzero(np.isin(data.user, users)))
 
 
 def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
-    """Sum and number of the ratings of each item among `rows` [n]; no other row is looked at."""
+    """Sum and number of each item's ratings among `rows` (int [n]); other rows are not read."""
     item, rating = data.item[rows], data.rating[rows]
     items = len(data.items)
     total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
@@ -93,12 +119,12 @@ def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
 
 
 class AsNew(NamedTuple):
-    """Beliefs about items as if nobody had rated them.
+    """Dropout of beliefs about items: some rows of an episode get the belief about an item that nobody has rated.
 
     Attributes:
-        parts: float32 [sources, folds, items, columns], what each source adds to the belief.
-        share: of the items that are met so.
-        without: float64 [sources], of these the share that does without a source.
+        parts: float32 [sources, folds, items, columns], what each source of features adds to that belief.
+        share: of the rows that get it.
+        without: float64 [sources], share of these rows that do without each source.
     """
 
     parts: np.ndarray
@@ -106,22 +132,22 @@ class AsNew(NamedTuple):
     without: np.ndarray
 
     @property
-    def lots(self) -> int:
-        """Numbers that are drawn for each row: one for the item, and one for each source."""
+    def draws(self) -> int:
+        """Uniform numbers that each row needs: one for itself, and one for each source."""
         return 1 + len(self.without)
 
-    def of(self, fold: np.ndarray, item: np.ndarray, lot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which rows are met so, and the beliefs about their items.
+    def drop(self, fold: np.ndarray, item: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Choose the rows whose belief is dropped.
 
         Args:
             fold: int [...], of each row's user.
-            item: int [...].
-            lot: float [..., lots], drawn evenly between 0 and 1.
+            item: int [...], each row's item.
+            uniform: float [..., draws], drawn uniformly between 0 and 1.
 
         Returns:
-            bool [...], and float32 [..., columns].
+            Which rows these are, bool [...], and the belief that they get, float32 [..., columns].
         """
         belief = np.zeros((*item.shape, self.parts.shape[-1]), np.float32)
         for number, (part, without) in enumerate(zip(self.parts, self.without)):
-            belief += np.where(lot[..., 1 + number, None] >= without, part[fold, item], 0.0)
-        return lot[..., 0] < self.share, belief
+            belief += np.where(uniform[..., 1 + number, None] >= without, part[fold, item], 0.0)
+        return uniform[..., 0] < self.share, belief

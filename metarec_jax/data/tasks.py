@@ -1,7 +1,7 @@
-"""Tasks whose support and query are fixed: what a protocol asks of a model, and how it comes in batches.
+"""Tasks with a fixed support and query, as evaluation protocols define them, and batches of them.
 
-A protocol writes its tasks down as numbers of rows of the data set, and nothing of a task is drawn after that. So what
-is judged can be listed, counted and compared, whatever the model does.
+A task is numbers of rows of the data set, and nothing of it is drawn later, so that all models are evaluated on the
+same rows, which can be listed and counted.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Tasks:
     Attributes:
         user: int32 [tasks], rows of the user table.
         support: int64 [support rows], rows of the data set, task after task.
-        supports: int64 [tasks], how many of them each task has; 0 is allowed.
-        query: int64 [query rows], likewise.
-        queries: int64 [tasks], at least 1.
-        shown: float32 [support rows], the ratings that the model is shown; None shows those of the data set.
+        supports: int64 [tasks], number of support rows of each task; 0 is allowed.
+        query: int64 [query rows], rows of the data set, task after task.
+        queries: int64 [tasks], number of query rows of each task, at least 1.
+        shown: float32 [support rows], ratings that the model gets in place of those of the data set, if any.
     """
 
     user: np.ndarray
@@ -47,7 +47,13 @@ class Tasks:
 
 
 def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], query: Sequence[np.ndarray]) -> Tasks:
-    """`Tasks` from each task's user and its rows."""
+    """`Tasks` from lists of rows.
+
+    Args:
+        user: int [tasks], rows of the user table.
+        support: each task's support, rows of the data set.
+        query: each task's query, rows of the data set.
+    """
 
     def whole(parts: Sequence[np.ndarray]) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
@@ -59,7 +65,7 @@ def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], 
 
 
 def joined(parts: Sequence[Tasks]) -> Tasks:
-    """The tasks of all `parts`, none of which shows other ratings than the data set's."""
+    """The tasks of all `parts`, whose `Tasks.shown` is None."""
     fields = ("user", "support", "supports", "query", "queries")
     return Tasks(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
@@ -71,14 +77,14 @@ class TaskSource:
     Args:
         data: the data set.
         tasks: rows of it.
-        statistics: what the training rows say of each item.
-        trained: bool [rows], which rows of the data set those are. A task's row that is among them is taken out of the
-            statistics that the task sees of its item, so that no label is among the inputs that predict it.
+        statistics: of the training rows.
+        trained: bool [rows], which rows of the data set train. The rating of a task's row that is among them is left
+            out of the statistics of its item, so that no label is among the inputs that predict it.
         buckets: support lengths that tasks are padded to.
         users_per_batch: tasks of a batch; smaller ones are filled up with tasks of weight 0.
-        own_table: whether ``Episodes.user`` counts tasks; otherwise it is the row of the data set's users.
-        folded: beliefs that users with training rows meet, as they did in training, in place of those of `statistics`:
-            what their own ratings taught.
+        own_table: whether ``Episodes.user`` is the number of the task; otherwise it is the row of the data set's users.
+        folded: the beliefs about items that tasks of users with training rows have, as in training, in place of those
+            of `statistics`, which their own ratings are part of.
     """
 
     data: Interactions
@@ -91,11 +97,11 @@ class TaskSource:
     folded: Folded | None = None
 
     draws = 1
-    """Tasks are drawn once."""
+    """As of `EpisodeSource`: tasks are not drawn again."""
 
     @functools.cached_property
     def plan(self) -> list[tuple[int, np.ndarray]]:
-        """The batches, as (bucket, tasks)."""
+        """The batches, as (bucket, numbers of the tasks)."""
         bucket = np.searchsorted(self.buckets, self.tasks.supports)
         found = []
         for b in range(len(self.buckets)):
@@ -106,7 +112,7 @@ class TaskSource:
 
     @property
     def batches(self) -> int:
-        """How many there are."""
+        """Number of batches."""
         return len(self.plan)
 
     def __len__(self) -> int:
@@ -118,11 +124,11 @@ class TaskSource:
         return filled(self._cut(members, self.buckets[bucket]), self.users_per_batch)
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """int32 [users], rows of the data set's users, whichever table ``episodes.user`` counts in."""
+        """int32 [users], the row of the data set's users for each task, whatever ``episodes.user`` refers to."""
         return self.tasks.user[episodes.user] if self.own_table else episodes.user
 
-    def whole(self, draw: int = 0) -> Episodes:
-        """All tasks in one batch, in their order; there is one `draw`."""
+    def batch_of_all(self, draw: int = 0) -> Episodes:
+        """All tasks in one batch, in their order; `draw` is 0."""
         return self._cut(np.arange(len(self.tasks)), self.buckets[-1])
 
     def _cut(self, members: np.ndarray, length: int) -> Episodes:
@@ -150,7 +156,7 @@ class TaskSource:
         place = np.where(real, start + np.arange(length), 0)
         if not len(rows):  # of tasks without support
             rows, shown = np.zeros(1, np.int64), None
-        if by_time:  # latest first, as in episodes; of one time, the row that comes later; padding last
+        if by_time:  # latest first, as in episodes; of equal times, the later row first; padding comes last
             by_row = np.argsort(np.where(real, -rows[place], 1), axis=1, kind="stable")
             place = np.take_along_axis(place, by_row, axis=1)
             latest = np.argsort(
@@ -170,12 +176,12 @@ class TaskSource:
                 self.data.rating[row],
                 real,
                 own=self.trained[row],
-                met=self._met(members, item),
+                beliefs=self._beliefs(members, item),
             ),
         )
 
-    def _met(self, members: np.ndarray, item: np.ndarray) -> np.ndarray | None:
-        """[tasks, length, columns], what each task's user believes of `item` [tasks, length]; None without beliefs."""
+    def _beliefs(self, members: np.ndarray, item: np.ndarray) -> np.ndarray | None:
+        """[tasks, length, columns], beliefs about each task's items [tasks, length]; None for those of `statistics`."""
         everyone = self.statistics.beliefs
         if self.folded is None or everyone is None:
             return None
@@ -185,7 +191,7 @@ class TaskSource:
 
     @functools.cached_property
     def _has_trained(self) -> np.ndarray:
-        """bool [users], whether any row of each user trained."""
+        """bool [users], whether the user has a training row."""
         return np.bincount(self.data.user[self.trained], minlength=len(self.data.users)) > 0
 
     @functools.cached_property
@@ -198,5 +204,5 @@ class TaskSource:
 
 
 def _parts(count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the rows of each task begin, and how many there are."""
+    """First row, and number of rows, of each task."""
     return np.cumsum(count) - count, count

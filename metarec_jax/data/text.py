@@ -1,7 +1,7 @@
-"""The words that stand for items and users: what the encoder reads, and what people are shown.
+"""Texts of items and users, for the encoder and for display.
 
-Every source's titles are brought to one form, "The Shawshank Redemption (1994)": MovieLens moves a leading article
-behind a comma for sorting, but neither people nor the text that BERT was trained on write titles that way.
+Titles of all sources get one form, "The Shawshank Redemption (1994)": MovieLens moves a leading article behind a comma
+for sorting, unlike the texts that BERT was trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _YEAR = re.compile(r"\((\d{4})(?:\s*[-–]\s*(?:\d{4})?\s*)?\)(?:\s*\([A-Z]+\))?
 
 
 def natural_title(title: str) -> str:
-    """`title` with its articles in front, also those of a second title in brackets.
+    """`title` with its articles in front, including those of other titles in brackets.
 
     Example:
         >>> natural_title("Big Blue, The (Grand bleu, Le) (1988)")
@@ -50,7 +50,11 @@ def title_year(title: str) -> str:
 
 
 def item_text(title: str, genres: Sequence[str] = ()) -> str:
-    """What the encoder reads of a film; "" where it has no title.
+    """The text of a film that the encoder reads; "" for a film without a title.
+
+    Args:
+        title: of the film.
+        genres: of the film.
 
     Example:
         >>> item_text("Toy Story (1995)", ["Animation", "Children's", "Comedy"])
@@ -62,11 +66,11 @@ def item_text(title: str, genres: Sequence[str] = ()) -> str:
 
 
 def profile_text(age: str, gender: str, occupation: str) -> str:
-    """What the encoder reads of a user's profile.
+    """The text of a user's profile that the encoder reads.
 
     Args:
         age: years ("24"), or a range as words ("25 to 34", "under 18", "56 or over").
-        gender: "M", "F", or anything else where it is not known.
+        gender: "M", "F", or anything else where it is unknown.
         occupation: as words; "", "other" and "none" are left out.
 
     Example:
@@ -87,7 +91,7 @@ def profile_text(age: str, gender: str, occupation: str) -> str:
 
 
 def describe_user(liked: Sequence[str], disliked: Sequence[str]) -> str:
-    """A user in words, from titles of the support set.
+    """A description of a user, from titles of the support set.
 
     Args:
         liked: titles that the user rated high.

@@ -1,4 +1,4 @@
-"""One column at a time: ids, numbers and times out of the raw values that a reader found, each value checked."""
+"""Ids, numbers and times from a raw column, with checks of every value."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DENSE = 1 << 26  # integer ids below this are numbered through a table of them 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Columns of one file, under the names that `build` knows them by.
+    """Columns of one file, under the names that `metarec_jax.data.interactions.build` knows.
 
     Attributes:
-        name: what to call the file in a message.
-        columns: a list or a pyarrow array a column, all of one length; strings or numbers.
-        place: where row i (from 0) is in the file, in words: "line 7".
-        labels: what the file itself calls a column, where that differs.
+        name: of the file, for messages.
+        columns: each a list or a pyarrow array of strings or numbers, all of one length.
+        place: (row, from 0) -> its place in the file, for messages: "line 7".
+        labels: the file's own names of columns, where they differ.
     """
 
     name: str
@@ -36,17 +36,22 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def refuse(self, row: int, what: str) -> MetarecError:
-        """The error that says `what` is wrong in `row`."""
+        """An error about a row.
+
+        Args:
+            row: from 0.
+            what: the mistake and its remedy.
+        """
         return MetarecError(f"{self.name}, {self.place(int(row))}: {what}")
 
     def label(self, column: str) -> str:
-        """What the file calls `column`."""
+        """The file's own name of `column`."""
         return self.labels.get(column, column)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The ratings that a source allows: `levels` ascending, empty where any number of ``low`` .. ``high`` will do."""
+    """The ratings that a source allows: `levels`, ascending; where these are empty, all of ``low`` .. ``high``."""
 
     levels: tuple[float, ...]
     low: float
@@ -54,7 +59,18 @@ class Scale:
 
 
 def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """A column of ids as codes [rows], and the distinct ids that they number."""
+    """A column of ids as codes.
+
+    Args:
+        table: the file.
+        column: its column.
+
+    Returns:
+        int32 [rows], the number of each row's id, and the distinct ids by number.
+
+    Raises:
+        MetarecError: an id is empty.
+    """
     code, seen = distinct(table, column)
     if "" in seen:
         row = np.flatnonzero(code == seen.index(""))[0]
@@ -63,7 +79,7 @@ def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
 
 
 def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """A column of strings as int32 codes [rows], and the distinct strings. A missing value counts as ""."""
+    """As `ids`, of any column of strings; a missing value counts as "", and no value is refused."""
     values = table.columns[column]
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
     if pa.types.is_integer(chunks.type):
@@ -71,7 +87,7 @@ def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
     if not pa.types.is_dictionary(chunks.type):
         chunks = pc.fill_null(chunks, "").dictionary_encode()
     whole = chunks.unify_dictionaries().combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):  # no row at all, in some versions
+    if isinstance(whole, pa.ChunkedArray):  # without rows, in some versions of pyarrow
         whole = whole.chunk(0)
     return whole.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False), whole.dictionary.to_pylist()
 
@@ -88,7 +104,7 @@ def _distinct_integers(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def _numbers(table: Table, column: str) -> np.ndarray:
-    """A column as float64 [rows], every one of them finite."""
+    """A column as finite float64 [rows]."""
     values = table.columns[column]
     if isinstance(values, pa.ChunkedArray) and not _is_text(values.type):
         try:
@@ -104,7 +120,7 @@ def _numbers(table: Table, column: str) -> np.ndarray:
 
 
 def _parse(words: list[str]) -> np.ndarray:
-    """Texts as float64; NaN where a text is no number."""
+    """Strings as float64; NaN where a string is no number."""
     try:
         return pc.cast(pa.array(words, pa.string()), pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -113,7 +129,7 @@ def _parse(words: list[str]) -> np.ndarray:
 
 def _float(word: str) -> float:
     try:
-        return float("nan" if "_" in word else word)  # Python takes "1_000" for a number; a person would not
+        return float("nan" if "_" in word else word)  # "1_000" is a number in Python, but not in a data file
     except ValueError:
         return float("nan")
 
@@ -137,7 +153,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def clicks(table: Table) -> np.ndarray:
-    """The clicks, 0 or 1, as float32 [rows]; where the table has no column of them, every row is one."""
+    """The clicks, 0 or 1, as float32 [rows]; all 1 where the table has no column of them."""
     if "rating" not in table.columns:
         return np.ones(len(table), np.float32)
     click = _numbers(table, "rating")
@@ -152,9 +168,20 @@ def clicks(table: Table) -> np.ndarray:
 
 
 def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
-    """The ratings as float32 [rows], and their scale: `scale`, which they must keep to, or the one that they show."""
+    """The ratings and their scale.
+
+    Args:
+        table: the file.
+        scale: the ratings that are allowed; None derives the scale from the ratings.
+
+    Returns:
+        float32 [rows], and the scale.
+
+    Raises:
+        MetarecError: a rating is no finite number, or is not on the scale; or all are equal.
+    """
     rating = _numbers(table, "rating")
-    # Levels are float32 values, so that a level equals the ratings that are on it.
+    # Levels are float32 values, as ratings are, so that the two compare equal.
     with np.errstate(over="ignore"):
         single = rating.astype(np.float32)
     if scale is None:
@@ -194,7 +221,7 @@ def times(table: Table) -> np.ndarray:
             return pc.cast(pc.cast(values, pa.timestamp("s"), safe=False), pa.int64()).to_numpy()
         try:
             return pc.cast(values, pa.int64()).to_numpy()
-        except pa.ArrowException:  # something else is among them: find it below
+        except pa.ArrowException:  # some value is no whole number: it is found below
             pass
     time = _numbers(table, "time")
     bad = np.flatnonzero((time != np.floor(time)) | (np.abs(time) >= 2.0**63))

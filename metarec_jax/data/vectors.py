@@ -1,4 +1,4 @@
-"""Vectors of items that come with the data: embeddings of images, of sounds, of anything but the text."""
+"""Vectors of items that come with the data, such as embeddings of images or sounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.values import Table
 
 _MOST = 1e18
-"""Larger numbers are no embedding, and their squares would not be finite."""
+"""Greatest number of a vector: squares of greater ones are not finite in float32."""
 
 
 def from_file(path: str | Path, items: int) -> Float[np.ndarray, "items width"]:
-    """Vectors of so many items, in their order, from a .npy file; a row of NaN where an item has none.
+    """Vectors from a .npy file.
+
+    Args:
+        path: of the file: numbers, [items, width], in the order of the items; NaN in the row of an item without one.
+        items: number of items.
+
+    Returns:
+        float32.
 
     Raises:
         MetarecError: there is no such file, it holds no table of numbers with one row an item, or a row is not finite.
@@ -45,7 +52,14 @@ def from_file(path: str | Path, items: int) -> Float[np.ndarray, "items width"]:
 
 
 def from_column(table: Table, column: str) -> Float[np.ndarray, "items width"]:
-    """Vectors from a column of lists; a row of NaN where the list is missing or empty.
+    """Vectors from a column of lists.
+
+    Args:
+        table: the file.
+        column: its column.
+
+    Returns:
+        float32; a row of NaN where the list is missing or empty.
 
     Raises:
         MetarecError: the column holds no lists of numbers, or they differ in length, or one is not finite.
@@ -78,7 +92,7 @@ def from_column(table: Table, column: str) -> Float[np.ndarray, "items width"]:
 
 
 def _checked(found: np.ndarray, refuse: Callable[[int, str], MetarecError]) -> Float[np.ndarray, "items width"]:
-    """As float32, after a look at every number."""
+    """`found` as float32; `refuse`, of a row and a sentence, makes the error where a number is missing or too large."""
     gaps = np.isnan(found)
     large = np.abs(found) > _MOST
     bad = np.flatnonzero((gaps.any(axis=1) & ~gaps.all(axis=1)) | large.any(axis=1))

@@ -1,4 +1,4 @@
-"""How good the recommendations are: metrics, baselines, paired comparisons, tables and plots.
+"""Evaluation: metrics, baselines, paired comparisons, tables and plots.
 
 `metarec_jax.evaluation.plots` is not imported here, since it needs matplotlib.
 """
@@ -6,10 +6,8 @@
 from metarec_jax.evaluation.baselines import Baseline, fit_baselines
 from metarec_jax.evaluation.bootstrap import Interval, paired_bootstrap
 from metarec_jax.metrics.auc import LikedScores, global_auc, merge_scores
+from metarec_jax.metrics.definitions import DEFAULT_METRICS, METRICS, Metric, metric
 from metarec_jax.metrics.metrics import (
-    DEFAULT_METRICS,
-    METRICS,
-    Metric,
     Relevance,
     Sum,
     UserValues,
@@ -18,7 +16,6 @@ from metarec_jax.metrics.metrics import (
     evaluate_users,
     liked_scores,
     merge,
-    metric,
     sums,
 )
 from metarec_jax.metrics.predictions import Predictions

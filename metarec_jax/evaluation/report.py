@@ -1,6 +1,6 @@
-"""The table that a run prints: every method, mean and s.d. over seeds, and paired differences with intervals.
+"""The table of an evaluation: every method, mean and s.d. over seeds, and paired differences with intervals.
 
-`build_table` does the arithmetic; `print_table`, `to_markdown` and `to_json` show the same numbers.
+`build_table` computes the numbers; `print_table`, `to_markdown` and `to_json` show the same ones.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.environment import summary
 from metarec_jax.evaluation.bootstrap import Interval, Resampling
 from metarec_jax.evaluation.text_table import Grid, grid, number, print_grids
-from metarec_jax.metrics.metrics import TIES, Metric, Relevance, UserValues, compute, metric, sums
+from metarec_jax.metrics.definitions import TIES, Metric, metric
+from metarec_jax.metrics.metrics import Relevance, UserValues, compute, sums
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedResult:
-    """One method on one seed's test users.
+    """Metrics of one method on the test users of one seed.
 
     Attributes:
-        seed: which split.
-        users: [users], who they are, so that a user's appearances in several seeds stay together.
-        values: metrics user by user, from `metarec_jax.evaluation.evaluate_users`.
+        seed: of the division.
+        users: [users], rows of the data set's users, by which the rows of a user in several seeds are drawn together.
+        values: metrics of each user, from `metarec_jax.evaluation.evaluate_users`.
         overall: metrics that are no mean over users, such as ``{"auc_global": .72}``; they get no interval.
-        settings: what was chosen for this seed, such as shrinkage.
+        settings: hyperparameters that were chosen for this seed.
     """
 
     seed: int
@@ -43,7 +44,7 @@ class SeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of a method: mean over seeds, sample s.d. over seeds (NaN for a single seed), each seed's value, and an
+    """A metric of a method: mean and sample s.d. over seeds (NaN for a single seed), the value of each seed, and an
     interval of the mean that covers the choice of test users (None where there is none)."""
 
     mean: float
@@ -54,7 +55,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method: its metrics, and its differences from each reference (the reference itself left out), by metric."""
+    """A method: its metrics, and its differences from each reference other than itself, by metric."""
 
     method: str
     definition: str
@@ -65,8 +66,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What is printed. ``notes`` state the protocol, the metrics' policies and the seeds; ``subject`` is the method
-    whose differences are spelled out, and a star in the main table compares with the first of ``references``."""
+    """Methods beside each other.
+
+    Attributes:
+        title: of the table.
+        notes: sentences on the protocol, the definitions of the metrics and the seeds.
+        metrics: the columns.
+        rows: one per method.
+        references: methods that others are compared with; a star in the main table compares with the first of them.
+        subject: method whose differences from the references are listed.
+        seeds: of the results.
+        headline_metrics, headline_methods: names of those that the command line prints unless it is asked for all; ()
+            for all.
+    """
 
     title: str
     notes: tuple[str, ...]
@@ -75,6 +87,8 @@ class Table:
     references: tuple[str, ...]
     subject: str | None
     seeds: tuple[int, ...]
+    headline_metrics: tuple[str, ...] = ()
+    headline_methods: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -101,15 +115,15 @@ def build_table(
     samples: int = 2000,
     seed: int = 0,
 ) -> Table:
-    """Put the methods beside each other.
+    """Compute the table of some methods.
 
     Args:
-        results: each method's results, one a seed, all on the same seeds and users in the same order.
-        title: heads the table.
+        results: of each method, one per seed, all on the same seeds and users in the same order.
+        title: of the table.
         protocol: a sentence: which users, what is support, what is query.
-        metrics: columns; all that the first method has where None.
+        metrics: names of the columns; all that the first method has where None.
         references: methods that all others are compared with, by paired bootstrap over users.
-        subject: the method that the differences are printed for.
+        subject: the method whose differences are listed.
         definitions: one line for a method.
         relevance: what the metrics counted as positives.
         intervals: of metrics that are no mean over users, by method and metric.
@@ -117,7 +131,7 @@ def build_table(
         samples, seed: of the bootstrap.
 
     Raises:
-        ValueError: methods with different seeds or users, or a reference or subject that is no method.
+        ValueError: methods have different seeds or users, or a reference or the subject is no method.
     """
     first = next(iter(results.values()))
     if not first:
@@ -168,17 +182,25 @@ def build_table(
 
 
 def to_json(table: Table, environment: Mapping[str, Any]) -> str:
-    """`table` as strict JSON text (null where a number is undefined), with the environment that made it."""
+    """A table as JSON text.
+
+    Args:
+        table: from `build_table`.
+        environment: that made it, from `metarec_jax.core.environment.environment`.
+
+    Returns:
+        Strict JSON: null where a number is undefined.
+    """
     return json_text({**tree_of(table), "environment": environment})
 
 
 def json_text(tree: Mapping[str, Any]) -> str:
-    """`tree` as JSON for people and programs."""
+    """Indented JSON text, which refuses NaN."""
     return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def tree_of(table: Table) -> dict[str, Any]:
-    """`table` as what JSON can hold."""
+    """A table as a tree of JSON values."""
 
     def interval(found: Interval) -> dict[str, Any]:
         return {**plain(found._asdict()), "excludes_zero": found.excludes_zero}
@@ -215,8 +237,7 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
     """`table` as Markdown: the notes, the methods, the subject's differences, and what each name means."""
     lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
     header, body = main_cells(table)
-    best = _best(table)
-    lines += grid(header, body, best)
+    lines += grid(header, body, _best(table, table.rows))
     if table.subject and table.references:
         header, body = difference_cells(table)
         lines += ["", f"**{table.subject}**, difference from:", "", *grid(header, body)]
@@ -227,13 +248,45 @@ def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> s
     return "\n".join(lines) + "\n"
 
 
-def print_table(table: Table, console: Any = None) -> None:
-    """Print `table` on a rich `console` (a new one where None), in as many parts as its width needs."""
-    header, body = main_cells(table)
-    parts: list[Grid] = [(table.title, header, body, _best(table))]
-    if table.subject and table.references:
-        parts.append((f"{table.subject}: difference from", *difference_cells(table), set()))
-    print_grids(parts, table.notes, console)
+def print_table(table: Table, console: Any = None, *, everything: bool = False) -> None:
+    """Print a table, in as many parts as the width of the console needs.
+
+    Args:
+        table: from `build_table`.
+        console: a rich console; stdout where None.
+        everything: print all methods and metrics, not only the headline ones.
+    """
+    shown = table if everything else headline(table)
+    parts: list[Grid] = [(table.title, *main_cells(shown), _best(shown, table.rows))]
+    if shown.subject and shown.references:
+        header, body = difference_cells(shown)
+        if not everything:  # the subject's own values are in the main table
+            header, *body = ([*row[:1], *row[2:]] for row in (header, *body))
+        parts.append((f"{table.subject}: difference from", header, body, set()))
+    print_grids(parts, [*table.notes, *left_out(table, shown)], console)
+
+
+def headline(table: Table) -> Table:
+    """`table` with its headline metrics and methods alone."""
+    methods = table.headline_methods or table.methods
+    references = tuple(name for name in table.references if name in methods)
+    rows = [
+        dataclasses.replace(row, differences={name: row.differences[name] for name in references if name != row.method})
+        for row in table.rows
+        if row.method in methods
+    ]
+    metrics = tuple(m for m in table.metrics if m.name in table.headline_metrics or not table.headline_metrics)
+    return dataclasses.replace(table, metrics=metrics, rows=tuple(rows), references=references)
+
+
+def left_out(table: Table, shown: Table) -> list[str]:
+    """A note on how much of `table` is in `shown`, where that is not everything."""
+    counts = [
+        f"{len(some)} of {len(every)} {name}"
+        for name, some, every in (("methods", shown.rows, table.rows), ("metrics", shown.metrics, table.metrics))
+        if len(some) < len(every)
+    ]
+    return [f"{' and '.join(counts)} are shown; --all prints all of them"] if counts else []
 
 
 def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -304,13 +357,19 @@ def _cell(values: Sequence[float]) -> Cell:
 def difference_between(
     ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
 ) -> Interval:
-    """Of a metric of two methods; of one method from nothing, which is its own value, where `theirs` is None."""
+    """Difference of a metric between two methods, by paired bootstrap over users.
+
+    Args:
+        ours, theirs: results of each seed; where `theirs` is None, the result is the metric of `ours` itself.
+        name: of the metric.
+        samples, seed: of the bootstrap.
+    """
     given = {0: ours} | ({} if theirs is None else {1: theirs})
     return _Differences(given, name, samples, seed)(0, None if theirs is None else 1)
 
 
 class _Differences:
-    """Of one metric between any two methods: users are drawn once, and each method's values are resampled once."""
+    """Differences of one metric between any two methods, which draw users once and resample each method once."""
 
     def __init__(self, results: Mapping[Any, Sequence[SeedResult]], name: str, samples: int, seed: int) -> None:
         values = {method: [r.values[name] for r in found] for method, found in results.items()}
@@ -331,7 +390,7 @@ class _Differences:
         self._root = np.sqrt if metric(name).root else None
 
     def __call__(self, ours: Any, theirs: Any) -> Interval:
-        """That of `ours` from `theirs`; of `ours` from nothing, where `theirs` is None."""
+        """`ours` minus `theirs`; `ours` itself where `theirs` is None."""
         other = None if theirs is None else self._means[theirs]
         return self._resampled.difference(self._means[ours], other, transform=self._root)
 
@@ -353,15 +412,15 @@ def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, re
     return notes
 
 
-def _best(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best mean of each metric, in the grid of `main_cells`; none where all are equal."""
+def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:
+    """(row, column), in the grid of `main_cells`, of the means that are the best of the rows `among`, of each metric;
+    none where all are equal."""
     best = set()
     for column, m in enumerate(table.metrics, start=1):
-        means = [row.cells[m.name].mean for row in table.rows]
-        finite = [x for x in means if math.isfinite(x)]
+        finite = [x for x in (row.cells[m.name].mean for row in among) if math.isfinite(x)]
         if finite and min(finite) < max(finite):
             top = min(finite) if m.better == "lower" else max(finite)
-            best |= {(i, column) for i, x in enumerate(means) if x == top}
+            best |= {(i, column) for i, row in enumerate(table.rows) if row.cells[m.name].mean == top}
     return best
 
 

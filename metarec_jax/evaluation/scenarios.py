@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metarec_jax.evaluation.report import Table, header_of, json_text, print_table, to_markdown, tree_of
+from metarec_jax.evaluation.report import (
+    Table,
+    header_of,
+    headline,
+    json_text,
+    left_out,
+    print_table,
+    to_markdown,
+    tree_of,
+)
 from metarec_jax.evaluation.text_table import grid, number, print_grids
 
 MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global")
@@ -32,14 +41,24 @@ def several_to_markdown(tables: Mapping[str, Table], environment: Mapping[str, A
     return "\n".join(parts)
 
 
-def print_tables(tables: Mapping[str, Table]) -> None:
-    """The table, where there is one scenario; the summary of several, whose own tables are in their files."""
+def print_tables(tables: Mapping[str, Table], console: Any = None, *, everything: bool = False) -> None:
+    """Print the table of a single scenario, or the summary of several, whose own tables are in files.
+
+    Args:
+        tables: of each scenario, by its name.
+        console: a rich console; stdout where None.
+        everything: print all methods and metrics, not only the headline ones.
+    """
+    first = next(iter(tables.values()))
     if len(tables) == 1:
-        print_table(next(iter(tables.values())))
+        print_table(first, console, everything=everything)
         return
+    shown = tables if everything else {name: headline(table) for name, table in tables.items()}
+    notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     print_grids(
-        [(title, header, body, set()) for title, header, body in summaries(tables)],
-        list(dict.fromkeys(note for table in tables.values() for note in table.notes)),
+        [(title, header, body, set()) for title, header, body in summaries(shown)],
+        [*notes, *left_out(first, next(iter(shown.values())))],
+        console,
     )
 
 

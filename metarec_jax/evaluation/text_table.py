@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from metarec_jax.core.console import print_grid, table_width
+
 Grid = tuple[str, list[str], list[list[str]], set[tuple[int, int]]]
-"""Title, header, body and what is bold in it, of a table of text."""
+"""Title, header, body and the (row, column) of its bold cells, of a table of text."""
+WIDTH = 100
+"""Columns of a table that is printed to a file or a pipe."""
+LABEL = 20
+"""Labels of rows are folded to this many characters before a table is split."""
 
 
 def number(value: float, sign: str = "-", digits: int = 3) -> str:
@@ -37,45 +43,49 @@ def grid(header: Sequence[str], body: Sequence[Sequence[str]], bold: Collection[
 
 
 def print_grids(parts: Sequence[Grid], notes: Sequence[str], console: Any = None) -> None:
-    """Print tables of text, in as many parts as the width of the rich `console` (a new one where None) needs."""
+    """Print tables of numbers, and notes below them, within the width of the console.
+
+    Long labels in the first column are folded; a table that is still too wide is printed in several parts.
+
+    Args:
+        parts: the tables.
+        notes: sentences.
+        console: a rich console; stdout where None. One that is no terminal is taken to have `WIDTH` columns.
+    """
     from rich.console import Console
 
-    console = console or Console()
-    if not console.is_terminal:  # a file has no width that lines must fit
-        console = Console(file=console.file, width=max(_width(h, b, range(1, len(h))) for _, h, b, _ in parts))
+    console = Console() if console is None else console
+    if not console.is_terminal:
+        console = Console(file=console.file, width=WIDTH)
     for title, header, body, best in parts:
-        for columns in _fitting(header, body, console.width):
-            console.print(_rich_grid(title, header, body, columns, best))
+        starred = {j for j in range(len(header)) if any(row[j].endswith("*") for row in body)}
+        cells = [
+            [text + " " * (j in starred and not text.endswith("*")) for j, text in enumerate(row)]  # aligns the digits
+            for row in body
+        ]
+        for columns in _fitting(header, cells, console.width):
+            print_grid(
+                title,
+                [header[j] for j in columns],
+                [[row[j] for j in columns] for row in cells],
+                numbers=range(1, len(columns)),
+                bold={(i, columns.index(j)) for i, j in best if j in columns},
+                console=console,
+            )
     for note in notes:
-        console.print(f"- {note}", style="dim", markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def _width(header: Sequence[str], body: Sequence[Sequence[str]], columns: Iterable[int]) -> int:
-    """Of column 0 and `columns` as rich draws them: 3 characters around each cell, 1 for a star, and 1 to close."""
-    return 1 + sum(3 + max(len(row[j].rstrip("*")) + 1 for row in (header, *body)) for j in (0, *columns))
+        console.print(f"- {note}", style="dim", markup=False, highlight=False)
 
 
 def _fitting(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Columns 1 .. n in as few groups as fit beside column 0 within `width`; each has at least one."""
-    groups: list[list[int]] = [[]]
+    """Split the columns into as few groups as fit within `width`, each with column 0 and at least one other.
+
+    Titles may be folded between words, and column 0 to `LABEL` characters.
+    """
+    least = [max(len(text) for text in (*name.split(), *(row[j] for row in body), "")) for j, name in enumerate(header)]
+    least[0] = min(max(least[0], len(header[0])), LABEL)
+    groups = [[0]]
     for column in range(1, len(header)):
-        if groups[-1] and _width(header, body, [*groups[-1], column]) > width:
-            groups.append([])
+        if len(groups[-1]) > 1 and table_width(least[j] for j in (*groups[-1], column)) > width:
+            groups.append([0])
         groups[-1].append(column)
     return groups
-
-
-def _rich_grid(title: str, header, body, columns: Sequence[int], best: Collection[tuple[int, int]]) -> Any:
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    drawn = RichTable(title=Text(title, style="bold"), title_justify="left")
-    drawn.add_column(header[0])
-    for j in columns:
-        drawn.add_column(Text(header[j]), justify="right", no_wrap=True)
-    starred = {j for j in columns if any(row[j].endswith("*") for row in body)}
-    for i, row in enumerate(body):
-        cells = [row[j] + " " * (j in starred and not row[j].endswith("*")) for j in columns]  # digits stay in line
-        styles = ["bold" if (i, j) in best else "" for j in columns]
-        drawn.add_row(Text(row[0]), *(Text(cell, style=style) for cell, style in zip(cells, styles)))
-    return drawn

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metarec_jax.core.over_users import over_users
+
 _FLOATS_AT_ONCE = 1 << 22
 """Numbers that the covariances of one batch of users may have."""
 _USERS_AT_ONCE = 64
@@ -131,7 +133,8 @@ def covariance(kernel: Array, noise: Array | float, item: Array, mask: Array) ->
 
 @functools.partial(jax.jit, donate_argnums=0)
 def _gather(gathered: Array, squares: Array, kernel: Array, noise: Array, mean: Array, rated: Rated) -> tuple:
-    def one(item: Array, rating: Array, mask: Array) -> tuple[Array, Array]:
+    def one(rated: Rated) -> tuple[Array, Array]:
+        item, rating, mask = map(jnp.asarray, rated)
         inverse = jnp.linalg.inv(covariance(kernel, noise, item, mask))
         pull = inverse @ ((rating - mean[item]) * mask)
         # E[(r - mean - f)^2] = (noise a)^2 + noise - noise^2 A
@@ -139,8 +142,9 @@ def _gather(gathered: Array, squares: Array, kernel: Array, noise: Array, mean: 
         real = mask[:, None] * mask[None, :]
         return (inverse - jnp.outer(pull, pull)) * real, jnp.sum(left * mask)
 
-    item, rating, mask = map(jnp.asarray, rated)
-    parts, left = jax.vmap(one)(item, rating, mask)
+    rated = jax.tree.map(jnp.asarray, rated)
+    parts, left = over_users(one, rated)
+    item = rated.item
     return gathered.at[item[:, :, None], item[:, None, :]].add(parts), squares + jnp.sum(left)
 
 

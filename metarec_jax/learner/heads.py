@@ -6,6 +6,7 @@ so that a model with a silent network starts from that baseline.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import HEADS
 from metarec_jax.core.types import Params
 
 LOGISTIC = 3 / np.pi**2
@@ -57,22 +59,61 @@ class Head(NamedTuple):
     above: Callable[[Array], Array] | None = None
 
 
-def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
-    """The head called `kind` ("rating", "classes", "ordinal" or "click") for ratings of that scale.
+@dataclasses.dataclass(frozen=True)
+class HeadKind:
+    """A registered head.
 
-    Raises:
-        MetarecError: "classes" or "ordinal" for ratings without levels.
+    Attributes:
+        build: (levels, low, high) -> the head for ratings of that scale.
+        clicks: whether it is for clicks, and not for ratings.
     """
-    if kind == "rating":
-        return rating_head(low, high)
-    if kind == "click":
-        return click_head()
+
+    build: Callable[[tuple[float, ...], float, float], Head]
+    clicks: bool = False
+
+
+def register_head(name: str, *, clicks: bool = False) -> Callable[[Callable[..., Head]], Callable[..., Head]]:
+    """Register a function (levels, low, high) -> head.
+
+    Args:
+        name: that ``learner.head`` selects it by.
+        clicks: whether it is for clicks, and not for ratings.
+    """
+
+    def decorate(build: Callable[..., Head]) -> Callable[..., Head]:
+        HEADS.register(name)(HeadKind(build, clicks))
+        return build
+
+    return decorate
+
+
+@register_head("rating")
+def _rating(levels: tuple[float, ...], low: float, high: float) -> Head:
+    return rating_head(low, high)
+
+
+@register_head("click", clicks=True)
+def _click(levels: tuple[float, ...], low: float, high: float) -> Head:
+    return click_head()
+
+
+@register_head("classes")
+def _classes(levels: tuple[float, ...], low: float, high: float) -> Head:
+    return classes_head(_at_least_two("classes", levels), cross_entropy(levels))
+
+
+@register_head("ordinal")
+def _ordinal(levels: tuple[float, ...], low: float, high: float) -> Head:
+    return classes_head(_at_least_two("ordinal", levels), ordinal_loss(levels))
+
+
+def _at_least_two(kind: str, levels: tuple[float, ...]) -> tuple[float, ...]:
     if len(levels) < 2:
         raise MetarecError(
             f"learner.head {kind!r} needs ratings with at least 2 and at most 20 distinct values; "
             "these are continuous or constant: use --learner.head rating"
         )
-    return classes_head(levels, ordinal_loss(levels) if kind == "ordinal" else cross_entropy(levels))
+    return levels
 
 
 def rating_head(low: float, high: float) -> Head:

@@ -5,6 +5,7 @@ Other learners read the support and hand what it says of each row to the same hi
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,9 +14,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
 from metarec_jax.learner import gate as gates
 from metarec_jax.learner import prior as prior_path
+from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, prepare, standardisation
@@ -128,3 +132,15 @@ def apply(
     if "gate" in params:
         outputs = outputs * gates.heard(params["gate"], context)
     return outputs + prior_path.prior_outputs(params["prior"], head, context, rows, statistics=prior)
+
+
+@LEARNERS.register("mlp")
+@dataclasses.dataclass(frozen=True)
+class MlpConfig(LearnerConfig):
+    """An MLP, which sees the support through the inner loop alone."""
+
+    kind: str = "mlp"
+
+    def build(self, head: Head) -> Learner:
+        """The learner."""
+        return text_learner(self, head, init, apply)

@@ -6,6 +6,8 @@ state for the query, and for each support row the state before it, which does no
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +17,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.config.checks import require
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
 from metarec_jax.learner import mlp
+from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
@@ -163,3 +169,27 @@ def apply(
         summary = summarise(params, head, context, **common)
     read = summary.before if rows is context.support else summary.last
     return mlp.apply(params, head, context, rows, read=read, **common, **options)
+
+
+@LEARNERS.register("recurrent")
+@dataclasses.dataclass(frozen=True)
+class RecurrentConfig(LearnerConfig):
+    """A learner that goes through the support in order of time (GRU)."""
+
+    needs_times = True
+
+    kind: str = "recurrent"
+    layers: int = 1
+    """Layers that read the support."""
+    width: int = 32
+    """Width of the state."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("layers", "width"):
+            value = getattr(self, name)
+            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
+
+    def build(self, head: Head) -> Learner:
+        """The learner."""
+        return text_learner(self, head, functools.partial(init, layers=self.layers, width=self.width), apply, summarise)

@@ -7,6 +7,8 @@ tokens, and the item to be scored attends to them: what it reads there is a furt
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +17,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.config.checks import require
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
 from metarec_jax.learner import mlp
+from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
@@ -212,3 +218,39 @@ def _norm(width: int) -> Params:
 def _normalise(params: Params, states: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
     """Layer norm."""
     return jax.nn.standardize(states, epsilon=1e-6) * params["scale"] + params["bias"]
+
+
+@LEARNERS.register("transformer")
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig(LearnerConfig):
+    """A learner that attends to the support, as a set."""
+
+    kind: str = "transformer"
+    layers: int = 1
+    """Layers that read the support."""
+    width: int = 32
+    """Width of a token."""
+    heads: int = 4
+    """Heads of attention; they divide the width."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("layers", "width", "heads"):
+            value = getattr(self, name)
+            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
+        require(
+            self.width % self.heads == 0,
+            f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
+        )
+
+    def build(self, head: Head) -> Learner:
+        """The learner."""
+        heads = self.heads
+        return text_learner(
+            self,
+            head,
+            functools.partial(init, layers=self.layers, width=self.width),
+            functools.partial(apply, heads=heads),
+            functools.partial(summarise, heads=heads),
+            attention=lambda support: heads * (support + 1),
+        )

@@ -1,4 +1,4 @@
-"""Many users: what they share is computed once, what is their own under one ``vmap``, a micro-batch at a time."""
+"""Many users: what they share is computed once, what is their own one micro-batch at a time."""
 
 from __future__ import annotations
 
@@ -12,37 +12,21 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from optax.microbatching import AccumulationType, microbatch
 
-from metarec_jax.core.params import combine, path_names
+from metarec_jax.core.over_users import over_users
+from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.learner.gathered_rows import multiply
-from metarec_jax.meta.gram import Spy
-from metarec_jax.meta.user import Model, Products, context_of, factor_user, features_of
+from metarec_jax.meta.gram import Plan
+from metarec_jax.meta.user import Model, Products, context_of, features_of, plan_user
 
 Result = TypeVar("Result")
-Task = TypeVar("Task")
 
 
-def over_users(function: Callable[[Task], Result], tasks: Task, *, at_once: int = 0) -> Result:
-    """Maps a function of one user's task (an episode, or any tree) over the users of a batch: the only ``vmap``.
+def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> tuple[Plan, Products]:
+    """Decide how the users of a batch adapt, and take the products that no user changes.
 
-    Args:
-        function: of one user.
-        tasks: with a leading axis of users.
-        at_once: users computed at the same time; it must divide their number. 0 takes all.
-    """
-    users = jax.tree.leaves(tasks)[0].shape[0]
-    if at_once in (0, users):
-        return jax.vmap(function)(tasks)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(users // at_once, at_once, *leaf.shape[1:]), tasks)
-    results = jax.lax.map(lambda part: over_users(function, part), parts)
-    return jax.tree.map(lambda leaf: leaf.reshape(users, *leaf.shape[2:]), results)
-
-
-def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Products:
-    """Products of the batch's rows with those kernels of theta that stay the same for all users.
-
-    Each is one large matrix product: over the distinct rows of a table where a device's part of the batch has at least
-    as many rows as the table, over the rows of the batch where it has fewer.
+    Each product is one large matrix product: over the distinct rows of a table where a device's part of the batch has
+    at least as many rows as the table, over the rows of the batch where it has fewer.
 
     Args:
         model: the functions.
@@ -51,14 +35,15 @@ def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episode
         episodes: a batch; without a query (None), products are of support and user only.
 
     Returns:
-        Arrays with a leading axis of users.
+        The plan, and products as arrays with a leading axis of users.
     """
     items = {"support": episodes.support.item}
     if episodes.query is not None:
         items["query"] = episodes.query.item
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
     products: dict[str, dict[str, Array]] = {}
-    for path, met in kernels_met(model, theta, tables, episodes).items():
+    plan = plan_batch(model, theta, tables, episodes)
+    for path, met in plan.met:
         for table, ids in ((tables.items, items), (tables.users, {"user": episodes.user[:, None]})):
             wanted = {name: rows for name, rows in ids.items() if name in met}
             if not wanted:
@@ -70,7 +55,7 @@ def products_of(model: Model, theta: Params, tables: Prepared, episodes: Episode
             ends = [sum(r.shape[1] for r in list(wanted.values())[: i + 1]) for i in range(len(wanted) - 1)]
             for name, part in zip(wanted, jnp.split(product, ends, axis=1)):
                 products.setdefault(name, {})[path] = part[:, 0] if name == "user" else part
-    return products
+    return plan, products
 
 
 def _devices() -> int:
@@ -82,34 +67,21 @@ def _devices() -> int:
     return math.prod(mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes)
 
 
-def kernels_met(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> dict[str, set[str]]:
-    """Which fixed rows meet which kernels that no user changes (shared, or factored): path -> names of rows.
+def plan_batch(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Plan:
+    """The plan of a batch, found abstractly: nothing is computed.
 
-    Found by running the learner once, abstractly, with spies in place of kernels.
+    Args:
+        model, theta, tables, episodes: as for `planned`.
     """
-    found: dict[str, set[str]] = {}
+    found: list[Plan] = []
 
     def run(theta: Params, tables: Prepared, episode: Episodes) -> None:
         context = context_of(tables, episode.user, episode.support)
-        factoring, shared = factor_user(model, theta, context)
-        # An adapted kernel that is not factored is each user's own from the first step on. With Reptile, theta's own
-        # kernels are used in the inner loop only, and without a gradient.
-        own = model.order == "reptile"
-        adapted = factoring.each(lambda spy, leaf: leaf if own or spy is None else Spy(leaf))
-        spies = combine(adapted, _spied(shared))
-        model.apply(spies, context, context.support)
-        if episode.query is not None:
-            model.apply(spies, context, features_of(tables, episode.query, "query"))
-        for path, spy in zip(path_names(theta), jax.tree.leaves(spies, is_leaf=lambda leaf: isinstance(leaf, Spy))):
-            if isinstance(spy, Spy) and spy.rows:
-                found[path] = {rows.name for rows in spy.rows}
+        query = None if episode.query is None else features_of(tables, episode.query, "query")
+        found.append(plan_user(model, theta, context, query))
 
     jax.eval_shape(run, theta, tables, jax.tree.map(lambda leaf: leaf[0], episodes))
-    return found
-
-
-def _spied(shared: Params) -> Params:
-    return jax.tree.map(lambda leaf: Spy(leaf) if leaf.ndim == 2 else leaf, shared)
+    return found[0]
 
 
 def sum_over_users(

@@ -18,7 +18,8 @@ dense kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -26,6 +27,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from metarec_jax.core.params import combine, path_names
 from metarec_jax.core.types import Params
 from metarec_jax.learner.gathered_rows import Fixed, multiply
 
@@ -63,10 +65,6 @@ class Spy:
     def shape(self) -> tuple[int, ...]:
         """As of the matrix that this stands for."""
         return self.base.shape
-
-    def unmoved(self) -> Array:
-        """D before the first step."""
-        return jnp.zeros((*self.rows[0].shape[:-1], self.base.shape[-1]), self.base.dtype)
 
     def worth_factoring(self, form: Form) -> bool:
         """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
@@ -154,91 +152,170 @@ def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
     return jnp.matmul(left.array(), right.array().T, preferred_element_type=dtype)
 
 
-class Factoring:
-    """Which adapted kernels of one user are factored, with the products that no inner step changes.
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the adapted parameters of a user are kept, decided once for all users of a batch.
 
-    Made by running `loss` once with spies in place of the adapted matrices.
-
-    Args:
-        loss: adapted parameters -> support loss.
-        adapted: adapted part of theta, with None for what is shared.
-        form: "auto" counts floats, "factored" factors whatever can be, "dense" nothing.
-        as_it_is: whether every matrix keeps its shape, for a rule that tells one element from another.
+    Attributes:
+        forms: of each adapted leaf: "dense", "transposed", or the name of the rows that its factors stand for.
+        met: of each kernel that no user changes (shared, or factored), by its path: names of the rows that it meets.
     """
 
-    def __init__(self, loss: Callable[[Params], Array], adapted: Params, form: Form, *, as_it_is: bool = False):
-        self._loss = loss
+    forms: tuple[str, ...]
+    met: tuple[tuple[str, frozenset[str]], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        apply: Callable[[Params, str], Any],
+        adapted: Params,
+        shared: Params,
+        form: Form,
+        *,
+        elementwise: bool = False,
+        constant_start: bool = False,
+        query: bool = False,
+    ) -> Plan:
+        """Run a learner with spies in place of its matrices, and decide.
+
+        Args:
+            apply: (theta, "support" or "query") -> outputs of these rows.
+            adapted, shared: the two parts of theta.
+            form: "auto" counts floats, "factored" factors whatever can be, "dense" nothing.
+            elementwise: whether the updater tells one element of a matrix from another: then all keep their shape.
+            constant_start: whether theta's own kernels count as constants in the inner loop (Reptile).
+            query: whether the learner is applied to query rows too.
+        """
+        whole = combine(adapted, shared)
+        names, adapts = path_names(whole), {name: i for i, name in enumerate(path_names(adapted))}
+        spies = [Spy(leaf) if leaf.ndim == 2 else leaf for leaf in jax.tree.leaves(whole)]
+        structure = jax.tree.structure(whole)
+        apply(structure.unflatten(spies), "support")
+        forms = ["dense"] * len(adapts)
+        for name, spy in zip(names, spies):
+            if name in adapts and isinstance(spy, Spy) and not elementwise:
+                if spy.worth_factoring(form):
+                    forms[adapts[name]] = spy.rows[0].name
+                elif spy.lies_better():
+                    forms[adapts[name]] = "transposed"
+        if query:
+            apply(structure.unflatten(spies), "query")
+        met = []
+        for name, spy in zip(names, spies):
+            unchanged = name not in adapts or (
+                forms[adapts[name]] not in ("dense", "transposed") and not constant_start
+            )
+            if isinstance(spy, Spy) and spy.rows and unchanged:
+                met.append((name, frozenset(rows.name for rows in spy.rows)))
+        return cls(tuple(forms), tuple(met))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """The parameters of one user after the inner loop, in the form of a plan (a pytree; the plan is static).
+
+    Attributes:
+        moved: a tree like the adapted parameters: D [rows, out] of what is factored, the parameter itself of all else.
+        plan: how to read it.
+    """
+
+    moved: Params
+    plan: Plan = dataclasses.field(metadata={"static": True})
+
+
+class InnerParameters:
+    """The adapted parameters of one user during the inner loop.
+
+    Args:
+        adapted: their start, with None for what is shared.
+        plan: how they are kept.
+        rows: the rows of this user by their name.
+    """
+
+    def __init__(self, adapted: Params, plan: Plan, rows: Mapping[str, Fixed]):
         self._leaves, self._structure = jax.tree.flatten(adapted)
-        spies = [Spy(leaf) if leaf.ndim == 2 else None for leaf in self._leaves]
-        loss(self._structure.unflatten([leaf if spy is None else spy for leaf, spy in zip(self._leaves, spies)]))
-        self._sideways = [not as_it_is and spy is not None and spy.lies_better() for spy in spies]
-        self.spies = [spy if spy is not None and spy.worth_factoring(form) else None for spy in spies]
-        self._grams = [None if spy is None else gram_of(spy.rows[0], spy.rows[0], spy.base.dtype) for spy in self.spies]
+        self._forms, self._rows = plan.forms, rows
+        self._factored = [form not in ("dense", "transposed") for form in plan.forms]
+        self._products = [
+            rows[form].product(leaf) if factored else None
+            for form, leaf, factored in zip(plan.forms, self._leaves, self._factored)
+        ]
+        self._grams = [
+            gram_of(rows[form], rows[form], leaf.dtype) if factored else None
+            for form, leaf, factored in zip(plan.forms, self._leaves, self._factored)
+        ]
 
     def start(self) -> Params:
-        """What the updater moves, before the first step: D = 0 for factored kernels, the values of all else."""
+        """The parameters before the first step: D = 0 for factored kernels, the values of all else."""
 
         def start(i: int, leaf: Array) -> Array:
-            spy = self.spies[i]
-            return self._laid(i, leaf) if spy is None else spy.unmoved()
+            if self._factored[i]:
+                return jnp.zeros((*self._rows[self._forms[i]].shape[:-1], leaf.shape[-1]), leaf.dtype)
+            return self._laid(i, leaf)
 
         return self._each(start)
 
-    def value_and_gradient(self, moving: Params) -> tuple[Array, Params]:
-        """Support loss at `moving`, and its gradient: d for factored kernels, the ordinary one for all else."""
-        at = self._structure.flatten_up_to(moving)
+    def value_and_gradient(self, loss: Callable[[Params], Array]) -> Callable[[Params], tuple[Array, Params]]:
+        """The value and gradient of a loss of the adapted parameters as the learner sees them: of D for factored
+        kernels, the ordinary gradient for all else."""
 
-        def probed(probes: list[Array]) -> Array:
-            return self._loss(self._each(lambda i, _: self._kernel(i, at[i], probes[i])))
+        def at_point(at: Params) -> tuple[Array, Params]:
+            moved = self._structure.flatten_up_to(at)
 
-        value, gradient = jax.value_and_grad(probed)(
-            [leaf if spy is None else jnp.zeros_like(leaf) for leaf, spy in zip(at, self.spies)]
-        )
-        return value, self._structure.unflatten(gradient)
+            def probed(probes: list[Array]) -> Array:
+                return loss(self._each(lambda i, _: self._kernel(i, moved[i], probes[i])))
 
-    def kernels(self, moved: Params, *, order: Literal["second", "first", "reptile"] = "second") -> Params:
-        """Parameters for the learner after the inner loop has led to `moved`.
+            value, gradient = jax.value_and_grad(probed)(
+                [jnp.zeros_like(leaf) if factored else leaf for leaf, factored in zip(moved, self._factored)]
+            )
+            return value, self._structure.unflatten(gradient)
 
-        With `order` "first" the steps count as constants: not only D, but also the rows X of ``X^T D``. With "reptile"
-        the parameters as a whole do.
+        return at_point
+
+    def kernels(self, at: Params, *, order: Literal["second", "first", "reptile"] = "second") -> Params:
+        """The adapted parameters as the learner sees them.
+
+        Args:
+            at: where the inner loop led.
+            order: with "first" the steps count as constants: not only D, but also the rows X of ``X^T D``. With
+                "reptile" the parameters as a whole do.
         """
-        at = self._structure.flatten_up_to(moved)
-        return self._each(lambda i, _: self._kernel(i, at[i], None, order))
+        moved = self._structure.flatten_up_to(at)
+        return self._each(lambda i, _: self._kernel(i, moved[i], None, order))
 
-    def path_product(self, moved: Params) -> Array:
-        """The inner product of theta with the way to `moved`, the latter a constant: its gradient is that way.
+    def path_product(self, at: Params) -> Array:
+        """The inner product of theta with the way to a point, the latter a constant: its gradient is that way.
 
         Taken in factors: ``<X^T D, W> = <D, X W>``.
         """
         total = jnp.zeros(())
-        for i, (leaf, spy, at) in enumerate(zip(self._leaves, self.spies, self._structure.flatten_up_to(moved))):
-            if spy is None:
-                leaf = self._laid(i, leaf)
-                total += jnp.sum(jax.lax.stop_gradient(at - leaf) * leaf)
+        for i, (leaf, moved) in enumerate(zip(self._leaves, self._structure.flatten_up_to(at))):
+            if self._factored[i]:
+                rows = self._rows[self._forms[i]].constant().array()
+                total += jnp.sum(jax.lax.stop_gradient(moved) * multiply(rows, leaf))
             else:
-                total += jnp.sum(jax.lax.stop_gradient(at) * multiply(spy.rows[0].constant().array(), leaf))
+                leaf = self._laid(i, leaf)
+                total += jnp.sum(jax.lax.stop_gradient(moved - leaf) * leaf)
         return total
-
-    def each(self, function: Callable[[Spy | None, Array], Any]) -> Params:
-        """A tree like the adapted parameters, of `function` of each leaf and, where it is factored, its spy."""
-        return self._each(lambda i, leaf: function(self.spies[i], leaf))
 
     def _kernel(self, i: int, moved: Array, probe: Array | None, order: str = "second") -> Any:
         """Leaf `i` as the learner shall see it; with a `probe` that the gradient is taken of."""
-        spy = self.spies[i]
         if order == "reptile":
             moved = jax.lax.stop_gradient(moved)
-        if spy is None:
+        if not self._factored[i]:
             value = moved if probe is None else probe
-            return Sideways(value) if self._sideways[i] else value
+            return Sideways(value) if self._forms[i] == "transposed" else value
+        base, rows = self._leaves[i], self._rows[self._forms[i]]
         if order == "first":
-            return Factored(spy.base, spy.rows[0].constant(), moved)
+            return Factored(base, rows.constant(), moved)
         if order == "reptile":
-            return Factored(jax.lax.stop_gradient(spy.base), spy.rows[0].constant(), moved)
-        return Factored(spy.base, spy.rows[0], moved, spy.product, self._grams[i], probe)
+            return Factored(jax.lax.stop_gradient(base), rows.constant(), moved)
+        return Factored(base, rows, moved, self._products[i], self._grams[i], probe)
 
     def _laid(self, i: int, leaf: Array) -> Array:
-        return leaf.T if self._sideways[i] else leaf
+        return leaf.T if self._forms[i] == "transposed" else leaf
 
     def _each(self, function: Callable[[int, Array], Any]) -> Params:
         return self._structure.unflatten([function(i, leaf) for i, leaf in enumerate(self._leaves)])

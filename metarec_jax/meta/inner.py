@@ -19,7 +19,7 @@ CONJUGATE_STEPS = 50
 
 
 class Path(NamedTuple):
-    """Where an inner loop came by.
+    """Result of the inner loop: final parameters, parameters after each step, support losses.
 
     Attributes:
         end: the adapted parameters.
@@ -49,7 +49,7 @@ def adapt(
     remat: bool = False,
     inputs: Callable[[], Inputs] = _no_inputs,
 ) -> Path:
-    """Takes `steps` inner steps.
+    """Take `steps` inner steps.
 
     Args:
         value_and_gradient: adapted parameters -> loss on the support and its gradient.

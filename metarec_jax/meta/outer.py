@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import Episodes, Prepared
-from metarec_jax.meta.batch import over_users, products_of, sum_over_users
+from metarec_jax.meta.batch import planned, sum_over_users
 from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user, predict_user
 
 
@@ -54,8 +55,8 @@ def predict(
     model: Model, trainable: Trainable, tables: Prepared, episodes: Episodes
 ) -> Float[Array, "users query outputs"]:
     """Outputs for the queries of a batch of users, each after adapting to its own support."""
-    shared = Shared(trainable, tables)
-    tasks = Task(episodes, products_of(model, trainable.theta, tables, episodes))
+    plan, products = planned(model, trainable.theta, tables, episodes)
+    shared, tasks = Shared(trainable, tables, plan=plan), Task(episodes, products)
     return over_users(functools.partial(predict_user, model, shared), tasks)
 
 
@@ -80,8 +81,8 @@ def meta_loss(
         step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
         at_once: users computed at the same time; it must divide their number. 0 takes all.
     """
-    shared = Shared(trainable, tables, key, step_weights)
-    tasks = Task(episodes, products_of(model, trainable.theta, tables, episodes))
+    plan, products = planned(model, trainable.theta, tables, episodes)
+    shared, tasks = Shared(trainable, tables, key, step_weights, plan), Task(episodes, products)
 
     def lose(shared: Shared, task: Task) -> tuple[Array, Outcome]:
         outcome = lose_user(model, shared, task)

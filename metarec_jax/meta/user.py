@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.ranking import QueryLoss
 from metarec_jax.meta import inner
-from metarec_jax.meta.gram import Factoring, Form, left_operands
+from metarec_jax.meta.gram import Adapted, Form, InnerParameters, Plan, left_operands
 from metarec_jax.meta.updaters import Inputs, Updater
 
 Products = Mapping[str, Mapping[str, Array]]
@@ -46,6 +46,7 @@ class Model(NamedTuple):
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
         doubt: ratings that weigh as much as the doubt in a support, which counts for ``n / (n + doubt)``.
+        floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
         query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
             where None.
     """
@@ -64,6 +65,7 @@ class Model(NamedTuple):
     taste: Callable[[Params, Context], Any] | None = None
     query_loss: QueryLoss | None = None
     doubt: float = 0.0
+    floats_per_row: Callable[[int], int] = lambda support: 1
 
 
 class Trainable(NamedTuple):
@@ -83,12 +85,14 @@ class Shared(NamedTuple):
         tables: embeddings, prepared (``model.prepare``).
         key: of the outer step; None does without randomness.
         step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
+        plan: how adapted parameters are kept; None has every user's inner loop decide it for itself.
     """
 
     trainable: Trainable
     tables: Prepared
     key: Array | None = None
     step_weights: Array | None = None
+    plan: Plan | None = None
 
 
 class Task(NamedTuple):
@@ -171,29 +175,59 @@ def summarised(model: Model, theta: Params, context: Context) -> Context:
     return context
 
 
-def factor_user(model: Model, theta: Params, context: Context) -> tuple[Factoring, Params]:
-    """How one user's inner loop is computed, and the shared part of theta.
+def plan_user(model: Model, theta: Params, context: Context, query: Features | None = None) -> Plan:
+    """Decide how the adapted parameters of users are kept, by running the learner once with spies as its matrices.
+
+    Args:
+        model: the functions.
+        theta: parameters.
+        context: one user; all users of a batch have the same shapes, and so the same plan.
+        query: rows that are predicted, where the products that they need are of interest too.
 
     Raises:
         MetarecError: the model asks for factors, and its updater needs matrices in full.
     """
-    adapted, shared = partition(theta, model.adapted)
     if model.updater.elementwise and model.form == "factored":
         raise MetarecError(
             "the form 'factored' was asked for, but the updater changes each element of a matrix on its own, "
             "which factors cannot follow: use the form 'auto'"
         )
 
-    def loss(adapted: Params) -> Array:
-        outputs = model.apply(combine(adapted, shared), context, context.support)
-        lost = masked_mean(model.head.loss(outputs, context.rating), context.mask)
-        if model.doubt:
-            rated = jnp.sum(context.mask)
-            lost = lost * rated / (rated + model.doubt)
-        return lost
+    def apply(theta: Params, name: str) -> Array:
+        rows = context.support if query is None or name == "support" else query
+        return model.apply(theta, context, rows)
 
-    elementwise = model.updater.elementwise
-    return Factoring(loss, adapted, "dense" if elementwise else model.form, as_it_is=elementwise), shared
+    found: list[Plan] = []
+
+    def decide() -> None:
+        plan = Plan.of(
+            apply,
+            *partition(theta, model.adapted),
+            model.form,
+            elementwise=model.updater.elementwise,
+            constant_start=model.order == "reptile",
+            query=query is not None,
+        )
+        found.append(plan)
+
+    jax.eval_shape(decide)  # so that nothing of it is computed
+    return found[0]
+
+
+def _inner_parameters(model: Model, theta: Params, context: Context, plan: Plan) -> tuple[InnerParameters, Params]:
+    """The adapted parameters of one user, and the shared part of theta."""
+    adapted, shared = partition(theta, model.adapted)
+    rows = {"support": cast("Fixed", context.support.embedding), "user": cast("Fixed", context.embedding)}
+    return InnerParameters(adapted, plan, rows), shared
+
+
+def _support_loss(model: Model, shared: Params, context: Context, adapted: Params) -> Array:
+    outputs = model.apply(combine(adapted, shared), context, context.support)
+    lost = masked_mean(model.head.loss(outputs, context.rating), context.mask)
+    if model.doubt:
+        rated = jnp.sum(context.mask)
+        lost = lost * rated / (rated + model.doubt)
+    return lost
 
 
 def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
@@ -206,30 +240,52 @@ def _left(model: Model, theta: Params, context: Context, rows: Features) -> Para
     return left_operands(lambda watched: model.apply(combine(watched, shared), context, rows), adapted)
 
 
-def adapt_user(model: Model, trainable: Trainable, context: Context) -> inner.Path:
-    """The inner loop of one user: where it leads is what the user keeps (see `apply_user`)."""
+def adapt_user(model: Model, trainable: Trainable, context: Context, plan: Plan | None = None) -> inner.Path:
+    """The inner loop of one user.
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        context: the user, with the support.
+        plan: from `plan_user`, where it is at hand.
+
+    Returns:
+        The path; its `end` is an `Adapted`, from which `apply_user` predicts.
+    """
+    plan = plan_user(model, trainable.theta, context) if plan is None else plan
     context = summarised(model, trainable.theta, context)
-    factoring, _ = factor_user(model, trainable.theta, context)
-    return inner.adapt(
-        factoring.value_and_gradient,
+    parameters, shared = _inner_parameters(model, trainable.theta, context, plan)
+    path = inner.adapt(
+        parameters.value_and_gradient(lambda adapted: _support_loss(model, shared, context, adapted)),
         model.updater,
         trainable.phi,
-        factoring.start(),
+        parameters.start(),
         steps=model.steps,
         order=model.order,
         unroll=model.unroll,
         remat=model.remat,
         inputs=lambda: inputs_of(model, trainable.theta, context),
     )
+    forms = Plan(plan.forms)
+    points = None if path.points is None else Adapted(path.points, forms)
+    return path._replace(end=Adapted(path.end, forms), points=points)
 
 
 def apply_user(
-    model: Model, trainable: Trainable, context: Context, kept: Params, rows: Features
+    model: Model, trainable: Trainable, context: Context, adapted: Adapted, rows: Features
 ) -> Float[Array, "n outputs"]:
-    """Outputs for some rows of a user that `adapt_user` led to `kept`."""
+    """Predict rows with the adapted parameters of a user.
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        context: the user, with the support that was adapted on.
+        adapted: from `adapt_user`.
+        rows: to predict.
+    """
     context = summarised(model, trainable.theta, context)
-    factoring, shared = factor_user(model, trainable.theta, context)
-    return model.apply(combine(factoring.kernels(kept, order=model.order), shared), context, rows)
+    parameters, shared = _inner_parameters(model, trainable.theta, context, adapted.plan)
+    return model.apply(combine(parameters.kernels(adapted.moved, order=model.order), shared), context, rows)
 
 
 def variance_user(model: Model, trainable: Trainable, context: Context, rows: Features) -> Float[Array, " n"]:
@@ -248,7 +304,7 @@ def variance_user(model: Model, trainable: Trainable, context: Context, rows: Fe
 def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "query outputs"]:
     """Outputs for the query of one user, after adapting to the support."""
     context, query = _seen(model, shared, task)
-    path = adapt_user(model, shared.trainable, context)
+    path = adapt_user(model, shared.trainable, context, shared.plan)
     return apply_user(model, shared.trainable, context, path.end, query)
 
 
@@ -261,11 +317,11 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     all else follows the query loss at that place.
     """
     context, query = _seen(model, shared, task)
-    path = adapt_user(model, shared.trainable, context)
+    path = adapt_user(model, shared.trainable, context, shared.plan)
     mask = task.episode.query.mask * task.episode.weight
 
-    def loss(kept: Params) -> Array:
-        outputs = apply_user(model, shared.trainable, context, kept, query)
+    def loss(adapted: Adapted) -> Array:
+        outputs = apply_user(model, shared.trainable, context, adapted, query)
         if model.query_loss is not None:
             return jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
         return jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
@@ -275,8 +331,8 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     else:
         lost = jnp.dot(shared.step_weights, jax.lax.map(loss, path.points))
     if model.order == "reptile":
-        factoring, _ = factor_user(model, shared.trainable.theta, context)
-        product = factoring.path_product(path.end) * jnp.sum(mask)
+        parameters, _ = _inner_parameters(model, shared.trainable.theta, context, path.end.plan)
+        product = parameters.path_product(path.end.moved) * jnp.sum(mask)
         lost += jax.lax.stop_gradient(product) - product
     finite = jnp.append(jnp.isfinite(path.losses), jnp.isfinite(lost)) | (task.episode.weight == 0)
     stopped = jnp.where(finite.all(), model.steps + 1, jnp.argmin(finite))

@@ -1,4 +1,4 @@
-"""Area under the ROC curve: the probability that a pair is in the right order; a tied pair counts half."""
+"""Area under the ROC curve: the probability that a pair is ranked in the right order; a tied pair counts half."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def user_auc(
 
     With labels 0 and 1 this is the usual AUC; with ratings, every pair of unequal ratings counts the same.
 
+    Args:
+        score: the predictions.
+        label: ratings, or 0 and 1.
+        mask: False in padded slots.
+
     Returns:
         The share (0 where a user has no such pair), and the number of pairs.
     """
@@ -38,7 +43,7 @@ def user_auc(
 
 
 class LikedScores(NamedTuple):
-    """What the global AUC needs of a batch: the scores of liked rows and of the others. Merged by `merge_scores`."""
+    """The scores of liked rows and of the other rows; `merge_scores` joins those of batches."""
 
     liked: Float[np.ndarray, " rows"]
     other: Float[np.ndarray, " rows"]
@@ -52,7 +57,7 @@ def merge_scores(parts: Sequence[LikedScores]) -> LikedScores:
 def global_auc(scores: LikedScores) -> float:
     """Probability that a liked row scores above a row that is not liked, over the rows of all users; ties half.
 
-    It mostly compares users with each other, so print it beside the per-user AUC. Exact, in O(rows log rows).
+    Most pairs are of different users, so report it beside the per-user AUC. Exact, in O(rows log rows).
     NaN where all rows are liked, or none.
     """
     if len(scores.liked) == 0 or len(scores.other) == 0:

@@ -1,10 +1,10 @@
-"""Metrics per user, as sums that merge; every ranking metric is an exact expectation over ties (see `ties`).
+"""Metrics of each user, and their sums over users; ranking metrics are exact expectations over ties (see `ties`).
 
-`evaluate_users` gives each metric as a value and a weight for each user. Those are kept, because a paired bootstrap
-resamples users; `sums` totals them, `merge` adds the totals of batches, and `compute` divides at the very end, so
-that no mean of batch means can creep in.
+`evaluate_users` returns a value and a weight of each metric for each user. They are kept user by user, because a paired
+bootstrap resamples users. `sums` totals them, `merge` adds the totals of batches, and `compute` divides at the end: a
+mean of the means of batches would weight users of unequal batches unequally.
 
-A metric is written "name" or "name@k", for example "mae", "ndcg@5". `METRICS` defines the names.
+`metarec_jax.metrics.definitions` defines the metrics by name.
 """
 
 from __future__ import annotations
@@ -12,139 +12,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Array, Rows
-from metarec_jax.evaluation.published import Judged, published_metric
 from metarec_jax.metrics.auc import LikedScores, user_auc
+from metarec_jax.metrics.definitions import DEFAULT_METRICS, PUBLISHED, metric
 from metarec_jax.metrics.predictions import Predictions
+from metarec_jax.metrics.published import Judged, published_metric
 from metarec_jax.metrics.ties import expected_weight, no_positive_before, tie_groups, top_membership
 
 
 @dataclasses.dataclass(frozen=True)
-class Metric:
-    """What a metric is, as tables and documents print it.
-
-    Attributes:
-        name: as it is asked for, with its cutoff: "ndcg@5".
-        title: as a table heads its column: "nDCG@5".
-        better: whether a "lower" or a "higher" value is better.
-        definition: one line.
-        root: whether the metric is the square root of its weighted mean.
-        per_user: whether the metric is a mean over users, which `evaluate_users` can give.
-    """
-
-    name: str
-    title: str
-    better: Literal["lower", "higher"]
-    definition: str
-    root: bool = False
-    per_user: bool = True
-
-
-METRICS: Mapping[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric("mae", "MAE", "lower", "mean over users of the user's mean absolute error of `point`"),
-        Metric("rmse", "RMSE", "lower", "root of the mean squared error of `mean` over all query rows", root=True),
-        Metric(
-            "accuracy",
-            "accuracy",
-            "higher",
-            "mean over users of the share of rows whose rating is the level nearest to `point`; "
-            "half-way between two levels counts half",
-        ),
-        Metric(
-            "ndcg@k",
-            "nDCG@{k}",
-            "higher",
-            "gain 2^rating - 1, discount 1 / log2(1 + rank), over the best order of the query items",
-        ),
-        Metric(
-            "ndcg_linear@k",
-            "nDCG@{k} linear",
-            "higher",
-            "gain = rating, discount 1 / log2(1 + rank), over the best order of the query items",
-        ),
-        Metric(
-            "ndcg_binary@k",
-            "nDCG@{k} binary",
-            "higher",
-            "gain 1 for a positive, discount 1 / log2(1 + rank), over the best order of the query items",
-        ),
-        Metric("precision@k", "P@{k}", "higher", "positives among the first {k} ranks, over {k}"),
-        Metric("recall@k", "R@{k}", "higher", "positives among the first {k} ranks, over the user's positives"),
-        Metric("hit@k", "hit@{k}", "higher", "probability that a positive is among the first {k} ranks"),
-        Metric("mrr@k", "MRR@{k}", "higher", "1 / rank of the first positive, 0 where it is beyond rank {k}"),
-        Metric(
-            "auc",
-            "AUC",
-            "higher",
-            "share of a user's pairs of unequal ratings that are in the right order; tied scores count half",
-        ),
-        Metric(
-            "auc_liked",
-            "AUC liked",
-            "higher",
-            "share of a user's (liked, not liked) pairs that are in the right order; tied scores count half",
-        ),
-        Metric(
-            "auc_global",
-            "AUC liked, global",
-            "higher",
-            "share of all (liked, not liked) pairs, also of different users, that are in the right order",
-            per_user=False,
-        ),
-        Metric("precision_first@k", "P@{k} in file order", "higher", "P@{k} of the {k} highest labels, ties by order"),
-        Metric("recall_first@k", "R@{k} in file order", "higher", "R@{k} of the {k} highest labels, ties by order"),
-        Metric("hit_first@k", "hit@{k} in file order", "higher", "hit@{k} of the {k} highest labels, ties by order"),
-        Metric("mrr_first@k", "MRR@{k} in file order", "higher", "MRR@{k} of the {k} highest labels, ties by order"),
-        Metric("ndcg_first@k", "nDCG@{k} binary, in file order", "higher", "gain 1 for the {k} highest labels"),
-        Metric("precision_tanp@k", "P@{k} TaNP", "higher", "share of the {k} best ratings among the first {k} ranks"),
-        Metric("ap_tanp@k", "MAP@{k} TaNP", "higher", "precision at each hit, summed, over {k}"),
-        Metric("ndcg_tanp@k", "nDCG@{k} TaNP", "higher", "gain 2^rating - 1, ties by order"),
-        Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`"),
-        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} is not judged"),
-        Metric("mae_metahin", "MAE MetaHIN", "lower", "mean over users of the mean absolute error of `mean`"),
-        Metric("rmse_metahin", "RMSE MetaHIN", "lower", "mean over users of the root of the mean squared error"),
-        Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
-    )
-}
-PUBLISHED = ("first", "tanp", "mamo", "metahin")
-"""Ends of the names of metrics that repeat other people's code: `metarec_jax.evaluation.published`."""
-
-DEFAULT_METRICS = (
-    "mae",
-    "rmse",
-    "accuracy",
-    "ndcg@5",
-    "ndcg_linear@5",
-    "ndcg_binary@5",
-    "precision@5",
-    "recall@5",
-    "hit@5",
-    "mrr@5",
-    "auc",
-    "auc_liked",
-)
-"""Protocol B's metrics, and what else the same predictions tell."""
-
-TIES = "ranking metrics are exact expectations over the random order of equal scores"
-"""The tie policy, as every table states it."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Relevance:
-    """Which query items are positives, for the metrics that need two kinds.
+    """Which query items are positives, for the metrics that divide items into positives and negatives.
 
     Attributes:
-        top: the `top` highest ratings of a user are the positives (equal ratings at the border drawn at random, and
-            the expectation taken over the draws); 0 makes the liked items the positives.
-        liked: an item is liked from this rating on. Both AUCs between liked and other items always use it.
+        top: the `top` highest ratings of a user are the positives (a random choice among equal ratings at the border;
+            metrics are expectations over the choice); 0 makes the liked items the positives.
+        liked: the least rating of a liked item. "auc_liked" and "auc_global" compare liked items with the others.
     """
 
     top: int = 5
@@ -183,31 +72,6 @@ class Sum(NamedTuple):
     weight: float
 
 
-def metric(name: str) -> Metric:
-    """The metric called `name`, its cutoff filled in.
-
-    Raises:
-        MetarecError: no metric has that name, or its cutoff is missing, unwanted or not a whole number above 0.
-
-    >>> metric("ndcg@5").title
-    'nDCG@5'
-    """
-    base, _, cutoff = name.partition("@")
-    template = METRICS.get(f"{base}@k" if cutoff else base)
-    if template is None or (cutoff and not (cutoff.isascii() and cutoff.isdigit() and int(cutoff) > 0)):
-        known = ", ".join(METRICS)
-        raise MetarecError(f"no metric is called {name!r}; there are {known}, with a whole number above 0 for k")
-    if not cutoff:
-        return template
-    k = str(int(cutoff))
-    return dataclasses.replace(
-        template,
-        name=f"{base}@{k}",
-        title=template.title.format(k=k),
-        definition=template.definition.format(k=k),
-    )
-
-
 def evaluate_users(
     predictions: Predictions,
     query: Rows,
@@ -219,26 +83,26 @@ def evaluate_users(
     relevance: Relevance | None = None,
     levels: Sequence[float] = (),
 ) -> dict[str, UserValues]:
-    """Judge a method's predictions on the query rows, user by user.
+    """Compute metrics of a method's predictions on the query rows, user by user.
 
     Args:
         predictions: [users, query] each; padded slots may hold anything.
-        query: the truth, [users, query].
+        query: the true ratings, [users, query].
         method: what to call the method in an error.
         users: what to call the users in an error; their positions where None.
         weight: [users], 0 for users that only fill up the batch; 1 for everyone where None.
-        metrics: names, see `METRICS`.
+        metrics: names, see `metarec_jax.metrics.definitions.METRICS`.
         relevance: which items are positives; the 5 highest ratings where None.
         levels: values that a rating can take. Accuracy needs them, and is left out without them.
 
     Returns:
-        Each metric by name. A user without query rows has weight 0; so has, for the metrics that need positives, a
-        user without any (liked) positive, and for the AUCs a user without a pair to order. nDCG is undefined where
-        the best order gains nothing.
+        Each metric by name. The weight is 0 where a metric is undefined: for a user without query rows; for the metrics
+        that need positives, without a (liked) positive; for AUC, without a pair of unequal labels; for nDCG, where the
+        best order gains nothing.
 
     Raises:
         MetarecError: an unknown metric, a prediction or rating that is not finite, or a negative rating where nDCG
-            is asked for (a gain below 0 would leave it without an upper bound).
+            is asked for (with a gain below 0 it would have no upper bound).
     """
     rating, mask = np.asarray(query.rating, dtype=np.float64), np.asarray(query.mask) > 0
     fields = {name: np.asarray(getattr(predictions, name), dtype=np.float64) for name in ("point", "mean", "score")}
@@ -248,49 +112,57 @@ def evaluate_users(
     who = list(range(len(rating))) if users is None else users
     for name, value in (*fields.items(), ("rating", rating)):
         _require_finite(value, mask, method, name, who)
-    point, mean, score, rating = (np.where(mask, x, 0.0) for x in (*fields.values(), rating))
+    point, mean, score, rating = (np.where(mask, value, 0.0) for value in (*fields.values(), rating))
+    given = Judged(point, mean, score, rating, mask)
 
     weight = np.ones(len(rating)) if weight is None else np.asarray(weight, dtype=np.float64)
-    rows = mask.sum(axis=1)
-    weight = weight * (rows > 0)
-    judge = _Judge(score, rating, mask, relevance or Relevance())
+    weight = weight * mask.any(axis=1)
+    ranking = _Ranking(given, relevance or Relevance())
     result = {}
-    for spec in (metric(name) for name in metrics):
+    for spec in map(metric, metrics):
         base, _, cutoff = spec.name.partition("@")
         if not spec.per_user:
             raise MetarecError(f"{spec.name} is no mean over users: compute it with global_auc(liked_scores(...))")
-        if base == "mae":
-            values, defined = _row_mean(np.abs(point - rating), rows), weight
-        elif base == "rmse":
-            values, defined = _row_mean(np.where(mask, mean - rating, 0.0) ** 2, rows), weight * rows
-        elif base == "accuracy":
-            if len(levels) == 0:
-                continue
-            values, defined = (
-                _row_mean(_level_hits(point, rating, np.sort(np.asarray(levels, dtype=np.float64))) * mask, rows),
-                weight,
+        if base == "accuracy" and len(levels) == 0:
+            continue
+        if base in ("ndcg", "ndcg_linear") and (given.rating < 0).any():
+            row, column = np.argwhere(given.rating < 0)[0]
+            raise MetarecError(
+                f"{spec.title} needs ratings of at least 0, but user {who[row]} gave {given.rating[row, column]:g}; "
+                "shift the ratings, or leave this metric out"
             )
-        elif base.rpartition("_")[2] in PUBLISHED:
-            given = Judged(point, mean, score, rating, mask)
-            values, exists = published_metric(base, int(cutoff or 0), given, levels)
-            defined = weight * exists
-        else:
-            if base in ("ndcg", "ndcg_linear") and (rating < 0).any():
-                row, column = np.argwhere(rating < 0)[0]
-                raise MetarecError(
-                    f"{spec.title} needs ratings of at least 0, but user {who[row]} gave {rating[row, column]:g}; "
-                    "shift the ratings, or leave this metric out"
-                )
-            values, exists = judge.ranking(base, int(cutoff or 0))
-            defined = weight * exists
-        result[spec.name] = UserValues(np.where(defined > 0, values, 0.0), defined)
+        values, defined = _values(base, int(cutoff or 0), given, ranking, levels)
+        result[spec.name] = UserValues(np.where(weight * defined > 0, values, 0.0), weight * defined)
     return result
+
+
+def _values(
+    base: str, k: int, given: Judged, ranking: _Ranking, levels: Sequence[float]
+) -> tuple[Float[np.ndarray, " users"], Array]:
+    """Metric `base` at cutoff `k` (0 without one) for each user, and its weight: 0 where it is undefined."""
+    rows = given.mask.sum(axis=1)
+    if base == "mae":
+        return _row_mean(np.abs(given.point - given.rating), rows), rows > 0
+    if base == "rmse":
+        return _row_mean((given.mean - given.rating) ** 2, rows), rows
+    if base == "accuracy":
+        return _row_mean(_level_hits(given.point, given.rating, levels) * given.mask, rows), rows > 0
+    if base.rpartition("_")[2] in PUBLISHED:
+        return published_metric(base, k, given, levels)
+    return ranking.metric(base, k)
 
 
 def liked_scores(
     predictions: Predictions, query: Rows, *, weight: Array | None = None, relevance: Relevance | None = None
 ) -> LikedScores:
-    """What `metarec_jax.metrics.auc.global_auc` needs of these rows. Users of weight 0 are left out."""
+    """The scores that `metarec_jax.metrics.auc.global_auc` reads; users of weight 0 are left out.
+
+    Args:
+        predictions: of which ``score`` is read, [users, query].
+        query: the true ratings, [users, query].
+        weight: [users], 0 for users that only fill up the batch; 1 for everyone where None.
+        relevance: of which ``liked`` is read; its default where None.
+    """
     mask = np.asarray(query.mask) > 0
     if weight is not None:
         mask = mask & (np.asarray(weight) > 0)[:, None]
@@ -312,7 +184,7 @@ def merge(parts: Sequence[Mapping[str, Sum]]) -> dict[str, Sum]:
 
 
 def compute(totals: Mapping[str, Sum]) -> dict[str, float]:
-    """The metrics that `totals` stand for; NaN where no user had the metric defined."""
+    """The metrics over all users, from their totals; NaN where the metric is undefined for every user."""
     result = {}
     for name, (total, weight) in totals.items():
         mean = total / weight if weight > 0 else math.nan
@@ -321,7 +193,7 @@ def compute(totals: Mapping[str, Sum]) -> dict[str, float]:
 
 
 def concatenate(parts: Sequence[Mapping[str, UserValues]]) -> dict[str, UserValues]:
-    """The users of all `parts`, one after the other: batches of unequal length come together here."""
+    """The values of the users of all `parts`, one after the other; parts may have unequal numbers of users."""
     return {
         name: UserValues(
             np.concatenate([part[name].values for part in parts]),
@@ -331,17 +203,19 @@ def concatenate(parts: Sequence[Mapping[str, UserValues]]) -> dict[str, UserValu
     }
 
 
-class _Judge:
-    """The order of the predictions and the positives, worked out once for all ranking metrics that share them."""
+class _Ranking:
+    """The order of the predictions and the positives, computed once for all ranking metrics."""
 
-    def __init__(self, score, rating, mask, relevance: Relevance) -> None:
-        self.score, self.rating, self.mask = score, rating, mask
-        self.liked = mask & (rating >= relevance.liked)
-        self.groups = tie_groups(score, mask)
-        self.membership = top_membership(rating, mask, relevance.top) if relevance.top else self.liked.astype(float)
+    def __init__(self, given: Judged, relevance: Relevance) -> None:
+        self.score, self.rating, self.mask = given.score, given.rating, given.mask
+        self.liked = self.mask & (self.rating >= relevance.liked)
+        self.groups = tie_groups(self.score, self.mask)
+        self.membership = (
+            top_membership(self.rating, self.mask, relevance.top) if relevance.top else self.liked.astype(float)
+        )
         self.positives = np.rint(self.membership.sum(axis=1))
 
-    def ranking(self, base: str, k: int) -> tuple[Float[np.ndarray, " users"], Bool[np.ndarray, " users"]]:
+    def metric(self, base: str, k: int) -> tuple[Float[np.ndarray, " users"], Bool[np.ndarray, " users"]]:
         """Metric `base` at cutoff `k` for each user, and whether it is defined there."""
         if base == "auc":
             values, pairs = user_auc(self.score, self.rating, self.mask)
@@ -371,7 +245,7 @@ class _Judge:
     def _ndcg(self, gain, k: int) -> tuple[Float[np.ndarray, " users"], Bool[np.ndarray, " users"]]:
         discount = self._first(k) / np.log2(np.arange(self.mask.shape[1]) + 2)
         gained = (gain * expected_weight(self.groups, discount)).sum(axis=1)
-        if gain is self.membership:  # a draw of positives always has the same best order: positives first
+        if gain is self.membership:  # the best order has the positives first, whichever of equal ratings they are
             ideal = np.concatenate([[0.0], np.cumsum(discount)])[self.positives.astype(int)]
         else:
             ideal = (gain * expected_weight(tie_groups(gain, self.mask), discount)).sum(axis=1)
@@ -383,7 +257,7 @@ def _row_mean(value, rows) -> Float[np.ndarray, " users"]:
 
 
 def _level_hits(point, rating, levels) -> Float[np.ndarray, "users query"]:
-    """1 where the level nearest to `point` is the rating's, 1/2 where it is one of the two nearest."""
+    """1 where the level nearest to `point` is that of the rating, 1/2 where it is one of two equally near levels."""
     levels = np.sort(np.asarray(levels, dtype=np.float64))
     nearest = np.full(point.shape, np.inf)
     shared = np.zeros(point.shape)

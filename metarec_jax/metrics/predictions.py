@@ -1,4 +1,4 @@
-"""What a method says about the query rows: the one type that models and baselines both return."""
+"""Predictions about query rows: the type that models and baselines return."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from metarec_jax.core.types import Array, Episodes, Tables
 class Predictions(NamedTuple):
     """A method's predictions for a batch of users; each field is float [users, query] (or [rows]).
 
-    A rating's distribution has more than one centre, and each metric asks for its own. A method that knows one
-    number only gives it three times. Padded slots may hold anything.
+    The best prediction depends on the metric: the median for MAE, the mean for RMSE. A method that predicts one number
+    repeats it in all three fields. Padded slots may hold anything.
 
     Attributes:
-        point: what MAE and accuracy judge: the median, for a method that has a distribution.
-        mean: what RMSE judges: the expected rating.
-        score: what ranking metrics sort by, highest first; equal scores are a tie, and every order of it counts.
+        point: for MAE and accuracy: the median, for a method that predicts a distribution.
+        mean: for RMSE: the expected rating.
+        score: for ranking metrics, which sort by it, highest first; equal scores are a tie.
         above: float [users, query, levels - 1], probability that the rating is above each level but the greatest; None
-            where the method has no distribution.
+            where the method predicts no distribution.
     """
 
     point: Array
@@ -29,4 +29,4 @@ class Predictions(NamedTuple):
 
 
 Function = Callable[[Tables, Episodes], Predictions]
-"""A method: from embeddings and a batch of episodes to what it says about their queries."""
+"""A method: (embeddings, batch of episodes) -> predictions about their query rows."""

@@ -1,13 +1,13 @@
 """Ranking with ties: exact expectations over every order that a tie allows.
 
-Sorting breaks ties by input order, so a constant predictor scores whatever the file order happens to give. Here a
-tie is broken uniformly at random, and what is returned is the expectation, in closed form:
+Sorting breaks ties by input order, so that the metrics of a constant predictor depend on the order of the file. Here
+ties are broken uniformly at random, and metrics are the expectation over that, in closed form:
 
 - a sum over ranked items of gain x discount is linear, so each item gets the mean discount of its group's ranks;
-- "no positive among the first j" is not linear, and is a hypergeometric probability (`no_positive_before`).
+- "no positive among the first j" is not linear; it is a hypergeometric probability (`no_positive_before`).
 
-The positives themselves can be tied: of the ratings 5 4 4 3, which are the two highest? Those draws are uniform
-and independent of the first, so linear metrics use the probability that an item is a positive (`top_membership`).
+The positives can be tied, too: of the ratings 5 4 4 3, either 4 can be among the two highest. This choice is uniform
+and independent of the order, so linear metrics use the probability that an item is a positive (`top_membership`).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class TieGroups(NamedTuple):
     """Each user's columns from the highest score to the lowest, padded slots last, cut into groups of equal score.
 
     Attributes:
-        order: column that stands at each position.
-        start: the group of each position: its first position.
-        stop: the group of each position: one past its last position.
+        order: the column at each position.
+        start: the first position of each position's group.
+        stop: one past the last position of each position's group.
     """
 
     order: Int[np.ndarray, "users query"]
@@ -33,7 +33,12 @@ class TieGroups(NamedTuple):
 
 
 def tie_groups(score: Float[np.ndarray, "users query"], mask: Bool[np.ndarray, "users query"]) -> TieGroups:
-    """Sort each user's real slots by falling `score` and find the ties; padded slots are one last group."""
+    """Sort each user's slots by falling score and find the ties.
+
+    Args:
+        score: the predictions.
+        mask: False in padded slots, which become one last group.
+    """
     key = np.where(mask, -score, np.inf)
     order = np.argsort(key, axis=1, kind="stable")
     ordered = np.take_along_axis(key, order, axis=1)
@@ -48,9 +53,16 @@ def tie_groups(score: Float[np.ndarray, "users query"], mask: Bool[np.ndarray, "
 
 
 def expected_weight(groups: TieGroups, weight: Float[np.ndarray, " query"]) -> Float[np.ndarray, "users query"]:
-    """Mean of `weight`, a number for each rank, over the ranks that each item can take; columns as in the input.
+    """Mean weight of the ranks that each item can take.
 
     With weight 1 for the first k ranks this is the probability of being in the top k.
+
+    Args:
+        groups: the predicted order.
+        weight: of each rank.
+
+    Returns:
+        The mean of each item, in the columns of the scores that `groups` was made from.
     """
     total = np.concatenate([[0.0], np.cumsum(weight)])
     mean = (total[groups.stop] - total[groups.start]) / (groups.stop - groups.start)
@@ -62,9 +74,15 @@ def expected_weight(groups: TieGroups, weight: Float[np.ndarray, " query"]) -> F
 def top_membership(
     rating: Float[np.ndarray, "users query"], mask: Bool[np.ndarray, "users query"], top: int
 ) -> Float[np.ndarray, "users query"]:
-    """Probability that each item is one of the `top` highest ratings of its user, equal ratings drawn at random.
+    """Probability that each item is one of the highest ratings of its user, with a random choice of equal ratings.
 
-    All items of a user with fewer than `top` are members. The sum is min(top, items of the user) exactly.
+    Args:
+        rating: the ratings.
+        mask: False in padded slots.
+        top: how many ratings are the highest; all items of a user with fewer are.
+
+    Returns:
+        The probability, 0 in padded slots. Its sum over a user's items is min(top, items) exactly.
     """
     first = (np.arange(rating.shape[1]) < top).astype(float)
     return expected_weight(tie_groups(rating, mask), first) * mask

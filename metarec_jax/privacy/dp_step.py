@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.learner.inputs import learned
@@ -72,7 +73,8 @@ def clipped_sum(
     """
 
     def of_part(users: Any) -> tuple[Params, Outcome]:
-        gradients, outcomes = _each(gradient, users)
+        alone = len(jax.tree.leaves(users)[0]) == 1
+        gradients, outcomes = over_users(gradient, users, at_once=1 if alone else 0)
         # A gradient that is not finite would have no bound: such a user adds nothing.
         finite = functools.reduce(
             jnp.logical_and,
@@ -95,14 +97,6 @@ def clipped_sum(
 
     total, outcomes = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, like), parts)
     return total, jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), outcomes)
-
-
-def _each(function: Callable[[Any], Any], users: Any) -> Any:
-    """`function` of each user. Alone, a user is not a batch of one: loops would carry each number twice, to choose
-    between, whose number of turns is each user's own."""
-    if len(jax.tree.leaves(users)[0]) > 1:
-        return jax.vmap(function)(users)
-    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], users)))
 
 
 def mean_loss(mechanism: Mechanism, outcome: Outcome) -> Float[Array, ""]:

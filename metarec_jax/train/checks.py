@@ -8,7 +8,7 @@ import jax
 
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config, believes
-from metarec_jax.config.updater import ELEMENTWISE
+from metarec_jax.config.updater import rule_of
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition, path_names
 from metarec_jax.core.progress import QUIET, Reporter
@@ -37,12 +37,12 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
             "items come with vectors, but nothing reads them: the factors of items do, so use --factors.rank 32 and "
             "--factors.vectors above 0, or leave the vectors out"
         )
-    if config.learner.kind == "recurrent" and not data.time.any():
+    if config.learner.needs_times and not data.time.any():
         raise MetarecError(
-            "learner.kind 'recurrent' reads a user's interactions in order of time, but the data has no times: "
-            "name their column with --data.columns.time, or use --learner.kind transformer"
+            f"learner.kind {config.learner.kind!r} reads a user's interactions in order of time, but the data has no "
+            "times: name their column with --data.columns.time, or use --learner.kind transformer"
         )
-    if config.updater.kind in ELEMENTWISE or config.updater.clip:
+    if rule_of(config.updater).elementwise or config.updater.clip:
         reporter.note(
             f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
             "full: every user's inner loop gets a copy of the adapted ones"

@@ -13,13 +13,12 @@ import numpy as np
 
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
-from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig, rule_of
 from metarec_jax.core.params import partition
 from metarec_jax.core.types import Params
-from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.contract import make_head, make_learner
 from metarec_jax.learner.prior import Believed
 from metarec_jax.learner.ranking import ranking_loss
-from metarec_jax.learner.registry import make_learner
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.catalogue import Catalogue, Scale
@@ -35,8 +34,8 @@ def make_model(config: Config, scale: Scale) -> Model:
 
 
 def _learner(config: Config) -> LearnerConfig:
-    """The learner's choices: a rule in closed form solves for outputs that no gate lies behind."""
-    return dataclasses.replace(config.learner, gate=0.0) if config.updater.kind == "ridge" else config.learner
+    """The learner's choices: without a gate where the rule solves for the outputs as they are."""
+    return dataclasses.replace(config.learner, gate=0.0) if rule_of(config.updater).whole_outputs else config.learner
 
 
 @functools.lru_cache(maxsize=32)
@@ -58,6 +57,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         unroll=max(min(updater.steps, UNROLL), 1),
         remat=updater.remat,
         doubt=updater.doubt,
+        floats_per_row=made.floats_per_row,
     )
 
 

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from metarec_jax.config.json_io import parse, to_json
+from metarec_jax.config.legacy import LAYOUT, READABLE, upgrade
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, make_folder, write_text
 from metarec_jax.core.errors import MetarecError
-
-LAYOUT = 1
-"""Version of the run folder. A folder of another version is refused."""
+from metarec_jax.core.plugins import plugins_of, require_plugins
 
 
 class Run:
@@ -188,7 +187,9 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
     try:
         make_folder(folder)
         kind = {} if command == "train" else {"command": command}
-        document = {"layout": LAYOUT, **kind, **json.loads(to_json(config))}
+        plugins = plugins_of(config)
+        needs = {"plugins": plugins} if plugins else {}
+        document = {"layout": LAYOUT, **kind, **needs, **json.loads(to_json(config))}
         write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
         fill(run)
     except BaseException:
@@ -222,14 +223,16 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise MetarecError(f"{path}: not valid JSON ({error}); the run cannot be read") from error
     layout = document.pop("layout", None) if isinstance(document, dict) else None
-    if layout != LAYOUT:
+    if layout not in READABLE:
         raise MetarecError(
-            f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads {LAYOUT}: "
+            f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads "
+            f"{' and '.join(map(str, READABLE))}: "
             "train it again, or use the version that made it"
         )
+    require_plugins(document.pop("plugins", []), str(folder))
     made_by = document.pop("command", "train")
     if made_by != command:
         raise MetarecError(
             f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
         )
-    return Run(folder, parse(json.dumps(document), where=str(path), base=base or Config()))
+    return Run(folder, parse(json.dumps(upgrade(document, layout)), where=str(path), base=base or Config()))

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metarec_jax.cli import bench, main
-from metarec_jax.cli.hardware_limits import Limit, memory
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.cli import bench, bench_measure, flops
+from metarec_jax.cli.bench_measure import Work
+from metarec_jax.cli.hardware_limits import memory
 from metarec_jax.encoder.linear import WIDE, block_dot
 
 
 @pytest.fixture(scope="module")
 def found():
-    return bench.measure(bench.SMALL, rounds=2)
+    return bench_measure.measure(bench_measure.SMALL, rounds=2)
 
 
 def test_everything_is_measured_and_told(found, capsys):
@@ -41,8 +41,8 @@ def test_products_are_counted_in_every_turn():
 
         return jax.lax.scan(turn, jnp.zeros((3, 5)), None, length=7)[0]
 
-    assert bench.products(function, a, b) == pytest.approx(7 * 2 * 3 * 4 * 5 / 1e9)
-    assert bench.products(jax.jit(function), a, b) == bench.products(function, a, b)
+    assert flops.products(function, a, b) == pytest.approx(7 * 2 * 3 * 4 * 5 / 1e9)
+    assert flops.products(jax.jit(function), a, b) == flops.products(function, a, b)
 
 
 def test_turns_that_only_the_data_knows_are_asked_for():
@@ -52,8 +52,8 @@ def test_turns_that_only_the_data_knows_are_asked_for():
 
     jaxpr = jax.make_jaxpr(function)(jnp.ones((3, 3)), jnp.int32(2)).jaxpr
     once = 2 * 3 * 3 * 3
-    assert bench.products_of_jaxpr(jaxpr) == once
-    assert bench.products_of_jaxpr(jaxpr, lambda path: 5 if "chunks" in path else None) == 5 * once
+    assert flops.products_of_jaxpr(jaxpr) == once
+    assert flops.products_of_jaxpr(jaxpr, lambda path: 5 if "chunks" in path else None) == 5 * once
 
 
 def test_of_branches_the_one_with_the_most_products_counts():
@@ -64,22 +64,17 @@ def test_of_branches_the_one_with_the_most_products_counts():
         return jax.lax.cond(which, lambda a: a @ a, lambda a: a @ a @ a, a)
 
     once = 2 * 3 * 3 * 3
-    assert bench.products_of_jaxpr(jax.make_jaxpr(function)(a, jnp.bool_(True)).jaxpr) == 2 * once
+    assert flops.products_of_jaxpr(jax.make_jaxpr(function)(a, jnp.bool_(True)).jaxpr) == 2 * once
     x, kernel = jnp.ones((2, WIDE)), jnp.ones((WIDE, 3))
-    assert bench.products_of_jaxpr(jax.make_jaxpr(block_dot)(x, kernel).jaxpr) == 2 * 2 * WIDE * 3
+    assert flops.products_of_jaxpr(jax.make_jaxpr(block_dot)(x, kernel).jaxpr) == 2 * 2 * WIDE * 3
 
 
-def test_the_bandwidth_is_that_of_the_quickest_way(monkeypatch):
-    ways = {
-        "slow": Limit(lambda: None, 1e-9),
-        "quick": Limit(lambda: None, 1e9),
-        "also slow": Limit(lambda: None, 1e-9),
-    }
-    monkeypatch.setattr(bench, "memory_limits", lambda megabytes: ways)
-    monkeypatch.setattr(bench, "outer_step", lambda shape: bench.Work("work", "users", 1.0, lambda: None))
-    monkeypatch.setattr(bench, "encoding", bench.outer_step)
-    monkeypatch.setattr(bench, "ranking", bench.outer_step)
-    found = bench.measure(bench.SMALL, rounds=3)
+def test_the_bandwidth_is_that_of_the_quickest_way():
+    def work(name, amount):
+        return Work(name, "GB", amount, lambda: None)
+
+    ways = [work("slow", 1e-9), work("quick", 1e9), work("also slow", 1e-9)]
+    found = bench_measure.compare_with_limits(work("product", 1.0), ways, [work("work", 1.0)], rounds=3)
     assert found["limits"]["gb_per_s"] > 1e9
 
 
@@ -99,11 +94,6 @@ def test_ways_through_memory_are_what_they_say():
     [(0.8, 0.1, "bound by arithmetic"), (0.1, 0.6, "bound by memory"), (0.2, 0.3, "bound by neither limit")],
 )
 def test_the_greater_share_is_what_bounds(arithmetic, memory, says):
-    said = bench.verdict(arithmetic, memory)
+    said = bench_measure.verdict(arithmetic, memory)
     assert said.startswith(says)
     assert f"{max(arithmetic, memory):.0%}".replace("%", " %") in said
-
-
-def test_no_turns_are_refused():
-    with pytest.raises(MetarecError, match="--rounds is 0; it must be at least 1"):
-        main.bench(["--rounds", "0"])

@@ -15,16 +15,20 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.run import PRESETS, Config, from_json, preset
 from metarec_jax.config.train import TrainConfig
-from metarec_jax.config.updater import ELEMENTWISE, UpdaterConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import UPDATERS
+from metarec_jax.learner.recurrent import RecurrentConfig
+from metarec_jax.learner.transformer import TransformerConfig
+from metarec_jax.meta.updaters.implicit import ImplicitConfig
+from metarec_jax.meta.updaters.momentum import MomentumConfig
+from metarec_jax.meta.updaters.ridge import RidgeConfig
 
 OTHER = Config(
     data=DataConfig(source="table", path="a.csv", columns=Columns(user="who", rating=""), kind="click", download=False),
     episodes=EpisodeConfig(min_ratings=5, max_ratings=0, query=2, max_support=7, buckets=(3, 7), order="time", draws=4),
     encoder=EncoderConfig(path="here", pooling="cls", max_length=3, normalise=False),
-    learner=LearnerConfig(
-        kind="recurrent", layers=2, hidden=1, head="click", prior=False, user_side="none", dropout=0.5
-    ),
+    learner=RecurrentConfig(layers=2, hidden=1, head="click", prior=False, user_side="none", dropout=0.5),
     updater=UpdaterConfig(steps=0, rate=1e-3, learn_rate="no", order="first", adapted=("output/.*", "prior/.*")),
     train=TrainConfig(epochs=1, warmup=0.0, weight_decay=0.0, patience=0, devices=3),
     seed=2**31 - 1,
@@ -42,7 +46,8 @@ def test_a_config_survives_json(config):
 def test_every_option_is_in_the_json():
     def names(of):
         hints = typing.get_type_hints(of)
-        return {n: names(hint) if dataclasses.is_dataclass(hint) else None for n, hint in hints.items()}
+        found = {field.name: hints[field.name] for field in dataclasses.fields(of)}
+        return {n: names(hint) if dataclasses.is_dataclass(hint) else None for n, hint in found.items()}
 
     def keys(tree):
         return {name: keys(value) for name, value in tree.items()} if isinstance(tree, dict) else None
@@ -100,8 +105,8 @@ NAN, INFINITE = float("nan"), float("inf")
         (EpisodeConfig, {"validation": 0.5, "test": 0.5}, ["validation 0.5", "test 0.5", "no user to train on"]),
         (EncoderConfig, {"max_length": 2}, ["encoder.max_length is 2", "at least 3"]),
         (LearnerConfig, {"hidden": 0}, ["learner.hidden is 0", "at least 1"]),
-        *((LearnerConfig, {n: 0}, [f"learner.{n} is 0", "at least 1"]) for n in ("layers", "width", "heads")),
-        (LearnerConfig, {"kind": "transformer", "width": 30}, ["width is 30", "heads is 4", "must divide"]),
+        *((TransformerConfig, {n: 0}, [f"learner.{n} is 0", "at least 1"]) for n in ("layers", "width", "heads")),
+        (TransformerConfig, {"width": 30}, ["width is 30", "heads is 4", "must divide"]),
         (LearnerConfig, {"context": -1}, ["learner.context is -1", "0 (none)"]),
         (LearnerConfig, {"dropout": 1.0}, ["learner.dropout is 1.0", "below 1"]),
         (LearnerConfig, {"dropout": -0.1}, ["learner.dropout is -0.1", "at least 0"]),
@@ -113,8 +118,8 @@ NAN, INFINITE = float("nan"), float("inf")
         (FactorsConfig, {"dropout": 0.0, "details_dropout": 0.1}, ["details_dropout is 0.1", "factors.dropout is 0"]),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
         *(
-            (UpdaterConfig, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])
-            for name in ("rate", "precision")
+            (kind, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])
+            for kind, name in ((UpdaterConfig, "rate"), (RidgeConfig, "precision"), (ImplicitConfig, "precision"))
             for value in (0.0, -1.0, NAN, INFINITE)
         ),
         *(
@@ -127,7 +132,7 @@ NAN, INFINITE = float("nan"), float("inf")
             for kind in ("adam", "ridge", "learned")
         ),
         *(
-            (UpdaterConfig, {"momentum": v}, [f"updater.momentum is {v}", "between 0 and 1"])
+            (MomentumConfig, {"momentum": v}, [f"updater.momentum is {v}", "between 0 and 1"])
             for v in (0.0, 1.0, -0.5, NAN)
         ),
         *(
@@ -141,7 +146,8 @@ NAN, INFINITE = float("nan"), float("inf")
                 {"kind": kind, "form": "factored"},
                 ["updater.form is 'factored'", f"updater.kind {kind!r} needs", "--updater.form auto"],
             )
-            for kind in sorted(ELEMENTWISE)
+            for kind in UPDATERS.names()
+            if UPDATERS.get(kind).elementwise
         ),
         (
             UpdaterConfig,
@@ -304,7 +310,7 @@ def test_patterns_are_a_tuple_of_at_least_one(adapted):
         ('{"train": {"epochs": 0}}', ["train.epochs is 0", "at least 1"]),
         ('{"learner": {"head": "click"}}', ["learner.head is 'click'", "data.kind is 'rating'"]),
         ('{"updater": {"rate": NaN}}', ["updater.rate is nan", "finite"]),
-        ('{"updater": {"precision": -Infinity}}', ["updater.precision is -inf", "finite"]),
+        ('{"updater": {"kind": "ridge", "precision": -Infinity}}', ["updater.precision is -inf", "finite"]),
         ('{"updater": {"kind": 1}}', ["updater.kind is 1", "'gradient', 'momentum', 'meta-sgd', 'adam'"]),
         ('{"updater": {"kinds": "adam"}}', ["no option 'updater.kinds'", "did you mean 'kind'?"]),
         ('{"updater": {"adapted": []}}', ["updater.adapted is ()", "at least one pattern"]),

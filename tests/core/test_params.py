@@ -83,8 +83,8 @@ def test_anil_is_a_pattern(form):
         kept = adapt_user(case.model, trainable, context).end
         got = apply_user(case.model, trainable, context, kept, rows)
         output = {
-            "kernel": kept["output"]["kernel"].T,
-            "bias": kept["output"]["bias"],
+            "kernel": kept.moved["output"]["kernel"].T,
+            "bias": kept.moved["output"]["bias"],
         }  # a narrow kernel is on its side
         by_hand = case.model.apply({**trainable.theta, "output": output}, context, rows)
         before = case.model.apply(trainable.theta, context, rows)
@@ -92,7 +92,7 @@ def test_anil_is_a_pattern(form):
         return kept, got, by_hand, before, gradient.theta
 
     kept, got, by_hand, before, gradient = everything(case.trainable)
-    assert path_names(kept) == ["output/bias", "output/kernel"]
+    assert path_names(kept.moved) == ["output/bias", "output/kernel"]
     assert_close(got, by_hand)
     assert np.abs(got - before).max() > 1e-3
     for layer in ("hidden", "output", "prior"):

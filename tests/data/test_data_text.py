@@ -1,4 +1,4 @@
-"""The words that stand for items and users."""
+"""Texts of items and users."""
 
 import pytest
 

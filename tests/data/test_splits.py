@@ -1,4 +1,4 @@
-"""Who trains, who tunes, who is only tested; and what may be known of items."""
+"""Training, validation and test users, and statistics of items from training users alone."""
 
 import dataclasses
 

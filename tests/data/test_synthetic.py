@@ -1,4 +1,4 @@
-"""The generator draws from the model that it says it draws from, and its optimum is one."""
+"""The generator draws from its stated model, and the stated best predictions are the best."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
-from metarec_jax.data.synthetic import synthetic
+from metarec_jax.data.sources.synthetic import synthetic
 
 
 def same(a, b):
@@ -52,7 +52,7 @@ def test_ratings_follow_the_stated_distribution(kind):
     for index, level in enumerate(data.levels):
         p = truth.probabilities[at][:, index]
         assert abs((data.rating == level).mean() - p.mean()) < 4 * np.sqrt((p * (1 - p)).sum()) / n
-    # The Bayes error: the squares of what is left have the stated mean.
+    # The Bayes error: the squared residuals have the stated mean.
     squares = (data.rating - truth.expected[at]) ** 2
     assert abs(squares.mean() - truth.variance[at].mean()) < 4 * squares.std() / np.sqrt(n)
 

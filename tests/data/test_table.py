@@ -1,4 +1,4 @@
-"""Any CSV or Parquet file, with columns of any name."""
+"""CSV and Parquet files with columns of any name."""
 
 import datetime
 

@@ -1,4 +1,4 @@
-"""Fixed tasks come in batches as they were written down, and see no label of their own."""
+"""Batches hold the tasks unchanged, and the statistics of a task leave out its own labels."""
 
 import dataclasses
 
@@ -101,7 +101,7 @@ def test_a_table_of_its_own_counts_tasks():
         batch = source[index]
         assert batch.user[batch.weight > 0].tolist() == members.tolist()
         np.testing.assert_array_equal(source.users_of(batch)[batch.weight > 0], tasks.user[members])
-    assert source.whole(0).user.tolist() == list(range(len(tasks)))
+    assert source.batch_of_all(0).user.tolist() == list(range(len(tasks)))
 
 
 def test_users_who_trained_meet_what_others_taught_and_new_ones_what_everybody_did():
@@ -115,7 +115,7 @@ def test_users_who_trained_meet_what_others_taught_and_new_ones_what_everybody_d
     everybody = rng.normal(size=(len(DATA.items), 4)).astype(np.float32)
     source = source_of(tasks, trained, folded=folded)
     source = dataclasses.replace(source, statistics=source.statistics._replace(beliefs=everybody))
-    batch = source.whole()
+    batch = source.batch_of_all()
     met = {True: 0, False: 0}
     for place, user in enumerate(tasks.user):
         table = folded.tables[folded.fold[user]] if user in (1, 3, 4, 8) else everybody

@@ -8,28 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, finite_differences, head_of, tiny, written_out
+from helpers import assert_close, assert_equal, finite_differences, head_of, learner_config, tiny, written_out
 
-from metarec_jax.config.learner import LearnerConfig, LearnerKind
-from metarec_jax.config.updater import UpdaterKind
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
+from metarec_jax.core.registry import choices_of
 from metarec_jax.core.types import Prepared, Rows
 from metarec_jax.factors.user_prior import no_tastes
+from metarec_jax.learner.contract import make_learner
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.prior import Believed, prior_outputs
-from metarec_jax.learner.registry import KINDS, make_learner
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.meta.user import Trainable
 
 HUGE = 1e30
 RANK = 2
-READERS = [kind for kind in KINDS if kind != "mlp"]
-each_learner = pytest.mark.parametrize("kind", KINDS)
+READERS = [kind for kind in LEARNERS.names() if kind != "mlp"]
+each_learner = pytest.mark.parametrize("kind", LEARNERS.names())
 with_and_without_beliefs = pytest.mark.parametrize("believing", [False, True], ids=["counting", "believing"])
 each_reader = pytest.mark.parametrize("kind", READERS)
 
 
 def test_the_table_holds_every_learner_that_a_config_can_name():
-    assert tuple(KINDS) == typing.get_args(LearnerKind)
+    assert LEARNERS.names() == choices_of(typing.get_type_hints(LearnerConfig, include_extras=True)["kind"])
 
 
 # One user, scored
@@ -48,7 +49,7 @@ class User(typing.NamedTuple):
 @functools.cache
 def user_of(kind, head="rating", dtype="float32", believing=False, **fields):
     rng, beliefs = np.random.default_rng(0), np.random.default_rng(1)
-    config = LearnerConfig(**{"kind": kind, "hidden": 8, "layers": 2, "width": 8, "heads": 2} | fields)
+    config = learner_config(kind, **fields)
     learner = make_learner(config, head_of(head))
     embeddings = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
     fresh = learner.init(
@@ -273,7 +274,7 @@ def test_ratings_and_statistics_of_padded_slots_have_no_gradient(kind):
 
 
 @each_reader
-@pytest.mark.parametrize("rule", [*typing.get_args(UpdaterKind), "first", "reptile"])
+@pytest.mark.parametrize("rule", [*UPDATERS.names(), "first", "reptile"])
 def test_every_updater_adapts_it_and_the_outer_loop_trains_what_reads_the_support(kind, rule):
     options = {"order": rule} if rule in ("first", "reptile") else {"kind": rule}
     if rule == "ridge":

@@ -6,16 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, assert_equal, head_of
+from helpers import assert_close, assert_equal, head_of, learner_config
 from training import small_config, small_experiment
 
 from metarec_jax.config.learner import LearnerConfig
-from metarec_jax.config.updater import UpdaterConfig, UpdaterKind
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
+from metarec_jax.learner.contract import make_learner
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.prior import prior_outputs
-from metarec_jax.learner.registry import KINDS, make_learner
 from metarec_jax.meta.user import Model
 from metarec_jax.train.model import init_trainable
 
@@ -25,7 +26,7 @@ DOUBT = 6.0
 def made(kind, gate):
     """A learner with parameters none of which is zero, a user with 4 ratings in 6 slots, and 3 rows to score."""
     rng = np.random.default_rng(0)
-    config = LearnerConfig(kind=kind, hidden=8, width=8, heads=2, gate=gate)
+    config = learner_config(kind, layers=1, gate=gate)
     learner = make_learner(config, head_of("ordinal"))
     embeddings = rng.normal(size=(9, 5)).astype(np.float32), rng.normal(size=(9, 3)).astype(np.float32)
     params = learner.init(
@@ -44,7 +45,7 @@ def made(kind, gate):
     return learner, moved | {name: params[name] for name in params if name == "gate"}, context, rows(3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEARNERS.names())
 def test_the_network_counts_for_a_share_that_grows_with_the_ratings(kind):
     """With n ratings n / (n + doubt) of what the same network adds to the prior without a gate."""
     gated, params, context, rows = made(kind, DOUBT)
@@ -59,7 +60,7 @@ def test_the_network_counts_for_a_share_that_grows_with_the_ratings(kind):
         assert_close(gated.apply(params, some, rows) - prior, real / (real + DOUBT) * adds)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LEARNERS.names())
 def test_of_a_stranger_the_prior_path_speaks_alone(kind):
     learner, params, context, rows = made(kind, DOUBT)
     nobody = context._replace(mask=jnp.zeros(6))
@@ -82,7 +83,7 @@ def test_a_gate_that_is_no_number_of_ratings_is_refused(value):
 def test_a_rule_in_closed_form_has_no_gate():
     """Its model is the one without, whatever the learner's options say."""
 
-    def made_with(gate: float, kind: UpdaterKind) -> tuple[Model, Params]:
+    def made_with(gate: float, kind: str) -> tuple[Model, Params]:
         config = small_config()
         config = dataclasses.replace(
             config,

@@ -8,7 +8,8 @@ from helpers import head_of
 from sklearn.metrics import log_loss
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.learner.heads import make_head, rating_head
+from metarec_jax.learner.contract import make_head
+from metarec_jax.learner.heads import rating_head
 
 STARS = (1.0, 2.0, 3.0, 4.0, 5.0)
 HALVES = tuple(np.arange(1, 11) / 2)

@@ -13,7 +13,7 @@ from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias
 from metarec_jax.learner import mlp
-from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.contract import make_head
 
 
 def made(head="classes", *, hidden=8, item=5, user=3, seed=0):
@@ -197,7 +197,7 @@ def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
         users_per_batch=64,
         seed=0,
     )
-    episodes = source.whole(0)
+    episodes = source.batch_of_all(0)
     head = make_head("rating", levels=data.levels, low=data.low, high=data.high)
     nothing = np.zeros((1, 2), np.float32)
     params = mlp.init(

@@ -7,7 +7,7 @@ import pytest
 
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner import prior
-from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.inputs import Context, Features
 
 SUPPORT, REAL, QUERY, RANK = 7, 5, 4, 3

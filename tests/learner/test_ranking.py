@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trained import small_config
 
-from metarec_jax.learner.heads import make_head
+from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.ranking import ranking_loss, scores
 from metarec_jax.train import run_folder, start
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
 
-from metarec_jax.meta.batch import kernels_met, products_of, sum_over_users
+from metarec_jax.meta.batch import plan_batch, planned, sum_over_users
 from metarec_jax.meta.outer import annealed, meta_loss
 from metarec_jax.train.sharding import by_user, user_mesh
 
@@ -109,17 +109,25 @@ def test_memory_is_that_of_a_micro_batch():
 # Products
 
 
+def met_by(*case):
+    return dict(plan_batch(*case).met)
+
+
+def products_by(*case):
+    return planned(*case)[1]
+
+
 @pytest.mark.usefixtures("x64")
 def test_products_are_taken_of_the_kernels_that_no_user_changes():
     """By the learner's own use of them: shared ones, and adapted ones that are factored; of support, query and user."""
     case = tiny(users=4, support=2, query=2, embedding=9, hidden=7, form="factored")
-    met = kernels_met(case.model, case.trainable.theta, case.tables, case.episodes)
+    met = met_by(case.model, case.trainable.theta, case.tables, case.episodes)
     assert met == {"hidden/item/kernel": {"support", "query"}, "hidden/user/kernel": {"user"}}
     dense = case.model._replace(form="dense")
-    assert kernels_met(dense, case.trainable.theta, case.tables, case.episodes) == {}
+    assert met_by(dense, case.trainable.theta, case.tables, case.episodes) == {}
     anil = tiny(users=4, adapted=("output/.*",))
-    assert set(kernels_met(anil.model, anil.trainable.theta, anil.tables, anil.episodes)) == set(met)
-    products = products_of(case.model, case.trainable.theta, case.tables, case.episodes)
+    assert set(met_by(anil.model, anil.trainable.theta, anil.tables, anil.episodes)) == set(met)
+    products = products_by(case.model, case.trainable.theta, case.tables, case.episodes)
     items, kernel = case.tables.items, case.trainable.theta["hidden"]["item"]["kernel"]
     for name in ("support", "query"):
         rows = getattr(case.episodes, name).item
@@ -128,7 +136,7 @@ def test_products_are_taken_of_the_kernels_that_no_user_changes():
     assert_close(products["user"]["hidden/user/kernel"], users)
     short = jax.tree.map(lambda leaf: leaf[:1], case.episodes)  # fewer rows than the table has: rows first
     assert_close(
-        products_of(case.model, case.trainable.theta, case.tables, short)["support"],
+        products_by(case.model, case.trainable.theta, case.tables, short)["support"],
         jax.tree.map(lambda leaf: leaf[:1], products["support"]),
     )
 
@@ -142,7 +150,7 @@ def test_a_device_multiplies_a_whole_table_only_where_its_own_users_have_as_many
     placed = jax.device_put(case.episodes, jax.NamedSharding(mesh, by_user(mesh)))
 
     def products(episodes):
-        return products_of(case.model, case.trainable.theta, case.tables, episodes)
+        return products_by(case.model, case.trainable.theta, case.tables, episodes)
 
     def multiplied(episodes):
         dots = (eqn for eqn in jax.make_jaxpr(products)(episodes).eqns if eqn.primitive is jax.lax.dot_general_p)

@@ -11,7 +11,8 @@ from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Prepared
 from metarec_jax.learner import mlp
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.updaters import Rates, gradient_descent
+from metarec_jax.meta.updaters import Rates
+from metarec_jax.meta.updaters.gradient import gradient_descent
 from metarec_jax.meta.user import Model, Trainable, masked_mean
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.over_users import over_users
+from metarec_jax.core.params import partition, path_names
 from metarec_jax.learner import mlp
 from metarec_jax.learner.gathered_rows import Fixed
-from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.user import adapt_user, apply_user, context_of, factor_user
+from metarec_jax.meta.user import adapt_user, apply_user, context_of, plan_user
 
 RULES = (
     {"learn_rate": "no"},
@@ -122,11 +123,14 @@ def test_the_form_with_fewer_numbers_is_chosen(support, embedding, form, factore
     case = tiny(users=1, support=support, embedding=embedding, hidden=hidden, form=form, dtype=np.float32)
     episode = user_of(case.episodes, 0)
     context = context_of(case.tables, episode.user, episode.support)
-    factoring, _ = factor_user(case.model, case.trainable.theta, context)
-    names = factoring.each(lambda spy, leaf: spy is not None)
-    assert {name for name in ("item", "user") if names["hidden"][name]["kernel"]} == factored
-    assert names["hidden"]["bias"] is names["output"]["kernel"] is names["output"]["bias"] is False
-    kept = jax.tree.map(jnp.shape, factoring.start())
+    plan = plan_user(case.model, case.trainable.theta, context)
+    names = path_names(partition(case.trainable.theta, case.model.adapted)[0])
+    forms = dict(zip(names, plan.forms))
+    rows = {"item": "support", "user": "user"}
+    assert {name for name in rows if forms[f"hidden/{name}/kernel"] == rows[name]} == factored
+    assert forms["hidden/bias"] == forms["output/bias"] == "dense"
+    assert forms["output/kernel"] == "transposed"
+    kept = jax.tree.map(jnp.shape, adapt_user(case.model, case.trainable, context).end.moved)
     assert kept["hidden"]["item"]["kernel"] == ((support, hidden) if "item" in factored else (embedding, hidden))
     assert kept["hidden"]["user"]["kernel"] == ((hidden,) if "user" in factored else (embedding, hidden))
     assert kept["output"]["kernel"] == case.trainable.theta["output"]["kernel"].shape[::-1], "few columns: on its side"

@@ -9,7 +9,8 @@ from helpers import assert_close, tiny, user_of
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.meta import inner
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.updaters import Rates, gradient_descent, make_updater
+from metarec_jax.meta.updaters import Rates, make_updater
+from metarec_jax.meta.updaters.gradient import gradient_descent
 from metarec_jax.meta.user import adapt_user, context_of, features_of
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -9,7 +9,7 @@ from helpers import assert_close, head_of, tiny, user_of
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition
 from metarec_jax.learner import mlp
-from metarec_jax.meta.user import adapt_user, context_of, factor_user, variance_user
+from metarec_jax.meta.user import adapt_user, context_of, plan_user, variance_user
 
 pytestmark = pytest.mark.usefixtures("x64")
 OUTPUT = ("output/.*",)
@@ -80,7 +80,7 @@ def test_under_squared_error_one_step_is_the_posterior_mean_and_more_change_noth
         path = jax.jit(lambda c=context: adapt_user(case.model._replace(steps=3), case.trainable, c))()
         mean, _ = posterior(case, user)
         for step in range(3):
-            assert_close(layer(jax.tree.map(lambda leaf, step=step: leaf[step], path.points["output"])), mean)
+            assert_close(layer(jax.tree.map(lambda leaf, step=step: leaf[step], path.points.moved["output"])), mean)
         assert np.abs(mean - layer(case.trainable.theta["output"])).max() > 0.1
 
 
@@ -88,7 +88,7 @@ def test_a_user_with_an_empty_support_keeps_the_prior_mean():
     case = ridge(support=4)
     _, context = episode_and_context(case)
     empty = context._replace(mask=jnp.zeros(4))
-    kept = jax.jit(lambda: adapt_user(case.model, case.trainable, empty).end["output"])()
+    kept = jax.jit(lambda: adapt_user(case.model, case.trainable, empty).end.moved["output"])()
     assert_close(kept, case.trainable.theta["output"])
 
 
@@ -110,8 +110,8 @@ def test_under_other_losses_every_step_lowers_the_objective_down_to_its_minimum(
     @jax.jit
     def walk():
         path = adapt_user(case.model._replace(steps=200), case.trainable, context)
-        slope = jax.grad(objective)(path.end["output"])
-        return jnp.append(objective(start), jax.lax.map(objective, path.points["output"])), slope
+        slope = jax.grad(objective)(path.end.moved["output"])
+        return jnp.append(objective(start), jax.lax.map(objective, path.points.moved["output"])), slope
 
     values, slope = walk()
     change = np.diff(values)
@@ -200,9 +200,8 @@ def test_its_layer_is_kept_in_full():
     """A solution is no sum of gradients: factors and matrices on their side are not for this rule."""
     case = ridge(form="auto")
     _, context = episode_and_context(case)
-    factoring, _ = factor_user(case.model, case.trainable.theta, context)
     kernel = case.trainable.theta["output"]["kernel"]
-    assert factoring.spies == [None, None]
-    assert factoring.start()["output"]["kernel"].shape == kernel.shape
+    assert plan_user(case.model, case.trainable.theta, context).forms == ("dense", "dense")
+    assert adapt_user(case.model, case.trainable, context).end.moved["output"]["kernel"].shape == kernel.shape
     with pytest.raises(MetarecError, match="'factored' was asked for"):
-        factor_user(ridge(form="factored").model, case.trainable.theta, context)
+        plan_user(ridge(form="factored").model, case.trainable.theta, context)

@@ -14,7 +14,8 @@ import pytest
 from helpers import Tiny, assert_close, assert_equal, finite_differences, tiny, written_out
 from jax.flatten_util import ravel_pytree
 
-from metarec_jax.config.updater import ELEMENTWISE, UpdaterConfig, UpdaterKind
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Prepared, Rows
 from metarec_jax.meta.outer import meta_loss, predict
@@ -126,12 +127,12 @@ each_rule = pytest.mark.parametrize("name", RULES)
 
 
 def test_the_table_holds_every_updater_that_a_config_can_name():
-    assert {rule.get("kind", "gradient") for rule in RULES.values()} == set(typing.get_args(UpdaterKind))
+    assert {rule.get("kind", "gradient") for rule in RULES.values()} == set(UPDATERS.names())
 
 
-@pytest.mark.parametrize("kind", typing.get_args(UpdaterKind))
+@pytest.mark.parametrize("kind", UPDATERS.names())
 def test_the_config_knows_which_updaters_need_matrices_in_full(kind):
-    assert make_updater(UpdaterConfig(kind=kind)).elementwise == (kind in ELEMENTWISE)
+    assert make_updater(UpdaterConfig(kind=kind)).elementwise == UPDATERS.get(kind).elementwise
     if kind not in ("imaml", "ridge"):  # which are not clipped
         assert make_updater(UpdaterConfig(kind=kind, clip=0.1)).elementwise
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, assert_equal, tiny
 
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.types import Prepared, Rows
-from metarec_jax.meta.batch import over_users
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.user import Shared, Task, lose_user
 

@@ -9,21 +9,10 @@ from sklearn import metrics as reference
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
-from metarec_jax.evaluation import (
-    DEFAULT_METRICS,
-    METRICS,
-    Predictions,
-    Relevance,
-    compute,
-    concatenate,
-    evaluate_users,
-    global_auc,
-    liked_scores,
-    merge,
-    merge_scores,
-    metric,
-    sums,
-)
+from metarec_jax.metrics.auc import global_auc, merge_scores
+from metarec_jax.metrics.definitions import DEFAULT_METRICS, METRICS, metric
+from metarec_jax.metrics.metrics import Relevance, compute, concatenate, evaluate_users, liked_scores, merge, sums
+from metarec_jax.metrics.predictions import Predictions
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 

@@ -45,7 +45,7 @@ def test_lists_for_the_users_of_a_file(metarec, tmp_path):
         (["recommend", "RUN", "--users", "x.csv"], "--users FILE and --out FILE.parquet go together"),
         (["recommend", "RUN", "--users", "x.csv", "--out", "y.parquet", "--rate", "A=5"], "leave out --rate"),
         (["feedback", "RUN", "--store", "empty"], "nothing was served from there yet"),
-        (["feedback", "RUN", "--merge"], "--merge is about what is exported"),
+        (["feedback", "RUN", "--merge"], "--merge changes what --export writes"),
         (["serve", "RUN", "--host", "0.0.0.0"], "must show a token"),
         (["serve", "RUN", "--explore", "2"], "--explore is 2; it must lie between 0 and 1"),
         (["simulate", "RUN", "--address", "ftp://x"], "is no address of a service"),

@@ -116,7 +116,7 @@ def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
         assert {name.rsplit("/", 1)[0] for name in changed} == {
             f"layer_{i}/{kind}" for i in range(2) for kind in ("query", "value")
         }
-        assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).prior(), "a film"))
+        assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).adapt(), "a film"))
 
 
 def test_rates_fall_from_the_last_layer_to_the_first():

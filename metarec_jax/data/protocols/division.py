@@ -1,27 +1,28 @@
-"""What a protocol comes to, and what protocols have in common: dealing users, drawing queries, asking for columns."""
+"""The result of a protocol, and what protocols share: registration, row selection, drawn tasks, checks of the data."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config.data import EpisodeConfig
+from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import SPLITS
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.episodes import histories
+from metarec_jax.data.episodes import draw_rows, histories
 from metarec_jax.data.tasks import Tasks, make_tasks
 
 
 class Scenario(NamedTuple):
-    """Tasks of one kind.
+    """Test tasks of one kind.
 
     Attributes:
         name: what tables call it.
         definition: a sentence.
-        tasks: what is asked.
-        held_out: whether no query row is among the training rows. Where it is not, figures are training performance.
+        tasks: the tasks.
+        held_out: whether no query row is among the training rows. If it is False, metrics are training performance.
     """
 
     name: str
@@ -35,9 +36,9 @@ class Division(NamedTuple):
 
     Attributes:
         train: int64 [rows], the rows of the data set that training may read, ascending.
-        train_users: int32 [users], whose training rows are cut into episodes.
-        validation: what hyper-parameters and the end of training are chosen by.
-        scenarios: what the final tables are about; at least one.
+        train_users: int32 [users], whose training rows become episodes.
+        validation: tasks that choose hyper-parameters and the end of training.
+        scenarios: the test tasks that the final tables report; at least one scenario.
         description: the protocol in a sentence.
     """
 
@@ -48,11 +49,20 @@ class Division(NamedTuple):
     description: str
 
 
+Divide = Callable[[Interactions, SplitConfig, EpisodeConfig, int], Division]
+"""A protocol: (data, split, episodes, seed) -> division."""
+
+
+def register_split(name: str) -> Callable[[Divide], Divide]:
+    """A decorator that registers a protocol, which ``split.kind`` then selects by `name`."""
+    return SPLITS.register(name)
+
+
 def check(division: Division, data: Interactions) -> None:
-    """Sees that nothing held out is among the training rows, whatever the protocol did.
+    """Check that no held-out row is among the training rows.
 
     Raises:
-        ValueError: it is, which is a mistake in the protocol.
+        ValueError: one is, which is a mistake in the protocol.
     """
     trained = np.zeros(len(data), bool)
     trained[division.train] = True
@@ -67,34 +77,8 @@ def check(division: Division, data: Interactions) -> None:
         raise ValueError("a query row of a test is among those of validation")
 
 
-def deal(users: np.ndarray, shares: Sequence[float], seed: int, bounds: str) -> list[np.ndarray]:
-    """Deals `users` [n] at random into parts of these shares, and the rest as the last part; int32 each.
-
-    Raises:
-        MetarecError: a part would be empty; `bounds` says which users these are.
-    """
-    sizes = [round(len(users) * share) for share in shares]
-    if min(*sizes, len(users) - sum(sizes)) < 1:
-        raise MetarecError(
-            f"{len(users)} users have {bounds}: too few for parts of {', '.join(f'{share:.0%}' for share in shares)} "
-            "and the rest; lower --episodes.min-ratings (and --episodes.query), or bring more data"
-        )
-    order = np.random.default_rng([seed, 0]).permutation(np.asarray(users, np.int32))
-    return np.split(order, np.cumsum(sizes))
-
-
-def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarray:
-    """int64 [users], rows of each user (among those `allowed`, bool [rows])."""
-    return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
-
-
-def within(count: np.ndarray, config: EpisodeConfig) -> np.ndarray:
-    """bool [users], whether the numbers of rows lie within the config's bounds."""
-    return (count >= config.min_ratings) & (count <= (config.max_ratings or np.iinfo(np.int64).max))
-
-
 def rows_of(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
-    """int64 [rows], the rows of `users` (among those `allowed`), ascending."""
+    """int64 [rows], the rows of `users` (among those `allowed`, bool [rows]), ascending."""
     chosen = np.isin(data.user, users)
     return np.flatnonzero(chosen if allowed is None else chosen & allowed)
 
@@ -105,36 +89,61 @@ def rows_by_time(data: Interactions, users: np.ndarray) -> list[np.ndarray]:
     return np.split(found.row, np.cumsum(found.count)[:-1])
 
 
+def everyone_else(
+    data: Interactions,
+    config: EpisodeConfig,
+    held_out: np.ndarray,
+    first: np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training users and training rows where all users train that are not held out.
+
+    Args:
+        data: the data set.
+        config: ``min_ratings`` is the number of rows that a user needs for an episode.
+        held_out: int [users], who does not train.
+        first: int [users], training users that come first, in this order.
+        allowed: bool [rows], which rows may train; None allows all.
+
+    Returns:
+        int32 [users], the users whose rows become episodes, and int64 [rows], the rows of everyone who trains.
+    """
+    rows = np.flatnonzero(~np.isin(data.user, held_out) & (True if allowed is None else allowed))
+    enough = np.flatnonzero(np.bincount(data.user[rows], minlength=len(data.users)) >= config.min_ratings)
+    return np.concatenate([first, np.setdiff1d(enough, first)]).astype(np.int32), rows
+
+
 def drawn_tasks(
     data: Interactions, users: np.ndarray, config: EpisodeConfig, seed: int, allowed: np.ndarray | None = None
 ) -> Tasks:
-    """A task for each of `users`: ``config.query`` rows are the query, the rest (at most ``max_support``) the support.
+    """A task for each user, with support and query from the first draw of `metarec_jax.data.episodes.draw_rows`.
 
-    The query is drawn at random, or is the latest part of the user's rows, as ``config.order`` says.
+    Args:
+        data: the data set.
+        users: int [tasks], rows of its users.
+        config: of which ``order``, ``query`` and ``max_support`` are read.
+        seed: of the draw.
+        allowed: bool [rows], which rows the tasks may have; None allows all.
     """
     found = histories(data, users, allowed)
-    owner = np.repeat(np.arange(len(users)), found.count)
-    if config.order == "random":
-        order = np.lexsort((np.random.default_rng([seed, 1, 0]).random(len(owner)), owner))
-    else:
-        order = np.lexsort((-np.arange(len(owner)), owner))
+    order = draw_rows(found, config.order, seed)
     rows = [found.row[order[start : start + count]] for start, count in zip(found.start, found.count)]
     last = config.query + config.max_support
     return make_tasks(users, [r[config.query : last] for r in rows], [r[: config.query] for r in rows])
 
 
 def require_times(data: Interactions, protocol: str) -> None:
-    """Refuses data without times."""
+    """Refuse data without times."""
     if len(data) == 0 or data.time.min() == data.time.max():
         raise MetarecError(
             f"protocol {protocol} goes by times, and {data.source} has none (all are "
-            f"{data.time[0] if len(data) else 'missing'}): name their column with --data.columns.time, or take another "
-            "protocol"
+            f"{data.time[0] if len(data) else 'missing'}): name their column with --data.columns.time, or choose "
+            "another protocol"
         )
 
 
 def require_ratings(data: Interactions, protocol: str) -> None:
-    """Refuses clicks."""
+    """Refuse clicks."""
     if data.kind == "click":
         raise MetarecError(
             f"protocol {protocol} is about ratings, and {data.source} holds clicks: use --protocol few-shot or time, "

@@ -1,8 +1,8 @@
-"""New users after their first few ratings: the curve of error by number of ratings.
+"""New users after their first few ratings: error as a function of the number of ratings.
 
 Support = a user's first k ratings by time, for each k; query = those after the greatest k, at most 50 of them. The
-query is the same for every k, so that the curve is about the support and about nothing else. Validation users are met
-in the same ways, so that what is chosen on them is chosen for short supports.
+query is the same for every k, so that only the support differs. Validation users get the same tasks, so that
+hyper-parameters are chosen for short supports.
 """
 
 from __future__ import annotations
@@ -12,15 +12,23 @@ import numpy as np
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.protocols.division import Division, Scenario, counts_of, deal, require_times, rows_by_time
-from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.protocols.division import (
+    Division,
+    Scenario,
+    everyone_else,
+    register_split,
+    require_times,
+    rows_by_time,
+)
+from metarec_jax.data.splits import counts_of, deal
 from metarec_jax.data.tasks import Tasks, joined, make_tasks
 
 MOST_QUERY = 50
 
 
+@register_split("few-shot")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Deals the users; each test user gets a task for every k."""
+    """Split the users at random; each test user gets a task for every k."""
     require_times(data, "few-shot")
     last = split.supports[-1]
     if last > config.max_support:
@@ -30,7 +38,9 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     least = max(config.min_ratings, last + 1)
     eligible = np.flatnonzero(counts_of(data) >= least)
     bounds = f"{least} rows or more (the longest support of {last} and a query)"
-    validation, test, train_users = deal(eligible, [config.validation, config.test], seed, bounds)
+    validation, test, train_users = deal(
+        data, eligible, {"validation": config.validation, "test": config.test}, seed, bounds
+    )
     train_users, train = everyone_else(data, config, np.concatenate([validation, test]), train_users)
     return Division(
         train=train,

@@ -1,11 +1,11 @@
 """Four scenarios of known and new users and items: the protocol of MeLU (Lee et al., KDD 2019, arXiv 1908.00413).
 
-Items that came out after a year are new; of the users a share, drawn at random, is new. In each of the four partitions
-of the rows, users with 13 to 100 rows *there* are kept, 10 of these are the query and the rest is the support, so the
-support of a new-item task is of new items too. Training sees known users' rows of known items. The first scenario is
-about the very tasks that train, which the paper says: its figures are training performance.
+Items that came out after a year are new, and so is a share of the users, drawn at random. This divides the rows into
+four partitions. In each, users with 13 to 100 rows of the partition are kept; 10 of these rows are the query and the
+rest is the support, so that the support of a new-item task has new items alone. The rows of known users and known items
+train. The first scenario has the tasks that train, as in the paper: its metrics are training performance.
 
-What differs: some of the known users are held out as validation users. The authors had none.
+Difference: some of the known users are held out as validation users. The authors had none.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
-    counts_of,
-    deal,
     drawn_tasks,
+    everyone_else,
+    register_split,
     require_ratings,
     rows_of,
-    within,
 )
-from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.splits import counts_of, deal, within
 
 PUBLISHED_YEAR = 1997  # for MovieLens-1M
 LEAST_NEW = 0.15
-"""Share of the items that a year has to leave new, where it is chosen by itself."""
+"""Least share of the rated items that are new, where the config names no year."""
 
 NAMES = ("warm (training users)", "new users", "new items", "new users and items")
 
 
+@register_split("melu")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Cuts users and items into known and new ones, and the rows into four partitions."""
+    """Divide users and items into known and new ones, and the rows into four partitions."""
     require_ratings(data, "melu")
     years = item_years(data)
     year = split.year or chosen_year(data, years)
@@ -45,10 +45,10 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
             f"split.year is {year}, and {'all' if new_item.all() else 'none'} of the rated items are of a later year: "
             f"choose one between {years[data.item].min()} and {years[data.item].max() - 1}"
         )
-    test, known = deal(np.arange(len(data.users)), [config.test], seed, "any rows")
+    test, known = deal(data, np.arange(len(data.users)), {"test": config.test}, seed, "any number of rows")
     kept = known[within(counts_of(data, ~new_item), config)[known]]
     bounds = f"{config.min_ratings} to {config.max_ratings or 'any number of'} ratings of known items"
-    validation, train_users = deal(kept, [config.validation], seed, bounds)
+    validation, train_users = deal(data, kept, {"validation": config.validation}, seed, bounds)
     train = rows_of(data, train_users, ~new_item)
     chosen = train_users
     if split.everyone:
@@ -92,10 +92,10 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
 
 
 def item_years(data: Interactions) -> np.ndarray:
-    """int64 [items], the year in which each item came out; items without a year count as known, with year 0.
+    """int64 [items], the year in which each item came out; 0 for items without one, which makes them known items.
 
     Raises:
-        MetarecError: the data does not say.
+        MetarecError: the data has no years.
     """
     texts = data.items.details.get("year", ())
     years = np.array([int(text) if text.strip().isdecimal() else 0 for text in texts], np.int64)

@@ -1,11 +1,12 @@
 """The next item, liked or not: the protocol of TALLRec (Bao et al., RecSys 2023, arXiv 2305.00447).
 
-A user's rows by time: ten previous items as liked or disliked, and the next one is asked about; liked is a rating above
-3 of 5. The published test rows of MovieLens-100K are the last thousand of all such windows, users in the order in which
-u.data first names them (the authors' preprocess_movie.py): those of 16 users, of the first of whom some are left out.
+A task is a window of a user's rows by time: the support is ten previous items, as liked or disliked, and the query is
+the next one; liked is a rating above 3 of 5. The published test rows of MovieLens-100K are the last thousand of these
+windows, with users in the order of their first line in u.data (the authors' preprocess_movie.py): the windows of 16
+users, without some of the first user's.
 
-What differs: everything of the test users is held out of training, also what the authors trained on, and the rest of
-the data trains, not 16 to 256 rows of it. Rows of equal time are in the order of their items, not of the file's lines.
+Differences: all rows of the test users are held out of training, also those that the authors trained on, and all other
+rows train, not 16 to 256 of them. Rows of equal time are in the order of their items, not of the file's lines.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
-    counts_of,
-    deal,
     drawn_tasks,
+    everyone_else,
+    register_split,
     require_ratings,
     require_times,
     rows_by_time,
 )
-from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.splits import counts_of, deal
 from metarec_jax.data.tasks import make_tasks
 
 PUBLISHED_USERS = (
@@ -36,11 +37,12 @@ PUBLISHED_USERS = (
 """Ids of MovieLens-100K, in the order of u.data."""
 PUBLISHED_WINDOWS = 1000
 LIKED = 0.6
-"""Of the greatest rating; above it, an item is liked."""
+"""Share of the greatest rating; an item with a rating above it is liked."""
 
 
+@register_split("tallrec")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Two scenarios of the same queries: what the authors show their model, and all that is known at that time."""
+    """Two scenarios with the same queries: the support of the authors, and all rows of the user before the query."""
     require_ratings(data, "tallrec")
     require_times(data, "tallrec")
     least = max(config.min_ratings, split.history + 1)
@@ -50,9 +52,13 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     if published:
         place = {name: row for row, name in enumerate(data.users.ids)}
         test = np.array([place[name] for name in PUBLISHED_USERS], np.int32)
-        validation, train_users = deal(np.setdiff1d(eligible, test), [config.validation], seed, bounds)
+        validation, train_users = deal(
+            data, np.setdiff1d(eligible, test), {"validation": config.validation}, seed, bounds
+        )
     else:
-        validation, test, train_users = deal(eligible, [config.validation, config.test], seed, bounds)
+        validation, test, train_users = deal(
+            data, eligible, {"validation": config.validation, "test": config.test}, seed, bounds
+        )
     train_users, train = everyone_else(data, config, np.concatenate([validation, test]), train_users)
 
     user, past, query = [], [], []
@@ -93,15 +99,23 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
 
 
 def is_published(data: Interactions) -> bool:
-    """Whether this is the data set that the published test users are of."""
+    """Whether this is the data set of the published test users."""
     return data.source.startswith("MovieLens-100K") and set(PUBLISHED_USERS) <= set(data.users.ids)
 
 
 def as_liked(data: Interactions, rating: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    """`rating` [rows] with nothing left of it but whether the item was liked, float32 [rows].
+    """Reduce ratings to liked or not liked.
 
-    A model of ratings needs a rating in its place: the mean of the training rows' ratings on the same side of the
-    border, moved to the nearest level where ratings have levels.
+    A model of ratings needs a rating, so each is replaced by the mean of the training rows' ratings that are liked, or
+    are not liked, as it is itself; rounded to the nearest level where ratings have levels.
+
+    Args:
+        data: the data set.
+        rating: float [rows], the ratings.
+        trained: float [training rows], the ratings of the training rows.
+
+    Returns:
+        float32 [rows], two different values at most.
     """
     border = LIKED * data.high
     means = []

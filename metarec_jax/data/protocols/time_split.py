@@ -1,8 +1,8 @@
-"""A date divides the rows: what came before trains, what came after is asked for.
+"""A date divides the rows: rows before it train, and queries are of rows after it.
 
-Users and items that are first seen after the date are the cold ones. A task is a user with rows after the date: the
-query is the latest of them, the support whatever of the user came before the query, before the date or after it. Item
-statistics, like everything that is trained, are of rows before the date.
+Users and items without a row before the date are cold. A task is a user with rows after the date: the query is the
+latest of them, and the support is the user's rows before the query, on either side of the date. Item statistics and
+everything that is trained use rows before the date alone.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
-    counts_of,
-    deal,
     drawn_tasks,
+    everyone_else,
+    register_split,
     require_times,
     rows_by_time,
 )
-from metarec_jax.data.protocols.users import everyone_else
+from metarec_jax.data.splits import counts_of, deal
 from metarec_jax.data.tasks import Tasks, make_tasks
 
 BEFORE = 0.8
-"""Share of the rows that come before the date, where the config names none."""
+"""Share of the rows before the date, where the config names none."""
 
 
+@register_split("time")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """One scenario of all tasks, and one for each kind of user and item that there is."""
+    """One scenario of all tasks, and one for each combination of warm or cold users and items that has a query row."""
     require_times(data, "time")
     date = date_of(data, split.date)
     before = data.time < date
@@ -44,7 +45,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     earlier, later = counts_of(data, before), counts_of(data, ~before)
     enough = np.flatnonzero(earlier >= config.min_ratings)
     bounds = f"{config.min_ratings} rows or more before {_shown(date)}"
-    validation, train_users = deal(enough, [config.validation], seed, bounds)
+    validation, train_users = deal(data, enough, {"validation": config.validation}, seed, bounds)
     train_users, train = everyone_else(data, config, validation, train_users, before)
 
     candidates = np.setdiff1d(np.flatnonzero((later >= config.query) & (earlier + later > config.query)), validation)
@@ -85,7 +86,7 @@ def _scenarios(data: Interactions, tasks: Tasks, before: np.ndarray) -> list[Sce
 
 
 def _of_items(tasks: Tasks, chosen: np.ndarray, cold: np.ndarray, wanted: bool) -> Tasks:
-    """The `chosen` tasks (bool [tasks]), with those query rows whose items are cold (bool [rows]) as `wanted`."""
+    """The `chosen` tasks (bool [tasks]) with those query rows where `cold` (bool [rows]) is `wanted`, if any are."""
     ends = [np.cumsum(count)[:-1] for count in (tasks.supports, tasks.queries)]
     parts = zip(tasks.user, np.split(tasks.support, ends[0]), np.split(tasks.query, ends[1]), chosen)
     kept = [(user, support, query[cold[query] == wanted]) for user, support, query, yes in parts if yes]
@@ -95,7 +96,12 @@ def _of_items(tasks: Tasks, chosen: np.ndarray, cold: np.ndarray, wanted: bool) 
 
 
 def date_of(data: Interactions, text: str) -> int:
-    """`text` in the unit of the data's times.
+    """The date in the unit of the data's times.
+
+    Args:
+        data: the data set.
+        text: a date such as 1998-03-01, or a whole number in that unit; "" is the time of the row that `BEFORE` of the
+            rows precede.
 
     Raises:
         MetarecError: neither a date nor a whole number.
@@ -114,7 +120,7 @@ def date_of(data: Interactions, text: str) -> int:
 
 
 def _shown(moment: int) -> str:
-    """A time for people: as a date where it can be one."""
+    """A time for messages: as a date, if it can be one, and as a number."""
     try:
         return f"{datetime.datetime.fromtimestamp(int(moment), datetime.UTC):%Y-%m-%d %H:%M} ({int(moment)})"
     except (OverflowError, ValueError, OSError):

@@ -10,12 +10,20 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks, rows_of
+from metarec_jax.data.protocols.division import (
+    Division,
+    Scenario,
+    drawn_tasks,
+    everyone_else,
+    register_split,
+    rows_of,
+)
 from metarec_jax.data.splits import split_users
 
 
+@register_split("users")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Deals the users that have enough interactions, and not too many, into training, validation and test users."""
+    """Split the users whose number of interactions is within bounds into training, validation and test users."""
     splits = split_users(data, config, seed)
     train_users, train = splits.train, rows_of(data, splits.train)
     if split.everyone:
@@ -36,24 +44,3 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
             + ("; all users that are neither validation nor test users train" if split.everyone else "")
         ),
     )
-
-
-def everyone_else(
-    data: Interactions,
-    config: EpisodeConfig,
-    held_out: np.ndarray,
-    first: np.ndarray,
-    allowed: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Training users and rows where all users but those `held_out` train.
-
-    Args:
-        data: the data set.
-        config: of which ``min_ratings`` says who has enough rows to be cut into episodes.
-        held_out: int [users].
-        first: int [users], training users that come first, in this order.
-        allowed: bool [rows], which rows may be looked at; None allows all.
-    """
-    rows = np.flatnonzero(~np.isin(data.user, held_out) & (True if allowed is None else allowed))
-    enough = np.flatnonzero(np.bincount(data.user[rows], minlength=len(data.users)) >= config.min_ratings)
-    return np.concatenate([first, np.setdiff1d(enough, first)]).astype(np.int32), rows

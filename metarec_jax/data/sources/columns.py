@@ -1,7 +1,7 @@
-"""Text with separators, or Parquet, as a `Table` of the columns that a reader asks for.
+"""Columns of a text file with separators, or of a Parquet file, as a `Table`.
 
-Arrow parses (25 million rows in seconds); it does not say where a bad line is, so when something is wrong the file is
-walked again, slowly, for the number of the line.
+Arrow parses 25 million rows in seconds, but does not report the line of an error. After an error the file is therefore
+parsed again by the slower csv module, for the number of the line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metarec_jax.data.sources.folder import File
 from metarec_jax.data.values import Table
 
 _BLOCK = 1 << 24  # bytes that Arrow parses at a time
-_ABSENT = {  # what a user who has no such column can say
+_ABSENT = {  # the option for a file that has no such column
     "time": ", or '' where there is none",
     "rating": ", or '' and --data.kind click where every row is a click",
 }
@@ -48,23 +48,26 @@ def read_text(
 
     Args:
         file: its content.
-        columns: the file's name of each column that is wanted, by the name it gets in the table.
-        separator: between values, one character or more; "" takes the likeliest of , ; and tab from the header.
+        columns: the file's names of the wanted columns, by their names in the table.
+        separator: between values, one character or more; "" takes the most frequent of , ; and tab in the header.
         names: of the file's columns, in order, where it has no header line.
         quoted: whether values may stand in double quotes (CSV).
         latin1: whether a file that is not UTF-8 is in Latin-1.
-        options: for a column that the user can choose, the option to say so in a message.
+        options: for a column that the user can choose, the option for it, for messages.
         typed_header: whether the header writes ``name:type`` (RecBole).
-        numeric: whether every wanted column holds numbers, ratings perhaps broken ones: several times as fast. A file
-            that turns out not to keep to it is read as strings, so that `build` can say what is wrong with it.
+        numeric: whether all wanted columns are whole numbers (ratings: any numbers), which is several times as fast. A
+            file that has other values is read as strings, so that `build` can report them.
         rest: whether all other columns are wanted too, under their own names.
+
+    Returns:
+        The wanted columns.
 
     Raises:
         MetarecError: bytes that are no text, a line of the wrong length, or a column that is not there.
     """
     data = _as_utf8(file, latin1)
     if len(separator) > 1:
-        # Arrow splits at one character only: this one is not found in any text.
+        # Arrow splits at one character only: this control character does not occur in texts.
         data, separator = bytes(data).replace(separator.encode(), b"\x1f"), "\x1f"
     if not names:
         header = bytes(data[: _end_of_line(data)]).decode().removeprefix("\ufeff")
@@ -76,7 +79,7 @@ def read_text(
     else:
         first_line = 1
     names = [name.strip() for name in names]
-    _refuse_twins(file, names)
+    _refuse_equal_names(file, names)
     wanted = _select(file, names, columns, options or {}, rest)
     body = Body(file.name, data, separator, quoted, first_line, len(names))
     parsed = None
@@ -96,7 +99,16 @@ def read_text(
 def read_parquet(
     file: File, columns: Mapping[str, str], *, options: Mapping[str, str] | None = None, rest: bool = False
 ) -> Table:
-    """The columns of a Parquet file; ids and texts as strings, ratings and times as they are. Arguments as `read_text`.
+    """The columns of a Parquet file: ids and texts as strings, ratings, times and vectors in their own types.
+
+    Args:
+        file: its content.
+        columns: as for `read_text`.
+        options: as for `read_text`.
+        rest: as for `read_text`.
+
+    Returns:
+        The wanted columns.
 
     Raises:
         MetarecError: not Parquet, or a column that is not there.
@@ -104,7 +116,7 @@ def read_parquet(
     try:
         parquet = pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(file.data)))
         names = parquet.schema_arrow.names
-        _refuse_twins(file, names)
+        _refuse_equal_names(file, names)
         wanted = _select(file, names, columns, options or {}, rest)
         parsed = parquet.read(columns=sorted(set(wanted.values())))
     except pa.ArrowException as error:
@@ -122,16 +134,30 @@ def read_parquet(
 
 
 class Body:
-    """The lines of a text file below its header, and the number of any of them."""
+    """The lines of a text file below its header.
+
+    Args:
+        name: of the file.
+        data: its bytes.
+        separator: one character.
+        quoted: as for `read_text`.
+        first_line: the number of the first line below the header: 1 or 2.
+        width: values of a line.
+    """
 
     def __init__(self, name: str, data: Any, separator: str, quoted: bool, first_line: int, width: int) -> None:
         self.name, self.data, self.separator, self.quoted = name, data, separator, quoted
         self.first_line, self.width = first_line, width
 
     def parse(self, names: Sequence[str], kinds: Mapping[str, pa.DataType]) -> pa.Table:
-        """The columns of `kinds` among all `names`."""
+        """Parse columns.
+
+        Args:
+            names: of all columns of the file.
+            kinds: the types of the wanted columns, by name.
+        """
         start = _end_of_line(self.data) + 1 if self.first_line == 2 else 0
-        if not re.compile(rb"[^\r\n]").search(self.data, start):  # which Arrow takes for an error
+        if not re.compile(rb"[^\r\n]").search(self.data, start):  # no line: an error for Arrow
             return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
         try:
             return self._parse(names, kinds)
@@ -139,7 +165,7 @@ class Body:
             raise self._diagnosis(error) from error
 
     def parse_numbers(self, names: Sequence[str], kinds: Mapping[str, pa.DataType]) -> pa.Table | None:
-        """As `parse`; None where anything is missing or no number."""
+        """As `parse`; None where a value is missing or is no number."""
         try:
             table = self._parse(names, kinds)
         except pa.ArrowInvalid:
@@ -161,7 +187,7 @@ class Body:
         )
 
     def line_of(self, row: int) -> int:
-        """The line that row i (from 0) begins on; the file's first line is 1."""
+        """The number of the line (from 1) that a row (from 0) begins on."""
         for index, (line, _) in enumerate(self._records()):
             if index == row:
                 return line
@@ -172,7 +198,7 @@ class Body:
         lines = csv.reader(text, delimiter=self.separator, quoting=_quoting(self.quoted))
         before = 0
         for fields in lines:
-            if fields and before >= self.first_line - 1:  # Arrow, too, passes over a line with nothing on it
+            if fields and before >= self.first_line - 1:  # Arrow skips empty lines, too
                 yield before + 1, fields
             before = lines.line_num
 
@@ -183,7 +209,7 @@ class Body:
                 if len(fields) != self.width:
                     return MetarecError(
                         f"{self.name}, line {line}: {len(fields)} values where there must be {self.width}, separated "
-                        f"by {_spoken(self.separator)}: {self.separator.join(fields)[:80]!r}"
+                        f"by {_separator_name(self.separator)}: {self.separator.join(fields)[:80]!r}"
                         + ("; is there a double quote that is not closed?" if self.quoted else "")
                     )
         except csv.Error as broken:
@@ -198,7 +224,7 @@ def _quoting(quoted: bool) -> Any:
     return csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
 
 
-def _spoken(separator: str) -> str:
+def _separator_name(separator: str) -> str:
     return {"\t": "tabs", "\x1f": "'::'"}.get(separator, repr(separator))
 
 
@@ -212,17 +238,17 @@ def _end_of_line(data: Any) -> int:
 
 
 def _as_utf8(file: File, latin1: bool) -> Any:
-    """The file's bytes, known to be UTF-8 without NUL."""
+    """The file's bytes, as UTF-8 without NUL."""
     data = file.data
     nul = data.find(b"\0")
     if nul >= 0:
         raise MetarecError(
-            f"{file.name}, line {_line_at(data, nul)}: a NUL byte, which no text file has: is it cut off, in UTF-16 "
-            "(save it as UTF-8), or no text at all?"
+            f"{file.name}, line {_line_at(data, nul)}: a NUL byte, which text files do not have: save the file as "
+            "UTF-8 text (it may be in UTF-16, truncated, or binary)"
         )
     ends = pa.py_buffer(np.array([0, len(data)], np.int64))
     try:
-        # As one Arrow string: its check needs no copy of the file, where decoding would make one.
+        # Checked as one Arrow string, which copies nothing; decoding would copy the file.
         pa.Array.from_buffers(pa.large_string(), 1, [None, ends, pa.py_buffer(data)]).validate(full=True)
     except pa.ArrowInvalid:
         whole = bytes(data)
@@ -242,10 +268,10 @@ def _line_at(data: Any, offset: int) -> int:
     return bytes(data[:offset]).count(b"\n") + 1
 
 
-def _refuse_twins(file: File, names: Sequence[str]) -> None:
-    twins = [name for name in names if list(names).count(name) > 1]
-    if twins:
-        raise MetarecError(f"{file.name}, line 1: two columns are called {twins[0]!r}: rename one of them")
+def _refuse_equal_names(file: File, names: Sequence[str]) -> None:
+    repeated = [name for name in names if list(names).count(name) > 1]
+    if repeated:
+        raise MetarecError(f"{file.name}, line 1: two columns are called {repeated[0]!r}: rename one of them")
 
 
 def _select(

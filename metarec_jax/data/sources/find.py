@@ -1,6 +1,6 @@
-"""Where MovieLens is found when no path is given: the cache folder, an installed package, or its publisher.
+"""Where a published data set is found when no path is given: the cache folder, an installed package, or its publisher.
 
-MovieLens may be used for research but not passed on, so it comes with no copy of this package.
+MovieLens may be used for research but not redistributed, so this package comes with no copy of it.
 """
 
 from __future__ import annotations
@@ -9,43 +9,70 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
 
-PUBLISHER = "https://files.grouplens.org/datasets/movielens/"
-PACKAGE = "recbole"
-PACKAGE_VERSION = "1.2.1"
-PACKAGE_FILES = {  # sha256 of the files in the wheel of that version
-    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-    "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
-}
-_TIMEOUT = 30.0  # seconds without a byte from the publisher
+
+class Package(NamedTuple):
+    """A Python package that contains a data set.
+
+    Attributes:
+        name: as it is imported and installed.
+        version: the version that `files` are of.
+        folder: of the data set in it.
+        files: sha256 of each file, by its name.
+    """
+
+    name: str
+    version: str
+    folder: str
+    files: Mapping[str, str]
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install --no-deps {self.name}=={self.version}"
+
+    @property
+    def installed(self) -> str:
+        """The version that is installed."""
+        try:
+            return importlib.metadata.version(self.name)
+        except importlib.metadata.PackageNotFoundError:
+            return "of unknown version"
+
+    def find(self) -> Path | None:
+        """The folder of the data set where the package is installed. The package is not imported: it may need torch."""
+        try:
+            spec = importlib.util.find_spec(self.name)
+        except (ImportError, ValueError):
+            return None
+        for location in (spec.submodule_search_locations if spec else None) or ():
+            if (Path(location) / self.folder / next(iter(self.files))).is_file():
+                return Path(location) / self.folder
+        return None
 
 
 class Release(NamedTuple):
-    """A data set as GroupLens publishes it.
+    """A data set as it is published: a zip.
 
     Attributes:
-        title: for people.
-        stems: names of its folder or zip in the cache; the first is the one that is downloaded.
-        md5: of that zip, as GroupLens publishes it beside the zip (STEM.zip.md5); "" for a release that changes.
+        url: of the zip.
+        stems: names of its folder or zip in the cache folder; a download gets the first one.
+        md5: of the zip, as its publisher states it; "" for a release that changes.
+        package: a Python package that contains it, too.
     """
 
-    title: str
+    url: str
     stems: tuple[str, ...]
-    md5: str
-
-
-RELEASES = {
-    "movielens-100k": Release("MovieLens-100K", ("ml-100k",), "0e33842e24a9c977be4e0107933c0723"),
-    "movielens-1m": Release("MovieLens-1M", ("ml-1m",), "c4d9eecfca2ab87c1945afe126590906"),
-    "movielens-latest": Release("MovieLens", ("ml-latest-small", "ml-latest", "ml-25m", "ml-32m"), ""),
-}
+    md5: str = ""
+    package: Package | None = None
 
 
 class Place(NamedTuple):
@@ -85,113 +112,101 @@ def cache_folder(cache: str = "") -> Path:
     return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "metarec_jax"
 
 
-def describe_sources(config: DataConfig) -> list[Place]:
-    """Every place that `load` would look at, in order, without reading or fetching anything."""
-    if config.source == "synthetic":
-        return [Place("generator", "metarec_jax.data.synthetic", True)]
-    if config.path:
-        path = Path(config.path).expanduser()
-        return [Place("path", str(path), path.exists(), "given with --data.path")]
-    if config.source not in RELEASES:
-        return [Place("path", "", False, f"source {config.source!r} needs --data.path")]
-    release = RELEASES[config.source]
-    cached = _cached(config, release)
-    folder = cache_folder(config.cache)
-    places = [Place("cache folder", str(cached or folder / f"{release.stems[0]}.zip"), cached is not None)]
-    if config.source == "movielens-100k":
-        package = _package_folder()
-        note = f"version {_package_version()}" if package else _install_hint()
-        places.append(Place(f"installed package {PACKAGE}", str(package or ""), package is not None, note))
+def places(release: Release, config: DataConfig) -> list[Place]:
+    """Every place that `find` looks at, in order, without reading or downloading anything."""
+    cached = _cached(release, config)
+    target = cached or cache_folder(config.cache) / f"{release.stems[0]}.zip"
+    looked = [Place("cache folder", str(target), cached is not None)]
+    if release.package:
+        folder = release.package.find()
+        note = f"version {release.package.installed}" if folder else f"{release.package.install} installs it"
+        looked.append(Place(f"installed package {release.package.name}", str(folder or ""), folder is not None, note))
     note = "asked when nothing else is found" if config.download else "switched off by data.download"
-    return [*places, Place("publisher", _address(release), False, note)]
+    return [*looked, Place("publisher", release.url, False, note)]
 
 
-def find(config: DataConfig) -> Found:
-    """MovieLens in the first place that has it.
+def find(release: Release, title: str, config: DataConfig) -> Found:
+    """A published data set in the first place that has it.
+
+    Args:
+        release: the data set.
+        title: what messages call it.
+        config: of which ``cache`` and ``download`` are read.
+
+    Returns:
+        The path of its folder or zip, and where that is, as a sentence.
 
     Raises:
-        MetarecError: no place has it, or what is there is damaged.
+        MetarecError: no place has it, or the copy that was found is damaged.
     """
-    release = RELEASES[config.source]
-    cached = _cached(config, release)
+    cached = _cached(release, config)
     if cached:
-        if cached.suffix == ".zip" and cached.stem == release.stems[0]:
-            _verify(cached, release)
-        return Found(cached, f"{release.title} from the cache folder ({cached})")
-    package = _package_folder() if config.source == "movielens-100k" else None
-    if package:
-        _verify_package(package)
-        return Found(package, f"{release.title} from the installed package {PACKAGE} {_package_version()} ({package})")
-    failure = f"{_address(release)} (not asked: data.download is off)"
+        if cached.name == f"{release.stems[0]}.zip" and release.md5 and _digest(cached, "md5") != release.md5:
+            raise MetarecError(
+                f"{cached}: its md5 is {_digest(cached, 'md5')}, but that of {title} is {release.md5}: remove it, so "
+                f"that it is downloaded again, or read it as it is with --data.path {cached}"
+            )
+        return Found(cached, f"{title} from the cache folder ({cached})")
+    package = release.package
+    folder = package.find() if package else None
+    if package and folder:
+        _verify(package, folder)
+        return Found(folder, f"{title} from the installed package {package.name} {package.installed} ({folder})")
+    failure = f"{release.url} (not asked: data.download is off)"
     if config.download:
         target = cache_folder(config.cache) / f"{release.stems[0]}.zip"
         try:
-            download(_address(release), target, md5=release.md5)
-            return Found(target, f"{release.title} from its publisher ({_address(release)}, kept as {target})")
+            download(release.url, target, md5=release.md5)
+            return Found(target, f"{title} from its publisher ({release.url}, kept as {target})")
         except MetarecError as error:
             failure = str(error)
-    raise MetarecError(_nowhere(config, release, failure))
+    looked = [f"  {place.what}: {place.where or 'not there'}" for place in places(release, config)[:-1]]
+    remedies = [f"{package.install} installs it"] if package else []
+    remedies.append(f"--data.path FOLDER (or ZIP), if you have {title}")
+    if not config.download:
+        remedies.append("--data.download, which asks the publisher")
+    raise MetarecError(
+        "\n".join([f"{title} was not found. Looked at:", *looked, f"  publisher: {failure}"])
+        + f"\nRemedies: {'; '.join(remedies)}."
+    )
 
 
 def download(url: str, target: Path, *, md5: str = "") -> None:
-    """Fetches a zip to `target`, which appears only once it is whole and has the checksum.
+    """Download a zip to `target`, which is written only once the zip is complete and has its checksum.
 
     Args:
-        url: where from.
-        target: where to; its folder is made.
-        md5: of the content, in hexadecimal; "" has only the zip's own checksums looked at.
+        url: of the zip.
+        target: its path; the folder is made.
+        md5: of the zip, in hexadecimal; "" checks the zip's own checksums alone.
 
     Raises:
-        MetarecError: no connection, no room, cut off, or another content. Nothing is left behind.
+        MetarecError: no connection, no space on the disk, an incomplete download, or other content than expected.
+            Nothing is left behind, and a file that was at `target` is as it was.
     """
-    import http.client  # these take longer to import than all the rest of this module
-    import urllib.error
-    import urllib.request
-    import zipfile
+    import pooch  # slow to import, and rarely needed
 
-    temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as handle:
-            temporary = Path(handle.name)
-            digest = hashlib.md5(usedforsecurity=False)
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-                expected = response.headers.get("Content-Length")
-                while chunk := response.read(1 << 20):
-                    digest.update(chunk)
-                    handle.write(chunk)
-            size = handle.tell()
-        if expected is not None and size != int(expected):
-            raise MetarecError(f"{url}: cut off after {size} of {expected} bytes: try again")
-        if md5 and digest.hexdigest() != md5:
-            raise MetarecError(
-                f"{url}: the md5 of what came is {digest.hexdigest()}, not {md5}: something on the way changed it"
-            )
-        with zipfile.ZipFile(temporary) as archive:
+    def complete_zip(url: str, output: str, cache: Any) -> None:
+        pooch.HTTPDownloader()(url, output, cache)
+        with zipfile.ZipFile(output) as archive:
             damaged = archive.testzip()
         if damaged:
-            raise MetarecError(f"{url}: {damaged} in it is damaged: try again")
-        os.chmod(temporary, 0o644)  # a temporary file is private
-        os.replace(temporary, target)
-    except zipfile.BadZipFile as error:
-        raise MetarecError(f"{url}: what came is not a zip file ({error})") from error
-    except urllib.error.URLError as error:
-        raise MetarecError(f"{url}: not reached ({error.reason})") from error
-    except http.client.HTTPException as error:
-        raise MetarecError(f"{url}: cut off ({error!r}): try again") from error
-    except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
-        raise MetarecError(f"{url} to {target}: {error.strerror or error}{place}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            raise zipfile.BadZipFile(f"{damaged} in it is damaged")
+        os.chmod(output, 0o644)  # pooch makes it as a temporary file, which only its owner may read
+
+    pooch.get_logger().setLevel("WARNING")  # what was found where is in the data's `source`
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=f"md5:{md5}" if md5 else None,
+            fname=target.name,
+            path=target.parent,
+            downloader=complete_zip,  # type: ignore[bad-argument-type]  # pooch's type has the arguments' names wrong
+        )
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:  # errors of `requests` are OSErrors
+        raise MetarecError(f"{url}: not downloaded to {target} ({error}): try again") from error
 
 
-def _address(release: Release) -> str:
-    return f"{PUBLISHER}{release.stems[0]}.zip"
-
-
-def _cached(config: DataConfig, release: Release) -> Path | None:
+def _cached(release: Release, config: DataConfig) -> Path | None:
     folder = cache_folder(config.cache)
     for stem in release.stems:
         if (folder / stem).is_dir():
@@ -201,65 +216,23 @@ def _cached(config: DataConfig, release: Release) -> Path | None:
     return None
 
 
-def _verify(path: Path, release: Release) -> None:
-    if not release.md5:
-        return
+def _digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != release.md5:
-        raise MetarecError(
-            f"{path}: its md5 is {found}, but that of {release.title} is {release.md5}: remove it, so that it is "
-            f"fetched again, or read it as it is with --data.path {path}"
-        )
+        return hashlib.file_digest(handle, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def _package_folder() -> Path | None:
-    """The folder of MovieLens-100K in the installed package, which is not imported (that would need torch)."""
-    try:
-        spec = importlib.util.find_spec(PACKAGE)
-    except (ImportError, ValueError):
-        return None
-    for location in (spec.submodule_search_locations if spec else None) or ():
-        folder = Path(location) / "dataset_example" / "ml-100k"
-        if (folder / "ml-100k.inter").is_file():
-            return folder
-    return None
-
-
-def _package_version() -> str:
-    try:
-        return importlib.metadata.version(PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
-
-
-def _verify_package(folder: Path) -> None:
-    for name, expected in PACKAGE_FILES.items():
+def _verify(package: Package, folder: Path) -> None:
+    """Refuse files of an installed package that are missing, or are not those of its version."""
+    reinstall = package.install.replace("install", "install --force-reinstall", 1)
+    for name, expected in package.files.items():
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found = _digest(folder / name, "sha256")
         except OSError as error:
             raise MetarecError(
-                f"{folder / name}: cannot be read ({error.strerror}): reinstall it with pip install --force-reinstall "
-                f"--no-deps {PACKAGE}=={PACKAGE_VERSION}"
+                f"{folder / name}: cannot be read ({error.strerror}): reinstall it with {reinstall}"
             ) from error
         if found != expected:
             raise MetarecError(
-                f"{folder / name}: its sha256 is {found}, but in {PACKAGE} {PACKAGE_VERSION} it is {expected}: "
-                f"reinstall it with pip install --force-reinstall --no-deps {PACKAGE}=={PACKAGE_VERSION}, or read "
-                f"it as it is with --data.path {folder}"
+                f"{folder / name}: its sha256 is {found}, but in {package.name} {package.version} it is {expected}: "
+                f"reinstall it with {reinstall}, or read it as it is with --data.path {folder}"
             )
-
-
-def _install_hint() -> str:
-    return f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION} brings it"
-
-
-def _nowhere(config: DataConfig, release: Release, failure: str) -> str:
-    looked = [f"  {place.what}: {place.where or 'not there'}" for place in describe_sources(config)[:-1]]
-    looked.append(f"  publisher: {failure}")
-    remedies = [f"--data.path FOLDER (or ZIP), if you have {release.title}"]
-    if config.source == "movielens-100k":
-        remedies.insert(0, _install_hint())
-    if not config.download:
-        remedies.append("--data.download, which asks the publisher")
-    return f"{release.title} was not found. Looked at:\n" + "\n".join(looked) + f"\nWhat helps: {'; '.join(remedies)}."

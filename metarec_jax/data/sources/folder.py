@@ -1,6 +1,6 @@
-"""A folder of files, or a .zip of one: the readers do not see the difference.
+"""A folder of files or a .zip of one, with the same interface for readers.
 
-A zip is read member by member into memory and never unpacked, so a hostile name in it cannot write anywhere.
+A zip is read file by file into memory and never unpacked, so that a malicious file name in it cannot write anywhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from metarec_jax.core.errors import MetarecError
 
 
 class File(NamedTuple):
-    """The content of one file, and what to call it in a message."""
+    """The content of one file, and its name for messages."""
 
     name: str
     data: bytes | mmap.mmap
 
 
 def read_file(path: Path) -> File:
-    """The content of `path`; a large file is mapped, not copied.
+    """The content of `path`, memory-mapped.
 
     Raises:
         MetarecError: it cannot be read, or is empty.
@@ -47,7 +47,7 @@ class Folder:
             if self.zipped:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                # The file nearest to the top wins; what macOS adds is no data.
+                # Of equal names, the file nearest to the top is taken; files that macOS adds are left out.
                 for name in sorted(names, key=lambda name: (name.count("/"), name)):
                     if not name.startswith("__MACOSX/"):
                         self._members.setdefault(PurePosixPath(name).name, name)

@@ -1,4 +1,7 @@
-"""What the layouts of MovieLens have in common."""
+"""Shared by the layouts of MovieLens: item and user tables, scales, citation, publisher.
+
+The md5 of a release is the one that GroupLens publishes beside the zip (NAME.zip.md5).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from metarec_jax.data.text import item_text, natural_title, title_year
 from metarec_jax.data.values import Scale, Table
 
+PUBLISHER = "https://files.grouplens.org/datasets/movielens"
 CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM Transactions on "
     "Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"
@@ -18,10 +22,10 @@ _NO_GENRE = ("", "unknown", "(no genres listed)")
 
 
 def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) -> Table:
-    """The item table of `build` from a file of films.
+    """The item table of `metarec_jax.data.interactions.build` from a file of films.
 
     Args:
-        table: the file; its column item.
+        table: the file, of which the column item is read.
         titles: of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
         genres: of each film.
     """
@@ -42,11 +46,11 @@ def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) 
 
 
 def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
-    """The user table of `build` from a table of profiles.
+    """The user table of `metarec_jax.data.interactions.build` from a file of users.
 
     Args:
-        table: columns user, age, gender and occupation.
-        text: of the three, the profile.
+        table: the file: columns user, age, gender and occupation.
+        text: (age, gender, occupation) -> the text of the profile.
     """
     rows = zip(*(strings(table, column) for column in ("age", "gender", "occupation")))
     return Table(
@@ -58,5 +62,5 @@ def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
 
 
 def strings(table: Table, column: str) -> list[str]:
-    """A column that was read as strings, without space around them."""
+    """A column of strings, without space around them."""
     return [value.strip() for value in table.columns[column].to_pylist()]

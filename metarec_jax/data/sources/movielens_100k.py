@@ -1,4 +1,6 @@
-"""MovieLens-100K as GroupLens publishes it: u.data, u.item and (if it is there) u.user.
+"""MovieLens-100K, as GroupLens publishes it or as the package recbole contains it (`recbole`).
+
+GroupLens: u.data, u.item and (if it is there) u.user.
 
 Layout: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt
 """
@@ -7,9 +9,12 @@ from __future__ import annotations
 
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
+from metarec_jax.data.sources import recbole
 from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.find import Package, Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.text import profile_text
 
 GENRES = (
@@ -17,9 +22,28 @@ GENRES = (
     *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 
+RELEASE = Release(
+    url=f"{PUBLISHER}/ml-100k.zip",
+    stems=("ml-100k",),
+    md5="0e33842e24a9c977be4e0107933c0723",
+    package=Package(
+        "recbole",
+        version="1.2.1",
+        folder="dataset_example/ml-100k",
+        files={
+            "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+            "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+            "ml-100k.user": "4f670007d9cfbeb9807e757209af1555b9bcc186bde25e767f67cb67c6dd5972",
+        },
+    ),
+)
 
+
+@register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "*.inter"), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
+    if "u.data" not in folder:
+        return recbole.read(folder, source=source)
     names = ("user", "item", "rating", "time")
     ratings = read_text(folder.read("u.data"), {n: n for n in names}, separator="\t", names=names, numeric=True)
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.text import profile_text
 
-# The file writes the least age of a group.
+# By the code in the file, which is the least age of a group.
 AGES = {
     "1": "under 18",
     "18": "18 to 24",
@@ -22,7 +24,7 @@ AGES = {
     "50": "50 to 55",
     "56": "56 or over",
 }
-# The file writes the position in this list.
+# The code in the file is the position in this list.
 OCCUPATIONS = (
     "other",
     "academic or educator",
@@ -47,9 +49,12 @@ OCCUPATIONS = (
     "writer",
 )
 
+RELEASE = Release(f"{PUBLISHER}/ml-1m.zip", stems=("ml-1m",), md5="c4d9eecfca2ab87c1945afe126590906")
 
+
+@register_layout("movielens-1m", title="MovieLens-1M", marks=("ratings.dat",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
     names = ("user", "item", "rating", "time")
     ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names, numeric=True)
 
@@ -73,7 +78,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
 
 
 def coded_profile(age: str, gender: str, occupation: str) -> str:
-    """The profile of a user whose age group and occupation are written as MovieLens-1M's codes.
+    """The profile of a user from MovieLens-1M's codes of age group and occupation.
 
     Example:
         >>> coded_profile("25", "M", "12")

@@ -8,12 +8,17 @@ from __future__ import annotations
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
+from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, films, strings
+from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, PUBLISHER, films, strings
+from metarec_jax.data.sources.source import register_layout
+
+RELEASE = Release(f"{PUBLISHER}/ml-latest-small.zip", stems=("ml-latest-small", "ml-latest", "ml-25m", "ml-32m"))
 
 
+@register_layout("movielens-latest", title="MovieLens", marks=("ratings.csv",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
     wanted = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
     ratings = read_text(folder.read("ratings.csv"), wanted, separator=",", quoted=True, numeric=True)
     wanted = {"item": "movieId", "title": "title", "genres": "genres"}

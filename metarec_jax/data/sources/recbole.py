@@ -1,8 +1,7 @@
 """MovieLens in RecBole's layout: NAME.inter, NAME.item and (if it is there) NAME.user, tab separated.
 
 Layout: https://recbole.io/docs/user_guide/data/atomic_files.html
-The header writes ``name:type``. A title stands without its year, which has a column of its own; put together again,
-titles are those of GroupLens.
+The header writes ``name:type``. The year of a title is in a column of its own; with it, a title is GroupLens's.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from metarec_jax.data.values import Table
 
 
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Reads `folder`; `source` becomes the sentence that says where the rows came from."""
+    """Read `folder`; `source` becomes `Interactions.source`."""
     stems = sorted(PurePath(name).stem for name in folder.names if name.endswith(".inter"))
     if len(stems) > 1:
         raise MetarecError(f"{folder.path} holds several data sets ({', '.join(stems)}): give a folder with one")
@@ -53,7 +52,7 @@ def _read(file: File, wanted: dict[str, str], *, numeric: bool = False) -> Table
 
 
 def _title(title: str, year: str) -> str:
-    # Film 267 of MovieLens-100K is called "unknown" and has no year; this layout misspells both.
+    # Film 267 of MovieLens-100K has the title "unknown" and no year; this layout has "unkonwn" in both columns.
     if title == year == "unkonwn":
         return "unknown"
     return f"{title} ({year})" if title and year else title

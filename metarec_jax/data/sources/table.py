@@ -1,4 +1,4 @@
-"""Any CSV or Parquet file with one row an interaction, and perhaps a second one with one row an item."""
+"""A CSV or Parquet file with one row an interaction, and optionally a second file with one row an item."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_parquet, read_text
 from metarec_jax.data.sources.folder import read_file
+from metarec_jax.data.sources.source import register_source
 from metarec_jax.data.values import Table
 
-_TEXTS = ("text", "title", "name", "description")  # what a column of item texts is called, likeliest first
+_TEXTS = ("text", "title", "name", "description")  # usual names of a column of item texts, the first that is there
 _TITLES = ("title", "name")
 
 
-def read(path: Path, config: DataConfig) -> Interactions:
-    """Reads the table at `path` as `config.columns` says.
+@register_source("table")
+def load(config: DataConfig, seed: int = 0) -> Interactions:
+    """Read the table at ``config.path`` as ``config.columns`` says; `seed` is not used.
 
     Raises:
         MetarecError: a file or column is not there, or has a mistake in it.
     """
-    columns = config.columns
+    path, columns = Path(config.path).expanduser(), config.columns
     named = {
         "user": columns.user,
         "item": columns.item,
@@ -63,13 +65,13 @@ def _table(
 
 
 def _items(path: Path, config: DataConfig) -> Table:
-    """The item table of `build`: the text column, a title if there is one, and all else as details."""
+    """The item table of `build`: text, title (or the text again), vector, and all other columns as details."""
     columns = {"item": config.columns.item}
     if config.columns.item_text:
         columns["item_text"] = config.columns.item_text
     if config.columns.item_vector:
         columns["item_vector"] = config.columns.item_vector
-    # Both files call the item's id the same, so no option helps where this one does not have it.
+    # --data.columns.item names the column in both files, so a message about this file cannot recommend it.
     table = _table(path, "--data.items-path", columns, choosable=("item_text", "item_vector"), rest=True)
     details = {name: values for name, values in table.columns.items() if name not in columns}
     if "item_text" in table.columns:
@@ -78,13 +80,13 @@ def _items(path: Path, config: DataConfig) -> Table:
         name = next((name for name in _TEXTS if name in details), next(iter(details)) if len(details) == 1 else "")
         if not name:
             raise MetarecError(
-                f"{path} has no column called {' or '.join(_TEXTS)}; it has {', '.join(table.labels.values())}: say "
-                "with --data.columns.item-text NAME which one the encoder is to read"
+                f"{path} has no column called {' or '.join(_TEXTS)}; it has {', '.join(table.labels.values())}: name "
+                "the one that the encoder reads with --data.columns.item-text NAME"
             )
         text = details[name]
     title = next((details[name] for name in _TITLES if name in details), text)
-    spoken_for = ("item", "title", "text", "item_vector")  # names that `build` knows by another meaning
-    shown = {n: v for n, v in details.items() if v is not text and v is not title and n not in spoken_for}
+    reserved = ("item", "title", "text", "item_vector")  # names that have another meaning in `build`
+    shown = {n: v for n, v in details.items() if v is not text and v is not title and n not in reserved}
     shown |= {"item": table.columns["item"], "title": title, "text": text}
     if config.columns.item_vector:
         shown["item_vector"] = vectors.from_column(table, "item_vector")

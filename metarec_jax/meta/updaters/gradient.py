@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 from jaxtyping import Array
 
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Updater, stateless
-from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 
 def gradient_descent(rates: Rates) -> Updater:
@@ -24,3 +28,15 @@ def gradient_descent(rates: Rates) -> Updater:
         return jax.tree.map(lambda w, g, a: w - a * g, adapted, gradient, rate), state
 
     return Updater(init=rates.init, start=stateless, step=step)
+
+
+@UPDATERS.register("gradient")
+@dataclasses.dataclass(frozen=True)
+class GradientConfig(UpdaterConfig):
+    """Gradient descent."""
+
+    kind: str = "gradient"
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return gradient_descent(rates_of(self))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.config.checks import require
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
 
@@ -41,3 +46,29 @@ def imaml(*, rate: float, precision: float) -> Updater:
 
     # In Gram space the equation would have a matrix that is not symmetric, which conjugate gradients need.
     return Updater(init=init, start=start, step=step, elementwise=True, root=root)
+
+
+@UPDATERS.register("imaml")
+@dataclasses.dataclass(frozen=True)
+class ImplicitConfig(UpdaterConfig):
+    """iMAML."""
+
+    elementwise = True
+    solves = True
+    implicit = True
+    scales = False
+
+    kind: str = "imaml"
+    precision: float = 1.0
+    """How strongly the solution is drawn to its start (at first; it is learned)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            math.isfinite(self.precision) and self.precision > 0,
+            f"updater.precision is {self.precision}; it must be a finite number above 0",
+        )
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return imaml(rate=self.rate, precision=self.precision)

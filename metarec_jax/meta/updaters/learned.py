@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -9,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
-from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 DECAYS = (0.5, 0.9)
 """Of the momenta that the network sees beside the gradient."""
@@ -66,3 +69,19 @@ def _direction(network: Params, gradient: Array, means: tuple[Array, ...], index
     )
     hidden = jnp.tanh(features @ network["hidden"]["kernel"] + network["hidden"]["bias"])
     return gradient + size * (hidden @ network["output"]["kernel"])[..., 0]
+
+
+@UPDATERS.register("learned")
+@dataclasses.dataclass(frozen=True)
+class LearnedRuleConfig(UpdaterConfig):
+    """A learned update rule."""
+
+    elementwise = True
+    learns_directions = True
+    scales = False
+
+    kind: str = "learned"
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return learned_rule(rates_of(self))

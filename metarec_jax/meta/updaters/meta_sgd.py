@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Updater, stateless
 
@@ -25,3 +29,18 @@ def meta_sgd(*, rate: float) -> Updater:
         return jax.tree.map(lambda w, g, a: w - a * g, adapted, gradient, phi["rate"]), state
 
     return Updater(init=init, start=stateless, step=step, elementwise=True)
+
+
+@UPDATERS.register("meta-sgd")
+@dataclasses.dataclass(frozen=True)
+class MetaSgdConfig(UpdaterConfig):
+    """Meta-SGD."""
+
+    elementwise = True
+    learns_directions = True
+
+    kind: str = "meta-sgd"
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return meta_sgd(rate=self.rate)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.config.checks import require
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
-from metarec_jax.meta.updaters.rates import Rates
+from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 
 def momentum(rates: Rates, *, decay: float) -> Updater:
@@ -43,3 +47,21 @@ def momentum(rates: Rates, *, decay: float) -> Updater:
         return jax.tree.map(lambda w, v, a: w - a * v, adapted, velocity, rate), velocity
 
     return Updater(init=init, start=start, step=step)
+
+
+@UPDATERS.register("momentum")
+@dataclasses.dataclass(frozen=True)
+class MomentumConfig(UpdaterConfig):
+    """Gradient descent with momentum."""
+
+    kind: str = "momentum"
+    momentum: float = 0.9
+    """Share of the velocity that is left after a step (at first, where rates are learned)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.momentum < 1, f"updater.momentum is {self.momentum}; it must lie between 0 and 1")
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return momentum(rates_of(self), decay=self.momentum)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
+from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
-from metarec_jax.meta.updaters.rates import Rates
-
-# Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
-# inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.
-ADAPTIVE: Mapping[str, Callable[[], optax.GradientTransformation]] = {
-    "adam": lambda: optax.scale_by_adam(eps_root=1e-8),
-    "rmsprop": lambda: optax.scale_by_rms(eps_in_sqrt=True),
-    "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.1),
-}
-"""Adaptive transforms without their learning rate, by the name of the optax optimiser."""
+from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 
 def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater:
@@ -56,3 +50,59 @@ def clipped(updater: Updater, norm: float) -> Updater:
         return updater.step(phi, state, adapted, shorter, index)
 
     return updater._replace(step=step, elementwise=True)
+
+
+# Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
+# inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveConfig(UpdaterConfig):
+    """A rule of optax whose steps adapt to past gradients."""
+
+    elementwise = True
+    scales = False
+
+    def transform(self) -> optax.GradientTransformation:
+        """The transform without its learning rate."""
+        raise NotImplementedError
+
+    def build(self, curvature: float) -> Updater:
+        """The rule."""
+        return optax_rule(self.transform(), rates_of(self))
+
+
+@UPDATERS.register("adam")
+@dataclasses.dataclass(frozen=True)
+class AdamConfig(AdaptiveConfig):
+    """Adam."""
+
+    kind: str = "adam"
+
+    def transform(self) -> optax.GradientTransformation:
+        """The transform without its learning rate."""
+        return optax.scale_by_adam(eps_root=1e-8)
+
+
+@UPDATERS.register("rmsprop")
+@dataclasses.dataclass(frozen=True)
+class RmspropConfig(AdaptiveConfig):
+    """RMSProp."""
+
+    kind: str = "rmsprop"
+
+    def transform(self) -> optax.GradientTransformation:
+        """The transform without its learning rate."""
+        return optax.scale_by_rms(eps_in_sqrt=True)
+
+
+@UPDATERS.register("adagrad")
+@dataclasses.dataclass(frozen=True)
+class AdagradConfig(AdaptiveConfig):
+    """Adagrad."""
+
+    kind: str = "adagrad"
+
+    def transform(self) -> optax.GradientTransformation:
+        """The transform without its learning rate."""
+        return optax.scale_by_rss(initial_accumulator_value=0.1)

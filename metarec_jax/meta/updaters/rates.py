@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.types import Params
 
 Learn = Literal["no", "layer", "layer-step"]
@@ -43,3 +44,8 @@ class Rates(NamedTuple):
             return jax.tree.map(lambda leaf: jnp.asarray(self.rate, leaf.dtype), adapted)
         at = index if self.learn == "layer-step" else 0
         return jax.tree.map(lambda log: jnp.exp(log[at]), phi["log_rate"])
+
+
+def rates_of(config: UpdaterConfig) -> Rates:
+    """The rates that a config describes."""
+    return Rates(config.rate, config.learn_rate, config.steps)

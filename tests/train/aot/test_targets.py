@@ -61,7 +61,7 @@ def test_other_targets_are_refused_with_what_there_is(name, message, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--users-per-chip", "-1"], "--users-per-chip is -1; it must be 0 or more"),
+        (["--users-per-chip", "-1"], "--users-per-chip is -1; it must be at least 0"),
         (["--text-length", "2"], "--text-length is 2; it must be at least 3"),
         (["--train.shards", "4"], "only an encoder that is trained is split"),
     ],

@@ -14,7 +14,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.pretrain import ContrastiveConfig, MlmConfig, PretrainConfig
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.synthetic import synthetic
+from metarec_jax.data.sources.synthetic import synthetic
 from metarec_jax.encoder import BertConfig, Encoder, init
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
 from metarec_jax.train.pretraining.build import Pretraining, build

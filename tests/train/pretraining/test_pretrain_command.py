@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metarec_jax.cli import main, options
+from metarec_jax.cli import main
+from metarec_jax.cli.pretrain import starting_pretraining
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.train import run_folder
 
@@ -112,7 +113,7 @@ def test_mistakes_are_one_message(metarec, arguments, words):
 
 
 def test_the_config_of_a_pretraining_can_be_given_again(metarec):
-    name, config = options.starting_pretraining(["--config", "words/config.json"])
+    name, config = starting_pretraining(["--config", "words/config.json"])
     assert name == "config"
     assert config == run_folder.open_run(Path("words"), command="pretrain", base=PretrainConfig()).config
     assert (config.steps, config.mlm.tokens_per_step, config.encoder.path) == (4, 256, "random")

@@ -1,7 +1,7 @@
-"""How published code counts: metrics that repeat what repositories compute, each under a name that says whose it is.
+"""Metrics as published code computes them; the suffix of a metric's name says whose code it reproduces.
 
-Where the published code breaks ties by the order of its input, so do these: the earlier row of the query comes first.
-For torch's sorts, which promise no order, that is what they do for short inputs on a CPU.
+Where the published code breaks ties by the order of its input, these metrics do: the earlier row of the query comes
+first. For torch's sorts, whose order of ties is undefined, this is the order for short inputs on a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 
 
 class Judged(NamedTuple):
-    """What a metric of other people's looks at; each field [users, query], mask False in padded slots."""
+    """Predictions and true ratings of a batch; each field [users, query], mask False in padded slots."""
 
     point: Float[np.ndarray, "users query"]
     mean: Float[np.ndarray, "users query"]
@@ -26,7 +26,17 @@ class Judged(NamedTuple):
 def published_metric(
     base: str, k: int, given: Judged, levels: Sequence[float]
 ) -> tuple[Float[np.ndarray, " users"], Bool[np.ndarray, " users"]]:
-    """Metric `base` at cutoff `k` (0 without one) for each user, and whether it is defined there."""
+    """A metric of published code, for each user.
+
+    Args:
+        base: its name without the cutoff, such as "ndcg_tanp".
+        k: its cutoff; 0 where it has none.
+        given: predictions and ratings.
+        levels: values that a rating can take; MAMO rounds to the nearest.
+
+    Returns:
+        [users] values, and whether the metric is defined for the user.
+    """
     measure, _, who = base.rpartition("_")
     some = np.asarray(given.mask.any(axis=1))
     if who == "first":
@@ -109,7 +119,7 @@ def _nearest(value, levels: Sequence[float]) -> np.ndarray:
 
 
 def _mamo_ndcg(level, k: int, given: Judged) -> Float[np.ndarray, " users"]:
-    # A padded slot gains nothing: 2^0 - 1.
+    # A rating of 0 makes the gain of a padded slot 2^0 - 1 = 0.
     rating = np.where(given.mask, given.rating, 0)
     chosen = -np.sort(-_ordered(rating, _falling(level, given.mask), k), axis=1)
     best = -np.sort(-rating, axis=1)[:, :k]

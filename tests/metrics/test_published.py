@@ -1,15 +1,12 @@
-"""Other people's metrics against what their code does, written again as they wrote it: a user at a time, with lists."""
+"""Metrics of published code against that code written again: one user at a time, with lists."""
 
 import math
 
 import numpy as np
 import pytest
 
-from metarec_jax.cli.options import MODES as OPTIONS
-from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
-from metarec_jax.evaluation.metric_sets import MODES, mode
-from metarec_jax.metrics.metrics import DEFAULT_METRICS, evaluate_users, metric
+from metarec_jax.metrics.metrics import evaluate_users
 from metarec_jax.metrics.predictions import Predictions
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
@@ -27,7 +24,7 @@ def case(seed, users=30, query=12, full=False):
 
 
 def by_loop(name, seed, function, **options):
-    """The metric as this package has it, and `function` of each user's lists of (point, mean, score, rating)."""
+    """The metric from this package, and from `function` of each user's lists of (point, mean, score, rating)."""
     predictions, rows, count = case(seed, **options)
     (found,) = evaluate_users(predictions, rows, metrics=(name,), levels=LEVELS).values()
     want = [
@@ -72,7 +69,7 @@ def test_recbole_metarec(measure, seed):
 
 
 def test_recboles_ties_go_by_the_order_of_the_input():
-    """A constant scores what the order of the rows gives: everything, where the best come first."""
+    """The metric of a constant prediction depends on the order of the rows: it is 1 where the best come first."""
     rating = np.float32([[5, 5, 5, 4, 4, 3, 2, 1, 1, 1]])
     rows = Rows(np.zeros((1, 10), np.int32), rating, np.ones((1, 10), np.float32), np.zeros((1, 10, 2), np.float32))
     constant = Predictions(*np.full((3, 1, 10), 3.0))
@@ -115,7 +112,7 @@ def test_tanp(measure, k):
     np.testing.assert_allclose(found.values, want, rtol=1e-12)
 
 
-def test_tanp_has_no_figure_for_a_user_with_too_few_items():
+def test_tanp_is_undefined_for_a_user_with_too_few_items():
     predictions, rows, count = case(3)
     (found,) = evaluate_users(predictions, rows, metrics=("precision_tanp@10",), levels=LEVELS).values()
     np.testing.assert_array_equal(found.weights > 0, count >= 10)
@@ -182,18 +179,7 @@ def test_metahins_ndcg_is_best_for_the_greatest_rating_everywhere():
     assert (found.values >= 1).all()
 
 
-# Modes
-
-
-def test_modes_are_the_same_here_and_in_the_options_and_name_metrics_that_exist():
-    assert tuple(MODES) == OPTIONS
-    assert MODES["own"].metrics == (*DEFAULT_METRICS, "auc_global")
-    for name, found in MODES.items():
-        assert [metric(m).name for m in found.metrics] == list(found.metrics)
-        assert found.definition
-        assert name == "own" or (found.source and found.traps)
-    with pytest.raises(MetarecError, match="no metrics are called 'mine'; there are own, melu"):
-        mode("mine")
+# MeLU
 
 
 def test_melus_ndcg_is_linear():
@@ -203,7 +189,7 @@ def test_melus_ndcg_is_linear():
 
     predictions, rows, count = case(2)
     distinct = predictions._replace(score=predictions.score + np.linspace(0, 0.1, 12))
-    found = evaluate_users(distinct, rows, metrics=MODES["melu"].metrics, levels=LEVELS)["ndcg_linear@1"]
+    found = evaluate_users(distinct, rows, metrics=("ndcg_linear@1",), levels=LEVELS)["ndcg_linear@1"]
     want = [
         of_user(None, None, distinct.score[u, :n].tolist(), rows.rating[u, :n].tolist()) for u, n in enumerate(count)
     ]

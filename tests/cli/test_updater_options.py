@@ -5,7 +5,6 @@ import json
 import math
 import re
 import signal
-import typing
 from pathlib import Path
 
 import jax
@@ -14,15 +13,14 @@ import training
 from helpers import assert_equal
 from training import Watch, trace_of
 
-from metarec_jax.cli import main
-from metarec_jax.config.updater import ELEMENTWISE, UpdaterKind
 from metarec_jax.core import console
+from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.evaluation import methods, write_results
 from metarec_jax.train import run_folder, start
 from metarec_jax.train.state import first_state
 
 ANIL = ("--updater.adapted", "output/.*")
-KINDS = {kind: ("--updater.kind", kind, *(ANIL if kind == "ridge" else ())) for kind in typing.get_args(UpdaterKind)}
+KINDS = {kind: ("--updater.kind", kind, *(ANIL if kind == "ridge" else ())) for kind in UPDATERS.names()}
 OTHERS = {
     "anil": ANIL,
     "boil": ("--updater.adapted", "hidden/.*"),
@@ -50,21 +48,9 @@ def _compiled_once(tmp_path_factory):
         yield
 
 
-@pytest.fixture
-def metarec(capsys, monkeypatch, tmp_path):
-    """Runs a command in an empty folder; returns its status, stdout and stderr."""
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        try:
-            status = main.main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # tyro's own errors
-            status = stop.code
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return status, out, err
-
-    return run
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -72,7 +58,7 @@ def test_an_updater_is_trained_and_recommends(metarec, rule):
     status, out, err = metarec("train", *SMALL, *RULES[rule], "--out", "run", "--json")
     assert status == 0, err
     assert json.loads(out)["finished"]
-    in_full = KINDS.get(rule, ("", ""))[1] in ELEMENTWISE or rule == "clip"
+    in_full = (rule in KINDS and UPDATERS.get(rule).elementwise) or rule == "clip"
     assert err.count("needs matrices in full: every user's inner loop gets a copy") == in_full, "said once, or never"
     (line,) = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert math.isfinite(line["train_loss"])

@@ -1,4 +1,4 @@
-"""Ratings drawn from a known model, so that a test knows the best that anything can do on them.
+"""Ratings drawn from a known model, so that tests can compare predictions with the best possible ones.
 
 Item i has a latent vector z_i, user u a linear preference w_u = common + own_u, and
 
@@ -6,8 +6,8 @@ Item i has a latent vector z_i, user u a linear preference w_u = common + own_u,
     rating(u, i) = round(score + noise * e), clipped to 1 .. 5, with e from the standard logistic distribution
 
 so that P(rating >= k) = sigmoid((score - k + 1/2) / noise) in closed form (an ordered logit: McCullagh 1980). A click
-is drawn with probability sigmoid((score - 3) / noise). The words of an item's text are drawn by its latent vector, so
-an encoder can find z in them; those of a user's profile likewise by own_u.
+is drawn with probability sigmoid((score - 3) / noise). The words of an item's text depend on its latent vector, so that
+an encoder can infer z from them, and those of a user's profile on own_u.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Interactions, Items, Kind, Users
+from metarec_jax.data.sources.source import register_source
 
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 _WORDS = 6  # words of one pole of one latent dimension
@@ -26,14 +28,14 @@ _SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"
 
 
 class Truth(NamedTuple):
-    """What the ratings were drawn from.
+    """The model that the ratings were drawn from.
 
     Attributes:
         score: the linear score.
-        probabilities: of each rating level (for clicks: of 0 and 1). No prediction beats these.
-        expected: the mean of that distribution, which no other prediction beats in squared error.
-        variance: its variance: the mean over test pairs is the least mean squared error that can be expected there.
-        items: latent vectors.
+        probabilities: of each rating level (for clicks: of 0 and 1), the best possible prediction.
+        expected: the mean of that distribution, the prediction with the least squared error.
+        variance: of that distribution; its mean over test pairs is the least expected mean squared error.
+        items: latent vectors z.
         preferences: users' preferences w.
     """
 
@@ -43,6 +45,12 @@ class Truth(NamedTuple):
     variance: Float[np.ndarray, "users items"]
     items: Float[np.ndarray, "items hidden"]
     preferences: Float[np.ndarray, "users hidden"]
+
+
+@register_source("synthetic", public=True)
+def load(config: DataConfig, seed: int) -> Interactions:
+    """Ratings or clicks of `seed`, in the default size."""
+    return synthetic(seed, kind=config.kind)[0]
 
 
 def synthetic(
@@ -56,23 +64,23 @@ def synthetic(
     words: int = 12,
     kind: Kind = "rating",
 ) -> tuple[Interactions, Truth]:
-    """A data set drawn from the model above; equal arguments give equal data.
+    """Draw a data set from the model of this file; equal arguments give equal data.
 
     Args:
         seed: of everything that is drawn.
-        users: how many.
-        items: how many.
-        ratings_per_user: of distinct items, drawn evenly; each user has exactly this many.
+        users: number of users.
+        items: number of items.
+        ratings_per_user: ratings of each user, of different items, drawn uniformly.
         hidden: size of a latent vector.
         noise: scale of the logistic noise, in rating levels; 0 makes ratings a function of the score.
-        words: length of an item's text.
+        words: words of an item's text.
         kind: "rating" for levels 1 to 5, "click" for 0 and 1.
 
     Returns:
-        The interactions, in the order that files are read in, and what they were drawn from.
+        The interactions, in the order of `metarec_jax.data.interactions.build`, and the model.
 
     Raises:
-        MetarecError: fewer items than ratings of a user, or a size that is no size.
+        MetarecError: fewer items than ratings of a user, or a size below 1.
     """
     sizes = {"users": users, "items": items, "ratings_per_user": ratings_per_user, "hidden": hidden, "words": words}
     for name, size in sizes.items():
@@ -91,11 +99,11 @@ def synthetic(
 
     item = np.sort(np.stack([rng.permutation(items)[:ratings_per_user] for _ in range(users)]), axis=1)
     user = np.repeat(np.arange(users)[:, None], ratings_per_user, axis=1)
-    # One draw from each pair's distribution: the number of levels whose cumulative probability lies below it.
+    # A draw from each pair's distribution: the number of levels whose cumulative probability is below a uniform number.
     below = np.cumsum(truth.probabilities, axis=-1)[user, item, :-1]
     level = (rng.random(item.shape)[..., None] >= below).sum(axis=-1)
     rating = level if kind == "click" else np.asarray(LEVELS)[level]
-    # Users come one after the other; a user's items in any order, a minute apart.
+    # User after user; a user's items in random order, a minute apart.
     time = 60 * (np.arange(users)[:, None] * ratings_per_user + rng.permuted(_ranks(item), axis=1))
     order = np.lexsort((time.ravel(), user.ravel()))
 
@@ -124,10 +132,10 @@ def synthetic(
 
 def _truth(score: np.ndarray, latent: np.ndarray, preference: np.ndarray, noise: float, kind: Kind) -> Truth:
     values = np.array([0.0, 1.0]) if kind == "click" else np.asarray(LEVELS)
-    # What the score must pass, apart from noise, for each value but the least.
+    # The threshold of the score, without noise, for each value but the least.
     thresholds = np.array([3.0]) if kind == "click" else values[1:] - 0.5
     margin = score[..., None] - thresholds
-    # The logistic function, written so that it cannot overflow.
+    # The logistic function in a form that cannot overflow.
     at_least = 0.5 * (1.0 + np.tanh(margin / (2.0 * noise))) if noise > 0 else (margin >= 0).astype(float)
     certain, impossible = np.ones((*score.shape, 1)), np.zeros((*score.shape, 1))
     cumulative = np.concatenate([certain, at_least, impossible], axis=-1)
@@ -142,8 +150,8 @@ def _ranks(item: np.ndarray) -> np.ndarray:
 
 
 def _word(number: int, syllables: int) -> str:
-    """The invented word with this number; words of one length differ where their numbers do."""
-    # A prime that does not divide the number of words: a one-to-one scramble, so that neighbours do not look alike.
+    """An invented word; different numbers give different words of one length."""
+    # Multiplication by a prime that does not divide the number of words permutes them, so that neighbours differ.
     number = (number + 1) * 104729 % len(_SYLLABLES) ** syllables
     word = ""
     for _ in range(syllables):
@@ -153,7 +161,7 @@ def _word(number: int, syllables: int) -> str:
 
 
 def _text(rng: np.random.Generator, vector: np.ndarray, words: int) -> str:
-    """Words that show `vector`: of each dimension by its size, from one of two vocabularies by its sign."""
+    """Words that encode `vector`: a dimension's share of them by its size, its vocabulary (one of two) by its sign."""
     share = np.abs(vector) / np.abs(vector).sum()
     dimension = rng.choice(len(vector), size=words, p=share)
     pole = 2 * dimension + (vector[dimension] > 0)

@@ -1,0 +1,239 @@
+"""What the commands share: options that several of them have, the config that options start from, and run folders.
+
+Importing this module imports no JAX.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from metarec_jax.config.json_io import Chosen
+from metarec_jax.config.json_io import parse as parse_json
+from metarec_jax.config.pretrain import PretrainConfig
+from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
+from metarec_jax.core import compile_cache, console
+from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.progress import Reporter
+
+RUNS = Path("runs")
+"""Folder of the runs and evaluations that no option places elsewhere."""
+DEFAULT_CONFIG = preset(DEFAULT_PRESET)
+
+Arguments = TypeVar("Arguments")
+
+
+# Options of several commands
+
+
+def choices(names: Iterable[str]) -> Any:
+    """How help shows an option that takes one of `names`."""
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
+
+
+Json = Annotated[
+    tyro.conf.FlagCreatePairsOff[bool],
+    tyro.conf.arg(help="Print the result as JSON, and nothing else, on stdout."),
+]
+Preset = Annotated[str, choices(PRESETS), tyro.conf.arg(help="Preset that the options start from.")]
+ConfigFile = Annotated[
+    str,
+    tyro.conf.arg(
+        name="config",
+        metavar="FILE.json",
+        help="Options as JSON, in the form of a run's config.json. Options that it leaves out come from the preset.",
+    ),
+]
+ConfigOptions = Annotated[Config, tyro.conf.arg(name="")]
+TrainedRun = Annotated[
+    str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="Run folder of a finished training.")
+]
+RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
+Folder = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+Ratings = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")]
+ItemCount = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")]
+
+
+# Parsing
+
+
+def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default: Arguments | None = None) -> Arguments:
+    """Parse the arguments of a command; wrong ones end the process with status 2 and a message on stderr.
+
+    Args:
+        kind: dataclass of the command's options; its docstrings are the help text.
+        command: name of the command.
+        arguments: what follows the name on the command line.
+        default: values of the options that `arguments` leave out; the defaults of `kind` where None.
+    """
+    return tyro.cli(kind, prog=f"metarec {command}", args=list(arguments), default=default)
+
+
+def starting_config(
+    command: str, arguments: Sequence[str], base: Callable[[str], Chosen] = preset
+) -> tuple[str, Chosen]:
+    """Read --preset and --config, which give the values that the other options change.
+
+    Args:
+        command: name of the command.
+        arguments: all of its arguments.
+        base: the config of a preset's name.
+
+    Returns:
+        A name for the run (that of the file, else of the preset), and the config.
+
+    Raises:
+        MetarecError: an unknown preset, or a file that holds no config.
+    """
+    name = early_option(command, arguments, "--preset") or DEFAULT_PRESET
+    config, file = base(name), early_option(command, arguments, "--config")
+    return (name, config) if not file else (Path(file).stem, _read_config(Path(file), config))
+
+
+def early_option(command: str, arguments: Sequence[str], option: str) -> str:
+    """Read one option ahead of the others, whose defaults depend on it.
+
+    Args:
+        command: name of the command.
+        arguments: all of its arguments.
+        option: name of the option, with its dashes.
+
+    Returns:
+        Its value; "" where it is not given.
+    """
+    early = argparse.ArgumentParser(prog=f"metarec {command}", add_help=False, allow_abbrev=False)
+    early.add_argument(option, dest="value", default="")
+    return early.parse_known_args(arguments)[0].value
+
+
+def read_json(path: Path, option: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: of the file.
+        option: the option that names it, for messages.
+
+    Raises:
+        MetarecError: the file cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MetarecError(f"{option} {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise MetarecError(f"{option} {path}: byte {error.start} is not UTF-8; the file must be JSON text") from error
+    except json.JSONDecodeError as error:
+        raise MetarecError(f"{option} {path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+
+
+def _read_config(path: Path, base: Chosen) -> Chosen:
+    tree = read_json(path, "--config")
+    if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
+        tree = {name: value for name, value in tree.items() if name not in ("layout", "command")}
+    return parse_json(json.dumps(tree), where=str(path), base=base)
+
+
+def check_least(option: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Args:
+        option: name of the option, with its dashes.
+        value: what was given.
+        least: the smallest value allowed.
+
+    Raises:
+        MetarecError: `value` is smaller.
+    """
+    if value < least:
+        raise MetarecError(f"{option} is {value}; it must be at least {least}")
+
+
+def check_resume(chosen: Any) -> None:
+    """Refuse other options beside --resume.
+
+    Raises:
+        MetarecError: `chosen`, with fields ``resume`` and ``json``, has other values than the defaults of its type.
+    """
+    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != type(chosen)():
+        raise MetarecError(
+            f"--resume takes no option but --json: training continues with the options in {chosen.resume}/config.json; "
+            "leave out the others"
+        )
+
+
+# Run folders
+
+
+def run_name(name: str, config: Config | PretrainConfig) -> str:
+    """Name of a run in `RUNS`: that of the data file or folder, or `name` where the data has no path."""
+    return Path(config.data.path).stem or name if config.data.path else name
+
+
+def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
+    """The first of ``folder/name-1``, ``folder/name-2``, ... that does not exist.
+
+    Args:
+        name: how the folder's name begins.
+        folder: where it will be.
+        first: the first number that is tried.
+    """
+    number = first
+    while (folder / f"{name}-{number}").exists():
+        number += 1
+    return folder / f"{name}-{number}"
+
+
+# Running
+
+
+def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
+    """Have JAX keep compiled programs in the cache folder of `config`, and return the reporter of progress on stderr.
+
+    This imports JAX.
+    """
+    from metarec_jax.data.sources.find import cache_folder
+
+    compile_cache.keep_compilations(cache_folder(config.data.cache))
+    return console.make_reporter()
+
+
+def print_json(tree: Any) -> None:
+    """Print `tree` on stdout as JSON."""
+    print(json.dumps(tree, ensure_ascii=False, indent=2))
+
+
+def stopped(number: signal.Signals, step: int, command: str) -> int:
+    """Report that a training was saved after a signal.
+
+    Args:
+        number: the signal.
+        step: training steps taken.
+        command: the command that continues the training.
+
+    Returns:
+        The exit status.
+    """
+    print(
+        f"metarec: stopped by {number.name} after {step} steps; everything is saved. Continue with: {command}",
+        file=sys.stderr,
+    )
+    return 128 + number
+
+
+@contextlib.contextmanager
+def resumable(folder: Path, reporter: Reporter) -> Iterator[None]:
+    """Report, where Ctrl-C or SIGTERM ends the work inside, that the same command continues from `folder`."""
+    try:
+        yield
+    except (KeyboardInterrupt, Stopped):
+        reporter.note(f"finished parts are kept in {folder}: run the same command again to continue")
+        raise

@@ -1,0 +1,173 @@
+"""`metarec evaluate`: compare a run, or a protocol over several seeds, with the baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from metarec_jax.cli.arguments import (
+    DEFAULT_CONFIG,
+    RUNS,
+    ConfigFile,
+    ConfigOptions,
+    Folder,
+    Json,
+    Preset,
+    check_least,
+    choices,
+    early_option,
+    parse,
+    prepare,
+    resumable,
+    run_name,
+    starting_config,
+)
+from metarec_jax.config.run import DEFAULT_PRESET, Config
+from metarec_jax.core.environment import environment
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.evaluation.metric_sets import MODES, mode
+
+All = Annotated[
+    tyro.conf.FlagCreatePairsOff[bool],
+    tyro.conf.arg(help="Print all methods and metrics, not only the headline ones."),
+]
+
+
+class Protocol(NamedTuple):
+    """An evaluation protocol of the literature.
+
+    Attributes:
+        split: how rows are divided: a name of `metarec_jax.core.kinds.SPLITS`.
+        fixed: episode options that belong to the protocol.
+        first: episode options that the command line may change.
+    """
+
+    split: str
+    fixed: Mapping[str, Any]
+    first: Mapping[str, Any]
+
+
+_NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "max_support": 90, "order": "random"}
+_EVERYONE = {"max_ratings": 0, "query": 10, "order": "random"}
+PROTOCOLS: Mapping[str, Protocol] = {
+    "melu": Protocol("melu", _NEW_USERS | {"test": 0.2}, {}),
+    "recbole-metarec": Protocol("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}),
+    "tallrec": Protocol("tallrec", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
+    "few-shot": Protocol("few-shot", _EVERYONE, {"min_ratings": 13, "max_support": 20, "lengths": "varied"}),
+    "time": Protocol("time", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
+}
+"""The values of --protocol."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    """Compare with the baselines: a trained run, or configs that are trained for each seed where RUN is left out.
+
+    Tables (Markdown, JSON) and plots are written to the run folder, or to --out.
+    """
+
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
+    """Run folder of a finished training. "" trains new runs with the options below."""
+    seeds: int = 0
+    """Number of seeds. The seed of RUN is the first; runs of the others are trained. 0 is 1, or 20 with --protocol."""
+    protocol: Annotated[str, choices(PROTOCOLS)] = ""
+    """Protocol of the literature, which fixes training rows, users, support and query (docs/protocols.md)."""
+    metrics: Annotated[str, choices(MODES)] = "own"
+    """Definitions of the metrics: of this package, or of published code, to compare with published figures."""
+    preset: Preset = DEFAULT_PRESET
+    config_file: ConfigFile = ""
+    out: Folder = ""
+    """Folder of tables and plots. An evaluation that was begun there is continued. "" is the run folder, or
+    runs/PROTOCOL."""
+    all: All = False
+    json: Json = False
+    config: ConfigOptions = DEFAULT_CONFIG
+
+
+def starting_evaluation(arguments: Sequence[str]) -> tuple[str, Config]:
+    """`starting_config` of `metarec evaluate`, where --protocol sets options, too.
+
+    Raises:
+        MetarecError: as `starting_config`; or an unknown protocol.
+    """
+    name, config = starting_config("evaluate", arguments)
+    protocol = early_option("evaluate", arguments, "--protocol")
+    if not protocol:
+        return name, config
+    if protocol not in PROTOCOLS:
+        raise MetarecError(f"no protocol is called {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    split, fixed, first = PROTOCOLS[protocol]
+    return protocol, dataclasses.replace(
+        config,
+        split=dataclasses.replace(config.split, kind=split),
+        episodes=dataclasses.replace(config.episodes, **{**first, **fixed}),
+    )
+
+
+def check_protocol(name: str, config: Config) -> None:
+    """Refuse options that contradict a protocol.
+
+    Args:
+        name: of the protocol.
+        config: with all options.
+
+    Raises:
+        MetarecError: an option has another value than the protocol fixes.
+    """
+    split, fixed, _ = PROTOCOLS[name]
+    wanted = {"split.kind": split} | {f"episodes.{field}": value for field, value in fixed.items()}
+    got = {"split.kind": config.split.kind} | {f"episodes.{field}": getattr(config.episodes, field) for field in fixed}
+    for option, value in wanted.items():
+        if got[option] != value:
+            raise MetarecError(
+                f"protocol {name} has {option} {value}, and not {got[option]}: leave out that option, or leave out "
+                "--protocol"
+            )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec evaluate` and return the exit status."""
+    name, base = starting_evaluation(arguments)
+    chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=base))
+    check_least("--seeds", chosen.seeds or 1, 1)
+    config = chosen.config
+    if chosen.run and (chosen.protocol or config != DEFAULT_CONFIG):
+        raise MetarecError(
+            f"{chosen.run} is evaluated with its own options: leave out RUN to train runs with other options"
+        )
+    if chosen.protocol:
+        check_protocol(chosen.protocol, config)
+    mode(chosen.metrics)
+    run = None
+    if chosen.run:
+        from metarec_jax.train import run_folder
+
+        run = run_folder.open_run(Path(chosen.run))
+        config = run.config
+    folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
+    seeds = chosen.seeds or (20 if chosen.protocol else 1)
+    reporter = prepare(config)
+    from metarec_jax.evaluation import evaluate, scenarios
+    from metarec_jax.privacy import accounting
+
+    with resumable(folder, reporter):
+        tables = evaluate.evaluate(
+            config,
+            seeds=range(config.seed, config.seed + seeds),
+            folder=folder,
+            run=run,
+            metrics=chosen.metrics,
+            reporter=reporter,
+        )
+    if run is not None and (spent := accounting.read(run)) is not None:
+        reporter.note(accounting.statement(spent))
+    if chosen.json:
+        print(scenarios.several_to_json(tables, environment()), end="")
+    else:
+        scenarios.print_tables(tables, everything=chosen.all)
+    reporter.note(f"tables and plots: {folder}")
+    return 0

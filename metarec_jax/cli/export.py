@@ -1,0 +1,40 @@
+"""`metarec export`: write a run as a folder that a user's own device recommends with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, prepare, print_json
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArguments:
+    """Write a run as a folder that a user's own device adapts and recommends with (docs/privacy.md).
+
+    examples/on_device.py reads it with JAX and NumPy alone.
+    """
+
+    run: TrainedRun
+    out: Folder
+    """New folder."""
+    json: Json = False
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec export` and return the exit status."""
+    chosen = parse(ExportArguments, "export", arguments)
+    prepare()
+    from metarec_jax.recommender.export import export_folder
+    from metarec_jax.recommender.recommender import Recommender
+
+    folder = export_folder(Recommender.load(chosen.run), Path(chosen.out))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    if chosen.json:
+        print_json({"run": chosen.run, "folder": str(folder), "bytes": size})
+    else:
+        print(
+            f'folder: {folder} ({size / 1e6:.1f} MB)\nnext: python examples/on_device.py {folder} --rate "TITLE=RATING"'
+        )
+    return 0

@@ -1,0 +1,164 @@
+"""`metarec recommend`: adapt a run to the ratings of one user, or of all users of a file, and recommend."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, parse, prepare, print_json
+from metarec_jax.config.data import Columns, DataConfig
+from metarec_jax.core.console import print_grid
+from metarec_jax.core.errors import MetarecError
+
+if TYPE_CHECKING:
+    from metarec_jax.recommender.attribution import Explanation
+    from metarec_jax.recommender.recommender import Recommender
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendArguments:
+    """Adapt a trained run to one user's ratings, and recommend.
+
+    Titles are matched without regard to case, accents, punctuation, articles and a missing year; "id:50" names an item
+    by its id. Without --rate, the list is that of a user without any rating.
+    """
+
+    run: TrainedRun
+    rate: Ratings = ()
+    """A rating of the user (for clicks, =1), oldest rating first."""
+    k: ItemCount = 10
+    """Number of items."""
+    profile: str = ""
+    """Text about the user, for a run with --learner.user-side profile."""
+    item_text: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TEXT")] = ()
+    """Score an item that is not in the catalogue from its text."""
+    include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Recommend items that the user has rated, too."""
+    users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    """Recommend to every user of a .csv or .parquet file with one rating in each row; needs --out."""
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    """Columns of the file of --users."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
+    """File for the lists of --users. The same command continues where it was stopped."""
+    why: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Name, for each item, the user's ratings that raise its score most, where there are any."""
+    json: Json = False
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec recommend` and return the exit status."""
+    chosen = parse(RecommendArguments, "recommend", arguments)
+    if chosen.users or chosen.out:
+        return _recommend_users(chosen)
+    history = [parse_rating(text) for text in chosen.rate]
+    reporter = prepare()
+    from metarec_jax.recommender.recommender import Recommender
+
+    recommender = Recommender.load(chosen.run, report=reporter.note)
+    state = recommender.adapt(history, chosen.profile)
+    for note in state.notes:
+        reporter.note(note)
+    found = recommender.recommend(state, chosen.k, exclude_seen=not chosen.include_seen)
+    names = [f"id:{item.id}" for item in found]
+    scores = {text: recommender.score_text(state, text) for text in chosen.item_text}
+    deviations = recommender.uncertainty(state, names).tolist() if recommender.gives_uncertainty else []
+    reasons = recommender.explain(state, names) if chosen.why else []
+    items = recommender.catalogue.items
+    rated = [
+        (items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.history.rows.tolist(), history)
+    ]
+    if chosen.json:
+        trees = [item._asdict() for item in found]
+        for tree, deviation in zip(trees, deviations):
+            tree["uncertainty"] = deviation
+        for tree, reason in zip(trees, reasons):
+            tree |= _reason(reason)
+        print_json(
+            {
+                "run": chosen.run,
+                "rated": [{"id": i, "title": title, "rating": rating} for i, title, rating in rated],
+                "recommended": trees,
+                "item_texts": [{"text": text, "score": score} for text, score in scores.items()],
+            }
+        )
+        return 0
+    print_rated([(title, rating) for _, title, rating in rated])
+    columns = {
+        "": [str(n) for n in range(1, len(found) + 1)],
+        "item": [item.title for item in found],
+        score_title(recommender): [f"{item.score:.2f}" for item in found],
+        "ratings in training": [str(item.ratings) for item in found],
+    }
+    if deviations:
+        columns["standard deviation"] = [f"{deviation:.2f}" for deviation in deviations]
+    numbers = [0, *range(2, len(columns))]
+    if reasons:
+        columns["why"] = [reason.sentence for reason in reasons]
+    print_grid("Recommended", list(columns), list(zip(*columns.values())), numbers=numbers)
+    if scores:
+        rows = [[text, f"{score:.2f}"] for text, score in scores.items()]
+        print_grid("Other items", ["text", score_title(recommender)], rows, numbers=[1])
+    return 0
+
+
+def parse_rating(text: str) -> tuple[str, float]:
+    """Split "TITLE=RATING" into the title and the rating.
+
+    >>> parse_rating("2+2=5: A Film (1984) = 4.5")
+    ('2+2=5: A Film (1984)', 4.5)
+    """
+    title, equals, rating = text.rpartition("=")
+    try:
+        if equals and title.strip():
+            return title.strip(), float(rating)
+    except ValueError:
+        pass
+    raise MetarecError(f'--rate {text!r}: write TITLE=RATING, for example --rate "Toy Story (1995)=5"')
+
+
+def score_title(recommender: Recommender) -> str:
+    """What the scores of a recommender are, as the title of a column."""
+    return "expected rating" if recommender.catalogue.scale.kind == "rating" else "probability of a click"
+
+
+def print_rated(rated: Sequence[tuple[str, float]]) -> None:
+    """Print titles and ratings as a table, where there are any."""
+    if rated:
+        print_grid("Rated", ["item", "rating"], [[title, f"{rating:g}"] for title, rating in rated], numbers=[1])
+
+
+def _reason(explanation: Explanation) -> dict[str, Any]:
+    return {"why": explanation.sentence, "because": [influence._asdict() for influence in explanation.because]}
+
+
+def _recommend_users(chosen: RecommendArguments) -> int:
+    """`metarec recommend --users`."""
+    if not (chosen.users and chosen.out):
+        raise MetarecError("--users FILE and --out FILE.parquet go together: give both")
+    if chosen.rate or chosen.profile or chosen.item_text:
+        raise MetarecError("--users reads ratings from its file: leave out --rate, --profile and --item-text")
+    reporter = prepare()
+    from metarec_jax.data import load
+    from metarec_jax.recommender.batch import recommend_users
+    from metarec_jax.recommender.recommender import Recommender
+
+    recommender = Recommender.load(chosen.run)
+    kind = recommender.catalogue.scale.kind
+    source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=kind)
+    users = recommend_users(
+        recommender,
+        load(source, seed=0),
+        Path(chosen.out),
+        k=chosen.k,
+        exclude_seen=not chosen.include_seen,
+        reporter=reporter,
+    )
+    if chosen.json:
+        print_json({"users": users, "out": str(Path(chosen.out))})
+    else:
+        print(f"lists for {users:,} users: {Path(chosen.out)}")
+    return 0

@@ -1,0 +1,105 @@
+"""`metarec train`: meta-train a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metarec_jax.cli.arguments import (
+    DEFAULT_CONFIG,
+    ConfigFile,
+    ConfigOptions,
+    Json,
+    Preset,
+    RunFolder,
+    check_resume,
+    free_folder,
+    parse,
+    prepare,
+    print_json,
+    run_name,
+    starting_config,
+    stopped,
+)
+from metarec_jax.config.run import DEFAULT_PRESET
+
+if TYPE_CHECKING:
+    from metarec_jax.train.loop import Fitted
+    from metarec_jax.train.run_folder import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArguments:
+    """Meta-train a new run, or continue one with --resume.
+
+    Options on the command line take precedence over those in --config, and these over those of --preset.
+    """
+
+    preset: Preset = DEFAULT_PRESET
+    config_file: ConfigFile = ""
+    out: RunFolder = ""
+    """New run folder. "" is the first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
+    resume: RunFolder = ""
+    """Run folder of a training to continue. Its options stay as they are."""
+    json: Json = False
+    config: ConfigOptions = DEFAULT_CONFIG
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec train` and return the exit status."""
+    name, base = starting_config("train", arguments)
+    chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
+    check_resume(chosen)
+    reporter = prepare(chosen.config)
+    from metarec_jax.privacy import accounting
+    from metarec_jax.train import start
+
+    if chosen.resume:
+        run, experiment = start.resume(Path(chosen.resume), reporter=reporter)
+    else:
+        folder = Path(chosen.out) if chosen.out else free_folder(run_name(name, chosen.config))
+        run, experiment = start.start(chosen.config, folder, reporter=reporter)
+    fitted = start.fit(run, experiment, reporter=reporter)
+    if fitted.interrupted:
+        return interrupted(fitted, run)
+    plot, progress, spent = draw(run), fitted.progress, accounting.read(run)
+    if chosen.json:
+        shown = ("step", "epoch", "best_epoch", "best_step", "best_loss", "finished")
+        tree = {"run": str(run.folder), "plot": str(plot), **{field: getattr(progress, field) for field in shown}}
+        print_json(tree if spent is None else {**tree, "privacy": spent})
+        return 0
+    if spent is not None:
+        print(accounting.statement(spent))
+    print(
+        f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
+        f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
+        f"next: metarec evaluate {run.folder}\n"
+        f'      metarec recommend {run.folder} --rate "TITLE=RATING"'
+    )
+    return 0
+
+
+def interrupted(fitted: Fitted, run: Run) -> int:
+    """Report that training was interrupted.
+
+    Args:
+        fitted: what training returned.
+        run: its run folder.
+
+    Returns:
+        The exit status.
+    """
+    command = f"metarec train --resume {run.folder}"
+    return stopped(fitted.signal or signal.SIGINT, fitted.progress.step, command)
+
+
+def draw(run: Run) -> Path:
+    """Plot the losses of a run by epoch into its folder; returns the file."""
+    from metarec_jax.evaluation import plots
+
+    lines = list(run.read_metrics())
+    losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
+    return plots.save(plots.training_figure(*losses), run.plots / "training.png")

@@ -1,0 +1,88 @@
+"""`metarec tune`: search for options on validation users."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from metarec_jax.cli.arguments import (
+    DEFAULT_CONFIG,
+    RUNS,
+    ConfigFile,
+    ConfigOptions,
+    Folder,
+    Json,
+    Preset,
+    check_least,
+    parse,
+    prepare,
+    print_json,
+    read_json,
+    resumable,
+    run_name,
+    starting_config,
+)
+from metarec_jax.config.run import DEFAULT_PRESET
+from metarec_jax.core.console import print_grid
+
+
+@dataclasses.dataclass(frozen=True)
+class TuneArguments:
+    """Search for options on validation users. Ratings of test users are not read.
+
+    The same command continues a search that was stopped, and a larger --trials adds to one that is finished. The best
+    options are written to OUT/best.json, for --config.
+    """
+
+    trials: int = 30
+    """Number of finished trials in the end. Each trial trains one run."""
+    space: Annotated[str, tyro.conf.arg(metavar="FILE.json")] = ""
+    """Search space: {"train.rate": {"low": 0.001, "high": 0.01, "log": true}, "learner.hidden": [64, 128]}. "" is a
+    space of seven options of the learner, the inner loop and the outer loop."""
+    metric: str = "loss"
+    """Metric to optimise: "loss", which early stopping uses, or a metric such as mae, rmse, ndcg@5, auc."""
+    out: Folder = ""
+    """Folder of the search. "" is runs/tune-NAME."""
+    preset: Preset = DEFAULT_PRESET
+    config_file: ConfigFile = ""
+    json: Json = False
+    config: ConfigOptions = DEFAULT_CONFIG
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `metarec tune` and return the exit status."""
+    name, base = starting_config("tune", arguments)
+    chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
+    check_least("--trials", chosen.trials, 1)
+    reporter = prepare(chosen.config)
+    from metarec_jax.evaluation import plots, search
+
+    tree = read_json(Path(chosen.space), "--space") if chosen.space else search.SPACE
+    space = search.read_space(tree, chosen.config)
+    folder = Path(chosen.out) if chosen.out else RUNS / f"tune-{run_name(name, chosen.config)}"
+    with resumable(folder, reporter):
+        found = search.tune(
+            chosen.config, folder, trials=chosen.trials, space=space, metric=chosen.metric, reporter=reporter
+        )
+    values = [value for _, value, _ in sorted(found.trials)]
+    plot = plots.save(plots.tuning_figure(values, found.value, chosen.metric), folder / "tuning.png")
+    best = folder / "best.json"
+    if chosen.json:
+        trials = [{"trial": n, chosen.metric: value, "options": options} for n, value, options in found.trials]
+        print_json({"best": str(best), "trials": trials})
+        return 0
+    names = list(space)
+    rows = [
+        [str(n), f"{value:.4f}", *(_short(options[name]) for name in names)] for n, value, options in found.trials[:10]
+    ]
+    print_grid("Best trials", ["trial", chosen.metric, *names], rows, numbers=range(len(names) + 2))
+    print(f"best: {best}\nplot: {plot}\nnext: metarec train --config {best}")
+    return 0
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

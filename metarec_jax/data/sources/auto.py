@@ -1,0 +1,16 @@
+"""Whatever is at a path: a table, or a folder of files in any registered layout."""
+
+from __future__ import annotations
+
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Interactions
+from metarec_jax.data.sources.source import read_path, register_source
+
+
+@register_source("auto")
+def load(config: DataConfig, seed: int) -> Interactions:
+    """Read ``config.path`` by the files that are there; `seed` is not used."""
+    if not config.path:
+        raise MetarecError("data.source 'auto' goes by the files it finds: say where they are with --data.path")
+    return read_path(config)

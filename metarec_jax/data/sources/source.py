@@ -1,0 +1,159 @@
+"""Data sources and their registration.
+
+A source is a function of the config that returns a data set. One that reads a folder of files is registered with its
+layout instead, which tells its files from others; where to find the folder is then done here for all layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import SOURCES
+from metarec_jax.core.types import Interactions
+from metarec_jax.data.sources.find import Release, find
+from metarec_jax.data.sources.folder import Folder
+
+TABLES = (".csv", ".tsv", ".parquet")
+"""Suffixes of files that the source "table" reads, whatever source a config names."""
+
+Load = Callable[[DataConfig, int], Interactions]
+"""(config, seed) -> interactions."""
+Read = Callable[..., Interactions]
+"""(folder, *, source) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
+
+
+class Layout(NamedTuple):
+    """A data set of ratings in a folder, or a zip, of files.
+
+    Attributes:
+        name: of the source.
+        title: of the data set, for people.
+        marks: names, or patterns such as ``*.inter``; a folder with a file of such a name has this layout.
+        read: reads it.
+        release: where the data set is found without a path; None where it is not published.
+    """
+
+    name: str
+    title: str
+    marks: tuple[str, ...]
+    read: Read
+    release: Release | None = None
+
+    def mark_in(self, folder: Folder) -> str:
+        """The mark that `folder` has a file of; "" where it has none."""
+        return next((mark for mark in self.marks if any(fnmatchcase(name, mark) for name in folder.names)), "")
+
+    def load(self, config: DataConfig, seed: int = 0) -> Interactions:
+        """Read the data set from ``config.path``, or else from where its release is found; `seed` is not used."""
+        if config.path:
+            return read_path(config)
+        if self.release is None:
+            raise MetarecError(f"data.source {self.name!r} has no publisher: say where its files are with --data.path")
+        found = find(self.release, self.title, config)
+        return _read_folder(found.path, config, found.sentence)
+
+
+class Source(NamedTuple):
+    """An entry of `metarec_jax.core.kinds.SOURCES`.
+
+    Attributes:
+        load: returns the data set that a config asks for.
+        public: whether anyone can have the data: it is published, or generated.
+        layout: of its folder, where it is read from one.
+    """
+
+    load: Load
+    public: bool = False
+    layout: Layout | None = None
+
+
+def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load]:
+    """A decorator that registers a function as a data source.
+
+    Args:
+        name: of the source, which ``data.source`` selects it by.
+        public: see `Source`.
+
+    Returns:
+        The decorator, of a function (config, seed) -> `Interactions`; `metarec_jax.data.interactions.build` makes
+        these from columns.
+    """
+
+    def decorate(load: Load) -> Load:
+        SOURCES.register(name)(Source(load, public))
+        return load
+
+    return decorate
+
+
+def register_layout(
+    name: str, *, title: str, marks: tuple[str, ...], release: Release | None = None
+) -> Callable[[Read], Read]:
+    """A decorator that registers a reader of folders as a data source; arguments as of `Layout`.
+
+    Returns:
+        The decorator, of a function (folder, *, source) -> `Interactions`.
+    """
+
+    def decorate(read: Read) -> Read:
+        layout = Layout(name, title, marks, read, release)
+        SOURCES.register(name)(Source(layout.load, release is not None, layout))
+        return read
+
+    return decorate
+
+
+def read_path(config: DataConfig) -> Interactions:
+    """Read the file or folder at ``config.path``: a table by its suffix, anything else by the layout of its files.
+
+    Raises:
+        MetarecError: there is no such file, no layout fits, or another one than ``config.source`` asks for.
+    """
+    path = Path(config.path).expanduser()
+    if path.suffix.lower() in TABLES:
+        return SOURCES.get("table").load(config, 0)
+    return _read_folder(path, config)
+
+
+def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interactions:
+    if not path.exists():
+        raise MetarecError(f"--data.path {path}: there is no such file or folder")
+    if path.is_file() and path.suffix.lower() != ".zip":
+        raise MetarecError(
+            f"--data.path {path}: give a folder, a .zip, or a file whose name ends in {', '.join(TABLES)}"
+        )
+    if config.kind == "click":
+        raise MetarecError(
+            f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
+        )
+    folder = Folder(path)
+    asked = SOURCES.get(config.source).layout
+    layout = asked if asked and asked.mark_in(folder) else recognise(folder)
+    if config.source not in ("auto", layout.name):
+        raise MetarecError(
+            f"{path} holds {layout.mark_in(folder)}, which is {layout.name}, but data.source is {config.source!r}: "
+            f"say --data.source {layout.name}, or give another --data.path"
+        )
+    return layout.read(folder, source=sentence or f"{layout.title} from {path}")
+
+
+def recognise(folder: Folder) -> Layout:
+    """The first registered layout that `folder` has a file of.
+
+    Raises:
+        MetarecError: there is none.
+    """
+    layouts = [source.layout for source in map(SOURCES.get, SOURCES.names()) if source.layout]
+    for layout in layouts:
+        if layout.mark_in(folder):
+            return layout
+    marks = ", ".join(mark for layout in layouts for mark in layout.marks)
+    raise MetarecError(
+        f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
+        f"{', '.join(folder.names[:12]) or 'nothing'}. A single table is read with --data.path FILE.csv"
+    )

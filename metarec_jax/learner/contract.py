@@ -1,0 +1,98 @@
+"""What a learner is: pure functions of one user, which a kind of learner builds from its choices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import HEADS, LEARNERS
+from metarec_jax.core.registry import as_kind
+from metarec_jax.core.types import Array, Params, Prepared, Tables
+from metarec_jax.learner import prior as prior_path
+from metarec_jax.learner.heads import Head
+from metarec_jax.learner.inputs import Context, Features, prepare
+
+
+class Learner(NamedTuple):
+    """A learner: pure functions of one user.
+
+    Attributes:
+        init: (key, item_embeddings=..., user_embeddings=..., mean_rating=..., believed=...) -> params; `believed` as
+            for `metarec_jax.learner.prior.init`.
+        prepare: (params, tables) -> tables as `apply` wants them.
+        apply: (params, context, rows) -> outputs of the rows.
+        summarise: (params, context) -> what is made of the support; None where the learner does not read it.
+        taste: the same of the prior path.
+        floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
+    """
+
+    init: Callable[..., Params]
+    prepare: Callable[[Params, Tables], Prepared]
+    apply: Callable[[Params, Context, Features], Array]
+    summarise: Callable[[Params, Context], Any] | None = None
+    taste: Callable[[Params, Context], Any] | None = None
+    floats_per_row: Callable[[int], int] = lambda support: 1
+
+
+def make_learner(config: LearnerConfig, head: Head) -> Learner:
+    """Build the learner that a config describes.
+
+    Args:
+        config: its kind and choices.
+        head: what its outputs mean.
+    """
+    return as_kind(LEARNERS, config).build(head)
+
+
+def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) -> Head:
+    """Build a head for ratings of a scale.
+
+    Args:
+        kind: its name in the registry of heads.
+        levels: the values that a rating can take; () where ratings are continuous.
+        low, high: ends of the scale.
+
+    Raises:
+        MetarecError: the head needs levels and there are none.
+    """
+    return HEADS.get(kind).build(levels, low, high)
+
+
+def text_learner(
+    config: LearnerConfig,
+    head: Head,
+    init: Callable[..., Params],
+    apply: Callable[..., Array],
+    summarise: Callable[..., Any] | None = None,
+    attention: Callable[[int], int] = lambda support: 0,
+) -> Learner:
+    """A learner with the inputs and the prior path of the built-in ones.
+
+    Args:
+        config: the choices that every kind has.
+        head: what its outputs mean.
+        init: as `metarec_jax.learner.mlp.init`.
+        apply: as `metarec_jax.learner.mlp.apply`.
+        summarise: as `metarec_jax.learner.transformer.summarise`; None where the learner does not read the support.
+        attention: (length of the support) -> numbers that a row takes beside those of the MLP.
+    """
+    reading = {name: getattr(config, name) for name in ("item_dropout", "user_dropout", "compute")}
+    own = {"prior": config.prior, "dropout": config.dropout}
+
+    def applied(params: Params, context: Context, rows: Features) -> Array:
+        return apply(params, head, context, rows, **own, **reading)
+
+    def summarised(params: Params, context: Context) -> Any:
+        assert summarise is not None
+        return summarise(params, head, context, **reading)
+
+    return Learner(
+        init=functools.partial(init, head=head, hidden=config.hidden, context=config.context, gate=config.gate),
+        prepare=functools.partial(prepare, compute=config.compute),
+        apply=applied,
+        summarise=None if summarise is None else summarised,
+        taste=prior_path.summarise,
+        floats_per_row=lambda support: config.hidden + head.outputs + attention(support),
+    )

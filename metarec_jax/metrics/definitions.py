@@ -1,0 +1,149 @@
+"""The metrics by name: their titles, directions and definitions, as tables and documents print them.
+
+A metric is written "name" or "name@k", for example "mae" or "ndcg@5".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+from metarec_jax.core.errors import MetarecError
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric, as tables and documents print it.
+
+    Attributes:
+        name: with its cutoff: "ndcg@5".
+        title: of its column in a table: "nDCG@5".
+        better: whether a "lower" or a "higher" value is better.
+        definition: one line.
+        root: whether the metric is the square root of its weighted mean.
+        per_user: whether the metric is a mean over users, which `evaluate_users` can give.
+    """
+
+    name: str
+    title: str
+    better: Literal["lower", "higher"]
+    definition: str
+    root: bool = False
+    per_user: bool = True
+
+
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("mae", "MAE", "lower", "mean over users of the user's mean absolute error of `point`"),
+        Metric("rmse", "RMSE", "lower", "root of the mean squared error of `mean` over all query rows", root=True),
+        Metric(
+            "accuracy",
+            "accuracy",
+            "higher",
+            "mean over users of the share of rows whose rating is the level nearest to `point`; "
+            "half-way between two levels counts half",
+        ),
+        Metric(
+            "ndcg@k",
+            "nDCG@{k}",
+            "higher",
+            "gain 2^rating - 1, discount 1 / log2(1 + rank), over the best order of the query items",
+        ),
+        Metric(
+            "ndcg_linear@k",
+            "nDCG@{k} linear",
+            "higher",
+            "gain = rating, discount 1 / log2(1 + rank), over the best order of the query items",
+        ),
+        Metric(
+            "ndcg_binary@k",
+            "nDCG@{k} binary",
+            "higher",
+            "gain 1 for a positive, discount 1 / log2(1 + rank), over the best order of the query items",
+        ),
+        Metric("precision@k", "P@{k}", "higher", "positives among the first {k} ranks, over {k}"),
+        Metric("recall@k", "R@{k}", "higher", "positives among the first {k} ranks, over the user's positives"),
+        Metric("hit@k", "hit@{k}", "higher", "probability that a positive is among the first {k} ranks"),
+        Metric("mrr@k", "MRR@{k}", "higher", "1 / rank of the first positive, 0 where it is beyond rank {k}"),
+        Metric(
+            "auc",
+            "AUC",
+            "higher",
+            "share of a user's pairs of unequal ratings that are in the right order; tied scores count half",
+        ),
+        Metric(
+            "auc_liked",
+            "AUC liked",
+            "higher",
+            "share of a user's (liked, not liked) pairs that are in the right order; tied scores count half",
+        ),
+        Metric(
+            "auc_global",
+            "AUC liked, global",
+            "higher",
+            "share of all (liked, not liked) pairs, also of different users, that are in the right order",
+            per_user=False,
+        ),
+        Metric("precision_first@k", "P@{k} in file order", "higher", "P@{k} of the {k} highest labels, ties by order"),
+        Metric("recall_first@k", "R@{k} in file order", "higher", "R@{k} of the {k} highest labels, ties by order"),
+        Metric("hit_first@k", "hit@{k} in file order", "higher", "hit@{k} of the {k} highest labels, ties by order"),
+        Metric("mrr_first@k", "MRR@{k} in file order", "higher", "MRR@{k} of the {k} highest labels, ties by order"),
+        Metric("ndcg_first@k", "nDCG@{k} binary, in file order", "higher", "gain 1 for the {k} highest labels"),
+        Metric("precision_tanp@k", "P@{k} TaNP", "higher", "share of the {k} best ratings among the first {k} ranks"),
+        Metric("ap_tanp@k", "MAP@{k} TaNP", "higher", "precision at each hit, summed, over {k}"),
+        Metric("ndcg_tanp@k", "nDCG@{k} TaNP", "higher", "gain 2^rating - 1, ties by order"),
+        Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`"),
+        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} is not judged"),
+        Metric("mae_metahin", "MAE MetaHIN", "lower", "mean over users of the mean absolute error of `mean`"),
+        Metric("rmse_metahin", "RMSE MetaHIN", "lower", "mean over users of the root of the mean squared error"),
+        Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
+    )
+}
+PUBLISHED = ("first", "tanp", "mamo", "metahin")
+"""Suffixes of the names of metrics that reproduce published code: `metarec_jax.metrics.published`."""
+
+DEFAULT_METRICS = (
+    "mae",
+    "rmse",
+    "accuracy",
+    "ndcg@5",
+    "ndcg_linear@5",
+    "ndcg_binary@5",
+    "precision@5",
+    "recall@5",
+    "hit@5",
+    "mrr@5",
+    "auc",
+    "auc_liked",
+)
+"""The metrics of tables, where no others are asked for."""
+
+TIES = "ranking metrics are exact expectations over the random order of equal scores"
+"""The tie policy, as every table states it."""
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`, with its cutoff in its title and definition.
+
+    Raises:
+        MetarecError: no metric has that name, or its cutoff is missing, unwanted or not a whole number above 0.
+
+    >>> metric("ndcg@5").title
+    'nDCG@5'
+    """
+    base, _, cutoff = name.partition("@")
+    template = METRICS.get(f"{base}@k" if cutoff else base)
+    if template is None or (cutoff and not (cutoff.isascii() and cutoff.isdigit() and int(cutoff) > 0)):
+        known = ", ".join(METRICS)
+        raise MetarecError(f"no metric is called {name!r}; there are {known}, with a whole number above 0 for k")
+    if not cutoff:
+        return template
+    k = str(int(cutoff))
+    return dataclasses.replace(
+        template,
+        name=f"{base}@{k}",
+        title=template.title.format(k=k),
+        definition=template.definition.format(k=k),
+    )

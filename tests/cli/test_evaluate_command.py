@@ -1,0 +1,174 @@
+"""`metarec evaluate`: what it asks for, and the table that it prints. The evaluation itself is tested elsewhere."""
+
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rich.console
+import training
+from trained import small_config, trained_run
+
+from metarec_jax.cli import main
+from metarec_jax.evaluation import evaluate, methods
+from metarec_jax.evaluation.metric_sets import MODES
+from metarec_jax.evaluation.report import SeedResult, build_table
+from metarec_jax.evaluation.scenarios import print_tables
+from metarec_jax.evaluation.text_table import number
+from metarec_jax.evaluation.write_results import HEADLINE, REFERENCES
+from metarec_jax.metrics.metrics import DEFAULT_METRICS, UserValues
+
+METHODS = (
+    methods.ITEM, methods.BIAS, methods.NEAREST, methods.RIDGE, methods.CLOSED, *methods.TWINS, methods.BEFORE,
+    methods.META,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table():
+    """An evaluation of three seeds with many methods and all metrics, as `metarec evaluate` makes it."""
+    results = {}
+    for n, method in enumerate(METHODS):
+        rng = np.random.default_rng(n)
+        results[method] = [
+            SeedResult(
+                seed,
+                np.arange(30),
+                {name: UserValues(rng.random(30) + 0.6, np.ones(30)) for name in DEFAULT_METRICS},
+                {"auc_global": rng.random()},
+            )
+            for seed in range(3)
+        ]
+    made = build_table(
+        results,
+        title="3 seeds",
+        protocol="a sentence about the users and about what is support and query, which is longer than a line " * 2,
+        references=[name for name in REFERENCES if name in results],
+        subject=methods.META,
+        samples=50,
+    )
+    return dataclasses.replace(made, headline_metrics=MODES["own"].headline, headline_methods=HEADLINE)
+
+
+def lines_of(tables, width, terminal, *, everything=False):
+    """What is printed, without the colours."""
+    file = io.StringIO()
+    print_tables(tables, rich.console.Console(file=file, width=width, force_terminal=terminal), everything=everything)
+    return re.sub(r"\x1b\[[\d;]*m", "", file.getvalue()).splitlines()
+
+
+@pytest.mark.parametrize(("width", "terminal"), [(100, True), (60, True), (40, False), (300, False)])
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("scenarios", [("new users",), ("warm users, warm items", "cold users, cold items", "both")])
+def test_tables_fit_the_terminal_and_a_file_has_100_columns(table, width, terminal, everything, scenarios):
+    lines = lines_of(dict.fromkeys(scenarios, table), width, terminal, everything=everything)
+    assert max(map(len, lines)) <= (width if terminal else 100)
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    if width >= 100 and not everything:  # no label is folded
+        labels = {re.split(r"\s{2,}", line.strip())[0] for line in lines}
+        assert labels & set(METHODS) == set(METHODS) & set(HEADLINE)
+    for row in table.rows:
+        for m in table.metrics if len(scenarios) == 1 else ():
+            cell = f"{number(row.cells[m.name].mean)} ±{number(row.cells[m.name].sd)}"
+            if everything or (row.method in HEADLINE and m.name in table.headline_metrics):
+                assert cell in text
+    assert ("--all prints all of them" in text) != everything
+
+
+def test_headlines_are_a_single_table_and_its_differences_in_100_columns(table):
+    lines = lines_of({"new users": table}, 100, True)
+    assert [line.split() for line in lines if line.startswith(("3 seeds", "meta-learned:"))] == [
+        ["3", "seeds"], ["meta-learned:", "difference", "from"],
+    ]  # fmt: skip
+    (header,) = (line for line in lines if line.split()[:1] == ["method"])
+    assert header.split() == ["method", "MAE", "↓", "RMSE", "↓", "nDCG@5", "↑", "AUC", "↑"]
+    assert lines[-1] == "- 4 of 10 methods and 4 of 13 metrics are shown; --all prints all of them"
+
+
+def test_every_set_of_metrics_has_headlines_of_its_own():
+    for name, counted in MODES.items():
+        assert 0 < len(counted.headline) <= 4, name
+        assert set(counted.headline) <= set(counted.metrics)
+
+
+def test_a_run_is_evaluated_with_its_own_config(asked, capsys):
+    assert main.main(["evaluate", str(trained_run()), "--seeds", "3"]) == 0
+    (call,) = asked
+    assert call.config == small_config()
+    assert call.seeds == [0, 1, 2]
+    assert call.folder == call.run.folder == trained_run()
+    out, err = capsys.readouterr()
+    assert "ours" in out
+    assert ".700" in out
+    assert err == f"tables and plots: {trained_run()}\n"
+
+
+def test_a_protocol_is_run_on_many_seeds(asked, capsys):
+    arguments = ["--protocol", "recbole-metarec", "--seed", "7", "--updater.steps", "2", "--json"]
+    assert main.main(["evaluate", *arguments]) == 0
+    (call,) = asked
+    assert call.run is None
+    assert call.seeds == list(range(7, 27))
+    assert call.config.updater.steps == 2
+    assert call.config.episodes.max_ratings == 100
+    assert call.folder == Path("runs/recbole-metarec")
+    tree = json.loads(capsys.readouterr().out)
+    assert [method["name"] for method in tree["methods"]] == ["rule", "ours"]
+
+
+@pytest.mark.parametrize(("protocol", "most"), [("melu", 100), ("tallrec", 0), ("few-shot", 0), ("time", 0)])
+def test_every_protocol_has_its_division_and_its_folder(asked, protocol, most):
+    assert main.main(["evaluate", "--protocol", protocol, "--seeds", "2", "--metrics", "melu"]) == 0
+    (call,) = asked
+    assert call.config.split.kind == protocol
+    assert (call.config.episodes.query, call.config.episodes.max_ratings) == (10, most)
+    assert call.folder == Path("runs") / protocol
+    assert call.metrics == "melu"
+
+
+def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    assert main.main(["evaluate", str(trained_run()), "--out", "here"]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "finished parts are kept in here: run the same command again to continue\nmetarec: stopped\n"
+
+
+def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    chance = np.arange(1, 61) ** -0.8
+    clicks = [(u, i) for u in range(40) for i in rng.choice(60, 8, replace=False, p=chance / chance.sum())]
+    (tmp_path / "clicks.csv").write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in clicks))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
+    options = {
+        "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",
+        "data.kind": "click", "data.columns.rating": "", "data.columns.time": "", "data.negatives": 1,
+        "data.negatives-popularity": 0, "data.cache": "cache", "encoder.path": "random", "factors.rank": 0,
+        "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
+    }  # fmt: skip
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with training.compiled_once():
+        assert main.main(["evaluate", *arguments, "--all"]) == 0
+    printed = capsys.readouterr().out
+    for rule in ("constant, random order", "popularity", "item click rate"):
+        assert rule in printed
+    assert main.main(["evaluate", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 100
+    assert all(method in printed for method in ("item click rate", "twin, fine-tuned", "meta-learned"))
+    assert "popularity" not in printed
+    tree = json.loads((tmp_path / "found" / "tables" / "evaluation.json").read_text())
+    rows = {row["name"]: row["metrics"] for row in tree["methods"]}
+    assert rows["constant, random order"]["auc"]["mean"] == 0.5
+    assert rows["popularity"]["auc"]["mean"] > 0.5
+    assert rows["item click rate"]["auc"]["mean"] > 0.5
+    ours = next(row for row in tree["methods"] if row["name"] == "meta-learned")
+    assert {"item click rate", "meta-learned, before adapting"} <= set(ours["differences"])
