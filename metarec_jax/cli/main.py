@@ -7,6 +7,7 @@ package, which is imported when the command runs; importing this module, and ask
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import errno
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from metarec_jax.core import plugins
 from metarec_jax.core.errors import MetarecError, Stopped
 
 COMMANDS: Mapping[str, str] = {
@@ -47,6 +49,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
   metarec evaluate --protocol recbole-metarec --seeds 20
 
+Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
 
@@ -66,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _sigterm_raises():
-            status = _dispatch(arguments)
+            status = _dispatch(_load_plugins(arguments))
             sys.stdout.flush()
         return status
     except MetarecError as error:
@@ -83,6 +86,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror}: free some space, change the permissions, or name another folder")
+
+
+def _load_plugins(arguments: Sequence[str]) -> Sequence[str]:
+    """Import the modules that --plugin names, before a command reads its options; returns the other arguments."""
+    if not any(argument.partition("=")[0] == "--plugin" for argument in arguments):
+        return arguments
+    parser = argparse.ArgumentParser(prog="metarec", add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugin", action="append", metavar="MODULE")
+    found, rest = parser.parse_known_args(arguments)
+    plugins.load_plugins(found.plugin)
+    return rest
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
