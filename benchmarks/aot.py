@@ -175,8 +175,6 @@ def config_of(case: Case, chips: int) -> Config:
             train=case.train,  # type: ignore[arg-type]
             compute=case.compute,  # type: ignore[arg-type]
             remat=case.remat,
-            scan=case.scan,
-            attention=case.attention,  # type: ignore[arg-type]
             tokens_per_call=case.tokens_per_call,
         ),
         learner=LearnerConfig(hidden=128, compute=case.compute, user_side="none"),  # type: ignore[arg-type]
@@ -186,6 +184,7 @@ def config_of(case: Case, chips: int) -> Config:
 
 def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """The estimate of a case, as a JSON object."""
+    from metarec_jax.encoder import Execution
     from metarec_jax.train.aot import estimate, targets, workload
 
     target = targets.parse(case.target)
@@ -195,6 +194,7 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
         found = _inner(case, target, keep)
     else:
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
+        work = dataclasses.replace(work, run=Execution(case.attention, case.remat, case.scan))  # type: ignore[arg-type]
         found = estimate.estimate(work, target, level=case.level, keep=keep)
     return {"case": dataclasses.asdict(case), **found.to_json()}
 

@@ -1,8 +1,12 @@
-"""Shapes, as data: what tests run small, benchmarks run whole."""
+"""Sizes of the problems that are timed: benchmarks run them whole, tests run the smallest."""
 
 from __future__ import annotations
 
 import dataclasses
+
+import numpy as np
+
+from metarec_jax.encoder import BertConfig, Tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,3 +48,45 @@ USERS = tuple(
     dataclasses.replace(STANDARD, name=f"standard users {users}", users=users) for users in (32, 128, 512, 1024, 4096)
 )
 """The standard case with fewer and more users, from which the cost of a user is read."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """An encoder of some size, and the batch of texts that it reads.
+
+    Attributes:
+        name: of the shape.
+        hidden, layers, heads: of the encoder.
+        texts, length: of the batch, the length in tokens with padding.
+    """
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    texts: int
+    length: int
+
+    @property
+    def config(self) -> BertConfig:
+        return BertConfig(
+            vocab_size=30522,
+            hidden_size=self.hidden,
+            num_layers=self.layers,
+            num_heads=self.heads,
+            intermediate_size=4 * self.hidden,
+            has_pooler=False,
+        )
+
+
+MINILM = Shape("MiniLM", 384, 6, 12, 128, 32)
+BASE = Shape("bert-base", 768, 12, 12, 32, 32)
+SMOKE_SHAPE = Shape("smoke", 16, 2, 2, 4, 8)
+
+
+def batch_of(shape: Shape) -> Tokens:
+    """Random tokens [texts, length]; half to all of the places of a row are real, the rest is padding."""
+    rng = np.random.default_rng(0)
+    real = np.arange(shape.length) < rng.integers(shape.length // 2, shape.length + 1, (shape.texts, 1))
+    ids = np.where(real, rng.integers(1000, 30000, real.shape), 0).astype(np.int32)
+    return Tokens(ids, real.astype(np.float32), np.zeros_like(ids))

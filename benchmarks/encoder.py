@@ -1,8 +1,6 @@
 """The encoder against transformers' PyTorch model: one batch, real texts, a whole catalogue, and a joint step.
 
-python -m benchmarks.encoder [NAME ...] --json OUT
-
-These are cases of the suite (`benchmarks.suite`), with its options, and OUT is a results file of the suite.
+python -m benchmarks encoder outer-step-joint catalogue --json OUT
 """
 
 from __future__ import annotations
@@ -16,57 +14,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import harness, roofline
+from benchmarks.cases import SMOKE_SHAPE, Shape, batch_of
 from benchmarks.phases import Watched, first, phases, together
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.data import load as load_data
-from metarec_jax.encoder import BertConfig, Tokens, chunks, encode, encode_table, init, load, tokenize
+from metarec_jax.encoder import Tokens, chunks, encode, encode_table, init, load, tokenize
 
 BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
 OF_PEAK = 0.7
 CATALOGUE = 100_000
 """Texts of the catalogue."""
 FEW = 8
-"""Texts, where everything is small."""
+"""Texts at the smallest size."""
 TOLERANCE = 2e-5
 """Of embeddings (of length 1), and of gradients relative to the largest."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """An architecture and a batch of it."""
-
-    name: str
-    hidden: int
-    layers: int
-    heads: int
-    texts: int
-    length: int
-
-    @property
-    def config(self) -> BertConfig:
-        return BertConfig(
-            vocab_size=30522,
-            hidden_size=self.hidden,
-            num_layers=self.layers,
-            num_heads=self.heads,
-            intermediate_size=4 * self.hidden,
-            has_pooler=False,
-        )
-
-
-MINILM = Shape("MiniLM", 384, 6, 12, 128, 32)
-BASE = Shape("bert-base", 768, 12, 12, 32, 32)
-SMOKE = Shape("smoke", 16, 2, 2, 4, 8)
-
-
-def batch_of(shape: Shape) -> Tokens:
-    """Random tokens; half to all of a row's places are real."""
-    rng = np.random.default_rng(0)
-    real = np.arange(shape.length) < rng.integers(shape.length // 2, shape.length + 1, (shape.texts, 1))
-    ids = np.where(real, rng.integers(1000, 30000, real.shape), 0).astype(np.int32)
-    return Tokens(ids, real.astype(np.float32), np.zeros_like(ids))
 
 
 def matrix_flops(params: Params, tokens: int) -> float:
@@ -76,7 +39,15 @@ def matrix_flops(params: Params, tokens: int) -> float:
 
 
 def agree(case: str, found: np.ndarray, wanted: np.ndarray) -> None:
-    """Refuses to time what computes something else."""
+    """Check that two contenders compute the same.
+
+    Args:
+        case: of the error message.
+        found, wanted: their results.
+
+    Raises:
+        SystemExit: the relative error is not below `TOLERANCE`.
+    """
     error = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-30))
     if not error < TOLERANCE:
         raise SystemExit(f"{case}: the two disagree: relative error {error:.1e}")
@@ -105,7 +76,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
         "forward + backward": theirs.forward_backward(model, tokens, weights),
     }
     faster, left_out = {}, {}
-    if shape != SMOKE:  # compiling takes minutes
+    if shape != SMOKE_SHAPE:  # compiling takes minutes
         try:
             twin = theirs.compiled(config, params)
             faster = {
@@ -127,7 +98,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
     of_programs = {"forward": of_forward, "forward + backward": of_both}
     for case, run in ours.items():
         of_programs[case]["first_s"] = first(run)
-    machine = roofline.Machine(small=shape == SMOKE)
+    machine = roofline.Machine(small=shape == SMOKE_SHAPE)
     contenders = [harness.Contender(f"{case}/ours", run) for case, run in ours.items()]
     contenders += [harness.Contender(f"{case}/transformers", run) for case, run in rivals.items()]
     contenders += [harness.Contender(f"{case}/torch.compile", run) for case, run in faster.items()]
@@ -151,7 +122,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
 
 
 def real_texts(rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) -> list[harness.Row]:
-    """The items of MovieLens-100K in length buckets: which share of the time the products would take at the peak."""
+    """GFLOP/s of products on the items of MovieLens-100K in length buckets, against a large matrix product."""
     encoder = load("random" if smoke else "minilm")
     texts = load_data(DataConfig(), seed=0).items.texts[: FEW if smoke else None]
     tokens = tokenize(encoder.tokenizer, texts, 128)
@@ -233,9 +204,3 @@ def catalogue(count: int, rounds: int, reporter: Reporter = QUIET, *, smoke: boo
         bars={"sorted-batching": BARS["catalogue"]},
         facts=facts,
     )
-
-
-if __name__ == "__main__":
-    from benchmarks.suite import main
-
-    main("encoder", "outer-step-joint", "catalogue", description=__doc__)

@@ -28,7 +28,7 @@ from metarec_jax.config.run import Config, preset
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Episodes, Interactions, Prepared
+from metarec_jax.core.types import Episodes, Interactions
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.tasks import Tasks
@@ -37,8 +37,8 @@ from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import planned
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
-from metarec_jax.recommender.item_table import tables_of
-from metarec_jax.recommender.programs import OfUsers
+from metarec_jax.recommender.item_table import ItemTensors, tables_of
+from metarec_jax.recommender.programs import UserTask
 from metarec_jax.recommender.recommender import Rated, Recommender, UserState
 from metarec_jax.train.start import meta_train
 
@@ -60,16 +60,12 @@ class Asked(NamedTuple):
 
 
 def left_out(
-    model: Model,
-    trainable: Trainable,
-    tables: Prepared,
-    task: Any,
-    rows: Int[Array, " items"],
-    statistic: Float[Array, "catalogue columns"],
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: Int[Array, " items"]
 ) -> Float[Array, "users items support"]:
-    """Every score less what it is without each rating; as `programs.score_and_influences`."""
-    features = Features(Fixed(tables.items[rows], None, "recommended"), statistic[rows])
-    episodes = Episodes(task.user, task.support, query=None, weight=None)
+    """Every score less what it is without each rating; arguments as for `programs.influences`."""
+    tables = tables_of(model, trainable.theta, items, task.embedding)
+    features = Features(Fixed(tables.items[rows], None, "recommended"), items.statistic[rows])
+    episodes = Episodes(jnp.arange(len(task.embedding)), task.support, query=None, weight=None)
     plan, products = planned(model, trainable.theta, tables, episodes)
 
     def one(task: Task) -> Array:
@@ -115,14 +111,22 @@ def _history(data: Interactions, tasks: Tasks, task: int) -> list[Rated]:
     return [Rated(f"id:{ids[item]}", float(r)) for item, r in zip(data.item[rows], data.rating[rows])]
 
 
-def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Ranks of all test users, and times of some.
+def measure(
+    name: str, recommender: Recommender, users: Sequence[Asked], *, rounds: int, reporter: Reporter = QUIET
+) -> list[harness.Row]:
+    """Rank correlations of the influences of some users with the truth, and times of a few of them.
+
+    Args:
+        name: of the run.
+        recommender: of the run.
+        users: from `test_users`.
+        rounds: turns of each contender.
+        reporter: shows progress.
 
     Raises:
         MetarecError: the two ways to leave a rating out differ.
     """
-    users = test_users(recommender)
-    program = jax.jit(functools.partial(left_out, recommender._model))
+    program = jax.jit(functools.partial(left_out, recommender.executor.model))
     truths = []
     with reporter.bar(f"{name}: leaving out", len(users)) as advance:
         for number, user in enumerate(users, start=1):
@@ -136,11 +140,9 @@ def measure(name: str, recommender: Recommender, *, rounds: int, reporter: Repor
 
 def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
     """Truth of a user [items, support], by the program."""
-    trainable, shelves = recommender._trainable, recommender._shelf.take(alone=True)
-    task = recommender._task_of([user.state])
-    tables = tables_of(recommender._model, trainable.theta, shelves, jax.device_put(task.embedding))
-    users = OfUsers(jax.numpy.arange(1), task.support, ())
-    return jax.device_get(program(trainable, tables, users, jax.device_put(user.rows), shelves.statistic))[0]
+    task = jax.tree.map(lambda leaf: leaf[None], UserTask(user.state.embedding, user.state.support))
+    items = recommender.items.table.tensors(single_user=True)
+    return jax.device_get(program(recommender.executor.trainable, items, task, user.rows))[0]
 
 
 def _shortened(user: Asked) -> list[list[Rated]]:
@@ -170,7 +172,7 @@ def _ranks(
     scale = recommender.catalogue.scale
     for user, truth in zip(users, truths):
         real = np.flatnonzero(user.state.support.mask > 0)
-        _, influences = recommender.influences(user.state, user.rows)
+        _, influences = recommender.executor.influences(user.state, user.rows)
         ours, theirs = influences[:, real], truth[:, real]
         correlations.append(float(np.mean([_rank_correlation(a, b) for a, b in zip(ours, theirs)])))
         ratios.append(float(np.sum(ours * theirs) / np.sum(ours * ours)))
@@ -222,7 +224,7 @@ def _times(
 
         def ours(asked: Sequence[Asked] = asked) -> None:
             for user in asked:
-                recommender.influences(user.state, user.rows)
+                recommender.executor.influences(user.state, user.rows)
 
         def at_once(asked: Sequence[Asked] = asked) -> None:
             for user in asked:
@@ -275,7 +277,7 @@ def main() -> None:
         beliefs = recommender.catalogue.beliefs
         factors = "no factors" if beliefs is None else f"{beliefs.table.shape[1] - 2} factors"
         name = f"{recommender.config.learner.kind}, {factors}"
-        rows += measure(name, recommender, rounds=arguments.rounds, reporter=reporter)
+        rows += measure(name, recommender, test_users(recommender), rounds=arguments.rounds, reporter=reporter)
     if arguments.json:
         harness.write(rows, arguments.json)
     harness.show(rows)

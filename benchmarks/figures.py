@@ -1,4 +1,4 @@
-"""Plots of the suite: bars with spread, scaling curves, and the roofline; matplotlib figures without global state."""
+"""Plots of the suite: bars with spread, scaling curves, and the roofline, as matplotlib figures without pyplot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ PER_SECOND = ("users/s", "texts/s")
 
 
 def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
-    """Draws what the document has something for into `folder`; titles and files."""
+    """Draw the plots of a results document.
+
+    Args:
+        document: of the suite.
+        folder: of the files.
+
+    Returns:
+        Title and file of each plot.
+    """
     found = []
     for title, figure in figures(document).items():
         path = make_folder(folder) / file_of(title)
@@ -32,7 +40,7 @@ def file_of(title: str) -> str:
 
 
 def figures(document: Mapping[str, Any]) -> dict[str, Figure]:
-    """Plots of what the document has something for, by title."""
+    """Plots of a results document, by title."""
     made: dict[str, Figure] = {}
     for suite in SUITES:
         rows = [row for row in document["rows"] if row["suite"] == suite and row["metric"] in PER_SECOND]
@@ -48,7 +56,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def bars(rows: list[Mapping[str, Any]]) -> Figure:
-    """How many times faster, with the range of the middle 90 % of the turns; bars that were aimed at as ticks."""
+    """Ratios of the rows of a case, with the range of the middle 90 % of the turns; ticks are ratios aimed at."""
     figure = Figure(figsize=(8, 0.6 + 0.32 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(rows))
@@ -69,7 +77,7 @@ def bars(rows: list[Mapping[str, Any]]) -> Figure:
 
 
 def scaling(curves: list[Mapping[str, Any]]) -> Figure:
-    """One panel a curve: work per second, with spread."""
+    """Work per second with its spread, one panel per curve."""
     figure = Figure(figsize=(9, 2.6 * -(-len(curves) // 3)), layout="constrained")
     for place, curve in enumerate(curves, 1):
         axes = figure.add_subplot(-(-len(curves) // 3), 3, place)
@@ -85,7 +93,7 @@ def scaling(curves: list[Mapping[str, Any]]) -> Figure:
 
 
 class Point(NamedTuple):
-    """A program under its roofline: FLOP per byte, GFLOP/s, and what the machine allows."""
+    """A program and its roofline: FLOP per byte, GFLOP/s, and the machine's GFLOP/s and GB/s."""
 
     name: str
     intensity: float
@@ -95,7 +103,7 @@ class Point(NamedTuple):
 
 
 def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
-    """Our programs, one a case; of results from before each case had its own, those that had."""
+    """Our programs, one per case; rows without a roofline among their facts are read from their product's speed."""
     found: dict[str, Point] = {}
     for row in rows:
         facts = row["facts"]
@@ -111,7 +119,7 @@ def _points(rows: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def roofline(points: Sequence[Point]) -> Figure:
-    """GFLOP/s of products against FLOP per byte, under what the machine allows."""
+    """GFLOP/s of products by FLOP per byte, with the limits of the machine."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for point in points:

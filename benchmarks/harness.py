@@ -1,7 +1,7 @@
-"""How everything is timed: interleaved, in pairs, and only after the contenders were shown to agree.
+"""Timing of contenders that take turns, rows of results, and results files.
 
-A time by itself says little on a shared machine. Two contenders that take turns meet the same noise, and the ratio of
-each pair of turns is what is kept: its median, and the range that the middle 90 % of pairs lie in.
+On a shared machine the noise of two contenders that take turns is the same, so results are ratios of paired turns:
+their median, and the range of the middle 90 % of them. Contenders are timed only after their results agree.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from metarec_jax.core.progress import QUIET, Reporter
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """Something to time.
+    """A function that is timed.
 
     Attributes:
-        name: what rows call it.
+        name: in rows of results.
         run: does the work once and returns when it is done.
-        facts: what is known of it without timing (compile seconds, FLOPs, ...).
+        facts: known without timing (compile seconds, FLOPs, ...).
     """
 
     name: str
@@ -38,7 +38,17 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A comparison: in `metric`, ours, theirs, and how many times better we are; `bar` is what was aimed at."""
+    """A comparison of two contenders.
+
+    Attributes:
+        case: what was computed.
+        contender: name of the other contender.
+        metric: name and unit of `ours` and `theirs`.
+        ours, theirs: medians.
+        ratio: "median", "low" and "high" of the paired ratios; above 1: ours is better.
+        bar: the least ratio that was aimed at; None for no aim.
+        facts: further results, as JSON.
+    """
 
     case: str
     contender: str
@@ -50,7 +60,7 @@ class Row:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `met` is null where nothing was aimed at."""
+        """As a JSON object; `met` is null where there is no bar."""
         met = None if self.bar is None else self.ratio["median"] >= self.bar
         return {**dataclasses.asdict(self), "met": met}
 
@@ -58,7 +68,18 @@ class Row:
 def take_turns(
     contenders: Sequence[Contender], *, rounds: int, warmup: int = 2, reporter: Reporter = QUIET, label: str = "turns"
 ) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each round; in every round each has one turn, and the order goes round."""
+    """Time contenders in turns.
+
+    Args:
+        contenders: each has one turn in every round; the order rotates.
+        rounds: number of turns.
+        warmup: calls of each contender before the first round.
+        reporter: shows progress.
+        label: of the progress bar.
+
+    Returns:
+        Seconds of each contender in each round, by name.
+    """
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     with reporter.bar(label, rounds) as advance:
         for contender in contenders:
@@ -83,16 +104,16 @@ def compare(
     bars: Mapping[str, float] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """One row for each contender but ours.
+    """Compare one contender with all others, one row each.
 
     Args:
-        case: which case was timed.
+        case: of the rows.
         seconds: from `take_turns`.
         ours: the name of our contender.
-        work: units done in one turn.
-        metric: what they are per second, such as "users/s".
-        bars: what was aimed at, by contender.
-        facts: what else to keep with the rows.
+        work: units of work in one turn.
+        metric: the unit per second, such as "users/s".
+        bars: least ratios that were aimed at, by contender.
+        facts: of all rows.
     """
     rows = []
     for name, taken in seconds.items():
@@ -116,25 +137,25 @@ def compare(
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Writes rows and the environment that they were taken in as JSON."""
+    """Write rows, and the environment in which they were measured, as JSON."""
     make_folder(path.parent)
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
     write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def made() -> dict[str, Any]:
-    """When, by which command, at which commit, on what, in which memory: what differs between cases of one file."""
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3  # of the process so far
+    """The environment, with date, command and commit, and the largest memory of the process so far."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     return {**environment(), "largest_rss_mb": largest}
 
 
 def flat(ratio: float) -> dict[str, float]:
-    """A ratio without a spread."""
+    """A ratio that has no spread, in the layout of `Row.ratio`."""
     return {"median": float(ratio), "low": float(ratio), "high": float(ratio)}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write_document` wrote to `path`, or an empty document where there is none."""
+    """Read what `write_document` wrote; an empty document where there is no file."""
     if not path.exists():
         return {"rows": [], "cases": {}}
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -144,13 +165,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write_document(document: Mapping[str, Any], path: Path) -> None:
-    """Writes rows of several cases, how each was made, and the environment of the last."""
+    """Write rows of several cases, how each was made, and the environment of the last one."""
     make_folder(path.parent)
     write_text(path, json.dumps({"environment": environment(), **document}, indent=1) + "\n")
 
 
 def show(rows: Sequence[Row]) -> None:
-    """Prints rows as a table."""
+    """Print rows as a table."""
     from metarec_jax.core.console import print_grid
 
     header = ["case", "against", "metric", "ours", "theirs", "ratio", "middle 90 %", "bar"]

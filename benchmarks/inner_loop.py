@@ -1,4 +1,4 @@
-"""A whole meta-gradient through the inner loop: Gram space against everybody else, and against what the machine allows.
+"""The meta-gradient through the inner loop: Gram space against other libraries, and against the machine's limits.
 
 python -m benchmarks.inner_loop --json OUT
 """
@@ -32,22 +32,34 @@ BARS = {
 }
 SHARED_BARS = {"torch.func": 40.0}
 OF_DENSE = 5.0
-"""How many times fewer FLOPs, bytes and temporaries than the dense path."""
+"""Least ratio of FLOPs, bytes and temporaries of the dense path to those of Gram space."""
 OF_PEAK = 0.4
+"""Least share of the speed of a large matrix product."""
 TEMPORARIES_PER_USER = 0.15
-"""MB."""
+"""Most MB of temporaries per user."""
 OURS, EVEN = "factored", "factored, one rate"
 TOLERANCE = 1e-4
-"""Of the relative error between contenders. Rounding alone stays near 1e-6. Where a pre-activation is as near to zero
-as rounding, contenders take different sides of the ReLU, and an inner loop with long steps makes more of it: with rates
-of .05 to .2 and a support of 90, ours, the dense path and torch.func were all 6e-4 from the same thing in float64, and
-2e-7 with softplus in place of ReLU. So the tasks have rates of .01 to .05. The tests hold the contenders to 1e-11 in
-float64.
+"""Largest relative error between contenders. Rounding errors are near 1e-6. Where a pre-activation is zero up to
+rounding, contenders take different sides of the ReLU, and an inner loop with long steps amplifies the difference: with
+rates of .05 to .2 and a support of 90, ours, the dense path and torch.func were all 6e-4 from the result in float64,
+and 2e-7 with softplus in place of ReLU. So the tasks have rates of .01 to .05. In float64 the tests require 1e-11.
 """
 
 
 def agree(case: str, name: str, found: rivals.MetaGradient, wanted: rivals.MetaGradient) -> float:
-    """Refuses to time a contender that computes something else; returns its relative error."""
+    """Check that a contender computes the same result.
+
+    Args:
+        case, name: of the error message.
+        found: the contender's result.
+        wanted: that of the dense path.
+
+    Returns:
+        The relative error.
+
+    Raises:
+        SystemExit: it is not below `TOLERANCE`.
+    """
     error = ours.relative_error(found, wanted)
     if not error < TOLERANCE:
         raise SystemExit(f"{case}: {name} disagrees with the dense path: relative error {error:.1e}")
@@ -57,10 +69,16 @@ def agree(case: str, name: str, found: rivals.MetaGradient, wanted: rivals.MetaG
 def compete(
     case: InnerLoopCase, others: Sequence[str], bars: Mapping[str, float], rounds: int, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Times the case: Gram space, our dense path and `others`, in turns, after they agreed.
+    """Time Gram space, our dense path and other libraries in turns, after checking that their results agree.
 
-    Rivals that do not learn rates are given a task whose rates are all equal, and are compared with what we take for
-    that.
+    Rivals that cannot learn rates get a task whose rates are all equal, and are compared with Gram space on that task.
+
+    Args:
+        case: the sizes.
+        others: names of rivals.
+        bars: least ratios that were aimed at, by contender.
+        rounds: turns of each contender.
+        reporter: shows progress.
     """
     task = task_of(case)
     even = rivals.with_one_rate(task)
@@ -115,7 +133,7 @@ def _against_the_machine(
     seconds: Mapping[str, np.ndarray],
     where: list[dict[str, Any]],
 ) -> list[harness.Row]:
-    """Which share of our time the arithmetic that is left would take at the speed of a large matrix product."""
+    """A row of our GFLOP/s of products against those of a large matrix product."""
     work, peak = facts["gflop_of_products"], best.peak
     achieved = work / seconds[OURS]
     low, median, high = np.quantile(achieved / peak, [0.05, 0.5, 0.95])
@@ -142,8 +160,11 @@ def _against_the_machine(
 
 
 def weigh(case: InnerLoopCase) -> list[harness.Row]:
-    """What the compiler says of both forms, with all steps unrolled and all users at once, so that nothing hides in a
-    loop that is counted once; and the temporaries of the programs that are timed."""
+    """FLOPs, bytes and temporaries of both forms, as the compiler counts them.
+
+    FLOPs and bytes are of programs with all steps unrolled and all users at once, since the compiler counts the body of
+    a loop once; temporaries are of the programs that are timed.
+    """
     task = task_of(case)
     figures = {
         form: phases.figures(jax.jit(ours.gradient_of(p.model, 0)).lower(p.trainable, p.tables, p.episodes).compile())
@@ -167,12 +188,18 @@ def weigh(case: InnerLoopCase) -> list[harness.Row]:
 
 
 def _exact(case: str, contender: str, metric: str, mine: float, theirs: float, bar: float | None) -> harness.Row:
-    """A row of figures that have no spread."""
-    return harness.Row(case, contender, metric, mine, theirs, _flat(theirs / mine), bar)
+    """A row of numbers without a spread."""
+    return harness.Row(case, contender, metric, mine, theirs, harness.flat(theirs / mine), bar)
 
 
 def grow(cases: Sequence[InnerLoopCase], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """How seconds and compile seconds grow with users: against what a straight line through the origin says."""
+    """Seconds and compile seconds by the number of users, against proportional growth.
+
+    Args:
+        cases: the same but for the number of users, ascending.
+        rounds: turns of each contender.
+        reporter: shows progress.
+    """
     programs = {case.users: ours.program(task_of(case), "factored", at_once=case.at_once) for case in cases}
     contenders = [harness.Contender(str(users), program.run) for users, program in programs.items()]
     taken = harness.take_turns(contenders, rounds=rounds, reporter=reporter, label="users")
@@ -191,13 +218,9 @@ def grow(cases: Sequence[InnerLoopCase], rounds: int, reporter: Reporter = QUIET
     names = ("standard users", f"{int(users[0])} users")
     fewest, most = seconds[0] / users[0], seconds[-1] / users[-1]
     return [
-        harness.Row(*names, "seconds/user", most, fewest, _flat(fewest / most), None, facts),
-        harness.Row(*names, "compile_s", compile_s[-1], compile_s[0], _flat(compile_s[0] / compile_s[-1])),
+        harness.Row(*names, "seconds/user", most, fewest, harness.flat(fewest / most), None, facts),
+        harness.Row(*names, "compile_s", compile_s[-1], compile_s[0], harness.flat(compile_s[0] / compile_s[-1])),
     ]
-
-
-def _flat(ratio: float) -> dict[str, float]:
-    return {"median": float(ratio), "low": float(ratio), "high": float(ratio)}
 
 
 def measure(case: InnerLoopCase, others: Sequence[str], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
@@ -229,7 +252,7 @@ def main() -> None:
     rows: list[harness.Row] = []
     for part in parts:
         rows += part
-        if arguments.json:  # what is measured is kept, whatever comes after it
+        if arguments.json:  # after every case, since a later one can fail
             harness.write(rows, arguments.json)
     harness.show(rows)
 

@@ -35,7 +35,7 @@ from metarec_jax.evaluation.per_user import judge
 from metarec_jax.meta.user import Trainable
 from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
-from metarec_jax.recommender.active_learning import Uncertain, choose, uncertain
+from metarec_jax.recommender.active_learning import TastePosterior, choose, taste_posterior
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.experiment import Experiment
@@ -84,10 +84,10 @@ class _Interviewer:
             answered += [row] if row in pool else []
         return asked
 
-    def _about(self, answered: Sequence[int]) -> Uncertain:
+    def _about(self, answered: Sequence[int]) -> TastePosterior:
         rows = np.array(answered, np.int32)
         ones = np.ones(len(rows), np.float32)
-        return uncertain(self._prior, self._items, Rows(rows, ones, ones, ones))
+        return taste_posterior(self._prior, self._items, Rows(rows, ones, ones, ones))
 
 
 class Asked(NamedTuple):

@@ -27,23 +27,29 @@ from metarec_jax.meta.user import Trainable
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
-"""Of so many users the pairs are encoded one by one; the time of all is reckoned from that."""
+"""Users whose pairs are encoded one by one; the time of all users is extrapolated from theirs."""
 BARS = {"(a) textbook": 10.0, "pairs": 10.0, "(c) distinct": 2.0}
 RATE = 2e-5
-"""Of Adam, in every contender."""
+"""Learning rate of Adam, in every contender."""
 TEXTBOOK_PAIRS = 64
-"""Pairs of a step of the textbook model; the time of all is reckoned from that."""
+"""Pairs of a step of the textbook model; the time of all pairs is extrapolated from theirs."""
 TOKENS_PER_CALL = 1024
 KEEP: Keep = "products"
-"""Of every chunk, for the way back, as PyTorch keeps everything."""
+"""What is kept of every chunk for the backward pass; PyTorch keeps everything."""
 FRUGAL = "ours, reading twice"
-"""The same with nothing kept."""
+"""The contender that keeps nothing, and encodes again in the backward pass."""
 TOLERANCE = 1e-3
-"""Of gradients, relative to the largest: an inner loop makes more of the rounding of embeddings."""
+"""Largest error of gradients, relative to the largest: an inner loop amplifies the rounding of embeddings."""
 
 
 class Step(NamedTuple):
-    """A joint gradient: computes it once and waits for it; picking the texts is part of the work."""
+    """A compiled joint gradient.
+
+    Attributes:
+        run: computes it once and waits for it; selecting the texts is part of the work.
+        compiled: the program.
+        facts: of the program.
+    """
 
     run: Callable[[], Any]
     compiled: Any
@@ -114,19 +120,44 @@ def our_step(
     return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled, facts)
 
 
-def real_texts() -> tuple[Encoder, Sequence[np.ndarray], Texts]:
-    """MiniLM, and MovieLens-100K's item texts as it reads them: each, and in buckets of one length."""
-    encoder = load("minilm")
+def real_texts(
+    name: str = "minilm", tokens_per_call: int = TOKENS_PER_CALL
+) -> tuple[Encoder, Sequence[np.ndarray], Texts]:
+    """An encoder, and the item texts of MovieLens-100K as it reads them.
+
+    Args:
+        name: of the encoder, or its folder.
+        tokens_per_call: of the buckets.
+
+    Returns:
+        The encoder; token ids of each text; the texts in buckets of one length.
+    """
+    encoder = load(name)
     ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
-    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=TOKENS_PER_CALL)
+    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=tokens_per_call)
 
 
-def compare(rounds: int, case: InnerLoopCase = JOINT, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of a whole gradient by learner, rates and encoder."""
+def compare(
+    rounds: int,
+    case: InnerLoopCase = JOINT,
+    reporter: Reporter = QUIET,
+    *,
+    name: str = "minilm",
+    tokens_per_call: int = TOKENS_PER_CALL,
+) -> list[harness.Row]:
+    """Users per second of a whole step that trains the learner, the rates and the encoder.
+
+    Args:
+        rounds: turns of each contender.
+        case: the sizes; its features are the encoder's hidden size.
+        reporter: shows progress.
+        name: of the encoder, or its folder.
+        tokens_per_call: tokens that are encoded at the same time.
+    """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import joint as theirs
 
-    encoder, ids, texts = real_texts()
+    encoder, ids, texts = real_texts(name, tokens_per_call)
     task = task_of(case)
     mine = our_step(task, encoder, texts, case.at_once, keep=KEEP)
     gradient, losses = mine.run()

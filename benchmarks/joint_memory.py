@@ -1,4 +1,4 @@
-"""Memory of a joint step as users grow: what the compiler says, and what the system saw of a process that took it.
+"""Memory of a joint step by the number of users: temporaries of the compiled program, and memory of the process.
 
 python -m benchmarks.joint_memory --json OUT
 """
@@ -20,7 +20,7 @@ USERS = (64, 256, 1024)
 
 
 def of_one(users: int) -> dict[str, float]:
-    """MB of the compiled step's temporaries, of what its episodes need, and of this process at its largest."""
+    """MB of temporaries of the compiled step, of arrays that grow with the episodes, and of the process at its peak."""
     import numpy as np
 
     from benchmarks.joint import our_step, real_texts
@@ -29,7 +29,7 @@ def of_one(users: int) -> dict[str, float]:
     case = InnerLoopCase("joint memory", users=users, features=384)
     encoder, ids, texts = real_texts()
     task = task_of(case)
-    # As many users as are asked for, who share the texts that there are.
+    # Users share the texts of the catalogue.
     rng = np.random.default_rng(0)
     task.support_ids[:] = rng.integers(0, len(ids), task.support_ids.shape)
     task.query_ids[:] = rng.integers(0, len(ids), task.query_ids.shape)
@@ -45,7 +45,7 @@ def of_one(users: int) -> dict[str, float]:
 
 
 def compare(found: dict[int, dict[str, float]]) -> list[harness.Row]:
-    """Fewest users against most."""
+    """Compare the memory of the most users with that of the fewest, plus what the episodes need, plus 10 %."""
     few, many = found[min(found)], found[max(found)]
     facts: dict[str, Any] = {"users": {str(users): figures for users, figures in found.items()}}
     more = few["temporaries_mb"] + many["of_episodes_mb"] - few["of_episodes_mb"]
@@ -66,7 +66,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--users", type=int, help="print the figures of one step, as JSON")
+    parser.add_argument("--users", type=int, help="print the memory of one step as JSON")
     arguments = parser.parse_args()
     if arguments.users:
         print(json.dumps(of_one(arguments.users)))

@@ -32,7 +32,9 @@ from metarec_jax.factors.update import after_ratings, missing, path_of, taste_of
 from metarec_jax.train.embed import embed
 
 RATINGS = (0, 1, 3, 5, 10, 20)
+"""Numbers of first ratings of a new item."""
 OFTEN = 30
+"""Training ratings from which on an item can be drawn as new."""
 SHARE = 6
 """One item in so many is new."""
 OURS, RULE, ANEW = "first ratings", "item mean + user bias", "all ratings, learned anew"
@@ -47,13 +49,28 @@ class _User(NamedTuple):
     asked: np.ndarray
 
 
-def measure(config: Config, seeds: Sequence[int], reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Squared errors of all contenders after so many ratings, compared with none."""
+def measure(
+    config: Config,
+    seeds: Sequence[int],
+    reporter: Reporter = QUIET,
+    *,
+    ratings: Sequence[int] = RATINGS,
+    often: int = OFTEN,
+) -> list[harness.Row]:
+    """RMSE of the predictions for new items after some ratings of them, against other ways and against no rating.
+
+    Args:
+        config: of the runs; its seed is replaced.
+        seeds: one division each.
+        reporter: shows progress.
+        ratings: numbers of first ratings; 0 is among them.
+        often: training ratings from which on an item can be drawn as new.
+    """
     errors: dict[tuple[str, int], list[np.ndarray]] = {}
     users, strata = [], []
     with reporter.bar("new items", len(seeds)) as advance:
         for number, seed in enumerate(seeds):
-            who = _seed(dataclasses.replace(config, seed=seed), errors, reporter)
+            who = _seed(dataclasses.replace(config, seed=seed), errors, reporter, ratings, often)
             users.append(who)
             strata.append(np.full(len(who), seed))
             advance(number + 1)
@@ -74,16 +91,22 @@ def measure(config: Config, seeds: Sequence[int], reporter: Reporter = QUIET) ->
     return rows
 
 
-def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], reporter: Reporter) -> np.ndarray:
+def _seed(
+    config: Config,
+    errors: dict[tuple[str, int], list[np.ndarray]],
+    reporter: Reporter,
+    ratings: Sequence[int],
+    often: int,
+) -> np.ndarray:
     """Adds the squared errors of one seed to `errors`; returns the user of each."""
     data = load(config.data, seed=config.seed)
     division = divide(data, config, config.seed)
     embeddings = embed(load_encoder(config.encoder.path), config, data.items.texts, reporter, "encoding items")
     rng = np.random.default_rng([config.seed, 11])
     count = np.bincount(data.item[division.train], minlength=len(data.items))
-    often = np.flatnonzero(count >= OFTEN)
+    rated_often = np.flatnonzero(count >= often)
     new = np.zeros(len(data.items), bool)
-    new[rng.choice(often, len(often) // SHARE, replace=False)] = True
+    new[rng.choice(rated_often, len(rated_often) // SHARE, replace=False)] = True
 
     def of(rows: np.ndarray) -> Beliefs:
         columns = data.user[rows], data.item[rows], data.rating[rows], (data.high - data.low) / 4
@@ -105,7 +128,7 @@ def _seed(config: Config, errors: dict[tuple[str, int], list[np.ndarray]], repor
     path = path_of({}, before)
     tastes = {u: taste_of(before.table[data.item[r]], data.rating[r], path) for u, r in of_user.items()}
     tables = {}
-    for k in RATINGS:
+    for k in ratings:
         table = before.table.copy()
         mean = np.full(len(data.items), float(data.rating[division.train].mean()))
         for item in np.flatnonzero(new):

@@ -31,12 +31,20 @@ BARS = {"(b) loop": 20.0, "(c) torch.func": 20.0}
 DENSE = "dense in micro-batches, JAX"
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
 TOLERANCE = 1e-2
-"""Of the way that a first step goes, by norms. Adam divides by the size of each gradient, so that one near zero, which
-is all rounding, goes as far as any: a way agrees less well than a gradient, which is held to 1e-4 on its own."""
+"""Largest relative error of the first update, by norms. Adam divides by the size of each gradient, so that the update
+of one that is zero up to rounding is as large as any: updates have larger errors than gradients (less than 1e-4).
+"""
 
 
 class Step(NamedTuple):
-    """The package's own step, compiled: takes one and waits; what it has led to; its facts; the program, as HLO."""
+    """The package's own step, compiled.
+
+    Attributes:
+        run: takes a step, and returns its loss.
+        trainable: the parameters now.
+        facts: of the program.
+        text: the program, as HLO.
+    """
 
     run: Callable[[], float]
     trainable: Callable[[], Trainable]
@@ -45,13 +53,19 @@ class Step(NamedTuple):
 
 
 def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
-    """A step, before the first."""
+    """Compile the package's step on a task.
+
+    Args:
+        task: the batch, the same in every step.
+        form: of the inner loop.
+        at_once: users of a micro-batch; 0 for all.
+    """
     model, trainable, tables, episodes = ours.problem(task, form)
     optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
     state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
     step = make_step(model, optimiser, at_once=at_once)
     compiled, facts = phases(step, state[0], tables, episodes, donate_argnums=0)
-    state[0] = jax.tree.map(jnp.copy, state[0])  # which the first step takes over
+    state[0] = jax.tree.map(jnp.copy, state[0])  # the first step is given its memory
 
     def run() -> float:
         state[0], losses = compiled(state[0], tables, episodes)
@@ -61,7 +75,14 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
 
 
 def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of whole steps; every contender's first step is checked against ours."""
+    """Users per second of whole steps; the first step of every contender is checked against ours.
+
+    Args:
+        case: the sizes.
+        levels: names of PyTorch's levels, of `LEVELS`.
+        rounds: turns of each contender.
+        reporter: shows progress.
+    """
     from benchmarks.torch_reference import outer_step as theirs
 
     task = task_of(case)
@@ -102,21 +123,41 @@ def compare(case: InnerLoopCase, levels: Sequence[str], rounds: int, reporter: R
 
 
 def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
-    """Phases of a step and what its program needs, factored against dense: each is made `times` times, in turns.
+    """Seconds of tracing, lowering, compiling and the first call of a step, and what its program needs: the factored
+    form against the dense one.
 
-    Once before that nothing is counted: whatever is traced first pays for what JAX does once in a process. FLOPs and
-    bytes are of all turns of all loops, as the two have micro-batches of different sizes.
+    Args:
+        case: the sizes.
+        times: how often each is made.
     """
     task = task_of(case)
+
+    def made(form: str) -> dict[str, float]:
+        step = our_step(task, form, case.at_once if form == "factored" else case.dense_at_once)
+        return step.facts | {"first_s": first(step.run)}
+
+    return phases_in_turns(made, times)
+
+
+def phases_in_turns(made: Callable[[str], dict[str, float]], times: int) -> list[harness.Row]:
+    """Compare medians of facts about the factored and the dense program, which are made in turns.
+
+    The first turn is not counted, since JAX does some work once in a process. FLOPs and bytes are totals over all
+    iterations of all loops, as the two have micro-batches of different sizes; counts of a loop's body are left out.
+
+    Args:
+        made: "factored" or "dense" -> facts about the program, which is made anew.
+        times: turns that are counted.
+    """
     taken: dict[str, list[dict[str, float]]] = {"factored": [], "dense": []}
     for turn in range(times + 1):
-        for form, at_once in (("factored", case.at_once), ("dense", case.dense_at_once)):
-            run, _, facts, _ = our_step(task, form, at_once)
+        for form, found in taken.items():
+            facts = made(form)
             if turn:
-                taken[form].append(facts | {"first_s": first(run)})
+                found.append(facts)
     rows = []
     for name in taken["dense"][0]:
-        if name in ("gflop", "gbytes_accessed"):  # of which a loop's body counts once
+        if name in ("gflop", "gbytes_accessed"):
             continue
         ours_, dense = (np.array([facts[name] for facts in taken[form]]) for form in ("factored", "dense"))
         low, median, high = (float(q) for q in np.quantile(dense / ours_, [0.05, 0.5, 0.95]))

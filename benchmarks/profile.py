@@ -1,4 +1,4 @@
-"""Where the time of a compiled program goes: seconds of each kind of operation, as the profiler saw them."""
+"""Time of a compiled program by kind of operation, from JAX's profiler."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ MOST = 20
 
 
 def profile(run: Callable[[], Any], *texts: str, calls: int = 5) -> list[dict[str, Any]]:
-    """The operations of programs by what they compute: times a call, and milliseconds in all of these.
+    """Calls and milliseconds per run of each kind of operation.
 
-    What runs on two threads at the same time counts twice, and an operation that contains others (a loop) is listed
-    with only what it does itself.
+    Time on two threads counts twice; the time of a loop is without that of the operations in its body.
 
     Args:
         run: runs the programs once; it has run before.
@@ -29,7 +28,7 @@ def profile(run: Callable[[], Any], *texts: str, calls: int = 5) -> list[dict[st
         calls: how often it is run.
     """
     kinds: dict[str, dict[str, str]] = {}
-    for text in texts:  # those of one function for several shapes have one name
+    for text in texts:  # programs of one function for several shapes share a name
         kinds.setdefault(_module(text), {}).update(_kinds(text))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):

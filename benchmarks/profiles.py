@@ -1,9 +1,9 @@
-"""Where the time goes in the cases whose bars are missed: operations of the compiled programs, and steps of a start.
+"""Profiles of our own programs in cases whose bars are missed: operations, and the steps of a start.
 
 python -m benchmarks.profiles --json OUT
 
-Ours alone: who else is in the suite is timed there. Operations are as the profiler saw them (see
-`benchmarks.profile`); a start is one process of its own, whose steps are what a clock said between them.
+Operations are those of JAX's profiler (see `benchmarks.profile`); a start is a process of its own, whose steps are
+timed by a clock.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def mark(name):
 import jax
 import optax
 mark("import jax, optax")
-from metarec_jax import cli
-from metarec_jax.config import Config
-from metarec_jax.serving.recommender import Rated, Recommender
-from metarec_jax.console import print_grid
+from metarec_jax.core.compile_cache import keep_compilations
+from metarec_jax.core.console import print_grid
+from metarec_jax.data.sources.find import cache_folder
+from metarec_jax.recommender.recommender import Rated, Recommender
 mark("import the rest")
-reporter = cli.prepare(Config())
+keep_compilations(cache_folder())
 recommender = Recommender.load(sys.argv[2])
 mark("read the run, prepare its items")
 state = recommender.adapt([Rated("id:1", 5.0), Rated("id:2", 2.0)])

@@ -148,22 +148,17 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
     return rows
 
 
-_PROGRAMS = ("_prepare", "_adapt", "_score_all")
-"""What a recommender has compiled for lists."""
-
-
 def watched(recommender: Recommender, run: Callable[[], Any]) -> list[Watched]:
-    """All programs that `run` has the recommender call, with what it calls each of them for."""
-    programs = {name: getattr(recommender, name) for name in _PROGRAMS}
-    found = {name: Watched(program.jitted) for name, program in programs.items()}
-    for name, program in found.items():
-        setattr(recommender, name, program)
+    """The programs that `run` has the recommender call, with the calls of each."""
+    programs = recommender.executor.programs
+    unwatched = dict(programs)
+    found = {name: Watched(programs[name].jitted) for name in ("prepare", "adapt", "score_all")}
+    programs.update(found)
     run()
-    for program in found.values():  # what is kept between calls was made just now, and is no work of the others
+    for program in found.values():  # results that are kept between calls were computed just now: count without them
         program.start_over()
     run()
-    for name, program in programs.items():
-        setattr(recommender, name, program)
+    programs.update(unwatched)
     return list(found.values())
 
 

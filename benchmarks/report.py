@@ -1,4 +1,4 @@
-"""Results as Markdown: what README and docs show of a benchmark is printed by this, from the committed JSON.
+"""Results as Markdown: the tables of README and docs are printed from the committed JSON files.
 
 python -m benchmarks.report                                           everything that is in benchmarks/results
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...]
@@ -52,7 +52,7 @@ def differences(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
 
 
 def costs(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
-    """The same of what something costs: each row is a case against the one without it."""
+    """Rows whose facts have an interval, as a table of the cost of privacy; arguments as for `table`."""
     lines = [
         "| training | metric | without privacy | this | difference (95 % interval) | |",
         "|---|---|--:|--:|--:|---|",
@@ -102,7 +102,7 @@ def roofline(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
 
 
 def _made(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """How the rows came about; where a file has several cases, by what is recorded of theirs, equal ones together."""
+    """A line on how the rows were made; cases of one file that were made alike are named together."""
     if "cases" not in document:
         made = document["environment"]
         return f"Made by `{made['command']}` on {_machine(made)}, commit {_commit(made)}, {made['date'][:10]}."
@@ -133,7 +133,7 @@ def _commit(made: dict[str, Any]) -> str:
 
 
 def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """Turns of each contender: those of the rows; of rows that do not say, the most that there can have been."""
+    """The number of turns that the rows record; where they do not, the most that there can have been."""
     known = sorted({row["facts"]["rounds"] for row in rows if "rounds" in row["facts"]})
     if not known:
         return f"up to {about['rounds']} rounds"
@@ -141,7 +141,7 @@ def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def profile(document: dict[str, Any], case: str) -> str:
-    """Where the time of a case goes, as a Markdown table."""
+    """The profile of a case as a Markdown table."""
     row = next(r for r in document["rows"] if r["case"] == case and "profile" in r.get("facts", {}))
     least = LEAST * sum(part["ms"] for part in row["facts"]["profile"])
     parts = [part for part in row["facts"]["profile"] if part["ms"] >= least]
@@ -153,9 +153,9 @@ def profile(document: dict[str, Any], case: str) -> str:
 
 
 WHOLE = "the whole"
-"""What rows of `benchmarks.profiles` call a call by the clock, which operations are held against."""
+"""Contender of rows of `benchmarks.profiles`: the duration of a whole call."""
 LEAST = 0.01
-"""Share of what is listed below which an operation is left out."""
+"""Operations with a smaller share of the listed time are left out."""
 NOT_YET = "not measured yet"
 BLOCK = re.compile(
     r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n?<!-- end of \1 -->", re.DOTALL
@@ -166,11 +166,21 @@ ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 ROOT = Path(__file__).parent.parent
 
 
-def block(kind: str, path: str, cases: str) -> str:
-    """What a marked block has to show; of results that are not there, that they are not."""
-    if not (ROOT / path).exists():
+def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
+    """The text of a marked block.
+
+    Args:
+        kind: "benchmark", "profile", "differences", "costs" or "roofline".
+        path: of the results file, below `root`.
+        cases: names, separated by "; "; all where "".
+        root: the repository.
+
+    Returns:
+        Markdown; `NOT_YET` where there is no such file.
+    """
+    if not (root / path).exists():
         return NOT_YET
-    document = json.loads((ROOT / path).read_text(encoding="utf-8"))
+    document = json.loads((root / path).read_text(encoding="utf-8"))
     wanted = [case for case in cases.strip().split("; ") if case]
     if kind == "profile":
         return profile(document, *wanted)
@@ -178,18 +188,26 @@ def block(kind: str, path: str, cases: str) -> str:
     return shown[kind](document, wanted)
 
 
-def update(page: Path) -> bool:
-    """Prints the marked blocks of a page anew; whether that changed it."""
+def update(page: Path, root: Path = ROOT) -> bool:
+    """Print the marked blocks of a page anew.
+
+    Args:
+        page: Markdown.
+        root: the repository, in which the results are.
+
+    Returns:
+        Whether the page changed.
+    """
     text = page.read_text(encoding="utf-8")
 
     def printed(match: re.Match[str]) -> str:
         kind, path, cases, _ = match.groups()
-        return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases)}\n<!-- end of {kind} -->"
+        return f"<!-- {kind}: {path}{cases} -->\n{block(kind, path, cases, root)}\n<!-- end of {kind} -->"
 
     def estimated(match: re.Match[str]) -> str:
         from benchmarks.aot import table
 
-        rows = json.loads((ROOT / "benchmarks/results/aot.json").read_text(encoding="utf-8"))["rows"]
+        rows = json.loads((root / "benchmarks/results/aot.json").read_text(encoding="utf-8"))["rows"]
         return f"<!-- aot: {match.group(1)} -->\n{table(rows, match.group(1))}\n<!-- end -->"
 
     new = ESTIMATES.sub(estimated, BLOCK.sub(printed, text))
@@ -241,8 +259,8 @@ def everything(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
-    """The command line."""
+def main(given: Sequence[str] | None = None) -> None:
+    """The command line, of these arguments; those of the process where None."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("cases", nargs="*")
@@ -250,7 +268,7 @@ def main() -> None:
     parser.add_argument("--differences", action="store_true", help="differences with their intervals")
     parser.add_argument("--page", action="store_true", help="write the whole page and its plots beside the results")
     parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs anew")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.update:
         for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
             print(f"{path.relative_to(ROOT)}: {'changed' if update(path) else 'as it was'}")

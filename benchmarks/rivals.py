@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -100,14 +100,18 @@ class Rival(Protocol):
         ...
 
 
-def load(name: str) -> Rival:
-    """The rival called `name`, one of `RIVALS`.
+def load(name: str, modules: Mapping[str, str] = RIVALS) -> Rival:
+    """Import a rival.
+
+    Args:
+        name: of the rival.
+        modules: the module of each rival, by its name.
 
     Raises:
-        Unavailable: where a package that it needs is missing, or does not import beside the others.
+        Unavailable: a package that the rival needs is missing, or cannot be imported beside the others.
     """
     try:
-        return cast(Rival, importlib.import_module(RIVALS[name]))
+        return cast(Rival, importlib.import_module(modules[name]))
     except ImportError as error:
         if error.name and error.name.split(".")[0] == "benchmarks":  # a mistake of ours
             raise

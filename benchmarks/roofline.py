@@ -1,4 +1,4 @@
-"""What the machine can do at best, in turns with what is held against it, and which share of it was reached."""
+"""Limits of the machine (matrix products and memory bandwidth), measured in turns with the programs that are timed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.harness import Contender
 from metarec_jax.cli import hardware_limits
 
 SMALL, LARGE = (64, 1), (2048, 256)
-"""Size of the matrix product and megabytes of the arrays: for tests, and to measure."""
+"""Size of the matrix product and megabytes of the arrays: of tests and of measurements."""
 
 
 class Best(NamedTuple):
-    """GFLOP/s of a large matrix product, and GB/s of the quickest way through memory, in each round."""
+    """GFLOP/s of a large matrix product, and GB/s of the fastest pass through memory, in each round."""
 
     peak: np.ndarray
     bandwidth: np.ndarray
 
     def reached(self, facts: Mapping[str, float], seconds: np.ndarray) -> dict[str, float]:
-        """What a program reached, and its shares of both limits: medians over rounds.
+        """Speeds of a program and their shares of both limits, as medians over rounds.
 
         Args:
             facts: of the program, as `benchmarks.phases.phases` gives them.
@@ -42,7 +42,7 @@ class Best(NamedTuple):
 
 
 class Machine:
-    """The limits as contenders, which take turns with the others."""
+    """The limits as contenders."""
 
     def __init__(self, small: bool = False):
         size, megabytes = SMALL if small else LARGE
@@ -53,7 +53,7 @@ class Machine:
         return [Contender(name, limit.run) for name, limit in self._limits.items()]
 
     def best(self, seconds: dict[str, np.ndarray]) -> Best:
-        """The limits, from the turns of everybody; those of the limits are taken out of `seconds`."""
+        """The limits, from the turns of all contenders; the turns of the limits are removed from `seconds`."""
         speeds = {name: limit.work / seconds.pop(name) for name, limit in self._limits.items()}
         peak = speeds.pop("limit, product")
         return Best(peak, max(speeds.values(), key=np.median))
@@ -62,5 +62,11 @@ class Machine:
 def reached(
     best: Best, facts: Mapping[str, Mapping[str, float]], seconds: Mapping[str, np.ndarray]
 ) -> dict[str, dict[str, Any]]:
-    """`Best.reached` of every program that has facts and took turns: for the entry "roofline" of a row's facts."""
+    """`Best.reached` of every program that was timed, for the entry "roofline" of a row's facts.
+
+    Args:
+        best: from `Machine.best`.
+        facts: of programs, by name.
+        seconds: of contenders, by name.
+    """
     return {name: best.reached(own, seconds[name]) for name, own in facts.items() if name in seconds}

@@ -1,6 +1,6 @@
-"""How the cost grows: with users, support, inner steps, hidden size, length of texts, and devices of one machine.
+"""Cost by users, support, inner steps, hidden size, length of texts, and number of devices of one machine.
 
-python -m benchmarks.scaling --devices N      steps of the last curve, in a process that sees N devices
+python -m benchmarks.scaling --devices N      steps of the last curve, in a process with N devices
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.cases import STANDARD, InnerLoopCase
+from benchmarks.cases import MINILM, SMOKE_SHAPE, STANDARD, InnerLoopCase, batch_of
 from metarec_jax.core.progress import QUIET, Reporter
 
 CURVES: Mapping[str, tuple[int, ...]] = {
@@ -31,7 +31,15 @@ DEVICES = (1, 2, 4, 8)
 
 
 def curve(what: str, unit: str, works: Mapping[int, float], seconds: Mapping[int, np.ndarray], **facts: Any) -> Any:
-    """A curve as a row: the last point against the first, and every point among its facts."""
+    """A row that compares the last point of a curve with the first, with every point among its facts.
+
+    Args:
+        what: the variable of the curve.
+        unit: of the work.
+        works: units of work in one turn, by value of the variable.
+        seconds: of each turn, by value of the variable.
+        **facts: of the row.
+    """
     points = [
         {
             what: at,
@@ -58,7 +66,15 @@ def curve(what: str, unit: str, works: Mapping[int, float], seconds: Mapping[int
 def inner_loop(
     what: str, values: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, case: InnerLoopCase = STANDARD
 ) -> Any:
-    """The meta-gradient of the standard case with another number of users, support rows, steps or hidden features."""
+    """Curve of the meta-gradient over users, support rows, inner steps or hidden features.
+
+    Args:
+        what: the field of the case that varies.
+        values: of the field.
+        rounds: turns of each contender.
+        reporter: shows progress.
+        case: the other sizes.
+    """
     from benchmarks import ours
     from benchmarks.tasks import task_of
 
@@ -72,14 +88,13 @@ def inner_loop(
 
 
 def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, smoke: bool = False) -> Any:
-    """The encoder, forward, on texts of so many tokens."""
+    """Curve of the encoder's forward pass over the length of texts in tokens."""
     import jax
 
-    from benchmarks.encoder import MINILM, SMOKE, batch_of
     from benchmarks.phases import phases
     from metarec_jax.encoder import encode, init
 
-    shape = SMOKE if smoke else MINILM
+    shape = SMOKE_SHAPE if smoke else MINILM
     params = init(jax.random.key(0), shape.config)
     programs, facts, works = {}, {}, {}
     for tokens in lengths:
@@ -94,10 +109,10 @@ def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
 
 
 def devices(counts: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, smoke: bool = False) -> Any:
-    """The outer step with its users over so many devices that one machine stands for.
+    """Curve of the outer step over the number of devices, simulated by one machine.
 
-    The number of devices is fixed when JAX starts, so that each has a process of its own. They take turns as all
-    contenders do: a process waits until it is asked for a step.
+    The number of devices is fixed when JAX starts, so each has a process of its own, which takes a step when it is
+    asked to.
     """
     works = {count: float(_sharded_case(smoke).users) for count in counts}
     with contextlib.ExitStack() as stack:
@@ -108,7 +123,7 @@ def devices(counts: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
 
 @contextlib.contextmanager
 def _process(count: int, smoke: bool) -> Iterator[Callable[[], None]]:
-    """A process that sees so many devices, and what has it take one step and waits for it."""
+    """A process with some number of devices, as a function that makes it take one step and waits for it."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
     command = [sys.executable, "-m", "benchmarks.scaling", "--devices", str(count), *["--smoke"] * smoke]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
@@ -133,7 +148,7 @@ def _sharded_case(smoke: bool) -> InnerLoopCase:
 
 
 def _of_devices(count: int, smoke: bool) -> None:
-    """Takes a step for every line that is read, and writes one when it is done."""
+    """Take a step for every line on stdin, and print a line after each."""
     import jax
 
     from benchmarks import ours

@@ -1,4 +1,4 @@
-"""Start-up, in processes of their own: imports, an answer from a finished run, training with and without a cache."""
+"""Start-up times of processes: imports, recommendations from a finished run, training with and without a cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.train.start import meta_train
 
 IMPORT, ANSWER = 1.2, 2.0
-"""Times that importing the package, and an answer, may take of `import jax, flax, optax`."""
+"""Most times the duration of `import jax, flax, optax` that importing the package, and an answer, may take."""
 BASE = "import jax, flax, optax"
 TRAIN = ["--preset", "synthetic", "--train.epochs", "1", "--learner.user-side", "none", "--train.users-per-step", "160"]
 

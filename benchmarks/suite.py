@@ -1,9 +1,9 @@
-"""The whole suite by name: shapes and rounds of every case at full size, and at a size that tests run.
+"""The suite of benchmarks: its cases at full size, and at the smallest size, which tests run.
 
 python -m benchmarks [NAME ...] --json OUT
 
-What is measured is written at once, case by case. Where OUT is there already, the cases in it are kept and not measured
-again, so that a run that was cut off is gone on with by the same command; --again measures them anew.
+Results are written after each case. Cases that OUT holds already are not measured again, so that the same command
+continues a run that was interrupted; --again measures them anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from metarec_jax.core.progress import Reporter
 
 
 class Size(NamedTuple):
-    """How much: turns of each contender, and whether everything is as small as it can be."""
+    """Turns of each contender, whether to run the smallest size, and who shows progress."""
 
     rounds: int
     smoke: bool
@@ -38,11 +38,11 @@ def encoder(size: Size) -> Rows:
     from benchmarks import encoder as case
 
     if size.smoke:
-        yield case.one_batch(case.SMOKE, 2, size.reporter)
+        yield case.one_batch(cases.SMOKE_SHAPE, 2, size.reporter)
         yield case.real_texts(2, size.reporter, smoke=True)
         return
-    yield case.one_batch(case.MINILM, size.rounds, size.reporter)
-    yield case.one_batch(case.BASE, max(size.rounds // 2, 3), size.reporter)
+    yield case.one_batch(cases.MINILM, size.rounds, size.reporter)
+    yield case.one_batch(cases.BASE, max(size.rounds // 2, 3), size.reporter)
     yield case.real_texts(size.rounds, size.reporter)
 
 
@@ -54,7 +54,7 @@ def catalogue(size: Size) -> Rows:
 
 
 def inner_loop(size: Size) -> Rows:
-    """The meta-gradient, factored and dense, against everybody else; and what the compiler says of both forms."""
+    """The meta-gradient, factored and dense, against other libraries; FLOPs, bytes and memory of both forms."""
     from benchmarks import inner_loop as case
     from benchmarks import rivals
 
@@ -69,7 +69,10 @@ def updaters(size: Size) -> Rows:
     """Every rule of the inner loop."""
     from benchmarks import updaters as case
 
-    yield case.compare(cases.SMOKE if size.smoke else cases.STANDARD, size.rounds, size.reporter)
+    if size.smoke:
+        yield case.compare(cases.SMOKE, size.rounds, size.reporter, case.FEW)
+        return
+    yield case.compare(cases.STANDARD, size.rounds, size.reporter)
 
 
 def outer_step_frozen(size: Size) -> Rows:
@@ -84,7 +87,7 @@ def outer_step_frozen(size: Size) -> Rows:
 
 
 def outer_step_joint(size: Size) -> Rows:
-    """A full outer step that trains MiniLM too, on real ratings, against levels (a) and (c)."""
+    """A full outer step that also trains MiniLM, on real ratings, against levels (a) and (c)."""
     from benchmarks import joint as case
 
     small = dataclasses.replace(case.JOINT, users=case.PAIRS_OF, support=2, query=1, hidden=8, steps=1, at_once=0)
@@ -92,7 +95,7 @@ def outer_step_joint(size: Size) -> Rows:
 
 
 def pipeline(size: Size) -> Rows:
-    """The input pipeline alone against what the step consumes."""
+    """Batches per second of the input pipeline against those of the step."""
     from benchmarks import pipeline as case
 
     yield case.feed(_config(size, users=256), size.rounds, size.reporter)
@@ -159,7 +162,8 @@ def scaling(size: Size) -> Rows:
     yield [case.devices(case.DEVICES, rounds, size.reporter)]
 
 
-CASES: Mapping[str, Callable[[Size], Rows]] = {
+Case = Callable[[Size], Rows]
+CASES: Mapping[str, Case] = {
     "outer-step-frozen": outer_step_frozen,
     "outer-step-joint": outer_step_joint,
     "rank": rank,
@@ -177,7 +181,7 @@ CASES: Mapping[str, Callable[[Size], Rows]] = {
 
 
 def _config(size: Size, users: int = 0) -> Config:
-    """MovieLens-100K, or synthetic ratings where that is too much."""
+    """The preset of MovieLens-100K; of synthetic ratings at the smallest size."""
     config = preset("synthetic" if size.smoke else "movielens-100k")
     learner = dataclasses.replace(config.learner, user_side="none") if size.smoke else config.learner
     per_step = (32 if size.smoke else users) or config.train.users_per_step
@@ -186,27 +190,37 @@ def _config(size: Size, users: int = 0) -> Config:
     )
 
 
-def measure(name: str, size: Size) -> tuple[list[harness.Row], dict[str, Any]]:
-    """The rows of one case, and how they were made."""
+def measure(case: Case, size: Size) -> tuple[list[harness.Row], dict[str, Any]]:
+    """Measure one case.
+
+    Args:
+        case: of `CASES`.
+        size: how much of it.
+
+    Returns:
+        Its rows, and how they were made.
+    """
     started = time.perf_counter()
-    rows = [row for part in CASES[name](size) for row in part]
+    rows = [row for part in case(size) for row in part]
     return rows, {"seconds": time.perf_counter() - started, "rounds": size.rounds, **harness.made()}
 
 
-def main(*only: str, description: str | None = None) -> None:
-    """The command line: of all cases, or of `only` some, which are then described in other words."""
+def main(given: Sequence[str] | None = None, known: Mapping[str, Case] = CASES) -> None:
+    """The command line.
+
+    Args:
+        given: its arguments; those of the process where None.
+        known: cases by name.
+    """
     from metarec_jax.core.console import make_reporter
 
-    known = only or tuple(CASES)
-    parser = argparse.ArgumentParser(
-        description=description or __doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where there is none")
     parser.add_argument("--json", type=Path, help="where to write what is measured")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
-    parser.add_argument("--smoke", action="store_true", help="everything as small as it can be, to see that it runs")
-    parser.add_argument("--again", action="store_true", help="measure what OUT holds already, too")
-    arguments = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="the smallest size, to see that it runs")
+    parser.add_argument("--again", action="store_true", help="also measure cases that OUT holds already")
+    arguments = parser.parse_args(given)
     unknown = [name for name in arguments.names if name not in known]
     if unknown:
         parser.error(f"there is no case {unknown[0]!r}; there are {', '.join(known)}")
@@ -218,10 +232,10 @@ def main(*only: str, description: str | None = None) -> None:
         if name in document["cases"] and not arguments.again:
             reporter.note(f"{name}: kept from {arguments.json}, measured {document['cases'][name]['date']}")
             continue
-        reporter.note(f"{name}: {' '.join((CASES[name].__doc__ or '').split())}")
+        reporter.note(f"{name}: {' '.join((known[name].__doc__ or '').split())}")
         try:
-            found, about = measure(name, size)
-        except MetarecError as error:  # of what is not installed: what was measured before is written
+            found, about = measure(known[name], size)
+        except MetarecError as error:  # a package is missing; earlier cases are written already
             raise SystemExit(f"{name}: {error}") from error
         rows += found
         kept = [row for row in document["rows"] if row["suite"] != name]

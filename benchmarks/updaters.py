@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,14 +19,25 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.meta.updaters import make_updater
 
 KINDS = UPDATERS.names()
+FEW: tuple[str, ...] = ("gradient", "ridge")
+"""Of the smallest case: each kind takes seconds to compile."""
 CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}
 
 
-def compare(case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of each rule, against plain gradient steps; and factored against dense."""
+def compare(
+    case: InnerLoopCase, rounds: int, reporter: Reporter = QUIET, kinds: Sequence[str] = KINDS
+) -> list[harness.Row]:
+    """Users per second of each rule against plain gradient steps, and of the factored form against the dense one.
+
+    Args:
+        case: the sizes.
+        rounds: turns of each contender.
+        reporter: shows progress.
+        kinds: of updaters; "gradient" must be among them.
+    """
     task = task_of(case)
     programs, facts = {}, {}
-    for kind in KINDS:
+    for kind in kinds:
         for form in ("factored", "dense") if not UPDATERS.get(kind).elementwise else ("auto",):
             name = f"{kind}, {form}"
             config = UpdaterConfig(kind=kind, steps=case.steps, rate=0.03, **CHANGES.get(kind, {}))

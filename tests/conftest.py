@@ -5,7 +5,11 @@ There is no compilation cache on disk: a fresh clone would not profit from one, 
 read it at once would.
 """
 
+import contextlib
+import ctypes
+import gc
 import os
+from pathlib import Path
 
 import jax
 import pytest
@@ -77,3 +81,22 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(heard)
     yield names
     jax.monitoring.unregister_event_duration_listener(heard)
+
+
+MOST_BYTES = 1_800_000_000
+"""Resident memory of a test process above which compiled programs are dropped when a module of tests ends."""
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Keep a test process small: a module of tests compiles programs that the next one does not run."""
+    yield
+    if Path("/proc/self/statm").exists() and _resident_bytes() > MOST_BYTES:
+        jax.clear_caches()
+        gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -60,4 +60,5 @@ def believing_run() -> Path:
 
 def fresh(recommender: Recommender) -> Recommender:
     """The same model as of a new process: what the other one was given to learn or to keep, it does not have."""
-    return Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
+    trainable, encoder = recommender.executor.trainable, recommender.texts.encoder
+    return Recommender(recommender.config, recommender.catalogue, trainable, encoder)

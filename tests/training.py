@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from helpers import random_interactions
+from safetensors.numpy import load_file
 
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -124,24 +126,37 @@ class Watch:
         yield lambda done, text="": self._on_step(done)
 
 
+def stopping_at(step: int, number: int = signal.SIGTERM) -> Watch:
+    """A reporter that sends a signal when `step` has been looked at, at which time the next is under way."""
+    return Watch(on_step=lambda done: signal.raise_signal(number) if done == step else None)
+
+
 class Trace(NamedTuple):
-    """All that a training leaves behind, in a form that can be compared."""
+    """What a training leaves in its run folder: checkpoints by step, lines of metrics without speed, best parameters."""
 
     states: dict[int, Any]
     progress: dict[int, Progress]
     metrics: list[dict[str, Any]]
+    parameters: dict[str, np.ndarray]
 
 
-def trace_of(run: Run, experiment: Experiment) -> Trace:
-    """Reads the checkpoints and ``metrics.jsonl`` (but for how fast it went) of a run folder."""
-    like = first_state(experiment, len(experiment.train.source))
+def trace_of(run: Run, experiment: Experiment, *, like: TrainState | None = None) -> Trace:
+    """Read what a training left in its run folder.
+
+    Args:
+        run: the run folder.
+        experiment: what was trained on.
+        like: a state of the shapes that were trained; None takes those of the experiment's model.
+    """
+    like = first_state(experiment, len(experiment.train.source)) if like is None else like
     like = jax.device_put(like, jax.devices()[0])
     steps = sorted(int(path.name) for path in run.checkpoints.iterdir() if path.name.isdigit())
     with Checkpoints(run.checkpoints, tidy=False) as checkpoints:
         states = {step: jax.device_get(_plain(checkpoints.load(like, step))) for step in steps}
         progress = {step: checkpoints.progress(step) for step in steps}
     lines = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
-    return Trace(states, progress, [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines])
+    metrics = [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines]
+    return Trace(states, progress, metrics, load_file(run.parameters) if run.parameters.exists() else {})
 
 
 def _plain(state: TrainState) -> TrainState:

@@ -85,7 +85,7 @@ def run_demo(
     print()
     recommender = Recommender.load(folder)
     titles = recommender.catalogue.items.titles
-    before = recommender.recommend(recommender.prior(), 10)
+    before = recommender.recommend(recommender.adapt(), 10)
     after = recommender.recommend(recommender.adapt(new_user), 10)
     rated = [[titles[recommender.find(item).row], f"{rating:g}"] for item, rating in new_user]
     print_grid("A new user rated", ["item", "rating"], rated, numbers=[1])

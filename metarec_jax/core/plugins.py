@@ -1,4 +1,4 @@
-"""Modules of users that register kinds of their own: loaded when the user names them, never because a run folder does."""
+"""Modules of users that register kinds of their own: loaded when the user names them, never by a run folder."""
 
 from __future__ import annotations
 

@@ -6,25 +6,15 @@
 (3, 64)
 """
 
-from metarec_jax.encoder.bert import (
-    Attention,
-    BertConfig,
-    Execution,
-    Pooling,
-    Tokens,
-    embed,
-    encode,
-    hidden_states,
-    init,
-    pool,
-    pooled,
-    run_layers,
-)
+from metarec_jax.encoder.bert import embed, encode, hidden_states, init, pool, pooled, run_layers
+from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
 from metarec_jax.encoder.embedding_cache import encode_table
+from metarec_jax.encoder.execution import Attention, Execution, choose_execution, choose_tokens_per_call
 from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
+from metarec_jax.encoder.padding import bucket, chunks, pack
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.text_buckets import Picked, Texts
-from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, chunks, pack, tokenize
+from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, require_strings, tokenize, words_of
 
 __all__ = [
     "Attention",
@@ -38,6 +28,9 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "add_lora",
+    "bucket",
+    "choose_execution",
+    "choose_tokens_per_call",
     "chunks",
     "embed",
     "encode",
@@ -52,7 +45,9 @@ __all__ = [
     "pooled",
     "random_encoder",
     "remarks",
+    "require_strings",
     "run_layers",
     "save",
     "tokenize",
+    "words_of",
 ]

@@ -1,9 +1,9 @@
-"""What sets one family of checkpoints apart from another: a row of a table each, and nowhere else.
+"""Differences between the families of checkpoints: one `Architecture` each.
 
-All of them are BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
-its multilingual and French kin count positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has no
-token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds to its scores a bias by distance; and each
-has names of its own for the same things.
+All of them have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
+its multilingual and French versions number positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has
+no token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds a bias by distance to its scores; and the
+names of tensors and of config.json's fields differ.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-Fields = Mapping[str, tuple[str, Any]]
-
 
 class MaskedHead(NamedTuple):
-    """The head that says which word a masked token was: a dense layer, a norm, and the word embeddings once more.
+    """The head of masked language modelling: a dense layer, a norm, and a product with the word embeddings.
 
     Attributes:
-        model: the class of transformers that is the encoder with this head.
-        dense, norm, bias, decoder: names of its tensors. The last are the word embeddings, under another name.
+        model: the class of transformers for the encoder with this head.
+        dense, norm, bias, decoder: names of its tensors. The decoder is the word embeddings under another name.
         activation: a name of `activations.ACTIVATIONS`; None takes the encoder's.
     """
 
@@ -35,13 +33,13 @@ class Architecture(NamedTuple):
     """One family of checkpoints.
 
     Attributes:
-        model: the class of transformers that is the encoder alone.
-        prefix: what models with a task's head put before the names of the encoder's tensors.
-        fields: of each field of `BertConfig` that a config.json has, the name there and the value where it is missing.
-        fixed: fields of `BertConfig` in which there is no choice.
-        layers: how the names of a layer's tensors start; the number of the layer follows.
-        layer: of each part of a layer, as our parameters have it, the name after that number.
-        masked: the head for masked words.
+        model: the class of transformers for the encoder without a head.
+        prefix: of the names of the encoder's tensors in models with a task's head.
+        fields: for each field of `BertConfig` that a config.json has, its name there.
+        fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
+        layers: prefix of the names of a layer's tensors; the number of the layer follows.
+        layer: for each part of a layer, by its name in our parameters, the name after that number.
+        masked: the head of masked language modelling.
         relative_bias: name of the table of biases by distance; None where there is none.
         counts_padding: whether positions number the tokens that are not padding, from the padding's id + 1 on, and
             padding has its id for a position. Elsewhere positions are 0, 1, 2, ...
@@ -49,7 +47,7 @@ class Architecture(NamedTuple):
 
     model: str
     prefix: str
-    fields: Fields
+    fields: Mapping[str, str]
     fixed: Mapping[str, Any]
     layers: str
     layer: Mapping[str, str]
@@ -64,22 +62,22 @@ EMBEDDINGS = {
     "type": "embeddings.token_type_embeddings",
     "norm": "embeddings.LayerNorm",
 }
-"""Of each part of the embeddings, as our parameters have it, the name that all architectures give it."""
+"""For each part of the embeddings, by its name in our parameters, the name that all architectures give it."""
 
-_FIELDS: Fields = {
-    "vocab_size": ("vocab_size", 30522),
-    "hidden_size": ("hidden_size", 768),
-    "num_layers": ("num_hidden_layers", 12),
-    "num_heads": ("num_attention_heads", 12),
-    "intermediate_size": ("intermediate_size", 3072),
-    "max_positions": ("max_position_embeddings", 512),
-    "type_vocab_size": ("type_vocab_size", 2),
-    "layer_norm_eps": ("layer_norm_eps", 1e-12),
-    "activation": ("hidden_act", "gelu"),
-    "pad_token_id": ("pad_token_id", 0),
-    "dropout": ("hidden_dropout_prob", 0.1),
-    "attention_dropout": ("attention_probs_dropout_prob", 0.1),
-    "init_scale": ("initializer_range", 0.02),
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "type_vocab_size": "type_vocab_size",
+    "layer_norm_eps": "layer_norm_eps",
+    "activation": "hidden_act",
+    "pad_token_id": "pad_token_id",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "init_scale": "initializer_range",
 }
 
 _BERT = Architecture(
@@ -119,7 +117,6 @@ _LM_HEAD = MaskedHead(
 _ROBERTA = _BERT._replace(
     model="RobertaModel",
     prefix="roberta.",
-    fields={**_FIELDS, "vocab_size": ("vocab_size", 50265), "pad_token_id": ("pad_token_id", 1)},
     masked=_LM_HEAD,
     counts_padding=True,
 )
@@ -128,17 +125,17 @@ _DISTILBERT = Architecture(
     model="DistilBertModel",
     prefix="distilbert.",
     fields={
-        "vocab_size": ("vocab_size", 30522),
-        "hidden_size": ("dim", 768),
-        "num_layers": ("n_layers", 6),
-        "num_heads": ("n_heads", 12),
-        "intermediate_size": ("hidden_dim", 3072),
-        "max_positions": ("max_position_embeddings", 512),
-        "activation": ("activation", "gelu"),
-        "pad_token_id": ("pad_token_id", 0),
-        "dropout": ("dropout", 0.1),
-        "attention_dropout": ("attention_dropout", 0.1),
-        "init_scale": ("initializer_range", 0.02),
+        "vocab_size": "vocab_size",
+        "hidden_size": "dim",
+        "num_layers": "n_layers",
+        "num_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "max_positions": "max_position_embeddings",
+        "activation": "activation",
+        "pad_token_id": "pad_token_id",
+        "dropout": "dropout",
+        "attention_dropout": "attention_dropout",
+        "init_scale": "initializer_range",
     },
     fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12, "has_pooler": False},
     layers="transformer.layer.",
@@ -164,11 +161,7 @@ _DISTILBERT = Architecture(
 _MPNET = _BERT._replace(
     model="MPNetModel",
     prefix="mpnet.",
-    fields={
-        **{field: named for field, named in _FIELDS.items() if field != "type_vocab_size"},
-        "vocab_size": ("vocab_size", 30527),
-        "pad_token_id": ("pad_token_id", 1),
-    },
+    fields={field: name for field, name in _FIELDS.items() if field != "type_vocab_size"},
     fixed={"type_vocab_size": 0, "pad_token_id": 1},  # transformers counts positions with 1, whatever config.json says
     layer={
         **_BERT.layer,
@@ -191,4 +184,4 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
 }
-"""What works, by the ``model_type`` of a config.json."""
+"""Supported families, by the ``model_type`` of a config.json."""

@@ -25,7 +25,7 @@ def attend(
     bias: Float[Array, "heads length length"] | None = None,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """Every token's mixture of the values of its text's real tokens.
+    """Mix, for every token, the values of its text's real tokens.
 
     Formula: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, on each of ``num_heads`` slices of the hidden axis.
     The softmax is in float32 or wider. Plain XLA operations, so derivatives of any order exist.
@@ -71,10 +71,13 @@ def attend_packed(
     bias: Float[Array, "heads length length"] | None = None,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend` with as many short texts side by side as fill a row of a matrix unit, each blind to the others.
+    """`attend` with as many short texts side by side as fill a row of a matrix unit; no text attends to another.
 
-    Of texts of 32 tokens a matrix unit with 128 columns would multiply zeros three times out of four. On a CPU, which
-    pads nothing, this is slower. Derivatives of any order exist.
+    With texts of 32 tokens, three quarters of a matrix unit's 128 columns would be padding. On a CPU, which pads
+    nothing, this is slower. Derivatives of any order exist.
+
+    Args:
+        query, key, value, mask, num_heads, bias, dropout: as for `attend`.
     """
     texts, length, hidden = query.shape
     together = max(TILE // length, 1)
@@ -116,6 +119,9 @@ def attend_fused(
     """`attend` by the accelerator's own kernel, which never writes the scores to memory: cuDNN's on a GPU, Pallas's on
     a TPU. It has a first derivative only, and the real tokens of a text must come before its padding.
 
+    Args:
+        query, key, value, mask, num_heads, bias, dropout: as for `attend`.
+
     Raises:
         MetarecError: there is no such kernel here (see `check_fused`), or with dropout of attention weights.
     """
@@ -123,7 +129,7 @@ def attend_fused(
     check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads)
     if dropout is not None:
         raise MetarecError(
-            "fused attention drops no attention weights: use encoder.attention xla, or encoder.dropout 0"
+            "fused attention drops no attention weights: use encoder.attention auto, or encoder.dropout 0"
         )
     return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
 
@@ -181,8 +187,8 @@ def attend_flash(
 def _lengthened(
     query: Array, key: Array, value: Array, mask: Array, bias: Array | None, *, multiple: int
 ) -> tuple[Array, Array, Array, Array, Array | None]:
-    """Texts padded to a multiple of some length. Keys and values of padding become zeros, so that what a kernel leaves
-    as their gradients goes nowhere."""
+    """Pad texts to a multiple of some length. Keys and values of padding become zeros, so that their gradients, which a
+    kernel may leave undefined, are dropped."""
     missing = -mask.shape[1] % multiple
     real = (mask > 0)[:, :, None]
     query, key, value = (
@@ -198,7 +204,7 @@ FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
 
 
 def check_fused(platform: str, *, compute: str, width: int) -> None:
-    """Refuses fused attention where there is no kernel for it.
+    """Refuse fused attention where there is no kernel for it.
 
     Args:
         platform: as `jax.default_backend` names it.
@@ -208,7 +214,7 @@ def check_fused(platform: str, *, compute: str, width: int) -> None:
     Raises:
         MetarecError: on a CPU, or for a type or a width that the platform's kernel does not have.
     """
-    otherwise = "use --encoder.attention xla"
+    otherwise = "use --encoder.attention auto"
     if platform not in FUSED:
         raise MetarecError(
             f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: {otherwise}"

@@ -1,17 +1,13 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805) and its kin as pure functions of explicit parameters.
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) and its relatives as pure functions of explicit parameters.
 
-What its kin (`encoder.architectures`) do differently is few lines here: no token types, other positions, a bias by
-distance. The Linen modules below are private: outside there are `init`, `encode`, `hidden_states` and `pooled`,
-and a nested dict of arrays.
+Relatives (`encoder.architectures`) differ in token types, in how positions are numbered, and in a bias by distance.
+The Linen modules are private; parameters are a nested dict of arrays.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -20,136 +16,15 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Array as AnyArray
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
+from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
+from metarec_jax.encoder.execution import EXECUTION, Attention, Execution
 from metarec_jax.encoder.linear import block_dot
 
-Pooling = Literal["mean", "cls"]
-Attention = Literal["xla", "packed", "fused"]
 _ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
-
 _MATRICES = ("kernel", "embedding")
-
-
-class Tokens(NamedTuple):
-    """Texts as the encoder reads them, padded to one length.
-
-    Attributes:
-        ids: int32 [texts, length], rows of the vocabulary.
-        mask: float32 [texts, length], 1 for a real token; padding changes no number.
-        types: int32 [texts, length], the segment a token belongs to.
-    """
-
-    ids: AnyArray
-    mask: AnyArray
-    types: AnyArray
-
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-    """The architecture of one BERT or of one of its kin; an impossible one is refused."""
-
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    intermediate_size: int
-    """Width of the feed-forward layer."""
-    max_positions: int = 512
-    """Tokens of the longest text."""
-    type_vocab_size: int = 2
-    """Segments that a token can belong to; 0 where the architecture has none."""
-    layer_norm_eps: float = 1e-12
-    activation: str = "gelu"
-    """A name of `activations.ACTIVATIONS`."""
-    pad_token_id: int = 0
-    has_pooler: bool = True
-    """Whether there are weights for `pooled`."""
-    dropout: float = 0.1
-    """Share of the hidden features dropped in training."""
-    attention_dropout: float = 0.1
-    """Share of the attention weights dropped in training."""
-    init_scale: float = 0.02
-    """Standard deviation of random weights."""
-    model_type: str = "bert"
-    """A name of `architectures.ARCHITECTURES`."""
-
-    @property
-    def architecture(self) -> Architecture:
-        """What its family has and how it names it."""
-        return ARCHITECTURES[self.model_type]
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table that a text's first token takes; rows before it are for padding."""
-        return self.pad_token_id + 1 if self.architecture.counts_padding else 0
-
-    def __post_init__(self) -> None:
-        if self.model_type not in ARCHITECTURES:
-            raise MetarecError(
-                f"encoder model_type is {self.model_type!r}; the encoders that work are {', '.join(ARCHITECTURES)}"
-            )
-        for name, value in self.architecture.fixed.items():
-            if getattr(self, name) != value:
-                raise MetarecError(
-                    f"encoder {name} is {getattr(self, name)}, but in every {self.model_type} it is {value}"
-                )
-        for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "intermediate_size",
-            "max_positions",
-        ):
-            if getattr(self, name) < 1:
-                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 1")
-        if self.type_vocab_size < 1 and "type_vocab_size" not in self.architecture.fixed:
-            raise MetarecError(f"encoder type_vocab_size is {self.type_vocab_size}; it must be at least 1")
-        if self.hidden_size % self.num_heads:
-            raise MetarecError(
-                f"encoder hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; "
-                "every head needs an equal slice"
-            )
-        if self.activation not in ACTIVATIONS:
-            raise MetarecError(
-                f"encoder activation {self.activation!r} is not known; known are {', '.join(ACTIVATIONS)}"
-            )
-        if not 0 <= self.pad_token_id < self.vocab_size:
-            raise MetarecError(
-                f"encoder pad_token_id {self.pad_token_id} is not in a vocabulary of vocab_size {self.vocab_size}"
-            )
-        for name in ("dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        for name in ("layer_norm_eps", "init_scale"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be a finite number above 0")
-
-
-class Execution(NamedTuple):
-    """How layers are computed. None of it changes a number by more than rounding.
-
-    Attributes:
-        attention: "xla"; "packed" for short texts on a matrix unit of 128 columns; or "fused" for the kernel of the
-            accelerator, which has no second derivative.
-        remat: whether a backward pass computes each layer anew, in place of keeping what it needs (on a CPU only with
-            `scan`: otherwise the compiler merges the two).
-        scan: whether layers are one loop over their stacked parameters. It compiles once for all layers; on a CPU it
-            runs longer, since each layer's weights are copied.
-        whole: puts together the parameters of a layer that are split over devices, where they are used.
-    """
-
-    attention: Attention = "xla"
-    remat: bool = False
-    scan: bool = False
-    whole: Callable[[Params], Params] = lambda params: params
-
-
-EXECUTION = Execution()
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -190,7 +65,7 @@ def encode(
     dropout_key: PRNGKeyArray | None = None,
     run: Execution = EXECUTION,
 ) -> Float[Array, "texts hidden"]:
-    """One vector a text.
+    """Encode each text as one vector.
 
     Args:
         params: as `init` or `pretrained.load` gives them.
@@ -224,7 +99,20 @@ def pool(
     pooling: Pooling = "mean",
     normalise: bool = False,
 ) -> Float[Array, "texts hidden"]:
-    """One vector a text, from what the last layer gives; as `encode` has it."""
+    """Pool the vectors of each text's tokens into one vector.
+
+    Args:
+        last: output of the last layer.
+        mask: 1 for a real token, 0 for padding.
+        pooling: "mean" of the real tokens, or the first token ("cls").
+        normalise: scale vectors to unit length.
+
+    Returns:
+        Vectors in float32 or wider.
+
+    Raises:
+        MetarecError: another pooling, such as an "auto" that was not resolved.
+    """
     last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
     if pooling == "cls":
         vectors = last[:, 0]
@@ -248,7 +136,7 @@ def embed(
     dtype: DTypeLike | None = None,
     dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """What the first layer reads: words, positions and, where the architecture has them, segments.
+    """The input of the first layer: word, position and, where the architecture has them, segment embeddings.
 
     Args:
         params, config, tokens, dtype, dropout_key: as for `encode`.
@@ -275,13 +163,16 @@ def run_layers(
     dropout_key: PRNGKeyArray | None = None,
     run: Execution = EXECUTION,
 ) -> Float[Array, "texts length hidden"]:
-    """What layers `first` to `last` - 1 make of `x`, so that a model can stop between two of them.
+    """Apply layers `first` to `last` - 1.
 
     Args:
         params, config, dtype, dropout_key, run: as for `encode`.
-        x: what layer `first` reads.
-        mask: 1 for a real token.
+        x: input of layer `first`.
+        mask: 1 for a real token, 0 for padding.
         first, last: a range of layers, 0 to ``config.num_layers``.
+
+    Returns:
+        Output of layer `last` - 1.
     """
     bias = None
     if config.architecture.relative_bias:
@@ -312,7 +203,7 @@ def _rngs(key: PRNGKeyArray | None, index: Array | int) -> dict[str, Array]:
 def hidden_states(
     params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "states texts length hidden"]:
-    """What every layer gives: the embeddings first, then the layers in order.
+    """Outputs of the embeddings and of every layer, in order.
 
     Args:
         params, config, tokens, dtype: as for `encode`.
@@ -333,6 +224,9 @@ def pooled(
 
     Args:
         params, config, tokens, dtype: as for `encode`.
+
+    Returns:
+        [texts, hidden].
 
     Raises:
         MetarecError: the weights have no pooler.
@@ -373,7 +267,7 @@ class _Dense(nn.Module):
 
 
 class _Part(nn.Module):
-    """What the modules below share: the architecture, the type computed in, and how layers are made."""
+    """Base of the modules below: the architecture, the type of the computation, and constructors of layers."""
 
     config: BertConfig
     dtype: DTypeLike | None = None
@@ -391,7 +285,7 @@ class _Part(nn.Module):
 
 
 class _Embeddings(_Part):
-    """Word, position and segment (where there are segments), added and normalised."""
+    """Word, position and, where there are any, segment embeddings, added and normalised."""
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
@@ -420,7 +314,7 @@ def _positions(config: BertConfig, ids: Array) -> Array:
 
 
 class _RelativeBias(_Part):
-    """What all layers add to the attention scores of two tokens by their distance: [heads, length, length]."""
+    """Bias that all layers add to the attention scores of two tokens by their distance: [heads, length, length]."""
 
     @nn.compact
     def __call__(self, length: int) -> Array:
@@ -456,7 +350,7 @@ class _Layer(_Part):
 
 
 class _Bert(_Part):
-    """All layers in a row, for the shapes of their parameters; `run_layers` computes."""
+    """All layers in sequence. It gives the shapes of the parameters; `run_layers` computes."""
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:

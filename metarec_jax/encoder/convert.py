@@ -1,4 +1,4 @@
-"""Hugging Face's names and layouts, in and out: config.json to `BertConfig`, tensors to parameters."""
+"""Conversion from and to Hugging Face's names and layouts: config.json to `BertConfig`, tensors to parameters."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
-from metarec_jax.encoder.bert import BertConfig
+from metarec_jax.encoder.bert_config import BertConfig
+from metarec_jax.encoder.transformers_import import import_transformers
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
-"""How the plain names of an encoder's tensors start; a checkpoint's task heads have others."""
+"""Prefixes of the plain names of an encoder's tensors; those of task heads have others."""
 
 MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_")
-"""How the names of the heads for masked words start."""
+"""Prefixes of the names of tensors in heads of masked language modelling."""
 
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
-# What changes the arithmetic in ways this package does not follow: name, the values that are fine.
+# Fields of config.json that change the computation in ways that are not supported: name, the values that are fine.
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
@@ -29,12 +30,12 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "auto_map": ({}, None),  # the model is code of its own, whatever model_type says
+    "auto_map": ({}, None),  # the model is code in the folder, whatever model_type says
 }
 
 
 class Weight(NamedTuple):
-    """One tensor: where it lies in the parameters, its Hugging Face name, its shape there, and if it is transposed."""
+    """One tensor: its path in the parameters, its Hugging Face name, its shape there, and whether it is transposed."""
 
     path: tuple[str, ...]
     name: str
@@ -43,14 +44,14 @@ class Weight(NamedTuple):
 
 
 def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
-    """The architecture that a config.json describes.
+    """The architecture that a config.json describes; `AutoConfig` checks the types and fills in defaults.
 
     Args:
         tree: the JSON object.
-        where: what to call it in an error, for example its file name.
+        where: its name in an error, for example its path.
 
     Raises:
-        MetarecError: an architecture or a value that does not work; the message says which do.
+        MetarecError: an architecture or a value that is not supported; the message says which are.
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
@@ -61,14 +62,14 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
                 f"{where}: {name} is {tree[name]!r}, which this package does not compute; "
                 f"it works with {name} {fine[0]!r}, a plain {kind} encoder"
             )
-    architecture = ARCHITECTURES[kind]
-    values: dict[str, Any] = {field: tree.get(name, default) for field, (name, default) in architecture.fields.items()}
-    if values["pad_token_id"] is None:
-        values["pad_token_id"] = architecture.fields["pad_token_id"][1]
-    for field, (name, default) in architecture.fields.items():
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        if isinstance(values[field], bool) or not isinstance(values[field], kinds):
-            raise MetarecError(f"{where}: {name} is {values[field]!r}; it must be a {type(default).__name__}")
+    architecture, settings = ARCHITECTURES[kind], {k: v for k, v in tree.items() if k != "model_type"}
+    if settings.get("pad_token_id", 0) is None:
+        del settings["pad_token_id"]  # null is read as the family's default
+    try:
+        read = import_transformers().AutoConfig.for_model(kind, **settings)
+    except Exception as error:  # transformers raises its own, and whatever wrong types lead to
+        raise MetarecError(f"{where}: transformers cannot read it: {' '.join(str(error).split())}") from error
+    values: dict[str, Any] = {field: getattr(read, name) for field, name in architecture.fields.items()}
     if architecture.counts_padding:
         values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that no token of a text takes
     try:
@@ -80,7 +81,7 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
 def config_to_json(config: BertConfig) -> dict[str, Any]:
     """The config.json that describes ``config``, as transformers reads it."""
     architecture = config.architecture
-    tree = {name: getattr(config, field) for field, (name, _) in architecture.fields.items()}
+    tree = {name: getattr(config, field) for field, name in architecture.fields.items()}
     tree["max_position_embeddings"] += config.first_position
     return {"architectures": [architecture.model], "model_type": config.model_type, **tree}
 
@@ -122,7 +123,7 @@ def weights(config: BertConfig) -> Iterator[Weight]:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without the prefix that task models put before it, and without the names of old checkpoints."""
+    """A tensor's name without the prefix of task models, and with the names of old checkpoints replaced."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
@@ -132,19 +133,19 @@ def plain_name(name: str) -> str:
 
 
 def layers_in(names: Iterable[str], config: BertConfig) -> int:
-    """How many layers tensors of these plain names belong to."""
+    """Number of layers that tensors of these plain names belong to."""
     start = config.architecture.layers
     numbers = [name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)]
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *, where: str) -> Params:
-    """Parameters as `encode` takes them.
+    """Convert tensors to parameters as `encode` takes them.
 
     Args:
         tensors: by plain name (see `plain_name`); others than the architecture's are left out.
         config: the architecture.
-        where: what to call the weights in an error.
+        where: name of the weights in an error.
 
     Returns:
         A nested dict of float32 numpy arrays.
@@ -188,7 +189,12 @@ def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: st
 
 
 def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """The tensors that transformers' model without a head has, by its names: the inverse of `params_from_tensors`."""
+    """The tensors of transformers' model without a head, by its names: the inverse of `params_from_tensors`.
+
+    Args:
+        params: of the encoder.
+        config: the architecture.
+    """
     return _flat(weights(config), params)
 
 
@@ -204,7 +210,7 @@ def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
 
 
 def head_weights(config: BertConfig) -> Iterator[Weight]:
-    """Every tensor of the head for masked words, but for its decoder, which is the word embeddings."""
+    """Every tensor of the head of masked language modelling, except its decoder, which is the word embeddings."""
     hidden, masked = config.hidden_size, config.architecture.masked
     yield Weight(("dense", "kernel"), f"{masked.dense}.weight", (hidden, hidden), True)
     yield Weight(("dense", "bias"), f"{masked.dense}.bias", (hidden,), False)
@@ -216,13 +222,13 @@ def head_weights(config: BertConfig) -> Iterator[Weight]:
 def head_from_tensors(
     tensors: Mapping[str, np.ndarray], config: BertConfig, params: Params, *, where: str
 ) -> Params | None:
-    """Parameters of the head for masked words, as `mlm_head.logits` takes them.
+    """Parameters of the head of masked language modelling, as `mlm_head.logits` takes them.
 
     Args:
         tensors: by plain name.
         config: the architecture.
-        params: of the encoder, whose word embeddings the head's decoder must be.
-        where: what to call the weights in an error.
+        params: of the encoder; the head's decoder must be its word embeddings.
+        where: name of the weights in an error.
 
     Returns:
         None where the checkpoint has no such head, or one whose decoder is not the word embeddings.
@@ -240,7 +246,13 @@ def head_from_tensors(
 
 
 def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config.json and the tensors of transformers' model with a head for masked words."""
+    """The config.json and the tensors of transformers' model with a head of masked language modelling.
+
+    Args:
+        params: of the encoder.
+        head: of its head.
+        config: the architecture.
+    """
     architecture = config.architecture
     tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}
     tree = {**config_to_json(config), "architectures": [architecture.masked.model], "tie_word_embeddings": True}

@@ -1,4 +1,4 @@
-"""A frozen encoder as a table: each distinct text is encoded once, and the result is kept on disk."""
+"""Embeddings of a frozen encoder: each distinct text is encoded once, and the table is cached on disk."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.bert import EXECUTION, Execution, Pooling, encode
+from metarec_jax.encoder.bert import encode
+from metarec_jax.encoder.bert_config import Pooling
+from metarec_jax.encoder.execution import Execution, choose_execution
+from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
-from metarec_jax.encoder.tokenizer import Tokenised, chunks, require_strings, tokenize
+from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
 
 _FORMAT = "metarec_jax embeddings 2"
 
@@ -36,7 +39,7 @@ def encode_table(
     encoder: Encoder,
     texts: Sequence[str],
     *,
-    pooling: Pooling = "mean",
+    pooling: Pooling = "auto",
     max_length: int = 128,
     normalise: bool = True,
     cache: str | os.PathLike[str] | None = None,
@@ -44,24 +47,26 @@ def encode_table(
     report: Callable[[str], None] | None = None,
     tokens_per_call: int | None = None,
     dtype: DTypeLike | None = None,
-    run: Execution = EXECUTION,
+    run: Execution | None = None,
 ) -> Float[np.ndarray, "texts hidden"]:
-    """Embeddings of all texts.
+    """Encode texts, through a cache on disk.
 
-    Each distinct text is encoded once, with texts of similar length, in chunks of one shape a length: one compilation
-    a length bucket. Padding changes a vector by float32 rounding at most.
+    Each distinct text is encoded once, in chunks of texts of one padded length, which is compiled once for each length.
+    Padding changes a vector by float32 rounding at most.
 
     Args:
         encoder: weights and tokenizer.
-        texts: any strings; repeated ones cost nothing.
-        pooling, normalise: as for `bert.encode`.
+        texts: any strings; equal ones are encoded once.
+        pooling: "mean" or "cls", as for `bert.encode`; "auto" takes what the checkpoint's folder says.
+        normalise: whether embeddings are scaled to unit length.
         max_length: tokens kept of a text.
-        cache: folder that keeps tables, each under a hash of weights, tokenizer, texts and options. A damaged file
-            there is written anew. None keeps nothing.
+        cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
+            is written again. None caches nothing.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
         tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
-        dtype, run: as for `bert.encode`. Tables of each ``dtype`` are kept apart; ``run`` changes rounding only.
+        dtype: as for `bert.encode`. Tables of each ``dtype`` are kept apart.
+        run: how layers are computed; None chooses by platform (`choose_execution`).
 
     Returns:
         float32, one row a text, in the order of ``texts``.
@@ -76,6 +81,7 @@ def encode_table(
             f"give a max_length of at most {encoder.config.max_positions}"
         )
     require_strings(texts)
+    pooling = encoder.hints.resolve(pooling)
     distinct = sorted(set(texts))
     rows = {text: row for row, text in enumerate(distinct)}
     order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))
@@ -93,6 +99,7 @@ def encode_table(
     if kept is None:
         tokens = tokenize(encoder.tokenizer, distinct, max_length)
         say_cut(tokens.truncated)
+        run = choose_execution(jax.default_backend()) if run is None else run
         encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
         kept = _Kept(encoded, tokens.truncated)
         if path is not None:
@@ -143,7 +150,7 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
 
 
 def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
-    """What is at `path`, or None where there is none that can be trusted."""
+    """The cached table at `path`; None if there is none, or if it is damaged."""
     import safetensors
 
     try:

@@ -1,4 +1,4 @@
-"""LoRA: a matrix that stays, plus a product of two thin ones that is trained or adapted."""
+"""LoRA: a fixed matrix plus a product of two low-rank factors that are trained or adapted."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from metarec_jax.core.types import Params
 
 
 def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array) -> Params:
-    """Encoder parameters with factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] beside chosen kernels.
+    """Add factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] beside chosen kernels of an encoder.
 
     Such a layer computes ``x W + b + (x A) B``: Hu et al. 2021 (arXiv 2106.09685, equation 3) with their scale
-    ``alpha / r`` in A. A is random of the scale of W's columns, B is zero, so that at first nothing changes.
+    ``alpha / r`` in A. A is random with the scale of W's columns and B is zero, so that results are unchanged at first.
 
     Args:
         params: of an encoder (`metarec_jax.encoder.bert`).
@@ -44,7 +44,10 @@ def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array
 
 
 def lora_layers(params: Params, layers: Sequence[str]) -> set[tuple[str, ...]]:
-    """Paths of the dense layers that patterns choose; as for `add_lora`.
+    """Paths of the dense layers that patterns choose.
+
+    Args:
+        params, layers: as for `add_lora`.
 
     Raises:
         MetarecError: a pattern that is no regular expression, or that matches no dense layer; the message lists them.
@@ -66,7 +69,7 @@ def lora_layers(params: Params, layers: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def merge_lora(params: Params) -> Params:
-    """The same encoder without factors: each product is added to its kernel."""
+    """Add each product of factors to its kernel, and drop the factors."""
     if not isinstance(params, dict):
         return params
     if "lora_a" in params:

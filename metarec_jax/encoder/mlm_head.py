@@ -1,7 +1,7 @@
-"""The head for masked words: from what the last layer says of a token to a score for every word of the vocabulary.
+"""The head of masked language modelling: from the last layer's output at a token to a score for every word.
 
 A dense layer, its activation and a layer norm, then a product with the word embeddings and a bias a word
-(Devlin et al. 2019, arXiv 1810.04805, section 3.1; the names differ between architectures, the arithmetic does not).
+(Devlin et al. 2019, arXiv 1810.04805, section 3.1). Names differ between architectures, the computation does not.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.bert import BertConfig
+from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.linear import block_dot
 
 
 def identity_head(config: BertConfig) -> Params:
-    """The head of a checkpoint that has none: the dense layer passes on what it gets, no word is more likely before."""
+    """A head for a checkpoint without one: its dense layer is the identity, its biases are zero."""
     hidden = config.hidden_size
     return {
         "dense": {"kernel": jnp.eye(hidden), "bias": jnp.zeros(hidden)},
@@ -37,14 +37,14 @@ def logits(
     *,
     dtype: DTypeLike | None = None,
 ) -> Float[Array, "*tokens vocabulary"]:
-    """Scores of every word at every token.
+    """Scores of every word of the vocabulary at every token.
 
     Args:
         head: as `identity_head` or `pretrained.load` gives it.
-        word: the encoder's word embeddings, which the scores are products with.
+        word: the encoder's word embeddings, which are the decoder.
         config: the architecture.
-        states: what the last layer gives, of the tokens that are asked about: this is a product with the whole
-            vocabulary, so leave out the others.
+        states: output of the last layer at the masked tokens; leave out the others, since this is a product with the
+            whole vocabulary.
         dtype: of the products; None takes that of the parameters.
 
     Returns:

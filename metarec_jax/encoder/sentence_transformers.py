@@ -1,8 +1,7 @@
-"""How the makers of a checkpoint turn its tokens into one vector, where its folder says so.
+"""How a checkpoint's makers turn token vectors into one vector, where its folder says so.
 
-Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) keeps a chain of modules beside the weights:
-modules.json names them, and 1_Pooling/config.json says how tokens are pooled. These are hints, nothing is computed
-from them: what a model does is in its configuration, and where the two differ the user is told.
+Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) keeps a list of modules beside the weights:
+modules.json names them, and 1_Pooling/config.json says how tokens are pooled.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from metarec_jax.encoder.bert_config import Pooling
 
 _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -36,6 +37,40 @@ class Hints(NamedTuple):
     normalise: bool | None = None
     others: tuple[str, ...] = ()
 
+    def resolve(self, pooling: Pooling) -> Pooling:
+        """`pooling`, or in place of "auto" what the folder says; "mean" where it says nothing that can be computed.
+
+        >>> Hints("cls").resolve("auto"), Hints("cls").resolve("mean"), Hints("max").resolve("auto")
+        ('cls', 'mean', 'mean')
+        """
+        if pooling != "auto":
+            return pooling
+        return "cls" if self.pooling == "cls" else "mean"
+
+    def remarks(self, *, pooling: Pooling, normalise: bool) -> list[str]:
+        """A sentence for each part of the hints that an encoder used this way does not follow.
+
+        Args:
+            pooling: as configured. Only "auto" promises to follow the folder.
+            normalise: whether vectors are scaled to unit length.
+        """
+        found = []
+        if pooling == "auto" and self.pooling not in (None, "mean", "cls"):
+            found.append(
+                f"the encoder's folder says pooling {self.pooling!r}, which this package does not compute: "
+                "'mean' is used in its place"
+            )
+        if self.normalise is not None and self.normalise != normalise:
+            says, follow = (
+                ("scales vectors to unit length, and encoder.normalise is off", "--encoder.normalise")
+                if self.normalise
+                else ("leaves vectors at their own length, and encoder.normalise is on", "--encoder.no-normalise")
+            )
+            found.append(f"the encoder's folder {says}: {follow} follows it")
+        if self.others:
+            found.append(f"the encoder's folder has modules that this package leaves out: {', '.join(self.others)}")
+        return found
+
 
 def read_hints(folder: Path) -> Hints:
     """The hints of a folder; none where it has no such files, or none that can be read."""
@@ -51,29 +86,27 @@ def read_hints(folder: Path) -> Hints:
     return Hints(pooling, "Normalize" in kinds, tuple(kind for kind in kinds if kind not in _FOLLOWED))
 
 
-def contradictions(hints: Hints, *, pooling: str, normalise: bool) -> list[str]:
-    """A sentence for each way in which a configuration departs from the hints.
+def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
+    """Write the files that `read_hints` reads, so that a saved encoder is pooled as the one that it was made from.
 
-    >>> contradictions(Hints("cls", True), pooling="mean", normalise=True)
-    ["the encoder's folder says pooling 'cls', and encoder.pooling is 'mean': --encoder.pooling cls follows it"]
+    Args:
+        hints: of which pooling and unit length are written; nothing is written where pooling is not known.
+        folder: an existing folder.
+        hidden_size: width of a token's vector.
     """
-    found = []
-    if hints.pooling is not None and hints.pooling != pooling:
-        follow = "--encoder.pooling cls" if hints.pooling == "cls" else "--encoder.pooling mean"
-        remedy = f"{follow} follows it" if hints.pooling in ("mean", "cls") else "this package does not compute that"
-        found.append(
-            f"the encoder's folder says pooling {hints.pooling!r}, and encoder.pooling is {pooling!r}: {remedy}"
-        )
-    if hints.normalise is not None and hints.normalise != normalise:
-        says, follow = (
-            ("scales vectors to unit length, and encoder.normalise is off", "--encoder.normalise")
-            if hints.normalise
-            else ("leaves vectors at their own length, and encoder.normalise is on", "--encoder.no-normalise")
-        )
-        found.append(f"the encoder's folder {says}: {follow} follows it")
-    if hints.others:
-        found.append(f"the encoder's folder has modules that this package leaves out: {', '.join(hints.others)}")
-    return found
+    keys = {name: key for key, name in _POOLINGS.items()}
+    if hints.pooling not in keys:
+        return
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if hints.normalise else [])]
+    paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds[1:], start=1))]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, paths))
+    ]
+    settings = {"word_embedding_dimension": hidden_size} | {key: key == keys[hints.pooling] for key in _POOLINGS}
+    (folder / paths[1]).mkdir()
+    (folder / paths[1] / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
 
 
 def _pooling(settings: Any) -> str | None:

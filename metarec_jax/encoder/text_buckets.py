@@ -1,4 +1,4 @@
-"""Texts that are encoded anew in every step: tokenised once, in length buckets, and picked by row."""
+"""Texts that are encoded again in every training step: tokenised once, kept in length buckets, and picked by row."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.core.types import Array
-from metarec_jax.encoder.bert import Tokens
-from metarec_jax.encoder.tokenizer import bucket, pack
+from metarec_jax.encoder.bert_config import Tokens
+from metarec_jax.encoder.padding import bucket, pack
 
 
 class Picked(NamedTuple):
@@ -55,15 +55,15 @@ class Texts:
         split: int = 1,
         devices: int = 1,
     ) -> Texts:
-        """From token ids.
+        """Sort texts into length buckets.
 
         Args:
-            ids: token ids of each text.
-            limit: longest text that the encoder takes.
+            ids: int32 [tokens] for each text.
+            limit: tokens of the longest text that the encoder takes.
             tokens_per_call: tokens that are encoded at the same time, at most (but one text at least).
-            pad: id of a padded token.
-            split: what the texts of a call must be a multiple of (devices that share a call).
-            devices: that have calls of their own, of their share of the texts.
+            pad: id of the padding token.
+            split: the texts of a call are a multiple of it (devices that share a call).
+            devices: number of devices, each of which encodes its share of the texts in calls of its own.
         """
         keys = [text.tobytes() for text in ids]
         lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call * devices)
@@ -82,15 +82,17 @@ class Texts:
         return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
 
     def capacities(self, most: int, devices: int = 1) -> list[int]:
-        """Slots of each bucket in a step that uses at most `most` distinct texts: a multiple of ``per_call``.
+        """Slots of each bucket in a step: a multiple of ``per_call``.
 
-        With `devices` that share the texts, slots of one of them, which uses at most `most`.
+        Args:
+            most: distinct texts that a step uses, at most; with several devices, that one device encodes.
+            devices: number of devices that share the texts.
         """
         sizes = [min(-(-len(tokens.ids) // devices), most) for tokens in self.buckets]
         return [-(-size // rows) * rows for size, rows in zip(sizes, self.per_call)]
 
     def pick(self, used: np.ndarray, real: np.ndarray, most: int) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """The distinct texts of a batch, and where their embeddings will be found.
+        """Pick the distinct texts of a batch, and number the slots of their embeddings.
 
         Args:
             used: int [...], rows of texts.
@@ -98,7 +100,7 @@ class Texts:
             most: distinct texts that any batch uses, at most.
 
         Returns:
-            What to encode of each bucket, and int32 [...]: for each entry the slot of its embedding (0 for padding).
+            The rows to encode of each bucket, and int32 [...]: the slot of each entry's embedding (0 for padding).
         """
         slot_of = np.zeros(len(self.row_of), np.int64)
         texts = np.unique(used[real])
@@ -114,9 +116,13 @@ class Texts:
     def pick_shared(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
     ) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` for devices that share the texts out: each encodes a part, and gets the embeddings of all.
+        """`pick` for devices that divide the texts: each encodes a part, and gets the embeddings of all.
 
-        The slots count through the embeddings of the first device, then those of the second, and so on.
+        Slots number the embeddings of the first device, then those of the second, and so on.
+
+        Args:
+            used, real, most: as for `pick`.
+            devices: number of devices.
         """
         picked, slots = self.pick(used, real, most)
         capacities = self.capacities(-(-most // devices), devices)
@@ -139,9 +145,15 @@ class Texts:
     def pick_apart(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
     ) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` for devices that encode what their own users use: entries are split evenly, along their first axis.
+        """`pick` for devices that each encode the texts of their own users.
 
-        The slots are those of the device's own embeddings.
+        Args:
+            used, real: as for `pick`; they are split evenly along their first axis.
+            most: distinct texts that a device uses, at most.
+            devices: number of devices.
+
+        Returns:
+            As `pick`; slots number the embeddings of the device itself.
         """
         parts = [
             self.pick(own, own_real, most)
@@ -154,20 +166,26 @@ class Texts:
         return picked, np.concatenate([slots for _, slots in parts])
 
     def everything(self) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` of all texts: the slots are those of the texts in their order."""
+        """`pick` of all texts; the slots are in the order of the texts."""
         rows = np.arange(len(self.row_of))
         return self.pick(rows, np.ones(len(rows), bool), len(rows))
 
 
 def texts_of_call(tokens_per_call: int, length: int, texts: int) -> int:
-    """How many texts of a length are encoded at the same time, of as many as there are."""
+    """Number of texts that are encoded at the same time.
+
+    Args:
+        tokens_per_call: tokens that are encoded at the same time, at most.
+        length: padded tokens of a text.
+        texts: number of texts that there are.
+    """
     return max(min(tokens_per_call // length, texts), 1)
 
 
 def _merged(lengths: np.ndarray, tokens_per_call: int) -> np.ndarray:
-    """Padded lengths without those that hardly any text has: each is a program of its own to compile.
+    """Merge length buckets of few texts, since each length is compiled by itself.
 
-    Texts that do not fill one call go to the next length, where there is one.
+    Texts of a length that do not fill one call go to the next length, if there is one.
     """
     lengths = lengths.copy()
     present = np.unique(lengths)

@@ -1,57 +1,63 @@
-"""From text to token ids, and from texts of unequal length to batches of few shapes."""
+"""From text to token ids, by the tokenizer of a checkpoint, which transformers reads."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.checkpoint_files import read_json
+from metarec_jax.encoder.transformers_import import import_transformers
 
 if TYPE_CHECKING:
     import tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-FEW = 32
-"""Texts of a chunk whose padded rows cost less than another compilation."""
-LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
-"""Token lengths that texts are padded to; beyond the last, multiples of it."""
+FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+"""Files of a folder that a tokenizer is read from; which of them there are depends on the checkpoint."""
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-"""Of WordPiece tokenizers: of BERT and DistilBERT."""
-
-BYTE_LEVEL_SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""Of byte-level BPE tokenizers: of RoBERTa."""
-
-# Settings of tokenizer_config.json that are fields of BERT's normaliser.
-_NORMALISER = {
-    "do_lower_case": "lowercase",
-    "strip_accents": "strip_accents",
-    "tokenize_chinese_chars": "handle_chinese_chars",
-}
-
+_NEEDED = (
+    "it needs tokenizer.json; or vocab.txt (WordPiece); or vocab.json and merges.txt (byte-level BPE); "
+    "or sentencepiece.bpe.model (SentencePiece)"
+)
+_UNCOMMON = "\U00013000 \ua66e"  # a hieroglyph and a rare Cyrillic letter, which few vocabularies have
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A fast tokenizer, with its own padding and truncation switched off.
+    """A fast tokenizer of transformers, with its own padding and truncation switched off.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer`.
-        settings: what tokenizer_config.json says, kept for saving.
+        pretrained: the tokenizer of transformers. Calling it switches truncation on again: use `tokenize`.
     """
 
-    backend: tokenizers.Tokenizer
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pretrained: PreTrainedTokenizerFast
 
     def __post_init__(self) -> None:
         self.backend.no_padding()
         self.backend.no_truncation()
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The `tokenizers.Tokenizer` that does the work."""
+        return self.pretrained.backend_tokenizer
 
     @functools.cached_property
     def size(self) -> int:
@@ -64,24 +70,38 @@ class Tokenizer:
         specials = self.backend.encode("a").special_tokens_mask
         return len(specials) - 1 - max((i for i, special in enumerate(specials) if not special), default=0)
 
-    @functools.cached_property
+    @property
     def pad_token_id(self) -> int | None:
-        """Id of the token that the tokenizer pads with; None where it has none by a usual name."""
-        named = self.settings.get("pad_token")
-        named = named.get("content") if isinstance(named, Mapping) else named
-        ids = [self.backend.token_to_id(token) for token in (named, "[PAD]", "<pad>") if isinstance(token, str)]
+        """Id of the padding token; None if there is none."""
+        return self._id(self.pretrained.pad_token, "[PAD]", "<pad>")
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """Id of the token that replaces a masked word; None if there is none."""
+        return self._id(self.pretrained.mask_token, "[MASK]", "<mask>")
+
+    def _id(self, *names: str | None) -> int | None:
+        ids = [self.backend.token_to_id(name) for name in names if name is not None]
         return next((id for id in ids if id is not None), None)
 
     def to_json(self) -> str:
         """The whole tokenizer as the text of a tokenizer.json."""
         return self.backend.to_str()
 
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json into a folder, and the vocab.txt of a WordPiece tokenizer."""
+        self.pretrained.save_pretrained(folder)
+        if type(self.backend.model).__name__ == "WordPiece":
+            vocabulary = self.backend.get_vocab(with_added_tokens=True)
+            tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+            (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+
 
 class Tokenised(NamedTuple):
-    """Texts as token ids, each as long as it is.
+    """Texts as token ids, without padding.
 
     Attributes:
-        ids: int32 [length of the text], one array a text, special tokens included.
+        ids: int32 [tokens] for each text, special tokens included.
         truncated: number of texts that were cut.
     """
 
@@ -89,20 +109,20 @@ class Tokenised(NamedTuple):
     truncated: int
 
 
-class Chunk(NamedTuple):
-    """Texts of similar length, ready for one call of the encoder.
+class Words(NamedTuple):
+    """A text as token ids, and the positions of its words.
 
     Attributes:
-        rows: int64 [real], which texts these are; the tokens may have more rows, which are padding.
-        tokens: [rows of the chunk, length of its bucket].
+        ids: int32 [tokens], special tokens included, as `tokenize` gives them.
+        words: each word as the text writes it, with the positions of its tokens; in order.
     """
 
-    rows: np.ndarray
-    tokens: Tokens
+    ids: np.ndarray
+    words: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokenised:
-    """Token ids of each text, cut to at most ``max_length`` tokens; the closing special tokens stay.
+    """Token ids of each text, cut to at most ``max_length`` tokens; the special tokens at the end stay.
 
     Lone surrogates, which are no characters, are read as U+FFFD. An empty text is its special tokens.
 
@@ -110,6 +130,9 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
         tokenizer: as `pretrained.load` gives it.
         texts: any strings.
         max_length: tokens kept of a text, special tokens included; at least 3.
+
+    Returns:
+        The ids of each text, and how many texts were cut.
 
     Raises:
         MetarecError: ``max_length`` below 3, or a text that is no string.
@@ -129,20 +152,17 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
     return Tokenised(tuple(rows), truncated)
 
 
-class Words(NamedTuple):
-    """A text as token ids, and where its words lie.
-
-    Attributes:
-        ids: int32 [length], special tokens included, as `tokenize` gives them.
-        words: each word as the text writes it, with the places of its tokens; in order.
-    """
-
-    ids: np.ndarray
-    words: tuple[tuple[str, tuple[int, ...]], ...]
-
-
 def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
-    """The words of a text, as the tokenizer parts them before it looks for pieces, that `max_length` tokens hold."""
+    """The words of a text, as the tokenizer's pre-tokenizer splits it.
+
+    Args:
+        tokenizer: as `pretrained.load` gives it.
+        text: any string.
+        max_length: tokens kept of the text; words beyond them are left out.
+
+    Returns:
+        The ids of the text, and the positions of the tokens of each word.
+    """
     text = _LONE_SURROGATE.sub("\ufffd", text)
     (ids,) = tokenize(tokenizer, [text], max_length).ids
     encoding = tokenizer.backend.encode(text)
@@ -157,181 +177,106 @@ def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
 
 
 def require_strings(texts: Sequence[object]) -> None:
-    """Refuse texts that are none, such as the NaN of an empty cell, by row and value."""
+    """Refuse what is no string, such as the NaN of an empty cell; the error names row and value."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise MetarecError(f"text {row} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
 
 
-def bucket(length: int, limit: int) -> int:
-    """The padded length of a text of ``length`` tokens: the least of `LENGTHS` that holds it, at most ``limit``.
-
-    >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
-    (20, 320, 1024)
-    """
-    longest = LENGTHS[-1]
-    fitting = next((b for b in LENGTHS if b >= length), -(-length // longest) * longest)
-    return min(fitting, limit)
-
-
-def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | None = None) -> Tokens:
-    """Texts padded to one length, as one batch.
-
-    Args:
-        ids: token ids of each text, at most ``length`` long.
-        length: tokens of a row.
-        pad: id of a padded token.
-        rows: rows of the batch; those beyond the texts are all padding. None makes no such row.
-    """
-    rows = len(ids) if rows is None else rows
-    table, mask = np.full((rows, length), pad, np.int32), np.zeros((rows, length), np.float32)
-    for row, text in enumerate(ids):
-        table[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    return Tokens(table, mask, np.zeros_like(table))
-
-
-def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0) -> Iterator[Chunk]:
-    """All texts, grouped by padded length and cut into chunks of one shape a length.
-
-    Args:
-        ids: token ids of each text.
-        limit: longest text that the encoder takes.
-        tokens_per_call: tokens of a chunk, at most (but a chunk holds at least one text).
-        pad: id of a padded token.
-
-    Yields:
-        Chunks, shortest texts first. Chunks of one bucket have one shape, so there is one compilation a bucket.
-    """
-    buckets = np.array([bucket(len(text), limit) for text in ids], np.int64)
-    for length in np.unique(buckets).tolist():
-        members = np.flatnonzero(buckets == length)
-        most = max(1, tokens_per_call // length)
-        calls = -(-len(members) // most)
-        rows = min(most, _rows_for(-(-len(members) // calls)))
-        for start in range(0, len(members), rows):
-            chosen = members[start : start + rows]
-            yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
-
-
-def _rows_for(texts: int) -> int:
-    """Rows of a chunk for so many texts: few are padded to a power of two, so that calls with slightly different
-    numbers share a shape and its compilation; many to a multiple of `FEW` / 4, since then padding costs more."""
-    return 1 << (texts - 1).bit_length() if texts <= FEW else -(-texts * 4 // FEW) * FEW // 4
-
-
-def reconcile(backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> Tokenizer:
-    """A tokenizer.json and a tokenizer_config.json as one: where the two differ the latter rules, as in transformers.
-
-    What only the tokenizer.json says (on letter case, accents, Chinese characters and the space before a text) is
-    added to the settings: transformers would take a default for it.
-
-    Args:
-        backend: from tokenizer.json. Its normaliser and pre-tokenizer may be changed.
-        settings: from tokenizer_config.json.
-    """
-    from tokenizers import normalizers, pre_tokenizers
-
-    settings = dict(settings)
-
-    def follow(part: Any, fields: Mapping[str, str]) -> None:
-        for setting, field in fields.items():
-            if isinstance(settings.get(setting), bool):  # null leaves the choice to the tokenizer.json
-                setattr(part, field, settings[setting])
-            settings[setting] = getattr(part, field)
-
-    if isinstance(backend.normalizer, normalizers.BertNormalizer):
-        follow(backend.normalizer, _NORMALISER)
-    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel):
-        follow(backend.pre_tokenizer, {"add_prefix_space": "add_prefix_space"})
-    return Tokenizer(backend, settings)
-
-
-def wordpiece(
-    vocabulary: Mapping[str, int],
-    *,
-    lowercase: bool = True,
-    strip_accents: bool | None = None,
-    split_chinese: bool = True,
-    settings: Mapping[str, Any] | None = None,
-) -> Tokenizer:
-    """BERT's tokenizer over a vocabulary.
-
-    Args:
-        vocabulary: row of each token; it must hold `SPECIAL_TOKENS`.
-        lowercase, strip_accents, split_chinese: how text is normalised; None strips accents where it lowercases.
-        settings: of a tokenizer_config.json.
-
-    Raises:
-        MetarecError: a special token is missing.
-    """
-    import tokenizers
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise MetarecError(
-            f"the tokenizer's vocabulary has no {', '.join(missing)}; BERT needs {', '.join(SPECIAL_TOKENS)}"
-        )
-    backend = tokenizers.Tokenizer(models.WordPiece(dict(vocabulary), unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=split_chinese, strip_accents=strip_accents, lowercase=lowercase
-    )
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing(
-        single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    backend.decoder = decoders.WordPiece(prefix="##")
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
-    if settings is None:
-        settings = {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": lowercase,
-            "strip_accents": strip_accents,
-            "tokenize_chinese_chars": split_chinese,
-        }
-    return Tokenizer(backend, settings)
-
-
-def byte_level_bpe(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]]) -> Tokenizer:
-    """RoBERTa's tokenizer over a vocabulary of byte pairs.
-
-    Args:
-        vocabulary: row of each token; it must hold `BYTE_LEVEL_SPECIAL_TOKENS`.
-        merges: pairs of tokens that become one, most frequent first.
-
-    Raises:
-        MetarecError: a special token is missing, or a merge is of tokens that the vocabulary does not have.
-    """
-    import tokenizers
-    from tokenizers import decoders, models, pre_tokenizers, processors
-
-    missing = [token for token in BYTE_LEVEL_SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise MetarecError(
-            f"the tokenizer's vocabulary has no {', '.join(missing)}; "
-            f"RoBERTa needs {', '.join(BYTE_LEVEL_SPECIAL_TOKENS)}"
-        )
-    try:
-        backend = tokenizers.Tokenizer(models.BPE(dict(vocabulary), list(merges)))
-    except Exception as error:  # the library raises bare Exception
-        raise MetarecError(f"the tokenizer's merges do not fit its vocabulary ({error})") from error
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(list(BYTE_LEVEL_SPECIAL_TOKENS))
-    backend.post_processor = processors.RobertaProcessing(("</s>", vocabulary["</s>"]), ("<s>", vocabulary["<s>"]))
-    return Tokenizer(backend, {"tokenizer_class": "RobertaTokenizer", "add_prefix_space": False})
-
-
 def tiny_wordpiece() -> Tokenizer:
-    """A tokenizer that needs no file: words as pairs of letters and digits, and single characters.
+    """A WordPiece tokenizer that needs no file: it splits words into single characters and pairs of them.
 
     Texts of distinct words get distinct tokens, which is all that an untrained encoder can use.
     """
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pairs = [a + b for a in letters for b in letters]
     signs = [chr(c) for c in range(33, 127) if chr(c) not in letters and not chr(c).isupper()]
-    pieces = [*SPECIAL_TOKENS, *letters, *signs, *pairs, *(f"##{p}" for p in [*letters, *pairs])]
-    return wordpiece({piece: row for row, piece in enumerate(pieces)})
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    pieces = [*special, *letters, *signs, *pairs, *(f"##{p}" for p in [*letters, *pairs])]
+    return Tokenizer(import_transformers().BertTokenizer(vocab={piece: row for row, piece in enumerate(pieces)}))
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Read the tokenizer of a checkpoint's folder with `AutoTokenizer`. No code of the folder is run.
+
+    Args:
+        folder: it holds a tokenizer.json, or vocabulary files that transformers converts (see `FILES`).
+
+    Returns:
+        The tokenizer, without padding and truncation.
+
+    Raises:
+        MetarecError: files are missing or damaged; the tokenizer is code in the folder, or one that transformers has
+            in Python only; it has no token for unknown text; or the package sentencepiece is missing.
+    """
+    others = ("tokenizer.json", "vocab.txt", "vocab.json")
+    spare = any((folder / name).exists() for name in others)
+    if not spare and any(folder.glob("*.model")) and importlib.util.find_spec("sentencepiece") is None:
+        raise MetarecError(
+            f"{folder} holds its tokenizer as a SentencePiece model, which is read with the package sentencepiece: "
+            "pip install 'metarec_jax[sentencepiece]'"
+        )
+    try:
+        # An absolute path cannot be taken for a hub id.
+        theirs = import_transformers().AutoTokenizer.from_pretrained(folder.absolute(), trust_remote_code=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        raise _unreadable(folder, error) from error
+    kind = type(theirs).__name__
+    if "auto_map" in theirs.init_kwargs:
+        raise MetarecError(
+            f"{folder / 'tokenizer_config.json'}: auto_map is {theirs.init_kwargs['auto_map']!r}: this tokenizer is "
+            "code in the folder, which is not run; give a checkpoint with a tokenizer of transformers"
+        )
+    if not theirs.is_fast:
+        raise MetarecError(
+            f"{folder}: its tokenizer, {kind}, is one that transformers has in Python only; "
+            "give a checkpoint with a tokenizer.json"
+        )
+    if not (folder / "tokenizer.json").exists():
+        _check_vocabulary(folder, theirs)
+    tokenizer = Tokenizer(theirs)
+    try:
+        tokenizer.backend.encode(_UNCOMMON)
+    except Exception as error:  # the library raises bare Exception
+        raise MetarecError(
+            f"{folder}: the tokenizer of {_present(folder)} cannot encode text that its vocabulary does not cover "
+            f"({error}); it needs a token for what is unknown"
+        ) from error
+    return tokenizer
+
+
+def _present(folder: Path) -> str:
+    """The files of a tokenizer that a folder has, for a message."""
+    return ", ".join(name for name in FILES if (folder / name).exists()) or "no file"
+
+
+def _unreadable(folder: Path, error: BaseException) -> MetarecError:
+    """The error for a folder whose tokenizer transformers cannot read; a damaged JSON file is named with its line."""
+    for name in FILES:
+        if name.endswith(".json") and (folder / name).exists():
+            read_json(folder / name, "a part of the tokenizer")
+    reason = " ".join(str(error).split())
+    return MetarecError(
+        f"{folder}: transformers cannot read the tokenizer of {_present(folder)} ({type(error).__name__}: {reason}); "
+        f"{_NEEDED}. Copy or download the folder again"
+    )
+
+
+def _check_vocabulary(folder: Path, theirs: PreTrainedTokenizerFast) -> None:
+    """Refuse a tokenizer in which transformers put defaults for a vocabulary or special tokens that are missing."""
+    kind = type(theirs).__name__
+    files = [name for key, name in theirs.vocab_files_names.items() if key != "tokenizer_file"]
+    if not all((folder / name).exists() for name in files):
+        raise MetarecError(
+            f"{folder} holds no tokenizer: neither tokenizer.json nor {' and '.join(files)}, which a {kind} is read "
+            f"from; {_NEEDED}"
+        )
+    vocabulary = theirs.backend_tokenizer.get_vocab(with_added_tokens=False)
+    missing = [token for token in theirs.all_special_tokens if token not in vocabulary]
+    if missing:
+        raise MetarecError(
+            f"{folder / files[0]}: the vocabulary has no {', '.join(missing)}; "
+            f"a {kind} needs {', '.join(theirs.all_special_tokens)}"
+        )

@@ -1,4 +1,4 @@
-"""How good the recommendations are: metrics, baselines, paired comparisons, tables and plots.
+"""Evaluation: metrics, baselines, paired comparisons, tables and plots.
 
 `metarec_jax.evaluation.plots` is not imported here, since it needs matplotlib.
 """

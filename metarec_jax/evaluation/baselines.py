@@ -1,10 +1,10 @@
-"""Rules that a meta-learned model has to beat, from a constant to a closed-form adaptation.
+"""Baselines without a network, from a constant to a ridge regression per user.
 
-Each is fitted on training users' rows only and then sees what the model sees: a user's support, and for every row
-the sum and count of the ratings that *other training users* gave the item (`Rows.statistic`). Constants that a rule
-needs (how much to shrink) are chosen on validation users, by MAE, with `tune`.
+Each is fitted on the rows of training users only, and then reads what the model reads: a user's support, and for every
+row the sum and count of the ratings that *other training users* gave the item (`Rows.statistic`). Hyperparameters (such
+as shrinkage) are chosen on validation users, by MAE, with `tune`.
 
-In this field such rules beat published models, so every table carries them.
+Such baselines beat published models of this field, so every table has them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.metrics.metrics import compute, evaluate_users, merge, sums
 from metarec_jax.metrics.predictions import Predictions
 
-USERS_AT_ONCE = 256  # bounds the gathered [users, support, hidden] embeddings of the ridge
+USERS_AT_ONCE = 256  # bounds the memory of the gathered embeddings [users, support, hidden] of the ridge
 
 
 class Scale(NamedTuple):
-    """What the training users' ratings are like: their mean and median, and the ends of the rating scale."""
+    """Mean and median of the training ratings, and the ends of the rating scale."""
 
     mean: float
     median: float
@@ -38,13 +38,13 @@ class Scale(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A fitted rule.
+    """A fitted baseline.
 
     Attributes:
-        name: the row of the table.
+        name: of the row of the table.
         definition: one line.
-        predict: from episodes to predictions [users, query]; it never reads the query's ratings.
-        settings: constants that were chosen, by name.
+        predict: episodes -> predictions [users, query]; it never reads the ratings of the query.
+        settings: hyperparameters by name.
     """
 
     name: str
@@ -54,7 +54,11 @@ class Baseline:
 
 
 def fit_scale(train: Iterable[Episodes], low: float, high: float) -> Scale:
-    """Mean and median of every rating in the training users' episodes, support and query.
+    """Mean and median of all ratings of training users.
+
+    Args:
+        train: episodes, of which support and query are counted.
+        low, high: ends of the rating scale.
 
     Raises:
         MetarecError: there is no rating.
@@ -71,7 +75,7 @@ def fit_scale(train: Iterable[Episodes], low: float, high: float) -> Scale:
 
 
 def constant(scale: Scale) -> Baseline:
-    """The training median (for MAE) and mean (for RMSE), for everything. All scores tie: the random order."""
+    """The training median (for MAE) and mean (for RMSE) for all items. All scores tie: the random order."""
 
     def predict(episodes: Episodes) -> Predictions:
         same = np.ones(np.shape(episodes.query.item))
@@ -81,10 +85,15 @@ def constant(scale: Scale) -> Baseline:
 
 
 def popularity(scale: Scale, *, clicks: bool = False) -> Baseline:
-    """Rank by how many training users rated the item, or clicked it; its rating predictions are the constant's."""
+    """Rank by the number of training ratings of the item, or of its clicks; ratings are predicted by the constant.
+
+    Args:
+        scale: of the training ratings.
+        clicks: whether ratings are clicks.
+    """
 
     def predict(episodes: Episodes) -> Predictions:
-        # Of clicks the sum: the count has rows of what was not clicked, too.
+        # The number of clicks is their sum: the count includes rows that were not clicked.
         count = np.asarray(episodes.query.statistic, dtype=np.float64)[..., 0 if clicks else 1]
         return constant(scale).predict(episodes)._replace(score=count)
 
@@ -122,7 +131,12 @@ def user_median(scale: Scale) -> Baseline:
 
 
 def item_mean(scale: Scale, *, item_shrink: float) -> Baseline:
-    """The item's mean rating by training users, pulled to the training mean as by `item_shrink` more ratings."""
+    """The item's mean rating by training users, shrunk to the training mean.
+
+    Args:
+        scale: of the training ratings.
+        item_shrink: prior count of the item's mean, in ratings.
+    """
 
     def predict(episodes: Episodes) -> Predictions:
         return _rating(item_prior(episodes.query, scale.mean, item_shrink), scale)
@@ -133,7 +147,12 @@ def item_mean(scale: Scale, *, item_shrink: float) -> Baseline:
 
 
 def click_rate(scale: Scale, *, item_shrink: float) -> Baseline:
-    """The item mean of clicks: the share of training rows of the item that are clicks, pulled to that of all rows."""
+    """The share of clicks among the training rows of the item, shrunk to that of all rows.
+
+    Args:
+        scale: of the training ratings.
+        item_shrink: prior count of the item's share, in rows.
+    """
     return dataclasses.replace(
         item_mean(scale, item_shrink=item_shrink),
         name="item click rate",
@@ -142,7 +161,13 @@ def click_rate(scale: Scale, *, item_shrink: float) -> Baseline:
 
 
 def item_mean_user_bias(scale: Scale, *, item_shrink: float, user_shrink: float) -> Baseline:
-    """The item mean, plus what the user's support lies above it on average, shrunk to 0 as by `user_shrink` ratings."""
+    """The item mean plus the user's mean residual from it on the support, shrunk to 0.
+
+    Args:
+        scale: of the training ratings.
+        item_shrink: prior count of the item's mean, in ratings.
+        user_shrink: prior count of the user's bias, in ratings.
+    """
 
     def predict(episodes: Episodes) -> Predictions:
         return _rating(_biased(episodes, scale, item_shrink, user_shrink)[1], scale)
@@ -164,7 +189,7 @@ def ridge(
     penalty: float,
     known: Bool[np.ndarray, " items"] | None = None,
 ) -> Baseline:
-    """The adaptation in closed form: for each user a ridge regression of what item mean + user bias leaves over.
+    """Ridge regression per user, from item embeddings to the residuals of item mean + user bias.
 
     With centred item embeddings X [support, hidden] and residuals r [support] of one user, a query item x gets
     x X^T (X X^T + penalty I)^-1 r on top: the minimiser of |r - X w|^2 + penalty |w|^2 in its dual form, whose
@@ -172,9 +197,14 @@ def ridge(
     ICLR 2019, equation 6.)
 
     Args:
+        scale: of the training ratings.
         items: embeddings, row by `Rows.item`.
+        item_shrink, user_shrink: as for `item_mean_user_bias`.
         penalty: above 0.
-        known: which items the embeddings are centred at, those that training users rated; all where None.
+        known: the items over which embeddings are centred, those that training users rated; all where None.
+
+    Raises:
+        MetarecError: the penalty is not above 0.
     """
     if penalty <= 0:
         raise MetarecError(f"the ridge penalty is {penalty}; it must be above 0, or the system may have no solution")
@@ -183,7 +213,7 @@ def ridge(
 
     def adapt(support: Rows, query: Rows, residual: Float[np.ndarray, "users support"]):
         mask = np.asarray(support.mask, dtype=np.float32)
-        x = centred[np.asarray(support.item)] * mask[..., None]  # masked rows are 0, so they get coefficient 0
+        x = centred[np.asarray(support.item)] * mask[..., None]  # masked rows are 0, and so are their coefficients
         gram = (x @ x.transpose(0, 2, 1)).astype(np.float64) + penalty * np.eye(x.shape[1])
         coefficient = np.linalg.solve(gram, residual[..., None])
         weight = coefficient.transpose(0, 2, 1) @ x
@@ -207,10 +237,14 @@ def ridge(
 
 
 def to_nearest_level(baseline: Baseline, levels: Sequence[float]) -> Baseline:
-    """`baseline` with its point prediction moved to the nearest level that a rating can take.
+    """Round the point prediction of a baseline to the nearest level that a rating can have.
 
-    A prediction of 3.6 is never a rating. Moving it to 4 lowers MAE by about .03 on MovieLens and costs nothing, so a
-    model whose head knows the levels has to beat this too, or its gain may be no more than that.
+    Rounding lowers the MAE by about .03 on MovieLens. The head of a model may know the levels, so its gain is also
+    measured against a baseline that does.
+
+    Args:
+        baseline: any.
+        levels: values that a rating can have.
     """
     ladder = np.sort(np.asarray(levels, dtype=np.float64))
 
@@ -228,13 +262,24 @@ def to_nearest_level(baseline: Baseline, levels: Sequence[float]) -> Baseline:
 
 
 def item_prior(rows: Rows, mean: float, item_shrink: float) -> Float[np.ndarray, "users n"]:
-    """(sum + item_shrink x mean) / (count + item_shrink): the training users' mean rating, pulled to `mean`."""
+    """Shrunk mean rating of the items of some rows: (sum + item_shrink x mean) / (count + item_shrink).
+
+    Args:
+        rows: their ``statistic`` is read.
+        mean: what item means are shrunk to.
+        item_shrink: prior count, in ratings.
+    """
     statistic = np.asarray(rows.statistic, dtype=np.float64)
     return (statistic[..., 0] + item_shrink * mean) / (statistic[..., 1] + item_shrink)
 
 
 def tune(candidates: Iterable[Baseline], validation: Sequence[Episodes], metric: str = "mae") -> Baseline:
-    """The candidate with the least MAE (or RMSE) on the validation users; the first of equals.
+    """Choose the candidate with the least error on validation users; the first of equals.
+
+    Args:
+        candidates: baselines.
+        validation: episodes of validation users.
+        metric: "mae" or "rmse".
 
     Raises:
         MetarecError: there is no candidate, or no validation user.
@@ -268,15 +313,18 @@ def fit_baselines(
     known: Bool[np.ndarray, " items"] | None = None,
     budget: Budget = FULL,
 ) -> tuple[Baseline, ...]:
-    """Every baseline, in the order of the table, fitted on the training users and tuned on the validation users.
+    """Fit every baseline on training users, with hyperparameters that are chosen on validation users.
 
     Args:
         train, validation: episodes, in any number of batches; support lengths may differ between batches.
         low, high: ends of the rating scale, to which rating predictions are clipped (scores are not).
-        levels: values that a rating can take; without them no prediction is moved to the nearest one.
-        items: item embeddings for the ridge; it is left out where None.
-        known: which items training users rated; all where None.
-        budget: candidates that are tried on the validation users.
+        levels: values that a rating can have; without them there are no baselines of the nearest level.
+        items: item embeddings [items, hidden] for the ridge; None leaves it out.
+        known: bool [items], which items training users rated; all where None.
+        budget: candidates that are tried on validation users.
+
+    Returns:
+        The baselines, in the order of the table.
     """
     scale = fit_scale(train, low, high)
     biased = tune(
@@ -305,11 +353,13 @@ def fit_baselines(
 def fit_click_baselines(
     train: Sequence[Episodes], validation: Sequence[Episodes], *, budget: Budget = FULL
 ) -> tuple[Baseline, ...]:
-    """Every baseline for clicks, in the order of the table; what must be chosen is chosen by the squared error, which
-    is least for the true probability.
+    """Fit every baseline for clicks; hyperparameters are chosen by squared error, which the true probability minimises.
 
     Args:
-        train, validation, budget: as in `fit_baselines`.
+        train, validation, budget: as for `fit_baselines`.
+
+    Returns:
+        The baselines, in the order of the table.
     """
     scale = fit_scale(train, 0.0, 1.0)
     rates = (click_rate(scale, item_shrink=a) for a in budget.item_shrinks)
@@ -323,7 +373,7 @@ def _ratings(rows: Rows) -> tuple[Float[np.ndarray, "users n"], Float[np.ndarray
 def _biased(
     episodes: Episodes, scale: Scale, item_shrink: float, user_shrink: float
 ) -> tuple[Float[np.ndarray, "users support"], Float[np.ndarray, "users query"]]:
-    """What item mean + user bias leaves over on the support (0 in padded slots), and what it says on the query."""
+    """Residuals of item mean + user bias on the support (0 in padded slots), and its predictions of the query."""
     rating, mask = _ratings(episodes.support)
     residual = (rating - item_prior(episodes.support, scale.mean, item_shrink)) * mask
     bias = residual.sum(axis=1, keepdims=True) / (mask.sum(axis=1, keepdims=True) + user_shrink)
@@ -331,7 +381,7 @@ def _biased(
 
 
 def _rating(value: Float[np.ndarray, "users query"], scale: Scale) -> Predictions:
-    """One number for each item. Only the rating is clipped: clipping the score would make ties of the best items."""
+    """Predictions from one value per item. Scores are not clipped, which would make the best items tie."""
     clipped = np.clip(value, scale.low, scale.high)
     return Predictions(clipped, clipped, value)
 

@@ -1,9 +1,9 @@
-"""Paired bootstrap over users: is one method better than another, or were the test users lucky?
+"""Paired bootstrap over users: intervals for the difference between two methods.
 
-Both methods are judged on the same users, so each resample takes both methods' values of the users it draws, and
-the spread between users cancels. With several seeds the same user can be a test user more than once: all of a
-user's appearances are drawn together (a cluster bootstrap), and the metric is computed seed by seed and averaged,
-exactly as the table's means are.
+Both methods are evaluated on the same users, so each resample takes the values of both for the users that it draws, and
+the variance between users cancels. With several seeds the same user can be a test user more than once: all of a user's
+rows are drawn together (a cluster bootstrap), and the metric is computed for each seed and averaged over seeds, as the
+means of a table are.
 
 Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), percentile intervals, section 13.3.
 """
@@ -22,16 +22,16 @@ DRAWS_AT_ONCE = 4_000_000  # bounds the memory of the [samples, users] draws
 
 
 class Interval(NamedTuple):
-    """A difference between two methods, first minus second, and how sure it is.
+    """A difference between two methods, first minus second, with an interval.
 
     Attributes:
-        difference: of the metric on the users at hand.
-        low, high: percentile interval. It covers the choice of test users, not that of training users or weights,
-            beyond what the seeds vary.
-        p: two-sided p-value, the share of resamples on the far side of zero, doubled.
-        level: coverage that the interval aims at.
-        users: distinct users with weight.
-        samples: resamples that were drawn.
+        difference: of the metric, on the observed users.
+        low, high: percentile interval. It covers the choice of test users; of the choice of training users and of
+            initial parameters it covers what the seeds vary.
+        p: two-sided p-value: twice the share of resamples on the other side of zero.
+        level: nominal coverage of the interval.
+        users: number of distinct users with weight.
+        samples: number of resamples.
     """
 
     difference: float
@@ -60,17 +60,17 @@ def paired_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Interval for f(weighted mean of `a`) - f(weighted mean of `b`), averaged over strata, resampling users.
+    """Interval for f(weighted mean of `a`) - f(weighted mean of `b`), averaged over strata, by resampling users.
 
     Args:
-        a, b: each method's per-user values, one row for each appearance of a user.
+        a, b: values of the two methods, one row per user and seed.
         weights: of the rows, the same for both methods; rows of weight 0 do not count.
-        groups: the user of each row; all of a user's rows are drawn together. Each row is a user where None.
-        strata: the seed of each row; the metric is computed in each and averaged. One stratum where None.
-        transform: f, applied to weighted means; `np.sqrt` for RMSE, identity where None.
-        samples: how many resamples.
+        groups: the user of each row; all rows of a user are drawn together. None: each row is a user.
+        strata: the seed of each row; the metric is computed in each stratum and averaged. None: one stratum.
+        transform: f; `np.sqrt` for RMSE, the identity where None.
+        samples: number of resamples.
         seed: of the draws; equal arguments give equal intervals.
-        level: coverage of the interval.
+        level: nominal coverage of the interval.
 
     Returns:
         The interval; all NaN where no row has weight.
@@ -80,9 +80,9 @@ def paired_bootstrap(
 
 
 class Resampling:
-    """Users drawn with replacement, again and again: once, for all the methods that are compared on these users.
+    """Resamples of users, drawn once for all methods that are compared on these users.
 
-    What a method's values come to in each resample is worked out once, too, however many it is compared with.
+    The means of a method in all resamples are computed once, too, whatever number of methods it is compared with.
 
     Args:
         weights, groups, strata, samples, seed: as in `paired_bootstrap`.
@@ -108,8 +108,8 @@ class Resampling:
             self._weight = self._totals(np.ones(rows))
 
     def means(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "draws strata"]:
-        """The weighted mean of `values` in each stratum: of the users at hand, then of every resample; 0 where a
-        stratum has nobody."""
+        """Weighted mean of `values` in each stratum: of the observed users, then of every resample; 0 in a stratum
+        without users."""
         if not self.users:
             return np.zeros((1, 1))
         total = self._totals(np.asarray(values, dtype=np.float64)[self._real])
@@ -132,7 +132,7 @@ class Resampling:
         if not self.users:
             return Interval(math.nan, math.nan, math.nan, math.nan, level, 0, self.samples)
         f = transform or (lambda mean: mean)
-        exists = self._weight > 0  # a stratum of few users can miss a resample: the others speak for it
+        exists = self._weight > 0  # a resample can have no user of a small stratum: the mean is over the others
         gap = np.where(exists, f(ours) - (0.0 if theirs is None else f(theirs)), 0.0)
         observed, *_ = found = gap.sum(axis=1) / np.maximum(exists.sum(axis=1), 1)
         drawn = found[1:]
@@ -142,7 +142,7 @@ class Resampling:
         return Interval(float(observed), float(low), float(high), float(p), level, self.users, self.samples)
 
     def _totals(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "draws strata"]:
-        """Of weight times value, of the users at hand and of every resample: a resample is a vector of counts."""
+        """Sums of weight times value over the observed users and over every resample, which is a vector of counts."""
         cells = _cells(values * self._weights, self._group, self._stratum)
         draws = _draws(self._seed, self.samples, self.users, max(1, DRAWS_AT_ONCE // self.users))
         return np.concatenate([np.ones((1, self.users)) @ cells, *(part.astype(np.float64) @ cells for part in draws)])
@@ -155,10 +155,10 @@ def _cells(value, group, stratum) -> Float[np.ndarray, "users strata"]:
 
 @functools.lru_cache(maxsize=4)
 def _draws(seed: int, samples: int, users: int, step: int) -> tuple[UInt8[np.ndarray, "samples users"], ...]:
-    """How often each user is drawn, when `users` users are drawn with replacement, `samples` times, `step` at once.
+    """How often each user is drawn in each of `samples` resamples with replacement, in arrays of `step` resamples.
 
-    Kept, since all metrics and methods of a table ask for the same. Nobody is drawn 256 times, of so many users: how
-    often is about Poisson(1).
+    Cached, since all metrics and methods of a table use the same draws. Counts are about Poisson(1), so that uint8
+    holds them.
     """
     rng = np.random.default_rng(seed)
     return tuple(_draw(rng, min(step, samples - first), users) for first in range(0, samples, step))
@@ -177,15 +177,18 @@ def pair_bootstrap(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Interval for the AUC over the rows of all users, whose pairs can be of two users.
+    """Interval for the AUC over the rows of all users together, whose pairs can be of two users.
 
-    Users are drawn as in `paired_bootstrap`; a pair counts as often as its first user was drawn times its second. No
-    pair is written down: rows are sorted once, and each resample counts along them.
+    Users are drawn as in `paired_bootstrap`; the weight of a pair is the product of how often its two users are drawn.
+    Pairs are not enumerated: rows are sorted once, and each resample takes cumulative sums over them.
 
     Args:
         parts: of each stratum scores [rows], bool [rows] which are liked, and users [rows]; the AUC is averaged over
             strata.
         samples, seed, level: as in `paired_bootstrap`.
+
+    Returns:
+        The interval, without a p-value; NaN where there is no pair.
     """
     everyone = np.unique(np.concatenate([users for _, _, users in parts]))
     ranked = [_ranked(score, liked, np.searchsorted(everyone, users)) for score, liked, users in parts]
@@ -198,7 +201,7 @@ def pair_bootstrap(
             possible = first.sum(axis=1) * below[:, -1]
             won = sum((first * below[:, end]).sum(axis=1) for end in ends) / 2
             total += np.divide(won, possible, out=np.zeros(len(counts)), where=possible > 0)
-            strata += possible > 0  # a stratum without a pair to count says nothing
+            strata += possible > 0  # the mean is over strata that have a pair
         return np.divide(total, strata, out=np.full(len(counts), np.nan), where=strata > 0)
 
     observed = float(share(np.ones((1, len(everyone)), np.uint8))[0])
@@ -214,8 +217,8 @@ def pair_bootstrap(
 def _ranked(
     score: Float[np.ndarray, " rows"], liked: Bool[np.ndarray, " rows"], user: Int[np.ndarray, " rows"]
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Users of liked rows, users of the others by score, and how many of those score below, and not above, each liked
-    row."""
+    """Users of liked rows; users of other rows, by ascending score; and for each liked row the number of other rows
+    with a lower score, and with one that is not higher."""
     order = np.argsort(score[~liked], kind="stable")
     other = score[~liked][order]
     below, not_above = (np.searchsorted(other, score[liked], side=side) for side in ("left", "right"))

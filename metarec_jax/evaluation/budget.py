@@ -1,4 +1,4 @@
-"""What an evaluation may try on validation users, and how often it resamples test users."""
+"""How much an evaluation computes: candidates on validation users, resamples of test users, plots."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who gains and who does not: the same answers by history length, item popularity and user activity.
+"""Errors by cohort (history length, item popularity, user activity), and calibration of predicted probabilities.
 
-Within a cohort, a metric is what it is in the main table, of the rows of that cohort alone: MAE is the mean over users
-of the user's mean absolute error on those rows, and RMSE the root of the mean over rows.
+Within a cohort, a metric is defined as in the main table, over the rows of that cohort alone: MAE is the mean over
+users of the user's mean absolute error on those rows, and RMSE the root of the mean over rows.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from metarec_jax.evaluation.predictions_table import Answers, Questions
 from metarec_jax.metrics.predictions import Predictions
 
 LEAST_USERS = 2
+"""Cohorts with fewer users are left out."""
 
 
 class Kind(NamedTuple):
-    """A way to tell rows apart.
+    """A number by which rows are grouped into cohorts.
 
     Attributes:
-        name: of the number, a field of `Questions`.
-        title: what it is called.
-        starts: where each cohort begins; it ends before the next one.
+        name: a field of `Questions`.
+        title: the number in words.
+        starts: least number of each cohort, which ends before the next one starts.
     """
 
     name: str
@@ -43,11 +44,13 @@ METRICS = ("mae", "rmse")
 
 @dataclasses.dataclass(frozen=True)
 class Cohort:
-    """The rows whose number lies between `first` and `last` (None: no end).
+    """The rows whose number lies between two bounds.
 
     Attributes:
-        users: that have such rows; a user of several seeds counts once.
-        rows: how many there are, over all seeds.
+        kind: name of the number.
+        first, last: the bounds, both included; None for no upper bound.
+        users: number of users with such rows; a user of several seeds counts once.
+        rows: number of rows, over all seeds.
         values: metric -> method -> value with its interval.
         differences: metric -> method -> difference from the reference.
     """
@@ -62,12 +65,12 @@ class Cohort:
 
     @property
     def label(self) -> str:
-        """Such as "11–20", "41+"."""
+        """The bounds as text, such as "11–20" or "41+"."""
         return label(self.first, self.last)
 
 
 def label(first: int, last: int | None) -> str:
-    """A cohort from `first` to `last` in characters.
+    """The bounds of a cohort as text; `last` is None where there is no upper bound.
 
     >>> label(11, 20), label(41, None), label(0, 0)
     ('11–20', '41+', '0')
@@ -80,14 +83,14 @@ def label(first: int, last: int | None) -> str:
 def cohorts(
     seeds: Sequence[tuple[int, Answers]], kind: Kind, methods: Sequence[str], reference: str, *, samples: int = 2000
 ) -> list[Cohort]:
-    """The cohorts of `kind` that have rows of at least `LEAST_USERS` users.
+    """Errors of some methods by cohort; cohorts with fewer than `LEAST_USERS` users are left out.
 
     Args:
         seeds: (seed, answers) of one scenario.
-        kind: how to tell rows apart.
-        methods: whose values are wanted.
-        reference: the method that differences are from.
-        samples: of the bootstrap over users.
+        kind: the number by which rows are grouped.
+        methods: names.
+        reference: name of the method that others are compared with.
+        samples: resamples of the bootstrap over users.
     """
     found = []
     for first, last in bounds(kind):
@@ -112,12 +115,21 @@ def cohorts(
 
 
 def bounds(kind: Kind) -> list[tuple[int, int | None]]:
-    """First and last number of each cohort."""
+    """Lower and upper bound of each cohort; None for no upper bound."""
     return [(a, None if b is None else b - 1) for a, b in zip(kind.starts, (*kind.starts[1:], None))]
 
 
 def rows_between(questions: Questions, kind: Kind, first: int, last: int | None) -> np.ndarray:
-    """bool [rows], which lie in a cohort."""
+    """Select the rows of a cohort.
+
+    Args:
+        questions: the rows.
+        kind: the number by which rows are grouped.
+        first, last: bounds of the number, both included; None for no upper bound.
+
+    Returns:
+        bool [rows].
+    """
     number = getattr(questions, kind.name)
     return (number >= first) & (True if last is None else number <= last)
 
@@ -131,14 +143,14 @@ def difference(
     *,
     samples: int = 2000,
 ) -> Interval:
-    """The metric of `ours` minus that of `theirs` on the `chosen` rows of each seed, by paired bootstrap over users.
+    """Difference of a metric between two methods on some rows, by paired bootstrap over users.
 
     Args:
         questions: (seed, questions).
         chosen: bool [rows] of each seed.
-        ours, theirs: predictions of each seed; None is nothing, which leaves our own value.
+        ours, theirs: predictions of each seed; where `theirs` is None, the result is the metric of `ours` itself.
         metric: "mae" or "rmse".
-        samples: resamples.
+        samples: resamples of the bootstrap.
     """
     a, b, weights, groups, strata = [], [], [], [], []
     for i, ((seed, asked), rows) in enumerate(zip(questions, chosen)):
@@ -161,14 +173,14 @@ def difference(
 
 
 class Calibration(NamedTuple):
-    """How often what was said to happen did: of each bin of predicted probability, all thresholds together.
+    """Observed frequencies in bins of predicted probability, over all thresholds together; arrays are [bins].
 
     Attributes:
-        low, high: of the bins.
+        low, high: bounds of the bins.
         predicted: mean predicted probability; NaN in an empty bin.
-        observed: share of the ratings that were above the threshold.
-        count: predictions in the bin.
-        error: mean distance between the two, weighted by count (expected calibration error).
+        observed: share of the ratings that were above the threshold; NaN in an empty bin.
+        count: number of predictions.
+        error: expected calibration error: mean of |predicted - observed|, weighted by count.
     """
 
     low: np.ndarray
@@ -182,7 +194,17 @@ class Calibration(NamedTuple):
 def calibration(
     questions: Sequence[Questions], predictions: Sequence[Predictions], levels: Sequence[float], bins: int = 10
 ) -> Calibration | None:
-    """Of P(rating > level), for every level but the greatest; None for a method without a distribution."""
+    """Calibration of P(rating > level), for every level but the greatest.
+
+    Args:
+        questions: of each seed.
+        predictions: of one method, for each seed.
+        levels: values that a rating can have.
+        bins: of equal width.
+
+    Returns:
+        The calibration; None for a method that predicts no distribution.
+    """
     if not questions or any(p.above is None for p in predictions) or len(levels) < 2:
         return None
     ladder = np.sort(np.asarray(levels, np.float64))

@@ -1,6 +1,6 @@
-"""Two evaluations beside each other: is one better than the other, and for whom?
+"""Comparison of two evaluations, over all rows and by cohort.
 
-Both must have asked the same questions: then each user of one is paired with the same user of the other, and the
+Both must have predicted the same query rows: then each user of one is paired with the same user of the other, and a
 difference has the interval of a paired bootstrap over users (`metarec_jax.evaluation.bootstrap`).
 """
 
@@ -31,14 +31,14 @@ ALL = "all rows"
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One figure of both evaluations.
+    """One metric of both evaluations.
 
     Attributes:
-        scenario: which tasks.
-        rows: which of their rows: "all rows", or a cohort in words.
-        metric: name.
-        a, b: its value in each, with its interval.
-        difference: of A minus B.
+        scenario: its name.
+        rows: `ALL`, or the title of a cohort.
+        metric: its name.
+        a, b: its value in each evaluation, with an interval.
+        difference: A minus B.
     """
 
     scenario: str
@@ -51,7 +51,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `compare` finds: the lines, and sentences about what was compared."""
+    """The result of `compare`: its lines, and notes on what was compared."""
 
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
@@ -60,17 +60,17 @@ class Comparison:
 def compare(
     a: Path, b: Path, *, method: str = META, metrics: str = "own", reference: str = "", samples: int = 2000
 ) -> Comparison:
-    """Compares a method of two evaluations on the questions that both asked.
+    """Compare a method of one evaluation with a method of another one.
 
     Args:
         a, b: folders that `metarec evaluate` wrote: run folders, or those of ``--out``.
-        method: of A.
-        metrics: whose definitions, see `metarec_jax.evaluation.metric_sets.MODES`.
-        reference: the method of B; the same as of A where "".
+        method: name of the method of A.
+        metrics: name of a set of metrics, one of `metarec_jax.evaluation.metric_sets.MODES`.
+        reference: name of the method of B; "" takes that of A.
         samples: resamples of the bootstrap.
 
     Raises:
-        MetarecError: a folder without an evaluation, evaluations of other data or other tasks, or an unknown method.
+        MetarecError: a folder without an evaluation, evaluations of different data or tasks, or an unknown method.
     """
     ours, theirs = read(a), read(b)
     common = [seed for seed in ours if seed in theirs]
@@ -109,16 +109,16 @@ def compare(
 
 
 def read(folder: Path) -> dict[int, SeedAnswers]:
-    """The answers of every seed in a folder that `metarec evaluate` wrote.
+    """Read the predictions of every seed in a folder that `metarec evaluate` wrote.
 
     Raises:
-        MetarecError: there are none, or they are damaged.
+        MetarecError: there are none, or a file is damaged.
     """
     found = {}
     for path in sorted(folder.glob("seed-*/answers.parquet")):
         answers = record.load(path)
         if answers is None:
-            raise MetarecError(f"{path} is damaged: evaluate again with `metarec evaluate`, which works it out anew")
+            raise MetarecError(f"{path} is damaged: evaluate again with `metarec evaluate`, which computes it anew")
         found[answers.seed] = answers
     if found:
         return dict(sorted(found.items()))
@@ -203,7 +203,7 @@ def _by_cohort(
 
 
 def to_tree(found: Comparison) -> dict[str, Any]:
-    """`found` as what JSON can hold."""
+    """A comparison as a tree of JSON values."""
 
     def interval(i: Interval) -> dict[str, Any]:
         return {**plain(i._asdict()), "excludes_zero": i.excludes_zero}

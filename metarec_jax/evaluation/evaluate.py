@@ -1,8 +1,8 @@
-"""The comparison that every accuracy figure comes from: the meta-learned model beside rules, and beside its own twin.
+"""Evaluation of a config over seeds: the meta-learned model against baselines and against its twin.
 
-For each seed the data is divided as the protocol says, model and twin are trained on the training rows, and every
-method (`metarec_jax.evaluation.methods`) answers the questions of every scenario. Tables, cohorts and plots are then
-functions of the answers (`metarec_jax.evaluation.write_results`).
+For each seed the data is divided as the protocol says, the model and its twin (the same network without an inner loop)
+are trained on the training rows, and every method (`metarec_jax.evaluation.methods`) predicts the query rows of every
+scenario. Tables, cohorts and plots are functions of these predictions (`metarec_jax.evaluation.write_results`).
 """
 
 from __future__ import annotations
@@ -23,22 +23,7 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.fingerprint import fingerprint
 from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.budget import FULL, Budget
-from metarec_jax.evaluation.methods import (
-    BEFORE,
-    BIAS,
-    META,
-    NEAREST,
-    RIDGE,
-    STRANGER,
-    TUNED,
-    TWIN,
-    TWINS,
-    adapting,
-    methods_of,
-    not_adapting,
-    without_inner_loop,
-)
-from metarec_jax.evaluation.per_user import judge
+from metarec_jax.evaluation.methods import BEFORE, META, TWINS, methods_of, without_inner_loop
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, questions_of
 from metarec_jax.evaluation.report import Table
 from metarec_jax.evaluation.write_results import publish
@@ -53,23 +38,8 @@ from metarec_jax.train.run_folder import Run
 from metarec_jax.train.start import fit
 from metarec_jax.train.state import load_trainable
 
-__all__ = [
-    "BEFORE",
-    "BIAS",
-    "META",
-    "NEAREST",
-    "RIDGE",
-    "STRANGER",
-    "TUNED",
-    "TWIN",
-    "adapting",
-    "evaluate",
-    "judge",
-    "not_adapting",
-]
-
 ANSWERS = "answers.parquet"
-"""What is kept of a seed, in its folder."""
+"""File in the folder of a seed with the predictions of all methods."""
 
 
 def evaluate(
@@ -83,27 +53,27 @@ def evaluate(
     data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> dict[str, Table]:
-    """Trains what is missing, has every method answer every seed's questions, and puts them in a table a scenario.
+    """Train and evaluate a config with several seeds, and write tables and plots.
 
-    Whatever a seed led to is kept in `folder`, so that an evaluation that was interrupted goes on where it was. Tables
-    and plots are written to ``folder/tables`` and ``folder/plots``.
+    The runs and predictions of each seed are kept in the folder, so that an evaluation that was interrupted continues
+    where it was. Tables and plots are written to ``folder/tables`` and ``folder/plots``.
 
     Args:
         config: of the model; its seed is replaced.
         seeds: one division, one training and one test each.
-        folder: where runs of further seeds, twins and answers go.
+        folder: of the evaluation.
         run: a finished run, used for the seed of its config.
-        metrics: whose definitions of the metrics are used, see `metarec_jax.evaluation.metric_sets`.
+        metrics: name of a set of metrics, one of `metarec_jax.evaluation.metric_sets.MODES`.
         budget: candidates that are tried on validation users, and resamples of test users.
         data: interactions; None loads what ``config.data`` names.
-        reporter: where progress is shown.
+        reporter: shows progress.
 
     Returns:
         The table of each scenario, by its name.
 
     Raises:
-        MetarecError: `folder` holds the beginnings of an evaluation with other options, or `run` has other options; or
-            the run began with what another one had learned.
+        MetarecError: the folder holds an evaluation with other options, the run has other options, or the config begins
+            with what another run learned.
     """
     warm_start.refuse(config, "evaluated")
     found = []
@@ -123,13 +93,16 @@ def answer_seed(
     data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> SeedAnswers:
-    """Train model and twin of one seed, and have every method answer the questions of every scenario.
+    """Train the model and its twin with one seed, and predict the query rows of every scenario with every method.
 
     Args:
         config: of the model, with the seed.
         folder: of the seed; what it holds already is not done again.
         run: a finished run of this seed.
         budget, data, reporter: as for `evaluate`.
+
+    Returns:
+        The predictions of all methods, and settings that were chosen for them.
 
     Raises:
         MetarecError: the folder, or the run, has other options.
@@ -155,7 +128,7 @@ def answer_seed(
         experiment, config=twin_config, model=make_model(twin_config, experiment.catalogue.scale)
     )
     twin = _trained(twin_config, folder / "twin", twin_experiment, reporter)
-    # Each with the embeddings of its own encoder, where that was trained.
+    # Where the encoder was trained, model and twin read the embeddings of their own.
     twin_experiment = with_trained_encoder(twin_experiment, twin, reporter)
     own = with_trained_encoder(experiment, trainable, reporter)
     found = _answers(experiment, own, twin_experiment, trainable, twin, digest, budget, reporter)
@@ -173,7 +146,7 @@ def _answers(
     budget: Budget,
     reporter: Reporter,
 ) -> SeedAnswers:
-    """What all methods say in all scenarios; networks read the embeddings of their own experiment."""
+    """Predictions of all methods in all scenarios; networks read the embeddings of their own experiment."""
     methods = methods_of(experiment, trainable, twin_experiment, twin, reporter, budget)
     whose = {META: own, BEFORE: own} | dict.fromkeys(TWINS, twin_experiment)
     scenarios: dict[str, Answers] = {}
@@ -205,7 +178,12 @@ def _answers(
 
 
 def _trained(config: Config, folder: Path, experiment: Experiment, reporter: Reporter) -> Trainable:
-    """The best parameters of the run in `folder`, which is trained, or trained on, if need be."""
+    """The best parameters of the run in a folder, which is trained to its end where it is not yet.
+
+    Raises:
+        MetarecError: the folder holds a run of another config.
+        Stopped: a signal stopped the training.
+    """
     if (folder / "config.json").exists():
         run = run_folder.open_run(folder)
         if run.config != config:

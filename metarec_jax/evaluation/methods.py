@@ -1,7 +1,8 @@
-"""What is compared: the meta-learned model, its twins, and rules; each a function from episodes to predictions.
+"""The methods of an evaluation, each a function from (tables, episodes) to predictions.
 
-The *twin* is the same network trained on the same users without an inner loop, as it is and fine-tuned on each user's
-support by gradient descent. What must be chosen is chosen on validation users.
+They are the meta-learned model, baselines without a network, and the *twin*: the same network trained on the same users
+without an inner loop, as it is and fine-tuned on each user's support by gradient descent. Hyperparameters of a method
+are chosen on validation users.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ DEFINITIONS = {
 
 
 class Method(NamedTuple):
-    """A row of the table: the function, constants that were chosen for it, and a line about it."""
+    """A row of the table: the function, hyperparameters that were chosen for it, and one line about it."""
 
     function: Function
     settings: dict[str, float]
@@ -68,10 +69,10 @@ class Method(NamedTuple):
 
 
 def without_inner_loop(config: Config) -> Config:
-    """The twin's config: the same in everything but inner steps, of which there are none.
+    """The config of the twin: the same but for the inner steps, of which there are none.
 
-    Without steps their order makes no difference, but for Reptile's: it moves adapted parameters by the way that the
-    steps lead, and by nothing else.
+    The order is "second", since Reptile updates adapted parameters by the result of the inner steps alone; for other
+    orders it makes no difference.
     """
     return dataclasses.replace(config, updater=dataclasses.replace(config.updater, steps=0, order="second"))
 
@@ -84,14 +85,17 @@ def methods_of(
     reporter: Reporter,
     budget: Budget = FULL,
 ) -> dict[str, Method]:
-    """Every method by name, in the order of the table.
+    """Make every method.
 
     Args:
         experiment: of the model.
-        trainable: what was trained.
-        twin_experiment, twin: the same of the twin.
+        trainable: parameters of the model.
+        twin_experiment, twin: experiment and parameters of the twin.
         reporter: shows progress.
         budget: candidates that are tried on validation users.
+
+    Returns:
+        Methods by name, in the order of the table.
     """
     found = {}
     for rule in _rules(experiment, budget):
@@ -117,7 +121,7 @@ def methods_of(
 
 
 def untrained(experiment: Experiment) -> Trainable:
-    """Parameters before training, when the network's outputs are zero and the prior path is all there is."""
+    """Parameters before training: the outputs of the network are zero, so that predictions are those of the prior."""
     config, key = experiment.config, jax.random.key(experiment.config.seed)
     return init_trainable(config, experiment.model, experiment.catalogue, experiment.training_user_table, key)
 
@@ -139,7 +143,7 @@ def _rules(experiment: Experiment, budget: Budget) -> Sequence[Baseline]:
 
 
 def predictions_of(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
-    """Predictions of a model for a batch: what is compiled of an evaluation."""
+    """A function that adapts to the support of every user and predicts the query; not compiled."""
 
     def predictions(trainable: Trainable, tables: Tables, episodes: Episodes) -> Predictions:
         outputs = predict(model, trainable, model.prepare(trainable.theta, tables), episodes)
@@ -154,24 +158,34 @@ def predictions_of(model: Model) -> Callable[[Trainable, Tables, Episodes], Pred
 
 @functools.lru_cache(maxsize=8)
 def _predictor(model: Model) -> Callable[[Trainable, Tables, Episodes], Predictions]:
-    """`predictions_of` a model, compiled once a bucket, whatever the seed."""
+    """`predictions_of` a model, compiled once per shape of the episodes; seeds share it."""
     compiled = jax.jit(predictions_of(model))
     return lambda trainable, tables, episodes: jax.tree.map(np.asarray, compiled(trainable, tables, episodes))
 
 
 def adapting(model: Model, trainable: Trainable) -> Function:
-    """The model as a method: it adapts to each user's support, then predicts the query."""
+    """A method that adapts to each user's support, then predicts the query.
+
+    Args:
+        model: the functions.
+        trainable: their parameters.
+    """
     return _bound(_predictor(model), trainable)
 
 
 def not_adapting(model: Model, trainable: Trainable) -> Function:
-    """The same parameters with an empty support: what the model predicts for a stranger."""
+    """A method that predicts the query from an empty support, as for a user without any rating.
+
+    Args:
+        model: the functions.
+        trainable: their parameters.
+    """
     method = adapting(model, trainable)
     return lambda tables, episodes: method(tables, _without_support(episodes))
 
 
 def _bound(predictor: Callable[[Trainable, Tables, Episodes], Predictions], trainable: Trainable) -> Function:
-    without = trainable._replace(encoder=None)  # which is in the tables
+    without = trainable._replace(encoder=None)  # its embeddings are in the tables
     return lambda tables, episodes: predictor(without, tables, episodes)
 
 
@@ -182,7 +196,7 @@ def _without_support(episodes: Episodes) -> Episodes:
 def _fine_tune(
     experiment: Experiment, twin: Trainable, reporter: Reporter, candidates: Sequence[tuple[int, float]]
 ) -> tuple[Function, dict[str, float]]:
-    """The twin with the steps and rate that do best on validation users, by MAE; `experiment` is the twin's."""
+    """The twin, fine-tuned with the steps and rate of the least MAE on validation users; `experiment` is the twin's."""
     model = experiment.model
     adapted, _ = partition(twin.theta, model.adapted)
     best: tuple[float, Function, dict[str, float]] | None = None
@@ -213,5 +227,5 @@ def _validation_error(experiment: Experiment, method: Function) -> float:
 
 
 def batches_of(part: Part[TaskSource]) -> Iterator[Episodes]:
-    """The batches of a part."""
+    """All batches of a part."""
     return (part.source[i] for i in range(len(part.source)))

@@ -1,8 +1,7 @@
-"""Whose metrics a table prints: this package's own, or what published code would have printed of the same predictions.
+"""Sets of metrics: this package's own, and those that published code computes of the same predictions.
 
-The package's own metrics (`metarec_jax.metrics.metrics`) are what to compare methods by. The other modes are for
-putting a figure beside a published one: each repeats what a repository computes (`metarec_jax.metrics.published`),
-with whatever that leaves out.
+Methods are compared by the package's own metrics (`metarec_jax.metrics.metrics`). The other sets are for comparison
+with published results: each repeats the computation of a repository, with its omissions.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from metarec_jax.metrics.definitions import DEFAULT_METRICS
 
 
 class Mode(NamedTuple):
-    """Somebody's way to count.
+    """A set of metrics.
 
     Attributes:
         metrics: names, in the order of the table.
@@ -80,11 +79,15 @@ MODES: Mapping[str, Mode] = {
         "exceed 1, and predicting the greatest rating for everything is best; RMSE is a mean of users' roots",
     ),
 }
-"""What ``--metrics`` can be."""
+"""Sets of metrics by name, as ``--metrics`` takes it."""
 
 
 def mode(name: str) -> Mode:
-    """The mode called `name`; an unknown one is refused with the list of those there are."""
+    """Find a set of metrics by name.
+
+    Raises:
+        MetarecError: there is no such set.
+    """
     if name not in MODES:
         raise MetarecError(f"no metrics are called {name!r}; there are {', '.join(MODES)}")
     return MODES[name]

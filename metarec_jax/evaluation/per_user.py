@@ -1,4 +1,4 @@
-"""From predictions row by row to metrics user by user."""
+"""Metrics of each user, from predictions of each row."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ def judge(
     settings: Mapping[str, float] | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> SeedResult:
-    """One method on the tasks of one part.
+    """Evaluate one method on the tasks of one part.
 
     Args:
-        experiment: what the method was made from.
-        part: whose tasks.
-        name: what to call the method in an error.
-        method: from (tables, episodes) to predictions.
-        settings: what was chosen for it.
+        experiment: of the part.
+        part: the tasks.
+        name: of the method, for error messages.
+        method: (tables, episodes) -> predictions.
+        settings: hyperparameters that were chosen for the method.
         metrics: names.
+
+    Raises:
+        MetarecError: a prediction is not finite.
     """
     questions = questions_of(experiment.data, part.source, experiment.catalogue.statistics)
     return judge_rows(
@@ -58,7 +61,20 @@ def judge_rows(
     settings: Mapping[str, float] | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> SeedResult:
-    """Metrics of each user over all query rows of the user, also where they are of several tasks."""
+    """Metrics of each user over all query rows of the user, which may belong to several tasks.
+
+    Args:
+        questions: the rows.
+        predictions: of the rows.
+        scale: of the ratings.
+        seed: of the division.
+        name: of the method, for error messages.
+        settings: hyperparameters that were chosen for the method.
+        metrics: names.
+
+    Raises:
+        MetarecError: a prediction is not finite.
+    """
     users, rows, mask = by_user(questions.user)
     relevance = relevance_of(scale)
     picked = Predictions(*(np.where(mask, np.asarray(p)[rows], 0.0) for p in predictions[:3]))
@@ -80,7 +96,11 @@ def judge_rows(
 
 
 def by_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of each user side by side: the users, ascending; rows int64 [users, n]; which of those slots are real."""
+    """Group rows by user.
+
+    Returns:
+        Users, ascending; the rows of each, int64 [users, n]; which of these slots are real, bool [users, n].
+    """
     users, count = np.unique(user, return_counts=True)
     order = np.argsort(user, kind="stable")
     mask = np.arange(count.max(initial=1)) < count[:, None]
@@ -90,5 +110,5 @@ def by_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def relevance_of(scale: Scale) -> Relevance:
-    """Ratings: the 5 highest are the positives, and 4 or more is liked. Clicks: what was clicked is both."""
+    """Positives of ranking metrics: for ratings the 5 highest, and 4 or more is liked; for clicks what was clicked."""
     return Relevance(top=0, liked=1.0) if scale.kind == "click" else Relevance()

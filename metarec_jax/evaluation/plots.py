@@ -1,6 +1,6 @@
-"""Plots of an evaluation, as matplotlib figures that belong to nobody: no pyplot, no global state, no window.
+"""Plots of evaluations, trainings and searches, as matplotlib figures without pyplot, so that no global state changes.
 
-Colours are Okabe and Ito's, which colour-blind people tell apart; nothing is said by colour alone.
+Colours are those of Okabe and Ito, which colour-blind people can tell apart; shapes or labels say the same.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,18 +18,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarec_jax.core.atomic_files import make_folder, replacing
-from metarec_jax.evaluation.report import Table, number
+from metarec_jax.evaluation.cohorts import KINDS
+from metarec_jax.evaluation.methods import BIAS, META
+from metarec_jax.evaluation.report import Table
+from metarec_jax.evaluation.text_table import number
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
+GREEN, PURPLE, SKY, YELLOW, BLACK = "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+_COLOURS = (ORANGE, BLUE, GREEN, PURPLE, SKY, YELLOW, BLACK)
+_MARKS = ("D", "o", "s", "^", "v", "P", "X")
+_CURVES = ("mae", "ndcg@5", "auc")
+"""Metrics of a few-shot curve."""
 
 
 def methods_figure(table: Table, metrics: Sequence[str] | None = None) -> Figure:
-    """Every method's mean and s.d. over seeds, one panel a metric; the table's subject stands out.
+    """Mean and s.d. over seeds of every method, one panel per metric, with the table's subject in another colour.
 
-    Dots, not bars: methods differ by a few per cent, which a bar that starts at zero, as a bar must, would hide.
+    Dots rather than bars: a bar starts at zero, and would hide differences of a few per cent.
 
     Args:
-        metrics: which panels; MAE and nDCG where the table has them, otherwise its first two, where None.
+        table: of the methods.
+        metrics: names, one per panel; None takes MAE and nDCG where the table has them, otherwise its first two.
     """
     known = {m.name: m for m in table.metrics}
     names = list(metrics) if metrics is not None else _main_metrics(list(known))
@@ -36,7 +46,7 @@ def methods_figure(table: Table, metrics: Sequence[str] | None = None) -> Figure
     figure = Figure(figsize=(3.2 + 3.3 * len(names), 1.3 + 0.36 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names):
-        clean(axes)
+        _clean(axes)
         cells = [row.cells[name] for row in rows]
         for y, (row, cell) in enumerate(zip(rows, cells)):
             chosen = row.method == table.subject
@@ -77,11 +87,11 @@ def training_figure(
     Args:
         epochs: [n], ascending.
         train, validation: [n] losses; NaN where an epoch has none.
-        loss: what the axis is called.
+        loss: label of the axis.
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    clean(axes)
+    _clean(axes)
     axes.plot(epochs, train, color=BLUE, linewidth=2, linestyle="--", label="training users")
     axes.plot(epochs, validation, color=ORANGE, linewidth=2, marker="o", markersize=3, label="validation users")
     scores = np.asarray(validation, dtype=float)
@@ -100,16 +110,16 @@ def training_figure(
 
 
 def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
-    """What the trials of a search were worth on validation users, in their order, with the best so far.
+    """Values of the trials of a search on validation users, in their order, with the best so far.
 
     Args:
         values: [trials].
         best: the best of them.
-        metric: what they are called.
+        metric: its name, for the label of the axis.
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    clean(axes)
+    _clean(axes)
     trials, found = np.arange(1, len(values) + 1), np.asarray(values, dtype=float)
     least = best <= found.min()
     axes.plot(trials, found, "o", color=BLUE, markersize=4, label="a trial")
@@ -125,7 +135,7 @@ def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
 
 
 def pretraining_figure(curves: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> Figure:
-    """What was held out of a pretraining, by step, one panel for each thing that is judged (less is better in all).
+    """Metrics of the held-out part of a pretraining by step, one panel per metric; lower is better in all of them.
 
     Args:
         curves: steps and values by title; perplexities, which fall by orders of magnitude, get a logarithmic axis.
@@ -133,7 +143,7 @@ def pretraining_figure(curves: Mapping[str, tuple[Sequence[int], Sequence[float]
     figure = Figure(figsize=(3.6 * max(len(curves), 1), 3.4), layout="constrained")
     panels = figure.subplots(1, max(len(curves), 1), squeeze=False)[0]
     for axes, (title, (steps, values)) in zip(panels, curves.items()):
-        clean(axes)
+        _clean(axes)
         axes.plot(steps, values, color=ORANGE, linewidth=2, marker="o", markersize=4)
         axes.set_title(title.replace(", ", ",\n"), fontsize=9, color=INK)
         axes.set_xlabel("step", fontsize=9)
@@ -152,12 +162,15 @@ def improvement_figure(
     names: tuple[str, str],
     metric: str = "MAE",
 ) -> Figure:
-    """How many users gain, and by how much: the histogram of baseline minus model, for a metric that is an error.
+    """Histogram over users of the error of a baseline minus the error of a model.
 
     Args:
-        baseline, model: each user's error; a user who is tested in several seeds counts as several tasks.
-        names: what the two are called.
-        metric: what the error is called.
+        baseline, model: error of each user, [users]; a user who is tested in several seeds counts once in each.
+        names: of the baseline and of the model.
+        metric: name of the error.
+
+    Raises:
+        ValueError: there is no user.
     """
     gain = np.asarray(baseline, dtype=float) - np.asarray(model, dtype=float)
     if len(gain) == 0:
@@ -166,7 +179,7 @@ def improvement_figure(
     edges = np.linspace(-reach, reach, 2 * max(5, min(20, round(math.sqrt(len(gain))))) + 1)  # an edge lies at zero
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    clean(axes)
+    _clean(axes)
     better, worse = (np.histogram(part, edges)[0] for part in (gain[gain > 0], gain[gain <= 0]))
     centre, width = (edges[1:] + edges[:-1]) / 2, edges[1] - edges[0]
     axes.bar(centre, better, width, color=BLUE, edgecolor="white", linewidth=0.5)
@@ -195,8 +208,105 @@ def improvement_figure(
     return figure
 
 
+def curve_figure(curve: Mapping[str, Any]) -> Figure:
+    """Metrics by the size of the support, with 95 % intervals over users of the model and of one baseline.
+
+    Args:
+        curve: from `metarec_jax.evaluation.write_results.curve_of`.
+    """
+    known = {m["name"]: m for m in curve["metrics"]}
+    names = [name for name in _CURVES if name in known] or list(known)[:2]
+    figure = Figure(figsize=(4.2 * len(names), 4.0), layout="constrained")
+    place = np.arange(len(curve["k"]))
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
+        _clean(axes)
+        for colour, mark, (method, metrics) in zip(_COLOURS, _MARKS, curve["methods"].items()):
+            low, mean, high = (
+                [np.nan if c[p] is None else c[p] for c in metrics[name]] for p in ("low", "mean", "high")
+            )
+            bold = method == META
+            if bold or method == BIAS:  # bands of all methods hide each other
+                axes.fill_between(place, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                place, mean, color=colour, marker=mark, markersize=5, linewidth=2.2 if bold else 1.3, label=method
+            )
+        axes.set_title(f"{known[name]['title']}  ({known[name]['better']} is better)", fontsize=10, color=INK)
+        axes.set_xticks(place, [str(k) for k in curve["k"]])
+        axes.set_xlabel("ratings shown", fontsize=9)
+        axes.grid(color="#EDEDED")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle("Few-shot curve", fontsize=11, fontweight="bold", color=INK)
+    return figure
+
+
+def cohort_figure(found: Mapping[str, Any], methods: Sequence[str], *, title: str, metric: str = "mae") -> Figure:
+    """Error of each method by cohort with 95 % intervals, one panel per kind of cohort.
+
+    Args:
+        found: of one scenario, as in ``tables/cohorts.json``.
+        methods: names, one bar each.
+        title: of the figure.
+        metric: "mae" or "rmse".
+    """
+    figure = Figure(figsize=(5.0 * len(KINDS), 3.8), layout="constrained")
+    width = 0.8 / len(methods)
+    for axes, kind in zip(figure.subplots(1, len(KINDS), squeeze=False)[0], KINDS):
+        _clean(axes)
+        cohorts = found["cohorts"][kind.name]
+        place = np.arange(len(cohorts))
+        for i, (colour, method) in enumerate(zip(_COLOURS, methods)):
+            cells = [c["values"][metric][method] for c in cohorts]
+            mean, low, high = (
+                np.array([np.nan if c[part] is None else c[part] for c in cells], float)
+                for part in ("difference", "low", "high")
+            )
+            x = place + (i - (len(methods) - 1) / 2) * width
+            whiskers = np.maximum([mean - low, high - mean], 0) if len(cells) else None
+            axes.bar(x, mean, width, color=colour, label=method, yerr=whiskers, error_kw={"lw": 0.8, "ecolor": GREY})
+        axes.set_xticks(place, [f"{c['cohort']}\n{c['users']} users" for c in cohorts], fontsize=8)
+        axes.set_xlabel(kind.title, fontsize=9)
+        axes.grid(axis="y", color="#EDEDED")
+    figure.axes[0].set_ylabel(metric.upper())
+    if figure.axes[0].containers:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.suptitle(title, fontsize=11, fontweight="bold", color=INK)
+    return figure
+
+
+def reliability_figure(found: Mapping[str, Any], *, title: str) -> Figure:
+    """Observed frequency against predicted probability, and the number of predictions of each probability.
+
+    Args:
+        found: of one scenario, as in ``tables/calibration.json``.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(4.6, 5.2), layout="constrained")
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+    predicted, observed = ([np.nan if x is None else x for x in found[part]] for part in ("predicted", "observed"))
+    for part in (axes, below):
+        _clean(part)
+        part.grid(color="#EDEDED")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1)
+    axes.plot(predicted, observed, color=ORANGE, marker="D", markersize=5, linewidth=1.5)
+    axes.set_ylabel("share of ratings above the level")
+    axes.set_title(f"expected calibration error {found['error']:.3f}", fontsize=9, color=INK)
+    centre = (np.asarray(found["low"]) + np.asarray(found["high"])) / 2
+    below.bar(centre, found["count"], 0.9 / len(centre), color=BLUE)
+    below.set_ylabel("predictions", fontsize=8)
+    below.set_xlabel("predicted P(rating > level), all levels")
+    figure.suptitle(title, fontsize=11, fontweight="bold", color=INK)
+    return figure
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
-    """Write `figure` as a PNG, whole or not at all.
+    """Write a figure as a PNG file, atomically.
+
+    Args:
+        figure: the figure.
+        path: of the file; its folder is made where it is missing.
+
+    Returns:
+        The path.
 
     Raises:
         MetarecError: the file cannot be written.
@@ -213,8 +323,8 @@ def _main_metrics(known: list[str]) -> list[str]:
     return found if len(found) == 2 else known[:2]
 
 
-def clean(axes: Axes) -> None:
-    """Takes away what draws the eye and says nothing."""
+def _clean(axes: Axes) -> None:
+    """Remove the frame's upper and right side and the ticks, and draw the rest in grey."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

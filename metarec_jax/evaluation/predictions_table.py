@@ -1,7 +1,7 @@
-"""What every method said about every row that was asked for: the one record that all figures come from.
+"""Predictions of every method for every query row of an evaluation, and the Parquet file that keeps them.
 
-Metrics (in anybody's definition), cohorts, calibration and comparisons of two evaluations are functions of it, so that
-none of them needs a model, or a second run.
+Metrics of any definition, cohorts, calibration and comparisons of two evaluations are functions of it: none of them
+needs a model or a second run.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class Answers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeedAnswers:
-    """All of one seed.
+    """Predictions of one seed.
 
     Attributes:
-        scenarios: answers by the scenario's name.
-        about: what goes with them: seed, digest of the config, protocol, methods' settings and definitions, ...
+        scenarios: questions and predictions by the name of the scenario.
+        about: seed, digest of the config, protocol, settings and definitions of the methods, ...
     """
 
     scenarios: Mapping[str, Answers]
@@ -67,18 +67,24 @@ class SeedAnswers:
 
     @property
     def seed(self) -> int:
-        """Of the division and the training."""
+        """Seed of the division and the training."""
         return self.about["seed"]
 
     @property
     def scale(self) -> Scale:
-        """Of the ratings."""
+        """Scale of the ratings."""
         scale = self.about["scale"]
         return Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
 
 
 def questions_of(data: Interactions, source: TaskSource, statistics: Statistics) -> Questions:
-    """What the tasks of `source` ask."""
+    """The query rows of the tasks of a source.
+
+    Args:
+        data: interactions of the tasks.
+        source: the tasks.
+        statistics: training ratings of the items.
+    """
     tasks = source.tasks
     task = np.repeat(np.arange(len(tasks)), tasks.queries)
     user, item = tasks.user[task], data.item[tasks.query]
@@ -95,7 +101,15 @@ def questions_of(data: Interactions, source: TaskSource, statistics: Statistics)
 
 
 def ask(part: Part[TaskSource], method: Function) -> Predictions:
-    """What `method` says about the query rows of `part`, each field [rows] in the order of its tasks."""
+    """Predict the query rows of a part.
+
+    Args:
+        part: tasks and tables.
+        method: (tables, episodes) -> predictions [users, query].
+
+    Returns:
+        Predictions [rows], in the order of the tasks.
+    """
     source = part.source
     tasks = source.tasks
     start = np.cumsum(tasks.queries) - tasks.queries
@@ -112,7 +126,15 @@ def ask(part: Part[TaskSource], method: Function) -> Predictions:
 
 
 def save(answers: SeedAnswers, path: Path) -> None:
-    """Writes one Parquet file: a row a question, a column a number."""
+    """Write predictions to a Parquet file, a row per query row, atomically.
+
+    Args:
+        answers: of one seed.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -132,7 +154,7 @@ def save(answers: SeedAnswers, path: Path) -> None:
 
 
 def load(path: Path) -> SeedAnswers | None:
-    """Reads what `save` wrote; None where there is nothing, or something else."""
+    """Read what `save` wrote; None where there is no file, or one that is damaged or of another layout."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

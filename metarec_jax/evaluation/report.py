@@ -1,6 +1,6 @@
-"""The table that a run prints: every method, mean and s.d. over seeds, and paired differences with intervals.
+"""The table of an evaluation: every method, mean and s.d. over seeds, and paired differences with intervals.
 
-`build_table` does the arithmetic; `print_table`, `to_markdown` and `to_json` show the same numbers.
+`build_table` computes the numbers; `print_table`, `to_markdown` and `to_json` show the same ones.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from metarec_jax.metrics.metrics import Relevance, UserValues, compute, sums
 
 @dataclasses.dataclass(frozen=True)
 class SeedResult:
-    """One method on one seed's test users.
+    """Metrics of one method on the test users of one seed.
 
     Attributes:
-        seed: which split.
-        users: [users], who they are, so that a user's appearances in several seeds stay together.
-        values: metrics user by user, from `metarec_jax.evaluation.evaluate_users`.
+        seed: of the division.
+        users: [users], rows of the data set's users, by which the rows of a user in several seeds are drawn together.
+        values: metrics of each user, from `metarec_jax.evaluation.evaluate_users`.
         overall: metrics that are no mean over users, such as ``{"auc_global": .72}``; they get no interval.
-        settings: what was chosen for this seed, such as shrinkage.
+        settings: hyperparameters that were chosen for this seed.
     """
 
     seed: int
@@ -44,7 +44,7 @@ class SeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of a method: mean over seeds, sample s.d. over seeds (NaN for a single seed), each seed's value, and an
+    """A metric of a method: mean and sample s.d. over seeds (NaN for a single seed), the value of each seed, and an
     interval of the mean that covers the choice of test users (None where there is none)."""
 
     mean: float
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method: its metrics, and its differences from each reference (the reference itself left out), by metric."""
+    """A method: its metrics, and its differences from each reference other than itself, by metric."""
 
     method: str
     definition: str
@@ -115,15 +115,15 @@ def build_table(
     samples: int = 2000,
     seed: int = 0,
 ) -> Table:
-    """Put the methods beside each other.
+    """Compute the table of some methods.
 
     Args:
-        results: each method's results, one a seed, all on the same seeds and users in the same order.
-        title: heads the table.
+        results: of each method, one per seed, all on the same seeds and users in the same order.
+        title: of the table.
         protocol: a sentence: which users, what is support, what is query.
-        metrics: columns; all that the first method has where None.
+        metrics: names of the columns; all that the first method has where None.
         references: methods that all others are compared with, by paired bootstrap over users.
-        subject: the method that the differences are printed for.
+        subject: the method whose differences are listed.
         definitions: one line for a method.
         relevance: what the metrics counted as positives.
         intervals: of metrics that are no mean over users, by method and metric.
@@ -131,7 +131,7 @@ def build_table(
         samples, seed: of the bootstrap.
 
     Raises:
-        ValueError: methods with different seeds or users, or a reference or subject that is no method.
+        ValueError: methods have different seeds or users, or a reference or the subject is no method.
     """
     first = next(iter(results.values()))
     if not first:
@@ -182,17 +182,25 @@ def build_table(
 
 
 def to_json(table: Table, environment: Mapping[str, Any]) -> str:
-    """`table` as strict JSON text (null where a number is undefined), with the environment that made it."""
+    """A table as JSON text.
+
+    Args:
+        table: from `build_table`.
+        environment: that made it, from `metarec_jax.core.environment.environment`.
+
+    Returns:
+        Strict JSON: null where a number is undefined.
+    """
     return json_text({**tree_of(table), "environment": environment})
 
 
 def json_text(tree: Mapping[str, Any]) -> str:
-    """`tree` as JSON for people and programs."""
+    """Indented JSON text, which refuses NaN."""
     return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def tree_of(table: Table) -> dict[str, Any]:
-    """`table` as what JSON can hold."""
+    """A table as a tree of JSON values."""
 
     def interval(found: Interval) -> dict[str, Any]:
         return {**plain(found._asdict()), "excludes_zero": found.excludes_zero}
@@ -349,13 +357,19 @@ def _cell(values: Sequence[float]) -> Cell:
 def difference_between(
     ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
 ) -> Interval:
-    """Of a metric of two methods; of one method from nothing, which is its own value, where `theirs` is None."""
+    """Difference of a metric between two methods, by paired bootstrap over users.
+
+    Args:
+        ours, theirs: results of each seed; where `theirs` is None, the result is the metric of `ours` itself.
+        name: of the metric.
+        samples, seed: of the bootstrap.
+    """
     given = {0: ours} | ({} if theirs is None else {1: theirs})
     return _Differences(given, name, samples, seed)(0, None if theirs is None else 1)
 
 
 class _Differences:
-    """Of one metric between any two methods: users are drawn once, and each method's values are resampled once."""
+    """Differences of one metric between any two methods, which draw users once and resample each method once."""
 
     def __init__(self, results: Mapping[Any, Sequence[SeedResult]], name: str, samples: int, seed: int) -> None:
         values = {method: [r.values[name] for r in found] for method, found in results.items()}
@@ -376,7 +390,7 @@ class _Differences:
         self._root = np.sqrt if metric(name).root else None
 
     def __call__(self, ours: Any, theirs: Any) -> Interval:
-        """That of `ours` from `theirs`; of `ours` from nothing, where `theirs` is None."""
+        """`ours` minus `theirs`; `ours` itself where `theirs` is None."""
         other = None if theirs is None else self._means[theirs]
         return self._resampled.difference(self._means[ours], other, transform=self._root)
 

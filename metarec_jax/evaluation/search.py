@@ -1,8 +1,8 @@
-"""Options that are searched for: trials of a config, judged on validation users alone, by optuna.
+"""Search for options with optuna: trials of a config are compared on validation users alone.
 
-A trial trains a run and is worth what that run does on validation users; test users' ratings are never looked at. The
-study is a journal on disk (lines of JSON), so that a search that was stopped goes on where it was, and one that is
-asked for more trials learns from those before.
+A trial trains a run, and its value is the run's metric on validation users; ratings of test users are never read. The
+study is a journal on disk (lines of JSON): a search that was stopped continues from it, and one that is asked for more
+trials learns from those before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import json
 import shutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,11 @@ from metarec_jax.config.run import Config, from_json
 from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions
+from metarec_jax.evaluation.methods import adapting
+from metarec_jax.evaluation.per_user import judge
+from metarec_jax.metrics.metrics import compute, sums
+from metarec_jax.metrics.metrics import metric as metric_of
 from metarec_jax.train import run_folder, warm_start
 from metarec_jax.train.build import build, resolve
 from metarec_jax.train.experiment import Experiment
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
     import optuna
 
 LOSS = "loss"
-"""The metric that training stops by: the query loss."""
+"""The query loss, by which training chooses its best epoch."""
 SPACE: Mapping[str, Any] = {
     "train.rate": {"low": 5e-4, "high": 2e-2, "log": True},
     "train.weight_decay": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -40,20 +45,23 @@ SPACE: Mapping[str, Any] = {
     "updater.rate": {"low": 0.05, "high": 3.0, "log": True},
     "updater.steps": [1, 3, 5],
 }
-"""What is searched where nothing else is asked for."""
-_CHEAP = ("learner", "updater", "train")
-"""Sections that a trial can change without reading, encoding and cutting anew, but for some fields."""
-_DEAR = ("learner.user_side", "learner.prior", "learner.kind", "learner.head")
+"""The default search space."""
+_REUSES_INPUTS = ("learner", "updater", "train")
+"""Sections whose options, but for those below, leave data, embeddings and episodes as they are."""
+_CHANGES_INPUTS = ("learner.user_side", "learner.prior", "learner.kind", "learner.head")
+
+Objective = Callable[[Config, Path], float]
+"""A config, and a folder that the trial may use -> its value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What a search led to.
+    """The result of a search.
 
     Attributes:
-        config: the best.
-        value: its metric, on validation users.
-        trials: of every finished trial, its number, value and options, best first.
+        config: of the best trial.
+        value: of the best trial.
+        trials: number, value and options of every finished trial, the best first.
     """
 
     config: Config
@@ -62,10 +70,17 @@ class Tuned:
 
 
 def read_space(tree: Mapping[str, Any], base: Config) -> dict[str, Any]:
-    """A checked search space: "section.option" to a list of values, or {"low", "high"} with "log" or not.
+    """Check a search space.
+
+    Args:
+        tree: "section.option" -> a list of values, or {"low": A, "high": B}, with "log": true for a logarithmic scale.
+        base: the config whose options are searched.
+
+    Returns:
+        The search space.
 
     Raises:
-        MetarecError: no such option, or a range that is none.
+        MetarecError: there is no such option, a value is impossible, or a range is empty.
     """
     if not isinstance(tree, Mapping) or not tree:
         raise MetarecError('a search space is a JSON object such as {"train.rate": {"low": 0.001, "high": 0.01}}')
@@ -89,10 +104,14 @@ def read_space(tree: Mapping[str, Any], base: Config) -> dict[str, Any]:
 
 
 def with_options(base: Config, options: Mapping[str, Any]) -> Config:
-    """`base` with some options, by "section.option".
+    """Change options of a config.
+
+    Args:
+        base: the config.
+        options: "section.option" -> value.
 
     Raises:
-        MetarecError: no such option, or an impossible value.
+        MetarecError: there is no such option, or a value is impossible.
     """
     tree: dict[str, Any] = {}
     for name, value in options.items():
@@ -108,24 +127,44 @@ def tune(
     trials: int,
     space: Mapping[str, Any] = SPACE,
     metric: str = LOSS,
+    data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> Tuned:
-    """Searches until there are `trials` finished trials in `folder`, of this and of earlier calls.
+    """Search until there are so many finished trials in a folder, of this call and of earlier ones.
 
     Args:
         base: what a trial changes; its seed is that of the division, of training and of the search.
-        folder: of the study; one that was begun is gone on with.
+        folder: of the study; a search that it holds already is continued.
         trials: how many.
         space: from `read_space`.
         metric: `LOSS`, or a metric of `metarec_jax.metrics.metrics`, on validation users.
-        reporter: where progress is shown.
+        data: interactions; None loads what ``config.data`` names.
+        reporter: shows progress.
 
     Raises:
-        MetarecError: `folder` holds a search of something else, optuna is not installed, or no trial could be trained.
+        MetarecError: the folder holds another search, optuna is not installed, or no trial could be trained.
     """
     warm_start.refuse(base, "tuned")
+    study = open_study(base, folder, space, metric)
+    experiment = build(base, data=data, reporter=reporter)
+
+    def objective(config: Config, place: Path) -> float:
+        return validation_value(rebuild(experiment, config, data=data, reporter=reporter), place, metric)
+
+    return run_trials(study, base, folder, objective, trials=trials, space=space, metric=metric, reporter=reporter)
+
+
+def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, metric: str = LOSS) -> optuna.Study:
+    """Open the study in a folder, or begin one, whose first trial has the options of the config itself.
+
+    Args:
+        base, folder, space, metric: as for `tune`.
+
+    Raises:
+        MetarecError: the folder holds another search, or optuna is not installed.
+    """
     optuna = _optuna()
-    lower = _lower_is_better(metric)
+    lower = metric == LOSS or metric_of(metric).better == "lower"
     _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric})
     journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
     study = optuna.create_study(
@@ -136,24 +175,46 @@ def tune(
     )
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the search was killed during it
-    done = len(_finished(study))
-    # A search that goes on must not draw again what it drew before, so the seed goes on with it.
+    start = _options_of(base, space)
+    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+    if not _finished(study) and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
+        study.enqueue_trial(start)
+    return study
+
+
+def run_trials(
+    study: optuna.Study,
+    base: Config,
+    folder: Path,
+    objective: Objective,
+    *,
+    trials: int,
+    space: Mapping[str, Any] = SPACE,
+    metric: str = LOSS,
+    reporter: Reporter = QUIET,
+) -> Tuned:
+    """Run trials of a study until so many are finished, and write the best config to ``best.json``.
+
+    Args:
+        study: from `open_study`.
+        base, folder, trials, space, metric, reporter: as for `tune`.
+        objective: the value of a trial; a MetarecError of it fails the trial alone.
+
+    Raises:
+        MetarecError: no trial could be trained.
+    """
+    optuna = _optuna()
+    done, failed = len(_finished(study)), 0
+    # The seed depends on the trials that are done: a search that continues must not draw the same options again.
     study.sampler = optuna.samplers.TPESampler(
         seed=1000 * base.seed + done, n_startup_trials=max(min(10, trials // 3), 1)
     )
-    start = _options_of(base, space)
-    waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
-    if not done and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
-        study.enqueue_trial(start)  # what there is already, to be beaten
-    experiment = build(base, reporter=reporter)
-    failed = 0
     with reporter.bar("tuning", trials) as advance:
         while done < trials and failed < trials:
             trial = study.ask()
             options = {name: _suggest(trial, name, choice, base) for name, choice in space.items()}
             try:
-                config = with_options(base, options)
-                value = _worth(config, experiment, folder / f"trial-{trial.number}", metric, reporter)
+                value = objective(with_options(base, options), folder / f"trial-{trial.number}")
             except MetarecError as error:
                 reporter.note(f"trial {trial.number}: {error}")
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -167,43 +228,60 @@ def tune(
     if not finished:
         raise MetarecError(f"none of {failed} trials could be trained: see what each said, and change the search space")
     found = sorted(
-        ((t.number, float(t.value), dict(t.params)) for t in finished), key=lambda t: t[1], reverse=not lower
+        ((t.number, float(t.value), dict(t.params)) for t in finished),
+        key=lambda t: t[1],
+        reverse=study.direction.name == "MAXIMIZE",
     )
     best = with_options(base, found[0][2])
     write_text(folder / "best.json", to_json(best))
     return Tuned(best, found[0][1], found)
 
 
-def _worth(config: Config, experiment: Experiment, folder: Path, metric: str, reporter: Reporter) -> float:
-    """What a config does on validation users. Nothing is kept of the run: its config is in the study."""
-    from metarec_jax.evaluation.methods import adapting
-    from metarec_jax.evaluation.per_user import judge
-    from metarec_jax.metrics.metrics import compute, sums
+def validation_value(experiment: Experiment, folder: Path, metric: str = LOSS) -> float:
+    """Train an experiment, and compute a metric on its validation users.
 
-    own = varied(experiment, config, reporter)
-    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was cut short
+    Args:
+        experiment: what is trained.
+        folder: of the run, which is deleted afterwards: the study keeps its config.
+        metric: as for `tune`.
+
+    Raises:
+        MetarecError: the training failed.
+        Stopped: a signal stopped the training.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was killed
     try:
-        fitted = fit(run_folder.create(folder, own.config), own)
+        fitted = fit(run_folder.create(folder, experiment.config), experiment)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if fitted.signal:
         raise Stopped(fitted.signal)
     if metric == LOSS:
         return fitted.progress.best_loss
-    result = judge(own, own.validation, "the trial", adapting(own.model, fitted.trainable), metrics=(metric,))
+    method = adapting(experiment.model, fitted.trainable)
+    result = judge(experiment, experiment.validation, "the trial", method, metrics=(metric,))
     return compute(sums(result.values))[metric]
 
 
-def varied(experiment: Experiment, config: Config, reporter: Reporter = QUIET) -> Experiment:
-    """What `config` assembles to, with all that it has in common with `experiment` taken from there."""
+def rebuild(
+    experiment: Experiment, config: Config, *, data: Interactions | None = None, reporter: Reporter = QUIET
+) -> Experiment:
+    """Build the experiment of a changed config, reusing the inputs of another one where the change leaves them alone.
+
+    Args:
+        experiment: of the config before the change.
+        config: the changed config.
+        data: interactions; None loads what ``config.data`` names.
+        reporter: shows progress.
+    """
     config = resolve(config, experiment.data)
 
-    def dear(of: Config) -> list[Any]:
-        sections = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if f.name not in _CHEAP}
-        return [sections, *(getattr(getattr(of, s), f) for s, f in (name.split(".") for name in _DEAR))]
+    def inputs(of: Config) -> list[Any]:
+        sections = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if f.name not in _REUSES_INPUTS}
+        return [sections, *(getattr(getattr(of, s), f) for s, f in (name.split(".") for name in _CHANGES_INPUTS))]
 
-    if dear(config) != dear(experiment.config):
-        return build(config, reporter=reporter)
+    if inputs(config) != inputs(experiment.config):
+        return build(config, data=data, reporter=reporter)
     batches = {"users_per_batch": config.train.users_per_step, "epochs": config.train.epochs}
     source = dataclasses.replace(experiment.train.source, **batches)
     return dataclasses.replace(
@@ -222,7 +300,7 @@ def _suggest(trial: optuna.Trial, name: str, choice: Any, base: Config) -> Any:
 
 
 def _options_of(base: Config, space: Mapping[str, Any]) -> dict[str, Any]:
-    """The base's own values, where the search could have drawn them."""
+    """The values of the config itself, of the options where the search could have drawn them."""
     found = {}
     for name, choice in space.items():
         value = base
@@ -248,14 +326,12 @@ def _finished(study: optuna.Study) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
-def _lower_is_better(name: str) -> bool:
-    from metarec_jax.metrics.definitions import metric
-
-    return name == LOSS or metric(name).better == "lower"
-
-
 def _same_search(folder: Path, search: Mapping[str, Any]) -> None:
-    """Keeps what is searched in `folder`, or sees that it is the same as before."""
+    """Write what is searched to a folder, or check that it is what the folder holds already.
+
+    Raises:
+        MetarecError: the folder holds another search.
+    """
     make_folder(folder)
     path, text = folder / "search.json", json.dumps(search, indent=2) + "\n"
     if path.exists() and path.read_text() != text:

@@ -1,10 +1,10 @@
-"""What an evaluation leaves behind: a table a scenario, a summary of several, cohorts, calibration, plots.
+"""Files that an evaluation writes: tables, cohorts, calibration and plots.
 
-tables/evaluation.json, .md   every method, differences with intervals; of every scenario, where there are several
-tables/cohorts.json           by history length, item popularity and user activity
+tables/evaluation.json, .md   every method with its differences and their intervals, for every scenario
+tables/cohorts.json           errors by history length, item popularity and user activity
 tables/calibration.json       of P(rating > level)
-tables/curve.json             by number of ratings shown, for protocol few-shot
-plots/                        the same as pictures
+tables/curve.json             metrics by the size of the support, for protocol few-shot
+plots/                        figures of the same
 """
 
 from __future__ import annotations
@@ -123,20 +123,25 @@ def table_of(
         subject=META,
         definitions=first.about["definitions"],
         relevance=relevance_of(first.scale),
-        intervals={META: {"auc_global": _global_auc(having, name)}} if "auc_global" in counted.metrics else {},
+        intervals=_overall_intervals(having, name, counted, budget.samples),
         notes=notes,
         samples=budget.samples,
     )
     return dataclasses.replace(table, headline_metrics=counted.headline, headline_methods=HEADLINE), results
 
 
-def _global_auc(seeds: Sequence[SeedAnswers], name: str) -> Interval:
+def _overall_intervals(
+    seeds: Sequence[SeedAnswers], name: str, counted: Mode, samples: int
+) -> dict[str, dict[str, Interval]]:
+    """Intervals of the model's metrics that are no mean over users, by method and metric."""
+    if "auc_global" not in counted.metrics:
+        return {}
     parts = []
     for seed in seeds:
         questions, predictions = seed.scenarios[name]
         liked = questions.rating >= relevance_of(seed.scale).liked
         parts.append((np.asarray(predictions[META].score), liked, questions.user))
-    return pair_bootstrap(parts)
+    return {META: {"auc_global": pair_bootstrap(parts, samples=samples)}}
 
 
 def _of(seeds: Sequence[SeedAnswers], name: str) -> list[tuple[int, Answers]]:
@@ -180,11 +185,11 @@ def _draw(
     shown: Sequence[str],
     made: Mapping[str, Any],
 ) -> None:
-    from metarec_jax.evaluation import cohort_plots, plots
+    from metarec_jax.evaluation import plots
 
     drawings = make_folder(folder / "plots")
     few_shot = seeds[0].about["kind"] == "few-shot"
-    # Of a curve, where it ends says how the rest would look.
+    # Of a few-shot curve, the scenario with the longest support alone.
     detailed = list(tables.items())[-1:] if few_shot else list(tables.items())
     for name, table in detailed:
         end = "" if len(tables) == 1 else f"-{file_name(name)}"
@@ -193,18 +198,26 @@ def _draw(
         if "mae" in results[name][META][0].values:
             errors = [np.concatenate([r.values["mae"].values for r in results[name][m]]) for m in (reference, META)]
             plots.save(plots.improvement_figure(*errors, names=(reference, META)), drawings / f"improvement{end}.png")
-        plots.save(cohort_plots.cohort_figure(found[name], shown, title=name), drawings / f"cohorts{end}.png")
+        plots.save(plots.cohort_figure(found[name], shown, title=name), drawings / f"cohorts{end}.png")
         reliable = calibrated[name]
         if reliable is not None:
-            plots.save(cohort_plots.reliability_figure(reliable, title=name), drawings / f"reliability{end}.png")
+            plots.save(plots.reliability_figure(reliable, title=name), drawings / f"reliability{end}.png")
     if few_shot:
         curve = curve_of(tables, shown)
         write_text(folder / "tables" / "curve.json", json_text({**curve, "environment": made}))
-        plots.save(cohort_plots.curve_figure(curve), drawings / "curve.png")
+        plots.save(plots.curve_figure(curve), drawings / "curve.png")
 
 
 def curve_of(tables: Mapping[str, Table], methods: Sequence[str]) -> dict[str, Any]:
-    """Each metric of each of `methods` by the number of ratings shown, with its interval over users."""
+    """Metrics of some methods by the size of the support, with intervals over users.
+
+    Args:
+        tables: of the scenarios of protocol few-shot, whose names end with "= K".
+        methods: names.
+
+    Returns:
+        ``{"k": [...], "metrics": [...], "methods": {method: {metric: [{"mean", "low", "high"}, ...]}}}``.
+    """
     first = next(iter(tables.values()))
     return {
         "k": [int(name.rpartition("=")[2]) for name in tables],
@@ -225,7 +238,7 @@ def curve_of(tables: Mapping[str, Table], methods: Sequence[str]) -> dict[str, A
 
 
 def file_name(scenario: str) -> str:
-    """`scenario` as part of a file's name.
+    """The name of a scenario as a part of file names.
 
     >>> file_name("warm users, cold items"), file_name("k = 10")
     ('warm-users-cold-items', 'k-10')

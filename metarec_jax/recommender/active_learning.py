@@ -1,11 +1,11 @@
-"""Which items to ask a new user about: those whose ratings, together, would tell most about all the others.
+"""Choose the items to ask a new user about: those whose ratings, together, reduce the variance of all ratings most.
 
-What is believed of a user's taste is a normal distribution, so what an answer would leave open does not depend on what
-the answer is: a rating of item ``i`` takes ``C f (f' C f + rest + noise)^-1 f' C`` off the covariance ``C`` of the
-taste (Rasmussen & Williams 2006, "Gaussian processes for machine learning", equation 2.24). Questions are chosen
-greedily by how much less uncertain that makes the ratings of all items, each item counting as often as people rate it
-(Bayesian experimental design for prediction; Chaloner & Verdinelli 1995, "I-optimality"), times the chance that the
-user knows the item at all. Where it is known what the user knows, these items are all that counts.
+A user's taste has a normal distribution, so the variance that an answer leaves does not depend on the answer: a rating
+of item ``i`` takes ``C f (f' C f + rest + noise)^-1 f' C`` off the covariance ``C`` of the taste (Rasmussen & Williams
+2006, "Gaussian processes for machine learning", equation 2.24). Questions are chosen greedily by how much they reduce
+the variance of the ratings of all items, weighted by how often people rate each item (Bayesian experimental design for
+prediction; Chaloner & Verdinelli 1995, "I-optimality"), times the chance that the user can answer. Where the items
+that a user can rate are given, only these are asked about, and only these are weighted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params, Rows
 from metarec_jax.learner.prior import RATINGS
+from metarec_jax.recommender.items import ItemIndex
+from metarec_jax.recommender.user_state import UserState
 
 
 class Question(NamedTuple):
@@ -25,11 +29,10 @@ class Question(NamedTuple):
 
     Attributes:
         id: as the data set writes it.
-        title: what people call it.
-        known: how many training users rated it, as a share of those who rated the item that was rated most.
-        gain: by how much an answer is expected to lower the variance of a rating, in squared units of ratings, on
-            average over what people rate (of some items alone: over these); after the questions before, and times the
-            chance of an answer.
+        title: of the item.
+        known: training users who rated it, as a share of those of the item with most ratings.
+        gain: expected reduction of the variance of a rating, in squared units of ratings, averaged over the weighted
+            items; given the answers to the questions before, and times the chance of an answer.
         row: of the catalogue.
     """
 
@@ -40,62 +43,109 @@ class Question(NamedTuple):
     row: int
 
 
-class Uncertain(NamedTuple):
-    """What is open about a user.
+class TastePosterior(NamedTuple):
+    """The distribution of a user's taste, given a support.
 
     Attributes:
         covariance: float [rank, rank], of the taste.
-        factors: float [items, rank], what a taste is multiplied with.
-        spread: float [items], variance of a rating around that.
+        factors: float [items, rank]; a rating's mean is linear in the taste with these coefficients.
+        noise: float [items], variance of a rating given the taste.
     """
 
     covariance: np.ndarray
     factors: np.ndarray
-    spread: np.ndarray
+    noise: np.ndarray
 
 
-def uncertain(prior: Params, items: Float[np.ndarray, "items columns"], support: Rows) -> Uncertain:
-    """What a support leaves open.
+def questions(
+    items: ItemIndex,
+    theta: Params,
+    state: UserState,
+    k: int,
+    skip: Int[np.ndarray, " skipped"],
+    among: Int[np.ndarray, " known"],
+) -> list[Question]:
+    """The items to ask a user about next, most informative first; see `Recommender.interview`.
 
     Args:
-        prior: parameters of a prior path that has beliefs (see `metarec_jax.learner.prior`).
-        items: statistics of all items.
-        support: the user's, padded; each field without a users axis.
+        items: the catalogue.
+        theta: parameters of the learner.
+        state: of the user; rated items are not asked about.
+        k: questions, at most; at least 1.
+        skip: rows of items not to ask about.
+        among: rows of the only items to ask about; empty for all.
+
+    Raises:
+        MetarecError: an impossible `k`, or a run without item factors.
+    """
+    catalogue = items.catalogue
+    if catalogue.beliefs is None:
+        raise MetarecError(
+            "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
+            "train one with --factors.rank 32"
+        )
+    if k < 1:
+        raise MetarecError(f"k is {k}; it must be at least 1")
+    count = catalogue.statistics.count.astype(np.float64)
+    known = count / max(count.max(), 1)
+    allowed, chance, weight = np.ones(len(items), bool), known, count / max(count.sum(), 1)
+    if len(among):
+        allowed = np.isin(np.arange(len(items)), among)
+        chance, weight = np.ones(len(items)), allowed / allowed.sum()
+    allowed[state.history.rows] = False
+    allowed[skip] = False
+    taste = taste_posterior(jax.device_get(theta["prior"]), items.table.statistic, state.support)
+    rows, gains = choose(taste, chance, weight, allowed, k)
+    ids, titles = catalogue.items.ids, catalogue.items.titles
+    return [Question(ids[r], titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]
+
+
+def taste_posterior(prior: Params, statistic: Float[np.ndarray, "items columns"], support: Rows) -> TastePosterior:
+    """The distribution of a user's taste, given the support.
+
+    Args:
+        prior: parameters of a prior path with item factors (see `metarec_jax.learner.prior`).
+        statistic: of all items.
+        support: of the user, padded; each field without a users axis.
     """
     gain, noise = math.exp(float(prior["log_gain"]) / 2), math.exp(float(prior["log_noise"]))
-    rest, factors = items[:, RATINGS + 1].astype(np.float64), items[:, RATINGS + 2 :].astype(np.float64) * gain
+    rest = statistic[:, RATINGS + 1].astype(np.float64)
+    factors = statistic[:, RATINGS + 2 :].astype(np.float64) * gain
     rows = support.item[support.mask > 0]
-    told = factors[rows].T @ (factors[rows] / (rest[rows] + noise)[:, None])
-    return Uncertain(np.linalg.inv(np.eye(factors.shape[1]) + told), factors, rest + noise)
+    precision = np.eye(factors.shape[1]) + factors[rows].T @ (factors[rows] / (rest[rows] + noise)[:, None])
+    return TastePosterior(np.linalg.inv(precision), factors, rest + noise)
 
 
 def choose(
-    about: Uncertain,
+    taste: TastePosterior,
     chance: Float[np.ndarray, " items"],
     weight: Float[np.ndarray, " items"],
     allowed: Bool[np.ndarray, " items"],
     k: int,
 ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-    """The `k` items to ask about, first question first, and what each should gain; fewer where no more are left.
+    """Greedily choose items to ask about.
 
     Args:
-        about: what is open.
+        taste: of the user.
         chance: that the user can answer.
-        weight: how much each item's rating matters; they sum to 1.
+        weight: of the variance of each item's rating; they sum to 1.
         allowed: which items may be asked about.
-        k: how many.
+        k: questions, at most; fewer where fewer items are allowed.
+
+    Returns:
+        Rows, first question first, and the expected gain of each.
     """
-    covariance, factors = np.asarray(about.covariance, np.float64), np.asarray(about.factors, np.float64)
-    matters = factors.T @ (factors * weight[:, None])
-    open_, rows, gains = allowed.copy(), [], []
+    covariance, factors = np.asarray(taste.covariance, np.float64), np.asarray(taste.factors, np.float64)
+    weighted = factors.T @ (factors * weight[:, None])
+    left, rows, gains = allowed.copy(), [], []
     for _ in range(min(k, int(allowed.sum()))):
         reach = factors @ covariance
-        variance = np.einsum("ir,ir->i", reach, factors) + about.spread
-        gain = chance * np.einsum("ir,ir->i", reach @ matters, reach) / variance
-        best = int(np.argmax(np.where(open_, gain, -np.inf)))
+        variance = np.einsum("ir,ir->i", reach, factors) + taste.noise
+        gain = chance * np.einsum("ir,ir->i", reach @ weighted, reach) / variance
+        best = int(np.argmax(np.where(left, gain, -np.inf)))
         rows.append(best)
         gains.append(float(gain[best]))
-        open_[best] = False
-        # Planned as if every question were answered: what an answer would tell, a later question need not ask again.
+        left[best] = False
+        # Later questions are chosen as if this one were answered, so that they do not ask for the same information.
         covariance = covariance - np.outer(reach[best], reach[best]) / variance[best]
     return np.array(rows, np.int64), np.array(gains)

@@ -1,6 +1,7 @@
-"""Lists for very many users, from a file of what they rated to a file of what they are recommended.
+"""Recommend to very many users: from a data set of their ratings to a Parquet file of their lists.
 
-Users go through in parts, each written when it is done, so that a run that was stopped goes on where it was.
+Users are processed in parts. Each part is written when it is done, so a job that was interrupted continues after the
+last part.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from metarec_jax.core.atomic_files import explained, make_folder, replacing, wri
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
-from metarec_jax.recommender.history import Rated
-from metarec_jax.recommender.recommender import Recommender, best
+from metarec_jax.recommender.history import CheckedHistory
+from metarec_jax.recommender.items import top_k
+from metarec_jax.recommender.recommender import Recommender
 
 PART = 8192
 """Users of a part."""
-_NOTHING = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
 def recommend_users(
@@ -35,22 +36,22 @@ def recommend_users(
     part: int = PART,
     reporter: Reporter = QUIET,
 ) -> int:
-    """Writes a Parquet file with columns user_id, place, item_id and score: `k` rows a user, best first.
+    """Write a Parquet file with columns user_id, place, item_id and score: `k` rows a user, best first.
 
     Args:
         recommender: the model.
-        data: what the users rated; profiles are read where the run reads them.
-        out: the file. Parts of it are kept beside it until it is whole.
-        k: items of a list.
-        exclude_seen: whether to leave out what a user has rated.
+        data: the users' ratings, and profiles for a run that reads them.
+        out: the file. Parts are kept in a folder beside it until it is complete.
+        k: list length.
+        exclude_seen: whether items that a user has rated are left out.
         part: users of a part.
-        reporter: told how far it is.
+        reporter: shows the progress.
 
     Returns:
-        How many users there are.
+        The number of users.
 
     Raises:
-        MetarecError: the file is there, items or ratings do not fit the run, or parts of other work are in the way.
+        MetarecError: the file exists, items or ratings do not fit the run, or the folder has parts of another job.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -59,13 +60,12 @@ def recommend_users(
         raise MetarecError(f"--out {out}: write a name that ends in .parquet")
     if out.exists():
         raise MetarecError(f"--out {out} is there already: remove it, or name another file")
-    if not 1 <= k <= len(recommender.catalogue.items):
-        raise MetarecError(f"k is {k}; it must lie between 1 and {len(recommender.catalogue.items)}")
+    recommender.items.check_k(k)
     rows = _rows_of(recommender, data)
     order = np.lexsort((data.time, data.user))
     starts = np.searchsorted(data.user[order], np.arange(len(data.users) + 1))
     parts = make_folder(out.with_name(out.name + ".parts"))
-    _same_work(parts / "work.json", _work(recommender, data, rows, k, exclude_seen, part), out)
+    _check_job(parts / "work.json", _job(recommender, data, rows, k, exclude_seen, part), out)
     numbers = range(-(-len(data.users) // part))
     ids = np.array(recommender.catalogue.items.ids, object)
     with reporter.bar("recommending", len(data.users)) as advance:
@@ -91,9 +91,9 @@ def recommend_users(
 
 
 def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
-    """The catalogue's row of each item of the data."""
-    known, scale = recommender.titles, recommender.catalogue.scale
-    missing = [item for item in data.items.ids if not known.has_id(item)]
+    """The catalogue's row of each item of the data; ratings are checked against the scale."""
+    titles, scale = recommender.items.titles, recommender.catalogue.scale
+    missing = [item for item in data.items.ids if not titles.has_id(item)]
     if missing:
         listed = ", ".join(map(repr, missing[:3]))
         raise MetarecError(f"{data.source}: the run knows no item {listed}{' and others' if len(missing) > 3 else ''}")
@@ -104,7 +104,7 @@ def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
             f"{data.source}: user {user!r} has a rating of {rating:g}; the run's lie between {scale.low:g} and "
             f"{scale.high:g}"
         )
-    return np.array([known.find_id(item).row for item in data.items.ids], np.int32)
+    return np.array([titles.find_id(item).row for item in data.items.ids], np.int32)
 
 
 def _part(
@@ -118,17 +118,18 @@ def _part(
     k: int,
     exclude_seen: bool,
 ) -> dict[str, Any]:
-    reads = recommender.config.learner.user_side == "profile" and data.users.texts is not None
-    texts = [data.users.texts[u] if reads and data.users.texts else "" for u in users]
+    """The columns of the file for some users."""
+    texts = data.users.texts if recommender.users.side == "profile" else None
     histories = []
     for user in users:
         mine = order[starts[user] : starts[user + 1]]
-        rated = [Rated(int(i), float(r)) for i, r in zip(rows[data.item[mine]], data.rating[mine])]
-        histories.append(recommender.history_with(_NOTHING, rated))
-    states = recommender.adapt_read(histories, recommender.read_profiles(texts))
+        histories.append(CheckedHistory(rows[data.item[mine]], data.rating[mine].astype(np.float32)))
+    profiles = [texts[user] if texts else "" for user in users]
+    embeddings = recommender.users.encode(recommender.catalogue, histories, profiles)
+    states = recommender.executor.adapt(histories, embeddings)
     lists: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for n, scores in recommender.scores_of_all(states):
-        chosen = best(scores, k, recommender.candidates(states[n], exclude_seen=exclude_seen))
+    for n, scores in recommender.executor.score_all(states):
+        chosen = top_k(scores, k, recommender.items.candidates(histories[n].rows, exclude_seen=exclude_seen))
         lists[n] = chosen, scores[chosen]
     count = [len(lists[n][0]) for n in range(len(users))]
     return {
@@ -139,15 +140,15 @@ def _part(
     }
 
 
-def _work(
+def _job(
     recommender: Recommender, data: Interactions, rows: np.ndarray, k: int, exclude_seen: bool, part: int
 ) -> dict[str, Any]:
-    """What the parts are parts of."""
+    """Identifies the job that parts belong to."""
     of_data = hashlib.sha256(json.dumps(data.users.ids).encode())
     for column in (data.user, rows[data.item], data.rating, data.time):
         of_data.update(np.ascontiguousarray(column).tobytes())
     return {
-        "run": recommender.digest,
+        "run": recommender.codec.digest,
         "users": of_data.hexdigest(),
         "k": k,
         "exclude_seen": exclude_seen,
@@ -155,10 +156,11 @@ def _work(
     }
 
 
-def _same_work(path: Path, work: dict[str, Any], out: Path) -> None:
+def _check_job(path: Path, job: dict[str, Any], out: Path) -> None:
+    """Keep the job beside its parts, or refuse another job's."""
     if not path.exists():
-        write_text(path, json.dumps(work) + "\n")
-    elif json.loads(path.read_text(encoding="utf-8")) != work:
+        write_text(path, json.dumps(job) + "\n")
+    elif json.loads(path.read_text(encoding="utf-8")) != job:
         raise MetarecError(
             f"{path.parent} holds parts of a file that was made from another run, other users or other options: "
             f"remove that folder, or name another file than {out}"

@@ -1,7 +1,7 @@
-"""A run as a folder that a user's own device can adapt and recommend with, so that no history has to leave it.
+"""Export a run to a folder that adapts and recommends on a user's own device, so that no history leaves the device.
 
-Adapting and scoring are one program a support length, as serialized StableHLO (`jax.export`); what it computes with is
-safetensors, who the items are is JSON. ``examples/on_device.py`` reads such a folder with JAX and NumPy alone.
+Adapting and scoring are one program for each support length, as serialized StableHLO (`jax.export`); its tensors are
+safetensors, the list of items is JSON. ``examples/on_device.py`` reads such a folder with JAX and NumPy alone.
 
     manifest.json        layout, rating scale, support lengths, the arguments of the programs in order, checksums
     items.json           ids and titles of the catalogue, in row order
@@ -24,27 +24,29 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Prepared, Rows
-from metarec_jax.learner.gathered_rows import Fixed
-from metarec_jax.learner.inputs import Features
-from metarec_jax.meta.user import Model, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.core.types import Prepared
+from metarec_jax.meta.user import Model
 from metarec_jax.recommender.item_table import tables_of
+from metarec_jax.recommender.programs import adapt_and_score
 from metarec_jax.recommender.recommender import Recommender
 
 LAYOUT = 1
-"""Version of the folder."""
+"""Version of the folder's format."""
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export_folder(recommender: Recommender, folder: Path) -> Path:
-    """Writes what a device needs to `folder`, and returns it.
+    """Write the model to a folder.
 
     Args:
         recommender: the model.
-        folder: where; a new or an empty one.
+        folder: new or empty.
+
+    Returns:
+        The folder.
 
     Raises:
-        MetarecError: the folder holds something, or the model needs the encoder to read a user's history.
+        MetarecError: the folder is not empty, or the model encodes a text that is made from a user's history.
     """
     config = recommender.config
     if config.learner.user_side == "description":
@@ -71,7 +73,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
     like = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     for length in config.episodes.buckets:
         row = [jax.ShapeDtypeStruct((length,), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
-        program = jax.jit(lambda *arguments: _scores(recommender._model, structure, arguments))
+        program = jax.jit(lambda *arguments: _scores(recommender.executor.model, structure, arguments))
         exported = jax.export.export(program, platforms=PLATFORMS)(*like, *row)
         path = folder / f"scores-{length}.jax"
         with explained(path):
@@ -93,23 +95,18 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
 
 
 def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], Any]:
-    """Named arrays that the programs take, and the structure of the parameters among them."""
-    leaves, structure = jax.tree.flatten_with_path(recommender._trainable)
+    """Named arrays that the programs take, and the tree structure of the parameters among them."""
+    executor, table = recommender.executor, recommender.items.table
+    leaves, structure = jax.tree.flatten_with_path(executor.trainable)
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in leaves]
-    shelves, count = recommender._shelf.take(alone=True), recommender._shelf.count
-    average = jnp.asarray(recommender._average_user[None])
-    user = tables_of(recommender._model, recommender._trainable.theta, shelves, average).users
-    extra = {"items": shelves.items[:count], "user": user, "statistic": shelves.statistic[:count]}
+    items = table.tensors(single_user=True)
+    average = jnp.asarray(executor.average_user[None])
+    user = tables_of(executor.model, executor.trainable.theta, items, average).users
+    extra = {"items": items.items[: table.count], "user": user, "statistic": items.statistic[: table.count]}
     return named + [(f"tables/{name}", np.asarray(array)) for name, array in extra.items()], structure
 
 
 def _scores(model: Model, structure: Any, arguments: tuple[Array, ...]) -> Float[Array, " items"]:
-    """The score of every item for one user, after adapting."""
+    """`adapt_and_score` of flat arguments, in the order of the manifest."""
     *leaves, items, user, statistic, item, rating, mask = arguments
-    trainable: Trainable = structure.unflatten(leaves)
-    tables = Prepared(items, user)
-    support = Rows(item, rating, mask, jnp.where(mask[:, None] > 0, statistic[item], 0.0))
-    context = context_of(tables, jnp.int32(0), support)
-    kept = adapt_user(model, trainable, context).end
-    rows = Features(Fixed(items, None, "recommended"), statistic)
-    return model.head.mean(apply_user(model, trainable, context, kept, rows))
+    return adapt_and_score(model, structure.unflatten(leaves), Prepared(items, user), statistic, item, rating, mask)

@@ -1,27 +1,27 @@
-"""Which items may be in a list: those with certain details, and none that was excluded."""
+"""Restrict a list to items with certain details, without the items that the caller excludes."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
-from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
+from metarec_jax.recommender.errors import InputError
 
 _SEPARATOR = re.compile(r"\s*[,|;]\s*")
 
 
 class Filters(NamedTuple):
-    """What a list is narrowed to; an item must pass all of it.
+    """Conditions that an item of a list must meet, all of them.
 
     Attributes:
         details: name of a detail -> words, of which an item has at least one: ``{"genres": ["Comedy", "Drama"]}``.
-        between: name of a detail that is a number -> its least and its greatest value: ``{"year": (1990, 1999)}``.
+        between: name of a numeric detail -> its least and its greatest value: ``{"year": (1990, 1999)}``.
         exclude: items that are left out, each by title, "id:" and id, or id as an int.
     """
 
@@ -31,17 +31,20 @@ class Filters(NamedTuple):
 
 
 ALL = Filters()
-"""Lets every item pass."""
+"""No condition."""
 
 
 class DetailIndex:
     """Finds items by their details.
 
+    Args:
+        items: the catalogue.
+
     >>> details = {"genres": ("Comedy, War", "Drama"), "year": ("1990", "")}
     >>> index = DetailIndex(Items(("1", "2"), ("A", "B"), ("", ""), details))
-    >>> index.passing(Filters({"genres": ["war", "noir"]})).tolist()
+    >>> index.matches(Filters({"genres": ["war", "noir"]})).tolist()
     [True, False]
-    >>> index.passing(Filters(between={"year": (1990, 1999)})).tolist()
+    >>> index.matches(Filters(between={"year": (1990, 1999)})).tolist()
     [True, False]
     """
 
@@ -49,52 +52,64 @@ class DetailIndex:
         self._count = 0
         self._rows: dict[str, dict[str, list[int]]] = {name: {} for name in items.details}
         self._numbers: dict[str, list[float]] = {name: [] for name in items.details}
-        self._names: dict[str, dict[str, str]] = {name: {} for name in items.details}
+        self._spellings: dict[str, dict[str, str]] = {name: {} for name in items.details}
         self.add(items)
 
     def add(self, items: Items) -> None:
-        """Reads those of `items` that are new."""
+        """Index the rows of `items` that were appended since the last call."""
         for name, values in items.details.items():
             for row in range(self._count, len(items)):
                 self._numbers[name].append(_number(values[row]))
                 for word in filter(None, _SEPARATOR.split(values[row].strip())):
-                    self._names[name].setdefault(word.casefold(), word)
+                    self._spellings[name].setdefault(word.casefold(), word)
                     self._rows[name].setdefault(word.casefold(), []).append(row)
         self._count = len(items)
 
     def words(self, most: int = 64) -> dict[str, list[str]]:
-        """The words of each detail that has at most so many, the most frequent first."""
+        """The words of each detail that has at most `most` distinct ones, most frequent first."""
         return {
-            name: [self._names[name][word] for word in sorted(rows, key=lambda w, rows=rows: (-len(rows[w]), w))]
+            name: [self._spellings[name][word] for word in sorted(rows, key=lambda w, rows=rows: (-len(rows[w]), w))]
             for name, rows in self._rows.items()
             if len(rows) <= most
         }
 
-    def passing(self, filters: Filters) -> Bool[np.ndarray, " items"]:
+    def check_name(self, name: str, *field: str | int) -> None:
+        """Refuse a detail that the catalogue does not have.
+
+        Args:
+            name: of the detail.
+            field: of the error.
+
+        Raises:
+            InputError: there is no detail of that name.
+        """
+        if name not in self._rows:
+            known = ", ".join(self._rows) or "none at all"
+            raise InputError(f"items have no detail {name!r}; they have {known}", *field)
+
+    def matches(self, filters: Filters) -> Bool[np.ndarray, " items"]:
         """Which items have the details that `filters` asks for.
 
         Raises:
-            MetarecError: no item has a detail of that name, or a range is none.
+            InputError: no item has a detail of that name, or a range is empty; its field is "details" or "between" and
+                the name.
         """
-        passing = np.ones(self._count, bool)
+        matches = np.ones(self._count, bool)
         for name, wanted in filters.details.items():
+            self.check_name(name, "details", name)
             found = np.zeros(self._count, bool)
-            rows = self._of(name, self._rows)
             for word in wanted:
-                found[rows.get(word.strip().casefold(), [])] = True
-            passing &= found
+                found[self._rows[name].get(word.strip().casefold(), [])] = True
+            matches &= found
         for name, (low, high) in filters.between.items():
+            self.check_name(name, "between", name)
             if not low <= high:
-                raise MetarecError(f"the range of {name!r} is {low:g} to {high:g}: the first may not be the larger")
-            numbers = np.array(self._of(name, self._numbers))
-            passing &= (numbers >= low) & (numbers <= high)  # which is false of NaN
-        return passing
-
-    def _of(self, name: str, parts: dict[str, Any]) -> Any:
-        if name not in parts:
-            known = ", ".join(parts) or "none at all"
-            raise MetarecError(f"items have no detail {name!r}; they have {known}")
-        return parts[name]
+                raise InputError(
+                    f"the range of {name!r} is {low:g} to {high:g}: the first may not be the larger", "between", name
+                )
+            numbers = np.array(self._numbers[name])
+            matches &= (numbers >= low) & (numbers <= high)  # false for NaN
+        return matches
 
 
 def _number(value: str) -> float:

@@ -1,4 +1,4 @@
-"""A user's history as people write it, checked against the catalogue and the rating scale."""
+"""A user's history as the caller writes it, checked against the catalogue and the rating scale."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError, located
 from metarec_jax.recommender.title_search import Match
 from metarec_jax.train.catalogue import Scale
 
@@ -24,57 +25,98 @@ History = Sequence[Rated] | Sequence[tuple[str | int, float]] | Mapping[str, flo
 
 
 class CheckedHistory(NamedTuple):
-    """A history that can be adapted to.
+    """A history whose items are rows of the catalogue and whose ratings are on the scale.
 
     Attributes:
-        item: int32 [n], rows of the latest items, latest first, no more than a support holds.
-        rating: float32 [n], their ratings.
-        seen: int32 [m], rows of all items, oldest first.
-        ratings: float32 [m], the ratings of all.
-        notes: what there is to say about how it was read.
+        rows: int32 [n], rows of the items, oldest first; no row twice.
+        ratings: float32 [n].
+        notes: remarks on how the titles were read.
     """
 
-    item: np.ndarray
-    rating: np.ndarray
-    seen: np.ndarray
+    rows: np.ndarray
     ratings: np.ndarray
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def latest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and ratings of the `most` latest interactions, latest first, as a support has them."""
+        return self.rows[::-1][:most], self.ratings[::-1][:most]
+
+    def changed(self, new: CheckedHistory, removed: Sequence[int] = ()) -> CheckedHistory:
+        """This history with other ratings appended and some removed.
+
+        Args:
+            new: ratings to append; they replace earlier ratings of the same items.
+            removed: rows whose ratings are removed.
+
+        Returns:
+            The longer history, with the notes of `new`.
+        """
+        remaining = ~np.isin(self.rows, [*removed, *new.rows])
+        return CheckedHistory(
+            np.concatenate([self.rows[remaining], new.rows]),
+            np.concatenate([self.ratings[remaining], new.ratings]),
+            new.notes,
+        )
 
 
-def check_history(history: History, find: Callable[[str | int], Match], scale: Scale, most: int) -> CheckedHistory:
-    """Reads a history.
+EMPTY = CheckedHistory(np.zeros(0, np.int32), np.zeros(0, np.float32))
+"""The history of a new user."""
+
+
+def check_history(history: History, find: Callable[[str | int], Match], scale: Scale) -> CheckedHistory:
+    """Look up the items of a history and check its ratings.
 
     Args:
         history: items and ratings, oldest first, or a mapping from one to the other.
-        find: an item's row by what a person calls it.
-        scale: what ratings can be.
-        most: interactions that a support holds; earlier ones are left out of it.
+        find: looks up an item by title or id.
+        scale: the rating scale of the run.
 
     Raises:
-        MetarecError: an unknown or ambiguous item, one that is rated twice, or a rating that is not on the scale.
+        InputError: an unknown or ambiguous item, an item that is rated twice, or a rating that is not on the scale;
+            its field is the place in the history and "item" or "rating".
     """
     pairs = list(history.items()) if isinstance(history, Mapping) else list(history)
-    named: dict[int, str | int] = {}
+    names: dict[int, str | int] = {}
     ratings, notes = [], []
-    for item, rating in pairs:
-        match = find(item)
-        if match.row in named:
-            first = named[match.row]
-            names = f"{item!r} is there twice" if first == item else f"{first!r} and {item!r} are one item"
-            raise MetarecError(f"{names}: an item has one rating, so keep one of the two")
-        named[match.row] = item
-        ratings.append(_on_scale(item, rating, scale))
-        notes += [match.note] if match.note else []
-    return history_of(np.fromiter(named, np.int32, count=len(named)), np.array(ratings, np.float32), most, notes)
+    for place, (item, rating) in enumerate(pairs):
+        part = "item"
+        try:
+            match = find(item)
+            if match.row in names:
+                first = names[match.row]
+                both = f"{item!r} is there twice" if first == item else f"{first!r} and {item!r} are one item"
+                raise MetarecError(f"{both}: an item has one rating, so keep one of the two")
+            names[match.row] = item
+            notes += [match.note] if match.note else []
+            part = "rating"
+            ratings.append(_on_scale(item, rating, scale))
+        except MetarecError as error:
+            raise InputError(str(error), place, part) from error
+    rows = np.fromiter(names, np.int32, count=len(names))
+    return CheckedHistory(rows, np.array(ratings, np.float32), tuple(notes))
 
 
-def history_of(seen: np.ndarray, ratings: np.ndarray, most: int, notes: Sequence[str] = ()) -> CheckedHistory:
-    """A history from rows of items and their ratings, oldest first; `most` as for `check_history`."""
-    if len(seen) > most:
-        notes = [*notes, f"of {len(seen)} ratings the latest {most} are used: the model was trained on no more"]
-    return CheckedHistory(
-        item=seen[::-1][:most], rating=ratings[::-1][:most], seen=seen, ratings=ratings, notes=tuple(notes)
-    )
+def rows_to_remove(
+    history: CheckedHistory, items: Sequence[str | int], find: Callable[[str | int], Match]
+) -> list[int]:
+    """Look up items whose ratings are to be removed from a history.
+
+    Args:
+        history: holds a rating of each of the items.
+        items: by title or id.
+        find: looks up one of them.
+
+    Raises:
+        InputError: an item that is unknown or not in the history; its field is the place in `items`.
+    """
+    rows = []
+    for place, item in enumerate(items):
+        with located(place):
+            row = find(item).row
+        if row not in history.rows:
+            raise InputError(f"{item!r} is to be forgotten, but it is not in the user's history", place)
+        rows.append(row)
+    return rows
 
 
 def _on_scale(item: str | int, rating: float, scale: Scale) -> float:
@@ -84,6 +126,6 @@ def _on_scale(item: str | int, rating: float, scale: Scale) -> float:
         value = math.nan
     if scale.kind == "click" and value not in (0.0, 1.0):
         raise MetarecError(f"{item!r} has {rating!r}; write 1 (clicked) or 0 (shown and not clicked)")
-    if not scale.low <= value <= scale.high:  # which is false of NaN, too
+    if not scale.low <= value <= scale.high:  # false for NaN as well
         raise MetarecError(f"{item!r} is rated {rating!r}; ratings lie between {scale.low:g} and {scale.high:g}")
     return value

@@ -1,4 +1,4 @@
-"""An interview as a conversation: one question at a time, each chosen after the answers before it."""
+"""An interview: ask about one item at a time, each chosen given the answers so far."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.history import Rated
 from metarec_jax.recommender.recommender import Recommender, UserState
 
-ENOUGH = ("q", "quit", "stop")
+STOP = ("q", "quit", "stop")
+"""Answers that end the interview."""
 
 
-class Told(NamedTuple):
-    """What came of it: the ratings given, oldest first, titles that were not known, and the user's state."""
+class InterviewResult(NamedTuple):
+    """The result of an interview.
+
+    Attributes:
+        rated: all ratings, oldest first.
+        unknown: items that the user did not know, as "id:" and id.
+        state: of the user.
+    """
 
     rated: list[Rated]
     unknown: list[str]
@@ -27,19 +34,19 @@ def converse(
     say: Callable[[str], None],
     rated: list[Rated],
     among: Sequence[str | int] = (),
-) -> Told:
-    """Asks until `wanted` items were rated, or the user has had enough.
+) -> InterviewResult:
+    """Ask until `wanted` items are rated, or the user stops.
 
     Args:
-        recommender: of a run with beliefs about items.
-        wanted: how many answers.
-        read: shows a prompt and returns the line that was answered; raises EOFError where no more comes.
+        recommender: of a run with item factors.
+        wanted: ratings to ask for.
+        read: shows a prompt and returns the answer; raises EOFError at the end of the input.
         say: shows a line.
-        rated: what is known already.
+        rated: ratings that are known already.
         among: the only items to ask about, as for `Recommender.interview`.
 
     Raises:
-        MetarecError: a run without beliefs, or `rated` cannot be read.
+        MetarecError: a run without item factors, or `rated` has a mistake.
     """
     scale = recommender.catalogue.scale
     levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:g} to {scale.high:g}"
@@ -53,7 +60,7 @@ def converse(
             answer = read(f"{len(rated) - asked + 1} of {wanted}: {title}? ").strip()
         except EOFError:
             break
-        if answer.lower() in ENOUGH:
+        if answer.lower() in STOP:
             break
         if not answer:
             unknown.append(name)
@@ -64,7 +71,7 @@ def converse(
             say(str(error).replace(repr(name), repr(title)))
             continue
         rated.append(Rated(name, float(answer)))
-    return Told(rated, unknown, state)
+    return InterviewResult(rated, unknown, state)
 
 
 def _number(answer: str) -> float:

@@ -1,8 +1,8 @@
-"""The items that can be recommended, as the programs read them: on the device, with room for more.
+"""Embeddings and statistics of the items on the device, with spare rows for new items.
 
-Programs are compiled for as many rows as there is room for, so that a new item is a row written into a table, and
-nothing is compiled or indexed anew; only when the room is used up is there more. What an item's row is multiplied with
-is the same for all users, so it is multiplied once, here, and not in every call.
+Programs are compiled for the number of rows including spare ones, so adding an item writes a row and compiles nothing;
+the tables grow only when no spare row is left. Products of the items with kernels that are the same for all users are
+computed once, here, and not in every call.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.batch import plan_batch
 from metarec_jax.meta.user import Model
 
-SPARE, MOST_SPARE = 64, 8192
-"""Rows that there is room for beyond the catalogue, at least and at most: at first an eighth of the catalogue. They are
-scored like all others, so that of a large catalogue an eighth would take an eighth of the time."""
-MOST_IN_GRAM = 4096
-"""Items of the largest catalogue whose inner products with each other are kept: 64 MB."""
+MIN_SPARE, MAX_SPARE = 64, 8192
+"""Bounds of the spare rows; between them an eighth of the catalogue. Spare rows are scored like all others, so they
+cost time."""
+MAX_GRAM_ITEMS = 4096
+"""Rows of the largest table whose Gram matrix is kept: 64 MB."""
 
 
-class Shelves(NamedTuple):
-    """What programs take of the items, each with a row for every item and for those to come.
+class ItemTensors(NamedTuple):
+    """The items as the programs take them; rows include the spare ones.
 
     Attributes:
-        items: [room, hidden], embeddings as the learner wants them.
-        statistic: float32 [room, columns], as `metarec_jax.learner.inputs.Features` has it.
-        products: path of a kernel of theta -> ``items @ kernel``, of kernels that no user changes; none where they
-            are not known beforehand.
-        gram: [room, room], inner products of the items with each other; None where they are not known beforehand, or
-            the catalogue is too large.
+        items: [rows, hidden], prepared embeddings.
+        statistic: float32 [rows, columns], as `metarec_jax.learner.inputs.Features` has it.
+        products: path of a kernel of theta -> ``items @ kernel``, for kernels that no user changes; empty where they
+            are not precomputed.
+        gram: [rows, rows], inner products of the items with each other; None where they are not precomputed, or the
+            table is too large.
     """
 
     items: Array
@@ -48,19 +48,26 @@ class Shelves(NamedTuple):
     gram: Array | None
 
 
-jax.export.register_namedtuple_serialization(Shelves, serialized_name="metarec_jax.recommender.item_table.Shelves")
-"""So that programs that give shelves can be kept (see `metarec_jax.core.exported_programs`)."""
+jax.export.register_namedtuple_serialization(
+    ItemTensors, serialized_name="metarec_jax.recommender.item_table.ItemTensors"
+)
+"""Needed to export programs that return item tensors (see `metarec_jax.core.exported_programs`)."""
 
 
-class Shelf:
+class ItemTable:
     """A growing table of items.
 
     Args:
-        model, theta: what reads the items.
+        model: prepares and multiplies the embeddings.
+        theta: parameters of the model.
         embeddings: float32 [items, hidden].
         statistic: float32 [items, columns].
         user_hidden: width of a user's embedding.
-        told: what the model follows from, as `metarec_jax.core.exported_programs.Traced` wants it.
+        told: identifies the model, for `metarec_jax.core.exported_programs.Traced`.
+        max_gram_items: rows of the largest table whose Gram matrix is kept.
+
+    Attributes:
+        count: items, without spare rows.
     """
 
     def __init__(
@@ -71,88 +78,103 @@ class Shelf:
         statistic: Float[np.ndarray, "items columns"],
         user_hidden: int,
         told: str,
+        max_gram_items: int = MAX_GRAM_ITEMS,
     ):
         self.count = len(embeddings)
-        self._theta = theta
-        room = self.count + min(max(SPARE, self.count // 8), MOST_SPARE)
-        self._embeddings, self._statistic = (_with_room(rows, room) for rows in (embeddings, statistic))
-        self._users = np.zeros((1, user_hidden), np.float32)
-        self._model, self._told = model, f"{told}\n{user_hidden}"
-        self._plain = Traced(functools.partial(_plain, model, self._users), self._told)
-        self._with_gram = self.count <= MOST_IN_GRAM
-        self._shelves = self._bare()
-        self._knows = False
+        self._model, self._theta, self._told = model, theta, f"{told}\n{user_hidden}"
+        self._max_gram_items = max_gram_items
+        rows = self.count + min(max(MIN_SPARE, self.count // 8), MAX_SPARE)
+        self._embeddings, self._statistic = _padded(embeddings, rows), _padded(statistic, rows)
+        self._no_user = np.zeros((1, user_hidden), np.float32)
+        self._prepare = Traced(functools.partial(_prepared, model, self._no_user), self._told)
+        self._restart(with_gram=self.count <= max_gram_items)
 
-    def take(self, *, alone: bool) -> Shelves:
-        """What a call needs of the items.
+    def _restart(self, *, with_gram: bool) -> None:
+        """Build the tensors from the whole table, without precomputed products."""
+        self._with_gram, self._precomputed = with_gram, False
+        self._tensors = self._prepare(self._theta, self._embeddings, self._statistic)
 
-        For one user (`alone`) and few items, what can be known beforehand is no more than what is asked, so it is not
-        computed for that alone.
+    def tensors(self, *, single_user: bool) -> ItemTensors:
+        """The items for a call of a program.
+
+        Args:
+            single_user: whether the call is for one user. With few items, precomputing products costs as much as such
+                a call, so it is not done for it.
         """
-        if not self._knows and not (alone and self._with_gram):
-            self._shelves, self._knows = self._known(self._theta, self._shelves, with_gram=self._with_gram), True
-        return self._shelves
+        if not self._precomputed and not (single_user and self._with_gram):
+            self._tensors = self._precompute(self._theta, self._tensors, with_gram=self._with_gram)
+            self._precomputed = True
+        return self._tensors
 
     @functools.cached_property
-    def _known(self) -> Traced:
-        """`_known_of` with the kernels that this model's items meet, which takes an abstract run of it to know."""
-        paths = _paths(self._model, self._theta, self._embeddings, self._statistic, self._users)
-        return Traced(functools.partial(_known_of, paths), f"{self._told}\n{paths}", ["with_gram"])
+    def _precompute(self) -> Traced:
+        """`_with_products` for the kernels that items are multiplied with, found by an abstract run of the model."""
+        paths = _kernel_paths(self._model, self._theta, self._embeddings, self._statistic, self._no_user)
+        return Traced(functools.partial(_with_products, paths), f"{self._told}\n{paths}", ["with_gram"])
 
     @property
-    def room(self) -> int:
-        """Rows of the tables."""
+    def rows(self) -> int:
+        """Rows of the tables, including spare ones."""
         return len(self._embeddings)
 
     @property
     def embeddings(self) -> Float[np.ndarray, "items hidden"]:
-        """Of the items that there are, as the encoder gave them."""
+        """Embeddings of the items, as the encoder gave them."""
         return self._embeddings[: self.count]
 
     @property
     def statistic(self) -> Float[np.ndarray, "items columns"]:
-        """Of the items that there are."""
+        """Statistics of the items."""
         return self._statistic[: self.count]
 
     def add(self, embedding: Float[np.ndarray, " hidden"], statistic: Float[np.ndarray, " columns"]) -> int:
-        """Puts one more item on the shelf; returns its row. Calls under way go on with what they began with."""
+        """Append an item. Calls that are running keep the tensors they started with.
+
+        Args:
+            embedding: float32 [hidden], as the encoder gave it.
+            statistic: float32 [columns].
+
+        Returns:
+            Its row.
+        """
         row = self.count
-        grown = row == self.room
-        if grown:
-            room = row + min(row, MOST_SPARE)
-            self._embeddings, self._statistic = (_with_room(a, room) for a in (self._embeddings, self._statistic))
+        full = row == self.rows
+        if full:
+            rows = row + min(row, MAX_SPARE)
+            self._embeddings, self._statistic = _padded(self._embeddings, rows), _padded(self._statistic, rows)
         self._embeddings[row], self._statistic[row] = embedding, statistic
         self.count = row + 1
-        if grown:
-            self._with_gram = self.room <= MOST_IN_GRAM
-            self._shelves, self._knows = self._bare(), False
+        if full:
+            self._restart(with_gram=self.rows <= self._max_gram_items)
         else:
-            self._put(row)
+            self._write_row(row)
         return row
 
-    def change(self, row: int, statistic: Float[np.ndarray, " columns"]) -> None:
-        """Puts other statistics beside an item. Calls under way go on with what they began with."""
+    def set_statistic(self, row: int, statistic: Float[np.ndarray, " columns"]) -> None:
+        """Replace the statistics of an item. Calls that are running keep the tensors they started with.
+
+        Args:
+            row: of the item.
+            statistic: float32 [columns].
+        """
         self._statistic[row] = statistic
-        self._put(row)
+        self._write_row(row)
 
-    def _put(self, row: int) -> None:
-        one = self._plain(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
-        if self._knows:
-            one = self._known(self._theta, one, with_gram=False)
-        self._shelves = _write(self._shelves, one, np.int32(row))
-
-    def _bare(self) -> Shelves:
-        return self._plain(self._theta, self._embeddings, self._statistic)
+    def _write_row(self, row: int) -> None:
+        one = self._prepare(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
+        if self._precomputed:
+            one = self._precompute(self._theta, one, with_gram=False)
+        self._tensors = _write(self._tensors, one, np.int32(row))
 
 
-def _with_room(rows: np.ndarray, room: int) -> np.ndarray:
-    return np.pad(np.asarray(rows, np.float32), ((0, room - len(rows)), (0, 0)))
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    return np.pad(np.asarray(rows, np.float32), ((0, count - len(rows)), (0, 0)))
 
 
-def _paths(
+def _kernel_paths(
     model: Model, theta: Params, embeddings: np.ndarray, statistic: np.ndarray, users: np.ndarray
 ) -> tuple[str, ...]:
-    """Kernels that meet rows of items, and that no user changes."""
+    """Paths of the kernels that are multiplied with rows of items and that no user changes."""
     one = np.zeros((1, 1), np.float32)
     support = Rows(np.zeros((1, 1), np.int32), one, one, np.zeros((1, 1, statistic.shape[1]), np.float32))
     items = np.zeros((1, embeddings.shape[1]), np.float32)
@@ -162,34 +184,41 @@ def _paths(
     return tuple(path for path, met in plan.met if met & {"support", "query"})
 
 
-def _plain(model: Model, users: np.ndarray, theta: Params, embeddings: Array, statistic: Array) -> Shelves:
-    return Shelves(model.prepare(theta, Tables(embeddings, users)).items, statistic, {}, None)
+def _prepared(model: Model, users: np.ndarray, theta: Params, embeddings: Array, statistic: Array) -> ItemTensors:
+    return ItemTensors(model.prepare(theta, Tables(embeddings, users)).items, statistic, {}, None)
 
 
-def _known_of(paths: tuple[str, ...], theta: Params, shelves: Shelves, *, with_gram: bool) -> Shelves:
-    """`shelves` with what does not depend on who asks."""
+def _with_products(paths: tuple[str, ...], theta: Params, tensors: ItemTensors, *, with_gram: bool) -> ItemTensors:
+    """`tensors` with all that does not depend on the user."""
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
-    items, dtype = shelves.items, jnp.result_type(*jax.tree.leaves(theta))
+    items, dtype = tensors.items, jnp.result_type(*jax.tree.leaves(theta))
     gram = jnp.matmul(items, items.T, preferred_element_type=dtype) if with_gram else None
-    return shelves._replace(products={path: multiply(items, kernels[path]) for path in paths}, gram=gram)
+    return tensors._replace(products={path: multiply(items, kernels[path]) for path in paths}, gram=gram)
 
 
 @jax.jit
-def _write(shelves: Shelves, one: Shelves, row: Array) -> Shelves:
-    """`shelves` with another row."""
+def _write(tensors: ItemTensors, one: ItemTensors, row: Array) -> ItemTensors:
+    """`tensors` with one row replaced."""
 
     def put(whole: Array, new: Array) -> Array:
         return jax.lax.dynamic_update_slice(whole, new, (row, 0))
 
-    items, statistic, products = (jax.tree.map(put, a, b) for a, b in zip(shelves[:3], one[:3]))
-    gram = shelves.gram
+    items, statistic, products = (jax.tree.map(put, a, b) for a, b in zip(tensors[:3], one[:3]))
+    gram = tensors.gram
     if gram is not None:
-        alike = jnp.matmul(items, one.items[0], preferred_element_type=gram.dtype)
-        gram = gram.at[row].set(alike).at[:, row].set(alike)
-    return Shelves(items, statistic, products, gram)
+        column = jnp.matmul(items, one.items[0], preferred_element_type=gram.dtype)
+        gram = gram.at[row].set(column).at[:, row].set(column)
+    return ItemTensors(items, statistic, products, gram)
 
 
-def tables_of(model: Model, theta: Params, shelves: Shelves, users: Float[Array, "users hidden"]) -> Prepared:
-    """Tables for a program, from embeddings of its users as the encoder gave them."""
-    none = shelves.items[:0]
-    return Prepared(shelves.items, model.prepare(theta, Tables(none, users)).users)
+def tables_of(model: Model, theta: Params, tensors: ItemTensors, users: Float[Array, "users hidden"]) -> Prepared:
+    """Prepared tables for a program.
+
+    Args:
+        model: prepares the users.
+        theta: parameters of the model.
+        tensors: the items.
+        users: float32 [users, hidden], embeddings as the encoder gave them.
+    """
+    none = tensors.items[:0]
+    return Prepared(tensors.items, model.prepare(theta, Tables(none, users)).users)

@@ -1,7 +1,7 @@
-"""What a recommender compiles: adapting users, scoring items for them, and what explanations differentiate.
+"""The programs that a recommender compiles: adapt users, score items for them, differentiate scores for explanations.
 
-Each is a pure function of a model, its parameters, what is on the shelf (see `metarec_jax.recommender.item_table`),
-and some users.
+Each is a pure function of a model, its parameters, the items (see `metarec_jax.recommender.item_table`) and some users.
+Nothing else of this package calls `adapt_user` or `apply_user` or knows what a user's adapted parameters are.
 """
 
 from __future__ import annotations
@@ -13,52 +13,67 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import path_names
-from metarec_jax.core.types import Episodes, Params, Rows, Tables
+from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
+from metarec_jax.meta.batch import planned
 from metarec_jax.meta.gram import gram_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, summarised, variance_user
-from metarec_jax.recommender import attribution as explaining
-from metarec_jax.recommender.item_table import Shelves, tables_of
+from metarec_jax.recommender.item_table import ItemTensors, tables_of
 from metarec_jax.train.catalogue import Scale
-
-_ADAPTED_AT_ONCE = 32
-"""Users whose inner loops run at the same time."""
-ITEMS_AT_ONCE = 4096
-"""Items of a large catalogue that are scored at the same time."""
 
 
 class UserTask(NamedTuple):
-    """What a compiled program needs of a user: the embedding of the text, the support, and what the user keeps."""
+    """The users of a call, each with a leading axis of users.
+
+    Attributes:
+        embedding: float32 [users, hidden], of the users' texts, as the encoder gave them.
+        support: rows that the inner loop adapts on.
+        adapted: what `adapt` returned for them; empty where a program does not need it.
+    """
 
     embedding: Any
     support: Rows
-    kept: Params = ()
+    adapted: Params = ()
 
 
-class Asked(NamedTuple):
-    """Items to be scored, of the catalogue or not: prepared embeddings, and statistics."""
+class ItemRows(NamedTuple):
+    """Items to score that need not be in the catalogue: embeddings [items, hidden] and statistics [items, columns]."""
 
     embedding: Any
     statistic: Any
 
 
 def prepare(model: Model, theta: Params, items: Array) -> Array:
-    """Embeddings of items as the learner reads them."""
+    """Prepared embeddings of items.
+
+    Args:
+        model: prepares them.
+        theta: parameters of the model.
+        items: float32 [items, hidden], as the encoder gave them.
+    """
     width = theta["input"]["user"]["shift"].shape[0]
     return model.prepare(theta, Tables(items, jnp.zeros((0, width), jnp.float32))).items
 
 
-def adapt(model: Model, trainable: Trainable, shelves: Shelves, task: UserTask) -> Params:
-    """What each user keeps after the inner loop."""
+def adapt(model: Model, at_once: int, trainable: Trainable, items: ItemTensors, task: UserTask) -> Params:
+    """Adapted parameters of each user.
+
+    Args:
+        model: the functions.
+        at_once: users whose inner loops run at the same time, at most.
+        trainable: theta and phi.
+        items: of the catalogue.
+        task: the users.
+    """
     theta = trainable.theta
-    tables = tables_of(model, theta, shelves, task.embedding)
+    tables = tables_of(model, theta, items, task.embedding)
     users = jnp.arange(len(task.embedding))
-    products = {"support": {path: product[task.support.item] for path, product in shelves.products.items()}}
+    products = {"support": {path: product[task.support.item] for path, product in items.products.items()}}
 
     def one(task: Task) -> Params:
         episode = task.episode
@@ -66,142 +81,237 @@ def adapt(model: Model, trainable: Trainable, shelves: Shelves, task: UserTask) 
         return adapt_user(model, trainable, context).end
 
     tasks = Task(Episodes(users, task.support, query=None, weight=None), products)
-    return over_users(one, tasks, at_once=min(len(task.embedding), _ADAPTED_AT_ONCE))
+    return over_users(one, tasks, at_once=min(len(task.embedding), at_once))
 
 
-def _over_shelf(
+def _over_catalogue(
     model: Model,
+    items_at_once: int,
     trainable: Trainable,
-    shelves: Shelves,
+    items: ItemTensors,
     task: UserTask,
     at_once: int,
-    read: Callable[[Context, Params, Features], Array],
+    score: Callable[[Context, Params, Features], Array],
 ) -> Array:
-    """What `read` gives each user for every item on the shelf: (context, what the user keeps, rows) -> [..., rows].
+    """Apply `score`, (context, adapted parameters, rows) -> [..., rows], to every user and every item.
 
-    A few users are scored at a time, and of a large catalogue some items, so that what lies between the layers stays
-    in a processor's caches: items are read from memory once.
+    A few users are scored at a time, and of a large catalogue a block of items, so that activations stay in a
+    processor's caches: items are read from memory once.
     """
     theta = trainable.theta
-    tables = tables_of(model, theta, shelves, task.embedding)
-    items = shelves.items.shape[0]
-    count = min(items, ITEMS_AT_ONCE)
+    tables = tables_of(model, theta, items, task.embedding)
+    total = items.items.shape[0]
+    block = min(total, items_at_once)
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
     dtype = jnp.result_type(*kernels.values())
 
     def one(task: tuple[Array, UserTask]) -> Array:
         user, own = task
         context = summarised(model, theta, context_of(tables, user, own.support))
-        # How alike each item is to each of the support, which factored kernels ask for.
-        if shelves.gram is None:
-            support = Fixed(shelves.items, own.support.item, "support")
-            gram = gram_of(Fixed(shelves.items, None, "recommended"), support, dtype)
+        # Inner products of each item with each row of the support, which factored kernels ask for.
+        if items.gram is None:
+            support = Fixed(items.items, own.support.item, "support")
+            gram = gram_of(Fixed(items.items, None, "recommended"), support, dtype)
         else:
-            gram = shelves.gram[own.support.item].T
+            gram = items.gram[own.support.item].T
 
-        def found(start: Array | int) -> Array:
-            some = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=count)
-            products = [(kernels[path], some(product)) for path, product in shelves.products.items()]
-            rows = Fixed(some(shelves.items), None, "recommended", products, {"support": some(gram)})
-            return read(context, own.kept, Features(rows, some(shelves.statistic)))
+        def scores(start: Array | int) -> Array:
+            part = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=block)
+            products = [(kernels[path], part(product)) for path, product in items.products.items()]
+            rows = Fixed(part(items.items), None, "recommended", products, {"support": part(gram)})
+            return score(context, own.adapted, Features(rows, part(items.statistic)))
 
-        def put(turn: Array, whole: Array) -> Array:
-            start = jnp.minimum(turn * count, items - count)  # the last turn meets some items again
-            return jax.lax.dynamic_update_slice_in_dim(whole, found(start), start, axis=-1)
+        def put(turn: Array, found: Array) -> Array:
+            start = jnp.minimum(turn * block, total - block)  # the last block overlaps the one before
+            return jax.lax.dynamic_update_slice_in_dim(found, scores(start), start, axis=-1)
 
-        if count == items:
-            return found(0)
-        empty = jnp.zeros((*jax.eval_shape(found, 0).shape[:-1], items), dtype)
-        return jax.lax.fori_loop(0, -(-items // count), put, empty)
+        if block == total:
+            return scores(0)
+        empty = jnp.zeros((*jax.eval_shape(scores, 0).shape[:-1], total), dtype)
+        return jax.lax.fori_loop(0, -(-total // block), put, empty)
 
     return over_users(one, (jnp.arange(len(task.embedding)), task), at_once=at_once)
 
 
 def score_all(
-    model: Model, trainable: Trainable, shelves: Shelves, task: UserTask, at_once: int
+    model: Model, items_at_once: int, trainable: Trainable, items: ItemTensors, task: UserTask, at_once: int
 ) -> Float[Array, "users items"]:
-    """Every user's score of every item on the shelf."""
+    """Every user's score of every item of the catalogue.
 
-    def read(context: Context, kept: Params, rows: Features) -> Array:
-        return model.head.mean(apply_user(model, trainable, context, kept, rows))
+    Args:
+        model: the functions.
+        items_at_once: items that are scored at the same time, at most.
+        trainable: theta and phi.
+        items: of the catalogue.
+        task: the users, with adapted parameters.
+        at_once: users that are scored at the same time; it must divide their number.
+    """
 
-    return _over_shelf(model, trainable, shelves, task, at_once, read)
+    def score(context: Context, adapted: Params, rows: Features) -> Array:
+        return model.head.mean(apply_user(model, trainable, context, adapted, rows))
+
+    return _over_catalogue(model, items_at_once, trainable, items, task, at_once, score)
 
 
-def judge_all(
-    model: Model, scale: Scale, trainable: Trainable, shelves: Shelves, task: UserTask, at_once: int
+def score_all_with_deviation(
+    model: Model,
+    scale: Scale,
+    items_at_once: int,
+    trainable: Trainable,
+    items: ItemTensors,
+    task: UserTask,
+    at_once: int,
 ) -> Float[Array, "users two items"]:
-    """The same, and the standard deviation of the rating; NaN where the model sees none."""
+    """Score and standard deviation of every user's rating of every item; the latter is NaN where the model has none.
+
+    Args:
+        model, items_at_once, trainable, items, task, at_once: as for `score_all`.
+        scale: the rating scale.
+    """
     levels = np.asarray(scale.levels, np.float32)
 
-    def read(context: Context, kept: Params, rows: Features) -> Array:
-        outputs = apply_user(model, trainable, context, kept, rows)
+    def score(context: Context, adapted: Params, rows: Features) -> Array:
+        outputs = apply_user(model, trainable, context, adapted, rows)
         mean = model.head.mean(outputs)
         if model.updater.variance is not None and model.head.unit is not None:
             deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
         elif model.head.above is None or scale.kind == "click":
             deviation = jnp.full_like(mean, jnp.nan)
         else:
-            # E[R - l]^2 around the lowest level l, as a sum over the levels that R is above (Abel summation).
-            over = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
-            deviation = jnp.sqrt(jnp.maximum(over - jnp.square(mean - levels[0]), 0.0))
+            # E[(R - l)^2] for the lowest level l, as a sum over the levels that R exceeds (Abel summation).
+            square = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
+            deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean - levels[0]), 0.0))
         return jnp.stack([mean, deviation])
 
-    return _over_shelf(model, trainable, shelves, task, at_once, read)
+    return _over_catalogue(model, items_at_once, trainable, items, task, at_once, score)
 
 
 def score(
-    model: Model, trainable: Trainable, shelves: Shelves, task: UserTask, asked: Asked
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
 ) -> Float[Array, "users items"]:
-    """Every user's score of every item asked for; what the items are multiplied with is multiplied once for all."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
+    """Every user's score of some items; their products with shared kernels are computed once for all users.
 
-    def one(task: tuple[Array, UserTask]) -> Array:
-        user, own = task
-        context = context_of(tables, user, own.support)
-        return model.head.mean(apply_user(model, trainable, context, own.kept, features))
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        items: of the catalogue.
+        task: the users, with adapted parameters.
+        rows: the items to score, with prepared embeddings.
+    """
 
-    return over_users(one, (jnp.arange(len(task.embedding)), task))
+    def one(context: Context, adapted: Params) -> Array:
+        features = Features(Fixed(rows.embedding, None, "recommended"), rows.statistic)
+        return model.head.mean(apply_user(model, trainable, context, adapted, features))
+
+    return _each_user(model, trainable, items, task, one)
 
 
 def deviation(
-    model: Model, trainable: Trainable, shelves: Shelves, task: UserTask, asked: Asked
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
 ) -> Float[Array, "users items"]:
-    """The standard deviation of every user's rating of every item asked for."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    features = Features(Fixed(asked.embedding, None, "recommended"), asked.statistic)
+    """The standard deviation of every user's rating of some items; arguments as for `score`."""
     unit = model.head.unit or 1.0
+
+    def one(context: Context, adapted: Params) -> Array:
+        features = Features(Fixed(rows.embedding, None, "recommended"), rows.statistic)
+        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
+
+    return _each_user(model, trainable, items, task, one)
+
+
+def embedding_gradients(
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
+) -> Float[Array, "users items hidden"]:
+    """The gradient of every user's score of some items by the item's embedding.
+
+    Args:
+        model, trainable, items, task: as for `score`.
+        rows: the items, with embeddings as the encoder gave them.
+    """
+    no_user = jnp.zeros((0, task.embedding.shape[-1]), rows.embedding.dtype)
+
+    def one(context: Context, adapted: Params) -> Array:
+        def total(embeddings: Array) -> Array:
+            prepared = model.prepare(trainable.theta, Tables(embeddings, no_user)).items
+            features = Features(Fixed(prepared, None, "recommended"), rows.statistic)
+            return jnp.sum(model.head.mean(apply_user(model, trainable, context, adapted, features)))
+
+        return jax.grad(total)(rows.embedding)
+
+    return _each_user(model, trainable, items, task, one)
+
+
+def _each_user(
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, function: Callable[[Context, Params], Array]
+) -> Array:
+    """Apply (context, adapted parameters) -> array to every user."""
+    tables = tables_of(model, trainable.theta, items, task.embedding)
 
     def one(task: tuple[Array, UserTask]) -> Array:
         user, own = task
-        context = context_of(tables, user, own.support)
-        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
+        return function(context_of(tables, user, own.support), own.adapted)
 
     return over_users(one, (jnp.arange(len(task.embedding)), task))
 
 
-class OfUsers(NamedTuple):
-    """Users as `metarec_jax.recommender.attribution` wants them."""
-
-    user: Array
-    support: Rows
-    kept: Params
-
-
 def influences(
-    model: Model, trainable: Trainable, shelves: Shelves, task: UserTask, rows: Array
-) -> tuple[Array, Array]:
-    """`metarec_jax.recommender.attribution.score_and_influences` of rows of the catalogue."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
-    return explaining.score_and_influences(model, trainable, tables, users, rows, shelves.statistic)
+    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: Int[Array, " items"]
+) -> tuple[Float[Array, "users items"], Float[Array, "users items support"]]:
+    """Every user's score of some items, and its derivative by the weight of each support row; 0 for padded rows.
+
+    The derivative goes through every inner step and whatever else depends on the support (see
+    `metarec_jax.recommender.attribution`).
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        items: of the catalogue.
+        task: the users; their adapted parameters are computed anew.
+        rows: the items, as rows of the catalogue.
+    """
+    # Training may leave out derivatives (first order) or recompute steps; here all of them are differentiated once.
+    model = model._replace(order="second", remat=False)
+    tables = tables_of(model, trainable.theta, items, task.embedding)
+    features = Features(Fixed(tables.items[rows], None, "recommended"), items.statistic[rows])
+    episodes = Episodes(jnp.arange(len(task.embedding)), task.support, query=None, weight=None)
+    plan, products = planned(model, trainable.theta, tables, episodes)
+
+    def one(task: Task) -> tuple[Array, Array]:
+        episode = task.episode
+
+        def scores(weight: Array) -> Array:
+            support = episode.support._replace(mask=weight)
+            context = context_of(tables, episode.user, support, None, trainable.theta, task.products)
+            adapted = adapt_user(model, trainable, context, plan).end
+            return model.head.mean(apply_user(model, trainable, context, adapted, features))
+
+        score, back = jax.vjp(scores, episode.support.mask)
+        by_weight = jax.vmap(lambda one_item: back(one_item)[0])(jnp.eye(len(score), dtype=score.dtype))
+        return score, jnp.where(episode.support.mask > 0, by_weight, 0.0)
+
+    return over_users(one, Task(episodes, products))
 
 
-def slopes(
-    model: Model, trainable: Trainable, shelves: Shelves, task: UserTask, asked: Asked
-) -> Float[Array, "users items hidden"]:
-    """`metarec_jax.recommender.attribution.score_slopes` of embeddings that are not prepared."""
-    tables = tables_of(model, trainable.theta, shelves, task.embedding)
-    users = OfUsers(jnp.arange(len(task.embedding)), task.support, task.kept)
-    return explaining.score_slopes(model, trainable, tables, users, asked.embedding, asked.statistic)
+def adapt_and_score(
+    model: Model,
+    trainable: Trainable,
+    tables: Prepared,
+    statistic: Float[Array, "items columns"],
+    item: Int[Array, " support"],
+    rating: Float[Array, " support"],
+    mask: Float[Array, " support"],
+) -> Float[Array, " items"]:
+    """One user's score of every item, after adapting: the whole computation as one program, for export.
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        tables: the items, and one user.
+        statistic: of the items.
+        item, rating, mask: the user's support, padded.
+    """
+    support = Rows(item, rating, mask, jnp.where(mask[:, None] > 0, statistic[item], 0.0))
+    context = context_of(tables, jnp.int32(0), support)
+    adapted = adapt_user(model, trainable, context).end
+    rows = Features(Fixed(tables.items, None, "recommended"), statistic)
+    return model.head.mean(apply_user(model, trainable, context, adapted, rows))

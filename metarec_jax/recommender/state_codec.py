@@ -1,19 +1,19 @@
-"""User states as bytes, to be kept elsewhere and handed back; and sealed, so that nobody else can have made them.
+"""User states as bytes, to be kept by a client and handed back; and a seal that shows who made them.
 
-A state is a compressed safetensors file: the history, the embedding of the user's text, and what the inner loop led to.
-Reading one runs no code, whatever is in it. It names the run it belongs to, and another run refuses it.
+A state is a compressed safetensors file: the history, the embedding of the user's text, and the adapted parameters.
+Reading one never runs code that is in it. It holds the digest of its run, and another run refuses it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import json
 import struct
 import zlib
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,103 +22,126 @@ import numpy as np
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.meta.user import Trainable
-from metarec_jax.train.catalogue import Scale
+from metarec_jax.core.types import Params
+from metarec_jax.recommender.executor import Executor
+from metarec_jax.recommender.history import CheckedHistory
+from metarec_jax.recommender.items import ItemIndex
+from metarec_jax.recommender.user_state import UserState
 
-MOST_BYTES = 1 << 20
-"""Of a state that is unpacked: what bounds the memory that a hostile one takes."""
-MOST_KEPT = 40_000
-"""Bytes of what the inner loop led to, beyond which a state does without: it is then adapted anew, from its history."""
-_TAG = 32
-"""Bytes of a seal."""
+MAX_BYTES = 1 << 20
+"""Bytes of a state when decompressed, at most: bounds the memory that a hostile one takes."""
+MAX_ADAPTED_BYTES = 40_000
+"""Bytes of the adapted parameters, beyond which a state leaves them out; the user is then adapted again when read."""
+_TAG_BYTES = 32
 
 
-class Packed(NamedTuple):
-    """What there is in a state.
+class DecodedState(NamedTuple):
+    """What a state holds.
 
     Attributes:
-        item: the ids of the history's items, oldest first.
-        rating: float32 [n].
-        embedding: float32 [hidden].
-        kept: leaves of what the inner loop led to; None where the state does without.
+        history: of the user.
+        embedding: float32 [hidden], of the user's text.
+        adapted: the adapted parameters; None where the state leaves them out.
     """
 
-    item: list[str]
-    rating: np.ndarray
+    history: CheckedHistory
     embedding: np.ndarray
-    kept: list[np.ndarray] | None
+    adapted: Params | None
 
 
-def digest_of(config: Config, items: Sequence[str], trainable: Trainable) -> str:
-    """A name of a trained model: equal for equal choices, items and parameters."""
-    found = hashlib.sha256(to_json(config).encode())
-    found.update(json.dumps(list(items)).encode())
-    for leaf in jax.tree.leaves(trainable):
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:32]
-
-
-def pack(packed: Packed, run: str) -> bytes:
-    """The bytes of a state of the run with that digest."""
-    from safetensors.numpy import save
-
-    arrays = {"rating": packed.rating, "embedding": packed.embedding}
-    if packed.kept is not None and sum(leaf.nbytes for leaf in packed.kept) <= MOST_KEPT:
-        arrays |= {f"kept.{number}": leaf for number, leaf in enumerate(packed.kept)}
-    arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    return zlib.compress(save(arrays, metadata={"run": run, "item": json.dumps(packed.item)}), 1)
-
-
-def unpack(data: bytes, run: str, hidden: int, scale: Scale, shapes: Callable[[int], list[tuple[int, ...]]]) -> Packed:
-    """What `pack` made bytes of.
+class StateCodec:
+    """Encodes states of one model, and decodes them.
 
     Args:
-        data: the bytes.
-        run: digest of the run that wants them.
-        hidden: width of a user's embedding.
-        scale: of the ratings.
-        shapes: of the leaves that are kept of a history of a length.
-
-    Raises:
-        MetarecError: these are no bytes of a state, or those of another run's.
+        config: of the run.
+        items: the catalogue.
+        executor: knows the shapes of adapted parameters.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
 
-    remedy = "hand back a state as it was given, or adapt to the history again"
-    try:
-        unpacker = zlib.decompressobj()
-        whole = unpacker.decompress(data, MOST_BYTES)
-        if not unpacker.eof:
-            raise ValueError("it is too large, or cut short")
-        header = _metadata(whole)
-        if header.get("run") != run:
-            raise MetarecError("the state belongs to another run: adapt to the history again")
-        arrays = load(whole)
-        items = json.loads(header["item"])
-        rating, embedding = arrays.pop("rating"), arrays.pop("embedding")
-        if not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
-            raise ValueError("its items are no list of ids")
-        if rating.shape != (len(items),) or embedding.shape != (hidden,):
-            raise ValueError("its parts do not fit each other")
-        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in (rating, embedding)):
-            raise ValueError("it holds what is no finite number")
-        if len(rating) and not (scale.low <= rating.min() and rating.max() <= scale.high):
-            raise ValueError("a rating is not on the scale")
-        if len(set(items)) != len(items):
-            raise ValueError("an item is there twice")
-        kept = [arrays[f"kept.{number}"] for number in range(len(arrays))] if arrays else None
-        if kept is not None and [leaf.shape for leaf in kept] != shapes(len(items)):
-            raise ValueError("what was kept does not fit the run")
-        if kept is not None and not all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in kept):
-            raise ValueError("it holds what is no finite number")
-        return Packed(items, rating, embedding, kept)
-    except (zlib.error, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise MetarecError(f"the state is malformed ({error}): {remedy}") from error
+    def __init__(self, config: Config, items: ItemIndex, executor: Executor):
+        self._config, self._items, self._executor = config, items, executor
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A name of this model: equal for equal configs, items and parameters."""
+        found = hashlib.sha256(to_json(self._config).encode())
+        found.update(json.dumps(list(self._items.catalogue.items.ids[: self._items.trained])).encode())
+        for leaf in jax.tree.leaves(jax.device_get(self._executor.trainable)):
+            found.update(np.ascontiguousarray(leaf).tobytes())
+        return found.hexdigest()[:32]
+
+    def encode(self, state: UserState) -> bytes:
+        """The bytes of a state."""
+        from safetensors.numpy import save
+
+        ids = self._items.catalogue.items.ids
+        leaves = jax.tree.leaves(state.adapted)
+        arrays = {"rating": state.history.ratings, "embedding": state.embedding}
+        if sum(leaf.nbytes for leaf in leaves) <= MAX_ADAPTED_BYTES:
+            arrays |= {f"kept.{number}": leaf for number, leaf in enumerate(leaves)}
+        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        metadata = {"run": self.digest, "item": json.dumps([ids[row] for row in state.history.rows.tolist()])}
+        return zlib.compress(save(arrays, metadata=metadata), 1)
+
+    def decode(self, data: bytes) -> DecodedState:
+        """The contents of a state.
+
+        Args:
+            data: from `encode`.
+
+        Raises:
+            MetarecError: the bytes are no state, or the state of another run, or an item is no longer there.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        hidden, scale = len(self._executor.average_user), self._items.catalogue.scale
+        try:
+            content = _decompressed(data)
+            header = _metadata(content)
+            if header.get("run") != self.digest:
+                raise MetarecError("the state belongs to another run: adapt to the history again")
+            arrays = load(content)
+            items = json.loads(header["item"])
+            rating, embedding = arrays.pop("rating"), arrays.pop("embedding")
+            if not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
+                raise ValueError("its items are no list of ids")
+            if rating.shape != (len(items),) or embedding.shape != (hidden,):
+                raise ValueError("its arrays have the wrong shapes")
+            if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in (rating, embedding)):
+                raise ValueError("it holds numbers that are not finite float32")
+            if len(rating) and not (scale.low <= rating.min() and rating.max() <= scale.high):
+                raise ValueError("a rating is not on the scale")
+            if len(set(items)) != len(items):
+                raise ValueError("an item is there twice")
+            adapted = self._adapted(arrays, len(items)) if arrays else None
+        except (zlib.error, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            remedy = "hand back a state as it was given, or adapt to the history again"
+            raise MetarecError(f"the state is malformed ({error}): {remedy}") from error
+        rows = np.array([self._items.titles.find_id(item).row for item in items], np.int32)
+        return DecodedState(CheckedHistory(rows, rating), embedding, adapted)
+
+    def _adapted(self, arrays: dict[str, np.ndarray], history: int) -> Params:
+        """The adapted parameters among the arrays of a state with a history of that length."""
+        leaves = [arrays[f"kept.{number}"] for number in range(len(arrays))]
+        like, structure = jax.tree.flatten(self._executor.adapted_shapes(history))
+        if [leaf.shape for leaf in leaves] != [leaf.shape for leaf in like]:
+            raise ValueError("its adapted parameters do not fit the run")
+        if not all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in leaves):
+            raise ValueError("it holds numbers that are not finite float32")
+        return jax.tree.unflatten(structure, leaves)
+
+
+def _decompressed(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    content = unpacker.decompress(data, MAX_BYTES)
+    if not unpacker.eof:
+        raise ValueError("it is too large, or cut short")
+    return content
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file (whose header is JSON, with its length in front)."""
+    """The metadata of a safetensors file: its header is JSON, preceded by its length."""
     if len(data) < 8:
         raise ValueError("it is cut short")
     (length,) = struct.unpack("<Q", data[:8])
@@ -132,7 +155,10 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 class Seal:
-    """Makes text of bytes that only the owner of a key can have made (HMAC-SHA256; Krawczyk et al. 1997, RFC 2104).
+    """Signs bytes with a key and writes them as text (HMAC-SHA256; Krawczyk et al. 1997, RFC 2104).
+
+    Args:
+        key: of the service.
 
     >>> seal = Seal(b"k" * 32)
     >>> seal.open("user", seal.close("user", b"x"))
@@ -145,16 +171,26 @@ class Seal:
         self._key = key
 
     def close(self, purpose: str, data: bytes) -> str:
-        """`data` as text for a purpose, which is sealed with it."""
+        """Signed text of some bytes.
+
+        Args:
+            purpose: is signed too, so that text for one purpose is refused for another.
+            data: the bytes.
+        """
         return base64.urlsafe_b64encode(self._tag(purpose, data) + data).rstrip(b"=").decode()
 
     def open(self, purpose: str, text: str) -> bytes | None:
-        """The bytes in `text`; None where it was not made with this key for this purpose."""
+        """The bytes in a signed text; None where it was not signed with this key for this purpose.
+
+        Args:
+            purpose: that the text must be for.
+            text: from `close`.
+        """
         try:
-            whole = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            signed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, UnicodeEncodeError, ValueError):
             return None
-        tag, data = whole[:_TAG], whole[_TAG:]
+        tag, data = signed[:_TAG_BYTES], signed[_TAG_BYTES:]
         return data if hmac.compare_digest(tag, self._tag(purpose, data)) else None
 
     def _tag(self, purpose: str, data: bytes) -> bytes:

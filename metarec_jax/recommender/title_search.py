@@ -1,29 +1,29 @@
-"""Which item a person means: titles matched without regard to case, accents, punctuation, articles and a missing year.
+"""Look up items by title, without regard to case, accents, punctuation, articles and a missing year.
 
-A match is taken only where one item is meant. Whatever else it could have been is said: two titles that fit are an
-error that lists them, and a title that fits nothing is an error that lists the nearest.
+A match must be unique: a title that fits several items is an error that lists them, and a title that fits none is an
+error that lists the most similar ones.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import heapq
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
+from rapidfuzz import fuzz, process
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
 from metarec_jax.data.text import title_year
 
 ID_PREFIX = "id:"
-_ARTICLES = frozenset(  # of the languages that titles come in, folded
+_ARTICLES = frozenset(  # of several languages, without accents
     re.findall(
         r"\w+",
         "the a an la le les l un une il lo i gli una el los las o os as der die das ein eine det den de het",
@@ -32,21 +32,30 @@ _ARTICLES = frozenset(  # of the languages that titles come in, folded
 _LETTERS = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
 _BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
 _BARE_YEAR = re.compile(r"\s+((?:18|19|20)\d\d)\s*$")
-_FRENCH = re.compile(r"\b([ld])['’`´]")  # "l'" is a word of its own,
-_APOSTROPHE = re.compile(r"['’`´]")  # other apostrophes lie within words
+_FRENCH = re.compile(r"\b([ld])['’`´]")  # "l'" is a separate word,
+_APOSTROPHE = re.compile(r"['’`´]")  # other apostrophes are inside words
 _WORD = re.compile(r"[^\W_]+")
 _SHOWN = 8
+"""Items that an error about an ambiguous title lists, at most."""
+_SCORERS: tuple[Any, ...] = (fuzz.ratio, fuzz.token_sort_ratio, fuzz.partial_ratio)
+"""Their sum is the similarity of two titles: it allows for misspelt, reordered and missing words."""
 
 
 class Match(NamedTuple):
-    """The row of an item, and what there is to say about the choice, or ""."""
+    """The row of an item, and a remark on the choice, or ""."""
 
     row: int
     note: str = ""
 
 
 class _Names(NamedTuple):
-    """Rows by name, from the strictest reading of a title to the loosest; one plain name a row; and all its words."""
+    """Normalised names of the catalogue's titles.
+
+    Attributes:
+        levels: rows by name, from the strictest normalisation of a title to the loosest.
+        plain: the name of each row that misspelt titles are compared with.
+        words: all words of each row's title, each with a space in front.
+    """
 
     levels: tuple[dict[str, list[int]], ...]
     plain: list[str]
@@ -54,11 +63,11 @@ class _Names(NamedTuple):
 
 
 class TitleIndex:
-    """Finds items by what people call them.
+    """Finds items by title or id.
 
     Args:
         items: the catalogue.
-        popularity: number of ratings of each item, which decides between two items of one title.
+        popularity: number of ratings of each item, which decides between items of the same title.
 
     >>> items = Items(ids=("7", "8"), titles=("The Tin Moon (1971)", "Tin Roofs (1980)"), texts=("", ""))
     >>> TitleIndex(items, np.array([3, 4])).find("tin moon, the")
@@ -70,11 +79,15 @@ class TitleIndex:
         self._popularity = popularity
 
     def add(self, items: Items, popularity: Shaped[np.ndarray, " items"]) -> None:
-        """Takes in the last of `items`, which is new. Other threads may search at the same time: they find the item
-        when all is there that they will ask of it."""
+        """Index the last of `items`, which is new. Other threads may search meanwhile.
+
+        Args:
+            items: the catalogue with the new item.
+            popularity: number of ratings of each item.
+        """
         self.prepare()
         row, title = len(items) - 1, items.titles[-1]
-        # What a row leads to comes before what leads to the row: ids before titles, and both before words.
+        # What is looked up by row is written before the row can be found: ids before titles, and both before words.
         self._popularity = popularity
         self._years.append(title_year(title))
         self._names.plain.append(_plain(title))
@@ -85,12 +98,16 @@ class TitleIndex:
         self._names.words.append(f" {_words(title)}")
 
     def prepare(self) -> None:
-        """Reads all titles, which else happens when they are first asked for. Before other threads search."""
+        """Build the index, which otherwise happens at the first search. Call it before several threads search."""
         _ = self._exact, self._rows_of_ids, self._years, self._names
 
     def search(self, text: str, most: int) -> list[int]:
-        """Rows of items whose titles have words that begin as those of `text` do, those rated most first; where there
-        are none, of those that look most like it.
+        """Rows of items whose titles contain words that start with the words of `text`, most ratings first; where
+        there are none, rows of the items with the most similar titles.
+
+        Args:
+            text: beginnings of words; "" finds every item.
+            most: rows to return, at most.
 
         >>> items = Items(ids=("7", "8"), titles=("The Tin Moon (1971)", "Tin Roofs (1980)"), texts=("", ""))
         >>> TitleIndex(items, np.array([3, 4])).search("ti", 5)
@@ -104,13 +121,13 @@ class TitleIndex:
         return best or self.nearest(text, most)
 
     def find(self, name: str) -> Match:
-        """The item called `name`: a title, or "id:" and an id.
+        """Look up the item called `name`: a title, or "id:" and an id.
 
         Raises:
-            MetarecError: no item is called that, or several are.
+            MetarecError: no item, or more than one, is called that.
         """
         if name.startswith(ID_PREFIX) and self.has_id(name.removeprefix(ID_PREFIX)):
-            return self.find_id(name.removeprefix(ID_PREFIX))  # as it is written: an id may have blanks around it
+            return self.find_id(name.removeprefix(ID_PREFIX))  # unchanged: an id may start or end with blanks
         name = name.strip()
         if name.startswith(ID_PREFIX):
             return self.find_id(name.removeprefix(ID_PREFIX).strip())
@@ -125,15 +142,16 @@ class TitleIndex:
                     return self._choose(name, rows)
         raise MetarecError(self._unknown(name))
 
-    def find_id(self, identity: str) -> Match:
-        """The item whose id is `identity`.
+    def find_id(self, identity: str | int) -> Match:
+        """Look up the item whose id is `identity`.
 
         Raises:
-            MetarecError: there is none.
+            MetarecError: there is none; the message lists the most similar ids.
         """
+        identity = str(identity)
         if identity not in self._rows_of_ids:
-            near = difflib.get_close_matches(identity, self._items.ids, n=3) if len(identity) > 3 else []
-            examples = ", ".join(near or self._items.ids[:3])
+            near = process.extract(identity, self._items.ids, scorer=_SCORERS[0], limit=3, score_cutoff=60)
+            examples = ", ".join([found for found, *_ in near if len(identity) > 3] or self._items.ids[:3])
             raise MetarecError(
                 f"no item has the id {identity!r}; the {len(self._items)} items have ids such as {examples}"
             )
@@ -144,25 +162,27 @@ class TitleIndex:
         return identity in self._rows_of_ids
 
     def nearest(self, name: str, count: int = 5) -> list[int]:
-        """Rows of the `count` items whose titles look most like `name`, nearest first."""
-        wanted = _bare(_readings(name)[0][0]) or name.casefold()
-        grams = {f" {wanted} "[i : i + 3] for i in range(len(wanted))}
+        """Rows of the items whose titles are most similar to `name`, most similar first, each title once.
 
-        def overlap(row: int) -> float:
-            plain = self._names.plain[row]
-            found = sum(gram in f" {plain} " for gram in grams)
-            return found / (len(grams) + 0.2 * len(plain))
-
-        def likeness(row: int) -> tuple[float, float]:
-            ratio = difflib.SequenceMatcher(None, wanted, self._names.plain[row]).ratio()
-            return round(ratio + overlap(row), 2), float(self._popularity[row])
-
-        # A cheap look at all titles, then a closer one at few: there may be many thousands.
-        few = heapq.nlargest(10 * count, range(len(self._items)), key=overlap)
+        Args:
+            name: a title, perhaps with mistakes.
+            count: rows to return, at most.
+        """
+        items = len(self._items)  # read once: another thread may be adding an item
+        likeness = self._likeness(_bare(_readings(name)[0][0]) or name.casefold(), self._names.plain[:items])
+        order = np.lexsort((-self._popularity[:items], -np.round(likeness)))
         distinct: dict[str, int] = {}
-        for row in sorted(few, key=likeness, reverse=True):
+        for row in order.tolist():
             distinct.setdefault(self._items.titles[row], row)
-        return list(distinct.values())[:count]
+            if len(distinct) == count:
+                break
+        return list(distinct.values())
+
+    @staticmethod
+    def _likeness(name: str, others: Sequence[str]) -> Float[np.ndarray, " others"]:
+        """Similarity of `name` to each of `others`, 0 to 300."""
+        parts = [process.cdist([name], others, scorer=scorer, dtype=np.float32)[0] for scorer in _SCORERS]
+        return np.sum(parts, axis=0)
 
     @functools.cached_property
     def _exact(self) -> dict[str, list[int]]:
@@ -201,8 +221,8 @@ class TitleIndex:
                 other[_bare(name)].append(row)
 
     def _choose(self, name: str, rows: Sequence[int]) -> Match:
-        """The one item that `rows` mean; of items with one title, the one with the most ratings."""
-        rows = list(dict.fromkeys(rows))  # a title can fit in more than one way
+        """The item among `rows` if they have one title; of several with that title, the one with the most ratings."""
+        rows = list(dict.fromkeys(rows))  # a title can match at more than one level
         titles = {self._items.titles[row] for row in rows}
         if len(titles) > 1:
             raise MetarecError(f"{name!r} could be {self._list(rows)}: write the whole title with its year, or id:ID")
@@ -228,7 +248,7 @@ class TitleIndex:
 
 
 def _readings(name: str) -> list[tuple[str, str]]:
-    """What `name` can mean as (title, year): the year in brackets, or none, or the last word."""
+    """Possible (title, year) pairs of `name`: the year is in brackets, missing, or the last word."""
     readings = [(_without_year(name), title_year(name))]
     if not readings[0][1] and (bare := _BARE_YEAR.search(name)):
         readings.append((name[: bare.start()], bare.group(1)))
@@ -240,18 +260,18 @@ def _without_year(title: str) -> str:
 
 
 def _plain(title: str) -> str:
-    """The one name of a title that others are compared with."""
+    """The name of a title that misspelt names are compared with."""
     return _bare(_BRACKETS.sub(" ", _without_year(title)))
 
 
 def _other_names(base: str) -> Iterator[str]:
-    """Names in brackets: "Seven (a.k.a. Se7en)" is also called "Se7en"."""
+    """Other names in brackets: "Seven (a.k.a. Se7en)" gives "Se7en"."""
     for name in _BRACKETS.findall(base):
         yield re.sub(r"^\s*a\.?k\.?a\.?\s+", "", name, flags=re.IGNORECASE)
 
 
 def _words(text: str) -> str:
-    """The letters and digits of `text`, without case, accents and punctuation, as words with one space between them."""
+    """The words of `text` in lower case, without accents and punctuation, joined by single spaces."""
     plain = text.casefold()
     if not plain.isascii():
         folded = unicodedata.normalize("NFKD", plain.translate(_LETTERS))
@@ -261,7 +281,7 @@ def _words(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """`_words` without an article in front, or behind a comma."""
+    """`_words` without an article at the start, or at the end after a comma."""
     head, comma, tail = text.rpartition(",")
     words = _words(text).split(" ")
     if comma and _words(head) and _words(tail) in _ARTICLES:

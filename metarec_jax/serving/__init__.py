@@ -1,7 +1,7 @@
-"""From a trained run to recommendations.
+"""The HTTP service (docs/serving.md).
 
-`metarec_jax.recommender.recommender` adapts to users and ranks the catalogue; `metarec_jax.recommender.title_search`
-finds the items that people name. In front of it stands a service (docs/serving.md): `launch` starts it, `app` has the
-routes, `engine` answers many requests at once, `gather` brings them together, `store` keeps what must not be
-forgotten, `arms` makes lists that something can be learned from.
+`server` starts it and `app` assembles it from `routes_*`, `middleware` and `errors`; `service` holds what the routes
+share. `engine` computes many requests at once, which `batching` collects. `store` is the database, `event_log` reads it
+as columns, and `analytics` makes figures of these. `ab_test` assigns users to models and randomises lists. `simulate`
+is a client.
 """

@@ -1,10 +1,10 @@
-"""The models of a service, who gets which, and how lists are made so that something can be learned from them.
+"""Experiments with the models of a service: A/B tests, interleaved lists, and randomised lists.
 
 - "ab": every user gets one of two models, always the same one.
-- "interleave": both models choose in turn (team draft; Radlinski, Kurup & Joachims 2008, "How does clickthrough data
-  reflect retrieval quality?", figure 2), and clicks count for the one that chose.
-- Exploring: with a chance `explore` a list is drawn at random from the model's `pool` best items. So every item of the
-  pool has a known chance of standing in each place, which is what off-policy estimates need.
+- "interleave": the models choose items in turn (team draft; Radlinski, Kurup & Joachims 2008, "How does clickthrough
+  data reflect retrieval quality?", figure 2), and a click counts for the model that chose the item.
+- Exploring: with probability `share` a list is drawn at random from the model's `pool` best items. The propensity of
+  every item of the pool in every place is then known, which off-policy estimates need.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Mode = Literal["single", "ab", "interleave"]
 
 
 class Arm(NamedTuple):
-    """One of the models."""
+    """One of the models, and its name."""
 
     name: str
     recommender: Recommender
@@ -32,8 +32,8 @@ class Exploring(NamedTuple):
     """How lists are randomised.
 
     Attributes:
-        share: the chance that a list is drawn at random.
-        pool: from how many of the best items.
+        share: probability that a list is drawn at random.
+        pool: best items that it is drawn from.
     """
 
     share: float = 0.0
@@ -41,7 +41,16 @@ class Exploring(NamedTuple):
 
 
 def arm_of(user: str, arms: int, share: float = 0.5) -> int:
-    """Which of one or two arms a user gets: always the same one; the second with probability `share`."""
+    """Assign a user to an arm, always the same one.
+
+    Args:
+        user: the user's identifier.
+        arms: 1 or 2.
+        share: probability of the second.
+
+    Returns:
+        The index of the arm.
+    """
     if arms == 1:
         return 0
     drawn = int.from_bytes(hashlib.sha256(f"arm of {user}".encode()).digest()[:8], "big") / 2**64
@@ -57,20 +66,20 @@ def explored(
     ids: tuple[str, ...],
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items, perhaps a random one.
+    """A list of `k` items: the best ones in order, or a random one.
 
     Args:
-        order: rows of the pool's items, best first; `k` at least, unless there are no more.
+        order: rows of the pool's items, best first; at least `k` unless fewer items are allowed.
         scores: of all rows.
-        k: how many.
-        exploring: how likely, and how; its pool is not looked at, since `order` is it.
-        arm: whose list it is.
+        k: list length.
+        exploring: the probability of a random list; `order` has the pool already.
+        arm: name of the model that the list is from.
         ids: of all rows.
-        rng: the draw.
+        rng: source of randomness.
 
     Returns:
-        The places. The propensity of item ``i`` in place ``r`` is ``(1 - share) [i is the model's own r-th] + share /
-        pool``, since a random order puts each item of the pool in each place equally often.
+        The places. The propensity of item ``i`` in place ``r`` is ``(1 - share) [i is the model's r-th] + share /
+        pool``, since each item of the pool is equally likely in each place of a random list.
     """
     chosen = (
         rng.permutation(len(order)) if exploring.share and rng.random() < exploring.share else np.arange(len(order))
@@ -96,14 +105,14 @@ def interleaved(
     k: int,
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items that two models choose in turn, each its best of what is left.
+    """A list of `k` items that two models choose in turn, each its best of the items left.
 
     Args:
         orders: ids of each model's items, best first.
-        scores: by id.
+        scores: of each model, by id.
         names: of the arms.
-        k: how many.
-        rng: who is first, in every round.
+        k: list length.
+        rng: draws which model is first in every round.
     """
     taken: set[str] = set()
     left = [iter(order) for order in orders]

@@ -1,18 +1,19 @@
-"""Figures from the log of a service, each with an interval over users.
+"""Figures from the log of a service, each with a 95 % interval over users.
 
-All are ratios of sums over users, whose rows are not independent. So their intervals are those of the delta method for
-clusters (Deng, Knoblich & Lu 2018, "Applying the delta method in metric analytics", equation 4), which a log of any
-size affords. With a handful of users they are too narrow.
+All are ratios of two sums over rows. The rows of one user are not independent, so the intervals are those of the delta
+method for clusters (Deng, Knoblich & Lu 2018, "Applying the delta method in metric analytics", equation 4). They are
+too narrow for few users.
 
 - Click-through rate (CTR): clicked places over shown ones. Precision: places with a click, a purchase or a rating of at
   least `liked`, over shown ones. nDCG of clicks: over lists with a click, ``sum 1 / log2(1 + place)`` of the clicked
   places over that of as many places from the first (Järvelin & Kekäläinen 2002).
-- Off-policy: of places in lists that were randomised, what another way to rank would have got. A place counts where
-  that ranking puts the same item there, with weight ``1 / propensity`` (inverse propensity scoring, IPS: Horvitz &
-  Thompson 1952; for rankings under the item-position click model: Li et al. 2018, "Offline evaluation of ranking
-  policies with click models", equation 5). SNIPS divides by the sum of the weights (Swaminathan & Joachims 2015).
-- Interleaving: the share of lists with clicks that an arm's choices got more of, ties counting half, less one half
-  (Chapelle, Joachims, Radlinski & Yue 2012, "Large-scale validation and analysis of interleaved search evaluation").
+- Off-policy: the CTR that another ranking would have had, from places of randomised lists. A place counts if that
+  ranking puts the same item there, with weight ``1 / propensity`` (inverse propensity scoring, IPS: Horvitz & Thompson
+  1952; for rankings under the item-position click model: Li et al. 2018, "Offline evaluation of ranking policies with
+  click models", equation 5). SNIPS divides by the sum of the weights (Swaminathan & Joachims 2015).
+- Interleaving: of the lists with clicks, the share in which an arm's items got more clicks than the other's, ties
+  counting half, minus one half (Chapelle, Joachims, Radlinski & Yue 2012, "Large-scale validation and analysis of
+  interleaved search evaluation").
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from jaxtyping import Bool, Float
 from metarec_jax.serving.event_log import Log
 
 NORMAL = 1.959964
-"""Standard errors on either side that 95 % of a normal distribution lie within."""
+"""Half the width of a 95 % interval of a normal distribution, in standard deviations."""
 
 
 class Figure(NamedTuple):
-    """A ratio of two sums over places or lists, with a 95 % interval over users; NaN where there is nothing to divide.
+    """A ratio of two sums over places or lists; NaN if the denominator is 0.
 
     Attributes:
-        value, low, high: of it.
-        users: how many there are in it.
+        value: the ratio.
+        low: lower end of its 95 % interval over users.
+        high: upper end.
+        users: number of users.
     """
 
     value: float
@@ -44,20 +47,31 @@ class Figure(NamedTuple):
 
 
 def ratio(over: Float[np.ndarray, " n"], under: Float[np.ndarray, " n"], user: np.ndarray) -> Figure:
-    """The sum of `over` by the sum of `under`, whose rows belong to users."""
+    """Return the sum of `over` divided by the sum of `under`.
+
+    Args:
+        over: numerators of the rows.
+        under: denominators of the rows.
+        user: [n], number of the user of each row.
+    """
     value, error, users = _ratio(over, under, user)
     return Figure(value, value - NORMAL * error, value + NORMAL * error, users)
 
 
 def difference(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> Figure:
-    """The ratio of `b` less that of `a`, of different users; each is (over, under, user)."""
+    """Return the ratio of `b` minus that of `a`.
+
+    Args:
+        a: numerators, denominators and users of the rows, as `ratio` takes them.
+        b: the same of other users.
+    """
     (of_a, error_a, users_a), (of_b, error_b, users_b) = _ratio(*a), _ratio(*b)
     error = float(np.hypot(error_a, error_b))
     return Figure(of_b - of_a, of_b - of_a - NORMAL * error, of_b - of_a + NORMAL * error, users_a + users_b)
 
 
 def _ratio(over: np.ndarray, under: np.ndarray, user: np.ndarray) -> tuple[float, float, int]:
-    """The ratio, its standard error, and how many users there are."""
+    """Return the ratio, its standard error and the number of users."""
     _, who = np.unique(user, return_inverse=True)
     users = int(who.max(initial=-1)) + 1
     top, bottom = (np.bincount(who, weights=part, minlength=users) for part in (over, under))
@@ -74,18 +88,23 @@ def _ratio(over: np.ndarray, under: np.ndarray, user: np.ndarray) -> tuple[float
 
 
 def click_through(log: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `ratio` wants of the CTR."""
+    """Return the arguments of `ratio` for the CTR."""
     return log.clicked.astype(np.float64), np.ones(len(log.place)), log.user
 
 
 def precision(log: Log, liked: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of the precision of what was shown."""
+    """Return the arguments of `ratio` for the precision of the items that were shown.
+
+    Args:
+        log: the log.
+        liked: lowest rating of an item that counts as liked.
+    """
     good = log.clicked | log.purchased | (log.rating >= liked)
     return good.astype(np.float64), np.ones(len(log.place)), log.user
 
 
 def ndcg(log: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same of the nDCG of clicks; rows are lists with a click."""
+    """Return the arguments of `ratio` for the nDCG of clicks; the rows are lists with a click."""
     if not len(log.list):
         return np.zeros(0), np.zeros(0), np.zeros(0, np.int64)
     lists, first, number = np.unique(log.list, return_index=True, return_inverse=True)
@@ -97,7 +116,12 @@ def ndcg(log: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def arm_figures(log: Log, liked: float) -> dict[str, Any]:
-    """Counts and figures of the places that one arm chose."""
+    """Return counts and figures of one arm, by name.
+
+    Args:
+        log: places that the arm chose.
+        liked: lowest rating of an item that counts as liked.
+    """
     rated = np.isfinite(log.rating)
     return {
         "users": len(np.unique(log.user)),
@@ -117,15 +141,15 @@ def arm_figures(log: Log, liked: float) -> dict[str, Any]:
 
 
 def off_policy(log: Log, same: Bool[np.ndarray, " n"]) -> dict[str, Figure]:
-    """CTR that a ranking would have had.
+    """Return the CTR that another ranking would have had.
 
     Args:
-        log: places of lists that were randomised.
-        same: whether that ranking puts the same item in that place.
+        log: places of randomised lists.
+        same: whether that ranking puts the same item at the place.
 
     Returns:
-        ``ips``, ``snips``, and ``weight``, the mean weight: 1 but for chance where the ranking keeps to the pools that
-        lists were drawn from; what lies below is the share of its places that the log cannot speak of.
+        ``ips``, ``snips``, and ``weight``, the mean weight. Its expectation is the share of the ranking's places whose
+        items are in the pools that lists were drawn from: the log has no information on the others.
     """
     weight = np.where(same, 1 / log.propensity, 0.0)
     one = np.ones(len(log.place))
@@ -138,7 +162,7 @@ def off_policy(log: Log, same: Bool[np.ndarray, " n"]) -> dict[str, Figure]:
 
 
 def uniform(log: Log) -> dict[str, Figure]:
-    """The same of lists that are drawn at random from the pool."""
+    """Return the CTR that lists drawn at random from the pool would have had, with the same names as `off_policy`."""
     weight = 1 / log.pool / log.propensity
     one = np.ones(len(log.place))
     gained = weight * log.clicked
@@ -153,7 +177,12 @@ def uniform(log: Log) -> dict[str, Figure]:
 
 
 def preference(log: Log, arm: str) -> Figure:
-    """By how much more than half of the interleaved lists with clicks an arm won; ties count half."""
+    """Return the share of lists with clicks that an arm won, minus one half; ties count half.
+
+    Args:
+        log: places of interleaved lists.
+        arm: name of the arm.
+    """
     lists, first, number = np.unique(log.list, return_index=True, return_inverse=True)
     mine = log.arm == arm
     own = np.bincount(number, weights=log.clicked & mine, minlength=len(lists))
@@ -168,7 +197,12 @@ def preference(log: Log, arm: str) -> Figure:
 
 
 def over_time(log: Log, parts: int = 24) -> list[dict[str, Any]]:
-    """Impressions, clicks, CTR and ratings of each arm in equal spans of time."""
+    """Return impressions, clicks, CTR and ratings of each arm in equal intervals of time.
+
+    Args:
+        log: the log.
+        parts: number of intervals.
+    """
     if not len(log.time):
         return []
     edges = np.linspace(log.time.min(), log.time.max() + 1e-6, parts + 1)
@@ -195,12 +229,12 @@ def over_time(log: Log, parts: int = 24) -> list[dict[str, Any]]:
 
 
 def figures(log: Log, liked: float, *, time: bool = False) -> dict[str, Any]:
-    """All figures of a log that need no model.
+    """Return all figures of a log that need no model.
 
     Args:
-        log: of any arms.
-        liked: from which rating on an item counts as liked.
-        time: whether also the figures over time.
+        log: the log, with all arms.
+        liked: lowest rating of an item that counts as liked.
+        time: whether to add the figures over time.
     """
     arms = {str(arm): arm_figures(log.of(log.arm == arm), liked) for arm in np.unique(log.arm)}
     found: dict[str, Any] = {"arms": arms, "liked": liked}
@@ -228,7 +262,7 @@ def figures(log: Log, liked: float, *, time: bool = False) -> dict[str, Any]:
 
 
 def to_tree(found: Any) -> Any:
-    """Figures as values that JSON knows; what is not there is null."""
+    """Convert figures to values of JSON; NaN becomes null."""
     if isinstance(found, Figure):
         return to_tree(found._asdict())
     if isinstance(found, Mapping):

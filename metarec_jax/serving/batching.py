@@ -1,4 +1,4 @@
-"""Requests that come at the same time, answered together: what arrives while one call runs goes into the next one."""
+"""Requests that arrive at the same time are computed in one call; those that arrive while it runs go into the next."""
 
 from __future__ import annotations
 
@@ -12,64 +12,65 @@ from typing import Any, Generic, TypeVar
 Job = TypeVar("Job")
 
 
-class Crowded(Exception):
-    """There is too much waiting already."""
+class QueueFull(Exception):
+    """As many requests wait as the service allows."""
 
 
-class Gatherer(Generic[Job]):
-    """Hands jobs to a function of many at once, which runs in one thread of its own.
+class Batcher(Generic[Job]):
+    """Collect jobs and pass them, many at once, to a function that runs in one thread of its own.
 
     Args:
-        answer: jobs -> for each a result, or the exception that its sender is to get.
-        wait: seconds that the first job of a call waits for others to come. 0 with `most` 1 is one job at a time.
-        most: jobs of one call.
-        longest: jobs and functions that may wait or run; more are refused.
-        measure: told of every call: how many jobs, and how many seconds it took.
+        compute: takes the jobs of a batch and returns, for each, its result or the exception that its sender gets.
+        wait: seconds that the first job of a batch waits for others. 0 with `max_batch` 1 computes one job at a time.
+        max_batch: largest number of jobs in a call of `compute`.
+        max_waiting: largest number of jobs and functions that wait or run; more are refused.
+        on_batch: called after every batch with the number of jobs and the seconds that it took.
     """
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Job]], Sequence[Any]],
+        compute: Callable[[Sequence[Job]], Sequence[Any]],
         *,
         wait: float = 0.003,
-        most: int = 64,
-        longest: int = 1024,
-        measure: Callable[[int, float], None] = lambda jobs, seconds: None,
+        max_batch: int = 64,
+        max_waiting: int = 1024,
+        on_batch: Callable[[int, float], None] = lambda jobs, seconds: None,
     ):
-        self._answer, self._wait, self._most, self._longest, self._measure = answer, wait, most, longest, measure
-        self._waiting: list[tuple[Job, asyncio.Future]] = []
+        self._compute, self._on_batch = compute, on_batch
+        self._wait, self._max_batch, self._max_waiting = wait, max_batch, max_waiting
+        self._queue: list[tuple[Job, asyncio.Future]] = []
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="metarec-serving")
         self._running = 0
-        self._turn: asyncio.Task | None = None
-        self._enough = asyncio.Event()
+        self._task: asyncio.Task | None = None
+        self._batch_is_full = asyncio.Event()
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait, and functions that wait or run."""
-        return len(self._waiting) + self._running
+        """Number of jobs that wait, and of functions that wait or run."""
+        return len(self._queue) + self._running
 
-    async def ask(self, job: Job) -> Any:
-        """What comes of a job.
+    async def submit(self, job: Job) -> Any:
+        """Return the result of a job.
 
         Raises:
-            Crowded: too many jobs wait already.
+            QueueFull: `max_waiting` jobs and functions wait already.
         """
-        self._refuse_more()
+        self._check_queue()
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((job, future))
-        if len(self._waiting) >= self._most:
-            self._enough.set()
-        if self._turn is None or self._turn.done():
-            self._turn = asyncio.create_task(self._go_on())
+        self._queue.append((job, future))
+        if len(self._queue) >= self._max_batch:
+            self._batch_is_full.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._compute_batches())
         return await future
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """What a function gives that must not run beside a call (it changes what calls read).
+        """Return the result of a function that changes what `compute` reads, so that it must not run beside it.
 
         Raises:
-            Crowded: too much waits already.
+            QueueFull: `max_waiting` jobs and functions wait already.
         """
-        self._refuse_more()
+        self._check_queue()
         self._running += 1
         try:
             return await self._in_thread(function)
@@ -77,34 +78,34 @@ class Gatherer(Generic[Job]):
             self._running -= 1
 
     def close(self) -> None:
-        """Ends the thread, once what is under way is done."""
+        """Stop the thread after the call that is running."""
         self._thread.shutdown()
 
-    def _refuse_more(self) -> None:
-        if self.waiting >= self._longest:
-            raise Crowded
+    def _check_queue(self) -> None:
+        if self.waiting >= self._max_waiting:
+            raise QueueFull("too many requests are waiting: try again in a second")
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    async def _go_on(self) -> None:
-        """Calls until nothing waits. While a call runs, others gather by themselves: only the first has to wait."""
-        if self._wait and len(self._waiting) < self._most:
-            self._enough.clear()
+    async def _compute_batches(self) -> None:
+        """Compute batches until the queue is empty. Only the first one waits: later jobs arrive while a call runs."""
+        if self._wait and len(self._queue) < self._max_batch:
+            self._batch_is_full.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._enough.wait(), self._wait)
-        while self._waiting:
-            turn, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await asyncio.wait_for(self._batch_is_full.wait(), self._wait)
+        while self._queue:
+            batch, self._queue = self._queue[: self._max_batch], self._queue[self._max_batch :]
             started = time.perf_counter()
             try:
-                answers = await self._in_thread(lambda turn=turn: self._answer([job for job, _ in turn]))
-            except Exception as error:  # of all, since whose it is cannot be told
-                answers = [error] * len(turn)
-            self._measure(len(turn), time.perf_counter() - started)
-            for (_, future), answer in zip(turn, answers):
-                if future.done():  # whoever asked has gone away
+                results = await self._in_thread(lambda batch=batch: self._compute([job for job, _ in batch]))
+            except Exception as error:  # every job fails, because the one that caused it is not known
+                results = [error] * len(batch)
+            self._on_batch(len(batch), time.perf_counter() - started)
+            for (_, future), result in zip(batch, results):
+                if future.done():  # the client has disconnected
                     continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(answer)
+                    future.set_result(result)

@@ -1,4 +1,4 @@
-"""Users of a public data set, to try a service as: what they rated may be shown, since everybody can look it up."""
+"""Users of a public data set, to try a service with; their ratings are public, so the service may show them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import load
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.train.build import resolve
 
+PUBLIC = ("movielens-100k", "movielens-1m", "movielens-latest", "synthetic")
+"""Public data sources."""
 MOST = 200
-"""Users that are listed."""
+"""Users that are listed, at most."""
 
 
 class Person(NamedTuple):
@@ -28,9 +29,9 @@ class Person(NamedTuple):
 
 
 def people_of(config: Config) -> dict[str, Person]:
-    """Test users of a run's data, by id: nobody that the model was trained on. None where the data is not public, or is
-    not here."""
-    if not SOURCES.get(config.data.source).public:
+    """Test users of a run's data by id, whom the model was not trained on; empty where the data is not public or is
+    missing."""
+    if config.data.source not in PUBLIC:
         return {}
     try:
         data = beside_clicks(load(config.data, seed=config.seed), config)
@@ -41,7 +42,12 @@ def people_of(config: Config) -> dict[str, Person]:
 
 
 def persons(data: Interactions, users: np.ndarray) -> list[Person]:
-    """Some users of a data set, with what they rated."""
+    """Users of a data set with their ratings.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of the users.
+    """
     found = []
     for user in users.tolist():
         rows = np.flatnonzero(data.user == user)

@@ -1,4 +1,4 @@
-"""The log of a service as columns: what was shown to whom, and what came of it."""
+"""The log of a service as columns: the items that were shown to users, and what the users did with them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from metarec_jax.recommender.filters import Filters
 
 
 class Log(NamedTuple):
-    """One row a place of a list, in order of time.
+    """One row for every place of every list, ordered by time.
 
     Attributes:
-        list: int64 [n], number of the list. user: int64 [n], number of the user.
-        arm: [n], names. item: [n], ids.
-        place: int64 [n], 1 is the first.
-        propensity: float64 [n], NaN where lists were interleaved.
-        own_place: int64 [n], the place that the arm's model had given the item.
-        explore: float64 [n]. pool: int64 [n].
+        list: int64 [n], number of the list.
+        user: int64 [n], number of the user.
+        arm: str [n], name of the model that chose the item.
+        item: str [n], id of the item.
+        place: int64 [n], rank in the list; 1 is the first.
+        propensity: float64 [n], probability of the item at this place; NaN for interleaved lists.
+        own_place: int64 [n], rank of the item in the model's own list.
+        explore: float64 [n], probability that the list was drawn at random.
+        pool: int64 [n], number of items that a random list is drawn from.
         interleaved: bool [n].
         time: float64 [n], seconds since 1970.
-        clicked, purchased: bool [n], by the user in this list.
-        rating: float64 [n], the last one given in this list; NaN where there is none.
+        clicked: bool [n], by the user in this list.
+        purchased: bool [n], by the user in this list.
+        rating: float64 [n], the last one given in this list; NaN if there is none.
     """
 
     list: np.ndarray
@@ -43,17 +47,17 @@ class Log(NamedTuple):
     rating: np.ndarray
 
     def of(self, rows: np.ndarray) -> Log:
-        """Some of the rows."""
+        """Return some of the rows; `rows` is a mask or indices."""
         return Log(*(column[rows] for column in self))
 
 
 class Request(NamedTuple):
-    """What a list was made from.
+    """The request that a list answers.
 
     Attributes:
-        number: of the list, as in `Log`.
-        history: (item, rating) pairs.
-        filters: what it was narrowed to; excluded items are ids.
+        number: number of the list, as in `Log`.
+        history: (item id, rating) pairs.
+        filters: conditions on the items; excluded items are ids.
         exclude_seen: whether items of the history were left out.
     """
 
@@ -64,7 +68,7 @@ class Request(NamedTuple):
 
 
 def read(database: sqlite3.Connection) -> Log:
-    """The whole log."""
+    """Return the log of a store's database."""
     rows = database.execute(
         "SELECT s.list, l.user, s.arm, s.item, s.place, s.propensity, s.own_place, l.explore, l.pool, l.mode, l.time "
         "FROM shown s JOIN lists l ON l.id = s.list ORDER BY l.time, s.list, s.place"
@@ -108,7 +112,7 @@ def read(database: sqlite3.Connection) -> Log:
 
 
 def requests(database: sqlite3.Connection) -> list[Request]:
-    """What each list of the log was made from, in the order of `Log.list`."""
+    """Return the request of each list, in the order of `Log.list`."""
     rows = database.execute(
         "SELECT l.history, l.filters FROM lists l WHERE EXISTS (SELECT 1 FROM shown s WHERE s.list = l.id) "
         "ORDER BY l.time, l.id"

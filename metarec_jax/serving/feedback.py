@@ -1,4 +1,4 @@
-"""`metarec feedback`: what a service's log says of its models, and the log as interactions to train on."""
+"""`metarec feedback`: metrics of a service's models from its log, and the log as interactions to train on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import make_folder, replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.history import Rated
-from metarec_jax.recommender.recommender import Recommender, best
+from metarec_jax.recommender.items import top_k
+from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving import analytics as of_log
 from metarec_jax.serving import event_log as logs
 from metarec_jax.serving.analytics import Figure
@@ -28,18 +29,30 @@ from metarec_jax.train.catalogue import Scale
 
 
 def liked_from(scale: Scale) -> float:
-    """From which rating on an item counts as liked: the fourth of five levels, or as far up another scale."""
+    """The least rating of an item that counts as liked: the fourth of five levels, or as far up another scale.
+
+    Args:
+        scale: the rating scale.
+    """
     return scale.low + 0.75 * (scale.high - scale.low)
 
 
 def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) -> np.ndarray:
-    """Whether a model would have put the same item in each place: bool [n].
+    """Whether a model puts the same item in each place of the lists of a log.
 
-    The model adapts to what each list was made from; items that its run does not know are left out.
+    The model adapts to the history that each list was made from, without items that its run does not have.
+
+    Args:
+        log: places of lists, ordered by list.
+        asked: the request of each list.
+        recommender: the model.
+
+    Returns:
+        bool [places].
     """
     wanted = np.unique(log.list)
-    catalogue = recommender.catalogue
-    known = recommender.titles.has_id
+    items = recommender.items
+    known = items.titles.has_id
     histories = [
         [Rated(f"id:{item}", rating) for item, rating in asked[number].history if known(item)] for number in wanted
     ]
@@ -47,12 +60,12 @@ def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) ->
     same = np.zeros(len(log.list), bool)
     starts = np.searchsorted(log.list, wanted)
     ends = np.searchsorted(log.list, wanted, side="right")
-    for which, scores in recommender.scores_of_all(states):
+    for which, scores in recommender.executor.score_all(states):
         request, state, start, end = asked[wanted[which]], states[which], starts[which], ends[which]
         filters = request.filters._replace(exclude=[f"id:{i}" for i in request.filters.exclude if known(str(i))])
-        candidates = recommender.candidates(state, recommender.allowed(filters), request.exclude_seen)
-        rows = best(scores, end - start, candidates)
-        order = [catalogue.items.ids[row] for row in rows]
+        candidates = items.candidates(state.history.rows, items.allowed(filters), request.exclude_seen)
+        rows = top_k(scores, end - start, candidates)
+        order = [items.catalogue.items.ids[row] for row in rows]
         for n in range(start, end):
             place = int(log.place[n]) - 1
             same[n] = place < len(order) and order[place] == log.item[n]
@@ -60,15 +73,15 @@ def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) ->
 
 
 def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any]:
-    """All figures of a run's log, and what other runs' lists would have got.
+    """Metrics of a run's log, and off-policy estimates for other runs.
 
     Args:
         run: that was served.
         store: folder of its store.
-        targets: runs to judge from lists that were randomised.
+        targets: runs to estimate the metrics of, from lists that were randomised.
 
     Raises:
-        MetarecError: nothing was served yet, or there is nothing random to judge others from.
+        MetarecError: no list was shown yet, or targets are given and no list was randomised.
     """
     with contextlib.closing(open_for_reading(store)) as database:
         log, asked = logs.read(database), logs.requests(database)
@@ -93,10 +106,14 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
 
 
 def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, str, float, int]]:
-    """(user, item, rating, time) rows of all that users rated (or, for clicks, were shown), each pair once.
+    """The log of a service as (user, item, rating, time) rows, each pair of user and item once.
 
-    Ratings are those of the histories that lists were made from, and of feedback, the latest of each pair; those that
-    were taken back are left out. Clicks are 1 where one came, and 0 where an item was shown and none came.
+    Ratings are from the histories that lists were made from and from feedback, the latest of each pair, without
+    ratings that were removed. Clicks are 1 where an item was clicked, and 0 where it was shown and not clicked.
+
+    Args:
+        database: of the service.
+        scale: the rating scale.
     """
     found: dict[tuple[str, str], tuple[float, int]] = {}
     if scale.kind == "click":
@@ -104,7 +121,7 @@ def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, 
             "SELECT l.user, s.item, l.time FROM shown s JOIN lists l ON l.id = s.list ORDER BY l.time"
         ):
             found.setdefault((user, item), (0.0, int(time)))
-    # A list's history is in order, but has no times: it is from before the list, a second an item.
+    # A list's history is in order but has no times: they are set to one second an item, before the list.
     for user, history, time in database.execute("SELECT user, history, time FROM lists ORDER BY time"):
         pairs = json.loads(history)
         for n, (item, rating) in enumerate(pairs):
@@ -123,19 +140,19 @@ def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, 
 
 
 def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[int, Path]:
-    """Writes the log as interactions, and the items beside it, as `metarec train --data.source table` reads them.
+    """Write the log as interactions, and the items beside it, as `metarec train --data.source table` reads them.
 
     Args:
         run: that was served.
         store: folder of its store.
         path: a .csv or .parquet file; items go to NAME-items beside it.
-        merge: whether the interactions that the run was trained from come first, to train on both.
+        merge: whether the interactions that the run was trained on come first, to train on both.
 
     Returns:
-        How many rows there are, and the file of the items.
+        The number of rows, and the file of the items.
 
     Raises:
-        MetarecError: another ending, nothing to write, or the run's data is not here.
+        MetarecError: another suffix, no rows to write, or the run's data is missing.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise MetarecError(f"--export {path}: write a name that ends in .csv or .parquet")
@@ -197,7 +214,11 @@ def _write(path: Path, columns: dict[str, list]) -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    """Prints figures as tables."""
+    """Print metrics as tables.
+
+    Args:
+        found: from `judge`.
+    """
     from metarec_jax.core.console import print_grid
 
     counts = ("users", "lists", "impressions", "clicks", "purchases", "ratings")

@@ -1,121 +1,140 @@
-"""From a run folder to a service that listens."""
+"""`metarec serve`: load the runs, check the options, and listen."""
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
+import math
 import os
 import socket
 import sys
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Any
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode
+from metarec_jax.serving.demo_users import people_of
 from metarec_jax.serving.engine import Engine
+from metarec_jax.serving.extras import needs_extra
 from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.store import Store
 
 TOKEN = "METAREC_TOKEN"
-"""The environment variable that holds the token: other users of a machine can read a command line, but not this."""
-
-
+"""Environment variable of the token. Other users of the machine can read a command line, but not this."""
+MIN_TOKEN = 16
+"""Characters of the shortest token."""
 DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY")
-"""One of these is set where Linux has a desktop."""
+"""Linux sets one of these variables in a desktop session."""
+RANGES = {
+    "share": (0, 1),
+    "explore": (0, 1),
+    "pool": (1, math.inf),
+    "together": (1, math.inf),
+    "wait_ms": (0, 1000),
+    "port": (0, 65535),
+}
+"""Minimum and maximum of options."""
 
 
 def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
-    """Serves until a signal comes.
+    """Serve until a signal ends the process.
+
+    Args:
+        chosen: the options.
+        reporter: receives notes.
 
     Raises:
-        MetarecError: the extra `serve` is not installed, an option is wrong, or the address is taken.
+        MetarecError: the extra `serve` is not installed, an option is wrong, or the address is in use.
     """
-    uvicorn = _uvicorn()
+    with needs_extra("serve"):
+        import uvicorn
+
+        from metarec_jax.serving.app import make_app
     token = os.environ.get(TOKEN) or None
     check(chosen, token)
     listening = listen(chosen.host, chosen.port)
     host, port = listening.getsockname()[:2]
-    app, programs = build(chosen, token, reporter)
+    engine = load_engine(chosen, reporter)
+    reporter.note(f"{engine.warm(chosen.together)} programs are compiled")
+    app = make_app(
+        engine,
+        token=token,
+        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", chosen.host.lower()}),
+        people=people_of(engine.first.config) if chosen.people else {},
+        wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
+        max_batch=chosen.together,
+    )
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    reporter.note(f"{programs} programs are compiled")
     print(f"serving {chosen.run} at {address}", flush=True)
     if chosen.open:
-        show(address)
+        open_browser(address)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=30
     )
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def build(chosen: ServeArguments, token: str | None, reporter: Reporter = QUIET) -> tuple[Any, int]:
-    """The application that the options describe, and how many programs were compiled for it."""
-    from metarec_jax.serving.app import make_app
-    from metarec_jax.serving.demo_users import people_of
+def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
+    """Return the engine of the runs that are served, with its store.
 
+    Args:
+        chosen: the options.
+        reporter: receives a note that names the store's folder.
+
+    Raises:
+        MetarecError: a run or the store cannot be read, or the runs do not fit each other.
+    """
     arms = [Arm("a", Recommender.load(chosen.run))]
     if chosen.against:
         arms.append(Arm("b", Recommender.load(chosen.against)))
     store = Store(Path(chosen.store) if chosen.store else Path(chosen.run) / "service")
-    exploring = Exploring(chosen.explore, chosen.pool)
-    engine = Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
     reporter.note(f"feedback, users and new items are kept in {store.folder}")
-    programs = engine.warm(chosen.together)
-    people = people_of(engine.first.config) if chosen.people else {}
-    app = make_app(
-        engine,
-        token=token,
-        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", chosen.host.lower()}),
-        people=people,
-        wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
-        most=chosen.together,
-    )
-    return app, programs
+    exploring = Exploring(chosen.explore, chosen.pool)
+    return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
 
 
-def show(address: str) -> None:
-    """Opens an address in the desktop's browser; without a desktop it does nothing, so that no browser for terminals
-    takes this one."""
+def open_browser(address: str) -> None:
+    """Open an address in the desktop's browser; without a desktop do nothing, so that no text browser is started."""
     if sys.platform.startswith("linux") and not any(os.environ.get(name) for name in DESKTOP):
         return
-    # Not waited for: the page is there when the server looks, which is after this.
+    # In a thread: the server, which answers the browser, starts after this.
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def mode_of(chosen: ServeArguments) -> Mode:
-    """How the models share the users."""
+    """Return how the models share the users."""
     if chosen.mode == "auto":
         return "ab" if chosen.against else "single"
     return chosen.mode
 
 
 def check(chosen: ServeArguments, token: str | None) -> None:
-    """Refuses options that cannot be, before anything is loaded.
+    """Check the options before anything is loaded.
+
+    Args:
+        chosen: the options.
+        token: the token that requests must send; None serves every request.
 
     Raises:
-        MetarecError: says which.
+        MetarecError: an option is out of range, or options contradict each other.
     """
-    for name, low, high in (("share", 0, 1), ("explore", 0, 1)):
+    for name, (low, high) in RANGES.items():
         value = getattr(chosen, name)
         if not low <= value <= high:
-            raise MetarecError(f"--{name} is {value:g}; it must lie between {low} and {high}")
-    if chosen.pool < 1 or chosen.together < 1 or not 0 <= chosen.wait_ms <= 1000 or not 0 <= chosen.port < 65536:
-        raise MetarecError(
-            f"--pool is {chosen.pool}, --together {chosen.together}, --wait-ms {chosen.wait_ms:g}, "
-            f"--port {chosen.port}: "
-            "the first two must be at least 1, the third at most 1000, and the last a port, or 0"
-        )
+            allowed = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+            raise MetarecError(f"--{name.replace('_', '-')} is {value:g}; it must {allowed}")
     mode = mode_of(chosen)
     if (mode == "single") == bool(chosen.against):
         remedy = "leave out --against" if chosen.against else "name a second run with --against"
         raise MetarecError(f"--mode {mode} does not fit the number of runs: {remedy}, or choose another mode")
     if mode == "interleave" and chosen.explore:
-        raise MetarecError("--explore with --mode interleave: an interleaved list has no known propensities")
-    if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable()):
-        raise MetarecError(f"${TOKEN} is no good token: take at least 16 printable ASCII characters")
+        raise MetarecError(
+            "--explore with --mode interleave: an interleaved list has no known propensities: leave out one of them"
+        )
+    if token is not None and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable()):
+        raise MetarecError(f"${TOKEN}: a token has at least {MIN_TOKEN} characters, all of them printable ASCII")
     if token is None and not loopback(chosen.host):
         raise MetarecError(
             f"--host {chosen.host} can be reached from other machines, so requests must show a token: put one into "
@@ -124,7 +143,7 @@ def check(chosen: ServeArguments, token: str | None) -> None:
 
 
 def loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -134,10 +153,14 @@ def loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Return a socket that listens.
+
+    Args:
+        host: name or address.
+        port: 0 takes a free one.
 
     Raises:
-        MetarecError: it cannot.
+        MetarecError: the address is in use, or not one of this machine.
     """
     found = None
     try:
@@ -145,21 +168,11 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-        found.listen(2048)  # who comes before the server looks waits for it
+        found.listen(2048)  # connections that arrive before the server starts wait in this queue
         return found
     except OSError as error:
         if found is not None:
             found.close()
         raise MetarecError(
             f"--host {host} --port {port}: cannot listen there ({error.strerror}): choose another port (0: any)"
-        ) from error
-
-
-def _uvicorn() -> Any:
-    """The server, if all that it needs is there."""
-    try:
-        return [importlib.import_module(name) for name in ("fastapi", "prometheus_client", "uvicorn")][-1]
-    except ImportError as error:
-        raise MetarecError(
-            f"{error.name} is not installed; a service needs the extra serve: pip install 'metarec_jax[serve]'"
         ) from error

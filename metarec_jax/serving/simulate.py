@@ -1,21 +1,17 @@
-"""People who use a service, made of ratings that the model has not seen: `metarec simulate`.
+"""`metarec simulate`: simulated users of a service, from ratings that the model was not trained on.
 
-A simulated user has some ratings to begin with and others that only the simulator knows. Shown a list, the user looks
-at place ``r`` with probability ``1 / log2(1 + r)`` and then clicks as the known rating of the item there would have it:
-with probability ``(2^g - 1) / 2^G``, where the rating lies ``g`` of ``G = 4`` quarters up the scale (the chance that
-a graded item satisfies; Chapelle, Metzler, Zhang & Grinspan 2009, equation 4). An item that the user never rated is
-clicked with a small probability. What was clicked is rated, as it was in the data, and the next list is made from one
-rating more.
+A simulated user starts with some ratings; the simulator keeps the others. In a list, the user looks at place ``r`` with
+probability ``1 / log2(1 + r)`` and clicks an item that was looked at with probability ``(2^g - 1) / 2^G``, where its
+rating lies ``g`` of ``G = 4`` quarters up the scale (the probability that a graded item satisfies; Chapelle, Metzler,
+Zhang & Grinspan 2009, equation 4). An item without a rating is clicked with a small probability. A clicked item is
+rated as in the data, and the next list is made from one more rating.
 
-What comes out says that the machinery works, and how models compare under these assumptions; it is no measurement of
-people.
+The counts show that logging, comparing and estimating work, and how models compare under these assumptions. They do not
+measure people.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import urllib.parse
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,18 +19,29 @@ import numpy as np
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.serving.demo_users import Person
+from metarec_jax.data import load
+from metarec_jax.data.negatives import beside_clicks
+from metarec_jax.data.protocols import divide
+from metarec_jax.serving.demo_users import Person, persons
+from metarec_jax.serving.extras import needs_extra
+from metarec_jax.train.build import resolve
 from metarec_jax.train.catalogue import Scale
+
+with needs_extra("serve"):
+    import httpx
+
+TIMEOUT = 60.0
+"""Seconds that a request may take."""
 
 
 class Habits(NamedTuple):
-    """How simulated users behave.
+    """Behaviour of all simulated users.
 
     Attributes:
-        start: ratings that a user begins with.
-        lists: that each one looks at.
+        start: ratings that a user has at the start; users with no more than these are left out.
+        lists: lists that each user looks at.
         k: places of a list.
-        curiosity: the chance to click an item that the data says nothing about.
+        curiosity: probability of a click on an item without a rating in the data.
     """
 
     start: int = 5
@@ -46,38 +53,59 @@ class Habits(NamedTuple):
 class Client:
     """A connection to a service.
 
+    Args:
+        address: such as http://127.0.0.1:8765/.
+        token: the token that the service demands, if it does.
+
     Raises:
-        MetarecError: the address is none, or the service refuses a request.
+        MetarecError: the address is not an HTTP address.
     """
 
     def __init__(self, address: str, token: str | None = None):
-        parsed = urllib.parse.urlsplit(address)
-        if parsed.scheme != "http" or not parsed.hostname:
+        try:
+            url = httpx.URL(address)
+        except httpx.InvalidURL:
+            url = httpx.URL()
+        if url.scheme not in ("http", "https") or not url.host:
             raise MetarecError(f"{address!r} is no address of a service: write one such as http://127.0.0.1:8765/")
         self._address = address
-        self._connection = http.client.HTTPConnection(parsed.hostname, parsed.port or 80, timeout=60)
-        self._headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT, trust_env=False)  # without a proxy
 
     def close(self) -> None:
-        """Ends the connection."""
-        self._connection.close()
+        """Close the connection."""
+        self._http.close()
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """What comes of a request: POST where there is a body, else GET."""
+        """Send a request and return its answer.
+
+        Args:
+            path: of the route.
+            body: is sent with POST; None sends a GET.
+
+        Raises:
+            MetarecError: the service does not answer, or refuses the request.
+        """
         try:
-            method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
-            self._connection.request(method, path, content, self._headers)
-            answer = self._connection.getresponse()
-            text = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise MetarecError(f"{self._address}: nothing answers ({error}): is `metarec serve` running?") from error
-        if answer.status >= 400:
-            raise MetarecError(f"{self._address}: {path} is refused with status {answer.status}: {text.decode()[:300]}")
-        return json.loads(text)
+            answer = self._http.get(path) if body is None else self._http.post(path, json=body)
+        except httpx.HTTPError as error:
+            raise MetarecError(
+                f"{self._address}: no service answers ({error}): start it with `metarec serve`"
+            ) from error
+        if answer.is_error:
+            raise MetarecError(
+                f"{self._address}: {path} is refused with status {answer.status_code}: {answer.text[:300]}"
+            )
+        return answer.json()
 
 
 def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
-    """The chance that somebody who looks at an item clicks it; `rating` is None where the data has none.
+    """Return the probability that a user who looks at an item clicks it.
+
+    Args:
+        rating: of the item; None if the data has none.
+        scale: of the ratings.
+        curiosity: the probability for an item without a rating.
 
     >>> scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
     >>> [attraction(rating, scale, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
@@ -87,8 +115,8 @@ def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
         return curiosity
     if scale.kind == "click":
         return rating
-    steps = 4 * (rating - scale.low) / (scale.high - scale.low)
-    return (2**steps - 1) / 2**4
+    quarters = 4 * (rating - scale.low) / (scale.high - scale.low)
+    return (2**quarters - 1) / 2**4
 
 
 def simulate(
@@ -96,45 +124,48 @@ def simulate(
     people: list[Person],
     scale: Scale,
     *,
-    habits: Habits = Habits(),  # noqa: B008 - it does not change
+    habits: Habits = Habits(),  # noqa: B008 - immutable
     seed: int = 0,
     reporter: Reporter = QUIET,
 ) -> dict[str, int]:
-    """Has people use a service.
+    """Have simulated users use a service, one after the other.
 
     Args:
-        client: of the service.
-        people: with their whole histories; those with no more than they begin with are left out.
+        client: the connection to the service.
+        people: users with their whole histories.
         scale: of the ratings.
-        habits: of all of them.
+        habits: behaviour of all users.
         seed: of what they look at and click.
-        reporter: told how far it is.
+        reporter: receives the progress.
 
     Returns:
-        How many users there were, lists, places shown, clicks, and ratings given.
+        The number of users, lists, places shown, clicks and ratings, by name.
+
+    Raises:
+        MetarecError: the service does not answer, or refuses a request.
     """
     people = [person for person in people if len(person.history) > habits.start]
     counts = dict.fromkeys(("users", "lists", "shown", "clicks", "ratings"), 0)
     with reporter.bar("users", len(people)) as advance:
         for number, person in enumerate(people):
             rng = np.random.default_rng([seed, number])
-            known = dict(person.history[habits.start :])
-            begun = [{"item": item, "rating": rating} for item, rating in person.history[: habits.start]]
-            user = client.ask("/users", {"history": begun})["user"]
+            hidden = dict(person.history[habits.start :])
+            history = [{"item": item, "rating": rating} for item, rating in person.history[: habits.start]]
+            user = client.ask("/users", {"history": history})["user"]
             for _ in range(habits.lists):
                 shown = client.ask("/recommend", {"user": user, "k": habits.k})
                 counts["lists"] += 1
                 for card in shown["items"]:
                     counts["shown"] += 1
-                    rating = known.get(card["id"])
+                    rating = hidden.get(card["id"])
                     looks = rng.random() < 1 / np.log2(1 + card["place"])
                     if not looks or rng.random() >= attraction(rating, scale, habits.curiosity):
                         continue
-                    here = {"list_id": shown["list_id"], "item": card["id"]}
-                    client.ask("/feedback", here | {"kind": "click"})
+                    place = {"list_id": shown["list_id"], "item": card["id"]}
+                    client.ask("/feedback", place | {"kind": "click"})
                     counts["clicks"] += 1
                     if rating is not None:
-                        client.ask("/feedback", here | {"kind": "rating", "rating": rating})
+                        client.ask("/feedback", place | {"kind": "rating", "rating": rating})
                         counts["ratings"] += 1
             counts["users"] += 1
             advance(number + 1)
@@ -142,17 +173,11 @@ def simulate(
 
 
 def held_out(config: Config) -> list[Person]:
-    """Test users of a run: people whom it has not seen.
+    """Return the test users of a run, whose ratings the model was not trained on.
 
     Raises:
-        MetarecError: the run's data is not here.
+        MetarecError: the run's data is not on this machine.
     """
-    from metarec_jax.data import load
-    from metarec_jax.data.negatives import beside_clicks
-    from metarec_jax.data.protocols import divide
-    from metarec_jax.serving.demo_users import persons
-    from metarec_jax.train.build import resolve
-
     data = beside_clicks(load(config.data, seed=config.seed), config)
     tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
     return persons(data, np.unique(tested))

@@ -1,7 +1,7 @@
-"""What a service must not forget: new items, users and their ratings, what was shown, and what came of it (SQLite).
+"""The database of a service (SQLite): added items, users and their ratings, lists that were shown, and feedback.
 
-Nothing is acknowledged before it is on disk: writes are transactions in a write-ahead log that is synced
-(``synchronous = FULL``), so that neither a kill nor a power failure takes back what a client was told.
+A request is answered only after its rows are on disk: writes are transactions in a write-ahead log that is synced
+(``synchronous = FULL``), so an acknowledged row survives a kill and a power failure.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from metarec_jax.core.atomic_files import explained, make_folder
 from metarec_jax.core.errors import MetarecError
 
 LAYOUT = 1
-"""Version of the tables. A store of another version is refused."""
+"""Version of the tables; a store of another version is refused."""
 KINDS = ("click", "purchase", "rating", "forget")
-"""What can come of an item: the last takes a rating back."""
+"""Kinds of events; "forget" removes a rating."""
 COUNTED = ("items", "users", "lists", "events")
 """Tables whose rows are counted."""
 
@@ -61,10 +61,10 @@ class Shown(NamedTuple):
     Attributes:
         place: 1 is the first.
         item: its id.
-        arm: whose choice it was.
-        score: of the model.
-        propensity: the chance that this item was shown at this place; None where lists are interleaved.
-        own_place: the place that the model itself had given it.
+        arm: name of the model that chose it.
+        score: by that model.
+        propensity: probability that this item is shown in this place; None where lists are interleaved.
+        own_place: place of the item in the model's own order.
     """
 
     place: int
@@ -76,18 +76,18 @@ class Shown(NamedTuple):
 
 
 class ShownList(NamedTuple):
-    """A list that somebody saw.
+    """A list that was shown to a user.
 
     Attributes:
         id: of the list.
-        user: who saw it.
-        arm, model: which one of the service's models made it, and that model's digest.
+        user: the user's identifier.
+        arm, model: name and digest of the model that made it.
         mode: "single", "ab" or "interleave".
         history: (item, rating) pairs that it was made from.
-        filters: what it was narrowed to, as JSON text.
-        pool: items that an explored list is drawn from.
-        explore: the chance that it was.
-        places: what was shown.
+        filters: conditions on its items, as JSON text.
+        pool: items that a random list is drawn from.
+        explore: probability that the list is random.
+        places: the items.
     """
 
     id: str
@@ -103,7 +103,7 @@ class ShownList(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something a user did: see `KINDS`; `list` says where the item was shown, if it was."""
+    """An action of a user on an item, of one of `KINDS`; `list` is the id of the list that showed the item, if any."""
 
     user: str
     item: str
@@ -113,10 +113,10 @@ class Event(NamedTuple):
 
 
 class Store:
-    """The database of a service, and the key that its states are sealed with.
+    """The database of a service, and the key that signs its states.
 
     Args:
-        folder: made where it does not exist; readable by its owner only.
+        folder: created if it does not exist; readable by its owner only.
 
     Raises:
         MetarecError: the folder cannot be written, or holds a store of another version.
@@ -131,18 +131,18 @@ class Store:
         with explained(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._database = _connected(path)
-        # A connection of its own to read with: who reads does not wait until what is being written is on disk.
+        # A separate connection for reading, so that readers do not wait for writes to reach the disk.
         self._reader, self._reading = _connected(path), threading.Lock()
         self._counts = {table: self._read(f"SELECT count(*) FROM {table}")[0][0] for table in COUNTED}
 
     def close(self) -> None:
-        """Ends the work with the database."""
+        """Close the database."""
         with self._lock, self._reading:
             self._database.close()
             self._reader.close()
 
     def add_item(self, item: NewItem) -> None:
-        """Keeps an item."""
+        """Store an item."""
         with self._writing(items=1) as database:
             database.execute(
                 "INSERT INTO items (id, title, text, details, time) VALUES (?, ?, ?, ?, ?)",
@@ -150,12 +150,18 @@ class Store:
             )
 
     def items(self) -> list[NewItem]:
-        """All items that were added, in the order that they were."""
+        """All stored items, in the order in which they were added."""
         rows = self._read("SELECT id, title, text, details FROM items ORDER BY number")
         return [NewItem(id, title, text, json.loads(details)) for id, title, text, details in rows]
 
     def add_user(self, user: str, profile: str, history: Iterable[tuple[str, float]]) -> None:
-        """Keeps a user and what the user has rated so far."""
+        """Store a user.
+
+        Args:
+            user: the user's identifier.
+            profile: the user's text.
+            history: (item, rating) pairs, oldest first.
+        """
         now = time.time()
         events = [Event(user, item, "rating", rating) for item, rating in history]
         with self._writing(users=1, events=len(events)) as database:
@@ -163,12 +169,12 @@ class Store:
             _add_events(database, events, now)
 
     def profile(self, user: str) -> str | None:
-        """A user's profile; None where there is no such user."""
+        """A user's profile; None for an unknown user."""
         rows = self._read("SELECT profile FROM users WHERE id = ?", (user,))
         return rows[0][0] if rows else None
 
     def history(self, user: str) -> list[tuple[str, float]]:
-        """Items that a user has rated and not taken back, with the last rating of each, in order of those."""
+        """A user's current (item, rating) pairs, in the order of the latest rating of each item."""
         rated: dict[str, float] = {}
         for item, kind, value in self._read(
             "SELECT item, kind, value FROM events WHERE user = ? AND kind IN ('rating', 'forget') ORDER BY number",
@@ -180,7 +186,15 @@ class Store:
         return list(rated.items())
 
     def raters(self, item: str, most: int) -> list[tuple[str, float]]:
-        """Users who have rated an item and not taken it back, with the last rating of each; the `most` latest."""
+        """The latest users who have a rating of an item.
+
+        Args:
+            item: its id.
+            most: users, at most.
+
+        Returns:
+            (user, latest rating) pairs, latest last.
+        """
         rated: dict[str, float] = {}
         for user, kind, value in self._read(
             "SELECT user, kind, value FROM events WHERE item = ? AND kind IN ('rating', 'forget') AND user <> '' "
@@ -193,7 +207,12 @@ class Store:
         return list(rated.items())[-most:]
 
     def add(self, lists: Sequence[ShownList], events: Sequence[Event]) -> None:
-        """Keeps lists that are about to be shown, and what users did, in one transaction."""
+        """Store lists that are about to be shown, and events, in one transaction.
+
+        Args:
+            lists: the lists.
+            events: the events.
+        """
         now = time.time()
         with self._writing(lists=len(lists), events=len(events)) as database:
             database.executemany(
@@ -209,18 +228,18 @@ class Store:
             _add_events(database, events, now)
 
     def shown_in(self, list_id: str) -> tuple[str, dict[str, str]] | None:
-        """Who saw a list, and arms by the items in it; None where there is no such list."""
+        """The user who saw a list, and the arm of each of its items by id; None for an unknown list."""
         rows = self._read("SELECT user FROM lists WHERE id = ?", (list_id,))
         if not rows:
             return None
         return rows[0][0], dict(self._read("SELECT item, arm FROM shown WHERE list = ?", (list_id,)))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table, without a look at any: those that were there at the start, and those added here since."""
+        """Rows of each table, counted when the store was opened and at each write since; no table is read."""
         return dict(self._counts)
 
     def version(self) -> int:
-        """A number that is another one after whatever was written since the last call, here or by another process."""
+        """A number that changes with every write, by this process or another one."""
         return self._read("PRAGMA data_version")[0][0]
 
     def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
@@ -229,7 +248,7 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self, **more: int) -> Iterator[sqlite3.Connection]:
-        """A transaction that adds so many rows to tables."""
+        """A transaction; `more` is the number of rows that it adds to each table."""
         with self._lock:
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
@@ -239,10 +258,10 @@ class Store:
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection:
-    """The database in a store's folder, for figures; it may be served from at the same time.
+    """The database in a store's folder, to read metrics from; a service may use it at the same time.
 
     Raises:
-        MetarecError: there is none, or one of another version.
+        MetarecError: there is no store, or one of another version.
     """
     path = folder / "service.sqlite"
     if not path.is_file():
@@ -263,7 +282,8 @@ def _connected(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         if layout == 0:
             database.executescript(_TABLES + f"PRAGMA user_version = {LAYOUT};")
-        database.execute("CREATE INDEX IF NOT EXISTS events_of_item ON events (item)")  # later than the first layout
+        # Not in _TABLES: there are stores of this layout without the index.
+        database.execute("CREATE INDEX IF NOT EXISTS events_of_item ON events (item)")
         return database
     except sqlite3.Error as error:
         raise MetarecError(
@@ -279,7 +299,7 @@ def _add_events(database: sqlite3.Connection, events: Sequence[Event], now: floa
 
 
 def _key(path: Path) -> bytes:
-    """The key in a file, which is made where there is none."""
+    """The key in a file, which is created if it does not exist."""
     with explained(path):
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -78,6 +78,8 @@ def build(
     division = divide(data, config, config.seed) if division is None else division
     check_division(config, data, division, reporter)
     encoder = open_encoder(config, encoder, reporter)
+    pooling = encoder.hints.resolve(config.encoder.pooling)
+    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
     catalogue = make_catalogue(config, data, division, encoder, reporter)
     profiles = embed_profiles(config, data, encoder, reporter)
     catalogue, folded = learn_factors(config, data, division, catalogue, profiles, reporter)

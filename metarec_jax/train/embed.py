@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
 import numpy as np
 
 from metarec_jax.config.run import Config
@@ -15,7 +16,7 @@ from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.tasks import TaskSource
-from metarec_jax.encoder import Encoder, Execution, encode_table, merge_lora
+from metarec_jax.encoder import Encoder, choose_execution, encode_table, merge_lora
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train.experiment import Experiment, Part, Source
 
@@ -56,7 +57,7 @@ def embed(
             progress=lambda done, total: advance(done),
             report=reporter.note if warn_truncation else None,
             dtype=config.encoder.dtype,
-            run=Execution(config.encoder.attention, scan=config.encoder.scan),
+            run=choose_execution(jax.default_backend(), fused=config.encoder.attention == "fused"),
         )
 
 

@@ -1,8 +1,7 @@
-"""The parameters that a training led to, in a file that is read in no time.
+"""The best parameters of a training so far, as a safetensors file.
 
-A checkpoint holds more (the optimiser, where the data stands), and the library that reads it takes as long to import as
-all that an answer needs. So a training that ends leaves the parameters of its best checkpoint beside it, and one that
-starts takes them away first: where the file is, it holds what the best checkpoint holds.
+It is written at each new best evaluation, also while training goes on. The checkpoints hold the two latest states only,
+and orbax, which reads them, takes long to import.
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ def load(like: Trainable, path: Path) -> Trainable:
     try:
         arrays = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise MetarecError(
-            f"{path} is damaged ({error}): delete it, and the run's best checkpoint is read in its place"
-        ) from error
+        raise MetarecError(f"{path} is damaged ({error}): restore it from a copy, or train the run again") from error
     wanted = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in zip(names, leaves)}
     found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
     for name in sorted(wanted.keys() | found.keys()):

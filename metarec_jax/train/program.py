@@ -80,7 +80,7 @@ class Program:
         scope: -> the context in which steps run.
         ledger: what is recorded beside the state.
         evaluates_first: whether there is a line of metrics before the first step.
-        patience_saves: stretches between checkpoints.
+        save_every: stretches between checkpoints; the best ones and the last are saved besides.
     """
 
     title: str

@@ -181,7 +181,7 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
     """
     if (folder / "config.json").exists():
         raise MetarecError(_already(folder, command))
-    existed = folder.exists()
+    existed = folder.is_dir()
     before = set(folder.iterdir()) if existed else set()
     run = Run(folder, config)
     try:

@@ -13,19 +13,27 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 from jaxtyping import Array
 
+from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder import BertConfig, Encoder, Execution, Texts, Tokens, encode, tokenize
+from metarec_jax.encoder import (
+    BertConfig,
+    Encoder,
+    Execution,
+    Texts,
+    Tokens,
+    choose_execution,
+    choose_tokens_per_call,
+    encode,
+    tokenize,
+)
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
 from metarec_jax.meta.outer import Losses
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
-
-CPU_TOKENS, TOKENS = 1024, 16384
-"""Tokens of a call where the config leaves it open: on a CPU, whose caches are small, and on anything else."""
 
 
 class TextBatches:
@@ -138,22 +146,33 @@ class Devices:
         per_call: texts of a chunk on one device, for each bucket.
         mesh: the devices.
         shared: which of the two.
+        run: how layers are computed; None chooses by the platform of the devices.
     """
 
     def __init__(
-        self, config: Config, architecture: BertConfig, per_call: tuple[int, ...], mesh: Mesh, *, shared: bool
+        self,
+        config: Config,
+        architecture: BertConfig,
+        per_call: tuple[int, ...],
+        mesh: Mesh,
+        *,
+        shared: bool,
+        run: Execution | None = None,
     ):
         self._mesh, self.shared = mesh, shared
         split = SHARDS in mesh.axis_names
+        run = execution_of(config.encoder, mesh.devices.flat[0].platform, split=split) if run is None else run
+        if split:
+            run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))
         # Devices that gather parameters from each other must come by the same number of times.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
         self.training = Reading(
-            encode_with(config, architecture, config.encoder.dropout, split=split),
+            encode_with(config, architecture, config.encoder.dropout, run),
             per_call,
             turns=turns,
             keep=config.encoder.keep,
         )
-        self._evaluating = self.training._replace(encode=encode_with(config, architecture, 0.0, split=split))
+        self._evaluating = self.training._replace(encode=encode_with(config, architecture, 0.0, run))
 
     @property
     def exchange(self) -> Exchange:
@@ -225,13 +244,28 @@ def _as_it_is(tree: Any) -> Any:
     return tree
 
 
-def encode_with(config: Config, architecture: BertConfig, dropout: float, *, split: bool = False) -> Encode:
-    """The encoder as a function of its parameters, pooled as the config says; with `split`, of this device's part of
-    them."""
+def execution_of(config: EncoderConfig, platform: str, *, split: bool = False) -> Execution:
+    """How a run computes the layers of its encoder.
+
+    Args:
+        config: options of the encoder.
+        platform: of the devices: "cpu", "gpu" or "tpu".
+        split: the encoder's parameters are split over the devices.
+    """
+    return choose_execution(platform, fused=config.attention == "fused", remat=config.remat, split=split)
+
+
+def encode_with(config: Config, architecture: BertConfig, dropout: float, run: Execution | None = None) -> Encode:
+    """The encoder as a function of its parameters, pooled as the config says.
+
+    Args:
+        config: of the run.
+        architecture: of the encoder.
+        dropout: share of features and of attention weights that are dropped.
+        run: how layers are computed; None chooses for this machine.
+    """
     chosen = config.encoder
-    run = Execution(chosen.attention, chosen.remat, chosen.scan)
-    if split:
-        run = run._replace(whole=functools.partial(whole, dtype=chosen.dtype))
+    run = execution_of(chosen, jax.default_backend()) if run is None else run
     architecture = dataclasses.replace(architecture, dropout=dropout, attention_dropout=dropout)
 
     def function(params: Params, tokens: Tokens, key: Array | None) -> Array:
@@ -280,7 +314,7 @@ def texts_of(
     return Texts.of(
         [found.ids[distinct[text]] for text in texts],
         limit=chosen.max_length,
-        tokens_per_call=chosen.tokens_per_call or (CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS),
+        tokens_per_call=chosen.tokens_per_call or choose_tokens_per_call(jax.default_backend()),
         pad=encoder.config.pad_token_id,
         split=split,
         devices=devices,

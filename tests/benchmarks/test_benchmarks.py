@@ -27,7 +27,7 @@ from benchmarks import (
 )
 from benchmarks import privacy as of_privacy
 from benchmarks import serving as of_serving
-from benchmarks.cases import SHARED, SMOKE, STANDARD
+from benchmarks.cases import SHARED, SMOKE, SMOKE_SHAPE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -201,13 +201,12 @@ def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatc
     assert (tmp_path / "runs/0/contrastive/pretraining/encoder/model.safetensors").exists()
 
 
-def test_influences_are_compared_with_leaving_ratings_out(monkeypatch):
+def test_influences_are_compared_with_leaving_ratings_out():
     recommender = Recommender.load(trained_run())
     everyone = explain.test_users(recommender)
     assert len(everyone) == 20
     assert all(len(user.history) == 20 and len(user.rows) == explain.LIST for user in everyone)
-    monkeypatch.setattr(explain, "test_users", lambda _: everyone[:3])
-    rows = explain.measure("tiny", recommender, rounds=1)
+    rows = explain.measure("tiny", recommender, everyone[:3], rounds=1)
     assert [row.metric for row in rows] == ["rank correlation"] + ["users/s"] * 4
     assert rows[0].ours > explain.BAR_OF_RANKS
     assert rows[0].facts["users"] == 3
@@ -216,7 +215,7 @@ def test_influences_are_compared_with_leaving_ratings_out(monkeypatch):
     )
 
 
-def test_privacy_is_compared_with_the_training_without_it(tmp_path, monkeypatch):
+def test_privacy_is_compared_with_the_training_without_it(tmp_path):
     config = preset("synthetic")
     config = dataclasses.replace(
         config,
@@ -325,19 +324,17 @@ def test_the_rival_of_the_catalogue_cuts_texts_where_we_do():
 
 
 def test_the_encoder_is_compared_on_one_batch():
-    rows = of_encoder.one_batch(of_encoder.SMOKE, rounds=2)
+    rows = of_encoder.one_batch(SMOKE_SHAPE, rounds=2)
     assert laid_out(rows) == [
         ("forward, smoke", "transformers", "texts/s"),
         ("forward + backward, smoke", "transformers", "texts/s"),
     ]
 
 
-def test_a_joint_step_is_compared_with_the_others(monkeypatch):
-    monkeypatch.setattr(joint, "load", lambda path: load_encoder("random"))  # as MiniLM, and small
-    monkeypatch.setattr(joint, "TOKENS_PER_CALL", 1 << 14)  # few lengths to compile
+def test_a_joint_step_is_compared_with_the_others():
     small = {"features": 64, "users": joint.PAIRS_OF, "support": 2, "query": 1, "hidden": 8, "steps": 1, "at_once": 0}
     case = dataclasses.replace(joint.JOINT, **small)
-    rows = joint.compare(2, case)
+    rows = joint.compare(2, case, name="random", tokens_per_call=1 << 14)  # few lengths to compile
     assert [contender for _, contender, _ in laid_out(rows)] == [joint.FRUGAL, "(c) distinct", "pairs", "(a) textbook"]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
     users, items, labels = joint.textbook_pairs(case, task_of(case))

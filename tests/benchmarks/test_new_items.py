@@ -7,10 +7,8 @@ from benchmarks import new_items
 from metarec_jax.train import run_folder
 
 
-def test_what_ratings_are_worth_is_compared(monkeypatch):
-    monkeypatch.setattr(new_items, "OFTEN", 5)
-    monkeypatch.setattr(new_items, "RATINGS", (0, 3))
-    rows = new_items.measure(run_folder.open_run(believing_run()).config, [0, 1])
+def test_what_ratings_are_worth_is_compared():
+    rows = new_items.measure(run_folder.open_run(believing_run()).config, [0, 1], ratings=(0, 3), often=5)
     assert [(row.case, row.contender) for row in rows] == [
         ("0 ratings", new_items.RULE),
         ("0 ratings", new_items.ANEW),

@@ -118,10 +118,9 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
         load("higher")
 
 
-def test_a_mistake_of_ours_is_not_taken_for_a_missing_package(monkeypatch):
-    monkeypatch.setitem(RIVALS, "higher", "benchmarks.peers.nowhere")
+def test_a_mistake_of_ours_is_not_taken_for_a_missing_package():
     with pytest.raises(ModuleNotFoundError, match="nowhere"):
-        load("higher")
+        load("higher", {"higher": "benchmarks.peers.nowhere"})
 
 
 def test_what_does_not_compile_is_unavailable(monkeypatch):

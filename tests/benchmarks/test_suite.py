@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from benchmarks import harness, outer_step, profiles, ranking, report, roofline, scaling, suite, updaters
-from benchmarks.cases import SMOKE
+from benchmarks import harness, outer_step, profiles, ranking, report, roofline, scaling, suite
 from benchmarks.figures import _points, draw, figures, file_of
 from metarec_jax.core.progress import QUIET
 
 SIZE = suite.Size(2, True, QUIET)
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
-    suite.main()
 
 
 @pytest.mark.parametrize(
@@ -38,9 +31,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         "scaling",
     ],
 )
-def test_a_case_runs_small(name, monkeypatch):
-    monkeypatch.setattr(updaters, "KINDS", ("gradient", "ridge"))  # each takes seconds to compile
-    rows, about = suite.measure(name, SIZE)
+def test_a_case_runs_small(name):
+    rows, about = suite.measure(suite.CASES[name], SIZE)
     assert {"seconds", "rounds", "date", "command", "git", "flags", "packages", "largest_rss_mb"} <= set(about)
     assert rows
     for row in rows:
@@ -48,7 +40,7 @@ def test_a_case_runs_small(name, monkeypatch):
         json.dumps(row.to_json())
 
 
-def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, monkeypatch, capsys):
+def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, capsys):
     calls = []
 
     def case(name):
@@ -58,25 +50,20 @@ def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, monkeypatch, capsy
 
         return rows
 
-    monkeypatch.setattr(suite, "CASES", {"one": case("one"), "two": case("two")})
+    known = {"one": case("one"), "two": case("two")}
     out = tmp_path / "out.json"
-    run(monkeypatch, "one", "--json", str(out))
-    run(monkeypatch, "--json", str(out))
+    suite.main(["one", "--json", str(out)], known)
+    suite.main(["--json", str(out)], known)
     assert calls == ["one", "two"]
-    run(monkeypatch, "one", "--again", "--json", str(out))
+    suite.main(["one", "--again", "--json", str(out)], known)
     assert calls == ["one", "two", "one"]
     document = json.loads(out.read_text())
     assert sorted(row["suite"] for row in document["rows"]) == ["one", "two"]
     assert {"environment", "rows", "cases"} == set(document)
     with pytest.raises(SystemExit):
-        run(monkeypatch, "three")
+        suite.main(["three"], known)
     assert "there is no case 'three'; there are one, two" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        suite.main("two")
-    assert "there is no case 'three'; there are two" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["benchmarks.two"])
-    suite.main("two")
-    assert calls == ["one", "two", "one", "two"]
+    assert calls == ["one", "two", "one"]
 
 
 def test_results_of_another_layout_are_not_overwritten(tmp_path):
@@ -111,9 +98,8 @@ def test_the_committed_page_is_that_of_the_committed_results():
     assert all((results / file).exists() for _, file in plots)
 
 
-def test_everything_that_has_results_is_printed(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["report"])
-    report.main()
+def test_everything_that_has_results_is_printed(capsys, tmp_path):
+    report.main([])
     said = capsys.readouterr().out
     assert {"# aot", "# suite", "# joint-memory"} <= set(said.splitlines())
     assert "| forward, MiniLM | transformers | texts/s |" in said
@@ -167,47 +153,42 @@ def test_shares_of_the_machines_limits_are_told_of_every_program():
     assert [point.name for point in _points(rows)] == ["case"]
 
 
-def test_phases_are_medians_after_a_warm_up(monkeypatch):
+def test_phases_are_medians_after_a_warm_up():
     """And totals in which loops count once are not compared."""
     made = []
 
-    def our_step(task, form, at_once):
+    def facts(form):
         made.append(form)
         turn = len(made) if form == "factored" else 10 * len(made)
-        facts = {"trace_s": float(turn), "gflop": 1.0, "gbytes_accessed": 1.0, "gbytes_moved": 2.0}
-        return outer_step.Step(lambda: None, lambda: None, facts, "")
+        return {"trace_s": float(turn), "gflop": 1.0, "gbytes_accessed": 1.0, "gbytes_moved": 2.0, "first_s": 1.0}
 
-    monkeypatch.setattr(outer_step, "our_step", our_step)
-    monkeypatch.setattr(outer_step, "task_of", lambda case: None)
-    rows = {row.metric: row for row in outer_step.trace(SMOKE, 3)}
+    rows = {row.metric: row for row in outer_step.phases_in_turns(facts, 3)}
     assert made == ["factored", "dense"] * 4
     assert set(rows) == {"trace_s", "gbytes_moved", "first_s"}
     assert (rows["trace_s"].ours, rows["trace_s"].theirs) == (5.0, 60.0)
 
 
-def test_marked_blocks_are_printed_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "ROOT", tmp_path)
+def test_marked_blocks_are_printed_anew(tmp_path):
     row = harness.Row("case", "other", "users/s", 2.0, 1.0, harness.flat(2.0))
     harness.write([row], tmp_path / "r.json")
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- benchmark: r.json case -->\nold\n<!-- end of benchmark -->\nafter\n")
-    assert report.update(page)
+    assert report.update(page, tmp_path)
     assert "| case | other | users/s | 2 | 1 | 2 |" in page.read_text()
-    assert not report.update(page)
+    assert not report.update(page, tmp_path)
     assert page.read_text().startswith("before\n")
     assert page.read_text().endswith("-->\nafter\n")
 
 
-def test_a_block_that_is_still_empty_does_not_swallow_what_follows(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "ROOT", tmp_path)
+def test_a_block_that_is_still_empty_does_not_swallow_what_follows(tmp_path):
     harness.write([harness.Row("case", "other", "users/s", 2.0, 1.0, harness.flat(2.0))], tmp_path / "r.json")
     page, empty = tmp_path / "page.md", "<!-- benchmark: r.json case -->\n<!-- end of benchmark -->\n"
     page.write_text(f"{empty}between\n{empty}after\n")
-    assert report.update(page)
+    assert report.update(page, tmp_path)
     found = page.read_text()
     assert found.count("| case | other | users/s | 2 | 1 | 2 |") == 2
     assert found.index("| case |") < found.index("between") < found.rindex("| case |") < found.index("after")
-    assert not report.update(page)
+    assert not report.update(page, tmp_path)
 
 
 def test_lists_that_differ_are_not_timed():

@@ -279,7 +279,7 @@ def test_other_architectures_are_refused_by_name_with_those_that_work(kind, fold
         ("roberta", {"type_vocab_size": 1}, ["token_type_embeddings.weight", "[2, 24]", "[1, 24]"]),
         ("roberta", {"type_vocab_size": 0}, ["type_vocab_size is 0"]),
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, ["relative_key", "absolute"]),
-        ("distilbert", {"dim": "24"}, ["dim is '24'", "int"]),
+        ("distilbert", {"dim": "24"}, ["'dim'", "'24'", "int"]),
         ("distilbert", {"hidden_dim": 41}, ["transformer.layer.0.ffn.lin1.weight", "[40, 24]", "[41, 24]"]),
         ("distilbert", {"n_layers": 3}, ["no tensor transformer.layer.2.", "distilbert"]),
         ("distilbert", {"n_layers": 1}, ["2 layers", "says 1"]),

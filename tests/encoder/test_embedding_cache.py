@@ -68,7 +68,7 @@ def test_each_distinct_text_is_encoded_once(bert, calls):
 
 def test_one_compilation_a_length_bucket(bert, compilations):
     rows = texts(np.random.default_rng(1), 60, longest=13)
-    lengths = {encoder.tokens.bucket(len(i), 512) for i in encoder.tokenize(bert.tokenizer, rows, 128).ids}
+    lengths = {encoder.bucket(len(i), 512) for i in encoder.tokenize(bert.tokenizer, rows, 128).ids}
     assert len(lengths) >= 3
     jax.clear_caches()
     encoder.encode_table(bert, rows, tokens_per_call=256)

@@ -1,6 +1,8 @@
 """How layers are computed changes nothing but time and memory."""
 
 import functools
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,17 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
+from metarec_jax.config.legacy import upgrade
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import BertConfig, Execution, Tokens, encode, init
+from metarec_jax.encoder import (
+    BertConfig,
+    Execution,
+    Tokens,
+    choose_execution,
+    choose_tokens_per_call,
+    encode,
+    init,
+)
 from metarec_jax.encoder.attention import attend, attend_packed
 
 BERT = BertConfig(
@@ -113,6 +124,52 @@ def test_bfloat16_is_close_and_its_results_are_float32(case):
 def test_fused_attention_is_refused_on_a_cpu(case):
     params, tokens = case
     with pytest.raises(
-        MetarecError, match=r"encoder\.attention is 'fused', but this is a CPU.*--encoder\.attention xla"
+        MetarecError, match=r"encoder\.attention is 'fused', but this is a CPU.*--encoder\.attention auto"
     ):
         encode(params, BERT, tokens, run=Execution(attention="fused"))
+
+
+@pytest.mark.parametrize(
+    ("platform", "options", "attention", "scan"),
+    [
+        ("cpu", {}, "xla", False),
+        ("gpu", {}, "xla", False),
+        ("tpu", {}, "packed", False),
+        ("gpu", {"fused": True}, "fused", False),
+        ("tpu", {"fused": True}, "fused", False),
+        ("cpu", {"remat": True}, "xla", True),
+        ("tpu", {"remat": True}, "packed", False),
+        ("tpu", {"split": True}, "packed", False),
+        ("tpu", {"remat": True, "split": True}, "packed", True),
+    ],
+)
+def test_attention_and_loop_are_chosen_by_platform(platform, options, attention, scan):
+    run = choose_execution(platform, **options)
+    assert (run.attention, run.remat, run.scan) == (attention, options.get("remat", False), scan)
+
+
+def test_a_run_of_before_the_rule_is_read():
+    before = {"encoder": {"path": "random", "pooling": "cls", "attention": "packed", "scan": True, "remat": True}}
+    assert upgrade(before, 1) == {"encoder": {"path": "random", "pooling": "cls", "remat": True}}
+    fused = {"encoder": {"attention": "fused", "scan": False}}
+    assert upgrade(fused, 1) == {"encoder": {"attention": "fused"}}
+
+
+def test_tokens_of_a_call_are_chosen_by_platform():
+    assert [choose_tokens_per_call(platform) for platform in ("cpu", "tpu", "gpu")] == [1024, 2048, 16384]
+
+
+def test_the_rule_is_what_was_compiled_as_best_for_a_tpu():
+    """By the committed estimates of the joint step of BERT-base on a v5e."""
+    rows = json.loads((Path(__file__).parents[2] / "benchmarks/results/aot.json").read_text())["rows"]
+    joint = [
+        row
+        for row in rows
+        if (row["case"]["target"], row["case"]["encoder"], row["case"]["train"], row["case"]["users"])
+        == ("v5e:1x1", "bert-base", "all", 64)
+        and row["case"]["level"] == ""
+    ]
+    best = min(joint, key=lambda row: row["seconds"])["case"]
+    run = choose_execution("tpu", remat=best["remat"])
+    assert (run.attention, run.scan) == (best["attention"], best["scan"])
+    assert choose_tokens_per_call("tpu") == best["tokens_per_call"]

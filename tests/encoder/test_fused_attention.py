@@ -127,16 +127,16 @@ def test_padding_has_no_gradient_whatever_a_kernel_leaves_there(function, monkey
 @pytest.mark.parametrize(
     ("platform", "compute", "width", "message"),
     [
-        ("cpu", "bfloat16", 64, r"this is a CPU, which has no fused kernel: use --encoder\.attention xla"),
+        ("cpu", "bfloat16", 64, r"this is a CPU, which has no fused kernel: use --encoder\.attention auto"),
         (
             "gpu",
             "float32",
             64,
             r"encoder\.compute is float32.*--encoder\.compute bfloat16, or use --encoder\.attention",
         ),
-        ("gpu", "bfloat16", 12, r"12 features.*a multiple of 8, at most 128: use --encoder\.attention xla"),
+        ("gpu", "bfloat16", 12, r"12 features.*a multiple of 8, at most 128: use --encoder\.attention auto"),
         ("gpu", "bfloat16", 256, "256 features.*at most 128"),
-        ("tpu", "float64", 64, r"products are in float64.*use --encoder\.attention xla"),
+        ("tpu", "float64", 64, r"products are in float64.*use --encoder\.attention auto"),
         ("tpu", "bfloat16", 192, "192 features.*at most 128, or a multiple of it"),
     ],
 )

@@ -17,10 +17,16 @@ from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import convert, pretrained
+from metarec_jax.encoder import convert
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
 TINY = tiny_wordpiece()
+
+
+def wordpiece(vocabulary, **settings) -> encoder.Tokenizer:
+    import transformers
+
+    return encoder.Tokenizer(transformers.BertTokenizer(vocab=vocabulary, **settings))
 
 
 def small_encoder(**changes) -> encoder.Encoder:
@@ -127,7 +133,7 @@ def test_digest_tells_weights_tokenizers_and_architectures_apart():
     one = small_encoder()
     bent = jax.tree.map(np.copy, one.params)
     bent["layer_0"]["query"]["bias"][3] = np.nextafter(bent["layer_0"]["query"]["bias"][3], np.float32(9))
-    cased = pretrained.wordpiece(TINY.backend.get_vocab(), lowercase=False)
+    cased = wordpiece(TINY.backend.get_vocab(), do_lower_case=False)
     others = [
         dataclasses.replace(one, params=bent),
         dataclasses.replace(one, config=dataclasses.replace(one.config, activation="relu")),
@@ -216,7 +222,9 @@ def test_vocab_txt_alone_is_a_tokenizer(minilm, minilm_folder, titles, tmp_path)
     (cased,) = encoder.tokenize(encoder.load(tmp_path).tokenizer, ["HEAT"], 64).ids
     (lower,) = encoder.tokenize(minilm.tokenizer, ["HEAT"], 64).ids
     assert cased.tolist() != lower.tolist()
-    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "no answer", "strip_accents": null}')
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "no answer"}')
+    refused(tmp_path, str(tmp_path), "tokenizer_config.json", "'str'", "'bool'")
+    (tmp_path / "tokenizer_config.json").write_text('{"strip_accents": null}')
     assert encoder.tokenize(encoder.load(tmp_path).tokenizer, ["HEAT"], 64).ids[0].tolist() == lower.tolist()
 
 
@@ -261,7 +269,7 @@ def test_fewer_layers_than_the_weights_have_is_refused(tmp_path):
     [
         ("config.json", ["config.json", "missing"]),
         ("model.safetensors", ["no weights", "model.safetensors"]),
-        ("tokenizer.json", ["no tokenizer", "tokenizer.json", "SentencePiece", "save_pretrained"]),
+        ("tokenizer.json", ["no tokenizer", "tokenizer.json", "vocab.txt", "SentencePiece"]),
     ],
 )
 def test_a_missing_file_is_named(folder, name, words):
@@ -313,7 +321,7 @@ def test_pickled_weights_are_refused_unread_with_the_remedy(folder):
 
 
 def test_a_tokenizer_of_a_larger_model_is_refused(folder):
-    larger = pretrained.wordpiece({**TINY.backend.get_vocab(), "zzzz": TINY.size})
+    larger = wordpiece({**TINY.backend.get_vocab(), "zzzz": TINY.size})
     (folder / "tokenizer.json").write_text(larger.to_json())
     refused(folder, "2701", "different models")
 
@@ -339,7 +347,7 @@ def test_a_hub_id_is_fetched_without_pickles(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert "someone/some-bert" in encoder.load("someone/some-bert").source
     assert asked["name"] == "someone/some-bert"
-    assert not [p for p in asked["patterns"] if not p.endswith((".json", ".safetensors", ".txt"))]
+    assert not [p for p in asked["patterns"] if not p.endswith((".json", ".safetensors", ".txt", "piece.bpe.model"))]
 
 
 def test_the_hub_offline_is_one_clear_message(monkeypatch):

@@ -11,8 +11,8 @@ import pytest
 from bert_reference import PARITY, random_params, random_tokens, run_torch, torch_model
 
 from metarec_jax import encoder
-from metarec_jax.encoder.tokenizer import SPECIAL_TOKENS
 
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FEW = {"vocab_size": 60, "max_positions": 16}
 """Rows of the tables, which make weights large and nothing harder."""
 DEEP = {

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import tokenizer as tokens_module
-from metarec_jax.encoder.tokenizer import SPECIAL_TOKENS, bucket, tiny_wordpiece, wordpiece
+from metarec_jax.encoder.padding import LENGTHS
+from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
 TINY = tiny_wordpiece()
 PAD, UNK, CLS, SEP, MASK = range(5)
@@ -69,17 +69,21 @@ def test_a_lone_surrogate_is_no_crash_and_leaves_its_neighbours():
 
 def test_what_is_no_text_and_a_length_for_no_token_are_refused():
     with pytest.raises(MetarecError, match="text 1 is nan, a float"):
-        tokens_module.require_strings(["fine", float("nan")])
+        encoder.require_strings(["fine", float("nan")])
     with pytest.raises(MetarecError, match=r"text 0 is b'caf.*', a bytes"):
-        tokens_module.require_strings([b"caf\xe9"])
+        encoder.require_strings([b"caf\xe9"])
     with pytest.raises(MetarecError, match="max_length is 2"):
         encoder.tokenize(TINY, ["fine"], 2)
 
 
-def test_a_vocabulary_without_special_tokens_is_refused():
-    with pytest.raises(MetarecError, match=r"no \[SEP\], \[MASK\]"):
-        wordpiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "a": 3})
-    assert wordpiece({token: i for i, token in enumerate(SPECIAL_TOKENS)}).size == 5
+def test_a_vocabulary_without_special_tokens_is_refused(tmp_path):
+    encoder.save(encoder.load("random"), tmp_path / "bert")
+    (tmp_path / "bert" / "tokenizer.json").unlink()
+    (tmp_path / "bert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\na\n")
+    with pytest.raises(MetarecError, match=r"vocab.txt: the vocabulary has no .*\[SEP\].*\[MASK\]"):
+        encoder.load(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    assert encoder.load(tmp_path / "bert").tokenizer.size == 5
 
 
 @pytest.mark.parametrize(
@@ -96,7 +100,7 @@ def test_a_vocabulary_without_special_tokens_is_refused():
     ],
 )
 def test_bucket(length, limit, padded):
-    assert bucket(length, limit) == padded
+    assert encoder.bucket(length, limit) == padded
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -110,7 +114,7 @@ def test_chunks_hold_every_text_once_in_one_shape_a_length(lengths, tokens_per_c
         assert count == 1 or count * length <= tokens_per_call
         assert shapes.setdefault(length, count) == count
         for row, text in enumerate(rows.tolist()):
-            assert length == bucket(lengths[text], 130)
+            assert length == encoder.bucket(lengths[text], 130)
             np.testing.assert_array_equal(tokens.ids[row][tokens.mask[row] == 1], ids[text])
         assert np.all(tokens.ids[tokens.mask == 0] == PAD)
         assert not tokens.mask[len(rows) :].any()
@@ -123,4 +127,4 @@ def test_few_texts_are_not_padded_to_a_whole_chunk():
 
 
 def test_lengths_ascend_so_that_the_first_that_fits_is_the_least():
-    assert list(tokens_module.LENGTHS) == sorted(set(tokens_module.LENGTHS))
+    assert list(LENGTHS) == sorted(set(LENGTHS))

@@ -1,10 +1,15 @@
-"""Each kind of tokenizer gives transformers' answer to any text, and a folder whose tokenizer cannot is refused."""
+"""Each kind of tokenizer gives the ids of transformers for any text, and a folder without a tokenizer is refused."""
 
 from __future__ import annotations
 
+import base64
+import copy
+import importlib.util
+import io
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,18 +17,17 @@ import tokenizers
 from bert_reference import changed, random_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizer_kinds import HARD, KINDS, byte_level, unigram, wordpiece
+from tokenizer_kinds import HARD, KINDS, LINES, byte_level, unigram, wordpiece
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.tokenizer import byte_level_bpe, reconcile
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def ours(theirs) -> encoder.Tokenizer:
-    """Our tokenizer from what transformers would write."""
-    return encoder.Tokenizer(tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str()))
+    """Our tokenizer of a copy, since calling that of transformers switches truncation on."""
+    return encoder.Tokenizer(copy.deepcopy(theirs))
 
 
 def saved(tokenizer, folder, *, kind: str = "bert", pad: int = 0, **changes):
@@ -130,16 +134,21 @@ def test_vocab_json_and_merges_are_a_byte_level_tokenizer(tmp_path):
     assert encoder.load(folder).tokenizer.backend.encode("film").tokens[1] == "Ġfilm"
 
     (folder / "merges.txt").write_text("a b\nab\n")
-    refused(folder, "merges.txt, line 2", "'ab'")
+    refused(folder, str(folder), "Merges text file invalid at line 2")
     (folder / "merges.txt").write_text("zzz yyy\n")
-    refused(folder, "merges do not fit")
+    refused(folder, str(folder), "`zzz` out of vocabulary")
     (folder / "merges.txt").unlink()
-    refused(folder, "merges.txt is missing")
+    refused(folder, "vocab.json", "merges")
+    (folder / "vocab.json").write_text("{")
+    refused(folder, "vocab.json, line 1")
 
 
-def test_a_byte_level_vocabulary_without_special_tokens_is_refused():
-    with pytest.raises(MetarecError, match="no <pad>, <mask>"):
-        byte_level_bpe({"<s>": 0, "</s>": 1, "<unk>": 2}, [])
+def test_a_byte_level_vocabulary_without_special_tokens_is_refused(tmp_path):
+    folder = saved(byte_level(), tmp_path / "roberta", kind="roberta", pad=1)
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.json").write_text(json.dumps({"<s>": 0, "</s>": 1, "<unk>": 2}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    refused(folder, "vocab.json", "no <pad>, <mask>")
 
 
 def test_settings_rule_over_the_tokenizer_file_as_in_transformers(tmp_path):
@@ -157,16 +166,30 @@ def test_settings_rule_over_the_tokenizer_file_as_in_transformers(tmp_path):
     assert len(set(answers)) == 4
 
 
-def test_what_only_the_tokenizer_file_says_is_saved_as_a_setting():
-    cased = reconcile(ours(wordpiece()).backend, {"model_max_length": 9})
-    assert cased.settings == {
-        "model_max_length": 9,
-        "do_lower_case": False,
-        "strip_accents": None,
-        "tokenize_chinese_chars": True,
-    }
-    assert reconcile(ours(byte_level()).backend, {}).settings == {"add_prefix_space": False}
-    assert reconcile(ours(unigram()).backend, {}).settings == {}
+@pytest.mark.parametrize(("kind", "first"), [("xlm-roberta", 1), ("camembert", 4)])
+def test_a_sentencepiece_model_is_read_with_the_ids_of_sentencepiece(kind, first, tmp_path, monkeypatch):
+    """`first`: what transformers adds to an id of the SentencePiece model, whose own special tokens it replaces."""
+    import sentencepiece
+
+    folder = saved(unigram(), tmp_path / "it", kind=kind, pad=1)
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, vocab_size=70, minloglevel=2
+    )
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    loaded = encoder.load(folder)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    texts = [*LINES, *(text for text in HARD if "<s>" not in text), "ＦＵＬＬ ｗｉｄｔｈ ﬁlm"]
+    for text, ids in zip(texts, encoder.tokenize(loaded.tokenizer, texts, 10_000).ids, strict=True):
+        assert ids[1:-1].tolist() == [3 if id == 0 else id + first for id in theirs.encode(text)], text
+    encoder.save(loaded, tmp_path / "saved")
+    assert encoder.load(tmp_path / "saved").digest == loaded.digest
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sentencepiece" else found(name))
+    refused(folder, str(folder), "SentencePiece", "pip install 'metarec_jax[sentencepiece]'")
 
 
 # ---- what is refused
@@ -194,7 +217,7 @@ def test_a_tokenizer_of_a_far_smaller_vocabulary_is_remarked_on(tmp_path):
     small = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     small.save(str(tmp_path / "whole" / "tokenizer.json"))
     (said,) = encoder.remarks(encoder.load(tmp_path / "whole"), pooling="mean", normalise=True)
-    assert "2 tokens" in said
+    assert "6 tokens" in said  # transformers adds the special tokens that are missing
     assert f"{len(wordpiece())} rows" in said
 
 
@@ -208,9 +231,89 @@ def test_a_tokenizer_without_a_token_for_the_unknown_is_refused(tmp_path):
         refused(folder, "tokenizer.json", "token for what is unknown")
 
 
-def test_sentencepiece_alone_is_refused_with_the_remedy(tmp_path):
+def test_a_damaged_sentencepiece_model_and_none_are_refused(tmp_path):
     folder = saved(unigram(), tmp_path / "xlm", kind="xlm-roberta", pad=1)
     (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model")
-    refused(folder, "sentencepiece.bpe.model", "SentencePiece", "save_pretrained")
+    refused(folder, "sentencepiece.bpe.model")
     (folder / "sentencepiece.bpe.model").unlink()
-    refused(folder, "no tokenizer", "tokenizer.json", "vocab.txt", "merges.txt")
+    refused(folder, "no tokenizer", "tokenizer.json", "vocab.txt", "merges.txt", "sentencepiece.bpe.model")
+
+
+def test_vocabulary_files_of_another_kind_are_refused(tmp_path):
+    """transformers puts a vocabulary of five tokens in place of the one that it does not find."""
+    folder = saved(byte_level(), tmp_path / "roberta", kind="roberta", pad=1)
+    (folder / "tokenizer.json").rename(folder / "vocab.txt")
+    refused(folder, "no tokenizer", "vocab.json and merges.txt", "RobertaTokenizer")
+
+
+CODE = "import pathlib; pathlib.Path({!r}).touch()\nclass Config: pass\n"
+
+
+def test_code_in_the_folder_is_refused_by_name_and_not_run(tmp_path, monkeypatch):
+    def asked(*args):
+        raise AssertionError("the terminal was asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    folder = saved(wordpiece(), tmp_path / "bert")
+    (folder / "own.py").write_text(CODE.format(str(tmp_path / "ran")))
+    for name, change in (
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.Config", None]}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, "own.Config"]}, "tokenizer_class": "Config"}),
+        ("tokenizer_config.json", {"auto_map": ["own.Config", None]}),
+        ("config.json", {"auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Config"}}),
+    ):
+        before = (folder / name).read_text()
+        (folder / name).write_text(json.dumps(json.loads(before) | change))
+        refused(folder, str(folder / name), "auto_map", "own.Config")
+        (folder / name).write_text(before)
+    encoder.load(folder)
+    assert not (tmp_path / "ran").exists()
+    assert "own" not in sys.modules
+
+
+def test_a_tokenizer_in_python_only_is_refused(tmp_path):
+    folder = saved(wordpiece(), tmp_path / "bert")
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nfilm\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    refused(folder, "BertJapaneseTokenizer", "Python only", "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(b"\xff" * 4).decode()}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}},
+        {"model": {}},
+        {"model": None},
+    ],
+    ids=["charsmap", "merges", "empty model", "no model"],
+)
+def test_a_tokenizer_file_of_impossible_values_is_refused_by_name(change, tmp_path):
+    """Some of them are a panic in the tokenizers library, whose exception is no Exception."""
+    folder = saved(wordpiece(), tmp_path / "bert")
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(whole | change))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    refused(folder, "tokenizer.json")
+
+
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("text", ["{", "[1]", '"a"'])
+def test_a_damaged_file_beside_the_tokenizer_is_named(name, text, tmp_path):
+    folder = saved(wordpiece(), tmp_path / "bert")
+    (folder / name).write_text(text)
+    refused(folder, str(folder / name))
+
+
+def test_padding_to_any_length_in_the_file_is_not_applied(tmp_path):
+    folder = saved(wordpiece(), tmp_path / "bert")
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["padding"] = {"strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": None} | {
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "[PAD]",
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    (ids,) = encoder.tokenize(encoder.load(folder).tokenizer, ["film"], 64).ids
+    assert len(ids) < 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import tokenizer_kinds
@@ -15,7 +17,7 @@ from metarec_jax.train.pretraining.text_batches import Frame, documents
 def test_words_of_every_tokenizer_are_whole(kind):
     """Of each kind of tokenizer, tokens of one number spell one word, and special tokens have none."""
     theirs = tokenizer_kinds.KINDS[kind]()
-    tokenizer = Tokenizer(theirs.backend_tokenizer, {"mask_token": theirs.mask_token})
+    tokenizer = Tokenizer(copy.deepcopy(theirs))
     (document,) = documents(tokenizer, [["The quick brown fox,", "a space adventure.", theirs.mask_token]])
     special = np.isin(document.ids, theirs.all_special_ids)
     assert special.any()

@@ -1,5 +1,6 @@
 """Baselines against hand-computed cases and closed forms, and what they may never look at."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -8,6 +9,7 @@ from metarec_jax.core.types import Episodes, Rows
 from metarec_jax.evaluation import baselines as rules
 from metarec_jax.evaluation import compute, evaluate_users, sums
 from metarec_jax.evaluation.baselines import Scale
+from metarec_jax.evaluation.budget import FULL
 
 SCALE = Scale(mean=3.0, median=4.0, low=1.0, high=5.0)
 
@@ -128,12 +130,11 @@ def test_a_great_penalty_turns_ridge_into_item_mean_and_user_bias():
     np.testing.assert_allclose(found.score, base.score, atol=1e-8)
 
 
-def test_ridge_in_small_batches_equals_one_batch(monkeypatch):
-    episodes = random_episodes(5)
+def test_ridge_in_small_batches_equals_one_batch():
+    episodes = random_episodes(5, users=2 * rules.USERS_AT_ONCE + 3)
     rule = all_rules()[-1]
-    whole = rule.predict(episodes)
-    monkeypatch.setattr(rules, "USERS_AT_ONCE", 5)
-    np.testing.assert_allclose(rule.predict(episodes).score, whole.score, rtol=1e-6)
+    alone = [rule.predict(jax.tree.map(lambda leaf, u=u: leaf[u : u + 1], episodes)).score for u in episodes.user]
+    np.testing.assert_allclose(rule.predict(episodes).score, np.concatenate(alone), rtol=1e-6)
 
 
 @pytest.mark.parametrize("index", range(8))
@@ -252,5 +253,5 @@ def test_rules_for_clicks_by_hand():
     assert [rule.name for rule in fitted] == ["constant, random order", "popularity", "item click rate"]
     # Of the candidates, the one with the least squared error on validation users.
     errors = [np.sum((rules.click_rate(fit, item_shrink=a).predict(episodes).mean - query.rating) ** 2)
-              for fit in [rules.fit_scale([episodes], 0.0, 1.0)] for a in rules.ITEM_SHRINKS]  # fmt: skip
-    assert fitted[-1].settings == {"item_shrink": rules.ITEM_SHRINKS[int(np.argmin(errors))]}
+              for fit in [rules.fit_scale([episodes], 0.0, 1.0)] for a in FULL.item_shrinks]  # fmt: skip
+    assert fitted[-1].settings == {"item_shrink": FULL.item_shrinks[int(np.argmin(errors))]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarec_jax.evaluation import Interval, paired_bootstrap
-from metarec_jax.evaluation import bootstrap as module
+from metarec_jax.evaluation.bootstrap import DRAWS_AT_ONCE
 
 
 def test_a_method_against_itself_differs_by_exactly_zero():
@@ -74,15 +74,17 @@ def test_the_difference_is_that_of_the_means_over_seeds_of_a_root_of_a_ratio():
     assert found.low < found.difference < found.high
 
 
-def test_bounded_memory_changes_nothing(monkeypatch):
-    rng = np.random.default_rng(5)
-    a, b = rng.normal(size=(2, 100))
-    whole = paired_bootstrap(a, b, np.ones(100), samples=5000)
-    monkeypatch.setattr(module, "DRAWS_AT_ONCE", 700)  # 7 resamples at once
-    parts = paired_bootstrap(a, b, np.ones(100), samples=5000)
-    # The generator's stream is the same, however it is cut; the products may round otherwise.
-    assert parts == pytest.approx(whole, rel=1e-12)
-    assert parts != paired_bootstrap(a, b, np.ones(100), samples=5000, seed=1)
+def test_bounded_memory_changes_nothing():
+    users = 100
+    samples = 5 * DRAWS_AT_ONCE // (2 * users)  # two parts and a half
+    a, b = np.random.default_rng(5).normal(size=(2, users))
+    parts = paired_bootstrap(a, b, np.ones(users), samples=samples)
+    # The generator's stream is the same, however it is cut; the sums may round otherwise.
+    drawn = (a - b)[np.random.default_rng(0).integers(users, size=(samples, users))].mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    whole = ((a - b).mean(), low, high, 2 * (min(np.sum(drawn <= 0), np.sum(drawn >= 0)) + 1) / (samples + 1))
+    assert parts[:4] == pytest.approx(whole, rel=1e-12)
+    assert parts != paired_bootstrap(a, b, np.ones(users), samples=samples, seed=1)
 
 
 def test_rows_of_weight_0_do_not_count():

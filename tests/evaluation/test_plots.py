@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.evaluation import UserValues, cohort_plots, plots, write_results
+from metarec_jax.evaluation import UserValues, plots, write_results
 from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.report import SeedResult, build_table
 
@@ -72,12 +72,12 @@ def test_no_method_of_a_curve_or_of_cohorts_is_left_without_a_colour(left_out):
     cell = {"mean": 1.0, "low": 0.9, "high": 1.1, "difference": 1.0}
     mae = {"name": "mae", "title": "MAE", "better": "lower"}
     curve = {"k": [0, 1], "metrics": [mae], "methods": {method: {"mae": [cell, cell]} for method in shown}}
-    (axes,) = cohort_plots.curve_figure(curve).axes
+    (axes,) = plots.curve_figure(curve).axes
     assert [line.get_label() for line in axes.lines] == shown
     assert len({line.get_color() for line in axes.lines}) == len(shown)
     cohort = {"cohort": "1–2", "users": 9, "values": {"mae": dict.fromkeys(shown, cell)}}
     found = {"cohorts": {kind.name: [cohort] for kind in KINDS}}
-    for axes in cohort_plots.cohort_figure(found, shown, title="t").axes:
+    for axes in plots.cohort_figure(found, shown, title="t").axes:
         assert len(axes.patches) == len(shown)
 
 

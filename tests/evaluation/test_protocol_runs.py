@@ -3,11 +3,9 @@
 import dataclasses
 import functools
 import json
-from unittest import mock
 
 import numpy as np
 import pytest
-import training
 from helpers import assert_equal, random_interactions
 
 from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig
@@ -18,20 +16,30 @@ from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.progress import QUIET
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
-from metarec_jax.evaluation import baselines, compare, experiment, methods, write_results
-from metarec_jax.evaluation.evaluate import BIAS, META
+from metarec_jax.evaluation import compare, methods, predictions_table
+from metarec_jax.evaluation.budget import Budget
+from metarec_jax.evaluation.evaluate import answer_seed
+from metarec_jax.evaluation.methods import META
+from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.predictions_table import ask
-from metarec_jax.train import build as build_module
+from metarec_jax.evaluation.write_results import publish
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.model import make_model
+from metarec_jax.train.build import build
 from metarec_jax.train.state import load_trainable
 
 KINDS = ("users", "melu", "tallrec", "few-shot", "time")
 SEED = 1
+BUDGET = Budget(
+    fine_tuning=((1, 0.1), (1, 1.0)),
+    item_shrinks=(5.0,),
+    user_shrinks=(1.0, 5.0),
+    penalties=(1.0, 10.0),
+    samples=10,
+    plots=False,
+)
 
 
 def made_data():
@@ -78,33 +86,6 @@ def config_of(kind, folder):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once():
-    """Programs compile quickly, and once for all protocols: their functions depend on nothing but their arguments."""
-
-    @functools.cache
-    def model_of(learner, updater, scale):
-        return make_model(Config(learner=learner, updater=updater), scale)
-
-    def remembered_model(config, scale):
-        return model_of(config.learner, config.updater, scale)
-
-    with (
-        training.compiled_once(),
-        mock.patch.object(build_module, "make_model", remembered_model),
-        mock.patch.object(experiment, "make_model", remembered_model),
-        mock.patch.object(methods, "make_model", remembered_model),
-        mock.patch.object(methods, "FINE_TUNING", ((1, 0.1), (1, 1.0))),
-        mock.patch.object(baselines, "ITEM_SHRINKS", (5.0,)),
-        mock.patch.object(baselines, "USER_SHRINKS", (1.0, 5.0)),
-        mock.patch.object(baselines, "PENALTIES", (1.0, 10.0)),
-        mock.patch.object(write_results, "REFERENCES", (BIAS,)),
-        mock.patch.object(write_results, "build_table", functools.partial(write_results.build_table, samples=10)),
-        mock.patch.object(write_results, "cohorts", functools.partial(write_results.cohorts, samples=10)),
-    ):
-        yield
-
-
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """The folder and answers of a kind of protocol, on `made_data`; each is made once."""
@@ -120,8 +101,7 @@ def evaluated(tmp_path_factory):
 
 def answers_of(data, config, folder):
     """What an evaluation keeps of a seed, on these very data."""
-    with mock.patch.object(build_module, "load", return_value=data):
-        return experiment._seed(config, folder / f"seed-{config.seed}", None, QUIET)
+    return answer_seed(config, folder / f"seed-{config.seed}", budget=BUDGET, data=data)
 
 
 # Nothing held out is known
@@ -194,11 +174,7 @@ def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_other
     # Most of them like what few others do, so that popularity over all rows is another.
     other = dataclasses.replace(data, item=np.where(held_out, (data.item * 7 + 3) % 40, data.item).astype(np.int32))
     assert (other.item != data.item)[held_out].mean() > 0.9
-    found = []
-    for clicks in (data, other):
-        loaded = mock.patch.object(build_module, "load", return_value=clicks)
-        with loaded, mock.patch.object(build_module, "make_model", make_model):
-            found.append(build_module.build(config))
+    found = [build(config, data=clicks) for clicks in (data, other)]
     for name in ("user", "item", "rating", "time"):
         columns = [getattr(experiment.data, name)[experiment.division.train] for experiment in found]
         assert_equal(*columns)
@@ -240,10 +216,7 @@ def test_what_is_asked_of_a_user_who_trained_is_not_among_what_it_is_predicted_f
     asked = tasks.query[: tasks.queries[0]]
     other = dataclasses.replace(data, rating=data.rating.copy())
     other.rating[asked] = 6 - np.where(data.rating[asked] == 3, 1, data.rating[asked])
-    found = []
-    for ratings in (data, other):
-        with mock.patch.object(build_module, "load", return_value=ratings):
-            found.append(build_module.build(config))
+    found = [build(config, data=ratings) for ratings in (data, other)]
     assert not np.array_equal(*(experiment.catalogue.statistics.beliefs for experiment in found)), "everybody's know it"
     method = methods.adapting(found[0].model, methods.untrained(found[0]))
     said = [ask(experiment.tests[warm], method) for experiment in found]
@@ -268,8 +241,7 @@ SCENARIOS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_tables_cohorts_calibration_and_plots_of_every_scenario(evaluated, kind, tmp_path):
     _, answers = evaluated(kind)
-    with mock.patch.object(write_results, "_draw"):
-        tables = write_results.publish([answers], tmp_path)
+    tables = publish([answers], tmp_path, budget=BUDGET)
     names = list(tables)
     assert names == SCENARIOS[kind]
     tree = json.loads((tmp_path / "tables" / "evaluation.json").read_text())
@@ -299,7 +271,7 @@ def test_tables_cohorts_calibration_and_plots_of_every_scenario(evaluated, kind,
 
 
 def test_the_curve_has_every_k_with_its_interval(evaluated, tmp_path):
-    tables = write_results.publish([evaluated("few-shot")[1]], tmp_path)
+    tables = publish([evaluated("few-shot")[1]], tmp_path, budget=dataclasses.replace(BUDGET, plots=True))
     plots = {path.name for path in (tmp_path / "plots").iterdir()}
     assert plots == {"curve.png", *(f"{what}-k-4.png" for what in ("methods", "improvement", "cohorts", "reliability"))}
     curve = json.loads((tmp_path / "tables" / "curve.json").read_text())
@@ -318,12 +290,11 @@ def test_the_curve_has_every_k_with_its_interval(evaluated, tmp_path):
     assert row.row(META).cells["mae"] == row.row("meta-learned, before adapting").cells["mae"]
 
 
-@pytest.mark.parametrize("mode", ["melu", "recbole-metarec", "mamo", "metahin"])
-def test_other_peoples_metrics_of_the_same_answers(evaluated, mode, tmp_path):
-    unasked = mock.patch.object(write_results, "pair_bootstrap", side_effect=AssertionError("nobody asked for it"))
-    with unasked, mock.patch.object(write_results, "_draw"):
-        (table,) = write_results.publish([evaluated("users")[1]], tmp_path, mode).values()
-    assert [m.name for m in table.metrics] == list(write_results.mode(mode).metrics)
+@pytest.mark.parametrize("name", ["melu", "recbole-metarec", "mamo", "metahin"])
+def test_other_peoples_metrics_of_the_same_answers(evaluated, name, tmp_path):
+    (table,) = publish([evaluated("users")[1]], tmp_path, name, BUDGET).values()
+    assert [m.name for m in table.metrics] == list(mode(name).metrics)
+    assert all(list(row.cells) == list(mode(name).metrics) for row in table.rows), "and nothing that nobody asked for"
     assert any("Beware" in note for note in table.notes)
 
 
@@ -359,7 +330,7 @@ def test_evaluations_of_other_splits_data_or_seeds_are_refused(evaluated, tmp_pa
         record = dataclasses.replace(answers, about={**answers.about, **about})
         place = tmp_path / name / "seed-1"
         place.mkdir(parents=True)
-        compare.record.save(record, place / "answers.parquet")
+        predictions_table.save(record, place / "answers.parquet")
         return place.parent
 
     refused = {
@@ -373,10 +344,10 @@ def test_evaluations_of_other_splits_data_or_seeds_are_refused(evaluated, tmp_pa
             compare.compare(folder, other)
     questions, predictions = answers.scenarios["new users"]
     moved = questions._replace(item=questions.item[::-1].copy())
-    scenarios = {"new users": compare.Answers(moved, predictions)}
+    scenarios = {"new users": predictions_table.Answers(moved, predictions)}
     place = tmp_path / "split" / "seed-1"
     place.mkdir(parents=True)
-    compare.record.save(dataclasses.replace(answers, scenarios=scenarios), place / "answers.parquet")
+    predictions_table.save(dataclasses.replace(answers, scenarios=scenarios), place / "answers.parquet")
     with pytest.raises(MetarecError, match="are of different splits: in seed 1 they ask about other rows"):
         compare.compare(folder, place.parent)
     with pytest.raises(MetarecError, match="has no method 'mine'; it has constant, random order, popularity"):

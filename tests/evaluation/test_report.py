@@ -11,7 +11,7 @@ import rich.console
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
-from metarec_jax.evaluation import Predictions, UserValues, bootstrap, evaluate_users, paired_bootstrap
+from metarec_jax.evaluation import Predictions, UserValues, evaluate_users, paired_bootstrap
 from metarec_jax.evaluation import report as module
 from metarec_jax.evaluation.report import SeedResult, build_table, print_table, to_json, to_markdown, write_report
 
@@ -59,12 +59,17 @@ def test_cells_are_means_and_sample_deviations_over_seeds():
 
 
 def test_users_are_drawn_once_for_all_metrics_and_methods(monkeypatch):
+    compared = results()
     drawn = []
-    draw = bootstrap._draw
-    monkeypatch.setattr(bootstrap, "_draw", lambda *of: drawn.append(of[1:]) or draw(*of))
-    bootstrap._draws.cache_clear()
-    table(samples=123)
-    assert drawn == [(123, len(np.unique([r.users for r in results()["plain"]])))]
+
+    class Watched(np.random.Generator):
+        def integers(self, high, size):
+            drawn.append(size)
+            return super().integers(high, size=size)
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Watched(np.random.PCG64(seed)))
+    build_table(compared, title="t", protocol="p", references=("plain", "flat"), samples=123)
+    assert drawn == [(123, len(np.unique([r.users for r in compared["plain"]])))]
 
 
 def test_differences_are_those_of_the_means_that_the_table_shows_and_know_the_users():

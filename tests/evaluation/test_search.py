@@ -10,6 +10,8 @@ from trained import small_config
 from metarec_jax.cli import main
 from metarec_jax.config.run import from_json
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.data import load
+from metarec_jax.data.protocols import divide
 from metarec_jax.evaluation import search
 from metarec_jax.train.build import build
 
@@ -59,25 +61,31 @@ def test_it_goes_on_where_it_was(searched, config):
     assert len(set(rates)) == 4
 
 
-def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(config, tmp_path, monkeypatch):
+def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(config, tmp_path):
     class Killed(BaseException):
         pass
 
-    def killed(*_):
+    def killed(found, place):
         raise Killed
 
     scored = []
-    monkeypatch.setattr(search, "build", lambda base, **_: None)
-    monkeypatch.setattr(search, "_worth", killed)
+
+    def score(found, place):
+        scored.append(found)
+        return float(len(scored))
+
+    def searched(objective, trials):
+        study = search.open_study(config, tmp_path, SPACE)
+        return search.run_trials(study, config, tmp_path, objective, trials=trials, space=SPACE)
+
     for _ in range(2):
         with pytest.raises(Killed):
-            search.tune(config, tmp_path, trials=2, space=SPACE)
-    monkeypatch.setattr(search, "_worth", lambda found, *_: scored.append(found) or float(len(scored)))
-    found = search.tune(config, tmp_path, trials=2, space=SPACE)
+            searched(killed, 2)
+    found = searched(score, 2)
     assert scored[0] == config
     assert found.config == config, "the first was worth 1, the second 2"
     assert [number for number, _, _ in found.trials] == [2, 3]
-    search.tune(config, tmp_path, trials=3, space=SPACE)
+    searched(score, 3)
     assert scored.count(config) == 1
 
 
@@ -88,22 +96,17 @@ def test_another_search_in_its_folder_is_refused(searched, config):
             search.tune(config, folder, **{"trials": 1, "space": SPACE} | other)
 
 
-def test_test_users_have_no_say(config, tmp_path, monkeypatch):
+def test_test_users_have_no_say(config, tmp_path):
     """All that a test user rated is turned round, and no trial is worth anything else."""
+    data = load(config.data, seed=config.seed)
+    scenarios = divide(data, config, config.seed).scenarios
+    held = np.concatenate([rows for s in scenarios for rows in (s.tasks.query, s.tasks.support)])
+    assert len(held)
+    turned = dataclasses.replace(data, rating=data.rating.copy())
+    turned.rating[held] = data.low + data.high - data.rating[held]
     values = []
-    for turned in (False, True):
-
-        def built(config, turned=turned, **options):
-            found = build(config, **options)
-            held = np.concatenate([s.tasks.query for s in found.division.scenarios])
-            held = np.concatenate([held, *[s.tasks.support for s in found.division.scenarios]])
-            if turned:
-                assert len(held)
-                found.data.rating[held] = found.data.low + found.data.high - found.data.rating[held]
-            return found
-
-        monkeypatch.setattr(search, "build", assembled)
-        found = search.tune(config, tmp_path / str(turned), trials=2, space=SPACE, metric="ndcg@5")
+    for name, ratings in (("as it is", data), ("turned", turned)):
+        found = search.tune(config, tmp_path / name, trials=2, space=SPACE, metric="ndcg@5", data=ratings)
         values.append(found.trials)
     assert values[0] == values[1]
     assert found.value == max(value for _, value, _ in found.trials)
@@ -111,11 +114,11 @@ def test_test_users_have_no_say(config, tmp_path, monkeypatch):
 
 def test_a_trial_shares_what_it_does_not_change(config):
     experiment = build(config)
-    other = search.varied(experiment, search.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16}))
+    other = search.rebuild(experiment, search.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16}))
     assert other.catalogue is experiment.catalogue
     assert other.config.learner.hidden == 7
     assert other.train.source.users_per_batch == 16
-    fewer = search.varied(experiment, search.with_options(config, {"episodes.query": 5}))
+    fewer = search.rebuild(experiment, search.with_options(config, {"episodes.query": 5}))
     assert fewer.train.source.config.query == 5
 
 

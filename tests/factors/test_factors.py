@@ -104,19 +104,19 @@ def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
 def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
     """An encoder that was trained with the rest says other things of a text than the one beliefs were learned from."""
     recommender = Recommender.load(folder)
-    encoder = recommender.encoder
+    encoder = recommender.texts.encoder
     moved = dataclasses.replace(encoder, params=jax.tree.map(lambda leaf: leaf * 1.1, encoder.params))
     trained = dataclasses.replace(
         recommender.config, encoder=dataclasses.replace(recommender.config.encoder, train="all")
     )
-    other = Recommender(trained, recommender.catalogue, recommender._trainable, moved)
+    other = Recommender(trained, recommender.catalogue, recommender.executor.trainable, moved)
     seen = []
     beliefs = recommender.catalogue.beliefs
     with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows, *_: seen.append(rows) or self.table[:1]):
         other.score_text(other.adapt(LIKES), "A western with singing horses")
-    want = recommender._encode(["A western with singing horses"])
+    want = recommender.texts.encode(["A western with singing horses"])
     np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)
-    assert np.abs(other._encode(["A western with singing horses"]) - want).max() > 1e-3
+    assert np.abs(other.texts.encode(["A western with singing horses"]) - want).max() > 1e-3
 
 
 def with_vectors(config, path, items):

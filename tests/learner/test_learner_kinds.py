@@ -61,7 +61,7 @@ def test_a_run_is_trained_kept_and_served(tmp_path, kind):
         backwards = recommender.adapt(histories[0][::-1])
         minds = np.abs(recommender.score(backwards, asked) - recommender.score(states[0], asked)).max() > 1e-6
         assert minds == (kind == "recurrent")
-        assert np.isfinite(recommender.score(recommender.prior(), asked)).all()
+        assert np.isfinite(recommender.score(recommender.adapt(), asked)).all()
 
 
 def test_a_recurrent_learner_of_data_without_times_is_refused_before_anything_is_encoded(monkeypatch):

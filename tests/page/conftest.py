@@ -1,4 +1,4 @@
-"""A real service on a real run, and a real browser."""
+"""Fixtures of the page's tests: a run on MovieLens-100K, a service of it, and Chromium."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ LITTLE = (
     "--factors.folds 2 --factors.items 500 --learner.hidden 16 --learner.gate 10 --updater.steps 2 "
     "--updater.order first --train.epochs 1"
 )
-"""Of everything that a run on MovieLens-100K has, little: one program for all supports, tastes from the 500 films that
-are rated most, one epoch."""
+"""Options of a small run on MovieLens-100K: one program for all support sizes, factors of the 500 most rated films, one
+epoch."""
 
 
 class Service(NamedTuple):
-    """A service that runs."""
+    """A running service."""
 
     address: str
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """What it answers: to a POST where there is a body, else to a GET."""
+        """Return the answer: to a POST if there is a body, else to a GET."""
         content = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(self.address + path[1:], content, {"content-type": "application/json"})
         with urllib.request.urlopen(asked, timeout=60) as answer:
@@ -40,14 +40,14 @@ class Service(NamedTuple):
 
 
 def here(**environment: str) -> dict[str, str]:
-    """The environment of a command: on the CPU, with programs that are compiled quickly, and without a token."""
+    """Return the environment of a command: on the CPU, compiled with `quick_flags`, without a token."""
     clean = {name: value for name, value in os.environ.items() if name != "METAREC_TOKEN"}
     return clean | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags(), **environment}
 
 
 @contextlib.contextmanager
 def serving(run: Path, store: Path, *options: str, **environment: str) -> Iterator[str]:
-    """`metarec serve` on a free port; its address."""
+    """Run `metarec serve` on a free port and yield its address."""
     command = [sys.executable, "-m", "metarec_jax", "serve", str(run), "--port", "0", "--together", "1"]
     clean = here(METAREC_CACHE=str(store / "cache"), **environment)
     store.mkdir(parents=True, exist_ok=True)
@@ -96,14 +96,14 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def service(chromium, run, tmp_path_factory) -> Iterator[Service]:
-    """Of a run that can ask; shared by tests, which each are somebody else."""
+    """A service of `run`, shared by the tests; each test is another user."""
     with serving(run, tmp_path_factory.mktemp("page") / "store") as address:
         yield Service(address)
 
 
 @pytest.fixture
 def context(chromium):
-    """A person's browser: what it keeps, nobody else sees."""
+    """A browser profile of its own for each test."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(20_000)
     yield context
@@ -112,13 +112,13 @@ def context(chromium):
 
 @pytest.fixture
 def errors() -> list[str]:
-    """What went wrong on the page. A test that means it to takes it out."""
+    """Errors on the page. A test that expects some removes them."""
     return []
 
 
 @pytest.fixture
 def phone(chromium):
-    """The same on a phone, which has touch and no mouse."""
+    """A browser profile of a phone, which has touch and no mouse."""
     context = chromium.new_context(
         viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, reduced_motion="reduce"
     )
@@ -129,7 +129,7 @@ def phone(chromium):
 
 @pytest.fixture
 def page(context, service, errors):
-    """The page. Nothing that it does may fail, or look elsewhere than at the service."""
+    """The page. An error on it, or a request to another server, fails the test."""
     yield from watched(context, service, errors)
 
 

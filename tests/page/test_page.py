@@ -1,4 +1,4 @@
-"""What a person does on the page, in a real browser, against a real service."""
+"""The page in Chromium, against a running service: with a mouse, by keyboard, and on a phone."""
 
 from __future__ import annotations
 
@@ -187,10 +187,10 @@ def test_somebody_elses_ratings_are_looked_at_and_ones_own_are_kept(page, servic
     mine = rate_found(page, "star wars", 5)
     want = listed(page)
     person = service.ask("/users")["users"][0]
-    page.get_by_text("Look as somebody else").click()
+    page.get_by_text("View as another user").click()
     page.locator("#person").select_option(person["id"])
-    page.get_by_role("button", name="Look as this user").click()
-    page.get_by_text(f"You look as user {person['id']}").wait_for()
+    page.get_by_role("button", name="View as this user").click()
+    page.get_by_text(f"You are viewing as user {person['id']}").wait_for()
     settle(page)
     assert page.locator("#rated-count").text_content() == str(person["ratings"])
     assert listed(page) != want
@@ -231,12 +231,12 @@ def test_words_of_a_text_are_weighed_on_request(page):
     rate_found(page, "toy story", 5)
     page.locator(".card .title").first.click()
     page.get_by_role("button", name="Which words of its text matter?").click()
-    heading = page.get_by_role("heading", name="What the words of its text add, about")
+    heading = page.get_by_role("heading", name="What the words of its text add, approximately")
     heading.wait_for()
     assert heading.evaluate("node => node === document.activeElement")
     block = heading.locator("xpath=..")
     words = block.locator(".name").all_text_contents()
-    assert words or "No word of it matters" in block.text_content()
+    assert words or "No single word changes" in block.text_content()
     item = page.evaluate("document.querySelector('.card').dataset.id")
     text = page.evaluate("async (id) => (await (await fetch(`/items/${id}`)).json()).text.toLowerCase()", item)
     assert all(word.lower() in text for word in words)

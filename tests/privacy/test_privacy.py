@@ -326,4 +326,4 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
     for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)
         assert new.size == 0 or np.array_equal(old, new) == still, name
-    assert np.isfinite(Recommender.load(folder).score_text(Recommender.load(folder).prior(), "a film"))
+    assert np.isfinite(Recommender.load(folder).score_text(Recommender.load(folder).adapt(), "a film"))

@@ -8,7 +8,7 @@ from trained import believing_run
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
-from metarec_jax.recommender.active_learning import Uncertain, choose, uncertain
+from metarec_jax.recommender.active_learning import TastePosterior, choose, taste_posterior
 from metarec_jax.recommender.recommender import Recommender
 
 RNG = np.random.default_rng(3)
@@ -27,7 +27,7 @@ def open_variance(rows):
 
 def about(rows=()):
     covariance = np.linalg.inv(sum((np.outer(FACTORS[r], FACTORS[r]) / SPREAD[r] for r in rows), np.eye(RANK)))
-    return Uncertain(covariance, FACTORS, SPREAD)
+    return TastePosterior(covariance, FACTORS, SPREAD)
 
 
 def test_a_question_gains_what_its_answer_takes_off_the_variance():
@@ -67,12 +67,12 @@ def test_a_support_leaves_open_what_its_rows_do_not_tell():
     prior = {"log_gain": np.log(4.0), "log_noise": np.log(0.25)}
     none = np.zeros(4, np.float32)
     support = Rows(np.array([2, 7, 0, 0], np.int32), none, np.array([1, 1, 0, 0], np.float32), none)
-    found = uncertain(prior, items, support)
+    found = taste_posterior(prior, items, support)
     np.testing.assert_allclose(found.factors, 2 * FACTORS)
-    np.testing.assert_allclose(found.spread, SPREAD)
+    np.testing.assert_allclose(found.noise, SPREAD)
     told = sum(np.outer(2 * FACTORS[r], 2 * FACTORS[r]) / SPREAD[r] for r in (2, 7))
     np.testing.assert_allclose(np.linalg.inv(found.covariance), np.eye(RANK) + told, rtol=1e-9)
-    padded = uncertain(prior, items, support._replace(item=np.array([2, 7, 5, 5], np.int32)))
+    padded = taste_posterior(prior, items, support._replace(item=np.array([2, 7, 5, 5], np.int32)))
     np.testing.assert_array_equal(padded.covariance, found.covariance)
 
 
@@ -82,7 +82,7 @@ def believing():
 
 
 def test_a_recommender_asks_about_what_was_neither_rated_nor_unknown(believing):
-    state = believing.prior()
+    state = believing.adapt()
     first = believing.interview(state, 4)
     assert len({question.id for question in first}) == 4
     rated = believing.adapt({f"id:{first[0].id}": 5, f"id:{first[1].id}": 1})
@@ -96,22 +96,22 @@ def test_a_recommender_asks_about_what_was_neither_rated_nor_unknown(believing):
 def test_who_is_known_to_know_some_items_is_asked_about_these_alone(believing):
     """And what the answers tell counts for these alone."""
     some = [f"id:{identity}" for identity in believing.catalogue.items.ids[5:12]]
-    asked = believing.interview(believing.prior(), 3, among=some)
+    asked = believing.interview(believing.adapt(), 3, among=some)
     assert {f"id:{question.id}" for question in asked} < set(some)
     rated = believing.adapt({some[0]: 4})
     left = believing.interview(rated, 10_000, skip=[some[1]], among=some)
     assert {f"id:{question.id}" for question in left} == set(some[2:])
     # An item that tells of itself alone: what it tells is all there is to know.
-    (only,) = believing.interview(believing.prior(), among=some[:1])
-    spread = believing.interview(believing.prior(), 10_000)
+    (only,) = believing.interview(believing.adapt(), among=some[:1])
+    spread = believing.interview(believing.adapt(), 10_000)
     assert only.gain > max(question.gain for question in spread if question.id == only.id)
 
 
 def test_what_cannot_be_asked_is_refused(believing, recommender):
     for k in (0, -1):
         with pytest.raises(MetarecError, match=f"k is {k}; it must be at least 1"):
-            believing.interview(believing.prior(), k)
+            believing.interview(believing.adapt(), k)
     with pytest.raises(MetarecError, match="no item is called 'Nobody'"):
-        believing.interview(believing.prior(), skip=["Nobody"])
+        believing.interview(believing.adapt(), skip=["Nobody"])
     with pytest.raises(MetarecError, match=r"train one with --factors\.rank 32"):
-        recommender.interview(recommender.prior())
+        recommender.interview(recommender.adapt())

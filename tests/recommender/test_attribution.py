@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 from helpers import assert_close, finite_differences, tiny
 from scipy.stats import spearmanr
-from trained import trained_run
+from trained import fresh, trained_run
 
 from metarec_jax.cli.main import main
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Tables
-from metarec_jax.encoder import bert, random_encoder
+from metarec_jax.core.types import Prepared, Tables
+from metarec_jax.encoder import bert, pack, random_encoder, tokenize, words_of
 from metarec_jax.encoder.bert import encode
-from metarec_jax.encoder.tokenizer import pack, tokenize, words_of
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import adapt_user, apply_user, context_of
-from metarec_jax.recommender import attribution as explaining
-from metarec_jax.recommender import programs
-from metarec_jax.recommender.attribution import Influence, in_words, reasons, score_and_influences, score_slopes
-from metarec_jax.recommender.programs import OfUsers
+from metarec_jax.recommender.attribution import Influence, gradient_times_input, in_words, reasons
+from metarec_jax.recommender.item_table import ItemTensors
+from metarec_jax.recommender.programs import ItemRows, UserTask, embedding_gradients, influences
 from metarec_jax.recommender.recommender import Rated
 
 RULES = {
@@ -41,10 +39,13 @@ def explained(case, *, items: int = 3):
     support, query = case.episodes.support, case.episodes.query
     embeddings = case.tables.items[query.item[0, :items]]
     statistic = query.statistic[0, :items]
-    task = OfUsers(case.episodes.user, support, ())
     every = jnp.zeros((len(case.tables.items), 2)).at[query.item[0, :items]].set(statistic)
-    found = jax.jit(functools.partial(score_and_influences, case.model))(
-        case.trainable, case.tables, task, query.item[0, :items], every
+    model = case.model._replace(prepare=lambda theta, tables: Prepared(*tables))  # the case's tables are prepared
+    found = jax.jit(functools.partial(influences, model))(
+        case.trainable,
+        ItemTensors(case.tables.items, every, {}, None),
+        UserTask(case.tables.users, support),
+        query.item[0, :items],
     )
 
     def scores(weight):
@@ -63,7 +64,7 @@ def explained(case, *, items: int = 3):
 @pytest.mark.parametrize("learner", ["mlp", "transformer", "recurrent"])
 def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
     case = tiny(learner=learner)
-    (scores, influences), by_weight = explained(case)
+    (scores, found), by_weight = explained(case)
     mask = case.episodes.support.mask
     assert_close(scores, by_weight(mask))
     for user in range(2):
@@ -74,17 +75,17 @@ def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
             def score(weight, user=user, item=item, real=real):
                 return by_weight(mask.at[user, real].set(weight))[user, item]
 
-            assert_close(influences[user, item, real], finite_differences(score, at), tolerance=1e-8)
+            assert_close(found[user, item, real], finite_differences(score, at), tolerance=1e-8)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("rule", RULES)
 def test_it_is_so_for_every_rule(rule):
     case = tiny(**RULES[rule])
-    (_, influences), by_weight = explained(case)
+    (_, found), by_weight = explained(case)
     mask = case.episodes.support.mask
     want = finite_differences(lambda weight: by_weight(weight)[0, 1], mask)[0]
-    assert_close(influences[0, 1], want, tolerance=1e-8)
+    assert_close(found[0, 1], want, tolerance=1e-8)
 
 
 @pytest.mark.usefixtures("x64")
@@ -100,10 +101,10 @@ def test_a_rating_that_counts_twice_is_as_two_ratings(rule):
 
 @pytest.mark.usefixtures("x64")
 def test_padded_rows_have_no_influence():
-    (_, influences), _ = explained(tiny())
+    (_, found), _ = explained(tiny())
     mask = tiny().episodes.support.mask
-    assert (np.asarray(influences)[np.broadcast_to(mask[:, None] == 0, influences.shape)] == 0).all()
-    assert (np.asarray(influences)[np.broadcast_to(mask[:, None] > 0, influences.shape)] != 0).all()
+    assert (np.asarray(found)[np.broadcast_to(mask[:, None] == 0, found.shape)] == 0).all()
+    assert (np.asarray(found)[np.broadcast_to(mask[:, None] > 0, found.shape)] != 0).all()
 
 
 def test_influences_rank_ratings_as_leaving_them_out_does(recommender):
@@ -150,7 +151,7 @@ def test_items_explained_together_are_explained_as_alone(recommender):
 
 
 def test_of_nothing_nothing_is_said(recommender):
-    explanation = recommender.explain(recommender.prior(), [3])[0]
+    explanation = recommender.explain(recommender.adapt(), [3])[0]
     assert explanation.influences == explanation.because == ()
     assert explanation.sentence == ""
 
@@ -165,15 +166,14 @@ def test_an_item_that_was_rated_is_no_reason_for_itself(recommender):
 
 def test_an_unknown_item_is_refused(recommender):
     with pytest.raises(MetarecError, match="999"):
-        recommender.explain(recommender.prior(), [999])
+        recommender.explain(recommender.adapt(), [999])
 
 
-def test_programs_are_few(compilations, recommender, monkeypatch):
-    fresh = jax.jit(functools.partial(programs.influences, recommender._model))
-    monkeypatch.setattr(recommender, "_influences", fresh)
-    state = recommender.adapt({7: 5, 8: 1})
+def test_programs_are_few(compilations, recommender):
+    other = fresh(recommender)
+    state = other.adapt({7: 5, 8: 1})
     for number in (1, 3, 10, 11, 40, 1):
-        recommender.explain(state, list(range(1, number + 1)))
+        other.explain(state, list(range(1, number + 1)))
     assert compilations.count("jit(influences)") == 2
 
 
@@ -224,8 +224,7 @@ def test_gradient_times_input_is_how_the_embedding_follows_its_input():
     ids = tokenize(encoder.tokenizer, ["a space ship", "tea"], 128).ids
     tokens = jax.tree.map(jnp.asarray, pack(list(ids), 12))
     slope = jax.random.normal(jax.random.key(0), (2, 64))
-    pull_back = jax.jit(explaining.pulled_back, static_argnums=(3, 4))
-    got = pull_back(encoder.params, tokens, slope, encoder.config, config)
+    got = gradient_times_input(encoder.params, tokens, slope, encoder.config, config)
     assert got.shape == (2, 12)
     assert (np.asarray(got)[tokens.mask == 0] == 0).all()
 
@@ -245,26 +244,28 @@ def test_words_of_an_item_are_weighed_by_what_they_add_to_its_score(recommender)
     explanation = recommender.explain(state, [3], words=True)[0]
     text = recommender.catalogue.items.texts[2]
     assert [word.text for word in explanation.words] == [
-        word for word, _ in words_of(recommender.encoder.tokenizer, text, 128).words
+        word for word, _ in words_of(recommender.texts.encoder.tokenizer, text, 128).words
     ]
     assert any(word.influence != 0 for word in explanation.words)
 
 
 @pytest.mark.usefixtures("x64")
-def test_a_slope_is_the_derivative_of_a_score_by_the_embedding_before_it_is_prepared():
+def test_an_embedding_gradient_is_by_the_embedding_before_it_is_prepared():
     case = tiny(users=1)
+    prepared = case.model.prepare(case.trainable.theta, Tables(*case.tables))
     (user,), support = case.episodes.user, jax.tree.map(lambda leaf: leaf[0], case.episodes.support)
-    context = context_of(case.tables, user, support)
-    kept = adapt_user(case.model, case.trainable, context).end
+    context = context_of(prepared, user, support)
+    adapted = adapt_user(case.model, case.trainable, context).end
     embedding, statistic = jnp.array([[0.3, -0.2, 0.5]]), case.episodes.query.statistic[0, :1]
-    task = jax.tree.map(lambda leaf: leaf[None], OfUsers(user, support, kept))
 
     def score(embedding):
         tables = case.model.prepare(case.trainable.theta, Tables(embedding, jnp.zeros((0, 3))))
         rows = Features(Fixed(tables.items, None, "recommended"), statistic)
-        return case.model.head.mean(apply_user(case.model, case.trainable, context, kept, rows))[0]
+        return case.model.head.mean(apply_user(case.model, case.trainable, context, adapted, rows))[0]
 
-    got = score_slopes(case.model, case.trainable, case.tables, task, embedding, statistic)
+    task = UserTask(case.tables.users, *jax.tree.map(lambda leaf: leaf[None], (support, adapted)))
+    items = ItemTensors(prepared.items, jnp.zeros((len(prepared.items), 2)), {}, None)
+    got = embedding_gradients(case.model, case.trainable, items, task, ItemRows(embedding, statistic))
     assert_close(got[0], finite_differences(score, embedding), tolerance=1e-8)
 
 

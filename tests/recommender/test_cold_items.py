@@ -57,13 +57,14 @@ def test_who_likes_it_is_learned_too(believer):
     """Those who share a taste and like it make it likelier for others of that taste than for the rest."""
     recommender = fresh(believer)
     new = "id:" + recommender.add_item(TEXT)
-    row, trained = recommender.find(new).row, recommender._trained_items
+    row, trained = recommender.find(new).row, recommender.items.trained
+    start = recommender.catalogue.statistics.beliefs[row].copy()
     factors = recommender.catalogue.statistics.beliefs[:trained, FACTORS:]
     order = np.argsort(factors[:, 0])
     fans = {f"id:{i + 1}": 5.0 for i in order[-10:]} | {f"id:{i + 1}": 1.0 for i in order[:10]}
     others = {f"id:{i + 1}": 1.0 for i in order[-10:]} | {f"id:{i + 1}": 5.0 for i in order[:10]}
     recommender.learn_item(new, [(fans, 5.0)] * 20 + [(others, 1.0)] * 20)
-    learned = recommender.catalogue.statistics.beliefs[row, FACTORS] - recommender._told[row][2 + FACTORS]
+    learned = recommender.catalogue.statistics.beliefs[row, FACTORS] - start[FACTORS]
     assert learned > 0
     like, dislike = (recommender.score(recommender.adapt(history), [new])[0] for history in (fans, others))
     assert like > dislike + 0.3

@@ -59,7 +59,7 @@ def test_it_ends_when_the_person_has_had_enough(believing, last):
 
 
 def test_what_is_known_already_is_kept_and_not_asked(believing):
-    first = believing.interview(believing.prior(), 1)[0]
+    first = believing.interview(believing.adapt(), 1)[0]
     person = Person("4")
     told = talk(believing, person, wanted=1, rated=[Rated(f"id:{first.id}", 2)])
     assert [rating for _, rating in told.rated] == [2, 4]

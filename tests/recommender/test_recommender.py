@@ -13,20 +13,17 @@ from helpers import assert_close
 from trained import fresh, small_config, small_data, trained_run
 
 from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.learner.transformer import TransformerConfig
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.updaters.ridge import RidgeConfig
-from metarec_jax.recommender import item_table
-from metarec_jax.recommender import recommender as serving
-from metarec_jax.recommender.recommender import Rated, Recommender
+from metarec_jax.recommender.recommender import Limits, Rated, Recommender
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import build
+from metarec_jax.train.build import assemble
 from metarec_jax.train.catalogue import Catalogue, Scale
+from metarec_jax.train.loop import load_trainable
 from metarec_jax.train.model import init_trainable, make_model
-from metarec_jax.train.state import load_trainable
 
 ITEMS = 120
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}
@@ -37,8 +34,8 @@ def drawn_history(number: int, length: int) -> list[Rated]:
     return [Rated(int(i) + 1, float(rng.integers(1, 6))) for i in rng.permutation(ITEMS)[:length]]
 
 
-def untrained(*, side: str = "profile", head: str = "classes", **changes) -> Recommender:
-    """A recommender of parameters that were drawn, not trained, and that do react to the user."""
+def untrained(*, side: str = "profile", head: str = "classes", limits: Limits = Limits(), **changes) -> Recommender:  # noqa: B008
+    """A recommender with random parameters that depend on the user."""
     data = small_data()
     config = small_config()
     scale = Scale("click", (0.0, 1.0), 0.0, 1.0) if head == "click" else Scale("rating", data.levels, 1.0, 5.0)
@@ -56,7 +53,7 @@ def untrained(*, side: str = "profile", head: str = "classes", **changes) -> Rec
     trainable = init_trainable(config, make_model(config, scale), catalogue, users, jax.random.key(0))
     for layer in (trainable.theta["output"], trainable.theta["hidden"]["user"]):  # both start at zero
         layer["kernel"] = jnp.asarray(rng.normal(size=layer["kernel"].shape), jnp.float32)
-    return Recommender(config, catalogue, jax.device_get(trainable))
+    return Recommender(config, catalogue, jax.device_get(trainable), limits=limits)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +62,13 @@ def drawn() -> Recommender:
 
 
 def test_scores_are_those_that_training_is_judged_by(recommender):
-    experiment = build(small_config())
+    assembly = assemble(small_config())
     run = run_folder.open_run(trained_run())
     trainable = load_trainable(run, catalogues.load(run))
-    episodes = experiment.test.source[0]
-    trainable, tables, on_device = jax.device_put((trainable, experiment.test.tables, episodes))
-    outputs = predict(experiment.model, trainable, experiment.model.prepare(trainable.theta, tables), on_device)
-    want = jax.vmap(experiment.model.head.mean)(outputs)
+    episodes = assembly.test.source[0]
+    trainable, tables, on_device = jax.device_put((trainable, assembly.test.tables, episodes))
+    outputs = predict(assembly.model, trainable, assembly.model.prepare(trainable.theta, tables), on_device)
+    want = jax.vmap(assembly.model.head.mean)(outputs)
     for user in range(3):
         support = jax.tree.map(lambda leaf, user=user: leaf[user], episodes.support)
         history = [Rated(int(i) + 1, float(r)) for i, r, m in zip(*support[:3]) if m]
@@ -82,14 +79,14 @@ def test_scores_are_those_that_training_is_judged_by(recommender):
 def test_adapting_changes_the_list(recommender):
     fan = recommender.recommend(recommender.adapt({7: 5, 8: 5, 9: 5}), k=ITEMS - 3)
     foe = recommender.recommend(recommender.adapt({7: 1, 8: 1, 9: 1}), k=ITEMS - 3)
-    prior = recommender.recommend(recommender.prior(), k=ITEMS)
+    prior = recommender.recommend(recommender.adapt(), k=ITEMS)
     assert [r.id for r in fan] != [r.id for r in foe]
     assert sum(r.score for r in fan) > sum(r.score for r in foe)
     assert [r.id for r in prior if r.id not in ("7", "8", "9")] != [r.id for r in fan]
 
 
 def test_an_empty_history_is_the_prior(recommender):
-    empty, prior = recommender.adapt(), recommender.prior()
+    empty, prior = recommender.adapt(), recommender.adapt()
     assert recommender.recommend(empty) == recommender.recommend(prior)
     assert recommender.recommend(recommender.adapt({})) == recommender.recommend(prior)
 
@@ -124,8 +121,7 @@ def test_many_users_at_once_are_the_same_users_one_by_one(drawn):
 
 
 def test_more_users_than_a_call_takes_go_in_several(drawn):
-    few = untrained(side="none")
-    few._sizes = [1, 4]
+    few = untrained(side="none", limits=Limits(batch_sizes=(1, 4)))
     histories = [drawn_history(u, 6) for u in range(9)]
     want = drawn.recommend_many(drawn.adapt_many(histories), k=5)
     got = few.recommend_many(few.adapt_many(histories), k=5)
@@ -152,25 +148,21 @@ def test_programs_are_as_many_as_support_lengths(compilations):
         {"updater": UpdaterConfig(steps=2, order="reptile")},
         {"updater": UpdaterConfig(steps=2, kind="meta-sgd")},
         {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
-        {"learner": TransformerConfig(hidden=16, width=8, heads=2)},
+        {"learner": LearnerConfig(kind="transformer", hidden=16, width=8, heads=2)},
     ],
     ids=["factored", "reptile", "dense", "shared", "transformer"],
 )
-def test_a_large_catalogue_is_ranked_in_blocks_as_a_small_one_is_whole(monkeypatch, changes):
-    """Neither blocks of items, nor what is kept of the catalogue, nor micro-batches of users change a list."""
+def test_a_large_catalogue_is_ranked_in_blocks_as_a_small_one_at_once(changes):
+    """Lists do not depend on blocks of items, precomputed products, or micro-batches of users."""
     histories = [drawn_history(u, length) for u, length in enumerate([0, 3, 16, 9])]
 
-    def lists(**constants: int) -> list:
-        for name, value in constants.items():
-            for module in (serving, item_table):
-                if hasattr(module, name):
-                    monkeypatch.setattr(module, name, value)
-        recommender = untrained(side="none", **changes)
+    def lists(**limits: int) -> list:
+        recommender = untrained(side="none", limits=Limits(**limits), **changes)
         states = recommender.adapt_many(histories)
         return recommender.recommend_many(states, k=ITEMS) + [recommender.recommend(state, k=7) for state in states]
 
     whole = lists()
-    parts = lists(_ITEMS_AT_ONCE=50, MOST_IN_GRAM=50, _FLOATS_AT_ONCE=1, _ADAPTED_AT_ONCE=2)
+    parts = lists(items_at_once=50, gram_items=50, floats_at_once=1, users_adapted_at_once=2)
     for left, right in zip(whole, parts, strict=True):
         assert [r.id for r in left] == [r.id for r in right]
         np.testing.assert_allclose([r.score for r in left], [r.score for r in right], rtol=1e-5)
@@ -208,7 +200,7 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(recommender):
     nobody = dataclasses.replace(
         recommender.catalogue, statistics=catalogues.Statistics(*np.zeros((2, ITEMS), np.float32))
     )
-    other = Recommender(recommender.config, nobody, jax.device_get(recommender._trainable))
+    other = Recommender(recommender.config, nobody, jax.device_get(recommender.executor.trainable))
     state = other.adapt(LIKES)
     texts = recommender.catalogue.items.texts
     for item in (5, 77):
@@ -218,18 +210,20 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(recommender):
 
 def test_a_profile_stands_for_the_user_and_no_profile_for_the_average_user():
     by_profile = untrained(side="profile")
-    lists = [by_profile.recommend(by_profile.prior(text), k=ITEMS) for text in ("", "a nurse", "a sailor", "  ")]
+    lists = [
+        by_profile.recommend(by_profile.adapt(profile=text), k=ITEMS) for text in ("", "a nurse", "a sailor", "  ")
+    ]
     assert lists[0] == lists[3]
     assert len({tuple(r.id for r in found) for found in lists}) == 3
     states = by_profile.adapt_many([LIKES, LIKES], ["a nurse", ""])
-    np.testing.assert_allclose(states[1].embedding, by_profile._average_user)
-    assert not np.allclose(states[0].embedding, by_profile._average_user)
+    np.testing.assert_allclose(states[1].embedding, by_profile.executor.average_user)
+    assert not np.allclose(states[0].embedding, by_profile.executor.average_user)
 
 
 def test_without_a_user_side_there_is_no_user_embedding(drawn):
     state = drawn.adapt(LIKES)
     assert state.embedding.shape == (0,)
-    assert drawn.recommend(state) != drawn.recommend(drawn.prior())
+    assert drawn.recommend(state) != drawn.recommend(drawn.adapt())
 
 
 def test_clicks_are_scored_as_probabilities_and_are_0_or_1():
@@ -265,7 +259,7 @@ def test_a_history_with_a_mistake_is_refused(recommender, history, message):
 @pytest.mark.parametrize("k", [0, -1, ITEMS + 1])
 def test_an_impossible_k_is_refused(recommender, k):
     with pytest.raises(MetarecError, match=rf"k is {k}; it must lie between 1 and 120, the number of items"):
-        recommender.recommend(recommender.prior(), k=k)
+        recommender.recommend(recommender.adapt(), k=k)
 
 
 def test_a_profile_for_a_run_that_reads_none_is_refused(recommender):
@@ -277,7 +271,7 @@ def test_a_profile_for_a_run_that_reads_none_is_refused(recommender):
 
 def test_an_empty_text_is_refused(recommender):
     with pytest.raises(MetarecError, match="the text of the item is empty"):
-        recommender.score_text(recommender.prior(), "  ")
+        recommender.score_text(recommender.adapt(), "  ")
 
 
 def test_predictions_that_are_no_numbers_never_come_out():
@@ -289,7 +283,7 @@ def test_predictions_that_are_no_numbers_never_come_out():
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e3])
 def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
     """A logarithm of a rate that is 1,000 means an infinite rate."""
-    trainable = jax.tree.map(np.array, jax.device_get(drawn._trainable))
+    trainable = jax.tree.map(np.array, jax.device_get(drawn.executor.trainable))
     trainable.phi["log_rate"]["output"]["bias"][1] = value
     with pytest.raises(MetarecError, match=r"^exp\(phi/log_rate/output/bias\) of the run's parameters is infinite or"):
         Recommender(drawn.config, drawn.catalogue, trainable)
@@ -300,8 +294,10 @@ def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
 
 def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
     """``unit^2 (s + h^T A^-1 h)`` by numpy, with ``A = H^T H / s + P`` over the user's ratings (Bishop 2006, 3.59)."""
-    ridge = untrained(side="none", head="rating", updater=RidgeConfig(adapted=("output/.*",), precision=0.5))
-    trainable = jax.tree.map(np.array, jax.device_get(ridge._trainable))
+    ridge = untrained(
+        side="none", head="rating", updater=UpdaterConfig(kind="ridge", adapted=("output/.*",), precision=0.5)
+    )
+    trainable = jax.tree.map(np.array, jax.device_get(ridge.executor.trainable))
     trainable.phi["log_noise"][...] = np.log(0.2)
     ridge = Recommender(ridge.config, ridge.catalogue, trainable)
     theta = trainable.theta
@@ -329,29 +325,29 @@ def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
 
 def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
     """A scale twice as long, the same outputs: twice the deviation."""
-    updater = RidgeConfig(adapted=("output/.*",))
+    updater = UpdaterConfig(kind="ridge", adapted=("output/.*",))
     ridge = untrained(side="none", head="rating", updater=updater)
     longer = dataclasses.replace(ridge.catalogue, scale=Scale("rating", (), 1.0, 9.0))
-    other = Recommender(ridge.config, longer, jax.device_get(ridge._trainable))
-    found, doubled = (r.uncertainty(r.prior(), [5, 6]) for r in (ridge, other))
+    other = Recommender(ridge.config, longer, jax.device_get(ridge.executor.trainable))
+    found, doubled = (r.uncertainty(r.adapt(), [5, 6]) for r in (ridge, other))
     np.testing.assert_allclose(doubled, 2 * found, rtol=1e-6)
 
 
 @pytest.mark.parametrize("head", ["rating", "classes", "click"])
 def test_other_models_know_no_uncertainty(head):
     """Another rule, or outputs that are no ratings."""
-    rule = {} if head == "rating" else {"updater": RidgeConfig(adapted=("output/.*",))}
+    rule = {} if head == "rating" else {"updater": UpdaterConfig(kind="ridge", adapted=("output/.*",))}
     other = untrained(side="none", head=head, **rule)
     assert not other.gives_uncertainty
     with pytest.raises(MetarecError, match=r"knows no uncertainty: train with --updater\.kind ridge .*head rating$"):
-        other.uncertainty(other.prior(), [5])
+        other.uncertainty(other.adapt(), [5])
 
 
 def test_an_encoder_of_another_width_is_refused(recommender):
     config = dataclasses.replace(recommender.config, encoder=EncoderConfig(path="minilm"))
-    other = Recommender(config, recommender.catalogue, jax.device_get(recommender._trainable))
+    other = Recommender(config, recommender.catalogue, jax.device_get(recommender.executor.trainable))
     with pytest.raises(MetarecError, match="an encoder of width 384, but the run's items have embeddings of width 64"):
-        other.encoder  # noqa: B018
+        other.texts.encoder  # noqa: B018
 
 
 # Run folders
@@ -374,7 +370,9 @@ def test_the_best_checkpoint_and_the_parameters_beside_it_are_the_same(copy):
     short = Recommender.load(copy)
     (copy / "parameters.safetensors").unlink()
     long = Recommender.load(copy)
-    for left, right in zip(jax.tree.leaves(short._trainable), jax.tree.leaves(long._trainable), strict=True):
+    for left, right in zip(
+        jax.tree.leaves(short.executor.trainable), jax.tree.leaves(long.executor.trainable), strict=True
+    ):
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
     assert short.recommend(short.adapt(LIKES)) == long.recommend(long.adapt(LIKES))
@@ -393,21 +391,36 @@ def test_an_answer_imports_nothing_that_training_needs(tmp_path):
     assert len(json.loads(done.stdout)["recommended"]) == 10
 
 
+TRACED = """
+import sys
+import jax
+from metarec_jax.cli.main import main
+
+names = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **more: names.append(more.get("fun_name")) if "jaxpr_trace" in event else None
+)
+status = main(sys.argv[1:])
+print(names.count("flat"), file=sys.stderr)  # as `Traced` names the functions that it exports
+raise SystemExit(status)
+"""
+"""Runs a command, and prints how many programs were traced that are kept between starts."""
+
+
 def test_a_second_answer_traces_nothing(tmp_path):
-    """And is the same. What the programs are traced from is out of order in the second process."""
+    """And is the same."""
     environment = {**os.environ, "METAREC_CACHE": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     ask = ["recommend", str(trained_run()), "--rate", f"id:{small_data().items.ids[0]}=5", "--json"]
-    break_it = "from metarec_jax.serving import programs; programs.adapt_user = programs.apply_user = None; "
     answers = []
-    for before in ("", break_it):
-        code = f"{before}from metarec_jax.cli.main import main; raise SystemExit(main({ask!r}))"
+    for traced in (3, 0):  # preparing the items, adapting, scoring
         done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", TRACED, *ask], env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
+        assert int(done.stderr.splitlines()[-1]) == traced
         answers.append(done.stdout)
     assert answers[0] == answers[1]
-    assert len(list(tmp_path.rglob("traced/*"))) == 3  # what items are read as, adapting, scoring
+    assert len(list(tmp_path.rglob("traced/*"))) == 3
 
 
 def change_config(folder, **changes):
@@ -472,6 +485,6 @@ def test_a_text_that_is_too_long_is_cut_and_that_is_said_once(recommender):
     assert len(said) == 1
     assert len(set(scores)) == 1
     told = []
-    other.report, other._reported = told.append, set()
-    other.add_item(text)
+    trainable, encoder = other.executor.trainable, other.texts.encoder
+    Recommender(other.config, other.catalogue, trainable, encoder, report=told.append).add_item(text)
     assert len(told) == 1

@@ -7,20 +7,24 @@ import concurrent.futures
 import dataclasses
 import threading
 import zlib
-from pathlib import Path
 
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from helpers import interactions
+from test_recommender import untrained
 from trained import fresh
 
+from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender import batch
+from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.filters import Filters
-from metarec_jax.recommender.recommender import Rated, Recommender, best
-from metarec_jax.recommender.state_codec import MOST_BYTES, Seal
+from metarec_jax.recommender.items import top_k
+from metarec_jax.recommender.recommender import Limits, Rated, Recommender
+from metarec_jax.recommender.state_codec import MAX_ADAPTED_BYTES, MAX_BYTES, Seal
 from metarec_jax.serving.batching import Crowded, Gatherer
 
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}
@@ -33,7 +37,9 @@ def in_a_loop(coroutine):
 
 
 def same(a, b) -> bool:
-    return jax.tree.all(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), (a.kept, a.support), (b.kept, b.support)))
+    return jax.tree.all(
+        jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), (a.adapted, a.support), (b.adapted, b.support))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +53,25 @@ def test_a_state_read_again_is_the_state(recommender):
     assert len(data) < 32_768
     again = recommender.from_bytes(data)
     assert same(state, again)
-    np.testing.assert_array_equal(again.seen, state.seen)
+    np.testing.assert_array_equal(again.history.rows, state.history.rows)
     assert recommender.recommend(again) == recommender.recommend(state)
 
 
-def test_a_state_without_what_was_kept_is_adapted_anew(recommender, monkeypatch):
-    from metarec_jax.recommender import state_codec
-
-    state = recommender.adapt(LIKES)
-    monkeypatch.setattr(state_codec, "MOST_KEPT", 10)
-    data = recommender.to_bytes(state)
-    assert recommender.read_bytes(data)[2] is None
-    assert same(state, recommender.from_bytes(data))
+def test_a_state_without_its_adapted_parameters_is_adapted_again():
+    wide = untrained(
+        side="none", learner=LearnerConfig(hidden=256), updater=UpdaterConfig(steps=1, kind="meta-sgd", rate=1e-3)
+    )
+    state = wide.adapt(LIKES)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(state.adapted)) > MAX_ADAPTED_BYTES
+    data = wide.to_bytes(state)
+    assert wide.codec.decode(data).adapted is None
+    assert same(state, wide.from_bytes(data))
 
 
 def test_a_state_of_another_model_is_refused(recommender):
-    theta = jax.tree.map(np.array, jax.device_get(recommender._trainable))
+    theta = jax.tree.map(np.array, jax.device_get(recommender.executor.trainable))
     theta.theta["output"]["bias"][0] += 1
-    other = Recommender(recommender.config, recommender.catalogue, theta, recommender.encoder)
+    other = Recommender(recommender.config, recommender.catalogue, theta, recommender.texts.encoder)
     with pytest.raises(MetarecError, match="the state belongs to another run: adapt to the history again"):
         other.from_bytes(recommender.to_bytes(recommender.adapt(LIKES)))
 
@@ -73,7 +80,7 @@ def test_bytes_that_are_no_state_are_refused(recommender):
     data = recommender.to_bytes(recommender.adapt(LIKES))
     whole = zlib.decompress(data)
     hostile = [b"", b"x", data[:-9], data[:20], zlib.compress(b""), zlib.compress(whole[:100])]
-    hostile += [zlib.compress(b"\xff" * 64), zlib.compress(bytes(MOST_BYTES + 1)), zlib.compress(whole + b"more")]
+    hostile += [zlib.compress(b"\xff" * 64), zlib.compress(bytes(MAX_BYTES + 1)), zlib.compress(whole + b"more")]
     hostile += [zlib.compress(whole.replace(b'\\"1\\"', b'\\"x\\"'))]
     nan = np.frombuffer(whole, np.uint8).copy()
     nan[-4:] = np.frombuffer(np.float32(np.nan).tobytes(), np.uint8)
@@ -101,7 +108,7 @@ def test_more_ratings_than_a_support_holds_survive_in_a_state(recommender):
     state = recommender.from_bytes(recommender.to_bytes(recommender.adapt(history)))
     shorter = recommender.update(state, {}, [99])
     assert same(shorter, recommender.adapt(history[:-1]))
-    assert len(shorter.seen) == 98
+    assert len(shorter.history.rows) == 98
 
 
 def test_new_items_are_scored_as_their_texts_and_compile_nothing(changeable, compilations):
@@ -112,24 +119,24 @@ def test_new_items_are_scored_as_their_texts_and_compile_nothing(changeable, com
     programs = len(compilations)
     added = changeable.add_item(text, id="bees", title="Bees (2001)")
     listed = changeable.recommend(state, k=121 - len(LIKES))
-    assert [name for name in compilations[programs:] if "_score" in name or "_adapt" in name] == []
+    assert [name for name in compilations[programs:] if "score" in name or "adapt" in name] == []
     assert added == "bees"
     assert changeable.score(state, ["Bees"])[0] == pytest.approx(before, rel=1e-5)
     (found,) = (r for r in listed if r.id == "bees")
     assert (found.title, found.ratings) == ("Bees (2001)", 0)
     assert found.score == pytest.approx(before, rel=1e-5)
     likes_bees = changeable.adapt([("id:1", 5), ("id:bees", 5)])
-    assert changeable.from_bytes(changeable.to_bytes(likes_bees)).seen.tolist() == [0, 120]
+    assert changeable.from_bytes(changeable.to_bytes(likes_bees)).history.rows.tolist() == [0, 120]
     assert changeable.similar("id:bees", 3)
 
 
 def test_there_is_always_room_for_more_items(changeable):
-    room = changeable._shelf.room
-    while changeable._shelf.room == room:
+    rows = changeable.items.table.rows
+    while changeable.items.table.rows == rows:
         changeable.add_item("One more film.")
-    assert changeable._shelf.room > room
+    assert changeable.items.table.rows > rows
     count = len(changeable.catalogue.items)
-    assert len(changeable.recommend(changeable.prior(), k=count)) == count
+    assert len(changeable.recommend(changeable.adapt(), k=count)) == count
     changeable.add_item("x", id="wasps")
     with pytest.raises(MetarecError, match="there is an item with the id 'wasps' already"):
         changeable.add_item("x", id="wasps")
@@ -154,7 +161,7 @@ def test_the_best_are_the_first_of_a_stable_sort():
         rows = np.flatnonzero(candidates)
         want = rows[np.argsort(-scores[rows], kind="stable")]
         for k in (1, 5, 30, 100):
-            np.testing.assert_array_equal(best(scores, k, candidates), want[:k])
+            np.testing.assert_array_equal(top_k(scores, k, candidates), want[:k])
 
 
 def test_a_seal_opens_with_its_key_and_purpose_only():
@@ -195,27 +202,41 @@ def test_lists_of_many_users_are_those_of_each(recommender, tmp_path):
         batch.recommend_users(recommender, data, out)
 
 
-def test_what_was_stopped_goes_on_where_it_was(recommender, tmp_path, monkeypatch):
-    data, *_ = many_users(recommender)
-    whole, out = tmp_path / "whole.parquet", tmp_path / "lists.parquet"
-    batch.recommend_users(recommender, data, whole, k=4, part=3)
-    real, calls = batch._part, []
+class Interrupting(Executor):
+    """Counts the users of each call, and interrupts the second one."""
 
-    def stopping(*arguments):
-        calls.append(arguments[3].tolist())
-        if len(calls) == 2:
+    calls: list[int]
+
+    def adapt(self, histories, embeddings):
+        self.calls.append(len(histories))
+        if len(self.calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return super().adapt(histories, embeddings)
 
-    monkeypatch.setattr(batch, "_part", stopping)
+
+def test_an_interrupted_job_continues_after_the_last_part(recommender, tmp_path):
+    data, *_ = many_users(recommender)
+    expected, out = tmp_path / "expected.parquet", tmp_path / "lists.parquet"
+    batch.recommend_users(recommender, data, expected, k=4, part=3)
+    recommender = fresh(recommender)
+    executor = recommender.executor
+    recommender.executor = Interrupting(
+        recommender.config,
+        recommender.catalogue.scale,
+        executor.model,
+        executor.trainable,
+        recommender.items.table,
+        Limits(),
+    )
+    recommender.executor.calls = calls = []
     with pytest.raises(KeyboardInterrupt):
         batch.recommend_users(recommender, data, out, k=4, part=3)
     assert not out.exists()
     with pytest.raises(MetarecError, match="another run, other users or other options"):
         batch.recommend_users(recommender, data, out, k=5, part=3)
     batch.recommend_users(recommender, data, out, k=4, part=3)
-    assert calls == [[0, 1, 2], [3, 4, 5], [3, 4, 5], [6]]
-    assert Path(whole).read_bytes() == out.read_bytes()
+    assert calls == [3, 3, 3, 1]
+    assert expected.read_bytes() == out.read_bytes()
 
 
 # Gathering

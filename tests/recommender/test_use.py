@@ -34,7 +34,7 @@ def listening(engine):
             thread.join(60)
 
 
-def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_path, monkeypatch, capsys):
+def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_path, capsys):
     def metarec(*arguments: object) -> str:
         status = main.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
@@ -64,7 +64,7 @@ def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_pa
     metarec("train", *again, *table, "--data.columns.item-text", "text")
 
     trained = Recommender.load(tmp_path / "again")
-    assert trained.titles.has_id("bees")
+    assert trained.items.titles.has_id("bees")
     with contextlib.closing(Store(store)) as kept:
         served = Engine([Arm("a", trained)], kept)  # an item that was added is one like all others now
         assert served.trained_items == len(trained.catalogue.items) == 121

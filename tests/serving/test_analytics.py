@@ -1,4 +1,4 @@
-"""Figures from a log: against closed forms, and against what lists that were shown would really have got."""
+"""Figures from a log: against closed forms, and off-policy estimates against the known CTR."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def test_an_interval_is_what_resampling_users_gives():
     assert [found.low, found.high] == pytest.approx([low, high], abs=0.15 * (high - low) / 2)
 
 
-def test_nothing_to_divide_is_no_number():
+def test_a_ratio_of_no_rows_is_nan():
     found = analytics.ratio(np.zeros(0), np.zeros(0), np.zeros(0, int))
     assert np.isnan(found.value)
     assert analytics.to_tree({"ctr": found})["ctr"] == {"value": None, "low": None, "high": None, "users": 0}
 
 
-def test_what_other_lists_would_have_got_is_found_from_random_ones():
+def test_off_policy_estimates_agree_with_the_known_ctr():
     """Clicks depend on item and place alone, so that the click-through of any ranking is known."""
     rng = np.random.default_rng(0)
     items, k, lists, share = 6, 3, 10_000, 0.4

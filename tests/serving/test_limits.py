@@ -5,23 +5,34 @@ from unittest import mock
 
 import pytest
 from fastapi.testclient import TestClient
+from trained import fresh
 
-from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.recommender.state_codec import Seal
 from metarec_jax.serving import app as apps
-from metarec_jax.serving import engine as engines
 from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.cache import Remembered
-from metarec_jax.serving.engine import Engine, Job, Whose
-from metarec_jax.serving.store import Event, Store
+from metarec_jax.serving.engine import LEARNED_AT_ONCE, Engine, Job, Whose
+from metarec_jax.serving.store import Event, NewItem, Store
 
 BEES = {"text": "A film about bees.", "id": "bees"}
 
 
+class WatchedStore(Store):
+    """Records the items whose raters are read: once whenever an item learns."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.learned = []
+
+    def raters(self, item, most):
+        self.learned.append(item)
+        return super().raters(item, most)
+
+
 @pytest.fixture
 def engine(recommender, tmp_path):
-    same = Recommender(recommender.config, recommender.catalogue, recommender._trainable, recommender.encoder)
-    return Engine([Arm("a", same)], Store(tmp_path), seed=0)
+    return Engine([Arm("a", fresh(recommender))], WatchedStore(tmp_path), seed=0)
 
 
 def serving(engine, **options) -> TestClient:
@@ -29,26 +40,22 @@ def serving(engine, **options) -> TestClient:
 
 
 def test_where_too_much_waits_new_items_are_refused_and_ratings_are_kept(engine):
-    engine.add_item(engines.NewItem("bees", "", BEES["text"], {}))
+    engine.add_item(NewItem("bees", "", BEES["text"], {}))
     engine.store.add_user("u", "", [])
-    learned = []
-    with (
-        mock.patch.object(engine, "learn", learned.append),
-        serving(engine, longest=0) as client,
-        mock.patch.object(apps.Seal, "open", return_value=b"u"),
-    ):
+    user = Seal(engine.store.key).close("user", b"u")
+    with serving(engine, longest=0) as client:
         refused = client.post("/items", json={"text": "A film about ants."})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        rate = {"user": "u", "item": "bees", "kind": "rating", "rating": 4}
+        rate = {"user": user, "item": "bees", "kind": "rating", "rating": 4}
         assert client.post("/feedback", json=rate).status_code == 201
-        assert engine.store.raters("bees", 9) == [("u", 4.0)]
-        assert learned == []
+        assert engine.store.history("u") == [("bees", 4.0)]
+        assert engine.store.learned == []
         engine.answer([])  # whatever comes next
-        assert learned == ["bees"]
+        assert engine.store.learned == ["bees"]
 
 
-def test_only_so_many_items_can_be_added(engine, monkeypatch):
-    monkeypatch.setattr(engines, "MOST_ADDED", 2)
+def test_only_so_many_items_can_be_added(recommender, tmp_path):
+    engine = Engine([Arm("a", fresh(recommender))], Store(tmp_path), seed=0, max_added=2)
     with serving(engine) as client:
         made = [client.post("/items", json={"text": f"Film {n}"}) for n in range(3)]
         assert [answer.status_code for answer in made] == [201, 201, 409]
@@ -57,31 +64,27 @@ def test_only_so_many_items_can_be_added(engine, monkeypatch):
 
 
 def test_an_item_learns_once_for_all_ratings_that_came_together(engine):
-    engine.add_item(engines.NewItem("bees", "", BEES["text"], {}))
-    learned = []
-    with mock.patch.object(engine, "learn", learned.append):
-        for n in range(50):
-            engine.store.add([], [Event(f"u{n}", "bees", "rating", 3.0)])
-            assert engine.hear(["bees", "7"])
-        assert not engine.hear(["7"])  # which the model was trained with
-        engine.answer([Job(Whose("u"))])
-        engine.learn_heard()
-        assert learned == ["bees"]
-        engine.hear(["bees"])
-        engine.learn_heard()
-        assert learned == ["bees", "bees"]
+    engine.add_item(NewItem("bees", "", BEES["text"], {}))
+    for n in range(50):
+        engine.store.add([], [Event(f"u{n}", "bees", "rating", 3.0)])
+        assert engine.hear(["bees", "7"])
+    assert not engine.hear(["7"])  # which the model was trained with
+    engine.answer([Job(Whose("u"))])
+    engine.learn_heard()
+    assert engine.store.learned == ["bees"]
+    engine.hear(["bees"])
+    engine.learn_heard()
+    assert engine.store.learned == ["bees", "bees"]
 
 
 def test_no_request_waits_for_very_many_items_to_learn(engine):
     for n in range(20):
-        engine.add_item(engines.NewItem(f"n{n}", "", f"Film {n}", {}))
-    learned = []
-    with mock.patch.object(engine, "learn", learned.append):
-        engine.hear(f"n{n}" for n in range(20))
-        engine.learn_heard()
-        assert len(learned) == engines.LEARNED_AT_ONCE
-        engine.learn_heard()
-        assert sorted(learned) == sorted(f"n{n}" for n in range(20))
+        engine.add_item(NewItem(f"n{n}", "", f"Film {n}", {}))
+    engine.hear(f"n{n}" for n in range(20))
+    engine.learn_heard()
+    assert len(engine.store.learned) == LEARNED_AT_ONCE
+    engine.learn_heard()
+    assert sorted(engine.store.learned) == sorted(f"n{n}" for n in range(20))
 
 
 def test_a_dashboard_that_asks_again_makes_nothing_be_read_again(engine):

@@ -1,4 +1,4 @@
-"""A service that starts again on a store: whatever was acknowledged is there, and nothing in it stops the start."""
+"""A service that starts again on its store: what was acknowledged is there, and no content prevents the start."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,7 +19,7 @@ def ratings(client, item: str) -> int:
     return client.get(f"/items/{item}").json()["ratings"]
 
 
-def test_who_rated_two_added_items_stops_no_restart(believer, tmp_path):
+def test_a_restart_with_a_user_who_rated_two_added_items(believer, tmp_path):
     with serving(fresh(believer), tmp_path) as client:
         for name in ("ants", "bees"):
             assert client.post("/items", json={"text": f"A film about {name}.", "id": name}).status_code == 201
@@ -32,18 +32,18 @@ def test_who_rated_two_added_items_stops_no_restart(believer, tmp_path):
         assert [s["score"] for s in again] == pytest.approx([s["score"] for s in score], rel=1e-6)
 
 
-def test_a_rating_of_an_item_that_is_gone_is_left_out(believer, tmp_path):
+def test_a_rating_of_a_missing_item_is_left_out(believer, tmp_path):
     with serving(fresh(believer), tmp_path) as client:
         client.post("/items", json={"text": "A film about bees.", "id": "bees"})
         user = client.post("/users", json={"history": [{"item": "bees", "rating": 4}]}).json()["user"]
-        store = client.app.state.engine.store
+        store = client.app.state.service.store
         store.add([], [Event(name, "gone", "rating", 3.0) for (name,) in store._read("SELECT id FROM users")])
     with serving(fresh(believer), tmp_path) as client:
         assert ratings(client, "bees") == 1
         assert client.post("/adapt", json={"user": user}).json()["rated"] == 1
 
 
-def test_ids_are_what_people_can_write(believer, tmp_path):
+def test_an_id_with_outer_blanks_or_control_characters_is_refused(believer, tmp_path):
     with serving(fresh(believer), tmp_path) as client:
         for identity in (" bees", "bees\t", "\u00a0bees", "be\x00es", "be\nes", "bees\u2028", "\x85"):
             answer = client.post("/items", json={"text": "A film about bees.", "id": identity})
@@ -53,20 +53,20 @@ def test_ids_are_what_people_can_write(believer, tmp_path):
             assert (answer.status_code, answer.json()["id"]) == (201, identity)
 
 
-def test_an_id_with_blanks_that_was_taken_earlier_stops_no_restart(believer, tmp_path):
+def test_a_restart_with_an_id_that_has_outer_blanks(believer, tmp_path):
     store = Store(tmp_path)
     store.add_item(NewItem(" bees", "Bees", "A film about bees.", {}))
     store.add_user("u", "", [(" bees", 4.0), ("7", 2.0)])
     store.close()
     recommender = fresh(believer)
     with serving(recommender, tmp_path) as client:
-        row = recommender.titles.find_id(" bees").row
+        row = recommender.items.titles.find_id(" bees").row
         assert recommender.catalogue.statistics.count[row] == 1
         why = client.post("/explain", json={"history": [{"item": "7", "rating": 2}], "items": [" bees"]})
         assert why.json()["explanations"][0]["item"] == " bees"
 
 
-def test_an_item_that_the_run_was_trained_with_meanwhile_is_known(believer, tmp_path):
+def test_a_restart_with_a_run_that_was_trained_with_an_added_item(believer, tmp_path):
     """Items were added, the run trained anew on the log, and the store goes on with the new run."""
     store = Store(tmp_path)
     store.add_item(NewItem("7", "Another title", "Another text.", {}))

@@ -1,4 +1,4 @@
-"""The service as a process: it says where it is, survives a kill, and answers anything at all without a 5xx."""
+"""The service as a process: its address, its restart after SIGKILL, its options, and no 5xx for any request."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def ask(port: int, path: str, body: Any = None) -> Any:
 
 
 class Killed(NamedTuple):
-    """A service that was killed at work, and runs again."""
+    """A service that was killed under load and started again."""
 
     port: int
     store: Path
@@ -110,7 +110,7 @@ def service(tmp_path_factory) -> Iterator[Killed]:
     assert "Traceback" not in store.with_suffix(".log").read_text()
 
 
-def test_nothing_acknowledged_is_lost_by_a_kill(service):
+def test_a_kill_loses_nothing_that_was_acknowledged(service):
     with contextlib.closing(open_for_reading(service.store)) as database:
         kept = set(database.execute("SELECT list, item FROM events WHERE kind = 'click'"))
         shown = set(database.execute("SELECT list, item FROM shown"))
@@ -120,7 +120,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(service):
     assert ask(service.port, "/adapt", {"user": service.user})["rated"] == 1
 
 
-def test_held_out_people_use_it_and_the_figures_say_so(service):
+def test_simulated_users_appear_in_the_figures(service):
     before = ask(service.port, "/figures")["arms"]["a"]
     people = held_out(small_config())[:3]
     scale = ask(service.port, "/about")["scale"]
@@ -140,9 +140,17 @@ def test_held_out_people_use_it_and_the_figures_say_so(service):
     assert after["ctr"]["low"] <= after["ctr"]["value"] <= after["ctr"]["high"]
 
 
+def test_a_refused_request_is_named_by_the_client(service):
+    with (
+        contextlib.closing(Client(f"http://127.0.0.1:{service.port}/")) as client,
+        pytest.raises(MetarecError, match=r"/items/nope is refused with status 404: .*no item has the id 'nope'"),
+    ):
+        client.ask("/items/nope")
+
+
 @pytest.mark.filterwarnings("default")  # of schemathesis' own needs
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_request_is_too_much(service, mode):
+def test_no_request_gets_a_5xx(service, mode):
     """Requests of all kinds, from the OpenAPI document: no 5xx, and answers that are as the document says."""
     schema = schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
     seen = 0
@@ -179,45 +187,49 @@ def options(**changes) -> ServeArguments:
             r"--host 0\.0\.0\.0 can be reached from other machines, so requests must show a token",
         ),
         ({"host": "example.org"}, None, "must show a token"),
-        ({}, "short", "is no good token"),
+        ({}, "short", "at least 16 characters"),
         ({"explore": 1.5}, None, r"--explore is 1\.5; it must lie between 0 and 1"),
         ({"mode": "ab"}, None, "--mode ab does not fit the number of runs: name a second run with --against"),
         ({"mode": "single", "against": "b"}, None, "leave out --against"),
         ({"mode": "interleave", "against": "b", "explore": 0.1}, None, "no known propensities"),
-        ({"together": 0}, None, "the first two must be at least 1"),
+        ({"together": 0}, None, "--together is 0; it must be at least 1"),
+        ({"pool": 0}, None, "--pool is 0; it must be at least 1"),
+        ({"wait_ms": 1001.0}, None, "--wait-ms is 1001; it must lie between 0 and 1000"),
+        ({"wait_ms": float("nan")}, None, "--wait-ms is nan"),
+        ({"port": 65536}, None, "--port is 65536; it must lie between 0 and 65535"),
     ],
 )
-def test_options_that_cannot_be_are_refused(changes, token, message):
+def test_invalid_options_are_refused(changes, token, message):
     with pytest.raises(MetarecError, match=message):
         server.check(options(**changes), token)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.8.8"])
-def test_this_machine_needs_no_token_and_others_do(host):
+def test_a_loopback_address_needs_no_token(host):
     server.check(options(host=host), None)
     server.check(options(host="0.0.0.0"), "a token of some length")
 
 
-def test_a_port_that_is_taken_is_refused():
+def test_a_port_in_use_is_refused():
     with contextlib.closing(server.listen("127.0.0.1", 0)) as taken:
         taken.listen()
         with pytest.raises(MetarecError, match="cannot listen there"):
             server.listen("127.0.0.1", taken.getsockname()[1])
 
 
-def test_what_is_not_installed_is_named(monkeypatch):
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(MetarecError, match=r"uvicorn is not installed; .* pip install 'metarec_jax\[serve\]'"):
         server.serve(options())
 
 
 @pytest.mark.parametrize(("display", "opened"), [("", []), (":0", ["http://127.0.0.1:8765/"])])
-def test_the_page_is_opened_where_there_is_a_desktop(monkeypatch, display, opened):
+def test_the_page_is_opened_only_in_a_desktop_session(monkeypatch, display, opened):
     found, done = [], threading.Event()
     monkeypatch.setattr(server.sys, "platform", "linux")
     monkeypatch.setattr(server.webbrowser, "open", lambda address: (found.append(address), done.set()))
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", display)
-    server.show("http://127.0.0.1:8765/")
+    server.open_browser("http://127.0.0.1:8765/")
     assert done.wait(5 if opened else 0.1) == bool(opened)
     assert found == opened

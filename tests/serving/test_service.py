@@ -1,4 +1,4 @@
-"""The service in this process: what its routes answer, what they refuse, and what they keep."""
+"""The service in this process: what its routes answer, what they refuse, and what they store."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from fastapi.testclient import TestClient
 from trained import fresh
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.serving.ab_test import Arm, Exploring
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.demo_users import Person
-from metarec_jax.serving.engine import Engine, Job, List, Mistake, Whose
+from metarec_jax.serving.engine import Engine, Job, List, Whose
 from metarec_jax.serving.store import NewItem, Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
-HOSTS = frozenset({"127.0.0.1"})
+HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def serving(recommender, folder, *, token=None, **engine) -> TestClient:
@@ -41,7 +42,7 @@ def field_of(response) -> list:
     return response.json()["detail"][0]["loc"]
 
 
-def test_a_list_is_that_of_the_recommender(client, recommender):
+def test_a_list_equals_the_recommenders(client, recommender):
     answer = client.post("/recommend", json={"history": LIKES, "k": 5}).json()
     want = recommender.recommend(recommender.adapt({7: 5, 8: 1}), k=5)
     assert [(c["id"], c["title"], c["ratings"]) for c in answer["items"]] == [(r.id, r.title, r.ratings) for r in want]
@@ -52,9 +53,9 @@ def test_a_list_is_that_of_the_recommender(client, recommender):
 def test_a_deviation_is_that_of_the_predicted_levels(client, recommender):
     """By the definition: the root of the mean square around the mean, over the probabilities of the levels."""
     state = recommender.adapt({7: 5, 8: 1})
-    ((_, both),) = recommender.judgements_of_all([state])
+    ((_, both),) = recommender.executor.score_all_with_deviation([state])
     levels = np.array(recommender.catalogue.scale.levels)
-    head, seen = recommender._model.head, {}
+    head, seen = recommender.executor.model.head, {}
     outputs = np.linspace(-2, 2, 5 * len(levels)).reshape(5, -1).astype(np.float32)
     seen["above"] = np.asarray(head.above(outputs))
     probability = np.diff(np.concatenate([np.ones((5, 1)), seen["above"], np.zeros((5, 1))], axis=1)) * -1
@@ -67,7 +68,7 @@ def test_a_deviation_is_that_of_the_predicted_levels(client, recommender):
     assert 0 < card["deviation"] < 2
 
 
-def test_a_state_handed_back_is_the_history(client):
+def test_a_state_gives_the_list_of_its_history(client):
     state = client.post("/adapt", json={"history": LIKES}).json()["state"]
     assert len(state) < 65_536
     lists = [client.post("/recommend", json=by | {"k": 6}).json() for by in ({"state": state}, {"history": LIKES})]
@@ -75,7 +76,7 @@ def test_a_state_handed_back_is_the_history(client):
     np.testing.assert_allclose(*[[c["score"] for c in found["items"]] for found in lists], rtol=1e-5)
 
 
-def test_a_state_with_one_more_rating_is_the_longer_history(client):
+def test_a_state_with_one_more_rating_gives_the_list_of_the_longer_history(client):
     first = client.post("/adapt", json={"history": LIKES}).json()
     more = client.post("/adapt", json={"state": first["state"], "history": [{"item": "9", "rating": 4}]}).json()
     less = client.post("/adapt", json={"state": more["state"], "forget": ["7"]}).json()
@@ -89,12 +90,12 @@ def test_a_state_with_one_more_rating_is_the_longer_history(client):
     assert client.post("/adapt", json=changed).json()["rated"] == 2
 
 
-def test_nobody_known_gets_the_prior(client, recommender):
+def test_a_user_without_ratings_gets_the_list_of_the_prior(client, recommender):
     answer = client.post("/recommend", json={}).json()
-    assert [c["id"] for c in answer["items"]] == [r.id for r in recommender.recommend(recommender.prior())]
+    assert [c["id"] for c in answer["items"]] == [r.id for r in recommender.recommend(recommender.adapt())]
 
 
-def test_requests_at_the_same_time_get_their_own_answers(client, recommender):
+def test_concurrent_requests_get_their_own_answers(client, recommender):
     histories = [{n + 1: 1 + n % 5, 60 + n: 5} for n in range(24)]
     gate = threading.Barrier(len(histories))
 
@@ -114,7 +115,7 @@ def test_requests_at_the_same_time_get_their_own_answers(client, recommender):
     assert total > count, "some were computed together"
 
 
-def test_a_service_that_is_warm_compiles_no_more(recommender, tmp_path, compilations):
+def test_requests_compile_nothing_after_the_start(recommender, tmp_path, compilations):
     engine = Engine([Arm("a", fresh(recommender))], Store(tmp_path))
     assert engine.warm(4) == (2 * 2 + 2) * len(recommender.config.episodes.buckets)
     done = len(compilations)
@@ -133,16 +134,16 @@ def test_a_service_that_is_warm_compiles_no_more(recommender, tmp_path, compilat
     engine.answer([Job(Whose("u", states=states), List(100))])
     for items in (["3"], ["3", "4", "5"]):
         engine.first.explain(engine.answer([more])[0].states["a"], [f"id:{item}" for item in items])
-    programs = ("_adapt", "_judge", "_score", "_influences")
+    programs = ("adapt", "score", "influences")
     assert [name for name in compilations[done:] if any(program in name for program in programs)] == []
 
 
-def test_one_mistake_among_many_is_its_own(client, recommender):
-    engine = client.app.state.engine
+def test_a_mistake_fails_its_own_job_only(client, recommender):
+    engine = client.app.state.service.engine
     jobs = [Job(Whose("u", {}, [("7", 5.0)]), List(3)), Job(Whose("v", {}, [("nope", 5.0)]), List(3))]
     good, bad = engine.answer(jobs)
     assert len(good.places) == 3
-    assert isinstance(bad, Mistake)
+    assert isinstance(bad, InputError)
     assert bad.field == ("history", 0, "item")
 
 
@@ -159,7 +160,7 @@ def test_scores_and_similar_items(client, recommender):
     assert [s["id"] for s in similar["similar"]] == [str(i + 1) for i in np.argsort(-cosine)[:4]]
 
 
-def test_reasons_are_those_of_the_recommender(client, recommender):
+def test_explanations_equal_the_recommenders(client, recommender):
     answer = client.post("/explain", json={"history": LIKES, "items": ["3", "60"]}).json()["explanations"]
     want = recommender.explain(recommender.adapt({7: 5, 8: 1}), [3, 60])
     for got, one in zip(answer, want, strict=True):
@@ -171,7 +172,7 @@ def test_reasons_are_those_of_the_recommender(client, recommender):
     assert told["words"]
 
 
-def test_a_new_item_is_there_at_once_and_after_a_restart(recommender, tmp_path):
+def test_a_new_item_can_be_recommended_at_once_and_after_a_restart(recommender, tmp_path):
     bodies = [{"text": "A film about bees. It hums.", "id": "bees"}, {"text": "Ants", "title": "Ants (2001)"}]
     lists = []
     for _ in range(2):
@@ -194,7 +195,7 @@ def test_a_new_item_is_there_at_once_and_after_a_restart(recommender, tmp_path):
     assert scores[0]["score"] == pytest.approx(scores[1]["score"], rel=1e-5)
 
 
-def test_a_user_is_kept_with_ratings_that_come_later(recommender, tmp_path):
+def test_a_user_is_stored_with_later_ratings(recommender, tmp_path):
     with serving(fresh(recommender), tmp_path) as client:
         user = client.post("/users", json={"history": LIKES}).json()["user"]
         rate = {"user": user, "item": "9", "kind": "rating", "rating": 4}
@@ -207,7 +208,7 @@ def test_a_user_is_kept_with_ratings_that_come_later(recommender, tmp_path):
         assert client.post("/adapt", json={"user": user}).json()["rated"] == 2
 
 
-def test_every_place_and_what_comes_of_it_is_kept(recommender, tmp_path):
+def test_every_place_and_click_is_stored(recommender, tmp_path):
     with serving(fresh(recommender), tmp_path, exploring=Exploring(0.5, 20)) as client:
         answer = client.post("/recommend", json={"history": LIKES, "k": 3}).json()
         first = answer["items"][0]["id"]
@@ -257,11 +258,11 @@ def test_every_place_and_what_comes_of_it_is_kept(recommender, tmp_path):
         ("/feedback", {"item": "7", "kind": "steal", "list_id": "x"}, ["kind"]),
     ],
 )
-def test_a_mistake_is_named(client, path, body, field):
+def test_an_invalid_request_gets_422_with_the_field(client, path, body, field):
     assert field_of(client.post(path, json=body)) == ["body", *field]
 
 
-def test_states_and_users_cannot_be_made_or_changed(client, recommender, tmp_path):
+def test_forged_states_and_user_tokens_are_refused(client, recommender, tmp_path):
     state = client.post("/adapt", json={"history": LIKES}).json()["state"]
     user = client.post("/users", json={"history": LIKES}).json()["user"]
     for place in (0, 20, 60, len(state) // 2, len(state) - 5):
@@ -274,7 +275,7 @@ def test_states_and_users_cannot_be_made_or_changed(client, recommender, tmp_pat
         assert field_of(elsewhere.post("/recommend", json={"user": user})) == ["body", "user"]
 
 
-def test_somebody_else_can_not_speak_for_a_user(client):
+def test_a_list_of_another_user_takes_no_feedback(client):
     mine, other = (client.post("/users", json={}).json()["user"] for _ in range(2))
     answer = client.post("/recommend", json={"user": mine}).json()
     click = {"list_id": answer["list_id"], "item": answer["items"][0]["id"], "kind": "click"}
@@ -282,7 +283,7 @@ def test_somebody_else_can_not_speak_for_a_user(client):
     assert client.post("/feedback", json=click | {"user": mine}).status_code == 201
 
 
-def test_strange_text_comes_back_as_it_is(recommender, tmp_path):
+def test_hostile_text_is_returned_unchanged(recommender, tmp_path):
     text = "<script>alert(1)</script> \u202e \x00 '; DROP TABLE items; -- 💥"
     with serving(fresh(recommender), tmp_path) as client:
         made = client.post("/items", json={"text": text})
@@ -296,7 +297,7 @@ def test_strange_text_comes_back_as_it_is(recommender, tmp_path):
         assert lone.status_code == 422
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(client):
+def test_a_body_that_is_too_large_is_refused(client):
     assert client.post("/adapt", content=b" " * (256 * 1024 + 1)).status_code == 413
 
     def pieces():
@@ -306,21 +307,59 @@ def test_what_is_too_large_is_refused_before_it_is_read(client):
     assert client.post("/adapt", content=pieces(), headers={"content-type": "application/json"}).status_code == 413
 
 
-def test_with_a_token_nobody_gets_in_without(recommender, tmp_path):
+def test_every_route_but_healthz_needs_the_token(recommender, tmp_path):
     with serving(fresh(recommender), tmp_path, token="correct horse battery") as client:
-        for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": "correct horse battery"}):
-            assert client.post("/recommend", json={}, headers=wrong).status_code == 401
-            assert client.get("/metrics", headers=wrong).status_code == 401
         right = {"authorization": "Bearer correct horse battery"}
+        paths = client.get("/openapi.json", headers=right).json()["paths"]
+        routes = [(method, path) for path, methods in paths.items() for method in methods if path != "/healthz"]
+        assert len(routes) == 16
+        for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": "correct horse battery"}):
+            for method, path in [*routes, ("get", "/openapi.json")]:
+                refused = client.request(
+                    method, path, headers=wrong | {"content-type": "application/json"}, content="{"
+                )
+                assert refused.status_code == 401, (method, path)  # before the body, which is no JSON, is parsed
+                assert refused.headers["www-authenticate"] == "Bearer"
+                assert refused.json()["detail"][0]["loc"] == ["header"]
         assert client.post("/recommend", json={}, headers=right).status_code == 200
         assert client.get("/healthz").json() == {"status": "ok"}
+        assert "metarec" in client.get("/").text
 
 
-def test_another_name_than_its_own_is_refused(client):
-    assert client.get("/items", headers={"host": "evil.example"}).status_code == 421
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:8765", 200),
+        ("LOCALHOST:80", 200),
+        ("[::1]", 200),
+        ("[::1]:8765", 200),
+        ("evil.example", 421),
+        ("evil.example:8765", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("evil@127.0.0.1", 421),
+        ("[::1", 421),
+        ("::1", 421),
+        ("", 421),
+    ],
+)
+def test_only_requests_for_its_own_host_names_are_served(client, host, status):
+    for path in ("/healthz", "/", "/nowhere"):
+        answer = client.get(path, headers={"host": host})
+        assert (answer.status_code == 421) == (status == 421), path
+        if status == 421:
+            assert answer.json()["detail"][0]["loc"] == ["header"]
 
 
-def test_people_to_try_things_as(client):
+def test_requests_are_counted_by_route_and_status(client):
+    client.get("/items/7")
+    client.get("/similar/nope")
+    counted = client.get("/metrics").text
+    for route, status in (("/items/{item_id:path}", 200), ("/similar/{item_id:path}", 404)):
+        assert f'metarec_requests_total{{route="{route}",status="{status}"}}' in counted
+
+
+def test_users_of_a_public_data_set(client):
     assert client.get("/users").json()["users"] == [{"id": "9", "profile": "a nurse", "ratings": 1}]
     assert [h["id"] for h in client.get("/users/9").json()["history"]] == ["3"]
     missing = client.get("/users/10")

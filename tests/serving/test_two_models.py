@@ -1,4 +1,4 @@
-"""Two different models behind one service: everybody is served, explained to and counted by the model that it was."""
+"""Two models behind one service: lists, explanations and figures are those of the model that chose the items."""
 
 import collections
 

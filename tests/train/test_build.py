@@ -12,7 +12,7 @@ from metarec_jax.config.run import Config, preset
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET
-from metarec_jax.encoder import Execution, encode_table, random_encoder
+from metarec_jax.encoder import encode_table, random_encoder
 from metarec_jax.train import build
 from metarec_jax.train.build import build
 from metarec_jax.train.checks import check_adapted, check_encoder
@@ -105,7 +105,6 @@ def test_what_an_encoder_cannot_do_here_is_refused(platform, choice, message, tr
     [
         ("gpu", {"attention": "fused", "compute": "bfloat16"}),
         ("tpu", {"attention": "fused"}),
-        ("cpu", {"attention": "packed"}),
         ("cpu", {"lora_layers": ("nothing",)}),  # which nothing asks for
     ],
 )
@@ -118,8 +117,8 @@ def test_a_frozen_encoder_computes_as_the_config_says(tmp_path):
     encoder, texts = random_encoder(), ["a film", "another film"]
     config = Config(
         data=DataConfig(cache=str(tmp_path)),
-        encoder=EncoderConfig(path="random", compute="bfloat16", attention="packed", scan=True),
+        encoder=EncoderConfig(path="random", compute="bfloat16"),
     )
     found = embed(encoder, config, texts, QUIET, "encoding")
-    assert (found == encode_table(encoder, texts, dtype="bfloat16", run=Execution("packed", scan=True))).all()
+    assert (found == encode_table(encoder, texts, dtype="bfloat16")).all()
     assert (found != encode_table(encoder, texts)).any()

@@ -1,6 +1,7 @@
-"""Checkpoints: whole or refused, the latest and the best kept, and nothing in them is code."""
+"""Checkpoints: whole or refused, the two latest kept, and nothing in them is code."""
 
 import dataclasses
+import json
 import os
 import pickle
 import shutil
@@ -36,18 +37,18 @@ def state_of(step, seed=0):
 
 
 def progress_of(step, **changes):
-    return dataclasses.replace(Progress.at_start(), step=step, iterator={"next_index": step}, **changes)
+    return dataclasses.replace(Progress.at_start(), step=step, position={"next_index": step}, **changes)
 
 
 def plain(state):
     return state._replace(key=jax.random.key_data(state.key))
 
 
-def save(folder, *losses):
-    """Saves `state_of(step)` for step 1, 2, ... with these losses."""
+def save(folder, *steps):
+    """Save `state_of(step)` for each of `steps`."""
     with Checkpoints(folder) as checkpoints:
-        for step, loss in enumerate(losses, 1):
-            checkpoints.save(state_of(step), progress_of(step), loss)
+        for step in steps:
+            checkpoints.save(state_of(step), progress_of(step))
 
 
 def steps_in(folder):
@@ -55,10 +56,11 @@ def steps_in(folder):
 
 
 def test_what_was_saved_comes_back_bit_by_bit(tmp_path):
-    progress = Progress(7, 2, {"next_index": 7, "nested": {"a": [1, 2]}}, 0.1 + 0.2, 3.0, 1, 3, 0.7, False)
+    sums = {"loss": (0.1 + 0.2, 3.0), "another": (1e-30, 1.0)}
+    progress = Progress(7, 2, {"next_index": 7, "nested": {"a": [1, 2]}}, sums, 1, 3, 0.7, False)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
-        checkpoints.save(state_of(7), progress, 0.9)
+        checkpoints.save(state_of(7), progress)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() == progress
         got = checkpoints.load(state_of(0), 7)
@@ -68,7 +70,7 @@ def test_what_was_saved_comes_back_bit_by_bit(tmp_path):
 
 
 def test_shapes_alone_are_enough_to_load_by(tmp_path):
-    save(tmp_path, 1.0)
+    save(tmp_path, 1)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[3])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), plain(state_of(0)))
     with Checkpoints(tmp_path, tidy=False) as checkpoints:
@@ -77,28 +79,30 @@ def test_shapes_alone_are_enough_to_load_by(tmp_path):
     assert {leaf.sharding for leaf in jax.tree.leaves(got.theta)} == {here}
 
 
-@pytest.mark.parametrize(
-    ("losses", "kept"),
-    [
-        pytest.param([3.0, 1.0, 2.0, 2.5], [2, 4], id="the best and the latest"),
-        pytest.param([3.0, 2.0, 1.0], [3], id="which can be the same"),
-        pytest.param([2.0, 2.0, 2.0], [1, 3], id="of equal ones the first is the best"),
-        pytest.param([1e30, 2.0, 1e30], [2, 3], id="one on the way is never the best"),
-    ],
-)
-def test_the_best_and_the_latest_are_kept(tmp_path, losses, kept):
-    save(tmp_path, *losses)
+@pytest.mark.parametrize(("steps", "kept"), [([1, 2, 3, 4], [3, 4]), ([3, 9], [3, 9]), ([5], [5])])
+def test_the_two_latest_are_kept(tmp_path, steps, kept):
+    save(tmp_path, *steps)
     assert steps_in(tmp_path) == kept
     with Checkpoints(tmp_path) as checkpoints:
         for step in kept:
             assert_equal(plain(checkpoints.load(state_of(0), step)), plain(state_of(step)))
 
 
+@pytest.mark.parametrize(("rows", "sums"), [(12.0, {"loss": (0.1 + 0.2, 12.0)}), (0.0, {})])
+def test_progress_of_version_0_1_is_read(rows, sums):
+    more = {"step": 6, "epoch": 1, "best_epoch": 1, "best_step": 4, "best_loss": 0.7, "finished": False}
+    query = 0.1 + 0.2 if rows else 0.0
+    old = {**more, "iterator": {"next_index": 6}, "epoch_query": query, "epoch_rows": rows}
+    found = Progress.from_json(json.loads(json.dumps(old)))
+    assert found == Progress(**more, position={"next_index": 6}, sums=sums)
+    assert Progress.from_json(json.loads(json.dumps(dataclasses.asdict(found)))) == found
+
+
 def test_a_step_that_is_taken_again_replaces_its_checkpoint(tmp_path):
-    save(tmp_path, 1.0)
+    save(tmp_path, 1)
     with Checkpoints(tmp_path) as checkpoints:
         assert_equal(plain(checkpoints.load(state_of(0), 1)), plain(state_of(1)))
-        checkpoints.save(state_of(1, seed=9), progress_of(1, epoch=4), 0.5)
+        checkpoints.save(state_of(1, seed=9), progress_of(1, epoch=4))
         checkpoints.wait()
         assert checkpoints.latest().epoch == 4
         assert_equal(plain(checkpoints.load(state_of(0), 1)), plain(state_of(1, seed=9)))
@@ -109,9 +113,9 @@ def test_a_step_that_is_taken_again_replaces_its_checkpoint(tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with the best checkpoint, 1, and the latest, 2."""
+    """A folder with the latest checkpoint, 2, and the one before, 1."""
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
-    save(folder, 1.0, 2.0)
+    save(folder, 1, 2)
     return folder
 
 
@@ -153,18 +157,11 @@ def test_a_checkpoint_with_a_damaged_file_is_refused_or_comes_back_whole(saved, 
             message = str(error)
             assert str(folder / "2") in message, name
             assert "damaged" in message
-            if "metrics" in name.parts:
-                assert str(folder / name) in message
-                assert message.endswith("restore it from a copy, or delete it")
-                (folder / name).unlink()
-                with Checkpoints(folder) as checkpoints:
-                    assert_equal(plain(checkpoints.load(state_of(0), 2)), plain(state_of(2)))
-            else:
-                assert message.endswith("restore it from a copy, or delete that folder to go on from step 1")
-                shutil.rmtree(folder / "2")
-                with Checkpoints(folder) as checkpoints:
-                    assert checkpoints.latest() == progress_of(1)
-                    assert_equal(plain(checkpoints.load(state_of(0), 1)), plain(state_of(1)))
+            assert message.endswith("restore it from a copy, or delete that folder to go on from step 1")
+            shutil.rmtree(folder / "2")
+            with Checkpoints(folder) as checkpoints:
+                assert checkpoints.latest() == progress_of(1)
+                assert_equal(plain(checkpoints.load(state_of(0), 1)), plain(state_of(1)))
     # The files without which there is no checkpoint; the rest repeats them, or says who made them and how.
     assert refused >= {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt", "data"}
 
@@ -180,7 +177,7 @@ def test_numbers_with_a_changed_byte_are_refused(saved, tmp_path):
     assert changed
 
 
-def test_the_remedy_for_the_best_is_not_a_later_one(saved, tmp_path):
+def test_the_remedy_for_the_older_is_not_the_later_one(saved, tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     for path in (folder / "1" / "state" / "d").iterdir():
@@ -235,7 +232,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_the_leaf_that_differs(save
 
 
 def test_what_a_killed_training_left_half_saved_is_removed_by_the_next_but_not_by_a_reader(tmp_path):
-    save(tmp_path, 1.0)
+    save(tmp_path, 1)
     half = tmp_path / "2.orbax-checkpoint-tmp"
     half.mkdir()
     (half / "part").write_bytes(b"half")
@@ -253,13 +250,13 @@ def test_what_a_killed_training_left_half_saved_is_removed_by_the_next_but_not_b
 def test_a_disk_that_cannot_take_a_checkpoint_is_no_traceback_and_what_was_saved_stays(tmp_path):
     """The limit on the size of a file stands for a full disk: the system says no in the middle of a write."""
     resource = pytest.importorskip("resource")
-    save(tmp_path, 1.0)
+    save(tmp_path, 1)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     large = {"kernel": jax.random.normal(jax.random.key(0), (300, 300))}
 
     def save_more():
         with Checkpoints(tmp_path) as checkpoints:
-            checkpoints.save(large, progress_of(2), 0.5)
+            checkpoints.save(large, progress_of(2))
             checkpoints.wait()
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import assert_close, assert_equal
-from training import Watch, compiled_once
+from training import Watch, stopping_at
 
 from metarec_jax import Recommender, preset
 from metarec_jax.config.encoder import EncoderConfig
@@ -16,13 +16,14 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.encoder import encode_table, random_encoder
 from metarec_jax.meta.user import Trainable
-from metarec_jax.train import run_folder
+from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
+from metarec_jax.train.meta_training import validation
 from metarec_jax.train.optimizer import relative_rates
-from metarec_jax.train.signals import StopRequest
-from metarec_jax.train.start import fit, start
-from metarec_jax.train.state import load_trainable
+from metarec_jax.train.sharding import user_mesh
+from metarec_jax.train.start import fit, program_of, start
+from metarec_jax.train.state import first_state, load_trainable
 
 
 def config_of(**encoder):
@@ -35,19 +36,13 @@ def config_of(**encoder):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-    with compiled_once():
-        yield
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two epochs that trained all of the encoder, with dropout."""
+    """A run of two epochs that trained all of the encoder, with dropout; its experiment, result and program."""
     folder = tmp_path_factory.mktemp("joint") / "run"
     run, experiment = start(config_of(train="all", dropout=0.1), folder)
-    watch = Watch()
-    return run, experiment, fit(run, experiment, reporter=watch), watch
+    program = program_of(run, experiment)
+    return run, experiment, loop.train(run, program), program
 
 
 def test_the_encoder_is_trained_and_kept(trained):
@@ -63,31 +58,20 @@ def test_the_encoder_is_trained_and_kept(trained):
 
 def test_validation_reads_with_the_encoder_that_is_trained(trained):
     """The loss that was booked for the best epoch is that of tables that the saved encoder gives."""
-    from metarec_jax.train.meta_training import validation_loss
-    from metarec_jax.train.sharding import user_mesh
-
     _, experiment, fitted, _ = trained
     again = with_trained_encoder(experiment, fitted.trainable)
-    loss = validation_loss(again.model, user_mesh(1), again.validation)(fitted.trainable)
+    loss = validation(again.model, user_mesh(1), again.validation)(fitted.trainable)
     assert loss == pytest.approx(fitted.progress.best_loss, rel=1e-4)
 
 
-def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path, monkeypatch):
-    _, experiment, whole, _ = trained
+def test_a_stopped_training_goes_on_to_the_same_numbers(trained, tmp_path):
+    finished, experiment, whole, program = trained
     run = run_folder.create(tmp_path / "run", experiment.config)
-    stop = StopRequest()
-    monkeypatch.setattr("metarec_jax.train.loop.StopRequest", lambda: stop)
-    import signal
-
-    def after_three(step):
-        if step == 3:
-            stop.signal = signal.SIGTERM
-
-    half = fit(run, experiment, reporter=Watch(on_step=after_three))
+    half = loop.train(run, program, reporter=stopping_at(3))
     assert half.interrupted
-    stop.signal = None
-    resumed = fit(run, experiment)
+    resumed = loop.train(run, program)
     assert_equal(resumed.trainable, whole.trainable)
+    assert run.parameters.read_bytes() == finished.parameters.read_bytes()
 
 
 def test_it_is_served_with_its_own_embeddings(trained):
@@ -119,8 +103,6 @@ def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
     config = config_of(**choice)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
     run, experiment = start(config, tmp_path / "run")
-    from metarec_jax.train.state import first_state
-
     before = first_state(experiment, 1).trainable.encoder
     after = fit(run, experiment).trainable.encoder
     changed = {
@@ -134,7 +116,7 @@ def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
         assert {name.rsplit("/", 1)[0] for name in changed} == {
             f"layer_{i}/{kind}" for i in range(2) for kind in ("query", "value")
         }
-        assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).prior(), "a film"))
+        assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).adapt(), "a film"))
 
 
 def test_rates_fall_from_the_last_layer_to_the_first():
@@ -174,20 +156,11 @@ def test_lora_layers_that_match_nothing_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_texts_that_are_cut_are_told_of_once(tmp_path, monkeypatch):
+def test_texts_that_are_cut_are_told_of_once(tmp_path):
     """Those of items and those of users, each counted once, however often they are encoded."""
-
-    class ReadEverything(Exception):
-        pass
-
-    def ready(*_):
-        raise ReadEverything
-
-    monkeypatch.setattr("metarec_jax.train.loop.joint_program", ready)
     watch = Watch()
     run, experiment = start(config_of(train="all", max_length=5), tmp_path / "run", reporter=watch)
-    with pytest.raises(ReadEverything):
-        fit(run, experiment, reporter=watch)
+    program_of(run, experiment, reporter=watch)
     with_trained_encoder(experiment, Trainable(None, None, experiment.encoder.params), watch)
     told = [note for note in watch.notes if "longer than 5 tokens" in note]
     assert len(told) == 2

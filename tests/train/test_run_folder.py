@@ -143,7 +143,7 @@ def test_metrics_are_read_as_they_were_written(run):
 def test_lines_of_lost_work_are_dropped(run, epochs):
     for line in lines(1, 2, 3):
         run.append_metrics(line)
-    run.keep_metrics(epochs)
+    run.keep_metrics(10 * epochs)
     assert list(run.read_metrics()) == lines(*range(1, min(epochs, 3) + 1))
     run.append_metrics(lines(epochs + 1)[0])
     assert list(run.read_metrics())[-1] == lines(epochs + 1)[0]
@@ -158,11 +158,11 @@ def test_a_line_cut_short_anywhere_ends_the_lines_and_is_written_over(run):
     for end in range(first, len(whole) - 1):
         run.metrics.write_text(whole[:end])
         assert list(run.read_metrics()) == lines(1), whole[:end]
-        run.keep_metrics(1)
+        run.keep_metrics(10)
         run.append_metrics(lines(2)[0])
         assert run.metrics.read_text() == whole
     run.metrics.write_text(whole[:-1])  # only the end of the line is missing
-    run.keep_metrics(2)
+    run.keep_metrics(20)
     run.append_metrics(lines(3)[0])
     assert list(run.read_metrics()) == lines(1, 2, 3)
 

@@ -21,7 +21,7 @@ export function facts({ details, isNew, ratings }, words) {
     { class: "facts" },
     others.map(([, value]) => el("span", {}, value)),
     tags.map((tag) => el("span", { class: "tag" }, tag)),
-    el("span", { class: isNew ? "tag new" : "muted" }, isNew ? "new here" : count(ratings, "rating")),
+    el("span", { class: isNew ? "tag new" : "muted" }, isNew ? "new item" : count(ratings, "rating")),
   );
 }
 

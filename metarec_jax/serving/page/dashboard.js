@@ -20,7 +20,7 @@ const withInterval = (figure, write) => {
   return `${write(figure.value)} (${write(figure.low)} to ${write(figure.high)})`;
 };
 
-const NAMES = { a: "Model a", b: "Model b", none: "Elsewhere" };
+const NAMES = { a: "Model a", b: "Model b", none: "No list" };
 const armName = (arm) => NAMES[arm] ?? arm;
 
 function when(seconds, span) {
@@ -189,9 +189,9 @@ function arms(figures) {
           counted("Impressions", arms, (row) => row.impressions),
           counted("Clicks", arms, (row) => row.clicks),
           counted("Ratings", arms, (row) => row.ratings),
-          compared("CTR", arms, (row) => row.ctr, percent, "clicks by impressions"),
+          compared("CTR", arms, (row) => row.ctr, percent, "clicks per impression"),
           compared("Precision", arms, (row) => row.precision, percent, `clicked, bought, or rated ${liked} or more`),
-          compared("nDCG", arms, (row) => row.ndcg, plain, "how high the clicks are, in lists with one"),
+          compared("nDCG", arms, (row) => row.ndcg, plain, "of clicks, in lists with at least one"),
           compared("Mean rating", arms, (row) => row.rating, plain, "of what was rated in a list"),
         ),
       ),
@@ -204,9 +204,9 @@ function differences(figures) {
   const line = (name, figure, write) => rows.push(el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, withInterval(figure, write))));
   const written = { ctr: "CTR", precision: "Precision", ndcg: "nDCG" };
   for (const [name, figure] of Object.entries(figures["b less a"] ?? {})) {
-    line(`${written[name] ?? name} of b less that of a`, figure, name === "ndcg" ? plain : percent);
+    line(`${written[name] ?? name} of b minus that of a`, figure, name === "ndcg" ? plain : percent);
   }
-  for (const figure of Object.values(figures.interleaving ?? {})) line("Interleaved lists that b won, less one half", figure, percent);
+  for (const figure of Object.values(figures.interleaving ?? {})) line("Share of interleaved lists that b won, minus one half", figure, percent);
   for (const [policy, found] of Object.entries(figures["off-policy"] ?? {})) {
     for (const [name, figure] of Object.entries(found)) {
       line(`${policy[0].toUpperCase()}${policy.slice(1)}: ${name === "weight" ? "mean weight" : name.toUpperCase()}`, figure, name === "weight" ? plain : percent);
@@ -217,7 +217,7 @@ function differences(figures) {
     "section",
     { class: "panel wide" },
     el("h2", {}, "Compared"),
-    el("p", { class: "muted small" }, "95 % intervals over users. From lists that were randomised where it says IPS."),
+    el("p", { class: "muted small" }, "95 % intervals over users. Rows with IPS are from randomised lists."),
     el("div", { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Comparisons" }, el("table", {}, el("tbody", {}, rows))),
   );
 }
@@ -266,7 +266,7 @@ function tile(name, value, more) {
 function drawn(figures) {
   const rows = figures["over time"] ?? [];
   const all = Object.values(figures.arms);
-  if (!all.length) return [el("p", { class: "notice" }, "Nothing was shown yet. Look at a list, and come back.")];
+  if (!all.length) return [el("p", { class: "notice" }, "No list was shown yet.")];
   const names = Object.keys(figures.arms);
   const sum = (read) => all.reduce((total, row) => total + read(row), 0);
   const impressions = sum((row) => row.impressions);
@@ -319,7 +319,7 @@ export function dashboard(root) {
   const state = el("p", { class: "muted small", role: "status" });
   const again = el("button", { type: "button", onclick: () => refresh() }, "Refresh");
   root.append(
-    el("div", { class: "heading" }, el("div", {}, el("h1", {}, "Dashboard"), el("p", { class: "muted" }, "What was shown to people, and what they did with it.")), again),
+    el("div", { class: "heading" }, el("div", {}, el("h1", {}, "Dashboard"), el("p", { class: "muted" }, "Items that users were shown, and what they did with them.")), again),
     state,
     body,
   );

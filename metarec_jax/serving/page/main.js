@@ -282,8 +282,8 @@ function wordsOf(question) {
     try {
       const [{ words }] = (await ask("/explain", { ...question, words: true })).explanations;
       root.replaceChildren(
-        el("h3", { tabindex: -1 }, "What the words of its text add, about"),
-        words.some(felt) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No word of it matters by itself."),
+        el("h3", { tabindex: -1 }, "What the words of its text add, approximately"),
+        words.some(felt) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No single word changes the prediction."),
       );
       root.firstChild.focus();
     } catch (error) {
@@ -434,7 +434,7 @@ async function addItem(event) {
     place.replaceChildren(
       el("p", {}, el("strong", {}, item.title), " can be recommended now."),
       scoreBox(about.scale, one.score, one.deviation, null),
-      el("p", { class: "small muted" }, rank ? `Place ${rank} of ${about.items} for you.` : `Not in your first ${REACH}.`),
+      el("p", { class: "small muted" }, rank ? `Place ${rank} of ${about.items} for you.` : `Not among your first ${REACH}.`),
       stars(about.scale, item.title, null, (value) => rate(item, value)).root,
     );
     byId("add-form").reset();
@@ -458,7 +458,7 @@ async function offerPeople() {
 function showWho() {
   const person = session.other();
   byId("acting").hidden = !person;
-  if (person) byId("acting-as").textContent = `You look as user ${person.id}. ${person.profile}`;
+  if (person) byId("acting-as").textContent = `You are viewing as user ${person.id}. ${person.profile}`;
   byId("rated-title").firstChild.textContent = person ? `Ratings of user ${person.id} ` : "Your ratings ";
   byId("profile").value = session.current().profile;
 }
@@ -484,7 +484,7 @@ function chips() {
         const key = `${name}\0${word}`;
         if (!wanted.delete(key)) wanted.add(key);
         chip.setAttribute("aria-pressed", String(wanted.has(key)));
-        update(wanted.size ? `Only ${[...wanted].map((one) => one.split("\0")[1]).join(", ")}.` : "Everything.");
+        update(wanted.size ? `Only ${[...wanted].map((one) => one.split("\0")[1]).join(", ")}.` : "All items.");
       });
       return chip;
     }),
@@ -551,7 +551,7 @@ async function start() {
     try {
       const person = await ask(`/users/${encodeURIComponent(byId("person").value)}`);
       session.lookAs(person);
-      await someoneElse(`You look as user ${person.id}.`);
+      await someoneElse(`You are viewing as user ${person.id}.`);
     } catch (error) {
       problem(error);
     }
@@ -563,7 +563,7 @@ async function start() {
   byId("profile-form").addEventListener("submit", (event) => {
     event.preventDefault();
     session.describe(byId("profile").value.trim());
-    update("The list knows about you now.");
+    update("The list now uses your profile.");
   });
   byId("details").addEventListener("click", (event) => {
     if (event.target === byId("details")) byId("details").close(); // outside of what it shows

@@ -65,7 +65,7 @@ export async function ask(path, body) {
         body: body === undefined ? undefined : JSON.stringify(body),
       });
     } catch {
-      throw new Refused(0, [{ loc: [], msg: "The service does not answer. Your ratings are kept here; reload to go on." }]);
+      throw new Refused(0, [{ loc: [], msg: "The service does not answer. Your ratings are kept in this browser; reload the page to try again." }]);
     }
     if (answer.status === 401) {
       await wantToken();

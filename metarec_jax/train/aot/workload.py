@@ -15,7 +15,16 @@ from metarec_jax.config.run import Config, believes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import BertConfig, Picked, Tokens, init, load, random_encoder
+from metarec_jax.encoder import (
+    BertConfig,
+    Execution,
+    Picked,
+    Tokens,
+    choose_tokens_per_call,
+    init,
+    load,
+    random_encoder,
+)
 from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
@@ -30,7 +39,7 @@ from metarec_jax.train.meta_training import padded
 from metarec_jax.train.model import abstract_trainable, make_model
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import by_user, shardings
-from metarec_jax.train.text_batches import TOKENS, Devices, worth_sharing
+from metarec_jax.train.text_batches import Devices, worth_sharing
 
 ENCODERS: Mapping[str, BertConfig] = {name: BertConfig(*size) for name, size in ENCODER_SIZES.items()}
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
@@ -51,6 +60,7 @@ class Workload:
         items, users: of the data set; each has a text (users only with ``learner.user_side`` other than "none").
         length: tokens of a text, padded.
         support: support interactions of a user, padded.
+        run: how the encoder's layers are computed; None is what a run chooses on the target.
     """
 
     config: Config
@@ -59,6 +69,7 @@ class Workload:
     users: int
     length: int
     support: int
+    run: Execution | None = None
 
     @property
     def trains_encoder(self) -> bool:
@@ -77,7 +88,7 @@ def workload(
     """The step that a run of `config` would take.
 
     Args:
-        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile.
+        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
         encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
         items, users: of the data set; 0 takes what is known of ``data.source``.
         length: tokens of a text.
@@ -95,7 +106,12 @@ def workload(
     if head == "auto":
         head = "click" if config.data.kind == "click" else "ordinal"
     side = "profile" if side == "auto" else side
-    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, head=head, user_side=side))
+    pooling = "mean" if config.encoder.pooling == "auto" else config.encoder.pooling
+    config = dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, head=head, user_side=side),
+        encoder=dataclasses.replace(config.encoder, pooling=pooling),
+    )
     known = SIZES.get(config.data.source, UNKNOWN)
     return Workload(
         config,
@@ -137,7 +153,9 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     own = entries // mesh.size
     shared = worth_sharing(texts, entries, own, mesh)
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
-    per_call = texts_of_call(config.encoder.tokens_per_call or TOKENS, work.length, used)
+    per_call = texts_of_call(
+        config.encoder.tokens_per_call or choose_tokens_per_call(mesh.devices.flat[0].platform), work.length, used
+    )
     turns = -(-used // per_call)
     shape = (texts, work.length)
     tokens = Tokens(*(jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
@@ -149,7 +167,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
         picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
         users=None if work.user_texts else _put(users, everywhere),
     )
-    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared)
+    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=work.run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 

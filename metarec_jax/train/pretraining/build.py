@@ -107,6 +107,8 @@ def build(
     _check(config, encoder)
     for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
         reporter.note(remark)
+    pooling = encoder.hints.resolve(config.encoder.pooling)
+    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
     mesh = user_mesh(config.devices)
     masked = _Masked(config, data, read, encoder, mesh, reporter) if config.hides else None
     liked = _Liked(config, data, read, encoder, mesh, reporter) if config.contrasts else None

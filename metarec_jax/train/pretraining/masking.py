@@ -41,10 +41,7 @@ class Vocabulary(NamedTuple):
             MetarecError: it has no mask, so its encoder was never trained with hidden words.
         """
         backend = tokenizer.backend
-        named = tokenizer.settings.get("mask_token")
-        named = named.get("content") if isinstance(named, dict) else named
-        ids = [backend.token_to_id(token) for token in (named, "[MASK]", "<mask>") if isinstance(token, str)]
-        mask = next((id for id in ids if id is not None), None)
+        mask = tokenizer.mask_token_id
         if mask is None:
             raise MetarecError(
                 "the encoder's tokenizer has no mask token ([MASK] or <mask>), so words cannot be hidden: "

@@ -90,7 +90,7 @@ def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -
     run_folder.check_place(folder, command=COMMAND)
     pretraining = build(config, reporter=reporter)
     run = run_folder.create(
-        folder, config, command=COMMAND, fill=lambda run: run.keep_inputs(pretraining.fingerprint())
+        folder, pretraining.config, command=COMMAND, fill=lambda run: run.keep_inputs(pretraining.fingerprint())
     )
     return run, pretraining
 

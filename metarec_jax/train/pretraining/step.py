@@ -15,7 +15,7 @@ from jaxtyping import Array
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.core.params import combine
 from metarec_jax.core.types import Params
-from metarec_jax.encoder import BertConfig, Encoder, Execution, add_lora
+from metarec_jax.encoder import BertConfig, Encoder, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
 from metarec_jax.train.optimizer import by_rate, relative_rates, schedule
@@ -23,6 +23,7 @@ from metarec_jax.train.pretraining.contrastive import Liked, contrastive_loss
 from metarec_jax.train.pretraining.masking import Vocabulary, hide
 from metarec_jax.train.pretraining.mlm import Sum, mlm_loss
 from metarec_jax.train.pretraining.text_batches import Passages
+from metarec_jax.train.text_batches import execution_of
 
 
 class Weights(NamedTuple):
@@ -70,7 +71,7 @@ def mlm_gradient(
     rate = config.encoder.dropout
     architecture = dataclasses.replace(architecture, dropout=rate, attention_dropout=rate)
     dtype = config.encoder.dtype
-    run = Execution(config.encoder.attention, config.encoder.remat, config.encoder.scan)
+    run = execution_of(config.encoder, jax.default_backend())
 
     def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:
         hiding, dropping = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))

@@ -16,8 +16,7 @@ import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Array
-from metarec_jax.encoder import Tokenizer, Tokens, pack
-from metarec_jax.encoder.tokenizer import bucket, require_strings
+from metarec_jax.encoder import Tokenizer, Tokens, bucket, pack, require_strings
 
 RARE = 0.2
 """Share of an epoch's tokens that a padded length must have to be one: each is a program of its own to compile."""

@@ -1,5 +1,6 @@
 """The comparison: every method on the same test users, kept as it goes, and nothing of them known to training."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -7,14 +8,12 @@ import json
 import shutil
 import signal
 from pathlib import Path
-from unittest import mock
 
 import jax
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import training
 from helpers import assert_equal, random_interactions
 from training import Watch
 
@@ -27,25 +26,26 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.params import partition
-from metarec_jax.core.progress import QUIET
 from metarec_jax.data.describe import descriptions
-from metarec_jax.evaluation import experiment, methods, predictions_table, write_results
-from metarec_jax.evaluation.evaluate import BEFORE, BIAS, META, TUNED, TWIN, evaluate
+from metarec_jax.evaluation import predictions_table
+from metarec_jax.evaluation.budget import Budget
+from metarec_jax.evaluation.evaluate import evaluate
+from metarec_jax.evaluation.methods import BEFORE, BIAS, META, TUNED, TWIN, adapting, not_adapting
+from metarec_jax.evaluation.metric_sets import mode
+from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import to_json
 from metarec_jax.meta.outer import predict
 from metarec_jax.meta.user import Trainable
-from metarec_jax.train import build as build_module
 from metarec_jax.train import run_folder
+from metarec_jax.train.build import build
 from metarec_jax.train.model import make_model
 from metarec_jax.train.start import fit
 from metarec_jax.train.state import load_trainable
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
-"""Of steps and rates of fine-tuning: fewer than there are, which is fewer programs."""
-
-METRICS = ("mae", "rmse", "ndcg@5", "auc_global")
-"""Columns of the tables here: the rest is the same arithmetic, and what is kept of every user has all of them."""
+"""Steps and rates of fine-tuning: fewer than `Budget` has, so that fewer programs are compiled."""
+BUDGET = Budget(fine_tuning=CHOICES, samples=20, plots=False)
 
 
 def write_csv(path, data, rating):
@@ -85,69 +85,51 @@ def config(data, tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once():
-    """Programs compile quickly, and once: the functions that make them depend on nothing but their arguments."""
-
-    @functools.cache
-    def model_of(learner, updater, scale):
-        return make_model(Config(learner=learner, updater=updater), scale)
-
-    assembled = functools.cache(build_module.build)
-
-    def remembered_model(config, scale):
-        return model_of(config.learner, config.updater, scale)
-
-    quick_table = functools.partial(write_results.build_table, metrics=METRICS, samples=20)
-    with (
-        training.compiled_once(),
-        mock.patch.object(build_module, "make_model", remembered_model),
-        mock.patch.object(experiment, "make_model", remembered_model),
-        mock.patch.object(methods, "make_model", remembered_model),
-        mock.patch.object(methods, "_predictor", functools.cache(methods._predictor)),
-        mock.patch.object(experiment, "build", lambda config, reporter: built(config)),
-        mock.patch.object(methods, "FINE_TUNING", CHOICES),
-        mock.patch.object(write_results, "build_table", quick_table),
-        mock.patch.object(write_results, "cohorts", functools.partial(write_results.cohorts, samples=20)),
-    ):
-        yield
-
-
 @pytest.fixture(scope="module")
 def experiment(config):
-    return experiment.build(config, reporter=QUIET)
+    return build(config)
 
 
 @pytest.fixture(scope="module")
 def evaluated(config, tmp_path_factory):
     """(folder, table) of a whole evaluation of one seed."""
     folder = tmp_path_factory.mktemp("evaluated") / "run"
-    return folder, table_of(config, seeds=[SEED], folder=folder)
+    return folder, table_of(config, seeds=[SEED], folder=folder, budget=dataclasses.replace(BUDGET, plots=True))
 
 
 @pytest.fixture
-def copy(evaluated, tmp_path, monkeypatch):
-    """A copy of the evaluated folder, to change something in. Nothing is drawn for it."""
-    monkeypatch.setattr(write_results, "_write", lambda *_: None)
+def copy(evaluated, tmp_path):
+    """A copy of the evaluated folder, to change something in."""
     return Path(shutil.copytree(evaluated[0], tmp_path / "copy"))
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """The outer steps that are taken while the test runs: (name of the run's folder, step)."""
-    taken = []
+class Steps:
+    """A reporter that records the outer steps of the trainings of one seed: (name of the run, step).
 
-    def watched(run, experiment, *, reporter):
-        watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
-        return fit(run, experiment, reporter=watch)
+    Args:
+        seed_folder: of the seed; its twin is trained after its model.
+        on_step: called with each of them.
+    """
 
-    monkeypatch.setattr(experiment, "fit", watched)
-    return taken
+    def __init__(self, seed_folder, on_step=lambda taken: None):
+        self.taken = []
+        self._twin, self._on_step = seed_folder / "twin", on_step
+
+    def note(self, text):
+        pass
+
+    @contextlib.contextmanager
+    def bar(self, label, total):
+        yield self._advance if label == "meta-training" else lambda done, text="": None
+
+    def _advance(self, done, text=""):
+        self.taken.append(("twin" if self._twin.exists() else "meta", done))
+        self._on_step(self.taken[-1])
 
 
-def table_of(config, **options):
+def table_of(config, *, budget=BUDGET, **options):
     """The only table of an evaluation."""
-    (table,) = evaluate(config, **options).values()
+    (table,) = evaluate(config, budget=budget, **options).values()
     return table
 
 
@@ -191,7 +173,7 @@ def test_the_table_has_every_rule_the_twin_and_the_model(evaluated):
     assert set(table.references) >= {BIAS, TWIN, TUNED}
     for row in table.rows:
         assert row.definition, row.method
-        assert tuple(row.cells) == METRICS
+        assert tuple(row.cells) == mode("own").metrics
         assert all(np.isfinite(row.cells[name].mean) for name in ("mae", "rmse", "ndcg@5")), row.method
     assert {(s["steps"], s["rate"]) for s in table.row(TUNED).settings} <= set(CHOICES)
     assert "query = 4 random items of each user, support = the rest (at most 8)" in table.notes[0]
@@ -241,11 +223,11 @@ def test_the_figures_are_those_of_the_predictions(evaluated, experiment, config)
 def test_the_model_before_adapting_has_seen_no_rating_of_the_user(evaluated, experiment):
     folder, table = evaluated
     trainable = load_trainable(run_folder.open_run(folder / f"seed-{SEED}" / "meta"), experiment.catalogue)
-    method = experiment.not_adapting(experiment.model, trainable)
+    method = not_adapting(experiment.model, trainable)
     episodes = experiment.test.source[0]
     turned = episodes._replace(support=jax.tree.map(lambda leaf: leaf[::-1].copy(), episodes.support))
     assert_equal(method(experiment.test.tables, turned), method(experiment.test.tables, episodes))
-    adapted = experiment.adapting(experiment.model, trainable)(experiment.test.tables, episodes)
+    adapted = adapting(experiment.model, trainable)(experiment.test.tables, episodes)
     assert not np.array_equal(adapted.mean, method(experiment.test.tables, episodes).mean)
     assert table.row(BEFORE).cells["mae"].mean != table.row(META).cells["mae"].mean
 
@@ -276,10 +258,10 @@ def test_fine_tuning_takes_what_is_best_on_validation_users(evaluated, experimen
     errors = {}
     for steps, rate in CHOICES:
         updater = UpdaterConfig(steps=steps, rate=rate, learn_rate="layer", adapted=experiment.model.adapted)
-        model = methods.make_model(dataclasses.replace(experiment.config, updater=updater), experiment.catalogue.scale)
+        model = make_model(dataclasses.replace(experiment.config, updater=updater), experiment.catalogue.scale)
         phi = model.updater.init(partition(twin.theta, model.adapted)[0])
-        method = experiment.adapting(model, Trainable(twin.theta, phi))
-        result = experiment.judge(experiment, experiment.validation, "tried", method)
+        method = adapting(model, Trainable(twin.theta, phi))
+        result = judge(experiment, experiment.validation, "tried", method)
         assert sorted(result.users) == sorted(experiment.splits.validation)
         errors[float(steps), rate] = np.mean(result.values["mae"].values)
     assert len(set(errors.values())) == len(CHOICES)
@@ -305,17 +287,23 @@ def test_a_table_and_plots_are_left_behind(evaluated):
 # What is kept
 
 
-def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy, monkeypatch):
-    def refuse(*_, **__):
-        raise AssertionError("done again")
+def test_an_evaluation_that_was_done_is_only_read(evaluated, config, copy):
+    class Refuses:
+        """A reporter that nothing may call: reading data, training and predicting all do."""
 
-    for name in ("build", "fit", "load_trainable", "ask"):
-        monkeypatch.setattr(experiment, name, refuse)
-    assert as_text(table_of(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
+        def note(self, text):
+            raise AssertionError(f"done again: {text}")
+
+        def bar(self, label, total):
+            raise AssertionError(f"done again: {label}")
+
+    again = table_of(config, seeds=[SEED], folder=copy, reporter=Refuses())
+    assert as_text(again) == as_text(evaluated[1])
 
 
 @pytest.mark.parametrize("damage", ["deleted", "cut in half", "no table", "of another layout"])
-def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, steps, damage):
+def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, damage):
+    steps = Steps(copy / f"seed-{SEED}")
     path = copy / f"seed-{SEED}" / "answers.parquet"
     kept, whole = answers_in(copy), path.read_bytes()
     path.unlink()
@@ -324,46 +312,35 @@ def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, 
         pq.write_table(other, path)
     elif damage != "deleted":
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut in half" else b"[]")
-    assert as_text(table_of(config, seeds=[SEED], folder=copy)) == as_text(evaluated[1])
-    assert steps == []
+    assert as_text(table_of(config, seeds=[SEED], folder=copy, reporter=steps)) == as_text(evaluated[1])
+    assert steps.taken == []
     assert_equal(answers_in(copy), kept)
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, steps, monkeypatch):
-    monkeypatch.setattr(write_results, "_write", lambda *_: None)
+def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path):
     folder = tmp_path / "run"
 
-    class Impatient(list):
+    def interrupt(taken):
         """Ctrl-C in the second epoch of the twin."""
+        if taken == ("twin", 4):
+            signal.raise_signal(signal.SIGINT)
 
-        def append(self, taken):
-            super().append(taken)
-            if taken == ("twin", 4):
-                signal.raise_signal(signal.SIGINT)
-
-    watched = experiment.fit
-
-    def fit_impatiently(run, experiment, *, reporter):
-        watch = Watch(on_step=lambda step: taken.append((run.folder.name, step)))
-        return fit(run, experiment, reporter=watch)
-
-    taken = Impatient()
-    with monkeypatch.context() as patch:
-        patch.setattr(experiment, "fit", fit_impatiently)
-        with pytest.raises(Stopped) as stopped:
-            evaluate(config, seeds=[SEED], folder=folder)
-        assert stopped.value.number == signal.SIGINT
+    before = Steps(folder / f"seed-{SEED}", interrupt)
+    with pytest.raises(Stopped) as stopped:
+        evaluate(config, seeds=[SEED], folder=folder, budget=BUDGET, reporter=before)
+    assert stopped.value.number == signal.SIGINT
     assert not (folder / f"seed-{SEED}" / "answers.parquet").exists()
-    assert experiment.fit is watched
-    assert as_text(table_of(config, seeds=[SEED], folder=folder)) == as_text(evaluated[1])
+    after = Steps(folder / f"seed-{SEED}")
+    assert as_text(table_of(config, seeds=[SEED], folder=folder, reporter=after)) == as_text(evaluated[1])
     assert_equal(answers_in(folder), answers_in(evaluated[0]))
-    assert {name for name, _ in taken} == {"meta", "twin"}
-    assert steps[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
+    assert {name for name, _ in before.taken} == {"meta", "twin"}
+    assert after.taken[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
 
 
-def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy, steps):
-    table = table_of(config, seeds=[SEED, SEED + 1], folder=copy)
-    assert {name for name, _ in steps} == {"meta", "twin"}
+def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy):
+    steps = Steps(copy / f"seed-{SEED + 1}")
+    table = table_of(config, seeds=[SEED, SEED + 1], folder=copy, reporter=steps)
+    assert {name for name, _ in steps.taken} == {"meta", "twin"}
     assert table.seeds == (SEED, SEED + 1)
     for row in table.rows:
         assert row.cells["mae"].seeds[0] == evaluated[1].row(row.method).cells["mae"].mean
@@ -416,7 +393,7 @@ def trained_on(experiment, rating, place):
     place.mkdir()
     path = str(write_csv(place / "ratings.csv", experiment.data, rating))
     config = dataclasses.replace(experiment.config, data=dataclasses.replace(experiment.config.data, path=path))
-    found = build_module.build(config)
+    found = build(config)
     run = run_folder.create(place / "run", found.config)
     return fit(run, found), found, run
 

@@ -1,0 +1,91 @@
+"""Token ids of unequal length as padded batches of few shapes, since each shape is compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.encoder.bert_config import Tokens
+
+FEW = 32
+"""Texts of a chunk whose padded rows cost less than another compilation."""
+LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
+"""Token lengths that texts are padded to; beyond the last, multiples of it."""
+
+
+class Chunk(NamedTuple):
+    """Texts of similar length for one call of the encoder.
+
+    Attributes:
+        rows: int64 [real], which texts these are; the tokens may have more rows, which are padding.
+        tokens: [rows of the chunk, length of its bucket].
+    """
+
+    rows: np.ndarray
+    tokens: Tokens
+
+
+def bucket(length: int, limit: int) -> int:
+    """Padded length of a text: the least of `LENGTHS` that holds it.
+
+    Args:
+        length: tokens of the text.
+        limit: largest padded length.
+
+    >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
+    (20, 320, 1024)
+    """
+    longest = LENGTHS[-1]
+    fitting = next((b for b in LENGTHS if b >= length), -(-length // longest) * longest)
+    return min(fitting, limit)
+
+
+def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | None = None) -> Tokens:
+    """Pad texts to one length, as one batch.
+
+    Args:
+        ids: int32 [tokens] for each text, at most ``length`` tokens.
+        length: tokens of a row.
+        pad: id of the padding token.
+        rows: rows of the batch; those beyond the texts are padding alone. None adds no such row.
+
+    Returns:
+        Tokens of shape [rows, length].
+    """
+    rows = len(ids) if rows is None else rows
+    table, mask = np.full((rows, length), pad, np.int32), np.zeros((rows, length), np.float32)
+    for row, text in enumerate(ids):
+        table[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return Tokens(table, mask, np.zeros_like(table))
+
+
+def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0) -> Iterator[Chunk]:
+    """Group texts by padded length and cut each group into chunks of one shape.
+
+    Args:
+        ids: int32 [tokens] for each text.
+        limit: tokens of the longest text that the encoder takes.
+        tokens_per_call: tokens of a chunk, at most (but a chunk holds at least one text).
+        pad: id of the padding token.
+
+    Yields:
+        Chunks, shortest texts first. Chunks of one length have one shape, so a length is compiled once.
+    """
+    buckets = np.array([bucket(len(text), limit) for text in ids], np.int64)
+    for length in np.unique(buckets).tolist():
+        members = np.flatnonzero(buckets == length)
+        most = max(1, tokens_per_call // length)
+        calls = -(-len(members) // most)
+        rows = min(most, _rows_for(-(-len(members) // calls)))
+        for start in range(0, len(members), rows):
+            chosen = members[start : start + rows]
+            yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
+
+
+def _rows_for(texts: int) -> int:
+    """Rows of a chunk for so many texts: few are padded to a power of two, so that calls with slightly different
+    numbers share a shape and its compilation; many to a multiple of `FEW` / 4, since then padding costs more."""
+    return 1 << (texts - 1).bit_length() if texts <= FEW else -(-texts * 4 // FEW) * FEW // 4

@@ -1,0 +1,392 @@
+"""Runs the compiled programs for any number of users: pads supports and batches to a few shapes, splits long batches.
+
+There is one program for each support length and each batch size in use. Results of one call are read while the next
+one runs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.config.json_io import to_json
+from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.exported_programs import Traced
+from metarec_jax.core.types import Params, Rows
+from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.recommender import programs
+from metarec_jax.recommender.history import CheckedHistory
+from metarec_jax.recommender.item_table import MAX_GRAM_ITEMS, ItemTable
+from metarec_jax.recommender.programs import ItemRows, UserTask
+from metarec_jax.recommender.user_state import UserState
+from metarec_jax.train.catalogue import Scale
+
+EXPLAINED_PER_CALL = 10
+"""Items that are explained in one call; a program for a single item is the only other one."""
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+class Limits(NamedTuple):
+    """How much is computed at the same time.
+
+    Attributes:
+        batch_sizes: users of a call, ascending; a call for fewer users is padded to the next size.
+        floats_per_call: numbers that all users of a call may have between them at any time.
+        floats_at_once: numbers in the widest layer of what is computed at the same time; they fit a processor's caches.
+        users_adapted_at_once: users whose inner loops run at the same time.
+        items_at_once: items that are scored at the same time.
+        gram_items: rows of the largest item table whose Gram matrix is kept.
+    """
+
+    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
+    floats_per_call: int = 1 << 25
+    floats_at_once: int = 1 << 20
+    users_adapted_at_once: int = 32
+    items_at_once: int = 4096
+    gram_items: int = MAX_GRAM_ITEMS
+
+
+class Executor:
+    """Adapts users and scores items.
+
+    Args:
+        config: of the run.
+        scale: the rating scale.
+        model: the functions.
+        trainable: theta and phi, on the device.
+        table: the items.
+        limits: how much is computed at the same time.
+
+    Attributes:
+        model, trainable: as given.
+        average_user: float32 [hidden], the embedding of a user without text.
+        programs: the compiled programs by name.
+    """
+
+    def __init__(
+        self, config: Config, scale: Scale, model: Model, trainable: Trainable, table: ItemTable, limits: Limits
+    ):
+        self.model, self.trainable = model, trainable
+        self.average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
+        self._table = table
+        self._buckets, self._max_support = config.episodes.buckets, config.episodes.max_support
+        self._lowest = scale.low
+        self._adapted_shapes: dict[int, Params] = {}
+        told = f"{to_json(config)}\n{scale}\n{limits}"
+        bound: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[str]]] = {
+            "prepare": (programs.prepare, (), []),
+            "adapt": (programs.adapt, (limits.users_adapted_at_once,), []),
+            "score": (programs.score, (), []),
+            "deviation": (programs.deviation, (), []),
+            "score_all": (programs.score_all, (limits.items_at_once,), ["at_once"]),
+            "score_all_with_deviation": (
+                programs.score_all_with_deviation,
+                (scale, limits.items_at_once),
+                ["at_once"],
+            ),
+            "influences": (programs.influences, (), []),
+            "embedding_gradients": (programs.embedding_gradients, (), []),
+        }
+        self.programs: dict[str, Any] = {
+            name: Traced(functools.partial(function, model, *arguments), told, static)
+            for name, (function, arguments, static) in bound.items()
+        }
+        # A call has the scores of its users, and for a large catalogue the products of all items with their supports.
+        longest, items = self._buckets[-1], table.count
+        each = items if items <= limits.gram_items else items * (1 + longest)
+        self._sizes = [s for s in limits.batch_sizes if s == 1 or s * each <= limits.floats_per_call]
+        widest = model.floats_per_row(longest) * min(items, limits.items_at_once)
+        self._users_at_once = 1 << (max(limits.floats_at_once // widest, 1).bit_length() - 1)
+
+    # Adapt
+
+    def adapt(
+        self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]
+    ) -> list[UserState]:
+        """Adapt to users, a batch of them in one call.
+
+        Args:
+            histories: of the users.
+            embeddings: of the users' texts.
+
+        Returns:
+            The states, in the order of `histories`.
+        """
+
+        def call(users: list[int]) -> tuple[Rows, Params]:
+            supports = self._supports([histories[u] for u in users])
+            task = self._padded_task(np.stack([embeddings[u] for u in users]), supports)
+            items = self._table.tensors(single_user=len(task.embedding) == 1)
+            return supports, self.programs["adapt"](self.trainable, items, task)
+
+        states: dict[int, UserState] = {}
+        lengths = [self._bucket(len(history.rows)) for history in histories]
+        for users, (supports, adapted) in _one_ahead(self._batches(lengths), call):
+            both = supports, jax.device_get(adapted)
+            for row, u in enumerate(users):
+                support, own = jax.tree.map(lambda leaf, row=row: leaf[row], both)
+                states[u] = UserState(histories[u], embeddings[u], support, own)
+        return [states[u] for u in range(len(histories))]
+
+    def restore(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], adapted: Params) -> UserState:
+        """The state of a user whose adapted parameters are known.
+
+        Args:
+            history: that was adapted to.
+            embedding: float32 [hidden], of the user's text.
+            adapted: from `UserState.adapted`.
+        """
+        support = jax.tree.map(lambda leaf: leaf[0], self._supports([history]))
+        return UserState(history, embedding, support, adapted)
+
+    def adapted_shapes(self, length: int) -> Params:
+        """Shapes and dtypes of the adapted parameters of a user with a history of `length` ratings."""
+        bucket = self._bucket(length)
+        if bucket not in self._adapted_shapes:
+            used = min(bucket, self._max_support)
+            blank = CheckedHistory(np.zeros(used, np.int32), np.zeros(used, np.float32))
+            task = self._padded_task(self.average_user[None], self._supports([blank]))
+            items = self._table.tensors(single_user=True)
+            adapted = jax.eval_shape(self.programs["adapt"], self.trainable, items, task)
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), adapted)
+            self._adapted_shapes[bucket] = shapes
+        return self._adapted_shapes[bucket]
+
+    def warm(self, most: int) -> int:
+        """Compile the programs for adapting and ranking up to `most` users at once, and for explaining to one.
+
+        Returns:
+            The number of programs.
+        """
+        most = min(most, self._sizes[-1])
+        sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
+        explained = (1, EXPLAINED_PER_CALL)
+        self._table.tensors(single_user=False)  # so that calls for single users have the precomputed products, too
+        for length in self._buckets:
+            held = min(length, self._max_support, self._table.count)
+            history = CheckedHistory(np.arange(held, dtype=np.int32), np.full(held, self._lowest, np.float32))
+            for size in sizes:
+                for _ in self.score_all_with_deviation(self.adapt([history] * size, [self.average_user] * size)):
+                    pass
+            (state,) = self.adapt([history], [self.average_user])
+            for items in explained:
+                self.influences(state, np.zeros(items, np.int32))
+        return (2 * len(sizes) + len(explained)) * len(self._buckets)
+
+    # Score
+
+    def score_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, " items"]]]:
+        """Each user's scores of every item of the catalogue, a batch of users in one call.
+
+        Args:
+            states: of the users.
+
+        Yields:
+            Place in `states`, each once and in any order, and the scores.
+
+        Raises:
+            MetarecError: predictions are NaN.
+        """
+        return self._over_catalogue("score_all", states)
+
+    def score_all_with_deviation(
+        self, states: Sequence[UserState]
+    ) -> Iterator[tuple[int, Float[np.ndarray, "two items"]]]:
+        """As `score_all`, with a second row: the standard deviation of the rating; NaN where the model has none.
+
+        With a head that predicts levels it is the deviation of the predicted distribution; with a predictive variance
+        it is that of `deviation`.
+        """
+        return self._over_catalogue("score_all_with_deviation", states)
+
+    def _over_catalogue(self, name: str, states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
+        count = self._table.count
+
+        def call(users: list[int]) -> Array:
+            task = self._task([states[u] for u in users])
+            size = len(task.embedding)
+            items = self._table.tensors(single_user=size == 1)
+            return self.programs[name](self.trainable, items, task, at_once=min(self._users_at_once, size))
+
+        for users, scored in _one_ahead(self._batches([len(state.support.item) for state in states]), call):
+            found = jax.device_get(scored)[: len(users), ..., :count]
+            _check_not_nan(found.reshape(len(users), -1, count)[:, 0])
+            yield from zip(users, found)
+
+    def score(
+        self,
+        state: UserState,
+        embeddings: Float[np.ndarray, "items hidden"],
+        statistic: Float[np.ndarray, "items columns"],
+    ) -> Float[np.ndarray, " items"]:
+        """One user's scores of items, in the catalogue or not.
+
+        Args:
+            state: of the user.
+            embeddings: float32 [items, hidden], as the encoder gave them.
+            statistic: float32 [items, columns].
+
+        Raises:
+            MetarecError: predictions are NaN.
+        """
+        return self._of_items("score", state, embeddings, statistic)
+
+    @property
+    def gives_deviation(self) -> bool:
+        """Whether the model has a predictive variance: with the updater "ridge" and the head "rating"."""
+        return self.model.updater.variance is not None and self.model.head.unit is not None
+
+    def deviation(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
+        """Standard deviations of one user's ratings; only where `gives_deviation`.
+
+        Args:
+            state: of the user.
+            rows: int32 [items], of the catalogue.
+        """
+        return self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
+
+    def score_rows(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
+        """One user's scores of rows of the catalogue.
+
+        Args:
+            state: of the user.
+            rows: int32 [items].
+        """
+        return self.score(state, self._table.embeddings[rows], self._table.statistic[rows])
+
+    # Explain
+
+    def influences(
+        self, state: UserState, rows: np.ndarray
+    ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
+        """One user's scores of items, and the derivative of each by the weight of each row of the padded support.
+
+        Args:
+            state: of the user.
+            rows: int32 [items], of the catalogue.
+        """
+        items, task = self._table.tensors(single_user=True), self._task([state])._replace(adapted=())
+        found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
+        for part, size in _explained_parts(rows):
+            padded = np.pad(part, (0, size - len(part))).astype(np.int32)
+            both = jax.device_get(self.programs["influences"](self.trainable, items, task, padded))
+            found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
+        scores, influences = (np.concatenate(parts) for parts in zip(*found))
+        _check_not_nan(scores)
+        _check_not_nan(influences)
+        return scores, influences
+
+    def embedding_gradients(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "items hidden"]:
+        """The gradient of one user's score of each item by the embedding of the item's text.
+
+        Args:
+            state: of the user.
+            rows: int32 [items], of the catalogue.
+        """
+        embeddings, statistic = self._table.embeddings, self._table.statistic
+        found = [np.zeros((0, embeddings.shape[1]), np.float32)]
+        for part, size in _explained_parts(rows):
+            found.append(
+                self._of_items("embedding_gradients", state, embeddings[part], statistic[part], size, prepare=False)
+            )
+        return np.concatenate(found)
+
+    # Shapes
+
+    def _bucket(self, length: int) -> int:
+        """The support length that a history of `length` ratings is padded to."""
+        return next(bucket for bucket in self._buckets if bucket >= min(length, self._max_support))
+
+    def _size(self, users: int) -> int:
+        """The batch size that `users` users are padded to."""
+        return next(size for size in self._sizes if size >= users)
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Places of the users of each call, which have one support length; `lengths` has that of each user."""
+        of_length: dict[int, list[int]] = defaultdict(list)
+        for user, length in enumerate(lengths):
+            of_length[length].append(user)
+        for users in of_length.values():
+            for start in range(0, len(users), self._sizes[-1]):
+                yield users[start : start + self._sizes[-1]]
+
+    def _supports(self, histories: Sequence[CheckedHistory]) -> Rows:
+        """The support of each user, padded to the smallest bucket that holds all of them."""
+        latest = [history.latest(self._max_support) for history in histories]
+        count = np.array([len(rows) for rows, _ in latest])
+        real = np.arange(self._bucket(int(count.max()))) < count[:, None]
+        item, rating = np.zeros(real.shape, np.int32), np.zeros(real.shape, np.float32)
+        item[real] = np.concatenate([rows for rows, _ in latest])
+        rating[real] = np.concatenate([ratings for _, ratings in latest])
+        statistic = np.where(real[..., None], self._table.statistic[item], 0).astype(np.float32)
+        return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
+
+    def _task(self, states: Sequence[UserState]) -> UserTask:
+        each = [(state.embedding, state.support, state.adapted) for state in states]
+        return self._padded_task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
+
+    def _padded_task(self, embeddings: np.ndarray, supports: Rows, adapted: Params = ()) -> UserTask:
+        """Arguments of a program; the first user is repeated until the batch has one of the sizes."""
+        users = len(embeddings)
+        order = [u if u < users else 0 for u in range(self._size(users))]
+        return jax.tree.map(lambda leaf: leaf[order], UserTask(embeddings, supports, adapted))
+
+    def _of_items(
+        self,
+        name: str,
+        state: UserState,
+        embeddings: np.ndarray,
+        statistic: np.ndarray,
+        size: int = 0,
+        *,
+        prepare: bool = True,
+    ) -> np.ndarray:
+        """The result of a program for one user and some items, padded to `size` or else to a power of two."""
+        count = len(embeddings)
+        spare = (size or 1 << max(count - 1, 0).bit_length()) - count
+        embeddings, statistic = (
+            np.pad(array, ((0, spare), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
+        )
+        rows = self.programs["prepare"](self.trainable.theta, embeddings) if prepare else embeddings
+        items = self._table.tensors(single_user=True)
+        found = self.programs[name](self.trainable, items, self._task([state]), ItemRows(rows, statistic))
+        found = jax.device_get(found)[0, :count]
+        _check_not_nan(found)
+        return found
+
+
+def _one_ahead(parts: Iterable[Part], call: Callable[[Part], Result]) -> Iterator[tuple[Part, Result]]:
+    """Each part and the result of its call; the next call is started first, so that the device runs while Python
+    reads a result."""
+    running = None
+    for part in parts:
+        called = part, call(part)
+        if running is not None:
+            yield running
+        running = called
+    if running is not None:
+        yield running
+
+
+def _explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Rows that are explained in one call, and the number that they are padded to."""
+    for start in range(0, len(rows), EXPLAINED_PER_CALL):
+        part = rows[start : start + EXPLAINED_PER_CALL]
+        yield part, 1 if len(part) == 1 else EXPLAINED_PER_CALL
+
+
+def _check_not_nan(scores: np.ndarray) -> None:
+    if np.isnan(scores).any():
+        raise MetarecError(
+            "the model's predictions for this user are not numbers: its inner steps diverge; "
+            "train it again with a lower --updater.rate"
+        )

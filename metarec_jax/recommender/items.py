@@ -1,0 +1,200 @@
+"""The catalogue of a recommender and its indexes by title, id, detail and row; items can be added to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Items
+from metarec_jax.data.episodes import statistics_of
+from metarec_jax.data.splits import Statistics
+from metarec_jax.factors.item_factors import FACTORS
+from metarec_jax.recommender.errors import located
+from metarec_jax.recommender.filters import ALL, DetailIndex, Filters
+from metarec_jax.recommender.item_table import ItemTable
+from metarec_jax.recommender.title_search import Match, TitleIndex
+from metarec_jax.train.catalogue import Catalogue
+
+
+class ItemIndex:
+    """Finds items, and keeps the catalogue, its indexes and its device table consistent when items are added.
+
+    Args:
+        catalogue: of the run.
+        table: its embeddings and statistics on the device.
+
+    Attributes:
+        catalogue: with the items added so far; replaced, never changed in place.
+        table: the device table.
+        titles: finds items by title and id.
+        details: finds items by detail.
+        trained: items that the model was trained with; rows from there on were added.
+    """
+
+    def __init__(self, catalogue: Catalogue, table: ItemTable):
+        self.catalogue, self.table = catalogue, table
+        self.titles = TitleIndex(catalogue.items, catalogue.statistics.count)
+        self.details = DetailIndex(catalogue.items)
+        self.trained = len(catalogue.items)
+
+    def __len__(self) -> int:
+        return len(self.catalogue.items)
+
+    def find(self, item: str | int) -> Match:
+        """Look up an item by title, by "id:" and id, or by id as an int.
+
+        Raises:
+            MetarecError: there is none, or the title fits several.
+        """
+        return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(item)
+
+    def rows(self, items: Sequence[str | int]) -> Int[np.ndarray, " items"]:
+        """Rows of items, each named as for `find`.
+
+        Raises:
+            InputError: an unknown or ambiguous item; its field is the place in `items`.
+        """
+        rows = np.zeros(len(items), np.int32)
+        for place, item in enumerate(items):
+            with located(place):
+                rows[place] = self.find(item).row
+        return rows
+
+    def rows_of_ids(self, ids: Sequence[str | int]) -> Int[np.ndarray, " items"]:
+        """Rows of items by id.
+
+        Raises:
+            InputError: an unknown id; its field is the place in `ids`.
+        """
+        rows = np.zeros(len(ids), np.int32)
+        for place, identity in enumerate(ids):
+            with located(place):
+                rows[place] = self.titles.find_id(identity).row
+        return rows
+
+    def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
+        """Which items meet the conditions of `filters`.
+
+        Raises:
+            InputError: an unknown detail or item, or an empty range; its field is the path within `filters`.
+        """
+        allowed = self.details.matches(filters)
+        with located("exclude"):
+            allowed[self.rows(filters.exclude)] = False
+        return allowed
+
+    def candidates(
+        self,
+        seen: Int[np.ndarray, " history"],
+        allowed: Bool[np.ndarray, " items"] | None = None,
+        exclude_seen: bool = True,
+    ) -> Bool[np.ndarray, " items"]:
+        """Which items can be in a user's list.
+
+        Args:
+            seen: rows of the user's history.
+            allowed: from `allowed`; None allows all.
+            exclude_seen: whether items of the history are left out.
+        """
+        candidates = np.ones(len(self), bool) if allowed is None else allowed.copy()
+        candidates[seen] &= not exclude_seen
+        return candidates
+
+    def check_k(self, k: int) -> None:
+        """Refuse a list length that is not between 1 and the number of items.
+
+        Raises:
+            MetarecError: it is not.
+        """
+        if not 1 <= k <= len(self):
+            raise MetarecError(f"k is {k}; it must lie between 1 and {len(self)}, the number of items")
+
+    def similar(
+        self, row: int, k: int, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
+    ) -> tuple[Int[np.ndarray, " found"], Float[np.ndarray, " items"]]:
+        """Rows of the items most similar to one, and the cosine of every item; see `Recommender.similar`.
+
+        Args:
+            row: of the item.
+            k: how many, 1 to the number of items.
+            by: which vectors are compared.
+            filters: which items may be found.
+
+        Raises:
+            MetarecError: an impossible `k`, or item factors that the run has not learned.
+        """
+        self.check_k(k)
+        catalogue = self.catalogue  # read once: another thread may be adding an item
+        beliefs = catalogue.statistics.beliefs
+        if by == "taste" and beliefs is None:
+            raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
+        vectors = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
+        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        cosine = vectors @ vectors[row] / np.maximum(length * length[row], 1e-12)
+        candidates = np.ones(len(vectors), bool) if filters == ALL else self.allowed(filters)
+        candidates[row] = False
+        return top_k(cosine, k, candidates), cosine
+
+    def add(
+        self, items: Items, embedding: Float[np.ndarray, " hidden"], statistic: Float[np.ndarray, " columns"]
+    ) -> None:
+        """Append an item. Other threads may search meanwhile.
+
+        Args:
+            items: the items of the catalogue, and the new one at the end.
+            embedding: of the new item.
+            statistic: of the new item, [total, count, beliefs...].
+        """
+        total, count, beliefs = self.catalogue.statistics
+        statistics = Statistics(np.append(total, statistic[0]), np.append(count, statistic[1]))
+        if beliefs is not None:
+            statistics = statistics._replace(beliefs=np.concatenate([beliefs, statistic[None, 2:]]))
+        self.table.add(embedding, statistic)
+        self.catalogue = dataclasses.replace(
+            self.catalogue, items=items, statistics=statistics, embeddings=self.table.embeddings
+        )
+        self.details.add(items)
+        self.titles.add(items, statistics.count)  # last: whoever finds the item finds all of it
+
+    def set_statistics(self, row: int, statistics: Statistics) -> None:
+        """Replace the statistics of the catalogue.
+
+        Args:
+            row: of the only item whose statistics differ.
+            statistics: of all items.
+        """
+        self.catalogue = dataclasses.replace(self.catalogue, statistics=statistics)
+        self.table.set_statistic(row, statistic_columns(statistics, np.array([row]))[0])
+
+
+def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndarray, "rows columns"]:
+    """Statistics of items as the learner takes them, float32: total, count, and what was learned of the item.
+
+    Args:
+        statistics: of all items.
+        rows: int [rows], of the items.
+    """
+    return statistics_of(statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
+
+
+def top_k(
+    scores: Float[np.ndarray, " items"], k: int, candidates: Bool[np.ndarray, " items"]
+) -> Int[np.ndarray, " found"]:
+    """Rows of the `k` highest scores among the candidates, highest first; of equal scores the lower row first.
+
+    Args:
+        scores: float [items].
+        k: rows to return, at most.
+        candidates: bool [items].
+    """
+    rows = np.flatnonzero(candidates)
+    of_rows = scores[rows]
+    if k < len(rows):
+        least = np.partition(of_rows, len(rows) - k)[len(rows) - k]
+        rows = rows[of_rows >= least]
+    return rows[np.argsort(-scores[rows], kind="stable")][:k]

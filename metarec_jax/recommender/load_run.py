@@ -1,0 +1,50 @@
+"""Read from a run folder what a recommender is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET
+from metarec_jax.meta.user import Trainable
+from metarec_jax.recommender.text_encoder import load_encoder
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import parameters, run_folder
+from metarec_jax.train.catalogue import Catalogue
+from metarec_jax.train.model import abstract_trainable
+
+if TYPE_CHECKING:
+    from metarec_jax.encoder import Encoder
+
+
+def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None]:
+    """Load the model with the least validation loss of a run.
+
+    Args:
+        folder: of the run.
+
+    Returns:
+        Config, catalogue and parameters; and the encoder, if the run trained it.
+
+    Raises:
+        MetarecError: no run, a run of another version, a damaged file, or parameters that do not fit the config.
+    """
+    run = run_folder.open_run(folder)
+    catalogue = catalogues.load(run)
+    if run.config.encoder.train == "no" and run.parameters.exists():
+        hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+        like = abstract_trainable(run.config, catalogue, hidden)
+        return run.config, catalogue, parameters.load(like, run.parameters), None
+    # Importing these takes as long as a whole answer.
+    from metarec_jax.train.embed import embed, trained_encoder
+    from metarec_jax.train.state import load_trainable
+
+    if run.config.encoder.train == "no":
+        return run.config, catalogue, load_trainable(run, catalogue), None
+    start = load_encoder(run.config.encoder.path)
+    trainable = load_trainable(run, catalogue, start.params)
+    encoder = trained_encoder(start, trainable.encoder)
+    embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")
+    return run.config, dataclasses.replace(catalogue, embeddings=embeddings), trainable, encoder

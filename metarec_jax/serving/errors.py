@@ -1,0 +1,126 @@
+"""Exceptions as JSON answers: ``{"detail": [{"loc": [...], "msg": "...", "type": "..."}]}`` with a 4xx status."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from fastapi import HTTPException as FastAPIHTTPException
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError
+from metarec_jax.serving.batching import QueueFull
+from metarec_jax.serving.engine import Full
+from metarec_jax.serving.schemas import Problems
+
+Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problems, "description": "The token is missing or wrong."},
+    404: {"model": Problems, "description": "The path names no item or user of this service."},
+    413: {"model": Problems, "description": "The body of the request is too large."},
+    422: {"model": Problems, "description": "A field is wrong; `loc` names it."},
+    429: {"model": Problems, "description": "Too many requests are waiting."},
+}
+"""Answers that any route can give, for the OpenAPI document."""
+
+FULL: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problems, "description": "The service has as many added items as it can take."}
+}
+
+
+class NotFound(InputError):
+    """A path that names no item or user; `field` is the name of the path's parameter."""
+
+
+class Refused(FastAPIHTTPException):
+    """A request that is refused because of its headers or its size.
+
+    Args:
+        status: status code of the answer.
+        place: "header" or "body".
+        message: reason and remedy.
+        headers: of the answer.
+    """
+
+    def __init__(self, status: int, place: str, message: str, headers: Mapping[str, str] | None = None):
+        super().__init__(status, message, dict(headers or {}))
+        self.place = place
+
+
+def problem(
+    status: int,
+    location: Sequence[str | int],
+    message: str,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """Return an answer that names one problem.
+
+    Args:
+        status: status code.
+        location: "body", "query", "path", "header" or "service", and the names and indices that lead to the field.
+        message: reason and remedy.
+        kind: the problem's type.
+        headers: of the answer.
+    """
+    return _answer(status, [(location, message, kind)], headers)
+
+
+def refusal(refused: Refused) -> JSONResponse:
+    """Return the answer to a request that is refused."""
+    return problem(refused.status_code, [refused.place], refused.detail, "refused", refused.headers)
+
+
+def _answer(
+    status: int,
+    problems: Sequence[tuple[Sequence[str | int], str, str]],
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    detail = [
+        {"loc": [_encodable(part) for part in loc], "msg": _encodable(msg), "type": t} for loc, msg, t in problems
+    ]
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+def _encodable(part: str | int) -> str | int:
+    """Replace lone surrogates, which a request's JSON can contain and UTF-8 cannot encode."""
+    return part if isinstance(part, int) else part.encode("utf-8", "replace").decode()
+
+
+def _handler(status: int, place: str, kind: str, headers: Mapping[str, str] | None = None) -> Handler:
+    """Return a handler that answers with an exception's message, and the field that it names."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return problem(status, [place, *getattr(error, "field", ())], str(error), kind, headers)
+
+    return handle
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return _answer(422, [(one["loc"], one["msg"], one["type"]) for one in error.errors()])
+
+
+async def _refused(request: Request, error: Refused) -> Response:
+    return refusal(error)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    return problem(error.status_code, ["path"], error.detail, "http")
+
+
+HANDLERS: dict[int | type[Exception], Handler] = {
+    RequestValidationError: _invalid,
+    InputError: _handler(422, "body", "value_error"),
+    NotFound: _handler(404, "path", "missing"),
+    MetarecError: _handler(422, "body", "value_error"),
+    Full: _handler(409, "service", "full"),
+    QueueFull: _handler(429, "service", "crowded", {"Retry-After": "1"}),
+    Refused: _refused,
+    HTTPException: _http,
+}
+"""Handlers by the class of the exception; the most specific class counts."""
