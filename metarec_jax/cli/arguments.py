@@ -13,20 +13,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from metarec_jax.config.json_io import Chosen
 from metarec_jax.config.json_io import parse as parse_json
-from metarec_jax.config.legacy import upgrade
+from metarec_jax.config.legacy import READABLE, upgrade
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
+from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
-from metarec_jax.core.registry import as_kind
 
 RUNS = Path("runs")
 """Folder of the runs and evaluations that no option places elsewhere."""
@@ -84,7 +84,7 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
 def starting_config(
     command: str, arguments: Sequence[str], base: Callable[[str], Chosen] = preset
 ) -> tuple[str, Chosen]:
-    """Read --preset and --config, which give the values that the other options change.
+    """Read --preset, --config and the kinds of learner and updater, which decide what other options there are.
 
     Args:
         command: name of the command.
@@ -101,19 +101,13 @@ def starting_config(
     config, file = base(name), early_option(command, arguments, "--config")
     if file:
         name, config = Path(file).stem, _read_config(Path(file), config)
-    return name, _of_named_kinds(command, arguments, config)
-
-
-def _of_named_kinds(command: str, arguments: Sequence[str], config: Chosen) -> Chosen:
-    """The config with the kinds of learner and updater that the arguments name, so that their own choices are options;
-    a kind that is not registered is left to the parser."""
     for registry in (LEARNERS, UPDATERS):
-        section, _, _ = registry.option.partition(".")
-        kind = early_option(command, arguments, f"--{registry.option}")
-        if kind in registry.names() and hasattr(config, section):
-            chosen = dataclasses.replace(getattr(config, section), kind=kind)
-            config = dataclasses.replace(cast("Any", config), **{section: as_kind(registry, chosen)})
-    return config
+        section, _, field = registry.option.partition(".")
+        if hasattr(config, section) and (kind := early_option(command, arguments, f"--{registry.option}")):
+            # A kind that does not fit the options so far may fit those that follow, which are checked in the end.
+            with contextlib.suppress(MetarecError):
+                config = parse_json(json.dumps({section: {field: kind}}), where=registry.option, base=config)
+    return name, config
 
 
 def early_option(command: str, arguments: Sequence[str], option: str) -> str:
@@ -155,9 +149,9 @@ def read_json(path: Path, option: str) -> Any:
 def _read_config(path: Path, base: Chosen) -> Chosen:
     tree = read_json(path, "--config")
     if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
-        layout = tree["layout"]
-        tree = {name: value for name, value in tree.items() if name not in ("layout", "command", "plugins")}
-        tree = upgrade(tree, layout)
+        layout, _ = tree.pop("layout"), tree.pop("command", "")
+        require_plugins(tree.pop("plugins", []), str(path))
+        tree = upgrade(tree, layout) if layout in READABLE else tree
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 
