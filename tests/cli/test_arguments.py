@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from trained import small_config, trained_run
+from trained import trained_run
 
 from metarec_jax.cli.arguments import free_folder, parse, starting_config
 from metarec_jax.cli.evaluate import starting_evaluation
 from metarec_jax.cli.train import TrainArguments
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import PRESETS, Config, preset
+from metarec_jax.train.run_folder import open_run
 
 
 def changed(name, hint, value):
@@ -101,7 +102,7 @@ def test_a_kind_may_need_another_option_than_the_file_has(tmp_path):
 
 def test_the_config_of_a_run_can_be_given_again():
     _, config = starting_config("train", ["--config", str(trained_run() / "config.json")])
-    assert config == small_config()
+    assert config == open_run(trained_run()).config
 
 
 @pytest.mark.parametrize("name", PRESETS)
