@@ -14,11 +14,19 @@ import numpy as np
 from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.meta.user import Trainable
+from metarec_jax.core.types import Params
 
 
-def save(trainable: Trainable, path: Path) -> None:
-    """Writes parameters (host arrays), whole or not at all."""
+def save(trainable: Params, path: Path) -> None:
+    """Write parameters to a file, atomically.
+
+    Args:
+        trainable: host arrays; a `Trainable`, or what a pretraining trains.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     from safetensors.numpy import save_file
 
     arrays = {
@@ -28,8 +36,8 @@ def save(trainable: Trainable, path: Path) -> None:
         save_file(arrays, part)
 
 
-def load(like: Trainable, path: Path) -> Trainable:
-    """Reads parameters as host arrays.
+def load(like: Params, path: Path) -> Params:
+    """Read parameters as host arrays.
 
     Args:
         like: arrays or ShapeDtypeStructs of the shapes and dtypes that are wanted.
