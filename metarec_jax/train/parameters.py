@@ -7,6 +7,7 @@ and orbax, which reads them, takes long to import.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
+<<<<<<< HEAD
 
 
 def save(trainable: Params, path: Path) -> None:
@@ -27,16 +29,26 @@ def save(trainable: Params, path: Path) -> None:
     Raises:
         MetarecError: the file cannot be written.
     """
+=======
+
+Tree = TypeVar("Tree")
+
+
+def save(params: Params, path: Path) -> None:
+    """Write parameters (a tree of host arrays) as a whole or not at all."""
+>>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
     from safetensors.numpy import save_file
 
-    arrays = {
-        name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(trainable), jax.tree.leaves(trainable))
-    }
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(params), jax.tree.leaves(params))}
     with replacing(path) as part:
         save_file(arrays, part)
 
 
+<<<<<<< HEAD
 def load(like: Params, path: Path) -> Params:
+=======
+def load(like: Tree, path: Path) -> Tree:
+>>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
     """Read parameters as host arrays.
 
     Args:
