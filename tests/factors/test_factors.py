@@ -1,7 +1,6 @@
 """A run whose predictions start from beliefs about items: trained, restored, resumed and served."""
 
 import dataclasses
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import methods
 from metarec_jax.evaluation.methods import without_inner_loop
 from metarec_jax.factors.cross_fitting import believe_all
+from metarec_jax.factors.item_factors import Beliefs
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder, start
@@ -77,7 +77,7 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(folder):
     unrated = np.zeros((2, len(catalogue.items)), np.float32)
     believed = catalogue.beliefs.of_new_items(catalogue.embeddings)
     nobody = dataclasses.replace(catalogue, statistics=catalogues.Statistics(*unrated, believed))
-    other = Recommender(recommender.config, nobody, recommender._trainable)
+    other = Recommender(recommender.config, nobody, recommender.executor.trainable)
     state = other.adapt(LIKES)
     texts = catalogue.items.texts
     for row in (5, 30):
@@ -103,20 +103,25 @@ def test_a_run_without_its_file_of_beliefs_is_refused(folder, tmp_path):
 
 def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
     """An encoder that was trained with the rest says other things of a text than the one beliefs were learned from."""
-    recommender = Recommender.load(folder)
-    encoder = recommender.texts.encoder
-    moved = dataclasses.replace(encoder, params=jax.tree.map(lambda leaf: leaf * 1.1, encoder.params))
-    trained = dataclasses.replace(
-        recommender.config, encoder=dataclasses.replace(recommender.config.encoder, train="all")
+    recommender, seen = Recommender.load(folder), []
+    catalogue, encoder, text = recommender.catalogue, recommender.texts.encoder, "A western with singing horses"
+
+    class Watched(Beliefs):
+        def of_new_items(self, embeddings, *more):
+            seen.append(embeddings)
+            return super().of_new_items(embeddings, *more)
+
+    fields = {field.name: getattr(catalogue.beliefs, field.name) for field in dataclasses.fields(Beliefs)}
+    other = Recommender(
+        dataclasses.replace(recommender.config, encoder=dataclasses.replace(recommender.config.encoder, train="all")),
+        dataclasses.replace(catalogue, beliefs=Watched(**fields)),
+        recommender.executor.trainable,
+        dataclasses.replace(encoder, params=jax.tree.map(lambda leaf: leaf * 1.1, encoder.params)),
     )
-    other = Recommender(trained, recommender.catalogue, recommender.executor.trainable, moved)
-    seen = []
-    beliefs = recommender.catalogue.beliefs
-    with mock.patch.object(type(beliefs), "of_new_items", lambda self, rows, *_: seen.append(rows) or self.table[:1]):
-        other.score_text(other.adapt(LIKES), "A western with singing horses")
-    want = recommender.texts.encode(["A western with singing horses"])
+    other.score_text(other.adapt(LIKES), text)
+    want = recommender.texts.encode([text])
     np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)
-    assert np.abs(other.texts.encode(["A western with singing horses"]) - want).max() > 1e-3
+    assert np.abs(other.texts.encode([text]) - want).max() > 1e-3
 
 
 def with_vectors(config, path, items):
@@ -162,9 +167,13 @@ def test_one_training_user_cannot_be_taught_by_others(config):
 def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):
     place = tmp_path / "run"
     place.mkdir()
-    run = run_folder.create(place, config)
-    run.beliefs.write_bytes(b"")
-    start.remove_unborn(place, keep_folder=True)
+
+    def fill(run):
+        run.beliefs.write_bytes(b"")
+        raise MetarecError("no more space")
+
+    with pytest.raises(MetarecError, match="no more space"):
+        run_folder.create(place, config, fill=fill)
     assert list(place.iterdir()) == []
 
 

@@ -4,15 +4,13 @@ import dataclasses
 import json
 import math
 import shutil
-import signal
-from unittest import mock
 
 import jax
 import numpy as np
 import pytest
 from helpers import assert_equal
 from trained import small_config, small_data
-from training import Watch, compiled_once
+from training import stopping_at
 
 from metarec_jax.cli.main import main
 from metarec_jax.config.data import DataConfig
@@ -25,16 +23,15 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.data.episodes import EpisodeSource, histories
+from metarec_jax.data.splits import row_statistics
 from metarec_jax.privacy import accounting
 from metarec_jax.privacy.sampling import PoissonSource
 from metarec_jax.recommender.recommender import Recommender
-from metarec_jax.train import build as assembling
 from metarec_jax.train import catalogue as catalogues
-from metarec_jax.train import run_folder
-from metarec_jax.train import step as program
+from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build, resolve
-from metarec_jax.train.signals import StopRequest
-from metarec_jax.train.start import fit, meta_train, resume
+from metarec_jax.train.checkpoints import Checkpoints, Progress
+from metarec_jax.train.start import fit, meta_train, program_of, resume, start
 from metarec_jax.train.state import first_state
 
 
@@ -112,7 +109,7 @@ def poisson(rate: float = 0.3, seed: int = 5, epochs: int = 40) -> PoissonSource
     source = EpisodeSource(
         histories=histories(data, np.arange(50)),
         config=config,
-        statistics=assembling.row_statistics(data, np.zeros(0, np.int64)),
+        statistics=row_statistics(data, np.zeros(0, np.int64)),
         training=True,
         users_per_batch=10,
         seed=0,
@@ -207,8 +204,7 @@ def test_what_training_starts_from_does_not_depend_on_the_ratings_of_training_us
     data, config = small_data(), private_config()
     found = []
     for rating in (data.rating, np.where(data.rating > 3, 1.0, 5.0).astype(np.float32)):
-        with mock.patch.object(assembling, "load", return_value=dataclasses.replace(data, rating=rating)):
-            experiment = build(config)
+        experiment = build(config, data=dataclasses.replace(data, rating=rating))
         state = first_state(experiment, 8)
         found.append((experiment.catalogue.statistics, state.trainable))
         assert not experiment.catalogue.statistics.count.any()
@@ -225,8 +221,7 @@ def test_users_are_described_by_nothing_where_all_is_private():
 @pytest.fixture(scope="module")
 def private_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("private") / "run"
-    with compiled_once():
-        meta_train(private_config(), folder)
+    meta_train(private_config(), folder)
     return folder
 
 
@@ -248,8 +243,6 @@ def test_nothing_that_gives_the_noise_away_is_left(private_run):
 
 
 def test_the_last_epoch_is_taken_whatever_the_validation_users_say(private_run):
-    from metarec_jax.train.checkpoints import Checkpoints
-
     with Checkpoints(private_run / "checkpoints", tidy=False) as checkpoints:
         progress = checkpoints.latest()
     assert progress.best_step == progress.step == 8
@@ -261,19 +254,15 @@ def test_a_private_run_recommends(private_run):
 
 
 def test_a_training_whose_secret_is_gone_does_not_go_on(private_run, tmp_path):
+    """A finished training has removed it; here its checkpoint is that of one that has not ended."""
     folder = tmp_path / "run"
     shutil.copytree(private_run, folder)
-    progress = folder / "config.json"
-    longer = private_config()
-    longer = dataclasses.replace(longer, train=dataclasses.replace(longer.train, epochs=2))
-    assert json.loads(progress.read_text())["train"]["epochs"] == longer.train.epochs
-    with mock.patch("metarec_jax.train.checkpoints.Checkpoints.latest") as latest:
-        from metarec_jax.train.checkpoints import Progress
-
-        latest.return_value = dataclasses.replace(Progress.at_start(), step=4, epoch=1)
-        run, experiment = resume(folder)
-        with pytest.raises(MetarecError, match=r"secret\.json is gone"):
-            fit(run, experiment)
+    run, experiment = resume(folder)
+    shutil.rmtree(run.checkpoints)
+    with Checkpoints(run.checkpoints) as checkpoints:
+        checkpoints.save(first_state(experiment, 8), dataclasses.replace(Progress.at_start(), step=4, epoch=1))
+    with pytest.raises(MetarecError, match=r"secret\.json is gone"):
+        fit(run, experiment)
 
 
 def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
@@ -285,9 +274,9 @@ def test_the_command_prints_the_promise(private_run, tmp_path, capsys):
     assert not (folder / "secret.json").exists()
 
 
-def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, monkeypatch):
+def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path):
     """With LoRA: what has been spent is told on the way and at the end, and nothing moves that is not trained."""
-    config = private_config()
+    config = private_config(delta=0.1 / 160)  # with the steps and the rate of the run above: its noise is found already
     config = dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3, max_length=12),
@@ -297,27 +286,18 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
         updater=dataclasses.replace(config.updater, steps=1),
         train=dataclasses.replace(config.train, users_per_step=5),
     )
-    folder, stop = tmp_path / "run", StopRequest()
-    monkeypatch.setattr("metarec_jax.train.loop.StopRequest", lambda: stop)
-
-    def after_three(step):
-        if step == 3:
-            stop.signal = signal.SIGTERM
-
-    monkeypatch.setattr(accounting, "_least_noise", lambda *given: 2.0)  # found above
-    compiled = {}  # the second training takes the program of the first
-    make = program.private_step
-    monkeypatch.setattr(program, "private_step", lambda *given: compiled.setdefault(given[-1], make(*given)))
-    with compiled_once():
-        half = meta_train(config, folder, reporter=Watch(on_step=after_three))
-        run, taken = run_folder.open_run(folder), half.progress.step
-        assert half.interrupted
-        assert run.secret.exists()
-        spent = accounting.read(run)["epsilon_spent"]
-        assert accounting.read(run)["steps_taken"] == taken < accounting.read(run)["steps"]
-        stop.signal = None
-        _, experiment = resume(folder)
-        whole = fit(run, experiment)
+    folder = tmp_path / "run"
+    run, experiment = start(config, folder)
+    program = program_of(run, experiment)
+    half = loop.train(run, program, reporter=stopping_at(3))
+    taken = half.progress.step
+    assert half.interrupted
+    assert run.secret.exists()
+    spent = accounting.read(run)["epsilon_spent"]
+    assert accounting.read(run)["steps_taken"] == taken < accounting.read(run)["steps"]
+    run, experiment = resume(folder)
+    # The step is that of the first training, so that it is compiled once.
+    whole = loop.train(run, dataclasses.replace(program_of(run, experiment), step=program.step))
     document = accounting.read(run)
     assert document["steps_taken"] == document["steps"] == whole.progress.step == 8
     assert document["epsilon_spent"] > spent > 0
@@ -326,4 +306,5 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path, mon
     for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)
         assert new.size == 0 or np.array_equal(old, new) == still, name
-    assert np.isfinite(Recommender.load(folder).score_text(Recommender.load(folder).adapt(), "a film"))
+    recommender = Recommender.load(folder)
+    assert np.isfinite(recommender.score_text(recommender.adapt({}), "a film"))
