@@ -31,7 +31,7 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
-from metarec_jax.core.types import Tables
+from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
@@ -113,6 +113,7 @@ class Watch:
     def __init__(self, on_step: Callable[[int], None] | None = None, on_epoch: Callable[[int], None] | None = None):
         self._on_step, self._on_epoch = on_step or (lambda step: None), on_epoch or (lambda epoch: None)
         self.notes: list[str] = []
+        self.bars: list[str] = []
 
     def note(self, text: str) -> None:
         """Remembers the note, and looks whether it is of an epoch."""
@@ -122,8 +123,16 @@ class Watch:
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[..., None]]:
-        """The loop has one bar."""
+        """Remembers its label; the loop has one bar."""
+        self.bars.append(label)
         yield lambda done, text="": self._on_step(done)
+
+
+def write_table(data: Interactions, path: Path) -> None:
+    """Write the interactions of a data set as a CSV file for the source "table"."""
+    columns = (data.user, data.item, data.rating, data.time)
+    rows = [f"{data.users.ids[u]},{data.items.ids[i]},{rating},{time}" for u, i, rating, time in zip(*columns)]
+    path.write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n", encoding="utf-8")
 
 
 def stopping_at(step: int, number: int = signal.SIGTERM) -> Watch:
@@ -132,7 +141,7 @@ def stopping_at(step: int, number: int = signal.SIGTERM) -> Watch:
 
 
 class Trace(NamedTuple):
-    """What a training leaves in its run folder: checkpoints by step, lines of metrics without speed, best parameters."""
+    """What a training leaves in its run folder: checkpoints by step, metrics without speed, best parameters by name."""
 
     states: dict[int, Any]
     progress: dict[int, Progress]

@@ -7,6 +7,7 @@ and orbax, which reads them, takes long to import.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -14,22 +15,41 @@ import numpy as np
 from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.meta.user import Trainable
+from metarec_jax.core.types import Params
+<<<<<<< HEAD
 
 
-def save(trainable: Trainable, path: Path) -> None:
-    """Writes parameters (host arrays), whole or not at all."""
+def save(trainable: Params, path: Path) -> None:
+    """Write parameters to a file, atomically.
+
+    Args:
+        trainable: host arrays; a `Trainable`, or what a pretraining trains.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
+=======
+
+Tree = TypeVar("Tree")
+
+
+def save(params: Params, path: Path) -> None:
+    """Write parameters (a tree of host arrays) as a whole or not at all."""
+>>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
     from safetensors.numpy import save_file
 
-    arrays = {
-        name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(trainable), jax.tree.leaves(trainable))
-    }
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(params), jax.tree.leaves(params))}
     with replacing(path) as part:
         save_file(arrays, part)
 
 
-def load(like: Trainable, path: Path) -> Trainable:
-    """Reads parameters as host arrays.
+<<<<<<< HEAD
+def load(like: Params, path: Path) -> Params:
+=======
+def load(like: Tree, path: Path) -> Tree:
+>>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
+    """Read parameters as host arrays.
 
     Args:
         like: arrays or ShapeDtypeStructs of the shapes and dtypes that are wanted.

@@ -11,7 +11,7 @@ import pytest
 from metarec_jax.cli import main
 from metarec_jax.evaluation import evaluate as evaluation
 from metarec_jax.evaluation.budget import Budget
-from metarec_jax.evaluation.report import SeedResult, build_table
+from metarec_jax.evaluation.table import SeedResult, build_table
 from metarec_jax.metrics.metrics import UserValues
 
 

@@ -14,8 +14,8 @@ from trained import trained_run
 from metarec_jax.cli import main
 from metarec_jax.evaluation import evaluate, methods
 from metarec_jax.evaluation.metric_sets import MODES
-from metarec_jax.evaluation.report import SeedResult, build_table
-from metarec_jax.evaluation.scenarios import print_tables
+from metarec_jax.evaluation.report import print_tables
+from metarec_jax.evaluation.table import SeedResult, build_table
 from metarec_jax.evaluation.text_table import number
 from metarec_jax.evaluation.write_results import HEADLINE, REFERENCES
 from metarec_jax.metrics.metrics import DEFAULT_METRICS, UserValues

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import pytest
-from training import small_config, small_experiment
+from training import Watch, small_config, small_experiment
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -13,7 +13,6 @@ from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET
 from metarec_jax.encoder import encode_table, random_encoder
-from metarec_jax.train import build
 from metarec_jax.train.build import build
 from metarec_jax.train.checks import check_adapted, check_encoder
 from metarec_jax.train.embed import embed
@@ -48,13 +47,12 @@ def config_of(updater, learner):
 
 
 @pytest.mark.parametrize(("updater", "learner", "message"), UNFIT.values(), ids=UNFIT.keys())
-def test_patterns_that_do_not_fit_are_refused(monkeypatch, updater, learner, message):
-    def embed(*_):
-        raise AssertionError("it was encoded first")
-
-    monkeypatch.setattr(build, "embed", embed)
+def test_patterns_that_do_not_fit_are_refused(updater, learner, message):
+    """Before anything is encoded, which would be shown as a bar."""
+    watch = Watch()
     with pytest.raises(MetarecError, match=message):
-        build(config_of(updater, learner))
+        build(config_of(updater, learner), reporter=watch)
+    assert watch.bars == []
 
 
 @pytest.mark.parametrize(
@@ -67,7 +65,7 @@ def test_patterns_that_do_not_fit_are_refused(monkeypatch, updater, learner, mes
     ],
 )
 def test_patterns_that_fit_are_not(updater, learner):
-    check_adapted(config_of(updater, learner), small_experiment(small_config()).catalogue)
+    check_adapted(config_of(updater, {"head": "rating", **learner}), small_experiment(small_config()).catalogue)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,17 @@ from metarec_jax.encoder import add_lora
 from metarec_jax.meta.encoder_step import joint_gradient
 from metarec_jax.privacy.dp_encoder_step import joint_sum
 from metarec_jax.privacy.dp_step import Mechanism
-from metarec_jax.privacy.text_batches import PrivateLibrary
+from metarec_jax.privacy.text_batches import PrivateTextBatches
 from metarec_jax.train.build import build
 from metarec_jax.train.joint_program import joint_step
-from metarec_jax.train.meta_training import whole
+from metarec_jax.train.meta_training import padded
 from metarec_jax.train.optimizer import by_rate, relative_rates
 from metarec_jax.train.sharding import ROLES, SHARDS, USERS, by_user, place, role, round_up, shard_users, user_mesh
 from metarec_jax.train.state import first_state
-from metarec_jax.train.text_batches import Library, worth_sharing
+from metarec_jax.train.text_batches import TextBatches, worth_sharing
+
+MORE = 300
+"""Items beside those of the experiment with which devices do not share their texts."""
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +44,24 @@ def experiment():
     return build(config)
 
 
-def gradient_on(experiment, devices, shards, shared=None, monkeypatch=None, *, keep="nothing"):
-    """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient."""
+def batches_on(experiment, mesh, *, more_texts=0):
+    """The texts of the training episodes, and some of items that nobody rated."""
+    config, texts = experiment.config, experiment.data.items.texts
+    texts = (*texts, *(f"item {number} that nobody rated" for number in range(more_texts)))
+    return TextBatches(config, experiment.encoder, texts, experiment.train, mesh, config.train.users_per_step)
+
+
+def gradient_on(experiment, devices, shards, *, shared=True, keep="nothing"):
+    """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient.
+
+    Devices share texts where the catalogue is small against a batch: where they shall not, there are more items.
+    """
     mesh = user_mesh(devices, shards)
-    if shared is not None:
-        monkeypatch.setattr("metarec_jax.train.text_batches.worth_sharing", lambda *_: shared)
     part, config = experiment.train, experiment.config
-    library = Library(config, experiment.encoder, experiment.data.items.texts, part, mesh, config.train.users_per_step)
+    library = batches_on(experiment, mesh, more_texts=0 if shared else MORE)
+    assert library.devices.shared == (shared and devices > 1)
     state = place(mesh, first_state(experiment, 1))
-    batch = whole(part.source[0], mesh)
+    batch = padded(part.source[0], mesh)
     chosen, local = library.localise(batch)
     rates = relative_rates(config.encoder, state.trainable.encoder, config.train.rate)
 
@@ -71,6 +83,7 @@ def gradient_on(experiment, devices, shards, shared=None, monkeypatch=None, *, k
         step = jax.jit(lambda *given: library.devices.spread(gradient)(*given, None, None))
         found, losses = step(state.trainable, chosen, shard_users(mesh, local))
         tables = library.tables(state.trainable.encoder)
+        tables = tables._replace(items=tables.items[: len(experiment.data.items)])
     placed = dict(zip(path_names(found), [leaf.sharding for leaf in jax.tree.leaves(found)]))
     return jax.device_get((found, losses, tables)), placed
 
@@ -81,8 +94,8 @@ def alone(experiment):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_each_device_keeps_changes_no_gradient(experiment, alone, shared, monkeypatch):
-    found, _ = gradient_on(experiment, 8, 1, shared, monkeypatch, keep="products")
+def test_what_each_device_keeps_changes_no_gradient(experiment, alone, shared):
+    found, _ = gradient_on(experiment, 8, 1, shared=shared, keep="products")
     for part, wanted in zip(found, alone):
         assert_close(part, wanted, tolerance=1e-5)
 
@@ -90,9 +103,9 @@ def test_what_each_device_keeps_changes_no_gradient(experiment, alone, shared, m
 @pytest.mark.parametrize(
     ("shards", "shared"), [(1, True), (1, False), (2, True), (8, False)], ids=lambda value: str(value)
 )
-def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared, monkeypatch):
+def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared):
     """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""
-    found, placed = gradient_on(experiment, 8, shards, shared, monkeypatch)
+    found, placed = gradient_on(experiment, 8, shards, shared=shared)
     for part, wanted in zip(found, alone):
         assert_close(part, wanted, tolerance=1e-5)
     for name, sharding in placed.items():
@@ -104,10 +117,10 @@ def step_on(experiment, devices, shards):
     """The parameters before and after a whole outer step, and the optimiser's state, as host arrays."""
     mesh = user_mesh(devices, shards)
     part, config = experiment.train, experiment.config
-    library = Library(config, experiment.encoder, experiment.data.items.texts, part, mesh, config.train.users_per_step)
+    library = batches_on(experiment, mesh)
     state = place(mesh, first_state(experiment, 1))
     before = jax.device_get(state.trainable)  # the step takes over its memory
-    chosen, local = library.localise(whole(part.source[0], mesh))
+    chosen, local = library.localise(padded(part.source[0], mesh))
     with jax.set_mesh(mesh):
         step = joint_step(config, experiment.model, library.devices, len(part.source), mesh, 2)
         after, _ = step(state, chosen, shard_users(mesh, local))
@@ -168,7 +181,7 @@ def test_every_leaf_has_a_role_and_an_unknown_one_is_refused(experiment):
         PartitionSpec(None, SHARDS),
     }
     assert len(set(roles.values())) >= 3
-    with pytest.raises(MetarecError, match=r"no role of metarec_jax\.sharding\.ROLES matches encoder/new/thing"):
+    with pytest.raises(MetarecError, match=r"no role of metarec_jax\.train\.sharding\.ROLES matches encoder/new/thing"):
         role("encoder/new/thing")
     assert len({pattern for pattern, _ in ROLES}) == len(ROLES)
 
@@ -186,7 +199,7 @@ def test_private_gradients_are_those_of_one_device(experiment):
 
     def total_on(devices):
         mesh, part, config = user_mesh(devices), experiment.train, experiment.config
-        library = PrivateLibrary(config, experiment.encoder, experiment.data.items.texts, part, mesh)
+        library = PrivateTextBatches(config, experiment.encoder, experiment.data.items.texts, part, mesh)
         trainable = place(mesh, first_state(experiment, 1)).trainable
         rates = relative_rates(config.encoder, trainable.encoder, config.train.rate)
         bounds = Mechanism(clip=0.5, noise=0.0, users=16, query=config.episodes.query)

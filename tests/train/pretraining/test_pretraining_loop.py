@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import signal
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +12,19 @@ import numpy as np
 import pytest
 from helpers import assert_equal
 from small import host, small_config, small_data, small_encoder, small_pretraining
-from training import Watch
+from training import Watch, stopping_at, write_table
 
 from metarec_jax.config.pretrain import MlmConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.encoder import load as load_encoder
-from metarec_jax.train import run_folder
-from metarec_jax.train.checkpoints import Checkpoints
-from metarec_jax.train.pretraining import build, loop
+from metarec_jax.encoder import save as save_encoder
+from metarec_jax.train import loop, run_folder
+from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.pretraining import start as launch
-from metarec_jax.train.pretraining.loop import PretrainProgress, fit
 from metarec_jax.train.pretraining.mlm import Sum
+from metarec_jax.train.pretraining.program import pretraining_program
+from metarec_jax.train.pretraining.start import fit
 from metarec_jax.train.pretraining.step import Losses, first_state
 
 
@@ -51,10 +50,6 @@ def run(pretraining, tmp_path):
 def lines(run) -> list[dict]:
     found = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
     return [{name: value for name, value in line.items() if name != "steps_per_second"} for line in found]
-
-
-def stopping_at(step: int) -> Watch:
-    return Watch(on_step=lambda done: signal.raise_signal(signal.SIGTERM) if done == step else None)
 
 
 def test_everything_is_trained_and_judged(uninterrupted, pretraining):
@@ -85,8 +80,8 @@ def test_a_resumed_pretraining_equals_an_uninterrupted_one(run, pretraining, uni
     like = pretraining.put(first_state(pretraining.config, small_encoder()))
     states = []
     for one in (run, other):
-        with Checkpoints(one.checkpoints, kind=PretrainProgress) as checkpoints:
-            assert checkpoints.latest() == PretrainProgress(6)
+        with Checkpoints(one.checkpoints) as checkpoints:
+            assert checkpoints.latest() == Progress(6, 2, {"next": 6}, {}, 2, 6, 1e30, finished=True)
             states.append(host(checkpoints.load(like, 6)))
     assert_equal(*states)
 
@@ -174,30 +169,27 @@ def test_only_what_should_be_trained_is(train):
 
 
 def test_a_loss_that_is_not_finite_is_refused_and_nothing_of_it_is_saved(run, pretraining):
-    def broken(config, encoder):
-        state = first_state(config, encoder)
+    program = pretraining_program(pretraining)
+
+    def broken():
+        state = program.first_state()
         head = jax.tree.map(lambda leaf: leaf * jnp.nan, state.weights.head)
         return state._replace(weights=state.weights._replace(head=head))
 
-    with (
-        mock.patch.object(loop, "first_state", broken),
-        pytest.raises(MetarecError, match=r"loss on hidden words became nan at step 1: lower --encoder\.rate"),
-    ):
-        fit(run, pretraining)
+    with pytest.raises(MetarecError, match=r"loss on hidden words became nan at step 1: lower --encoder\.rate"):
+        loop.train(run, dataclasses.replace(program, first_state=broken))
     assert not [path for path in run.checkpoints.iterdir() if path.name.isdigit()]
 
 
 def test_parameters_that_overflow_are_named(run, pretraining):
-    def overflowing(state, number):
-        return state._replace(weights=jax.tree.map(lambda leaf: leaf * jnp.inf, state.weights)), zero
-
     zero = Losses(*[Sum(jnp.zeros(()), jnp.zeros(()))] * 2)
-    broken = dataclasses.replace(pretraining, step=overflowing)
-    with (
-        mock.patch.object(jax, "transfer_guard", return_value=contextlib.nullcontext()),
-        pytest.raises(MetarecError, match=r"became infinite or NaN by step 3: lower"),
-    ):
-        fit(run, broken)
+    overflow = jax.jit(lambda weights: jax.tree.map(lambda leaf: leaf * jnp.inf, weights))
+    program = dataclasses.replace(
+        pretraining_program(pretraining),
+        step=lambda state, number: (state._replace(weights=overflow(state.weights)), zero),
+    )
+    with pytest.raises(MetarecError, match=r"became infinite or NaN by step 3: lower"):
+        loop.train(run, program)
 
 
 @pytest.mark.parametrize(
@@ -293,17 +285,21 @@ def test_the_encoder_that_comes_out_is_the_trained_one(pretraining, uninterrupte
 
 
 def test_a_run_is_not_resumed_on_other_data(tmp_path):
-    config, folder = small_config(objective="contrastive"), tmp_path / "run"
-    with (
-        mock.patch.object(build, "load_encoder", return_value=small_encoder()),
-        mock.patch.object(build, "load", return_value=small_data()) as loaded,
-    ):
-        launch.start(config, folder)
+    table, encoder, folder = tmp_path / "ratings.csv", tmp_path / "encoder", tmp_path / "run"
+    data, config = small_data(), small_config(objective="contrastive")
+    write_table(data, table)
+    save_encoder(small_encoder(), encoder)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, source="table", path=str(table)),
+        encoder=dataclasses.replace(config.encoder, path=str(encoder)),
+    )
+    launch.start(config, folder)
+    launch.resume(folder)
+    rating = data.rating.copy()
+    rating[0] = 6 - rating[0] if rating[0] != 3 else 4
+    write_table(dataclasses.replace(data, rating=rating), table)
+    with pytest.raises(MetarecError, match=r"inputs\.json: the data or the encoder are no longer"):
         launch.resume(folder)
-        rating = small_data().rating.copy()
-        rating[0] = 6 - rating[0] if rating[0] != 3 else 4
-        loaded.return_value = dataclasses.replace(small_data(), rating=rating)
-        with pytest.raises(MetarecError, match=r"inputs\.json: the data or the encoder are no longer"):
-            launch.resume(folder)
-        with pytest.raises(MetarecError, match="already holds a run: continue it with `metarec pretrain --resume"):
-            launch.start(config, folder)
+    with pytest.raises(MetarecError, match="already holds a run: continue it with `metarec pretrain --resume"):
+        launch.start(config, folder)
