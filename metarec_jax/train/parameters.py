@@ -16,27 +16,20 @@ from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
-<<<<<<< HEAD
-
-
-def save(trainable: Params, path: Path) -> None:
-    """Write parameters to a file, atomically.
-
-    Args:
-        trainable: host arrays; a `Trainable`, or what a pretraining trains.
-        path: of the file.
-
-    Raises:
-        MetarecError: the file cannot be written.
-    """
-=======
 
 Tree = TypeVar("Tree")
 
 
 def save(params: Params, path: Path) -> None:
-    """Write parameters (a tree of host arrays) as a whole or not at all."""
->>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
+    """Write parameters to a file, atomically.
+
+    Args:
+        params: host arrays; a `Trainable`, or what a pretraining trains.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     from safetensors.numpy import save_file
 
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(params), jax.tree.leaves(params))}
@@ -44,11 +37,7 @@ def save(params: Params, path: Path) -> None:
         save_file(arrays, part)
 
 
-<<<<<<< HEAD
-def load(like: Params, path: Path) -> Params:
-=======
 def load(like: Tree, path: Path) -> Tree:
->>>>>>> 2cc341019553af7a07d8e19903ed874af7936184
     """Read parameters as host arrays.
 
     Args:
