@@ -143,7 +143,10 @@ UNFIT = {
         r"learner\.context is 3, but no pattern of updater\.adapted .* matches context/value: .*add 'context/\.\*'",
     ),
     "an infinite rate": (("--updater.rate", "inf"), r"updater\.rate is inf; it must be a finite number above 0"),
-    "an infinite precision": (("--updater.precision", "inf"), r"updater\.precision is inf; it must be a finite number"),
+    "an infinite precision": (
+        (*KINDS["ridge"], "--updater.precision", "inf"),
+        r"updater\.precision is inf; it must be a finite number",
+    ),
     "a clip that is no number": (("--updater.clip", "nan"), r"updater\.clip is nan; it must be a finite number"),
     "factors of a rule that has none": (
         ("--updater.kind", "adam", "--updater.form", "factored"),
