@@ -30,7 +30,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.per_user import judge
-from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.metrics.predictions import Function
 from metarec_jax.train.experiment import Experiment
 

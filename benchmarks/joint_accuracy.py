@@ -34,7 +34,7 @@ from metarec_jax.evaluation.methods import (
     not_adapting,
     without_inner_loop,
 )
-from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.evaluation.table import SeedResult
 
 FROZEN = "frozen"
 LONGER = "frozen, trained as usual"

@@ -21,7 +21,7 @@ from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.run import Config, preset
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import adapting, untrained
-from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.privacy import accounting
 
 ORDINARY = "without privacy"

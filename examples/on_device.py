@@ -2,7 +2,7 @@
 
 python on_device.py FOLDER --rate "Toy Story (1995)=5" --rate "id:50=3" [-k 10] [--json]
 
-Nothing but the folder is read, nothing is written, and nobody is asked: the ratings stay where they are.
+Only the folder is read, nothing is written and no network is used: the ratings stay on the device.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def read_tensors(data: bytes) -> dict[str, np.ndarray]:
 
 
 class Device:
-    """A model in a folder: `scores` adapts to a history and scores the catalogue."""
+    """An exported model, which adapts to a history and scores the catalogue."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -47,7 +47,7 @@ class Device:
         return data
 
     def row(self, item: str) -> int:
-        """The row of an item by title, or by "id:" and its id."""
+        """Look up the row of an item by title, or by "id:" and its id."""
         names = self.ids if item.startswith("id:") else self.titles
         wanted = item.removeprefix("id:")
         if wanted not in names:

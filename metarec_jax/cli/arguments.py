@@ -19,10 +19,13 @@ import tyro
 
 from metarec_jax.config.json_io import Chosen
 from metarec_jax.config.json_io import parse as parse_json
+from metarec_jax.config.legacy import READABLE, upgrade
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
+from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
 
 RUNS = Path("runs")
@@ -81,7 +84,7 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
 def starting_config(
     command: str, arguments: Sequence[str], base: Callable[[str], Chosen] = preset
 ) -> tuple[str, Chosen]:
-    """Read --preset and --config, which give the values that the other options change.
+    """Read --preset, --config and the kinds of learner and updater, which decide what other options there are.
 
     Args:
         command: name of the command.
@@ -96,7 +99,15 @@ def starting_config(
     """
     name = early_option(command, arguments, "--preset") or DEFAULT_PRESET
     config, file = base(name), early_option(command, arguments, "--config")
-    return (name, config) if not file else (Path(file).stem, _read_config(Path(file), config))
+    if file:
+        name, config = Path(file).stem, _read_config(Path(file), config)
+    for registry in (LEARNERS, UPDATERS):
+        section, _, field = registry.option.partition(".")
+        if hasattr(config, section) and (kind := early_option(command, arguments, f"--{registry.option}")):
+            # A kind that does not fit the options so far may fit those that follow, which are checked in the end.
+            with contextlib.suppress(MetarecError):
+                config = parse_json(json.dumps({section: {field: kind}}), where=registry.option, base=config)
+    return name, config
 
 
 def early_option(command: str, arguments: Sequence[str], option: str) -> str:
@@ -138,7 +149,9 @@ def read_json(path: Path, option: str) -> Any:
 def _read_config(path: Path, base: Chosen) -> Chosen:
     tree = read_json(path, "--config")
     if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
-        tree = {name: value for name, value in tree.items() if name not in ("layout", "command")}
+        layout, _ = tree.pop("layout"), tree.pop("command", "")
+        require_plugins(tree.pop("plugins", []), str(path))
+        tree = upgrade(tree, layout) if layout in READABLE else tree
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 

@@ -68,7 +68,7 @@ def run_demo(
     Returns:
         The exit status; where training was interrupted, nothing is evaluated.
     """
-    from metarec_jax.evaluation import evaluate, scenarios
+    from metarec_jax.evaluation import evaluate, report
     from metarec_jax.recommender.recommender import Recommender
     from metarec_jax.train import start
 
@@ -81,7 +81,7 @@ def run_demo(
 
     tables = evaluate.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
     print()
-    scenarios.print_tables(tables, everything=everything)
+    report.print_tables(tables, everything=everything)
     print()
     recommender = Recommender.load(folder)
     titles = recommender.catalogue.items.titles

@@ -151,7 +151,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
-    from metarec_jax.evaluation import evaluate, scenarios
+    from metarec_jax.evaluation import evaluate, report
     from metarec_jax.privacy import accounting
 
     with resumable(folder, reporter):
@@ -166,8 +166,8 @@ def run(arguments: Sequence[str]) -> int:
     if run is not None and (spent := accounting.read(run)) is not None:
         reporter.note(accounting.statement(spent))
     if chosen.json:
-        print(scenarios.several_to_json(tables, environment()), end="")
+        print(report.several_to_json(tables, environment()), end="")
     else:
-        scenarios.print_tables(tables, everything=chosen.all)
+        report.print_tables(tables, everything=chosen.all)
     reporter.note(f"tables and plots: {folder}")
     return 0

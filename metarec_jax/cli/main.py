@@ -49,7 +49,7 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
   metarec evaluate --protocol recbole-metarec --seeds 20
 
-Every command takes --plugin MODULE, a Python module that registers kinds of its own (learners, updaters, ...).
+Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
 
@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         with _sigterm_raises():
+            arguments, plugins = _take_plugins(arguments)
+            load_plugins(plugins)
             status = _dispatch(arguments)
             sys.stdout.flush()
         return status
@@ -95,8 +97,6 @@ def _dispatch(arguments: Sequence[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"metarec_jax {importlib.metadata.version('metarec_jax')}")
         return 0
-    arguments, plugins = _take_plugins(arguments)
-    load_plugins(plugins)
     command, *rest = arguments
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)

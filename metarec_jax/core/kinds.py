@@ -12,6 +12,7 @@ from metarec_jax.core.registry import Registry
 _SOURCES = "metarec_jax.data.sources"
 _PROTOCOLS = "metarec_jax.data.protocols"
 _LEARNERS = "metarec_jax.learner"
+_ENCODERS = "metarec_jax.encoder"
 _UPDATERS = "metarec_jax.meta.updaters"
 
 SOURCES: Registry[Any] = Registry(
@@ -38,6 +39,12 @@ SPLITS: Registry[Any] = Registry(
     },
 )
 """Ways to divide the rows: `metarec_jax.data.protocols.register_split`."""
+
+ENCODERS: Registry[Any] = Registry(
+    "encoder.path",
+    {"minilm": f"{_ENCODERS}.pretrained", "random": f"{_ENCODERS}.pretrained"},
+)
+"""Encoders that have a name: functions () -> `metarec_jax.encoder.Encoder`. Any other path is a folder or a hub id."""
 
 LEARNERS: Registry[Any] = Registry(
     "learner.kind",
@@ -73,5 +80,5 @@ UPDATERS: Registry[Any] = Registry(
 """Inner-loop rules: dataclasses that extend `metarec_jax.config.updater.UpdaterConfig`, with a ``build(curvature)``
 that gives a `metarec_jax.meta.updaters.contract.Updater`."""
 
-ALL: tuple[Registry[Any], ...] = (SOURCES, SPLITS, LEARNERS, HEADS, UPDATERS)
+ALL: tuple[Registry[Any], ...] = (SOURCES, SPLITS, ENCODERS, LEARNERS, HEADS, UPDATERS)
 """Every registry."""

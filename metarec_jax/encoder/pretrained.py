@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.bert import init
@@ -93,10 +94,8 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
             unread.
     """
     name = os.fspath(path_or_name)
-    if name == "random":
-        return random_encoder()
-    if name == "minilm":
-        return _from_folder(_minilm_folder(), f"all-MiniLM-L6-v2 from the installed package {MINILM_PACKAGE}")
+    if name in ENCODERS.names():
+        return ENCODERS.get(name)()
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder, f"the folder {folder}")
@@ -105,11 +104,18 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
     if not _HUB_ID.fullmatch(name):
         raise MetarecError(
             f"there is no folder {name} to load the encoder from; give a Hugging Face folder, a hub id, "
-            "'minilm' or 'random'"
+            f"or one of {', '.join(map(repr, ENCODERS.names()))}"
         )
     return _from_folder(_from_hub(name), f"{name} from the Hugging Face hub")
 
 
+@ENCODERS.register("minilm")
+def minilm_encoder() -> Encoder:
+    """all-MiniLM-L6-v2, from the package that carries its weights."""
+    return _from_folder(_minilm_folder(), f"all-MiniLM-L6-v2 from the installed package {MINILM_PACKAGE}")
+
+
+@ENCODERS.register("random")
 def random_encoder(seed: int = 0) -> Encoder:
     """A small untrained BERT with a built-in vocabulary; no file is read.
 

@@ -22,7 +22,8 @@ from metarec_jax.evaluation.methods import META
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
-from metarec_jax.evaluation.report import difference_between, header_of, plain, show_interval
+from metarec_jax.evaluation.report import header_of, plain, show_interval
+from metarec_jax.evaluation.table import difference_between
 from metarec_jax.evaluation.text_table import number, print_grids
 from metarec_jax.metrics.definitions import metric
 

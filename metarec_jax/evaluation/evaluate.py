@@ -25,7 +25,7 @@ from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.methods import BEFORE, META, TWINS, methods_of, without_inner_loop
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, questions_of
-from metarec_jax.evaluation.report import Table
+from metarec_jax.evaluation.table import Table
 from metarec_jax.evaluation.write_results import publish
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import catalogue as catalogues

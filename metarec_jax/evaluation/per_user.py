@@ -9,7 +9,7 @@ import numpy as np
 from metarec_jax.core.types import Rows
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.evaluation.predictions_table import Questions, ask, questions_of
-from metarec_jax.evaluation.report import SeedResult
+from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.metrics.auc import LikedScores, global_auc
 from metarec_jax.metrics.definitions import DEFAULT_METRICS
 from metarec_jax.metrics.metrics import Relevance, evaluate_users

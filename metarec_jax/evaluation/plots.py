@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from metarec_jax.core.atomic_files import make_folder, replacing
 from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.methods import BIAS, META
-from metarec_jax.evaluation.report import Table
+from metarec_jax.evaluation.table import Table
 from metarec_jax.evaluation.text_table import number
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"

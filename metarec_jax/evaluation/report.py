@@ -1,7 +1,4 @@
-"""The table of an evaluation: every method, mean and s.d. over seeds, and paired differences with intervals.
-
-`build_table` computes the numbers; `print_table`, `to_markdown` and `to_json` show the same ones.
-"""
+"""Text forms of tables: JSON, Markdown and the terminal; of several scenarios also a summary."""
 
 from __future__ import annotations
 
@@ -17,168 +14,14 @@ import numpy as np
 
 from metarec_jax.core.atomic_files import make_folder, write_text
 from metarec_jax.core.environment import summary
-from metarec_jax.evaluation.bootstrap import Interval, Resampling
+from metarec_jax.evaluation.bootstrap import Interval
+from metarec_jax.evaluation.table import Cell, Row, Table
 from metarec_jax.evaluation.text_table import Grid, grid, number, print_grids
-from metarec_jax.metrics.definitions import TIES, Metric, metric
-from metarec_jax.metrics.metrics import Relevance, UserValues, compute, sums
+from metarec_jax.metrics.definitions import Metric
 
-
-@dataclasses.dataclass(frozen=True)
-class SeedResult:
-    """Metrics of one method on the test users of one seed.
-
-    Attributes:
-        seed: of the division.
-        users: [users], rows of the data set's users, by which the rows of a user in several seeds are drawn together.
-        values: metrics of each user, from `metarec_jax.evaluation.evaluate_users`.
-        overall: metrics that are no mean over users, such as ``{"auc_global": .72}``; they get no interval.
-        settings: hyperparameters that were chosen for this seed.
-    """
-
-    seed: int
-    users: np.ndarray
-    values: Mapping[str, UserValues]
-    overall: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    settings: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A metric of a method: mean and sample s.d. over seeds (NaN for a single seed), the value of each seed, and an
-    interval of the mean that covers the choice of test users (None where there is none)."""
-
-    mean: float
-    sd: float
-    seeds: tuple[float, ...]
-    interval: Interval | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A method: its metrics, and its differences from each reference other than itself, by metric."""
-
-    method: str
-    definition: str
-    cells: Mapping[str, Cell]
-    differences: Mapping[str, Mapping[str, Interval]]
-    settings: tuple[Mapping[str, float], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Methods beside each other.
-
-    Attributes:
-        title: of the table.
-        notes: sentences on the protocol, the definitions of the metrics and the seeds.
-        metrics: the columns.
-        rows: one per method.
-        references: methods that others are compared with; a star in the main table compares with the first of them.
-        subject: method whose differences from the references are listed.
-        seeds: of the results.
-        headline_metrics, headline_methods: names of those that the command line prints unless it is asked for all; ()
-            for all.
-    """
-
-    title: str
-    notes: tuple[str, ...]
-    metrics: tuple[Metric, ...]
-    rows: tuple[Row, ...]
-    references: tuple[str, ...]
-    subject: str | None
-    seeds: tuple[int, ...]
-    headline_metrics: tuple[str, ...] = ()
-    headline_methods: tuple[str, ...] = ()
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of the rows."""
-        return tuple(row.method for row in self.rows)
-
-    def row(self, method: str) -> Row:
-        """The row of `method`."""
-        return next(row for row in self.rows if row.method == method)
-
-
-def build_table(
-    results: Mapping[str, Sequence[SeedResult]],
-    *,
-    title: str,
-    protocol: str,
-    metrics: Sequence[str] | None = None,
-    references: Sequence[str] = (),
-    subject: str | None = None,
-    definitions: Mapping[str, str] | None = None,
-    relevance: Relevance | None = None,
-    intervals: Mapping[str, Mapping[str, Interval]] | None = None,
-    notes: Sequence[str] = (),
-    samples: int = 2000,
-    seed: int = 0,
-) -> Table:
-    """Compute the table of some methods.
-
-    Args:
-        results: of each method, one per seed, all on the same seeds and users in the same order.
-        title: of the table.
-        protocol: a sentence: which users, what is support, what is query.
-        metrics: names of the columns; all that the first method has where None.
-        references: methods that all others are compared with, by paired bootstrap over users.
-        subject: the method whose differences are listed.
-        definitions: one line for a method.
-        relevance: what the metrics counted as positives.
-        intervals: of metrics that are no mean over users, by method and metric.
-        notes: further sentences.
-        samples, seed: of the bootstrap.
-
-    Raises:
-        ValueError: methods have different seeds or users, or a reference or the subject is no method.
-    """
-    first = next(iter(results.values()))
-    if not first:
-        raise ValueError("a table needs the results of at least one seed")
-    for method, found in results.items():
-        same = [r.seed for r in found] == [r.seed for r in first]
-        if not same or not all(np.array_equal(a.users, b.users) for a, b in zip(found, first)):
-            raise ValueError(f"{method!r} was not judged on the same seeds and users as {next(iter(results))!r}")
-    for name in (*references, *([subject] if subject else [])):
-        if name not in results:
-            raise ValueError(f"{name!r} is none of the methods {', '.join(map(repr, results))}")
-
-    names = tuple(metrics) if metrics is not None else (*first[0].values, *first[0].overall)
-    between = {name: _Differences(results, name, samples, seed) for name in names if name in first[0].values}
-    rows = []
-    for method, found in results.items():
-        computed = [{**compute(sums(r.values)), **r.overall} for r in found]
-        rows.append(
-            Row(
-                method=method,
-                definition=(definitions or {}).get(method, ""),
-                cells={
-                    name: dataclasses.replace(
-                        _cell([c[name] for c in computed]),
-                        interval=between[name](method, None)
-                        if name in between
-                        else (intervals or {}).get(method, {}).get(name),
-                    )
-                    for name in names
-                },
-                differences={
-                    other: {name: differ(method, other) for name, differ in between.items()}
-                    for other in references
-                    if other != method
-                },
-                settings=tuple(r.settings for r in found) if any(r.settings for r in found) else (),
-            )
-        )
-    return Table(
-        title=title,
-        notes=(protocol, *notes, *_notes(first, relevance or Relevance(), samples, references)),
-        metrics=tuple(metric(name) for name in names),
-        rows=tuple(rows),
-        references=tuple(references),
-        subject=subject,
-        seeds=tuple(r.seed for r in first),
-    )
+MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global")
+"""Metrics that the summary of a table with more than `MOST` shows."""
+MOST = 9
 
 
 def to_json(table: Table, environment: Mapping[str, Any]) -> str:
@@ -302,6 +145,60 @@ def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapp
     return [folder / name for name in texts]
 
 
+def several_to_json(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:
+    """Every table as JSON text, by the scenario's name; a single one as `report.to_json` has it."""
+    if len(tables) == 1:
+        return json_text({**tree_of(next(iter(tables.values()))), "environment": environment})
+    first = next(iter(tables.values()))
+    trees = {name: tree_of(table) for name, table in tables.items()}
+    return json_text({"protocol": first.notes[0], "scenarios": trees, "environment": environment})
+
+
+def several_to_markdown(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:
+    """The summary, then every table, as Markdown."""
+    parts = []
+    for title, header, body in summaries(tables):
+        parts.append("\n".join([f"## {title}", "", *grid(header, body)]) + "\n")
+    last = len(tables) - 1
+    parts += [to_markdown(table, environment if i == last else None) for i, table in enumerate(tables.values())]
+    return "\n".join(parts)
+
+
+def print_tables(tables: Mapping[str, Table], console: Any = None, *, everything: bool = False) -> None:
+    """Print the table of a single scenario, or the summary of several, whose own tables are in files.
+
+    Args:
+        tables: of each scenario, by its name.
+        console: a rich console; stdout where None.
+        everything: print all methods and metrics, not only the headline ones.
+    """
+    first = next(iter(tables.values()))
+    if len(tables) == 1:
+        print_table(first, console, everything=everything)
+        return
+    shown = tables if everything else {name: headline(table) for name, table in tables.items()}
+    notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
+    print_grids(
+        [(title, header, body, set()) for title, header, body in summaries(shown)],
+        [*notes, *left_out(first, next(iter(shown.values())))],
+        console,
+    )
+
+
+def summaries(tables: Mapping[str, Table]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """For each of the main metrics a title, a header and a body: methods down, scenarios across."""
+    first = next(iter(tables.values()))
+    chosen = [m for m in first.metrics if m.name in MAIN or len(first.metrics) <= MOST]
+    found = []
+    for m in chosen:
+        body = [
+            [row.method, *(number(table.row(row.method).cells[m.name].mean) for table in tables.values())]
+            for row in first.rows
+        ]
+        found.append((header_of(m), ["method", *tables], body))
+    return found
+
+
 def main_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     """Header and body of the main table as text; a star where the difference's interval excludes zero."""
     header = ["method", *(header_of(m) for m in table.metrics)]
@@ -347,69 +244,6 @@ def show_interval(found: Interval) -> str:
         return "–"
     ends = ", ".join(number(x, "+") for x in (found.low, found.high))
     return f"{number(found.difference, '+')} [{ends}]{'*' if found.excludes_zero else ''}"
-
-
-def _cell(values: Sequence[float]) -> Cell:
-    mean = float(np.mean(values))
-    return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
-
-
-def difference_between(
-    ours: Sequence[SeedResult], theirs: Sequence[SeedResult] | None, name: str, samples: int, seed: int
-) -> Interval:
-    """Difference of a metric between two methods, by paired bootstrap over users.
-
-    Args:
-        ours, theirs: results of each seed; where `theirs` is None, the result is the metric of `ours` itself.
-        name: of the metric.
-        samples, seed: of the bootstrap.
-    """
-    given = {0: ours} | ({} if theirs is None else {1: theirs})
-    return _Differences(given, name, samples, seed)(0, None if theirs is None else 1)
-
-
-class _Differences:
-    """Differences of one metric between any two methods, which draw users once and resample each method once."""
-
-    def __init__(self, results: Mapping[Any, Sequence[SeedResult]], name: str, samples: int, seed: int) -> None:
-        values = {method: [r.values[name] for r in found] for method, found in results.items()}
-        weights, *others = [np.concatenate([v.weights for v in found]) for found in values.values()]
-        if not all(np.array_equal(weights, other) for other in others):
-            raise ValueError(f"{name} has other weights for some methods: they were not judged on the same rows")
-        first = next(iter(results.values()))
-        self._resampled = Resampling(
-            weights,
-            groups=np.concatenate([r.users for r in first]),
-            strata=np.repeat([r.seed for r in first], [len(r.users) for r in first]),
-            samples=samples,
-            seed=seed,
-        )
-        self._means = {
-            method: self._resampled.means(np.concatenate([v.values for v in found])) for method, found in values.items()
-        }
-        self._root = np.sqrt if metric(name).root else None
-
-    def __call__(self, ours: Any, theirs: Any) -> Interval:
-        """`ours` minus `theirs`; `ours` itself where `theirs` is None."""
-        other = None if theirs is None else self._means[theirs]
-        return self._resampled.difference(self._means[ours], other, transform=self._root)
-
-
-def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, references: Sequence[str]) -> list[str]:
-    counts = [len(r.users) for r in results]
-    spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
-    distinct = len(np.unique(np.concatenate([r.users for r in results])))
-    seeds = f"{len(results)} seeds (± is the s.d. over them)" if len(results) > 1 else "1 seed"
-    notes = [
-        f"{seeds}, {spread} test users in each, {distinct} different users in all",
-        f"{TIES}; {relevance}; liked is a rating of at least {relevance.liked:g}",
-    ]
-    if references:
-        notes.append(
-            f"differences: paired bootstrap over users, {samples} resamples, 95 % intervals; * marks those that "
-            f"exclude zero, among the methods for the difference from {references[0]}"
-        )
-    return notes
 
 
 def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:

@@ -25,8 +25,8 @@ from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEA
 from metarec_jax.evaluation.metric_sets import Mode, mode
 from metarec_jax.evaluation.per_user import judge_rows, relevance_of
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
-from metarec_jax.evaluation.report import SeedResult, Table, build_table, json_text, plain, write_report
-from metarec_jax.evaluation.scenarios import several_to_json, several_to_markdown
+from metarec_jax.evaluation.report import json_text, plain, several_to_json, several_to_markdown, write_report
+from metarec_jax.evaluation.table import SeedResult, Table, build_table
 from metarec_jax.metrics.definitions import metric
 
 REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)

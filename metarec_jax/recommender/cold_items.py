@@ -52,8 +52,7 @@ class ColdItems:
         Raises:
             InputError: the text is empty.
         """
-        if not text.strip():
-            raise InputError("the text of the item is empty, so the encoder has nothing to read: write some", "text")
+        _check_text(text)
         embedding = self._texts.encode([text])
         statistic = np.zeros((1, 2), np.float32)
         beliefs = self._items.catalogue.beliefs
@@ -88,6 +87,7 @@ class ColdItems:
             InputError: its field is the argument.
         """
         old = self._items.catalogue.items
+        _check_text(text, "text")
         for name in details:
             self._items.details.check_name(name, "details", name)
         if id and self._items.titles.has_id(id):
@@ -160,6 +160,11 @@ class ColdItems:
         details = {name: values[trained] for name, values in items.details.items()}
         vectors = None if items.vectors is None else items.vectors[trained]
         return missing(catalogue.beliefs, embeddings, details, catalogue.statistics.count[trained], vectors)
+
+
+def _check_text(text: str, *field: str | int) -> None:
+    if not text.strip():
+        raise InputError("the text of the item is empty, so the encoder has nothing to read: write some", *field)
 
 
 def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndarray | None) -> np.ndarray | None:

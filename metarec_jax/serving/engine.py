@@ -146,7 +146,7 @@ class Engine:
         self._rng = np.random.default_rng(seed)
         for recommender in self.arms.values():
             recommender.items.titles.prepare()  # other threads search them
-        self._heard: dict[str, None] = {}  # added items that were rated since they learned, in order
+        self._heard: dict[str, None] = {}  # ids of added items that were rated since they learned
         # All items are added before any learns, since raters of one may have rated another. Items that the models were
         # trained with since they were added (on the log of this store) are not new.
         for item in [self._add(item) for item in store.items() if not self.first.items.titles.has_id(item.id)]:

@@ -21,7 +21,15 @@ Tree = TypeVar("Tree")
 
 
 def save(params: Params, path: Path) -> None:
-    """Write parameters (a tree of host arrays) as a whole or not at all."""
+    """Write parameters to a file, atomically.
+
+    Args:
+        params: host arrays; a `Trainable`, or what a pretraining trains.
+        path: of the file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     from safetensors.numpy import save_file
 
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(params), jax.tree.leaves(params))}

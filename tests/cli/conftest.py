@@ -1,5 +1,6 @@
 """The `metarec` command in this process."""
 
+import functools
 import json
 import types
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 from metarec_jax.cli import main
 from metarec_jax.evaluation import evaluate as evaluation
-from metarec_jax.evaluation.report import SeedResult, build_table
+from metarec_jax.evaluation.budget import Budget
+from metarec_jax.evaluation.table import SeedResult, build_table
 from metarec_jax.metrics.metrics import UserValues
 
 
@@ -39,6 +41,13 @@ def asked(monkeypatch, empty_folder):
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     return calls
+
+
+@pytest.fixture
+def quick_evaluation(monkeypatch):
+    """Evaluations try one value of what is tuned, draw nothing, and resample test users a few times."""
+    budget = Budget(((1, 0.1),), item_shrinks=(5.0,), user_shrinks=(5.0,), penalties=(3.0,), samples=10, plots=False)
+    monkeypatch.setattr(evaluation, "evaluate", functools.partial(evaluation.evaluate, budget=budget))
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from trained import small_config, trained_run
+from trained import trained_run
 
 from metarec_jax.cli.arguments import free_folder, parse, starting_config
 from metarec_jax.cli.evaluate import starting_evaluation
 from metarec_jax.cli.train import TrainArguments
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import PRESETS, Config, preset
+from metarec_jax.train.run_folder import open_run
 
 
 def changed(name, hint, value):
@@ -34,8 +35,9 @@ def changed(name, hint, value):
 
 
 def every_option(config, prefix="--"):
-    for name, hint in typing.get_type_hints(type(config)).items():
-        value = getattr(config, name)
+    hints = typing.get_type_hints(type(config))
+    for name in (field.name for field in dataclasses.fields(config)):
+        hint, value = hints[name], getattr(config, name)
         if dataclasses.is_dataclass(value):
             yield from every_option(value, f"{prefix}{name}.")
         else:
@@ -59,7 +61,9 @@ def test_every_option_of_a_config_can_be_given(prefix, name, hint, value):
     arguments += [part for option in needed.items() for part in option]
     config = parse(TrainArguments, "train", arguments, TrainArguments(config=Config())).config
     found = {p + n: v for p, n, _, v in every_option(config)}
-    assert found == {p + n: v for p, n, _, v in OPTIONS} | needed | {prefix + name: new}
+    assert {option: found[option] for option in (p + n for p, n, _, _ in OPTIONS)} == {
+        p + n: v for p, n, _, v in OPTIONS
+    } | needed | {prefix + name: new}
 
 
 def test_options_are_taken_from_the_command_line_then_the_file_then_the_preset(tmp_path):
@@ -73,9 +77,32 @@ def test_options_are_taken_from_the_command_line_then_the_file_then_the_preset(t
     assert config.learner == preset("synthetic").learner
 
 
+@pytest.mark.parametrize(
+    ("section", "kind", "option", "value"),
+    [
+        ("learner", "transformer", "layers", 3),
+        ("updater", "momentum", "momentum", 0.5),
+        ("updater", "imaml", "rate", 2.0),
+    ],
+)
+def test_a_kind_brings_its_own_options(section, kind, option, value):
+    arguments = [f"--{section}.{option}", str(value), f"--{section}.kind", kind]
+    _, base = starting_config("train", arguments)
+    chosen = getattr(parse(TrainArguments, "train", arguments, TrainArguments(config=base)).config, section)
+    assert (chosen.kind, getattr(chosen, option)) == (kind, value)
+
+
+def test_a_kind_may_need_another_option_than_the_file_has(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"updater": {"order": "first"}}))
+    arguments = ["--config", str(tmp_path / "a.json"), "--updater.kind", "imaml", "--updater.order", "second"]
+    _, base = starting_config("train", arguments)
+    chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base)).config.updater
+    assert (chosen.kind, chosen.order) == ("imaml", "second")
+
+
 def test_the_config_of_a_run_can_be_given_again():
     _, config = starting_config("train", ["--config", str(trained_run() / "config.json")])
-    assert config == small_config()
+    assert config == open_run(trained_run()).config
 
 
 @pytest.mark.parametrize("name", PRESETS)

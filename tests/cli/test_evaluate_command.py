@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rich.console
-import training
-from trained import small_config, trained_run
+from trained import trained_run
 
 from metarec_jax.cli import main
 from metarec_jax.evaluation import evaluate, methods
 from metarec_jax.evaluation.metric_sets import MODES
-from metarec_jax.evaluation.report import SeedResult, build_table
-from metarec_jax.evaluation.scenarios import print_tables
+from metarec_jax.evaluation.report import print_tables
+from metarec_jax.evaluation.table import SeedResult, build_table
 from metarec_jax.evaluation.text_table import number
 from metarec_jax.evaluation.write_results import HEADLINE, REFERENCES
 from metarec_jax.metrics.metrics import DEFAULT_METRICS, UserValues
+from metarec_jax.train.run_folder import open_run
 
 METHODS = (
     methods.ITEM, methods.BIAS, methods.NEAREST, methods.RIDGE, methods.CLOSED, *methods.TWINS, methods.BEFORE,
@@ -98,7 +98,7 @@ def test_every_set_of_metrics_has_headlines_of_its_own():
 def test_a_run_is_evaluated_with_its_own_config(asked, capsys):
     assert main.main(["evaluate", str(trained_run()), "--seeds", "3"]) == 0
     (call,) = asked
-    assert call.config == small_config()
+    assert call.config == open_run(trained_run()).config
     assert call.seeds == [0, 1, 2]
     assert call.folder == call.run.folder == trained_run()
     out, err = capsys.readouterr()
@@ -141,13 +141,12 @@ def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeyp
     assert err == "finished parts are kept in here: run the same command again to continue\nmetarec: stopped\n"
 
 
-def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, capsys):
+def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, capsys, quick_evaluation):
     rng = np.random.default_rng(0)
     chance = np.arange(1, 61) ** -0.8
     clicks = [(u, i) for u in range(40) for i in rng.choice(60, 8, replace=False, p=chance / chance.sum())]
     (tmp_path / "clicks.csv").write_text("user_id,item_id\n" + "".join(f"{u},{i}\n" for u, i in clicks))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
     options = {
         "protocol": "recbole-metarec", "seeds": 1, "data.path": "clicks.csv", "data.source": "table",
         "data.kind": "click", "data.columns.rating": "", "data.columns.time": "", "data.negatives": 1,
@@ -155,8 +154,7 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
         "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with training.compiled_once():
-        assert main.main(["evaluate", *arguments, "--all"]) == 0
+    assert main.main(["evaluate", *arguments, "--all"]) == 0
     printed = capsys.readouterr().out
     for rule in ("constant, random order", "popularity", "item click rate"):
         assert rule in printed

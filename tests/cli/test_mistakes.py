@@ -14,7 +14,10 @@ from metarec_jax.train import start
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
-FILES = {"config.json": b"{}", "{.json": b"{", "[].json": b"[]", "bytes.json": b"\xff", "file": b""}
+FILES = {
+    "{.json": b"{", "[].json": b"[]", "bytes.json": b"\xff", "file": b"", "failing.py": b"1 / 0",
+    "plugin.json": b'{"layout": 2, "plugins": ["of_somebody"]}',
+}  # fmt: skip
 """Files in the working folder of the tests in `MISTAKES`."""
 RATINGS = b"user_id,item_id,rating\n"
 TABLES = {
@@ -77,6 +80,9 @@ MISTAKES = {
     ("train", "--resume", "nowhere", "--preset", "synthetic"): ["--resume", "no option but --json"],
     ("train", "--resume", "nowhere", "--out", "here"): ["--resume", "no option but --json"],
     ("pretrain", "--resume", "nowhere", "--steps", "3"): ["--resume", "no option but --json"],
+    ("train", "--plugin", "no_such_module"): ["--plugin no_such_module", "no module 'no_such_module'"],
+    ("--plugin", "failing", "train"): ["--plugin failing", "ZeroDivisionError"],
+    ("train", "--config", "plugin.json"): ["plugin.json", "'of_somebody'", "--plugin of_somebody", "trust"],
     ("tune", "--trials", "0"): ["--trials is 0", "at least 1"],
     ("evaluate", "nowhere"): ["nowhere", "not a run folder"],
     ("evaluate", "nowhere", "--preset", "synthetic"): ["nowhere", "its own options"],
@@ -158,7 +164,7 @@ def test_a_folder_that_holds_a_run_is_never_overwritten(refused, contents, run_f
 
 def test_a_run_is_not_resumed_on_other_data(refused, run_folder):
     document = json.loads((run_folder / "config.json").read_text())
-    document["episodes"]["test"] = 0.3  # other training users, so other statistics
+    document["seed"] = 1  # of the synthetic ratings, too
     (run_folder / "config.json").write_text(json.dumps(document))
     assert "no longer those that the run began with" in refused("train", "--resume", run_folder)
 

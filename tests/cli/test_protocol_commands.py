@@ -5,26 +5,21 @@ import json
 
 import layouts
 import numpy as np
-import training
 
 from metarec_jax.cli import main
-from metarec_jax.evaluation import baselines, compare, methods, write_results
+from metarec_jax.evaluation import compare
 
 
-def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, monkeypatch):
+def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(
+    tmp_path, capsys, monkeypatch, quick_evaluation
+):
     """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
-    monkeypatch.setattr(write_results, "_draw", lambda *_: None)
-    monkeypatch.setattr(write_results, "build_table", functools.partial(write_results.build_table, samples=10))
-    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.1),))
     monkeypatch.setattr(compare, "compare", functools.partial(compare.compare, samples=10))
-    for name, few in (("ITEM_SHRINKS", (5.0,)), ("USER_SHRINKS", (5.0,)), ("PENALTIES", (3.0,))):
-        monkeypatch.setattr(baselines, name, few)
     data, out = layouts.movielens_1m_of(tmp_path / "ml-1m"), tmp_path / "out"
     arguments = ["evaluate", "--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
     small = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
     places = ["--data.cache", str(tmp_path / "cache"), "--out", str(out), "--metrics", "melu"]
-    with training.compiled_once():
-        assert main.main([*arguments, *small, "--train.devices", "1", *places, "--json"]) == 0
+    assert main.main([*arguments, *small, "--train.devices", "1", *places, "--json"]) == 0
     tree = json.loads(capsys.readouterr().out)
     assert list(tree["scenarios"]) == ["warm (training users)", "new users", "new items", "new users and items"]
     assert "items after 1997 are new" in tree["protocol"]

@@ -43,7 +43,7 @@ def test_train_then_resume(metarec):
     assert (tree["epoch"], tree["finished"]) == (1, True)
     assert {p.name for p in Path("a/run").iterdir()} == {
         "config.json", "catalogue.parquet", "tables.safetensors", "metrics.jsonl", "checkpoints", "plots",
-        "parameters.safetensors",
+        "parameters.safetensors", "inputs.json",
     }  # fmt: skip
     assert Path(tree["plot"]).stat().st_size > 1000
     # A run that was killed before its items were written is made whole again.

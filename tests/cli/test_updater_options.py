@@ -1,6 +1,5 @@
 """Every updater from the command line: trained, gone on with, asked for recommendations, evaluated; and refused."""
 
-import functools
 import json
 import math
 import re
@@ -9,14 +8,14 @@ from pathlib import Path
 
 import jax
 import pytest
-import training
 from helpers import assert_equal
 from training import Watch, trace_of
 
 from metarec_jax.core import console
 from metarec_jax.core.kinds import UPDATERS
-from metarec_jax.evaluation import methods, write_results
-from metarec_jax.train import run_folder, start
+from metarec_jax.evaluation import methods
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import build
 from metarec_jax.train.state import first_state
 
 ANIL = ("--updater.adapted", "output/.*")
@@ -41,9 +40,9 @@ SMALL = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_once(tmp_path_factory):
-    """Programs compile quickly, and the items are encoded once."""
-    with training.compiled_once(), pytest.MonkeyPatch.context() as patch:
+def _encoded_once(tmp_path_factory):
+    """The items are encoded once."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
@@ -100,24 +99,22 @@ def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypa
     assert re.search(r"stopped by SIGTERM after (3|4) steps; everything is saved", err)
     assert metarec("train", "--resume", "parts")[0] == 0
     whole, parts = (run_folder.open_run(Path(name)) for name in ("whole", "parts"))
-    experiment = start.build(whole.config)
+    experiment = build(whole.config)
     found, wanted = trace_of(parts, experiment), trace_of(whole, experiment)
     assert max(wanted.states) == 6
     assert_equal(found.states, wanted.states)
     assert (found.progress, found.metrics) == (wanted.progress, wanted.metrics)
 
 
-def test_an_updater_is_compared_with_its_twin(metarec, monkeypatch):
+def test_an_updater_is_compared_with_its_twin(metarec, quick_evaluation):
     """Reptile's, of whose twin no parameter would move if its order were Reptile's too."""
-    monkeypatch.setattr(methods, "FINE_TUNING", ((1, 0.3),))
-    monkeypatch.setattr(write_results, "build_table", functools.partial(write_results.build_table, samples=20))
     assert metarec("train", *SMALL, *OTHERS["reptile"], "--out", "run")[0] == 0
     status, out, err = metarec("evaluate", "run", "--json")
     assert status == 0, err
     found = {method["name"]: method for method in json.loads(out)["methods"]}
     assert {methods.META, methods.TWIN, methods.TUNED} <= set(found)
     twin = run_folder.open_run(Path("run/seed-0/twin"))
-    experiment = start.build(twin.config)
+    experiment = build(twin.config)
     before = first_state(experiment, len(experiment.train.source)).trainable.theta
     (after,) = trace_of(twin, experiment).states.values()
     for layer in ("hidden", "output"):
@@ -146,7 +143,10 @@ UNFIT = {
         r"learner\.context is 3, but no pattern of updater\.adapted .* matches context/value: .*add 'context/\.\*'",
     ),
     "an infinite rate": (("--updater.rate", "inf"), r"updater\.rate is inf; it must be a finite number above 0"),
-    "an infinite precision": (("--updater.precision", "inf"), r"updater\.precision is inf; it must be a finite number"),
+    "an infinite precision": (
+        (*KINDS["ridge"], "--updater.precision", "inf"),
+        r"updater\.precision is inf; it must be a finite number",
+    ),
     "a clip that is no number": (("--updater.clip", "nan"), r"updater\.clip is nan; it must be a finite number"),
     "factors of a rule that has none": (
         ("--updater.kind", "adam", "--updater.form", "factored"),

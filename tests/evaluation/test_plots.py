@@ -9,7 +9,7 @@ import pytest
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import UserValues, plots, write_results
 from metarec_jax.evaluation.cohorts import KINDS
-from metarec_jax.evaluation.report import SeedResult, build_table
+from metarec_jax.evaluation.table import SeedResult, build_table
 
 
 def small_table(seeds=2):

@@ -120,7 +120,8 @@ def test_capacity_is_enough_for_texts_without_padding():
 def test_an_encoder_without_a_mask_is_refused():
     from tokenizers import Tokenizer as Backend
     from tokenizers.models import WordPiece
+    from transformers import PreTrainedTokenizerFast
 
     backend = Backend(WordPiece({"[UNK]": 0, "[PAD]": 1, "a": 2}, unk_token="[UNK]"))
     with pytest.raises(MetarecError, match=r"no mask token.*--objective contrastive"):
-        Vocabulary.of(Tokenizer(backend))
+        Vocabulary.of(Tokenizer(PreTrainedTokenizerFast(tokenizer_object=backend)))
