@@ -14,7 +14,6 @@ test user of another; so it is with every choice that is made over several split
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.metrics.predictions import Function
+from metarec_jax.train.build import build
 from metarec_jax.train.experiment import Experiment
 
 METRICS = ("mae", "rmse", "ndcg@5", "precision@5", "mrr@5", "auc_liked")
@@ -83,12 +83,13 @@ def measure(
         config = dataclasses.replace(config, factors=dataclasses.replace(config.factors, folds=2))
     variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
     results: list[list[SeedResult]] = []
-    unknown = hidden.hiding() if new_items else contextlib.nullcontext()
-    with unknown, reporter.bar("judging options", seeds * len(variant)) as advance:
+    make = hidden.build_hiding if new_items else build
+    with reporter.bar("judging options", seeds * len(variant)) as advance:
         for n, chosen in enumerate(variant):
             results.append([])
             place = None if folder is None else folder / ("defaults", *tried)[n]
-            for experiment, method in closed_forms(chosen, seeds) if place is None else models(chosen, seeds, place):
+            methods = closed_forms(chosen, seeds, make) if place is None else models(chosen, seeds, place, make)
+            for experiment, method in methods:
                 asked = experiment.test if new_items else experiment.validation
                 results[n].append(judge(experiment, asked, DEFAULTS, method, metrics=METRICS))
                 advance(n * seeds + len(results[n]))
@@ -102,16 +103,30 @@ def measure(
     return rows
 
 
-def closed_forms(config: Config, seeds: int) -> Iterator[tuple[Experiment, Function]]:
-    """The closed form of each split."""
-    for experiment, _, method in closed(config, seeds):
+def closed_forms(config: Config, seeds: int, make: variants.Build) -> Iterator[tuple[Experiment, Function]]:
+    """Each split with its closed form.
+
+    Args:
+        config: of the runs.
+        seeds: number of splits.
+        make: builds an experiment.
+    """
+    for experiment, _, method in closed(config, seeds, make=make):
         yield experiment, method
 
 
-def models(config: Config, seeds: int, folder: Path) -> Iterator[tuple[Experiment, Function]]:
-    """The model that each split trains, in a folder of its own; one that is there is not trained again."""
+def models(config: Config, seeds: int, folder: Path, make: variants.Build) -> Iterator[tuple[Experiment, Function]]:
+    """Each split with the model that it trains.
+
+    Args:
+        config: of the runs.
+        seeds: number of splits.
+        folder: has a folder for each split; a model that is there is not trained again.
+        make: builds an experiment.
+    """
     for seed in range(seeds):
-        _, experiment, trainable = variants.trained(dataclasses.replace(config, seed=seed), folder / str(seed), QUIET)
+        chosen = dataclasses.replace(config, seed=seed)
+        _, experiment, trainable = variants.trained(chosen, folder / str(seed), QUIET, make)
         yield experiment, adapting(experiment.model, trainable)
 
 

@@ -15,29 +15,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from benchmarks import variants
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import Config
-from metarec_jax.core.errors import Stopped
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Episodes, Interactions, Rows, Tables
+from metarec_jax.core.types import Episodes, Interactions, Rows
 from metarec_jax.data import load
-from metarec_jax.data.episodes import EpisodeSource, histories, statistics_of
+from metarec_jax.data.episodes import histories, statistics_of
 from metarec_jax.data.protocols.division import Division, Scenario, drawn_tasks
 from metarec_jax.data.splits import Statistics, item_statistics
-from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder
 from metarec_jax.evaluation import baselines
 from metarec_jax.evaluation.methods import adapting
 from metarec_jax.metrics.metrics import UserValues, evaluate_users
 from metarec_jax.metrics.predictions import Predictions
-from metarec_jax.train import run_folder
-from metarec_jax.train.build import EVALUATION_USERS, resolve
-from metarec_jax.train.catalogue import Catalogue, scale_of
-from metarec_jax.train.embed import embed
-from metarec_jax.train.experiment import Experiment, Part
-from metarec_jax.train.model import make_model
+from metarec_jax.train.build import build
 from metarec_jax.train.pretraining.held_out import Seen, seen
-from metarec_jax.train.start import fit
 
 METRICS = ("mae", "auc", "ndcg@5")
 PARTS = ("warm", "cold")
@@ -175,66 +168,33 @@ def meta_trained(
         asked: from `questions`.
         reporter: where progress is shown.
     """
-    experiment = _experiment(world, encoder, config, reporter)
-    there = (folder / "config.json").exists()
-    run = run_folder.open_run(folder) if there else run_folder.create(folder, experiment.config)
-    fitted = fit(run, experiment, reporter=reporter)
-    if fitted.interrupted:
-        assert fitted.signal is not None
-        raise Stopped(fitted.signal)
-    method = adapting(experiment.model, fitted.trainable)
+    without_factors = dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0))
+    division = division_of(world, without_factors)
+    experiment = build(without_factors, data=world.data, division=division, encoder=encoder, reporter=reporter)
+    _, trainable = variants.fitted(experiment, folder, reporter)
+    method = adapting(experiment.model, trainable)
     return {part: judged(method(experiment.validation.tables, episodes), episodes) for part, episodes in asked.items()}
 
 
-def _experiment(world: World, encoder: Encoder, config: Config, reporter: Reporter) -> Experiment:
-    """As `metarec_jax.train.build.build`, with the split of all data and the ratings of the world.
+def division_of(world: World, config: Config) -> Division:
+    """Divide the ratings of a world by the users that it was split into.
 
-    Nothing is learned of items beside counts, so that what differs is the embeddings.
+    Args:
+        world: the data.
+        config: of the run.
     """
     data, splits = world.data, world.seen.splits
-    config = resolve(dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0)), data)
-    items = embed(encoder, config, data.items.texts, reporter, "encoding items")
-    texts = data.users.texts if config.learner.user_side == "profile" else None
-    users = np.zeros((len(data.users), 0), np.float32)
-    if texts is not None:
-        users = embed(encoder, config, texts, reporter, "encoding users")
-    catalogue = Catalogue(data.items, world.statistics, items, scale_of(data))
     enough = np.bincount(data.user, minlength=len(data.users)) > config.episodes.query
-    trained = np.isin(data.user, splits.train)
-    episodes = EpisodeSource(
-        histories=histories(data, splits.train[enough[splits.train]]),
-        config=config.episodes,
-        statistics=world.statistics,
-        training=True,
-        users_per_batch=config.train.users_per_step,
-        seed=config.seed,
-        epochs=config.train.epochs,
+    validation, test = (
+        drawn_tasks(data, users[enough[users]], config.episodes, config.seed)
+        for users in (splits.validation, splits.test)
     )
-    tasks = {
-        name: drawn_tasks(data, chosen[enough[chosen]], config.episodes, config.seed)
-        for name, chosen in (("validation", splits.validation), ("test", splits.test))
-    }
-    asked = {
-        name: TaskSource(data, some, world.statistics, trained, config.episodes.buckets, EVALUATION_USERS)
-        for name, some in tasks.items()
-    }
-    division = Division(
-        train=np.flatnonzero(trained),
-        train_users=splits.train,
-        validation=tasks["validation"],
-        scenarios=(Scenario("new users", "users of whom nothing trained", tasks["test"]),),
+    return Division(
+        train=np.flatnonzero(np.isin(data.user, splits.train)),
+        train_users=splits.train[enough[splits.train]],
+        validation=validation,
+        scenarios=(Scenario("new users", "users of whom nothing trained", test),),
         description="new users, and items that nobody rated",
-    )
-    return Experiment(
-        config,
-        data,
-        division,
-        catalogue,
-        make_model(config, catalogue.scale),
-        train=Part(episodes, Tables(items, users), texts),
-        validation=Part(asked["validation"], Tables(items, users), texts),
-        tests={"new users": Part(asked["test"], Tables(items, users), texts)},
-        encoder=encoder,
     )
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from unittest import mock
-
 import numpy as np
 
 from metarec_jax.config.run import Config
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
+from metarec_jax.data import load
 from metarec_jax.data.protocols import Division, Scenario, divide
 from metarec_jax.data.tasks import make_tasks
-from metarec_jax.train import build
+from metarec_jax.train.build import build, load_data, resolve
+from metarec_jax.train.experiment import Experiment
 
 SHARE = 6
 """One item in so many is hidden."""
@@ -20,8 +19,18 @@ _DRAW = 13
 
 
 def hide(division: Division, data: Interactions, config: Config, seed: int) -> Division:
-    """`division` with some items that nobody rates, neither in training nor in validation, until validation users are
-    asked about all that they rated of them. Test users are asked nothing."""
+    """Hide a share of the items from a division: no row of training or validation rates them.
+
+    Args:
+        division: of the data.
+        data: its interactions.
+        config: of the run, resolved.
+        seed: of the draw of hidden items.
+
+    Returns:
+        The division with one scenario, in which validation users are asked about all hidden items that they rated. Test
+        users are asked nothing.
+    """
     hidden = np.zeros(len(data.items), bool)
     chosen = np.random.default_rng([seed, _DRAW]).permutation(len(data.items))[: len(data.items) // SHARE]
     hidden[chosen] = True
@@ -45,12 +54,15 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
     )
 
 
-@contextlib.contextmanager
-def hiding() -> Iterator[None]:
-    """Everything that is assembled meanwhile is divided so. No option does that, since nobody wants a model of it."""
+def build_hiding(config: Config, *, reporter: Reporter = QUIET) -> Experiment:
+    """Build an experiment with `hide`: its scenario asks validation users about items that nobody rated.
 
-    def divided(data: Interactions, config: Config, seed: int) -> Division:
-        return hide(divide(data, config, seed), data, config, seed)
-
-    with mock.patch.object(build, "divide", divided):
-        yield
+    Args:
+        config: of the run.
+        reporter: shows progress.
+    """
+    data = load(config.data, seed=config.seed)
+    complete = load_data(config, data)
+    resolved = resolve(config, complete)
+    division = hide(divide(complete, resolved, config.seed), complete, resolved, config.seed)
+    return build(config, data=data, division=division, reporter=reporter)

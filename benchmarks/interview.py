@@ -107,10 +107,17 @@ def trained(folders: Sequence[Path], reporter: Reporter = QUIET) -> Iterator[Ask
         yield Asked(experiment, trainable, adapting(experiment.model, trainable))
 
 
-def closed(config: Config, seeds: int, reporter: Reporter = QUIET) -> Iterator[Asked]:
-    """The closed form alone, for so many splits."""
+def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: variants.Build = build) -> Iterator[Asked]:
+    """The closed form alone.
+
+    Args:
+        config: of the runs.
+        seeds: number of splits.
+        reporter: shows progress.
+        make: builds an experiment.
+    """
     for seed in range(seeds):
-        experiment = build(dataclasses.replace(without_inner_loop(config), seed=seed), reporter=reporter)
+        experiment = make(dataclasses.replace(without_inner_loop(config), seed=seed), reporter=reporter)
         trainable = untrained(experiment)
         yield Asked(experiment, trainable, adapting(experiment.model, trainable))
 

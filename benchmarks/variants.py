@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from metarec_jax.meta.user import Trainable
 from metarec_jax.metrics.definitions import metric
 from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
-from metarec_jax.train import start as launch
-from metarec_jax.train.build import resolve
+from metarec_jax.train import catalogue as catalogues
+from metarec_jax.train import run_folder
+from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.run_folder import Run
@@ -29,26 +30,64 @@ from metarec_jax.train.start import fit
 METRICS = ("mae", "rmse", "auc", "ndcg@5")
 
 
-def trained(config: Config, folder: Path, reporter: Reporter) -> tuple[Run, Experiment, Trainable]:
-    """A training in `folder`, gone on with where it was begun; with the embeddings of its own encoder, where that was
-    trained.
+class Build(Protocol):
+    """Builds an experiment, as `metarec_jax.train.build.build` does."""
+
+    def __call__(self, config: Config, *, reporter: Reporter) -> Experiment: ...
+
+
+def trained(config: Config, folder: Path, reporter: Reporter, make: Build = build) -> tuple[Run, Experiment, Trainable]:
+    """Train a config, or train on where that was begun.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        reporter: shows progress.
+        make: builds the experiment.
+
+    Returns:
+        The run, its experiment with the embeddings of its own encoder where that was trained, and the parameters.
 
     Raises:
-        MetarecError: the folder holds a run with other options.
+        MetarecError: as for `fitted`.
     """
-    there = (folder / "config.json").exists()
-    start = launch.resume if there else lambda place, **more: launch.start(config, place, **more)
-    run, experiment = start(folder, reporter=reporter)
-    if _choices(run.config) != _choices(resolve(config, experiment.data)):
-        raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
-    fitted = fit(run, experiment, reporter=reporter)
-    if fitted.signal is not None:
-        raise Stopped(fitted.signal)
-    return run, with_trained_encoder(experiment, fitted.trainable, reporter), fitted.trainable
+    experiment = make(config, reporter=reporter)
+    run, trainable = fitted(experiment, folder, reporter)
+    return run, with_trained_encoder(experiment, trainable, reporter), trainable
+
+
+def fitted(experiment: Experiment, folder: Path, reporter: Reporter) -> tuple[Run, Trainable]:
+    """Train on an experiment in a run folder, from the latest checkpoint where there is one.
+
+    Args:
+        experiment: what is trained on.
+        folder: of the run.
+        reporter: shows progress.
+
+    Raises:
+        MetarecError: the folder holds a run with other options or inputs.
+        Stopped: by a signal.
+    """
+
+    def fill(run: Run) -> None:
+        catalogues.save(experiment.catalogue, run)
+        run.keep_inputs(experiment.fingerprint())
+
+    if (folder / "config.json").exists():
+        run = run_folder.open_run(folder)
+        if _choices(run.config) != _choices(experiment.config):
+            raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
+        run.keep_inputs(experiment.fingerprint())
+    else:
+        run = run_folder.create(folder, experiment.config, fill=fill)
+    result = fit(run, experiment, reporter=reporter)
+    if result.signal is not None:
+        raise Stopped(result.signal)
+    return run, result.trainable
 
 
 def _choices(config: Config) -> tuple[Any, ...]:
-    """What one way differs from another in; not what a run's config has found since, such as where the encoder is."""
+    """The options that ways differ in; the path of the encoder is none of them."""
     encoder = config.encoder
     own = config.train, config.privacy, config.factors, config.learner, config.updater
     return config.seed, *own, encoder.train, encoder.rate

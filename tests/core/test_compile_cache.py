@@ -13,7 +13,7 @@ from metarec_jax.core.compile_cache import private_folder, processor
 KEEPING = """
 import sys
 from pathlib import Path
-from metarec_jax.compilations import keep_compilations
+from metarec_jax.core.compile_cache import keep_compilations
 keep_compilations(Path(sys.argv[1]))
 import jax
 print(jax.config.values["jax_compilation_cache_dir"])
@@ -24,7 +24,7 @@ print(float(jax.jit(lambda x: x + 1)(1.0)))
 ANEW = """
 import sys
 from pathlib import Path
-from metarec_jax.compilations import compiled_anew, keep_compilations
+from metarec_jax.core.compile_cache import compiled_anew, keep_compilations
 keep_compilations(Path(sys.argv[1]))
 import jax
 

@@ -1,17 +1,19 @@
 """The environment that is written beside a result."""
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import jax
 import pytest
 
-from metarec_jax.core import environment as module
-from metarec_jax.core.environment import command, environment, summary
+from metarec_jax.core import environment as source
+from metarec_jax.core.environment import PACKAGES, command, environment, summary
 
 
 def test_environment_is_json_and_says_what_runs(monkeypatch):
@@ -30,17 +32,14 @@ def test_environment_is_json_and_says_what_runs(monkeypatch):
     assert found["date"].endswith("+00:00")
 
 
-def test_a_package_that_is_not_installed_is_none(monkeypatch):
-    monkeypatch.setattr(module, "PACKAGES", ("no-such-package", "jax"))
-    monkeypatch.setattr(module, "RIVALS", ())
-    assert environment()["packages"] == {"no-such-package": None, "jax": jax.__version__}
-
-
-def test_rivals_are_named_where_they_are_installed(monkeypatch):
-    monkeypatch.setattr(module, "RIVALS", ("no-such-package", "pytest"))
-    packages = environment()["packages"]
-    assert packages["pytest"] == pytest.__version__
-    assert "no-such-package" not in packages
+def test_packages_are_named_with_their_version_and_rivals_where_they_are_installed(tmp_path, monkeypatch):
+    for name, version in (("jax", "1.2.3"), ("higher", "0.1"), ("some-other-package", "7")):
+        folder = tmp_path / f"{name}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    installed = {"jax": "1.2.3", "higher": "0.1"}
+    assert environment()["packages"] == {name: installed.get(name) for name in (*PACKAGES, "higher")}
 
 
 def test_threads_of_pytorch_are_told_where_it_runs_already(monkeypatch):
@@ -67,34 +66,42 @@ def test_command_is_what_one_would_type(monkeypatch, started, typed):
     assert command() == typed
 
 
+def git_of(file):
+    """The commit that the environment names where its module lies in `file`."""
+    spec = importlib.util.spec_from_file_location("environment_elsewhere", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.environment()["git"]
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_git_is_the_commit_of_the_checkout_that_tracks_the_code(tmp_path, monkeypatch):
+def test_git_is_the_commit_of_the_checkout_that_tracks_the_code(tmp_path):
     code = tmp_path / "repository" / "core" / "environment.py"
     code.parent.mkdir(parents=True)
-    code.write_text("first")
-    monkeypatch.setattr(module, "__file__", str(code))
+    code.write_text(Path(source.__file__).read_text(encoding="utf-8"), encoding="utf-8")
     # Outside of a repository, and in a repository that does not track the code, there is no commit to name.
-    assert module._git() is None
+    assert git_of(code) is None
 
     def git(*arguments):
         names = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
         return subprocess.run(
-            ["git", "-C", str(code.parent), *names, *arguments], check=True, capture_output=True, text=True
+            ["git", "-C", str(code.parents[1]), *names, *arguments], check=True, capture_output=True, text=True
         ).stdout.strip()
 
     git("init")
     git("commit", "--allow-empty", "-m", "before")
-    assert module._git() is None
-    git("add", "environment.py")
+    assert git_of(code) is None
+    git("add", "core/environment.py")
     git("commit", "-m", "tracked")
-    assert module._git() == {"commit": git("rev-parse", "HEAD"), "changed": False}
-    code.write_text("second")
-    assert module._git() == {"commit": git("rev-parse", "HEAD"), "changed": True}
+    assert git_of(code) == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    with code.open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert git_of(code) == {"commit": git("rev-parse", "HEAD"), "changed": True}
 
 
 def test_no_git_program_is_no_error(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert module._git() is None
+    assert environment()["git"] is None
 
 
 def test_summary_names_the_commit_only_where_there_is_one():

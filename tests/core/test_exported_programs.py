@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from metarec_jax.core import exported_programs
+import metarec_jax
 from metarec_jax.core.exported_programs import Traced
 
+PACKAGE = Path(metarec_jax.__file__).parent
 TWICE = """
 import functools, sys
 import jax, numpy as np
-from metarec_jax.traced import Traced
+from metarec_jax.core.exported_programs import Traced
 
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 
@@ -36,10 +40,11 @@ for often in (1, 2, 2):
 """
 
 
-def ran(folder, by: str) -> tuple[int, list[str]]:
-    """How often a process of its own traced, and what else it printed."""
-    command = [sys.executable, "-c", TWICE, str(folder), by]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+def ran(folder, by: str, *, package: Path = PACKAGE) -> tuple[int, list[str]]:
+    """How often a process of its own traced, with a package elsewhere perhaps, and what else it printed."""
+    command = [sys.executable, "-c", TWICE, str(folder), by]  # which imports from its working directory first
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=package.parent)
+    lines = done.stdout.splitlines()
     return lines.count("traced"), [line for line in lines if line != "traced"]
 
 
@@ -63,26 +68,30 @@ def test_a_damaged_file_is_written_anew(tmp_path, damage):
     assert ran(tmp_path, "2") == (0, wanted)
 
 
-def test_other_sources_are_other_programs(tmp_path, monkeypatch):
+def test_other_sources_are_other_programs(tmp_path):
     """What is kept goes by the package as it lies on disk."""
-    (tmp_path / "one.py").write_text("one")
-    monkeypatch.setattr(exported_programs, "__file__", str(tmp_path / "core" / "exported_programs.py"))
-    world = exported_programs._world.__wrapped__
-    before = world()
-    assert world() == before
-    (tmp_path / "more.py").write_text("two")
-    assert world() != before
+    package = Path(shutil.copytree(PACKAGE, tmp_path / "other" / PACKAGE.name))
+    assert ran(tmp_path, "2", package=package)[0] == 2
+    assert ran(tmp_path, "2", package=package)[0] == 0
+    (package / "more.py").write_text("")
+    assert ran(tmp_path, "2", package=package)[0] == 2
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch):
-    """A folder for traced programs, without JAX's own cache."""
-    monkeypatch.setattr(exported_programs, "_folder", lambda: tmp_path / "traced")
-    return tmp_path / "traced"
+def kept(tmp_path):
+    """A folder for traced programs; JAX's own cache, which lies beside it, is given nothing."""
+    values = {"jax_compilation_cache_dir": str(tmp_path), "jax_persistent_cache_min_compile_time_secs": 1e9}
+    before = {name: jax.config.values[name] for name in values}
+    for name, value in values.items():
+        jax.config.update(name, value)
+    yield tmp_path / "traced"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def test_without_a_folder_nothing_is_kept():
-    assert exported_programs._folder() is None
+    assert not jax.config.values["jax_compilation_cache_dir"]
     np.testing.assert_array_equal(Traced(jnp.sin, "")(np.zeros(2, np.float32)), [0, 0])
 
 
