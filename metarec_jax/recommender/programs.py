@@ -7,10 +7,12 @@ Nothing else of this package calls `adapt_user` or `apply_user` or knows what a 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -21,10 +23,18 @@ from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.meta.batch import planned
-from metarec_jax.meta.gram import gram_of
+from metarec_jax.meta.gram import Adapted, Plan, gram_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, summarised, variance_user
 from metarec_jax.recommender.item_table import ItemTensors, tables_of
 from metarec_jax.train.catalogue import Scale
+
+jax.export.register_pytree_node_serialization(
+    Adapted,
+    serialized_name="metarec_jax.meta.gram.Adapted",
+    serialize_auxdata=lambda fields: json.dumps(fields[0].forms).encode(),
+    deserialize_auxdata=lambda data: (Plan(tuple(json.loads(data))),),
+)
+"""Needed to export `adapt` (see `metarec_jax.core.exported_programs`)."""
 
 
 class UserTask(NamedTuple):
