@@ -220,7 +220,7 @@ def test_words_of_a_truncated_text_are_those_that_are_encoded():
 
 
 def test_gradient_times_input_sums_to_the_directional_derivative():
-    encoder, config = random_encoder(), EncoderConfig(path="random")
+    encoder, config = random_encoder(), EncoderConfig(path="random", pooling="mean")
     ids = tokenize(encoder.tokenizer, ["a space ship", "tea"], 128).ids
     tokens = jax.tree.map(jnp.asarray, pack(list(ids), 12))
     slope = jax.random.normal(jax.random.key(0), (2, 64))
