@@ -1,9 +1,9 @@
-"""Results as Markdown: the tables of README and docs are printed from the committed JSON files.
+"""Print committed results as Markdown: the tables of README and docs are made by this module.
 
-python -m benchmarks.report                                           everything that is in benchmarks/results
-python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...]
-python -m benchmarks.report --page benchmarks/results/suite.json      the whole page, with plots, beside the JSON
-python -m benchmarks.report --update                                  all marked blocks of README and docs, in place
+python -m benchmarks.report                                           all results in benchmarks/results
+python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...] [--as KIND]
+python -m benchmarks.report --page benchmarks/results/suite.json      write a page with plots beside the JSON
+python -m benchmarks.report --update                                  print the marked blocks of README and docs again
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from metarec_jax.evaluation.metric_sets import MODES
+from metarec_jax.evaluation.text_table import grid, number
 
 
 def table(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
@@ -29,10 +33,8 @@ def table(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
     ]
     rows = [row for row in document["rows"] if not cases or row["case"] in cases]
     for row in rows:
-        ratio = row["ratio"]
-        spread = "" if ratio["low"] == ratio["high"] else f" ({ratio['low']:.3g} to {ratio['high']:.3g})"
         bar = "" if row["bar"] is None else f"{row['bar']:g} {'met' if row['met'] else '**missed**'}"
-        figures = f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {ratio['median']:.3g}{spread}"
+        figures = f"{row['ours']:,.4g} | {row['theirs']:,.4g} | {_ratio(row)}"
         lines.append(f"| {row['case']} | {row['contender']} | {row['metric']} | {figures} | {bar} |")
     return "\n".join([*lines, "", _made(document, rows)])
 
@@ -101,6 +103,62 @@ def roofline(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
     return "\n".join([*lines, "", _made(document, rows)])
 
 
+def headline(document: dict[str, Any], methods: Sequence[str] = ()) -> str:
+    """Print the headline metrics of some methods of an evaluation as a Markdown table.
+
+    Args:
+        document: the evaluation.json of one scenario.
+        methods: names of the methods, in the order of the table; all if empty.
+    """
+    reference = document["references"][0]
+    metrics = [metric for metric in document["metrics"] if metric["name"] in MODES["own"].headline]
+    found = {method["name"]: method for method in document["methods"]}
+    body = []
+    for name in methods or found:
+        differences = found[name]["differences"].get(reference, {})
+        cells = [
+            number(found[name]["metrics"][metric["name"]]["mean"])
+            + ("*" if differences.get(metric["name"], {}).get("excludes_zero") else "")
+            for metric in metrics
+        ]
+        body.append([name, *cells])
+    arrows = {"lower": "↓", "higher": "↑"}
+    header = ["method", *(f"{metric['title']} {arrows[metric['better']]}" for metric in metrics)]
+    users = found[reference]["metrics"][metrics[0]["name"]]["interval"]["users"]
+    about = (
+        f"Means over {len(document['seeds'])} seeds, {users} different test users in all; \\* marks a difference from "
+        f"{reference} whose 95 % interval (paired bootstrap over users) excludes zero."
+    )
+    return "\n".join([*grid(header, body), "", f"{about} {_made(document, [])}"])
+
+
+def speed(document: dict[str, Any], pairs: Sequence[str] = ()) -> str:
+    """Print comparisons of speed with other programs as a Markdown table.
+
+    Args:
+        document: a results file of the suite.
+        pairs: "CASE: CONTENDER" of each row, in the order of the table; all comparisons of rates if empty.
+    """
+    rates = {f"{row['case']}: {row['contender']}": row for row in document["rows"] if row["metric"].endswith("/s")}
+    rows = [rates[pair] for pair in pairs or rates]
+    body = [
+        [row["case"], row["contender"], row["metric"], f"{row['ours']:,.4g}", f"{row['theirs']:,.4g}", _ratio(row)]
+        for row in rows
+    ]
+    header = ["case", "rival", "unit", "ours", "rival's", "ratio (middle 90 %)"]
+    abouts = [{**document["environment"], **document["cases"][row["suite"]]} for row in rows]
+    days = sorted(about["date"][:10] for about in abouts)
+    machines = "; ".join(dict.fromkeys(map(_machine, abouts)))
+    return "\n".join([*grid(header, body), "", f"Made on {machines}, {' to '.join(dict.fromkeys(days))}."])
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    """The median of the paired ratios of a row and the range of the middle 90 % of them."""
+    ratio = row["ratio"]
+    spread = "" if ratio["low"] == ratio["high"] else f" ({ratio['low']:.3g} to {ratio['high']:.3g})"
+    return f"{ratio['median']:.3g}{spread}"
+
+
 def _made(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     """A line on how the rows were made; cases of one file that were made alike are named together."""
     if "cases" not in document:
@@ -157,39 +215,70 @@ WHOLE = "the whole"
 LEAST = 0.01
 """Operations with a smaller share of the listed time are left out."""
 NOT_YET = "not measured yet"
+WIDTH = 120
+"""Greatest length of a line of a marked block, tables apart."""
+KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline")
+"""What a marked block can show."""
 BLOCK = re.compile(
-    r"<!-- (benchmark|profile|differences|costs|roofline): (\S+)([^\n]*?) -->\n(.*?)\n?<!-- end of \1 -->", re.DOTALL
+    rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
+    re.DOTALL,
 )
-"""A part of a page that is printed from results: what it is, which file, which cases, and what it shows."""
+"""A part of a page that is printed from results: its kind, the file, the cases, and what it shows."""
 ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
 """The same of a group of cases of `benchmarks.aot`."""
 ROOT = Path(__file__).parent.parent
 
 
 def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
-    """The text of a marked block.
+    """Print a marked block.
 
     Args:
-        kind: "benchmark", "profile", "differences", "costs" or "roofline".
+        kind: one of `KINDS`; "results" shows a Markdown file as it is.
         path: of the results file, below `root`.
-        cases: names, separated by "; "; all where "".
+        cases: names, separated by ";" and a blank or line break; all where "".
         root: the repository.
 
     Returns:
-        Markdown; `NOT_YET` where there is no such file.
+        Markdown, with lines of at most `WIDTH` characters, tables apart; `NOT_YET` if there is no such file.
     """
     if not (root / path).exists():
         return NOT_YET
-    document = json.loads((root / path).read_text(encoding="utf-8"))
-    wanted = [case for case in cases.strip().split("; ") if case]
+    text = (root / path).read_text(encoding="utf-8")
+    if kind == "results":
+        return wrap(text.strip())
+    document = json.loads(text)
+    wanted = [case for case in " ".join(cases.split()).split("; ") if case]
     if kind == "profile":
-        return profile(document, *wanted)
-    shown = {"benchmark": table, "differences": differences, "costs": costs, "roofline": roofline}
-    return shown[kind](document, wanted)
+        return wrap(profile(document, *wanted))
+    shown = {
+        "benchmark": table,
+        "speed": speed,
+        "headline": headline,
+        "differences": differences,
+        "costs": costs,
+        "roofline": roofline,
+    }
+    return wrap(shown[kind](document, wanted))
+
+
+def wrap(markdown: str) -> str:
+    """Break the lines of a Markdown text, except for tables, at `WIDTH` characters.
+
+    >>> wrap("- " + "word " * 25).splitlines()[1]
+    '  word word'
+    """
+    return "\n".join(line if line.startswith("|") else _filled(line) for line in markdown.split("\n"))
+
+
+def _filled(line: str) -> str:
+    glued = re.sub(r" ([*+#-]) ", " \\1\u00a0", line)  # at the start of a line, it would begin a list or a heading
+    indent = "  " if line.startswith("- ") else ""
+    options = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(glued, WIDTH, **options).replace("\u00a0", " ")
 
 
 def update(page: Path, root: Path = ROOT) -> bool:
-    """Print the marked blocks of a page anew.
+    """Print the marked blocks of a page again.
 
     Args:
         page: Markdown.
@@ -214,6 +303,11 @@ def update(page: Path, root: Path = ROOT) -> bool:
     if new != text:
         page.write_text(new, encoding="utf-8")
     return new != text
+
+
+def pages() -> list[Path]:
+    """README and every page of docs, in alphabetical order."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def page(document: dict[str, Any], plots: Sequence[tuple[str, str]] = ()) -> str:
@@ -264,34 +358,29 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--profile", action="store_true", help="where the time of the case goes")
-    parser.add_argument("--differences", action="store_true", help="differences with their intervals")
+    parser.add_argument("--as", dest="kind", choices=KINDS, default="benchmark", help="what to print of the results")
     parser.add_argument("--page", action="store_true", help="write the whole page and its plots beside the results")
-    parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs anew")
+    parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs again")
     arguments = parser.parse_args(given)
     if arguments.update:
-        for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for path in pages():
             print(f"{path.relative_to(ROOT)}: {'changed' if update(path) else 'as it was'}")
         return
     if arguments.results is None:
-        if arguments.page or arguments.profile or arguments.differences:
+        if arguments.page:
             parser.error("name a results file")
         print(everything(ROOT / "benchmarks" / "results"))
         return
-    document = json.loads(arguments.results.read_text(encoding="utf-8"))
-    if arguments.page:
-        from benchmarks.figures import draw
+    if not arguments.page:
+        print(block(arguments.kind, str(arguments.results.resolve()), "; ".join(arguments.cases)))
+        return
+    from benchmarks.figures import draw
 
-        plots = draw(document, arguments.results.with_suffix(""))
-        out = arguments.results.with_suffix(".md")
-        out.write_text(page(document, [(title, f"{out.stem}/{path.name}") for title, path in plots]), encoding="utf-8")
-        print(out)
-    elif arguments.profile:
-        print(profile(document, *arguments.cases))
-    elif arguments.differences:
-        print(differences(document, arguments.cases))
-    else:
-        print(table(document, arguments.cases))
+    document = json.loads(arguments.results.read_text(encoding="utf-8"))
+    plots = draw(document, arguments.results.with_suffix(""))
+    out = arguments.results.with_suffix(".md")
+    out.write_text(page(document, [(title, f"{out.stem}/{path.name}") for title, path in plots]), encoding="utf-8")
+    print(out)
 
 
 if __name__ == "__main__":

@@ -100,3 +100,23 @@ def _bounded_memory():
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@pytest.fixture(scope="session")
+def recommender():
+    """The model of `trained_run`. Tests that change it take a `fresh` copy."""
+    from trained import trained_run
+
+    from metarec_jax.recommender.recommender import Recommender
+
+    return Recommender.load(trained_run())
+
+
+@pytest.fixture(scope="module")
+def believer():
+    """The model of `believing_run`, which has item factors. Tests that change it take a `fresh` copy."""
+    from trained import believing_run
+
+    from metarec_jax.recommender.recommender import Recommender
+
+    return Recommender.load(believing_run())

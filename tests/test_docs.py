@@ -1,11 +1,101 @@
-"""What the documentation shows runs, from top to bottom, and does what it says."""
+"""What the documentation shows runs, from top to bottom, and the names, paths and options of its pages exist."""
 
+import dataclasses
+import functools
+import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
+import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
+ROOT = DOCS.parent
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+WIDTH = 160
+OF_THE_GUIDE = {"learner.scale"}
+"""Options of the plugin that docs/extending.md writes."""
+
+
+@every_page
+def test_lines_are_short_except_in_tables_and_code(page):
+    lines = FENCED.sub("", page.read_text(encoding="utf-8")).splitlines()
+    assert [line for line in lines if len(line) > WIDTH and not line.startswith("|")] == []
+
+
+def test_the_readme_has_at_most_130_lines():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@every_page
+def test_names_of_the_package_exist(page):
+    for name in sorted(set(re.findall(r"\bmetarec_jax(?:\.[A-Za-z_]\w*)+", page.read_text(encoding="utf-8")))):
+        assert exists(name), name
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or an attribute of one."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        try:
+            functools.reduce(getattr, parts[length:], found)
+        except AttributeError:
+            return False
+        return True
+    return False
+
+
+@every_page
+def test_paths_and_links_exist(page):
+    text = page.read_text(encoding="utf-8")
+    places = "metarec_jax|tests|docs|examples|notebooks|benchmarks/torch_reference|benchmarks/results"
+    paths = re.findall(rf"(?<![\w/.-])((?:{places})/[\w./-]*\w)", text)
+    made_by_commands = "benchmarks/results/local.json"
+    assert [path for path in paths if path != made_by_commands and not _is_path(ROOT / path)] == []
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", text))]
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def _is_path(path: Path) -> bool:
+    """Whether there is such a file or folder, or a notebook of that name without its ending."""
+    return path.exists() or path.with_suffix(".ipynb").exists()
+
+
+@every_page
+def test_options_exist(page):
+    found = re.findall(r"--([a-z]+(?:\.[a-z][a-z-]*)+)", page.read_text(encoding="utf-8"))
+    assert {option.replace("-", "_") for option in found} <= options() | OF_THE_GUIDE
+
+
+@functools.cache
+def options() -> set[str]:
+    """Every option with a section, of trainings and pretrainings, with those that only some kinds have."""
+    from metarec_jax.config.pretrain import PretrainConfig
+    from metarec_jax.config.run import Config
+    from metarec_jax.core.kinds import LEARNERS, UPDATERS
+
+    found = {*_paths(Config()), *_paths(PretrainConfig())}
+    for section, registry in (("learner", LEARNERS), ("updater", UPDATERS)):
+        for name in registry.names():
+            found |= {f"{section}.{field.name}" for field in dataclasses.fields(registry.get(name))}
+    return found | {f"{section}.no_{field}" for section, _, field in (name.partition(".") for name in found)}
+
+
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _paths(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
 
 
 def test_the_guide_to_updaters_runs(capsys):

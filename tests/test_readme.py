@@ -1,4 +1,4 @@
-"""What the README says is what the project does."""
+"""The README, and the printed tables of README and docs: each is what the commands print, and commands exist."""
 
 from __future__ import annotations
 
@@ -6,30 +6,38 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from quick import quick_flags
 
 from benchmarks import report
 
-ROOT = Path(__file__).parent.parent
+ROOT = report.ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_table_is_the_committed_one():
-    ((path, shown),) = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", README, flags=re.DOTALL)
-    assert shown.strip() == (ROOT / path).read_text(encoding="utf-8").strip()
+def test_the_table_of_quality_is_the_committed_one():
+    """All of it, apart from line breaks in its prose."""
+    page = (ROOT / "docs/results/quality.md").read_text(encoding="utf-8")
+    ((path, shown),) = re.findall(r"<!-- results: (\S+) -->\n(.*?)<!-- end of results -->", page, flags=re.DOTALL)
+    assert shown.split() == (ROOT / path).read_text(encoding="utf-8").split()
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
+def test_the_short_tables_are_excerpts_of_at_most_7_rows_and_6_columns():
+    shown = {kind: block.splitlines() for kind, _, _, block in report.BLOCK.findall(README)}
+    assert set(shown) == {"headline", "speed"}
+    for lines in shown.values():
+        header, _, *rows = [line for line in lines if line.startswith("|")]
+        assert header.count("|") - 1 <= 6
+        assert 2 <= len(rows) <= 7
+
+
+@pytest.mark.parametrize("page", report.pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_benchmarks_are_the_committed_ones(page):
     """Every table and profile of a page is what the report prints of the results it names."""
     text = page.read_text(encoding="utf-8")
     blocks = report.BLOCK.findall(text)
-    assert len(blocks) == len(re.findall("<!-- (?:benchmark|profile|differences|costs|roofline):", text))
+    assert len(blocks) == len(re.findall(f"<!-- (?:{'|'.join(report.KINDS)}):", text))
     for kind, path, cases, shown in blocks:
         assert shown == report.block(kind, path, cases)
 

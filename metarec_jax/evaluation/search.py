@@ -26,7 +26,7 @@ from metarec_jax.evaluation.per_user import judge
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.metrics import metric as metric_of
 from metarec_jax.train import run_folder, warm_start
-from metarec_jax.train.build import build, resolve
+from metarec_jax.train.build import build, resolve, resolve_pooling
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.model import make_model
 from metarec_jax.train.start import fit
@@ -274,7 +274,7 @@ def rebuild(
         data: interactions; None loads what ``config.data`` names.
         reporter: shows progress.
     """
-    config = resolve(config, experiment.data)
+    config = resolve_pooling(resolve(config, experiment.data), experiment.encoder)
 
     def inputs(of: Config) -> list[Any]:
         sections = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if f.name not in _REUSES_INPUTS}

@@ -78,8 +78,7 @@ def build(
     division = divide(data, config, config.seed) if division is None else division
     check_division(config, data, division, reporter)
     encoder = open_encoder(config, encoder, reporter)
-    pooling = encoder.hints.resolve(config.encoder.pooling)
-    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
+    config = resolve_pooling(config, encoder)
     catalogue = make_catalogue(config, data, division, encoder, reporter)
     profiles = embed_profiles(config, data, encoder, reporter)
     catalogue, folded = learn_factors(config, data, division, catalogue, profiles, reporter)
@@ -131,6 +130,12 @@ def resolve(config: Config, data: Interactions) -> Config:
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         episodes=dataclasses.replace(config.episodes, draws=draws),
     )
+
+
+def resolve_pooling(config: Config, encoder: Encoder) -> Config:
+    """Replace pooling "auto" by what the checkpoint of an encoder asks for."""
+    pooling = encoder.hints.resolve(config.encoder.pooling)
+    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
 
 
 def check_division(config: Config, data: Interactions, division: Division, reporter: Reporter = QUIET) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
@@ -74,7 +75,10 @@ class Experiment:
 
     def fingerprint(self) -> str:
         """sha256 of everything that training reads: equal fingerprints and configs give equal results."""
-        return fingerprint_with_texts(self.data, self.encoder.digest)
+        digest = hashlib.sha256(fingerprint_with_texts(self.data, self.encoder.digest).encode())
+        for rows in (self.division.train, self.division.train_users, self.division.validation.query):
+            digest.update(np.ascontiguousarray(rows).tobytes())
+        return digest.hexdigest()
 
     @property
     def training_user_table(self) -> np.ndarray:

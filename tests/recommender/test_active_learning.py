@@ -4,12 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-from trained import believing_run
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
 from metarec_jax.recommender.active_learning import TastePosterior, choose, taste_posterior
-from metarec_jax.recommender.recommender import Recommender
 
 RNG = np.random.default_rng(3)
 RANK, ITEMS = 3, 9
@@ -30,7 +28,7 @@ def about(rows=()):
     return TastePosterior(covariance, FACTORS, SPREAD)
 
 
-def test_a_question_gains_what_its_answer_takes_off_the_variance():
+def test_a_gain_is_the_reduction_of_the_variance():
     rows, gains = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 4)
     asked = [open_variance(rows[:n]) for n in range(5)]
     np.testing.assert_allclose(-np.diff(asked), gains, rtol=1e-9)
@@ -43,7 +41,7 @@ def test_greedy_questions_come_close_to_the_best_set():
     assert open_variance(()) - open_variance(rows) >= 0.9 * (open_variance(()) - best)
 
 
-def test_what_is_known_already_is_not_asked_again():
+def test_a_later_question_depends_on_earlier_answers():
     first, _ = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 1)
     rest, gains = choose(about(first), np.ones(ITEMS), WEIGHT, EVERY, 1)
     _, both = choose(about(), np.ones(ITEMS), WEIGHT, EVERY, 2)
@@ -52,7 +50,7 @@ def test_what_is_known_already_is_not_asked_again():
     assert open_variance([*first, *rest]) < open_variance(first)
 
 
-def test_items_that_nobody_knows_are_not_asked_about():
+def test_items_without_ratings_are_not_asked_about():
     chance = np.where(np.arange(ITEMS) < 4, 1.0, 1e-6)
     rows, _ = choose(about(), chance, WEIGHT, EVERY, 4)
     assert sorted(rows) == [0, 1, 2, 3]
@@ -62,7 +60,7 @@ def test_items_that_nobody_knows_are_not_asked_about():
     assert len(gains) == 1
 
 
-def test_a_support_leaves_open_what_its_rows_do_not_tell():
+def test_the_taste_posterior_is_that_of_the_real_support_rows():
     items = np.concatenate([np.zeros((ITEMS, 3)), SPREAD[:, None] - 0.25, FACTORS], axis=1)
     prior = {"log_gain": np.log(4.0), "log_noise": np.log(0.25)}
     none = np.zeros(4, np.float32)
@@ -76,42 +74,37 @@ def test_a_support_leaves_open_what_its_rows_do_not_tell():
     np.testing.assert_array_equal(padded.covariance, found.covariance)
 
 
-@pytest.fixture(scope="module")
-def believing():
-    return Recommender.load(believing_run())
-
-
-def test_a_recommender_asks_about_what_was_neither_rated_nor_unknown(believing):
-    state = believing.adapt()
-    first = believing.interview(state, 4)
+def test_rated_and_unknown_items_are_not_asked_about(believer):
+    state = believer.adapt()
+    first = believer.interview(state, 4)
     assert len({question.id for question in first}) == 4
-    rated = believing.adapt({f"id:{first[0].id}": 5, f"id:{first[1].id}": 1})
-    later = believing.interview(rated, 4, skip=[f"id:{first[2].id}"])
+    rated = believer.adapt({f"id:{first[0].id}": 5, f"id:{first[1].id}": 1})
+    later = believer.interview(rated, 4, skip=[f"id:{first[2].id}"])
     assert not {question.id for question in first[:3]} & {question.id for question in later}
     assert max(question.gain for question in later) < first[0].gain
     assert all(0 < question.known <= 1 for question in first)
-    assert len(believing.interview(state, 10_000)) == len(believing.catalogue.items)
+    assert len(believer.interview(state, 10_000)) == len(believer.catalogue.items)
 
 
-def test_who_is_known_to_know_some_items_is_asked_about_these_alone(believing):
+def test_questions_can_be_restricted_to_known_items(believer):
     """And what the answers tell counts for these alone."""
-    some = [f"id:{identity}" for identity in believing.catalogue.items.ids[5:12]]
-    asked = believing.interview(believing.adapt(), 3, among=some)
+    some = [f"id:{identity}" for identity in believer.catalogue.items.ids[5:12]]
+    asked = believer.interview(believer.adapt(), 3, among=some)
     assert {f"id:{question.id}" for question in asked} < set(some)
-    rated = believing.adapt({some[0]: 4})
-    left = believing.interview(rated, 10_000, skip=[some[1]], among=some)
+    rated = believer.adapt({some[0]: 4})
+    left = believer.interview(rated, 10_000, skip=[some[1]], among=some)
     assert {f"id:{question.id}" for question in left} == set(some[2:])
     # An item that tells of itself alone: what it tells is all there is to know.
-    (only,) = believing.interview(believing.adapt(), among=some[:1])
-    spread = believing.interview(believing.adapt(), 10_000)
+    (only,) = believer.interview(believer.adapt(), among=some[:1])
+    spread = believer.interview(believer.adapt(), 10_000)
     assert only.gain > max(question.gain for question in spread if question.id == only.id)
 
 
-def test_what_cannot_be_asked_is_refused(believing, recommender):
+def test_an_impossible_interview_is_refused(believer, recommender):
     for k in (0, -1):
         with pytest.raises(MetarecError, match=f"k is {k}; it must be at least 1"):
-            believing.interview(believing.adapt(), k)
+            believer.interview(believer.adapt(), k)
     with pytest.raises(MetarecError, match="no item is called 'Nobody'"):
-        believing.interview(believing.adapt(), skip=["Nobody"])
+        believer.interview(believer.adapt(), skip=["Nobody"])
     with pytest.raises(MetarecError, match=r"train one with --factors\.rank 32"):
         recommender.interview(recommender.adapt())

@@ -80,7 +80,7 @@ def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("rule", RULES)
-def test_it_is_so_for_every_rule(rule):
+def test_influences_are_derivatives_for_every_rule(rule):
     case = tiny(**RULES[rule])
     (_, found), by_weight = explained(case)
     mask = case.episodes.support.mask
@@ -90,7 +90,7 @@ def test_it_is_so_for_every_rule(rule):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("rule", ["gradient", "ridge", "one step of ridge to squared error"])
-def test_a_rating_that_counts_twice_is_as_two_ratings(rule):
+def test_weight_two_equals_two_ratings(rule):
     case = tiny(users=1, **RULES[rule])
     twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:, :1]], axis=1), case.episodes.support)
     doubled = case._replace(episodes=case.episodes._replace(support=twice))
@@ -150,7 +150,7 @@ def test_items_explained_together_are_explained_as_alone(recommender):
     assert recommender.explain(state, []) == []
 
 
-def test_of_nothing_nothing_is_said(recommender):
+def test_an_empty_history_explains_nothing(recommender):
     explanation = recommender.explain(recommender.adapt(), [3])[0]
     assert explanation.influences == explanation.because == ()
     assert explanation.sentence == ""
@@ -169,7 +169,7 @@ def test_an_unknown_item_is_refused(recommender):
         recommender.explain(recommender.adapt(), [999])
 
 
-def test_programs_are_few(compilations, recommender):
+def test_explaining_compiles_two_programs(compilations, recommender):
     other = fresh(recommender)
     state = other.adapt({7: 5, 8: 1})
     for number in (1, 3, 10, 11, 40, 1):
@@ -192,7 +192,7 @@ def ratings(*values: float) -> list[Influence]:
         ((0.2, 0.15, 0.14), 2),
     ],
 )
-def test_what_is_named_raises_the_score_by_what_can_be_told(values, named):
+def test_reasons_have_a_large_enough_influence(values, named):
     given = ratings(*values)
     assert reasons(given, 0.04) == tuple(given[:named])
     assert bool(in_words(reasons(given, 0.04))) == (named > 0)
@@ -210,7 +210,7 @@ def test_words_are_those_of_the_text_with_all_their_tokens():
     assert sorted(place for _, own in words.words for place in own) == list(range(1, len(words.ids) - 1))
 
 
-def test_of_a_text_that_is_too_long_there_are_the_words_that_are_read():
+def test_words_of_a_truncated_text_are_those_that_are_encoded():
     tokenizer = random_encoder().tokenizer
     words = words_of(tokenizer, "one two three four five", 6)
     assert len(words.ids) == 6
@@ -219,7 +219,7 @@ def test_of_a_text_that_is_too_long_there_are_the_words_that_are_read():
     assert words_of(tokenizer, "", 6).words == ()
 
 
-def test_gradient_times_input_is_how_the_embedding_follows_its_input():
+def test_gradient_times_input_sums_to_the_directional_derivative():
     encoder, config = random_encoder(), EncoderConfig(path="random")
     ids = tokenize(encoder.tokenizer, ["a space ship", "tea"], 128).ids
     tokens = jax.tree.map(jnp.asarray, pack(list(ids), 12))
@@ -239,7 +239,7 @@ def test_gradient_times_input_is_how_the_embedding_follows_its_input():
     np.testing.assert_allclose(got.sum(axis=1), want, rtol=0.02, atol=1e-4)
 
 
-def test_words_of_an_item_are_weighed_by_what_they_add_to_its_score(recommender):
+def test_an_explanation_has_the_words_of_the_text(recommender):
     state = recommender.adapt({7: 5, 8: 1, 9: 4})
     explanation = recommender.explain(state, [3], words=True)[0]
     text = recommender.catalogue.items.texts[2]
@@ -272,7 +272,7 @@ def test_an_embedding_gradient_is_by_the_embedding_before_it_is_prepared():
 # The command
 
 
-def test_recommend_says_why(capsys):
+def test_recommend_prints_explanations(capsys):
     command = ["recommend", str(trained_run()), "--rate", "id:7=5", "--rate", "id:8=5", "-k", "4", "--why"]
     assert main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["recommended"]

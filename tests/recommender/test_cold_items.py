@@ -25,7 +25,7 @@ def people(count, seed=0):
     return histories, [float(rating) for rating in rng.integers(1, 6, count)]
 
 
-def test_ratings_move_what_is_believed_and_come_back_to_nothing(believer):
+def test_ratings_change_the_belief_and_without_them_it_is_the_first(believer):
     recommender = fresh(believer)
     new = "id:" + recommender.add_item(TEXT)
     row = recommender.find(new).row
@@ -53,7 +53,7 @@ def test_ratings_move_what_is_believed_and_come_back_to_nothing(believer):
     assert recommender.score(state, [new])[0] == before
 
 
-def test_who_likes_it_is_learned_too(believer):
+def test_factors_are_learned_from_raters(believer):
     """Those who share a taste and like it make it likelier for others of that taste than for the rest."""
     recommender = fresh(believer)
     new = "id:" + recommender.add_item(TEXT)
@@ -84,7 +84,7 @@ def test_the_order_of_new_items_makes_no_difference(believer):
     np.testing.assert_array_equal(*tables)
 
 
-def test_a_run_without_beliefs_counts(recommender):
+def test_a_run_without_factors_counts_ratings(recommender):
     counting = fresh(recommender)
     new = "id:" + counting.add_item(TEXT)
     state = counting.adapt({"id:1": 5, "id:2": 1})
@@ -103,7 +103,7 @@ def test_a_run_without_beliefs_counts(recommender):
         ("id:new", [({"id:nope": 5}, 5.0)], "nope"),
     ],
 )
-def test_what_cannot_be_learned_changes_nothing(believer, item, raters, said):
+def test_refused_ratings_change_nothing(believer, item, raters, said):
     recommender = fresh(believer)
     recommender.add_item(TEXT, id="new")
     before = recommender.catalogue.statistics
@@ -112,7 +112,7 @@ def test_what_cannot_be_learned_changes_nothing(believer, item, raters, said):
     assert recommender.catalogue.statistics is before
 
 
-def test_the_service_learns_from_feedback_and_remembers_after_a_restart(believer, tmp_path):
+def test_the_service_learns_from_feedback_and_keeps_it_after_a_restart(believer, tmp_path):
     def score(client):
         asked = {"history": [{"item": "1", "rating": 5}], "items": ["bees"]}
         return client.post("/score", json=asked).json()["scores"][0]["score"]

@@ -47,7 +47,7 @@ def plain(tmp_path_factory):
     return recommender, export_folder(recommender, tmp_path_factory.mktemp("plain") / "device")
 
 
-def test_a_device_recommends_what_the_recommender_does_and_its_history_stays(plain):
+def test_a_device_gives_the_recommender_s_list_and_reads_only_the_folder(plain):
     recommender, folder = plain
     rates = [f"--rate=id:{item}={rating}" for item, rating in HISTORY.items()]
     command = [sys.executable, "-c", WATCHED, str(EXAMPLE), str(folder), *rates, "-k", "117", "--json"]
@@ -64,7 +64,7 @@ def test_a_device_recommends_what_the_recommender_does_and_its_history_stays(pla
     assert str(folder / "scores-16.jax") in seen["opened"]
 
 
-def test_the_folder_says_what_is_in_it(plain):
+def test_the_manifest_lists_the_folder(plain):
     recommender, folder = plain
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["support_lengths"] == list(recommender.config.episodes.buckets)
@@ -73,7 +73,7 @@ def test_the_folder_says_what_is_in_it(plain):
     assert json.loads((folder / "items.json").read_text())["ids"] == list(recommender.catalogue.items.ids)
 
 
-def test_a_folder_with_something_in_it_is_kept(plain):
+def test_a_folder_that_is_not_empty_is_refused(plain):
     recommender, folder = plain
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(MetarecError, match="holds something already"):

@@ -13,17 +13,19 @@ from helpers import assert_close
 from trained import fresh, small_config, small_data, trained_run
 
 from metarec_jax.config.encoder import EncoderConfig
-from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.learner.transformer import TransformerConfig
 from metarec_jax.meta.outer import predict
+from metarec_jax.meta.updaters.meta_sgd import MetaSgdConfig
+from metarec_jax.meta.updaters.ridge import RidgeConfig
 from metarec_jax.recommender.recommender import Limits, Rated, Recommender
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.build import assemble
+from metarec_jax.train.build import build
 from metarec_jax.train.catalogue import Catalogue, Scale
-from metarec_jax.train.loop import load_trainable
 from metarec_jax.train.model import init_trainable, make_model
+from metarec_jax.train.state import load_trainable
 
 ITEMS = 120
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}
@@ -61,14 +63,14 @@ def drawn() -> Recommender:
     return untrained(side="none")
 
 
-def test_scores_are_those_that_training_is_judged_by(recommender):
-    assembly = assemble(small_config())
+def test_scores_are_those_of_the_evaluation(recommender):
+    experiment = build(small_config())
     run = run_folder.open_run(trained_run())
     trainable = load_trainable(run, catalogues.load(run))
-    episodes = assembly.test.source[0]
-    trainable, tables, on_device = jax.device_put((trainable, assembly.test.tables, episodes))
-    outputs = predict(assembly.model, trainable, assembly.model.prepare(trainable.theta, tables), on_device)
-    want = jax.vmap(assembly.model.head.mean)(outputs)
+    episodes = experiment.test.source[0]
+    trainable, tables, on_device = jax.device_put((trainable, experiment.test.tables, episodes))
+    outputs = predict(experiment.model, trainable, experiment.model.prepare(trainable.theta, tables), on_device)
+    want = jax.vmap(experiment.model.head.mean)(outputs)
     for user in range(3):
         support = jax.tree.map(lambda leaf, user=user: leaf[user], episodes.support)
         history = [Rated(int(i) + 1, float(r)) for i, r, m in zip(*support[:3]) if m]
@@ -85,13 +87,13 @@ def test_adapting_changes_the_list(recommender):
     assert [r.id for r in prior if r.id not in ("7", "8", "9")] != [r.id for r in fan]
 
 
-def test_an_empty_history_is_the_prior(recommender):
+def test_empty_histories_are_equal(recommender):
     empty, prior = recommender.adapt(), recommender.adapt()
     assert recommender.recommend(empty) == recommender.recommend(prior)
     assert recommender.recommend(recommender.adapt({})) == recommender.recommend(prior)
 
 
-def test_a_list_is_the_best_scores_in_order_without_what_was_seen(recommender):
+def test_a_list_is_the_best_unseen_items_in_order(recommender):
     state = recommender.adapt(LIKES)
     found = recommender.recommend(state, k=25)
     unseen = [i for i in range(1, ITEMS + 1) if i not in LIKES]
@@ -120,7 +122,7 @@ def test_many_users_at_once_are_the_same_users_one_by_one(drawn):
         np.testing.assert_allclose([r.score for r in found], [r.score for r in alone], rtol=1e-5)
 
 
-def test_more_users_than_a_call_takes_go_in_several(drawn):
+def test_more_users_than_a_batch_holds(drawn):
     few = untrained(side="none", limits=Limits(batch_sizes=(1, 4)))
     histories = [drawn_history(u, 6) for u in range(9)]
     want = drawn.recommend_many(drawn.adapt_many(histories), k=5)
@@ -128,7 +130,7 @@ def test_more_users_than_a_call_takes_go_in_several(drawn):
     assert [[r.id for r in found] for found in got] == [[r.id for r in found] for found in want]
 
 
-def test_programs_are_as_many_as_support_lengths(compilations):
+def test_there_is_one_program_for_each_support_length_and_batch_size(compilations):
     untouched = untrained(side="none")
     for lengths in ([1, 3, 7, 16], [20, 32, 17]):
         for length in lengths:
@@ -146,9 +148,9 @@ def test_programs_are_as_many_as_support_lengths(compilations):
     [
         {},
         {"updater": UpdaterConfig(steps=2, order="reptile")},
-        {"updater": UpdaterConfig(steps=2, kind="meta-sgd")},
+        {"updater": MetaSgdConfig(steps=2)},
         {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
-        {"learner": LearnerConfig(kind="transformer", hidden=16, width=8, heads=2)},
+        {"learner": TransformerConfig(hidden=16, width=8, heads=2)},
     ],
     ids=["factored", "reptile", "dense", "shared", "transformer"],
 )
@@ -178,7 +180,7 @@ def test_padding_changes_nothing(drawn):
         np.testing.assert_allclose([r.score for r in got], [r.score for r in want], rtol=1e-5)
 
 
-def test_of_a_long_history_the_latest_count_and_all_are_seen(drawn):
+def test_a_long_history_is_truncated_and_all_of_it_is_excluded(drawn):
     history = drawn_history(5, 100)
     state = drawn.adapt(history)
     assert state.notes == ("of 100 ratings the latest 90 are used: the model was trained on no more",)
@@ -196,7 +198,7 @@ def test_titles_ids_and_numbers_name_the_same_items(drawn):
     assert lists[0] == lists[1] == lists[2] == lists[3]
 
 
-def test_a_text_is_scored_as_an_item_that_nobody_rated(recommender):
+def test_a_text_is_scored_as_an_item_without_ratings(recommender):
     nobody = dataclasses.replace(
         recommender.catalogue, statistics=catalogues.Statistics(*np.zeros((2, ITEMS), np.float32))
     )
@@ -208,7 +210,7 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(recommender):
     assert other.score_text(state, texts[5]) != other.score_text(state, texts[77])
 
 
-def test_a_profile_stands_for_the_user_and_no_profile_for_the_average_user():
+def test_an_empty_profile_is_the_average_user():
     by_profile = untrained(side="profile")
     lists = [
         by_profile.recommend(by_profile.adapt(profile=text), k=ITEMS) for text in ("", "a nurse", "a sailor", "  ")
@@ -274,14 +276,14 @@ def test_an_empty_text_is_refused(recommender):
         recommender.score_text(recommender.adapt(), "  ")
 
 
-def test_predictions_that_are_no_numbers_never_come_out():
+def test_nan_predictions_are_refused():
     wild = untrained(side="none", updater=dataclasses.replace(small_config().updater, rate=1e30))
     with pytest.raises(MetarecError, match="its inner steps diverge"):
         wild.recommend(wild.adapt(drawn_history(0, 12)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e3])
-def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
+def test_parameters_that_are_not_finite_are_refused_by_name(drawn, value):
     """A logarithm of a rate that is 1,000 means an infinite rate."""
     trainable = jax.tree.map(np.array, jax.device_get(drawn.executor.trainable))
     trainable.phi["log_rate"]["output"]["bias"][1] = value
@@ -294,9 +296,7 @@ def test_parameters_that_are_no_numbers_are_refused_by_name(drawn, value):
 
 def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
     """``unit^2 (s + h^T A^-1 h)`` by numpy, with ``A = H^T H / s + P`` over the user's ratings (Bishop 2006, 3.59)."""
-    ridge = untrained(
-        side="none", head="rating", updater=UpdaterConfig(kind="ridge", adapted=("output/.*",), precision=0.5)
-    )
+    ridge = untrained(side="none", head="rating", updater=RidgeConfig(adapted=("output/.*",), precision=0.5))
     trainable = jax.tree.map(np.array, jax.device_get(ridge.executor.trainable))
     trainable.phi["log_noise"][...] = np.log(0.2)
     ridge = Recommender(ridge.config, ridge.catalogue, trainable)
@@ -325,7 +325,7 @@ def test_the_uncertainty_of_a_rating_is_that_of_bayesian_regression():
 
 def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
     """A scale twice as long, the same outputs: twice the deviation."""
-    updater = UpdaterConfig(kind="ridge", adapted=("output/.*",))
+    updater = RidgeConfig(adapted=("output/.*",))
     ridge = untrained(side="none", head="rating", updater=updater)
     longer = dataclasses.replace(ridge.catalogue, scale=Scale("rating", (), 1.0, 9.0))
     other = Recommender(ridge.config, longer, jax.device_get(ridge.executor.trainable))
@@ -334,9 +334,9 @@ def test_the_unit_of_an_uncertainty_is_a_rating(drawn):
 
 
 @pytest.mark.parametrize("head", ["rating", "classes", "click"])
-def test_other_models_know_no_uncertainty(head):
+def test_other_models_have_no_uncertainty(head):
     """Another rule, or outputs that are no ratings."""
-    rule = {} if head == "rating" else {"updater": UpdaterConfig(kind="ridge", adapted=("output/.*",))}
+    rule = {} if head == "rating" else {"updater": RidgeConfig(adapted=("output/.*",))}
     other = untrained(side="none", head=head, **rule)
     assert not other.gives_uncertainty
     with pytest.raises(MetarecError, match=r"knows no uncertainty: train with --updater\.kind ridge .*head rating$"):
@@ -358,7 +358,7 @@ def copy(tmp_path):
     return shutil.copytree(trained_run(), tmp_path / "copy")
 
 
-def test_reading_a_run_changes_nothing_in_it(copy):
+def test_loading_a_run_does_not_change_it(copy):
     half_saved = copy / "checkpoints" / "99.orbax-checkpoint-tmp"
     half_saved.mkdir()
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
@@ -366,7 +366,7 @@ def test_reading_a_run_changes_nothing_in_it(copy):
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
 
 
-def test_the_best_checkpoint_and_the_parameters_beside_it_are_the_same(copy):
+def test_the_best_checkpoint_and_the_file_of_parameters_are_equal(copy):
     short = Recommender.load(copy)
     (copy / "parameters.safetensors").unlink()
     long = Recommender.load(copy)
@@ -477,7 +477,7 @@ def test_a_truncated_checkpoint_is_refused(copy, part, rest):
         Recommender.load(copy)
 
 
-def test_a_text_that_is_too_long_is_cut_and_that_is_said_once(recommender):
+def test_truncation_is_reported_once(recommender):
     other = fresh(recommender)
     state, text = other.adapt({"id:1": 5}), "bees and honey " * 2000
     with pytest.warns(UserWarning, match="1 of 1 texts are longer than .* tokens and were cut") as said:

@@ -63,7 +63,7 @@ def index() -> TitleIndex:
         ("id:105", 5),
     ],
 )
-def test_what_people_write_finds_the_item(index, name, row):
+def test_variants_of_a_title_find_the_item(index, name, row):
     assert index.find(name).row == row
     assert index.find(name).note == ""
 
@@ -74,7 +74,7 @@ def test_every_title_finds_itself(index):
             assert TITLES[index.find(written).row] == TITLES[row]
 
 
-def test_of_items_with_one_title_the_most_rated_is_taken_and_that_is_said(index):
+def test_the_item_with_most_ratings_has_a_shared_title_with_a_note(index):
     match = index.find("old maps")
     assert match.row == 10
     assert "2 items are called 'Old Maps (1990)'" in match.note
@@ -82,7 +82,7 @@ def test_of_items_with_one_title_the_most_rated_is_taken_and_that_is_said(index)
     assert "not id:109" in match.note
 
 
-def test_a_title_that_could_be_several_is_refused_with_the_candidates(index):
+def test_an_ambiguous_title_is_refused_with_the_candidates(index):
     with pytest.raises(
         MetarecError, match=r"'harbour' could be Harbour \(1996\) \(id:106\); Harbour \(1948\) \(id:105\)"
     ):
@@ -113,13 +113,13 @@ def test_nonsense_is_refused(index, name):
         index.find(name)
 
 
-def test_an_id_without_its_prefix_is_pointed_out(index):
+def test_an_id_without_prefix_gets_a_hint(index):
     with pytest.raises(MetarecError, match="id:107 means the item of that id"):
         index.find("107")
     assert index.find_id("107").row == 7
 
 
-def test_sixty_thousand_titles_are_searched_while_one_waits():
+def test_sixty_thousand_titles_are_searched_in_two_seconds():
     rng = np.random.default_rng(0)
     words = np.array([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in ("lon", "mar", "tic", "ver", "sun")])
     chosen = words[rng.integers(len(words), size=(60_000, 3))]
@@ -131,7 +131,7 @@ def test_sixty_thousand_titles_are_searched_while_one_waits():
     assert time.process_time() - started < 2.0
 
 
-def test_who_searches_while_an_item_is_added_finds_all_of_it_or_nothing():
+def test_a_search_while_an_item_is_added_finds_all_of_it_or_nothing():
     """A search between any two lines of `add`, as another thread may have it."""
     items = Items(("7", "8"), ("The Tin Moon (1971)", "Tin Roofs (1980)"), ("", ""))
     index, ids = TitleIndex(items, np.array([3, 4])), ("7", "8", "9")

@@ -34,7 +34,7 @@ def listening(engine):
             thread.join(60)
 
 
-def test_what_people_did_is_judged_and_trained_on_and_served(recommender, tmp_path, capsys):
+def test_feedback_is_measured_trained_on_and_served(recommender, tmp_path, capsys):
     def metarec(*arguments: object) -> str:
         status = main.main([str(argument) for argument in arguments])
         said = capsys.readouterr()
