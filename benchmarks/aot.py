@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -256,18 +256,34 @@ def _layer(case: Case, target: Any, keep: Any) -> Any:
     return estimate.compiled_for(target, lowered, chips=1, users=0, level=case.level, keep=keep)
 
 
-def run(names: list[str], out: Path, reporter: Reporter = QUIET) -> list[dict[str, Any]]:
-    """Compiles the cases of these groups that `out` does not hold yet; returns all it then holds."""
+def run(
+    cases: Iterable[Case],
+    out: Path,
+    reporter: Reporter = QUIET,
+    *,
+    compiled: Callable[[Case], dict[str, Any]] = compile_case,
+) -> list[dict[str, Any]]:
+    """Compile the cases that a file does not hold yet, and write it after each of them.
+
+    Args:
+        cases: which.
+        out: the file of results.
+        reporter: told how long each case took.
+        compiled: case -> its row.
+
+    Returns:
+        All rows that the file then holds.
+    """
     from metarec_jax.core.atomic_files import make_folder, write_text
     from metarec_jax.core.environment import environment
 
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
     make_folder(out.parent)
-    for case in (case for name in names for case in CASES[name]):
+    for case in cases:
         if any(row["case"] == dataclasses.asdict(case) for row in rows):
             continue
         started = time.perf_counter()
-        rows = [row for row in rows if row["case"]["name"] != case.name] + [compile_case(case)]
+        rows = [row for row in rows if row["case"]["name"] != case.name] + [compiled(case)]
         reporter.note(f"{case.name}: {time.perf_counter() - started:.0f} s")
         write_text(out, json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
     return rows
@@ -311,11 +327,11 @@ def main() -> None:
     for name in arguments.names:
         if name not in CASES:
             parser.error(f"there are no cases called {name!r}; there are {', '.join(CASES)}")
-    names = arguments.names or list(CASES)
-    targets.prepare_process([targets.parse(case.target) for name in names for case in CASES[name]])
+    cases = [case for name in arguments.names or CASES for case in CASES[name]]
+    targets.prepare_process([targets.parse(case.target) for case in cases])
     from metarec_jax.core.console import make_reporter
 
-    run(names, arguments.json, make_reporter())
+    run(cases, arguments.json, make_reporter())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What users share, learned from their ratings, with XLA's threads alone and with those of OpenBLAS beside them."""
+"""Time the learning of item factors with one OpenBLAS thread per call, and with as many as there are cores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ OURS, OWN = "one thread a call", "OpenBLAS's own threads"
 
 
 def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Training users per second whose ratings beliefs about items are learned from (one fold)."""
+    """Measure training users per second of learning item factors (one fold).
+
+    Args:
+        config: of the run.
+        rounds: of the measurement.
+        reporter: shows progress.
+    """
     experiment = build(config, reporter=QUIET)
     data, embeddings, rows = experiment.data, experiment.catalogue.embeddings, experiment.division.train
     trained = data.user[rows], data.item[rows], data.rating[rows]

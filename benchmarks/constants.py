@@ -1,4 +1,4 @@
-"""Options tried on validation users of MovieLens-100K: what defaults are chosen by.
+"""Choose defaults: options compared on the validation users of MovieLens-100K.
 
 python -m benchmarks.constants iterations=6,strength=8.5,item=0.385 item=0.7 --seeds 6 --json OUT
 python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
@@ -7,8 +7,8 @@ python -m benchmarks.constants dropout=0 --new-items --runs FOLDER --json OUT
 Each argument changes some options, those under `--factors` where it names no group, and is compared with the defaults
 on the validation users of protocol B: by the closed form alone, for which nothing is trained, or with --runs by the
 models that are trained in FOLDER. With --new-items they are asked about items that nobody rated in training (a sixth
-of all, see `benchmarks.hidden`). Nobody's test rows are looked at. (With several seeds a validation user of one is a
-test user of another; so it is with every choice that is made over several splits.)
+of all, see `benchmarks.hidden`). No test row is read. (With several seeds a validation user of one is a test user of
+another, as in every choice over several splits.)
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measure(
     *,
     new_items: bool = False,
 ) -> list[harness.Row]:
-    """Every variant against the defaults, with the interval of the difference over validation users.
+    """Compare every variant with the defaults, with the interval of the difference over validation users.
 
     Args:
         config: with the defaults.

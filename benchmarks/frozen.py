@@ -1,7 +1,7 @@
-"""What embeddings are good for when nothing trains them further: heads that predict for items known and new.
+"""Heads on frozen embeddings, judged on items that training users rated and on new ones.
 
-The items that a pretraining held out are new here, too: ratings that training users gave them are taken out, so that no
-item statistics and no head knows them, and they are predicted from their text alone. Each validation user has one
+The items that a pretraining held out are new: the training users' ratings of them are removed, so that item statistics
+and heads know nothing of them, and they are predicted from their text alone. Each validation user has one
 support, of items that are not new, and two queries: other such items ("warm"), and all new ones ("cold").
 """
 
@@ -35,11 +35,11 @@ from metarec_jax.train.pretraining.held_out import Seen, seen
 METRICS = ("mae", "auc", "ndcg@5")
 PARTS = ("warm", "cold")
 QUERY = 1 / 3
-"""Share of a user's warm items that are asked for."""
+"""Share of a user's warm items that are in the query."""
 TEXT_PENALTIES = (10.0, 30.0, 100.0, 300.0)
-"""Of the regression of an item's mean rating on its text."""
+"""Penalties of the regression of an item's mean rating on its text."""
 USER_PENALTIES = (1.0, 3.0, 10.0, 30.0)
-"""Of each user's own regression."""
+"""Penalties of each user's own regression."""
 ITEM_SHRINK, USER_SHRINK = 5.0, 5.0
 
 
@@ -58,7 +58,7 @@ class World(NamedTuple):
 
 
 def world_of(config: PretrainConfig) -> World:
-    """The world that a pretraining saw a part of."""
+    """Load the data of a pretraining, and remove the training users' ratings of the items that it held out."""
     data = load(config.data, seed=config.seed)
     found = seen(data, config)
     kept = ~(np.isin(data.user, found.splits.train) & found.cold[data.item])
@@ -68,7 +68,15 @@ def world_of(config: PretrainConfig) -> World:
 
 
 def questions(world: World, config: Config) -> dict[str, Episodes]:
-    """One batch of all validation users for each part; both have the same supports."""
+    """Draw support and queries of the validation users.
+
+    Args:
+        world: the data.
+        config: of the run.
+
+    Returns:
+        For each part one batch of all validation users; both have the same supports.
+    """
     own = histories(world.data, world.seen.splits.validation)
     support, warm, cold = [], [], []
     for user, start, count in zip(own.users, own.start, own.count):
@@ -96,7 +104,7 @@ def questions(world: World, config: Config) -> dict[str, Episodes]:
 
 
 def judged(predictions: Predictions, episodes: Episodes) -> dict[str, UserValues]:
-    """Every metric, user by user."""
+    """Compute every metric for each user."""
     return evaluate_users(predictions, episodes.query, metrics=METRICS)
 
 
@@ -127,7 +135,7 @@ def ridge(
 
 
 def _with_prior(episodes: Episodes, prior: np.ndarray) -> Episodes:
-    """Statistics to which every item's prior was added, as so many ratings."""
+    """Add every item's prior mean to the statistics, with the weight of `ITEM_SHRINK` ratings."""
 
     def more(rows: Rows) -> Rows:
         added = np.stack([ITEM_SHRINK * prior[rows.item], np.full(rows.item.shape, ITEM_SHRINK)], axis=-1)
@@ -139,7 +147,15 @@ def _with_prior(episodes: Episodes, prior: np.ndarray) -> Episodes:
 def chosen(
     tried: Iterable[Mapping[Any, Mapping[str, Mapping[str, UserValues]]]], part: str
 ) -> tuple[Any, list[Mapping[str, UserValues]]]:
-    """The penalties with the least MAE over all seeds, and what they give in each."""
+    """Choose the penalties with the least MAE over all seeds.
+
+    Args:
+        tried: for each seed, the values of a `ridge`.
+        part: whose MAE chooses.
+
+    Returns:
+        The penalties, and their values for each seed.
+    """
     tried = list(tried)
 
     def mae(penalties: Any) -> float:
@@ -158,7 +174,7 @@ def meta_trained(
     asked: Mapping[str, Episodes],
     reporter: Reporter = QUIET,
 ) -> dict[str, dict[str, UserValues]]:
-    """`metarec train` with a frozen encoder, where new items are new to it too: part -> metric -> values.
+    """Train with a frozen encoder on the ratings of a world: part -> metric -> values.
 
     Args:
         world: the data.
@@ -199,5 +215,5 @@ def division_of(world: World, config: Config) -> Division:
 
 
 def users_of(asked: Mapping[str, Episodes]) -> np.ndarray:
-    """Rows of the user table, in the order of the values."""
+    """Rows of the user table, int32 [users], in the order of the values."""
     return np.asarray(jax.device_get(next(iter(asked.values())).user))

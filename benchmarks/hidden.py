@@ -1,4 +1,4 @@
-"""Validation users who are asked about items that nobody rated in training: how choices about new items are made."""
+"""Divisions in which validation users are asked about items that nobody rated in training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What asking the right questions buys: test users of MovieLens-100K, by the questions they were asked.
+"""Compare ways to choose questions by the errors on test users of MovieLens-100K who were asked them.
 
 python -m benchmarks.interview --seeds 20 --json OUT
 python -m benchmarks.interview --runs FOLDER --json OUT
@@ -45,7 +45,7 @@ ANSWERS = (1, 3, 5, 10)
 QUESTIONS = (10, 20, 40)
 METRICS = ("mae", "rmse", "ndcg@5", "auc_liked")
 DRAWS = 5
-"""Of what chance picks."""
+"""Random choices of questions that are averaged."""
 OURS, RANDOM, POPULAR = "information", "random", "popular"
 
 Values = dict[tuple[str, str], list[Mapping[str, UserValues]]]
@@ -53,7 +53,7 @@ Values = dict[tuple[str, str], list[Mapping[str, UserValues]]]
 
 
 class _Interviewer:
-    """Orders of questions for the test users of one run; items are rows of the catalogue."""
+    """Order questions for the test users of one run; items are rows of the catalogue."""
 
     def __init__(self, experiment: Experiment, trainable: Trainable):
         beliefs = experiment.catalogue.beliefs
@@ -66,12 +66,13 @@ class _Interviewer:
         self.popular = np.argsort(-count, kind="stable")
 
     def of_pool(self, pool: np.ndarray, k: int) -> np.ndarray:
-        """The `k` items of `pool` that tell most about all of them."""
+        """The `k` items of a pool that are most informative about the pool."""
         allowed = np.isin(np.arange(len(self._weight)), pool)
         return choose(self._about([]), np.ones(len(allowed)), allowed / allowed.sum(), allowed, k)[0]
 
     def of_catalogue(self, pool: np.ndarray, k: int) -> list[int]:
-        """The items asked about in `k` questions, each chosen after the answers before it."""
+        """The items of `k` questions, each chosen after the answers to the ones before; only items of the pool are
+        answered."""
         answered: list[int] = []
         asked: list[int] = []
         allowed = np.ones(len(self._weight), bool)
@@ -91,7 +92,13 @@ class _Interviewer:
 
 
 class Asked(NamedTuple):
-    """Whose test users are asked: what the model knows of items, its parameters, and what adapts to the answers."""
+    """A model whose test users are asked.
+
+    Attributes:
+        experiment: its data and catalogue.
+        trainable: its parameters.
+        method: adapts to the answers and predicts.
+    """
 
     experiment: Experiment
     trainable: Trainable
@@ -99,7 +106,7 @@ class Asked(NamedTuple):
 
 
 def trained(folders: Sequence[Path], reporter: Reporter = QUIET) -> Iterator[Asked]:
-    """The run in each of `folders`."""
+    """Load the runs of some folders."""
     for folder in folders:
         run = run_folder.open_run(folder)
         experiment = build(run.config, reporter=reporter)
@@ -123,7 +130,7 @@ def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: vari
 
 
 def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Asks and judges."""
+    """Ask the test users of each model, and judge what it then predicts."""
     values: Values = {}
     users, seeds = [], []
     for one in asked:
@@ -144,7 +151,7 @@ def _judged(
     ask = _Interviewer(experiment, trainable)
 
     def judged(chosen: Callable[[int], np.ndarray]) -> Mapping[str, UserValues]:
-        """Values of the users, each adapted to the support rows about the items `chosen` for it."""
+        """Values of the users, each adapted to the support rows of the items `chosen` for it."""
         kept = [rows[np.isin(data.item[rows], chosen(u))] for u, rows in enumerate(supports)]
         source = dataclasses.replace(experiment.test.source, tasks=make_tasks(tasks.user, kept, queries))
         part = dataclasses.replace(experiment.test, source=source)
@@ -179,7 +186,7 @@ def _judged(
 
 
 def _compared(values: Values, users: np.ndarray, seeds: np.ndarray) -> list[harness.Row]:
-    """The questions that tell most against the others, with the interval of the difference."""
+    """Compare the most informative questions with the others, with the interval of the difference."""
     rows = []
     for (case, contender), found in values.items():
         if contender == OURS:

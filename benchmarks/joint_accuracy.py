@@ -1,4 +1,4 @@
-"""What training the encoder with the rest buys: errors and rankings of test users, against a frozen encoder.
+"""Compare trainings with the encoder in the outer loop with those of a frozen encoder, on test users.
 
 python -m benchmarks.joint_accuracy --json OUT --runs FOLDER
 
@@ -45,29 +45,35 @@ BESIDE = {
     TWIN: f"{FROZEN}: {TWIN}",
     BEFORE: f"{FROZEN}, before adapting",
 }
-"""What is judged of the frozen training beside itself, and its name in the table."""
+"""Baselines of the frozen training that are judged too, by method, with their names in the table."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "all": {"train": "all", "rate": 1e-4},
     "lora": {"train": "lora", "rate": 1e-3},
 }
-"""Ways to train the encoder. Their rates are first guesses, and none was compared with another."""
+"""Ways to train the encoder. Their rates were not tuned."""
 
 
 def standard(seed: int, epochs: int, users_per_step: int) -> Config:
-    """The frozen training of the same length; without factors, so that an item is its text and its statistics."""
+    """The config of the frozen training of the same length.
+
+    Args:
+        seed: of the run.
+        epochs: of the training.
+        users_per_step: users of an outer step.
+    """
     base = usual(seed)
     train = dataclasses.replace(base.train, epochs=epochs, users_per_step=users_per_step, patience=0)
     return dataclasses.replace(base, train=train)
 
 
 def usual(seed: int) -> Config:
-    """The frozen training as it is when nothing is said."""
+    """The frozen training with default options, without factors: an item is its text and its statistics."""
     base = preset("movielens-100k")
     return dataclasses.replace(base, factors=dataclasses.replace(base.factors, rank=0), seed=seed)
 
 
 def in_the_loop(config: Config, way: str) -> Config:
-    """The same with the encoder in the outer loop."""
+    """The same config with the encoder in the outer loop, trained in one of the `WAYS`."""
     encoder: EncoderConfig = dataclasses.replace(config.encoder, **WAYS[way])
     return dataclasses.replace(config, encoder=encoder)
 
@@ -75,7 +81,7 @@ def in_the_loop(config: Config, way: str) -> Config:
 def measure(
     configs: Sequence[Config], longer: Sequence[Config], ways: Sequence[str], folder: Path, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Trains and judges, seed by seed.
+    """Train and judge all ways for each seed.
 
     Args:
         configs: of the frozen training, one for each seed.

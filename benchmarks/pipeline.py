@@ -1,4 +1,4 @@
-"""The input pipeline alone against what the step consumes, and evaluation against its predictions alone."""
+"""Time the input pipeline against the outer step, and an evaluation against its predictions."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ from metarec_jax.train.state import first_state
 TIMES = 3.0
 """How many times faster than the step the pipeline has to be."""
 BATCHES = 8
-"""Batches of a turn."""
+"""Batches of one measurement."""
 
 
 def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Batches per second: drawn, padded and put on the device, against outer steps taken."""
+    """Measure batches per second that are drawn, padded and put on the device, against outer steps per second.
+
+    Args:
+        config: of the run.
+        rounds: of the measurement.
+        reporter: shows progress.
+    """
     experiment = build(config, reporter=QUIET)
     mesh = user_mesh(1)
     at_once = config.train.users_per_device
@@ -67,7 +73,13 @@ def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harnes
 
 
 def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Users per second of an evaluation of the test users, against its compiled predictions alone."""
+    """Measure users per second of an evaluation of the test users, against its compiled predictions alone.
+
+    Args:
+        config: of the run.
+        rounds: of the measurement.
+        reporter: shows progress.
+    """
     experiment = build(config, reporter=QUIET)
     part = experiment.test
     trainable = first_state(experiment, 1).trainable

@@ -1,4 +1,4 @@
-"""What pretraining the encoder buys: errors and rankings of validation users, against the untouched checkpoint.
+"""Compare pretrained encoders with the untouched checkpoint, on validation users.
 
 python -m benchmarks.pretraining --json OUT --runs FOLDER
 
@@ -38,7 +38,12 @@ Values = dict[tuple[str, str, str], list[Mapping[str, UserValues]]]
 
 
 def standard(seed: int, steps: int) -> PretrainConfig:
-    """The pretraining that is measured: the two upper layers of MiniLM on MovieLens-100K, for a minute or two."""
+    """The config that is measured: the two upper layers of MiniLM on MovieLens-100K.
+
+    Args:
+        seed: of the pretraining.
+        steps: of the pretraining.
+    """
     base = starting_from(dataclasses.replace(preset("movielens-100k"), seed=seed))
     encoder = dataclasses.replace(base.encoder, rate=3e-4, frozen_layers=4)
     likes = dataclasses.replace(base.contrastive, liked_per_user=8)
@@ -46,7 +51,20 @@ def standard(seed: int, steps: int) -> PretrainConfig:
 
 
 def pretrained(config: PretrainConfig, folder: Path, reporter: Reporter) -> tuple[Path, dict[str, list[float]]]:
-    """A pretraining, gone on with where it was begun: its encoder, and what was judged before and after."""
+    """Pretrain in a folder, from the latest checkpoint where there is one.
+
+    Args:
+        config: of the pretraining.
+        folder: of its run.
+        reporter: shows progress.
+
+    Returns:
+        The folder of the encoder, and for each figure of held-out data its values before and after.
+
+    Raises:
+        MetarecError: the folder holds a pretraining with other options.
+        Stopped: by a signal.
+    """
     if (folder / "config.json").exists():
         run, pretraining = start.resume(folder, reporter=reporter)
         if run.config != config:
@@ -68,7 +86,7 @@ def measure(
     objectives: Sequence[Objective] = OBJECTIVES,
     reporter: Reporter = QUIET,
 ) -> list[harness.Row]:
-    """Pretrains and judges.
+    """Pretrain for each seed and objective, and judge the encoders.
 
     Args:
         configs: one for each seed; of any objective.
@@ -125,7 +143,7 @@ def measure(
 def _compared(
     values: Values, penalties: Mapping[Any, Any], users: np.ndarray, seeds: np.ndarray, facts: Mapping[str, Any]
 ) -> list[harness.Row]:
-    """Every checkpoint against the untouched one, with the interval of the difference."""
+    """Compare every checkpoint with the untouched one, with the interval of the difference."""
     rows = []
     for (head, part, name), found in values.items():
         if name == UNTOUCHED:

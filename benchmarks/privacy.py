@@ -1,4 +1,4 @@
-"""What privacy costs: errors and rankings of test users, for a few epsilons, against the same training without it.
+"""Compare private trainings of several epsilons with the same training without privacy, on test users.
 
 python -m benchmarks.privacy --json OUT
 
@@ -28,18 +28,24 @@ ORDINARY = "without privacy"
 STARVED = "what a private run reads, untrained"
 NOTHING_ADDED = "what a private run reads, with the least noise there is"
 NEXT_TO_NONE = 1e6
-"""An epsilon that promises nothing, and takes `metarec_jax.privacy.accounting.LEAST_NOISE`."""
+"""An epsilon without any protection, for which `metarec_jax.privacy.accounting.LEAST_NOISE` is added."""
 
 
 def standard(seed: int, epochs: int, users_per_step: int) -> Config:
-    """The training without privacy; few large steps, since every step is paid for."""
+    """The config without privacy; few large steps, since every step spends epsilon.
+
+    Args:
+        seed: of the run.
+        epochs: of the training.
+        users_per_step: users of an outer step.
+    """
     base = preset("movielens-100k")
     train = dataclasses.replace(base.train, epochs=epochs, users_per_step=users_per_step, patience=0)
     return dataclasses.replace(base, train=train, seed=seed)
 
 
 def private(config: Config, epsilon: float) -> Config:
-    """The same under privacy, of the run as a whole."""
+    """The same config with a private run."""
     factors = dataclasses.replace(config.factors, rank=0)
     return dataclasses.replace(config, factors=factors, privacy=PrivacyConfig(epsilon=epsilon))
 
@@ -47,7 +53,7 @@ def private(config: Config, epsilon: float) -> Config:
 def measure(
     configs: Sequence[Config], epsilons: Sequence[float], folder: Path, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Trains and judges, seed by seed.
+    """Train and judge all ways for each seed.
 
     Args:
         configs: without privacy, one for each seed.

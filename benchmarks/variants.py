@@ -1,4 +1,4 @@
-"""Trainings of one model in several ways, asked the same of the same test users: what one way buys over another."""
+"""Train one model in several ways, and compare the ways on the same queries of the same test users."""
 
 from __future__ import annotations
 
@@ -94,7 +94,13 @@ def _choices(config: Config) -> tuple[Any, ...]:
 
 
 def judged(experiment: Experiment, name: str, method: Function) -> SeedResult:
-    """What a method answers for the test users of a seed."""
+    """Judge a method on the test users of an experiment.
+
+    Args:
+        experiment: whose test users.
+        name: of the method.
+        method: the function.
+    """
     return judge(experiment, experiment.test, name, method, metrics=METRICS)
 
 
@@ -104,11 +110,11 @@ def compared(
     facts: Mapping[str, Any],
     of: Mapping[str, Mapping[str, Any]],
 ) -> list[harness.Row]:
-    """Each way against one of them, with the interval of the difference (paired bootstrap over users).
+    """Compare each way with one of them, with the interval of the difference (paired bootstrap over users).
 
     Args:
         results: of each way, for each seed.
-        reference: which of them the others are held against.
+        reference: the way that the others are compared with.
         facts: of all, for the first row.
         of: facts of a way, where there are any.
     """
@@ -134,7 +140,7 @@ def paired_row(
     seeds: np.ndarray,
     facts: Mapping[str, Any],
 ) -> harness.Row:
-    """One metric of two ways, with the interval of the difference.
+    """Compare two ways by one metric, with the interval of the difference.
 
     Args:
         case, contender: of the row.

@@ -50,7 +50,8 @@ def init(key: PRNGKeyArray, config: BertConfig) -> Params:
             values.append(draw[start : start + leaf.size].reshape(leaf.shape))
             start += leaf.size
         else:
-            values.append(jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0))
+            # A weak type would have the outer step, which gives strong ones, compiled a second time.
+            values.append(jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0, draw.dtype))
     return jax.tree.unflatten(tree, values)
 
 

@@ -99,12 +99,13 @@ def test_it_is_served_with_its_own_embeddings(trained):
     ],
     ids=["LoRA", "frozen layers"],
 )
-def test_only_what_shall_be_trained_moves(choice, moves, tmp_path):
+def test_only_what_shall_be_trained_moves_and_the_step_is_compiled_once(choice, moves, tmp_path, compilations):
     config = config_of(**choice)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
     run, experiment = start(config, tmp_path / "run")
     before = first_state(experiment, 1).trainable.encoder
     after = fit(run, experiment).trainable.encoder
+    assert compilations.count("jit(step)") == 1
     changed = {
         name
         for name, a, b in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after))
