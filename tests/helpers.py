@@ -12,8 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from metarec_jax.config.learner import LearnerConfig
-from metarec_jax.config.updater import UpdaterConfig
-from metarec_jax.core.kinds import LEARNERS
+from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 from metarec_jax.learner import mlp
@@ -128,7 +127,8 @@ def tiny(
     """
     rng = np.random.default_rng(seed)
     made = make_head(head, levels=(1.0, 2.0, 3.0, 4.0, 5.0), low=1.0, high=5.0)
-    config = UpdaterConfig(**{"steps": 2, "rate": 0.3, "adapted": adapted} | updater)
+    rule = UPDATERS.get(str(updater.pop("kind", "gradient")))
+    config = rule(**{"steps": 2, "rate": 0.3, "adapted": adapted} | updater)
 
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape)
