@@ -39,7 +39,7 @@ from metarec_jax.recommender.active_learning import TastePosterior, choose, tast
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.experiment import Experiment
-from metarec_jax.train.state import load_trainable
+from metarec_jax.train.parameters import load_trainable
 
 ANSWERS = (1, 3, 5, 10)
 QUESTIONS = (10, 20, 40)

@@ -34,9 +34,9 @@ from metarec_jax.train.build import build, resolve
 from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.model import make_model
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.start import fit
-from metarec_jax.train.state import load_trainable
 
 ANSWERS = "answers.parquet"
 """File in the folder of a seed with the predictions of all methods."""

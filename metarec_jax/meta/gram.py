@@ -6,8 +6,8 @@ and ``x @ W' = x @ W + (x X^T) @ D``: ``x @ W`` is one product for all users, ta
 and ``X X^T`` a small Gram matrix for each user, taken once and not once a step.
 
 The learner does not know. It writes ``rows @ kernel``; here `rows` is a `metarec_jax.learner.gathered_rows.Fixed` and
-`kernel` a small object that answers the product. A first pass with `Spy` kernels finds out which kernels meet fixed
-rows only, takes the products that do not change, and counts floats to choose what is worth factoring.
+`kernel` a small object that answers the product. One abstract run of the learner with `Spy` kernels finds out which
+kernels meet fixed rows only, and counts floats to choose what is worth factoring (`Plan`).
 
 A matrix that is not factored and has few columns (an output layer) is kept on its side, [out, in]: numbers that are
 added up then lie next to each other, which is what vector units want.
@@ -42,15 +42,13 @@ class Spy:
     def __init__(self, base: Array):
         self.base = base
         self.rows: list[Fixed] = []
-        self.product: Array | None = None
         self.moving_rows = False
         self.other_use = False
 
     def multiplied_by(self, rows: Fixed) -> Array:
         """The product ``rows @ kernel``."""
         self.rows.append(rows)
-        self.product = rows.product(self.base)
-        return self.product
+        return rows.product(self.base)
 
     def right_of(self, rows: Array) -> Array:
         """The product ``rows @ kernel`` with rows that change from step to step."""

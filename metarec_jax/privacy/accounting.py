@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import secrets
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarec_jax.config.run import Config
@@ -49,6 +50,16 @@ class Plan(NamedTuple):
     covers: str
 
 
+def spent_file(run: Run) -> Path:
+    """What a private training has spent, as JSON in its run folder."""
+    return run.folder / "privacy.json"
+
+
+def secret_file(run: Run) -> Path:
+    """What a private training draws noise from, in its run folder until it has ended."""
+    return run.folder / "secret.json"
+
+
 def make_plan(config: Config, users: int, steps: int) -> Plan:
     """The least noise with which `steps` outer steps over `users` users spend no more than the config allows.
 
@@ -82,13 +93,13 @@ def write(run: Run, plan: Plan, steps: int) -> dict[str, Any]:
         "sampling": "Poisson",
         "accountant": "dp-accounting, privacy loss distributions",
     }
-    write_text(run.privacy, json.dumps(document, indent=1) + "\n")
+    write_text(spent_file(run), json.dumps(document, indent=1) + "\n")
     return document
 
 
 def read(run: Run) -> dict[str, Any] | None:
     """What `write` wrote; None for a run that is not private."""
-    return json.loads(run.privacy.read_text(encoding="utf-8")) if run.privacy.exists() else None
+    return json.loads(spent_file(run).read_text(encoding="utf-8")) if spent_file(run).exists() else None
 
 
 def secret(run: Run) -> tuple[int, ...]:
@@ -96,7 +107,7 @@ def secret(run: Run) -> tuple[int, ...]:
 
     The run's own seed would not do: whoever has the run has its seed, and could take the noise away.
     """
-    path = run.secret
+    path = secret_file(run)
     with explained(path):
         if not path.exists():
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -107,7 +118,7 @@ def secret(run: Run) -> tuple[int, ...]:
 
 def forget(run: Run) -> None:
     """Removes the secret of a training that has ended."""
-    run.secret.unlink(missing_ok=True)
+    secret_file(run).unlink(missing_ok=True)
 
 
 def statement(document: dict[str, Any]) -> str:

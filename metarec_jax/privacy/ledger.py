@@ -31,7 +31,7 @@ class PrivacyLedger(Ledger):
 
     def __init__(self, run: Run, experiment: Experiment, reporter: Reporter):
         self._run = run
-        self._had_secret = run.secret.exists()
+        self._had_secret = accounting.secret_file(run).exists()
         source = experiment.train.source
         self.plan = accounting.make_plan(experiment.config, len(source.histories.users), len(source))
         reporter.note(
@@ -43,8 +43,9 @@ class PrivacyLedger(Ledger):
     def resume(self, progress: Progress) -> None:
         """Refuse to go on without the secret that the steps so far were drawn from."""
         if not self._had_secret and not progress.finished:
+            secret = accounting.secret_file(self._run)
             raise MetarecError(
-                f"{self._run.secret} is gone, which this private training draws its noise from: what is left of it "
+                f"{secret} is gone, which this private training draws its noise from: what is left of it "
                 "cannot be accounted for; train a new run"
             )
 

@@ -11,9 +11,9 @@ from metarec_jax.core.progress import QUIET
 from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender.text_encoder import load_encoder
 from metarec_jax.train import catalogue as catalogues
-from metarec_jax.train import parameters, run_folder
+from metarec_jax.train import run_folder
 from metarec_jax.train.catalogue import Catalogue
-from metarec_jax.train.model import abstract_trainable
+from metarec_jax.train.parameters import load_trainable
 
 if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
@@ -33,16 +33,10 @@ def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None
     """
     run = run_folder.open_run(folder)
     catalogue = catalogues.load(run)
-    if run.config.encoder.train == "no" and run.parameters.exists():
-        hidden = 0 if run.config.learner.user_side == "none" else catalogue.embeddings.shape[1]
-        like = abstract_trainable(run.config, catalogue, hidden)
-        return run.config, catalogue, parameters.load(like, run.parameters), None
-    # Importing these takes as long as a whole answer.
-    from metarec_jax.train.embed import embed, trained_encoder
-    from metarec_jax.train.state import load_trainable
-
     if run.config.encoder.train == "no":
         return run.config, catalogue, load_trainable(run, catalogue), None
+    from metarec_jax.train.embed import embed, trained_encoder  # slow to import
+
     start = load_encoder(run.config.encoder.path)
     trainable = load_trainable(run, catalogue, start.params)
     encoder = trained_encoder(start, trainable.encoder)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Advance, Reporter
 from metarec_jax.train import parameters
 from metarec_jax.train.checkpoints import Checkpoints, Progress
@@ -104,7 +105,13 @@ def _start(
     program.ledger.resume(progress)
     if progress.best_step and not run.parameters.exists():
         # A run of version 0.1 kept its best parameters as a checkpoint.
-        parameters.save(jax.device_get(program.trained(checkpoints.load(state, progress.best_step))), run.parameters)
+        try:
+            best = checkpoints.load(state, progress.best_step)
+        except MetarecError as error:
+            raise MetarecError(
+                f"{run.parameters} does not exist, which holds the best parameters, and no checkpoint has them: {error}"
+            ) from error
+        parameters.save(jax.device_get(program.trained(best)), run.parameters)
     state = checkpoints.load(state, progress.step)
     feed.continue_at(progress.position)
     run.keep_metrics(progress.step)

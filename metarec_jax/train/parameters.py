@@ -16,6 +16,10 @@ from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
+from metarec_jax.meta.user import Trainable
+from metarec_jax.train.catalogue import Catalogue
+from metarec_jax.train.model import abstract_trainable
+from metarec_jax.train.run_folder import Run
 
 Tree = TypeVar("Tree")
 
@@ -64,3 +68,27 @@ def load(like: Tree, path: Path) -> Tree:
                 f"{wanted.get(name, 'absent')} by the config; use the config.json that the run was trained with"
             )
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in names])
+
+
+def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Trainable:
+    """Read the parameters with the least validation loss that a run has reached so far.
+
+    Args:
+        run: the run folder, of a training that has ended or is still going on.
+        catalogue: of that run.
+        encoder: parameters of the encoder that it started from, for a run that trains it.
+
+    Returns:
+        Host arrays.
+
+    Raises:
+        MetarecError: no epoch has ended yet, or the file is damaged or does not fit the run's config.
+    """
+    config = run.config
+    if not run.parameters.exists():
+        raise MetarecError(
+            f"{run.folder} holds no trained model yet: no epoch has ended; "
+            f"train on with `metarec train --resume {run.folder}`"
+        )
+    hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
+    return load(abstract_trainable(config, catalogue, hidden, encoder), run.parameters)

@@ -4,7 +4,6 @@
     catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
     tables.safetensors embeddings of the items
     metrics.jsonl      one line an epoch
-    privacy.json       of a private training: what has been spent (see `metarec_jax.privacy.accounting`)
     checkpoints/       orbax
     inputs.json        digest of the data and the encoder that the run began with
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
@@ -51,16 +50,6 @@ class Run:
     def catalogue(self) -> Path:
         """The items, as Parquet."""
         return self.folder / "catalogue.parquet"
-
-    @property
-    def privacy(self) -> Path:
-        """What a private training has spent."""
-        return self.folder / "privacy.json"
-
-    @property
-    def secret(self) -> Path:
-        """What a private training draws noise from, until it has ended."""
-        return self.folder / "secret.json"
 
     @property
     def beliefs(self) -> Path:

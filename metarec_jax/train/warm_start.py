@@ -49,7 +49,7 @@ def learned(config: Config) -> Trainable:
             f"train.begin is {config.train.begin!r}, but what an earlier run knows of its users is not private: "
             "leave it out, or train without --privacy.epsilon"
         )
-    from metarec_jax.train.state import load_trainable
+    from metarec_jax.train.parameters import load_trainable
 
     earlier = run_folder.open_run(Path(config.train.begin))
     start = None

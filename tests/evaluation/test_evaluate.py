@@ -39,8 +39,8 @@ from metarec_jax.meta.user import Trainable
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.model import make_model
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import fit
-from metarec_jax.train.state import load_trainable
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))

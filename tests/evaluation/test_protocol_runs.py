@@ -28,7 +28,7 @@ from metarec_jax.evaluation.write_results import publish
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
-from metarec_jax.train.state import load_trainable
+from metarec_jax.train.parameters import load_trainable
 
 KINDS = ("users", "melu", "tallrec", "few-shot", "time")
 SEED = 1

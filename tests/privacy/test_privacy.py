@@ -238,7 +238,7 @@ def test_a_run_says_what_it_has_spent(private_run):
 
 def test_nothing_that_gives_the_noise_away_is_left(private_run):
     run = run_folder.open_run(private_run)
-    assert not run.secret.exists()
+    assert not accounting.secret_file(run).exists()
     assert not catalogues.load(run).statistics.count.any()
 
 
@@ -292,7 +292,7 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path):
     half = loop.train(run, program, reporter=stopping_at(3))
     taken = half.progress.step
     assert half.interrupted
-    assert run.secret.exists()
+    assert accounting.secret_file(run).exists()
     spent = accounting.read(run)["epsilon_spent"]
     assert accounting.read(run)["steps_taken"] == taken < accounting.read(run)["steps"]
     run, experiment = resume(folder)
@@ -301,7 +301,7 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path):
     document = accounting.read(run)
     assert document["steps_taken"] == document["steps"] == whole.progress.step == 8
     assert document["epsilon_spent"] > spent > 0
-    assert not run.secret.exists()
+    assert not accounting.secret_file(run).exists()
     before, after = first_state(experiment, 8).trainable, whole.trainable
     for name, old, new in zip(path_names(before), jax.tree.leaves(before), jax.tree.leaves(after)):
         still = name.startswith("theta/input/") or (name.startswith("encoder/") and "lora_" not in name)

@@ -25,7 +25,7 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.catalogue import Catalogue, Scale
 from metarec_jax.train.model import init_trainable, make_model
-from metarec_jax.train.state import load_trainable
+from metarec_jax.train.parameters import load_trainable
 
 ITEMS = 120
 LIKES = {1: 5, 2: 1, 3: 4, 40: 2}

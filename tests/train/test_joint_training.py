@@ -21,9 +21,10 @@ from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.meta_training import validation
 from metarec_jax.train.optimizer import relative_rates
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.start import fit, program_of, start
-from metarec_jax.train.state import first_state, load_trainable
+from metarec_jax.train.state import first_state
 
 
 def config_of(**encoder):

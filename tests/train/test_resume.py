@@ -22,9 +22,10 @@ from training import STEPS, Watch, small_config, small_experiment, stopping_at, 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.train import run_folder
 from metarec_jax.train.checkpoints import Checkpoints
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.signals import StopRequest
 from metarec_jax.train.start import fit
-from metarec_jax.train.state import first_state, load_trainable
+from metarec_jax.train.state import first_state
 
 PATIENCE = 120
 """Seconds after which a process is killed, whatever it does."""
@@ -350,6 +351,7 @@ def test_lost_best_parameters_cannot_be_made_up_for(uninterrupted, experiment, t
         load_trainable(run, experiment.catalogue)
     with pytest.raises(MetarecError) as caught:
         fit(run, experiment)
+    assert str(caught.value).startswith(str(run.parameters))
     assert str(run.checkpoints / str(fitted.progress.best_step)) in str(caught.value)
     assert str(caught.value).endswith("restore it from a copy, or train the run again")
 

@@ -20,10 +20,10 @@ from metarec_jax.train import loop, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.frozen_program import frozen_step, prepared_tables
 from metarec_jax.train.meta_training import padded, starting_state
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.program import Batch
 from metarec_jax.train.sharding import shard_users, user_mesh
 from metarec_jax.train.start import fit, program_of
-from metarec_jax.train.state import load_trainable
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.evaluation.evaluate import evaluate
 from metarec_jax.train import run_folder, start, warm_start
+from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import fit
-from metarec_jax.train.state import first_state, load_trainable
+from metarec_jax.train.state import first_state
 
 
 def beginning(config, earlier, **train):

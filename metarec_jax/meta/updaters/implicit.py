@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from metarec_jax.config.checks import require
-from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.meta.updaters.solved import SolvedConfig
 
 
 def imaml(*, rate: float, precision: float) -> Updater:
@@ -50,24 +48,12 @@ def imaml(*, rate: float, precision: float) -> Updater:
 
 @UPDATERS.register("imaml")
 @dataclasses.dataclass(frozen=True)
-class ImplicitConfig(UpdaterConfig):
+class ImplicitConfig(SolvedConfig):
     """iMAML."""
 
-    elementwise = True
-    solves = True
     implicit = True
-    scales = False
 
     kind: str = "imaml"
-    precision: float = 1.0
-    """How strongly the solution is drawn to its start (at first; it is learned)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            math.isfinite(self.precision) and self.precision > 0,
-            f"updater.precision is {self.precision}; it must be a finite number above 0",
-        )
 
     def build(self, curvature: float) -> Updater:
         """The rule."""

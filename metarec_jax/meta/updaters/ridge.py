@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metarec_jax.config.checks import require
-from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
+from metarec_jax.meta.updaters.solved import SolvedConfig
 
 
 def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
@@ -143,24 +141,12 @@ def _unstacked(stacked: Array, like: Params) -> Params:
 
 @UPDATERS.register("ridge")
 @dataclasses.dataclass(frozen=True)
-class RidgeConfig(UpdaterConfig):
+class RidgeConfig(SolvedConfig):
     """A linear head solved in closed form."""
 
-    elementwise = True
-    solves = True
     whole_outputs = True
-    scales = False
 
     kind: str = "ridge"
-    precision: float = 1.0
-    """How strongly the solution is drawn to its start (at first; it is learned)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            math.isfinite(self.precision) and self.precision > 0,
-            f"updater.precision is {self.precision}; it must be a finite number above 0",
-        )
 
     def build(self, curvature: float) -> Updater:
         """The rule."""
