@@ -174,8 +174,6 @@ def config_of(case: Case, chips: int) -> Config:
         encoder=EncoderConfig(
             train=case.train,  # type: ignore[arg-type]
             compute=case.compute,  # type: ignore[arg-type]
-            remat=case.remat,
-            tokens_per_call=case.tokens_per_call,
         ),
         learner=LearnerConfig(hidden=128, compute=case.compute, user_side="none"),  # type: ignore[arg-type]
         train=TrainConfig(users_per_step=case.users * chips, users_per_device=case.users, shards=case.shards),
@@ -194,7 +192,8 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
         found = _inner(case, target, keep)
     else:
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
-        work = dataclasses.replace(work, run=Execution(case.attention, case.remat, case.scan))  # type: ignore[arg-type]
+        run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
+        work = dataclasses.replace(work, run=run)
         found = estimate.estimate(work, target, level=case.level, keep=keep)
     return {"case": dataclasses.asdict(case), **found.to_json()}
 

@@ -10,6 +10,7 @@ from benchmarks import harness
 from metarec_jax.config.run import Config
 from metarec_jax.core.environment import environment
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import believe, main_features, rated_most
 from metarec_jax.train.build import build
 
@@ -28,15 +29,16 @@ def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[har
     data, embeddings, rows = experiment.data, experiment.catalogue.embeddings, experiment.division.train
     trained = data.user[rows], data.item[rows], data.rating[rows]
     count = experiment.catalogue.statistics.count
-    basis = rated_most(config.factors, len(data.items), trained[1])
-    towards = main_features(config.factors, data.items, embeddings, count)
+    chosen = Hyperparameters(config.factors.rank)
+    basis = rated_most(chosen, len(data.items), trained[1])
+    towards = main_features(chosen, data.items, embeddings, count)
     importlib.import_module("scipy.linalg")  # whose OpenBLAS JAX calls: it has to be there for its threads to be set
     libraries = ThreadpoolController().select(user_api="blas")
     cores = environment()["cpu"]["usable"]
 
     def learn(threads: int) -> None:
         with libraries.limit(limits=threads):
-            believe(config.factors, data.items, embeddings, *trained, 1.0, basis, towards)
+            believe(chosen, data.items, embeddings, *trained, 1.0, basis, towards)
 
     contenders = [harness.Contender(OURS, lambda: learn(1)), harness.Contender(OWN, lambda: learn(cores))]
     seconds = harness.take_turns(contenders, rounds=rounds, warmup=1, reporter=reporter, label="beliefs")

@@ -1,6 +1,6 @@
 """Choose defaults: options compared on the validation users of MovieLens-100K.
 
-python -m benchmarks.constants iterations=6,strength=8.5,item=0.385 item=0.7 --seeds 6 --json OUT
+python -m benchmarks.constants rank=16 rank=64 --seeds 6 --json OUT
 python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
 python -m benchmarks.constants dropout=0 --new-items --runs FOLDER --json OUT
 
@@ -41,7 +41,7 @@ DEFAULTS = "the defaults"
 def changed(config: Config, text: str) -> Config:
     """`config` with the options of "name=value,group.name=value"; without a group they are under `--factors`.
 
-    >>> changed(Config(), "iterations=10,learner.gate=5").factors.iterations
+    >>> changed(Config(), "rank=10,learner.gate=5").factors.rank
     10
 
     Raises:
@@ -78,9 +78,6 @@ def measure(
         reporter: where progress is shown.
         new_items: whether users are asked about items that are hidden from training.
     """
-    if folder is None:
-        # Validation users meet what all training users taught, whatever the number of folds: so few of them.
-        config = dataclasses.replace(config, factors=dataclasses.replace(config.factors, folds=2))
     variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
     results: list[list[SeedResult]] = []
     make = hidden.build_hiding if new_items else build

@@ -112,7 +112,7 @@ def gradient_step(experiment: Experiment) -> Any:
     if config.encoder.train == "no":
         return make_step(model, KEEP)
     texts = texts_of_part(experiment, experiment.train, user_mesh(config.train.devices))
-    return make_joint_step(model, texts.devices.training, trained_part(config), KEEP)
+    return make_joint_step(model, texts.devices.reading, trained_part(config), KEEP)
 
 
 def summaries(tree: Any) -> dict[str, Any]:

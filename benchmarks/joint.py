@@ -21,7 +21,6 @@ from metarec_jax.config.data import DataConfig
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
-from metarec_jax.meta.checkpointed_loop import Keep
 from metarec_jax.meta.encoder_step import Chosen, Reading, joint_gradient
 from metarec_jax.meta.user import Trainable
 
@@ -34,10 +33,6 @@ RATE = 2e-5
 TEXTBOOK_PAIRS = 64
 """Pairs of a step of the textbook model; the time of all pairs is extrapolated from theirs."""
 TOKENS_PER_CALL = 1024
-KEEP: Keep = "products"
-"""What is kept of every chunk for the backward pass; PyTorch keeps everything."""
-FRUGAL = "ours, reading twice"
-"""The contender that keeps nothing, and encodes again in the backward pass."""
 TOLERANCE = 1e-3
 """Largest error of gradients, relative to the largest: an inner loop amplifies the rounding of embeddings."""
 
@@ -56,17 +51,13 @@ class Step(NamedTuple):
     facts: dict[str, float]
 
 
-def our_step(
-    task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False, keep: Keep = "nothing"
-) -> Step:
+def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False) -> Step:
     """The package's own, compiled; with `adam` it moves a state of its own, and gives the losses only."""
     problem = ours.problem(task, "factored")
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
     buckets = jax.device_put(texts.buckets)
-    reading = Reading(
-        lambda params, tokens, key: encode(params, encoder.config, tokens, normalise=True), texts.per_call, keep=keep
-    )
+    reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, normalise=True), texts.per_call)
     support = task.support_ids.shape[1]
 
     def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any) -> Any:
@@ -159,7 +150,7 @@ def compare(
 
     encoder, ids, texts = real_texts(name, tokens_per_call)
     task = task_of(case)
-    mine = our_step(task, encoder, texts, case.at_once, keep=KEEP)
+    mine = our_step(task, encoder, texts, case.at_once)
     gradient, losses = mine.run()
     model = their_encoder.bert(encoder.config, encoder.params)
     both = np.concatenate([task.support_ids, task.query_ids], axis=1)
@@ -188,13 +179,10 @@ def compare(
     )
     book = _textbook(encoder, ids, case, task)
     # Gradients agree: now each with an optimiser, so that whole steps are timed.
-    moving = our_step(task, encoder, texts, case.at_once, adam=True, keep=KEEP)
-    frugal = our_step(task, encoder, texts, case.at_once, adam=True)
-    for one in (moving, frugal):
-        one.facts["first_s"] = first(one.run)
+    moving = our_step(task, encoder, texts, case.at_once, adam=True)
+    moving.facts["first_s"] = first(moving.run)
     contenders: dict[str, Callable[[], Any]] = {
         "ours": moving.run,
-        FRUGAL: frugal.run,
         "(c) distinct": theirs.with_adam(model, distinct, RATE),
         "pairs": pairs,
         "(a) textbook": book,
@@ -215,11 +203,8 @@ def compare(
     seconds["(a) textbook"] = seconds["(a) textbook"] * both.size / min(TEXTBOOK_PAIRS, both.size)
     facts: dict[str, Any] = {
         "shape": dataclasses.asdict(case),
-        "phases": {"ours": moving.facts, FRUGAL: frugal.facts},
-        "roofline": {
-            "ours": best.reached(moving.facts, seconds["ours"]),
-            FRUGAL: best.reached(frugal.facts, seconds[FRUGAL]),
-        },
+        "phases": {"ours": moving.facts},
+        "roofline": {"ours": best.reached(moving.facts, seconds["ours"])},
         "unavailable": left_out,
         "distinct texts": len(rows),
         "tokens": int(sum(len(ids[row]) for row in rows)),

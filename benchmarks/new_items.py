@@ -27,6 +27,7 @@ from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
 from metarec_jax.factors.update import after_ratings, missing, path_of, taste_of
 from metarec_jax.train.embed import embed
@@ -110,11 +111,10 @@ def _seed(
 
     def of(rows: np.ndarray) -> Beliefs:
         columns = data.user[rows], data.item[rows], data.rating[rows], (data.high - data.low) / 4
-        basis = rated_most(config.factors, len(data.items), data.item[rows])
-        towards = main_features(
-            config.factors, data.items, embeddings, np.bincount(data.item[rows], minlength=len(data.items))
-        )
-        return believe(config.factors, data.items, embeddings, *columns, basis, towards)
+        chosen, count = Hyperparameters(config.factors.rank), np.bincount(data.item[rows], minlength=len(data.items))
+        basis = rated_most(chosen, len(data.items), data.item[rows])
+        towards = main_features(chosen, data.items, embeddings, count)
+        return believe(chosen, data.items, embeddings, *columns, basis, towards)
 
     old = division.train[~new[data.item[division.train]]]
     before, anew = of(old), of(division.train)

@@ -124,7 +124,7 @@ def measure(
                     world.data.items.texts,
                     pooling=chosen.pooling,
                     max_length=chosen.max_length,
-                    normalise=chosen.normalise,
+                    normalise=True,
                 )
                 tried.setdefault(name, []).append(frozen.ridge(world, table, asked))
             if "meta-trained" in heads:

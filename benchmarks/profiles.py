@@ -103,7 +103,7 @@ def joint(case: cases.InnerLoopCase, calls: int) -> harness.Row:
     from benchmarks.tasks import task_of
 
     encoder, _, texts = joints.real_texts()
-    step = joints.our_step(task_of(case), encoder, texts, case.at_once, adam=True, keep=joints.KEEP)
+    step = joints.our_step(task_of(case), encoder, texts, case.at_once, adam=True)
     return of_programs("outer step, joint", step.run, [step.compiled.as_text() or ""], calls)
 
 

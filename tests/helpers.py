@@ -77,7 +77,7 @@ def _size(leaf: Params) -> float:
 def learner_config(kind: str, **fields: Any) -> LearnerConfig:
     """The choices of a small learner; fields that its kind does not have are left out."""
     own = LEARNERS.get(kind)
-    small = {"hidden": 8, "layers": 2, "width": 8, "heads": 2} | fields
+    small = {"hidden": 8, "layers": 2, "width": 8} | fields
     return own(**{name: value for name, value in small.items() if name in own.__dataclass_fields__})
 
 
@@ -105,6 +105,7 @@ def tiny(
     dropout: float = 0.0,
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*"),
     form: str = "auto",
+    remat: bool = False,
     seed: int = 0,
     **updater: object,
 ) -> Tiny:
@@ -122,6 +123,7 @@ def tiny(
         dropout: share of hidden features.
         adapted: patterns of adapted parameters.
         form: how the inner loop is computed.
+        remat: whether the outer gradient computes inner steps again.
         seed: the draw.
         **updater: fields of `UpdaterConfig`; two steps of rate 0.3 where not given.
     """
@@ -184,7 +186,7 @@ def tiny(
         steps=config.steps,
         order=config.order,
         form=form,
-        remat=config.remat,
+        remat=remat,
     )
     tables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tables)
     episodes = jax.tree.map(jnp.asarray, episodes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +41,7 @@ def everything(params):
 class Case:
     """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
 
-    def __init__(self, *, dropout=0.0, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
+    def __init__(self, *, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
         rng = np.random.default_rng(0)
         small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
@@ -59,13 +57,7 @@ class Case:
         )
         self.ids = random_ids(rng, 12), random_ids(rng, users)
         self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
-        architecture = dataclasses.replace(bert, dropout=dropout, attention_dropout=dropout)
-        self.reading = Reading(
-            lambda params, tokens, key: encode(
-                params, architecture, tokens, normalise=True, dropout_key=key if dropout else None
-            ),
-            self.texts.per_call,
-        )
+        self.reading = Reading(lambda params, tokens: encode(params, bert, tokens, normalise=True), self.texts.per_call)
 
     def localised(self):
         """The batch for the joint step."""
@@ -101,7 +93,7 @@ class Case:
         sides, apart = self.pairs(self.episodes)
 
         def loss(at):
-            tables = Prepared(*(self.reading.encode(at.encoder, tokens, None) for tokens in sides))
+            tables = Prepared(*(self.reading.encode(at.encoder, tokens) for tokens in sides))
             return meta_loss(self.model, at, tables, apart, key)
 
         return jax.jit(jax.grad(loss, has_aux=True))(self.trainable)

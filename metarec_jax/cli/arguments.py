@@ -151,7 +151,7 @@ def _read_config(path: Path, base: Chosen) -> Chosen:
     if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
         layout, _ = tree.pop("layout"), tree.pop("command", "")
         require_plugins(tree.pop("plugins", []), str(path))
-        tree = upgrade(tree, layout) if layout in READABLE else tree
+        tree = upgrade(tree, layout, str(path)) if layout in READABLE else tree
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 

@@ -1,4 +1,4 @@
-"""Where interactions come from, how users become tasks, and what is held out."""
+"""Options of the data source, of episodes, and of the split."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ from metarec_jax.core.registry import name_of
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which column of a CSV or Parquet file holds what; "" where the file has no such column."""
+    """Names of the columns of a CSV or Parquet file; "" if the file has no such column."""
 
     user: str = "user_id"
     item: str = "item_id"
     rating: str = "rating"
-    """Rating or click; "" makes every row a click of 1."""
+    """Ratings or clicks; "" makes every row a click of 1."""
     time: str = "timestamp"
     item_text: str = ""
-    """What the encoder reads. "" takes the item file's text column, or the item id itself."""
+    """Text of an item, for the encoder; "" takes the item file's text column, or the item id."""
     user_text: str = ""
+    """Text of a user, for the encoder; "" if users have none."""
     item_vector: str = ""
-    """Lists of numbers, one an item, in an item file in Parquet: see `DataConfig.vectors`."""
+    """Vector of an item, a list of numbers in a Parquet item file (see `DataConfig.vectors`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where the interactions come from."""
+    """The data source."""
 
     source: name_of(SOURCES) = "movielens-100k"
-    """Which reader. "auto" tells from the files at `path`."""
+    """Reader of the data; "auto" recognises it by the files at `path`."""
     path: str = ""
-    """A folder, a .zip, or a .csv / .parquet file. "" looks in the cache, in installed packages, then downloads."""
+    """A folder, a .zip, or a .csv or .parquet file. "" searches the cache and installed packages, then downloads."""
     items_path: str = ""
-    """For source "table": a second file with one row an item (item id, text)."""
+    """Item file for source "table": one row for each item, with its id and text."""
     vectors: str = ""
-    """A .npy file with an embedding of each item beside its text (of an image, a sound, anything): float
-    [items, width], in the order of the item file (of the items' ids, where the source is not "table"), NaN in all of
-    a row for an item that has none. Beliefs about items read it (`factors.vectors`)."""
+    """A .npy file with a further vector of each item (of its image or sound, say): float [items, width], in the order
+    of the item file (of the item ids, if the source is not "table"); a row of NaN for an item without one. Item factors
+    use it as a feature."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
+    """Whether interactions are ratings or clicks."""
     negatives: int = 0
-    """For clicks: items drawn beside each click that the user did not click, for data that holds clicks alone."""
+    """Items that the user did not click, drawn for each click, if the data has clicks only."""
     negatives_popularity: float = 0.75
-    """Items are drawn in proportion to this power of their clicks in training rows: 0 draws all alike; with 1,
-    popularity alone cannot tell clicks from the rest."""
+    """Negatives are drawn in proportion to this power of an item's clicks in training: 0 draws uniformly; with 1,
+    popularity alone cannot separate clicks from negatives."""
     cache: str = ""
-    """Folder for downloads and embeddings. "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
+    """Folder of downloads and embeddings; "" is $METAREC_CACHE, or metarec_jax in the user's cache folder."""
     download: bool = True
-    """Whether the publisher may be asked when nothing was found here."""
+    """Whether to download the data if it is not found on this machine."""
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
@@ -71,30 +73,30 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeConfig:
-    """How users become tasks."""
+    """How the history of a user is cut into support and query."""
 
     min_ratings: int = 13
-    """Users with fewer interactions are left out."""
+    """Fewest interactions of a user; users with fewer are left out."""
     max_ratings: int = 100
-    """Users with more interactions are left out; 0 keeps them all."""
+    """Most interactions of a user; users with more are left out. 0 sets no limit."""
     query: int = 10
-    """Query interactions of a user; the rest is support."""
+    """Query interactions of a user; the others are the support."""
     max_support: int = 90
-    """Support interactions beyond this many are left out."""
+    """Most support interactions of a user; further ones are left out."""
     buckets: tuple[int, ...] = (16, 32, 90)
-    """Support lengths that episodes are padded to, ascending: one compilation each."""
+    """Support lengths that episodes are padded to, ascending; a program is compiled for each."""
     order: Literal["random", "time"] = "random"
-    """Whether the query is drawn at random or is the latest part of a user's history."""
+    """Choice of the query: at random, or the latest interactions of the user."""
     lengths: Literal["all", "varied"] = "all"
-    """Support in training: all that is left of the query, or, "varied", its first few rows, from none to all, their
-    number drawn anew with each draw and small ones as likely as large ones (on a logarithmic scale)."""
+    """Support in training: "all" interactions that are not in the query, or, for "varied", the first n of them, with n
+    drawn for each draw from 0 to all, uniformly on a logarithmic scale."""
     draws: int = 0
-    """Different draws of support and query, which the epochs take in turn; 0 draws anew each epoch (and 4 draws
-    where users are described, since each description has to be encoded)."""
+    """Number of draws of support and query, which epochs use in turn; 0 draws in each epoch, or 4 times if users have
+    descriptions, each of which has to be encoded."""
     validation: float = 0.1
-    """Share of the users that tune."""
+    """Share of the users that are validation users."""
     test: float = 0.1
-    """Share of the users that only the final table sees."""
+    """Share of the users that are test users."""
 
     def __post_init__(self) -> None:
         require_choices(self, "episodes")
@@ -130,26 +132,26 @@ class EpisodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SplitConfig:
-    """Which rows train, and which tasks the model is tried on (see `metarec_jax.data.protocols`)."""
+    """The split into training, validation and test (see `metarec_jax.data.protocols`)."""
 
     kind: name_of(SPLITS) = "users"
-    """What is held out. "users": users, drawn at random. "melu": users drawn at random and items of late years, in four
-    scenarios. "tallrec": users, asked for their next item. "few-shot": users, met after their first few ratings.
-    "time": everything after a date."""
+    """What is held out. "users": random users. "melu": random users and items of late years, in four scenarios.
+    "tallrec": random users, with their next item as the query. "few-shot": random users, with their first few ratings
+    as the support. "time": all rows after a date."""
     everyone: bool = False
-    """For kinds "users" and "melu": whether users outside episodes.min_ratings and episodes.max_ratings train too."""
+    """For "users" and "melu": train on users outside episodes.min_ratings and episodes.max_ratings too."""
     year: int = 0
-    """For kind "melu": items of later years are new. 0 is 1997 for MovieLens-1M, and elsewhere the latest year that
-    leaves at least 15% of the items new."""
+    """For "melu": last year of known items; items of later years are new. 0 is 1997 for MovieLens-1M, and otherwise the
+    latest year after which there are at least 15% of the items."""
     supports: tuple[int, ...] = (0, 1, 3, 5, 10, 20)
-    """For kind "few-shot": how many first ratings the model is shown."""
+    """For "few-shot": sizes of the support."""
     history: int = 10
-    """For kind "tallrec": how many previous items the model is shown."""
+    """For "tallrec": previous items of a row."""
     test_users: Literal["auto", "random"] = "auto"
-    """For kind "tallrec": "auto" takes the published test users of MovieLens-100K, and elsewhere draws them."""
+    """For "tallrec": "auto" takes the published test users of MovieLens-100K, and draws them for other data."""
     date: str = ""
-    """For kind "time": from when on rows are held out, as 1998-03-01 or in the unit of the data's times. "" is the time
-    that 80% of the rows come before."""
+    """For "time": date from which rows are held out, such as 1998-03-01, or a time in the unit of the data. "" is the
+    time before which 80% of the rows are."""
 
     def __post_init__(self) -> None:
         require_choices(self, "split")

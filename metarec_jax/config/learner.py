@@ -1,4 +1,4 @@
-"""Choices of the learner."""
+"""Options of the learner."""
 
 from __future__ import annotations
 
@@ -15,48 +15,44 @@ UserSide = Literal["auto", "profile", "description", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class LearnerConfig:
-    """The network that scores one user and one item: the choices that learners of every kind have.
+    """The network that scores a user and an item: the options of every kind of learner.
 
-    A kind with choices of its own extends this class (see `metarec_jax.core.kinds.LEARNERS`).
+    A kind with options of its own extends this class (see `metarec_jax.core.kinds.LEARNERS`).
     """
 
     needs_times: ClassVar[bool] = False
     """Whether the learner reads interactions in order of time."""
 
     kind: name_of(LEARNERS) = "mlp"
-    """"mlp" sees the support through the inner loop alone. "transformer" also attends to it, as a set; "recurrent" goes
-    through it in order of time (GRU)."""
+    """"mlp" uses the support in the inner loop only. "transformer" also attends to it, as a set; "recurrent" also reads
+    it in order of time (GRU)."""
     hidden: int = 64
     """Width of the hidden layer."""
     context: int = 0
-    """Context parameters: inputs of the hidden layer that are the same for all items of a user and start at zero. With
-    --updater.adapted 'context/.*' they are all that adapts (CAVIA)."""
+    """Number of context parameters: inputs of the hidden layer that are equal for all items of a user and start at 0.
+    With --updater.adapted 'context/.*' only they adapt (CAVIA)."""
     gate: float = 0.0
-    """Ratings of a user with which the network is half heard (at first; it is learned): with n of them its outputs
-    count for ``n / (n + gate)``, and what the prior path says is left of the rest. 0 hears it always. With the updater
-    "ridge", which solves for the outputs as they are and has a prior of its own, there is none."""
+    """Weight of the network for users with few ratings: with n ratings its outputs count for ``n / (n + gate)``, and
+    the prior path for the rest. This is the first value; the outer loop learns it. 0 has no gate; the updater "ridge",
+    which has a prior of its own, has none either."""
     head: name_of(HEADS, "auto") = "auto"
-    """What is predicted. "auto" fits the data: "ordinal" for ratings with levels, "rating" for continuous ones.
-    "classes" (cross-entropy) and "ordinal" (which minds how far off a level is) predict a distribution over the
-    levels, "rating" regresses, "click" predicts a probability."""
+    """Prediction and loss. "ordinal" and "classes" (cross-entropy) predict a distribution over rating levels, "rating"
+    regresses, "click" predicts a probability. "auto" is "ordinal" for rating levels, "rating" for continuous ratings,
+    "click" for clicks."""
     loss: Literal["likelihood", "bpr", "softmax"] = "likelihood"
-    """What the outer loop goes down: the head's own loss, or one of the order of a user's query ("bpr" over pairs,
-    "softmax" over all rows), which gives up what scores mean as ratings or chances."""
+    """Outer loss: the head's likelihood, BPR over pairs of a user's query, or a listwise softmax over it. With the last
+    two, scores rank items and are no longer ratings or probabilities."""
     prior: bool = True
-    """Whether predictions start from item statistics of the training users plus the user's own bias."""
+    """Whether predictions start from item statistics of training users and the user's bias (the prior path)."""
     user_side: UserSide = "auto"
-    """Text that stands for the user: the data set's profile, a description written from the support, or none. "auto" is
-    the profile where there is one."""
+    """Text of the user: the profile of the data set, a description written from the support, or none. "auto" is the
+    profile if there is one."""
 
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the matrix products. Parameters, sums, losses and all that updaters keep are float32 either way."""
+    """Precision of the matrix products; parameters, sums, losses and states of updaters are float32."""
 
     dropout: float = 0.0
-    """Share of the hidden features that a user in training does without."""
-    item_dropout: float = 0.0
-    """Share of the items of a user in training whose text the network does without."""
-    user_dropout: float = 0.5
-    """Share of the users in training that do without their text, so that the model also works where there is none."""
+    """Share of the hidden features that are dropped in training, drawn for each user."""
 
     def __post_init__(self) -> None:
         require_choices(self, "learner")
@@ -66,6 +62,4 @@ class LearnerConfig:
             math.isfinite(self.gate) and self.gate >= 0,
             f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 hears the network always)",
         )
-        for name in ("dropout", "item_dropout", "user_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"learner.{name} is {value}; it must be at least 0 and below 1")
+        require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")

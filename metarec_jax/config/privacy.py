@@ -1,4 +1,4 @@
-"""Choices of differential privacy."""
+"""Options of differential privacy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from metarec_jax.config.checks import require, require_choices
 
 @dataclasses.dataclass(frozen=True)
 class PrivacyConfig:
-    """Differential privacy of training users, one user with all ratings being the unit (docs/privacy.md)."""
+    """Differential privacy of training users: the unit is a user with all ratings (docs/privacy.md)."""
 
     epsilon: float = 0.0
-    """What may be spent of it by the end of training; 0 trains without privacy."""
+    """Epsilon that training spends in all; 0 trains without privacy."""
     delta: float = 0.0
-    """Chance that the promise fails; 0 is a tenth of one over the number of training users."""
+    """Delta of the guarantee; 0 is 0.1 divided by the number of training users."""
     clip: float = 1.0
-    """Greatest norm of one user's gradient, over all that is trained (of the encoder, too, where it is)."""
+    """Largest norm of a user's gradient, over all trained parameters."""
     covers: Literal["run", "updates"] = "run"
-    """What the promise is about. "run": all that a recommender reads of the run, so that nothing else is learned of
-    training users (no item statistics, no factors, no user texts), and validation users choose nothing. "updates": what
-    outer steps do to parameters, and not the rest."""
+    """What the guarantee covers. "run": everything that a recommender reads of the run, so that there are no item
+    statistics, factors or user texts of training users, and no early stopping. "updates": the outer steps only."""
 
     def __post_init__(self) -> None:
         require_choices(self, "privacy")

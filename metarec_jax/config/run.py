@@ -1,7 +1,7 @@
-"""Every choice of a run, as frozen dataclasses that check themselves.
+"""All options of a run, as frozen dataclasses that check their values.
 
-`Config` is the whole of a run: the command line is built from it, a run folder keeps it as ``config.json``,
-and nothing else steers a run. An impossible value is refused here, with a message that names it.
+The command line is built from `Config`, and a run folder keeps it as ``config.json``. A value that is not possible is
+refused with a message that names it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metarec_jax.core.registry import normal_form
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run."""
+    """Options of a run, by section."""
 
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()
@@ -37,6 +37,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     seed: int = 0
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "learner", normal_form(LEARNERS, LearnerConfig, self.learner))
@@ -52,11 +53,6 @@ class Config:
             f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
             "over devices; use --train.shards 1, or train the encoder",
         )
-        require(
-            self.train.shards == 1 or self.encoder.keep == "nothing",
-            f"train.shards is {self.train.shards} with encoder.keep {self.encoder.keep!r}: each device would keep "
-            "whole layers of an encoder that is split to save memory; use --encoder.keep nothing",
-        )
         if self.privacy.epsilon:
             self._require_private()
 
@@ -68,12 +64,7 @@ class Config:
         return f"metarec_jax.{room}.{kind}_program"
 
     def _require_private(self) -> None:
-        """Refuses what no noise is added to, and what does not go one user at a time."""
-        require(
-            self.encoder.keep == "nothing",
-            f"encoder.keep is {self.encoder.keep!r} with privacy.epsilon {self.privacy.epsilon:g}: each user's texts "
-            "are read by themselves, in the memory of one chunk; use --encoder.keep nothing",
-        )
+        """Refuse options that use training users without noise, or that do not compute users one by one."""
         require(
             self.train.shards == 1,
             f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "
@@ -107,17 +98,17 @@ class Config:
 
 
 def believes(config: Config) -> bool:
-    """Whether predictions start from what was learned of items beside counts (`FactorsConfig`)."""
+    """Whether the run learns factors of items (`FactorsConfig`)."""
     return config.learner.prior and config.factors.rank > 0
 
 
 def covers_all(config: Config) -> bool:
-    """Whether all of a run is private, and not the outer updates alone."""
+    """Whether privacy covers the whole run, and not only the outer steps."""
     return config.privacy.epsilon > 0 and config.privacy.covers == "run"
 
 
 _GATED = LearnerConfig(gate=10.0)
-"""Costs users with many ratings nothing, and keeps those with few from being told noise (docs/learners.md)."""
+"""Helps users with few ratings, and makes no difference to others (docs/learners.md)."""
 
 PRESETS: Mapping[str, Config] = {
     "movielens-100k": Config(learner=_GATED),
@@ -136,7 +127,7 @@ PRESETS: Mapping[str, Config] = {
 }
 
 DEFAULT_PRESET = "movielens-100k"
-"""Where options start from, where nothing else is said."""
+"""Preset of a command without `--preset` and `--config`."""
 
 
 def preset(name: str) -> Config:

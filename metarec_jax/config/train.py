@@ -1,4 +1,4 @@
-"""Choices of the outer loop."""
+"""Options of the outer loop."""
 
 from __future__ import annotations
 
@@ -13,46 +13,40 @@ class TrainConfig:
     """The outer loop."""
 
     epochs: int = 60
-    """Passes over the training users, at most."""
+    """Most passes over the training users."""
     users_per_step: int = 32
-    """Users whose query losses make one outer step."""
+    """Users of an outer step."""
     rate: float = 3e-3
-    """Outer learning rate at its peak."""
-    warmup: float = 0.1
-    """Share of the steps in which the rate rises from 0."""
+    """Peak of the outer learning rate."""
     weight_decay: float = 1e-2
-    clip: float = 1.0
-    """Greatest norm of an outer gradient."""
+    """Weight decay of matrices (AdamW)."""
     patience: int = 8
-    """Epochs without a better validation loss before training stops; 0 never stops early."""
-    save_every: int = 1
-    """Epochs between checkpoints."""
+    """Epochs without a better validation loss after which training stops; 0 never stops early."""
     devices: int = 0
-    """Devices that share the users; 0 takes all."""
+    """Number of devices that the users are divided among; 0 takes all."""
     shards: int = 1
-    """Devices that hold one copy of a trained encoder and of its optimiser's state, each a part; they gather a layer
-    where it is used. More than one makes room for larger encoders (best with encoder.remat)."""
+    """Devices that hold one copy of a trained encoder and of its optimizer's state, each a part. They gather a layer
+    where it is used, and compute it again in the backward pass: room for larger encoders, for more time."""
     begin: str = ""
-    """A run whose learned parameters training begins with, in place of random ones: to train on on what
-    `metarec feedback --export` wrote, say. Such a run is not evaluated, since whom the earlier one learned from is not
-    known."""
+    """Run folder whose parameters training starts from, for example to continue on what `metarec feedback --export`
+    wrote. Such a run is not evaluated, since the training users of the earlier run are not known."""
     users_per_device: int = 32
-    """Users that a device computes at the same time; an outer step of more users adds up the gradients of several such
-    micro-batches. 0 finds the most that fit in the device's memory. One, where an encoder is trained with
+    """Users that a device computes at a time; a larger outer step adds up the gradients of several such micro-batches.
+    0 finds the largest number that fits in the device's memory. It is 1 if an encoder is trained with
     privacy.epsilon."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "users_per_step", "save_every", "shards"):
+        for name in ("epochs", "users_per_step", "shards"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name} is {value}; it must be at least 1")
-        for name in ("rate", "clip"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"train.{name} is {value}; it must be a finite number above 0")
+        require(
+            math.isfinite(self.rate) and self.rate > 0,
+            f"train.rate is {self.rate}; it must be a finite number above 0",
+        )
         require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
             f"train.weight_decay is {self.weight_decay}; it must be a finite number of at least 0",
         )
-        require(0 <= self.warmup <= 1, f"train.warmup is {self.warmup}; it is a share of the steps, 0 to 1")
         require(self.patience >= 0, f"train.patience is {self.patience}; it must be 0 or more")
         require(self.devices >= 0, f"train.devices is {self.devices}; it must be 0 (all) or more")
         require(

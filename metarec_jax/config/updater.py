@@ -1,4 +1,4 @@
-"""Choices of the inner loop."""
+"""Options of the inner loop."""
 
 from __future__ import annotations
 
@@ -13,53 +13,36 @@ from metarec_jax.core.registry import name_of
 
 @dataclasses.dataclass(frozen=True)
 class UpdaterConfig:
-    """The inner loop: the choices that rules of every kind have.
+    """The inner loop: the options of every kind of updater.
 
-    A kind with choices or properties of its own extends this class (see `metarec_jax.core.kinds.UPDATERS`).
+    A kind with options or properties of its own extends this class (see `metarec_jax.core.kinds.UPDATERS`).
     """
 
     elementwise: ClassVar[bool] = False
-    """Whether the rule does more with a gradient than multiply it, so that it needs matrices in full."""
+    """Whether a step is not linear in the gradient, so that matrices are kept in full."""
     solves: ClassVar[bool] = False
-    """Whether the outer gradient is that of a solution, not of the steps that led to it."""
-    implicit: ClassVar[bool] = False
-    """Whether the outer gradient is found at the last step alone."""
+    """Whether the outer gradient is that of the solution of a problem, and not of the steps."""
     learns_directions: ClassVar[bool] = False
-    """Whether the rule has learned parameters that only an outer gradient through its steps can train."""
+    """Whether the updater has parameters that need an outer gradient through the steps."""
     whole_outputs: ClassVar[bool] = False
-    """Whether the rule solves for the outputs as they are, so that no gate may lie behind them."""
-    scales: ClassVar[bool] = True
-    """Whether a step is in proportion to the loss."""
+    """Whether the updater solves for the outputs, so that the learner has no gate."""
 
     kind: name_of(UPDATERS) = "gradient"
-    """The rule. "gradient" is MAML's, "momentum" adds a velocity, "meta-sgd" learns a rate for every parameter, "adam",
-    "rmsprop" and "adagrad" are optax's, "learned" is a small network, "imaml" differentiates at the solution of
-    a regularised problem, "ridge" solves the output layer in closed form."""
+    """The rule of a step. "gradient" is MAML's, "momentum" adds a velocity, "meta-sgd" learns a rate for each
+    parameter, "adam", "rmsprop" and "adagrad" are those of optax, "learned" is a small network, "imaml" differentiates
+    the solution of a regularised problem, "ridge" solves the output layer in closed form."""
     steps: int = 5
+    """Inner steps."""
     rate: float = 1.0
-    """Inner learning rate (its first value, where it is learned)."""
+    """Inner learning rate; the first value if it is learned."""
     learn_rate: Literal["no", "layer", "layer-step"] = "layer-step"
-    """Whether the outer loop learns one rate a layer, or one a layer and step (MAML++)."""
+    """Whether the outer loop learns a rate for each layer, or for each layer and step (MAML++)."""
     order: Literal["second", "first", "reptile"] = "second"
-    """Whether the outer gradient flows through the inner gradient. "first" is first-order MAML; "reptile" moves adapted
-    parameters towards where the users' inner loops led."""
+    """Outer gradient: "second" differentiates the inner gradients, "first" does not (first-order MAML), "reptile" moves
+    parameters towards the adapted ones."""
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*")
-    """Patterns of the parameters that the inner loop changes for each user. ("output/.*",) alone is ANIL,
-    ("hidden/.*",) alone BOIL, ("context/.*",) with learner.context CAVIA."""
-    form: Literal["auto", "dense", "factored"] = "auto"
-    """How a user's matrices are kept: "factored" as factors of what the support adds, "dense" in full; "auto" takes
-    what has fewer numbers."""
-    doubt: float = 0.0
-    """Ratings that weigh as much as the doubt in a support: its mean loss counts for ``n / (n + doubt)``, so that a
-    single rating moves little. 0 takes the mean of one as seriously as the mean of ninety."""
-    clip: float = 0.0
-    """Greatest norm of an inner gradient; 0 does not clip."""
-    multi_step: float = 0.0
-    """Share of the training, from its start, in which the query loss after every inner step counts (MAML++): all alike
-    at first, the last alone in the end."""
-    remat: bool = False
-    """Whether the outer gradient computes every inner step anew instead of keeping what the step computed: less memory
-    for a long inner loop, and more time."""
+    """Patterns of the parameters that the inner loop adapts. ("output/.*",) is ANIL, ("hidden/.*",) BOIL,
+    ("context/.*",) with learner.context CAVIA."""
 
     def __post_init__(self) -> None:
         require_choices(self, "updater")
@@ -75,48 +58,17 @@ class UpdaterConfig:
             f"updater.rate is {self.rate}; it must be a finite number above 0",
         )
         require(
-            math.isfinite(self.doubt) and self.doubt >= 0,
-            f"updater.doubt is {self.doubt}; it must be a finite number of at least 0",
-        )
-        require(
-            not self.doubt or rule.scales,
-            f"updater.doubt is {self.doubt}, but steps of updater.kind {self.kind!r} are not in proportion to a loss: "
-            "use --updater.doubt 0",
-        )
-        require(
-            math.isfinite(self.clip) and self.clip >= 0,
-            f"updater.clip is {self.clip}; it must be a finite number of at least 0 (0 does not clip)",
-        )
-        require(
-            0 <= self.multi_step <= 1, f"updater.multi_step is {self.multi_step}; it is a share of the training, 0 to 1"
-        )
-        require(
-            self.form != "factored" or not (rule.elementwise or self.clip),
-            f"updater.form is 'factored', but updater.kind {self.kind!r}{' with clipping' if self.clip else ''} needs "
-            "matrices in full: use --updater.form auto",
-        )
-        require(
             not rule.solves or self.order == "second",
             f"updater.order is {self.order!r}, but updater.kind {self.kind!r} is differentiated through its solution: "
             "use --updater.order second",
-        )
-        require(
-            not self.clip or not rule.solves,
-            f"updater.clip is {self.clip}, but updater.kind {self.kind!r} is about a solution, which clipped steps "
-            "need not lead to: use --updater.clip 0",
         )
         require(
             self.order != "reptile" or not rule.learns_directions,
             f"updater.order is 'reptile', which trains the learner alone, but updater.kind {self.kind!r} is what it "
             "learns: use --updater.order second or first",
         )
-        require(
-            not self.multi_step or not (rule.implicit or self.order == "reptile"),
-            f"updater.multi_step is {self.multi_step} and needs an outer gradient of every inner step, which "
-            f"updater.kind {self.kind!r} with updater.order {self.order!r} does not have: use --updater.multi-step 0",
-        )
 
 
 def rule_of(config: UpdaterConfig) -> type[UpdaterConfig]:
-    """The class of a kind, which says what its rule does; the module of the default kind is not imported."""
+    """The class of options of a kind; the module of the default kind is not imported."""
     return UpdaterConfig if config.kind == "gradient" else UPDATERS.get(config.kind)

@@ -177,10 +177,10 @@ class EpisodeSource:
         return draw_rows(self.histories, self.config.order, self.seed, draw)
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
-    def _uniform(self, draw: int, each: int) -> np.ndarray:
-        """float32 [rows, each], uniform between 0 and 1: decides what of each row of `histories` is dropped."""
+    def _uniform(self, draw: int) -> np.ndarray:
+        """float32 [rows], uniform between 0 and 1: decides which rows of `histories` are dropped."""
         rng = np.random.default_rng([self.seed, 5, draw])
-        return rng.random((len(self.histories.item), each), np.float32)
+        return rng.random((len(self.histories.item), 2), np.float32)[:, 0]
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
@@ -238,7 +238,7 @@ class EpisodeSource:
             fold = self.folded.fold[self.histories.users[members]][:, None]
             statistic = known(beliefs=self.folded.tables[fold, item])
             if self.training and self.folded.as_new is not None:
-                uniform = self._uniform(draw, self.folded.as_new.draws)[rows]
+                uniform = self._uniform(draw)[rows]
                 new, belief = self.folded.as_new.drop(fold, item, uniform)
                 unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
                 statistic = np.where((new & real)[..., None], unrated, statistic)

@@ -119,35 +119,25 @@ def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
 
 
 class AsNew(NamedTuple):
-    """Dropout of beliefs about items: some rows of an episode get the belief about an item that nobody has rated.
+    """Dropout of item factors: some rows of an episode get the factors of an item that nobody has rated.
 
     Attributes:
-        parts: float32 [sources, folds, items, columns], what each source of features adds to that belief.
+        table: float32 [folds, items, columns], what each fold predicts of an item from its features alone.
         share: of the rows that get it.
-        without: float64 [sources], share of these rows that do without each source.
     """
 
-    parts: np.ndarray
+    table: np.ndarray
     share: float
-    without: np.ndarray
-
-    @property
-    def draws(self) -> int:
-        """Uniform numbers that each row needs: one for itself, and one for each source."""
-        return 1 + len(self.without)
 
     def drop(self, fold: np.ndarray, item: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Choose the rows whose belief is dropped.
+        """Choose the rows whose factors are dropped.
 
         Args:
             fold: int [...], of each row's user.
             item: int [...], each row's item.
-            uniform: float [..., draws], drawn uniformly between 0 and 1.
+            uniform: float [...], drawn uniformly between 0 and 1.
 
         Returns:
-            Which rows these are, bool [...], and the belief that they get, float32 [..., columns].
+            Which rows these are, bool [...], and what they get, float32 [..., columns].
         """
-        belief = np.zeros((*item.shape, self.parts.shape[-1]), np.float32)
-        for number, (part, without) in enumerate(zip(self.parts, self.without)):
-            belief += np.where(uniform[..., 1 + number, None] >= without, part[fold, item], 0.0)
-        return uniform[..., 0] < self.share, belief
+        return uniform < self.share, self.table[fold, item]

@@ -9,14 +9,15 @@
 from metarec_jax.encoder.bert import embed, encode, hidden_states, init, pool, pooled, run_layers
 from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
 from metarec_jax.encoder.embedding_cache import encode_table
-from metarec_jax.encoder.execution import Attention, Execution, choose_execution, choose_tokens_per_call
-from metarec_jax.encoder.lora import add_lora, lora_layers, merge_lora
+from metarec_jax.encoder.execution import Attention, Execution, choose_execution
+from metarec_jax.encoder.lora import LORA_LAYERS, add_lora, lora_layers, merge_lora
 from metarec_jax.encoder.padding import bucket, chunks, pack
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.text_buckets import Picked, Texts
 from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, require_strings, tokenize, words_of
 
 __all__ = [
+    "LORA_LAYERS",
     "Attention",
     "BertConfig",
     "Encoder",
@@ -30,7 +31,6 @@ __all__ = [
     "add_lora",
     "bucket",
     "choose_execution",
-    "choose_tokens_per_call",
     "chunks",
     "embed",
     "encode",

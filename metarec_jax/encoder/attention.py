@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +21,6 @@ def attend(
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """Mix, for every token, the values of its text's real tokens.
 
@@ -36,7 +33,6 @@ def attend(
             the mean of its values, which is finite, and which pooling leaves out.
         num_heads: number of heads; it divides ``hidden``.
         bias: added to the scores of every text, or None.
-        dropout: applied to the weights, or None.
     """
     texts, length, hidden = query.shape
     width = hidden // num_heads
@@ -51,8 +47,6 @@ def attend(
         scores = scores + jnp.tile(bias.astype(scores.dtype), (texts, 1, 1))
     real = jnp.repeat(mask > 0, num_heads, axis=0)[:, None, :]
     weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min), axis=-1)
-    if dropout is not None:
-        weights = dropout(weights)
     mixed = jnp.einsum("bqk,bkw->bqw", weights.astype(value.dtype), value)
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
 
@@ -69,7 +63,6 @@ def attend_packed(
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """`attend` with as many short texts side by side as fill a row of a matrix unit; no text attends to another.
 
@@ -77,12 +70,12 @@ def attend_packed(
     nothing, this is slower. Derivatives of any order exist.
 
     Args:
-        query, key, value, mask, num_heads, bias, dropout: as for `attend`.
+        query, key, value, mask, num_heads, bias: as for `attend`.
     """
     texts, length, hidden = query.shape
     together = max(TILE // length, 1)
     if together == 1:
-        return attend(query, key, value, mask, num_heads=num_heads, bias=bias, dropout=dropout)
+        return attend(query, key, value, mask, num_heads=num_heads, bias=bias)
     width, missing = hidden // num_heads, -texts % together
     groups, row = (texts + missing) // together, together * length
 
@@ -100,8 +93,6 @@ def attend_packed(
     # A padded token has the least finite score, so that a text of nothing else still has a mean.
     scores = jnp.where(own, jnp.where(real, scores, jnp.finfo(scores.dtype).min), -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1)
-    if dropout is not None:
-        weights = dropout(weights)
     mixed = jnp.einsum("ghqk,ghkw->ghqw", weights.astype(value.dtype), value)
     return mixed.swapaxes(1, 2).reshape(texts + missing, length, hidden)[:texts]
 
@@ -114,23 +105,18 @@ def attend_fused(
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
-    dropout: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """`attend` by the accelerator's own kernel, which never writes the scores to memory: cuDNN's on a GPU, Pallas's on
     a TPU. It has a first derivative only, and the real tokens of a text must come before its padding.
 
     Args:
-        query, key, value, mask, num_heads, bias, dropout: as for `attend`.
+        query, key, value, mask, num_heads, bias: as for `attend`.
 
     Raises:
-        MetarecError: there is no such kernel here (see `check_fused`), or with dropout of attention weights.
+        MetarecError: there is no such kernel here (see `check_fused`).
     """
     platform = jax.default_backend()
     check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads)
-    if dropout is not None:
-        raise MetarecError(
-            "fused attention drops no attention weights: use encoder.attention auto, or encoder.dropout 0"
-        )
     return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
 
 

@@ -63,7 +63,6 @@ def encode(
     pooling: Pooling = "mean",
     normalise: bool = False,
     dtype: DTypeLike | None = None,
-    dropout_key: PRNGKeyArray | None = None,
     run: Execution = EXECUTION,
 ) -> Float[Array, "texts hidden"]:
     """Encode each text as one vector.
@@ -76,7 +75,6 @@ def encode(
         normalise: whether vectors are scaled to unit length.
         dtype: of the computation, for example `jnp.bfloat16`; None takes that of the parameters. Softmax, layer-norm
             statistics and pooling are in float32 or wider always.
-        dropout_key: draws the dropout; None drops nothing.
         run: how the layers are computed.
 
     Returns:
@@ -87,9 +85,9 @@ def encode(
     """
     with jax.named_scope("encode"):
         words = params | {"embeddings": run.whole(params["embeddings"])}
-        x = embed(words, config, tokens, dtype=dtype, dropout_key=dropout_key)
+        x = embed(words, config, tokens, dtype=dtype)
         mask, layers = jnp.asarray(tokens.mask), config.num_layers
-        last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
+        last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, run=run)
         return pool(last, mask, pooling=pooling, normalise=normalise)
 
 
@@ -135,20 +133,18 @@ def embed(
     tokens: Tokens,
     *,
     dtype: DTypeLike | None = None,
-    dropout_key: PRNGKeyArray | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """The input of the first layer: word, position and, where the architecture has them, segment embeddings.
 
     Args:
-        params, config, tokens, dtype, dropout_key: as for `encode`.
+        params, config, tokens, dtype: as for `encode`.
 
     Raises:
         MetarecError: tokens longer than ``config.max_positions``.
     """
     _require_positions(config, tokens)
     tokens = Tokens(*map(jnp.asarray, tokens))
-    module = _Embeddings(config, dtype=dtype, training=dropout_key is not None)
-    states: Any = module.apply({"params": params["embeddings"]}, tokens, rngs=_rngs(dropout_key, 0))
+    states: Any = _Embeddings(config, dtype=dtype).apply({"params": params["embeddings"]}, tokens)
     return states
 
 
@@ -161,13 +157,12 @@ def run_layers(
     first: int,
     last: int,
     dtype: DTypeLike | None = None,
-    dropout_key: PRNGKeyArray | None = None,
     run: Execution = EXECUTION,
 ) -> Float[Array, "texts length hidden"]:
     """Apply layers `first` to `last` - 1.
 
     Args:
-        params, config, dtype, dropout_key, run: as for `encode`.
+        params, config, dtype, run: as for `encode`.
         x: input of layer `first`.
         mask: 1 for a real token, 0 for padding.
         first, last: a range of layers, 0 to ``config.num_layers``.
@@ -179,26 +174,20 @@ def run_layers(
     if config.architecture.relative_bias:
         module = _RelativeBias(config, dtype=dtype)
         bias = cast("Array", module.apply({"params": params["relative_bias"]}, x.shape[1]))
-    layer = _Layer(config, dtype=dtype, training=dropout_key is not None, attention=run.attention)
+    layer = _Layer(config, dtype=dtype, attention=run.attention)
 
-    def step(x: Array, own: Params, index: Array | int) -> Array:
-        rngs = _rngs(dropout_key, 1 + index)
-        return cast("Array", layer.apply({"params": run.whole(own)}, x, mask, bias, rngs=rngs))
+    def step(x: Array, own: Params) -> Array:
+        return cast("Array", layer.apply({"params": run.whole(own)}, x, mask, bias))
 
     if run.remat:
         step = jax.checkpoint(step)
     layers = [params[f"layer_{i}"] for i in range(first, last)]
     if run.scan and len(layers) > 1:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        numbered = (stacked, jnp.arange(first, last))
-        return jax.lax.scan(lambda x, own: (step(x, *own), None), x, numbered)[0]
-    for index, own in enumerate(layers, start=first):
-        x = step(x, own, index)
+        return jax.lax.scan(lambda x, own: (step(x, own), None), x, stacked)[0]
+    for own in layers:
+        x = step(x, own)
     return x
-
-
-def _rngs(key: PRNGKeyArray | None, index: Array | int) -> dict[str, Array]:
-    return {} if key is None else {"dropout": jax.random.fold_in(key, index)}
 
 
 def hidden_states(
@@ -272,7 +261,6 @@ class _Part(nn.Module):
 
     config: BertConfig
     dtype: DTypeLike | None = None
-    training: bool = False
 
     def dense(self, features: int, name: str) -> _Dense:
         return _Dense(features, dtype=self.dtype, name=name)
@@ -280,9 +268,6 @@ class _Part(nn.Module):
     def norm(self, name: str) -> nn.LayerNorm:
         # The fast variance E[x^2] - E[x]^2 cancels in float32 and would cost the parity with PyTorch.
         return nn.LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name)
-
-    def drop(self, rate: float) -> nn.Dropout:
-        return nn.Dropout(rate, deterministic=not self.training)
 
 
 class _Embeddings(_Part):
@@ -300,7 +285,7 @@ class _Embeddings(_Part):
             x = x + table(config.type_vocab_size, "type")(tokens.types)
         positions = table(config.first_position + config.max_positions, "position")
         x = x + positions(_positions(config, tokens.ids))
-        return self.drop(config.dropout)(self.norm("norm")(x))
+        return self.norm("norm")(x)
 
 
 def _positions(config: BertConfig, ids: Array) -> Array:
@@ -337,16 +322,12 @@ class _Layer(_Part):
         query, key, value = (
             self.dense(config.hidden_size, name)(x).reshape(shape) for name in ("query", "key", "value")
         )
-        drop_weights = self.drop(config.attention_dropout) if self.training and config.attention_dropout else None
-        mixed = _ATTEND[self.attention](
-            query, key, value, mask, num_heads=config.num_heads, bias=bias, dropout=drop_weights
-        )
-        mixed = mixed.reshape(x.shape)
-        mixed = self.drop(config.dropout)(self.dense(config.hidden_size, "attention_output")(mixed))
+        mixed = _ATTEND[self.attention](query, key, value, mask, num_heads=config.num_heads, bias=bias)
+        mixed = self.dense(config.hidden_size, "attention_output")(mixed.reshape(x.shape))
         x = self.norm("attention_norm")(x + mixed)
 
         wide = ACTIVATIONS[config.activation](self.dense(config.intermediate_size, "feed_forward")(x))
-        narrow = self.drop(config.dropout)(self.dense(config.hidden_size, "output")(wide))
+        narrow = self.dense(config.hidden_size, "output")(wide)
         return self.norm("output_norm")(x + narrow).reshape(shape)
 
 
@@ -355,7 +336,7 @@ class _Bert(_Part):
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
-        shared = {"config": self.config, "dtype": self.dtype, "training": self.training}
+        shared = {"config": self.config, "dtype": self.dtype}
         x, bias = _Embeddings(**shared, name="embeddings")(tokens), None
         if self.config.architecture.relative_bias:
             bias = _RelativeBias(**shared, name="relative_bias")(tokens.ids.shape[1])

@@ -50,9 +50,9 @@ class BertConfig:
     has_pooler: bool = True
     """Whether there are weights for `pooled`."""
     dropout: float = 0.1
-    """Share of the hidden features dropped in training."""
+    """Share of the hidden features that transformers drops in training; kept for saving, nothing is dropped here."""
     attention_dropout: float = 0.1
-    """Share of the attention weights dropped in training."""
+    """The same of attention weights."""
     init_scale: float = 0.02
     """Standard deviation of random weights."""
     model_type: str = "bert"

@@ -12,6 +12,9 @@ import numpy as np
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 
+LORA_LAYERS = (r"layer_\d+/(query|value)",)
+"""Dense layers that get factors in training: the queries and values of every layer, as in the paper's section 7.1."""
+
 
 def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array) -> Params:
     """Add factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] beside chosen kernels of an encoder.
@@ -58,12 +61,10 @@ def lora_layers(params: Params, layers: Sequence[str]) -> set[tuple[str, ...]]:
         try:
             matched = [path for path in dense if re.fullmatch(pattern, "/".join(path))]
         except re.error as error:
-            raise MetarecError(f"encoder.lora_layers: {pattern!r} is not a regular expression: {error}") from error
+            raise MetarecError(f"LoRA: {pattern!r} is not a regular expression: {error}") from error
         if not matched:
             names = ", ".join("/".join(path) for path in dense)
-            raise MetarecError(
-                f"encoder.lora_layers: {pattern!r} matches no dense layer of the encoder; there are {names}"
-            )
+            raise MetarecError(f"LoRA: {pattern!r} matches no dense layer of the encoder; there are {names}")
         chosen.update(matched)
     return chosen
 

@@ -134,15 +134,14 @@ def random_encoder(seed: int = 0) -> Encoder:
     return Encoder(config, init(jax.random.key(seed), config), tokenizer, f"an untrained encoder of seed {seed}")
 
 
-def remarks(encoder: Encoder, *, pooling: Pooling, normalise: bool) -> list[str]:
+def remarks(encoder: Encoder, pooling: Pooling) -> list[str]:
     """Sentences for the user on how this use of an encoder departs from what its folder says; mostly none.
 
     Args:
         encoder: as `load` gives it.
         pooling: as configured, "auto" included.
-        normalise: whether vectors are scaled to unit length.
     """
-    found = encoder.hints.remarks(pooling=pooling, normalise=normalise)
+    found = encoder.hints.remarks(pooling)
     tokens, rows = encoder.tokenizer.size, encoder.config.vocab_size
     if tokens < (1 - _SPARE_ROWS) * rows:
         found.append(

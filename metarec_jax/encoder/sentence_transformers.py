@@ -47,12 +47,11 @@ class Hints(NamedTuple):
             return pooling
         return "cls" if self.pooling == "cls" else "mean"
 
-    def remarks(self, *, pooling: Pooling, normalise: bool) -> list[str]:
+    def remarks(self, pooling: Pooling) -> list[str]:
         """A sentence for each part of the hints that an encoder used this way does not follow.
 
         Args:
             pooling: as configured. Only "auto" promises to follow the folder.
-            normalise: whether vectors are scaled to unit length.
         """
         found = []
         if pooling == "auto" and self.pooling not in (None, "mean", "cls"):
@@ -60,13 +59,6 @@ class Hints(NamedTuple):
                 f"the encoder's folder says pooling {self.pooling!r}, which this package does not compute: "
                 "'mean' is used in its place"
             )
-        if self.normalise is not None and self.normalise != normalise:
-            says, follow = (
-                ("scales vectors to unit length, and encoder.normalise is off", "--encoder.normalise")
-                if self.normalise
-                else ("leaves vectors at their own length, and encoder.normalise is on", "--encoder.no-normalise")
-            )
-            found.append(f"the encoder's folder {says}: {follow} follows it")
         if self.others:
             found.append(f"the encoder's folder has modules that this package leaves out: {', '.join(self.others)}")
         return found

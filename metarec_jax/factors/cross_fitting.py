@@ -6,29 +6,28 @@ The training users are dealt into folds. What users of a fold meet was learned f
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
 
-from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Interactions, Items
+from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
-from metarec_jax.factors.item_features import DETAIL, TEXT, VECTOR
 from metarec_jax.factors.user_prior import expect_tastes
 
 
 def believe_all(
-    config: FactorsConfig,
+    config: Hyperparameters,
     data: Interactions,
     embeddings: np.ndarray,
     rows: np.ndarray,
     profiles: np.ndarray,
     seed: int,
     reporter: Reporter = QUIET,
+    *,
+    dropout: float = 0.0,
 ) -> tuple[Beliefs, Folded]:
     """Beliefs from the training `rows` of `data`, and those that the training users meet.
 
@@ -40,6 +39,7 @@ def believe_all(
         profiles: float32 [users, hidden], as for `metarec_jax.factors.user_prior.expect_tastes`.
         seed: who is in which fold.
         reporter: where progress is shown.
+        dropout: share of the rows of a training user that get the factors of a new item.
 
     Raises:
         MetarecError: there is one training user, whom nobody else could teach anything.
@@ -74,22 +74,8 @@ def believe_all(
     ratings = data.user[rows], data.item[rows], data.rating[rows]
     tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
     tables = np.stack([beliefs.table for beliefs in others])
-    as_new = _as_new(config, others, data.items, embeddings) if config.dropout else None
+    as_new = None
+    if dropout:
+        known = (embeddings, data.items.details, data.items.vectors)
+        as_new = AsNew(np.stack([beliefs.of_new_items(*known) for beliefs in others]), dropout)
     return dataclasses.replace(everyone, tastes=tastes), Folded(tables, fold, as_new)
-
-
-def _as_new(config: FactorsConfig, others: Sequence[Beliefs], items: Items, embeddings: np.ndarray) -> AsNew:
-    """What each fold believes of all items as if they were new: in parts where sources are dropped, else in one."""
-    without = [config.text_dropout, config.details_dropout, config.vectors_dropout]
-    known = (embeddings, items.details, items.vectors)
-    if any(without):
-        parts = np.stack([_by_source(beliefs.parts_of_new_items(*known)) for beliefs in others], axis=1)
-        return AsNew(parts, config.dropout, np.array([0.0, *without]))
-    return AsNew(np.stack([beliefs.of_new_items(*known) for beliefs in others])[None], config.dropout, np.zeros(1))
-
-
-def _by_source(parts: dict[str, np.ndarray]) -> Float[np.ndarray, "sources items columns"]:
-    """What there is without any source, and what text, all details and vectors add."""
-    nothing = np.zeros_like(parts[TEXT])
-    details = sum((part for name, part in parts.items() if name.startswith(DETAIL)), nothing)
-    return np.stack([parts[""], parts[TEXT], details, parts.get(VECTOR, nothing)])

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.core.types import Items, Params
 from metarec_jax.factors.em import batches, learn, low_rank
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_features import POPULARITY, TEXT, VECTOR, Sources
 from metarec_jax.factors.user_prior import no_tastes
 
@@ -51,23 +51,13 @@ class Beliefs:
         vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> Float[np.ndarray, "items columns"]:
         """Beliefs about items that nobody has rated, from their texts, and from their details and vectors, if known."""
-        return np.sum(list(self.parts_of_new_items(embeddings, details, vectors).values()), axis=0)
-
-    def parts_of_new_items(
-        self,
-        embeddings: Float[np.ndarray, "items hidden"],
-        details: Mapping[str, tuple[str, ...]] | None = None,
-        vectors: Float[np.ndarray, "items width"] | None = None,
-    ) -> dict[str, Float[np.ndarray, "items columns"]]:
-        """What each source adds to these beliefs, by its name; what there is without any is under ""."""
         rows = self.sources.rows(details or {}, embeddings, np.zeros(len(embeddings)), vectors)
-        parts = {"": np.broadcast_to(self.of_new[0], (len(embeddings), self.of_new.shape[1]))}
-        first = 1
+        total, first = np.broadcast_to(self.of_new[0], (len(embeddings), self.of_new.shape[1])), 1
         for name in sorted(rows):
             width = rows[name].shape[1]
-            parts[name] = rows[name].astype(np.float32) @ self.of_new[first : first + width]
+            total = total + rows[name].astype(np.float32) @ self.of_new[first : first + width]
             first += width
-        return parts
+        return total
 
 
 NOTHING_KNOWN = Beliefs(
@@ -77,7 +67,7 @@ NOTHING_KNOWN = Beliefs(
 
 
 def believe(
-    config: FactorsConfig,
+    config: Hyperparameters,
     items: Items,
     embeddings: Float[np.ndarray, "items hidden"],
     user: np.ndarray,
@@ -149,7 +139,7 @@ def believe(
     return Beliefs(table.astype(np.float32), noise, of_new.astype(np.float32), sources, no_tastes(config.rank, 0))
 
 
-def rated_most(config: FactorsConfig, items: int, item: np.ndarray) -> np.ndarray:
+def rated_most(config: Hyperparameters, items: int, item: np.ndarray) -> np.ndarray:
     """The items that tastes are learned on: of the others there is next to nothing to learn.
 
     Args:
@@ -162,7 +152,7 @@ def rated_most(config: FactorsConfig, items: int, item: np.ndarray) -> np.ndarra
 
 
 def main_features(
-    config: FactorsConfig, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
+    config: Hyperparameters, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
 ) -> Float[np.ndarray, "items rank"]:
     """The main directions in which rated items differ by what is known of them, whatever the ratings were.
 
@@ -180,7 +170,7 @@ def main_features(
 
 
 def _means(
-    config: FactorsConfig,
+    config: Hyperparameters,
     rows: dict[str, np.ndarray],
     count: np.ndarray,
     user: np.ndarray,
@@ -225,7 +215,7 @@ def turned(
     return factors @ (left @ right)
 
 
-def _variances(config: FactorsConfig, rows: dict[str, np.ndarray], *, mean: bool = False) -> dict[str, float]:
+def _variances(config: Hyperparameters, rows: dict[str, np.ndarray], *, mean: bool = False) -> dict[str, float]:
     """The variance of each source, in means or in tastes."""
     of_details = config.mean_details if mean else config.details
     known = (

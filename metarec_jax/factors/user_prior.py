@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.core.types import Params
+from metarec_jax.factors.hyperparameters import Hyperparameters
 
 _DOUBT = 20.0
 """Ratings that weigh as much as the doubt whether a user's choice of items says anything."""
@@ -34,7 +34,7 @@ def no_tastes(rank: int, hidden: int) -> Params:
 
 
 def expect_tastes(
-    config: FactorsConfig,
+    config: Hyperparameters,
     beliefs: tuple[np.ndarray, np.ndarray, np.ndarray],
     noise: float,
     user: np.ndarray,

@@ -14,6 +14,9 @@ from metarec_jax.learner import prior as prior_path
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, prepare
 
+USER_DROPOUT = 0.5
+"""Share of the users in training whose text is dropped, so that the model also works for users without one."""
+
 
 class Learner(NamedTuple):
     """A learner: pure functions of one user.
@@ -78,7 +81,7 @@ def text_learner(
         summarise: as `metarec_jax.learner.transformer.summarise`; None where the learner does not read the support.
         attention: (length of the support) -> numbers that a row takes beside those of the MLP.
     """
-    reading = {name: getattr(config, name) for name in ("item_dropout", "user_dropout", "compute")}
+    reading = {"user_dropout": USER_DROPOUT, "compute": config.compute}
     own = {"prior": config.prior, "dropout": config.dropout}
 
     def applied(params: Params, context: Context, rows: Features) -> Array:

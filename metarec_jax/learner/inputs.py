@@ -93,16 +93,6 @@ def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Ar
     return product
 
 
-def of_item_text(context: Context, rows: Features, kernel: Any, item_dropout: float) -> Float[Array, "n out"]:
-    """The items' texts times `kernel`; in training zero for a share `item_dropout` of the rows, always the same ones
-    for all kernels of a learner and in every inner step. As for users, what is left is not scaled up."""
-    product = rows.embedding @ kernel
-    if context.key is not None and item_dropout > 0:
-        key = jax.random.fold_in(context.key, 2 if rows is context.support else 3)
-        product = product * jax.random.bernoulli(key, 1 - item_dropout, product.shape[:1])[:, None]
-    return product
-
-
 def whole(*parts: Params) -> bool:
     """Whether no leaf of these parameters is None, as those are that the inner loop changes."""
     return all(leaf is not None for leaf in jax.tree.leaves(parts, is_leaf=lambda leaf: leaf is None))

@@ -22,7 +22,7 @@ from metarec_jax.learner import prior as prior_path
 from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, prepare, standardisation
+from metarec_jax.learner.inputs import Context, Features, of_user_text, prepare, standardisation
 
 __all__ = ["Context", "Features", "apply", "init", "prepare", "standardisation"]
 
@@ -93,7 +93,6 @@ def apply(
     read: Float[Array, "*n read"] | None = None,
     prior: bool = True,
     dropout: float = 0.0,
-    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Float[Array, "n outputs"]:
@@ -110,7 +109,6 @@ def apply(
         read: what the support says of each row [n, read], or of all [read], where a learner reads it.
         prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
         dropout: share of the hidden features that a user in training does without.
-        item_dropout: share of the rows whose text a user in training does without.
         user_dropout: share of the users in training that do without their text.
         compute: precision of the products (bfloat16, say), which are summed in that of the parameters. Everything else
             is computed in the latter.
@@ -123,7 +121,7 @@ def apply(
     others = others + first["bias"]
     if read is not None:
         others = others + multiply(read.astype(compute or read.dtype), first["read"]["kernel"])
-    of_items = of_item_text(context, rows, first["item"]["kernel"], item_dropout)
+    of_items = rows.embedding @ first["item"]["kernel"]
     hidden = jax.nn.relu(of_items + others) / np.sqrt(width)
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])

@@ -25,7 +25,7 @@ from metarec_jax.learner import mlp
 from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
+from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
 from metarec_jax.learner.prior import rating_features
 
 
@@ -84,7 +84,6 @@ def summarise(
     head: Head,
     context: Context,
     *,
-    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Summary | None:
@@ -97,7 +96,7 @@ def summarise(
         params: from `init`, or the part of them that no user changes.
         head: what the outputs mean.
         context: the user, with embeddings from tables that were prepared; the support's latest row first.
-        item_dropout, user_dropout, compute: as for `apply`.
+        user_dropout, compute: as for `apply`.
     """
     if not whole(params["support"], params["prior"]):
         return None
@@ -108,7 +107,7 @@ def summarise(
 
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
     # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
-    of_items = of_item_text(context, context.support, support["layer_0"]["input"]["kernel"], item_dropout)
+    of_items = context.support.embedding @ support["layer_0"]["input"]["kernel"]
     item = jnp.where(real[:, None], of_items, 0.0)
     inputs, states = item + rated, (jnp.zeros((0, 0)), jnp.zeros((0, 0)))
     for number in range(sum(name.startswith("layer_") for name in support)):
@@ -149,7 +148,6 @@ def apply(
     context: Context,
     rows: Features,
     *,
-    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
     **options: Any,
@@ -161,9 +159,9 @@ def apply(
         head: what the outputs mean.
         context: the user, with embeddings from tables that were prepared.
         rows: n rows to score, likewise; the support is recognised as ``context.support``.
-        item_dropout, user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+        user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
     """
-    common: dict[str, Any] = {"item_dropout": item_dropout, "user_dropout": user_dropout, "compute": compute}
+    common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
     summary = context.summary
     if summary is None:
         summary = summarise(params, head, context, **common)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -25,8 +26,11 @@ from metarec_jax.learner import mlp
 from metarec_jax.learner.contract import Learner, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, whole
+from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
 from metarec_jax.learner.prior import rating_features
+
+HEADS = 4
+"""Heads of attention, where they divide the width."""
 
 
 class Summary(NamedTuple):
@@ -103,7 +107,6 @@ def summarise(
     context: Context,
     *,
     heads: int,
-    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Summary | None:
@@ -117,7 +120,7 @@ def summarise(
         head: what the outputs mean.
         context: the user, with embeddings from tables that were prepared.
         heads: of attention; they divide the width.
-        item_dropout, user_dropout, compute: as for `apply`.
+        user_dropout, compute: as for `apply`.
     """
     if not whole(params["support"], params["prior"]):
         return None
@@ -127,7 +130,7 @@ def summarise(
         return multiply(rows.astype(compute or rows.dtype), kernel)
 
     # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
-    of_items = of_item_text(context, context.support, support["item"]["kernel"], item_dropout)
+    of_items = context.support.embedding @ support["item"]["kernel"]
     item = jnp.where(context.mask[:, None] > 0, of_items, 0.0)
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
     user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
@@ -157,7 +160,6 @@ def apply(
     rows: Features,
     *,
     heads: int,
-    item_dropout: float = 0.0,
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
     **options: Any,
@@ -170,9 +172,9 @@ def apply(
         context: the user, with embeddings from tables that were prepared.
         rows: n rows to score, likewise; the support is recognised as ``context.support``.
         heads: of attention; they divide the width.
-        item_dropout, user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+        user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
     """
-    common: dict[str, Any] = {"item_dropout": item_dropout, "user_dropout": user_dropout, "compute": compute}
+    common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
     summary = context.summary
     if summary is None:
         summary = summarise(params, head, context, heads=heads, **common)
@@ -180,7 +182,7 @@ def apply(
         read = summary.own
     else:
         support = params["support"]
-        item = of_item_text(context, rows, support["item"]["kernel"], item_dropout)
+        item = rows.embedding @ support["item"]["kernel"]
         query = multiply(item.astype(compute or item.dtype), support["read"]["query"]["kernel"])
         read = _attend(query, summary.keys, summary.values, summary.weight, heads, compute)
     return mlp.apply(params, head, context, rows, read=read, **common, **options)
@@ -230,22 +232,16 @@ class TransformerConfig(LearnerConfig):
     """Layers that read the support."""
     width: int = 32
     """Width of a token."""
-    heads: int = 4
-    """Heads of attention; they divide the width."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("layers", "width", "heads"):
+        for name in ("layers", "width"):
             value = getattr(self, name)
             require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
-        require(
-            self.width % self.heads == 0,
-            f"learner.width is {self.width} and learner.heads is {self.heads}: heads must divide the width",
-        )
 
     def build(self, head: Head) -> Learner:
         """The learner."""
-        heads = self.heads
+        heads = math.gcd(self.width, HEADS)
         return text_learner(
             self,
             head,

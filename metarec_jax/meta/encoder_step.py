@@ -4,13 +4,11 @@ Each distinct text of a batch is encoded once, and its embedding gathered into e
 is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
 arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
 loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
-which that gradient is pulled back through. Where memory is plenty, what that derivative needs can be kept from the
-first reading instead (`metarec_jax.meta.checkpointed_loop`).
+which that gradient is pulled back through.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,12 +21,11 @@ from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.text_buckets import Picked
-from metarec_jax.meta.checkpointed_loop import Keep, keeping
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
 from metarec_jax.meta.user import Model, Trainable
 
-Encode = Callable[[Params, Tokens, Array | None], Array]
-"""(parameters of the encoder, tokens, dropout key or None) -> [texts, hidden]."""
+Encode = Callable[[Params, Tokens], Array]
+"""(parameters of the encoder, tokens) -> [texts, hidden]."""
 
 
 class Chosen(NamedTuple):
@@ -54,14 +51,12 @@ class Reading(NamedTuple):
         per_call: texts of a chunk, for each bucket.
         constrain: puts the rows of a chunk where they belong (on several devices).
         turns: has devices that must take the same number of turns agree on it.
-        keep: what is kept of every chunk for the way back.
     """
 
     encode: Encode
     per_call: tuple[int, ...]
     constrain: Callable[[Any], Any] = lambda tree: tree
     turns: Callable[[Array], Array] = lambda turns: turns
-    keep: Keep = "nothing"
 
 
 class Exchange(NamedTuple):
@@ -83,9 +78,9 @@ class Exchange(NamedTuple):
 ALONE = Exchange()
 
 
-def embed(reading: Reading, params: Params, chosen: Chosen, key: Array | None = None) -> Float[Array, "slots hidden"]:
+def embed(reading: Reading, params: Params, chosen: Chosen) -> Float[Array, "slots hidden"]:
     """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
-    return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen, key)])
+    return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen)])
 
 
 def pull_back(
@@ -94,7 +89,6 @@ def pull_back(
     moving: Params,
     chosen: Chosen,
     cotangent: Float[Array, "slots hidden"],
-    key: Array | None = None,
 ) -> Params:
     """The gradient by `moving` of the sum of embeddings times `cotangent`.
 
@@ -104,49 +98,21 @@ def pull_back(
         moving: those that are trained.
         chosen: as for `embed`.
         cotangent: like the embeddings.
-        key: as for `embed`, so that the same is dropped.
     """
     total, start = jax.tree.map(jnp.zeros_like, moving), 0
-    for part in _parts(reading, chosen, key):
+    for part in _parts(reading, chosen):
         end = start + part.picked.rows.shape[0]
         total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
         start = end
     return total
 
 
-def embed_keeping(
-    reading: Reading,
-    encode_with: Callable[[Params], Params],
-    moving: Params,
-    chosen: Chosen,
-    key: Array | None = None,
-) -> tuple[Float[Array, "slots hidden"], Callable[[Float[Array, "slots hidden"]], Params]]:
-    """`embed` and `pull_back` of one reading: the embeddings, and their cotangent -> the gradient by `moving`.
-
-    Args as for `pull_back`. What is kept in between is ``reading.keep``, of every slot that there is.
-    """
-    parts = _parts(reading, chosen, key)
-    kept = [_embed_keeping(reading, encode_with, moving, part) for part in parts]
-
-    def pull(cotangent: Array) -> Params:
-        total, start = jax.tree.map(jnp.zeros_like, moving), 0
-        for part, (table, back) in zip(parts, kept):
-            end = start + len(table)
-            with jax.named_scope(part.scope):
-                total = back(cotangent[start:end], total)
-            start = end
-        return total
-
-    return jnp.concatenate([table for table, _ in kept]), pull
-
-
 class _Part(NamedTuple):
-    """A length bucket: its tokens, what of them is encoded, how many at a time, and a key of its own."""
+    """A length bucket: its tokens, what of them is encoded, and how many at a time."""
 
     tokens: Tokens
     picked: Picked
     rows: int
-    key: Array | None
 
     @property
     def scope(self) -> str:
@@ -156,23 +122,18 @@ class _Part(NamedTuple):
     def turns(self, reading: Reading) -> Array:
         return reading.turns((self.picked.count + self.rows - 1) // self.rows)
 
-    def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array | None]:
+    def chunk(self, reading: Reading, turn: Array) -> Tokens:
         which = jax.lax.dynamic_slice_in_dim(self.picked.rows, turn * self.rows, self.rows)
-        tokens = reading.constrain(jax.tree.map(lambda leaf: leaf[which], self.tokens))
-        return tokens, None if self.key is None else jax.random.fold_in(self.key, turn)
+        return reading.constrain(jax.tree.map(lambda leaf: leaf[which], self.tokens))
 
 
-def _parts(reading: Reading, chosen: Chosen, key: Array | None) -> list[_Part]:
-    return [
-        _Part(tokens, picked, rows, None if key is None else jax.random.fold_in(key, number))
-        for number, (tokens, picked, rows) in enumerate(zip(chosen.buckets, chosen.picked, reading.per_call))
-    ]
+def _parts(reading: Reading, chosen: Chosen) -> list[_Part]:
+    return [_Part(*part) for part in zip(chosen.buckets, chosen.picked, reading.per_call)]
 
 
 def _embed(reading: Reading, params: Params, part: _Part) -> Array:
     def vectors(turn: Array | int) -> Array:
-        tokens, key = part.chunk(reading, jnp.asarray(turn))
-        return reading.encode(params, tokens, key)
+        return reading.encode(params, part.chunk(reading, jnp.asarray(turn)))
 
     def put(turn: Array, table: Array) -> Array:
         return jax.lax.dynamic_update_slice_in_dim(table, vectors(turn), turn * part.rows, axis=0)
@@ -181,18 +142,6 @@ def _embed(reading: Reading, params: Params, part: _Part) -> Array:
     table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
     with jax.named_scope(part.scope):
         return jax.lax.fori_loop(0, part.turns(reading), put, table)
-
-
-def _embed_keeping(
-    reading: Reading, encode_with: Callable[[Params], Params], moving: Params, part: _Part
-) -> tuple[Array, Callable[[Array, Params], Params]]:
-    def vectors(moving: Params, turn: Array) -> Array:
-        tokens, key = part.chunk(reading, turn)
-        return reading.encode(encode_with(moving), tokens, key)
-
-    slots = part.picked.rows.shape[0]
-    with jax.named_scope(part.scope):
-        return keeping(vectors, moving, part.turns(reading), slots, part.rows, keep=reading.keep)
 
 
 def _pull_back(
@@ -204,8 +153,8 @@ def _pull_back(
     total: Params,
 ) -> Params:
     def add(turn: Array, total: Params) -> Params:
-        tokens, key = part.chunk(reading, turn)
-        _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens, key), moving)
+        tokens = part.chunk(reading, turn)
+        _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens), moving)
         # A chunk may end with texts that nobody picked; no episode gathers them, so their cotangent is 0.
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
@@ -220,7 +169,6 @@ def cached_gradient(
     trainable: Trainable,
     chosen: Chosen,
     loss: Callable[[Params, Params, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
-    key: Array | None = None,
 ) -> tuple[Trainable, Any]:
     """The gradient of a loss by learner, updater and encoder, through the cache, and what else the loss returns.
 
@@ -230,7 +178,6 @@ def cached_gradient(
         trainable: with the encoder's parameters.
         chosen: the texts that the loss gathers.
         loss: (theta, phi, embeddings by their slots) -> (a loss, anything else).
-        key: what is dropped is drawn from.
 
     Returns:
         The gradient, None where the encoder is not trained; and what else the loss returns.
@@ -241,15 +188,11 @@ def cached_gradient(
         return combine(moving, still)
 
     with jax.named_scope("embed"):
-        if reading.keep == "nothing":
-            embeddings = embed(reading, trainable.encoder, chosen, key)
-            pull = functools.partial(pull_back, reading, encode_with, moving, chosen, key=key)
-        else:
-            embeddings, pull = embed_keeping(reading, encode_with, moving, chosen, key)
+        embeddings = embed(reading, trainable.encoder, chosen)
     slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
     (theta, phi, cotangent), rest = slope(trainable.theta, trainable.phi, embeddings)
     with jax.named_scope("pull_back"):
-        gradient = pull(cotangent)
+        gradient = pull_back(reading, encode_with, moving, chosen, cotangent)
     return Trainable(theta, phi, gradient), rest
 
 
@@ -261,7 +204,6 @@ def joint_gradient(
     chosen: Chosen,
     episodes: Episodes,
     key: Array | None = None,
-    step_weights: Array | None = None,
     *,
     at_once: int = 0,
     exchange: Exchange = ALONE,
@@ -275,26 +217,25 @@ def joint_gradient(
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
         key: of this outer step; None does without randomness.
-        step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
+        at_once: as for `metarec_jax.meta.outer.meta_loss`.
         exchange: between devices, of which this one has a part of the texts and of the episodes.
 
     Returns:
         The gradient, 0 where the encoder is not trained, and the losses (``stopped`` of the device's own users).
     """
     key = None if key is None else exchange.key(key)
-    drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
 
     def loss(theta: Params, phi: Params, own: Array) -> tuple[Float[Array, ""], Losses]:
         embeddings = exchange.embeddings(own)
         users = embeddings if chosen.users is None else chosen.users
         tables = model.prepare(theta, Tables(embeddings, users))
-        mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
+        mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, at_once=at_once)
         query, rows = exchange.total((losses.query, losses.rows))
         # The mean over this device's rows, as its part of the mean over all.
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
         return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
-    gradient, losses = cached_gradient(reading, trained, trainable, chosen, loss, drop)
+    gradient, losses = cached_gradient(reading, trained, trainable, chosen, loss)
     _, still = trained(trainable.encoder)
     whole = gradient._replace(encoder=combine(gradient.encoder, jax.tree.map(jnp.zeros_like, still)))
     return exchange.gradient(whole), losses
@@ -307,24 +248,22 @@ def make_joint_step(
     optimiser: optax.GradientTransformation,
     *,
     at_once: int = 0,
-    step_weights: Callable[[Array], Array] | None = None,
     exchange: Exchange = ALONE,
     spread: Callable[..., Any] = lambda gradient: gradient,
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
     """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
 
     Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`, and:
-        spread: a function of (trainable, chosen, episodes, key, weights) for one device -> the same for all of them.
+        spread: a function of (trainable, chosen, episodes, key) for one device -> the same for all of them.
     """
 
-    def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array, weights: Any) -> Any:
+    def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array) -> Any:
         options = {"at_once": at_once, "exchange": exchange}
-        return joint_gradient(model, reading, trained, trainable, chosen, episodes, key, weights, **options)
+        return joint_gradient(model, reading, trained, trainable, chosen, episodes, key, **options)
 
     def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        weights = None if step_weights is None else step_weights(state.step)
-        gradient, losses = spread(gradient_of)(state.trainable, chosen, episodes, key, weights)
+        gradient, losses = spread(gradient_of)(state.trainable, chosen, episodes, key)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
         return updated(state, gradient, optimiser), losses
 

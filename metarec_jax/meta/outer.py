@@ -66,7 +66,6 @@ def meta_loss(
     tables: Prepared,
     episodes: Episodes,
     key: Array | None = None,
-    step_weights: Array | None = None,
     *,
     at_once: int = 0,
 ) -> tuple[Float[Array, ""], Losses]:
@@ -78,11 +77,10 @@ def meta_loss(
         tables: embeddings, prepared (``model.prepare``).
         episodes: a batch.
         key: of this outer step; None does without randomness.
-        step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
         at_once: users computed at the same time; it must divide their number. 0 takes all.
     """
     plan, products = planned(model, trainable.theta, tables, episodes)
-    shared, tasks = Shared(trainable, tables, key, step_weights, plan), Task(episodes, products)
+    shared, tasks = Shared(trainable, tables, key, plan), Task(episodes, products)
 
     def lose(shared: Shared, task: Task) -> tuple[Array, Outcome]:
         outcome = lose_user(model, shared, task)
@@ -93,26 +91,11 @@ def meta_loss(
     return total / jnp.maximum(losses.rows, 1.0), losses
 
 
-def annealed(steps: int, over: int) -> Callable[[Array], Array]:
-    """What the query loss after each of `steps` inner steps counts, by the outer step.
-
-    All alike at outer step 0, only the last from outer step `over` on, linear in between (Antoniou, Edwards & Storkey
-    2019, arXiv 1810.09502, section 4, "Multi-Step Loss Optimization").
-    """
-
-    def weights(step: Array) -> Float[Array, " steps"]:
-        early = jnp.maximum(1 - step / over, 0.0) / steps
-        return jnp.full(steps, early).at[-1].set(1 - (steps - 1) * early)
-
-    return weights
-
-
 def make_step(
     model: Model,
     optimiser: optax.GradientTransformation,
     *,
     at_once: int = 0,
-    step_weights: Callable[[Array], Array] | None = None,
 ) -> Callable[[TrainState, Prepared, Episodes], tuple[TrainState, Losses]]:
     """The outer step, a pure function: (state, tables, episodes) -> (state, losses before the step).
 
@@ -120,14 +103,12 @@ def make_step(
         model: the functions.
         optimiser: what becomes of the gradient.
         at_once: users computed at the same time (see `meta_loss`).
-        step_weights: outer step -> weights of the inner steps (see `annealed`); None counts the last only.
     """
 
     def step(state: TrainState, tables: Prepared, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        weights = None if step_weights is None else step_weights(state.step)
         slope = jax.grad(meta_loss, argnums=1, has_aux=True)
-        gradient, losses = slope(model, state.trainable, tables, episodes, key, weights, at_once=at_once)
+        gradient, losses = slope(model, state.trainable, tables, episodes, key, at_once=at_once)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
         return updated(state, gradient, optimiser), losses
 

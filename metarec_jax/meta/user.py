@@ -45,7 +45,6 @@ class Model(NamedTuple):
         summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
             None where theta lacks (as None) what that depends on.
         taste: the same of the prior path, for ``Context.taste``.
-        doubt: ratings that weigh as much as the doubt in a support, which counts for ``n / (n + doubt)``.
         floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
         query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
             where None.
@@ -64,7 +63,6 @@ class Model(NamedTuple):
     summarise: Callable[[Params, Context], Any] | None = None
     taste: Callable[[Params, Context], Any] | None = None
     query_loss: QueryLoss | None = None
-    doubt: float = 0.0
     floats_per_row: Callable[[int], int] = lambda support: 1
 
 
@@ -84,14 +82,12 @@ class Shared(NamedTuple):
         trainable: theta and phi.
         tables: embeddings, prepared (``model.prepare``).
         key: of the outer step; None does without randomness.
-        step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
         plan: how adapted parameters are kept; None has every user's inner loop decide it for itself.
     """
 
     trainable: Trainable
     tables: Prepared
     key: Array | None = None
-    step_weights: Array | None = None
     plan: Plan | None = None
 
 
@@ -223,11 +219,7 @@ def _inner_parameters(model: Model, theta: Params, context: Context, plan: Plan)
 
 def _support_loss(model: Model, shared: Params, context: Context, adapted: Params) -> Array:
     outputs = model.apply(combine(adapted, shared), context, context.support)
-    lost = masked_mean(model.head.loss(outputs, context.rating), context.mask)
-    if model.doubt:
-        rated = jnp.sum(context.mask)
-        lost = lost * rated / (rated + model.doubt)
-    return lost
+    return masked_mean(model.head.loss(outputs, context.rating), context.mask)
 
 
 def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
@@ -311,25 +303,19 @@ def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "quer
 def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     """Query loss of one user after adapting to the support.
 
-    With step weights it is their weighted sum over the inner steps (the multi-step loss of Antoniou, Edwards & Storkey
-    2019, arXiv 1810.09502, equation 4). With order "reptile" its gradient by adapted parameters is minus the way from
-    theta to where the inner loop led (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2), times the rows;
-    all else follows the query loss at that place.
+    With order "reptile" its gradient by adapted parameters is the displacement of the inner loop, with a minus sign,
+    times the number of query rows (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2); gradients by all
+    other parameters are those of the query loss at the adapted parameters.
     """
     context, query = _seen(model, shared, task)
     path = adapt_user(model, shared.trainable, context, shared.plan)
     mask = task.episode.query.mask * task.episode.weight
 
-    def loss(adapted: Adapted) -> Array:
-        outputs = apply_user(model, shared.trainable, context, adapted, query)
-        if model.query_loss is not None:
-            return jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
-        return jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
-
-    if shared.step_weights is None or model.steps == 0:
-        lost = loss(path.end)
+    outputs = apply_user(model, shared.trainable, context, path.end, query)
+    if model.query_loss is not None:
+        lost = jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
     else:
-        lost = jnp.dot(shared.step_weights, jax.lax.map(loss, path.points))
+        lost = jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
     if model.order == "reptile":
         parameters, _ = _inner_parameters(model, shared.trainable.theta, context, path.end.plan)
         product = parameters.path_product(path.end.moved) * jnp.sum(mask)

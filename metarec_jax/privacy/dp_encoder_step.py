@@ -64,23 +64,22 @@ def joint_sum(
     """
 
     def summed(
-        trainable: Trainable, read: Apart, episodes: Episodes, key: PRNGKeyArray | None, step_weights: Array | None
+        trainable: Trainable, read: Apart, episodes: Episodes, key: PRNGKeyArray | None
     ) -> tuple[Trainable, Outcome]:
         def gradient(own: _Own) -> tuple[Trainable, Outcome]:
             # A slot is no name: where users have texts, others have the same.
             own_key = None if key is None else jax.random.fold_in(key, own.row)
-            drop = None if own_key is None else jax.random.fold_in(own_key, 2**31 - 1)
 
             def loss(
                 theta: Params, phi: Params, embeddings: Float[Array, "slots hidden"]
             ) -> tuple[Float[Array, ""], Outcome]:
                 tables = model.prepare(theta, Tables(embeddings, embeddings if read.users is None else read.users))
-                shared = Shared(Trainable(theta, phi), tables, own_key, step_weights)
+                shared = Shared(Trainable(theta, phi), tables, own_key)
                 outcome = lose_user(model, shared, Task(own.episode))
                 return mean_loss(mechanism, outcome), outcome
 
             chosen = Chosen(read.buckets, own.picked, read.users)
-            found, outcome = cached_gradient(reading, trained, trainable, chosen, loss, drop)
+            found, outcome = cached_gradient(reading, trained, trainable, chosen, loss)
             return found._replace(theta=learned(found.theta)[0]), outcome
 
         like = Trainable(learned(trainable.theta)[0], trainable.phi, trained(trainable.encoder)[0])

@@ -48,8 +48,8 @@ class Mechanism(NamedTuple):
     query: int
 
 
-Summed = Callable[[Trainable, Any, Episodes, PRNGKeyArray, Array | None], tuple[Trainable, Outcome]]
-"""(trainable, what users' losses read, episodes, key, step weights) -> (the sum over users of the clipped gradient of
+Summed = Callable[[Trainable, Any, Episodes, PRNGKeyArray], tuple[Trainable, Outcome]]
+"""(trainable, what users' losses read, episodes, key) -> (the sum over users of the clipped gradient of
 each user's mean query loss, with None for what is not trained, and the outcome of each user)."""
 
 
@@ -114,7 +114,7 @@ def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summe
     """
 
     def summed(
-        trainable: Trainable, tables: Prepared, episodes: Episodes, key: PRNGKeyArray | None, step_weights: Array | None
+        trainable: Trainable, tables: Prepared, episodes: Episodes, key: PRNGKeyArray | None
     ) -> tuple[Trainable, Outcome]:
         moving, still = learned(trainable.theta)
         like = Trainable(moving, trainable.phi)
@@ -122,7 +122,7 @@ def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summe
         def gradient(episode: Episodes) -> tuple[Trainable, Outcome]:
             def loss(own: Trainable) -> tuple[Array, Outcome]:
                 whole = own._replace(theta=combine(own.theta, still))
-                outcome = lose_user(model, Shared(whole, tables, key, step_weights), Task(episode))
+                outcome = lose_user(model, Shared(whole, tables, key), Task(episode))
                 return mean_loss(mechanism, outcome), outcome
 
             return jax.grad(loss, has_aux=True)(like)
@@ -145,8 +145,6 @@ def make_private_step(
     summed: Summed,
     optimiser: optax.GradientTransformation,
     mechanism: Mechanism,
-    *,
-    step_weights: Callable[[Array], Float[Array, " steps"]] | None = None,
 ) -> Callable[[TrainState, Fed, Episodes], tuple[TrainState, Losses]]:
     """The outer step, as `metarec_jax.meta.outer.make_step` makes it. What follows the noise sees no user.
 
@@ -156,14 +154,12 @@ def make_private_step(
         summed: the users' gradients, clipped by the same mechanism (see `frozen_sum`).
         optimiser: what becomes of the gradient.
         mechanism: what noise is added.
-        step_weights: as for `metarec_jax.meta.outer.make_step`.
     """
 
     def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
         # What users in training draw (dropout) comes from the secret, too.
         of_users, of_noise = jax.random.split(jax.random.fold_in(fed.key, state.step))
-        weights = None if step_weights is None else step_weights(state.step)
-        total, outcomes = summed(state.trainable, fed.read, episodes, of_users, weights)
+        total, outcomes = summed(state.trainable, fed.read, episodes, of_users)
         with jax.named_scope("noise"):
             total = noisy(total, mechanism.noise * mechanism.clip, of_noise)
         gradient = jax.tree.map(lambda leaf: leaf / mechanism.users, total)

@@ -14,7 +14,6 @@ from metarec_jax.privacy.dp_step import Mechanism, Summed, make_private_step
 from metarec_jax.privacy.ledger import PrivacyLedger
 from metarec_jax.privacy.sampling import PoissonSource
 from metarec_jax.train.experiment import Experiment
-from metarec_jax.train.meta_training import step_weights
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import replicate
 
@@ -50,5 +49,5 @@ def private_step(config: Config, summed: Summed, mechanism: Mechanism, steps: in
         steps: outer steps of the whole training, for the schedule.
     """
     optimizer = make_optimiser(config, steps)
-    step = make_private_step(summed, optimizer, mechanism, step_weights=step_weights(config, steps))
+    step = make_private_step(summed, optimizer, mechanism)
     return jax.jit(step, donate_argnums=0)

@@ -42,7 +42,7 @@ class PrivateTextBatches:
         self._texts = of_one_user(texts_of(config, encoder, (*item_texts, *(part.user_texts or ()))), self._most)
         self._buckets = replicate(mesh, self._texts.buckets)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
-        self.reading = Reading(encode_with(config, encoder.config, config.encoder.dropout), self._texts.per_call)
+        self.reading = Reading(encode_with(config, encoder.config), self._texts.per_call)
 
     def localise(self, episodes: Episodes) -> tuple[Apart, Episodes]:
         """The distinct texts of each user of a batch, and the batch with slots of each user's own embeddings in place

@@ -212,7 +212,7 @@ def gradient_times_input(
     def value(states: Array) -> Array:
         layers = architecture.num_layers
         last = bert.run_layers(params, architecture, states, jnp.asarray(tokens.mask), first=0, last=layers)
-        vector = bert.pool(last, jnp.asarray(tokens.mask), pooling=config.pooling, normalise=config.normalise)
+        vector = bert.pool(last, jnp.asarray(tokens.mask), pooling=config.pooling, normalise=True)
         return jnp.sum(vector * gradients)
 
     states = bert.embed(params, architecture, tokens)

@@ -91,7 +91,6 @@ class TextEncoder:
             texts,
             pooling=self.config.pooling,
             max_length=self.config.max_length,
-            normalise=self.config.normalise,
             report=self._report_once,
             # The model's precision. The attention kernel may differ from the one in training.
             dtype=self.config.dtype,

@@ -24,6 +24,7 @@ from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.factors.cross_fitting import believe_all
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.learner.inputs import standardisation
 from metarec_jax.train.catalogue import Catalogue, scale_of
 from metarec_jax.train.checks import check_adapted, check_data, check_encoder
@@ -174,7 +175,7 @@ def open_encoder(config: Config, encoder: Encoder | None = None, reporter: Repor
     """
     encoder = load_encoder(config.encoder.path) if encoder is None else encoder
     check_encoder(config.encoder, encoder)
-    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+    for remark in remarks(encoder, config.encoder.pooling):
         reporter.note(remark)
     return encoder
 
@@ -248,8 +249,16 @@ def learn_factors(
     else:
         fixed = standardisation(profiles[division.train_users])
         standardised = (profiles - np.asarray(fixed["shift"])) * np.asarray(fixed["scale"])
+    chosen = config.factors
     beliefs, folded = believe_all(
-        config.factors, data, catalogue.embeddings, division.train, standardised, config.seed, reporter
+        Hyperparameters(chosen.rank),
+        data,
+        catalogue.embeddings,
+        division.train,
+        standardised,
+        config.seed,
+        reporter,
+        dropout=chosen.dropout,
     )
     statistics = catalogue.statistics._replace(beliefs=beliefs.table)
     return dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs), folded

@@ -13,7 +13,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition, path_names
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
-from metarec_jax.encoder import Encoder, lora_layers
+from metarec_jax.encoder import LORA_LAYERS, Encoder, lora_layers
 from metarec_jax.encoder.attention import check_fused
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.train.catalogue import Catalogue
@@ -31,21 +31,20 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
     Raises:
         MetarecError: items have vectors that nothing reads, or the learner needs times and there are none.
     """
-    reads_vectors = believes(config) and (config.factors.vectors or config.factors.mean_vectors)
-    if data.items.vectors is not None and not reads_vectors:
+    if data.items.vectors is not None and not believes(config):
         raise MetarecError(
-            "items come with vectors, but nothing reads them: the factors of items do, so use --factors.rank 32 and "
-            "--factors.vectors above 0, or leave the vectors out"
+            "items come with vectors, but nothing reads them: the factors of items do, so use --factors.rank 32, "
+            "or leave the vectors out"
         )
     if config.learner.needs_times and not data.time.any():
         raise MetarecError(
             f"learner.kind {config.learner.kind!r} reads a user's interactions in order of time, but the data has no "
             "times: name their column with --data.columns.time, or use --learner.kind transformer"
         )
-    if rule_of(config.updater).elementwise or config.updater.clip:
+    if rule_of(config.updater).elementwise:
         reporter.note(
-            f"updater.kind {config.updater.kind!r}{' with clipping' if config.updater.clip else ''} needs matrices in "
-            "full: every user's inner loop gets a copy of the adapted ones"
+            f"updater.kind {config.updater.kind!r} needs matrices in full: every user's inner loop gets a copy of the "
+            "adapted ones"
         )
 
 
@@ -68,7 +67,7 @@ def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
             "encoder.compute is 'bfloat16', which is for accelerators, but this is a CPU: use --encoder.compute float32"
         )
     if config.train == "lora":
-        lora_layers(encoder.params, config.lora_layers)
+        lora_layers(encoder.params, LORA_LAYERS)
     if config.frozen_layers > encoder.config.num_layers:
         raise MetarecError(
             f"encoder.frozen_layers is {config.frozen_layers}, but {encoder.source} has "

@@ -52,7 +52,6 @@ def embed(
             texts,
             pooling=config.encoder.pooling,
             max_length=config.encoder.max_length,
-            normalise=config.encoder.normalise,
             cache=cache_folder(config.data.cache) / "embeddings",
             progress=lambda done, total: advance(done),
             report=reporter.note if warn_truncation else None,

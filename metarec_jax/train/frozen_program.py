@@ -20,7 +20,6 @@ from metarec_jax.train.meta_training import (
     meta_training,
     micro_batch,
     starting_state,
-    step_weights,
     validation,
 )
 from metarec_jax.train.optimizer import make_optimiser
@@ -85,6 +84,5 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
         model,
         make_optimiser(config, steps),
         at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
-        step_weights=step_weights(config, steps),
     )
     return jax.jit(step, donate_argnums=0)

@@ -20,7 +20,6 @@ from metarec_jax.train.meta_training import (
     meta_training,
     micro_batch,
     starting_state,
-    step_weights,
     validation,
 )
 from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates
@@ -83,11 +82,10 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
     """
     step = make_joint_step(
         model,
-        devices.training,
+        devices.reading,
         trained_part(config),
         make_optimiser(config, steps),
         at_once=micro_batch(config, mesh, users_per_device),
-        step_weights=step_weights(config, steps),
         exchange=devices.exchange,
         spread=devices.spread,
     )

@@ -76,8 +76,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
             run.append_metrics({**line, **program.ledger.record(progress.step)})
             if progress.best_step == progress.step:
                 parameters.save(jax.device_get(program.trained(state)), run.parameters)
-            if progress.epoch % program.save_every == 0 or progress.best_step == progress.step or progress.finished:
-                checkpoints.save(state, progress)
+            checkpoints.save(state, progress)
             reporter.note(program.describe(line, progress))
         checkpoints.wait()
     trained = jax.device_get(program.trained(state))

@@ -19,7 +19,7 @@ from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import Episodes, Tables
 from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
-from metarec_jax.meta.outer import Losses, TrainState, annealed, meta_loss
+from metarec_jax.meta.outer import Losses, TrainState, meta_loss
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.checkpoints import Progress, Sums
 from metarec_jax.train.experiment import Experiment, Part
@@ -81,7 +81,6 @@ def meta_training(
         trained=lambda state: state.trainable,
         scope=functools.partial(jax.set_mesh, mesh),
         ledger=ledger or Ledger(),
-        save_every=config.save_every,
     )
 
 
@@ -136,14 +135,6 @@ def padded(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episode
 def micro_batch(config: Config, mesh: Mesh, users_per_device: int) -> int:
     """Users of a micro-batch on one device; 0 where they are all of its users."""
     return users_per_device if users_per_device * mesh.size < round_up(config.train.users_per_step, mesh) else 0
-
-
-def step_weights(config: Config, steps: int) -> Callable[[Any], Any] | None:
-    """Weights of the query losses after the inner steps, by the outer step; None where only the last one counts."""
-    updater = config.updater
-    if not updater.multi_step or updater.steps <= 1:
-        return None
-    return annealed(updater.steps, max(round(updater.multi_step * steps), 1))
 
 
 def fitting_users(

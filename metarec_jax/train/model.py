@@ -53,10 +53,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         adapted=updater.adapted,
         steps=updater.steps,
         order=updater.order,
-        form=updater.form,
         unroll=max(min(updater.steps, UNROLL), 1),
-        remat=updater.remat,
-        doubt=updater.doubt,
         floats_per_row=made.floats_per_row,
     )
 
@@ -93,10 +90,10 @@ def init_trainable(
     if config.encoder.train == "no":
         encoder = None
     elif config.encoder.train == "lora" and encoder is not None:
-        from metarec_jax.encoder.lora import add_lora
+        from metarec_jax.encoder.lora import LORA_LAYERS, add_lora
 
         lora_key = jax.random.fold_in(key, 2)
-        encoder = add_lora(encoder, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+        encoder = add_lora(encoder, LORA_LAYERS, rank=config.encoder.lora_rank, key=lora_key)
     return Trainable(theta, model.updater.init(adapted), encoder)
 
 

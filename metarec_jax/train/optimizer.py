@@ -14,16 +14,20 @@ from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 
+CLIP = 1.0
+"""Greatest norm of an outer gradient."""
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises from 0."""
+
 
 def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta and encoder decay.
 
-    Rates of the encoder's layers fall from the last to the first (Howard & Ruder 2018, arXiv 1801.06146, section 3.2,
-    "discriminative fine-tuning"). What of it is not trained has no optimiser state.
+    Parameters of the encoder that are not trained have no optimizer state.
     """
     train = config.train
-    adam = optax.adamw(schedule(train.rate, train.warmup, steps), weight_decay=train.weight_decay, mask=_decays)
-    clip = optax.clip_by_global_norm(train.clip)
+    adam = optax.adamw(schedule(train.rate, steps), weight_decay=train.weight_decay, mask=_decays)
+    clip = optax.clip_by_global_norm(CLIP)
     if config.encoder.train == "no":
         return optax.chain(clip, adam)
 
@@ -43,9 +47,9 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
     )
 
 
-def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
-    """A rate that rises to `rate` in the first `warmup` (a share) of the steps, and falls to 0 as a cosine after."""
-    rising = round(steps * warmup)
+def schedule(rate: float, steps: int) -> optax.Schedule:
+    """A rate that rises to `rate` in the first share `WARMUP` of `steps`, and then falls to 0 as a cosine."""
+    rising = round(steps * WARMUP)
     if rising:
         return optax.warmup_cosine_decay_schedule(0.0, rate, rising, max(steps, rising + 1))
     return optax.cosine_decay_schedule(rate, steps)
@@ -54,8 +58,7 @@ def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
 def relative_rates(config: EncoderConfig, encoder: Params, base: float) -> Params:
     """A tree like the encoder's parameters: the rate of each over that of the optimiser, `base`; 0 where it is not
     trained."""
-    layers = 1 + max(depth for name in path_names(encoder) if (depth := _depth(name)) is not None)
-    rates = [_rate(name, layers, config) / base for name in path_names(encoder)]
+    rates = [_rate(name, config) / base for name in path_names(encoder)]
     return jax.tree.structure(encoder).unflatten(rates)
 
 
@@ -65,21 +68,15 @@ def by_rate(params: Params, rates: Params) -> tuple[Params, Params]:
     return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
 
 
-def _rate(name: str, layers: int, config: EncoderConfig) -> float:
-    depth = _depth(name)
-    above = layers - 1 - depth if depth is not None else layers if name.startswith("embeddings/") else 0
+def _rate(name: str, config: EncoderConfig) -> float:
     if config.train == "lora":
         trained = name.rsplit("/", 1)[-1].startswith("lora_")
     else:
-        frozen = depth is not None and depth < config.frozen_layers
+        layer = re.match(r"layer_(\d+)/", name)
+        frozen = layer is not None and int(layer[1]) < config.frozen_layers
         trained = not (frozen or (name.startswith("embeddings/") and config.frozen_layers))
         trained = trained and not name.startswith("pooler/")  # no embedding depends on it
-    return config.rate * config.rate_decay**above if trained else 0.0
-
-
-def _depth(name: str) -> int | None:
-    found = re.match(r"layer_(\d+)/", name)
-    return int(found[1]) if found else None
+    return config.rate if trained else 0.0
 
 
 def _decays(trainable: Trainable) -> Trainable:

@@ -80,7 +80,6 @@ class Program:
         scope: -> the context in which steps run.
         ledger: what is recorded beside the state.
         evaluates_first: whether there is a line of metrics before the first step.
-        save_every: stretches between checkpoints; the best ones and the last are saved besides.
     """
 
     title: str
@@ -98,7 +97,6 @@ class Program:
     scope: Callable[[], contextlib.AbstractContextManager[Any]]
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     evaluates_first: bool = False
-    save_every: int = 1
 
     def end_of_stretch(self, step: int) -> int:
         """The step at which the stretch that `step` lies in ends."""

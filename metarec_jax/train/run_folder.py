@@ -224,4 +224,4 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
         raise MetarecError(
             f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
         )
-    return Run(folder, parse(json.dumps(upgrade(document, layout)), where=str(path), base=base or Config()))
+    return Run(folder, parse(json.dumps(upgrade(document, layout, str(path))), where=str(path), base=base or Config()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -25,7 +24,6 @@ from metarec_jax.encoder import (
     Texts,
     Tokens,
     choose_execution,
-    choose_tokens_per_call,
     encode,
     tokenize,
 )
@@ -45,7 +43,8 @@ class TextBatches:
         item_texts: of the catalogue.
         part: whose user texts.
         mesh: the devices.
-        users_per_step: users of a batch, from which the most texts that one can have are reckoned.
+        users_per_step: users of a batch, which bound the number of its texts.
+        run: how texts are encoded; None chooses by the platform of the devices.
 
     Attributes:
         devices: how a step encodes, on all of them.
@@ -59,6 +58,7 @@ class TextBatches:
         part: Part,
         mesh: Mesh,
         users_per_step: int,
+        run: Execution | None = None,
     ):
         self._mesh, self._item_count = mesh, len(item_texts)
         texts = (*item_texts, *(part.user_texts or ()))
@@ -66,10 +66,13 @@ class TextBatches:
         self._most = users_per_step * of_a_user
         self._most_of_device = -(-users_per_step // mesh.size) * of_a_user
         shared = worth_sharing(len(set(texts)), self._most, self._most_of_device, mesh)
-        self._texts = texts_of(config, encoder, texts, devices=mesh.size if shared else 1)
+        platform, split = mesh.devices.flat[0].platform, SHARDS in mesh.axis_names
+        run = execution_of(config.encoder, platform, split=split) if run is None else run
+        per_call = run.tokens_per_call
+        self._texts = texts_of(config, encoder, texts, devices=mesh.size if shared else 1, tokens_per_call=per_call)
         self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
-        self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared)
+        self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared, run=run)
         self._embed = jax.jit(self.devices.embed_everything)
 
     def localise(self, episodes: Episodes) -> tuple[Chosen, Episodes]:
@@ -146,7 +149,7 @@ class Devices:
         per_call: texts of a chunk on one device, for each bucket.
         mesh: the devices.
         shared: which of the two.
-        run: how layers are computed; None chooses by the platform of the devices.
+        run: how layers are computed.
     """
 
     def __init__(
@@ -157,22 +160,15 @@ class Devices:
         mesh: Mesh,
         *,
         shared: bool,
-        run: Execution | None = None,
+        run: Execution,
     ):
         self._mesh, self.shared = mesh, shared
         split = SHARDS in mesh.axis_names
-        run = execution_of(config.encoder, mesh.devices.flat[0].platform, split=split) if run is None else run
         if split:
             run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))
         # Devices that gather parameters from each other must come by the same number of times.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
-        self.training = Reading(
-            encode_with(config, architecture, config.encoder.dropout, run),
-            per_call,
-            turns=turns,
-            keep=config.encoder.keep,
-        )
-        self._evaluating = self.training._replace(encode=encode_with(config, architecture, 0.0, run))
+        self.reading = Reading(encode_with(config, architecture, run), per_call, turns=turns)
 
     @property
     def exchange(self) -> Exchange:
@@ -199,7 +195,7 @@ class Devices:
 
         def everywhere(trainable: Any, *rest: Any) -> Any:
             roles = by_role(self._mesh, trainable)
-            arguments = (roles, _held(users), users, Spec(), Spec())
+            arguments = (roles, _held(users), users, Spec())
             results = (roles, cast("Any", Losses)(Spec(), Spec(), users))
             return per_device(self._mesh, own, arguments, results)(trainable, *rest)
 
@@ -208,12 +204,12 @@ class Devices:
     def embed_everything(self, params: Params, chosen: Chosen) -> Array:
         """Embeddings of all texts that were picked to be shared, split over the devices."""
         if self._mesh.size == 1:
-            return embed(self._evaluating, params, chosen)
+            return embed(self.reading, params, chosen)
         roles = by_role(self._mesh, Trainable(None, None, params)).encoder
         users = by_user(self._mesh)
 
         def own(params: Params, chosen: Chosen) -> Array:
-            return embed(self._evaluating, params, _own(chosen))
+            return embed(self.reading, params, _own(chosen))
 
         return per_device(self._mesh, own, (roles, _held(users)), users)(params, chosen)
 
@@ -252,33 +248,25 @@ def execution_of(config: EncoderConfig, platform: str, *, split: bool = False) -
         platform: of the devices: "cpu", "gpu" or "tpu".
         split: the encoder's parameters are split over the devices.
     """
-    return choose_execution(platform, fused=config.attention == "fused", remat=config.remat, split=split)
+    return choose_execution(platform, fused=config.attention == "fused", split=split)
 
 
-def encode_with(config: Config, architecture: BertConfig, dropout: float, run: Execution | None = None) -> Encode:
-    """The encoder as a function of its parameters, pooled as the config says.
+def encode_with(config: Config, architecture: BertConfig, run: Execution | None = None) -> Encode:
+    """The encoder as a function of its parameters: texts become vectors of unit length, pooled as the config says.
 
     Args:
         config: of the run.
         architecture: of the encoder.
-        dropout: share of features and of attention weights that are dropped.
         run: how layers are computed; None chooses for this machine.
+
+    Returns:
+        (parameters of the encoder, tokens) -> [texts, hidden].
     """
     chosen = config.encoder
     run = execution_of(chosen, jax.default_backend()) if run is None else run
-    architecture = dataclasses.replace(architecture, dropout=dropout, attention_dropout=dropout)
 
-    def function(params: Params, tokens: Tokens, key: Array | None) -> Array:
-        return encode(
-            params,
-            architecture,
-            tokens,
-            pooling=chosen.pooling,
-            normalise=chosen.normalise,
-            dtype=chosen.dtype,
-            dropout_key=key if dropout else None,
-            run=run,
-        )
+    def function(params: Params, tokens: Tokens) -> Array:
+        return encode(params, architecture, tokens, pooling=chosen.pooling, normalise=True, dtype=chosen.dtype, run=run)
 
     return function
 
@@ -291,10 +279,20 @@ def texts_of(
     *,
     split: int = 1,
     devices: int = 1,
+    tokens_per_call: int = 0,
 ) -> Texts:
-    """`texts` as tokens in length buckets; `split` and `devices` as for `metarec_jax.encoder.Texts.of`.
+    """Tokenize texts into length buckets.
 
-    The `reporter` is told of texts that are cut: leave it out where `metarec_jax.train.embed.embed` told already.
+    Args:
+        config: of the run.
+        encoder: its tokenizer.
+        texts: to encode.
+        reporter: told of texts that are cut; leave it out where `metarec_jax.train.embed.embed` told already.
+        split, devices: as for `metarec_jax.encoder.Texts.of`.
+        tokens_per_call: most tokens that a device encodes at a time; 0 chooses by platform.
+
+    Returns:
+        The buckets.
 
     Raises:
         MetarecError: the config asks for longer texts than the encoder reads.
@@ -314,7 +312,7 @@ def texts_of(
     return Texts.of(
         [found.ids[distinct[text]] for text in texts],
         limit=chosen.max_length,
-        tokens_per_call=chosen.tokens_per_call or choose_tokens_per_call(jax.default_backend()),
+        tokens_per_call=tokens_per_call or choose_execution(jax.default_backend()).tokens_per_call,
         pad=encoder.config.pad_token_id,
         split=split,
         devices=devices,

@@ -16,12 +16,12 @@ from metarec_jax.train import run_folder
 
 def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
     config = run_folder.open_run(believing_run()).config
-    rows = constants.measure(config, [f"strength={config.factors.strength}", "noise=5,iterations=1"], 2)
+    rows = constants.measure(config, [f"rank={config.factors.rank}", "rank=2"], 2)
     assert [row.metric for row in rows] == [*constants.METRICS] * 2
     same, other = rows[: len(rows) // 2], rows[len(rows) // 2 :]
     assert all(row.ours == row.theirs and row.facts["difference"]["difference"] == 0 for row in same)
     assert any(row.ours != row.theirs for row in other)
-    assert {row.case for row in other} == {"noise=5,iterations=1"}
+    assert {row.case for row in other} == {"rank=2"}
 
 
 def test_models_are_trained_once_and_kept(tmp_path):
@@ -44,13 +44,13 @@ def test_models_are_trained_once_and_kept(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("strenght=3", "no option 'factors.strenght'; did you mean 'strength'"),
+        ("rnak=3", "no option 'factors.rnak'; did you mean 'rank'"),
         ("rank=many", "factors.rank is 'many'; it must be of type int"),
-        ("folds=1", "folds is 1"),
+        ("dropout=1", "dropout is 1"),
         ("trian.rate=1", "no option 'trian'; did you mean 'train'"),
         ("seed.bits=1", "seed is {'bits': 1}"),
         ("train.rate=fast", "train.rate is 'fast'"),
-        ("strength", "factors.strength is ''"),
+        ("rank", "factors.rank is ''"),
     ],
 )
 def test_what_is_no_option_is_refused(text, said):
@@ -73,6 +73,6 @@ def test_hidden_items_are_in_no_row_of_training_and_all_that_is_asked_about():
     assert len(asked.query) >= new.sum() > 0
     assert len(after.train_users) > 0
 
-    shown = constants.measure(config, ["item=2"], 1, new_items=True)
-    other = constants.measure(config, ["item=2"], 1)
+    shown = constants.measure(config, ["rank=2"], 1, new_items=True)
+    other = constants.measure(config, ["rank=2"], 1)
     assert [row.theirs for row in shown] != [row.theirs for row in other]

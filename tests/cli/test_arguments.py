@@ -81,7 +81,7 @@ def test_options_are_taken_from_the_command_line_then_the_file_then_the_preset(t
     ("section", "kind", "option", "value"),
     [
         ("learner", "transformer", "layers", 3),
-        ("updater", "momentum", "momentum", 0.5),
+        ("updater", "ridge", "precision", 0.5),
         ("updater", "imaml", "rate", 2.0),
     ],
 )

@@ -339,34 +339,31 @@ def test_supports_of_varied_lengths_are_some_of_the_rows_from_none_to_all():
 
 
 def test_some_items_are_met_as_if_nobody_had_rated_them():
-    """Each row has either the belief about its item, or no counts and the sum of the sources that it keeps."""
+    """Each row has either the factors of its item, or no counts and the factors that its features predict."""
     data = some_data(3, users=200)
     rng = np.random.default_rng(8)
 
     def table(*shape):
         return rng.normal(size=(*shape, len(data.items), 4)).astype(np.float32)
 
-    as_new = AsNew(table(2, 3), share=0.3, without=np.array([0.0, 0.25]))
+    as_new = AsNew(table(3), share=0.3)
     folded = Folded(table(3), rng.integers(0, 3, len(data.users)).astype(np.int32), as_new)
     source = source_of(data, folded=folded, users_per_batch=50)
     plain = dataclasses.replace(source, folded=folded._replace(as_new=None))
-    found = {"learned": 0, "new": 0, "bare": 0}
+    found = {"learned": 0, "new": 0}
     for index in range(source.batches):
         batch, other = source[index], plain[index]
         for rows, same in ((batch.support, other.support), (batch.query, other.query)):
             assert_equal(rows._replace(statistic=0), same._replace(statistic=0))
             for place, slot in zip(*np.nonzero(rows.mask)):
                 fold, item = folded.fold[batch.user[place]], rows.item[place, slot]
-                belief, statistic = as_new.parts[:, fold, item], rows.statistic[place, slot]
-                new = np.array_equal(statistic, [0, 0, *belief.sum(axis=0)])
-                bare = np.array_equal(statistic, [0, 0, *belief[0]])
-                learned = np.array_equal(statistic, same.statistic[place, slot])
-                assert new + bare + learned == 1
-                found["new" if new else "bare" if bare else "learned"] += 1
+                statistic = rows.statistic[place, slot]
+                new = np.array_equal(statistic, [0, 0, *as_new.table[fold, item]])
+                assert new != np.array_equal(statistic, same.statistic[place, slot])
+                found["new" if new else "learned"] += 1
             assert not rows.statistic[rows.mask == 0].any()
     total = sum(found.values())
-    assert (found["new"] + found["bare"]) / total == pytest.approx(0.3, abs=0.05)  # 4 standard deviations of 1,600
-    assert found["bare"] / (found["new"] + found["bare"]) == pytest.approx(0.25, abs=0.08)
+    assert found["new"] / total == pytest.approx(0.3, abs=0.05)  # 4 standard deviations of 1,600
     again = source_of(data, folded=folded, users_per_batch=50)
     assert_equal(again[1], source[1])
     assert not np.array_equal(source[0].query.statistic, source[source.batches].query.statistic)

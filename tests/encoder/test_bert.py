@@ -142,13 +142,6 @@ def test_bfloat16_computes_near_float32_and_returns_float32(params, tokens):
     assert 1e-4 < error < 3e-2  # bfloat16 keeps 8 bits: neither exact nor far off
 
 
-def test_dropout_is_drawn_from_its_key(params, tokens):
-    keys = [jax.random.key(seed) for seed in (0, 0, 1)]
-    one, same, other = (encode(params, CONFIG, tokens, dropout_key=key) for key in keys)
-    np.testing.assert_array_equal(one, same)
-    assert not np.allclose(one, other)
-
-
 def test_attention_weights_are_a_distribution_over_real_tokens():
     rng = np.random.default_rng(5)
     query, key = (jnp.asarray(rng.standard_normal((2, 6, 8)), jnp.float32) for _ in range(2))

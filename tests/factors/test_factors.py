@@ -12,6 +12,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import methods
 from metarec_jax.evaluation.methods import without_inner_loop
 from metarec_jax.factors.cross_fitting import believe_all
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import Beliefs
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train import catalogue as catalogues
@@ -57,7 +58,7 @@ def test_training_users_meet_what_others_taught(config):
         real = rows.mask[place] > 0
         at = folded.fold[users[place]], rows.item[place][real]
         new = ~rows.statistic[place][real][:, 1:2].any(axis=1)  # in no sum or count
-        want = np.where(new[:, None], folded.as_new.parts[0][at], folded.tables[at])
+        want = np.where(new[:, None], folded.as_new.table[at], folded.tables[at])
         np.testing.assert_array_equal(rows.statistic[place][real][:, 2:], want)
         assert not rows.statistic[place][~real].any()
         found += new.tolist()
@@ -161,7 +162,7 @@ def test_one_training_user_cannot_be_taught_by_others(config):
     rows = np.flatnonzero(data.user == data.user[0])
     ones = np.ones((len(data.items), 3), np.float32)
     with pytest.raises(MetarecError, match="1 training users"):
-        believe_all(config.factors, data, ones, rows, ones, seed=0)
+        believe_all(Hyperparameters(config.factors.rank), data, ones, rows, ones, seed=0)
 
 
 def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):

@@ -7,14 +7,14 @@ import pytest
 from helpers import assert_equal
 
 from metarec_jax.config.data import DataConfig
-from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.factors import io
 from metarec_jax.factors.cross_fitting import believe_all
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, believe, main_features, rated_most, turned
 
-SMALL = FactorsConfig(rank=3, iterations=3, folds=3)
+SMALL = Hyperparameters(rank=3, iterations=3, folds=3)
 LONE = 7
 """An item that nobody rates."""
 
@@ -130,43 +130,35 @@ def test_rows_that_do_not_train_are_not_looked_at(data, embeddings):
 
 
 def test_an_item_met_as_new_is_what_the_others_believe_of_new_items(data, embeddings):
-    """Whole, or without a source, as `of_new_items` has it of an item that lacks it; and no user's own ratings tell."""
+    """And no user's own ratings change it."""
     rng = np.random.default_rng(4)
     vectors = rng.normal(size=(len(data.items), 2)).astype(np.float32)
     details = {"genres": tuple(str(genre) for genre in rng.integers(0, 4, len(data.items)))}
     data = dataclasses.replace(data, items=dataclasses.replace(data.items, vectors=vectors, details=details))
     rows, details = np.arange(len(data)), data.items.details
-    plain = dataclasses.replace(SMALL, dropout=0.3)
-    apart = dataclasses.replace(plain, text_dropout=0.2, details_dropout=0.1)
-    whole, parts = (believe_all(config, data, embeddings, rows, profiles(data), seed=0)[1] for config in (plain, apart))
-    none = dataclasses.replace(SMALL, dropout=0.0)
-    assert believe_all(none, data, embeddings, rows, profiles(data), seed=0)[1].as_new is None
-    assert (whole.as_new.share, whole.as_new.without.tolist()) == (0.3, [0.0])
-    assert parts.as_new.without.tolist() == [0.0, 0.2, 0.1, 0.0]
-    np.testing.assert_allclose(parts.as_new.parts.sum(axis=0), whole.as_new.parts[0], rtol=1e-5, atol=1e-6)
+    assert believe_all(SMALL, data, embeddings, rows, profiles(data), seed=0)[1].as_new is None
+    whole = believe_all(SMALL, data, embeddings, rows, profiles(data), seed=0, dropout=0.3)[1]
+    assert whole.as_new.share == 0.3
 
     others = rows[whole.fold[data.user] != 1]
     of_fold = believe(
-        plain,
+        SMALL,
         data.items,
         embeddings,
         *(column[others] for column in (data.user, data.item, data.rating)),
         (data.high - data.low) / 4,
-        rated_most(plain, len(data.items), data.item),
-        main_features(plain, data.items, embeddings, np.bincount(data.item, minlength=len(data.items))),
+        rated_most(SMALL, len(data.items), data.item),
+        main_features(SMALL, data.items, embeddings, np.bincount(data.item, minlength=len(data.items))),
     )
-    np.testing.assert_array_equal(whole.as_new.parts[0, 1], of_fold.of_new_items(embeddings, details, vectors))
-    bare = of_fold.of_new_items(embeddings)
-    np.testing.assert_allclose(parts.as_new.parts[:2, 1].sum(axis=0), bare, rtol=1e-5, atol=1e-6)
-    assert np.abs(parts.as_new.parts[2:, 1]).max(axis=(1, 2)).min() > 1e-3
+    np.testing.assert_array_equal(whole.as_new.table[1], of_fold.of_new_items(embeddings, details, vectors))
 
     user = int(data.user[0])
     rating = np.where(data.user == user, data.low + data.high - data.rating, data.rating).astype(np.float32)
     turned_round = dataclasses.replace(data, rating=rating)
-    changed = believe_all(plain, turned_round, embeddings, rows, profiles(data), seed=0)[1]
+    changed = believe_all(SMALL, turned_round, embeddings, rows, profiles(data), seed=0, dropout=0.3)[1]
     fold = whole.fold[user]
-    np.testing.assert_array_equal(changed.as_new.parts[:, fold], whole.as_new.parts[:, fold])
-    assert not np.array_equal(changed.as_new.parts, whole.as_new.parts)
+    np.testing.assert_array_equal(changed.as_new.table[fold], whole.as_new.table[fold])
+    assert not np.array_equal(changed.as_new.table, whole.as_new.table)
 
 
 def test_equal_seeds_give_equal_beliefs(data, embeddings):

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metarec_jax.config.factors import FactorsConfig
+from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.user_prior import expect_tastes
 
 USERS, ITEMS, RANK, HIDDEN, RATED = 900, 40, 2, 3, 25
-CONFIG = FactorsConfig(rank=RANK, choices=20.0, profile=20.0)
+CONFIG = Hyperparameters(rank=RANK, choices=20.0, profile=20.0)
 
 
 def people(seed=0, by_profile=True, by_choice=True):

@@ -180,10 +180,9 @@ def test_products_in_bfloat16_are_close_to_those_in_single_precision_and_the_res
 
 @with_and_without_beliefs
 @each_learner
-@pytest.mark.parametrize("of", ["dropout", "item_dropout"])
-def test_dropout_is_of_training_and_of_the_user(kind, believing, of):
-    user = user_of(kind, "rating", believing=believing, user_dropout=0.5, **{of: 0.5})
-    plain = user_of(kind, "rating", believing=believing, user_dropout=0.0, **{of: 0.0})
+def test_dropout_is_of_training_and_of_the_user(kind, believing):
+    user = user_of(kind, "rating", believing=believing, dropout=0.5)
+    plain = user_of(kind, "rating", believing=believing, dropout=0.0)
     assert_equal(score(user), score(plain))
     keys = jax.random.split(jax.random.key(1), 8)
     draws = [np.asarray(score(user, context=user.context._replace(key=key))) for key in keys]

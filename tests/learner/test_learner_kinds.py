@@ -27,7 +27,7 @@ from metarec_jax.train.start import fit, start
 
 LEARNERS = {
     "mlp": LearnerConfig(hidden=8, user_side="none"),
-    "transformer": TransformerConfig(hidden=8, user_side="none", width=8, heads=2),
+    "transformer": TransformerConfig(hidden=8, user_side="none", width=8),
     "recurrent": RecurrentConfig(hidden=8, user_side="none", width=8),
 }
 

@@ -160,28 +160,6 @@ def test_some_users_in_training_do_without_their_text():
     assert has_text.mean() == pytest.approx(0.6, abs=0.1)  # 3.5 standard deviations
 
 
-def test_some_items_in_training_go_without_their_text():
-    """Each row for itself, and support rows apart from others; such an item is the average one."""
-    head, _, context, rows, params = made("rating")
-    bare = rows._replace(embedding=jnp.zeros_like(rows.embedding))
-    with_text, without = (np.asarray(mlp.apply(params, head, context, r)) for r in (rows, bare))
-    np.testing.assert_array_equal(mlp.apply(params, head, context, rows, item_dropout=0.4), with_text)
-
-    def score(key, of):
-        training = context._replace(key=key)
-        return mlp.apply(params, head, training, training.support if of == "support" else rows, item_dropout=0.4)
-
-    keys = jax.random.split(jax.random.key(0), 300)
-    found = np.asarray(jax.vmap(lambda key: score(key, "others"))(keys))
-    has_text = np.abs(found - with_text).max(axis=2) < 1e-5
-    assert (has_text ^ (np.abs(found - without).max(axis=2) < 1e-5)).all()
-    assert has_text.mean(axis=0) == pytest.approx(np.full(4, 0.6), abs=0.1)  # 3.5 standard deviations
-    assert np.abs(np.corrcoef(has_text.T) - np.eye(4)).max() < 0.25
-    support = np.asarray(jax.vmap(lambda key: score(key, "support"))(keys))
-    of_support = np.abs(support - np.asarray(mlp.apply(params, head, context, context.support))).max(axis=2) < 1e-5
-    assert np.abs(np.corrcoef(of_support.T[:4], has_text.T)[:4, 4:]).max() < 0.25
-
-
 def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
     """The very numbers of the baseline, on MovieLens-100K, for users that the item statistics know nothing of."""
     data = load(DataConfig(download=False), seed=0)

@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_close, assert_equal, tiny
 
 from metarec_jax.meta.batch import plan_batch, planned, sum_over_users
-from metarec_jax.meta.outer import annealed, meta_loss
+from metarec_jax.meta.outer import meta_loss
 from metarec_jax.train.sharding import by_user, user_mesh
 
 
@@ -165,39 +165,3 @@ def test_a_device_multiplies_a_whole_table_only_where_its_own_users_have_as_many
     assert rows in split
     assert whole not in split
     assert_close(values, products(case.episodes))
-
-
-# The loss of every step
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("form", ["dense", "factored"])
-def test_the_multi_step_loss_is_the_weighted_sum_of_the_losses_after_each_step(form):
-    """Of models that take fewer steps; with all weight on the last step it is the ordinary loss."""
-    case = tiny(users=2, steps=3, learn_rate="layer", head="rating", prior=False, form=form)
-    at = (case.trainable, case.tables)
-
-    @jax.jit
-    def weighted(weights):
-        return jax.value_and_grad(lambda at: meta_loss(case.model, *at, case.episodes, None, weights)[0])(at)
-
-    @jax.jit
-    def after_each():
-        return [
-            jax.value_and_grad(lambda at, k=k: meta_loss(case.model._replace(steps=k), *at, case.episodes)[0])(at)
-            for k in (1, 2, 3)
-        ]
-
-    steps, weights = after_each(), np.array([0.2, 0.3, 0.5])
-    wanted = jax.tree.map(lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves)), *steps)
-    assert_close(weighted(jnp.asarray(weights)), wanted)
-    assert_close(weighted(jnp.array([0.0, 0.0, 1.0])), steps[-1])
-    assert abs(wanted[0] - steps[-1][0]) > 1e-3 * wanted[0], "the steps differ"
-
-
-def test_its_weights_pass_from_all_steps_to_the_last():
-    weights = annealed(4, over=10)
-    np.testing.assert_allclose(weights(jnp.asarray(0)), [0.25] * 4)
-    np.testing.assert_allclose(weights(jnp.asarray(5)), [0.125, 0.125, 0.125, 0.625])
-    for step in (10, 99):
-        np.testing.assert_array_equal(weights(jnp.asarray(step)), [0, 0, 0, 1])

@@ -27,7 +27,6 @@ RULES = {
     "gradient": {"learn_rate": "no", "form": "dense"},
     "gradient-layer": {"learn_rate": "layer", "form": "factored", "head": "click"},
     "gradient-layer-step": {"prior": True},
-    "gradient-clipped": {"clip": 0.1},
     "gradient-first-order": {"order": "first", "form": "factored"},
     "reptile": {"order": "reptile", "form": "factored"},
     "anil": {"adapted": ("output/.*",), "head": "classes"},
@@ -133,8 +132,6 @@ def test_the_table_holds_every_updater_that_a_config_can_name():
 @pytest.mark.parametrize("kind", UPDATERS.names())
 def test_the_config_knows_which_updaters_need_matrices_in_full(kind):
     assert make_updater(UpdaterConfig(kind=kind)).elementwise == UPDATERS.get(kind).elementwise
-    if kind not in ("imaml", "ridge"):  # which are not clipped
-        assert make_updater(UpdaterConfig(kind=kind, clip=0.1)).elementwise
 
 
 # The truth of values and gradients

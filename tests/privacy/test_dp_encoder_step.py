@@ -67,7 +67,7 @@ def one_by_one(made):
     sides, apart = made.pairs(made.episodes)
 
     def loss(at, episode):
-        tables = Prepared(*(made.reading.encode(at.encoder, tokens, None) for tokens in sides))
+        tables = Prepared(*(made.reading.encode(at.encoder, tokens) for tokens in sides))
         return lose_user(made.model, Shared(at, tables), Task(episode)).query / QUERY
 
     slope = jax.jit(jax.grad(loss))
@@ -120,7 +120,7 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
 @pytest.mark.usefixtures("x64")
 def test_what_one_user_draws_is_nobody_elses_affair():
     """Dropout of the encoder and of the learner is by the user and not by the place in the batch, of the secret."""
-    made = case(150, dropout=0.3, bert=dataclasses.replace(BERT, num_layers=1))
+    made = case(150, bert=dataclasses.replace(BERT, num_layers=1), dropout=0.3)
     read, episodes = made.apart()
     take = jax.jit(summed(made, 1e9))
     key = jax.random.key(1)
@@ -130,18 +130,18 @@ def test_what_one_user_draws_is_nobody_elses_affair():
             read._replace(picked=jax.tree.map(lambda leaf: leaf[order], read.picked), rows=read.rows[order]),
             jax.tree.map(lambda leaf: leaf[order], episodes),
         )
-        return np.asarray(take(made.trainable, *own, key, None)[1].query)
+        return np.asarray(take(made.trainable, *own, key)[1].query)
 
     straight = queries(np.array([0, 1, 2]))
     assert_close(queries(np.array([2, 0, 1])), straight[[2, 0, 1]])
     assert (np.abs(queries(np.array([0, 1, 2]), jax.random.key(2)) - straight) > 1e-9).all()
     # The gradient is that of what was encoded: by finite differences, along all that is trained.
-    gradient, _ = take(made.trainable, read, episodes, key, None)
+    gradient, _ = take(made.trainable, read, episodes, key)
     way = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.1), gradient.encoder)
 
     def moved(by):
         at = made.trainable._replace(encoder=jax.tree.map(lambda leaf, w: leaf + by * w, made.trainable.encoder, way))
-        return float(take(at, read, episodes, key, None)[1].query.sum()) / QUERY
+        return float(take(at, read, episodes, key)[1].query.sum()) / QUERY
 
     slope = sum(jnp.vdot(g, w) for g, w in zip(jax.tree.leaves(gradient.encoder), jax.tree.leaves(way)))
     assert float(slope) == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-6)
@@ -155,7 +155,7 @@ def test_memory_does_not_grow_with_the_users():
             10_000, dtype=np.float32, users=users, bert=dataclasses.replace(BERT, vocab_size=5000, num_layers=1)
         )
         read, episodes = made.apart()
-        compiled = jax.jit(summed(made, 1.0)).lower(made.trainable, read, episodes, None, None).compile()
+        compiled = jax.jit(summed(made, 1.0)).lower(made.trainable, read, episodes, None).compile()
         copy = sum(leaf.nbytes for leaf in jax.tree.leaves(made.trainable.encoder))
         return compiled.memory_analysis().temp_size_in_bytes, copy
 

@@ -31,7 +31,7 @@ def case():
 def program(at_once: int):
     def take(clip, trainable, tables, episodes):
         summed = frozen_sum(case().model, mechanism(clip), at_once=at_once)
-        return summed(trainable, tables, episodes, None, None)[0]
+        return summed(trainable, tables, episodes, None)[0]
 
     return jax.jit(take)
 
@@ -87,7 +87,7 @@ def test_a_user_whose_gradient_is_not_finite_adds_nothing():
     episodes = case().episodes
     rating = episodes.query.rating.at[1, 0].set(jnp.nan)
     head = tiny(users=4, query=QUERY, support=3, head="rating")
-    take = jax.jit(lambda episodes: frozen_sum(head.model, mechanism(1.0))(*head[1:3], episodes, None, None)[0])
+    take = jax.jit(lambda episodes: frozen_sum(head.model, mechanism(1.0))(*head[1:3], episodes, None)[0])
     spoiled = take(episodes._replace(query=episodes.query._replace(rating=rating)))
     without = take(episodes._replace(weight=episodes.weight.at[1].set(0.0)))
     assert_close(spoiled, without)
@@ -128,7 +128,7 @@ def test_gradients_of_single_users_exist_for_a_micro_batch_at_a_time():
 
     def temporaries(at_once: int) -> int:
         take = jax.jit(frozen_sum(made.model, mechanism(1.0), at_once=at_once))
-        compiled = take.lower(made.trainable, made.tables, made.episodes, None, None).compile()
+        compiled = take.lower(made.trainable, made.tables, made.episodes, None).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(2) < temporaries(0) / 3

@@ -150,7 +150,7 @@ def test_there_is_one_program_for_each_support_length_and_batch_size(compilation
         {"updater": UpdaterConfig(steps=2, order="reptile")},
         {"updater": MetaSgdConfig(steps=2)},
         {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
-        {"learner": TransformerConfig(hidden=16, width=8, heads=2)},
+        {"learner": TransformerConfig(hidden=16, width=8)},
     ],
     ids=["factored", "reptile", "dense", "shared", "transformer"],
 )

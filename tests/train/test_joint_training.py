@@ -10,17 +10,15 @@ from training import Watch, stopping_at
 
 from metarec_jax import Recommender, preset
 from metarec_jax.config.encoder import EncoderConfig
-from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.encoder import encode_table, random_encoder
+from metarec_jax.encoder import encode_table
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.meta_training import validation
-from metarec_jax.train.optimizer import relative_rates
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.start import fit, program_of, start
@@ -39,9 +37,9 @@ def config_of(**encoder):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two epochs that trained all of the encoder, with dropout; its experiment, result and program."""
+    """A run of two epochs that trained all of the encoder; its experiment, result and program."""
     folder = tmp_path_factory.mktemp("joint") / "run"
-    run, experiment = start(config_of(train="all", dropout=0.1), folder)
+    run, experiment = start(config_of(train="all"), folder)
     program = program_of(run, experiment)
     return run, experiment, loop.train(run, program), program
 
@@ -81,7 +79,7 @@ def test_it_is_served_with_its_own_embeddings(trained):
     items = experiment.data.items
     config = experiment.config.encoder
     own = dataclasses.replace(experiment.encoder, params=fitted.trainable.encoder)
-    wanted = encode_table(own, items.texts[:5], max_length=config.max_length, normalise=config.normalise)
+    wanted = encode_table(own, items.texts[:5], max_length=config.max_length)
     assert_close(recommender.catalogue.embeddings[:5], wanted)
     assert np.abs(recommender.catalogue.embeddings - experiment.catalogue.embeddings).max() > 1e-3
     user = recommender.adapt({f"id:{items.ids[0]}": 5, f"id:{items.ids[1]}": 1})
@@ -121,25 +119,12 @@ def test_only_what_shall_be_trained_moves_and_the_step_is_compiled_once(choice, 
         assert np.isfinite(Recommender.load(run.folder).score_text(Recommender.load(run.folder).adapt(), "a film"))
 
 
-def test_rates_fall_from_the_last_layer_to_the_first():
-    config = Config(encoder=EncoderConfig(train="all", rate=2e-3, rate_decay=0.5), train=TrainConfig(rate=1e-2))
-    params = random_encoder().params
-    rates = dict(zip(path_names(params), jax.tree.leaves(relative_rates(config.encoder, params, config.train.rate))))
-    assert rates["layer_1/query/kernel"] == pytest.approx(0.2)
-    assert rates["layer_0/query/kernel"] == pytest.approx(0.1)
-    assert rates["embeddings/word/embedding"] == pytest.approx(0.05)
-
-
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({"rate": float("nan")}, "encoder.rate is nan"),
-        ({"rate_decay": 0.0}, "encoder.rate_decay is 0.0"),
         ({"frozen_layers": -1}, "encoder.frozen_layers is -1"),
         ({"lora_rank": 0}, "encoder.lora_rank is 0"),
-        ({"dropout": 1.0}, "encoder.dropout is 1.0"),
-        ({"tokens_per_call": -1}, "encoder.tokens_per_call is -1"),
-        ({"attention": "fused", "dropout": 0.1}, "encoder.attention is 'fused' and encoder.dropout 0.1.*dropout 0"),
     ],
 )
 def test_impossible_choices_are_refused(choice, message):
@@ -150,12 +135,6 @@ def test_impossible_choices_are_refused(choice, message):
 def test_more_frozen_layers_than_there_are_is_refused(tmp_path):
     with pytest.raises(MetarecError, match=r"encoder\.frozen_layers is 3, but .* has 2 layers"):
         build(config_of(train="all", frozen_layers=3))
-
-
-def test_lora_layers_that_match_nothing_are_refused(tmp_path):
-    with pytest.raises(MetarecError, match="'nothing' matches no dense layer"):
-        start(config_of(train="lora", lora_layers=("nothing",)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 def test_texts_that_are_cut_are_told_of_once(tmp_path):

@@ -18,9 +18,4 @@ def make_updater(config: UpdaterConfig, curvature: float = 1.0) -> Updater:
         config: its kind and choices.
         curvature: an upper bound of the second derivative of the head's loss (see `metarec_jax.meta.updaters.ridge`).
     """
-    updater = as_kind(UPDATERS, config).build(curvature)
-    if not config.clip:
-        return updater
-    from metarec_jax.meta.updaters.optax_rules import clipped
-
-    return clipped(updater, config.clip)
+    return as_kind(UPDATERS, config).build(curvature)

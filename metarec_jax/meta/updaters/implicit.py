@@ -51,8 +51,6 @@ def imaml(*, rate: float, precision: float) -> Updater:
 class ImplicitConfig(SolvedConfig):
     """iMAML."""
 
-    implicit = True
-
     kind: str = "imaml"
 
     def build(self, curvature: float) -> Updater:

@@ -78,7 +78,6 @@ class LearnedRuleConfig(UpdaterConfig):
 
     elementwise = True
     learns_directions = True
-    scales = False
 
     kind: str = "learned"
 

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from metarec_jax.config.checks import require
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates, rates_of
 
+DECAY = 0.9
+"""Share of the velocity that is left after a step (the first value, where rates are learned)."""
 
-def momentum(rates: Rates, *, decay: float) -> Updater:
+
+def momentum(rates: Rates, *, decay: float = DECAY) -> Updater:
     """``v <- decay * v + dL/dw``, ``w <- w - rate * v`` (Polyak 1964; equation 1 of Sutskever et al. 2013, with their
     velocity divided by minus the rate).
 
@@ -55,13 +57,7 @@ class MomentumConfig(UpdaterConfig):
     """Gradient descent with momentum."""
 
     kind: str = "momentum"
-    momentum: float = 0.9
-    """Share of the velocity that is left after a step (at first, where rates are learned)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.momentum < 1, f"updater.momentum is {self.momentum}; it must lie between 0 and 1")
 
     def build(self, curvature: float) -> Updater:
         """The rule."""
-        return momentum(rates_of(self), decay=self.momentum)
+        return momentum(rates_of(self))

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
@@ -38,20 +37,6 @@ def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater
     return Updater(init=rates.init, start=start, step=step, elementwise=True)
 
 
-def clipped(updater: Updater, norm: float) -> Updater:
-    """`updater` with gradients scaled down to `norm` where their global norm is larger (Pascanu, Mikolov & Bengio 2013,
-    arXiv 1211.5063, algorithm 1)."""
-
-    def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:
-        # optax.clip_by_global_norm takes the root of zero where a gradient is zero: its derivative is infinite.
-        square = optax.tree.norm(gradient, squared=True)
-        scale = jnp.where(square > norm**2, norm / jnp.sqrt(jnp.where(square > norm**2, square, 1.0)), 1.0)
-        shorter = jax.tree.map(lambda g: g * scale, gradient)
-        return updater.step(phi, state, adapted, shorter, index)
-
-    return updater._replace(step=step, elementwise=True)
-
-
 # Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
 # inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.
 
@@ -61,7 +46,6 @@ class AdaptiveConfig(UpdaterConfig):
     """A rule of optax whose steps adapt to past gradients."""
 
     elementwise = True
-    scales = False
 
     def transform(self) -> optax.GradientTransformation:
         """The transform without its learning rate."""

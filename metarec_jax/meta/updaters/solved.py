@@ -15,7 +15,6 @@ class SolvedConfig(UpdaterConfig):
 
     elementwise = True
     solves = True
-    scales = False
 
     precision: float = 1.0
     """How strongly the solution is drawn to its start (at first; it is learned)."""

@@ -15,16 +15,7 @@ from metarec_jax.config.run import Config, believes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import (
-    BertConfig,
-    Execution,
-    Picked,
-    Tokens,
-    choose_tokens_per_call,
-    init,
-    load,
-    random_encoder,
-)
+from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, init, load, random_encoder
 from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
@@ -38,8 +29,8 @@ from metarec_jax.train.joint_program import joint_step
 from metarec_jax.train.meta_training import padded
 from metarec_jax.train.model import abstract_trainable, make_model
 from metarec_jax.train.optimizer import make_optimiser
-from metarec_jax.train.sharding import by_user, shardings
-from metarec_jax.train.text_batches import Devices, worth_sharing
+from metarec_jax.train.sharding import SHARDS, by_user, shardings
+from metarec_jax.train.text_batches import Devices, execution_of, worth_sharing
 
 ENCODERS: Mapping[str, BertConfig] = {name: BertConfig(*size) for name, size in ENCODER_SIZES.items()}
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
@@ -153,9 +144,8 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     own = entries // mesh.size
     shared = worth_sharing(texts, entries, own, mesh)
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
-    per_call = texts_of_call(
-        config.encoder.tokens_per_call or choose_tokens_per_call(mesh.devices.flat[0].platform), work.length, used
-    )
+    run = work.run or execution_of(config.encoder, mesh.devices.flat[0].platform, split=SHARDS in mesh.axis_names)
+    per_call = texts_of_call(run.tokens_per_call, work.length, used)
     turns = -(-used // per_call)
     shape = (texts, work.length)
     tokens = Tokens(*(jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
@@ -167,7 +157,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
         picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
         users=None if work.user_texts else _put(users, everywhere),
     )
-    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=work.run)
+    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 

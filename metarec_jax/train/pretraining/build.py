@@ -105,7 +105,7 @@ def build(
     refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
     encoder = load_encoder(config.encoder.path) if encoder is None else encoder
     _check(config, encoder)
-    for remark in remarks(encoder, pooling=config.encoder.pooling, normalise=config.encoder.normalise):
+    for remark in remarks(encoder, config.encoder.pooling):
         reporter.note(remark)
     pooling = encoder.hints.resolve(config.encoder.pooling)
     config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
@@ -236,13 +236,11 @@ class _Liked:
         }
         spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
         constrain = spread if mesh.size > 1 else _as_it_is
-        architecture = encoder.config
-        training = Reading(encode_with(config.run, architecture, config.encoder.dropout), texts.per_call, constrain)
-        judging = training._replace(encode=encode_with(config.run, architecture, 0.0))
-        self.gradient = jax.jit(liked_gradient(config, training))
+        reading = Reading(encode_with(config.run, encoder.config), texts.per_call, constrain)
+        self.gradient = jax.jit(liked_gradient(config, reading))
         temperature = config.contrastive.temperature
         self.loss = jax.jit(
-            lambda weights, batch: contrastive_loss(embed(judging, weights.encoder, batch[0]), batch[1], temperature)
+            lambda weights, batch: contrastive_loss(embed(reading, weights.encoder, batch[0]), batch[1], temperature)
         )
 
     def put(self, likes: Likes) -> tuple[Chosen, Any]:

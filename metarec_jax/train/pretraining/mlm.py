@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import BertConfig, Execution, embed, run_layers
@@ -33,7 +33,6 @@ def mlm_loss(
     hidden: Hidden,
     *,
     dtype: DTypeLike | None = None,
-    dropout_key: PRNGKeyArray | None = None,
     run: Execution | None = None,
 ) -> Sum:
     """Minus the log probability of the hidden tokens, summed, and how many there are.
@@ -42,12 +41,12 @@ def mlm_loss(
         encoder, head: parameters.
         config: the architecture.
         hidden: texts with hidden words.
-        dtype, dropout_key, run: as for `metarec_jax.encoder.encode`.
+        dtype, run: as for `metarec_jax.encoder.encode`.
     """
     run, tokens = run or Execution(), hidden.tokens
-    x = embed(encoder, config, tokens, dtype=dtype, dropout_key=dropout_key)
+    x = embed(encoder, config, tokens, dtype=dtype)
     mask, layers = jnp.asarray(tokens.mask), config.num_layers
-    x = run_layers(encoder, config, x, mask, first=0, last=layers, dtype=dtype, dropout_key=dropout_key, run=run)
+    x = run_layers(encoder, config, x, mask, first=0, last=layers, dtype=dtype, run=run)
     asked = x.reshape(-1, x.shape[-1])[hidden.position]
     scores = logits(head, encoder["embeddings"]["word"]["embedding"], config, asked, dtype=dtype)
     right = jnp.take_along_axis(scores, jnp.asarray(hidden.label)[:, None], axis=1)[:, 0]

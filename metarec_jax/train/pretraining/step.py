@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,10 +14,10 @@ from jaxtyping import Array
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.core.params import combine
 from metarec_jax.core.types import Params
-from metarec_jax.encoder import BertConfig, Encoder, add_lora
+from metarec_jax.encoder import LORA_LAYERS, BertConfig, Encoder, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
-from metarec_jax.train.optimizer import by_rate, relative_rates, schedule
+from metarec_jax.train.optimizer import CLIP, by_rate, relative_rates, schedule
 from metarec_jax.train.pretraining.contrastive import Liked, contrastive_loss
 from metarec_jax.train.pretraining.masking import Vocabulary, hide
 from metarec_jax.train.pretraining.mlm import Sum, mlm_loss
@@ -54,7 +53,7 @@ def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
     key, lora_key = jax.random.split(jax.random.key(config.seed))
     params = jax.tree.map(jnp.copy, encoder.params)  # the first step takes over its state's memory
     if config.encoder.train == "lora":
-        params = add_lora(params, config.encoder.lora_layers, rank=config.encoder.lora_rank, key=lora_key)
+        params = add_lora(params, LORA_LAYERS, rank=config.encoder.lora_rank, key=lora_key)
     head = None
     if config.hides:
         head = identity_head(encoder.config) if encoder.head is None else jax.tree.map(jnp.copy, encoder.head)
@@ -68,20 +67,17 @@ def mlm_gradient(
 ) -> Callable[..., tuple[Weights, Sum]]:
     """A function of (weights, passages, key, step): the gradient of the mean loss on hidden words by what is trained,
     and the loss. The key is that of the run; words are hidden by it and the step."""
-    rate = config.encoder.dropout
-    architecture = dataclasses.replace(architecture, dropout=rate, attention_dropout=rate)
     dtype = config.encoder.dtype
     run = execution_of(config.encoder, jax.default_backend())
 
     def gradient(weights: Weights, passages: Passages, key: Array, step: Array) -> tuple[Weights, Sum]:
-        hiding, dropping = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))
+        hiding = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 0))[0]
         hidden = hide(hiding, passages, vocabulary, share=config.mlm.share)
         moving, still = _trained(config, weights)
 
         def loss(moving: Weights) -> tuple[Array, Sum]:
             encoder, head = combine(moving, still)
-            key = dropping if rate else None
-            found = mlm_loss(encoder, head, architecture, hidden, dtype=dtype, dropout_key=key, run=run)
+            found = mlm_loss(encoder, head, architecture, hidden, dtype=dtype, run=run)
             return found.total / jnp.maximum(found.weight, 1), found
 
         return jax.grad(loss, has_aux=True)(moving)
@@ -94,8 +90,7 @@ def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tu
     what is trained, and the loss. Texts are encoded in chunks, so that memory does not grow with the users."""
 
     def gradient(weights: Weights, chosen: Chosen, liked: Liked, key: Array, step: Array) -> tuple[Weights, Sum]:
-        dropping = jax.random.fold_in(jax.random.fold_in(key, step), 1) if config.encoder.dropout else None
-        embeddings = embed(reading, weights.encoder, chosen, dropping)
+        embeddings = embed(reading, weights.encoder, chosen)
 
         def loss(embeddings: Array) -> tuple[Array, Sum]:
             found = contrastive_loss(embeddings, liked, config.contrastive.temperature)
@@ -105,7 +100,7 @@ def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tu
         if config.hides:
             cotangent = cotangent * config.contrastive.weight
         moving, still = _trained(config, weights)
-        pulled = pull_back(reading, lambda m: combine(m, still.encoder), moving.encoder, chosen, cotangent, dropping)
+        pulled = pull_back(reading, lambda m: combine(m, still.encoder), moving.encoder, chosen, cotangent)
         return Weights(pulled, jax.tree.map(jnp.zeros_like, weights.head)), found
 
     return gradient
@@ -129,9 +124,9 @@ def update(config: PretrainConfig) -> Callable[[PretrainState, Sequence[Weights]
 
 def _optimiser(config: PretrainConfig) -> optax.GradientTransformation:
     """AdamW with clipping, warm-up and cosine decay, at the encoder's rate; only matrices decay."""
-    rate = schedule(config.encoder.rate, config.warmup, config.steps)
+    rate = schedule(config.encoder.rate, config.steps)
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
+        optax.clip_by_global_norm(CLIP),
         optax.adamw(rate, weight_decay=config.weight_decay, mask=lambda t: jax.tree.map(lambda leaf: leaf.ndim > 1, t)),
     )
 

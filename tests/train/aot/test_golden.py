@@ -36,7 +36,7 @@ def case_of(name: str) -> tuple[Config, str]:
     devices, _, shards = split.partition(" / ")
     config = preset(what.split()[0])
     if what.endswith(" joint"):
-        encoder = dataclasses.replace(config.encoder, train="all", compute="bfloat16", tokens_per_call=4096)
+        encoder = dataclasses.replace(config.encoder, train="all", compute="bfloat16")
         config = dataclasses.replace(config, encoder=encoder)
     train = dataclasses.replace(config.train, devices=int(devices or 1), shards=int(shards or 1))
     return dataclasses.replace(config, train=train), target
@@ -50,7 +50,7 @@ def figures_of(name: str) -> dict[str, object]:
     """What the compiler says of a case now."""
     config, target = case_of(name)
     work = workload.workload(config, items=2000, users=1000, length=32, support=16)
-    work = dataclasses.replace(work, run=Execution(scan=True))
+    work = dataclasses.replace(work, run=Execution(scan=True, tokens_per_call=4096))
     found = estimate.estimate(work, targets.parse(target)).to_json()
     return {figure: found[figure] for figure in FIGURES}
 

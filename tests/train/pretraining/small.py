@@ -21,8 +21,8 @@ from metarec_jax.train.pretraining.build import Pretraining, build
 
 
 def small_config(**changes: Any) -> PretrainConfig:
-    """Six steps for both objectives, with dropout, so that everything that a resumed one could get wrong takes part."""
-    encoder = EncoderConfig(path="random", train="all", rate=1e-3, max_length=16, dropout=0.1, tokens_per_call=128)
+    """Six steps for both objectives, so that everything that a resumed one could get wrong takes part."""
+    encoder = EncoderConfig(path="random", train="all", rate=1e-3, max_length=16)
     return dataclasses.replace(
         PretrainConfig(
             data=DataConfig(source="synthetic"),

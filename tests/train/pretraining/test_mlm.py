@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,16 +113,3 @@ def test_factors_of_low_rank_take_part():
         params, head, hidden
     )
     assert np.abs(slope["layer_0"]["value"]["lora_b"]).max() > 0
-
-
-def test_dropout_draws_from_its_key():
-    _, hidden = some_hidden()
-    head = moved_head(jnp.float32)
-    dropping = dataclasses.replace(ENCODER.config, dropout=0.3, attention_dropout=0.3)
-
-    @jax.jit
-    def loss(params, head, hidden, key):
-        return mlm_loss(params, head, dropping, hidden, dropout_key=key).total
-
-    first, again, other = (float(loss(ENCODER.params, head, hidden, jax.random.key(seed))) for seed in (0, 0, 1))
-    assert first == again != other

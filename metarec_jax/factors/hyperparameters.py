@@ -1,0 +1,52 @@
+"""Constants of the model of item factors, tuned on validation users of MovieLens-100K (docs/factors.md)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """Prior variances, in squares of a quarter of the rating scale, and sizes.
+
+    Attributes:
+        rank: factors of an item.
+        bias: variance of users' biases.
+        text, details, popularity, vectors: variance of a rating that a user's weights on that source of an item's
+            features add (details: each column).
+        item: variance that an item's own factors add, which no feature explains.
+        strength: weight of these variances against the covariances found in training users, in users.
+        choices: weight, in users, of the prior that which items a user rated says nothing of the user's tastes; 0
+            leaves choices out.
+        profile: the same of the texts of users.
+        noise: variance of a rating around its expectation; the value that learning starts from.
+        iterations: of expectation maximisation.
+        mean_text, mean_details, mean_popularity, mean_vectors: variance of item means that a source explains.
+        mean_item: variance of item means that no source explains.
+        mean_noise: variance of a rating around its item's mean.
+        mean_users: pseudo-count of ratings that shrinks a user's bias while item means are estimated.
+        items: most items that factors are learned for; those of the others follow from their features.
+        folds: of the training users, for cross-fitting.
+    """
+
+    rank: int
+    bias: float = 0.16
+    text: float = 0.25
+    details: float = 0.06
+    popularity: float = 0.075
+    vectors: float = 0.25
+    item: float = 0.5
+    strength: float = 20.0
+    choices: float = 100.0
+    profile: float = 2000.0
+    noise: float = 0.8
+    iterations: int = 12
+    mean_text: float = 0.02
+    mean_details: float = 0.15
+    mean_popularity: float = 0.02
+    mean_vectors: float = 0.02
+    mean_item: float = 0.34
+    mean_noise: float = 2.6
+    mean_users: float = 0.7
+    items: int = 4096
+    folds: int = 5
