@@ -21,6 +21,9 @@ from quick import USUAL, quick_flags
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Arrays of unequal rank are never combined unsaid: a vector that meets a matrix by mistake is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
 # Before the package is imported: every annotated function of it checks its arguments and results.
 install_import_hook("metarec_jax", "typechecking.check")
 

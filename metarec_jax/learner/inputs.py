@@ -69,8 +69,8 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
         compute: the precision that the learner multiplies in, and so that of the result; that of `tables` where None.
     """
     fixed = jax.lax.stop_gradient(params["input"])
-    items = (tables.items - fixed["item"]["shift"]) * fixed["item"]["scale"]
-    users = (tables.users - fixed["user"]["shift"]) * fixed["user"]["scale"]
+    items = (tables.items - fixed["item"]["shift"][None]) * fixed["item"]["scale"]
+    users = (tables.users - fixed["user"]["shift"][None]) * fixed["user"]["scale"]
     return Prepared(items.astype(compute or items.dtype), users.astype(compute or users.dtype))
 
 

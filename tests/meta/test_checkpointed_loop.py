@@ -15,7 +15,7 @@ def chunk(moving, turn):
     """Random numbers of the chunk's own, a product with a matrix that depends on no chunk, and a parameter as it is."""
     drawn = jax.random.normal(jax.random.fold_in(jax.random.key(1), turn), (ROWS, 3))
     square = jnp.cos(moving["kernel"]) @ moving["kernel"]
-    return jnp.sin(drawn @ square) * moving["scale"]
+    return jnp.sin(drawn @ square) * moving["scale"][None]
 
 
 @pytest.mark.usefixtures("x64")

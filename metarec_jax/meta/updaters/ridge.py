@@ -97,7 +97,7 @@ class _Solver:
         scaled = _with_one(left) * scale[:, None]
         support, width = scaled.shape
         if support < width:
-            inverted = jnp.eye(support, dtype=left.dtype) + (scaled * variance) @ scaled.T
+            inverted = jnp.eye(support, dtype=left.dtype) + (scaled * variance[None]) @ scaled.T
         else:
             inverted = jnp.diag(1 / variance) + scaled.T @ scaled
         return cls(variance, scaled, jnp.linalg.cholesky(inverted))
