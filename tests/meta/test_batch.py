@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, assert_equal, tiny
+from helpers import assert_close, assert_each_close, assert_equal, tiny
 
 from metarec_jax.meta.batch import plan_batch, planned, sum_over_users
 from metarec_jax.meta.outer import annealed, meta_loss
@@ -197,7 +197,7 @@ def test_the_multi_step_loss_is_the_weighted_sum_of_the_losses_after_each_step(f
 
 def test_its_weights_pass_from_all_steps_to_the_last():
     weights = annealed(4, over=10)
-    np.testing.assert_allclose(weights(jnp.asarray(0)), [0.25] * 4)
-    np.testing.assert_allclose(weights(jnp.asarray(5)), [0.125, 0.125, 0.125, 0.625])
+    assert_each_close(weights(jnp.asarray(0)), [0.25] * 4, tolerance=1e-7, because="one rounding")
+    assert_each_close(weights(jnp.asarray(5)), [0.125, 0.125, 0.125, 0.625], tolerance=1e-7, because="one rounding")
     for step in (10, 99):
         np.testing.assert_array_equal(weights(jnp.asarray(step)), [0, 0, 0, 1])
