@@ -73,6 +73,13 @@ def x64():
 
 
 @pytest.fixture
+def strict_dtypes():
+    """Arrays of different dtypes are never combined, for this test alone."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def compilations():
     """A list that grows by one name for every program that XLA compiles while the test runs."""
     names = []

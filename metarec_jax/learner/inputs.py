@@ -89,7 +89,8 @@ def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Ar
     """
     product = context.embedding @ kernel
     if context.key is not None and user_dropout > 0:
-        product = product * jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
+        kept = jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
+        product = product * kept.astype(product.dtype)
     return product
 
 
@@ -99,7 +100,8 @@ def of_item_text(context: Context, rows: Features, kernel: Any, item_dropout: fl
     product = rows.embedding @ kernel
     if context.key is not None and item_dropout > 0:
         key = jax.random.fold_in(context.key, 2 if rows is context.support else 3)
-        product = product * jax.random.bernoulli(key, 1 - item_dropout, product.shape[:1])[:, None]
+        kept = jax.random.bernoulli(key, 1 - item_dropout, product.shape[:1])[:, None]
+        product = product * kept.astype(product.dtype)
     return product
 
 

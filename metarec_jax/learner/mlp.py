@@ -127,7 +127,7 @@ def apply(
     hidden = jax.nn.relu(of_items + others) / np.sqrt(width)
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
-        hidden = hidden * kept[None] / (1 - dropout)
+        hidden = hidden * kept[None].astype(hidden.dtype) / (1 - dropout)
     outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"])
     outputs = outputs + params["output"]["bias"][None]
     if "gate" in params:

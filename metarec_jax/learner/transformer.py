@@ -135,7 +135,7 @@ def summarise(
     weight = jnp.concatenate([jnp.ones_like(context.mask, shape=1), context.mask])
     # The user's token stays what the text makes it: there is something to read that no rating is in.
     place = jnp.arange(len(weight))
-    attended = weight[None] * ((place[:, None] > 0) | (place == 0)[None])
+    attended = weight[None] * ((place[:, None] > 0) | (place == 0)[None]).astype(weight.dtype)
     for number in range(sum(name.startswith("layer_") for name in support)):
         layer = support[f"layer_{number}"]
         normed = _normalise(layer["attention_norm"], states)
@@ -146,7 +146,7 @@ def summarise(
     normed = _normalise(support["norm"], states)
     keys, values = (product(normed, support["read"][name]["kernel"]) for name in ("key", "value"))
     query = product(item, support["read"]["query"]["kernel"])
-    others = weight[None] * ~jnp.eye(len(item), len(states), k=1, dtype=bool)
+    others = weight[None] * (~jnp.eye(len(item), len(states), k=1, dtype=bool)).astype(weight.dtype)
     return Summary(keys, values, weight, _attend(query, keys, values, others, heads, compute))
 
 

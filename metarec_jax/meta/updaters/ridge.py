@@ -93,7 +93,8 @@ class _Solver:
         """From features [support, in] and the rows' weights."""
         of_kernel, of_bias = (jnp.exp(-phi["log_precision"][name]) for name in ("kernel", "bias"))
         variance = jnp.append(jnp.full(left.shape[-1], of_kernel), of_bias)
-        scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"])) * (weight > 0)
+        scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"]))
+        scale = scale * (weight > 0).astype(scale.dtype)
         scaled = _with_one(left) * scale[:, None]
         support, width = scaled.shape
         if support < width:
