@@ -93,23 +93,27 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(heard)
 
 
-MOST_BYTES = 1_800_000_000
-"""Resident memory of a test process above which compiled programs are dropped when a module of tests ends."""
+MOST_BYTES, GROWN_BYTES = 1_800_000_000, 300_000_000
+"""Resident memory of a test process above which compiled programs are dropped when a test ends, and by how much it must
+have grown since they were dropped before: what does not go with them is not worth compiling them again for."""
+_left_bytes = 0
 
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _bounded_memory():
-    """Keep a test process small: a module of tests compiles programs that the next one does not run."""
+    """Keep a test process small: most programs that a test compiles no other one runs."""
+    global _left_bytes
     yield
-    if Path("/proc/self/statm").exists() and _resident_bytes() > MOST_BYTES:
+    if Path("/proc/self/statm").exists() and _resident_bytes() > max(MOST_BYTES, _left_bytes + GROWN_BYTES):
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+        _left_bytes = _resident_bytes()
 
 
 @pytest.fixture(scope="session")

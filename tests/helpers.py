@@ -101,6 +101,12 @@ def assert_equal(got: Params, want: Params) -> None:
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right), strict=True)
 
 
+def assert_says(message: str, *parts: str) -> None:
+    """A message contains each of these parts."""
+    missing = [part for part in parts if part not in message]
+    assert not missing, f"{missing} not in {message!r}"
+
+
 def _size(leaf: Params) -> float:
     leaf = np.asarray(leaf)
     return float(np.abs(leaf).max()) if leaf.size else 0.0

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert_reference import changed, random_params, random_tokens
-from helpers import assert_each_close
+from helpers import assert_each_close, assert_says
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
@@ -55,7 +55,7 @@ def tokens():
 def test_an_impossible_architecture_is_refused_by_its_values(change, words):
     with pytest.raises(MetarecError) as error:
         changed(**change)
-    assert all(word in str(error.value) for word in words)
+    assert_says(str(error.value), *words)
 
 
 def test_init_is_a_function_of_the_key(tokens):
