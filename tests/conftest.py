@@ -21,6 +21,9 @@ from quick import USUAL, quick_flags
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
+# Arrays of unequal rank are never combined unsaid: a vector that meets a matrix by mistake is an error.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
 # Before the package is imported: every annotated function of it checks its arguments and results.
 install_import_hook("metarec_jax", "typechecking.check")
 
@@ -70,6 +73,13 @@ def x64():
 
 
 @pytest.fixture
+def strict_dtypes():
+    """Arrays of different dtypes are never combined, for this test alone."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def compilations():
     """A list that grows by one name for every program that XLA compiles while the test runs."""
     names = []
@@ -83,23 +93,27 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(heard)
 
 
-MOST_BYTES = 1_800_000_000
-"""Resident memory of a test process above which compiled programs are dropped when a module of tests ends."""
+MOST_BYTES, GROWN_BYTES = 1_800_000_000, 300_000_000
+"""Resident memory of a test process above which compiled programs are dropped when a test ends, and by how much it must
+have grown since they were dropped before: what does not go with them is not worth compiling them again for."""
+_left_bytes = 0
 
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _bounded_memory():
-    """Keep a test process small: a module of tests compiles programs that the next one does not run."""
+    """Keep a test process small: most programs that a test compiles no other one runs."""
+    global _left_bytes
     yield
-    if Path("/proc/self/statm").exists() and _resident_bytes() > MOST_BYTES:
+    if Path("/proc/self/statm").exists() and _resident_bytes() > max(MOST_BYTES, _left_bytes + GROWN_BYTES):
         jax.clear_caches()
         gc.collect()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+        _left_bytes = _resident_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,9 @@ LEARNER_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 """Of tiny learners that read the support."""
 
 
-def assert_close(got: Params, want: Params, *, tolerance: float | None = None, terms: Params | None = None) -> None:
+def assert_close(
+    got: Params, want: Params, *, tolerance: float | None = None, because: str = "", terms: Params | None = None
+) -> None:
     """Two pytrees have the same structure, shapes and dtypes, and numbers that differ by rounding.
 
     A difference is measured against the largest number of its array, and numbers far below those of the whole tree
@@ -43,9 +45,11 @@ def assert_close(got: Params, want: Params, *, tolerance: float | None = None, t
     Args:
         got, want: pytrees of arrays.
         tolerance: relative; by precision (`TOLERANCE`) where None.
+        because: why it is this tolerance, which has to be said of one that is given.
         terms: a pytree like `want` of what the terms of its sums add up to without their signs, where terms may cancel:
             a sum is known to the rounding of its terms, however small it is itself.
     """
+    _explained(because, tolerance)
     got_paths, got_structure = jax.tree_util.tree_flatten_with_path(got)
     want_leaves, want_structure = jax.tree_util.tree_flatten(want)
     assert got_structure == want_structure
@@ -62,11 +66,45 @@ def assert_close(got: Params, want: Params, *, tolerance: float | None = None, t
         np.testing.assert_allclose(left, right, rtol=0, atol=limit, err_msg=name)
 
 
+def assert_each_close(
+    got: Any, want: Any, *, tolerance: float | None = None, floor: float = 0.0, because: str = "", name: Any = ""
+) -> None:
+    """Numbers are those of a reference, each by itself, however small it is beside the others.
+
+    Args:
+        got: numbers, or an array of them, which is of the shape of `want` unless this is a single number.
+        want: the reference, in any precision.
+        tolerance: relative; where None 0 beside a floor, else by the precision of `got` (`TOLERANCE`).
+        floor: a difference that is allowed whatever the number.
+        because: why it is this tolerance, or this floor, which has to be said of one that is given.
+        name: of the numbers, for the message.
+    """
+    _explained(because, tolerance, floor or None)
+    got, want = np.asarray(got), np.asarray(want, np.float64)
+    assert want.ndim == 0 or got.shape == want.shape
+    assert np.isfinite(want).all()
+    relative = (0.0 if floor else TOLERANCE[got.dtype]) if tolerance is None else tolerance
+    limit = np.maximum(relative * np.abs(want), floor)
+    over = ~(np.abs(got - want) <= limit)
+    assert not over.any(), f"{name} {got[over]} are not {np.broadcast_to(want, got.shape)[over]} to {limit.max():.2g}"
+
+
+def _explained(because: str, *limits: float | None) -> None:
+    given = [limit for limit in limits if limit is not None]
+    assert bool(given) == bool(because), "a tolerance that is given needs a reason, and no other does"
+
+
 def assert_equal(got: Params, want: Params) -> None:
     """Two pytrees are equal bit by bit."""
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for left, right in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
         np.testing.assert_array_equal(np.asarray(left), np.asarray(right), strict=True)
+
+
+def assert_says(message: str, *parts: str) -> None:
+    """A message contains each of these parts."""
+    missing = [part for part in parts if part not in message]
+    assert not missing, f"{missing} not in {message!r}"
 
 
 def _size(leaf: Params) -> float:

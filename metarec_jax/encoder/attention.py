@@ -87,7 +87,7 @@ def attend_packed(
     scores = jnp.einsum("ghqw,ghkw->ghqk", query, key)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:
-        scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))
+        scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))[None]
     own = np.kron(np.eye(together), np.ones((length, length))) > 0
     real = jnp.pad(mask > 0, ((0, missing), (0, 0))).reshape(groups, 1, 1, row)
     # A padded token has the least finite score, so that a text of nothing else still has a mean.

@@ -21,7 +21,7 @@ from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
 from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
 from metarec_jax.encoder.execution import EXECUTION, Attention, Execution
-from metarec_jax.encoder.linear import block_dot
+from metarec_jax.encoder.linear import along_last, block_dot
 
 _ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
 _MATRICES = ("kernel", "embedding")
@@ -226,7 +226,7 @@ def pooled(
     x = embed(params, config, tokens, dtype=dtype)
     last = run_layers(params, config, x, jnp.asarray(tokens.mask), first=0, last=config.num_layers, dtype=dtype)
     weights = params["pooler"]
-    return jnp.tanh(last[:, 0] @ weights["kernel"].astype(last.dtype) + weights["bias"].astype(last.dtype))
+    return jnp.tanh(last[:, 0] @ weights["kernel"].astype(last.dtype) + weights["bias"].astype(last.dtype)[None])
 
 
 def _require_positions(config: BertConfig, tokens: Tokens) -> None:
@@ -249,7 +249,8 @@ class _Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = block_dot(x, kernel) + bias
+        y = block_dot(x, kernel)
+        y = y + along_last(bias, y)
         if self.has_variable("params", "lora_a"):
             left, right = (self.get_variable("params", name).astype(y.dtype) for name in ("lora_a", "lora_b"))
             y = y + x @ left @ right
@@ -289,12 +290,12 @@ class _Embeddings(_Part):
 
 
 def _positions(config: BertConfig, ids: Array) -> Array:
-    """Rows of the position table, [length] or [texts, length].
+    """Rows of the position table, [1, length] or [texts, length].
 
     By the ids and not by the mask, as transformers does: a text may spell out the padding token, which has no number.
     """
     if not config.architecture.counts_padding:
-        return jnp.arange(ids.shape[1])
+        return jnp.arange(ids.shape[1])[None]
     real = (ids != config.pad_token_id).astype(ids.dtype)
     return config.pad_token_id + jnp.cumsum(real, axis=1) * real
 

@@ -29,6 +29,11 @@ def block_dot(
     return _in_blocks(x, kernel)
 
 
+def along_last(vector: Float[Array, " features"], like: Array) -> Array:
+    """`vector` along the last of as many axes as `like` has, the others of length 1."""
+    return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))
+
+
 @jax.custom_jvp
 def _in_blocks(x: Array, kernel: Array) -> Array:
     def in_blocks(x: Array, kernel: Array) -> Array:

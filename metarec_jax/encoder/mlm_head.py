@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.bert_config import BertConfig
-from metarec_jax.encoder.linear import block_dot
+from metarec_jax.encoder.linear import along_last, block_dot
 
 
 def identity_head(config: BertConfig) -> Params:
@@ -57,7 +57,7 @@ def logits(
         return block_dot(x.astype(dtype), kernel.astype(dtype)).astype(wide)
 
     activation = ACTIVATIONS[config.architecture.masked.activation or config.activation]
-    x = activation(product(states, head["dense"]["kernel"]) + head["dense"]["bias"])
+    x = activation(product(states, head["dense"]["kernel"]) + along_last(head["dense"]["bias"], states))
     norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
     x: Any = norm.apply({"params": head["norm"]}, x)
-    return product(x, word.T) + head["bias"]
+    return product(x, word.T) + along_last(head["bias"], states)

@@ -187,4 +187,4 @@ def _ritz(kernel: Array, basis: Array, rest: Array, rank: int) -> Array:
     small = basis.T @ (kernel @ basis - rest[:, None] * basis)
     values, vectors = jnp.linalg.eigh((small + small.T) / 2)
     order = jnp.argsort(-values)[:rank]
-    return basis @ vectors[:, order] * jnp.sqrt(jnp.maximum(values[order], 0.0))
+    return basis @ vectors[:, order] * jnp.sqrt(jnp.maximum(values[order], 0.0))[None]

@@ -146,7 +146,7 @@ def cross_entropy(levels: tuple[float, ...]) -> Loss:
     level = np.asarray(levels, np.float32)
 
     def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
-        target = jnp.argmin(jnp.abs(rating[:, None] - level), axis=-1)
+        target = jnp.argmin(jnp.abs(rating[:, None] - level[None]), axis=-1)
         return -jnp.take_along_axis(jax.nn.log_softmax(outputs), target[:, None], axis=-1)[:, 0]
 
     return loss
@@ -165,7 +165,7 @@ def ordinal_loss(levels: tuple[float, ...]) -> Loss:
         log_p = jax.nn.log_softmax(outputs)
         below = jax.lax.cumlogsumexp(log_p, axis=1)[:, :-1]
         above = jax.lax.cumlogsumexp(log_p, axis=1, reverse=True)[:, 1:]
-        return -jnp.mean(jnp.where(rating[:, None] <= threshold, below, above), axis=-1)
+        return -jnp.mean(jnp.where(rating[:, None] <= threshold[None], below, above), axis=-1)
 
     return loss
 
@@ -180,8 +180,8 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
     unit = (level[-1] - level[0]) / 4
 
     def prior(params: Params, item_mean: Array, bias: Array) -> Array:
-        distance = ((item_mean + bias)[:, None] - level) / unit
-        return params["offset"] - jnp.square(distance) / 2 * jnp.exp(-2 * params["log_width"])
+        distance = ((item_mean + bias)[:, None] - level[None]) / unit
+        return params["offset"][None] - jnp.square(distance) / 2 * jnp.exp(-2 * params["log_width"])
 
     def point(outputs: Float[Array, "n classes"]) -> Float[Array, " n"]:
         """The median level: the first whose cumulated probability reaches one half."""
@@ -222,7 +222,7 @@ def _cumulative(params: Params, mean: Float[Array, " n"], variance: Float[Array,
     sum of a learned square and of the variance."""
     threshold = jnp.append(params["first"], params["first"] + jnp.cumsum(jnp.exp(params["log_gap"])))
     scale = jnp.sqrt(jnp.exp(2 * params["log_width"]) + LOGISTIC * variance)
-    above = (mean[:, None] - threshold) / scale[:, None]
+    above = (mean[:, None] - threshold[None]) / scale[:, None]
     reached, passed = jax.nn.log_sigmoid(above), jax.nn.log_sigmoid(-above)
     # logistic(a) - logistic(b) = logistic(a) logistic(-b) (1 - exp(b - a))
     between = reached[:, :-1] + passed[:, 1:] + jnp.log(-jnp.expm1(above[:, 1:] - above[:, :-1]))

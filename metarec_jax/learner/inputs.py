@@ -69,8 +69,8 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
         compute: the precision that the learner multiplies in, and so that of the result; that of `tables` where None.
     """
     fixed = jax.lax.stop_gradient(params["input"])
-    items = (tables.items - fixed["item"]["shift"]) * fixed["item"]["scale"]
-    users = (tables.users - fixed["user"]["shift"]) * fixed["user"]["scale"]
+    items = (tables.items - fixed["item"]["shift"][None]) * fixed["item"]["scale"]
+    users = (tables.users - fixed["user"]["shift"][None]) * fixed["user"]["scale"]
     return Prepared(items.astype(compute or items.dtype), users.astype(compute or users.dtype))
 
 
@@ -89,7 +89,8 @@ def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Ar
     """
     product = context.embedding @ kernel
     if context.key is not None and user_dropout > 0:
-        product = product * jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
+        kept = jax.random.bernoulli(jax.random.fold_in(context.key, 1), 1 - user_dropout)
+        product = product * kept.astype(product.dtype)
     return product
 
 

@@ -118,15 +118,16 @@ def apply(
     others = of_user_text(context, first["user"]["kernel"], user_dropout)
     if "context" in params:
         others = others + params["context"]["value"] @ first["context"]["kernel"]
-    others = others + first["bias"]
+    others = (others + first["bias"])[None]
     if read is not None:
-        others = others + multiply(read.astype(compute or read.dtype), first["read"]["kernel"])
+        others = others + jnp.atleast_2d(multiply(read.astype(compute or read.dtype), first["read"]["kernel"]))
     of_items = rows.embedding @ first["item"]["kernel"]
     hidden = jax.nn.relu(of_items + others) / np.sqrt(width)
     if context.key is not None and dropout > 0:
         kept = jax.random.bernoulli(jax.random.fold_in(context.key, 0), 1 - dropout, hidden.shape[-1:])
-        hidden = hidden * kept / (1 - dropout)
-    outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"]) + params["output"]["bias"]
+        hidden = hidden * kept[None].astype(hidden.dtype) / (1 - dropout)
+    outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"])
+    outputs = outputs + params["output"]["bias"][None]
     if "gate" in params:
         outputs = outputs * gates.heard(params["gate"], context)
     return outputs + prior_path.prior_outputs(params["prior"], head, context, rows, statistics=prior)

@@ -32,7 +32,7 @@ def bpr(head: Head, _low: float) -> QueryLoss:
 
     def loss(outputs: Array, rating: Array, mask: Array) -> Array:
         score = scores(head, outputs)
-        pair = (rating[:, None] > rating[None, :]) * (mask[:, None] * mask[None, :])
+        pair = (rating[:, None] > rating[None, :]).astype(mask.dtype) * (mask[:, None] * mask[None, :])
         lost = jnp.sum(jnp.where(pair > 0, jax.nn.softplus(score[None, :] - score[:, None]), 0.0))
         return mask * lost / jnp.maximum(jnp.sum(pair), 1.0)
 

@@ -115,7 +115,7 @@ def summarise(
         if number:
             inputs = product(states[1], layer["input"]["kernel"])
         start = jnp.tanh(of_user_text(context, layer["start"]["kernel"], user_dropout) + layer["start"]["bias"])
-        states = _states(layer, start, inputs + layer["gates"]["bias"], context.mask, product)
+        states = _states(layer, start, inputs + layer["gates"]["bias"][None], context.mask, product)
     before, after = states
     return Summary(after[0], before)
 

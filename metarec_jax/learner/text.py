@@ -20,6 +20,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.encoder import Attention, BertConfig, Execution, Pooling, Tokens, embed, pool, run_layers
+from metarec_jax.encoder.linear import along_last
 from metarec_jax.learner import mlp
 from metarec_jax.learner.gathered_rows import Fixed, as_array
 from metarec_jax.learner.heads import Head
@@ -141,7 +142,7 @@ def apply(
             last = run_layers(encoder, reader.config, states, half.mask, **layers, run=reader.run)
             half = pool(last, half.mask, pooling=reader.pooling, normalise=reader.normalise)
             half = half[0] if one else half
-        return (half - fixed[side]["shift"]) * fixed[side]["scale"]
+        return (half - along_last(fixed[side]["shift"], half)) * fixed[side]["scale"]
 
     context = context._replace(embedding=vectors(context.embedding, "user"))
     rows = rows._replace(embedding=vectors(rows.embedding, "item"))

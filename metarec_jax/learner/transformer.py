@@ -138,7 +138,7 @@ def summarise(
     weight = jnp.concatenate([jnp.ones_like(context.mask, shape=1), context.mask])
     # The user's token stays what the text makes it: there is something to read that no rating is in.
     place = jnp.arange(len(weight))
-    attended = weight * ((place[:, None] > 0) | (place == 0))
+    attended = weight[None] * ((place[:, None] > 0) | (place == 0)[None]).astype(weight.dtype)
     for number in range(sum(name.startswith("layer_") for name in support)):
         layer = support[f"layer_{number}"]
         normed = _normalise(layer["attention_norm"], states)
@@ -149,7 +149,7 @@ def summarise(
     normed = _normalise(support["norm"], states)
     keys, values = (product(normed, support["read"][name]["kernel"]) for name in ("key", "value"))
     query = product(item, support["read"]["query"]["kernel"])
-    others = weight * ~jnp.eye(len(item), len(states), k=1, dtype=bool)
+    others = weight[None] * (~jnp.eye(len(item), len(states), k=1, dtype=bool)).astype(weight.dtype)
     return Summary(keys, values, weight, _attend(query, keys, values, others, heads, compute))
 
 
@@ -208,6 +208,7 @@ def _attend(
         return jnp.einsum(pattern, *operands, preferred_element_type=query.dtype)
 
     scores = einsum("nhd,thd->hnt", split(query), split(key)) / np.sqrt(query.shape[-1] / heads)
+    weight = jnp.atleast_2d(weight)[None]
     scores += jnp.log(jnp.where(weight > 0, weight, 1.0))
     weights = jax.nn.softmax(jnp.where(weight > 0, scores, jnp.finfo(scores.dtype).min))
     return einsum("hnt,thd->nhd", weights.astype(compute or weights.dtype), split(value)).reshape(query.shape)
@@ -219,7 +220,7 @@ def _norm(width: int) -> Params:
 
 def _normalise(params: Params, states: Float[Array, "tokens width"]) -> Float[Array, "tokens width"]:
     """Layer norm."""
-    return jax.nn.standardize(states, epsilon=1e-6) * params["scale"] + params["bias"]
+    return jax.nn.standardize(states, epsilon=1e-6) * params["scale"][None] + params["bias"][None]
 
 
 @LEARNERS.register("transformer")

@@ -14,8 +14,11 @@ from helpers import assert_close
 
 from benchmarks.rivals import RIVALS, MetaGradient, Task, Unavailable, load, pieces, with_one_rate
 
-# Of PyTorch, about itself, as it loads its compiler.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.rivals,
+    # Of PyTorch, about itself, as it loads its compiler.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning"),
+]
 
 # So many users that every rival goes through them in several pieces.
 USERS, SUPPORT, QUERY, FEATURES, HIDDEN, CLASSES, STEPS = 24, 4, 3, 6, 5, 4, 2

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import typing
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -124,9 +123,3 @@ def test_free_folders_are_counted_up(tmp_path):
     (tmp_path / "x-1").mkdir()
     (tmp_path / "x-2").write_text("")
     assert free_folder("x", tmp_path) == tmp_path / "x-3"
-
-
-def test_a_search_space_and_a_config_are_read_alike(refused, empty_folder):
-    Path("space.json").write_bytes(b"{")
-    message = refused("tune", "--space", "space.json")
-    assert all(name in message for name in ("--space", "space.json, line 1", "JSON"))

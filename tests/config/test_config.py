@@ -6,6 +6,7 @@ import typing
 
 import jaxtyping
 import pytest
+from helpers import assert_says
 
 from metarec_jax.config.data import Columns, DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -155,8 +156,7 @@ NAN, INFINITE = float("nan"), float("inf")
 def test_an_impossible_value_is_refused_by_name(make, values, names):
     with pytest.raises(MetarecError) as error:
         make(**values)
-    for name in names:
-        assert name in str(error.value)
+    assert_says(str(error.value), *names)
 
 
 SECTIONS = {
@@ -254,5 +254,4 @@ def test_a_mistake_in_a_file_is_refused_with_the_file_and_the_option(text, names
         from_json(text, where="run/config.json")
     assert str(error.value).startswith("run/config.json")
     assert str(error.value).count("run/config.json") == 1
-    for name in names:
-        assert name in str(error.value)
+    assert_says(str(error.value), *names)

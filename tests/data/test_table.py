@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from helpers import assert_says
 
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.errors import MetarecError
@@ -27,11 +28,6 @@ def refusal(path, **options):
     with pytest.raises(MetarecError) as caught:
         read(path, **options)
     return str(caught.value)
-
-
-def assert_says(message, *parts):
-    for part in parts:
-        assert part in message, f"{part!r} is not in {message!r}"
 
 
 def test_a_csv_with_the_usual_columns(tmp_path):
@@ -194,50 +190,59 @@ def test_a_missing_column_is_named_with_its_option(tmp_path, field, given, says)
     assert_says(refusal(path, columns=Columns(**{field: given})), *says)
 
 
-def test_two_columns_of_one_name(tmp_path):
-    path = write(tmp_path / "r.csv", "user_id,item_id,rating,rating,timestamp\na,x,1,2,0\n")
-    assert_says(refusal(path), f"{path}, line 1", "'rating'", "rename")
+@pytest.mark.parametrize(
+    ("content", "place", "says"),
+    [
+        (b"", " is empty", []),
+        (HEADER.encode(), " holds no interaction", []),
+        (b"user_id,item_id,rating,rating,timestamp\na,x,1,2,0\n", ", line 1", ["'rating'", "rename"]),
+        (f"{HEADER}a,x,1,0\na,\xe9,2,0\n".encode("latin-1"), ", line 3", ["0xe9", "save the file as UTF-8"]),
+        (f"{HEADER}a,x,1,0\n".encode("utf-16"), ", line 1", ["NUL", "UTF-16"]),
+        (f"{HEADER}a,x,1,0\na,y,1,0\n".encode(), "", ["every rating (rating) is 1", "--data.kind click"]),
+    ],
+    ids=["no byte", "no row", "two columns of one name", "Latin-1", "UTF-16", "one rating"],
+)
+def test_a_file_that_is_no_table_of_ratings(tmp_path, content, place, says):
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    assert_says(refusal(path), f"{path}{place}", *says)
 
 
-def test_bytes_that_are_no_text(tmp_path):
-    path = write(tmp_path / "r.csv", HEADER + "a,x,1,0\na,\xe9,2,0\n", "latin-1")
-    assert_says(refusal(path), f"{path}, line 3", "0xe9", "save the file as UTF-8")
-    write(path, HEADER + "a,x,1,0\n", "utf-16")
-    assert_says(refusal(path), f"{path}, line 1", "NUL", "UTF-16")
-    path.write_bytes(b"")
-    assert_says(refusal(path), f"{path} is empty")
-    write(path, HEADER)
-    assert_says(refusal(path), f"{path} holds no interaction")
-
-
-def test_ratings_that_are_all_the_same(tmp_path):
-    path = write(tmp_path / "r.csv", HEADER + "a,x,1,0\na,y,1,0\n")
-    assert_says(refusal(path), str(path), "every rating (rating) is 1", "--data.kind click")
-
-
-def test_mistakes_of_an_item_file(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "place", "says"),
+    [
+        ("item_id,text\nx,A lamp\n", "r.csv, line 3", ["item 'y' is not in", "i.csv"]),
+        ("item_id,text\nx,A lamp\ny,  \n", "i.csv, line 3", ["item 'y' has no text"]),
+        ("item_id,text\nx,A lamp\ny,B\nx,C\n", "i.csv, line 4", ["item 'x' is already in line 2"]),
+        ("id,text\nx,A lamp\n", "i.csv", ["no column 'item_id'", "it has id, text", "rename"]),
+    ],
+    ids=["an item is missing", "an item has no text", "an item is there twice", "a column is missing"],
+)
+def test_mistakes_of_an_item_file(tmp_path, content, place, says):
     ratings = write(tmp_path / "r.csv", HEADER + "a,x,4,20\na,y,1,10\n")
-    items = write(tmp_path / "i.csv", "item_id,text\nx,A lamp\n")
-    assert_says(refusal(ratings, items_path=str(items)), f"{ratings}, line 3", "item 'y' is not in", str(items))
-    write(items, "item_id,text\nx,A lamp\ny,  \n")
-    assert_says(refusal(ratings, items_path=str(items)), f"{items}, line 3", "item 'y' has no text")
-    write(items, "item_id,text\nx,A lamp\ny,B\nx,C\n")
-    assert_says(refusal(ratings, items_path=str(items)), f"{items}, line 4", "item 'x' is already in line 2")
-    write(items, "id,text\nx,A lamp\n")
-    assert_says(refusal(ratings, items_path=str(items)), str(items), "no column 'item_id'", "it has id, text", "rename")
+    items = write(tmp_path / "i.csv", content)
+    assert_says(refusal(ratings, items_path=str(items)), str(tmp_path / place), *says)
+
+
+def test_files_that_do_not_exist(tmp_path):
+    ratings = write(tmp_path / "r.csv", HEADER + "a,x,4,20\na,y,1,10\n")
     assert_says(refusal(ratings, items_path=str(tmp_path / "no.csv")), "--data.items-path", "no such file")
     assert_says(refusal(tmp_path / "no.csv"), "--data.path", "no such file")
 
 
-def test_one_id_with_two_texts(tmp_path):
-    columns = Columns(item_text="words", user_text="about")
-    header = "user_id,item_id,rating,timestamp,words,about\n"
-    path = write(tmp_path / "r.csv", header + "a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,Lamp,old\n")
-    assert_says(refusal(path, columns=columns), f"{path}, line 4", "'Lamp'", "'lamp' in line 2", "item 'x'")
-    write(path, header + "a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,lamp,new\n")
-    assert_says(refusal(path, columns=columns), f"{path}, line 4", "'new'", "'old' in line 3", "user 'b'")
-    write(path, header + "a,x,1,0,lamp,old\na,y,2,0,,old\n")
-    assert_says(refusal(path, columns=columns), f"{path}, line 3", "item 'y' has no text")
+@pytest.mark.parametrize(
+    ("rows", "line", "says"),
+    [
+        ("a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,Lamp,old\n", 4, ["'Lamp'", "'lamp' in line 2", "item 'x'"]),
+        ("a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,lamp,new\n", 4, ["'new'", "'old' in line 3", "user 'b'"]),
+        ("a,x,1,0,lamp,old\na,y,2,0,,old\n", 3, ["item 'y' has no text"]),
+    ],
+    ids=["an item's", "a user's", "an empty one"],
+)
+def test_one_id_with_two_texts(tmp_path, rows, line, says):
+    path = write(tmp_path / "r.csv", f"user_id,item_id,rating,timestamp,words,about\n{rows}")
+    message = refusal(path, columns=Columns(item_text="words", user_text="about"))
+    assert_says(message, f"{path}, line {line}", *says)
 
 
 # Parquet

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from helpers import assert_each_close
 
 from metarec_jax.encoder.activations import ACTIVATIONS, erf, gelu
 
@@ -19,7 +20,9 @@ def test_activation_equals_the_one_that_transformers_means(name):
     from transformers.activations import ACT2FN
 
     theirs = ACT2FN[name](torch.from_numpy(GRID.copy())).numpy()
-    np.testing.assert_allclose(np.asarray(jax.jit(ACTIVATIONS[name])(GRID)), theirs, rtol=0, atol=3e-6)
+    assert_each_close(
+        np.asarray(jax.jit(ACTIVATIONS[name])(GRID)), theirs, floor=3e-6, because="both are float32 approximations"
+    )
 
 
 def test_erf_is_accurate_in_float32():
@@ -43,8 +46,8 @@ def test_erf_has_the_gaussian_as_derivative_and_its_derivative_as_the_second():
     gaussian = 2 / math.sqrt(math.pi) * np.exp(-(np.asarray(x, np.float64) ** 2))
     first = jax.vmap(jax.grad(erf))(x)
     second = jax.vmap(jax.grad(jax.grad(erf)))(x)
-    np.testing.assert_allclose(first, gaussian, atol=2e-7)
-    np.testing.assert_allclose(second, -2 * np.asarray(x) * gaussian, atol=5e-7)
+    assert_each_close(first, gaussian, floor=2e-7, because="erf is float32")
+    assert_each_close(second, -2 * np.asarray(x) * gaussian, floor=5e-7, because="erf is float32")
 
 
 def test_gelu_in_float64_agrees_with_finite_differences_twice():
@@ -52,9 +55,13 @@ def test_gelu_in_float64_agrees_with_finite_differences_twice():
         x = jnp.linspace(-5.0, 5.0, 41)
         step = 1e-4
         slope = jax.vmap(jax.grad(gelu))
-        np.testing.assert_allclose(slope(x), (gelu(x + step) - gelu(x - step)) / (2 * step), atol=1e-8)
+        assert_each_close(
+            slope(x), (gelu(x + step) - gelu(x - step)) / (2 * step), floor=1e-8, because="finite differences"
+        )
         curvature = jax.vmap(jax.grad(jax.grad(gelu)))(x)
-        np.testing.assert_allclose(curvature, (slope(x + step) - slope(x - step)) / (2 * step), atol=1e-8)
+        assert_each_close(
+            curvature, (slope(x + step) - slope(x - step)) / (2 * step), floor=1e-8, because="finite differences"
+        )
 
 
 def test_erf_keeps_bfloat16():

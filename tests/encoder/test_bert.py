@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert_reference import changed, random_params, random_tokens
+from helpers import assert_each_close, assert_says
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
@@ -54,7 +55,7 @@ def tokens():
 def test_an_impossible_architecture_is_refused_by_its_values(change, words):
     with pytest.raises(MetarecError) as error:
         changed(**change)
-    assert all(word in str(error.value) for word in words)
+    assert_says(str(error.value), *words)
 
 
 def test_init_is_a_function_of_the_key(tokens):
@@ -63,7 +64,7 @@ def test_init_is_a_function_of_the_key(tokens):
     jax.tree.map(np.testing.assert_array_equal, one, same)
     kernel = np.asarray(one["layer_1"]["output"]["kernel"])
     assert not np.array_equal(kernel, other["layer_1"]["output"]["kernel"])
-    assert kernel.std() == pytest.approx(CONFIG.init_scale, rel=0.1)
+    assert_each_close(kernel.std(), CONFIG.init_scale, tolerance=0.1, because="the spread of a sample")
     assert not np.array_equal(kernel, one["layer_0"]["output"]["kernel"])
     assert np.all(np.asarray(one["layer_0"]["output_norm"]["scale"]) == 1)
     assert np.all(np.asarray(one["layer_0"]["query"]["bias"]) == 0)
@@ -77,7 +78,9 @@ def test_what_is_in_the_padding_and_how_much_there_is_changes_nothing(params, to
     other = tokens._replace(ids=np.where(padding, 7, tokens.ids), types=np.where(padding, 1, tokens.types))
     np.testing.assert_array_equal(encode(params, CONFIG, other, pooling=pooling), before)
     longer = encoder.Tokens(*(np.pad(field, ((0, 2), (0, 20))) for field in tokens))
-    np.testing.assert_allclose(encode(params, CONFIG, longer, pooling=pooling)[:3], before, rtol=0, atol=1e-6)
+    assert_each_close(
+        encode(params, CONFIG, longer, pooling=pooling)[:3], before, floor=1e-6, because="sums over longer rows"
+    )
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -110,8 +113,8 @@ def test_a_text_without_tokens_is_finite_in_value_and_gradient(params, tokens):
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_normalise_gives_unit_vectors_of_the_same_direction(params, tokens, pooling):
     raw, unit = (encode(params, CONFIG, tokens, pooling=pooling, normalise=n) for n in (False, True))
-    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(unit, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=0, atol=1e-6)
+    assert_each_close(np.linalg.norm(unit, axis=1), 1, tolerance=1e-6, because="a few roundings")
+    assert_each_close(unit, raw / np.linalg.norm(raw, axis=1, keepdims=True), floor=1e-6, because="a few roundings")
 
 
 def test_gradient_agrees_with_finite_differences_in_float64_to_second_order():
@@ -130,8 +133,8 @@ def test_gradient_agrees_with_finite_differences_in_float64_to_second_order():
         derivatives = jax.jit(lambda t: (along(t), first(t), jax.grad(first)(t)))
         step = 1e-5
         (_, exact, curvature), after, before = (derivatives(t) for t in (0.0, step, -step))
-        np.testing.assert_allclose(exact, (after[0] - before[0]) / (2 * step), rtol=1e-6)
-        np.testing.assert_allclose(curvature, (after[1] - before[1]) / (2 * step), rtol=1e-6)
+        assert_each_close(exact, (after[0] - before[0]) / (2 * step), tolerance=1e-6, because="finite differences")
+        assert_each_close(curvature, (after[1] - before[1]) / (2 * step), tolerance=1e-6, because="finite differences")
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32(params, tokens):
@@ -150,7 +153,9 @@ def test_attention_weights_are_a_distribution_over_real_tokens():
     mixed = attend(query, key, positions, mask, num_heads=2)
     assert np.all((mixed[0] > 0) & (mixed[0] < 3))
     np.testing.assert_array_equal(mixed[1], 0)  # only position 0 is real
-    np.testing.assert_allclose(attend(query, key, jnp.ones_like(key), mask, num_heads=2), 1, rtol=1e-6)
+    assert_each_close(
+        attend(query, key, jnp.ones_like(key), mask, num_heads=2), 1, tolerance=1e-6, because="a few roundings"
+    )
 
 
 def test_a_product_in_blocks_is_the_product_and_so_is_its_gradient():
@@ -160,10 +165,12 @@ def test_a_product_in_blocks_is_the_product_and_so_is_its_gradient():
     kernel = jnp.asarray(rng.standard_normal((inputs, 4)), jnp.float32)
     weight = jnp.asarray(rng.standard_normal((3, 4)), jnp.float32)
     exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
-    np.testing.assert_allclose(jax.jit(linear.block_dot)(x, kernel), exact, rtol=0, atol=3e-5)
+    assert_each_close(
+        jax.jit(linear.block_dot)(x, kernel), exact, floor=3e-5, because="sums of a thousand products in float32"
+    )
     slopes = jax.jit(jax.grad(lambda x, k: jnp.sum(weight * linear.block_dot(x, k)), argnums=(0, 1)))(x, kernel)
-    np.testing.assert_allclose(slopes[0], weight @ kernel.T, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(slopes[1], x.T @ weight, rtol=0, atol=1e-5)
+    assert_each_close(slopes[0], weight @ kernel.T, floor=1e-5, because="sums of products in float32")
+    assert_each_close(slopes[1], x.T @ weight, floor=1e-5, because="sums of products in float32")
 
 
 def test_texts_longer_than_the_positions_are_refused(params):

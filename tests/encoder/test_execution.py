@@ -54,7 +54,7 @@ def slope(tokens, **options):
 )
 def test_values_and_gradients_are_those_of_plain_layers(x64, case, run):
     params, tokens = case
-    assert_close(jax.jit(slope(tokens, run=run))(params), jax.jit(slope(tokens))(params), tolerance=1e-11)
+    assert_close(jax.jit(slope(tokens, run=run))(params), jax.jit(slope(tokens))(params))
 
 
 @pytest.mark.parametrize("length", [5, 50, 150], ids=["many together", "two", "alone"])
@@ -72,7 +72,7 @@ def test_packed_attention_is_plain_attention(x64, length):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(query, key, value, bias)
 
-    assert_close(slope(attend_packed), slope(attend), tolerance=1e-11)
+    assert_close(slope(attend_packed), slope(attend))
 
 
 def test_remat_keeps_less():

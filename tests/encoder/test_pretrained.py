@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from bert_reference import PARITY, changed, random_params, random_tokens, run_torch
+from bert_reference import assert_parity, changed, random_params, random_tokens, run_torch
 from safetensors.numpy import load_file, save_file
 
 from metarec_jax import encoder
@@ -101,7 +101,7 @@ def test_a_new_encoder_saved_is_loaded_by_transformers(folder):
     theirs, _ = run_torch(transformers.BertModel.from_pretrained(folder).eval(), tokens)
     states = np.asarray(encoder.hidden_states(ours.params, ours.config, tokens))
     real = tokens.mask == 1
-    np.testing.assert_allclose(states[:, real], theirs[:, real], rtol=0, atol=PARITY)
+    assert_parity(states[:, real], theirs[:, real])
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer("Dune, 1984")["input_ids"] == encoder.tokenize(TINY, ["Dune, 1984"], 64).ids[0].tolist()
 

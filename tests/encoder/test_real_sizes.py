@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bert_reference import PARITY, random_params, random_tokens, run_torch, torch_model
+from bert_reference import assert_parity, random_params, random_tokens, run_torch, torch_model
 
 from metarec_jax import encoder
 
@@ -56,11 +56,11 @@ def test_every_layer_of_a_deep_encoder_has_the_numbers_of_transformers(name):
 
     x = encoder.embed(params, config, tokens)
     for number, theirs in enumerate(states):
-        np.testing.assert_allclose(np.asarray(x)[real], theirs[real], rtol=0, atol=PARITY)
+        assert_parity(np.asarray(x)[real], theirs[real])
         if number < config.num_layers:
             x = layer(params[f"layer_{number}"], x)
     first = np.asarray(x)[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"]
-    np.testing.assert_allclose(np.tanh(first), pooled, rtol=0, atol=PARITY)
+    assert_parity(np.tanh(first), pooled)
 
 
 def chinese() -> list[str]:
@@ -134,4 +134,4 @@ def test_a_vocabulary_of_another_language_is_read_end_to_end(vocabulary, size, c
     states, _ = run_torch(model, batch)
     real = batch.mask > 0
     for layer, wanted in zip(encoder.hidden_states(ours.params, ours.config, batch), states):
-        np.testing.assert_allclose(np.asarray(layer)[real], wanted[real], rtol=0, atol=PARITY)
+        assert_parity(np.asarray(layer)[real], wanted[real])

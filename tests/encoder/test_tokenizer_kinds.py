@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tokenizers
 from bert_reference import changed, random_params
+from helpers import assert_each_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_kinds import HARD, KINDS, LINES, byte_level, unigram, wordpiece
@@ -90,7 +91,7 @@ def test_hard_texts_become_vectors_and_cut_ones_are_reported_once(tokenizer, kin
         table = encoder.encode_table(
             bert, texts, max_length=64, cache=tmp_path / "cache", report=said.append, tokens_per_call=1024
         )
-        np.testing.assert_allclose(np.linalg.norm(table, axis=1), 1, rtol=1e-5)
+        assert_each_close(np.linalg.norm(table, axis=1), 1)
         np.testing.assert_array_equal(table[-1], table[len(HARD) - 1])
         cut = sum(len(tokenizer()(text)["input_ids"]) > 64 for text in HARD)
         assert said == [f"{cut} of {len(HARD) + 1} texts are longer than 64 tokens and were cut"]

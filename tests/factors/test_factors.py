@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_each_close
 from trained import believing_config, believing_run
 
 from metarec_jax.core.errors import MetarecError
@@ -82,7 +83,12 @@ def test_a_text_is_scored_as_an_item_that_nobody_rated(folder):
     state = other.adapt(LIKES)
     texts = catalogue.items.texts
     for row in (5, 30):
-        assert other.score_text(state, texts[row]) == pytest.approx(other.score(state, [row + 1])[0], rel=1e-5)
+        assert_each_close(
+            other.score_text(state, texts[row]),
+            other.score(state, [row + 1])[0],
+            tolerance=1e-5,
+            because="scores are float32",
+        )
     assert other.score_text(state, texts[5]) != other.score_text(state, texts[30])
 
 
@@ -121,7 +127,7 @@ def test_beliefs_about_new_items_are_read_as_they_were_learned(folder):
     )
     other.score_text(other.adapt(LIKES), text)
     want = recommender.texts.encode([text])
-    np.testing.assert_allclose(seen[0], want, rtol=1e-5, atol=1e-6)
+    assert_each_close(seen[0], want, tolerance=1e-5, floor=1e-6, because="texts are encoded in another batch")
     assert np.abs(other.texts.encode([text]) - want).max() > 1e-3
 
 
@@ -202,4 +208,4 @@ def test_the_closed_form_alone_is_gaussian_process_regression(config):
         )
         spread = np.sum(asked.statistic[:, 4:] ** 2, 1) - np.sum(across * np.linalg.solve(among, across.T).T, 1)
         outputs = head.believed(prior["head"], *map(jnp.float32, (expected, spread + asked.statistic[:, 3])))
-        np.testing.assert_allclose(said.mean[user], head.mean(outputs), rtol=2e-4)
+        assert_each_close(said.mean[user], head.mean(outputs), tolerance=2e-4, because="a linear system in float32")

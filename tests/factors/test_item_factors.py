@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import assert_equal
+from helpers import assert_each_close, assert_equal
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
@@ -80,7 +80,7 @@ def test_means_are_between_what_items_got_and_the_mean_of_all(data, embeddings):
     total = np.bincount(data.item, weights=data.rating, minlength=len(data.items))
     weight = config.mean_noise / config.mean_item
     shrunk = (total + weight * data.rating.mean()) / (count + weight)
-    np.testing.assert_allclose(mean, shrunk, rtol=1e-5)
+    assert_each_close(mean, shrunk)
 
 
 def test_an_item_that_nobody_rated_is_believed_in_by_its_features(data, embeddings):
@@ -88,8 +88,14 @@ def test_an_item_that_nobody_rated_is_believed_in_by_its_features(data, embeddin
     found = believed(data, embeddings)
     details = {name: (values[LONE],) for name, values in data.items.details.items()}
     new = found.of_new_items(embeddings[[LONE]], details)
-    np.testing.assert_allclose(new[0, [MEAN]], found.table[LONE, [MEAN]], rtol=1e-5)
-    np.testing.assert_allclose(new[0, FACTORS:], found.table[LONE, FACTORS:], rtol=1e-4, atol=1e-6)
+    assert_each_close(new[0, [MEAN]], found.table[LONE, [MEAN]])
+    assert_each_close(
+        new[0, FACTORS:],
+        found.table[LONE, FACTORS:],
+        tolerance=1e-4,
+        floor=1e-6,
+        because="sums that cancel, in float32",
+    )
 
 
 def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
@@ -98,9 +104,11 @@ def test_beliefs_follow_the_scale_of_the_ratings(data, embeddings):
     one = believed(data, embeddings)
     towards = main_features(SMALL, data.items, embeddings, np.bincount(data.item, minlength=len(data.items)))
     two = believe(SMALL, data.items, embeddings, data.user, data.item, 2 * data.rating, 2.0, basis, towards)
-    np.testing.assert_allclose(two.table[:, MEAN], 2 * one.table[:, MEAN], rtol=1e-5)
-    np.testing.assert_allclose(two.table[:, REST], 4 * one.table[:, REST], rtol=1e-4)
-    assert two.noise == pytest.approx(4 * one.noise, rel=1e-4)
+    assert_each_close(two.table[:, MEAN], 2 * one.table[:, MEAN])
+    assert_each_close(
+        two.table[:, REST], 4 * one.table[:, REST], tolerance=1e-4, because="differences of larger numbers"
+    )
+    assert_each_close(two.noise, 4 * one.noise, tolerance=1e-4, because="a mean of differences, in float32")
 
 
 def test_what_a_training_user_meets_does_not_depend_on_that_users_ratings(data, embeddings):
@@ -171,9 +179,11 @@ def test_equal_seeds_give_equal_beliefs(data, embeddings):
 def test_factors_are_turned_and_nothing_else():
     rng = np.random.default_rng(0)
     factors, (turn, _) = rng.normal(size=(9, 3)), np.linalg.qr(rng.normal(size=(3, 3)))
-    np.testing.assert_allclose(turned(factors @ turn, towards=factors), factors, rtol=1e-9)
+    assert_each_close(
+        turned(factors @ turn, towards=factors), factors, tolerance=1e-9, because="a singular value decomposition"
+    )
     other = turned(factors, towards=rng.normal(size=(9, 3)))
-    np.testing.assert_allclose(other @ other.T, factors @ factors.T, rtol=1e-9)
+    assert_each_close(other @ other.T, factors @ factors.T, tolerance=1e-9, because="a singular value decomposition")
 
 
 def test_folds_speak_of_the_same_factors(data, embeddings):

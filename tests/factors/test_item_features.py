@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from helpers import assert_each_close
 
 from metarec_jax.core.types import Items
 from metarec_jax.factors.item_features import Numbers, Sources, Words
@@ -31,15 +32,15 @@ def test_every_source_has_mean_0_and_mean_square_1():
     rows = Sources.of(ITEMS, EMBEDDINGS, count).rows(ITEMS.details, EMBEDDINGS, count)
     assert set(rows) == {"text", "popularity", "detail:year", "detail:genres"}
     for found in rows.values():
-        np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
-        np.testing.assert_allclose(np.mean(np.sum(np.square(found), axis=1)), 1)
+        assert_each_close(found.mean(axis=0), 0, floor=1e-12, because="a mean of roundings")
+        assert_each_close(np.mean(np.sum(np.square(found), axis=1)), 1)
 
 
 def test_an_item_that_nobody_rated_is_new_and_not_unpopular():
     count = np.concatenate([np.zeros(20), np.arange(1.0, 41.0)])
     rows = Sources.of(ITEMS, EMBEDDINGS, count).rows(ITEMS.details, EMBEDDINGS, count)["popularity"]
     assert not rows[:20].any()
-    np.testing.assert_allclose(rows[20:].mean(), 0, atol=1e-12)
+    assert_each_close(rows[20:].mean(), 0, floor=1e-12, because="a mean of roundings")
     assert rows[20, 0] < -1
 
 
@@ -55,7 +56,7 @@ def test_unknown_words_and_missing_details_say_nothing():
     rows = sources.rows({"genres": ("Western",)}, EMBEDDINGS[:1], np.zeros(1))
     middle = Words(sources.details["genres"].known).rows(("",))[0]
     name = "detail:genres"
-    np.testing.assert_allclose(rows[name][0], (middle - sources.shift[name]) * sources.scale[name])
+    assert_each_close(rows[name][0], (middle - sources.shift[name]) * sources.scale[name])
     assert not rows["detail:year"].any()
 
 
@@ -80,8 +81,8 @@ def test_items_without_a_vector_are_in_the_middle_of_those_that_have_one():
     rows = sources.rows(ITEMS.details, EMBEDDINGS, np.arange(1.0, 61.0), vectors)["vector"]
     has = np.r_[0:10, 20:60]
     assert not rows[10:20].any()
-    np.testing.assert_allclose(rows[has].mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(np.mean(np.sum(np.square(rows[has]), axis=1)), 1)
+    assert_each_close(rows[has].mean(axis=0), 0, floor=1e-12, because="a mean of roundings")
+    assert_each_close(np.mean(np.sum(np.square(rows[has]), axis=1)), 1)
     new = sources.rows({}, EMBEDDINGS[:2], np.zeros(2))  # whose vectors nobody gives
     assert not new["vector"].any()
     assert new["vector"].shape == (2, 3)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+from helpers import assert_each_close
 
 from metarec_jax.factors.item_factors import FACTORS, MEAN, NOTHING_KNOWN, REST
 from metarec_jax.factors.update import Missing, after_ratings, path_of, taste_of
@@ -41,8 +41,8 @@ def test_no_rating_changes_nothing():
 def test_many_ratings_tell_all():
     tastes, doubts, ratings, truth = raters(4000)
     found = after_ratings(ROW, tastes, doubts, ratings, NOISE, APART)
-    np.testing.assert_allclose(np.delete(found, REST), truth, atol=0.06)
-    assert found[REST] == pytest.approx(ROW[REST] - APART.mean - APART.factors.sum(), abs=0.01)
+    assert_each_close(np.delete(found, REST), truth, floor=0.06, because="of 4,000 ratings")
+    assert_each_close(found[REST], ROW[REST] - APART.mean - APART.factors.sum(), floor=0.01, because="of 4,000 ratings")
 
 
 def test_one_rating_moves_the_belief_by_its_gain():
@@ -54,8 +54,8 @@ def test_one_rating_moves_the_belief_by_its_gain():
     before = np.concatenate([ROW[[MEAN]], ROW[FACTORS:]])
     want = before + gain * (ratings[0] - before @ known)
     found = after_ratings(ROW, tastes, doubts, ratings, NOISE, APART)
-    np.testing.assert_allclose(np.delete(found, REST), want, rtol=1e-5)
-    assert found[REST] == pytest.approx(ROW[REST] - gain @ prior @ known, rel=1e-5)
+    assert_each_close(np.delete(found, REST), want)
+    assert_each_close(found[REST], ROW[REST] - gain @ prior @ known)
 
 
 def test_raters_of_whom_little_is_known_count_less():
@@ -78,14 +78,16 @@ def test_a_raters_taste_is_the_posterior_of_the_prior_path():
     want = prior.taste_of(*jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, context)))
     mean, covariance = taste_of(rows, ratings, params)
     gain = np.exp(0.4)  # of the path's factors, and so of what its tastes are told in
-    np.testing.assert_allclose(mean, gain * want.mean, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(covariance, gain**2 * want.covariance, rtol=1e-4, atol=1e-5)
+    assert_each_close(mean, gain * want.mean, tolerance=1e-4, floor=1e-5, because="the prior path computes in float32")
+    assert_each_close(
+        covariance, gain**2 * want.covariance, tolerance=1e-4, floor=1e-5, because="the prior path computes in float32"
+    )
     assert np.abs(mean - taste_of(rows, ratings, params | {"log_gain": np.float32(0)})[0]).max() > 1e-2
 
 
 def test_a_learner_without_a_prior_path_leaves_it_as_it_was_learned():
     beliefs = dataclasses.replace(NOTHING_KNOWN, noise=0.7)
-    assert np.exp(path_of({}, beliefs)["log_noise"]) == pytest.approx(0.7)
+    assert_each_close(np.exp(path_of({}, beliefs)["log_noise"]), 0.7, tolerance=1e-6, because="a few roundings")
     assert path_of({"prior": {"mean": 3.0}}, beliefs)["taste"] is beliefs.tastes
     own = {"log_noise": 1.0, "log_gain": 2.0, "taste": {}}
     assert path_of({"prior": own}, beliefs) is own

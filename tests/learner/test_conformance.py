@@ -254,7 +254,9 @@ def test_the_meta_gradient_equals_finite_differences(kind):
     def loss(theta):
         return meta_loss(case.model, Trainable(theta | constant, case.trainable.phi), case.tables, case.episodes)[0]
 
-    assert_close(jax.jit(jax.grad(loss))(theta), finite_differences(loss, theta), tolerance=1e-8)
+    assert_close(
+        jax.jit(jax.grad(loss))(theta), finite_differences(loss, theta), tolerance=1e-8, because="finite differences"
+    )
 
 
 @pytest.mark.usefixtures("x64")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import head_of
+from helpers import assert_each_close, head_of
 from sklearn.metrics import log_loss
 
 from metarec_jax.core.errors import MetarecError
@@ -37,7 +37,7 @@ def test_the_loss_of_classes_is_the_log_loss_of_the_level(levels):
     p = probabilities(outputs)
     for i in range(40):
         wanted = log_loss([label[i]], p[i : i + 1], labels=range(len(levels)))
-        assert found[i] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+        assert_each_close(found[i], wanted, tolerance=1e-5, floor=1e-6, because="differences of larger numbers")
 
 
 @pytest.mark.parametrize("levels", [STARS, HALVES])
@@ -49,7 +49,7 @@ def test_the_ordinal_loss_is_the_mean_log_loss_of_all_thresholds(levels):
     for i in range(40):
         below = np.cumsum(p[i])[:-1]
         wanted = np.mean([log_loss([label[i] <= c], [at_most], labels=[0, 1]) for c, at_most in enumerate(below)])
-        assert found[i] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+        assert_each_close(found[i], wanted, tolerance=1e-5, floor=1e-6, because="differences of larger numbers")
 
 
 def test_the_ordinal_loss_minds_how_far_off_a_level_is():
@@ -65,7 +65,7 @@ def test_the_mean_of_classes_is_the_expectation_and_the_point_has_the_least_abso
     head = head_with(levels)
     outputs = jnp.concatenate([normal(200, len(levels)), normal(20, len(levels), scale=100.0)])
     p, level = probabilities(outputs), np.array(levels)
-    np.testing.assert_allclose(head.mean(outputs), p @ level, rtol=1e-6)
+    assert_each_close(head.mean(outputs), p @ level, tolerance=1e-6, because="a few roundings")
     error = p @ np.abs(level[:, None] - level)  # of predicting each level
     chosen = [list(level).index(x) for x in np.asarray(head.point(outputs))]
     assert (error[np.arange(220), chosen] <= error.min(axis=1) + 1e-6).all()
@@ -93,10 +93,20 @@ def test_the_prior_of_classes_is_a_normal_density_around_item_mean_plus_bias():
     outputs = head.prior(params, item_mean, bias)
     level, unit = np.array(HALVES), 4.5 / 4
     density = np.exp(-(((level - (np.asarray(item_mean)[:, None] + 0.3)) / unit) ** 2) / (2 * 0.5**2))
-    np.testing.assert_allclose(probabilities(outputs), density / density.sum(axis=1, keepdims=True), rtol=1e-5)
+    assert_each_close(
+        probabilities(outputs),
+        density / density.sum(axis=1, keepdims=True),
+        tolerance=1e-5,
+        because="of outputs in float32",
+    )
     np.testing.assert_array_equal(head.point(outputs), [1.5, 3.0, 3.5, 4.5])
     offset = jnp.arange(10.0)
-    np.testing.assert_allclose(head.prior(params | {"offset": offset}, item_mean, bias), outputs + offset, rtol=1e-6)
+    assert_each_close(
+        head.prior(params | {"offset": offset}, item_mean, bias),
+        outputs + offset[None],
+        tolerance=1e-6,
+        because="a few roundings",
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,19 +116,19 @@ def test_a_rating_is_regressed_in_units_of_a_quarter_of_the_scale(low, high, uni
     head = rating_head(low, high)
     rating = jnp.asarray(np.linspace(low, high, 7), jnp.float32)
     outputs = normal(7, 1)
-    np.testing.assert_allclose(
-        head.loss(outputs, rating), (np.asarray(outputs)[:, 0] - np.asarray(rating) / unit) ** 2 / 2, rtol=1e-5
-    )
+    assert_each_close(head.loss(outputs, rating), (np.asarray(outputs)[:, 0] - np.asarray(rating) / unit) ** 2 / 2)
     wanted = np.clip(np.asarray(outputs)[:, 0] * unit, low, high)
-    np.testing.assert_allclose(head.mean(outputs), wanted, rtol=1e-6)
-    np.testing.assert_allclose(head.point(outputs), wanted, rtol=1e-6)
-    np.testing.assert_allclose(head.mean(head.prior({}, rating, jnp.array(0.0))), rating, rtol=1e-6)
+    assert_each_close(head.mean(outputs), wanted, tolerance=1e-6, because="a few roundings")
+    assert_each_close(head.point(outputs), wanted, tolerance=1e-6, because="a few roundings")
+    assert_each_close(
+        head.mean(head.prior({}, rating, jnp.array(0.0))), rating, tolerance=1e-6, because="a few roundings"
+    )
 
 
 def test_the_rating_prior_is_item_mean_plus_bias_within_the_scale():
     head = head_of("rating")
     prior = head.prior(head.init(), jnp.array([1.5, 3.0, 4.75]), jnp.array(0.5))
-    np.testing.assert_allclose(head.mean(prior), [2.0, 3.5, 5.0], rtol=1e-6)
+    assert_each_close(head.mean(prior), [2.0, 3.5, 5.0], tolerance=1e-6, because="a few roundings")
 
 
 def test_the_loss_of_clicks_is_the_log_loss():
@@ -127,22 +137,22 @@ def test_the_loss_of_clicks_is_the_log_loss():
     click = np.random.default_rng(1).integers(0, 2, 60)
     p = 1 / (1 + np.exp(-np.asarray(outputs, np.float64)[:, 0]))
     found = head.loss(outputs, jnp.asarray(click, jnp.float32))
-    assert np.mean(found) == pytest.approx(log_loss(click, p), rel=1e-6)
-    np.testing.assert_allclose(head.mean(outputs), p, rtol=1e-5)
+    assert_each_close(np.mean(found), log_loss(click, p), tolerance=1e-6, because="a few roundings")
+    assert_each_close(head.mean(outputs), p)
     np.testing.assert_array_equal(head.point(outputs), p >= 0.5)
     extreme = head.loss(jnp.array([[200.0], [-200.0], [200.0]]), jnp.array([1.0, 0.0, 0.0]))
-    np.testing.assert_allclose(extreme, [0, 0, 200], atol=1e-6)
+    assert_each_close(extreme, [0, 0, 200], floor=1e-6, because="softplus of 200 is 200 to a rounding")
 
 
 def test_the_click_prior_is_the_items_log_odds_moved_by_the_users_bias():
     head = head_of("click")
     rate = np.array([0.0, 0.1, 0.5, 0.9, 1.0], np.float32)
     without = head.prior({}, jnp.asarray(rate), jnp.array(0.0))
-    np.testing.assert_allclose(head.mean(without), np.clip(rate, 1e-3, 1 - 1e-3), rtol=1e-4)
+    assert_each_close(head.mean(without), np.clip(rate, 1e-3, 1 - 1e-3))
     with_bias = head.prior({}, jnp.asarray(rate), jnp.array(0.05))
-    np.testing.assert_allclose(with_bias - without, np.full((5, 1), 0.2), rtol=1e-4)
+    assert_each_close(with_bias - without, np.full((5, 1), 0.2))
     # Where the logistic function is steepest, a small bias moves the probability by as much.
-    assert head.mean(with_bias)[2] == pytest.approx(0.55, abs=1e-3)
+    assert_each_close(head.mean(with_bias)[2], 0.55, floor=1e-3, because="of first order in the bias")
 
 
 @pytest.mark.parametrize("kind", ["rating", "classes", "ordinal", "click"])

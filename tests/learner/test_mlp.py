@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_close, head_of
+from helpers import assert_close, assert_each_close, head_of
 
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.core.types import Tables
@@ -83,7 +83,12 @@ def test_a_new_learner_says_its_prior_and_nothing_of_embeddings(kind):
     other = context._replace(embedding=context.embedding - 1)
     np.testing.assert_array_equal(mlp.apply(params, head, other, elsewhere), found)
     assert float(params["prior"]["mean"]) == 3.5
-    np.testing.assert_allclose(np.exp([params["prior"][f"log_{n}_weight"] for n in ("item", "user")]), 5, rtol=1e-6)
+    assert_each_close(
+        np.exp([params["prior"][f"log_{n}_weight"] for n in ("item", "user")]),
+        5,
+        tolerance=1e-6,
+        because="a few roundings",
+    )
 
 
 def test_without_the_prior_path_every_item_starts_at_the_mean_rating():
@@ -112,8 +117,8 @@ def test_inputs_are_standardised_to_mean_0_and_mean_squared_norm_1():
     users = rng.normal(loc=-2.0, scale=[2, 0.3], size=(90, 2)).astype(np.float32)
     params = {"input": {"item": mlp.standardisation(items), "user": mlp.standardisation(users)}}
     for standard in mlp.prepare(params, Tables(items, users)):
-        np.testing.assert_allclose(np.mean(standard, axis=0), 0, atol=1e-5)
-        assert np.square(standard).sum(axis=1).mean() == pytest.approx(1, rel=1e-5)
+        assert_each_close(np.mean(standard, axis=0), 0, floor=1e-5, because="a mean of roundings")
+        assert_each_close(np.square(standard).sum(axis=1).mean(), 1)
     slope = jax.grad(lambda p, t: sum(jnp.sum(part**3) for part in mlp.prepare(p, t)), argnums=(0, 1))
     of_params, of_tables = slope(params, Tables(jnp.asarray(items), jnp.asarray(users)))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(of_params))
@@ -138,9 +143,9 @@ def test_dropout_takes_hidden_features_away_and_makes_up_for_them():
     np.testing.assert_array_equal(mlp.apply(params, silent, training, rows, dropout=0.0), whole)
     thinned = np.asarray(mlp.apply(params, silent, training, rows, dropout=0.25))
     kept = (thinned != 0).any(axis=0)
-    np.testing.assert_allclose(thinned, np.where(kept, whole / 0.75, 0), rtol=1e-6)
+    assert_each_close(thinned, np.where(kept, whole / 0.75, 0), tolerance=1e-6, because="a few roundings")
     alive = (whole != 0).any(axis=0)
-    assert kept[alive].mean() == pytest.approx(0.75, abs=0.08)  # 3.5 standard deviations of 350 draws
+    assert_each_close(kept[alive].mean(), 0.75, floor=0.08, because="3.5 standard deviations of 350 draws")
     other = mlp.apply(params, silent, context._replace(key=jax.random.key(2)), rows, dropout=0.25)
     assert ((np.asarray(other) != 0).any(axis=0) != kept).any()
 
@@ -157,7 +162,7 @@ def test_some_users_in_training_do_without_their_text():
     found = np.asarray(users(keys))
     has_text = np.abs(found - with_text).max(axis=(1, 2)) < 1e-5
     assert (has_text ^ (np.abs(found - without).max(axis=(1, 2)) < 1e-5)).all()
-    assert has_text.mean() == pytest.approx(0.6, abs=0.1)  # 3.5 standard deviations
+    assert_each_close(has_text.mean(), 0.6, floor=0.1, because="3.5 standard deviations")
 
 
 def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
@@ -195,4 +200,4 @@ def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
     wanted = baseline.predict(episodes).mean
     assert found.shape == (len(splits.test), 10)
     assert np.ptp(wanted) > 1
-    assert_close(np.asarray(found), wanted.astype(np.float32), tolerance=1e-6)
+    assert_close(np.asarray(found), wanted.astype(np.float32), tolerance=1e-6, because="a few roundings")

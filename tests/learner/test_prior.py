@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_each_close
 
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner import prior
@@ -50,7 +51,7 @@ def test_it_is_gaussian_process_regression(user):
     params, context, query = user
     got = prior.posterior(params, context, query)
     want = by_gaussian_process(context.support.statistic[:REAL], context.rating[:REAL], query.statistic)
-    np.testing.assert_allclose(got, want, rtol=2e-5)
+    assert_each_close(got, want)
 
 
 def test_a_support_row_is_predicted_from_the_others(user):
@@ -62,15 +63,17 @@ def test_a_support_row_is_predicted_from_the_others(user):
         want = by_gaussian_process(
             support[jnp.array(others)], context.rating[jnp.array(others)], support[row : row + 1]
         )
-        np.testing.assert_allclose((mean[row], variance[row]), np.ravel(want), rtol=5e-5)
+        assert_each_close((mean[row], variance[row]), np.ravel(want))
 
 
 def test_without_support_it_is_what_is_believed(user):
     params, context, query = user
     mean, variance = prior.posterior(params, context._replace(mask=jnp.zeros(SUPPORT)), query)
     belief = np.asarray(query.statistic)[:, 2:]
-    np.testing.assert_allclose(mean, belief[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(variance, belief[:, 1] + np.sum(belief[:, 2:] ** 2, axis=1), rtol=1e-6)
+    assert_each_close(mean, belief[:, 0], tolerance=1e-6, because="a few roundings")
+    assert_each_close(
+        variance, belief[:, 1] + np.sum(belief[:, 2:] ** 2, axis=1), tolerance=1e-6, because="a few roundings"
+    )
 
 
 def expecting(params, rng):
@@ -91,7 +94,7 @@ def test_what_choices_and_profile_say_moves_the_mean_of_the_taste_before_any_rat
     params, context, query = user
     params = expecting(params, np.random.default_rng(1))
     taste, factors = params["taste"], np.asarray(context.support.statistic)[:REAL, 4:]
-    chosen = (factors - taste["choice"]["middle"]).sum(axis=0) / (REAL + 3.0)
+    chosen = (factors - np.asarray(taste["choice"]["middle"])).sum(axis=0) / (REAL + 3.0)
     expected = chosen @ taste["choice"]["kernel"] + context.embedding @ taste["profile"]["kernel"]
 
     def moved(rows):
@@ -101,12 +104,12 @@ def test_what_choices_and_profile_say_moves_the_mean_of_the_taste_before_any_rat
 
     support, asked = moved(context.support.statistic), moved(query.statistic)
     got = prior.posterior(params, context, query)
-    np.testing.assert_allclose(got, by_gaussian_process(support[:REAL], context.rating[:REAL], asked), rtol=2e-5)
+    assert_each_close(got, by_gaussian_process(support[:REAL], context.rating[:REAL], asked))
     mean, variance = prior.posterior(params, context, context.support)
     for row in range(REAL):
         others = [i for i in range(REAL) if i != row]
         want = by_gaussian_process(support[others], context.rating[jnp.array(others)], support[[row]])
-        np.testing.assert_allclose((mean[row], variance[row]), np.ravel(want), rtol=5e-5)
+        assert_each_close((mean[row], variance[row]), np.ravel(want))
 
 
 def test_of_a_stranger_the_profile_alone_says_something(user):
@@ -115,7 +118,7 @@ def test_of_a_stranger_the_profile_alone_says_something(user):
     mean, _ = prior.posterior(params, context._replace(mask=jnp.zeros(SUPPORT)), query)
     belief = np.asarray(query.statistic)[:, 2:]
     said = belief[:, 2:] @ np.asarray(context.embedding @ params["taste"]["profile"]["kernel"])
-    np.testing.assert_allclose(mean, belief[:, 0] + said, rtol=1e-5)
+    assert_each_close(mean, belief[:, 0] + said)
 
 
 def test_padded_slots_change_nothing_and_have_no_gradient(user):
@@ -149,15 +152,31 @@ def test_levels_have_the_probabilities_of_a_logistic_distribution(kind):
     mean, variance = jnp.asarray([1.2, 3.4, 9.0, -40.0]), jnp.asarray([0.1, 0.5, 0.2, 0.1])
     outputs = head.believed(params, mean, variance)
     probability = np.exp(np.asarray(outputs, np.float64))
-    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-5)
+    assert_each_close(probability.sum(axis=1), 1, tolerance=1e-5, because="of outputs in float32")
     scale = np.sqrt((NOISE + np.asarray(variance)) * 3 / np.pi**2)
     above = 1 / (1 + np.exp(-(np.asarray(mean)[:, None] - [1.5, 2.5, 3.5, 4.5]) / scale[:, None]))
-    np.testing.assert_allclose(probability[:, ::-1].cumsum(axis=1)[:, :-1][:, ::-1], above, rtol=1e-4, atol=1e-7)
+    assert_each_close(
+        probability[:, ::-1].cumsum(axis=1)[:, :-1][:, ::-1],
+        above,
+        tolerance=1e-4,
+        floor=1e-7,
+        because="of outputs in float32",
+    )
     assert np.isfinite(outputs).all()
 
 
 def test_other_heads_say_what_is_believed():
     rating = make_head("rating", levels=(), low=0.0, high=8.0)
-    np.testing.assert_allclose(rating.mean(rating.believed({}, jnp.asarray([3.0]), jnp.ones(1))), [3.0], rtol=1e-6)
+    assert_each_close(
+        rating.mean(rating.believed({}, jnp.asarray([3.0]), jnp.ones(1))),
+        [3.0],
+        tolerance=1e-6,
+        because="a few roundings",
+    )
     click = make_head("click", levels=(), low=0.0, high=1.0)
-    np.testing.assert_allclose(click.mean(click.believed({}, jnp.asarray([0.3]), jnp.ones(1))), [0.3], rtol=1e-6)
+    assert_each_close(
+        click.mean(click.believed({}, jnp.asarray([0.3]), jnp.ones(1))),
+        [0.3],
+        tolerance=1e-6,
+        because="a few roundings",
+    )

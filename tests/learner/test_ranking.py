@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_each_close
 from trained import small_config
 
 from metarec_jax.learner.contract import make_head
@@ -34,7 +35,7 @@ def test_bpr_is_the_mean_over_pairs_in_order(kind):
         np.log1p(np.exp(score[j] - score[i])) for i in range(4) for j in range(4) if i != j and RATING[i] > RATING[j]
     ]
     got = ranking_loss("bpr", head, 1.0)(outputs, jnp.asarray(RATING), jnp.asarray(MASK))
-    np.testing.assert_allclose(got.sum(), 4 * np.mean(lost), rtol=1e-5)
+    assert_each_close(got.sum(), 4 * np.mean(lost))
     assert len(lost) == 5
 
 
@@ -44,7 +45,7 @@ def test_softmax_of_clicks_is_their_cross_entropy():
     logit = np.asarray(outputs[:, 0], np.float64)[:4]
     log_chance = logit - np.log(np.exp(logit).sum())
     got = ranking_loss("softmax", head, 0.0)(outputs, clicked, jnp.asarray(MASK))
-    np.testing.assert_allclose(got.sum(), -4 * (log_chance[0] + log_chance[3]) / 2, rtol=1e-5)
+    assert_each_close(got.sum(), -4 * (log_chance[0] + log_chance[3]) / 2)
 
 
 def test_softmax_of_ratings_wants_each_row_as_much_as_its_gain():
@@ -54,7 +55,7 @@ def test_softmax_of_ratings_wants_each_row_as_much_as_its_gain():
     score = np.asarray(outputs[:4, 0], np.float64)
     log_chance = score - np.log(np.exp(score).sum())
     got = ranking_loss("softmax", head, 1.0)(outputs, jnp.asarray(RATING), jnp.asarray(MASK))
-    np.testing.assert_allclose(got.sum(), -4 * (gain * log_chance).sum() / gain.sum(), rtol=1e-5)
+    assert_each_close(got.sum(), -4 * (gain * log_chance).sum() / gain.sum())
 
 
 @pytest.mark.parametrize("kind", ["bpr", "softmax"])
@@ -70,7 +71,7 @@ def test_padding_changes_nothing_and_no_order_is_no_loss(kind):
     assert not np.asarray(slope)[4].any()
     assert np.asarray(slope)[:4].any()
     short = total(outputs[:4], RATING[:4], MASK[:4])
-    np.testing.assert_allclose(short, total(outputs, RATING, MASK), rtol=1e-6)
+    assert_each_close(short, total(outputs, RATING, MASK), tolerance=1e-6, because="a few roundings")
     flat = jax.grad(total)(outputs, np.full(5, 1.0), MASK)
     assert not np.asarray(flat).any()
     nothing = jax.value_and_grad(total)(outputs, RATING, np.zeros(5))

@@ -45,7 +45,7 @@ def test_the_meta_gradient_equals_finite_differences(case):
 
     at = (Trainable(theta, case.trainable.phi), case.tables)
     gradient = jax.jit(jax.grad(function))(at)
-    assert_close(gradient, finite_differences(function, at), tolerance=1e-8)
+    assert_close(gradient, finite_differences(function, at), tolerance=1e-8, because="finite differences")
     moved = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient[0].phi)]
     assert all(size > 0 for size in moved), "every learned rate matters"
 

@@ -46,7 +46,7 @@ def hidden_features(case, user, rows):
     """[n, width + 1]: what the output layer multiplies, with a 1 for the bias."""
     first = case.trainable.theta["hidden"]
     of_user = case.tables.users[user] @ first["user"]["kernel"] + first["bias"]
-    hidden = np.maximum(np.asarray(case.tables.items)[rows.item] @ first["item"]["kernel"] + of_user, 0)
+    hidden = np.maximum(np.asarray(case.tables.items)[rows.item] @ first["item"]["kernel"] + of_user[None], 0)
     return np.concatenate([hidden / np.sqrt(hidden.shape[1]), np.ones((len(hidden), 1))], axis=1)
 
 

@@ -235,7 +235,7 @@ def test_the_meta_gradient_equals_finite_differences(name):
 
     at = (theta, case.trainable.phi, case.tables.items[:-1], case.tables.users)
     found = ({part: trainable.theta[part] for part in theta}, trainable.phi, tables.items[:-1], tables.users)
-    assert_close(found, finite_differences(loss, at), tolerance=1e-8)
+    assert_close(found, finite_differences(loss, at), tolerance=1e-8, because="finite differences")
     sizes = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(trainable.phi)]
     assert all(size > 0 for size in sizes), "everything that the rule learns matters"
 
@@ -339,4 +339,4 @@ def test_a_rule_is_pure_and_keeps_structures_shapes_and_types(name, dtype):
         assert_equal(once, again)
         assert_equal(updater.init(adapted), phi)
         still = function(phi, adapted, jax.tree.map(jnp.zeros_like, adapted))[1]
-        assert_close(still, adapted, tolerance=1e-14 if dtype == np.float64 else 1e-6)
+        assert_close(still, adapted, tolerance=1e-14 if dtype == np.float64 else 1e-6, because="a rounding")

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from helpers import assert_close, assert_each_close
 from sklearn import metrics as reference
 
 from metarec_jax.core.errors import MetarecError
@@ -14,6 +15,7 @@ from metarec_jax.metrics.definitions import DEFAULT_METRICS, METRICS, metric
 from metarec_jax.metrics.metrics import Relevance, compute, concatenate, evaluate_users, liked_scores, merge, sums
 from metarec_jax.metrics.predictions import Predictions
 
+EXACT = {"floor": 1e-12, "because": "float64 throughout"}
 LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
@@ -45,14 +47,14 @@ def test_hand_computed_errors_of_two_users_with_unequal_histories():
     query = rows([[5, 1, 3], [4, 0, 0]], [[1, 1, 1], [1, 0, 0]])
     predictions = Predictions(point=[[4, 1, 5], [2, 9, 9]], mean=[[5, 1, 3], [1, 9, 9]], score=np.zeros((2, 3)))
     found = judge(predictions, query)
-    assert found["mae"] == pytest.approx(((1 + 0 + 2) / 3 + 2) / 2)  # a mean over users of means over rows
-    assert found["rmse"] == pytest.approx(math.sqrt((0 + 0 + 0 + 9) / 4))  # over all rows
-    assert found["accuracy"] == pytest.approx((1 / 3 + 0) / 2)
+    assert_each_close(found["mae"], ((1 + 0 + 2) / 3 + 2) / 2)  # a mean over users of means over rows
+    assert_each_close(found["rmse"], math.sqrt((0 + 0 + 0 + 9) / 4))  # over all rows
+    assert_each_close(found["accuracy"], (1 / 3 + 0) / 2)
 
 
 def test_accuracy_rounds_to_the_nearest_level_and_splits_a_half_way_point():
     found = evaluate_users(same([[3.4, 3.6, 3.5, 9.0]]), rows([[3, 3, 4, 5]]), metrics=("accuracy",), levels=LEVELS)
-    assert found["accuracy"].values[0] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    assert_each_close(found["accuracy"].values[0], (1 + 0 + 0.5 + 1) / 4)
     tenths = np.float32([[0.1, 0.3]])  # a float32 rating is not exactly a level
     found = evaluate_users(same(tenths), rows(tenths), metrics=("accuracy",), levels=(0.1, 0.2, 0.3))
     assert found["accuracy"].values[0] == 1
@@ -61,16 +63,16 @@ def test_accuracy_rounds_to_the_nearest_level_and_splits_a_half_way_point():
 def test_hand_computed_ranking():
     # Order by score: ratings 3, 5, 1, 4. The two highest ratings are 5 and 4.
     found = judge(same([[4, 3, 2, 1]]), rows([[3, 5, 1, 4]]), relevance=Relevance(top=2), metrics=RANKING_AT_3)
-    assert found["precision@3"] == pytest.approx(1 / 3)
-    assert found["recall@3"] == pytest.approx(1 / 2)
+    assert_each_close(found["precision@3"], 1 / 3)
+    assert_each_close(found["recall@3"], 1 / 2)
     assert found["hit@3"] == 1
-    assert found["mrr@3"] == pytest.approx(1 / 2)
+    assert_each_close(found["mrr@3"], 1 / 2)
     log = math.log2
-    assert found["ndcg@3"] == pytest.approx((7 + 31 / log(3) + 1 / 2) / (31 + 15 / log(3) + 7 / 2))
-    assert found["ndcg_linear@3"] == pytest.approx((3 + 5 / log(3) + 1 / 2) / (5 + 4 / log(3) + 3 / 2))
-    assert found["ndcg_binary@3"] == pytest.approx((1 / log(3)) / (1 + 1 / log(3)))
-    assert found["auc"] == pytest.approx(3 / 6)  # right: 3 over 1, 5 over 1 and 5 over 4
-    assert found["auc_liked"] == pytest.approx(1 / 4)  # of 5 and 4 over 3 and 1, only 5 over 1
+    assert_each_close(found["ndcg@3"], (7 + 31 / log(3) + 1 / 2) / (31 + 15 / log(3) + 7 / 2))
+    assert_each_close(found["ndcg_linear@3"], (3 + 5 / log(3) + 1 / 2) / (5 + 4 / log(3) + 3 / 2))
+    assert_each_close(found["ndcg_binary@3"], (1 / log(3)) / (1 + 1 / log(3)))
+    assert_each_close(found["auc"], 3 / 6)  # right: 3 over 1, 5 over 1 and 5 over 4
+    assert_each_close(found["auc_liked"], 1 / 4)  # of 5 and 4 over 3 and 1, only 5 over 1
 
 
 RANKING_AT_3 = (
@@ -91,7 +93,7 @@ def test_ndcg_equals_scikit_learn_which_averages_ties(k, seed):
             if mask.sum() < 2 or not gain[user, mask].any():
                 continue
             expected = reference.ndcg_score([gain[user, mask]], [predictions.score[user, mask]], k=k)
-            assert found[name].values[user] == pytest.approx(expected, abs=1e-12), (name, user)
+            assert_each_close(found[name].values[user], expected, **EXACT, name=(name, user))
             checked += 1
     assert checked > 60
 
@@ -106,12 +108,12 @@ def test_auc_equals_scikit_learn(seed):
         assert found["auc_liked"].weights[user] == (0 < liked.sum() < len(liked))
         if 0 < liked.sum() < len(liked):
             expected = reference.roc_auc_score(liked, predictions.score[user, mask])
-            assert found["auc_liked"].values[user] == pytest.approx(expected, abs=1e-12)
+            assert_each_close(found["auc_liked"].values[user], expected, **EXACT)
             checked += 1
     assert checked > 20
     mask = query.mask > 0
     expected = reference.roc_auc_score(query.rating[mask] >= 4, predictions.score[mask])
-    assert global_auc(liked_scores(predictions, query)) == pytest.approx(expected, abs=1e-12)
+    assert_each_close(global_auc(liked_scores(predictions, query)), expected, **EXACT)
 
 
 def test_precision_recall_error_and_accuracy_equal_scikit_learn():
@@ -126,14 +128,14 @@ def test_precision_recall_error_and_accuracy_equal_scikit_learn():
         chosen = np.isin(np.arange(len(rating)), np.argsort(-distinct.score[user, mask])[:3])
         if (rating >= 4).any():
             for name, judge_of in (("precision@3", reference.precision_score), ("recall@3", reference.recall_score)):
-                assert found[name].values[user] == pytest.approx(judge_of(rating >= 4, chosen), abs=1e-12)
-        assert found["mae"].values[user] == pytest.approx(reference.mean_absolute_error(rating, point))
+                assert_each_close(found[name].values[user], judge_of(rating >= 4, chosen), **EXACT)
+        assert_each_close(found["mae"].values[user], reference.mean_absolute_error(rating, point))
         if (point % 1 != 0.5).all():
             expected = reference.accuracy_score(rating.astype(int), point.astype(int))
-            assert found["accuracy"].values[user] == pytest.approx(expected)
+            assert_each_close(found["accuracy"].values[user], expected)
     mask = query.mask > 0
     expected = reference.root_mean_squared_error(query.rating[mask], predictions.mean[mask])
-    assert compute(sums(found))["rmse"] == pytest.approx(expected, rel=1e-12)
+    assert_each_close(compute(sums(found))["rmse"], expected, tolerance=1e-12, because="float64 throughout")
 
 
 def test_merged_sums_of_unequal_batches_equal_the_whole():
@@ -149,7 +151,7 @@ def test_merged_sums_of_unequal_batches_equal_the_whole():
     ]
     merged = compute(merge([sums(part) for part in parts]))
     for name, value in compute(sums(whole)).items():
-        assert merged[name] == pytest.approx(value, rel=1e-13), name
+        assert_each_close(merged[name], value, tolerance=1e-13, because="float64 throughout", name=name)
         np.testing.assert_array_equal(concatenate(parts)[name].values, whole[name].values)
     assert set(merged) == set(DEFAULT_METRICS)
     pieces = [liked_scores(Predictions(*(x[c] for x in predictions[:3])), Rows(*(x[c] for x in query))) for c in cuts]
@@ -160,7 +162,7 @@ def test_users_of_weight_0_and_users_without_query_rows_change_nothing():
     predictions, query = random_case(5)
     weight = (np.arange(40) < 25).astype(float)
     kept = judge(Predictions(*(x[1:25] for x in predictions[:3])), Rows(*(x[1:25] for x in query)))
-    assert judge(predictions, query, weight=weight) == pytest.approx(kept, rel=1e-13)
+    assert_close(judge(predictions, query, weight=weight), kept, tolerance=1e-13, because="float64 throughout")
 
 
 @pytest.mark.parametrize("rubbish", [np.nan, np.inf, -1e30, 7.0])
@@ -186,21 +188,21 @@ def test_input_order_never_matters_and_a_constant_scores_the_random_order():
     mixed = np.random.default_rng(0).permuted(np.tile(np.arange(9), (40, 1)), axis=1)
     moved = [np.take_along_axis(x, mixed, axis=1) for x in (*predictions[:3], query.rating)]
     found = judge(predictions, query)
-    assert judge(Predictions(*moved[:3]), rows(moved[3])) == pytest.approx(found, rel=1e-12)
+    assert_close(judge(Predictions(*moved[:3]), rows(moved[3])), found, tolerance=1e-12, because="float64 throughout")
 
     constant = judge(same(np.full((40, 9), 4.0)), query)
-    assert constant["precision@5"] == pytest.approx(5 / 9)
-    assert constant["recall@5"] == pytest.approx(5 / 9)
+    assert_each_close(constant["precision@5"], 5 / 9)
+    assert_each_close(constant["recall@5"], 5 / 9)
     assert constant["auc"] == 0.5
     shuffled = judge(same(np.full((40, 9), 4.0)), rows(np.take_along_axis(query.rating, mixed, axis=1)))
-    assert shuffled == pytest.approx(constant, rel=1e-12)
+    assert_close(shuffled, constant, tolerance=1e-12, because="float64 throughout")
 
 
 def test_the_true_ratings_score_the_best_there_is():
     _, query = random_case(8)
     found = judge(same(query.rating), query)
     for name in ("ndcg@5", "ndcg_linear@5", "auc", "auc_liked", "accuracy"):
-        assert found[name] == pytest.approx(1, abs=1e-12)
+        assert_each_close(found[name], 1, **EXACT)
     assert found["mae"] == found["rmse"] == 0
     assert found["ndcg_binary@5"] < 1  # which of the tied ratings are positives is a draw that nobody can foresee
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers import assert_each_close
 
 from metarec_jax.core.types import Rows
 from metarec_jax.metrics.metrics import evaluate_users
@@ -64,7 +65,7 @@ def recbole(measure, k):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_recbole_metarec(measure, seed):
     found, want = by_loop(f"{measure}_first@5", seed, recbole(measure, 5))
-    np.testing.assert_allclose(found.values, want, rtol=1e-12)
+    assert_each_close(found.values, want, tolerance=1e-12, because="float64 throughout")
     assert found.weights.all()
 
 
@@ -109,7 +110,7 @@ def tanp(measure, k):
 @pytest.mark.parametrize("k", [5, 7, 10])
 def test_tanp(measure, k):
     found, want = by_loop(f"{measure}_tanp@{k}", k, tanp(measure, k), full=True)
-    np.testing.assert_allclose(found.values, want, rtol=1e-12)
+    assert_each_close(found.values, want, tolerance=1e-12, because="float64 throughout")
 
 
 def test_tanp_is_undefined_for_a_user_with_too_few_items():
@@ -141,7 +142,7 @@ def mamo_ndcg(point, mean, score, rating):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mamo(name, function, seed):
     found, want = by_loop(name, seed, function)
-    np.testing.assert_allclose(found.values, want, rtol=1e-12)
+    assert_each_close(found.values, want, tolerance=1e-12, because="float64 throughout")
 
 
 # MetaHIN: code/Evaluation.py
@@ -169,7 +170,7 @@ METAHIN = {
 @pytest.mark.parametrize("seed", [0, 1])
 def test_metahin(name, seed):
     found, want = by_loop(name, seed, METAHIN[name])
-    np.testing.assert_allclose(found.values, want, rtol=1e-12)
+    assert_each_close(found.values, want, tolerance=1e-12, because="float64 throughout")
 
 
 def test_metahins_ndcg_is_best_for_the_greatest_rating_everywhere():
@@ -193,4 +194,4 @@ def test_melus_ndcg_is_linear():
     want = [
         of_user(None, None, distinct.score[u, :n].tolist(), rows.rating[u, :n].tolist()) for u, n in enumerate(count)
     ]
-    np.testing.assert_allclose(found.values, want, rtol=1e-12)
+    assert_each_close(found.values, want, tolerance=1e-12, because="float64 throughout")

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-import pytest
+from helpers import assert_each_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ from metarec_jax.core.types import Rows
 from metarec_jax.evaluation import Predictions, Relevance, evaluate_users
 from metarec_jax.metrics.ties import expected_weight, tie_groups, top_membership
 
-TOLERANCE = 1e-12
+EXACT = {"floor": 1e-12, "because": "an average over every order"}
 
 
 def rows(rating, mask=None):
@@ -81,11 +81,11 @@ def test_ranking_metrics_equal_the_mean_over_every_order_of_predictions_and_of_p
     relevance = Relevance(top=top)
     for name, formula in (("hit", hit), ("mrr", reciprocal), ("recall", recall)):
         expected = brute(score, rating, k, positives, formula)
-        assert judged(score, rating, f"{name}@{k}", relevance)[0] == pytest.approx(expected, abs=TOLERANCE), name
+        assert_each_close(judged(score, rating, f"{name}@{k}", relevance)[0], expected, **EXACT, name=name)
     expected = brute(score, rating, k, positives, lambda first, positive: sum(i in positive for i in first) / k)
-    assert judged(score, rating, f"precision@{k}", relevance)[0] == pytest.approx(expected, abs=TOLERANCE)
+    assert_each_close(judged(score, rating, f"precision@{k}", relevance)[0], expected, **EXACT)
     expected = brute(score, rating, k, positives, binary_ndcg)
-    assert judged(score, rating, f"ndcg_binary@{k}", relevance)[0] == pytest.approx(expected, abs=TOLERANCE)
+    assert_each_close(judged(score, rating, f"ndcg_binary@{k}", relevance)[0], expected, **EXACT)
 
 
 @settings(max_examples=40, deadline=None)
@@ -99,7 +99,7 @@ def test_graded_ndcg_equals_the_mean_over_every_order_of_predictions(case):
 
         best = dcg(sorted(range(len(rating)), key=lambda i: -rating[i]))
         found = [dcg(order) / best for order in orders(score)]
-        assert judged(score, rating, f"{name}@{k}")[0] == pytest.approx(sum(found) / len(found), abs=TOLERANCE)
+        assert_each_close(judged(score, rating, f"{name}@{k}")[0], sum(found) / len(found), **EXACT)
 
 
 @settings(max_examples=40, deadline=None)
@@ -111,7 +111,7 @@ def test_positives_by_threshold_equal_the_mean_over_every_order_of_predictions(c
     for name, formula in (("hit", hit), ("mrr", reciprocal), ("recall", recall), ("ndcg_binary", binary_ndcg)):
         value, weight = judged(score, rating, f"{name}@{k}", relevance)
         if positive:
-            assert value == pytest.approx(brute(score, rating, k, [positive], formula), abs=TOLERANCE), name
+            assert_each_close(value, brute(score, rating, k, [positive], formula), **EXACT, name=name)
         assert weight == (1 if positive else 0)
 
 
@@ -119,16 +119,16 @@ def test_a_tie_of_one_sure_positive_and_two_of_which_one_is_drawn():
     # Scores all tie. Rating 5 is a positive for sure, one of the two 4s is drawn, and 3 is not. So rank 1 misses with
     # probability 1/4 (it is the 3) + 2/4 * 1/2 (it is the 4 that was not drawn) = 1/2. The two positives stand on any
     # of the 6 pairs of ranks, equally likely: the first of them on rank 1, 2, 3 in 3, 2, 1 cases.
-    assert judged([0, 0, 0, 0], [5, 4, 4, 3], "hit@1", Relevance(top=2))[0] == pytest.approx(1 / 2)
+    assert_each_close(judged([0, 0, 0, 0], [5, 4, 4, 3], "hit@1", Relevance(top=2))[0], 1 / 2)
     expected = (3 * 1 + 2 * 1 / 2 + 1 * 1 / 3) / 6
-    assert judged([0, 0, 0, 0], [5, 4, 4, 3], "mrr@4", Relevance(top=2))[0] == pytest.approx(expected)
+    assert_each_close(judged([0, 0, 0, 0], [5, 4, 4, 3], "mrr@4", Relevance(top=2))[0], expected)
 
 
 def test_membership_shares_the_places_that_tied_ratings_compete_for():
     rating = np.array([[5.0, 4.0, 4.0, 4.0, 3.0, 9.0]])
     mask = np.array([[True, True, True, True, True, False]])
-    np.testing.assert_allclose(top_membership(rating, mask, 2), [[1, 1 / 3, 1 / 3, 1 / 3, 0, 0]])
-    np.testing.assert_allclose(top_membership(rating, mask, 9), [[1, 1, 1, 1, 1, 0]])
+    assert_each_close(top_membership(rating, mask, 2), [[1, 1 / 3, 1 / 3, 1 / 3, 0, 0]])
+    assert_each_close(top_membership(rating, mask, 9), [[1, 1, 1, 1, 1, 0]])
 
 
 def test_groups_are_the_runs_of_equal_scores_and_padding_comes_last():
@@ -136,11 +136,11 @@ def test_groups_are_the_runs_of_equal_scores_and_padding_comes_last():
     np.testing.assert_array_equal(groups.order, [[1, 0, 2, 3]])
     np.testing.assert_array_equal(groups.start, [[0, 1, 1, 3]])
     np.testing.assert_array_equal(groups.stop, [[1, 3, 3, 4]])
-    np.testing.assert_allclose(expected_weight(groups, np.array([8.0, 4.0, 2.0, 1.0])), [[3, 8, 3, 1]])
+    assert_each_close(expected_weight(groups, np.array([8.0, 4.0, 2.0, 1.0])), [[3, 8, 3, 1]])
 
 
 def test_a_long_tie_stays_exact():
     # 400 tied items, 5 sure positives: P(none in the first k) = C(395, k) / C(400, k), as exact fractions.
     rating = np.where(np.arange(400) < 5, 5.0, 1.0)
     missed = math.comb(395, 50) / math.comb(400, 50)
-    assert judged(np.zeros(400), rating, "hit@50")[0] == pytest.approx(1 - missed, rel=1e-11)
+    assert_each_close(judged(np.zeros(400), rating, "hit@50")[0], 1 - missed)

@@ -7,6 +7,8 @@ import re
 import pytest
 from page_service import serving
 
+pytestmark = pytest.mark.browser
+
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
 

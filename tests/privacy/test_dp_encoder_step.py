@@ -86,11 +86,11 @@ def test_every_user_is_clipped_over_all_that_is_trained_and_added():
     want = jax.tree.map(lambda *leaves: sum(share * leaf for share, leaf in zip(shares, leaves)), *gradients)
     read, episodes = made.apart()
     got, _ = take(clip, 0.0, read, episodes)
-    assert_close(moving(got, trained), want, tolerance=1e-10)
+    assert_close(moving(got, trained), want, tolerance=1e-10, because="every gradient is divided by its norm")
     # Who has weight 0 adds nothing, and neither does who has no finite loss.
     without, _ = take(clip, 0.0, read, episodes._replace(weight=episodes.weight.at[0].set(0.0)))
     rest = jax.tree.map(lambda a, b: a - shares[0] * b, want, gradients[0])
-    assert_close(moving(without, trained), rest, tolerance=1e-10)
+    assert_close(moving(without, trained), rest, tolerance=1e-10, because="every gradient is divided by its norm")
     rating = episodes.query.rating.at[0, 0].set(jnp.nan)
     spoiled, _ = take(clip, 0.0, read, episodes._replace(query=episodes.query._replace(rating=rating)))
     assert_equal(spoiled, without)
@@ -108,7 +108,7 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
     chosen, episodes = made.localised()
     joint = jax.jit(functools.partial(joint_gradient, made.model, made.reading, trained))
     gradient, ordinary = joint(made.trainable, chosen, episodes)
-    assert_close(quiet, gradient, tolerance=1e-10)
+    assert_close(quiet, gradient, tolerance=1e-10, because="every gradient is divided by its norm")
     assert_close((losses.query, losses.rows), (ordinary.query, ordinary.rows))
 
     noise = jax.tree.map(jnp.subtract, take(1e9, 1e-9, *made.apart())[0], quiet)

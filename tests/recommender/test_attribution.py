@@ -75,7 +75,9 @@ def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
             def score(weight, user=user, item=item, real=real):
                 return by_weight(mask.at[user, real].set(weight))[user, item]
 
-            assert_close(found[user, item, real], finite_differences(score, at), tolerance=1e-8)
+            assert_close(
+                found[user, item, real], finite_differences(score, at), tolerance=1e-8, because="finite differences"
+            )
 
 
 @pytest.mark.usefixtures("x64")
@@ -85,7 +87,7 @@ def test_influences_are_derivatives_for_every_rule(rule):
     (_, found), by_weight = explained(case)
     mask = case.episodes.support.mask
     want = finite_differences(lambda weight: by_weight(weight)[0, 1], mask)[0]
-    assert_close(found[0, 1], want, tolerance=1e-8)
+    assert_close(found[0, 1], want, tolerance=1e-8, because="finite differences")
 
 
 @pytest.mark.usefixtures("x64")
@@ -266,7 +268,7 @@ def test_an_embedding_gradient_is_by_the_embedding_before_it_is_prepared():
     task = UserTask(case.tables.users, *jax.tree.map(lambda leaf: leaf[None], (support, adapted)))
     items = ItemTensors(prepared.items, jnp.zeros((len(prepared.items), 2)), {}, None)
     got = embedding_gradients(case.model, case.trainable, items, task, ItemRows(embedding, statistic))
-    assert_close(got[0], finite_differences(score, embedding), tolerance=1e-8)
+    assert_close(got[0], finite_differences(score, embedding), tolerance=1e-8, because="finite differences")
 
 
 # The command

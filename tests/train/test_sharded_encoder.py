@@ -99,7 +99,7 @@ def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared):
     """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""
     found, placed = gradient_on(experiment, 8, shards, shared=shared)
     for part, wanted in zip(found, alone):
-        assert_close(part, wanted, tolerance=1e-5)
+        assert_close(part, wanted)
     for name, sharding in placed.items():
         wanted = role(name) if shards > 1 else PartitionSpec()
         assert sharding.is_equivalent_to(NamedSharding(user_mesh(8, shards), wanted), 1 + len(wanted)), name
@@ -129,7 +129,7 @@ def test_a_step_is_that_of_one_device(experiment):
     experiment = build(dataclasses.replace(config, learner=dataclasses.replace(config.learner, user_side="none")))
     before, alone, moments = step_on(experiment, 1, 1)
     _, split, found = step_on(experiment, 8, 2)
-    assert_close(found, moments, tolerance=1e-4)
+    assert_close(found, moments, tolerance=1e-4, because="sums over devices, of clipped or squared gradients")
     ways = [jax.tree.map(np.subtract, after, before) for after in (alone, split)]
     for name, one, other in zip(path_names(before), *map(jax.tree.leaves, ways)):
         if name.endswith("key/bias"):  # its gradient is 0
@@ -207,4 +207,4 @@ def test_private_gradients_are_those_of_one_device(experiment):
             step = jax.jit(library.spread(summed))
             return jax.device_get(step(trainable, read, shard_users(mesh, local), jax.random.key(0), None))
 
-    assert_close(total_on(8), total_on(1), tolerance=1e-4)
+    assert_close(total_on(8), total_on(1), tolerance=1e-4, because="sums over devices, of clipped or squared gradients")

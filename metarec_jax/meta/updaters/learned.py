@@ -67,7 +67,8 @@ def _direction(network: Params, gradient: Array, means: tuple[Array, ...], index
     features: Float[Array, "*shape features"] = jnp.stack(
         [gradient / size, *(mean / size for mean in means), step], axis=-1
     )
-    hidden = jnp.tanh(features @ network["hidden"]["kernel"] + network["hidden"]["bias"])
+    bias = jnp.expand_dims(network["hidden"]["bias"], tuple(range(gradient.ndim)))
+    hidden = jnp.tanh(features @ network["hidden"]["kernel"] + bias)
     return gradient + size * (hidden @ network["output"]["kernel"])[..., 0]
 
 

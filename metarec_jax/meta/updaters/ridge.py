@@ -93,11 +93,12 @@ class _Solver:
         """From features [support, in] and the rows' weights."""
         of_kernel, of_bias = (jnp.exp(-phi["log_precision"][name]) for name in ("kernel", "bias"))
         variance = jnp.append(jnp.full(left.shape[-1], of_kernel), of_bias)
-        scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"])) * (weight > 0)
+        scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"]))
+        scale = scale * (weight > 0).astype(scale.dtype)
         scaled = _with_one(left) * scale[:, None]
         support, width = scaled.shape
         if support < width:
-            inverted = jnp.eye(support, dtype=left.dtype) + (scaled * variance) @ scaled.T
+            inverted = jnp.eye(support, dtype=left.dtype) + (scaled * variance[None]) @ scaled.T
         else:
             inverted = jnp.diag(1 / variance) + scaled.T @ scaled
         return cls(variance, scaled, jnp.linalg.cholesky(inverted))
