@@ -30,7 +30,7 @@ class Case:
     """An outer step, or with `form` the meta-gradient of the standard inner loop.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         target: what it is compiled for.
         encoder: a shape; "" for the inner loop alone.
         train: what is trained of the encoder.
@@ -39,10 +39,10 @@ class Case:
         shards: devices that hold one copy of the encoder.
         remat, scan: of the encoder.
         compute: precision of products.
-        attention: of the encoder.
+        attention: attention of the encoder.
         tokens_per_call: that a chip encodes at the same time.
         form: of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with its derivative.
-        level: of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
+        level: level of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
             comparable within one level.
     """
 

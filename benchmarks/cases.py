@@ -14,7 +14,7 @@ class InnerLoopCase:
     """A meta-gradient: `users` tasks of `support` + `query` rows, features -> hidden -> classes, second order.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         users, support, query, features, hidden, classes, steps: the shape.
         at_once, dense_at_once: users of a micro-batch, of our contenders: the quickest of 4, 8, 16, 32, 64, 128 and all
             on two cores. A few at a time stay in a processor's cache.
@@ -55,7 +55,7 @@ class Shape:
     """An encoder of some size, and the batch of texts that it reads.
 
     Attributes:
-        name: of the shape.
+        name: name of the shape.
         hidden, layers, heads: of the encoder.
         texts, length: of the batch, the length in tokens with padding.
     """

@@ -107,7 +107,7 @@ def closed_forms(config: Config, seeds: int, make: variants.Build) -> Iterator[t
     """Each split with its closed form.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
         make: builds an experiment.
     """
@@ -119,7 +119,7 @@ def models(config: Config, seeds: int, folder: Path, make: variants.Build) -> It
     """Each split with the model that it trains.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
         folder: has a folder for each split; a model that is there is not trained again.
         make: builds an experiment.

@@ -117,8 +117,8 @@ def measure(
     """Rank correlations of the influences of some users with the truth, and times of a few of them.
 
     Args:
-        name: of the run.
-        recommender: of the run.
+        name: name of the run.
+        recommender: recommender of the run.
         users: from `test_users`.
         rounds: turns of each contender.
         reporter: shows progress.

@@ -19,8 +19,8 @@ def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
     """Draw the plots of a results document.
 
     Args:
-        document: of the suite.
-        folder: of the files.
+        document: document of the suite.
+        folder: folder of the files.
 
     Returns:
         Title and file of each plot.

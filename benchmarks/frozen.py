@@ -49,7 +49,7 @@ class World(NamedTuple):
     Attributes:
         data: without the ratings that training users gave them.
         seen: the split, and which items are new.
-        statistics: of the training users.
+        statistics: statistics of the training users.
     """
 
     data: Interactions
@@ -72,7 +72,7 @@ def questions(world: World, config: Config) -> dict[str, Episodes]:
 
     Args:
         world: the data.
-        config: of the run.
+        config: config of the run.
 
     Returns:
         For each part one batch of all validation users; both have the same supports.
@@ -179,7 +179,7 @@ def meta_trained(
     Args:
         world: the data.
         encoder: whose embeddings are used.
-        config: of the run.
+        config: config of the run.
         folder: the run folder; a run that is there is gone on with.
         asked: from `questions`.
         reporter: where progress is shown.
@@ -197,7 +197,7 @@ def division_of(world: World, config: Config) -> Division:
 
     Args:
         world: the data.
-        config: of the run.
+        config: config of the run.
     """
     data, splits = world.data, world.seen.splits
     enough = np.bincount(data.user, minlength=len(data.users)) > config.episodes.query

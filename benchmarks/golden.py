@@ -80,7 +80,7 @@ def figures(config: Config, folder: Path) -> dict[str, Any]:
     """Take the first steps of a run.
 
     Args:
-        config: of the run.
+        config: config of the run.
         folder: for the run.
 
     Returns:

@@ -75,7 +75,7 @@ def take_turns(
         rounds: number of turns.
         warmup: calls of each contender before the first round.
         reporter: shows progress.
-        label: of the progress bar.
+        label: label of the progress bar.
 
     Returns:
         Seconds of each contender in each round, by name.
@@ -113,7 +113,7 @@ def compare(
         work: units of work in one turn.
         metric: the unit per second, such as "users/s".
         bars: least ratios that were aimed at, by contender.
-        facts: of all rows.
+        facts: facts of all rows.
     """
     rows = []
     for name, taken in seconds.items():

@@ -22,10 +22,10 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
     """Hide a share of the items from a division: no row of training or validation rates them.
 
     Args:
-        division: of the data.
+        division: division of the data.
         data: its interactions.
-        config: of the run, resolved.
-        seed: of the draw of hidden items.
+        config: config of the run, resolved.
+        seed: seed of the draw of hidden items.
 
     Returns:
         The division with one scenario, in which validation users are asked about all hidden items that they rated. Test
@@ -58,7 +58,7 @@ def build_hiding(config: Config, *, reporter: Reporter = QUIET) -> Experiment:
     """Build an experiment with `hide`: its scenario asks validation users about items that nobody rated.
 
     Args:
-        config: of the run.
+        config: config of the run.
         reporter: shows progress.
     """
     data = load(config.data, seed=config.seed)

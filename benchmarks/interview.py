@@ -118,7 +118,7 @@ def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: vari
     """The closed form alone.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
         reporter: shows progress.
         make: builds an experiment.

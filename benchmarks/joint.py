@@ -48,7 +48,7 @@ class Step(NamedTuple):
     Attributes:
         run: computes it once and waits for it; selecting the texts is part of the work.
         compiled: the program.
-        facts: of the program.
+        facts: facts of the program.
     """
 
     run: Callable[[], Any]
@@ -126,8 +126,8 @@ def real_texts(
     """An encoder, and the item texts of MovieLens-100K as it reads them.
 
     Args:
-        name: of the encoder, or its folder.
-        tokens_per_call: of the buckets.
+        name: name of the encoder, or its folder.
+        tokens_per_call: tokens per call of the buckets.
 
     Returns:
         The encoder; token ids of each text; the texts in buckets of one length.
@@ -151,7 +151,7 @@ def compare(
         rounds: turns of each contender.
         case: the sizes; its features are the encoder's hidden size.
         reporter: shows progress.
-        name: of the encoder, or its folder.
+        name: name of the encoder, or its folder.
         tokens_per_call: tokens that are encoded at the same time.
     """
     from benchmarks.torch_reference import encoder as their_encoder

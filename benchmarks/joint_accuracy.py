@@ -57,8 +57,8 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
     """The config of the frozen training of the same length.
 
     Args:
-        seed: of the run.
-        epochs: of the training.
+        seed: seed of the run.
+        epochs: epochs of the training.
         users_per_step: users of an outer step.
     """
     base = usual(seed)
@@ -84,7 +84,7 @@ def measure(
     """Train and judge all ways for each seed.
 
     Args:
-        configs: of the frozen training, one for each seed.
+        configs: configs of the frozen training, one for each seed.
         longer: the same, trained as usual.
         ways: how the encoder is trained.
         folder: where runs are kept, to go on with.

@@ -60,7 +60,7 @@ def measure(
     """RMSE of the predictions for new items after some ratings of them, against other ways and against no rating.
 
     Args:
-        config: of the runs; its seed is replaced.
+        config: config of the runs; its seed is replaced.
         seeds: one division each.
         reporter: shows progress.
         ratings: numbers of first ratings; 0 is among them.

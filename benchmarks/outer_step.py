@@ -42,7 +42,7 @@ class Step(NamedTuple):
     Attributes:
         run: takes a step, and returns its loss.
         trainable: the parameters now.
-        facts: of the program.
+        facts: facts of the program.
         text: the program, as HLO.
     """
 
@@ -57,7 +57,7 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
 
     Args:
         task: the batch, the same in every step.
-        form: of the inner loop.
+        form: form of the inner loop.
         at_once: users of a micro-batch; 0 for all.
     """
     model, trainable, tables, episodes = ours.problem(task, form)

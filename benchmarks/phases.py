@@ -61,7 +61,7 @@ class Watched:
 
     Attributes:
         programs: for each shape of the arguments, the calls so far and the facts of the program.
-        texts: of these programs, as HLO.
+        texts: texts of these programs, as HLO.
     """
 
     def __init__(self, function: Any):

@@ -31,8 +31,8 @@ def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harnes
     """Measure batches per second that are drawn, padded and put on the device, against outer steps per second.
 
     Args:
-        config: of the run.
-        rounds: of the measurement.
+        config: config of the run.
+        rounds: rounds of the measurement.
         reporter: shows progress.
     """
     experiment = build(config, reporter=QUIET)
@@ -76,8 +76,8 @@ def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[ha
     """Measure users per second of an evaluation of the test users, against its compiled predictions alone.
 
     Args:
-        config: of the run.
-        rounds: of the measurement.
+        config: config of the run.
+        rounds: rounds of the measurement.
         reporter: shows progress.
     """
     experiment = build(config, reporter=QUIET)

@@ -41,8 +41,8 @@ def standard(seed: int, steps: int) -> PretrainConfig:
     """The config that is measured: the two upper layers of MiniLM on MovieLens-100K.
 
     Args:
-        seed: of the pretraining.
-        steps: of the pretraining.
+        seed: seed of the pretraining.
+        steps: steps of the pretraining.
     """
     base = starting_from(dataclasses.replace(preset("movielens-100k"), seed=seed))
     encoder = dataclasses.replace(base.encoder, rate=3e-4, frozen_layers=4)
@@ -54,8 +54,8 @@ def pretrained(config: PretrainConfig, folder: Path, reporter: Reporter) -> tupl
     """Pretrain in a folder, from the latest checkpoint where there is one.
 
     Args:
-        config: of the pretraining.
-        folder: of its run.
+        config: config of the pretraining.
+        folder: folder of its run.
         reporter: shows progress.
 
     Returns:
@@ -91,7 +91,7 @@ def measure(
     Args:
         configs: one for each seed; of any objective.
         folder: where runs are kept.
-        train: of meta-trained heads.
+        train: train of meta-trained heads.
         heads: which heads judge.
         objectives: what is pretrained for.
         reporter: where progress is shown.

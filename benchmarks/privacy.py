@@ -35,8 +35,8 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
     """The config without privacy; few large steps, since every step spends epsilon.
 
     Args:
-        seed: of the run.
-        epochs: of the training.
+        seed: seed of the run.
+        epochs: epochs of the training.
         users_per_step: users of an outer step.
     """
     base = preset("movielens-100k")
@@ -57,7 +57,7 @@ def measure(
 
     Args:
         configs: without privacy, one for each seed.
-        epsilons: of the private trainings.
+        epsilons: epsilon of the private trainings.
         folder: where runs are kept, to go on with.
         reporter: where progress is shown.
     """

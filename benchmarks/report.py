@@ -234,7 +234,7 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
 
     Args:
         kind: one of `KINDS`; "results" shows a Markdown file as it is.
-        path: of the results file, below `root`.
+        path: path of the results file, below `root`.
         cases: names, separated by ";" and a blank or line break; all where "".
         root: the repository.
 

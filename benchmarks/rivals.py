@@ -104,7 +104,7 @@ def load(name: str, modules: Mapping[str, str] = RIVALS) -> Rival:
     """Import a rival.
 
     Args:
-        name: of the rival.
+        name: name of the rival.
         modules: the module of each rival, by its name.
 
     Raises:

@@ -24,8 +24,8 @@ class Best(NamedTuple):
         """Speeds of a program and their shares of both limits, as medians over rounds.
 
         Args:
-            facts: of the program, as `benchmarks.phases.phases` gives them.
-            seconds: of its turns.
+            facts: facts of the program, as `benchmarks.phases.phases` gives them.
+            seconds: seconds of its turns.
         """
         gflop, gigabytes = facts["gflop_of_products"], facts["gbytes_moved"]
         values = {
@@ -66,7 +66,7 @@ def reached(
 
     Args:
         best: from `Machine.best`.
-        facts: of programs, by name.
-        seconds: of contenders, by name.
+        facts: facts of programs, by name.
+        seconds: seconds of contenders, by name.
     """
     return {name: best.reached(own, seconds[name]) for name, own in facts.items() if name in seconds}

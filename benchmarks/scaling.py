@@ -35,9 +35,9 @@ def curve(what: str, unit: str, works: Mapping[int, float], seconds: Mapping[int
 
     Args:
         what: the variable of the curve.
-        unit: of the work.
+        unit: unit of the work.
         works: units of work in one turn, by value of the variable.
-        seconds: of each turn, by value of the variable.
+        seconds: seconds of each turn, by value of the variable.
         **facts: of the row.
     """
     points = [
@@ -70,7 +70,7 @@ def inner_loop(
 
     Args:
         what: the field of the case that varies.
-        values: of the field.
+        values: values of the field.
         rounds: turns of each contender.
         reporter: shows progress.
         case: the other sizes.

@@ -25,7 +25,7 @@ def compare(
     """Seconds from the start of a process to its end.
 
     Args:
-        config: of the run that is asked; it is trained for one epoch.
+        config: config of the run that is asked; it is trained for one epoch.
         rounds: turns of each.
         reporter: shows them.
         training: whether to train with a cold and a warm cache, too.

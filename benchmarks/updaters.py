@@ -33,7 +33,7 @@ def compare(
         case: the sizes.
         rounds: turns of each contender.
         reporter: shows progress.
-        kinds: of updaters; "gradient" must be among them.
+        kinds: kinds of updaters; "gradient" must be among them.
     """
     task = task_of(case)
     programs, facts = {}, {}

@@ -40,8 +40,8 @@ def trained(config: Config, folder: Path, reporter: Reporter, make: Build = buil
     """Train a config, or train on where that was begun.
 
     Args:
-        config: of the run.
-        folder: of the run.
+        config: config of the run.
+        folder: folder of the run.
         reporter: shows progress.
         make: builds the experiment.
 
@@ -61,7 +61,7 @@ def fitted(experiment: Experiment, folder: Path, reporter: Reporter) -> tuple[Ru
 
     Args:
         experiment: what is trained on.
-        folder: of the run.
+        folder: folder of the run.
         reporter: shows progress.
 
     Raises:
@@ -98,7 +98,7 @@ def judged(experiment: Experiment, name: str, method: Function) -> SeedResult:
 
     Args:
         experiment: whose test users.
-        name: of the method.
+        name: name of the method.
         method: the function.
     """
     return judge(experiment, experiment.test, name, method, metrics=METRICS)
@@ -113,9 +113,9 @@ def compared(
     """Compare each way with one of them, with the interval of the difference (paired bootstrap over users).
 
     Args:
-        results: of each way, for each seed.
+        results: results of each way, for each seed.
         reference: the way that the others are compared with.
-        facts: of all, for the first row.
+        facts: facts of all, for the first row.
         of: facts of a way, where there are any.
     """
     rows: list[harness.Row] = []

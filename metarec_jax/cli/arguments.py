@@ -130,7 +130,7 @@ def read_json(path: Path, option: str) -> Any:
     """Read a JSON file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         option: the option that names it, for messages.
 
     Raises:

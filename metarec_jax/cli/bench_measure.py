@@ -80,7 +80,7 @@ class Work(NamedTuple):
         name: title in tables.
         unit, amount: how much of what one call does.
         run: does it once, and blocks until it is done.
-        gflop: of its matrix products; 0 where they were not counted.
+        gflop: billions of floating-point operations of its matrix products; 0 where they were not counted.
         gigabytes: size of arguments and results, the least that a call reads and writes.
         compile_s: seconds of tracing and compiling.
     """

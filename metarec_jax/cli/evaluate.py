@@ -112,7 +112,7 @@ def check_protocol(name: str, config: Config) -> None:
     """Refuse options that contradict a protocol.
 
     Args:
-        name: of the protocol.
+        name: name of the protocol.
         config: with all options.
 
     Raises:

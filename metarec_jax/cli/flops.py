@@ -23,7 +23,7 @@ def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda pa
     """FLOP of all matrix products of a jaxpr. Of the branches of a conditional, the one with the most FLOP counts.
 
     Args:
-        jaxpr: of the function.
+        jaxpr: jaxpr of the function.
         turns: number of iterations of a loop whose length depends on data, by the loop's name stack; the body counts
             once where it returns None.
     """

@@ -15,7 +15,7 @@ def over_users(function: Callable[[Task], Result], tasks: Task, *, at_once: int 
     """Map a function of one user's task (an episode, or any tree) over the users of a batch.
 
     Args:
-        function: of one user.
+        function: function of one user.
         tasks: with a leading axis of users.
         at_once: users computed at the same time; it must divide their number. 0 takes all. With 1, a user is computed
             without an axis of users, so that a loop whose length differs between users does no work twice.

@@ -16,7 +16,7 @@ def load_plugins(names: Sequence[str]) -> None:
     """Import modules by name, from the current folder or from wherever Python finds them.
 
     Args:
-        names: of the modules; what they register can be named in a config from then on.
+        names: names of the modules; what they register can be named in a config from then on.
 
     Raises:
         MetarecError: a module is not found, or fails when it is imported.

@@ -18,7 +18,7 @@ def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, mid
     """The description of one user.
 
     Args:
-        titles: of every item.
+        titles: titles of every item.
         item: int [n], the items that the user rated.
         rating: float [n], the ratings.
         middle: of the rating scale: the border between liked and disliked where all of the user's ratings are equal.
@@ -35,9 +35,9 @@ def descriptions(source: EpisodeSource | TaskSource, titles: Sequence[str], *, m
     """The description of every user and draw, in the order of the source's own user table.
 
     Args:
-        source: of the support sets.
-        titles: of every item.
-        middle: of the rating scale.
+        source: source of the support sets.
+        titles: titles of every item.
+        middle: the middle of the rating scale.
     """
     texts: list[list[str]] = []
     for draw in range(source.draws):

@@ -68,7 +68,7 @@ def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw:
     Args:
         own: the rows of the users.
         order: "random", or "time": latest first, so that the query is later than the support.
-        seed: of the draw.
+        seed: seed of the draw.
         draw: number of the draw; each one gives another random order.
 
     Returns:
@@ -92,7 +92,7 @@ class EpisodeSource:
         training: whether these users are among the training users. The statistics of their episodes then leave out
             the user's own ratings, so that no label is among the inputs that predict it.
         users_per_batch: users of a batch; smaller ones are filled up with users of weight 0.
-        seed: of everything that is drawn.
+        seed: seed of everything that is drawn.
         epochs: number of epochs; evaluation uses one.
         own_table: whether ``Episodes.user`` is a row of a user table made for this source, with a row for each user
             and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
@@ -257,7 +257,7 @@ def statistics_of(
     """The statistics of items that the learner reads: sum and count of ratings, and beliefs where there are any.
 
     Args:
-        statistics: of the training users.
+        statistics: statistics of the training users.
         item: int [...], rows of the items.
         rating: [...], the user's own ratings.
         real: bool [...], False in padded slots.

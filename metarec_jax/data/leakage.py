@@ -27,8 +27,8 @@ def refuse_leak(
 
     Args:
         encoder: the encoder's path, as a config has it; without a mark it was not pretrained by this package.
-        data: of the run. A pretraining on other data cannot leak, even if ids are equal.
-        splits: of the run.
+        data: data of the run. A pretraining on other data cannot leak, even if ids are equal.
+        splits: splits of the run.
         cold: items that the run holds out; None where it holds out none.
 
     Raises:

@@ -25,7 +25,7 @@ def beside_clicks(data: Interactions, config: Config) -> Interactions:
 
     Args:
         data: what `metarec_jax.data.load` returned.
-        config: of the run.
+        config: config of the run.
 
     Returns:
         `data` itself where no negatives are asked for.
@@ -62,7 +62,7 @@ def with_negatives(
         popularity: an item is drawn in proportion to this power of its clicks in training rows (3/4 in Mikolov et al.
             2013). With 0 all items are equally likely, and popularity alone separates clicks from negatives; with 1 it
             cannot. The items without a click share the weight of the items with one click equally (Good 1953).
-        seed: of the draws.
+        seed: seed of the draws.
         trained: returns which rows of a data set train, int [rows]. In the data set that it gets, a negative still has
             the item of the click that it was added for.
 

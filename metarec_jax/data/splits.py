@@ -54,7 +54,7 @@ def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
     Args:
         data: the interactions.
         config: bounds of the number of a user's interactions, and the shares of the parts.
-        seed: of the draw; equal seeds give equal splits.
+        seed: seed of the draw; equal seeds give equal splits.
 
     Raises:
         MetarecError: too few users are left for three parts.
@@ -74,8 +74,8 @@ def deal(
     Args:
         data: the data set.
         users: int [n], rows of its users.
-        shares: of each part, by its name.
-        seed: of the draw.
+        shares: shares of each part, by its name.
+        seed: seed of the draw.
         bounds: what these users have, for the message: "13 ratings or more".
 
     Returns:
@@ -123,7 +123,7 @@ class AsNew(NamedTuple):
 
     Attributes:
         parts: float32 [sources, folds, items, columns], what each source of features adds to that belief.
-        share: of the rows that get it.
+        share: share of the rows that get it.
         without: float64 [sources], share of these rows that do without each source.
     """
 

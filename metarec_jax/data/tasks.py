@@ -77,7 +77,7 @@ class TaskSource:
     Args:
         data: the data set.
         tasks: rows of it.
-        statistics: of the training rows.
+        statistics: statistics of the training rows.
         trained: bool [rows], which rows of the data set train. The rating of a task's row that is among them is left
             out of the statistics of its item, so that no label is among the inputs that predict it.
         buckets: support lengths that tasks are padded to.

@@ -53,8 +53,8 @@ def item_text(title: str, genres: Sequence[str] = ()) -> str:
     """The text of a film that the encoder reads; "" for a film without a title.
 
     Args:
-        title: of the film.
-        genres: of the film.
+        title: title of the film.
+        genres: genres of the film.
 
     Example:
         >>> item_text("Toy Story (1995)", ["Animation", "Children's", "Comedy"])

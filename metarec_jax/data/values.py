@@ -21,7 +21,7 @@ class Table:
     """Columns of one file, under the names that `metarec_jax.data.interactions.build` knows.
 
     Attributes:
-        name: of the file, for messages.
+        name: name of the file, for messages.
         columns: each a list or a pyarrow array of strings or numbers, all of one length.
         place: (row, from 0) -> its place in the file, for messages: "line 7".
         labels: the file's own names of columns, where they differ.

@@ -34,7 +34,7 @@ class Architecture(NamedTuple):
 
     Attributes:
         model: the class of transformers for the encoder without a head.
-        prefix: of the names of the encoder's tensors in models with a task's head.
+        prefix: prefix of the names of the encoder's tensors in models with a task's head.
         fields: for each field of `BertConfig` that a config.json has, its name there.
         fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
         layers: prefix of the names of a layer's tensors; the number of the layer follows.

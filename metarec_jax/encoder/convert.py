@@ -192,7 +192,7 @@ def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndar
     """The tensors of transformers' model without a head, by its names: the inverse of `params_from_tensors`.
 
     Args:
-        params: of the encoder.
+        params: parameters of the encoder.
         config: the architecture.
     """
     return _flat(weights(config), params)
@@ -227,7 +227,7 @@ def head_from_tensors(
     Args:
         tensors: by plain name.
         config: the architecture.
-        params: of the encoder; the head's decoder must be its word embeddings.
+        params: parameters of the encoder; the head's decoder must be its word embeddings.
         where: name of the weights in an error.
 
     Returns:
@@ -249,8 +249,8 @@ def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[st
     """The config.json and the tensors of transformers' model with a head of masked language modelling.
 
     Args:
-        params: of the encoder.
-        head: of its head.
+        params: parameters of the encoder.
+        head: head of its head.
         config: the architecture.
     """
     architecture = config.architecture

@@ -45,7 +45,7 @@ def logits(
         config: the architecture.
         states: output of the last layer at the masked tokens; leave out the others, since this is a product with the
             whole vocabulary.
-        dtype: of the products; None takes that of the parameters.
+        dtype: data type of the products; None takes that of the parameters.
 
     Returns:
         Scores in float32 or wider.

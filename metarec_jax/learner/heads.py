@@ -39,7 +39,7 @@ class Head(NamedTuple):
         point: outputs -> the rating with the least expected absolute error [n].
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
         unit: what an output of 1 is worth in ratings; None where outputs are logits.
-        quarter: of the rating scale, in ratings: about what sets two levels apart.
+        quarter: a quarter of the rating scale, in ratings: about what sets two levels apart.
         above: outputs -> probability that the rating is above each level but the greatest [n, levels - 1]; None where
             outputs are no distribution.
     """

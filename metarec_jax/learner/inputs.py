@@ -64,7 +64,7 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
     The standardisation is statistics of the data, not weights: no gradient flows to it.
 
     Args:
-        params: of a learner.
+        params: parameters of a learner.
         tables: embeddings.
         compute: the precision that the learner multiplies in, and so that of the result; that of `tables` where None.
     """

@@ -47,7 +47,7 @@ def init(head: Head, mean_rating: float, believed: Believed | None = None) -> Pa
 
     Args:
         head: what outputs mean.
-        mean_rating: of the training users.
+        mean_rating: mean rating of the training users.
         believed: None where there are no beliefs.
     """
     if believed is not None:

@@ -37,7 +37,7 @@ def keeping(
         moving: what it is differentiated by.
         turns: chunks that are computed; the others are left out.
         slots: rows of all chunks, a multiple of `rows`.
-        rows: of a chunk.
+        rows: rows of a chunk.
         keep: what of a chunk is kept.
 
     Returns:

@@ -70,8 +70,8 @@ class Exchange(NamedTuple):
     Attributes:
         total: the sum of a tree over the devices.
         gradient: the same of a gradient, some leaves of which are split.
-        embeddings: of its own texts -> of all texts that its episodes gather.
-        key: of a key that all have, one of its own.
+        embeddings: embeddings of its own texts -> of all texts that its episodes gather.
+        key: key of a key that all have, one of its own.
     """
 
     total: Callable[[Any], Any] = lambda tree: tree
@@ -274,7 +274,7 @@ def joint_gradient(
         trained, trainable: as for `cached_gradient`.
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
-        key: of this outer step; None does without randomness.
+        key: key of this outer step; None does without randomness.
         step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
         exchange: between devices, of which this one has a part of the texts and of the episodes.
 

@@ -77,7 +77,7 @@ def meta_loss(
         trainable: theta and phi.
         tables: embeddings, prepared (``model.prepare``).
         episodes: a batch.
-        key: of this outer step; None does without randomness.
+        key: key of this outer step; None does without randomness.
         step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
         at_once: users computed at the same time; it must divide their number. 0 takes all.
     """

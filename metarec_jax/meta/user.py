@@ -83,7 +83,7 @@ class Shared(NamedTuple):
     Attributes:
         trainable: theta and phi.
         tables: embeddings, prepared (``model.prepare``).
-        key: of the outer step; None does without randomness.
+        key: key of the outer step; None does without randomness.
         step_weights: float32 [steps], what the query loss after each inner step counts; None counts the last only.
         plan: how adapted parameters are kept; None has every user's inner loop decide it for itself.
     """
@@ -129,7 +129,7 @@ def features_of(
 
     Args:
         tables: prepared.
-        rows: of one user.
+        rows: rows of one user.
         name: which rows these are; rows of one name are the same (see `metarec_jax.learner.gathered_rows.Fixed`).
         theta, products: what is known of the products of these rows with kernels of theta.
     """

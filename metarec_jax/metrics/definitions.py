@@ -18,7 +18,7 @@ class Metric:
 
     Attributes:
         name: with its cutoff: "ndcg@5".
-        title: of its column in a table: "nDCG@5".
+        title: title of its column in a table: "nDCG@5".
         better: whether a "lower" or a "higher" value is better.
         definition: one line.
         root: whether the metric is the square root of its weighted mean.

@@ -59,7 +59,7 @@ def expected_weight(groups: TieGroups, weight: Float[np.ndarray, " query"]) -> F
 
     Args:
         groups: the predicted order.
-        weight: of each rank.
+        weight: weight of each rank.
 
     Returns:
         The mean of each item, in the columns of the scores that `groups` was made from.

@@ -44,7 +44,7 @@ def private_step(config: Config, summed: Summed, mechanism: Mechanism, steps: in
     """The jitted outer step of a private run: (state, what is read, episodes) -> (state, losses).
 
     Args:
-        config: of the run.
+        config: config of the run.
         summed: users' clipped gradients.
         mechanism: how they were clipped, and what noise is added.
         steps: outer steps of the whole training, for the schedule.

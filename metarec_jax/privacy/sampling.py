@@ -22,7 +22,7 @@ class PoissonSource:
     Args:
         episodes: the users, and how their episodes are cut.
         rate: the probability.
-        seed: of the draws of users, as numbers that `numpy.random.default_rng` takes.
+        seed: seed of the draws of users, as numbers that `numpy.random.default_rng` takes.
     """
 
     episodes: EpisodeSource

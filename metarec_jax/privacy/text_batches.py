@@ -25,9 +25,9 @@ class PrivateTextBatches:
     `metarec_jax.train.text_batches.TextBatches`, where users share them).
 
     Args:
-        config: of the run.
+        config: config of the run.
         encoder: whose tokenizer reads the texts.
-        item_texts: of the catalogue.
+        item_texts: texts of the catalogue.
         part: whose user texts.
         mesh: the devices; each has a whole encoder.
 

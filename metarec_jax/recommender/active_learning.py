@@ -29,11 +29,11 @@ class Question(NamedTuple):
 
     Attributes:
         id: as the data set writes it.
-        title: of the item.
+        title: title of the item.
         known: training users who rated it, as a share of those of the item with most ratings.
         gain: expected reduction of the variance of a rating, in squared units of ratings, averaged over the weighted
             items; given the answers to the questions before, and times the chance of an answer.
-        row: of the catalogue.
+        row: row of the catalogue.
     """
 
     id: str
@@ -70,7 +70,7 @@ def questions(
     Args:
         items: the catalogue.
         theta: parameters of the learner.
-        state: of the user; rated items are not asked about.
+        state: state of the user; rated items are not asked about.
         k: questions, at most; at least 1.
         skip: rows of items not to ask about.
         among: rows of the only items to ask about; empty for all.
@@ -105,8 +105,8 @@ def taste_posterior(prior: Params, statistic: Float[np.ndarray, "items columns"]
 
     Args:
         prior: parameters of a prior path with item factors (see `metarec_jax.learner.prior`).
-        statistic: of all items.
-        support: of the user, padded; each field without a users axis.
+        statistic: statistics of all items.
+        support: support of the user, padded; each field without a users axis.
     """
     gain, noise = math.exp(float(prior["log_gain"]) / 2), math.exp(float(prior["log_noise"]))
     rest = statistic[:, RATINGS + 1].astype(np.float64)
@@ -126,9 +126,9 @@ def choose(
     """Greedily choose items to ask about.
 
     Args:
-        taste: of the user.
+        taste: taste of the user.
         chance: that the user can answer.
-        weight: of the variance of each item's rating; they sum to 1.
+        weight: weight of the variance of each item's rating; they sum to 1.
         allowed: which items may be asked about.
         k: questions, at most; fewer where fewer items are allowed.
 

@@ -39,8 +39,8 @@ class Influence(NamedTuple):
     """What a rating of the history adds to a score.
 
     Attributes:
-        id: of the item that was rated.
-        title: of that item.
+        id: id of the item that was rated.
+        title: title of that item.
         rating: that it was given.
         influence: in units of the score; negative where the rating lowers it.
     """
@@ -62,13 +62,13 @@ class Explanation(NamedTuple):
     """Why an item has its score for a user.
 
     Attributes:
-        id: of the item.
-        title: of the item.
+        id: id of the item.
+        title: title of the item.
         score: as `Recommender.score` gives it.
-        influences: of each rating that was adapted to, greatest first.
+        influences: influence of each rating that was adapted to, greatest first.
         because: those that the sentence names; empty where none raises the score enough.
         sentence: the reason in words; "" where there is none.
-        words: of the item's text, in its order; None where they were not asked for.
+        words: words of the item's text, in its order; None where they were not asked for.
     """
 
     id: str
@@ -95,7 +95,7 @@ def explain(
         executor: computes scores and derivatives.
         texts: has the encoder, which is used for words only.
         catalogue: the items.
-        state: of the user.
+        state: state of the user.
         rows: int32 [n], of the items.
         words: whether to compute the influence of the words of the items' texts too.
     """
@@ -170,8 +170,8 @@ def word_influences(
     Args:
         encoder: that the embeddings are from.
         config: how its tokens become one vector.
-        texts: of items.
-        gradients: of each score by the text's embedding.
+        texts: texts of items.
+        gradients: gradients of each score by the text's embedding.
     """
     from metarec_jax.encoder import bucket, pack, words_of  # with its encoder, which an answer seldom needs
 
@@ -201,10 +201,10 @@ def gradient_times_input(
     """Gradient times input of each token, for the inner product of the text's embedding with `gradients`.
 
     Args:
-        params: of the encoder.
-        tokens: of the texts.
-        gradients: of the scores by the embeddings.
-        architecture: of the encoder.
+        params: parameters of the encoder.
+        tokens: tokens of the texts.
+        gradients: gradients of the scores by the embeddings.
+        architecture: architecture of the encoder.
         config: how its tokens become one vector.
     """
     from metarec_jax.encoder import bert

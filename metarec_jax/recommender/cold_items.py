@@ -24,7 +24,7 @@ class ColdItems:
     """Adds items to a catalogue and learns from their ratings.
 
     Args:
-        config: of the run.
+        config: config of the run.
         items: the catalogue, which grows.
         texts: encodes the items' texts.
         theta: parameters of the learner.
@@ -45,8 +45,8 @@ class ColdItems:
         """Embedding and statistic of an item that nobody has rated.
 
         Args:
-            text: of the item.
-            details: of the item.
+            text: text of the item.
+            details: details of the item.
             vector: float32 [1, width], of the item, for a run with item vectors.
 
         Raises:
@@ -75,10 +75,10 @@ class ColdItems:
 
         Args:
             text: what the encoder reads.
-            id: of the item; "" generates one.
-            title: of the item; "" takes the beginning of the text.
-            details: of the item, by the catalogue's names of details.
-            vector: of the item, for a run with item vectors.
+            id: id of the item; "" generates one.
+            title: title of the item; "" takes the beginning of the text.
+            details: details of the item, by the catalogue's names of details.
+            vector: vector of the item, for a run with item vectors.
 
         Returns:
             The id.

@@ -59,7 +59,7 @@ class Executor:
     """Adapts users and scores items.
 
     Args:
-        config: of the run.
+        config: config of the run.
         scale: the rating scale.
         model: the functions.
         trainable: theta and phi, on the device.
@@ -115,8 +115,8 @@ class Executor:
         """Adapt to users, a batch of them in one call.
 
         Args:
-            histories: of the users.
-            embeddings: of the users' texts.
+            histories: histories of the users.
+            embeddings: embeddings of the users' texts.
 
         Returns:
             The states, in the order of `histories`.
@@ -188,7 +188,7 @@ class Executor:
         """Each user's scores of every item of the catalogue, a batch of users in one call.
 
         Args:
-            states: of the users.
+            states: states of the users.
 
         Yields:
             Place in `states`, each once and in any order, and the scores.
@@ -231,7 +231,7 @@ class Executor:
         """One user's scores of items, in the catalogue or not.
 
         Args:
-            state: of the user.
+            state: state of the user.
             embeddings: float32 [items, hidden], as the encoder gave them.
             statistic: float32 [items, columns].
 
@@ -249,7 +249,7 @@ class Executor:
         """Standard deviations of one user's ratings; only where `gives_deviation`.
 
         Args:
-            state: of the user.
+            state: state of the user.
             rows: int32 [items], of the catalogue.
         """
         return self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
@@ -258,7 +258,7 @@ class Executor:
         """One user's scores of rows of the catalogue.
 
         Args:
-            state: of the user.
+            state: state of the user.
             rows: int32 [items].
         """
         return self.score(state, self._table.embeddings[rows], self._table.statistic[rows])
@@ -271,7 +271,7 @@ class Executor:
         """One user's scores of items, and the derivative of each by the weight of each row of the padded support.
 
         Args:
-            state: of the user.
+            state: state of the user.
             rows: int32 [items], of the catalogue.
         """
         items, task = self._table.tensors(single_user=True), self._task([state])._replace(adapted=())
@@ -289,7 +289,7 @@ class Executor:
         """The gradient of one user's score of each item by the embedding of the item's text.
 
         Args:
-            state: of the user.
+            state: state of the user.
             rows: int32 [items], of the catalogue.
         """
         embeddings, statistic = self._table.embeddings, self._table.statistic

@@ -77,8 +77,8 @@ class DetailIndex:
         """Refuse a detail that the catalogue does not have.
 
         Args:
-            name: of the detail.
-            field: of the error.
+            name: name of the detail.
+            field: field of the error.
 
         Raises:
             InputError: there is no detail of that name.

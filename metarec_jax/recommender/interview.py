@@ -19,7 +19,7 @@ class InterviewResult(NamedTuple):
     Attributes:
         rated: all ratings, oldest first.
         unknown: items that the user did not know, as "id:" and id.
-        state: of the user.
+        state: state of the user.
     """
 
     rated: list[Rated]
@@ -38,7 +38,7 @@ def converse(
     """Ask until `wanted` items are rated, or the user stops.
 
     Args:
-        recommender: of a run with item factors.
+        recommender: recommender of a run with item factors.
         wanted: ratings to ask for.
         read: shows a prompt and returns the answer; raises EOFError at the end of the input.
         say: shows a line.

@@ -154,7 +154,7 @@ class ItemTable:
         """Replace the statistics of an item. Calls that are running keep the tensors they started with.
 
         Args:
-            row: of the item.
+            row: row of the item.
             statistic: float32 [columns].
         """
         self._statistic[row] = statistic

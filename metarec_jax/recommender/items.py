@@ -25,7 +25,7 @@ class ItemIndex:
     """Finds items, and keeps the catalogue, its indexes and its device table consistent when items are added.
 
     Args:
-        catalogue: of the run.
+        catalogue: catalogue of the run.
         table: its embeddings and statistics on the device.
 
     Attributes:
@@ -120,7 +120,7 @@ class ItemIndex:
         """Rows of the items most similar to one, and the cosine of every item; see `Recommender.similar`.
 
         Args:
-            row: of the item.
+            row: row of the item.
             k: how many, 1 to the number of items.
             by: which vectors are compared.
             filters: which items may be found.
@@ -147,8 +147,8 @@ class ItemIndex:
 
         Args:
             items: the items of the catalogue, and the new one at the end.
-            embedding: of the new item.
-            statistic: of the new item, [total, count, beliefs...].
+            embedding: embedding of the new item.
+            statistic: statistics of the new item, [total, count, beliefs...].
         """
         total, count, beliefs = self.catalogue.statistics
         statistics = Statistics(np.append(total, statistic[0]), np.append(count, statistic[1]))
@@ -165,8 +165,8 @@ class ItemIndex:
         """Replace the statistics of the catalogue.
 
         Args:
-            row: of the only item whose statistics differ.
-            statistics: of all items.
+            row: row of the only item whose statistics differ.
+            statistics: statistics of all items.
         """
         self.catalogue = dataclasses.replace(self.catalogue, statistics=statistics)
         self.table.set_statistic(row, statistic_columns(statistics, np.array([row]))[0])
@@ -176,7 +176,7 @@ def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndar
     """Statistics of items as the learner takes them, float32: total, count, and what was learned of the item.
 
     Args:
-        statistics: of all items.
+        statistics: statistics of all items.
         rows: int [rows], of the items.
     """
     return statistics_of(statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)

@@ -23,7 +23,7 @@ def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None
     """Load the model with the least validation loss of a run.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
 
     Returns:
         Config, catalogue and parameters; and the encoder, if the run trained it.

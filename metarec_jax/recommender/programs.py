@@ -317,7 +317,7 @@ def adapt_and_score(
         model: the functions.
         trainable: theta and phi.
         tables: the items, and one user.
-        statistic: of the items.
+        statistic: statistics of the items.
         item, rating, mask: the user's support, padded.
     """
     support = Rows(item, rating, mask, jnp.where(mask[:, None] > 0, statistic[item], 0.0))

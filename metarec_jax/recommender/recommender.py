@@ -59,7 +59,7 @@ class Recommendation(NamedTuple):
 
     Attributes:
         id: as the data set writes it.
-        title: of the item.
+        title: title of the item.
         score: expected rating, or probability of a click.
         ratings: training users who rated it.
     """
@@ -74,7 +74,7 @@ class Recommender:
     """A trained model, ready to adapt to users and recommend to them.
 
     Args:
-        config: of the run.
+        config: config of the run.
         catalogue: its items, with embeddings by the encoder that the run ended with.
         trainable: its parameters, as host arrays.
         encoder: that encoder, where it is loaded already; else it is loaded when it is first needed.
@@ -141,7 +141,7 @@ class Recommender:
         """The model with the least validation loss of a run.
 
         Args:
-            folder: of the run.
+            folder: folder of the run.
             report: as for the class.
 
         Raises:
@@ -173,8 +173,8 @@ class Recommender:
         """Adapt to many users, a batch of them in one compiled call.
 
         Args:
-            histories: of the users, each as for `adapt`.
-            profiles: of the users, or None.
+            histories: histories of the users, each as for `adapt`.
+            profiles: profiles of the users, or None.
 
         Returns:
             The states, in the order of `histories`.
@@ -200,7 +200,7 @@ class Recommender:
         inner steps are all taken again, since each depends on every row of the support (see docs/serving.md).
 
         Args:
-            state: of the user.
+            state: state of the user.
             ratings: as for `adapt`; the new rating of an item replaces the old one, as the latest of the history.
             forget: items whose ratings are removed.
 
@@ -246,7 +246,7 @@ class Recommender:
         """The `k` items with the highest scores, best first; fewer only where fewer are left.
 
         Args:
-            state: of the user.
+            state: state of the user.
             k: list length, 1 to the number of items.
             exclude_seen: whether items of the user's history are left out.
             filters: conditions on the items of the list.
@@ -262,7 +262,7 @@ class Recommender:
         """`recommend` for many users, a batch of them in one compiled call.
 
         Args:
-            states: of the users.
+            states: states of the users.
             k, exclude_seen, filters: as for `recommend`.
         """
         self.items.check_k(k)
@@ -300,7 +300,7 @@ class Recommender:
         """Expected ratings (or probabilities of a click) of items of the catalogue.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
 
         Raises:
@@ -312,8 +312,8 @@ class Recommender:
         """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
         Args:
-            state: of the user.
-            text: of the item.
+            state: state of the user.
+            text: text of the item.
 
         Raises:
             MetarecError: the text is empty.
@@ -332,7 +332,7 @@ class Recommender:
         `metarec_jax.meta.updaters.ridge`): the output layer's variance given the support, and the noise of ratings.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
 
         Raises:
@@ -349,7 +349,7 @@ class Recommender:
         """Why each item has its score: what each rating adds to it, and a sentence that names the main reasons.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
             words: whether to explain by the words of the items' texts too, which loads the encoder.
 
@@ -365,7 +365,7 @@ class Recommender:
         """The items to ask a user about next, most informative first (see `metarec_jax.recommender.active_learning`).
 
         Args:
-            state: of the user; rated items are not asked about.
+            state: state of the user; rated items are not asked about.
             k: how many, at least 1; fewer only where fewer items are left.
             skip: items that the user did not know, as for `score`.
             among: items that the user is known to know, as for `score`. If given, only these are asked about, and
@@ -397,10 +397,10 @@ class Recommender:
 
         Args:
             text: what the encoder reads.
-            id: of the item; "" generates one.
-            title: of the item; "" takes the beginning of the text.
-            details: of the item, by the catalogue's names of details ("genres", "year").
-            vector: of the item (of an image, say), for a run that was trained with vectors (`--data.vectors`).
+            id: id of the item; "" generates one.
+            title: title of the item; "" takes the beginning of the text.
+            details: details of the item, by the catalogue's names of details ("genres", "year").
+            vector: vector of the item (of an image, say), for a run that was trained with vectors (`--data.vectors`).
 
         Returns:
             The id.

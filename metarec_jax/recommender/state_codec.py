@@ -39,7 +39,7 @@ class DecodedState(NamedTuple):
     """What a state holds.
 
     Attributes:
-        history: of the user.
+        history: history of the user.
         embedding: float32 [hidden], of the user's text.
         adapted: the adapted parameters; None where the state leaves them out.
     """
@@ -53,7 +53,7 @@ class StateCodec:
     """Encodes states of one model, and decodes them.
 
     Args:
-        config: of the run.
+        config: config of the run.
         items: the catalogue.
         executor: knows the shapes of adapted parameters.
     """
@@ -158,7 +158,7 @@ class Seal:
     """Signs bytes with a key and writes them as text (HMAC-SHA256; Krawczyk et al. 1997, RFC 2104).
 
     Args:
-        key: of the service.
+        key: key of the service.
 
     >>> seal = Seal(b"k" * 32)
     >>> seal.open("user", seal.close("user", b"x"))

@@ -43,8 +43,8 @@ class TextEncoder:
 
     Args:
         config: the encoder, and how its tokens become one vector.
-        width: of the embeddings of the run's items.
-        encoder: of a run that trained its encoder; None loads ``config.path`` at the first use.
+        width: width of the embeddings of the run's items.
+        encoder: encoder of a run that trained its encoder; None loads ``config.path`` at the first use.
         report: called with each distinct remark on texts, such as that they were truncated, once.
     """
 
@@ -140,8 +140,8 @@ class UserEncoder:
 
         Args:
             catalogue: has the titles that a description names.
-            histories: of the users.
-            profiles: of the users, or "".
+            histories: histories of the users.
+            profiles: profiles of the users, or "".
             known: embeddings of profiles that were encoded before, or None; a description is always encoded again,
                 since it depends on the history.
 

@@ -70,11 +70,11 @@ def explored(
 
     Args:
         order: rows of the pool's items, best first; at least `k` unless fewer items are allowed.
-        scores: of all rows.
+        scores: scores of all rows.
         k: list length.
         exploring: the probability of a random list; `order` has the pool already.
         arm: name of the model that the list is from.
-        ids: of all rows.
+        ids: ids of all rows.
         rng: source of randomness.
 
     Returns:
@@ -109,8 +109,8 @@ def interleaved(
 
     Args:
         orders: ids of each model's items, best first.
-        scores: of each model, by id.
-        names: of the arms.
+        scores: scores of each model, by id.
+        names: names of the arms.
         k: list length.
         rng: draws which model is first in every round.
     """

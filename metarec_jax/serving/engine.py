@@ -72,7 +72,7 @@ class Job(NamedTuple):
         whose: the user.
         list: the list to rank; None for none.
         items: ids of items to score; None for none.
-        texts: of items to score that are not in the catalogue.
+        texts: texts of items to score that are not in the catalogue.
         arm: the model to use; None for those that the user's lists come from.
     """
 
@@ -94,8 +94,8 @@ class Done(NamedTuple):
     """The answer to a job.
 
     Attributes:
-        states: of the user, by name of the arm.
-        places: of the list.
+        states: states of the user, by name of the arm.
+        places: positions of the list.
         shown: the record of the list, to be stored before the list is shown; None where it is not recorded.
         scores: float [items + texts, 2], score and standard deviation.
     """
@@ -113,9 +113,9 @@ class Engine:
         arms: one model, or two to compare, which have the same items.
         store: the database; items that are in it are added to the models.
         mode: how two models share the users.
-        share: of the users that get the second model, with `mode` "ab".
+        share: share of the users that get the second model, with `mode` "ab".
         exploring: how lists are randomised.
-        seed: of the random lists; None for a different one each time.
+        seed: seed of the random lists; None for a different one each time.
         max_added: items that can be added, at most.
 
     Raises:

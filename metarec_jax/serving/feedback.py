@@ -112,7 +112,7 @@ def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, 
     ratings that were removed. Clicks are 1 where an item was clicked, and 0 where it was shown and not clicked.
 
     Args:
-        database: of the service.
+        database: database of the service.
         scale: the rating scale.
     """
     found: dict[tuple[str, str], tuple[float, int]] = {}

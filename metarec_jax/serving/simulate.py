@@ -80,7 +80,7 @@ class Client:
         """Send a request and return its answer.
 
         Args:
-            path: of the route.
+            path: path of the route.
             body: is sent with POST; None sends a GET.
 
         Raises:
@@ -103,8 +103,8 @@ def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
     """Return the probability that a user who looks at an item clicks it.
 
     Args:
-        rating: of the item; None if the data has none.
-        scale: of the ratings.
+        rating: rating of the item; None if the data has none.
+        scale: scale of the ratings.
         curiosity: the probability for an item without a rating.
 
     >>> scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
@@ -133,9 +133,9 @@ def simulate(
     Args:
         client: the connection to the service.
         people: users with their whole histories.
-        scale: of the ratings.
+        scale: scale of the ratings.
         habits: behaviour of all users.
-        seed: of what they look at and click.
+        seed: seed of what they look at and click.
         reporter: receives the progress.
 
     Returns:

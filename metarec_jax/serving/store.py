@@ -79,7 +79,7 @@ class ShownList(NamedTuple):
     """A list that was shown to a user.
 
     Attributes:
-        id: of the list.
+        id: id of the list.
         user: the user's identifier.
         arm, model: name and digest of the model that made it.
         mode: "single", "ab" or "interleave".

@@ -34,7 +34,7 @@ class Catalogue:
         items: who they are.
         statistics: the training users' ratings of each.
         embeddings: float32 [items, hidden].
-        scale: of the ratings.
+        scale: scale of the ratings.
         beliefs: what was learned of items beside counts; None where nothing was.
     """
 

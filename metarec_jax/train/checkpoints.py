@@ -38,7 +38,7 @@ class Progress:
     Attributes:
         step: steps taken.
         epoch: stretches finished (epochs of meta-training).
-        position: of the feed, as JSON.
+        position: position of the feed, as JSON.
         sums: losses since the last evaluation.
         best_epoch, best_step: when the best evaluation was made; 0 before there is one.
         best_loss: its loss.

@@ -24,7 +24,7 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
     """Check that the options use what the data holds, and that the data holds what the options need.
 
     Args:
-        config: of the run.
+        config: config of the run.
         data: its interactions.
         reporter: told where an option costs memory.
 
@@ -80,7 +80,7 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
     """Check that the patterns of adapted parameters fit the learner and the updater.
 
     Args:
-        config: of the run.
+        config: config of the run.
         catalogue: whose scale and width decide the shapes of the learner.
 
     Raises:

@@ -40,7 +40,7 @@ def embed(
         config: pooling, length and cache folder.
         texts: to encode; equal texts are encoded once.
         reporter: shows progress.
-        label: of the progress bar.
+        label: label of the progress bar.
         warn_truncation: report how many texts exceeded ``encoder.max_length``.
 
     Returns:
@@ -103,7 +103,7 @@ def embed_users(
     Args:
         encoder, config: as for `embed`.
         users: number of users, for sources without texts.
-        texts: of each source, from `user_texts`.
+        texts: texts of each source, from `user_texts`.
         reporter: shows progress.
         known: embeddings of texts that are at hand already.
         warn_truncation: as for `embed`.

@@ -69,7 +69,7 @@ def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_
     """The jitted outer step: (state, tables, episodes) -> (state, losses).
 
     Args:
-        config: of the run.
+        config: config of the run.
         model: its functions.
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.

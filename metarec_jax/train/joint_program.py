@@ -74,7 +74,7 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
     """The jitted outer step: (state, chosen texts, episodes) -> (state, losses).
 
     Args:
-        config: of the run.
+        config: config of the run.
         model: its functions.
         devices: how they encode.
         steps: outer steps of the whole training, for the schedule.

@@ -29,7 +29,7 @@ def save(params: Params, path: Path) -> None:
 
     Args:
         params: host arrays; a `Trainable`, or what a pretraining trains.
-        path: of the file.
+        path: path of the file.
 
     Raises:
         MetarecError: the file cannot be written.
@@ -46,7 +46,7 @@ def load(like: Tree, path: Path) -> Tree:
 
     Args:
         like: arrays or ShapeDtypeStructs of the shapes and dtypes that are wanted.
-        path: of the file.
+        path: path of the file.
 
     Raises:
         MetarecError: the file is damaged, or its arrays are not those that are wanted.
@@ -75,7 +75,7 @@ def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Tr
 
     Args:
         run: the run folder, of a training that has ended or is still going on.
-        catalogue: of that run.
+        catalogue: catalogue of that run.
         encoder: parameters of the encoder that it started from, for a run that trains it.
 
     Returns:

@@ -65,8 +65,8 @@ class Program:
     """A training, ready to run.
 
     Attributes:
-        title: of the progress bar.
-        steps: of the whole training.
+        title: title of the progress bar.
+        steps: steps of the whole training.
         stretch: steps between two evaluations: an epoch, say.
         first_state: -> the state before the first step, on the devices.
         step: (state, *arguments of a batch) -> (state, losses before the step). Takes over the memory of its state.

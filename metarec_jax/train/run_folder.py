@@ -130,8 +130,8 @@ def check_place(folder: Path, *, command: str = "train") -> None:
     """Check that a run can be made in a folder, without making anything.
 
     Args:
-        folder: of the run.
-        command: of `metarec`, for the message.
+        folder: folder of the run.
+        command: command of `metarec`, for the message.
 
     Raises:
         MetarecError: there is a run already, or the folder cannot be written.
@@ -160,9 +160,9 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
     """Make a new run folder.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         config: what the run is made from.
-        command: of `metarec`, which makes and continues runs of this kind.
+        command: command of `metarec`, which makes and continues runs of this kind.
         fill: writes what else belongs to a run that has just begun.
 
     Raises:
@@ -196,7 +196,7 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
 
     Args:
         folder: where.
-        command: of `metarec`, which made the run.
+        command: command of `metarec`, which made the run.
         base: default values of its config; `Config()` where None.
 
     Raises:

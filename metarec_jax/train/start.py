@@ -27,8 +27,8 @@ def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET
     """Train what a config describes into a new run folder: `start`, then `fit`.
 
     Args:
-        config: of the run.
-        folder: of the run; it must hold none yet.
+        config: config of the run.
+        folder: folder of the run; it must hold none yet.
         reporter: shows progress.
 
     Raises:
@@ -70,8 +70,8 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
     """Make a new run folder, ready to train in.
 
     Args:
-        config: of the run.
-        folder: of the run; it must hold none yet.
+        config: config of the run.
+        folder: folder of the run; it must hold none yet.
         reporter: shows progress.
 
     Raises:
@@ -101,7 +101,7 @@ def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Experiment
     """Open a run folder to train on in it.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         reporter: shows progress.
 
     Raises:

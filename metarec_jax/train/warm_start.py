@@ -64,7 +64,7 @@ def check(config: Config, found: Trainable, like: Trainable) -> None:
     """Sees that a run of `config` can begin with `found`.
 
     Args:
-        config: of the new run.
+        config: config of the new run.
         found: from `learned`.
         like: arrays or shapes of what the new run trains.
 

@@ -21,7 +21,7 @@ def divide(data: Interactions, config: Config, seed: int) -> Division:
     Args:
         data: the data set.
         config: of which ``split`` and ``episodes`` are read.
-        seed: of everything that is drawn; equal arguments give equal divisions.
+        seed: seed of everything that is drawn; equal arguments give equal divisions.
 
     Returns:
         Training rows, and the tasks of validation and of each test scenario.

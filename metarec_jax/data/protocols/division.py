@@ -122,7 +122,7 @@ def drawn_tasks(
         data: the data set.
         users: int [tasks], rows of its users.
         config: of which ``order``, ``query`` and ``max_support`` are read.
-        seed: of the draw.
+        seed: seed of the draw.
         allowed: bool [rows], which rows the tasks may have; None allows all.
     """
     found = histories(data, users, allowed)

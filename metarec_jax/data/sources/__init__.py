@@ -20,7 +20,7 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
     Args:
         config: where it is. Without a path, a published data set is looked for in the cache folder, in installed
             packages and at its publisher, in this order.
-        seed: of the generator of the source "synthetic".
+        seed: seed of the generator of the source "synthetic".
 
     Returns:
         The interactions; their `source` says where they came from. The rows that ``config.negatives`` asks for are not

@@ -50,7 +50,7 @@ def read_text(
         file: its content.
         columns: the file's names of the wanted columns, by their names in the table.
         separator: between values, one character or more; "" takes the most frequent of , ; and tab in the header.
-        names: of the file's columns, in order, where it has no header line.
+        names: names of the file's columns, in order, where it has no header line.
         quoted: whether values may stand in double quotes (CSV).
         latin1: whether a file that is not UTF-8 is in Latin-1.
         options: for a column that the user can choose, the option for it, for messages.
@@ -137,7 +137,7 @@ class Body:
     """The lines of a text file below its header.
 
     Args:
-        name: of the file.
+        name: name of the file.
         data: its bytes.
         separator: one character.
         quoted: as for `read_text`.
@@ -153,7 +153,7 @@ class Body:
         """Parse columns.
 
         Args:
-            names: of all columns of the file.
+            names: names of all columns of the file.
             kinds: the types of the wanted columns, by name.
         """
         start = _end_of_line(self.data) + 1 if self.first_line == 2 else 0

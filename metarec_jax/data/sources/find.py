@@ -25,7 +25,7 @@ class Package(NamedTuple):
     Attributes:
         name: as it is imported and installed.
         version: the version that `files` are of.
-        folder: of the data set in it.
+        folder: folder of the data set in it.
         files: sha256 of each file, by its name.
     """
 
@@ -63,7 +63,7 @@ class Release(NamedTuple):
     """A data set as it is published: a zip.
 
     Attributes:
-        url: of the zip.
+        url: url of the zip.
         stems: names of its folder or zip in the cache folder; a download gets the first one.
         md5: of the zip, as its publisher states it; "" for a release that changes.
         package: a Python package that contains it, too.
@@ -175,7 +175,7 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
     """Download a zip to `target`, which is written only once the zip is complete and has its checksum.
 
     Args:
-        url: of the zip.
+        url: url of the zip.
         target: its path; the folder is made.
         md5: of the zip, in hexadecimal; "" checks the zip's own checksums alone.
 

@@ -26,8 +26,8 @@ def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) 
 
     Args:
         table: the file, of which the column item is read.
-        titles: of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
-        genres: of each film.
+        titles: titles of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
+        genres: genres of each film.
     """
     titles = [natural_title(title) for title in titles]
     named = [[genre for genre in of_film if genre not in _NO_GENRE] for of_film in genres]

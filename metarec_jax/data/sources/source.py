@@ -31,8 +31,8 @@ class Layout(NamedTuple):
     """A data set of ratings in a folder, or a zip, of files.
 
     Attributes:
-        name: of the source.
-        title: of the data set, for people.
+        name: name of the source.
+        title: title of the data set, for people.
         marks: names, or patterns such as ``*.inter``; a folder with a file of such a name has this layout.
         read: reads it.
         release: where the data set is found without a path; None where it is not published.
@@ -64,7 +64,7 @@ class Source(NamedTuple):
     Attributes:
         load: returns the data set that a config asks for.
         public: whether anyone can have the data: it is published, or generated.
-        layout: of its folder, where it is read from one.
+        layout: layout of its folder, where it is read from one.
     """
 
     load: Load
@@ -76,7 +76,7 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
     """A decorator that registers a function as a data source.
 
     Args:
-        name: of the source, which ``data.source`` selects it by.
+        name: name of the source, which ``data.source`` selects it by.
         public: see `Source`.
 
     Returns:

@@ -32,9 +32,9 @@ class Truth(NamedTuple):
 
     Attributes:
         score: the linear score.
-        probabilities: of each rating level (for clicks: of 0 and 1), the best possible prediction.
+        probabilities: probability of each rating level (for clicks: of 0 and 1), the best possible prediction.
         expected: the mean of that distribution, the prediction with the least squared error.
-        variance: of that distribution; its mean over test pairs is the least expected mean squared error.
+        variance: variance of that distribution; its mean over test pairs is the least expected mean squared error.
         items: latent vectors z.
         preferences: users' preferences w.
     """
@@ -67,7 +67,7 @@ def synthetic(
     """Draw a data set from the model of this file; equal arguments give equal data.
 
     Args:
-        seed: of everything that is drawn.
+        seed: seed of everything that is drawn.
         users: number of users.
         items: number of items.
         ratings_per_user: ratings of each user, of different items, drawn uniformly.

@@ -32,7 +32,7 @@ class Estimate:
         why: what the compiler said where it does not.
         users: of a step, on all devices.
         peak_memory, arguments, temporaries: bytes. (These three, FLOPs and collectives are facts.)
-        flops: of matrix products, loops at every turn.
+        flops: floating-point operations of matrix products, loops at every turn.
         bytes: from and to main memory.
         collectives: kind -> calls and bytes.
         cycles: the compiler's estimate, without collectives.
@@ -42,7 +42,7 @@ class Estimate:
         utilisation: share of `seconds` that the matrix units need for these FLOPs at their peak.
         users_per_second: users over the largest of the three times and their collectives.
         compile_seconds: what compiling took.
-        level: of optimisation; cycles are comparable within one level only.
+        level: level of optimisation; cycles are comparable within one level only.
         guessed: loops whose turns are not known, counted once.
     """
 
@@ -112,7 +112,7 @@ def compiled_for(
         lowered: ``jit(...).lower(...)``.
         chips: devices that it is for.
         users: of a step, on all devices.
-        turns: of the loops over chunks of texts.
+        turns: turns of the loops over chunks of texts.
         level, keep: as for `estimate`.
     """
     base = Estimate(target.name, chips, fits=True, users=users, level=level or "default")

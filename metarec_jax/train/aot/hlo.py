@@ -55,7 +55,7 @@ class Tally:
     """What one run of a program does on one device.
 
     Attributes:
-        flops: of matrix products.
+        flops: floating-point operations of matrix products.
         bytes: read from and written to main memory.
         cycles: as the compiler estimates them; 0 where it does not.
         seconds: the same, of compilers that estimate seconds.
@@ -90,8 +90,8 @@ def tally(text: str, turns: Turns = lambda path: None) -> Tally:
     """What the program with this text does.
 
     Args:
-        text: of the compiled program (``compiled.as_text()``).
-        turns: of loops whose number of turns depends on data.
+        text: text of the compiled program (``compiled.as_text()``).
+        turns: turns of loops whose number of turns depends on data.
     """
     return _Reader(*parse(text), turns).total()
 

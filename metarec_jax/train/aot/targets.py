@@ -49,7 +49,7 @@ class Target:
     Attributes:
         name: as the user gave it.
         family: "tpu", "cuda", or "here" for the devices of this process.
-        topology: of a TPU slice, "2x2".
+        topology: topology of a TPU slice, "2x2".
         chips: how many devices.
         chip: published figures; None where they are not known.
     """

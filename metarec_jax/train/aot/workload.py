@@ -56,7 +56,7 @@ class Workload:
 
     Attributes:
         config: with every choice made (see `resolved`).
-        architecture: of the encoder.
+        architecture: architecture of the encoder.
         items, users: of the data set; each has a text (users only with ``learner.user_side`` other than "none").
         length: tokens of a text, padded.
         support: support interactions of a user, padded.

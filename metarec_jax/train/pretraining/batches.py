@@ -35,7 +35,7 @@ class LikeSource:
 
     Args:
         liked: int32 [liked], ascending, the items of each user; users with fewer than two are left out.
-        texts: of all items.
+        texts: texts of all items.
         users_per_step: users of a batch; the last one of an epoch is filled up with users that like nothing.
         per_user: items of a user, at most, drawn anew every time.
         seed: the draw.

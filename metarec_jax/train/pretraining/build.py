@@ -81,7 +81,7 @@ def build(
     """Build everything that a pretraining starts from: what may be read, batches, and compiled functions.
 
     Args:
-        config: of the pretraining.
+        config: config of the pretraining.
         data: interactions; None loads what ``config.data`` names.
         encoder: None reads what ``config.encoder`` names.
         reporter: shows progress.

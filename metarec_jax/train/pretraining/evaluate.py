@@ -30,8 +30,8 @@ def hide_once(
     Args:
         source: texts in their order.
         vocabulary: what stands in for hidden words.
-        share: of the tokens.
-        key: of the draw.
+        share: share of the tokens.
+        key: key of the draw.
         put: puts a batch on the devices.
     """
     compiled = jax.jit(lambda key, passages: hide(key, passages, vocabulary, share=share))

@@ -77,7 +77,7 @@ def hide(
         key: draws everything: equal keys hide the same.
         passages: the texts.
         vocabulary: what stands in for hidden tokens.
-        share: of the tokens of a text; the expected share is exactly this.
+        share: share of the tokens of a text; the expected share is exactly this.
         most: hidden tokens of all texts together, at most; `capacity` where None. Where more were drawn, texts at the
             end are left as they are.
     """
@@ -105,9 +105,9 @@ def choose(key: PRNGKeyArray, word: Int[Array, "texts length"], share: float) ->
     The word that would go beyond it is hidden with the chance that makes the expected share exact.
 
     Args:
-        key: of the draw.
+        key: key of the draw.
         word: number of the word of each token; -1 where nothing may be hidden.
-        share: of the tokens that may be hidden.
+        share: share of the tokens that may be hidden.
     """
     texts, length = word.shape
     may = word >= 0

@@ -45,8 +45,8 @@ def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter =
     """Pretrain what a config describes in a new run folder.
 
     Args:
-        config: of the pretraining.
-        folder: of the run; it must hold none yet.
+        config: config of the pretraining.
+        folder: folder of the run; it must hold none yet.
         reporter: shows progress.
 
     Returns:
@@ -79,8 +79,8 @@ def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -
     """Make a new run folder, ready to pretrain in.
 
     Args:
-        config: of the pretraining.
-        folder: of the run; it must hold none yet.
+        config: config of the pretraining.
+        folder: folder of the run; it must hold none yet.
         reporter: shows progress.
 
     Raises:
@@ -99,7 +99,7 @@ def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretrainin
     """Open a run folder to pretrain on in it.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         reporter: shows progress.
 
     Raises:
