@@ -53,7 +53,7 @@ DEFINITIONS = {
     "without any parameter that the outer loop trains",
     META: "the model, after adapting to each user's support",
     BEFORE: "the model with an empty support: its prediction for a user without ratings",
-    STRANGER: "the same network trained without an inner loop, with an empty support: the same prediction for all users",
+    STRANGER: "the same network trained without an inner loop, with an empty support: one prediction for all users",
     TWIN: "the twin given the support: the prior path uses it (the user's bias, or the taste in closed form), and so "
     "does a learner that reads the support; no parameter is adapted",
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",

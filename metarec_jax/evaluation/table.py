@@ -133,7 +133,7 @@ def build_table(
     for method, found in results.items():
         same = [r.seed for r in found] == [r.seed for r in first]
         if not same or not all(np.array_equal(a.users, b.users) for a, b in zip(found, first)):
-            raise ValueError(f"{method!r} was not judged on the same seeds and users as {next(iter(results))!r}")
+            raise ValueError(f"{method!r} was not evaluated on the same seeds and users as {next(iter(results))!r}")
     for name in (*references, *([subject] if subject else [])):
         if name not in results:
             raise ValueError(f"{name!r} is none of the methods {', '.join(map(repr, results))}")
@@ -199,7 +199,7 @@ class _Differences:
         values = {method: [r.values[name] for r in found] for method, found in results.items()}
         weights, *others = [np.concatenate([v.weights for v in found]) for found in values.values()]
         if not all(np.array_equal(weights, other) for other in others):
-            raise ValueError(f"{name} has other weights for some methods: they were not judged on the same rows")
+            raise ValueError(f"{name} has other weights for some methods: they were not evaluated on the same rows")
         first = next(iter(results.values()))
         self._resampled = Resampling(
             weights,
