@@ -58,7 +58,7 @@ class _Interviewer:
     def __init__(self, experiment: Experiment, trainable: Trainable):
         beliefs = experiment.catalogue.beliefs
         if beliefs is None:
-            raise MetarecError("these runs hold no beliefs about items: evaluate with --factors.rank 32")
+            raise MetarecError("these runs have no item factors: evaluate with --factors.rank 32")
         count = experiment.catalogue.statistics.count.astype(np.float64)
         self._prior = jax.device_get(trainable.theta["prior"])
         self._items = np.concatenate([np.zeros((len(count), 2)), beliefs.table], axis=1)

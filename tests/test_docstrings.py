@@ -6,6 +6,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "metarec_jax"
 EXEMPT_DECORATORS = {"overload", "property", "cached_property", "setter"}
+HTTP_METHODS = {"get", "post"}
+"""Decorators of routes, whose docstrings are descriptions in the OpenAPI document."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -57,7 +59,7 @@ def _offenders() -> list[str]:
     offenders = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for name, function in _public_functions(ast.parse(path.read_text(encoding="utf-8"))):
-            if function.name.startswith("_") or _decorators(function) & EXEMPT_DECORATORS:
+            if function.name.startswith("_") or _decorators(function) & (EXEMPT_DECORATORS | HTTP_METHODS):
                 continue
             if _parameter_count(function, "." in name) < 2:
                 continue

@@ -161,6 +161,9 @@ def difference(
         ours, theirs: predictions of each seed; where `theirs` is None, the result is the metric of `ours` itself.
         metric: "mae" or "rmse".
         samples: resamples of the bootstrap.
+
+    Returns:
+        The interval.
     """
     a, b, weights, groups, strata = [], [], [], [], []
     for i, ((seed, asked), rows) in enumerate(zip(questions, chosen)):

@@ -1,7 +1,7 @@
-"""A loop over chunks that can be differentiated later: what the derivative needs of a chunk is kept from its value.
+"""A loop over chunks with a derivative that is computed later, from residuals that are stored with the value.
 
-`jax.lax.scan` keeps it of every turn that there could be. Here only the turns that are taken compute anything, and what
-depends on no chunk, as parameters do, is held once.
+`jax.lax.scan` stores residuals of every possible iteration. Here only executed iterations compute anything, and
+residuals that do not depend on the chunk, such as parameters, are stored once.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int
 from metarec_jax.core.types import Params
 
 Keep = Literal["nothing", "products", "everything"]
-"""Of a chunk, for the way back: nothing (it is computed anew), the results of matrix products (all else is computed
-anew from them), or everything that the derivative needs."""
+"""Residuals of a chunk that are stored for the backward pass: nothing (the chunk is recomputed), the results of matrix
+products (everything else is recomputed from them), or everything that the derivative needs."""
 
 
 def keeping(
@@ -30,21 +30,21 @@ def keeping(
     *,
     keep: Keep,
 ) -> tuple[Float[Array, "slots hidden"], Callable[[Float[Array, "slots hidden"], Params], Params]]:
-    """The rows of all chunks, 0 where no turn was taken, and their derivative.
+    """Compute the rows of all chunks and their derivative.
 
     Args:
-        vectors: (what it is differentiated by, number of the chunk) -> [rows, hidden].
-        moving: what it is differentiated by.
-        turns: chunks that are computed; the others are left out.
+        vectors: (parameters, number of the chunk) -> [rows, hidden].
+        moving: parameters by which `vectors` is differentiated.
+        turns: number of chunks that are computed; rows of the others are 0.
         slots: rows of all chunks, a multiple of `rows`.
         rows: rows of a chunk.
-        keep: what of a chunk is kept.
+        keep: residuals of a chunk that are stored.
 
     Returns:
         The rows, and (cotangent, total) -> total and the gradient by `moving` of the sum of rows times cotangent.
     """
     if keep == "products":
-        # Barriers against merging what is computed anew are for one program; here it is in another loop.
+        # Barriers against merging recomputed operations are not needed, since these are in a separate loop.
         policy = jax.checkpoint_policies.dots_saveable
         vectors = jax.checkpoint(vectors, policy=policy, prevent_cse=False)
     structures = []
@@ -87,8 +87,12 @@ def keeping(
 
 
 def _without_last(closed: core.ClosedJaxpr) -> tuple[Callable[..., list[Array]], list[bool]]:
-    """What a program gives that its last input has no part in, computed from nothing else; and of each of its results,
-    whether that input has a part in it."""
+    """Split a program by dependence on its last input.
+
+    Returns:
+        The program of the results that do not depend on it, as a function of the other inputs; and for each result
+        whether it depends on it.
+    """
     jaxpr = closed.jaxpr
     reached, rest = {jaxpr.invars[-1]}, []
 

@@ -1,11 +1,11 @@
-"""The outer step that trains the encoder with the rest, in memory that does not grow with the users.
+"""The outer step that also trains the encoder, with memory that does not grow with the number of users.
 
-Each distinct text of a batch is encoded once, and its embedding gathered into every episode that has it. The gradient
-is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
-arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
-loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
-which that gradient is pulled back through. Where memory is plenty, what that derivative needs can be kept from the
-first reading instead (`metarec_jax.meta.checkpointed_loop`).
+Each distinct text of a batch is encoded once, and its embedding is gathered into every episode that contains it. The
+gradient uses a cache of embeddings (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup", arXiv 2101.06983, section 3.2, for another loss): first embeddings, chunk by chunk without residuals; then the
+meta loss and its gradient by the embeddings, where repeated texts add up; then each chunk again with its derivative,
+through which that gradient is propagated. With enough memory, residuals can be stored in the first pass instead
+(`metarec_jax.meta.checkpointed_loop`).
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Encode = Callable[[Params, Tokens, Array | None], Array]
 
 
 class Chosen(NamedTuple):
-    """What a step reads.
+    """The texts of a step.
 
     Attributes:
         buckets: tokens of all texts, of items and of users, by length bucket.
-        picked: what of each is encoded.
-        users: [users, hidden], embeddings that stay as they are, where users have no text; None where they have, and
-            ``Episodes.user`` is a slot like that of an item.
+        picked: texts of each bucket to encode.
+        users: [users, hidden], fixed embeddings, where users have no text; None where they have texts, and
+            ``Episodes.user`` is then a slot like that of an item.
     """
 
     buckets: tuple[Tokens, ...]
@@ -47,14 +47,14 @@ class Chosen(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How texts are encoded in a step.
+    """Options of encoding texts in a step.
 
     Attributes:
         encode: the encoder.
-        per_call: texts of a chunk, for each bucket.
-        constrain: puts the rows of a chunk where they belong (on several devices).
-        turns: has devices that must take the same number of turns agree on it.
-        keep: what is kept of every chunk for the way back.
+        per_call: number of texts in a chunk, for each bucket.
+        constrain: applies sharding constraints to the rows of a chunk (on several devices).
+        turns: number of iterations -> number on which devices agree, where all must take the same number.
+        keep: residuals of every chunk that are stored for the backward pass.
     """
 
     encode: Encode
@@ -65,13 +65,13 @@ class Reading(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What a device that has a part of the batch gets from the others; alone it gets nothing.
+    """Communication of a device that has a part of the batch; by default there is none.
 
     Attributes:
-        total: the sum of a tree over the devices.
-        gradient: the same of a gradient, some leaves of which are split.
-        embeddings: embeddings of its own texts -> of all texts that its episodes gather.
-        key: key of a key that all have, one of its own.
+        total: tree -> its sum over the devices.
+        gradient: gradient -> its sum over the devices, where some leaves may be split.
+        embeddings: embeddings of the device's texts -> embeddings of all texts that its episodes gather.
+        key: common key -> key of this device.
     """
 
     total: Callable[[Any], Any] = lambda tree: tree
@@ -84,7 +84,17 @@ ALONE = Exchange()
 
 
 def embed(reading: Reading, params: Params, chosen: Chosen, key: Array | None = None) -> Float[Array, "slots hidden"]:
-    """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
+    """Embed the texts of a step, without gradient.
+
+    Args:
+        reading: options of encoding.
+        params: parameters of the encoder.
+        chosen: the texts.
+        key: key of the dropout; None applies no dropout.
+
+    Returns:
+        Embeddings; unused slots are 0.
+    """
     return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen, key)])
 
 
@@ -96,15 +106,18 @@ def pull_back(
     cotangent: Float[Array, "slots hidden"],
     key: Array | None = None,
 ) -> Params:
-    """The gradient by `moving` of the sum of embeddings times `cotangent`.
+    """Compute the gradient by `moving` of the sum of embeddings times `cotangent`.
 
     Args:
-        reading: how texts are encoded.
+        reading: options of encoding.
         encode_with: `moving` -> all parameters of the encoder.
-        moving: those that are trained.
+        moving: trained parameters.
         chosen: as for `embed`.
-        cotangent: like the embeddings.
-        key: as for `embed`, so that the same is dropped.
+        cotangent: cotangent of the embeddings.
+        key: as for `embed`, for the same dropout.
+
+    Returns:
+        The gradient.
     """
     total, start = jax.tree.map(jnp.zeros_like, moving), 0
     for part in _parts(reading, chosen, key):
@@ -121,9 +134,13 @@ def embed_keeping(
     chosen: Chosen,
     key: Array | None = None,
 ) -> tuple[Float[Array, "slots hidden"], Callable[[Float[Array, "slots hidden"]], Params]]:
-    """`embed` and `pull_back` of one reading: the embeddings, and their cotangent -> the gradient by `moving`.
+    """Embed the texts of a step, and store the residuals that ``reading.keep`` selects for the backward pass.
 
-    Args as for `pull_back`. What is kept in between is ``reading.keep``, of every slot that there is.
+    Args:
+        reading, encode_with, moving, chosen, key: as for `pull_back`.
+
+    Returns:
+        Embeddings, and a function of their cotangent that computes the gradient by `moving`.
     """
     parts = _parts(reading, chosen, key)
     kept = [_embed_keeping(reading, encode_with, moving, part) for part in parts]
@@ -141,7 +158,7 @@ def embed_keeping(
 
 
 class _Part(NamedTuple):
-    """A length bucket: its tokens, what of them is encoded, how many at a time, and a key of its own."""
+    """A length bucket: its tokens, the texts to encode, their number in a chunk, and the key of the bucket."""
 
     tokens: Tokens
     picked: Picked
@@ -150,7 +167,7 @@ class _Part(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """Of the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
+        """Name scope of the loop over its chunks, which identifies the loop in the compiled program."""
         return f"length_{self.tokens.ids.shape[1]}"
 
     def turns(self, reading: Reading) -> Array:
@@ -206,7 +223,7 @@ def _pull_back(
     def add(turn: Array, total: Params) -> Params:
         tokens, key = part.chunk(reading, turn)
         _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens, key), moving)
-        # A chunk may end with texts that nobody picked; no episode gathers them, so their cotangent is 0.
+        # A chunk may end with texts that were not picked; no episode gathers them, so their cotangent is 0.
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
@@ -222,18 +239,18 @@ def cached_gradient(
     loss: Callable[[Params, Params, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
     key: Array | None = None,
 ) -> tuple[Trainable, Any]:
-    """The gradient of a loss by learner, updater and encoder, through the cache, and what else the loss returns.
+    """Compute the gradient of a loss by learner, updater and encoder, through the cache of embeddings.
 
     Args:
-        reading: how texts are encoded.
-        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
-        trainable: with the encoder's parameters.
+        reading: options of encoding.
+        trained: parameters of the encoder -> (trained ones, the others), each with None for the rest.
+        trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
-        loss: (theta, phi, embeddings by their slots) -> (a loss, anything else).
-        key: what is dropped is drawn from.
+        loss: (theta, phi, embeddings by slot) -> (loss, auxiliary output).
+        key: key of the dropout.
 
     Returns:
-        The gradient, None where the encoder is not trained; and what else the loss returns.
+        The gradient, None for parameters of the encoder that are not trained; and the auxiliary output.
     """
     moving, still = trained(trainable.encoder)
 
@@ -266,20 +283,21 @@ def joint_gradient(
     at_once: int = 0,
     exchange: Exchange = ALONE,
 ) -> tuple[Trainable, Losses]:
-    """The gradient of the meta loss by learner, updater and encoder, and the losses.
+    """Compute the gradient of the meta loss by learner, updater and encoder.
 
     Args:
         model: the functions of learner and updater.
-        reading: how texts are encoded.
+        reading: options of encoding.
         trained, trainable: as for `cached_gradient`.
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
-        key: key of this outer step; None does without randomness.
+        key: key of this outer step; None applies no dropout.
         step_weights, at_once: as for `metarec_jax.meta.outer.meta_loss`.
-        exchange: between devices, of which this one has a part of the texts and of the episodes.
+        exchange: communication with other devices, if this one has a part of the texts and of the episodes.
 
     Returns:
-        The gradient, 0 where the encoder is not trained, and the losses (``stopped`` of the device's own users).
+        The gradient, 0 for parameters of the encoder that are not trained, and the losses (``stopped`` only for this
+        device's users).
     """
     key = None if key is None else exchange.key(key)
     drop = None if key is None else jax.random.fold_in(key, 2**31 - 1)
@@ -290,7 +308,7 @@ def joint_gradient(
         tables = model.prepare(theta, Tables(embeddings, users))
         mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, step_weights, at_once=at_once)
         query, rows = exchange.total((losses.query, losses.rows))
-        # The mean over this device's rows, as its part of the mean over all.
+        # Weight of the mean over this device's rows in the mean over all rows.
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
         return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
@@ -311,10 +329,15 @@ def make_joint_step(
     exchange: Exchange = ALONE,
     spread: Callable[..., Any] = lambda gradient: gradient,
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
-    """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
+    """Make the outer step that also trains the encoder.
 
-    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`, and:
-        spread: a function of (trainable, chosen, episodes, key, weights) for one device -> the same for all of them.
+    Args:
+        model, reading, trained, at_once, exchange: as for `joint_gradient`.
+        optimiser, step_weights: as for `metarec_jax.meta.outer.make_step`.
+        spread: gradient function of (trainable, chosen, episodes, key, weights) on one device -> that on all devices.
+
+    Returns:
+        (state, chosen, episodes) -> (state, losses before the step).
     """
 
     def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array, weights: Any) -> Any:

@@ -71,7 +71,7 @@ def questions(
         items: the catalogue.
         theta: parameters of the learner.
         state: state of the user; rated items are not asked about.
-        k: questions, at most; at least 1.
+        k: greatest number of questions; at least 1.
         skip: rows of items not to ask about.
         among: rows of the only items to ask about; empty for all.
 
@@ -79,7 +79,7 @@ def questions(
         The questions, most informative first.
 
     Raises:
-        MetarecError: an impossible `k`, or a run without item factors.
+        MetarecError: `k` is below 1, or the run has no item factors.
     """
     catalogue = items.catalogue
     if catalogue.beliefs is None:

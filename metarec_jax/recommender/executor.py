@@ -1,4 +1,4 @@
-"""Execution of compiled programs for any number of users: pads supports and batches to a few shapes, splits long batches.
+"""Execution of compiled programs for any number of users: supports and batches are padded to a few shapes.
 
 There is one program for each support length and each batch size in use. Results of one call are read while the next
 one runs.

@@ -147,8 +147,8 @@ class Recommender:
             The recommender.
 
         Raises:
-            MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not fit the
-                config.
+            MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not
+                fit the config.
         """
         return cls(*load_run(Path(folder)), report=report)
 

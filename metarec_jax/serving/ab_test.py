@@ -66,7 +66,7 @@ def explored(
     ids: tuple[str, ...],
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items: the best ones in order, or a random one.
+    """Make a list of `k` items: the best ones in order, or a random list.
 
     Args:
         order: rows of the pool's items, best first; at least `k` unless fewer items are allowed.
@@ -105,7 +105,7 @@ def interleaved(
     k: int,
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items that two models choose in turn, each its best of the items left.
+    """Make a list of `k` items that two models choose in turn, each its best among the items left.
 
     Args:
         orders: ids of each model's items, best first.
@@ -113,6 +113,9 @@ def interleaved(
         names: names of the arms.
         k: list length.
         rng: draws which model is first in every round.
+
+    Returns:
+        The places of the list.
     """
     taken: set[str] = set()
     left = [iter(order) for order in orders]

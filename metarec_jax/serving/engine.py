@@ -27,11 +27,11 @@ from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
 
 _HEADER = struct.Struct("<H")
 MAX_RATERS = 200
-"""Latest raters that an added item learns from; with more ratings, train the model again."""
+"""Number of latest raters from which an added item is updated; with more ratings, train the model again."""
 MAX_ADDED = 10_000
-"""Items that can be added to a trained model: each is encoded again when the service starts."""
+"""Greatest number of items added to a trained model; each is encoded again when the service starts."""
 LEARNED_AT_ONCE = 16
-"""Items that learn before a batch of requests is answered, at most, so that no request waits long."""
+"""Greatest number of items that are updated before a batch of requests, which limits the waiting time."""
 
 
 class Full(MetarecError):
@@ -181,6 +181,9 @@ class Engine:
         Args:
             user: the user's identifier.
             states: by name of the arm.
+
+        Returns:
+            The bytes.
         """
         parts = {name: self.arms[name].to_bytes(state) for name, state in states.items()}
         header = json.dumps([user, [[name, len(part)] for name, part in parts.items()]]).encode()

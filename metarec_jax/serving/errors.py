@@ -67,6 +67,9 @@ def problem(
         message: reason and remedy.
         kind: the problem's type.
         headers: headers of the answer.
+
+    Returns:
+        The answer.
     """
     return _answer(status, [(location, message, kind)], headers)
 

@@ -1,4 +1,4 @@
-"""What becomes of the outer gradient: AdamW with a schedule, and a slower one for the encoder."""
+"""The outer optimiser: AdamW with a schedule, and lower rates for the encoder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ from metarec_jax.meta.user import Trainable
 
 
 def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta and encoder decay.
+    """Make AdamW with clipping, warm-up and cosine decay; weights of only the matrices of theta and encoder decay.
 
-    Rates of the encoder's layers fall from the last to the first (Howard & Ruder 2018, arXiv 1801.06146, section 3.2,
-    "discriminative fine-tuning"). What of it is not trained has no optimiser state.
+    Rates of the encoder's layers decrease from the last to the first (Howard & Ruder 2018, arXiv 1801.06146, section
+    3.2, "discriminative fine-tuning"). Parameters of the encoder that are not trained have no optimiser state.
+
+    Args:
+        config: config of the run.
+        steps: outer steps of the whole training.
+
+    Returns:
+        The optimiser.
     """
     train = config.train
     adam = optax.adamw(schedule(train.rate, train.warmup, steps), weight_decay=train.weight_decay, mask=_decays)
@@ -44,7 +51,16 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
-    """A rate that rises to `rate` in the first `warmup` (a share) of the steps, and falls to 0 as a cosine after."""
+    """Make a rate schedule with linear warm-up and cosine decay to 0.
+
+    Args:
+        rate: greatest rate.
+        warmup: share of the steps with rising rate.
+        steps: number of steps.
+
+    Returns:
+        step -> rate.
+    """
     rising = round(steps * warmup)
     if rising:
         return optax.warmup_cosine_decay_schedule(0.0, rate, rising, max(steps, rising + 1))
@@ -52,15 +68,31 @@ def schedule(rate: float, warmup: float, steps: int) -> optax.Schedule:
 
 
 def relative_rates(config: EncoderConfig, encoder: Params, base: float) -> Params:
-    """A tree like the encoder's parameters: the rate of each over that of the optimiser, `base`; 0 where it is not
-    trained."""
+    """Rates of the encoder's parameters, relative to the rate of the optimiser.
+
+    Args:
+        config: options of the encoder.
+        encoder: parameters of the encoder.
+        base: rate of the optimiser.
+
+    Returns:
+        A tree like `encoder` of rate / `base`; 0 for parameters that are not trained.
+    """
     layers = 1 + max(depth for name in path_names(encoder) if (depth := _depth(name)) is not None)
     rates = [_rate(name, layers, config) / base for name in path_names(encoder)]
     return jax.tree.structure(encoder).unflatten(rates)
 
 
 def by_rate(params: Params, rates: Params) -> tuple[Params, Params]:
-    """Parameters as (those that are trained, the others), each with None for the rest; `combine` is the inverse."""
+    """Split parameters by whether they are trained; `metarec_jax.core.params.combine` is the inverse.
+
+    Args:
+        params: the parameters.
+        rates: a tree of the same structure; 0 for parameters that are not trained.
+
+    Returns:
+        Trained parameters, and the others, each with None for the rest.
+    """
     moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
     return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
 
@@ -73,7 +105,7 @@ def _rate(name: str, layers: int, config: EncoderConfig) -> float:
     else:
         frozen = depth is not None and depth < config.frozen_layers
         trained = not (frozen or (name.startswith("embeddings/") and config.frozen_layers))
-        trained = trained and not name.startswith("pooler/")  # no embedding depends on it
+        trained = trained and not name.startswith("pooler/")  # embeddings do not depend on it
     return config.rate * config.rate_decay**above if trained else 0.0
 
 

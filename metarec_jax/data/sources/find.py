@@ -65,7 +65,7 @@ class Release(NamedTuple):
     Attributes:
         url: url of the zip.
         stems: names of its folder or zip in the cache folder; a download gets the first one.
-        md5: of the zip, as its publisher states it; "" for a release that changes.
+        md5: published md5 of the zip; "" for a release that changes.
         package: a Python package that contains it, too.
     """
 
