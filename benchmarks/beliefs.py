@@ -30,7 +30,7 @@ def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[har
     count = experiment.catalogue.statistics.count
     basis = rated_most(config.factors, len(data.items), trained[1])
     towards = main_features(config.factors, data.items, embeddings, count)
-    importlib.import_module("scipy.linalg")  # whose OpenBLAS JAX calls: it has to be there for its threads to be set
+    importlib.import_module("scipy.linalg")  # loads the OpenBLAS that JAX calls, so that its threads can be set
     libraries = ThreadpoolController().select(user_api="blas")
     cores = environment()["cpu"]["usable"]
 

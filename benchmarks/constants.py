@@ -4,11 +4,11 @@ python -m benchmarks.constants iterations=6,strength=8.5,item=0.385 item=0.7 --s
 python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
 python -m benchmarks.constants dropout=0 --new-items --runs FOLDER --json OUT
 
-Each argument changes some options, those under `--factors` where it names no group, and is compared with the defaults
-on the validation users of protocol B: by the closed form alone, for which nothing is trained, or with --runs by the
-models that are trained in FOLDER. With --new-items they are asked about items that nobody rated in training (a sixth
-of all, see `benchmarks.hidden`). No test row is read. (With several seeds a validation user of one is a test user of
-another, as in every choice over several splits.)
+Each argument changes some options (under `--factors` if it names no group), and is compared with the defaults on the
+validation users of protocol B: by the closed form alone, which needs no training, or with --runs by models that are
+trained in FOLDER. With --new-items the query items have no ratings in training (a sixth of all, see
+`benchmarks.hidden`). No test row is read. (With several seeds a validation user of one seed is a test user of another,
+as in every choice over several splits.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def changed(config: Config, text: str) -> Config:
     10
 
     Raises:
-        MetarecError: there is no such option, or that is no value of it.
+        MetarecError: there is no such option, or the value is not valid.
     """
     tree: dict[str, dict[str, Any]] = {}
     for part in text.split(","):
@@ -72,16 +72,16 @@ def measure(
 
     Args:
         config: with the defaults.
-        tried: what each variant changes.
-        seeds: splits.
-        folder: where models are trained; None judges the closed form alone.
-        reporter: where progress is shown.
-        new_items: whether users are asked about items that are hidden from training.
+        tried: changes of each variant.
+        seeds: number of splits.
+        folder: folder of trained models; None evaluates the closed form alone.
+        reporter: shows progress.
+        new_items: whether query items are hidden from training.
     """
     if folder is None:
-        # Validation users meet what all training users taught, whatever the number of folds: so few of them.
+        # Item factors of validation users do not depend on the number of folds, so use few.
         config = dataclasses.replace(config, factors=dataclasses.replace(config.factors, folds=2))
-    variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
+    variant = [config, *(changed(config, text) for text in tried)]  # reports invalid options before any computation
     results: list[list[SeedResult]] = []
     make = hidden.build_hiding if new_items else build
     with reporter.bar("judging options", seeds * len(variant)) as advance:
@@ -121,7 +121,7 @@ def models(config: Config, seeds: int, folder: Path, make: variants.Build) -> It
     Args:
         config: config of the runs.
         seeds: number of splits.
-        folder: has a folder for each split; a model that is there is not trained again.
+        folder: folder with one folder for each split; existing models are not trained again.
         make: builds an experiment.
     """
     for seed in range(seeds):
@@ -135,9 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tried", nargs="+", metavar="NAME=VALUE,...", help="options, together")
     parser.add_argument("--seeds", type=int, default=6, help="splits")
-    parser.add_argument("--everyone", action="store_true", help="all users but those asked teach (--split.everyone)")
-    parser.add_argument("--new-items", action="store_true", help="ask about items that nobody rated in training")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each way, and keep the runs here")
+    parser.add_argument("--everyone", action="store_true", help="train on all other users too (--split.everyone)")
+    parser.add_argument("--new-items", action="store_true", help="evaluate on items without ratings in training")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each variant; folder of the runs")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     if arguments.seeds < 1:

@@ -1,4 +1,4 @@
-"""Divisions in which validation users are asked about items that nobody rated in training."""
+"""Divisions whose validation queries are about items without ratings in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarec_jax.train.build import build, load_data, resolve
 from metarec_jax.train.experiment import Experiment
 
 SHARE = 6
-"""One item in so many is hidden."""
+"""One in this number of items is hidden."""
 _DRAW = 13
 
 
@@ -28,8 +28,8 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
         seed: seed of the draw of hidden items.
 
     Returns:
-        The division with one scenario, in which validation users are asked about all hidden items that they rated. Test
-        users are asked nothing.
+        The division with one scenario, whose queries are all hidden items that validation users rated. There are no
+        queries of test users.
     """
     hidden = np.zeros(len(data.items), bool)
     chosen = np.random.default_rng([seed, _DRAW]).permutation(len(data.items))[: len(data.items) // SHARE]
@@ -55,7 +55,7 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
 
 
 def build_hiding(config: Config, *, reporter: Reporter = QUIET) -> Experiment:
-    """Build an experiment with `hide`: its scenario asks validation users about items that nobody rated.
+    """Build an experiment with `hide`: its queries are validation users' ratings of hidden items.
 
     Args:
         config: config of the run.

@@ -27,17 +27,17 @@ from metarec_jax.meta.user import Trainable
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
-"""Users whose pairs are encoded one by one; the time of all users is extrapolated from theirs."""
+"""Number of users whose pairs are encoded one by one; the time of all users is extrapolated."""
 BARS = {"(a) textbook": 10.0, "pairs": 10.0, "(c) distinct": 2.0}
 RATE = 2e-5
 """Learning rate of Adam, in every contender."""
 TEXTBOOK_PAIRS = 64
-"""Pairs of a step of the textbook model; the time of all pairs is extrapolated from theirs."""
+"""Pairs of a step of the textbook model; the time of all pairs is extrapolated."""
 TOKENS_PER_CALL = 1024
 KEEP: Keep = "products"
-"""What is kept of every chunk for the backward pass; PyTorch keeps everything."""
+"""Residuals of every chunk that are stored for the backward pass; PyTorch stores all."""
 FRUGAL = "ours, reading twice"
-"""The contender that keeps nothing, and encodes again in the backward pass."""
+"""The contender that stores no residuals, and encodes again in the backward pass."""
 TOLERANCE = 1e-3
 """Largest error of gradients, relative to the largest: an inner loop amplifies the rounding of embeddings."""
 
@@ -59,7 +59,7 @@ class Step(NamedTuple):
 def our_step(
     task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False, keep: Keep = "nothing"
 ) -> Step:
-    """The package's own, compiled; with `adam` it moves a state of its own, and gives the losses only."""
+    """Compile the package's own step; with `adam` it updates its own state, and returns only the losses."""
     problem = ours.problem(task, "factored")
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
@@ -95,7 +95,7 @@ def our_step(
     }
 
     def turns(path: str) -> int | None:
-        """Of the loop over the chunks of one length, whose scope has its name."""
+        """Iterations of the loop over the chunks of one length, which its name scope identifies."""
         length = re.search(r"length_(\d+)", path)
         return chunks[int(length[1])] if length else None
 
@@ -123,14 +123,14 @@ def our_step(
 def real_texts(
     name: str = "minilm", tokens_per_call: int = TOKENS_PER_CALL
 ) -> tuple[Encoder, Sequence[np.ndarray], Texts]:
-    """An encoder, and the item texts of MovieLens-100K as it reads them.
+    """Load an encoder, and tokenise the item texts of MovieLens-100K.
 
     Args:
         name: name of the encoder, or its folder.
         tokens_per_call: tokens per call of the buckets.
 
     Returns:
-        The encoder; token ids of each text; the texts in buckets of one length.
+        The encoder; token ids of each text; the texts in length buckets.
     """
     encoder = load(name)
     ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
@@ -152,7 +152,7 @@ def compare(
         case: the sizes; its features are the encoder's hidden size.
         reporter: shows progress.
         name: name of the encoder, or its folder.
-        tokens_per_call: tokens that are encoded at the same time.
+        tokens_per_call: tokens that are encoded at a time.
     """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import joint as theirs
@@ -187,7 +187,7 @@ def compare(
         [ids[row] for row in few.ravel()],
     )
     book = _textbook(encoder, ids, case, task)
-    # Gradients agree: now each with an optimiser, so that whole steps are timed.
+    # Gradients agree; whole steps are timed with an optimiser.
     moving = our_step(task, encoder, texts, case.at_once, adam=True, keep=KEEP)
     frugal = our_step(task, encoder, texts, case.at_once, adam=True)
     for one in (moving, frugal):
@@ -243,9 +243,9 @@ def textbook_pairs(case: InnerLoopCase, task: Task) -> tuple[np.ndarray, np.ndar
 
 
 def _textbook(encoder: Encoder, ids: Any, case: InnerLoopCase, task: Task) -> Callable[[], float]:
-    """Level (a) on some pairs of the batch: the user's profile and the item's text, and the rating that was given.
+    """Level (a) on some pairs of the batch: the user's profile, the item's text, and the rating.
 
-    Its loss is held against one that JAX's encoder and numpy compute.
+    Its loss is compared with one from JAX's encoder and numpy.
     """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import textbook

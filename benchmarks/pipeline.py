@@ -22,13 +22,13 @@ from metarec_jax.train.sharding import shard_users, user_mesh
 from metarec_jax.train.state import first_state
 
 TIMES = 3.0
-"""How many times faster than the step the pipeline has to be."""
+"""Target: least ratio of the pipeline's speed to that of the step."""
 BATCHES = 8
-"""Batches of one measurement."""
+"""Number of batches of one measurement."""
 
 
 def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Measure batches per second that are drawn, padded and put on the device, against outer steps per second.
+    """Measure batches per second (drawing, padding, transfer to the device) against outer steps per second.
 
     Args:
         config: config of the run.

@@ -1,4 +1,4 @@
-"""Limits of the machine (matrix products and memory bandwidth), measured in turns with the programs that are timed."""
+"""Limits of the machine (matrix products and memory bandwidth), measured in turns with the timed programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness import Contender
 from metarec_jax.cli import hardware_limits
 
 SMALL, LARGE = (64, 1), (2048, 256)
-"""Size of the matrix product and megabytes of the arrays: of tests and of measurements."""
+"""Size of the matrix product and megabytes of the arrays, for tests and for measurements."""
 
 
 class Best(NamedTuple):

@@ -37,12 +37,12 @@ def _jaxlib() -> tuple[int, int]:
 def leave_threads_to_xla() -> None:
     """Limit OpenBLAS to one thread per call, so that it does not oversubscribe XLA's thread pool.
 
-    XLA distributes the matrices of a batch over its threads, each of which calls LAPACK (of SciPy's OpenBLAS). By default
-    OpenBLAS starts further threads for each of these small matrices, which wait for each other in busy loops. `python -m
-    benchmarks beliefs` measures the cost on an idle machine; on a busy machine it is many times higher.
+    XLA distributes the matrices of a batch over its threads, each of which calls LAPACK (of SciPy's OpenBLAS). By
+    default OpenBLAS starts further threads for each of these small matrices, which wait for each other in busy loops.
+    `python -m benchmarks beliefs` measures the cost on an idle machine; on a busy machine it is many times higher.
 
-    OpenBLAS reads $OPENBLAS_NUM_THREADS when JAX loads it at its first use, so importing the package is early enough, also
-    after `import jax`. NumPy's own OpenBLAS reads the variable only if NumPy is imported after the package. A value that is
-    already set is kept.
+    OpenBLAS reads $OPENBLAS_NUM_THREADS when JAX loads it at its first use, so importing the package is early enough,
+    also after `import jax`. NumPy's own OpenBLAS reads the variable only if NumPy is imported after the package. A
+    value that is already set is kept.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

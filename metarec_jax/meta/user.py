@@ -68,7 +68,7 @@ class Model(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """Parameters that the outer loop trains: theta (learner), phi (updater), and those of the encoder (None if frozen)."""
+    """Parameters that the outer loop trains: theta (learner), phi (updater), and the encoder's (None if frozen)."""
 
     theta: Params
     phi: Params
