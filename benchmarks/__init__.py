@@ -1,1 +1,1 @@
-"""Benchmarks: each compares our way with another, in one interleaved run, after checking that both compute the same."""
+"""Benchmarks: each compares our implementation with others in one interleaved run, after a check of equal results."""

@@ -1,10 +1,9 @@
-"""The step that trains, compiled for accelerators that are not here: what fits, what it costs, and how it scales.
+"""The training step, compiled for accelerators that are not present: memory, estimated cost, and scaling.
 
 python -m benchmarks.aot --json OUT [NAME ...]
 
-Cases are data. Each is written as soon as it is compiled, and one that OUT holds already is not compiled again.
-Nothing here is a measurement: memory, FLOPs and collectives are facts about the program, all else the compiler's
-estimates.
+Each case is written as soon as it is compiled, and a case that OUT holds already is not compiled again. Nothing is
+measured: memory, FLOPs and collectives are facts about the program, all other figures are the compiler's estimates.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ class Case:
     """An outer step, or with `form` the meta-gradient of the standard inner loop.
 
     Attributes:
-        name: of the case.
-        target: what it is compiled for.
-        encoder: a shape; "" for the inner loop alone.
-        train: what is trained of the encoder.
-        users: of a step, on each chip.
-        items: of the catalogue; so large that every user's items are its own, unless said otherwise.
-        shards: devices that hold one copy of the encoder.
-        remat, scan: of the encoder.
+        name: name of the case.
+        target: compilation target.
+        encoder: an encoder size; "" for the inner loop alone.
+        train: trained part of the encoder.
+        users: users of a step, on each chip.
+        items: items of the catalogue; by default so many that users share none.
+        shards: number of devices that hold one copy of the encoder.
+        remat, scan: rematerialization of the encoder's layers, and whether they are a loop.
         compute: precision of products.
-        attention: of the encoder.
-        tokens_per_call: that a chip encodes at the same time.
-        form: of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with its derivative.
-        level: of optimisation: "O1" compiles three times as quickly as the default, and fuses less. Cycles are
-            comparable within one level.
+        attention: attention of the encoder.
+        tokens_per_call: tokens that a chip encodes at a time.
+        form: form of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with derivative.
+        level: level of optimisation: "O1" compiles three times as fast as the default, and fuses less. Cycles are
+            comparable only within one level.
     """
 
     name: str
@@ -126,7 +125,7 @@ BATCH = tuple(
     for encoder, train in (("bert-base", "all"), ("bert-large", "all"), ("bert-large", "lora"), ("bert-1b", "lora"))
     for users in (64, 256, 1024)
 )
-"""How many users a chip can take; what grows with them are embeddings and episodes, since texts go by in chunks."""
+"""Memory by the number of users; only embeddings and episodes grow with it, since texts are encoded in chunks."""
 BOUGHT = (
     joint("v5e:1x1", "bert-base", users=64, compute="float32", level=""),
     joint("v5e:1x1", "bert-base", users=64, level=""),
@@ -140,7 +139,7 @@ BOUGHT = (
     joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, level=""),
     joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, scan=False, level=""),
 )
-"""The joint step of one chip, from plain to what serves it best, a change at a time."""
+"""The joint step of one chip, from the plain to the fastest configuration, one change at a time."""
 CHIPS = (
     *(joint(target, "bert-base", "no", users=1024, level="") for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")),
     *(
@@ -148,12 +147,12 @@ CHIPS = (
         for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")
     ),
 )
-"""One program on each kind of chip: the step on embeddings that are kept, and the joint step that serves a v5e best."""
+"""One program on each kind of chip: the step on stored embeddings, and the joint step that is fastest on a v5e."""
 HOPPER = (
     joint("cuda:h100", "bert-base", "no", users=1024, level=""),
     joint("cuda:h100", "bert-base", users=64, scan=False, level=""),
 )
-"""The same on an H100, which has no use for texts packed into one tile; its compiler needs `metarec_jax[cuda]`."""
+"""The same on an H100, which does not profit from packed texts; its compiler needs `metarec_jax[cuda]`."""
 CASES: Mapping[str, tuple[Case, ...]] = {
     "layer": LAYER,
     "inner": INNER,
@@ -167,7 +166,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
 
 
 def config_of(case: Case, chips: int) -> Config:
-    """The config that a run of the case would have."""
+    """The config of a run of the case."""
     return dataclasses.replace(
         preset("movielens-1m"),
         episodes=EpisodeConfig(max_support=20, buckets=(20,)),
@@ -226,7 +225,7 @@ def _inner(case: Case, target: Any, keep: Any) -> Any:
 
 
 def _layer(case: Case, target: Any, keep: Any) -> Any:
-    """What a layer gives for 512 texts of 32 tokens, and its derivative by parameters and input."""
+    """Output of a layer for 512 texts of 32 tokens, and its derivative by parameters and input."""
     import jax
     import jax.numpy as jnp
 
@@ -265,13 +264,13 @@ def run(
     """Compile the cases that a file does not hold yet, and write it after each of them.
 
     Args:
-        cases: which.
+        cases: the cases.
         out: the file of results.
-        reporter: told how long each case took.
+        reporter: told the duration of each case.
         compiled: case -> its row.
 
     Returns:
-        All rows that the file then holds.
+        All rows of the file.
     """
     from metarec_jax.core.atomic_files import make_folder, write_text
     from metarec_jax.core.environment import environment
@@ -321,7 +320,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all where none is given")
-    parser.add_argument("--json", type=Path, required=True, help="what is written, and gone on with")
+    parser.add_argument("--json", type=Path, required=True, help="file of results, which is continued")
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in CASES:

@@ -21,8 +21,8 @@ def compare(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[har
     """Measure training users per second of learning item factors (one fold).
 
     Args:
-        config: of the run.
-        rounds: of the measurement.
+        config: config of the run.
+        rounds: rounds of the measurement.
         reporter: shows progress.
     """
     experiment = build(config, reporter=QUIET)

@@ -1,7 +1,7 @@
-"""Chromium for the tests and pictures of the page: found, installed, or said why not: `python -m benchmarks.browser`.
+"""Chromium for tests and screenshots of the page; `python -m benchmarks.browser` installs it.
 
-Playwright's package drives it. Debian's chromium is taken where there is one or apt-get can bring it; elsewhere
-Playwright's own, whose download needs a network that reaches it. Nothing is done where a browser is there already.
+Playwright controls it. Debian's chromium is used where it is installed or apt-get can install it, otherwise
+Playwright's own, which needs a download. Nothing is done if a browser is installed already.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import NamedTuple
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 MINUTES = 4
-"""That an installation may take."""
+"""Time limit of an installation, in seconds."""
 
 
 class Browser(NamedTuple):
-    """Where a Chromium is, or why there is none."""
+    """The path of a Chromium, or the reason why there is none."""
 
     path: str
     why_not: str = ""
 
 
 def find() -> Browser:
-    """A Chromium that is here: ``$CHROMIUM``, one that the system has, or Playwright's."""
+    """Find an installed Chromium: ``$CHROMIUM``, the system's, or Playwright's."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -45,7 +45,7 @@ def find() -> Browser:
 
 
 def install() -> Browser:
-    """A Chromium that is here, after an attempt to install one where there was none."""
+    """Find an installed Chromium, and try to install one if there is none."""
     found = find()
     if found.path or "playwright" in found.why_not or "CHROMIUM" in found.why_not:
         return found

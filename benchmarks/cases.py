@@ -1,4 +1,4 @@
-"""Sizes of the problems that are timed: benchmarks run them whole, tests run the smallest."""
+"""Sizes of the timed problems; tests run the smallest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class InnerLoopCase:
     """A meta-gradient: `users` tasks of `support` + `query` rows, features -> hidden -> classes, second order.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         users, support, query, features, hidden, classes, steps: the shape.
-        at_once, dense_at_once: users of a micro-batch, of our contenders: the quickest of 4, 8, 16, 32, 64, 128 and all
-            on two cores. A few at a time stay in a processor's cache.
-        real: whether the rows are ratings of MovieLens-100K, where users share items; else every row is an item of its
-            own, and nothing is shared.
+        at_once, dense_at_once: users of a micro-batch of our contenders: the fastest of 4, 8, 16, 32, 64, 128 and all
+            on two cores. Small micro-batches stay in a processor's cache.
+        real: whether the rows are ratings of MovieLens-100K, where users share items; otherwise every row has a
+            different item.
     """
 
     name: str
@@ -47,7 +47,7 @@ VARIANTS = (
 USERS = tuple(
     dataclasses.replace(STANDARD, name=f"standard users {users}", users=users) for users in (32, 128, 512, 1024, 4096)
 )
-"""The standard case with fewer and more users, from which the cost of a user is read."""
+"""The standard case with fewer and more users, which gives the cost per user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Shape:
     """An encoder of some size, and the batch of texts that it reads.
 
     Attributes:
-        name: of the shape.
-        hidden, layers, heads: of the encoder.
-        texts, length: of the batch, the length in tokens with padding.
+        name: name of the shape.
+        hidden, layers, heads: sizes of the encoder.
+        texts, length: texts of the batch, and their padded length in tokens.
     """
 
     name: str
@@ -85,7 +85,7 @@ SMOKE_SHAPE = Shape("smoke", 16, 2, 2, 4, 8)
 
 
 def batch_of(shape: Shape) -> Tokens:
-    """Random tokens [texts, length]; half to all of the places of a row are real, the rest is padding."""
+    """Random tokens [texts, length]; between half and all of the tokens of a row are real, the rest is padding."""
     rng = np.random.default_rng(0)
     real = np.arange(shape.length) < rng.integers(shape.length // 2, shape.length + 1, (shape.texts, 1))
     ids = np.where(real, rng.integers(1000, 30000, real.shape), 0).astype(np.int32)

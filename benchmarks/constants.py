@@ -4,11 +4,11 @@ python -m benchmarks.constants rank=16 rank=64 --seeds 6 --json OUT
 python -m benchmarks.constants learner.gate=10 train.rate=1e-3,train.weight_decay=0.1 --runs FOLDER --json OUT
 python -m benchmarks.constants dropout=0 --new-items --runs FOLDER --json OUT
 
-Each argument changes some options, those under `--factors` where it names no group, and is compared with the defaults
-on the validation users of protocol B: by the closed form alone, for which nothing is trained, or with --runs by the
-models that are trained in FOLDER. With --new-items they are asked about items that nobody rated in training (a sixth
-of all, see `benchmarks.hidden`). No test row is read. (With several seeds a validation user of one is a test user of
-another, as in every choice over several splits.)
+Each argument changes some options (under `--factors` if it names no group), and is compared with the defaults on the
+validation users of protocol B: by the closed form alone, which needs no training, or with --runs by models that are
+trained in FOLDER. With --new-items the query items have no ratings in training (a sixth of all, see
+`benchmarks.hidden`). No test row is read. (With several seeds a validation user of one seed is a test user of another,
+as in every choice over several splits.)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def changed(config: Config, text: str) -> Config:
     10
 
     Raises:
-        MetarecError: there is no such option, or that is no value of it.
+        MetarecError: there is no such option, or the value is not valid.
     """
     tree: dict[str, dict[str, Any]] = {}
     for part in text.split(","):
@@ -72,11 +72,11 @@ def measure(
 
     Args:
         config: with the defaults.
-        tried: what each variant changes.
-        seeds: splits.
-        folder: where models are trained; None judges the closed form alone.
-        reporter: where progress is shown.
-        new_items: whether users are asked about items that are hidden from training.
+        tried: changes of each variant.
+        seeds: number of splits.
+        folder: folder of trained models; None evaluates the closed form alone.
+        reporter: shows progress.
+        new_items: whether query items are hidden from training.
     """
     variant = [config, *(changed(config, text) for text in tried)]  # a mistake in any is told before minutes of work
     results: list[list[SeedResult]] = []
@@ -104,7 +104,7 @@ def closed_forms(config: Config, seeds: int, make: variants.Build) -> Iterator[t
     """Each split with its closed form.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
         make: builds an experiment.
     """
@@ -116,9 +116,9 @@ def models(config: Config, seeds: int, folder: Path, make: variants.Build) -> It
     """Each split with the model that it trains.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
-        folder: has a folder for each split; a model that is there is not trained again.
+        folder: folder with one folder for each split; existing models are not trained again.
         make: builds an experiment.
     """
     for seed in range(seeds):
@@ -132,9 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tried", nargs="+", metavar="NAME=VALUE,...", help="options, together")
     parser.add_argument("--seeds", type=int, default=6, help="splits")
-    parser.add_argument("--everyone", action="store_true", help="all users but those asked teach (--split.everyone)")
-    parser.add_argument("--new-items", action="store_true", help="ask about items that nobody rated in training")
-    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each way, and keep the runs here")
+    parser.add_argument("--everyone", action="store_true", help="train on all other users too (--split.everyone)")
+    parser.add_argument("--new-items", action="store_true", help="evaluate on items without ratings in training")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="train each variant; folder of the runs")
     parser.add_argument("--json", type=Path, help="where to write the rows")
     arguments = parser.parse_args()
     if arguments.seeds < 1:

@@ -25,15 +25,15 @@ from metarec_jax.encoder import Tokens, chunks, encode, encode_table, init, load
 BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
 OF_PEAK = 0.7
 CATALOGUE = 100_000
-"""Texts of the catalogue."""
+"""Number of texts of the catalogue."""
 FEW = 8
-"""Texts at the smallest size."""
+"""Number of texts at the smallest size."""
 TOLERANCE = 2e-5
-"""Of embeddings (of length 1), and of gradients relative to the largest."""
+"""Largest error of embeddings (of length 1), and of gradients relative to the largest."""
 
 
 def matrix_flops(params: Params, tokens: int) -> float:
-    """GFLOP of the layers' matrix products for so many tokens, without attention's own."""
+    """GFLOP of the layers' matrix products for a number of tokens, without products inside attention."""
     layers = [leaf for name, tree in params.items() if name.startswith("layer_") for leaf in jax.tree.leaves(tree)]
     return 2e-9 * tokens * sum(leaf.size for leaf in layers if leaf.ndim == 2)
 
@@ -42,7 +42,7 @@ def agree(case: str, found: np.ndarray, wanted: np.ndarray) -> None:
     """Check that two contenders compute the same.
 
     Args:
-        case: of the error message.
+        case: name of the case, for the error message.
         found, wanted: their results.
 
     Raises:

@@ -1,11 +1,11 @@
-"""How well, and how much cheaper, influences of ratings stand for leaving each out and adapting anew.
+"""Accuracy and cost of the influences of ratings, compared with leaving each rating out and adapting again.
 
 python -m benchmarks.explain [RUN ...] --json OUT
 
-For every test user of each run (where none is named: two are trained on MovieLens-100K, without and with factors), the
-ten items that are recommended first are explained. Truth is the score less the score of a user adapted to the history
-without the rating. It is had in two ways, which must agree: `Recommender.adapt_many` of shortened histories, and a
-program written for the purpose, which takes what histories share once and is the faster rival.
+For every test user of each run (if none is named, two are trained on MovieLens-100K, without and with factors), the ten
+items that are recommended first are explained. The reference is the score minus the score after adaptation to the
+history without the rating. It is computed in two ways, which must agree: `Recommender.adapt_many` of shortened
+histories, and a dedicated program, which shares computations between histories and is the faster rival.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from metarec_jax.train.start import meta_train
 BAR_OF_RANKS, BAR_OF_COST = 0.9, 10.0
 LIST = 10
 TIMED = 8
-"""Users that are timed, spread over the lengths of histories."""
+"""Number of users that are timed, with histories of different lengths."""
 AGREE = 1e-3
-"""Of the two ways to leave ratings out, as a share of the largest influence: float32, in another order."""
+"""Largest difference of the two ways to leave ratings out, relative to the largest influence (float32 rounding)."""
 
 
 class Asked(NamedTuple):
-    """A test user: the history, the state that it leads to, and rows of the items recommended first."""
+    """A test user: the history, the state after adaptation, and rows of the items recommended first."""
 
     history: list[Rated]
     profile: str
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
 def left_out(
     model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: Int[Array, " items"]
 ) -> Float[Array, "users items support"]:
-    """Every score less what it is without each rating; arguments as for `programs.influences`."""
+    """Every score minus the score without each rating; arguments as for `programs.influences`."""
     tables = tables_of(model, trainable.theta, items, task.embedding)
     features = Features(Fixed(tables.items[rows], None, "recommended"), items.statistic[rows])
     episodes = Episodes(jnp.arange(len(task.embedding)), task.support, query=None, weight=None)
@@ -92,7 +92,7 @@ def test_users(recommender: Recommender) -> list[Asked]:
     found = []
     for task in np.argsort(tasks.supports, kind="stable"):
         history = _history(data, tasks, int(task))
-        if len(history) < 3:  # whose order says nothing
+        if len(history) < 3:  # too short for a rank correlation
             continue
         reads = config.learner.user_side == "profile" and data.users.texts is not None
         profile = data.users.texts[tasks.user[task]] if reads and data.users.texts else ""
@@ -114,11 +114,11 @@ def _history(data: Interactions, tasks: Tasks, task: int) -> list[Rated]:
 def measure(
     name: str, recommender: Recommender, users: Sequence[Asked], *, rounds: int, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Rank correlations of the influences of some users with the truth, and times of a few of them.
+    """Rank correlations of the influences of some users with the reference, and times of a few of them.
 
     Args:
-        name: of the run.
-        recommender: of the run.
+        name: name of the run.
+        recommender: recommender of the run.
         users: from `test_users`.
         rounds: turns of each contender.
         reporter: shows progress.
@@ -139,14 +139,14 @@ def measure(
 
 
 def _left_out(recommender: Recommender, program: Callable[..., Any], user: Asked) -> np.ndarray:
-    """Truth of a user [items, support], by the program."""
+    """Reference influences of a user [items, support], by the program."""
     task = jax.tree.map(lambda leaf: leaf[None], UserTask(user.state.embedding, user.state.support))
     items = recommender.items.table.tensors(single_user=True)
     return jax.device_get(program(recommender.executor.trainable, items, task, user.rows))[0]
 
 
 def _shortened(user: Asked) -> list[list[Rated]]:
-    """The history without each of its ratings that was adapted to, latest first, as supports are."""
+    """Histories without one rating of the support each, latest first."""
     history, used = user.history, int(user.state.support.mask.sum())
     places = range(len(history) - 1, len(history) - 1 - used, -1)
     return [history[:i] + history[i + 1 :] for i in places]
@@ -154,7 +154,7 @@ def _shortened(user: Asked) -> list[list[Rated]]:
 
 def _check(recommender: Recommender, user: Asked, truth: np.ndarray) -> None:
     if len(user.history) > user.state.support.mask.sum():
-        return  # a shortened history makes room for an older rating
+        return  # the support of a shortened history would include an older rating
     items = [f"id:{recommender.catalogue.items.ids[row]}" for row in user.rows]
     full = recommender.score(user.state, items)
     states = recommender.adapt_many(_shortened(user), [user.profile] * len(user.history))
@@ -206,7 +206,7 @@ def _ranks(
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's; without ties, which floats hardly have."""
+    """Spearman's rank correlation, without treatment of ties."""
     return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
 
 

@@ -19,8 +19,8 @@ def draw(document: Mapping[str, Any], folder: Path) -> list[tuple[str, Path]]:
     """Draw the plots of a results document.
 
     Args:
-        document: of the suite.
-        folder: of the files.
+        document: document of the suite.
+        folder: folder of the files.
 
     Returns:
         Title and file of each plot.
@@ -56,7 +56,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def bars(rows: list[Mapping[str, Any]]) -> Figure:
-    """Ratios of the rows of a case, with the range of the middle 90 % of the turns; ticks are ratios aimed at."""
+    """Ratios of the rows of a case, with the range of the middle 90 % of the turns; ticks are targets."""
     figure = Figure(figsize=(8, 0.6 + 0.32 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(rows))

@@ -1,8 +1,8 @@
-"""Heads on frozen embeddings, judged on items that training users rated and on new ones.
+"""Heads on frozen embeddings, evaluated on items that training users rated and on new items.
 
 The items that a pretraining held out are new: the training users' ratings of them are removed, so that item statistics
-and heads know nothing of them, and they are predicted from their text alone. Each validation user has one
-support, of items that are not new, and two queries: other such items ("warm"), and all new ones ("cold").
+and heads do not include them, and they are predicted from their text alone. Each validation user has one support, of
+items that are not new, and two queries: other such items ("warm"), and all new items ("cold").
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class World(NamedTuple):
     """Data in which some items are new.
 
     Attributes:
-        data: without the ratings that training users gave them.
-        seen: the split, and which items are new.
-        statistics: of the training users.
+        data: data without training users' ratings of new items.
+        seen: the split, and the new items.
+        statistics: statistics of the training users.
     """
 
     data: Interactions
@@ -72,7 +72,7 @@ def questions(world: World, config: Config) -> dict[str, Episodes]:
 
     Args:
         world: the data.
-        config: of the run.
+        config: config of the run.
 
     Returns:
         For each part one batch of all validation users; both have the same supports.
@@ -113,8 +113,8 @@ def ridge(
 ) -> dict[Any, dict[str, dict[str, UserValues]]]:
     """Closed forms on a table of embeddings, by their two penalties: part -> metric -> values.
 
-    An item's mean rating is read from its text, by a ridge regression over the training users' means, and pulled
-    towards what they gave it; on top comes the package's own ridge regression for each user.
+    An item's mean rating is predicted from its text by a ridge regression on the training users' means, and combined
+    with its own training ratings; the package's ridge regression for each user is added.
     """
     data, statistics = world.data, world.statistics
     known = statistics.count > 0
@@ -151,7 +151,7 @@ def chosen(
 
     Args:
         tried: for each seed, the values of a `ridge`.
-        part: whose MAE chooses.
+        part: part whose MAE chooses the penalties.
 
     Returns:
         The penalties, and their values for each seed.
@@ -178,11 +178,11 @@ def meta_trained(
 
     Args:
         world: the data.
-        encoder: whose embeddings are used.
-        config: of the run.
-        folder: the run folder; a run that is there is gone on with.
+        encoder: encoder of the embeddings.
+        config: config of the run.
+        folder: the run folder; an existing run is continued.
         asked: from `questions`.
-        reporter: where progress is shown.
+        reporter: shows progress.
     """
     without_factors = dataclasses.replace(config, factors=dataclasses.replace(config.factors, rank=0))
     division = division_of(world, without_factors)
@@ -197,7 +197,7 @@ def division_of(world: World, config: Config) -> Division:
 
     Args:
         world: the data.
-        config: of the run.
+        config: config of the run.
     """
     data, splits = world.data, world.seen.splits
     enough = np.bincount(data.user, minlength=len(data.users)) > config.episodes.query
@@ -209,7 +209,7 @@ def division_of(world: World, config: Config) -> Division:
         train=np.flatnonzero(np.isin(data.user, splits.train)),
         train_users=splits.train[enough[splits.train]],
         validation=validation,
-        scenarios=(Scenario("new users", "users of whom nothing trained", test),),
+        scenarios=(Scenario("new users", "users without training rows", test),),
         description="new users, and items that nobody rated",
     )
 

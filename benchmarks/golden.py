@@ -1,9 +1,9 @@
-"""Golden figures: the losses, gradients and parameters that fixed seeds lead to, to compare later code with.
+"""Golden figures: losses, gradients and parameters of fixed seeds, to compare later versions of the code with.
 
 python -m benchmarks.golden [--out FILE] [--check FILE] [CASE ...]
 
-Each case takes 20 outer steps as `metarec_jax.train.start.fit` does. With --check they are computed anew and compared
-with the figures in a file; the exit status is 1 where one differs by more than rounding explains.
+Each case takes 20 outer steps as in `metarec_jax.train.start.fit`. With --check they are computed again and compared
+with the figures in a file; the exit status is 1 if a difference exceeds rounding.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ CASES: Mapping[str, tuple[str, EncoderConfig, dict[str, Any], int, int]] = {
         1,
     ),
 }
-"""Of each case: preset, encoder, changes of the preset's episodes, users of a step, and epochs, which are few, so that
-20 steps are most of the schedule."""
+"""Case -> preset, encoder, changes of the preset's episodes, users of a step, and epochs, which are few, so that 20
+steps are most of the schedule."""
 
 
 def config_of(case: str, cache: str) -> Config:
-    """The config of a case; `cache` is a folder for embeddings, empty so that the encoder is really run."""
+    """The config of a case; `cache` is an empty folder for embeddings, so that the encoder is run."""
     name, encoder, episodes, users, epochs = CASES[case]
     base = preset(name)
     return dataclasses.replace(
@@ -80,7 +80,7 @@ def figures(config: Config, folder: Path) -> dict[str, Any]:
     """Take the first steps of a run.
 
     Args:
-        config: of the run.
+        config: config of the run.
         folder: for the run.
 
     Returns:
@@ -103,11 +103,11 @@ def figures(config: Config, folder: Path) -> dict[str, Any]:
 
 
 KEEP = optax.trace(decay=0.0)
-"""An optimizer whose state after a step is the gradient that it was given."""
+"""An optimizer whose state after a step is its gradient."""
 
 
 def gradient_step(experiment: Experiment) -> Any:
-    """An outer step of the experiment's kind whose state keeps the gradient."""
+    """An outer step of the experiment's kind whose state stores the gradient."""
     config, model = experiment.config, experiment.model
     if config.encoder.train == "no":
         return make_step(model, KEEP)
@@ -121,7 +121,7 @@ def summaries(tree: Any) -> dict[str, Any]:
 
 
 def summary(leaf: np.ndarray) -> dict[str, Any]:
-    """Of an array: its shape, figures of all of it (`projection` tells places apart), and evenly spaced entries."""
+    """Summary of an array: shape, totals (`projection` depends on positions), and evenly spaced entries."""
     flat = np.asarray(leaf, np.float64).ravel()
     at = np.unique(np.linspace(0, flat.size - 1, SAMPLES).astype(int))
     return {
@@ -138,7 +138,7 @@ def difference(was: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> 
     """The greatest relative difference between two summaries; infinite where one is missing or of another shape."""
     if was is None or now is None or was["shape"] != now["shape"]:
         return math.inf
-    most = math.sqrt(math.prod(was["shape"]) * was["squares"])  # what sums of this many entries can come to
+    most = math.sqrt(math.prod(was["shape"]) * was["squares"])  # upper bound of sums of the entries
     scales = {"entries": was["max"], "max": was["max"], "squares": was["squares"], "sum": most, "projection": most}
     return max(relative(was[name], now[name], scale) for name, scale in scales.items())
 

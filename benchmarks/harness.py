@@ -1,7 +1,7 @@
 """Timing of contenders that take turns, rows of results, and results files.
 
-On a shared machine the noise of two contenders that take turns is the same, so results are ratios of paired turns:
-their median, and the range of the middle 90 % of them. Contenders are timed only after their results agree.
+On a shared machine two contenders that take turns have the same noise, so results are ratios of paired turns: their
+median, and the range of the middle 90 %. Contenders are timed only after their results agree.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Contender:
     """A function that is timed.
 
     Attributes:
-        name: in rows of results.
-        run: does the work once and returns when it is done.
-        facts: known without timing (compile seconds, FLOPs, ...).
+        name: name in rows of results.
+        run: executes the work once, and blocks until it is done.
+        facts: further facts (compile seconds, FLOPs, ...).
     """
 
     name: str
@@ -46,7 +46,7 @@ class Row:
         metric: name and unit of `ours` and `theirs`.
         ours, theirs: medians.
         ratio: "median", "low" and "high" of the paired ratios; above 1: ours is better.
-        bar: the least ratio that was aimed at; None for no aim.
+        bar: the target, a least ratio; None for no target.
         facts: further results, as JSON.
     """
 
@@ -60,7 +60,7 @@ class Row:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `met` is null where there is no bar."""
+        """Convert to a JSON object; `met` is null where there is no target."""
         met = None if self.bar is None else self.ratio["median"] >= self.bar
         return {**dataclasses.asdict(self), "met": met}
 
@@ -75,7 +75,7 @@ def take_turns(
         rounds: number of turns.
         warmup: calls of each contender before the first round.
         reporter: shows progress.
-        label: of the progress bar.
+        label: label of the progress bar.
 
     Returns:
         Seconds of each contender in each round, by name.
@@ -107,13 +107,13 @@ def compare(
     """Compare one contender with all others, one row each.
 
     Args:
-        case: of the rows.
+        case: case of the rows.
         seconds: from `take_turns`.
         ours: the name of our contender.
         work: units of work in one turn.
         metric: the unit per second, such as "users/s".
-        bars: least ratios that were aimed at, by contender.
-        facts: of all rows.
+        bars: targets (least ratios), by contender.
+        facts: facts of all rows.
     """
     rows = []
     for name, taken in seconds.items():
@@ -150,17 +150,17 @@ def made() -> dict[str, Any]:
 
 
 def flat(ratio: float) -> dict[str, float]:
-    """A ratio that has no spread, in the layout of `Row.ratio`."""
+    """A ratio without spread, in the layout of `Row.ratio`."""
     return {"median": float(ratio), "low": float(ratio), "high": float(ratio)}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what `write_document` wrote; an empty document where there is no file."""
+    """Read the file of `write_document`; an empty document where there is no file."""
     if not path.exists():
         return {"rows": [], "cases": {}}
     found = json.loads(path.read_text(encoding="utf-8"))
     if "cases" not in found:
-        raise SystemExit(f"{path} is no results file of the whole suite: name another with --json")
+        raise SystemExit(f"{path} is not a results file of the whole suite: name another with --json")
     return {"rows": found["rows"], "cases": found["cases"]}
 
 

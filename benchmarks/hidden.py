@@ -1,4 +1,4 @@
-"""Divisions in which validation users are asked about items that nobody rated in training."""
+"""Divisions whose validation queries are about items without ratings in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metarec_jax.train.build import build, load_data, resolve
 from metarec_jax.train.experiment import Experiment
 
 SHARE = 6
-"""One item in so many is hidden."""
+"""One in this number of items is hidden."""
 _DRAW = 13
 
 
@@ -22,14 +22,14 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
     """Hide a share of the items from a division: no row of training or validation rates them.
 
     Args:
-        division: of the data.
+        division: division of the data.
         data: its interactions.
-        config: of the run, resolved.
-        seed: of the draw of hidden items.
+        config: config of the run, resolved.
+        seed: seed of the draw of hidden items.
 
     Returns:
-        The division with one scenario, in which validation users are asked about all hidden items that they rated. Test
-        users are asked nothing.
+        The division with one scenario, whose queries are all hidden items that validation users rated. There are no
+        queries of test users.
     """
     hidden = np.zeros(len(data.items), bool)
     chosen = np.random.default_rng([seed, _DRAW]).permutation(len(data.items))[: len(data.items) // SHARE]
@@ -55,10 +55,10 @@ def hide(division: Division, data: Interactions, config: Config, seed: int) -> D
 
 
 def build_hiding(config: Config, *, reporter: Reporter = QUIET) -> Experiment:
-    """Build an experiment with `hide`: its scenario asks validation users about items that nobody rated.
+    """Build an experiment with `hide`: its queries are validation users' ratings of hidden items.
 
     Args:
-        config: of the run.
+        config: config of the run.
         reporter: shows progress.
     """
     data = load(config.data, seed=config.seed)

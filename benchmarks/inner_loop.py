@@ -36,13 +36,14 @@ OF_DENSE = 5.0
 OF_PEAK = 0.4
 """Least share of the speed of a large matrix product."""
 TEMPORARIES_PER_USER = 0.15
-"""Most MB of temporaries per user."""
+"""Greatest MB of temporaries per user."""
 OURS, EVEN = "factored", "factored, one rate"
 TOLERANCE = 1e-4
 """Largest relative error between contenders. Rounding errors are near 1e-6. Where a pre-activation is zero up to
 rounding, contenders take different sides of the ReLU, and an inner loop with long steps amplifies the difference: with
 rates of .05 to .2 and a support of 90, ours, the dense path and torch.func were all 6e-4 from the result in float64,
-and 2e-7 with softplus in place of ReLU. So the tasks have rates of .01 to .05. In float64 the tests require 1e-11.
+and 2e-7 with softplus in place of ReLU. The tasks therefore have rates of .01 to .05. In float64 the tests require
+1e-11.
 """
 
 
@@ -50,9 +51,9 @@ def agree(case: str, name: str, found: rivals.MetaGradient, wanted: rivals.MetaG
     """Check that a contender computes the same result.
 
     Args:
-        case, name: of the error message.
+        case, name: names of case and contender, for the error message.
         found: the contender's result.
-        wanted: that of the dense path.
+        wanted: the result of the dense path.
 
     Returns:
         The relative error.
@@ -71,12 +72,12 @@ def compete(
 ) -> list[harness.Row]:
     """Time Gram space, our dense path and other libraries in turns, after checking that their results agree.
 
-    Rivals that cannot learn rates get a task whose rates are all equal, and are compared with Gram space on that task.
+    Rivals that cannot learn rates get a task with equal rates, and are compared with Gram space on that task.
 
     Args:
         case: the sizes.
         others: names of rivals.
-        bars: least ratios that were aimed at, by contender.
+        bars: targets (least ratios), by contender.
         rounds: turns of each contender.
         reporter: shows progress.
     """
@@ -160,10 +161,10 @@ def _against_the_machine(
 
 
 def weigh(case: InnerLoopCase) -> list[harness.Row]:
-    """FLOPs, bytes and temporaries of both forms, as the compiler counts them.
+    """FLOPs, bytes and temporaries of both forms, from the compiler.
 
-    FLOPs and bytes are of programs with all steps unrolled and all users at once, since the compiler counts the body of
-    a loop once; temporaries are of the programs that are timed.
+    FLOPs and bytes are those of programs with all steps unrolled and all users at once, since the compiler counts the
+    body of a loop once; temporaries are those of the timed programs.
     """
     task = task_of(case)
     figures = {
@@ -196,7 +197,7 @@ def grow(cases: Sequence[InnerLoopCase], rounds: int, reporter: Reporter = QUIET
     """Seconds and compile seconds by the number of users, against proportional growth.
 
     Args:
-        cases: the same but for the number of users, ascending.
+        cases: cases that differ only in the number of users, ascending.
         rounds: turns of each contender.
         reporter: shows progress.
     """

@@ -1,16 +1,15 @@
-"""Compare ways to choose questions by the errors on test users of MovieLens-100K who were asked them.
+"""Compare ways to choose questions, by prediction errors for test users of MovieLens-100K after their answers.
 
 python -m benchmarks.interview --seeds 20 --json OUT
 python -m benchmarks.interview --runs FOLDER --json OUT
 
-Protocol B's test users are asked, and judged on their query rows by the closed form alone: beliefs about items, and the
-user's taste given the answers. That is what questions are chosen by, and nothing of it needs a training. With --runs,
-the --out of `metarec evaluate --protocol recbole-metarec`, its trained models are what adapts to the answers.
+Test users of protocol B answer questions, and their query rows are predicted by the closed form alone: item factors,
+and the user's taste given the answers. The same model chooses the questions, and needs no training. With --runs, the
+--out of `metarec evaluate --protocol recbole-metarec`, its trained models adapt to the answers.
 
-In the case "N answers" it is known which items a user has rated, the support of the protocol, and N of these are asked
-about: those that tell most about all of them, that are most popular, or that chance picks. In the case "N questions"
-anything in the catalogue is asked about, one item at a time; an item outside the support is answered with "I do not
-know it".
+In the case "N answers" the items that a user has rated (the support) are known, and N of these are asked about: those
+that are most informative about all of them, the most popular, or random ones. In the case "N questions" any item of the
+catalogue is asked about, one at a time; an item outside the support is answered with "I do not know it".
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ ANSWERS = (1, 3, 5, 10)
 QUESTIONS = (10, 20, 40)
 METRICS = ("mae", "rmse", "ndcg@5", "auc_liked")
 DRAWS = 5
-"""Random choices of questions that are averaged."""
+"""Number of random choices of questions that are averaged."""
 OURS, RANDOM, POPULAR = "information", "random", "popular"
 
 Values = dict[tuple[str, str], list[Mapping[str, UserValues]]]
@@ -58,7 +57,7 @@ class _Interviewer:
     def __init__(self, experiment: Experiment, trainable: Trainable):
         beliefs = experiment.catalogue.beliefs
         if beliefs is None:
-            raise MetarecError("these runs hold no beliefs about items: evaluate with --factors.rank 32")
+            raise MetarecError("these runs have no item factors: evaluate with --factors.rank 32")
         count = experiment.catalogue.statistics.count.astype(np.float64)
         self._prior = jax.device_get(trainable.theta["prior"])
         self._items = np.concatenate([np.zeros((len(count), 2)), beliefs.table], axis=1)
@@ -71,8 +70,7 @@ class _Interviewer:
         return choose(self._about([]), np.ones(len(allowed)), allowed / allowed.sum(), allowed, k)[0]
 
     def of_catalogue(self, pool: np.ndarray, k: int) -> list[int]:
-        """The items of `k` questions, each chosen after the answers to the ones before; only items of the pool are
-        answered."""
+        """The items of `k` questions, each chosen given the earlier answers; only items of the pool are answered."""
         answered: list[int] = []
         asked: list[int] = []
         allowed = np.ones(len(self._weight), bool)
@@ -92,7 +90,7 @@ class _Interviewer:
 
 
 class Asked(NamedTuple):
-    """A model whose test users are asked.
+    """A model whose test users answer questions.
 
     Attributes:
         experiment: its data and catalogue.
@@ -118,7 +116,7 @@ def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: vari
     """The closed form alone.
 
     Args:
-        config: of the runs.
+        config: config of the runs.
         seeds: number of splits.
         reporter: shows progress.
         make: builds an experiment.
@@ -130,7 +128,7 @@ def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: vari
 
 
 def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Ask the test users of each model, and judge what it then predicts."""
+    """Let the test users of each model answer questions, and evaluate its predictions."""
     values: Values = {}
     users, seeds = [], []
     for one in asked:

@@ -26,12 +26,12 @@ from metarec_jax.meta.user import Trainable
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
-"""Users whose pairs are encoded one by one; the time of all users is extrapolated from theirs."""
+"""Number of users whose pairs are encoded one by one; the time of all users is extrapolated."""
 BARS = {"(a) textbook": 10.0, "pairs": 10.0, "(c) distinct": 2.0}
 RATE = 2e-5
 """Learning rate of Adam, in every contender."""
 TEXTBOOK_PAIRS = 64
-"""Pairs of a step of the textbook model; the time of all pairs is extrapolated from theirs."""
+"""Pairs of a step of the textbook model; the time of all pairs is extrapolated."""
 TOKENS_PER_CALL = 1024
 TOLERANCE = 1e-3
 """Largest error of gradients, relative to the largest: an inner loop amplifies the rounding of embeddings."""
@@ -43,7 +43,7 @@ class Step(NamedTuple):
     Attributes:
         run: computes it once and waits for it; selecting the texts is part of the work.
         compiled: the program.
-        facts: of the program.
+        facts: facts of the program.
     """
 
     run: Callable[[], Any]
@@ -86,7 +86,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     }
 
     def turns(path: str) -> int | None:
-        """Of the loop over the chunks of one length, whose scope has its name."""
+        """Iterations of the loop over the chunks of one length, which its name scope identifies."""
         length = re.search(r"length_(\d+)", path)
         return chunks[int(length[1])] if length else None
 
@@ -114,14 +114,14 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
 def real_texts(
     name: str = "minilm", tokens_per_call: int = TOKENS_PER_CALL
 ) -> tuple[Encoder, Sequence[np.ndarray], Texts]:
-    """An encoder, and the item texts of MovieLens-100K as it reads them.
+    """Load an encoder, and tokenise the item texts of MovieLens-100K.
 
     Args:
-        name: of the encoder, or its folder.
-        tokens_per_call: of the buckets.
+        name: name of the encoder, or its folder.
+        tokens_per_call: tokens per call of the buckets.
 
     Returns:
-        The encoder; token ids of each text; the texts in buckets of one length.
+        The encoder; token ids of each text; the texts in length buckets.
     """
     encoder = load(name)
     ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
@@ -142,8 +142,8 @@ def compare(
         rounds: turns of each contender.
         case: the sizes; its features are the encoder's hidden size.
         reporter: shows progress.
-        name: of the encoder, or its folder.
-        tokens_per_call: tokens that are encoded at the same time.
+        name: name of the encoder, or its folder.
+        tokens_per_call: tokens that are encoded at a time.
     """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import joint as theirs
@@ -228,9 +228,9 @@ def textbook_pairs(case: InnerLoopCase, task: Task) -> tuple[np.ndarray, np.ndar
 
 
 def _textbook(encoder: Encoder, ids: Any, case: InnerLoopCase, task: Task) -> Callable[[], float]:
-    """Level (a) on some pairs of the batch: the user's profile and the item's text, and the rating that was given.
+    """Level (a) on some pairs of the batch: the user's profile, the item's text, and the rating.
 
-    Its loss is held against one that JAX's encoder and numpy compute.
+    Its loss is compared with one from JAX's encoder and numpy.
     """
     from benchmarks.torch_reference import encoder as their_encoder
     from benchmarks.torch_reference import textbook

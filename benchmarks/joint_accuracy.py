@@ -2,11 +2,11 @@
 
 python -m benchmarks.joint_accuracy --json OUT --runs FOLDER
 
-For each seed the users of MovieLens-100K are split as `metarec evaluate --protocol recbole-metarec` splits them, and
-the model is trained with the encoder frozen, and with it in the outer loop, by the same number of the same steps; and
-once more with the encoder frozen, for as long as it does when nothing is said. All are asked the same queries of test
-users; what is before adapting, the twin without an inner loop and the rules are those of the frozen training of the
-same length. A stopped benchmark goes on where it was, given the same folder.
+For each seed the users of MovieLens-100K are split as in `metarec evaluate --protocol recbole-metarec`. The model is
+trained with a frozen encoder and with the encoder in the outer loop, with the same number of steps; and again with a
+frozen encoder for the default number of epochs. All are evaluated on the same queries of test users. Predictions before
+adapting, the twin without an inner loop and the baselines are those of the frozen training of the same length. A
+benchmark that was stopped continues in the same folder.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BESIDE = {
     TWIN: f"{FROZEN}: {TWIN}",
     BEFORE: f"{FROZEN}, before adapting",
 }
-"""Baselines of the frozen training that are judged too, by method, with their names in the table."""
+"""Baselines of the frozen training that are evaluated too: method -> name in the table."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "all": {"train": "all", "rate": 1e-4},
     "lora": {"train": "lora", "rate": 1e-3},
@@ -57,8 +57,8 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
     """The config of the frozen training of the same length.
 
     Args:
-        seed: of the run.
-        epochs: of the training.
+        seed: seed of the run.
+        epochs: epochs of the training.
         users_per_step: users of an outer step.
     """
     base = usual(seed)
@@ -67,7 +67,7 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
 
 
 def usual(seed: int) -> Config:
-    """The frozen training with default options, without factors: an item is its text and its statistics."""
+    """The frozen training with default options, without factors: items have only texts and statistics."""
     base = preset("movielens-100k")
     return dataclasses.replace(base, factors=dataclasses.replace(base.factors, rank=0), seed=seed)
 
@@ -81,14 +81,14 @@ def in_the_loop(config: Config, way: str) -> Config:
 def measure(
     configs: Sequence[Config], longer: Sequence[Config], ways: Sequence[str], folder: Path, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Train and judge all ways for each seed.
+    """Train and evaluate all variants for each seed.
 
     Args:
-        configs: of the frozen training, one for each seed.
-        longer: the same, trained as usual.
-        ways: how the encoder is trained.
-        folder: where runs are kept, to go on with.
-        reporter: where progress is shown.
+        configs: configs of the frozen training, one for each seed.
+        longer: the same with the default number of epochs.
+        ways: ways to train the encoder.
+        folder: folder of the runs, which are continued.
+        reporter: shows progress.
     """
     results: dict[str, list[SeedResult]] = {}
 
@@ -120,7 +120,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on with; a new folder where left out")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, which are continued; by default a new folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ways", choices=list(WAYS), nargs="+", default=["all"])
     parser.add_argument("--epochs", type=int, default=10)

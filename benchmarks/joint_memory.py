@@ -45,7 +45,7 @@ def of_one(users: int) -> dict[str, float]:
 
 
 def compare(found: dict[int, dict[str, float]]) -> list[harness.Row]:
-    """Compare the memory of the most users with that of the fewest, plus what the episodes need, plus 10 %."""
+    """Compare the memory with the most users to that with the fewest, plus the memory of the episodes, plus 10 %."""
     few, many = found[min(found)], found[max(found)]
     facts: dict[str, Any] = {"users": {str(users): figures for users, figures in found.items()}}
     more = few["temporaries_mb"] + many["of_episodes_mb"] - few["of_episodes_mb"]

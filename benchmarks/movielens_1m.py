@@ -1,11 +1,11 @@
-"""Protocol A at the size of MovieLens-1M, whose licence keeps it out of packages: whether it runs, how long, in what.
+"""Protocol A at the size of MovieLens-1M, which may not be redistributed: time and memory.
 
 python -m benchmarks.movielens_1m FOLDER               # writes ratings.dat, movies.dat and users.dat of that size
 python -m benchmarks.movielens_1m FOLDER --json OUT    # and runs the protocol on them, one seed
 
-The ratings are made up, from tastes that are linear in factors, with as many users, films and ratings as the real
-ones and about as unevenly spread; the words of titles are those of MovieLens-100K. So figures of time and memory are
-what to expect of the real data, and those of accuracy say nothing.
+The ratings are synthetic, from tastes that are linear in factors, with the numbers of users, films and ratings of the
+real data and a similar distribution; the words of titles are those of MovieLens-100K. Time and memory are those to
+expect with the real data; accuracy is not meaningful.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from metarec_jax.data import load
 from metarec_jax.data.sources.movielens_1m import AGES, OCCUPATIONS
 
 USERS, FILMS, RATED, RATINGS = 6040, 3883, 3706, 1_000_209
-"""Of MovieLens-1M, as its README says."""
+"""Sizes of MovieLens-1M, from its README."""
 LEAST, MEDIAN, MOST = 20, 96, 2314
-"""Ratings of a user."""
+"""Least number of ratings of a user."""
 GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 _FACTORS = 4
 _YEARS = 1.0 / 9.0
-"""Of how many years before 2000 a film is, the mean of an exponential distribution; a tenth is of 1998 or later."""
+"""Mean age of a film in years before 2000 (exponential distribution); a tenth are of 1998 or later."""
 
 
 def activity(rng: np.random.Generator, users: int, most: int, total: int) -> np.ndarray:
-    """int [users], how many films each rates: log-normal above `LEAST`, about `total` together."""
+    """int [users], number of films that each user rates: log-normal above `LEAST`, about `total` together."""
     drawn = np.exp(rng.normal(0.0, 1.0, users)) * (MEDIAN - LEAST)
 
     def of(scale: float) -> np.ndarray:
@@ -54,7 +54,7 @@ def activity(rng: np.random.Generator, users: int, most: int, total: int) -> np.
 
 
 def write(folder: Path, users: int = USERS, films: int = FILMS, rated: int = RATED, total: int = RATINGS) -> Path:
-    """Writes the three files; equal arguments give equal files."""
+    """Write the three files; equal arguments give equal files."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     words = sorted(
@@ -73,7 +73,7 @@ def write(folder: Path, users: int = USERS, films: int = FILMS, rated: int = RAT
     popularity = rng.gumbel(size=rated)
     tastes = rng.normal(size=(rated, _FACTORS)) * 0.3
     quality = rng.normal(3.5, 0.5, rated)
-    # Last, and whole or not at all: where it is, nothing is written again.
+    # Written last and atomically: if it exists, nothing is written again.
     with replacing(folder / "ratings.dat") as part, part.open("w", encoding="latin-1") as out:
         for user, count in enumerate(activity(rng, users, min(MOST, rated), total), start=1):
             seen = np.argpartition(-(popularity + rng.gumbel(size=rated)), count - 1)[:count]
@@ -86,10 +86,10 @@ def write(folder: Path, users: int = USERS, films: int = FILMS, rated: int = RAT
 
 
 def measure(folder: Path, out: Path, arguments: list[str]) -> list[harness.Row]:
-    """Runs the protocol in a process of its own, once, as a user would.
+    """Run the protocol once, in a separate process.
 
     Raises:
-        MetarecError: it failed; what it said is in the message.
+        MetarecError: it failed; the message contains its output.
     """
     command = ["evaluate", "--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(folder)]
     command += ["--seeds", "1", "--out", str(out), *arguments]
@@ -110,7 +110,7 @@ def measure(folder: Path, out: Path, arguments: list[str]) -> list[harness.Row]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the three files go, or are")
+    parser.add_argument("folder", type=Path, help="folder of the three files")
     parser.add_argument("--out", type=Path, default=Path("runs/melu-1m"), help="of the evaluation")
     parser.add_argument("--json", type=Path, help="run the protocol, and write its time and memory here")
     parser.add_argument("options", nargs="*", help="after --: further options of `metarec evaluate`")

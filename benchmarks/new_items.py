@@ -1,12 +1,12 @@
-"""What the first ratings of a new item are worth, learned from without training anew: MovieLens-100K, test users.
+"""Gain from the first ratings of a new item, without training again: MovieLens-100K, test users.
 
 python -m benchmarks.new_items --json OUT
 
-For each seed of protocol B, a sixth of the items that were rated often are new: beliefs are learned from training
-users' ratings of the others. Then some ratings of each new item by training users arrive
-(`metarec_jax.factors.update`), and test users' ratings of new items are predicted in closed form from their
-ratings of the others. Beside it: the item's mean over those ratings, shrunk, + the user's bias, and beliefs that were
-learned with all ratings of the new items.
+For each seed of protocol B, a sixth of the frequently rated items are new: item factors are fitted to training users'
+ratings of the other items. Then they are updated by some ratings of each new item by training users
+(`metarec_jax.factors.update`), and test users' ratings of new items are predicted in closed form from their ratings of
+the other items. This is compared with the item's shrunk mean over those ratings plus the user's bias, and with item
+factors that were fitted to all ratings of the new items.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from metarec_jax.train.embed import embed
 RATINGS = (0, 1, 3, 5, 10, 20)
 """Numbers of first ratings of a new item."""
 OFTEN = 30
-"""Training ratings from which on an item can be drawn as new."""
+"""Least number of training ratings of an item that can be drawn as new."""
 SHARE = 6
-"""One item in so many is new."""
+"""One in this number of frequently rated items is new."""
 OURS, RULE, ANEW = "first ratings", "item mean + user bias", "all ratings, learned anew"
 _SHRINK = 5.0
 
 
 class _User(NamedTuple):
-    """Rows of the data set: what is known of a user, and what is asked."""
+    """Rows of the data set: known ratings of a user, and those to predict."""
 
     user: int
     known: np.ndarray
@@ -61,11 +61,11 @@ def measure(
     """RMSE of the predictions for new items after some ratings of them, against other ways and against no rating.
 
     Args:
-        config: of the runs; its seed is replaced.
+        config: config of the runs; its seed is replaced.
         seeds: one division each.
         reporter: shows progress.
         ratings: numbers of first ratings; 0 is among them.
-        often: training ratings from which on an item can be drawn as new.
+        often: least number of training ratings of an item that can be drawn as new.
     """
     errors: dict[tuple[str, int], list[np.ndarray]] = {}
     users, strata = [], []
@@ -99,7 +99,7 @@ def _seed(
     ratings: Sequence[int],
     often: int,
 ) -> np.ndarray:
-    """Adds the squared errors of one seed to `errors`; returns the user of each."""
+    """Add the squared errors of one seed to `errors`; returns the user of each."""
     data = load(config.data, seed=config.seed)
     division = divide(data, config, config.seed)
     embeddings = embed(load_encoder(config.encoder.path), config, data.items.texts, reporter, "encoding items")
@@ -122,7 +122,7 @@ def _seed(
     apart = missing(before, embeddings, dict(data.items.details), known)
     people = _people(data.user, data.item, new, np.unique(division.scenarios[0].tasks.user))
 
-    # Training users' ratings of each new item, in an order of their own, and tastes from their other ratings.
+    # Training users' ratings of each new item, in random order, and tastes from their other ratings.
     order = rng.permutation(division.train[new[data.item[division.train]]])
     of_user = {int(u): old[data.user[old] == u] for u in np.unique(data.user[order])}
     path = path_of({}, before)

@@ -1,4 +1,4 @@
-"""Our meta-gradient of a task, by way of the package's own `meta_loss`."""
+"""Our meta-gradient of a task, by the package's own `meta_loss`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from metarec_jax.train.model import UNROLL
 
 
 class Problem(NamedTuple):
-    """A task as the package takes it."""
+    """A task as arguments of the package's functions."""
 
     model: Model
     trainable: Trainable
@@ -36,9 +36,9 @@ class Program(NamedTuple):
     """A compiled meta-gradient.
 
     Attributes:
-        run: computes it once, and waits for it.
-        result: what it gave.
-        facts: seconds of each phase, and what the compiler says of FLOPs, bytes and memory, where loops count once.
+        run: computes it once, and blocks until it is done.
+        result: the result.
+        facts: seconds of each phase, and the compiler's FLOPs, bytes and memory, with loop bodies counted once.
         text: the program, as HLO.
     """
 
@@ -49,7 +49,7 @@ class Program(NamedTuple):
 
 
 def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True) -> Problem:
-    """The network of `Task` as a model, equal for every `form`; `learn` says whether rates are learned."""
+    """The network of `Task` as a model, equal for every `form`; `learn` is whether rates are learned."""
     classes, steps = len(task.offset), task.steps
     levels = tuple(float(level) for level in range(1, classes + 1))
 
@@ -85,12 +85,12 @@ def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True)
 
 
 def fixed_rate(task: Task) -> float:
-    """The one rate of a task whose rates are all equal."""
+    """The rate of a task whose rates are all equal."""
     return float(np.exp(task.log_rate["hidden"]["kernel"][0]))
 
 
 def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Episodes], Any]:
-    """The function that is compiled. Everything is an argument: what is closed over would be folded at compile time."""
+    """The function to compile; all arrays are arguments, since closed-over arrays would be constant-folded."""
 
     def loss(trainable: Trainable, tables: Prepared, episodes: Episodes) -> jax.Array:
         return meta_loss(model, trainable, tables, episodes, at_once=at_once)[0]
@@ -99,7 +99,7 @@ def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Ep
 
 
 def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Program:
-    """Compiles the meta-gradient of `task`."""
+    """Compile the meta-gradient of `task`."""
     model, *arguments = problem(task, form, learn=learn)
     compiled, facts = phases(gradient_of(model, at_once), *arguments)
 
@@ -117,7 +117,7 @@ def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Prog
 
 
 def products(task: Task, form: Form, *, at_once: int) -> float:
-    """GFLOP of all matrix products of the meta-gradient, with every turn of every loop counted."""
+    """GFLOP of all matrix products of the meta-gradient, with all iterations of loops."""
     model, *arguments = problem(task, form)
     return flops.products(gradient_of(model, at_once), *arguments)
 
@@ -125,7 +125,7 @@ def products(task: Task, form: Form, *, at_once: int) -> float:
 def relative_error(ours: MetaGradient, theirs: MetaGradient) -> float:
     """The largest relative error of the loss and of each array of the gradient, by norms.
 
-    Where an array of the gradient is smaller than a thousandth of the largest, its error is measured against that.
+    If an array of the gradient is smaller than a thousandth of the largest, its error is relative to that.
     """
     names = [name for name in ("theta", "log_rate") if getattr(theirs, name) is not None]
     pairs = [

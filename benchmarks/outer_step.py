@@ -31,8 +31,8 @@ BARS = {"(b) loop": 20.0, "(c) torch.func": 20.0}
 DENSE = "dense in micro-batches, JAX"
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
 TOLERANCE = 1e-2
-"""Largest relative error of the first update, by norms. Adam divides by the size of each gradient, so that the update
-of one that is zero up to rounding is as large as any: updates have larger errors than gradients (less than 1e-4).
+"""Largest relative error of the first update, by norms. Adam divides by the size of each gradient, so that a gradient
+of zero up to rounding gives an update as large as any: updates have larger errors than gradients (less than 1e-4).
 """
 
 
@@ -41,8 +41,8 @@ class Step(NamedTuple):
 
     Attributes:
         run: takes a step, and returns its loss.
-        trainable: the parameters now.
-        facts: of the program.
+        trainable: the current parameters.
+        facts: facts of the program.
         text: the program, as HLO.
     """
 
@@ -57,7 +57,7 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
 
     Args:
         task: the batch, the same in every step.
-        form: of the inner loop.
+        form: form of the inner loop.
         at_once: users of a micro-batch; 0 for all.
     """
     model, trainable, tables, episodes = ours.problem(task, form)
@@ -65,7 +65,7 @@ def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
     state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
     step = make_step(model, optimiser, at_once=at_once)
     compiled, facts = phases(step, state[0], tables, episodes, donate_argnums=0)
-    state[0] = jax.tree.map(jnp.copy, state[0])  # the first step is given its memory
+    state[0] = jax.tree.map(jnp.copy, state[0])  # its memory is donated to the first step
 
     def run() -> float:
         state[0], losses = compiled(state[0], tables, episodes)
@@ -128,7 +128,7 @@ def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
 
     Args:
         case: the sizes.
-        times: how often each is made.
+        times: number of repetitions.
     """
     task = task_of(case)
 
@@ -140,14 +140,14 @@ def trace(case: InnerLoopCase, times: int) -> list[harness.Row]:
 
 
 def phases_in_turns(made: Callable[[str], dict[str, float]], times: int) -> list[harness.Row]:
-    """Compare medians of facts about the factored and the dense program, which are made in turns.
+    """Compare medians of facts about the factored and the dense program, which are compiled in turns.
 
-    The first turn is not counted, since JAX does some work once in a process. FLOPs and bytes are totals over all
+    The first turn is not counted, since JAX does some work once per process. FLOPs and bytes are totals over all
     iterations of all loops, as the two have micro-batches of different sizes; counts of a loop's body are left out.
 
     Args:
-        made: "factored" or "dense" -> facts about the program, which is made anew.
-        times: turns that are counted.
+        made: "factored" or "dense" -> facts about the program, which is compiled again.
+        times: number of counted turns.
     """
     taken: dict[str, list[dict[str, float]]] = {"factored": [], "dense": []}
     for turn in range(times + 1):

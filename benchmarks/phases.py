@@ -1,4 +1,4 @@
-"""A program on its way from Python to a result: each phase timed on its own, and what the compiler says of it."""
+"""Phases of a program from Python to a result, each timed separately, and the compiler's figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from metarec_jax.core.compile_cache import compiled_anew
 from metarec_jax.train.aot.hlo import Turns, tally
 
 WORK = ("gflop_of_products", "gbytes_moved")
-"""What adds up over programs."""
+"""Facts that are summed over programs."""
 
 
 def phases(
     function: Callable[..., Any], *arguments: Any, turns: Turns = lambda path: None, **options: Any
 ) -> tuple[Any, dict[str, float]]:
-    """Compiles `function` for these arguments, whatever a cache on disk holds; `options` are those of `jax.jit`.
+    """Compile `function` for these arguments, without the cache on disk; `options` are those of `jax.jit`.
 
     Returns:
         The compiled program; seconds of tracing, lowering and compiling with `figures`, and with `work`.
@@ -46,9 +46,9 @@ def _phases(
 
 
 def work(traced: Any, compiled: Any, turns: Turns = lambda path: None) -> dict[str, float]:
-    """GFLOP of the products that a program was written with, and GB that it moves as it was compiled.
+    """GFLOP of the products of a traced program, and GB that its compiled form transfers.
 
-    Loops count at every turn; of those whose turns only the data knows, `turns` says how many, by path.
+    All iterations of loops count; `turns` gives those of loops that depend on data, by path.
     """
     return {
         "gflop_of_products": float(products_of_jaxpr(traced.jaxpr.jaxpr, turns)) / 1e9,
@@ -57,11 +57,11 @@ def work(traced: Any, compiled: Any, turns: Turns = lambda path: None) -> dict[s
 
 
 class Watched:
-    """A jitted function that counts its calls, and has each of its programs measured on its own.
+    """A jitted function that counts its calls, and measures each of its programs separately.
 
     Attributes:
         programs: for each shape of the arguments, the calls so far and the facts of the program.
-        texts: of these programs, as HLO.
+        texts: texts of these programs, as HLO.
     """
 
     def __init__(self, function: Any):
@@ -82,13 +82,13 @@ class Watched:
         return self._function(*arguments, **options)
 
     def start_over(self) -> None:
-        """Forgets the calls so far; programs that are known stay so."""
+        """Reset the counts of calls; known programs are kept."""
         self.programs = {shapes: (0, facts) for shapes, (_, facts) in self.programs.items()}
 
 
 def together(programs: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """The facts of several programs, called so often each, as if they were one: work at every call, seconds and sizes
-    of code once, and of memory the most."""
+    """Combine the facts of several programs with numbers of calls: work per call, seconds and code sizes once, and the
+    largest memory."""
     found: dict[str, float] = {}
     for calls, facts in programs:
         for name, value in facts.items():
@@ -100,7 +100,7 @@ def together(programs: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, f
 
 
 def figures(compiled: Any) -> dict[str, float]:
-    """What the compiler says of a program; a loop's body counts once, however often it is run."""
+    """The compiler's figures of a program; a loop's body counts once."""
     cost, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     nan = float("nan")
     peak = nan
@@ -116,7 +116,7 @@ def figures(compiled: Any) -> dict[str, float]:
 
 
 def first(run: Callable[[], Any]) -> float:
-    """Seconds of the first call of what is compiled."""
+    """Seconds of the first call of a compiled program."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started

@@ -22,17 +22,17 @@ from metarec_jax.train.sharding import shard_users, user_mesh
 from metarec_jax.train.state import first_state
 
 TIMES = 3.0
-"""How many times faster than the step the pipeline has to be."""
+"""Target: least ratio of the pipeline's speed to that of the step."""
 BATCHES = 8
-"""Batches of one measurement."""
+"""Number of batches of one measurement."""
 
 
 def feed(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:
-    """Measure batches per second that are drawn, padded and put on the device, against outer steps per second.
+    """Measure batches per second (drawing, padding, transfer to the device) against outer steps per second.
 
     Args:
-        config: of the run.
-        rounds: of the measurement.
+        config: config of the run.
+        rounds: rounds of the measurement.
         reporter: shows progress.
     """
     experiment = build(config, reporter=QUIET)
@@ -76,8 +76,8 @@ def evaluate(config: Config, rounds: int, reporter: Reporter = QUIET) -> list[ha
     """Measure users per second of an evaluation of the test users, against its compiled predictions alone.
 
     Args:
-        config: of the run.
-        rounds: of the measurement.
+        config: config of the run.
+        rounds: rounds of the measurement.
         reporter: shows progress.
     """
     experiment = build(config, reporter=QUIET)

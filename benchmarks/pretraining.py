@@ -3,8 +3,8 @@
 python -m benchmarks.pretraining --json OUT --runs FOLDER
 
 For each seed, the encoder is pretrained for masked words, for likes, and for both, on training users and four fifths of
-the items. Then every checkpoint is frozen, and judged by the heads of `benchmarks.frozen`. A stopped benchmark goes on
-where it was, given the same folder. Penalties are chosen on the validation users, for each checkpoint by itself.
+the items. Then every checkpoint is frozen, and evaluated with the heads of `benchmarks.frozen`. A benchmark that was
+stopped continues in the same folder. Penalties are chosen on the validation users, separately for each checkpoint.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Values = dict[tuple[str, str, str], list[Mapping[str, UserValues]]]
 
 
 def standard(seed: int, steps: int) -> PretrainConfig:
-    """The config that is measured: the two upper layers of MiniLM on MovieLens-100K.
+    """The measured config: the two upper layers of MiniLM on MovieLens-100K.
 
     Args:
-        seed: of the pretraining.
-        steps: of the pretraining.
+        seed: seed of the pretraining.
+        steps: steps of the pretraining.
     """
     base = starting_from(dataclasses.replace(preset("movielens-100k"), seed=seed))
     encoder = dataclasses.replace(base.encoder, rate=3e-4, frozen_layers=4)
@@ -51,15 +51,15 @@ def standard(seed: int, steps: int) -> PretrainConfig:
 
 
 def pretrained(config: PretrainConfig, folder: Path, reporter: Reporter) -> tuple[Path, dict[str, list[float]]]:
-    """Pretrain in a folder, from the latest checkpoint where there is one.
+    """Pretrain in a folder, starting from the latest checkpoint if there is one.
 
     Args:
-        config: of the pretraining.
-        folder: of its run.
+        config: config of the pretraining.
+        folder: folder of its run.
         reporter: shows progress.
 
     Returns:
-        The folder of the encoder, and for each figure of held-out data its values before and after.
+        The folder of the encoder, and for each metric on held-out data its values before and after.
 
     Raises:
         MetarecError: the folder holds a pretraining with other options.
@@ -86,15 +86,15 @@ def measure(
     objectives: Sequence[Objective] = OBJECTIVES,
     reporter: Reporter = QUIET,
 ) -> list[harness.Row]:
-    """Pretrain for each seed and objective, and judge the encoders.
+    """Pretrain for each seed and objective, and evaluate the encoders.
 
     Args:
-        configs: one for each seed; of any objective.
-        folder: where runs are kept.
-        train: of meta-trained heads.
-        heads: which heads judge.
-        objectives: what is pretrained for.
-        reporter: where progress is shown.
+        configs: one for each seed; with any objective.
+        folder: folder of the runs.
+        train: training options of meta-trained heads.
+        heads: heads of the evaluation.
+        objectives: objectives of the pretraining.
+        reporter: shows progress.
     """
     values: Values = {}
     tried: dict[str, list[Any]] = {}
@@ -159,7 +159,7 @@ def _compared(
 
 
 def _judged(said: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> list[harness.Row]:
-    """Perplexities and contrastive losses before and after, as means over the seeds (geometric ones of the former)."""
+    """Perplexities and contrastive losses before and after, as means over seeds (geometric for perplexities)."""
     rows = []
     for name, seeds in said.items():
         for measured in seeds[0] if seeds else ():
@@ -175,7 +175,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on with; a new folder where left out")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, which are continued; by default a new folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="of each pretraining")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=HEADS)

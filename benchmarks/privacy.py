@@ -2,9 +2,9 @@
 
 python -m benchmarks.privacy --json OUT
 
-For each seed the users of MovieLens-100K are split as `metarec evaluate --protocol recbole-metarec` splits them, and
-the model is trained once without privacy (factors, profiles, the validation loss choosing the epoch), once on what a
-private run may read with hardly any noise, and once for each epsilon. All are asked the same queries of test users.
+For each seed the users of MovieLens-100K are split as in `metarec evaluate --protocol recbole-metarec`. The model is
+trained once without privacy (with factors, profiles, and the epoch chosen by validation loss), once on the inputs of a
+private run with almost no noise, and once for each epsilon. All are evaluated on the same queries of test users.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def standard(seed: int, epochs: int, users_per_step: int) -> Config:
     """The config without privacy; few large steps, since every step spends epsilon.
 
     Args:
-        seed: of the run.
-        epochs: of the training.
+        seed: seed of the run.
+        epochs: epochs of the training.
         users_per_step: users of an outer step.
     """
     base = preset("movielens-100k")
@@ -53,13 +53,13 @@ def private(config: Config, epsilon: float) -> Config:
 def measure(
     configs: Sequence[Config], epsilons: Sequence[float], folder: Path, reporter: Reporter = QUIET
 ) -> list[harness.Row]:
-    """Train and judge all ways for each seed.
+    """Train and evaluate all variants for each seed.
 
     Args:
-        configs: without privacy, one for each seed.
-        epsilons: of the private trainings.
-        folder: where runs are kept, to go on with.
-        reporter: where progress is shown.
+        configs: configs without privacy, one for each seed.
+        epsilons: epsilon of each private training.
+        folder: folder of the runs, which are continued.
+        reporter: shows progress.
     """
     results: dict[str, list[SeedResult]] = {}
     spent: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--runs", type=Path, help="where runs are kept, to go on with; a new folder where left out")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, which are continued; by default a new folder")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[1.0, 3.0, 8.0, 20.0])
     parser.add_argument("--epochs", type=int, default=20)

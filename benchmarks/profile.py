@@ -14,18 +14,18 @@ from typing import Any
 import jax
 
 MOST = 20
-"""Kinds of operation that are listed, the most expensive first."""
+"""Number of kinds of operation in the list, the most expensive first."""
 
 
 def profile(run: Callable[[], Any], *texts: str, calls: int = 5) -> list[dict[str, Any]]:
     """Calls and milliseconds per run of each kind of operation.
 
-    Time on two threads counts twice; the time of a loop is without that of the operations in its body.
+    Time on two threads counts twice; the time of a loop excludes the operations in its body.
 
     Args:
         run: runs the programs once; it has run before.
         texts: the compiled programs, as HLO.
-        calls: how often it is run.
+        calls: number of runs.
     """
     kinds: dict[str, dict[str, str]] = {}
     for text in texts:  # programs of one function for several shapes share a name
@@ -55,13 +55,13 @@ def _module(text: str) -> str:
 
 
 def _kinds(text: str) -> list[tuple[str, str]]:
-    """Name of each operation of a program, and its shape, opcode and what matters of its arguments."""
+    """Name of each operation of a program, with its shape, opcode and relevant attributes."""
     found = []
     for line in text.splitlines():
         named = re.match(r"\s*(?:ROOT )?%([\w.\-]+) = (\S+) ([\w\-]+)\(", line)
         if named:
             name, shape, opcode = named.groups()
-            # A fusion is named after what it fuses.
+            # The name of a fusion lists the fused operations.
             what = re.sub(r"[.\d]+$", "", name) if opcode == "fusion" else opcode
             contracted = re.findall(r"(?:lhs|rhs)_contracting_dims=\{[\d,]*\}", line)
             found.append((name, " ".join([re.sub(r"\{[^}]*\}", "", shape), what, *contracted])))

@@ -1,9 +1,9 @@
-"""Profiles of our own programs in cases whose bars are missed: operations, and the steps of a start.
+"""Profiles of our own programs in cases that miss their target: operations, and the steps of a start.
 
 python -m benchmarks.profiles --json OUT
 
-Operations are those of JAX's profiler (see `benchmarks.profile`); a start is a process of its own, whose steps are
-timed by a clock.
+Operations are those of JAX's profiler (see `benchmarks.profile`); a start is a separate process, whose steps are timed
+by a clock.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 mark("print")
 print(json.dumps(marks))
 """
-"""What `metarec recommend RUN --rate id:1=5 --rate id:2=2 -k 10` does, with a clock."""
+"""The steps of `metarec recommend RUN --rate id:1=5 --rate id:2=2 -k 10`, each timed."""
 
 
 def of_programs(case: str, run: Callable[[], Any], texts: Sequence[str], calls: int) -> harness.Row:
@@ -98,7 +98,7 @@ def frozen(case: cases.InnerLoopCase, calls: int) -> harness.Row:
 
 
 def joint(case: cases.InnerLoopCase, calls: int) -> harness.Row:
-    """A full outer step that trains MiniLM, too."""
+    """A full outer step that also trains MiniLM."""
     from benchmarks import joint as joints
     from benchmarks.tasks import task_of
 
@@ -132,7 +132,7 @@ def answer(config: Config, calls: int) -> harness.Row:
             done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
             return json.loads(done.stdout)
 
-        process()  # which fills the caches
+        process()  # fills the caches
         all_marks = [process() for _ in range(calls)]
     seconds = np.array([[taken for _, taken in marks] for marks in all_marks])
     steps = [name for name, _ in all_marks[0]]
@@ -144,7 +144,7 @@ def answer(config: Config, calls: int) -> harness.Row:
 
 
 def rows(smoke: bool) -> Iterator[harness.Row]:
-    """Of every case that misses a bar."""
+    """Profiles of every case that misses its target."""
     from benchmarks import joint as joints
     from benchmarks import ranking
 
@@ -167,7 +167,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--smoke", action="store_true", help="as small as it can be")
+    parser.add_argument("--smoke", action="store_true", help="the smallest size")
     arguments = parser.parse_args()
     found: list[harness.Row] = []
     for row in rows(arguments.smoke):

@@ -26,14 +26,14 @@ from metarec_jax.train.model import init_trainable, make_model
 BARS = {"(b) loop": 10.0, "(c) torch.func": 10.0}
 OF_BANDWIDTH = 0.5
 TOLERANCE = 1e-3
-"""Of scores, in rating levels."""
+"""Largest error of scores, in rating levels."""
 FEW = 50
-"""Users that a loop over users is timed with; the time of all is reckoned from that."""
+"""Number of users with which a loop over users is timed; the time of all is extrapolated."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RankingCase:
-    """`users` with a `support` of ratings each, and a catalogue of `items`."""
+    """`users` with `support` ratings each, and a catalogue of `items`."""
 
     name: str
     users: int
@@ -56,7 +56,7 @@ SMOKE = RankingCase("smoke", 3, 40, 8, hidden=4, support=4, steps=2, k=5)
 
 
 def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int, float]]]:
-    """The package's recommender, what PyTorch needs to compute the same, and the users' ratings."""
+    """The package's recommender, the same task for PyTorch, and the users' ratings."""
     rng = np.random.default_rng(0)
     learner = LearnerConfig(hidden=case.hidden, user_side="none", head="classes", prior=False)
     updater = UpdaterConfig(steps=case.steps, rate=0.03)
@@ -89,7 +89,7 @@ def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int,
     }
     mean, bias = jnp.full(1, theta["prior"]["mean"]), jnp.zeros(())
     offset = np.asarray(model.head.prior(theta["prior"]["head"], mean, bias))[0]
-    # The package puts the latest rating first; the order of a mean makes no difference but to rounding.
+    # The package puts the latest rating first; the order in a mean affects only rounding.
     task = Task(table, ids, labels, ids[:, :0], labels[:, :0], layers, rates, offset)
     histories = [dict(zip(i.tolist(), (1.0 + own).tolist())) for i, own in zip(ids, labels)]
     return Recommender(config, catalogue, trainable), task, histories
@@ -129,7 +129,7 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
     label = f"adapt and rank, {case.name}"
     rows = harness.compare(label, seconds, ours="ours", work=case.users, metric="users/s", bars=bars, facts=facts)
     if case.users == 1:
-        # What has to be read: every item's embedding, its product with the first kernel, and two counts.
+        # Bytes to read: every item's embedding, its product with the first kernel, and two counts.
         moved = case.items * (case.features + case.hidden + 2) * 4 / 1e9
         achieved = moved / seconds["ours"]
         low, median, high = np.quantile(achieved / best.bandwidth, [0.05, 0.5, 0.95])
@@ -149,13 +149,13 @@ def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[
 
 
 def watched(recommender: Recommender, run: Callable[[], Any]) -> list[Watched]:
-    """The programs that `run` has the recommender call, with the calls of each."""
+    """The programs that the recommender calls in `run`, with the calls of each."""
     programs = recommender.executor.programs
     unwatched = dict(programs)
     found = {name: Watched(programs[name].jitted) for name in ("prepare", "adapt", "score_all")}
     programs.update(found)
     run()
-    for program in found.values():  # results that are kept between calls were computed just now: count without them
+    for program in found.values():  # do not count results that are cached between calls
         program.start_over()
     run()
     programs.update(unwatched)
@@ -166,7 +166,7 @@ _OF_USERS = ("support_ids", "support_labels", "query_ids", "query_labels")
 
 
 def _agree(who: str, lists: list[Any], scores: np.ndarray, rows: np.ndarray) -> None:
-    """Refuses to time another list; two items whose scores differ by rounding may change places."""
+    """Refuse different lists; two items whose scores differ by rounding may be swapped."""
     for found, wanted, _ in zip(lists, scores, rows):
         error = float(np.abs(np.array([r.score for r in found]) - wanted).max())
         if not error < TOLERANCE:

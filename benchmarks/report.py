@@ -1,4 +1,4 @@
-"""Print committed results as Markdown: the tables of README and docs are made by this module.
+"""Print committed results as Markdown, such as the tables of README and docs.
 
 python -m benchmarks.report                                           all results in benchmarks/results
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...] [--as KIND]
@@ -21,11 +21,11 @@ from metarec_jax.evaluation.text_table import grid, number
 
 
 def table(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
-    """The rows of a results file, as a Markdown table and a line that says how they came about.
+    """The rows of a results file, as a Markdown table and a line on how they were measured.
 
     Args:
-        document: in the layout of `benchmarks.harness.write`.
-        cases: those that are wanted; all where empty.
+        document: document in the layout of `benchmarks.harness.write`.
+        cases: names of cases; empty for all.
     """
     lines = [
         "| case | against | metric | ours | theirs | times better (middle 90 %) | bar |",
@@ -78,7 +78,7 @@ def _differing(document: dict[str, Any], cases: Sequence[str]) -> Iterator[tuple
 
 
 def roofline(document: dict[str, Any], cases: Sequence[str] = ()) -> str:
-    """Every program's phases, and which share of the machine's limits it reached; arguments as for `table`."""
+    """Every program's phases, and its share of the machine's limits; arguments as for `table`."""
     found: dict[tuple[str, str], str] = {}
     rows = [row for row in document["rows"] if "roofline" in row["facts"] and (not cases or row["case"] in cases)]
     for row in rows:
@@ -160,7 +160,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def _made(document: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """A line on how the rows were made; cases of one file that were made alike are named together."""
+    """A line on how the rows were measured; cases of one file with equal conditions are named together."""
     if "cases" not in document:
         made = document["environment"]
         return f"Made by `{made['command']}` on {_machine(made)}, commit {_commit(made)}, {made['date'][:10]}."
@@ -191,7 +191,7 @@ def _commit(made: dict[str, Any]) -> str:
 
 
 def _rounds(about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """The number of turns that the rows record; where they do not, the most that there can have been."""
+    """The number of turns that the rows record, or else the greatest possible number."""
     known = sorted({row["facts"]["rounds"] for row in rows if "rounds" in row["facts"]})
     if not known:
         return f"up to {about['rounds']} rounds"
@@ -218,14 +218,14 @@ NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
 KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline")
-"""What a marked block can show."""
+"""Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
     re.DOTALL,
 )
-"""A part of a page that is printed from results: its kind, the file, the cases, and what it shows."""
+"""A part of a page that is printed from results: kind, file, cases, and content."""
 ESTIMATES = re.compile(r"<!-- aot: (\w+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
-"""The same of a group of cases of `benchmarks.aot`."""
+"""The same for a group of cases of `benchmarks.aot`."""
 ROOT = Path(__file__).parent.parent
 
 
@@ -234,7 +234,7 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
 
     Args:
         kind: one of `KINDS`; "results" shows a Markdown file as it is.
-        path: of the results file, below `root`.
+        path: path of the results file, below `root`.
         cases: names, separated by ";" and a blank or line break; all where "".
         root: the repository.
 
@@ -334,7 +334,7 @@ def page(document: dict[str, Any], plots: Sequence[tuple[str, str]] = ()) -> str
 
 
 def everything(folder: Path) -> str:
-    """A page of all results in a folder that have rows: of the suite, of single benchmarks, and of `benchmarks.aot`."""
+    """A page of all results in a folder that have rows: the suite, single benchmarks, and `benchmarks.aot`."""
     parts = []
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -354,11 +354,11 @@ def everything(folder: Path) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """The command line, of these arguments; those of the process where None."""
+    """The command line with these arguments; None takes those of the process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="?")
     parser.add_argument("cases", nargs="*")
-    parser.add_argument("--as", dest="kind", choices=KINDS, default="benchmark", help="what to print of the results")
+    parser.add_argument("--as", dest="kind", choices=KINDS, default="benchmark", help="kind of table to print")
     parser.add_argument("--page", action="store_true", help="write the whole page and its plots beside the results")
     parser.add_argument("--update", action="store_true", help="print the marked blocks of README and docs again")
     arguments = parser.parse_args(given)

@@ -1,9 +1,8 @@
-"""What a rival is: the same meta-gradient, computed by another library from plain arrays.
+"""Rivals: the same meta-gradient, computed by another library from plain arrays.
 
 Every rival is a module with `LEARNED_RATES` and `prepare`, in `torch_reference/` (PyTorch alone) or `peers/` (other
-packages for meta-learning). It is written as one who knows its library would write it to be fast; what is not the
-library's own idiom stays out. What can be made once (tensors, modules, compiled programs) is made by `prepare`; finding
-the rows of the table is part of the work.
+packages for meta-learning). It is written for speed in the idiom of its library. `prepare` makes tensors, modules and
+compiled programs once; gathering the rows of the table is part of the timed work.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ RIVALS = {
 
 
 class Unavailable(Exception):
-    """A rival cannot run here: the message says why, and what to do about it where something can be done."""
+    """A rival cannot run on this machine; the message states the reason and a remedy if there is one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +39,18 @@ class Task:
         logits = relu(x @ hidden.kernel + hidden.bias) / sqrt(hidden) @ output.kernel + output.bias + offset
 
     Inner step k takes exp(log_rate[k]) times the gradient of the mean cross-entropy over the user's support from every
-    array of theta; every array has learned rates of its own (LSLR, Antoniou et al. 2019, section 4). The loss is the
+    array of theta; every array has separate learned rates (LSLR, Antoniou et al. 2019, section 4). The loss is the
     mean cross-entropy over all query rows of all users after the last step.
 
     Attributes:
-        table: [items, features], what ids point into.
+        table: [items, features], rows of the ids.
         support_ids: integers [users, support].
         support_labels: integers [users, support] from 0 to classes - 1.
         query_ids: integers [users, query].
         query_labels: integers [users, query].
         theta: {"hidden": {"kernel": [features, hidden], "bias": [hidden]},
             "output": {"kernel": [hidden, classes], "bias": [classes]}}.
-        log_rate: [steps] in the place of every array of theta.
+        log_rate: a tree like theta with [steps] for every array.
         offset: [classes], a constant that is added to the logits.
     """
 
@@ -82,11 +81,11 @@ class MetaGradient(NamedTuple):
 
 
 class Rival(Protocol):
-    """What the module of a rival has.
+    """Interface of a rival's module.
 
     Attributes:
-        LEARNED_RATES: whether every array has a learned rate at every step. Where not, the rival takes a task whose
-            rates are all equal (`with_one_rate`), and gives no gradient with respect to them: it does a little less.
+        LEARNED_RATES: whether every array has a learned rate at every step. If not, the rival takes a task with equal
+            rates (`with_one_rate`), and computes no gradient with respect to them, which is slightly less work.
     """
 
     LEARNED_RATES: bool
@@ -95,7 +94,7 @@ class Rival(Protocol):
         """A function that computes the whole meta-gradient each time it is called.
 
         Raises:
-            Unavailable: where it cannot run on this machine.
+            Unavailable: it cannot run on this machine.
         """
         ...
 
@@ -104,7 +103,7 @@ def load(name: str, modules: Mapping[str, str] = RIVALS) -> Rival:
     """Import a rival.
 
     Args:
-        name: of the rival.
+        name: name of the rival.
         modules: the module of each rival, by its name.
 
     Raises:
@@ -113,13 +112,13 @@ def load(name: str, modules: Mapping[str, str] = RIVALS) -> Rival:
     try:
         return cast(Rival, importlib.import_module(modules[name]))
     except ImportError as error:
-        if error.name and error.name.split(".")[0] == "benchmarks":  # a mistake of ours
+        if error.name and error.name.split(".")[0] == "benchmarks":  # a bug in this package
             raise
         raise Unavailable(f"{name} does not import ({error}): pip install 'metarec_jax[bench]'") from error
 
 
 def with_one_rate(task: Task) -> Task:
-    """`task` with the mean of all its log rates in the place of each."""
+    """`task` with every log rate replaced by their mean."""
     rates = [rate for arrays in task.log_rate.values() for rate in arrays.values()]
     mean = np.mean(rates, dtype=rates[0].dtype)
     log_rate = {
@@ -130,9 +129,8 @@ def with_one_rate(task: Task) -> Task:
 
 
 def pieces(users: int, size: int) -> Iterator[slice]:
-    """`users` in slices of `size` (the last may be shorter), whose gradients add up to that of all.
+    """Slices of `size` users (the last may be shorter), whose gradients add up to the whole gradient.
 
-    The private matrices of a few users fit a processor's cache and those of all do not, so that a few at a time are
-    quicker. Each rival says how many.
+    Micro-batches are faster, since the matrices of a few users fit a processor's cache; each rival has its own size.
     """
     return (slice(start, min(start + size, users)) for start in range(0, users, size))

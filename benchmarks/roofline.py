@@ -1,4 +1,4 @@
-"""Limits of the machine (matrix products and memory bandwidth), measured in turns with the programs that are timed."""
+"""Limits of the machine (matrix products and memory bandwidth), measured in turns with the timed programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.harness import Contender
 from metarec_jax.cli import hardware_limits
 
 SMALL, LARGE = (64, 1), (2048, 256)
-"""Size of the matrix product and megabytes of the arrays: of tests and of measurements."""
+"""Size of the matrix product and megabytes of the arrays, for tests and for measurements."""
 
 
 class Best(NamedTuple):
@@ -24,8 +24,8 @@ class Best(NamedTuple):
         """Speeds of a program and their shares of both limits, as medians over rounds.
 
         Args:
-            facts: of the program, as `benchmarks.phases.phases` gives them.
-            seconds: of its turns.
+            facts: facts of the program, as `benchmarks.phases.phases` gives them.
+            seconds: seconds of its turns.
         """
         gflop, gigabytes = facts["gflop_of_products"], facts["gbytes_moved"]
         values = {
@@ -66,7 +66,7 @@ def reached(
 
     Args:
         best: from `Machine.best`.
-        facts: of programs, by name.
-        seconds: of contenders, by name.
+        facts: facts of programs, by name.
+        seconds: seconds of contenders, by name.
     """
     return {name: best.reached(own, seconds[name]) for name, own in facts.items() if name in seconds}

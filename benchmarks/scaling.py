@@ -31,13 +31,13 @@ DEVICES = (1, 2, 4, 8)
 
 
 def curve(what: str, unit: str, works: Mapping[int, float], seconds: Mapping[int, np.ndarray], **facts: Any) -> Any:
-    """A row that compares the last point of a curve with the first, with every point among its facts.
+    """Make a row that compares the last point of a curve with the first, with all points among its facts.
 
     Args:
         what: the variable of the curve.
-        unit: of the work.
+        unit: unit of the work.
         works: units of work in one turn, by value of the variable.
-        seconds: of each turn, by value of the variable.
+        seconds: seconds of each turn, by value of the variable.
         **facts: of the row.
     """
     points = [
@@ -70,7 +70,7 @@ def inner_loop(
 
     Args:
         what: the field of the case that varies.
-        values: of the field.
+        values: values of the field.
         rounds: turns of each contender.
         reporter: shows progress.
         case: the other sizes.
@@ -111,8 +111,7 @@ def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
 def devices(counts: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, smoke: bool = False) -> Any:
     """Curve of the outer step over the number of devices, simulated by one machine.
 
-    The number of devices is fixed when JAX starts, so each has a process of its own, which takes a step when it is
-    asked to.
+    The number of devices is fixed when JAX starts, so each number has a separate process, which takes steps on request.
     """
     works = {count: float(_sharded_case(smoke).users) for count in counts}
     with contextlib.ExitStack() as stack:
@@ -123,7 +122,7 @@ def devices(counts: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
 
 @contextlib.contextmanager
 def _process(count: int, smoke: bool) -> Iterator[Callable[[], None]]:
-    """A process with some number of devices, as a function that makes it take one step and waits for it."""
+    """Start a process with a number of devices; yields a function that lets it take one step and waits for it."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}".strip()
     command = [sys.executable, "-m", "benchmarks.scaling", "--devices", str(count), *["--smoke"] * smoke]
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}

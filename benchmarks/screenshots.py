@@ -1,7 +1,7 @@
-"""Pictures of the page for the README: `python -m benchmarks.screenshots RUN --out docs/images`.
+"""Screenshots of the page for the README: `python -m benchmarks.screenshots RUN --out docs/images`.
 
-Serves the run on a free port with a store of its own, has test users of its data use it (so that the dashboard has
-something to show), and rates a few films as a newcomer does. The pictures are of whatever the run says.
+The run is served on a free port with a separate store. Simulated test users fill the dashboard, and a new user rates a
+few films.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> int:
             assert served.stdout is not None
             line = served.stdout.readline()
             if not line.startswith("serving "):
-                return 1  # it has said why
+                return 1  # the error is printed already
             address = line.split()[-1]
             run = run_folder.open_run(chosen.run)
             try:
@@ -109,17 +109,17 @@ def _rate(page: Any, title: str, rating: int) -> None:
     _until(page, "document.querySelector('#found-note').textContent.includes('found')")
     row = page.locator("#found li", has_text=title).first
     row.locator(".stars label").nth(rating - 1).click()
-    page.wait_for_timeout(400)  # how long a choice settles, see stars.js
+    page.wait_for_timeout(400)  # the delay before a rating is sent, see stars.js
     _until(page, "!document.querySelector('[aria-busy]')")
 
 
 def _until(page: Any, condition: str) -> None:
-    """Waits for a condition. Playwright's own way to wait is an eval, which the page's policy forbids."""
+    """Wait for a condition; Playwright's own function uses eval, which the page's policy forbids."""
     for _ in range(1200):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
-    raise MetarecError(f"the page never came to {condition}")
+    raise MetarecError(f"the page never satisfied {condition}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A service under load: 50 clients for a minute, requests gathered against one at a time; and a kill in the middle.
+"""A service under load: 50 clients for a minute, batched requests against one at a time; and a kill under load.
 
 python -m benchmarks.serving --run RUN --json OUT
 
-The server is a process of its own, and so are the clients; both share the machine's cores. Without --run a run is
-trained first, on MovieLens-100K.
+Server and clients are separate processes, which share the machine's cores. Without --run a run is trained first, on
+MovieLens-100K.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.start import meta_train
 
 BAR = 5.0
-"""Times the throughput that gathering is to bring."""
+"""Target: throughput of batching over that of one request at a time."""
 TOGETHER = 64
 LENGTHS = (11, 61, 1000)
-"""Ratings of a history, the latest of which is the one more; the last is the longest that the service takes."""
+"""Lengths of histories, including the additional rating; the last is the longest that the service takes."""
 
 
 class Server:
@@ -56,14 +56,14 @@ class Server:
         self.port = int(line.rstrip().rstrip("/").rsplit(":", 1)[1])
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """Ends it with a signal."""
+        """End it with a signal."""
         self.process.send_signal(number)
         self.process.wait(60)
         self._log.close()
 
 
 class Connection:
-    """A kept-alive connection that costs a client next to nothing: HTTP/1.1 by hand."""
+    """A keep-alive connection with little overhead for the client (a minimal HTTP/1.1 client)."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self._reader, self._writer = reader, writer
@@ -82,13 +82,13 @@ class Connection:
 
 @dataclasses.dataclass
 class Load:
-    """What clients saw.
+    """Measurements of the clients.
 
     Attributes:
-        seconds: by the kind of request, how long each took.
-        errors: requests that were not answered with success.
-        acknowledged: (list, item) of clicks that the service has confirmed.
-        wall: seconds that all of it took.
+        seconds: kind of request -> duration of each request.
+        errors: number of requests without a successful answer.
+        acknowledged: (list, item) of clicks that the service has acknowledged.
+        wall: total seconds.
     """
 
     seconds: dict[str, list[float]]
@@ -98,7 +98,7 @@ class Load:
 
     @property
     def requests(self) -> int:
-        """That were answered."""
+        """Number of answered requests."""
         return sum(map(len, self.seconds.values()))
 
     def facts(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Load:
 
 
 async def _client(port: int, number: int, items: Sequence[str], until: float, load: Load, body: int) -> None:
-    """Adapts to some ratings, and then again and again: a list, a click, one rating more, another list."""
+    """Adapt to some ratings, then repeat: a list, a click, one more rating, another list."""
     draw = random.Random(number)
     try:
         connection = Connection(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 20))
@@ -149,7 +149,7 @@ async def _timed(connection: Connection, load: Load, name: str, path: str, body:
 
 
 async def press(port: int, clients: int, seconds: float, items: Sequence[str], body: int) -> Load:
-    """`clients` at the same time, for so many seconds."""
+    """Run `clients` at the same time for some seconds."""
     load = Load({name: [] for name in ("adapt", "recommend", "feedback", "update")}, 0, [], 0.0)
     started = time.perf_counter()
     await asyncio.gather(*(_client(port, n, items, started + seconds, load, body) for n in range(clients)))
@@ -165,7 +165,7 @@ async def catalogue(port: int) -> list[str]:
 
 
 def pressed(run: Path, folder: Path, clients: int, seconds: float, body: int, *options: str) -> Load:
-    """A server of its own under load."""
+    """Start a server, and put it under load."""
     server = Server(run, folder, *options)
     try:
         items = asyncio.run(catalogue(server.port))
@@ -176,7 +176,7 @@ def pressed(run: Path, folder: Path, clients: int, seconds: float, body: int, *o
 
 
 def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) -> list[harness.Row]:
-    """Gathered against one at a time, in turns: requests a second, and the tail of what a request takes."""
+    """Batching against one request at a time, in turns: requests per second, and tail latency."""
     loads: dict[str, list[Load]] = {"gathered": [], "one at a time": []}
     options = {"gathered": ("--together", str(TOGETHER)), "one at a time": ("--together", "1")}
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +188,7 @@ def throughput(run: Path, clients: int, seconds: float, rounds: int, body: int) 
 
 
 def compared(loads: dict[str, list[Load]], case: str) -> list[harness.Row]:
-    """Rows of what clients saw in each turn, gathered and one at a time."""
+    """Rows of the clients' measurements in each turn, batched and one at a time."""
     facts = {name: [load.facts() for load in found] for name, found in loads.items()}
     rows = []
     for metric, bar in (("requests/s", BAR), ("p99, ms", None)):
@@ -214,7 +214,7 @@ def compared(loads: dict[str, list[Load]], case: str) -> list[harness.Row]:
 
 
 async def _knock(port: int, clients: int, seconds: float) -> float:
-    """Requests a second of so many clients who ask for nothing that has to be computed."""
+    """Requests per second of clients whose requests need no computation."""
     done = 0
 
     async def one(until: float) -> None:
@@ -230,7 +230,7 @@ async def _knock(port: int, clients: int, seconds: float) -> float:
 
 
 def http_alone(run: Path, clients: int, seconds: float, served: harness.Row) -> harness.Row:
-    """What the web server does where nothing is computed: the most that gathering could come to, if it cost nothing."""
+    """Throughput of the web server without computation: an upper bound for batching."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(run, Path(folder) / "store")
         try:
@@ -249,7 +249,7 @@ def http_alone(run: Path, clients: int, seconds: float, served: harness.Row) -> 
 
 
 def killed(run: Path, clients: int, seconds: float, body: int) -> harness.Row:
-    """kill -9 in the middle of the load: how many clicks that were confirmed are gone when it serves again."""
+    """kill -9 under load: the number of acknowledged clicks that are lost after a restart."""
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         server = Server(run, store, "--together", str(TOGETHER))
@@ -261,7 +261,7 @@ def killed(run: Path, clients: int, seconds: float, body: int) -> harness.Row:
 
         load = asyncio.run(both())
         server.process.wait(60)
-        again = Server(run, store, "--together", "1")  # which recovers the log, and serves
+        again = Server(run, store, "--together", "1")  # recovers the log, and serves
         again.stop()
         kept = set(open_for_reading(store).execute("SELECT list, item FROM events WHERE kind = 'click'"))
     lost = sum(pair not in kept for pair in load.acknowledged)
@@ -278,7 +278,7 @@ def killed(run: Path, clients: int, seconds: float, body: int) -> harness.Row:
 
 
 def one_more(run: Path, times: int) -> Iterator[harness.Row]:
-    """One rating more, against adapting to the whole history anew: one client, with and without a user's text."""
+    """One more rating, against adapting to the whole history again: one client, with and without a user's text."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(run, Path(folder) / "store", "--together", "1")
         items = catalogues.load(run_folder.open_run(run)).items.ids
@@ -339,11 +339,11 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    parser.add_argument("--run", type=Path, help="a trained run; one is made where this is not given")
+    parser.add_argument("--run", type=Path, help="a trained run; by default one is trained")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way to serve")
-    parser.add_argument("--history", type=int, default=12, help="ratings that a client begins with")
+    parser.add_argument("--history", type=int, default=12, help="ratings of a client at the start")
     arguments = parser.parse_args()
     reporter = make_reporter()
     rows: list[harness.Row] = []

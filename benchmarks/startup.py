@@ -14,7 +14,7 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.train.start import meta_train
 
 IMPORT, ANSWER = 1.2, 2.0
-"""Most times the duration of `import jax, flax, optax` that importing the package, and an answer, may take."""
+"""Target: greatest duration of importing the package, and of an answer, over that of `import jax, flax, optax`."""
 BASE = "import jax, flax, optax"
 TRAIN = ["--preset", "synthetic", "--train.epochs", "1", "--learner.user-side", "none", "--train.users-per-step", "160"]
 
@@ -25,11 +25,11 @@ def compare(
     """Seconds from the start of a process to its end.
 
     Args:
-        config: of the run that is asked; it is trained for one epoch.
-        rounds: turns of each.
-        reporter: shows them.
-        training: whether to train with a cold and a warm cache, too.
-        warmup: turns before the first that counts.
+        config: config of the run; it is trained for one epoch.
+        rounds: turns of each contender.
+        reporter: shows progress.
+        training: whether to also train with a cold and a warm cache.
+        warmup: turns before the first counted one.
     """
     rows: list[harness.Row] = []
     with tempfile.TemporaryDirectory() as name:

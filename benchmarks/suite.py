@@ -3,7 +3,7 @@
 python -m benchmarks [NAME ...] --json OUT
 
 Results are written after each case. Cases that OUT holds already are not measured again, so that the same command
-continues a run that was interrupted; --again measures them anew.
+continues a run that was interrupted; --again measures all cases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from metarec_jax.core.progress import Reporter
 
 
 class Size(NamedTuple):
-    """Turns of each contender, whether to run the smallest size, and who shows progress."""
+    """Turns of each contender, whether to run the smallest size, and the progress reporter."""
 
     rounds: int
     smoke: bool
@@ -133,7 +133,7 @@ def startup(size: Size) -> Rows:
 
 
 def beliefs(size: Size) -> Rows:
-    """Beliefs about items from their ratings, with linear algebra in XLA's threads alone and in OpenBLAS's as well."""
+    """Fitting of item factors, with OpenBLAS limited to one thread per call and with its default threads."""
     from benchmarks import beliefs as case
 
     yield case.compare(_config(size), size.rounds, size.reporter)
@@ -194,11 +194,11 @@ def measure(case: Case, size: Size) -> tuple[list[harness.Row], dict[str, Any]]:
     """Measure one case.
 
     Args:
-        case: of `CASES`.
-        size: how much of it.
+        case: one of `CASES`.
+        size: size of the case.
 
     Returns:
-        Its rows, and how they were made.
+        Its rows, and the conditions of the measurement.
     """
     started = time.perf_counter()
     rows = [row for part in case(size) for row in part]
@@ -209,14 +209,14 @@ def main(given: Sequence[str] | None = None, known: Mapping[str, Case] = CASES) 
     """The command line.
 
     Args:
-        given: its arguments; those of the process where None.
+        given: arguments; None takes those of the process.
         known: cases by name.
     """
     from metarec_jax.core.console import make_reporter
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}; all where there is none")
-    parser.add_argument("--json", type=Path, help="where to write what is measured")
+    parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
     parser.add_argument("--smoke", action="store_true", help="the smallest size, to see that it runs")
     parser.add_argument("--again", action="store_true", help="also measure cases that OUT holds already")

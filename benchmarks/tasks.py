@@ -1,4 +1,4 @@
-"""The batch of a case, as plain arrays that every contender starts from."""
+"""The batch of a case, as plain arrays for all contenders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metarec_jax.data import load
 
 
 def task_of(case: InnerLoopCase) -> Task:
-    """Random weights and embeddings (their values do not change what is computed), and the ratings of the case."""
+    """Random weights and embeddings (whose values do not affect the cost), and the ratings of the case."""
     rng = np.random.default_rng(0)
     ids, labels, items = _real(case, rng) if case.real else _distinct(case, rng)
 
@@ -41,14 +41,14 @@ def task_of(case: InnerLoopCase) -> Task:
 
 
 def _distinct(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-    """Every row an item of its own."""
+    """Rows with different items."""
     items = case.users * (case.support + case.query)
     ids = np.arange(items, dtype=np.int32).reshape(case.users, -1)
     return ids, rng.integers(0, case.classes, ids.shape).astype(np.int32), items
 
 
 def users_of(case: InnerLoopCase) -> np.ndarray:
-    """Rows of the users of MovieLens-100K that a case of real ratings has: the first that have enough ratings."""
+    """Rows of the users of MovieLens-100K in a case of real ratings: the first with enough ratings."""
     data = load(DataConfig(), seed=0)
     rows = case.support + case.query
     found = np.flatnonzero(np.bincount(data.user, minlength=len(data.users)) >= rows)
@@ -58,7 +58,7 @@ def users_of(case: InnerLoopCase) -> np.ndarray:
 
 
 def _real(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
-    """Ratings of MovieLens-100K: so many of each user."""
+    """Ratings of MovieLens-100K, a fixed number of each user."""
     data = load(DataConfig(), seed=0)
     ids, labels = [], []
     for user in users_of(case):

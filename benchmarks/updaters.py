@@ -1,4 +1,4 @@
-"""The meta-gradient of the standard case with every rule of the inner loop, and in both forms where a rule has both."""
+"""The meta-gradient of the standard case with every updater, and in both forms where an updater has both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metarec_jax.meta.updaters import make_updater
 
 KINDS = UPDATERS.names()
 FEW: tuple[str, ...] = ("gradient", "ridge")
-"""Of the smallest case: each kind takes seconds to compile."""
+"""Kinds of the smallest case, since each takes seconds to compile."""
 CHANGES: dict[str, dict[str, Any]] = {"ridge": {"adapted": ("output/.*",)}}
 
 
@@ -33,7 +33,7 @@ def compare(
         case: the sizes.
         rounds: turns of each contender.
         reporter: shows progress.
-        kinds: of updaters; "gradient" must be among them.
+        kinds: kinds of updaters; "gradient" must be among them.
     """
     task = task_of(case)
     programs, facts = {}, {}

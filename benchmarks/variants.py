@@ -1,4 +1,4 @@
-"""Train one model in several ways, and compare the ways on the same queries of the same test users."""
+"""Train variants of a model, and compare them on the same queries of the same test users."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Build(Protocol):
 
 
 def trained(config: Config, folder: Path, reporter: Reporter, make: Build = build) -> tuple[Run, Experiment, Trainable]:
-    """Train a config, or train on where that was begun.
+    """Train a config, or continue its training.
 
     Args:
-        config: of the run.
-        folder: of the run.
+        config: config of the run.
+        folder: folder of the run.
         reporter: shows progress.
         make: builds the experiment.
 
     Returns:
-        The run, its experiment with the embeddings of its own encoder where that was trained, and the parameters.
+        The run, its experiment (with embeddings of the trained encoder if it was trained), and the parameters.
 
     Raises:
         MetarecError: as for `fitted`.
@@ -57,11 +57,11 @@ def trained(config: Config, folder: Path, reporter: Reporter, make: Build = buil
 
 
 def fitted(experiment: Experiment, folder: Path, reporter: Reporter) -> tuple[Run, Trainable]:
-    """Train on an experiment in a run folder, from the latest checkpoint where there is one.
+    """Train an experiment in a run folder, starting from the latest checkpoint if there is one.
 
     Args:
-        experiment: what is trained on.
-        folder: of the run.
+        experiment: the experiment.
+        folder: folder of the run.
         reporter: shows progress.
 
     Raises:
@@ -87,18 +87,18 @@ def fitted(experiment: Experiment, folder: Path, reporter: Reporter) -> tuple[Ru
 
 
 def _choices(config: Config) -> tuple[Any, ...]:
-    """The options that ways differ in; the path of the encoder is none of them."""
+    """The options in which variants differ; the path of the encoder is not among them."""
     encoder = config.encoder
     own = config.train, config.privacy, config.factors, config.learner, config.updater
     return config.seed, *own, encoder.train, encoder.rate
 
 
 def judged(experiment: Experiment, name: str, method: Function) -> SeedResult:
-    """Judge a method on the test users of an experiment.
+    """Evaluate a method on the test users of an experiment.
 
     Args:
-        experiment: whose test users.
-        name: of the method.
+        experiment: the experiment.
+        name: name of the method.
         method: the function.
     """
     return judge(experiment, experiment.test, name, method, metrics=METRICS)
@@ -110,13 +110,13 @@ def compared(
     facts: Mapping[str, Any],
     of: Mapping[str, Mapping[str, Any]],
 ) -> list[harness.Row]:
-    """Compare each way with one of them, with the interval of the difference (paired bootstrap over users).
+    """Compare each variant with one of them, with the interval of the difference (paired bootstrap over users).
 
     Args:
-        results: of each way, for each seed.
-        reference: the way that the others are compared with.
-        facts: of all, for the first row.
-        of: facts of a way, where there are any.
+        results: results of each variant, for each seed.
+        reference: variant that the others are compared with.
+        facts: common facts, for the first row.
+        of: variant -> its facts, if any.
     """
     rows: list[harness.Row] = []
     theirs = results[reference]
@@ -140,14 +140,14 @@ def paired_row(
     seeds: np.ndarray,
     facts: Mapping[str, Any],
 ) -> harness.Row:
-    """Compare two ways by one metric, with the interval of the difference.
+    """Compare two variants by one metric, with the interval of the difference.
 
     Args:
-        case, contender: of the row.
+        case, contender: case and contender of the row.
         measured: the metric.
-        ours, theirs: of the same users, for each seed.
-        users, seeds: of all of them, one after the other.
-        facts: what else the row says.
+        ours, theirs: values of the same users, for each seed.
+        users, seeds: user and seed of each of these values, concatenated.
+        facts: further facts of the row.
     """
     spec = metric(measured)
     values, others = (np.concatenate([seed.values for seed in way]) for way in (ours, theirs))
@@ -168,6 +168,6 @@ def paired_row(
 
 def _mean(values: np.ndarray, weights: np.ndarray, seeds: np.ndarray, transform: Any) -> float:
     """The mean of the seeds' means."""
-    values = np.where(weights > 0, values, 0.0)  # what counts nothing may be NaN
+    values = np.where(weights > 0, values, 0.0)  # values with weight 0 may be NaN
     each = [np.average(values[seeds == s], weights=weights[seeds == s]) for s in np.unique(seeds)]
     return float(np.mean(each if transform is None else transform(each)))

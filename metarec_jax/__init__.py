@@ -1,4 +1,4 @@
-"""A recommender that learns how to learn a user: meta-learning over a pretrained BERT, in JAX.
+"""A meta-learned recommender on a pretrained BERT, in JAX: it adapts to a user by a few gradient steps.
 
 >>> import tempfile
 >>> import metarec_jax as mr

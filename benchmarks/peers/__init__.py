@@ -1,1 +1,1 @@
-"""The meta-gradient with other people's packages for meta-learning."""
+"""The meta-gradient with other packages for meta-learning."""

@@ -1,6 +1,6 @@
 """`higher` 0.2.1: `innerloop_ctx` for each user, as in its MAML example, and backward after each user.
 
-Every array is a parameter group of its own, whose rate at each step is passed to `step` as an override.
+Every array is a separate parameter group, whose rate at each step is passed to `step` as an override.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`jax-meta` 1.0.3: the loss that its `MAML` trains by, which maps `adapt` over tasks, and the gradient of that.
+"""`jax-meta` 1.0.3: the loss of its `MAML`, which maps `adapt` over tasks, and the gradient of that loss.
 
-Its `MAML` has one rate, which is not learned, for all arrays and steps. (Its `MetaSGD` learns a rate for every number,
-but calls `jax.tree_util.tree_multimap`, which JAX no longer has, and its scan gives back another structure than it
-takes.) So it takes tasks whose rates are all equal, and computes the gradient with respect to theta alone.
+Its `MAML` has one fixed rate for all arrays and steps. (Its `MetaSGD` learns a rate for every number, but calls
+`jax.tree_util.tree_multimap`, which JAX no longer has, and the carry of its scan changes structure.) It therefore takes
+tasks with equal rates, and computes the gradient with respect to theta alone.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks.rivals import MetaGradient, Task, pieces
 
 LEARNED_RATES = False
 USERS_AT_ONCE = 16
-"""The quickest of 4, 8, 16, 32, 64 and all users, on two cores."""
+"""The fastest of 4, 8, 16, 32, 64 and all users, on two cores."""
 
 
 class Network(NamedTuple):
-    """What the package asks of a network (Haiku's are such): `apply` that takes and returns a state, here none."""
+    """The interface of the package's networks (as in Haiku): `apply` takes and returns a state, here empty."""
 
     offset: jax.Array
 
@@ -34,7 +34,7 @@ class Network(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What the package calls a data set: features (or the ids to find them by) and labels of some users."""
+    """A data set of the package: features (or the ids of their rows) and labels of some users."""
 
     inputs: jax.Array | np.ndarray
     targets: jax.Array | np.ndarray
@@ -44,7 +44,7 @@ def prepare(task: Task) -> Callable[[], MetaGradient]:
     """See `Rival.prepare`.
 
     Raises:
-        ValueError: where not all rates are equal.
+        ValueError: the rates are not equal.
     """
     log_rates = np.unique(np.concatenate(jax.tree.leaves(task.log_rate)))
     if len(log_rates) > 1:

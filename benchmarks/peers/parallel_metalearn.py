@@ -1,6 +1,6 @@
 """`parallel-metalearn` 0.5.6: its `MAML.step` (`vmap`, in chunks) with its `InnerSGD`, per layer and per step.
 
-`step` ends with a step of the outer optimizer, here of length 0 so that every call computes the same. It learns rates,
+`step` ends with a step of the outer optimizer, here with rate 0, so that every call computes the same. It learns rates,
 not their logarithms: d/d log(rate) = rate * d/d rate.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.torch_reference.network import Hidden, Output, Rows, gradients, 
 
 LEARNED_RATES = True
 USERS_AT_ONCE = 16
-"""The quickest of 4, 8, 16, 32, 64 and all users, on two cores (8 and 32 are as quick; the default is 80)."""
+"""The fastest of 4, 8, 16, 32, 64 and all users, on two cores (8 and 32 are equally fast; the default is 80)."""
 
 PLACES = {"hidden": "backbone", "output": "head"}
 
@@ -42,7 +42,7 @@ def prepare(task: Task) -> Callable[[], MetaGradient]:
         model=model,
         optimizer=torch.optim.SGD(parameters.values(), lr=0.0),
         inner_optimizer=inner,
-        support_loss_fn=CrossEntropy(CategoricalAccuracy()),  # the default is the class, which cannot be called so
+        support_loss_fn=CrossEntropy(CategoricalAccuracy()),  # the default is the class, which cannot be called
         inner_steps=task.steps,
         chunk_size=USERS_AT_ONCE,
         device=torch.device("cpu"),

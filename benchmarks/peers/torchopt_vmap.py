@@ -1,6 +1,6 @@
 """`torchopt` 0.7.3: its functional optimizer in a mapped inner loop, as in its MAML example with `vmap`.
 
-Every array has a `torchopt.sgd` of its own, whose learned rates are a schedule of the step.
+Every array has a separate `torchopt.sgd`, whose learned rates are a schedule of the step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.torch_reference.network import Learned, Rows, Tensors, loss
 
 LEARNED_RATES = True
 USERS_AT_ONCE = 16
-"""The quickest of 4, 8, 16, 32, 64 and all users, on two cores."""
+"""The fastest of 4, 8, 16, 32, 64 and all users, on two cores."""
 
 
 def query_loss(theta: Tensors, log_rate: Tensors, offset: torch.Tensor, rows: Rows) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""The meta-gradient in PyTorch alone: what its users would write."""
+"""The meta-gradient in PyTorch alone, as its users write it."""

@@ -1,4 +1,4 @@
-"""`torch.func compiled`: the gradient of some users' losses, taken by `torch.func` too, as one compiled program."""
+"""`torch.func compiled`: the gradient of some users' losses, also by `torch.func`, as one compiled program."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.torch_reference.vmapped import query_loss
 
 LEARNED_RATES = True
 USERS_AT_ONCE = 8
-"""The quickest of 4, 8, 16, 32 and all users, on two cores; "max-autotune-no-cudagraphs" took twice as long."""
+"""The fastest of 4, 8, 16, 32 and all users, on two cores; "max-autotune-no-cudagraphs" took twice as long."""
 
 
 def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGradient]:
     """See `Rival.prepare`. Programs that were prepared before are compiled again when they are next run."""
-    # Views without a gradient of their own: `torch.func` takes it, and an optimiser's changes show in them.
+    # Detached views: `torch.func` computes the gradient, and updates of an optimiser are visible in them.
     theta, log_rate = ({n: t.detach() for n, t in leaves.items()} for leaves in learned or Learned.of(task))
     offset, rows = torch.tensor(task.offset), Rows.of(task)
 
@@ -33,8 +33,8 @@ def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGrad
         return MetaGradient(loss.item(), layers(dict(zip(theta, by_theta))), layers(dict(zip(log_rate, by_log_rate))))
 
     function = grad_and_value(query_loss, argnums=(0, 1))
-    run_with(function)  # so that what fails below fails for being compiled
-    torch.compiler.reset()  # or a later task would find the number of versions of this code used up
+    run_with(function)  # so that a failure below is due to compilation
+    torch.compiler.reset()  # resets the limit on compiled versions of this code
     program = torch.compile(function, fullgraph=True, dynamic=False)
     try:
         run_with(program)

@@ -1,4 +1,4 @@
-"""The encoder as PyTorch users have it: transformers' BertModel with sdpa attention."""
+"""The encoder in PyTorch: transformers' BertModel with sdpa attention."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bert(config: BertConfig, params: Params) -> Any:
 
 
 def compiled(config: BertConfig, params: Params) -> Any:
-    """The same under `torch.compile`; it compiles when it is first run, for each way that it is run."""
+    """The same under `torch.compile`; it compiles at the first run of each kind."""
     torch.compiler.reset()
     return torch.compile(bert(config, params), dynamic=False)
 
@@ -46,12 +46,12 @@ def embed(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def as_tensors(tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, as the model takes them."""
+    """Ids and mask, as arguments of the model."""
     return torch.tensor(np.asarray(tokens.ids), dtype=torch.long), torch.tensor(np.asarray(tokens.mask) > 0)
 
 
 def forward(model: Any, tokens: Tokens) -> Callable[[], torch.Tensor]:
-    """Encodes one batch, without a gradient."""
+    """Make a function that encodes one batch, without gradient."""
     ids, mask = as_tensors(tokens)
 
     def run() -> torch.Tensor:
@@ -62,7 +62,7 @@ def forward(model: Any, tokens: Tokens) -> Callable[[], torch.Tensor]:
 
 
 def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callable[[], dict[str, torch.Tensor]]:
-    """The gradient of the sum of embeddings times `weights`."""
+    """Make a function that computes the gradient of the sum of embeddings times `weights`."""
     ids, mask = as_tensors(tokens)
     cotangent = torch.tensor(weights)
 
@@ -77,14 +77,14 @@ def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callabl
 def sorted_batching(
     model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 32, max_length: int = 128
 ) -> Callable[[], np.ndarray]:
-    """Embeddings of many texts as sentence-transformers makes them: sorted by length, batches padded to their longest.
+    """Make a function that embeds texts as in sentence-transformers: sorted by length, batches padded to their longest.
 
     Args:
         model: from `bert`.
-        tokenizer: a `tokenizers.Tokenizer`, without padding; it is left as it is.
-        texts: what to embed.
-        batch: texts of a batch; 32 is what sentence-transformers takes.
-        max_length: tokens kept of a text, as `metarec_jax.encoder.encode_table` keeps them.
+        tokenizer: a `tokenizers.Tokenizer`, without padding; it is not changed.
+        texts: texts to embed.
+        batch: texts of a batch; 32 is the default of sentence-transformers.
+        max_length: greatest number of tokens of a text, as in `metarec_jax.encoder.encode_table`.
     """
     cutting = type(tokenizer).from_str(tokenizer.to_str())
     cutting.enable_truncation(max_length)

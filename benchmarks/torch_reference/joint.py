@@ -14,7 +14,7 @@ from benchmarks.torch_reference.network import Learned, Rows
 from benchmarks.torch_reference.vmapped import USERS_AT_ONCE, query_loss
 
 TEXTS_AT_ONCE = 128
-"""Texts that the model encodes at the same time."""
+"""Number of texts that the model encodes at a time."""
 
 
 class Gradient(NamedTuple):
@@ -28,13 +28,13 @@ class Gradient(NamedTuple):
 
 
 def compiled(model: Any) -> Any:
-    """The model under `torch.compile`, which shares its parameters; it compiles when it is first run."""
+    """The model under `torch.compile`, which shares its parameters; it compiles at the first run."""
     torch.compiler.reset()
     return torch.compile(model, dynamic=False)
 
 
 def with_adam(model: Any, gradient: Gradient, rate: float) -> Callable[[], float]:
-    """A step of Adam on the model and the leaves; gives the loss before it."""
+    """Make a step of Adam on the model and the leaves, which returns the loss before it."""
     optimiser = torch.optim.Adam([*model.parameters(), *gradient.leaves], lr=rate)
 
     def run() -> float:
@@ -46,12 +46,12 @@ def with_adam(model: Any, gradient: Gradient, rate: float) -> Callable[[], float
 
 
 def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Gradient:
-    """The meta-gradient by learner, rates and encoder; gives also the encoder's gradient of one matrix.
+    """Make the meta-gradient by learner, rates and encoder, which also returns the gradient of one encoder matrix.
 
     Args:
         model: transformers' BertModel.
-        task: whose ids are rows of `texts`.
-        texts: token ids of each text that is encoded, once; all are padded to the longest.
+        task: task whose ids are rows of `texts`.
+        texts: token ids of each text, which is encoded once; all are padded to the longest.
     """
     length = max(map(len, texts))
     ids = torch.zeros((len(texts), length), dtype=torch.long)
@@ -69,7 +69,7 @@ def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Gradient:
             for start in range(0, len(texts), TEXTS_AT_ONCE)
         ]
         embeddings = torch.cat(parts)
-        # The users' micro-batches meet a leaf, whose gradient is handed to the encoder once.
+        # The users' micro-batches use a leaf, whose gradient is passed to the encoder once.
         leaf = embeddings.detach().requires_grad_()
         at_leaf, total = rows._replace(table=leaf), 0.0
         for users in pieces(task.users, USERS_AT_ONCE):

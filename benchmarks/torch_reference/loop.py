@@ -13,7 +13,7 @@ LEARNED_RATES = True
 
 
 def prepare(task: Task, learned: Learned | None = None) -> Callable[[], MetaGradient]:
-    """See `Rival.prepare`; with `learned`, it starts from those leaves and leaves its gradients there."""
+    """See `Rival.prepare`; with `learned`, it starts from those leaves and accumulates gradients there."""
     learned, offset, rows = learned or Learned.of(task), torch.tensor(task.offset), Rows.of(task)
     names, start = list(learned.theta), list(learned.theta.values())
 

@@ -1,4 +1,4 @@
-"""A task as PyTorch has it: flat dicts of tensors named as a module's parameters are, and the network as functions."""
+"""A task in PyTorch: flat dicts of tensors with names of a module's parameters, and the network as functions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Tensors = dict[str, torch.Tensor]
 
 
 def tensors(layers: Layers) -> Tensors:
-    """Tensors of their own, by "hidden.kernel" and the like."""
+    """Separate tensors, by names such as "hidden.kernel"."""
     return {
         f"{layer}.{name}": torch.tensor(array) for layer, arrays in layers.items() for name, array in arrays.items()
     }
 
 
 def layers(tensors: Tensors) -> Layers:
-    """`tensors` backwards."""
+    """The inverse of `tensors`."""
     nested: Layers = {}
     for path, tensor in tensors.items():
         layer, name = path.split(".")
@@ -32,19 +32,19 @@ def layers(tensors: Tensors) -> Layers:
 
 
 def gradients(tensors: Tensors) -> Tensors:
-    """What backward passes have left in `tensors`."""
+    """Gradients that backward passes accumulated in `tensors`."""
     return {name: tensor.grad for name, tensor in tensors.items() if tensor.grad is not None}
 
 
 class Learned(NamedTuple):
-    """The leaves that a backward pass ends in."""
+    """The leaves of the backward pass."""
 
     theta: Tensors
     log_rate: Tensors
 
     @classmethod
     def of(cls, task: Task) -> Learned:
-        """Leaves with the numbers of `task`."""
+        """Leaves with the values of `task`."""
         learned = cls(tensors(task.theta), tensors(task.log_rate))
         for tensor in learned.leaves():
             tensor.requires_grad_()
@@ -54,12 +54,12 @@ class Learned(NamedTuple):
         return (*self.theta.values(), *self.log_rate.values())
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Reset all gradients."""
         for tensor in self.leaves():
             tensor.grad = None
 
     def gradient(self, loss: float) -> MetaGradient:
-        """`loss`, and the gradients that have gathered in the leaves."""
+        """`loss`, and the gradients that were accumulated in the leaves."""
         return MetaGradient(loss, layers(gradients(self.theta)), layers(gradients(self.log_rate)))
 
 
@@ -73,7 +73,7 @@ class Episodes(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The table [items, features], and which of its rows each user has: ids and labels [users, rows]."""
+    """The table [items, features], and each user's rows of it: ids and labels [users, rows]."""
 
     table: torch.Tensor
     support_ids: torch.Tensor
@@ -83,7 +83,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, task: Task) -> Rows:
-        """Every id and label is a 64-bit integer, as PyTorch wants them."""
+        """Rows of a task, with ids and labels as 64-bit integers, which PyTorch needs."""
         of_users = (task.support_ids, task.support_labels, task.query_ids, task.query_labels)
         return cls(torch.tensor(task.table), *(torch.tensor(field, dtype=torch.int64) for field in of_users))
 
@@ -92,7 +92,7 @@ class Rows(NamedTuple):
         return Rows(self.table, *(field[users] for field in self[1:]))
 
     def gather(self) -> Episodes:
-        """What the ids stand for."""
+        """Gather the features of the ids."""
         support, query = (F.embedding(ids, self.table) for ids in (self.support_ids, self.query_ids))
         return Episodes(support, self.support_labels, query, self.query_labels)
 
@@ -123,14 +123,13 @@ def loss(theta: Tensors, offset: torch.Tensor, x: torch.Tensor, labels: torch.Te
 class Rates:
     """Rates as leaves that the backward passes of many users can share.
 
-    Each pass frees the graph that it went through, so that the way from a rate to its logarithm, which all have in
-    common, is gone once, at the end.
+    Each backward pass frees its graph, so the common part from a log rate to its rate is passed once, at the end.
 
     Args:
         log_rate: [steps] for every array.
 
     Attributes:
-        at: for every step, the rate of every array.
+        at: rate of every array, for every step.
     """
 
     def __init__(self, log_rate: Tensors):
@@ -139,13 +138,13 @@ class Rates:
         self.at = [list(rates) for rates in zip(*leaves)]
 
     def backward(self) -> None:
-        """Passes the gradients that have gathered in `at` on to `log_rate`."""
+        """Propagate the gradients accumulated in `at` to `log_rate`."""
         gathered = [torch.stack([rate.grad for rate in leaves]) for leaves in zip(*self.at)]
         torch.autograd.backward(self._rates, gathered)
 
 
 class Hidden(nn.Module):
-    """`hidden` with parameters of its own. Modules ignore keywords that a library passes to every module."""
+    """`hidden` as a module. Modules ignore keywords that a library passes to every module."""
 
     def __init__(self, kernel: torch.Tensor, bias: torch.Tensor):
         super().__init__()
@@ -156,7 +155,7 @@ class Hidden(nn.Module):
 
 
 class Output(nn.Module):
-    """`output` with parameters of its own."""
+    """`output` as a module."""
 
     def __init__(self, kernel: torch.Tensor, bias: torch.Tensor, offset: torch.Tensor):
         super().__init__()

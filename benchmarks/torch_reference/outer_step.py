@@ -14,19 +14,19 @@ Prepare = Callable[..., Callable[[], MetaGradient]]
 
 
 class Step(NamedTuple):
-    """Takes a step each time it is called, and gives the loss before it; `learned` is where it has got to."""
+    """`run` takes a step and returns the loss before it; `learned` returns the current parameters."""
 
     run: Callable[[], float]
     learned: Callable[[], tuple[Layers, Layers]]
 
 
 def step(prepare: Prepare, task: Task, *, rate: float, decay: float, clip: float) -> Step:
-    """An outer step of the level whose `prepare` is given (see `benchmarks.rivals`).
+    """Make the outer step of a level (see `benchmarks.rivals`).
 
     Args:
-        prepare: of `loop`, `vmapped`, `vmapped_whole` or `compiled`.
+        prepare: `prepare` of `loop`, `vmapped`, `vmapped_whole` or `compiled`.
         task: the batch, the same in every step.
-        rate, decay, clip: of AdamW, and the greatest norm of the gradient.
+        rate, decay, clip: rate and weight decay of AdamW, and the greatest norm of the gradient.
     """
     learned = Learned.of(task)
     run = prepare(task, learned=learned)
@@ -46,7 +46,7 @@ def step(prepare: Prepare, task: Task, *, rate: float, decay: float, clip: float
 
 
 def _hand_over(learned: Learned, found: MetaGradient) -> None:
-    """Puts a gradient where an optimiser looks for it."""
+    """Store a gradient in the leaves, where the optimiser reads it."""
     assert found.log_rate is not None
     for leaves, gradient in ((learned.theta, found.theta), (learned.log_rate, found.log_rate)):
         for name, tensor in tensors(gradient).items():

@@ -29,7 +29,7 @@ def step(
     items: Sequence[np.ndarray],
     labels: np.ndarray,
 ) -> Callable[[], float]:
-    """A training step on some pairs, which gives the loss before it.
+    """Make a training step on some pairs, which returns the loss before it.
 
     Args:
         model: transformers' BertModel, trained with the rest.

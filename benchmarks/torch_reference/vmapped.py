@@ -12,7 +12,7 @@ from benchmarks.torch_reference.network import Learned, Rows, Tensors, loss
 
 LEARNED_RATES = True
 USERS_AT_ONCE = 16
-"""The quickest of 4, 8, 16, 32, 64 and all users, at 5 to 90 support rows and 1 to 10 steps, on two cores."""
+"""The fastest of 4, 8, 16, 32, 64 and all users, at 5 to 90 support rows and 1 to 10 steps, on two cores."""
 
 
 def query_loss(theta: Tensors, log_rate: Tensors, offset: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -34,7 +34,7 @@ def query_loss(theta: Tensors, log_rate: Tensors, offset: torch.Tensor, rows: Ro
 def prepare(
     task: Task, users_at_once: int = USERS_AT_ONCE, learned: Learned | None = None
 ) -> Callable[[], MetaGradient]:
-    """See `Rival.prepare`; with `learned`, it starts from those leaves and leaves its gradients there."""
+    """See `Rival.prepare`; with `learned`, it starts from those leaves and accumulates gradients there."""
     learned, offset, rows = learned or Learned.of(task), torch.tensor(task.offset), Rows.of(task)
 
     def run() -> MetaGradient:

@@ -1,4 +1,4 @@
-"""What the commands share: options that several of them have, the config that options start from, and run folders.
+"""Code shared by the commands: common options, the config that options start from, and run folders.
 
 Importing this module imports no JAX.
 """
@@ -29,7 +29,7 @@ from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
 
 RUNS = Path("runs")
-"""Folder of the runs and evaluations that no option places elsewhere."""
+"""Default folder of runs and evaluations."""
 DEFAULT_CONFIG = preset(DEFAULT_PRESET)
 
 Arguments = TypeVar("Arguments")
@@ -39,7 +39,7 @@ Arguments = TypeVar("Arguments")
 
 
 def choices(names: Iterable[str]) -> Any:
-    """How help shows an option that takes one of `names`."""
+    """Annotation that shows an option with the choices `names` in help."""
     return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
@@ -75,8 +75,11 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
     Args:
         kind: dataclass of the command's options; its docstrings are the help text.
         command: name of the command.
-        arguments: what follows the name on the command line.
+        arguments: arguments after the name on the command line.
         default: values of the options that `arguments` leave out; the defaults of `kind` where None.
+
+    Returns:
+        The options.
     """
     return tyro.cli(kind, prog=f"metarec {command}", args=list(arguments), default=default)
 
@@ -130,8 +133,11 @@ def read_json(path: Path, option: str) -> Any:
     """Read a JSON file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         option: the option that names it, for messages.
+
+    Returns:
+        The parsed JSON.
 
     Raises:
         MetarecError: the file cannot be read, or is not JSON.
@@ -187,17 +193,28 @@ def check_resume(chosen: Any) -> None:
 
 
 def run_name(name: str, config: Config | PretrainConfig) -> str:
-    """Name of a run in `RUNS`: that of the data file or folder, or `name` where the data has no path."""
+    """Choose the name of a run in `RUNS`.
+
+    Args:
+        name: name where the data has no path.
+        config: its data path gives the name otherwise.
+
+    Returns:
+        The name.
+    """
     return Path(config.data.path).stem or name if config.data.path else name
 
 
 def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
-    """The first of ``folder/name-1``, ``folder/name-2``, ... that does not exist.
+    """Find the first of ``folder/name-1``, ``folder/name-2``, ... that does not exist.
 
     Args:
-        name: how the folder's name begins.
-        folder: where it will be.
-        first: the first number that is tried.
+        name: beginning of the folder's name.
+        folder: parent folder.
+        first: the first number to try.
+
+    Returns:
+        The path.
     """
     number = first
     while (folder / f"{name}-{number}").exists():
@@ -209,7 +226,7 @@ def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
 
 
 def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
-    """Have JAX keep compiled programs in the cache folder of `config`, and return the reporter of progress on stderr.
+    """Enable JAX's compilation cache in the cache folder of `config`, and return the progress reporter for stderr.
 
     This imports JAX.
     """
@@ -244,7 +261,15 @@ def stopped(number: signal.Signals, step: int, command: str) -> int:
 
 @contextlib.contextmanager
 def resumable(folder: Path, reporter: Reporter) -> Iterator[None]:
-    """Report, where Ctrl-C or SIGTERM ends the work inside, that the same command continues from `folder`."""
+    """Report on Ctrl-C or SIGTERM within the block that the same command continues from `folder`.
+
+    Args:
+        folder: folder of the finished parts.
+        reporter: receives the note.
+
+    Yields:
+        None.
+    """
     try:
         yield
     except (KeyboardInterrupt, Stopped):

@@ -33,7 +33,7 @@ from metarec_jax.train.catalogue import Catalogue, Scale, Statistics
 from metarec_jax.train.model import init_trainable, make_model
 
 HALF = 0.5
-"""A limit bounds the work where it accounts for at least this share of its time."""
+"""A limit bounds a workload if it accounts for at least this share of its time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Shape:
 
     Attributes:
         users, support, query: of a meta-training step.
-        items: of the catalogue.
+        items: number of items of the catalogue.
         features: width of an embedding, and of the encoder.
         hidden: width of the learner.
         at_once: users whose gradients are computed together.
@@ -74,13 +74,13 @@ SMALL = Shape(
 
 
 class Work(NamedTuple):
-    """Something to time.
+    """A workload to time.
 
     Attributes:
         name: title in tables.
-        unit, amount: how much of what one call does.
-        run: does it once, and blocks until it is done.
-        gflop: of its matrix products; 0 where they were not counted.
+        unit, amount: unit and amount of the work in one call.
+        run: executes it once, and blocks until it is done.
+        gflop: billions of floating-point operations of its matrix products; 0 where they were not counted.
         gigabytes: size of arguments and results, the least that a call reads and writes.
         compile_s: seconds of tracing and compiling.
     """
@@ -122,7 +122,7 @@ def compare_with_limits(
     Args:
         product: a large matrix product, in GFLOP.
         ways: passes through memory, in GB; the fastest of them is taken as the memory bandwidth.
-        works: what is compared with these limits.
+        works: workloads to compare with these limits.
         rounds: repetitions of every measurement.
         reporter: where progress is shown.
 
@@ -171,11 +171,14 @@ def _result(work: Work, taken: np.ndarray, peak: float, bandwidth: float) -> dic
 
 
 def verdict(arithmetic: float, memory: float) -> str:
-    """What bounds a piece of work, as a sentence.
+    """State which limit bounds a workload.
 
     Args:
         arithmetic: share of its time that its matrix products would take at the machine's peak.
         memory: share that reading its arguments and writing its results once would take.
+
+    Returns:
+        The sentence.
 
     >>> verdict(0.8, 0.1)
     'bound by arithmetic: its matrix products, at the speed of a large one, take 80 % of the time'
@@ -291,7 +294,7 @@ def _compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float
 
 
 def ranking(shape: Shape) -> Work:
-    """From the ratings of many users to the ten best items for each."""
+    """Adaptation to many users, and ranking of the ten best items for each."""
     config, catalogue, drawn = _drawn(shape)
     rng = np.random.default_rng(2)
     recommender = Recommender(config, catalogue, drawn)

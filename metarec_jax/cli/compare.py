@@ -27,7 +27,7 @@ class CompareArguments:
     method: str = "meta-learned"
     """Method of A, by its name in the table."""
     against: str = ""
-    """Method of B; "" is the same as of A."""
+    """Method of B; "" takes the method of A."""
     metrics: Annotated[str, choices(MODES)] = "own"
     """Definitions of the metrics."""
     json: Json = False

@@ -59,7 +59,7 @@ def run_demo(
     """Load, encode, meta-train, evaluate and recommend, and print the results.
 
     Args:
-        config: of the run.
+        config: config of the run.
         folder: new run folder.
         new_user: titles (or "id:" and an item's id) and ratings of the user who gets recommendations.
         everything: print every method and metric of the evaluation.

@@ -73,11 +73,12 @@ class EvaluateArguments:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = ""
     """Run folder of a finished training. "" trains new runs with the options below."""
     seeds: int = 0
-    """Number of seeds. The seed of RUN is the first; runs of the others are trained. 0 is 1, or 20 with --protocol."""
+    """Number of seeds. The first is the seed of RUN; runs with the other seeds are trained. 0 is 1, or 20 with
+    --protocol."""
     protocol: Annotated[str, choices(PROTOCOLS)] = ""
     """Protocol of the literature, which fixes training rows, users, support and query (docs/protocols.md)."""
     metrics: Annotated[str, choices(MODES)] = "own"
-    """Definitions of the metrics: of this package, or of published code, to compare with published figures."""
+    """Definitions of the metrics: this package's, or those of published code, to compare with published figures."""
     preset: Preset = DEFAULT_PRESET
     config_file: ConfigFile = ""
     out: Folder = ""
@@ -112,7 +113,7 @@ def check_protocol(name: str, config: Config) -> None:
     """Refuse options that contradict a protocol.
 
     Args:
-        name: of the protocol.
+        name: name of the protocol.
         config: with all options.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`metarec export`: write a run as a folder that a user's own device recommends with."""
+"""`metarec export`: write a run as a folder for recommendation on a user's device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, prepare, 
 
 @dataclasses.dataclass(frozen=True)
 class ExportArguments:
-    """Write a run as a folder that a user's own device adapts and recommends with (docs/privacy.md).
+    """Write a run as a folder for adaptation and recommendation on a user's device (docs/privacy.md).
 
-    examples/on_device.py reads it with JAX and NumPy alone.
+    examples/on_device.py reads it with only JAX and NumPy.
     """
 
     run: TrainedRun

@@ -1,4 +1,4 @@
-"""`metarec feedback`: evaluate what the users of a service clicked and rated."""
+"""`metarec feedback`: evaluate clicks and ratings of a service's users."""
 
 from __future__ import annotations
 

@@ -10,22 +10,28 @@ import numpy as np
 
 
 def products(function: Callable[..., Any], *arguments: Any) -> float:
-    """GFLOP of all matrix products in a call of a function; the body of a counted loop is multiplied by its length.
+    """Count the matrix products in a call of a function; the body of a counted loop is multiplied by its length.
 
     Args:
-        function: traceable by JAX.
+        function: function that JAX can trace.
         *arguments: arrays, or their shapes.
+
+    Returns:
+        GFLOP.
     """
     return products_of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr) / 1e9
 
 
 def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda path: None) -> float:
-    """FLOP of all matrix products of a jaxpr. Of the branches of a conditional, the one with the most FLOP counts.
+    """Count the matrix products of a jaxpr; for a conditional, those of its most expensive branch.
 
     Args:
-        jaxpr: of the function.
+        jaxpr: jaxpr of the function.
         turns: number of iterations of a loop whose length depends on data, by the loop's name stack; the body counts
             once where it returns None.
+
+    Returns:
+        FLOP.
     """
     total = 0.0
     for equation in jaxpr.eqns:

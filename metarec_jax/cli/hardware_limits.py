@@ -11,7 +11,7 @@ import numpy as np
 
 
 class Limit(NamedTuple):
-    """Something to time: `run` does it once, and `work` is how much that is, in the unit of its maker."""
+    """A workload to time: `run` executes it once, and `work` is its amount, in the unit of its constructor."""
 
     run: Callable[[], object]
     work: float
@@ -27,9 +27,9 @@ def product(size: int = 2048) -> Limit:
 def memory(megabytes: int = 256) -> dict[str, Limit]:
     """Passes through arrays of this size, which must exceed all caches; `work` in GB read and written.
 
-    The fastest of them measures the memory bandwidth: each alone measures one program. A sum in JAX, say, is slower
-    than memory, because on CPUs a flag of `metarec_jax.core.xla_flags` disables the fast kernels. There are a copy
-    (which reads and writes) and a matrix-vector product (which reads); on CPUs also NumPy's copy and sum.
+    The fastest of them estimates the memory bandwidth, since a single program may be slower than memory: a sum in JAX
+    is, because on CPUs a flag of `metarec_jax.core.xla_flags` disables the fast kernels. The programs are a copy (which
+    reads and writes) and a matrix-vector product (which reads); on CPUs also NumPy's copy and sum.
     """
     count = megabytes * 250_000
     rows = jnp.zeros((count // 1000, 1000), jnp.float32)

@@ -25,7 +25,7 @@ class InterviewArguments:
     questions: int = 5
     """Number of answers. Items that the user does not know are not counted."""
     rate: Ratings = ()
-    """A rating that is known already."""
+    """A rating that is already known."""
     among: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE")] = ()
     """An item that the user knows (has bought, say). Then no other items are asked about."""
     k: ItemCount = 10

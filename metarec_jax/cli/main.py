@@ -24,16 +24,16 @@ from metarec_jax.core.plugins import load_plugins
 
 COMMANDS: Mapping[str, str] = {
     "demo": "load, encode, meta-train, evaluate and recommend, on MovieLens-100K",
-    "pretrain": "train an encoder further, on item texts and on what users did",
+    "pretrain": "train an encoder further, on item texts and on users' interactions",
     "train": "meta-train a run, or continue one",
     "tune": "search for options, on validation users",
     "evaluate": "compare a run, or a protocol over several seeds, with the baselines",
     "compare": "compare two evaluations, on the same test users",
     "recommend": "adapt a run to the ratings of one user, and recommend",
     "interview": "ask a new user for the most informative ratings, and recommend",
-    "export": "write a run as a folder that a user's own device recommends with",
+    "export": "write a run as a folder for recommendation on a user's device",
     "serve": "serve a run over HTTP, with a page to try it on",
-    "feedback": "evaluate what a service's users clicked and rated, and compare two models",
+    "feedback": "evaluate clicks and ratings of a service's users, and compare two models",
     "simulate": "simulate users who click and rate, for a running service",
     "aot": "compile for TPUs and GPUs that are not present: whether it fits, and its cost",
     "bench": "measure how fast this machine trains, encodes and recommends",
@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, str] = {
 
 HELP = f"""\
 usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help lists its options
-A recommender that learns how to learn a user: meta-learning over a pretrained BERT.
+A meta-learned recommender on a pretrained BERT: it adapts to a user by a few gradient steps.
 
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what

@@ -1,4 +1,4 @@
-"""`metarec pretrain`: train an encoder further, on item texts and on what users did."""
+"""`metarec pretrain`: train an encoder further, on item texts and on users' interactions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DEFAULT_PRETRAINING = starting_from(preset(DEFAULT_PRESET))
 
 @dataclasses.dataclass(frozen=True)
 class PretrainArguments:
-    """Pretrain an encoder further on item texts and on what training users did, or continue with --resume.
+    """Pretrain an encoder further on item texts and on training users' interactions, or continue with --resume.
 
     The result, RUN/encoder, is an ordinary checkpoint, for `metarec train --encoder.path` with the same data, the same
     --episodes options and the same seed: texts of validation and test users are not read.

@@ -86,8 +86,8 @@ def interrupted(fitted: Fitted, run: Run) -> int:
     """Report that training was interrupted.
 
     Args:
-        fitted: what training returned.
-        run: its run folder.
+        fitted: result of the training.
+        run: run folder.
 
     Returns:
         The exit status.

@@ -1,1 +1,1 @@
-"""What every other room builds on: types, errors, parameters, files, the terminal, the compiler."""
+"""Foundations of all other rooms: types, errors, parameters, files, the terminal, the compiler."""

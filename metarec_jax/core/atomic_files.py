@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REMEDIES = {
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns what the operating system says about writing `path` into a `MetarecError` with a remedy."""
+    """Turn an error of the operating system about writing `path` into a `MetarecError` with a remedy."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Creates `path` with its parents and proves that it can be written to."""
+    """Create `path` with its parents, and check that it can be written to."""
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -44,9 +44,9 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; on success it becomes `path`, on failure it is removed.
+    """Yield a temporary path next to `path` to write to; on success it replaces `path`, on failure it is removed.
 
-    Readers see the old file or the new one, whole, whatever happens in between.
+    Readers see either the complete old file or the complete new one.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explained(path):
@@ -57,13 +57,18 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         except OSError as error:
             if str(error.filename) == str(temporary):
-                error.filename = str(path)  # the name that says something to whoever reads the message
+                error.filename = str(path)  # the temporary name would mean nothing to a user
             raise
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` to `path`, whole or not at all."""
+    """Write a text file atomically, in UTF-8.
+
+    Args:
+        path: path of the file.
+        text: content of the file.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

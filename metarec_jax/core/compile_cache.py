@@ -1,8 +1,8 @@
-"""Compiled programs kept on disk, so that a second start need not compile.
+"""Cache of compiled programs on disk, so that a second start does not compile them again.
 
-What is kept is machine code, which JAX loads and runs. So it lies in a folder of the user's own that nobody else can
-write to, and in one of its own for each kind of processor: a home folder may be mounted on several machines, and code
-for one may use instructions that another does not have.
+Cached programs are machine code that JAX loads and runs. They are therefore stored in a folder of the user that nobody
+else can write to. Each kind of processor has its own subfolder: a home folder may be mounted on several machines, and
+code for one may use instructions that another does not have.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 
 def keep_compilations(cache: Path) -> None:
-    """Has JAX keep what it compiles below the folder `cache`, where that is safe.
+    """Enable JAX's compilation cache below the folder `cache`, if that folder is safe.
 
-    A folder chosen with $JAX_COMPILATION_CACHE_DIR stays chosen, and JAX_ENABLE_COMPILATION_CACHE=false keeps nothing.
+    $JAX_COMPILATION_CACHE_DIR takes precedence, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
     """
-    # XLA's log says things about cached programs that help nobody here; it is read before JAX is imported.
+    # Suppresses XLA's log messages about cached programs; the variable is read when JAX is imported.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
@@ -35,12 +35,12 @@ def keep_compilations(cache: Path) -> None:
 
 @contextlib.contextmanager
 def compiled_anew() -> Iterator[None]:
-    """Nothing is read from the cache on disk or written to it: so that compiling can be timed."""
+    """Disable the cache on disk in a block, so that compilation can be timed."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
     before = jax.config.values["jax_enable_compilation_cache"]
-    # JAX asks once in a process whether there is a cache, and remembers the answer.
+    # JAX checks once per process whether there is a cache, and stores the result.
     compilation_cache.reset_cache()
     jax.config.update("jax_enable_compilation_cache", False)
     try:
@@ -51,8 +51,8 @@ def compiled_anew() -> Iterator[None]:
 
 
 def private_folder(path: Path) -> Path | None:
-    """`path`, made where it is not there; None where it cannot be made, is another's, or others may write to it."""
-    with contextlib.suppress(OSError):  # a cache is no reason to fail
+    """Make a folder; None where it cannot be made, belongs to another user, or is writable by others."""
+    with contextlib.suppress(OSError):  # a cache must not fail
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
         if not hasattr(os, "getuid"):  # Windows, where a profile's folders are the user's own
@@ -64,7 +64,7 @@ def private_folder(path: Path) -> Path | None:
 
 
 def processor() -> str:
-    """A name for what this machine's processors can do: machines of one name can run each other's code."""
+    """Identifier of the processors' instruction set; machines with equal identifiers can run each other's code."""
     features = platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         told = (line for line in file if line.lower().startswith(("flags", "features", "isa")))

@@ -1,4 +1,4 @@
-"""What the command line prints: progress bars on a terminal, plain lines elsewhere, and tables of results.
+"""Output of the command line: progress bars on a terminal, plain lines elsewhere, and tables of results.
 
 Results go to stdout, everything else to stderr, so that a result can be piped.
 """
@@ -15,7 +15,7 @@ from metarec_jax.core.progress import Advance, Reporter
 
 
 def make_reporter() -> Reporter:
-    """The reporter for stderr: notes and bars on a terminal, otherwise notes alone, one line each."""
+    """Make the reporter for stderr: notes and bars on a terminal, otherwise only notes, one line each."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
@@ -28,7 +28,15 @@ class Lines:
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show no bar."""
+        """Show no bar.
+
+        Args:
+            label: not used.
+            total: not used.
+
+        Yields:
+            A function that does nothing.
+        """
         yield lambda done, text="": None
 
 
@@ -41,12 +49,20 @@ class Bars:
         self._console = Console(stderr=True)
 
     def note(self, text: str) -> None:
-        """Print one line, above the bar where there is one."""
+        """Print one line, above the bar if there is one."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show a bar until the context ends."""
+        """Show a bar until the context ends.
+
+        Args:
+            label: text in front of the bar.
+            total: value at which the bar is full.
+
+        Yields:
+            A function that updates the bar.
+        """
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -70,9 +86,9 @@ def print_grid(
     bold: Collection[tuple[int, int]] = (),
     console: Any = None,
 ) -> None:
-    """Print a table, with lines on a terminal and without them elsewhere.
+    """Print a table, with rules on a terminal and without them elsewhere.
 
-    Where it is too wide, titles of columns of numbers are folded, then cells of the other columns.
+    If the table is too wide, titles of number columns are folded, then cells of the other columns.
 
     Args:
         title: printed above the table.

@@ -1,4 +1,4 @@
-"""How many users a device can compute at the same time, found by compiling and looking."""
+"""The number of users that a device can compute in parallel, found from the memory of compiled programs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jax
 from metarec_jax.core.errors import MetarecError
 
 SHARE = 0.8
-"""Of the memory that is free, what a program's temporaries may take: the rest is for its arguments and the runtime."""
+"""Share of the free memory that a program's temporaries may take; the rest is for its arguments and the runtime."""
 
 
 def free_memory(device: jax.Device) -> int:
-    """Bytes that a program may still take on `device`; for a CPU, of the machine's memory."""
+    """Free memory of `device` in bytes; for a CPU, of the machine."""
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
@@ -23,20 +23,23 @@ def free_memory(device: jax.Device) -> int:
 
 
 def temporaries(compiled: Any) -> int:
-    """Bytes of a device's memory that a compiled program needs beside its arguments and results."""
+    """Bytes of device memory that a compiled program needs in addition to its arguments and results."""
     return compiled.memory_analysis().temp_size_in_bytes
 
 
 def users_that_fit(compile_with: Callable[[int], Any], most: int, budget: int) -> int:
-    """The most users of a micro-batch on a device whose temporaries stay within `budget`, as `most` halved n times.
+    """Find the largest micro-batch whose temporaries stay within a memory budget, among `most` halved repeatedly.
 
     Args:
-        compile_with: users of a micro-batch on one device -> the compiled program.
+        compile_with: users of a micro-batch on one device -> compiled program.
         most: users on one device in an outer step.
-        budget: bytes.
+        budget: memory in bytes.
+
+    Returns:
+        Users of a micro-batch.
 
     Raises:
-        MetarecError: not even one user fits.
+        MetarecError: a single user does not fit.
     """
     users = most
     while (needed := temporaries(compile_with(users))) > budget:

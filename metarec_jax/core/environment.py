@@ -1,4 +1,4 @@
-"""What a number was measured on: versions, devices, flags, code and command, as JSON-ready values."""
+"""The environment of a measurement: versions, devices, flags, code and command, as JSON-ready values."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import sys
 from typing import Any
 
 PACKAGES = ("metarec_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "transformers")
-PACKAGES += ("libtpu",)  # which compiles for TPUs, absent ones too
+PACKAGES += ("libtpu",)  # compiles for TPUs, also without a TPU
 RIVALS = ("torch", "higher", "torchopt", "parallel-metalearn", "jax-meta", "dm-haiku")
-"""What benchmarks compare with; only those that are installed are named."""
+"""Packages that benchmarks compare with; only installed ones are listed."""
 FLAG_PREFIXES = ("JAX_", "XLA_", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LIBTPU_INIT_ARGS")
 FLAG_PREFIXES += ("CUDA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE")
 
 
 def environment() -> dict[str, Any]:
-    """Everything about this process that can move a result, for the "environment" entry of a JSON file.
+    """Collect everything about this process that can affect a result, for the "environment" entry of a JSON file.
 
     Returns:
         ``date`` (UTC), ``command``, ``git`` (commit and whether the code differs from it, or None outside a checkout
         of this package), ``python``, ``platform``, ``cpu``, ``packages`` (None for one that is not installed),
-        ``devices`` (kind and how many, as JAX sees them), ``flags`` (environment variables that steer JAX, XLA or
-        the number of threads) and, in a process that uses PyTorch, ``torch_threads``.
+        ``devices`` (kind and number, from JAX), ``flags`` (environment variables that affect JAX, XLA or the number of
+        threads) and, in a process that uses PyTorch, ``torch_threads``.
     """
     found = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -43,12 +43,12 @@ def environment() -> dict[str, Any]:
         "devices": _devices(),
         "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(FLAG_PREFIXES)},
     }
-    torch = sys.modules.get("torch")  # which is imported for no other reason than to be measured
+    torch = sys.modules.get("torch")  # imported only by benchmarks that measure it
     return found if torch is None else {**found, "torch_threads": torch.get_num_threads()}
 
 
 def summary(found: dict[str, Any]) -> str:
-    """`found`, from `environment`, as one line for people.
+    """Summarise the result of `environment` in one line.
 
     >>> summary(environment()).startswith("jax ")
     True
@@ -65,10 +65,10 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def command() -> str:
-    """The command line of this process as one would type it: without the folders of the interpreter and of scripts."""
+    """The command line of this process, without the folders of the interpreter and of scripts."""
     program, *arguments = sys.orig_argv
     if arguments and pathlib.Path(arguments[0]).parent == pathlib.Path(program).parent:
-        program, *arguments = arguments  # a console script: the interpreter is nothing that one types
+        program, *arguments = arguments  # a console script: the interpreter is not part of the command
     elif arguments and pathlib.Path(arguments[0]).is_absolute():
         arguments[0] = pathlib.Path(arguments[0]).name
     return shlex.join([pathlib.Path(program).name, *arguments])
@@ -91,7 +91,7 @@ def _devices() -> list[dict[str, Any]]:
 
 
 def _usable_cpus() -> int:
-    """Threads this process may run on, which a container or taskset can make fewer than the machine has."""
+    """Number of CPU threads that this process may use; a container or taskset can reduce it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -108,7 +108,7 @@ def _git() -> dict[str, Any] | None:
     """The commit of the code that runs, where it runs from a checkout of this package."""
     file = pathlib.Path(__file__).resolve()
     here = file.parents[1]
-    # An environment folder inside someone's repository is not this package's checkout, so ask whether git tracks us.
+    # An environment inside another repository is not a checkout of this package, so check whether git tracks this file.
     if _run_git(here, "ls-files", "--error-unmatch", str(file.relative_to(here))) is None:
         return None
     commit = _run_git(here, "rev-parse", "HEAD")

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend, and the wish to stop."""
+"""Errors that a user can resolve, and the exception for a signal to stop."""
 
 import signal
 
@@ -11,7 +11,7 @@ class MetarecError(Exception):
 
 
 class Stopped(BaseException):
-    """A signal asked the process to end, and what was under way is saved or cleaned up.
+    """A signal stopped the process; work in progress has been saved or cleaned up.
 
     Args:
         number: the signal.

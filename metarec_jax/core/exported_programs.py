@@ -1,13 +1,12 @@
-"""Traced programs kept on disk, so that a second start need not trace them.
+"""Cache of lowered programs on disk, so that a second start does not trace them again.
 
-JAX's cache of compiled programs is asked with the program as it was traced and lowered, which Python does anew at every
-start: of an answer from a finished run, that was half of what was not importing. So the lowered program (`jax.export`)
-is kept, too, under a name that is made of all that it follows from: this package's sources, the versions of JAX, what
-the caller tells of the function, and the shapes of its arguments.
+JAX's compilation cache needs the lowered program as its key, which Python produces anew at every start; this took half
+of the time that a finished run needed for an answer, apart from imports. Therefore the lowered program (`jax.export`)
+is cached too. Its key covers this package's sources, the versions of JAX, the caller's description of the function, and
+the shapes of its arguments.
 
-A program is something that runs. So it is kept in the folder of compiled programs, which are machine code, and only
-where that is the user's own (see `metarec_jax.core.compile_cache`); a run folder, which may come from anywhere, holds
-none.
+A cached program is executed. It is therefore stored in the folder of compiled programs, and only where that belongs to
+the user (see `metarec_jax.core.compile_cache`); a run folder, which may come from anywhere, holds no programs.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ _SETTINGS = (
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
-"""Of JAX, which change what a function is traced to; they may change while a process runs."""
+"""Options of JAX that change how a function is traced; they may change while a process runs."""
 _DIGEST = 32
-"""Bytes at the start of a file that its other bytes are checked with."""
+"""Number of bytes of the checksum at the start of a file."""
 
 
 class Traced:
-    """`jax.jit` of a function whose programs are kept where JAX keeps compiled ones; without such a folder, that alone.
+    """`jax.jit` of a function, with its lowered programs cached in the folder of JAX's compilation cache (if any).
 
     Args:
-        function: pure; positional arguments are trees of arrays, arguments by name are static.
-        told: all that the function follows from beside this package's sources: what it closes over.
-        static_argnames: as of `jax.jit`.
+        function: pure function; positional arguments are trees of arrays, keyword arguments are static.
+        told: description of everything that the function depends on besides this package's sources (its closure).
+        static_argnames: as for `jax.jit`.
 
     Attributes:
-        jitted: the function as `jax.jit` made it.
+        jitted: the function from `jax.jit`.
     """
 
     def __init__(self, function: Callable[..., Any], told: str, static_argnames: Sequence[str] = ()):
@@ -59,12 +58,12 @@ class Traced:
         self._programs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """What the function gives."""
+        """Call the function."""
         folder = _folder()
         if folder is None:
             return self.jitted(*arguments, **options)
         leaves, tree = jax.tree.flatten(arguments)
-        # A number of Python's would be weakly typed, which a kept program knows nothing of.
+        # Python numbers would be weakly typed, which exported programs do not support.
         leaves = [leaf if hasattr(leaf, "dtype") else np.asarray(leaf) for leaf in leaves]
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         asked = (tree, shapes, tuple(sorted(options.items())), tuple(getattr(jax.config, name) for name in _SETTINGS))
@@ -75,7 +74,7 @@ class Traced:
     def _found(
         self, folder: Path, asked: Any, tree: Any, leaves: Sequence[Any], options: dict[str, Any]
     ) -> Callable[..., Any]:
-        """The program for some leaves, from the folder or traced and put there."""
+        """Read the program for some leaves from the folder, or trace it and store it there."""
 
         def flat(*leaves: Any) -> Any:
             return self.jitted(*tree.unflatten(leaves), **options)
@@ -89,7 +88,7 @@ class Traced:
                 ]
                 exported = jax.export.export(jax.jit(flat))(*shapes)
                 _write(path, exported)
-        except Exception:  # whatever it is, a cache is no reason to fail: what does not trace will say so itself
+        except Exception:  # a cache must not fail: errors of tracing appear again in the call
             return jax.jit(flat)
         return jax.jit(exported.call)
 
@@ -101,7 +100,7 @@ def _folder() -> Path | None:
 
 
 def _read(path: Path) -> jax.export.Exported | None:
-    """The program in a file; None where there is none, or it is damaged."""
+    """Read the program in a file; None where there is no file, or it is damaged."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -122,7 +121,7 @@ def _write(path: Path, exported: jax.export.Exported) -> None:
 
 @functools.cache
 def _world() -> str:
-    """What every program follows from: this package's sources as they lie on disk, and JAX."""
+    """Digest of everything that all programs depend on: this package's source files, and JAX."""
     here = Path(__file__).parents[1]
     sources = sorted(here.rglob("*.py"))
     states = ((file.relative_to(here), file.stat()) for file in sources)

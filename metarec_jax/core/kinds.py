@@ -1,4 +1,4 @@
-"""The registries of the package, and the module that registers each built-in kind.
+"""The registries of the package, with the module that registers each built-in kind.
 
 A new built-in kind is a module with a decorated object, and a line here.
 """
@@ -38,13 +38,13 @@ SPLITS: Registry[Any] = Registry(
         "time": f"{_PROTOCOLS}.time_split",
     },
 )
-"""Ways to divide the rows: `metarec_jax.data.protocols.register_split`."""
+"""Evaluation protocols, which divide the rows: `metarec_jax.data.protocols.register_split`."""
 
 ENCODERS: Registry[Any] = Registry(
     "encoder.path",
     {"minilm": f"{_ENCODERS}.pretrained", "random": f"{_ENCODERS}.pretrained"},
 )
-"""Encoders that have a name: functions () -> `metarec_jax.encoder.Encoder`. Any other path is a folder or a hub id."""
+"""Named encoders: functions () -> `metarec_jax.encoder.Encoder`. Any other path is a folder or a hub id."""
 
 LEARNERS: Registry[Any] = Registry(
     "learner.kind",

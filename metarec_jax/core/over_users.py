@@ -15,10 +15,13 @@ def over_users(function: Callable[[Task], Result], tasks: Task, *, at_once: int 
     """Map a function of one user's task (an episode, or any tree) over the users of a batch.
 
     Args:
-        function: of one user.
-        tasks: with a leading axis of users.
-        at_once: users computed at the same time; it must divide their number. 0 takes all. With 1, a user is computed
-            without an axis of users, so that a loop whose length differs between users does no work twice.
+        function: function of one user's task.
+        tasks: tasks with a leading axis of users.
+        at_once: number of users computed in parallel; it must divide their number. 0 takes all. With 1, a user is
+            computed without an axis of users, so that a loop whose length differs between users does no extra work.
+
+    Returns:
+        Results with a leading axis of users.
     """
     users = jax.tree.leaves(tasks)[0].shape[0]
     if at_once == 1:

@@ -1,7 +1,7 @@
-"""Which parameters the inner loop adapts, and which it shares between users.
+"""Partition of parameters into those that the inner loop adapts and those that all users share.
 
 A tree is split by ordered patterns over the paths of its leaves ("hidden/item/kernel"). Both parts keep the tree's
-structure, with None where the other part has the leaf: JAX takes None for an empty subtree.
+structure, with None where the other part has the leaf; JAX treats None as an empty subtree.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ def path_names(tree: Params) -> list[str]:
 
 
 def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
-    """Splits `tree` into (adapted, shared).
+    """Split `tree` into (adapted, shared).
 
     Args:
         tree: parameters of a learner.
         adapted: regular expressions, each matched against whole paths.
 
+    Returns:
+        Both parts, each with None for the leaves of the other.
+
     Raises:
-        MetarecError: a pattern is no regular expression, or matches nothing; the message lists the paths.
+        MetarecError: a pattern is not a regular expression, or matches no path; the message lists the paths.
 
     >>> partition({"hidden": 1, "output": 2}, ["output"])
     ({'hidden': None, 'output': 2}, {'hidden': 1, 'output': None})
@@ -64,7 +67,14 @@ def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
 
 
 def combine(adapted: Params, shared: Params) -> Params:
-    """The inverse of `partition`.
+    """Merge two parts of a tree: the inverse of `partition`.
+
+    Args:
+        adapted: one part.
+        shared: the other part.
+
+    Returns:
+        The whole tree.
 
     >>> combine({"hidden": None, "output": 2}, {"hidden": 1, "output": None})
     {'hidden': 1, 'output': 2}
@@ -73,17 +83,17 @@ def combine(adapted: Params, shared: Params) -> Params:
 
 
 def usable(tree: Params) -> list[Any]:
-    """Of each leaf whether all its numbers can be used, bool []; of host arrays, or in a compiled function."""
+    """For each leaf, whether all its numbers are valid, bool []; for host arrays, or in a compiled function."""
 
     def in_range(name: str, leaf: Any) -> Any:
         most = math.log(jnp.finfo(leaf.dtype).max) if _is_logarithm(name) else math.inf
-        return ((leaf > -math.inf) & (leaf < most)).all()  # which is false of NaN
+        return ((leaf > -math.inf) & (leaf < most)).all()  # False for NaN
 
     return [in_range(name, leaf) for name, leaf in zip(path_names(tree), jax.tree.leaves(tree))]
 
 
 def names_as_used(tree: Params) -> list[str]:
-    """The path of every leaf, in leaf order; of a logarithm as "exp(path)".
+    """The path of every leaf, in leaf order; "exp(path)" for a logarithm.
 
     >>> names_as_used({"log_rate": {"bias": 0.0}, "bias": 1.0})
     ['bias', 'exp(log_rate/bias)']
@@ -92,7 +102,7 @@ def names_as_used(tree: Params) -> list[str]:
 
 
 def unusable_names(tree: Params) -> list[str]:
-    """Which leaves of a tree of host arrays cannot be used."""
+    """Names of the leaves of a tree of host arrays that hold invalid numbers."""
     return [name for name, ok in zip(names_as_used(tree), usable(tree)) if not ok]
 
 

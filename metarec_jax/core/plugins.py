@@ -1,4 +1,4 @@
-"""Modules of users that register kinds of their own: loaded when the user names them, never by a run folder."""
+"""User modules that register new kinds: loaded when the user names them, never by a run folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from metarec_jax.core.kinds import ALL
 
 
 def load_plugins(names: Sequence[str]) -> None:
-    """Import modules by name, from the current folder or from wherever Python finds them.
+    """Import modules by name, from the current folder or from Python's path.
 
     Args:
-        names: of the modules; what they register can be named in a config from then on.
+        names: names of the modules; the kinds that they register can then be named in a config.
 
     Raises:
-        MetarecError: a module is not found, or fails when it is imported.
+        MetarecError: a module is not found, or its import fails.
     """
     for name in names:
         if os.getcwd() not in sys.path and "" not in sys.path:
@@ -51,11 +51,11 @@ def require_plugins(names: Any, where: str) -> None:
     """Refuse a run that needs plugins which have not been loaded.
 
     Args:
-        names: the modules that the run names; they are only compared with those that are loaded.
+        names: modules that the run names; they are compared with those that are loaded, and not imported.
         where: the run folder, for the message.
 
     Raises:
-        MetarecError: one is missing, or `names` is no list of names.
+        MetarecError: a module is not loaded, or `names` is not a list of names.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise MetarecError(f"{where}: plugins is {names!r}; it must be a list of names of modules")

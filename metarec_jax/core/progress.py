@@ -1,4 +1,4 @@
-"""What a long piece of work says of itself. The default says nothing; the command line draws bars."""
+"""Progress reports of long computations: none by default; bars on the command line."""
 
 from __future__ import annotations
 
@@ -9,35 +9,51 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Advance(Protocol):
-    """Moves a bar: `done` of the bar's total, and a short text beside it."""
+    """Updates a bar to `done` of its total, with a short text."""
 
     def __call__(self, done: int, text: str = "") -> None:
-        """Shows `done` and `text`."""
+        """Show `done` and `text`."""
         ...
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where progress is shown."""
+    """Receiver of progress reports."""
 
     def note(self, text: str) -> None:
-        """Says one line."""
+        """Show one line."""
         ...
 
     def bar(self, label: str, total: int) -> contextlib.AbstractContextManager[Advance]:
-        """Shows a bar until the context ends."""
+        """Show a bar until the context ends.
+
+        Args:
+            label: text in front of the bar.
+            total: value at which the bar is full.
+
+        Returns:
+            A context manager whose value updates the bar.
+        """
         ...
 
 
 class Quiet:
-    """Says nothing."""
+    """Reports nothing."""
 
     def note(self, text: str) -> None:
-        """Drops the line."""
+        """Ignore the line."""
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Shows no bar."""
+        """Show no bar.
+
+        Args:
+            label: not used.
+            total: not used.
+
+        Yields:
+            A function that does nothing.
+        """
         yield lambda done, text="": None
 
 

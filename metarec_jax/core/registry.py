@@ -25,8 +25,8 @@ class Registry(Generic[Entry]):
     """Kinds by name.
 
     Args:
-        option: the option that holds the name, as messages call it: "data.source".
-        modules: the module that registers each built-in kind, by name, in the order in which names are listed.
+        option: the option that holds the name, for messages: "data.source".
+        modules: name of a built-in kind -> module that registers it, in the order in which names are listed.
     """
 
     def __init__(self, option: str, modules: Mapping[str, str] | None = None) -> None:
@@ -47,7 +47,7 @@ class Registry(Generic[Entry]):
         """
 
         def decorate(entry: Entry) -> Entry:
-            self._import(name)  # so that a built-in kind is there before another one claims its name
+            self._import(name)  # a built-in kind must be registered before another one can take its name
             if name in self._entries:
                 raise MetarecError(f"{self.option} {name!r} is registered already: choose another name")
             self._entries[name] = entry
@@ -58,7 +58,7 @@ class Registry(Generic[Entry]):
         return decorate
 
     def get(self, name: str) -> Entry:
-        """The object that `name` selects.
+        """Look up the object that `name` selects.
 
         Raises:
             MetarecError: no kind has this name.
@@ -73,7 +73,7 @@ class Registry(Generic[Entry]):
         return self._plugins.get(name, "")
 
     def _import(self, name: str) -> None:
-        """Import the module of a built-in kind, which registers it; a module that is being imported is left to it."""
+        """Import the module of a built-in kind, which registers it, unless its import is in progress."""
         if name in self._modules and name not in self._entries:
             importlib.import_module(self._modules[name])
 
@@ -87,7 +87,15 @@ def _caller() -> str:
 
 
 def unknown(option: str, value: object, known: Sequence[object]) -> MetarecError:
-    """The error that refuses a value of `option` that is not among those `known`, and names the nearest of them.
+    """Make the error that refuses a value of an option, with the most similar allowed values.
+
+    Args:
+        option: name of the option.
+        value: the refused value.
+        known: the allowed values.
+
+    Returns:
+        The error, to raise.
 
     Example:
         >>> print(unknown("data.source", "tabel", ("auto", "table")))
@@ -99,17 +107,23 @@ def unknown(option: str, value: object, known: Sequence[object]) -> MetarecError
 
 
 def name_of(registry: Registry[Any], *others: str) -> Any:
-    """The type of a config field that holds a name of `registry`.
+    """Make the type of a config field that holds a name of a registry.
 
-    The command line reads it as a choice of the names registered so far; a config is checked against the registry
-    itself (`choices_of`), so that it accepts kinds that are registered later. `others` are names that stand for a kind
-    that is chosen later ("auto").
+    The command line reads it as a choice of the names registered so far. A config is checked against the registry
+    itself (`choices_of`), so that it accepts kinds that are registered later.
+
+    Args:
+        registry: the registry.
+        *others: further allowed names, such as "auto".
+
+    Returns:
+        The annotated type.
     """
     return Annotated[Literal[(*others, *registry.names())], registry, others]  # type: ignore[valid-type]
 
 
 def choices_of(hint: Any) -> tuple[Any, ...]:
-    """The values that a field of this type may hold: names of a registry, or those of a Literal; () for other types."""
+    """The values that a field of this type may hold: names of a registry, or of a Literal; () for other types."""
     registry = registry_of(hint)
     if registry is not None:
         return (*typing.get_args(hint)[2], *registry.names())
@@ -122,19 +136,29 @@ def registry_of(hint: Any) -> Registry[Any] | None:
 
 
 def as_kind(registry: Registry[Any], config: Any) -> Any:
-    """A dataclass of choices as an instance of the class that its kind registered.
+    """Convert a dataclass of options to the class that its kind registered.
 
     Args:
-        registry: of the kinds; its entries are dataclasses that extend the class of the choices that all kinds have.
-        config: choices, with a field ``kind``; those that only its kind has get their defaults where it lacks them.
+        registry: registry of the kinds; its entries are dataclasses that extend the class of common options.
+        config: options, with a field ``kind``; missing options of the kind get their defaults.
+
+    Returns:
+        An instance of the registered class.
     """
     own = registry.get(config.kind)
     return config if type(config) is own else _as(own, config)
 
 
 def normal_form(registry: Registry[Any], common: type[Any], config: Any) -> Any:
-    """The same choices as the class that compares equal: that of the kind where it has choices of its own, else the
-    class of the choices that all kinds have. The default kind of `common` has none, and its module is not imported.
+    """Convert options to a normal form in which equal options compare equal.
+
+    Args:
+        registry: registry of the kinds.
+        common: class of the options that all kinds have. Its default kind has no further options, and is not imported.
+        config: the options.
+
+    Returns:
+        An instance of the kind's class if the kind has options of its own, otherwise of `common`.
     """
     own = common if config.kind == common.__dataclass_fields__["kind"].default else registry.get(config.kind)
     wanted = own if len(dataclasses.fields(own)) > len(dataclasses.fields(common)) else common

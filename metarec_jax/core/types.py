@@ -1,4 +1,4 @@
-"""The shapes that travel through the package.
+"""Data types that all rooms share.
 
 Axis words, used in every annotation and docstring:
 
@@ -12,8 +12,8 @@ Axis words, used in every annotation and docstring:
     classes   rating levels of a head that predicts a distribution
     steps     inner steps
 
-A function of learner/ and meta/ is written for ONE user: it takes the same tuples without
-their leading ``users`` axis, and `metarec_jax.meta.batch` maps it over users, once.
+Functions of learner/ and meta/ are written for ONE user: they take the same tuples without the leading ``users`` axis,
+and `metarec_jax.meta.batch` maps them over users.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Items:
     """The catalogue: every item that can be recommended, in row order.
 
     Attributes:
-        ids: the item's id as its source writes it, one a row.
-        titles: what a person calls the item.
-        texts: what the encoder reads.
-        details: further columns by name (``genres``, ``year``, ...), one string a row.
-        vectors: float32 [items, width], embeddings of something else than the text (an image, a sound) that came with
+        ids: id of each item in its source.
+        titles: title of each item, for display.
+        texts: text of each item, for the encoder.
+        details: further columns by name (``genres``, ``year``, ...), one string per item.
+        vectors: float32 [items, width], embeddings of other content than the text (an image, a sound) that are part of
             the data; a row of NaN for an item without one, and None where no item has one.
     """
 
@@ -55,7 +55,7 @@ class Items:
 
 @dataclasses.dataclass(frozen=True)
 class Users:
-    """The users of a data set, in row order; ``texts`` is their profile, or None where the source has none."""
+    """The users of a data set, in row order; ``texts`` are their profiles, or None where the source has none."""
 
     ids: tuple[str, ...]
     texts: tuple[str, ...] | None = None
@@ -66,7 +66,7 @@ class Users:
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-    """A data set: who gave which rating (or click) to what, and when.
+    """A data set of interactions: user, item, rating (or click) and time.
 
     Attributes:
         user: int32 [rows], row of ``users``.
@@ -78,8 +78,8 @@ class Interactions:
         kind: "rating" or "click".
         levels: the values that a rating can take, ascending; empty where ratings are continuous.
         low, high: least and greatest rating that the scale allows.
-        source: a sentence that says where the rows came from.
-        citation: what to cite, or "".
+        source: origin of the rows, as a sentence.
+        citation: publication to cite, or "".
     """
 
     user: np.ndarray
@@ -102,13 +102,14 @@ class Interactions:
 class Rows(NamedTuple):
     """Some interactions of one user (or, with a leading ``users`` axis, of each user of a batch).
 
-    Padded slots have mask 0, item 0, rating 0 and statistic 0; no number depends on them.
+    Padded slots have mask 0, item 0, rating 0 and statistic 0, and have no effect on results.
 
     Attributes:
         item: int32 [n], row of the item table.
         rating: float32 [n].
         mask: float32 [n], 1 where the row is real.
-        statistic: float32 [n, 2], sum and count of the ratings that *other* training users gave the item.
+        statistic: float32 [n, columns], sum and count of the ratings that *other* training users gave the item,
+            followed by the posterior of its factors where there are any.
     """
 
     item: Array
@@ -118,12 +119,12 @@ class Rows(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """A batch of tasks, one a user.
+    """A batch of tasks, one per user.
 
     Attributes:
         user: int32 [users], row of the user table.
-        support: rows that the inner loop adapts on.
-        query: rows that the outer loss is measured on; None where there is nothing to measure.
+        support: rows on which the inner loop adapts.
+        query: rows on which the outer loss is measured; None where it is not measured.
         weight: float32 [users], 0 for a user that only fills up the batch.
     """
 
@@ -141,9 +142,9 @@ class Tables(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """`Tables` as the learner wants them (standardised, say): what a model's ``prepare`` makes of them.
+    """`Tables` that a model's ``prepare`` has processed (for example standardised).
 
-    A type of its own, since tables of either kind have the same shapes, and the wrong one gives wrong numbers.
+    A separate type prevents confusion with `Tables`, which have the same shapes.
     """
 
     items: Array

@@ -1,4 +1,4 @@
-"""Descriptions of users as text, from their support sets."""
+"""Text descriptions of users, made from their support sets."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from metarec_jax.data.tasks import TaskSource
 from metarec_jax.data.text import describe_user
 
 LIKED, DISLIKED = 8, 4
-"""Most titles that a description names: few enough to fit the length of the encoder."""
+"""Greatest number of titles in a description, so that it fits the maximum length of the encoder."""
 
 
 def describe(titles: Sequence[str], item: np.ndarray, rating: np.ndarray, *, middle: float) -> str:
-    """The description of one user.
+    """Describe one user by titles.
 
     Args:
-        titles: of every item.
+        titles: titles of every item.
         item: int [n], the items that the user rated.
         rating: float [n], the ratings.
-        middle: of the rating scale: the border between liked and disliked where all of the user's ratings are equal.
-            Otherwise it is their mean.
+        middle: middle of the rating scale, which separates liked from disliked if all of the user's ratings are equal;
+            otherwise their mean does.
+
+    Returns:
+        The description.
     """
     centre = rating.mean() if len(rating) and np.ptp(rating) > 0 else middle
     order = np.argsort(-rating, kind="stable")
@@ -35,9 +38,12 @@ def descriptions(source: EpisodeSource | TaskSource, titles: Sequence[str], *, m
     """The description of every user and draw, in the order of the source's own user table.
 
     Args:
-        source: of the support sets.
-        titles: of every item.
-        middle: of the rating scale.
+        source: source of the support sets.
+        titles: titles of every item.
+        middle: the middle of the rating scale.
+
+    Returns:
+        [users x draws] texts; the draws of a user are consecutive.
     """
     texts: list[list[str]] = []
     for draw in range(source.draws):

@@ -1,8 +1,8 @@
 """Episodes of users in batches: a pure function of (seed, epoch, index).
 
 An epoch orders every user's rows in one sort (`draw_rows`), divides the users into batches whose supports fit the same
-bucket, and takes the rows of each batch by index arithmetic. So any batch of any epoch can be made at any time, in any
-order. A support is in order of time, latest first, however it was drawn: learners may read it as a sequence.
+bucket, and takes the rows of each batch by index arithmetic. Any batch of any epoch can thus be made in any order. A
+support is always in descending order of time, since learners may read it as a sequence.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from metarec_jax.data.splits import Folded, Statistics
 
 
 class Histories(NamedTuple):
-    """The rows of some users, user after user, each user's by time.
+    """The rows of some users, grouped by user and ordered by time.
 
     Attributes:
         users: int32 [users], rows of the user table.
-        start, count: int64 [users], the first row of each user, and their number.
-        item: int32 [rows]. rating: float32 [rows]. time: int64 [rows].
+        start: int64 [users], the first row of each user.
+        count: int64 [users], number of rows of each user.
+        item: int32 [rows].
+        rating: float32 [rows].
+        time: int64 [rows].
         row: int64 [rows], the row of the data set.
     """
 
@@ -45,6 +48,9 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
         data: the data set.
         users: int [users], rows of its users.
         allowed: bool [rows], which of its rows to take; None takes all.
+
+    Returns:
+        The rows.
     """
     place = np.full(len(data.users), -1, np.int64)
     place[users] = np.arange(len(users))
@@ -68,7 +74,7 @@ def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw:
     Args:
         own: the rows of the users.
         order: "random", or "time": latest first, so that the query is later than the support.
-        seed: of the draw.
+        seed: seed of the draw.
         draw: number of the draw; each one gives another random order.
 
     Returns:
@@ -92,11 +98,11 @@ class EpisodeSource:
         training: whether these users are among the training users. The statistics of their episodes then leave out
             the user's own ratings, so that no label is among the inputs that predict it.
         users_per_batch: users of a batch; smaller ones are filled up with users of weight 0.
-        seed: of everything that is drawn.
+        seed: seed of all draws.
         epochs: number of epochs; evaluation uses one.
         own_table: whether ``Episodes.user`` is a row of a user table made for this source, with a row for each user
             and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
-        folded: the beliefs about items that these users' episodes have, in place of those of `statistics`.
+        folded: cross-fitted item factors for these users' episodes, in place of the factors in `statistics`.
     """
 
     histories: Histories
@@ -161,6 +167,9 @@ class EpisodeSource:
         Args:
             epoch: number of the epoch.
             members: int [n], which users of `histories`.
+
+        Returns:
+            The episodes, in the order of `members`.
         """
         return self._cut(epoch % self.draws, members, self.config.buckets[-1])
 
@@ -254,15 +263,15 @@ def statistics_of(
     own: bool | np.ndarray,
     beliefs: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The statistics of items that the learner reads: sum and count of ratings, and beliefs where there are any.
+    """The statistics of items that the learner reads: sum and count of ratings, and item factors if there are any.
 
     Args:
-        statistics: of the training users.
+        statistics: statistics of the training users.
         item: int [...], rows of the items.
         rating: [...], the user's own ratings.
         real: bool [...], False in padded slots.
-        own: bool [...], where sum and count include the user's own rating, which is then left out.
-        beliefs: [..., columns], in place of those of `statistics`.
+        own: bool [...], where sum and count include the user's own rating, which is then subtracted.
+        beliefs: [..., columns], posteriors of item factors, in place of those in `statistics`.
 
     Returns:
         float32 [..., 2 + columns], 0 where not `real`.
@@ -279,7 +288,15 @@ def statistics_of(
 
 
 def filled(episodes: Episodes, users: int) -> Episodes:
-    """Fill a batch up to `users` episodes with empty ones of weight 0."""
+    """Fill a batch up to `users` episodes with empty ones of weight 0.
+
+    Args:
+        episodes: the batch.
+        users: number of episodes of the result.
+
+    Returns:
+        The filled batch.
+    """
     missing = users - len(episodes.user)
 
     def padded(leaf: np.ndarray) -> np.ndarray:

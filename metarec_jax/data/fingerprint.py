@@ -1,4 +1,4 @@
-"""A digest of a data set, so that a run, an evaluation and a comparison can tell that they read the same."""
+"""Digests of data sets, which tell whether two runs or evaluations read the same data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metarec_jax.core.types import Interactions
 
 
 def fingerprint(data: Interactions) -> str:
-    """sha256 of who gave which rating to what, and when."""
+    """sha256 of users, items, ratings and times of all interactions."""
     digest = hashlib.sha256("\n".join((*data.users.ids, "", *data.items.ids)).encode())
     for column in (data.user, data.item, data.rating, data.time):
         digest.update(np.ascontiguousarray(column).tobytes())
@@ -18,11 +18,14 @@ def fingerprint(data: Interactions) -> str:
 
 
 def fingerprint_with_texts(data: Interactions, encoder: str) -> str:
-    """sha256 of everything that a training reads.
+    """sha256 of all inputs of a training.
 
     Args:
         data: interactions, and texts of users and items.
         encoder: digest of the encoder's weights and tokenizer.
+
+    Returns:
+        Hexadecimal digest.
     """
     digest = hashlib.sha256(f"{encoder}\n{fingerprint(data)}\n".encode())
     for text in (*(data.users.texts or ()), *data.items.texts, *data.items.titles):

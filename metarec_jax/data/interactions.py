@@ -1,11 +1,10 @@
 """`Interactions` from the raw columns of a reader, with all checks of the data.
 
-A reader (sources/) maps the columns of its files to the names that `build` knows. All checks are here (those of a
-single column in `values`), so that mistakes in every layout are refused with the same message: file, line, value,
-remedy.
+A reader (sources/) maps the columns of its files to the names that `build` expects. All checks are here (those of a
+single column in `values`), so that errors of every layout have the same message: file, line, value, remedy.
 
 The result does not depend on the order of lines in a file: users and items are in the order of their ids (numbers by
-value), rows by user, then time, then item. So the same content in two layouts gives the same splits and episodes.
+value), rows by user, then time, then item. The same content in two layouts gives the same splits and episodes.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ def build(
         users: columns user and text. None takes the users that have ratings.
         kind: "rating" or "click".
         scale: the ratings that are allowed; None derives it from the ratings.
-        source: where the rows came from, as a sentence.
-        citation: what to cite.
+        source: origin of the rows, as a sentence.
+        citation: publication to cite.
 
     Returns:
         The data set.
 
     Raises:
-        MetarecError: anything wrong with the values.
+        MetarecError: a value is not valid.
     """
     if len(ratings) == 0:
         raise MetarecError(f"{ratings.name} holds no interaction: give a file with one row for each rating or click")
@@ -113,7 +112,7 @@ def _take(column: Any, order: list[int]) -> tuple[str, ...]:
 
 
 def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """The order of rows by user, then time, then item: as `np.lexsort`, but several times as fast."""
+    """The order of rows by user, then time, then item; several times as fast as `np.lexsort`."""
     start = int(time.min())
     span = int(time.max()) - start + 1
     if (int(user.max()) + 1) * span >= 2**63:
@@ -129,7 +128,7 @@ def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def _unique_ids(table: Table, column: str) -> list[str]:
-    """The ids of a file that has one row for each."""
+    """The ids of a file that has one row for each id."""
     code, seen = values.ids(table, column)
     if len(seen) < len(code):
         first, second = _first_repeat(code.astype(np.int64))
@@ -158,7 +157,7 @@ def _rows(
 
 
 def _first_repeat(key: np.ndarray) -> tuple[int, int]:
-    """Of the repeats of a key, the one that ends first in the file: its two rows."""
+    """The two rows of the first repeated key: the repeat whose second row comes first in the file."""
     order = np.argsort(key, kind="stable")
     again = np.flatnonzero(key[order][1:] == key[order][:-1])
     which = again[np.argmin(order[again + 1])]

@@ -1,4 +1,4 @@
-"""Refusal of an encoder that was pretrained on held-out data, which the mark in its folder records."""
+"""Refusal of an encoder that was pretrained on held-out data, as recorded by a mark in its folder."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def refuse_leak(
     """Refuse an encoder that was pretrained on the interactions of a run's validation or test users.
 
     Args:
-        encoder: the encoder's path, as a config has it; without a mark it was not pretrained by this package.
-        data: of the run. A pretraining on other data cannot leak, even if ids are equal.
-        splits: of the run.
-        cold: items that the run holds out; None where it holds out none.
+        encoder: path of the encoder as in the config. An encoder without a mark was not pretrained by this package.
+        data: data of the run. Pretraining on other data cannot leak, even if ids are equal.
+        splits: splits of the run.
+        cold: bool [items], items that the run holds out; None where it holds out none.
 
     Raises:
-        MetarecError: it was pretrained on such users or on held-out items, or its mark is damaged.
+        MetarecError: the encoder was pretrained on such users or on held-out items, or its mark is damaged.
     """
     for document in read_marks(encoder):
         if document["catalogue"] != catalogue_digest(data):
@@ -61,7 +61,7 @@ def refuse_behaviour(encoder: str) -> None:
     """Refuse, for a private run, an encoder that was pretrained on interactions by this package.
 
     Raises:
-        MetarecError: it was pretrained so.
+        MetarecError: the encoder was pretrained on interactions.
     """
     if read_marks(encoder):
         raise MetarecError(
@@ -78,7 +78,7 @@ def read_marks(encoder: str) -> list[dict[str, Any]]:
     try:
         documents = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(documents, list):
-            raise ValueError("it is no list")
+            raise ValueError("it is not a list")
         for document in documents:
             if not all(isinstance(document[name], list) for name in ("users", "items_held_out")):
                 raise ValueError("it names no users")

@@ -21,17 +21,17 @@ _TRIES = 20
 
 
 def beside_clicks(data: Interactions, config: Config) -> Interactions:
-    """The data set of a run: with the negatives that ``config.data.negatives`` asks for.
+    """Add the negatives that ``config.data.negatives`` asks for to the data set of a run.
 
     Args:
-        data: what `metarec_jax.data.load` returned.
-        config: of the run.
+        data: the data set, from `metarec_jax.data.load`.
+        config: config of the run.
 
     Returns:
-        `data` itself where no negatives are asked for.
+        The data set; `data` itself where no negatives are asked for.
 
     Raises:
-        MetarecError: the data is not of clicks, or cannot be divided.
+        MetarecError: the data does not hold clicks, or cannot be divided.
     """
     if not config.data.negatives:
         return data
@@ -62,7 +62,7 @@ def with_negatives(
         popularity: an item is drawn in proportion to this power of its clicks in training rows (3/4 in Mikolov et al.
             2013). With 0 all items are equally likely, and popularity alone separates clicks from negatives; with 1 it
             cannot. The items without a click share the weight of the items with one click equally (Good 1953).
-        seed: of the draws.
+        seed: seed of the draws.
         trained: returns which rows of a data set train, int [rows]. In the data set that it gets, a negative still has
             the item of the click that it was added for.
 
@@ -70,7 +70,7 @@ def with_negatives(
         The clicks and the negatives, in order of user, time and item; a negative has the time of its click.
 
     Raises:
-        MetarecError: the data is not of clicks.
+        MetarecError: the data does not hold clicks.
     """
     if data.kind != "click":
         raise MetarecError(
@@ -110,7 +110,7 @@ def with_negatives(
 
 
 def _beside(data: Interactions, per_click: int) -> np.ndarray:
-    """int64 [n], the click of each negative: equally many for each click of a user, while there are items left."""
+    """int64 [n], the click of each negative: an equal number for each click of a user, while items are left."""
     clicks = np.flatnonzero(data.rating > 0)
     clicks = clicks[np.lexsort((data.time[clicks], data.user[clicks]))]
     turn = np.repeat(np.arange(per_click), len(clicks))
@@ -125,7 +125,7 @@ def _beside(data: Interactions, per_click: int) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken: set[int], wanted: int) -> list[int]:
-    """Draw `wanted` different items, none of them in `taken`, in proportion to `chance`, whose sums are `edges`."""
+    """Draw `wanted` different items that are not in `taken`, in proportion to `chance` (cumulative sums: `edges`)."""
     last = len(chance) - 1
     found: dict[int, None] = {}
     for _ in range(_TRIES):
@@ -140,7 +140,7 @@ def _draw(rng: np.random.Generator, chance: np.ndarray, edges: np.ndarray, taken
 
 
 def _joined(data: Interactions, beside: np.ndarray, item: np.ndarray) -> Interactions:
-    """The rows of `data`, and after them a negative for each click of `beside`, with these items."""
+    """Append a negative for each click of `beside`, with the item in `item`, to the rows of `data`."""
     return dataclasses.replace(
         data,
         user=np.concatenate([data.user, data.user[beside]]).astype(np.int32),

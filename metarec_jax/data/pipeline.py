@@ -39,13 +39,13 @@ def training_iterator(source: EpisodeBatches, *, threads: int = 2, ahead: int = 
 
     Args:
         source: the batches.
-        threads: that make batches.
-        ahead: batches that are made before they are asked for.
+        threads: number of threads that make batches.
+        ahead: number of batches that are prefetched.
 
     Returns:
-        An iterator whose ``get_state`` and ``set_state`` continue it at the very next batch.
+        An iterator whose state (``get_state``, ``set_state``) resumes it at the next batch.
     """
-    import grain  # which takes as long to import as JAX itself, and only training needs
+    import grain  # takes as long to import as JAX, and only training needs it
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
     return iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -1,4 +1,4 @@
-"""Training, validation and test users, and the statistics of items that training rows give."""
+"""Division into training, validation and test users, and item statistics of the training rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Statistics(NamedTuple):
     Attributes:
         total: float32 [items], sum of the ratings.
         count: float32 [items], their number.
-        beliefs: float32 [items, columns], the posterior of each item's factors (see `metarec_jax.factors`), if any.
+        beliefs: float32 [items, columns], the posterior of each item's factors (see `metarec_jax.factors`); None
+            without item factors.
     """
 
     total: np.ndarray
@@ -35,12 +36,12 @@ class Statistics(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """Cross-fitted beliefs about items: those of a training user's episodes are from other users' ratings alone.
+    """Cross-fitted item factors: those of a training user's episodes are fitted to ratings of other users alone.
 
     Attributes:
-        tables: float32 [folds, items, columns], the beliefs from the ratings of all other folds.
+        tables: float32 [folds, items, columns], posteriors of item factors, fitted to the ratings of all other folds.
         fold: int32 [users], the fold of every user of the data set; 0 for users who do not train.
-        as_new: dropout of beliefs in training; None where there is none.
+        as_new: dropout of item factors in training; None where there is none.
     """
 
     tables: np.ndarray
@@ -54,7 +55,10 @@ def split_users(data: Interactions, config: EpisodeConfig, seed: int) -> Splits:
     Args:
         data: the interactions.
         config: bounds of the number of a user's interactions, and the shares of the parts.
-        seed: of the draw; equal seeds give equal splits.
+        seed: seed of the draw; equal seeds give equal splits.
+
+    Returns:
+        The users of each part.
 
     Raises:
         MetarecError: too few users are left for three parts.
@@ -74,12 +78,12 @@ def deal(
     Args:
         data: the data set.
         users: int [n], rows of its users.
-        shares: of each part, by its name.
-        seed: of the draw.
-        bounds: what these users have, for the message: "13 ratings or more".
+        shares: shares of each part, by its name.
+        seed: seed of the draw.
+        bounds: condition that these users meet, for the message: "13 ratings or more".
 
     Returns:
-        int32 [part] for each part: those of `shares`, and then the users of the last part.
+        int32 [part] for each part: those of `shares` in order, then the part of all other users.
 
     Raises:
         MetarecError: a part would be empty.
@@ -96,22 +100,54 @@ def deal(
 
 
 def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarray:
-    """int64 [users], rows of each user (among those `allowed`, bool [rows])."""
+    """Count the rows of each user.
+
+    Args:
+        data: the data set.
+        allowed: bool [rows], which rows to count; None counts all.
+
+    Returns:
+        int64 [users].
+    """
     return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
 
 
 def within(count: np.ndarray, config: EpisodeConfig) -> np.ndarray:
-    """bool [users], whether numbers of rows are within ``config.min_ratings`` and ``config.max_ratings``."""
+    """Test whether numbers of rows are within ``config.min_ratings`` and ``config.max_ratings``.
+
+    Args:
+        count: int [users], numbers of rows.
+        config: the bounds.
+
+    Returns:
+        bool [users].
+    """
     return (count >= config.min_ratings) & (count <= (config.max_ratings or np.iinfo(np.int64).max))
 
 
 def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
-    """Sum and number of the ratings that `users` (int [n]) gave each item; other users' rows are not read."""
+    """Sum and number of the ratings that some users gave each item; rows of other users are not read.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+
+    Returns:
+        The statistics, without item factors.
+    """
     return row_statistics(data, np.flatnonzero(np.isin(data.user, users)))
 
 
 def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
-    """Sum and number of each item's ratings among `rows` (int [n]); other rows are not read."""
+    """Sum and number of each item's ratings among some rows; other rows are not read.
+
+    Args:
+        data: the data set.
+        rows: int [n], its rows.
+
+    Returns:
+        The statistics, without item factors.
+    """
     item, rating = data.item[rows], data.rating[rows]
     items = len(data.items)
     total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)

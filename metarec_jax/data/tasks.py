@@ -1,7 +1,6 @@
 """Tasks with a fixed support and query, as evaluation protocols define them, and batches of them.
 
-A task is numbers of rows of the data set, and nothing of it is drawn later, so that all models are evaluated on the
-same rows, which can be listed and counted.
+A task holds row numbers of the data set and is not drawn again, so that all models are evaluated on the same rows.
 """
 
 from __future__ import annotations
@@ -53,6 +52,9 @@ def make_tasks(user: Sequence[int] | np.ndarray, support: Sequence[np.ndarray], 
         user: int [tasks], rows of the user table.
         support: each task's support, rows of the data set.
         query: each task's query, rows of the data set.
+
+    Returns:
+        The tasks.
     """
 
     def whole(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -76,15 +78,15 @@ class TaskSource:
 
     Args:
         data: the data set.
-        tasks: rows of it.
-        statistics: of the training rows.
-        trained: bool [rows], which rows of the data set train. The rating of a task's row that is among them is left
-            out of the statistics of its item, so that no label is among the inputs that predict it.
+        tasks: the tasks.
+        statistics: statistics of the training rows.
+        trained: bool [rows], which rows of the data set train. If a row of a task is among them, its rating is left out
+            of the statistics of its item, so that no label is among the inputs that predict it.
         buckets: support lengths that tasks are padded to.
         users_per_batch: tasks of a batch; smaller ones are filled up with tasks of weight 0.
         own_table: whether ``Episodes.user`` is the number of the task; otherwise it is the row of the data set's users.
-        folded: the beliefs about items that tasks of users with training rows have, as in training, in place of those
-            of `statistics`, which their own ratings are part of.
+        folded: cross-fitted item factors for tasks of users with training rows. They replace the factors of
+            `statistics`, to which these users' own ratings contributed.
     """
 
     data: Interactions
@@ -97,7 +99,7 @@ class TaskSource:
     folded: Folded | None = None
 
     draws = 1
-    """As of `EpisodeSource`: tasks are not drawn again."""
+    """Number of draws, as in `EpisodeSource`; tasks are not drawn again."""
 
     @functools.cached_property
     def plan(self) -> list[tuple[int, np.ndarray]]:
@@ -154,7 +156,7 @@ class TaskSource:
         start, count = (part[members, None] for part in parts)
         real = np.arange(length) < count
         place = np.where(real, start + np.arange(length), 0)
-        if not len(rows):  # of tasks without support
+        if not len(rows):  # no task has a support
             rows, shown = np.zeros(1, np.int64), None
         if by_time:  # latest first, as in episodes; of equal times, the later row first; padding comes last
             by_row = np.argsort(np.where(real, -rows[place], 1), axis=1, kind="stable")
@@ -181,7 +183,7 @@ class TaskSource:
         )
 
     def _beliefs(self, members: np.ndarray, item: np.ndarray) -> np.ndarray | None:
-        """[tasks, length, columns], beliefs about each task's items [tasks, length]; None for those of `statistics`."""
+        """Item factors of each task's items, [tasks, length, columns]; None takes those of `statistics`."""
         everyone = self.statistics.beliefs
         if self.folded is None or everyone is None:
             return None

@@ -23,7 +23,7 @@ _YEAR = re.compile(r"\((\d{4})(?:\s*[-–]\s*(?:\d{4})?\s*)?\)(?:\s*\([A-Z]+\))?
 
 
 def natural_title(title: str) -> str:
-    """`title` with its articles in front, including those of other titles in brackets.
+    """Move the articles of a title to the front, including those of other titles in brackets.
 
     Example:
         >>> natural_title("Big Blue, The (Grand bleu, Le) (1988)")
@@ -39,7 +39,7 @@ def _article_first(match: re.Match[str]) -> str:
 
 
 def title_year(title: str) -> str:
-    """The four digits of the year that `title` ends with, or "".
+    """The year at the end of `title`, as four digits, or "".
 
     Example:
         >>> title_year("Toy Story (1995)"), title_year("1984"), title_year("Some Series (2006–2011)")
@@ -50,11 +50,14 @@ def title_year(title: str) -> str:
 
 
 def item_text(title: str, genres: Sequence[str] = ()) -> str:
-    """The text of a film that the encoder reads; "" for a film without a title.
+    """The text of a film that the encoder reads.
 
     Args:
-        title: of the film.
-        genres: of the film.
+        title: title of the film.
+        genres: genres of the film.
+
+    Returns:
+        The text; "" for a film without a title.
 
     Example:
         >>> item_text("Toy Story (1995)", ["Animation", "Children's", "Comedy"])
@@ -71,7 +74,10 @@ def profile_text(age: str, gender: str, occupation: str) -> str:
     Args:
         age: years ("24"), or a range as words ("25 to 34", "under 18", "56 or over").
         gender: "M", "F", or anything else where it is unknown.
-        occupation: as words; "", "other" and "none" are left out.
+        occupation: occupation in words; "", "other" and "none" are left out.
+
+    Returns:
+        One sentence.
 
     Example:
         >>> profile_text("24", "M", "technician")
@@ -91,11 +97,14 @@ def profile_text(age: str, gender: str, occupation: str) -> str:
 
 
 def describe_user(liked: Sequence[str], disliked: Sequence[str]) -> str:
-    """A description of a user, from titles of the support set.
+    """Describe a user by titles of the support set.
 
     Args:
         liked: titles that the user rated high.
         disliked: titles that the user rated low.
+
+    Returns:
+        The description.
 
     Example:
         >>> describe_user(["Toy Story (1995)", "Babe (1995)"], ["Heat (1995)"])

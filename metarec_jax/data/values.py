@@ -1,4 +1,4 @@
-"""Ids, numbers and times from a raw column, with checks of every value."""
+"""Conversion of raw columns to ids, numbers and times, with checks of every value."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from metarec_jax.core.errors import MetarecError
 
-MOST_LEVELS = 20  # a table with more distinct ratings than this is continuous
-_DENSE = 1 << 26  # integer ids below this are numbered through a table of them all
+MOST_LEVELS = 20  # a table with more distinct ratings than this has a continuous scale
+_DENSE = 1 << 26  # integer ids below this are numbered by a lookup table of all ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Table:
     """Columns of one file, under the names that `metarec_jax.data.interactions.build` knows.
 
     Attributes:
-        name: of the file, for messages.
-        columns: each a list or a pyarrow array of strings or numbers, all of one length.
+        name: name of the file, for messages.
+        columns: column name -> list or pyarrow array of strings or numbers, all of one length.
         place: (row, from 0) -> its place in the file, for messages: "line 7".
-        labels: the file's own names of columns, where they differ.
+        labels: column name -> its name in the file, where they differ.
     """
 
     name: str
@@ -36,22 +36,25 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def refuse(self, row: int, what: str) -> MetarecError:
-        """An error about a row.
+        """Make an error about a row.
 
         Args:
-            row: from 0.
+            row: number of the row, from 0.
             what: the mistake and its remedy.
+
+        Returns:
+            The error, to raise.
         """
         return MetarecError(f"{self.name}, {self.place(int(row))}: {what}")
 
     def label(self, column: str) -> str:
-        """The file's own name of `column`."""
+        """The name of `column` in the file."""
         return self.labels.get(column, column)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The ratings that a source allows: `levels`, ascending; where these are empty, all of ``low`` .. ``high``."""
+    """The ratings that a source allows: ascending `levels`, or any number from `low` to `high` where there are none."""
 
     levels: tuple[float, ...]
     low: float
@@ -59,7 +62,7 @@ class Scale:
 
 
 def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """A column of ids as codes.
+    """Number the ids of a column.
 
     Args:
         table: the file.
@@ -79,7 +82,15 @@ def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
 
 
 def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """As `ids`, of any column of strings; a missing value counts as "", and no value is refused."""
+    """Number the distinct strings of any column; a missing value counts as "", and no value is refused.
+
+    Args:
+        table: the file.
+        column: its column.
+
+    Returns:
+        int32 [rows], the number of each row's string, and the distinct strings by number.
+    """
     values = table.columns[column]
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
     if pa.types.is_integer(chunks.type):
@@ -168,7 +179,7 @@ def clicks(table: Table) -> np.ndarray:
 
 
 def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
-    """The ratings and their scale.
+    """Read the ratings and their scale.
 
     Args:
         table: the file.
@@ -178,7 +189,7 @@ def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
         float32 [rows], and the scale.
 
     Raises:
-        MetarecError: a rating is no finite number, or is not on the scale; or all are equal.
+        MetarecError: a rating is not finite, or is not on the scale, or all ratings are equal.
     """
     rating = _numbers(table, "rating")
     # Levels are float32 values, as ratings are, so that the two compare equal.

@@ -1,4 +1,4 @@
-"""Vectors of items that come with the data, such as embeddings of images or sounds."""
+"""Item vectors that are part of the data, such as embeddings of images or sounds."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.values import Table
 
 _MOST = 1e18
-"""Greatest number of a vector: squares of greater ones are not finite in float32."""
+"""Greatest absolute value of a vector's numbers: squares of greater ones overflow float32."""
 
 
 def from_file(path: str | Path, items: int) -> Float[np.ndarray, "items width"]:
-    """Vectors from a .npy file.
+    """Read vectors from a .npy file.
 
     Args:
-        path: of the file: numbers, [items, width], in the order of the items; NaN in the row of an item without one.
+        path: path of the file: numbers [items, width] in the order of the items; NaN for an item without a vector.
         items: number of items.
 
     Returns:
-        float32.
+        float32 [items, width].
 
     Raises:
-        MetarecError: there is no such file, it holds no table of numbers with one row an item, or a row is not finite.
+        MetarecError: there is no such file, it holds no table of numbers with one row per item, or a row is not finite.
     """
     path = Path(path).expanduser()
     try:
@@ -52,17 +52,17 @@ def from_file(path: str | Path, items: int) -> Float[np.ndarray, "items width"]:
 
 
 def from_column(table: Table, column: str) -> Float[np.ndarray, "items width"]:
-    """Vectors from a column of lists.
+    """Read vectors from a column of lists.
 
     Args:
         table: the file.
         column: its column.
 
     Returns:
-        float32; a row of NaN where the list is missing or empty.
+        float32 [items, width]; a row of NaN where the list is missing or empty.
 
     Raises:
-        MetarecError: the column holds no lists of numbers, or they differ in length, or one is not finite.
+        MetarecError: the column does not hold lists of numbers, lists differ in length, or a number is not finite.
     """
     values, label = table.columns[column], table.label(column)
     kind = getattr(values, "type", None)
@@ -92,7 +92,7 @@ def from_column(table: Table, column: str) -> Float[np.ndarray, "items width"]:
 
 
 def _checked(found: np.ndarray, refuse: Callable[[int, str], MetarecError]) -> Float[np.ndarray, "items width"]:
-    """`found` as float32; `refuse`, of a row and a sentence, makes the error where a number is missing or too large."""
+    """Convert to float32; `refuse(row, message)` makes the error where a number is missing or too large."""
     gaps = np.isnan(found)
     large = np.abs(found) > _MOST
     bad = np.flatnonzero((gaps.any(axis=1) & ~gaps.all(axis=1)) | large.any(axis=1))

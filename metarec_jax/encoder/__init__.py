@@ -1,4 +1,4 @@
-"""BERT in JAX: pretrained weights in and out, texts to vectors.
+"""BERT in JAX: loading and saving of pretrained weights, and encoding of texts as vectors.
 
 >>> from metarec_jax import encoder
 >>> bert = encoder.load("random")

@@ -1,9 +1,9 @@
-"""Differences between the families of checkpoints: one `Architecture` each.
+"""Differences between families of checkpoints, one `Architecture` each.
 
-All of them have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
+All families have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
 its multilingual and French versions number positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has
-no token types and no pooler, MPNet (Song et al. 2020, arXiv 2004.09297) adds a bias by distance to its scores; and the
-names of tensors and of config.json's fields differ.
+no token types and no pooler, and MPNet (Song et al. 2020, arXiv 2004.09297) adds a relative position bias to attention
+scores. The names of tensors and of config.json's fields also differ.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class MaskedHead(NamedTuple):
     """The head of masked language modelling: a dense layer, a norm, and a product with the word embeddings.
 
     Attributes:
-        model: the class of transformers for the encoder with this head.
-        dense, norm, bias, decoder: names of its tensors. The decoder is the word embeddings under another name.
+        model: class name in transformers of the encoder with this head.
+        dense, norm, bias, decoder: names of its tensors. The decoder is tied to the word embeddings.
         activation: a name of `activations.ACTIVATIONS`; None takes the encoder's.
     """
 
@@ -33,16 +33,16 @@ class Architecture(NamedTuple):
     """One family of checkpoints.
 
     Attributes:
-        model: the class of transformers for the encoder without a head.
-        prefix: of the names of the encoder's tensors in models with a task's head.
-        fields: for each field of `BertConfig` that a config.json has, its name there.
+        model: class name in transformers of the encoder without a head.
+        prefix: prefix of the encoder's tensor names in models with a task head.
+        fields: field of `BertConfig` -> name in config.json.
         fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
         layers: prefix of the names of a layer's tensors; the number of the layer follows.
-        layer: for each part of a layer, by its name in our parameters, the name after that number.
+        layer: part of a layer in our parameters -> tensor name after the layer number.
         masked: the head of masked language modelling.
-        relative_bias: name of the table of biases by distance; None where there is none.
-        counts_padding: whether positions number the tokens that are not padding, from the padding's id + 1 on, and
-            padding has its id for a position. Elsewhere positions are 0, 1, 2, ...
+        relative_bias: name of the table of relative position biases; None where there is none.
+        counts_padding: whether positions count the tokens that are not padding, starting at the padding's id + 1, and
+            padding has its id as position. Otherwise positions are 0, 1, 2, ...
     """
 
     model: str
@@ -62,7 +62,7 @@ EMBEDDINGS = {
     "type": "embeddings.token_type_embeddings",
     "norm": "embeddings.LayerNorm",
 }
-"""For each part of the embeddings, by its name in our parameters, the name that all architectures give it."""
+"""Part of the embeddings in our parameters -> tensor name, the same in all architectures."""
 
 _FIELDS = {
     "vocab_size": "vocab_size",

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from metarec_jax.core.errors import MetarecError
 
 DISTANCE_BUCKETS = 32
-"""Rows of a table of biases by distance."""
+"""Number of rows of a table of relative position biases."""
 
 
 def attend(
@@ -22,15 +22,15 @@ def attend(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """Mix, for every token, the values of its text's real tokens.
+    """Compute scaled dot-product attention between the real tokens of each text.
 
-    Formula: Vaswani et al. 2017 (arXiv 1706.03762), equation 1, on each of ``num_heads`` slices of the hidden axis.
-    The softmax is in float32 or wider. Plain XLA operations, so derivatives of any order exist.
+    Vaswani et al. 2017 (arXiv 1706.03762), equation 1, on each of ``num_heads`` slices of the hidden axis. The softmax
+    is in float32 or wider. Only XLA operations are used, so derivatives of any order exist.
 
     Args:
         query, key, value: projections of the tokens.
-        mask: 1 for a real token, 0 for padding. Padding gets a weight of exactly 0; a text with no real token gets
-            the mean of its values, which is finite, and which pooling leaves out.
+        mask: 1 for a real token, 0 for padding. Padding gets a weight of exactly 0; a text with no real token gets the
+            mean of its values, which is finite and which pooling leaves out.
         num_heads: number of heads; it divides ``hidden``.
         bias: added to the scores of every text, or None.
     """
@@ -64,10 +64,10 @@ def attend_packed(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend` with as many short texts side by side as fill a row of a matrix unit; no text attends to another.
+    """Compute `attend` with several short texts packed in each row of a matrix unit; texts do not attend to each other.
 
-    With texts of 32 tokens, three quarters of a matrix unit's 128 columns would be padding. On a CPU, which pads
-    nothing, this is slower. Derivatives of any order exist.
+    With texts of 32 tokens, three quarters of a matrix unit's 128 columns would be padding. On a CPU, which does not
+    pad, this is slower. Derivatives of any order exist.
 
     Args:
         query, key, value, mask, num_heads, bias: as for `attend`.
@@ -90,7 +90,7 @@ def attend_packed(
         scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))[None]
     own = np.kron(np.eye(together), np.ones((length, length))) > 0
     real = jnp.pad(mask > 0, ((0, missing), (0, 0))).reshape(groups, 1, 1, row)
-    # A padded token has the least finite score, so that a text of nothing else still has a mean.
+    # A padded token has the least finite score, so that the mean of a text of padding alone is finite.
     scores = jnp.where(own, jnp.where(real, scores, jnp.finfo(scores.dtype).min), -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1)
     mixed = jnp.einsum("ghqk,ghkw->ghqw", weights.astype(value.dtype), value)
@@ -106,11 +106,16 @@ def attend_fused(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend` by the accelerator's own kernel, which never writes the scores to memory: cuDNN's on a GPU, Pallas's on
-    a TPU. It has a first derivative only, and the real tokens of a text must come before its padding.
+    """Compute `attend` with the accelerator's fused kernel: cuDNN's on a GPU, Pallas's on a TPU.
+
+    The kernel never writes the scores to memory. It has only a first derivative, and the real tokens of a text must
+    come before its padding.
 
     Args:
         query, key, value, mask, num_heads, bias: as for `attend`.
+
+    Returns:
+        As `attend`.
 
     Raises:
         MetarecError: there is no such kernel here (see `check_fused`).
@@ -129,15 +134,22 @@ def attend_cudnn(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend_fused` on a GPU."""
+    """`attend_fused` on a GPU.
+
+    Args:
+        query, key, value, mask, num_heads, bias: as for `attend`.
+
+    Returns:
+        As `attend`.
+    """
     texts, length, hidden = query.shape
-    # The kernel's derivative wants lengths that are even.
+    # The kernel's derivative needs even lengths.
     query, key, value, mask, bias = _lengthened(query, key, value, mask, bias, multiple=2)
     heads = [x.reshape(texts, -1, num_heads, hidden // num_heads) for x in (query, key, value)]
     mixed = jax.nn.dot_product_attention(
         *heads,
         bias=None if bias is None else bias[None].astype(query.dtype),
-        # A text with no real token reads one that is padding, which is zeros: a softmax over nothing is NaN.
+        # A text without real tokens attends to one padding token (zeros), since the softmax of an empty row is NaN.
         key_value_seq_lengths=jnp.maximum((mask > 0).sum(axis=1), 1).astype(jnp.int32),
         implementation="cudnn",
     )
@@ -153,15 +165,22 @@ def attend_flash(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend_fused` on a TPU. The kernel reads whole tiles, so that shorter texts are padded to one."""
+    """`attend_fused` on a TPU; texts are padded to whole tiles, which the kernel reads.
+
+    Args:
+        query, key, value, mask, num_heads, bias: as for `attend`.
+
+    Returns:
+        As `attend`.
+    """
     from jax.experimental.pallas.ops.tpu.flash_attention import SegmentIds, flash_attention
 
     texts, length, hidden = query.shape
-    # Scaled here: the kernel's own scale would be that of the bias, too.
+    # Scaled here, since the kernel's own scale would also multiply the bias.
     query = query * (hidden // num_heads) ** -0.5
     query, key, value, mask, bias = _lengthened(query, key, value, mask, bias, multiple=TILE)
     heads = [x.reshape(texts, -1, num_heads, hidden // num_heads).swapaxes(1, 2) for x in (query, key, value)]
-    segments = (mask > 0).astype(jnp.int32)  # padding is a segment of its own, which real tokens do not see
+    segments = (mask > 0).astype(jnp.int32)  # padding is a separate segment, to which real tokens do not attend
     mixed = flash_attention(
         *heads,
         ab=None if bias is None else jnp.broadcast_to(bias, (texts, *bias.shape)),
@@ -173,8 +192,10 @@ def attend_flash(
 def _lengthened(
     query: Array, key: Array, value: Array, mask: Array, bias: Array | None, *, multiple: int
 ) -> tuple[Array, Array, Array, Array, Array | None]:
-    """Pad texts to a multiple of some length. Keys and values of padding become zeros, so that their gradients, which a
-    kernel may leave undefined, are dropped."""
+    """Pad texts to a multiple of some length, and set keys and values of padding to zero.
+
+    The zeros drop the gradients of padding, which a kernel may leave undefined.
+    """
     missing = -mask.shape[1] % multiple
     real = (mask > 0)[:, :, None]
     query, key, value = (
@@ -186,19 +207,19 @@ def _lengthened(
 
 
 FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
-"""The fused attention of each platform that has one."""
+"""Platform -> fused attention."""
 
 
 def check_fused(platform: str, *, compute: str, width: int) -> None:
     """Refuse fused attention where there is no kernel for it.
 
     Args:
-        platform: as `jax.default_backend` names it.
-        compute: type of the products.
-        width: features of a head.
+        platform: name from `jax.default_backend`.
+        compute: data type of the products.
+        width: number of features of a head.
 
     Raises:
-        MetarecError: on a CPU, or for a type or a width that the platform's kernel does not have.
+        MetarecError: the platform has no kernel, or its kernel does not support the type or the width.
     """
     otherwise = "use --encoder.attention auto"
     if platform not in FUSED:
@@ -228,11 +249,11 @@ def check_fused(platform: str, *, compute: str, width: int) -> None:
 
 
 def distance_buckets(length: int) -> Int[np.ndarray, "length length"]:
-    """Row of the table of biases for a token (first axis) that looks at another (second axis).
+    """Row of the bias table for each pair of an attending token (first axis) and an attended token (second axis).
 
-    Raffel et al. 2020 (arXiv 1910.10683, section 2.1) as MPNet has it: rows 0 to 15 for tokens before or at the same
-    place, the others for tokens after it; of each, the first 8 rows for distances 0 to 7 and the others for distances
-    that grow by sqrt(2), the last for all from 91 tokens on.
+    Raffel et al. 2020 (arXiv 1910.10683, section 2.1), as in MPNet: rows 0 to 15 are for attended tokens before or at
+    the same position, the others for tokens after it. In each half, the first 8 rows are for distances 0 to 7 and the
+    others for ranges of distances that grow by sqrt(2); the last row is for all distances from 91 on.
 
     >>> distance_buckets(4)[1].tolist()
     [1, 0, 17, 18]
@@ -241,6 +262,6 @@ def distance_buckets(length: int) -> Int[np.ndarray, "length length"]:
     half = DISTANCE_BUCKETS // 2
     exact = half // 2
     size = np.abs(distance)
-    # Up to a distance of 128 in `half - exact` steps of equal ratio: 2 log2(size / 8) rows beyond the exact ones.
+    # Distances up to 128 in `half - exact` steps of equal ratio: 2 log2(size / 8) rows beyond the exact ones.
     far = exact + np.floor((half - exact) * np.log2(np.maximum(size, 1) / exact) / np.log2(128 / exact)).astype(int)
     return np.where(distance > 0, half, 0) + np.where(size < exact, size, np.minimum(far, half - 1))

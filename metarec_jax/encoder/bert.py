@@ -1,7 +1,7 @@
-"""BERT (Devlin et al. 2019, arXiv 1810.04805) and its relatives as pure functions of explicit parameters.
+"""BERT (Devlin et al. 2019, arXiv 1810.04805) and similar encoders as pure functions of explicit parameters.
 
-Relatives (`encoder.architectures`) differ in token types, in how positions are numbered, and in a bias by distance.
-The Linen modules are private; parameters are a nested dict of arrays.
+Architectures (`encoder.architectures`) differ in token types, numbering of positions, and relative position bias. The
+Linen modules are private; parameters are a nested dict of arrays.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MATRICES = ("kernel", "embedding")
 
 @functools.partial(jax.jit, static_argnames="config")
 def init(key: PRNGKeyArray, config: BertConfig) -> Params:
-    """Random parameters: normal matrices of scale ``config.init_scale``, zero biases, unit layer-norm scales.
+    """Draw random parameters: normal matrices of scale ``config.init_scale``, zero biases, unit layer-norm scales.
 
     Args:
         key: a typed key (`jax.random.key`).
@@ -41,7 +41,7 @@ def init(key: PRNGKeyArray, config: BertConfig) -> Params:
     one = jnp.zeros((1, 1), jnp.int32)
     shapes = jax.eval_shape(_Bert(config).init, key, Tokens(one, one.astype(jnp.float32), one))["params"]
     leaves, tree = jax.tree.flatten_with_path(shapes)
-    # One draw for all matrices: Linen's initialisers draw each by itself, and compile four times as long.
+    # One draw for all matrices: Linen's initialisers draw each separately, and take four times as long to compile.
     matrices = [leaf for path, leaf in leaves if path[-1].key in _MATRICES]
     draw = config.init_scale * jax.random.normal(key, (sum(leaf.size for leaf in matrices),))
     values, start = [], 0
@@ -50,7 +50,7 @@ def init(key: PRNGKeyArray, config: BertConfig) -> Params:
             values.append(draw[start : start + leaf.size].reshape(leaf.shape))
             start += leaf.size
         else:
-            # A weak type would have the outer step, which gives strong ones, compiled a second time.
+            # Weakly typed arrays would compile the outer step twice, since its results are strongly typed.
             values.append(jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0, draw.dtype))
     return jax.tree.unflatten(tree, values)
 
@@ -68,7 +68,7 @@ def encode(
     """Encode each text as one vector.
 
     Args:
-        params: as `init` or `pretrained.load` gives them.
+        params: from `init` or `pretrained.load`.
         config: the architecture of ``params``.
         tokens: padded texts.
         pooling: "mean" of the real tokens of the last layer, or its first token ("cls").
@@ -110,7 +110,7 @@ def pool(
         Vectors in float32 or wider.
 
     Raises:
-        MetarecError: another pooling, such as an "auto" that was not resolved.
+        MetarecError: the pooling is neither "mean" nor "cls", such as an unresolved "auto".
     """
     last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
     if pooling == "cls":
@@ -134,10 +134,13 @@ def embed(
     *,
     dtype: DTypeLike | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """The input of the first layer: word, position and, where the architecture has them, segment embeddings.
+    """Compute the input of the first layer: word, position and, if the architecture has them, segment embeddings.
 
     Args:
         params, config, tokens, dtype: as for `encode`.
+
+    Returns:
+        [texts, length, hidden].
 
     Raises:
         MetarecError: tokens longer than ``config.max_positions``.
@@ -193,7 +196,7 @@ def run_layers(
 def hidden_states(
     params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "states texts length hidden"]:
-    """Outputs of the embeddings and of every layer, in order.
+    """Compute the outputs of the embeddings and of every layer, in order.
 
     Args:
         params, config, tokens, dtype: as for `encode`.
@@ -210,7 +213,7 @@ def hidden_states(
 def pooled(
     params: Params, config: BertConfig, tokens: Tokens, *, dtype: DTypeLike | None = None
 ) -> Float[Array, "texts hidden"]:
-    """BERT's own sentence vector: tanh of a dense layer on the first token.
+    """Compute BERT's pooler output: tanh of a dense layer on the first token.
 
     Args:
         params, config, tokens, dtype: as for `encode`.
@@ -239,7 +242,7 @@ def _require_positions(config: BertConfig, tokens: Tokens) -> None:
 
 
 class _Dense(nn.Module):
-    """A dense layer, plus a product of low rank where the parameters have its factors (see `encoder.lora`)."""
+    """A dense layer, plus a low-rank product where the parameters have LoRA factors (see `encoder.lora`)."""
 
     features: int
     dtype: DTypeLike | None = None
@@ -258,7 +261,7 @@ class _Dense(nn.Module):
 
 
 class _Part(nn.Module):
-    """Base of the modules below: the architecture, the type of the computation, and constructors of layers."""
+    """Base of the modules below: architecture, data type of the computation, and constructors of layers."""
 
     config: BertConfig
     dtype: DTypeLike | None = None
@@ -267,7 +270,7 @@ class _Part(nn.Module):
         return _Dense(features, dtype=self.dtype, name=name)
 
     def norm(self, name: str) -> nn.LayerNorm:
-        # The fast variance E[x^2] - E[x]^2 cancels in float32 and would cost the parity with PyTorch.
+        # The fast variance E[x^2] - E[x]^2 cancels in float32, so that results would differ from PyTorch's.
         return nn.LayerNorm(self.config.layer_norm_eps, dtype=self.dtype, use_fast_variance=False, name=name)
 
 
@@ -292,7 +295,7 @@ class _Embeddings(_Part):
 def _positions(config: BertConfig, ids: Array) -> Array:
     """Rows of the position table, [1, length] or [texts, length].
 
-    By the ids and not by the mask, as transformers does: a text may spell out the padding token, which has no number.
+    Padding is recognised by id, not by mask, as in transformers: a text may contain the padding token.
     """
     if not config.architecture.counts_padding:
         return jnp.arange(ids.shape[1])[None]
@@ -301,7 +304,7 @@ def _positions(config: BertConfig, ids: Array) -> Array:
 
 
 class _RelativeBias(_Part):
-    """Bias that all layers add to the attention scores of two tokens by their distance: [heads, length, length]."""
+    """Relative position bias of attention scores, shared by all layers: [heads, length, length]."""
 
     @nn.compact
     def __call__(self, length: int) -> Array:

@@ -1,4 +1,4 @@
-"""The architecture of an encoder, and the tokens that it reads."""
+"""The architecture of an encoder, and the type of its input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.architectures import ARCHITECTURES, Architecture
 
 Pooling = Literal["auto", "mean", "cls"]
-"""How the vectors of a text's tokens become one. "auto" is what the checkpoint's folder says (`Hints.resolve`)."""
+"""Pooling of token vectors into one vector; "auto" takes the pooling that the checkpoint's folder states."""
 
 
 class Tokens(NamedTuple):
@@ -20,8 +20,8 @@ class Tokens(NamedTuple):
 
     Attributes:
         ids: int32 [texts, length], rows of the vocabulary.
-        mask: float32 [texts, length], 1 for a real token, 0 for padding, which changes no result.
-        types: int32 [texts, length], the segment a token belongs to.
+        mask: float32 [texts, length], 1 for a real token, 0 for padding, which has no effect on results.
+        types: int32 [texts, length], segment of each token.
     """
 
     ids: Array
@@ -31,7 +31,7 @@ class Tokens(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """The architecture of a BERT or of one of its relatives; an impossible one is refused."""
+    """The architecture of a BERT or a similar encoder; impossible values are refused."""
 
     vocab_size: int
     hidden_size: int
@@ -40,9 +40,9 @@ class BertConfig:
     intermediate_size: int
     """Width of the feed-forward layer."""
     max_positions: int = 512
-    """Tokens of the longest text."""
+    """Greatest number of tokens of a text."""
     type_vocab_size: int = 2
-    """Segments that a token can belong to; 0 where the architecture has none."""
+    """Number of segments; 0 where the architecture has none."""
     layer_norm_eps: float = 1e-12
     activation: str = "gelu"
     """A name of `activations.ACTIVATIONS`."""
@@ -65,7 +65,7 @@ class BertConfig:
 
     @property
     def first_position(self) -> int:
-        """Row of the position table that a text's first token takes; rows before it are for padding."""
+        """Row of the position table for a text's first token; rows before it are for padding."""
         return self.pad_token_id + 1 if self.architecture.counts_padding else 0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Files of a checkpoint's folder: JSON objects, and tensors in safetensors, of one file or of shards."""
+"""Files of a checkpoint's folder: JSON objects, and tensors in one or several safetensors files."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        what: what it holds, for the message where it is missing.
+        what: contents of the file, for the message where it is missing.
+
+    Returns:
+        The object.
 
     Raises:
-        MetarecError: it is missing, damaged or no object; the message names the file and the line.
+        MetarecError: the file is missing or damaged, or does not hold an object; the message names file and line.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -39,7 +42,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All tensors of the folder, by plain name."""
+    """Read all tensors of a folder, by plain name."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
         return _read_safetensors(single)

@@ -15,14 +15,14 @@ from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.transformers_import import import_transformers
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
-"""Prefixes of the plain names of an encoder's tensors; those of task heads have others."""
+"""Prefixes of the plain names of an encoder's tensors; tensors of task heads have other prefixes."""
 
 MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_")
 """Prefixes of the names of tensors in heads of masked language modelling."""
 
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
-# Fields of config.json that change the computation in ways that are not supported: name, the values that are fine.
+# Fields of config.json that change the computation in unsupported ways, with their supported values.
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute", None),
     "is_decoder": (False, None),
@@ -35,7 +35,7 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
 
 
 class Weight(NamedTuple):
-    """One tensor: its path in the parameters, its Hugging Face name, its shape there, and whether it is transposed."""
+    """One tensor: path in the parameters, Hugging Face name and shape, and whether it is transposed."""
 
     path: tuple[str, ...]
     name: str
@@ -44,14 +44,17 @@ class Weight(NamedTuple):
 
 
 def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
-    """The architecture that a config.json describes; `AutoConfig` checks the types and fills in defaults.
+    """Read an architecture from a config.json; `AutoConfig` checks the types and fills in defaults.
 
     Args:
         tree: the JSON object.
-        where: its name in an error, for example its path.
+        where: name of the object in errors, for example its path.
+
+    Returns:
+        The architecture.
 
     Raises:
-        MetarecError: an architecture or a value that is not supported; the message says which are.
+        MetarecError: the architecture or a value is not supported; the message lists those that are.
     """
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
@@ -64,14 +67,14 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
             )
     architecture, settings = ARCHITECTURES[kind], {k: v for k, v in tree.items() if k != "model_type"}
     if settings.get("pad_token_id", 0) is None:
-        del settings["pad_token_id"]  # null is read as the family's default
+        del settings["pad_token_id"]  # null means the family's default
     try:
         read = import_transformers().AutoConfig.for_model(kind, **settings)
-    except Exception as error:  # transformers raises its own, and whatever wrong types lead to
+    except Exception as error:  # transformers raises its own errors, and any error that wrong types cause
         raise MetarecError(f"{where}: transformers cannot read it: {' '.join(str(error).split())}") from error
     values: dict[str, Any] = {field: getattr(read, name) for field, name in architecture.fields.items()}
     if architecture.counts_padding:
-        values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that no token of a text takes
+        values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that are never used
     try:
         return BertConfig(**{**architecture.fixed, **values}, model_type=kind)
     except MetarecError as error:
@@ -87,7 +90,7 @@ def config_to_json(config: BertConfig) -> dict[str, Any]:
 
 
 def weights(config: BertConfig) -> Iterator[Weight]:
-    """Every tensor that a model of this architecture has."""
+    """Yield every tensor of a model of this architecture."""
     hidden, wide = config.hidden_size, config.intermediate_size
 
     def dense(path: tuple[str, ...], name: str, inputs: int, outputs: int) -> Iterator[Weight]:
@@ -123,7 +126,7 @@ def weights(config: BertConfig) -> Iterator[Weight]:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without the prefix of task models, and with the names of old checkpoints replaced."""
+    """Remove the prefix of task models from a tensor's name, and replace names of old checkpoints."""
     for prefix in _PREFIXES:
         name = name.removeprefix(prefix)
     for old, new in ((".LayerNorm.gamma", ".LayerNorm.weight"), (".LayerNorm.beta", ".LayerNorm.bias")):
@@ -133,7 +136,15 @@ def plain_name(name: str) -> str:
 
 
 def layers_in(names: Iterable[str], config: BertConfig) -> int:
-    """Number of layers that tensors of these plain names belong to."""
+    """Number of layers in a checkpoint.
+
+    Args:
+        names: plain names of its tensors.
+        config: the architecture.
+
+    Returns:
+        The highest layer number + 1; 0 without layers.
+    """
     start = config.architecture.layers
     numbers = [name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)]
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
@@ -143,15 +154,15 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *
     """Convert tensors to parameters as `encode` takes them.
 
     Args:
-        tensors: by plain name (see `plain_name`); others than the architecture's are left out.
+        tensors: tensors by plain name (see `plain_name`); tensors outside the architecture are left out.
         config: the architecture.
-        where: name of the weights in an error.
+        where: name of the weights in errors.
 
     Returns:
         A nested dict of float32 numpy arrays.
 
     Raises:
-        MetarecError: a tensor is missing, has another shape or type, or holds a NaN or infinity.
+        MetarecError: a tensor is missing, has a wrong shape or type, or holds a NaN or infinity.
     """
     layers = layers_in(tensors, config)
     if layers > config.num_layers:
@@ -189,11 +200,14 @@ def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: st
 
 
 def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
-    """The tensors of transformers' model without a head, by its names: the inverse of `params_from_tensors`.
+    """Convert parameters to the tensors of transformers' model without a head: the inverse of `params_from_tensors`.
 
     Args:
-        params: of the encoder.
+        params: parameters of the encoder.
         config: the architecture.
+
+    Returns:
+        Tensors by their names in transformers.
     """
     return _flat(weights(config), params)
 
@@ -210,7 +224,7 @@ def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
 
 
 def head_weights(config: BertConfig) -> Iterator[Weight]:
-    """Every tensor of the head of masked language modelling, except its decoder, which is the word embeddings."""
+    """Yield every tensor of the head of masked language modelling except its decoder, the word embeddings."""
     hidden, masked = config.hidden_size, config.architecture.masked
     yield Weight(("dense", "kernel"), f"{masked.dense}.weight", (hidden, hidden), True)
     yield Weight(("dense", "bias"), f"{masked.dense}.bias", (hidden,), False)
@@ -222,19 +236,19 @@ def head_weights(config: BertConfig) -> Iterator[Weight]:
 def head_from_tensors(
     tensors: Mapping[str, np.ndarray], config: BertConfig, params: Params, *, where: str
 ) -> Params | None:
-    """Parameters of the head of masked language modelling, as `mlm_head.logits` takes them.
+    """Convert tensors to parameters of the head of masked language modelling, as `mlm_head.logits` takes them.
 
     Args:
-        tensors: by plain name.
+        tensors: tensors by plain name.
         config: the architecture.
-        params: of the encoder; the head's decoder must be its word embeddings.
-        where: name of the weights in an error.
+        params: parameters of the encoder; the head's decoder must be its word embeddings.
+        where: name of the weights in errors.
 
     Returns:
-        None where the checkpoint has no such head, or one whose decoder is not the word embeddings.
+        The parameters; None where the checkpoint has no such head, or one whose decoder is not the word embeddings.
 
     Raises:
-        MetarecError: a tensor has another shape or type, or holds a NaN or infinity.
+        MetarecError: a tensor has a wrong shape or type, or holds a NaN or infinity.
     """
     if any(weight.name not in tensors for weight in head_weights(config)):
         return None
@@ -246,12 +260,15 @@ def head_from_tensors(
 
 
 def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The config.json and the tensors of transformers' model with a head of masked language modelling.
+    """Convert parameters to transformers' model with a head of masked language modelling.
 
     Args:
-        params: of the encoder.
-        head: of its head.
+        params: parameters of the encoder.
+        head: parameters of the head.
         config: the architecture.
+
+    Returns:
+        The config.json, and the tensors by name.
     """
     architecture = config.architecture
     tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}

@@ -29,7 +29,7 @@ _FORMAT = "metarec_jax embeddings 2"
 
 
 class _Kept(NamedTuple):
-    """Embeddings of distinct texts, and how many of the texts were cut."""
+    """Embeddings of distinct texts, and the number of texts that were cut."""
 
     table: np.ndarray
     truncated: int
@@ -49,31 +49,31 @@ def encode_table(
     dtype: DTypeLike | None = None,
     run: Execution | None = None,
 ) -> Float[np.ndarray, "texts hidden"]:
-    """Encode texts, through a cache on disk.
+    """Encode texts, or read their embeddings from a cache on disk.
 
-    Each distinct text is encoded once, in chunks of texts of one padded length, which is compiled once for each length.
-    Padding changes a vector by float32 rounding at most.
+    Each distinct text is encoded once, in chunks of texts of one padded length; each length is compiled once. Padding
+    changes a vector by no more than float32 rounding.
 
     Args:
         encoder: weights and tokenizer.
-        texts: any strings; equal ones are encoded once.
-        pooling: "mean" or "cls", as for `bert.encode`; "auto" takes what the checkpoint's folder says.
+        texts: any strings.
+        pooling: "mean" or "cls", as for `bert.encode`; "auto" takes the pooling that the checkpoint's folder states.
+        max_length: greatest number of tokens of a text; longer texts are cut.
         normalise: whether embeddings are scaled to unit length.
-        max_length: tokens kept of a text.
         cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
-            is written again. None caches nothing.
+            is written again. None disables the cache.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
-        report: called with one sentence if texts were cut to ``max_length``, now or when a kept table was made.
-        tokens_per_call: tokens of one call, at most; None takes 2,048 on a CPU and 32,768 on an accelerator.
-        dtype: as for `bert.encode`. Tables of each ``dtype`` are kept apart.
+        report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made.
+        tokens_per_call: greatest number of tokens of one call; None takes 2,048 on a CPU and 32,768 on an accelerator.
+        dtype: as for `bert.encode`; each ``dtype`` has its own table.
         run: how layers are computed; None chooses by platform (`choose_execution`).
 
     Returns:
-        float32, one row a text, in the order of ``texts``.
+        float32 [texts, hidden], in the order of ``texts``.
 
     Raises:
-        MetarecError: ``max_length`` beyond the encoder's positions, a text that is no string, or a cache folder that
-            cannot be written.
+        MetarecError: ``max_length`` exceeds the encoder's positions, a text is not a string, or the cache folder cannot
+            be written.
     """
     if max_length > encoder.config.max_positions:
         raise MetarecError(
@@ -144,7 +144,7 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
     total = hashlib.sha256(f"{_FORMAT}\n{encoder.digest}\n{json.dumps(options, sort_keys=True)}\n".encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
-        total.update(len(data).to_bytes(8, "little"))  # so that ("ab", "c") and ("a", "bc") differ
+        total.update(len(data).to_bytes(8, "little"))  # distinguishes ("ab", "c") from ("a", "bc")
         total.update(data)
     return total.hexdigest()
 

@@ -7,22 +7,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 WIDE, PARTS = 1024, 4
-"""Least number of inputs of a product that is computed in parts on a CPU, and the number of parts."""
+"""Least number of inputs of a product that is split into parts on a CPU, and the number of parts."""
 
 
 def block_dot(
     x: Float[Array, "*rows inputs"],
     kernel: Float[Array, "inputs outputs"],
 ) -> Float[Array, "*rows outputs"]:
-    """``x @ kernel``; in float32 on a CPU, and with many inputs, as a sum of products over parts of the inputs.
+    """``x @ kernel``; in float32 on a CPU with many inputs, computed as a sum of products over parts of the inputs.
 
-    XLA's CPU matmul adds its inputs one after the other, so its rounding error grows with their number. Hidden states
-    of all-MiniLM-L6-v2 differ by up to 1.1e-5 from PyTorch's with it, and by up to 7e-6 in parts whose sums are added
-    pairwise. Derivatives, and products on other platforms, are computed whole.
+    XLA's CPU matmul adds its inputs sequentially, so its rounding error grows with their number. Hidden states of
+    all-MiniLM-L6-v2 differ by up to 1.1e-5 from PyTorch's with it, and by up to 7e-6 with pairwise summation of parts.
+    Derivatives, and products on other platforms, are not split.
 
     Args:
         x: left operand.
         kernel: right operand.
+
+    Returns:
+        The product.
     """
     if kernel.shape[0] < WIDE or x.dtype != jnp.float32:
         return jnp.matmul(x, kernel)
@@ -49,7 +52,6 @@ def _in_blocks(x: Array, kernel: Array) -> Array:
 
 @_in_blocks.defjvp
 def _in_blocks_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Compute whole products where derivatives are taken, also for the value: parts have to be copied, and the last
-    digit of a training step is not compared with PyTorch's."""
+    """Compute unsplit products where derivatives are taken, also for the value, since splitting copies the inputs."""
     (x, kernel), (dx, dkernel) = primals, tangents
     return jnp.matmul(x, kernel), jnp.matmul(dx, kernel) + jnp.matmul(x, dkernel)

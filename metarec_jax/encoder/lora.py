@@ -17,19 +17,22 @@ LORA_LAYERS = (r"layer_\d+/(query|value)",)
 
 
 def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array) -> Params:
-    """Add factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] beside chosen kernels of an encoder.
+    """Add factors ``lora_a`` [in, rank] and ``lora_b`` [rank, out] to chosen kernels of an encoder.
 
     Such a layer computes ``x W + b + (x A) B``: Hu et al. 2021 (arXiv 2106.09685, equation 3) with their scale
     ``alpha / r`` in A. A is random with the scale of W's columns and B is zero, so that results are unchanged at first.
 
     Args:
-        params: of an encoder (`metarec_jax.encoder.bert`).
+        params: parameters of an encoder (`metarec_jax.encoder.bert`).
         layers: regular expressions, each matched against whole paths of dense layers ("layer_5/query").
-        rank: of the product.
+        rank: rank of the product.
         key: typed PRNG key.
 
+    Returns:
+        The parameters with factors.
+
     Raises:
-        MetarecError: a rank below 1, or a pattern that matches no dense layer; the message lists them.
+        MetarecError: the rank is below 1, or a pattern matches no dense layer; the message lists the layers.
     """
     if rank < 1:
         raise MetarecError(f"the rank of LoRA is {rank}; it must be at least 1")
@@ -47,13 +50,16 @@ def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array
 
 
 def lora_layers(params: Params, layers: Sequence[str]) -> set[tuple[str, ...]]:
-    """Paths of the dense layers that patterns choose.
+    """Find the dense layers that match patterns.
 
     Args:
         params, layers: as for `add_lora`.
 
+    Returns:
+        Paths of the layers.
+
     Raises:
-        MetarecError: a pattern that is no regular expression, or that matches no dense layer; the message lists them.
+        MetarecError: a pattern is not a regular expression, or matches no dense layer; the message lists the layers.
     """
     dense = _dense_layers(params)
     chosen: set[tuple[str, ...]] = set()

@@ -1,7 +1,7 @@
 """The head of masked language modelling: from the last layer's output at a token to a score for every word.
 
-A dense layer, its activation and a layer norm, then a product with the word embeddings and a bias a word
-(Devlin et al. 2019, arXiv 1810.04805, section 3.1). Names differ between architectures, the computation does not.
+It is a dense layer with activation and layer norm, followed by a product with the word embeddings and a bias per word
+(Devlin et al. 2019, arXiv 1810.04805, section 3.1). Tensor names differ between architectures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metarec_jax.encoder.linear import along_last, block_dot
 
 
 def identity_head(config: BertConfig) -> Params:
-    """A head for a checkpoint without one: its dense layer is the identity, its biases are zero."""
+    """Make a head for a checkpoint without one: its dense layer is the identity, its biases are zero."""
     hidden = config.hidden_size
     return {
         "dense": {"kernel": jnp.eye(hidden), "bias": jnp.zeros(hidden)},
@@ -37,15 +37,15 @@ def logits(
     *,
     dtype: DTypeLike | None = None,
 ) -> Float[Array, "*tokens vocabulary"]:
-    """Scores of every word of the vocabulary at every token.
+    """Compute scores of every word of the vocabulary at every token.
 
     Args:
-        head: as `identity_head` or `pretrained.load` gives it.
-        word: the encoder's word embeddings, which are the decoder.
+        head: from `identity_head` or `pretrained.load`.
+        word: the encoder's word embeddings, to which the decoder is tied.
         config: the architecture.
         states: output of the last layer at the masked tokens; leave out the others, since this is a product with the
             whole vocabulary.
-        dtype: of the products; None takes that of the parameters.
+        dtype: data type of the products; None takes that of the parameters.
 
     Returns:
         Scores in float32 or wider.

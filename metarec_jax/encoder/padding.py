@@ -1,4 +1,4 @@
-"""Token ids of unequal length as padded batches of few shapes, since each shape is compiled once."""
+"""Padding of token ids of unequal length to batches of few shapes, since each shape is compiled once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 from metarec_jax.encoder.bert_config import Tokens
 
 FEW = 32
-"""Texts of a chunk whose padded rows cost less than another compilation."""
+"""Number of texts up to which padding a chunk costs less than another compilation."""
 LENGTHS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)
-"""Token lengths that texts are padded to; beyond the last, multiples of it."""
+"""Token lengths to which texts are padded; beyond the last, multiples of it."""
 
 
 class Chunk(NamedTuple):
     """Texts of similar length for one call of the encoder.
 
     Attributes:
-        rows: int64 [real], which texts these are; the tokens may have more rows, which are padding.
+        rows: int64 [real], numbers of the texts; further rows of the tokens are padding.
         tokens: [rows of the chunk, length of its bucket].
     """
 
@@ -33,6 +33,9 @@ def bucket(length: int, limit: int) -> int:
     Args:
         length: tokens of the text.
         limit: largest padded length.
+
+    Returns:
+        The padded length.
 
     >>> bucket(17, 512), bucket(300, 320), bucket(700, 2048)
     (20, 320, 1024)
@@ -49,7 +52,7 @@ def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | No
         ids: int32 [tokens] for each text, at most ``length`` tokens.
         length: tokens of a row.
         pad: id of the padding token.
-        rows: rows of the batch; those beyond the texts are padding alone. None adds no such row.
+        rows: rows of the batch; those beyond the texts are padding. None adds no such row.
 
     Returns:
         Tokens of shape [rows, length].
@@ -67,12 +70,12 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
 
     Args:
         ids: int32 [tokens] for each text.
-        limit: tokens of the longest text that the encoder takes.
-        tokens_per_call: tokens of a chunk, at most (but a chunk holds at least one text).
+        limit: greatest number of tokens that the encoder takes.
+        tokens_per_call: greatest number of tokens of a chunk; a chunk holds at least one text.
         pad: id of the padding token.
 
     Yields:
-        Chunks, shortest texts first. Chunks of one length have one shape, so a length is compiled once.
+        Chunks, shortest texts first. Chunks of one length have one shape, so that each length is compiled once.
     """
     buckets = np.array([bucket(len(text), limit) for text in ids], np.int64)
     for length in np.unique(buckets).tolist():
@@ -86,6 +89,9 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
 
 
 def _rows_for(texts: int) -> int:
-    """Rows of a chunk for so many texts: few are padded to a power of two, so that calls with slightly different
-    numbers share a shape and its compilation; many to a multiple of `FEW` / 4, since then padding costs more."""
+    """Number of rows of a chunk with `texts` texts.
+
+    Few texts are padded to a power of two, so that calls with slightly different numbers share a compiled shape; many
+    texts are padded to a multiple of `FEW` / 4, since padding then costs more.
+    """
     return 1 << (texts - 1).bit_length() if texts <= FEW else -(-texts * 4 // FEW) * FEW // 4

@@ -1,4 +1,4 @@
-"""Load and save encoders: weights, architecture and tokenizer together."""
+"""Loading and saving of encoders: weights, architecture and tokenizer together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _HUB_FILES = (
     "*_Pooling/config.json",
 )
 _SPARE_ROWS = 0.1
-"""Share of a vocabulary's rows that may have no token before a user is told; checkpoints pad theirs by a few rows."""
+"""Greatest share of vocabulary rows without a token that is not reported; checkpoints pad theirs by a few rows."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -51,9 +51,9 @@ class Encoder:
     Attributes:
         config: the architecture.
         params: its parameters, a nested dict of float32 arrays.
-        tokenizer: from text to rows of its vocabulary.
-        source: where it came from, for messages.
-        hints: how its makers pool token vectors, as far as its folder says.
+        tokenizer: its tokenizer.
+        source: its origin, for messages.
+        hints: pooling and normalisation that its folder states.
         head: parameters of its head of masked language modelling (`mlm_head`); None if it has none.
     """
 
@@ -89,9 +89,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
         The encoder, its parameters in float32 on the default device.
 
     Raises:
-        MetarecError: nothing is there; files are missing or damaged; or the architecture is not supported
+        MetarecError: nothing is found; files are missing or damaged; or the architecture is not supported
             (`architectures.ARCHITECTURES`). Pickled weights (pytorch_model.bin) and code in the folder are refused
-            unread.
+            without being read.
     """
     name = os.fspath(path_or_name)
     if name in ENCODERS.names():
@@ -111,15 +111,15 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
 
 @ENCODERS.register("minilm")
 def minilm_encoder() -> Encoder:
-    """all-MiniLM-L6-v2, from the package that carries its weights."""
+    """Load all-MiniLM-L6-v2 from the package that contains its weights."""
     return _from_folder(_minilm_folder(), f"all-MiniLM-L6-v2 from the installed package {MINILM_PACKAGE}")
 
 
 @ENCODERS.register("random")
 def random_encoder(seed: int = 0) -> Encoder:
-    """A small untrained BERT with a built-in vocabulary; no file is read.
+    """Make a small untrained BERT with a built-in vocabulary, without reading files.
 
-    Texts of different words have different embeddings, which carry no meaning. Equal seeds give equal parameters.
+    Texts of different words have different embeddings without meaning. Equal seeds give equal parameters.
     """
     tokenizer = tiny_wordpiece()
     config = BertConfig(
@@ -138,7 +138,7 @@ def remarks(encoder: Encoder, pooling: Pooling) -> list[str]:
     """Sentences for the user on how this use of an encoder departs from what its folder says; mostly none.
 
     Args:
-        encoder: as `load` gives it.
+        encoder: from `load`.
         pooling: as configured, "auto" included.
     """
     found = encoder.hints.remarks(pooling)
@@ -159,10 +159,10 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
 
     Args:
         encoder: the encoder.
-        folder: a new or empty folder. It appears complete or not at all.
+        folder: a new or empty folder, which is written atomically.
 
     Raises:
-        MetarecError: the folder holds something, or cannot be written.
+        MetarecError: the folder is not empty, or cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -183,7 +183,7 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         encoder.tokenizer.save(temporary)
         write_hints(encoder.hints, temporary, encoder.config.hidden_size)
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        temporary.chmod(0o755)  # mkdtemp's folder is for its owner only
+        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         os.replace(temporary, folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -232,7 +232,7 @@ def _from_folder(folder: Path, source: str) -> Encoder:
             f"{folder}: the tokenizer has token ids up to {tokenizer.size - 1}, but config.json's vocab_size is "
             f"{config.vocab_size}; tokenizer and weights belong to different models"
         )
-    # Elsewhere the padding's id is never looked at, and some checkpoints of type bert do not care for it.
+    # Other architectures do not use the padding's id, and some checkpoints of type bert have a wrong one.
     if config.architecture.counts_padding and tokenizer.pad_token_id not in (None, config.pad_token_id):
         raise MetarecError(
             f"{folder}: the tokenizer pads with token id {tokenizer.pad_token_id}, but config.json's pad_token_id is "

@@ -1,7 +1,7 @@
-"""How a checkpoint's makers turn token vectors into one vector, where its folder says so.
+"""Pooling and normalisation of a checkpoint as its folder states them.
 
-Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) keeps a list of modules beside the weights:
-modules.json names them, and 1_Pooling/config.json says how tokens are pooled.
+Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) stores a list of modules next to the weights:
+modules.json names them, and 1_Pooling/config.json states how tokens are pooled.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FOLLOWED = ("Transformer", "Pooling", "Normalize")
 
 
 class Hints(NamedTuple):
-    """What a folder says of its vectors.
+    """Pooling and normalisation that a folder states.
 
     Attributes:
-        pooling: "mean", "cls", or what this package does not compute, such as "max" or "mean + max"; None where the
-            folder does not say.
-        normalise: whether vectors are scaled to unit length; None where the folder does not say.
+        pooling: "mean", "cls", or a pooling that this package does not compute, such as "max" or "mean + max"; None
+            where the folder does not state it.
+        normalise: whether vectors are scaled to unit length; None where the folder does not state it.
         others: modules after the encoder that this package leaves out, such as "Dense".
     """
 
@@ -38,7 +38,7 @@ class Hints(NamedTuple):
     others: tuple[str, ...] = ()
 
     def resolve(self, pooling: Pooling) -> Pooling:
-        """`pooling`, or in place of "auto" what the folder says; "mean" where it says nothing that can be computed.
+        """Replace "auto" by the pooling of the folder, or by "mean" if the folder states none that can be computed.
 
         >>> Hints("cls").resolve("auto"), Hints("cls").resolve("mean"), Hints("max").resolve("auto")
         ('cls', 'mean', 'mean')
@@ -65,7 +65,7 @@ class Hints(NamedTuple):
 
 
 def read_hints(folder: Path) -> Hints:
-    """The hints of a folder; none where it has no such files, or none that can be read."""
+    """Read the hints of a folder; they are empty if it has no readable files of this kind."""
     modules = _read(folder / "modules.json")
     if not isinstance(modules, list):
         return Hints()
@@ -79,10 +79,10 @@ def read_hints(folder: Path) -> Hints:
 
 
 def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
-    """Write the files that `read_hints` reads, so that a saved encoder is pooled as the one that it was made from.
+    """Write the files that `read_hints` reads, so that a saved encoder keeps its pooling.
 
     Args:
-        hints: of which pooling and unit length are written; nothing is written where pooling is not known.
+        hints: pooling and normalisation to write; nothing is written if the pooling is not known.
         folder: an existing folder.
         hidden_size: width of a token's vector.
     """

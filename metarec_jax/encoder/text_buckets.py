@@ -1,4 +1,4 @@
-"""Texts that are encoded again in every training step: tokenised once, kept in length buckets, and picked by row."""
+"""Texts that every training step encodes: tokenised once, stored in length buckets, and selected by row."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from metarec_jax.encoder.padding import bucket, pack
 
 
 class Picked(NamedTuple):
-    """Which texts of a bucket a step encodes.
+    """The texts of a bucket that a step encodes.
 
     Attributes:
-        rows: int32 [capacity], rows of the bucket; those from `count` on are not encoded.
-        count: int32 [], how many there are.
-
-    For several devices, both have a leading axis of them, which in `rows` is part of the first: [devices x capacity]
-    and [devices].
+        rows: int32 [capacity], rows of the bucket; those from `count` on are not encoded. For several devices, their
+            rows are concatenated: [devices x capacity].
+        count: int32 [], number of texts; [devices] for several devices.
     """
 
     rows: Array
@@ -36,7 +34,7 @@ class Texts:
     Attributes:
         buckets: tokens of each bucket, shortest texts first.
         per_call: texts of each bucket that are encoded at the same time.
-        bucket_of, row_of: int64 [texts], where each text (repeated ones included) lies.
+        bucket_of, row_of: int64 [texts], bucket of each text (repeated texts included), and its row there.
     """
 
     buckets: tuple[Tokens, ...]
@@ -59,11 +57,14 @@ class Texts:
 
         Args:
             ids: int32 [tokens] for each text.
-            limit: tokens of the longest text that the encoder takes.
-            tokens_per_call: tokens that are encoded at the same time, at most (but one text at least).
+            limit: greatest number of tokens that the encoder takes.
+            tokens_per_call: greatest number of tokens in one call; a call has at least one text.
             pad: id of the padding token.
-            split: the texts of a call are a multiple of it (devices that share a call).
-            devices: number of devices, each of which encodes its share of the texts in calls of its own.
+            split: divisor of the number of texts in a call (devices that share a call).
+            devices: number of devices, each of which encodes its share of the texts in separate calls.
+
+        Returns:
+            The bucketed texts.
         """
         keys = [text.tobytes() for text in ids]
         lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call * devices)
@@ -82,11 +83,14 @@ class Texts:
         return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
 
     def capacities(self, most: int, devices: int = 1) -> list[int]:
-        """Slots of each bucket in a step: a multiple of ``per_call``.
+        """Number of slots of each bucket in a step, a multiple of ``per_call``.
 
         Args:
-            most: distinct texts that a step uses, at most; with several devices, that one device encodes.
+            most: greatest number of distinct texts in a step; with several devices, of those that one device encodes.
             devices: number of devices that share the texts.
+
+        Returns:
+            Slots of each bucket.
         """
         sizes = [min(-(-len(tokens.ids) // devices), most) for tokens in self.buckets]
         return [-(-size // rows) * rows for size, rows in zip(sizes, self.per_call)]
@@ -96,8 +100,8 @@ class Texts:
 
         Args:
             used: int [...], rows of texts.
-            real: bool [...], False where an entry is padding, whose text is not encoded for it.
-            most: distinct texts that any batch uses, at most.
+            real: bool [...], False where an entry is padding, which needs no text.
+            most: greatest number of distinct texts in any batch.
 
         Returns:
             The rows to encode of each bucket, and int32 [...]: the slot of each entry's embedding (0 for padding).
@@ -116,13 +120,14 @@ class Texts:
     def pick_shared(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
     ) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` for devices that divide the texts: each encodes a part, and gets the embeddings of all.
-
-        Slots number the embeddings of the first device, then those of the second, and so on.
+        """Pick texts for devices that divide them: each encodes a part, and receives the embeddings of all.
 
         Args:
             used, real, most: as for `pick`.
             devices: number of devices.
+
+        Returns:
+            As `pick`; slots number the embeddings of the first device, then those of the second, and so on.
         """
         picked, slots = self.pick(used, real, most)
         capacities = self.capacities(-(-most // devices), devices)
@@ -145,11 +150,11 @@ class Texts:
     def pick_apart(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
     ) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` for devices that each encode the texts of their own users.
+        """Pick texts for devices that each encode the texts of their own users.
 
         Args:
             used, real: as for `pick`; they are split evenly along their first axis.
-            most: distinct texts that a device uses, at most.
+            most: greatest number of distinct texts of a device.
             devices: number of devices.
 
         Returns:
@@ -166,26 +171,29 @@ class Texts:
         return picked, np.concatenate([slots for _, slots in parts])
 
     def everything(self) -> tuple[tuple[Picked, ...], np.ndarray]:
-        """`pick` of all texts; the slots are in the order of the texts."""
+        """Pick all texts; the slots are in the order of the texts."""
         rows = np.arange(len(self.row_of))
         return self.pick(rows, np.ones(len(rows), bool), len(rows))
 
 
 def texts_of_call(tokens_per_call: int, length: int, texts: int) -> int:
-    """Number of texts that are encoded at the same time.
+    """Number of texts that one call encodes.
 
     Args:
-        tokens_per_call: tokens that are encoded at the same time, at most.
+        tokens_per_call: greatest number of tokens in one call.
         length: padded tokens of a text.
-        texts: number of texts that there are.
+        texts: number of texts.
+
+    Returns:
+        The number, at least 1.
     """
     return max(min(tokens_per_call // length, texts), 1)
 
 
 def _merged(lengths: np.ndarray, tokens_per_call: int) -> np.ndarray:
-    """Merge length buckets of few texts, since each length is compiled by itself.
+    """Merge length buckets of few texts, since each length is compiled separately.
 
-    Texts of a length that do not fill one call go to the next length, if there is one.
+    Texts of a length that do not fill one call move to the next length, if there is one.
     """
     lengths = lengths.copy()
     present = np.unique(lengths)

@@ -1,4 +1,4 @@
-"""From text to token ids, by the tokenizer of a checkpoint, which transformers reads."""
+"""Conversion of text to token ids, with the tokenizer of a checkpoint as transformers reads it."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-"""Files of a folder that a tokenizer is read from; which of them there are depends on the checkpoint."""
+"""Files from which a tokenizer is read; which of them exist depends on the checkpoint."""
 
 _NEEDED = (
     "it needs tokenizer.json; or vocab.txt (WordPiece); or vocab.json and merges.txt (byte-level BPE); "
     "or sentencepiece.bpe.model (SentencePiece)"
 )
-_UNCOMMON = "\U00013000 \ua66e"  # a hieroglyph and a rare Cyrillic letter, which few vocabularies have
+_UNCOMMON = "\U00013000 \ua66e"  # a hieroglyph and a rare Cyrillic letter, which few vocabularies contain
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A fast tokenizer of transformers, with its own padding and truncation switched off.
+    """A fast tokenizer of transformers, with padding and truncation switched off.
 
     Attributes:
-        pretrained: the tokenizer of transformers. Calling it switches truncation on again: use `tokenize`.
+        pretrained: the tokenizer of transformers. Calling it switches truncation on again; use `tokenize` instead.
     """
 
     pretrained: PreTrainedTokenizerFast
@@ -56,17 +56,17 @@ class Tokenizer:
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The `tokenizers.Tokenizer` that does the work."""
+        """The underlying `tokenizers.Tokenizer`."""
         return self.pretrained.backend_tokenizer
 
     @functools.cached_property
     def size(self) -> int:
-        """Rows that a vocabulary table needs: the largest token id + 1."""
+        """Number of rows that a vocabulary table needs: the largest token id + 1."""
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     @functools.cached_property
     def tail(self) -> int:
-        """Special tokens that follow a text, such as one [SEP]."""
+        """Number of special tokens that follow a text, such as one [SEP]."""
         specials = self.backend.encode("a").special_tokens_mask
         return len(specials) - 1 - max((i for i, special in enumerate(specials) if not special), default=0)
 
@@ -114,7 +114,7 @@ class Words(NamedTuple):
 
     Attributes:
         ids: int32 [tokens], special tokens included, as `tokenize` gives them.
-        words: each word as the text writes it, with the positions of its tokens; in order.
+        words: each word as written in the text, with the positions of its tokens; in order.
     """
 
     ids: np.ndarray
@@ -122,20 +122,20 @@ class Words(NamedTuple):
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tokenised:
-    """Token ids of each text, cut to at most ``max_length`` tokens; the special tokens at the end stay.
+    """Convert texts to token ids, cut to at most ``max_length`` tokens; the special tokens at the end are kept.
 
-    Lone surrogates, which are no characters, are read as U+FFFD. An empty text is its special tokens.
+    Lone surrogates are read as U+FFFD. An empty text has only special tokens.
 
     Args:
-        tokenizer: as `pretrained.load` gives it.
+        tokenizer: from `pretrained.load`.
         texts: any strings.
-        max_length: tokens kept of a text, special tokens included; at least 3.
+        max_length: greatest number of tokens of a text, special tokens included; at least 3.
 
     Returns:
         The ids of each text, and how many texts were cut.
 
     Raises:
-        MetarecError: ``max_length`` below 3, or a text that is no string.
+        MetarecError: ``max_length`` is below 3, or a text is not a string.
     """
     if max_length < 3:
         raise MetarecError(f"max_length is {max_length}; it must be at least 3 (two special tokens and one of text)")
@@ -153,12 +153,12 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
 
 
 def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
-    """The words of a text, as the tokenizer's pre-tokenizer splits it.
+    """Split a text into words with the tokenizer's pre-tokenizer.
 
     Args:
-        tokenizer: as `pretrained.load` gives it.
+        tokenizer: from `pretrained.load`.
         text: any string.
-        max_length: tokens kept of the text; words beyond them are left out.
+        max_length: greatest number of tokens; words beyond them are left out.
 
     Returns:
         The ids of the text, and the positions of the tokens of each word.
@@ -177,16 +177,16 @@ def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
 
 
 def require_strings(texts: Sequence[object]) -> None:
-    """Refuse what is no string, such as the NaN of an empty cell; the error names row and value."""
+    """Refuse values that are not strings, such as the NaN of an empty cell; the error names row and value."""
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise MetarecError(f"text {row} is {text!r}, a {type(text).__name__}; the encoder reads strings only")
 
 
 def tiny_wordpiece() -> Tokenizer:
-    """A WordPiece tokenizer that needs no file: it splits words into single characters and pairs of them.
+    """Make a WordPiece tokenizer without files: it splits words into single characters and pairs of characters.
 
-    Texts of distinct words get distinct tokens, which is all that an untrained encoder can use.
+    Texts of distinct words get distinct tokens, which suffices for an untrained encoder.
     """
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     pairs = [a + b for a in letters for b in letters]
@@ -197,17 +197,17 @@ def tiny_wordpiece() -> Tokenizer:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """Read the tokenizer of a checkpoint's folder with `AutoTokenizer`. No code of the folder is run.
+    """Read the tokenizer of a checkpoint's folder with `AutoTokenizer`; no code of the folder is run.
 
     Args:
-        folder: it holds a tokenizer.json, or vocabulary files that transformers converts (see `FILES`).
+        folder: folder with a tokenizer.json, or with vocabulary files that transformers converts (see `FILES`).
 
     Returns:
         The tokenizer, without padding and truncation.
 
     Raises:
-        MetarecError: files are missing or damaged; the tokenizer is code in the folder, or one that transformers has
-            in Python only; it has no token for unknown text; or the package sentencepiece is missing.
+        MetarecError: files are missing or damaged; the tokenizer is code in the folder, or exists in transformers only
+            in Python; it has no token for unknown text; or the package sentencepiece is missing.
     """
     others = ("tokenizer.json", "vocab.txt", "vocab.json")
     spare = any((folder / name).exists() for name in others)
@@ -221,7 +221,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         theirs = import_transformers().AutoTokenizer.from_pretrained(folder.absolute(), trust_remote_code=False)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
+    except BaseException as error:  # a panic of the tokenizers library is not an Exception
         raise _unreadable(folder, error) from error
     kind = type(theirs).__name__
     if "auto_map" in theirs.init_kwargs:
@@ -248,12 +248,12 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _present(folder: Path) -> str:
-    """The files of a tokenizer that a folder has, for a message."""
+    """Names of the tokenizer files in a folder, for a message."""
     return ", ".join(name for name in FILES if (folder / name).exists()) or "no file"
 
 
 def _unreadable(folder: Path, error: BaseException) -> MetarecError:
-    """The error for a folder whose tokenizer transformers cannot read; a damaged JSON file is named with its line."""
+    """Make the error for a folder whose tokenizer transformers cannot read; it names the line of damaged JSON."""
     for name in FILES:
         if name.endswith(".json") and (folder / name).exists():
             read_json(folder / name, "a part of the tokenizer")
@@ -265,7 +265,7 @@ def _unreadable(folder: Path, error: BaseException) -> MetarecError:
 
 
 def _check_vocabulary(folder: Path, theirs: PreTrainedTokenizerFast) -> None:
-    """Refuse a tokenizer in which transformers put defaults for a vocabulary or special tokens that are missing."""
+    """Refuse a tokenizer for which transformers replaced a missing vocabulary or special tokens by defaults."""
     kind = type(theirs).__name__
     files = [name for key, name in theirs.vocab_files_names.items() if key != "tokenizer_file"]
     if not all((folder / name).exists() for name in files):

@@ -1,4 +1,4 @@
-"""Import of transformers, where a text or a checkpoint is read and nowhere else: it takes a second or more."""
+"""Deferred import of transformers, which takes a second or more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def import_transformers() -> Any:
-    """The module transformers, imported without its advice on a missing PyTorch, which is not needed here."""
+    """Import the module transformers, and suppress its advice on a missing PyTorch, which is not needed here."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 

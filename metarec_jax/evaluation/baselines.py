@@ -1,10 +1,10 @@
 """Baselines without a network, from a constant to a ridge regression per user.
 
-Each is fitted on the rows of training users only, and then reads what the model reads: a user's support, and for every
-row the sum and count of the ratings that *other training users* gave the item (`Rows.statistic`). Hyperparameters (such
-as shrinkage) are chosen on validation users, by MAE, with `tune`.
+Each baseline is fitted on the rows of training users only. To predict, it reads the same inputs as the model: a user's
+support, and for every row the sum and count of the ratings that *other training users* gave the item
+(`Rows.statistic`). `tune` chooses hyperparameters (such as shrinkage) by MAE on validation users.
 
-Such baselines beat published models of this field, so every table has them.
+Such baselines outperform published models of this field, so every table includes them.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Baseline:
     """A fitted baseline.
 
     Attributes:
-        name: of the row of the table.
-        definition: one line.
+        name: name of the row in the table.
+        definition: one-line description.
         predict: episodes -> predictions [users, query]; it never reads the ratings of the query.
         settings: hyperparameters by name.
     """
@@ -54,11 +54,14 @@ class Baseline:
 
 
 def fit_scale(train: Iterable[Episodes], low: float, high: float) -> Scale:
-    """Mean and median of all ratings of training users.
+    """Compute the mean and median of all ratings of training users.
 
     Args:
-        train: episodes, of which support and query are counted.
+        train: episodes; ratings of support and query both count.
         low, high: ends of the rating scale.
+
+    Returns:
+        Mean, median and ends of the rating scale.
 
     Raises:
         MetarecError: there is no rating.
@@ -75,7 +78,7 @@ def fit_scale(train: Iterable[Episodes], low: float, high: float) -> Scale:
 
 
 def constant(scale: Scale) -> Baseline:
-    """The training median (for MAE) and mean (for RMSE) for all items. All scores tie: the random order."""
+    """The training median (for MAE) and mean (for RMSE) for all items; all scores are tied."""
 
     def predict(episodes: Episodes) -> Predictions:
         same = np.ones(np.shape(episodes.query.item))
@@ -88,8 +91,11 @@ def popularity(scale: Scale, *, clicks: bool = False) -> Baseline:
     """Rank by the number of training ratings of the item, or of its clicks; ratings are predicted by the constant.
 
     Args:
-        scale: of the training ratings.
+        scale: scale of the training ratings.
         clicks: whether ratings are clicks.
+
+    Returns:
+        The baseline.
     """
 
     def predict(episodes: Episodes) -> Predictions:
@@ -102,7 +108,7 @@ def popularity(scale: Scale, *, clicks: bool = False) -> Baseline:
 
 
 def user_mean(scale: Scale) -> Baseline:
-    """The mean of the user's support; the training mean for a user without any. All scores tie."""
+    """The mean of the user's support; the training mean for a user without any. All scores are tied."""
 
     def predict(episodes: Episodes) -> Predictions:
         rating, mask = _ratings(episodes.support)
@@ -114,7 +120,7 @@ def user_mean(scale: Scale) -> Baseline:
 
 
 def user_median(scale: Scale) -> Baseline:
-    """The median of the user's support; the training median for a user without any. All scores tie."""
+    """The median of the user's support; the training median for a user without any. All scores are tied."""
 
     def predict(episodes: Episodes) -> Predictions:
         rating, mask = _ratings(episodes.support)
@@ -134,8 +140,11 @@ def item_mean(scale: Scale, *, item_shrink: float) -> Baseline:
     """The item's mean rating by training users, shrunk to the training mean.
 
     Args:
-        scale: of the training ratings.
+        scale: scale of the training ratings.
         item_shrink: prior count of the item's mean, in ratings.
+
+    Returns:
+        The baseline.
     """
 
     def predict(episodes: Episodes) -> Predictions:
@@ -150,8 +159,11 @@ def click_rate(scale: Scale, *, item_shrink: float) -> Baseline:
     """The share of clicks among the training rows of the item, shrunk to that of all rows.
 
     Args:
-        scale: of the training ratings.
+        scale: scale of the training ratings.
         item_shrink: prior count of the item's share, in rows.
+
+    Returns:
+        The baseline.
     """
     return dataclasses.replace(
         item_mean(scale, item_shrink=item_shrink),
@@ -164,9 +176,12 @@ def item_mean_user_bias(scale: Scale, *, item_shrink: float, user_shrink: float)
     """The item mean plus the user's mean residual from it on the support, shrunk to 0.
 
     Args:
-        scale: of the training ratings.
+        scale: scale of the training ratings.
         item_shrink: prior count of the item's mean, in ratings.
         user_shrink: prior count of the user's bias, in ratings.
+
+    Returns:
+        The baseline.
     """
 
     def predict(episodes: Episodes) -> Predictions:
@@ -197,11 +212,15 @@ def ridge(
     ICLR 2019, equation 6.)
 
     Args:
-        scale: of the training ratings.
+        scale: scale of the training ratings.
         items: embeddings, row by `Rows.item`.
         item_shrink, user_shrink: as for `item_mean_user_bias`.
         penalty: above 0.
-        known: the items over which embeddings are centred, those that training users rated; all where None.
+        known: bool [items], the items over whose mean embeddings are centred: those that training users rated. None
+            takes all items.
+
+    Returns:
+        The baseline.
 
     Raises:
         MetarecError: the penalty is not above 0.
@@ -243,8 +262,11 @@ def to_nearest_level(baseline: Baseline, levels: Sequence[float]) -> Baseline:
     measured against a baseline that does.
 
     Args:
-        baseline: any.
+        baseline: the baseline to round.
         levels: values that a rating can have.
+
+    Returns:
+        A baseline with the same mean and score, and a rounded point prediction.
     """
     ladder = np.sort(np.asarray(levels, dtype=np.float64))
 
@@ -265,21 +287,27 @@ def item_prior(rows: Rows, mean: float, item_shrink: float) -> Float[np.ndarray,
     """Shrunk mean rating of the items of some rows: (sum + item_shrink x mean) / (count + item_shrink).
 
     Args:
-        rows: their ``statistic`` is read.
+        rows: the rows; only ``statistic`` is read.
         mean: what item means are shrunk to.
         item_shrink: prior count, in ratings.
+
+    Returns:
+        float64 [users, n].
     """
     statistic = np.asarray(rows.statistic, dtype=np.float64)
     return (statistic[..., 0] + item_shrink * mean) / (statistic[..., 1] + item_shrink)
 
 
 def tune(candidates: Iterable[Baseline], validation: Sequence[Episodes], metric: str = "mae") -> Baseline:
-    """Choose the candidate with the least error on validation users; the first of equals.
+    """Choose the candidate with the least error on validation users; the first one where several are equal.
 
     Args:
         candidates: baselines.
         validation: episodes of validation users.
-        metric: "mae" or "rmse".
+        metric: the error, "mae" or "rmse".
+
+    Returns:
+        The chosen baseline.
 
     Raises:
         MetarecError: there is no candidate, or no validation user.
@@ -353,10 +381,11 @@ def fit_baselines(
 def fit_click_baselines(
     train: Sequence[Episodes], validation: Sequence[Episodes], *, budget: Budget = FULL
 ) -> tuple[Baseline, ...]:
-    """Fit every baseline for clicks; hyperparameters are chosen by squared error, which the true probability minimises.
+    """Fit every baseline for clicks; squared error chooses hyperparameters, since the true probability minimises it.
 
     Args:
-        train, validation, budget: as for `fit_baselines`.
+        train, validation: episodes of training and of validation users.
+        budget: candidates that are tried on validation users.
 
     Returns:
         The baselines, in the order of the table.

@@ -25,9 +25,9 @@ class Interval(NamedTuple):
     """A difference between two methods, first minus second, with an interval.
 
     Attributes:
-        difference: of the metric, on the observed users.
-        low, high: percentile interval. It covers the choice of test users; of the choice of training users and of
-            initial parameters it covers what the seeds vary.
+        difference: difference of the metric on the observed users.
+        low, high: percentile interval. It covers the choice of test users, and the choice of training users and
+            initial parameters as far as the seeds vary them.
         p: two-sided p-value: twice the share of resamples on the other side of zero.
         level: nominal coverage of the interval.
         users: number of distinct users with weight.
@@ -64,12 +64,12 @@ def paired_bootstrap(
 
     Args:
         a, b: values of the two methods, one row per user and seed.
-        weights: of the rows, the same for both methods; rows of weight 0 do not count.
+        weights: weights of the rows, the same for both methods; rows of weight 0 do not count.
         groups: the user of each row; all rows of a user are drawn together. None: each row is a user.
         strata: the seed of each row; the metric is computed in each stratum and averaged. None: one stratum.
         transform: f; `np.sqrt` for RMSE, the identity where None.
         samples: number of resamples.
-        seed: of the draws; equal arguments give equal intervals.
+        seed: seed of the draws; equal arguments give equal intervals.
         level: nominal coverage of the interval.
 
     Returns:
@@ -108,8 +108,8 @@ class Resampling:
             self._weight = self._totals(np.ones(rows))
 
     def means(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "draws strata"]:
-        """Weighted mean of `values` in each stratum: of the observed users, then of every resample; 0 in a stratum
-        without users."""
+        """Weighted means of `values` in each stratum, for the observed users and then for every resample; 0 in a
+        stratum without users."""
         if not self.users:
             return np.zeros((1, 1))
         total = self._totals(np.asarray(values, dtype=np.float64)[self._real])
@@ -128,6 +128,9 @@ class Resampling:
         Args:
             ours, theirs: from `means`.
             transform, level: as in `paired_bootstrap`.
+
+        Returns:
+            The interval; all NaN without users.
         """
         if not self.users:
             return Interval(math.nan, math.nan, math.nan, math.nan, level, 0, self.samples)
@@ -142,7 +145,7 @@ class Resampling:
         return Interval(float(observed), float(low), float(high), float(p), level, self.users, self.samples)
 
     def _totals(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "draws strata"]:
-        """Sums of weight times value over the observed users and over every resample, which is a vector of counts."""
+        """Sum of weight times value over the observed users, and over every resample (a vector of counts)."""
         cells = _cells(values * self._weights, self._group, self._stratum)
         draws = _draws(self._seed, self.samples, self.users, max(1, DRAWS_AT_ONCE // self.users))
         return np.concatenate([np.ones((1, self.users)) @ cells, *(part.astype(np.float64) @ cells for part in draws)])
@@ -183,8 +186,8 @@ def pair_bootstrap(
     Pairs are not enumerated: rows are sorted once, and each resample takes cumulative sums over them.
 
     Args:
-        parts: of each stratum scores [rows], bool [rows] which are liked, and users [rows]; the AUC is averaged over
-            strata.
+        parts: for each stratum: scores [rows], which rows are liked (bool [rows]), and users [rows]. The AUC is
+            averaged over strata.
         samples, seed, level: as in `paired_bootstrap`.
 
     Returns:
@@ -217,8 +220,12 @@ def pair_bootstrap(
 def _ranked(
     score: Float[np.ndarray, " rows"], liked: Bool[np.ndarray, " rows"], user: Int[np.ndarray, " rows"]
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Users of liked rows; users of other rows, by ascending score; and for each liked row the number of other rows
-    with a lower score, and with one that is not higher."""
+    """Sort rows for the AUC.
+
+    Returns:
+        Users of liked rows; users of other rows, by ascending score; and for each liked row the number of other rows
+        with a lower score, and with a score that is not higher.
+    """
     order = np.argsort(score[~liked], kind="stable")
     other = score[~liked][order]
     below, not_above = (np.searchsorted(other, score[liked], side=side) for side in ("left", "right"))

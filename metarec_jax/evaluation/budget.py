@@ -11,9 +11,9 @@ class Budget:
     """Candidates of every method that is tuned on validation users, and the size of the bootstrap.
 
     Attributes:
-        fine_tuning: (steps, rate) that the fine-tuned twin chooses from.
+        fine_tuning: (steps, rate) pairs that the fine-tuned twin chooses from.
         item_shrinks, user_shrinks: prior counts of item means and user biases, in ratings.
-        penalties: of the ridge regression per user.
+        penalties: penalties of the per-user ridge regression.
         samples: resamples of the bootstrap.
         plots: whether plots are drawn.
     """

@@ -25,8 +25,8 @@ class Kind(NamedTuple):
 
     Attributes:
         name: a field of `Questions`.
-        title: the number in words.
-        starts: least number of each cohort, which ends before the next one starts.
+        title: description of the number.
+        starts: lower bound of each cohort, inclusive; a cohort ends before the next one starts.
     """
 
     name: str
@@ -70,7 +70,14 @@ class Cohort:
 
 
 def label(first: int, last: int | None) -> str:
-    """The bounds of a cohort as text; `last` is None where there is no upper bound.
+    """The bounds of a cohort as text.
+
+    Args:
+        first: lower bound, inclusive.
+        last: upper bound, inclusive; None for no upper bound.
+
+    Returns:
+        The text.
 
     >>> label(11, 20), label(41, None), label(0, 0)
     ('11–20', '41+', '0')
@@ -88,9 +95,12 @@ def cohorts(
     Args:
         seeds: (seed, answers) of one scenario.
         kind: the number by which rows are grouped.
-        methods: names.
+        methods: names of the methods.
         reference: name of the method that others are compared with.
         samples: resamples of the bootstrap over users.
+
+    Returns:
+        The cohorts, by ascending bounds.
     """
     found = []
     for first, last in bounds(kind):
@@ -151,6 +161,9 @@ def difference(
         ours, theirs: predictions of each seed; where `theirs` is None, the result is the metric of `ours` itself.
         metric: "mae" or "rmse".
         samples: resamples of the bootstrap.
+
+    Returns:
+        The interval.
     """
     a, b, weights, groups, strata = [], [], [], [], []
     for i, ((seed, asked), rows) in enumerate(zip(questions, chosen)):
@@ -197,10 +210,10 @@ def calibration(
     """Calibration of P(rating > level), for every level but the greatest.
 
     Args:
-        questions: of each seed.
-        predictions: of one method, for each seed.
+        questions: questions of each seed.
+        predictions: predictions of one method, for each seed.
         levels: values that a rating can have.
-        bins: of equal width.
+        bins: number of bins, of equal width.
 
     Returns:
         The calibration; None for a method that predicts no distribution.

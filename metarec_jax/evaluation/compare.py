@@ -70,6 +70,9 @@ def compare(
         reference: name of the method of B; "" takes that of A.
         samples: resamples of the bootstrap.
 
+    Returns:
+        The differences, and notes on what was compared.
+
     Raises:
         MetarecError: a folder without an evaluation, evaluations of different data or tasks, or an unknown method.
     """
@@ -221,7 +224,7 @@ def to_tree(found: Comparison) -> dict[str, Any]:
 
 
 def print_comparison(found: Comparison) -> None:
-    """Prints `found`: a table of all rows, and one of the cohorts, for each scenario."""
+    """Print a comparison: for each scenario a table of all rows and a table by cohort."""
     parts = []
     scenarios: dict[str, list[Line]] = {}
     for line in found.lines:

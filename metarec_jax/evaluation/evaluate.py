@@ -56,12 +56,12 @@ def evaluate(
     """Train and evaluate a config with several seeds, and write tables and plots.
 
     The runs and predictions of each seed are kept in the folder, so that an evaluation that was interrupted continues
-    where it was. Tables and plots are written to ``folder/tables`` and ``folder/plots``.
+    where it stopped. Tables and plots are written to ``folder/tables`` and ``folder/plots``.
 
     Args:
-        config: of the model; its seed is replaced.
-        seeds: one division, one training and one test each.
-        folder: of the evaluation.
+        config: config of the model; its seed is replaced by each of `seeds`.
+        seeds: seeds; each has its own division, training and test.
+        folder: folder of the evaluation.
         run: a finished run, used for the seed of its config.
         metrics: name of a set of metrics, one of `metarec_jax.evaluation.metric_sets.MODES`.
         budget: candidates that are tried on validation users, and resamples of test users.
@@ -96,8 +96,8 @@ def answer_seed(
     """Train the model and its twin with one seed, and predict the query rows of every scenario with every method.
 
     Args:
-        config: of the model, with the seed.
-        folder: of the seed; what it holds already is not done again.
+        config: config of the model, with the seed.
+        folder: folder of the seed; results that it holds already are not computed again.
         run: a finished run of this seed.
         budget, data, reporter: as for `evaluate`.
 
@@ -108,7 +108,7 @@ def answer_seed(
         MetarecError: the folder, or the run, has other options.
     """
     make_folder(folder)
-    # A run that was trained further since has other parameters, and more lines of metrics.
+    # A run that was trained further has other parameters, and more lines of metrics.
     given = to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
     digest = hashlib.sha256((to_json(config) + given).encode()).hexdigest()
     found = record.load(folder / ANSWERS)
@@ -128,7 +128,7 @@ def answer_seed(
         experiment, config=twin_config, model=make_model(twin_config, experiment.catalogue.scale)
     )
     twin = _trained(twin_config, folder / "twin", twin_experiment, reporter)
-    # Where the encoder was trained, model and twin read the embeddings of their own.
+    # If the encoder was trained, the model and the twin each read embeddings of their own encoder.
     twin_experiment = with_trained_encoder(twin_experiment, twin, reporter)
     own = with_trained_encoder(experiment, trainable, reporter)
     found = _answers(experiment, own, twin_experiment, trainable, twin, digest, budget, reporter)

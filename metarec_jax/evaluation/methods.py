@@ -49,19 +49,19 @@ RIDGE = "ridge per user, nearest level"
 TWINS = (STRANGER, TWIN, TUNED)
 
 DEFINITIONS = {
-    CLOSED: "the prior path alone: beliefs about items and each user's taste in closed form, without the network, and "
-    "with nothing that the outer loop trained",
+    CLOSED: "the factor model alone: item factors and each user's taste in closed form, without the network and "
+    "without any parameter that the outer loop trains",
     META: "the model, after adapting to each user's support",
-    BEFORE: "the same parameters with an empty support: what is predicted for a stranger",
-    STRANGER: "the same network trained without an inner loop, and shown no support: what it says to everyone",
-    TWIN: "the twin, shown the support: it takes from it what its prior path takes (the user's bias, or the taste in "
-    "closed form), and what a learner reads that reads supports",
+    BEFORE: "the model with an empty support: its prediction for a user without ratings",
+    STRANGER: "the same network trained without an inner loop, with an empty support: one prediction for all users",
+    TWIN: "the twin given the support: the prior path uses it (the user's bias, or the taste in closed form), and so "
+    "does a learner that reads the support; no parameter is adapted",
     TUNED: "the twin after gradient steps on each user's support; rate and steps chosen on validation users",
 }
 
 
 class Method(NamedTuple):
-    """A row of the table: the function, hyperparameters that were chosen for it, and one line about it."""
+    """A row of the table: the function, the hyperparameters that were chosen for it, and a one-line definition."""
 
     function: Function
     settings: dict[str, float]
@@ -69,7 +69,7 @@ class Method(NamedTuple):
 
 
 def without_inner_loop(config: Config) -> Config:
-    """The config of the twin: the same but for the inner steps, of which there are none.
+    """The config of the twin: the same config with 0 inner steps.
 
     The order is "second", since Reptile updates adapted parameters by the result of the inner steps alone; for other
     orders it makes no difference.
@@ -85,10 +85,10 @@ def methods_of(
     reporter: Reporter,
     budget: Budget = FULL,
 ) -> dict[str, Method]:
-    """Make every method.
+    """Make every method of the table.
 
     Args:
-        experiment: of the model.
+        experiment: experiment of the model.
         trainable: parameters of the model.
         twin_experiment, twin: experiment and parameters of the twin.
         reporter: shows progress.
@@ -169,6 +169,9 @@ def adapting(model: Model, trainable: Trainable) -> Function:
     Args:
         model: the functions.
         trainable: their parameters.
+
+    Returns:
+        (tables, episodes) -> predictions.
     """
     return _bound(_predictor(model), trainable)
 
@@ -179,13 +182,16 @@ def not_adapting(model: Model, trainable: Trainable) -> Function:
     Args:
         model: the functions.
         trainable: their parameters.
+
+    Returns:
+        (tables, episodes) -> predictions.
     """
     method = adapting(model, trainable)
     return lambda tables, episodes: method(tables, _without_support(episodes))
 
 
 def _bound(predictor: Callable[[Trainable, Tables, Episodes], Predictions], trainable: Trainable) -> Function:
-    without = trainable._replace(encoder=None)  # its embeddings are in the tables
+    without = trainable._replace(encoder=None)  # the tables hold its embeddings
     return lambda tables, episodes: predictor(without, tables, episodes)
 
 

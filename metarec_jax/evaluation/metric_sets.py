@@ -1,7 +1,7 @@
-"""Sets of metrics: this package's own, and those that published code computes of the same predictions.
+"""Sets of metrics: this package's own, and those of published code for comparison with published results.
 
-Methods are compared by the package's own metrics (`metarec_jax.metrics.metrics`). The other sets are for comparison
-with published results: each repeats the computation of a repository, with its omissions.
+Methods are compared by the package's own metrics (`metarec_jax.metrics.metrics`). Each of the other sets repeats the
+computation of one repository, including its omissions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Mode(NamedTuple):
     Attributes:
         metrics: names, in the order of the table.
         headline: those that the command line prints unless it is asked for all.
-        definition: a sentence for tables.
-        source: where it is from; "" for the package's own.
-        traps: what to know before believing it.
+        definition: description for tables.
+        source: address of the code or paper; "" for the package's own.
+        traps: known defects of the metrics.
     """
 
     metrics: tuple[str, ...]
@@ -66,8 +66,8 @@ MODES: Mapping[str, Mode] = {
         ("mae_mamo", "ndcg_mamo@3"),
         "MAMO's: MAE of the predicted rating level; nDCG@3 of the 3 items with the highest predicted level",
         "https://github.com/dongmanqing/Code-for-MAMO, utils.py, mae and ndcg",
-        "the order among the first 3 is not judged (they are sorted by their true rating before the gain is summed), "
-        "and predictions are levels, so that ties are many, and go by input order",
+        "the order among the first 3 has no effect (they are sorted by their true rating before the gain is summed), "
+        "and predictions are levels, so that many are tied, in input order",
     ),
     "metahin": Mode(
         ("mae_metahin", "rmse_metahin", "ndcg_metahin@5"),

@@ -29,12 +29,15 @@ def judge(
     """Evaluate one method on the tasks of one part.
 
     Args:
-        experiment: of the part.
+        experiment: experiment of the part.
         part: the tasks.
-        name: of the method, for error messages.
+        name: name of the method, for error messages.
         method: (tables, episodes) -> predictions.
         settings: hyperparameters that were chosen for the method.
         metrics: names.
+
+    Returns:
+        Metrics of each user.
 
     Raises:
         MetarecError: a prediction is not finite.
@@ -61,16 +64,19 @@ def judge_rows(
     settings: Mapping[str, float] | None = None,
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> SeedResult:
-    """Metrics of each user over all query rows of the user, which may belong to several tasks.
+    """Compute metrics of each user over all query rows of the user, which may belong to several tasks.
 
     Args:
-        questions: the rows.
-        predictions: of the rows.
-        scale: of the ratings.
-        seed: of the division.
-        name: of the method, for error messages.
+        questions: the query rows.
+        predictions: predictions of the query rows.
+        scale: scale of the ratings.
+        seed: seed of the division.
+        name: name of the method, for error messages.
         settings: hyperparameters that were chosen for the method.
         metrics: names.
+
+    Returns:
+        Metrics of each user.
 
     Raises:
         MetarecError: a prediction is not finite.
@@ -110,5 +116,5 @@ def by_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def relevance_of(scale: Scale) -> Relevance:
-    """Positives of ranking metrics: for ratings the 5 highest, and 4 or more is liked; for clicks what was clicked."""
+    """Positives of ranking metrics: the 5 highest ratings, and liked from 4 upwards; for clicks the clicked items."""
     return Relevance(top=0, liked=1.0) if scale.kind == "click" else Relevance()

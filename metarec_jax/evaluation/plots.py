@@ -34,11 +34,14 @@ _CURVES = ("mae", "ndcg@5", "auc")
 def methods_figure(table: Table, metrics: Sequence[str] | None = None) -> Figure:
     """Mean and s.d. over seeds of every method, one panel per metric, with the table's subject in another colour.
 
-    Dots rather than bars: a bar starts at zero, and would hide differences of a few per cent.
+    Values are drawn as dots, since bars start at zero and hide differences of a few per cent.
 
     Args:
-        table: of the methods.
+        table: table of the methods.
         metrics: names, one per panel; None takes MAE and nDCG where the table has them, otherwise its first two.
+
+    Returns:
+        The figure.
     """
     known = {m.name: m for m in table.metrics}
     names = list(metrics) if metrics is not None else _main_metrics(list(known))
@@ -88,6 +91,9 @@ def training_figure(
         epochs: [n], ascending.
         train, validation: [n] losses; NaN where an epoch has none.
         loss: label of the axis.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -116,6 +122,9 @@ def tuning_figure(values: Sequence[float], best: float, metric: str) -> Figure:
         values: [trials].
         best: the best of them.
         metric: its name, for the label of the axis.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
@@ -166,8 +175,11 @@ def improvement_figure(
 
     Args:
         baseline, model: error of each user, [users]; a user who is tested in several seeds counts once in each.
-        names: of the baseline and of the model.
+        names: names of the baseline and of the model.
         metric: name of the error.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: there is no user.
@@ -243,10 +255,13 @@ def cohort_figure(found: Mapping[str, Any], methods: Sequence[str], *, title: st
     """Error of each method by cohort with 95 % intervals, one panel per kind of cohort.
 
     Args:
-        found: of one scenario, as in ``tables/cohorts.json``.
-        methods: names, one bar each.
-        title: of the figure.
+        found: results of one scenario, as in ``tables/cohorts.json``.
+        methods: names of the methods, one bar each.
+        title: title of the figure.
         metric: "mae" or "rmse".
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(5.0 * len(KINDS), 3.8), layout="constrained")
     width = 0.8 / len(methods)
@@ -277,8 +292,11 @@ def reliability_figure(found: Mapping[str, Any], *, title: str) -> Figure:
     """Observed frequency against predicted probability, and the number of predictions of each probability.
 
     Args:
-        found: of one scenario, as in ``tables/calibration.json``.
-        title: of the figure.
+        found: results of one scenario, as in ``tables/calibration.json``.
+        title: title of the figure.
+
+    Returns:
+        The figure.
     """
     figure = Figure(figsize=(4.6, 5.2), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -303,7 +321,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> pathlib.Path:
 
     Args:
         figure: the figure.
-        path: of the file; its folder is made where it is missing.
+        path: path of the file; its folder is made where it is missing.
 
     Returns:
         The path.

@@ -1,7 +1,7 @@
-"""Predictions of every method for every query row of an evaluation, and the Parquet file that keeps them.
+"""Predictions of every method for every query row of an evaluation, and the Parquet file that stores them.
 
-Metrics of any definition, cohorts, calibration and comparisons of two evaluations are functions of it: none of them
-needs a model or a second run.
+Metrics of any definition, cohorts, calibration and comparisons of two evaluations are computed from this file, without
+a model or a second run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class SeedAnswers:
 
     Attributes:
         scenarios: questions and predictions by the name of the scenario.
-        about: seed, digest of the config, protocol, settings and definitions of the methods, ...
+        about: JSON tree with the seed, digest of the config, protocol, and settings and definitions of the methods.
     """
 
     scenarios: Mapping[str, Answers]
@@ -84,6 +84,9 @@ def questions_of(data: Interactions, source: TaskSource, statistics: Statistics)
         data: interactions of the tasks.
         source: the tasks.
         statistics: training ratings of the items.
+
+    Returns:
+        The query rows, task after task.
     """
     tasks = source.tasks
     task = np.repeat(np.arange(len(tasks)), tasks.queries)
@@ -129,8 +132,8 @@ def save(answers: SeedAnswers, path: Path) -> None:
     """Write predictions to a Parquet file, a row per query row, atomically.
 
     Args:
-        answers: of one seed.
-        path: of the file.
+        answers: answers of one seed.
+        path: path of the file.
 
     Raises:
         MetarecError: the file cannot be written.

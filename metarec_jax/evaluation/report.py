@@ -77,7 +77,15 @@ def tree_of(table: Table) -> dict[str, Any]:
 
 
 def to_markdown(table: Table, environment: Mapping[str, Any] | None = None) -> str:
-    """`table` as Markdown: the notes, the methods, the subject's differences, and what each name means."""
+    """A table as Markdown: notes, methods, differences of the subject, and definitions of all names.
+
+    Args:
+        table: from `build_table`.
+        environment: environment that made it, from `metarec_jax.core.environment.environment`; None leaves it out.
+
+    Returns:
+        The text.
+    """
     lines = [f"## {table.title}", "", *(f"- {note}" for note in table.notes), ""]
     header, body = main_cells(table)
     lines += grid(header, body, _best(table, table.rows))
@@ -110,7 +118,7 @@ def print_table(table: Table, console: Any = None, *, everything: bool = False) 
 
 
 def headline(table: Table) -> Table:
-    """`table` with its headline metrics and methods alone."""
+    """The table with only its headline metrics and methods."""
     methods = table.headline_methods or table.methods
     references = tuple(name for name in table.references if name in methods)
     rows = [
@@ -123,7 +131,15 @@ def headline(table: Table) -> Table:
 
 
 def left_out(table: Table, shown: Table) -> list[str]:
-    """A note on how much of `table` is in `shown`, where that is not everything."""
+    """A note on how much of a table is shown, if not all of it.
+
+    Args:
+        table: the whole table.
+        shown: the part that is printed.
+
+    Returns:
+        One note, or none.
+    """
     counts = [
         f"{len(some)} of {len(every)} {name}"
         for name, some, every in (("methods", shown.rows, table.rows), ("metrics", shown.metrics, table.metrics))
@@ -133,7 +149,15 @@ def left_out(table: Table, shown: Table) -> list[str]:
 
 
 def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapping[str, Any]) -> list[pathlib.Path]:
-    """Write ``evaluation.json`` and ``evaluation.md`` into `folder`, each whole or not at all; returns their paths.
+    """Write ``evaluation.json`` and ``evaluation.md``, each atomically.
+
+    Args:
+        table: from `build_table`.
+        folder: where the files are written; it is made where it is missing.
+        environment: environment that made the table.
+
+    Returns:
+        Paths of the files.
 
     Raises:
         MetarecError: the folder cannot be written to.
@@ -146,7 +170,15 @@ def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapp
 
 
 def several_to_json(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:
-    """Every table as JSON text, by the scenario's name; a single one as `report.to_json` has it."""
+    """Tables of all scenarios as JSON text; a single table has the layout of `to_json`.
+
+    Args:
+        tables: tables by name of their scenario.
+        environment: environment that made them.
+
+    Returns:
+        The text.
+    """
     if len(tables) == 1:
         return json_text({**tree_of(next(iter(tables.values()))), "environment": environment})
     first = next(iter(tables.values()))
@@ -155,7 +187,15 @@ def several_to_json(tables: Mapping[str, Table], environment: Mapping[str, Any])
 
 
 def several_to_markdown(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:
-    """The summary, then every table, as Markdown."""
+    """The summary of all scenarios, then every table, as Markdown.
+
+    Args:
+        tables: tables by name of their scenario.
+        environment: environment that made them.
+
+    Returns:
+        The text.
+    """
     parts = []
     for title, header, body in summaries(tables):
         parts.append("\n".join([f"## {title}", "", *grid(header, body)]) + "\n")
@@ -168,7 +208,7 @@ def print_tables(tables: Mapping[str, Table], console: Any = None, *, everything
     """Print the table of a single scenario, or the summary of several, whose own tables are in files.
 
     Args:
-        tables: of each scenario, by its name.
+        tables: tables of each scenario, by its name.
         console: a rich console; stdout where None.
         everything: print all methods and metrics, not only the headline ones.
     """
@@ -186,7 +226,7 @@ def print_tables(tables: Mapping[str, Table], console: Any = None, *, everything
 
 
 def summaries(tables: Mapping[str, Table]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """For each of the main metrics a title, a header and a body: methods down, scenarios across."""
+    """For each of the main metrics: a title, a header and a body with a row per method and a column per scenario."""
     first = next(iter(tables.values()))
     chosen = [m for m in first.metrics if m.name in MAIN or len(first.metrics) <= MOST]
     found = []
@@ -211,8 +251,10 @@ def main_cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def difference_cells(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and body of the subject's values and differences, with their intervals, as text: a metric a line, a
-    reference a column."""
+    """Header and body, as text, of the subject's values and differences with their intervals.
+
+    The body has a row per metric, and a column per reference.
+    """
     row = table.row(table.subject or "")
     body = []
     for m in table.metrics:
@@ -224,7 +266,7 @@ def difference_cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def header_of(m: Metric) -> str:
-    """What a column of this metric is called; the arrow points to what is better."""
+    """Title of a metric's column; the arrow points to the better direction."""
     return f"{m.title} {'↓' if m.better == 'lower' else '↑'}"
 
 
@@ -247,8 +289,10 @@ def show_interval(found: Interval) -> str:
 
 
 def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:
-    """(row, column), in the grid of `main_cells`, of the means that are the best of the rows `among`, of each metric;
-    none where all are equal."""
+    """Positions (row, column) in the body of `main_cells` of the best means among the rows `among`, metric by metric.
+
+    A metric whose means are all equal has no best one.
+    """
     best = set()
     for column, m in enumerate(table.metrics, start=1):
         finite = [x for x in (row.cells[m.name].mean for row in among) if math.isfinite(x)]
@@ -259,7 +303,7 @@ def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` for strict JSON: NaN becomes null, and numpy numbers become Python's."""
+    """Convert values for strict JSON: NaN becomes null, and numpy numbers become Python numbers."""
 
     def one(x: Any) -> Any:
         if isinstance(x, tuple | list):

@@ -1,8 +1,7 @@
 """Search for options with optuna: trials of a config are compared on validation users alone.
 
 A trial trains a run, and its value is the run's metric on validation users; ratings of test users are never read. The
-study is a journal on disk (lines of JSON): a search that was stopped continues from it, and one that is asked for more
-trials learns from those before.
+study is a journal on disk (lines of JSON), from which a search that was stopped, or is given more trials, continues.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class Tuned:
     """The result of a search.
 
     Attributes:
-        config: of the best trial.
-        value: of the best trial.
+        config: config of the best trial.
+        value: value of the best trial.
         trials: number, value and options of every finished trial, the best first.
     """
 
@@ -110,6 +109,9 @@ def with_options(base: Config, options: Mapping[str, Any]) -> Config:
         base: the config.
         options: "section.option" -> value.
 
+    Returns:
+        The changed config.
+
     Raises:
         MetarecError: there is no such option, or a value is impossible.
     """
@@ -130,16 +132,19 @@ def tune(
     data: Interactions | None = None,
     reporter: Reporter = QUIET,
 ) -> Tuned:
-    """Search until there are so many finished trials in a folder, of this call and of earlier ones.
+    """Search until a folder holds `trials` finished trials, including those of earlier calls.
 
     Args:
-        base: what a trial changes; its seed is that of the division, of training and of the search.
-        folder: of the study; a search that it holds already is continued.
-        trials: how many.
+        base: config that trials change; its seed is the seed of the division, of training and of the search.
+        folder: folder of the study; a search that it holds already is continued.
+        trials: number of finished trials.
         space: from `read_space`.
         metric: `LOSS`, or a metric of `metarec_jax.metrics.metrics`, on validation users.
         data: interactions; None loads what ``config.data`` names.
         reporter: shows progress.
+
+    Returns:
+        The best config, and all trials.
 
     Raises:
         MetarecError: the folder holds another search, optuna is not installed, or no trial could be trained.
@@ -155,10 +160,16 @@ def tune(
 
 
 def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, metric: str = LOSS) -> optuna.Study:
-    """Open the study in a folder, or begin one, whose first trial has the options of the config itself.
+    """Open the study in a folder, or create one whose first trial has the options of the config itself.
 
     Args:
-        base, folder, space, metric: as for `tune`.
+        base: config that trials change.
+        folder: folder of the study.
+        space: search space, from `read_space`.
+        metric: as for `tune`.
+
+    Returns:
+        The study.
 
     Raises:
         MetarecError: the folder holds another search, or optuna is not installed.
@@ -193,12 +204,15 @@ def run_trials(
     metric: str = LOSS,
     reporter: Reporter = QUIET,
 ) -> Tuned:
-    """Run trials of a study until so many are finished, and write the best config to ``best.json``.
+    """Run trials of a study until `trials` are finished, and write the best config to ``best.json``.
 
     Args:
         study: from `open_study`.
         base, folder, trials, space, metric, reporter: as for `tune`.
-        objective: the value of a trial; a MetarecError of it fails the trial alone.
+        objective: (config, folder) -> value of a trial; a MetarecError fails only this trial.
+
+    Returns:
+        The best config, and all trials.
 
     Raises:
         MetarecError: no trial could be trained.
@@ -241,9 +255,12 @@ def validation_value(experiment: Experiment, folder: Path, metric: str = LOSS) -
     """Train an experiment, and compute a metric on its validation users.
 
     Args:
-        experiment: what is trained.
-        folder: of the run, which is deleted afterwards: the study keeps its config.
+        experiment: the experiment to train.
+        folder: folder of the run, which is deleted afterwards; the study keeps the config.
         metric: as for `tune`.
+
+    Returns:
+        The metric.
 
     Raises:
         MetarecError: the training failed.
@@ -266,13 +283,16 @@ def validation_value(experiment: Experiment, folder: Path, metric: str = LOSS) -
 def rebuild(
     experiment: Experiment, config: Config, *, data: Interactions | None = None, reporter: Reporter = QUIET
 ) -> Experiment:
-    """Build the experiment of a changed config, reusing the inputs of another one where the change leaves them alone.
+    """Build the experiment of a changed config, and reuse the inputs of another one where the change allows it.
 
     Args:
-        experiment: of the config before the change.
+        experiment: experiment of the config before the change.
         config: the changed config.
         data: interactions; None loads what ``config.data`` names.
         reporter: shows progress.
+
+    Returns:
+        The experiment of `config`.
     """
     config = resolve_pooling(resolve(config, experiment.data), experiment.encoder)
 
@@ -300,7 +320,7 @@ def _suggest(trial: optuna.Trial, name: str, choice: Any, base: Config) -> Any:
 
 
 def _options_of(base: Config, space: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the config itself, of the options where the search could have drawn them."""
+    """Values that the config itself has, for those options whose value lies in the search space."""
     found = {}
     for name, choice in space.items():
         value = base
@@ -327,7 +347,7 @@ def _finished(study: optuna.Study) -> list[Any]:
 
 
 def _same_search(folder: Path, search: Mapping[str, Any]) -> None:
-    """Write what is searched to a folder, or check that it is what the folder holds already.
+    """Write the definition of a search to a folder, or check that it equals the one in the folder.
 
     Raises:
         MetarecError: the folder holds another search.

@@ -19,10 +19,11 @@ class SeedResult:
     """Metrics of one method on the test users of one seed.
 
     Attributes:
-        seed: of the division.
-        users: [users], rows of the data set's users, by which the rows of a user in several seeds are drawn together.
+        seed: seed of the division.
+        users: int [users], rows of the data set's users. The bootstrap draws all results of a user, of any seed,
+            together.
         values: metrics of each user, from `metarec_jax.evaluation.evaluate_users`.
-        overall: metrics that are no mean over users, such as ``{"auc_global": .72}``; they get no interval.
+        overall: metrics that are not means over users, such as ``{"auc_global": .72}``; they get no interval.
         settings: hyperparameters that were chosen for this seed.
     """
 
@@ -57,18 +58,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Methods beside each other.
+    """The methods of an evaluation with their metrics and differences.
 
     Attributes:
-        title: of the table.
+        title: title of the table.
         notes: sentences on the protocol, the definitions of the metrics and the seeds.
         metrics: the columns.
         rows: one per method.
-        references: methods that others are compared with; a star in the main table compares with the first of them.
+        references: methods that others are compared with; a star in the main table refers to the first of them.
         subject: method whose differences from the references are listed.
-        seeds: of the results.
-        headline_metrics, headline_methods: names of those that the command line prints unless it is asked for all; ()
-            for all.
+        seeds: seeds of the results.
+        headline_metrics, headline_methods: names of those that the command line prints by default; () for all.
     """
 
     title: str
@@ -109,17 +109,20 @@ def build_table(
     """Compute the table of some methods.
 
     Args:
-        results: of each method, one per seed, all on the same seeds and users in the same order.
-        title: of the table.
-        protocol: a sentence: which users, what is support, what is query.
-        metrics: names of the columns; all that the first method has where None.
+        results: results of each method, one per seed, all on the same seeds and users in the same order.
+        title: title of the table.
+        protocol: description of the protocol: the test users, their support and their query.
+        metrics: names of the columns; None takes all metrics of the first method.
         references: methods that all others are compared with, by paired bootstrap over users.
         subject: the method whose differences are listed.
-        definitions: one line for a method.
-        relevance: what the metrics counted as positives.
-        intervals: of metrics that are no mean over users, by method and metric.
+        definitions: one-line definition of each method, by name.
+        relevance: definition of positives that the metrics used.
+        intervals: intervals of metrics that are not means over users, by method and metric.
         notes: further sentences.
-        samples, seed: of the bootstrap.
+        samples, seed: number of resamples, and seed, of the bootstrap.
+
+    Returns:
+        The table.
 
     Raises:
         ValueError: methods have different seeds or users, or a reference or the subject is no method.
@@ -130,7 +133,7 @@ def build_table(
     for method, found in results.items():
         same = [r.seed for r in found] == [r.seed for r in first]
         if not same or not all(np.array_equal(a.users, b.users) for a, b in zip(found, first)):
-            raise ValueError(f"{method!r} was not judged on the same seeds and users as {next(iter(results))!r}")
+            raise ValueError(f"{method!r} was not evaluated on the same seeds and users as {next(iter(results))!r}")
     for name in (*references, *([subject] if subject else [])):
         if name not in results:
             raise ValueError(f"{name!r} is none of the methods {', '.join(map(repr, results))}")
@@ -179,21 +182,24 @@ def difference_between(
 
     Args:
         ours, theirs: results of each seed; where `theirs` is None, the result is the metric of `ours` itself.
-        name: of the metric.
-        samples, seed: of the bootstrap.
+        name: name of the metric.
+        samples, seed: number of resamples, and seed, of the bootstrap.
+
+    Returns:
+        The interval.
     """
     given = {0: ours} | ({} if theirs is None else {1: theirs})
     return _Differences(given, name, samples, seed)(0, None if theirs is None else 1)
 
 
 class _Differences:
-    """Differences of one metric between any two methods, which draw users once and resample each method once."""
+    """Differences of one metric between any two methods; users are drawn once, and each method is resampled once."""
 
     def __init__(self, results: Mapping[Any, Sequence[SeedResult]], name: str, samples: int, seed: int) -> None:
         values = {method: [r.values[name] for r in found] for method, found in results.items()}
         weights, *others = [np.concatenate([v.weights for v in found]) for found in values.values()]
         if not all(np.array_equal(weights, other) for other in others):
-            raise ValueError(f"{name} has other weights for some methods: they were not judged on the same rows")
+            raise ValueError(f"{name} has other weights for some methods: they were not evaluated on the same rows")
         first = next(iter(results.values()))
         self._resampled = Resampling(
             weights,

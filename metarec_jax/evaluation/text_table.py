@@ -17,7 +17,15 @@ LABEL = 20
 
 
 def number(value: float, sign: str = "-", digits: int = 3) -> str:
-    """A number as tables of this field print it.
+    """Format a number as tables do: without the 0 before the decimal point.
+
+    Args:
+        value: the number.
+        sign: format of the sign, "-" or "+".
+        digits: decimal digits.
+
+    Returns:
+        The text; "–" where the number is not finite.
 
     >>> number(0.8044), number(-0.0121, "+"), number(0.03, "+"), number(1.5), number(float("nan"))
     ('.804', '-.012', '+.030', '1.500', '–')
@@ -29,7 +37,16 @@ def number(value: float, sign: str = "-", digits: int = 3) -> str:
 
 
 def grid(header: Sequence[str], body: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = ()) -> list[str]:
-    """Lines of a Markdown table; `bold` are (row, column) of its body."""
+    """Format a Markdown table.
+
+    Args:
+        header: titles of the columns.
+        body: cells of each row.
+        bold: (row, column) of the bold cells of the body.
+
+    Returns:
+        Lines of the table.
+    """
 
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cells) + " |"
@@ -50,7 +67,7 @@ def print_grids(parts: Sequence[Grid], notes: Sequence[str], console: Any = None
     Args:
         parts: the tables.
         notes: sentences.
-        console: a rich console; stdout where None. One that is no terminal is taken to have `WIDTH` columns.
+        console: a rich console; stdout where None. A console that is not a terminal has `WIDTH` columns.
     """
     from rich.console import Console
 

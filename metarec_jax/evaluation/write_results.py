@@ -31,10 +31,10 @@ from metarec_jax.metrics.definitions import metric
 
 REFERENCES = (BIAS, RATE, NEAREST, RIDGE, CLOSED, STRANGER, TWIN, TUNED, BEFORE)
 CURVES = (META, BEFORE, CLOSED, TUNED, RIDGE, BIAS, ITEM, RATE)
-"""Methods of a curve and of cohorts, where there are that many."""
+"""Methods in the figures of curves and cohorts, where the evaluation has them."""
 HEADLINE = (BIAS, RATE, CLOSED, TUNED, META)
-"""Methods that the command line prints unless it is asked for all: the rule without any training, the prior without the
-network, the network without the inner loop, and the whole."""
+"""Methods that the command line prints by default: a baseline without training, the prior without the network, the
+network without the inner loop, and the model."""
 
 
 def publish(
@@ -44,7 +44,7 @@ def publish(
 
     Args:
         seeds: answers of all methods.
-        folder: of the evaluation.
+        folder: folder of the evaluation.
         metrics: name of the set of metrics.
         budget: resamples, and whether there are plots.
 
@@ -86,14 +86,17 @@ def _write(
 def table_of(
     seeds: Sequence[SeedAnswers], name: str, counted: Mode, budget: Budget = FULL, *, several: bool
 ) -> tuple[Table, dict[str, list[SeedResult]]]:
-    """The table of one scenario, and the results that it is made from.
+    """Make the table of one scenario.
 
     Args:
         seeds: answers of all methods.
-        name: of the scenario.
-        counted: the set of metrics.
+        name: name of the scenario.
+        counted: set of metrics.
         budget: resamples of the bootstrap.
         several: whether the table is one of several.
+
+    Returns:
+        The table, and the results of each method by seed.
     """
     having = [seed for seed in seeds if name in seed.scenarios]
     results: dict[str, list[SeedResult]] = {}
@@ -133,7 +136,7 @@ def table_of(
 def _overall_intervals(
     seeds: Sequence[SeedAnswers], name: str, counted: Mode, samples: int
 ) -> dict[str, dict[str, Interval]]:
-    """Intervals of the model's metrics that are no mean over users, by method and metric."""
+    """Intervals of the model's metrics that are not means over users, by method and metric."""
     if "auc_global" not in counted.metrics:
         return {}
     parts = []
@@ -189,7 +192,7 @@ def _draw(
 
     drawings = make_folder(folder / "plots")
     few_shot = seeds[0].about["kind"] == "few-shot"
-    # Of a few-shot curve, the scenario with the longest support alone.
+    # For a few-shot curve, only the scenario with the longest support is drawn in detail.
     detailed = list(tables.items())[-1:] if few_shot else list(tables.items())
     for name, table in detailed:
         end = "" if len(tables) == 1 else f"-{file_name(name)}"
@@ -212,7 +215,7 @@ def curve_of(tables: Mapping[str, Table], methods: Sequence[str]) -> dict[str, A
     """Metrics of some methods by the size of the support, with intervals over users.
 
     Args:
-        tables: of the scenarios of protocol few-shot, whose names end with "= K".
+        tables: tables of the scenarios of protocol few-shot, whose names end with "= K".
         methods: names.
 
     Returns:

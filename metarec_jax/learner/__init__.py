@@ -1,1 +1,1 @@
-"""Learners: a user's features and an item's features in, a prediction out. Each is written for one user."""
+"""Learners: functions from a user's features and an item's features to a prediction, each written for one user."""

@@ -1,4 +1,4 @@
-"""What a learner is: pure functions of one user, which a kind of learner builds from its choices."""
+"""The interface of a learner: pure functions of one user, built from a learner's config."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Learner(NamedTuple):
     Attributes:
         init: (key, item_embeddings=..., user_embeddings=..., mean_rating=..., believed=...) -> params; `believed` as
             for `metarec_jax.learner.prior.init`.
-        prepare: (params, tables) -> tables as `apply` wants them.
+        prepare: (params, tables) -> tables in the form that `apply` reads.
         apply: (params, context, rows) -> outputs of the rows.
-        summarise: (params, context) -> what is made of the support; None where the learner does not read it.
-        taste: the same of the prior path.
-        floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
+        summarise: (params, context) -> summary of the support; None where the learner does not read the support.
+        taste: (params, context) -> posterior of the user's taste, for the prior path; None where there is none.
+        floats_per_row: (length of the support) -> largest number of floats that scoring one row needs at a time.
     """
 
     init: Callable[..., Params]
@@ -43,8 +43,11 @@ def make_learner(config: LearnerConfig, head: Head) -> Learner:
     """Build the learner that a config describes.
 
     Args:
-        config: its kind and choices.
-        head: what its outputs mean.
+        config: kind and options of the learner.
+        head: interpretation of the outputs.
+
+    Returns:
+        The learner.
     """
     return as_kind(LEARNERS, config).build(head)
 
@@ -53,9 +56,12 @@ def make_head(kind: str, *, levels: tuple[float, ...], low: float, high: float) 
     """Build a head for ratings of a scale.
 
     Args:
-        kind: its name in the registry of heads.
+        kind: name of the head in the registry of heads.
         levels: the values that a rating can take; () where ratings are continuous.
         low, high: ends of the scale.
+
+    Returns:
+        The head.
 
     Raises:
         MetarecError: the head needs levels and there are none.
@@ -71,15 +77,19 @@ def text_learner(
     summarise: Callable[..., Any] | None = None,
     attention: Callable[[int], int] = lambda support: 0,
 ) -> Learner:
-    """A learner with the inputs and the prior path of the built-in ones.
+    """Build a learner with the inputs and the prior path of the built-in learners.
 
     Args:
-        config: the choices that every kind has.
-        head: what its outputs mean.
-        init: as `metarec_jax.learner.mlp.init`.
-        apply: as `metarec_jax.learner.mlp.apply`.
-        summarise: as `metarec_jax.learner.transformer.summarise`; None where the learner does not read the support.
-        attention: (length of the support) -> numbers that a row takes beside those of the MLP.
+        config: the options that all kinds of learner share.
+        head: interpretation of the outputs.
+        init: function with the signature of `metarec_jax.learner.mlp.init`.
+        apply: function with the signature of `metarec_jax.learner.mlp.apply`.
+        summarise: function with the signature of `metarec_jax.learner.transformer.summarise`; None where the learner
+            does not read the support.
+        attention: (length of the support) -> floats that a row needs in addition to those of the MLP.
+
+    Returns:
+        The learner.
     """
     reading = {"user_dropout": USER_DROPOUT, "compute": config.compute}
     own = {"prior": config.prior, "dropout": config.dropout}

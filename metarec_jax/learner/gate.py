@@ -1,7 +1,6 @@
-"""How much of the network is heard about a user: nothing where nothing was rated, and all of it with many ratings.
+"""Weight of the network's outputs for a user, which grows with the number of ratings from 0 to 1.
 
-The prior path answers for users of whom little is known; what the network has to say of them, before adapting or after
-a single rating, is mostly noise.
+With few ratings the prior path predicts better than the network, whose outputs are then mostly noise.
 """
 
 from __future__ import annotations
@@ -14,18 +13,25 @@ from metarec_jax.learner.inputs import Context
 
 
 def init(doubt: float) -> Params:
-    """Its parameters.
+    """Initial parameters of the gate.
 
     Args:
-        doubt: ratings with which the network is half heard, at first; the outer loop learns it. Above 0.
+        doubt: number of ratings with which the network's outputs have weight 1/2; above 0. The outer loop learns it.
     """
     return {"log_doubt": jnp.log(jnp.float32(doubt))}
 
 
 def heard(params: Params, context: Context) -> Float[Array, ""]:
-    """The share of the network's outputs that counts: ``n / (n + doubt)`` with n ratings, 0 to 1.
+    """Weight of the network's outputs, ``n / (n + doubt)`` with n ratings.
 
-    The weight that a mean of n measurements has beside a prior worth `doubt` of them (Efron & Morris 1975).
+    This is the weight of a mean of n measurements against a prior worth `doubt` measurements (Efron & Morris 1975).
+
+    Args:
+        params: from `init`.
+        context: the user.
+
+    Returns:
+        [], 0 to 1.
     """
     rated = jnp.sum(context.mask)
     return rated / (rated + jnp.exp(params["log_doubt"]))

@@ -1,4 +1,4 @@
-"""Rows that a learner multiplies with its kernels, and that no inner step changes."""
+"""Gathered table rows that a learner multiplies with kernels and that no inner step changes."""
 
 from __future__ import annotations
 
@@ -13,38 +13,46 @@ from jaxtyping import Array
 
 @runtime_checkable
 class Kernel(Protocol):
-    """What can stand in a learner's parameters in place of a matrix (see `metarec_jax.meta.gram`)."""
+    """Interface of an object that replaces a matrix in a learner's parameters (see `metarec_jax.meta.gram`)."""
 
     def multiplied_by(self, rows: Fixed) -> Array:
         """The product ``rows @ kernel``."""
         ...
 
     def right_of(self, rows: Array) -> Array:
-        """The product ``rows @ kernel`` with rows that change from step to step."""
+        """The product ``rows @ kernel`` with rows that change between steps."""
         ...
 
 
 def multiply(rows: Array, kernel: Array | Kernel) -> Array:
-    """``rows @ kernel``, multiplied in the precision of the rows (bfloat16, say) and summed in that of the kernel."""
+    """``rows @ kernel``, multiplied in the precision of the rows (such as bfloat16) and summed in that of the kernel.
+
+    Args:
+        rows: [..., n].
+        kernel: [n, m].
+
+    Returns:
+        [..., m].
+    """
     if isinstance(kernel, Kernel):
         return kernel.right_of(rows)
     return jnp.matmul(rows, kernel.astype(rows.dtype), preferred_element_type=kernel.dtype)
 
 
 def as_array(kernel: Any) -> Array:
-    """The array that a parameter is, or stands for."""
+    """The array of a parameter, or the array that it represents."""
     return jnp.asarray(kernel) if hasattr(kernel, "__jax_array__") else kernel
 
 
 class Fixed:
-    """Rows ``table[ids]``, with the products that are known of them.
+    """Rows ``table[ids]``, with precomputed products.
 
     Args:
-        table: [items, hidden], of distinct rows; or a tree of such arrays, which then has no `product`.
+        table: [items, hidden], distinct rows; or a tree of such arrays, which then has no `product`.
         ids: int32 [n], or [] for a single row; None for the whole table.
-        name: which rows these are: rows of one name are the same rows.
-        products: pairs of a kernel and ``rows @ kernel``, where it was taken before (for many users at once).
-        grams: name of other rows -> ``rows @ others^T``, where it was taken before.
+        name: identifier of the rows; equal names mean equal rows.
+        products: pairs of a kernel and a precomputed ``rows @ kernel`` (computed for many users at once).
+        grams: name of other rows -> precomputed ``rows @ others^T``.
     """
 
     def __init__(
@@ -59,7 +67,7 @@ class Fixed:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the array that this stands for."""
+        """Shape of the array that this object represents."""
         return self.table.shape if self.ids is None else (*self.ids.shape, self.table.shape[-1])
 
     def __matmul__(self, kernel: Array | Kernel) -> Array:
@@ -73,7 +81,7 @@ class Fixed:
         return multiply(self.array(), kernel)
 
     def constant(self) -> Fixed:
-        """The same rows, to which no gradient flows; what is known of their products still leads to the kernels."""
+        """The same rows without gradient; precomputed products still pass gradients to the kernels."""
         return Fixed(jax.lax.stop_gradient(self.table), self.ids, self.name, self.products)
 
     def array(self) -> Any:

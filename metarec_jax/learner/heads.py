@@ -1,7 +1,7 @@
-"""What a learner's outputs mean: a rating, a distribution over rating levels, or the probability of a click.
+"""Interpretation of a learner's outputs: a rating, a distribution over rating levels, or the probability of a click.
 
-A head also owns the *prior path*: outputs that stand for "item mean + user bias" before the network has said anything,
-so that a model with a silent network starts from that baseline.
+A head also defines the outputs of the *prior path*, which encode "item mean + user bias", so that a model whose network
+outputs zero predicts this baseline.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from metarec_jax.core.kinds import HEADS
 from metarec_jax.core.types import Params
 
 LOGISTIC = 3 / np.pi**2
-"""What the variance of a logistic distribution is multiplied with to give the square of its scale."""
+"""Square of the scale of a logistic distribution, divided by its variance."""
 
 
 class Head(NamedTuple):
     """The meaning of outputs, as pure functions of one user's rows.
 
     Attributes:
-        outputs: how many numbers a row has.
+        outputs: number of outputs of a row.
         init: () -> params of the prior path.
         prior: (params, item_mean [n], user_bias []) -> outputs [n, outputs] that predict item mean + user bias.
-        init_believed: noise -> params of the prior path where there are beliefs; the noise is a variance of ratings.
-        believed: (params, mean [n], variance [n]) -> outputs that predict what is believed; in ratings.
-        residual: (item_mean [n], rating [n]) -> what the user bias averages, [n].
+        init_believed: noise -> params of the prior path with item factors; the noise is a variance of ratings.
+        believed: (params, mean [n], variance [n]) -> outputs that predict a rating with this mean and variance.
+        residual: (item_mean [n], rating [n]) -> residuals whose mean is the user bias, [n].
         loss: (outputs [n, outputs], rating [n]) -> loss of each row [n].
         mean: outputs -> expected rating [n]. Best under squared error, and the score that ranks.
         point: outputs -> the rating with the least expected absolute error [n].
         curvature: an upper bound of the second derivative of a row's loss by its outputs, in any direction.
-        unit: what an output of 1 is worth in ratings; None where outputs are logits.
-        quarter: of the rating scale, in ratings: about what sets two levels apart.
+        unit: value of an output of 1, in ratings; None where outputs are logits.
+        quarter: a quarter of the rating scale, in ratings: about the distance between two levels.
         above: outputs -> probability that the rating is above each level but the greatest [n, levels - 1]; None where
-            outputs are no distribution.
+            outputs do not define a distribution.
     """
 
     outputs: int
@@ -65,7 +65,7 @@ class HeadKind:
 
     Attributes:
         build: (levels, low, high) -> the head for ratings of that scale.
-        clicks: whether it is for clicks, and not for ratings.
+        clicks: whether the head is for clicks instead of ratings.
     """
 
     build: Callable[[tuple[float, ...], float, float], Head]
@@ -76,8 +76,11 @@ def register_head(name: str, *, clicks: bool = False) -> Callable[[Callable[...,
     """Register a function (levels, low, high) -> head.
 
     Args:
-        name: that ``learner.head`` selects it by.
-        clicks: whether it is for clicks, and not for ratings.
+        name: name of the head in ``learner.head``.
+        clicks: whether the head is for clicks instead of ratings.
+
+    Returns:
+        The decorator.
     """
 
     def decorate(build: Callable[..., Head]) -> Callable[..., Head]:
@@ -117,7 +120,14 @@ def _at_least_two(kind: str, levels: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def rating_head(low: float, high: float) -> Head:
-    """Regression: one output, the rating, under squared error in units of a quarter of the scale."""
+    """Regression: one output, the rating, under squared error in units of a quarter of the scale.
+
+    Args:
+        low, high: ends of the rating scale.
+
+    Returns:
+        The head.
+    """
     unit = (high - low) / 4 or 1.0
 
     def expected(outputs: Float[Array, "n 1"]) -> Float[Array, " n"]:
@@ -142,7 +152,7 @@ Loss = Callable[[Float[Array, "n classes"], Float[Array, " n"]], Float[Array, " 
 
 
 def cross_entropy(levels: tuple[float, ...]) -> Loss:
-    """Minus the log-probability of the level that was given; which of the others it missed by makes no difference."""
+    """Negative log-probability of the true level."""
     level = np.asarray(levels, np.float32)
 
     def loss(outputs: Float[Array, "n classes"], rating: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -153,10 +163,10 @@ def cross_entropy(levels: tuple[float, ...]) -> Loss:
 
 
 def ordinal_loss(levels: tuple[float, ...]) -> Loss:
-    """The mean over thresholds ``c`` of the log-loss of ``P(R <= c)``: a miss by two levels costs more than by one.
+    """Mean over thresholds ``c`` of the log-loss of ``P(R <= c)``, which penalises an error by its number of levels.
 
-    Ordinal regression as extended binary classification (Li & Lin 2006, "Ordinal regression by extended binary
-    classification", equation 4); each threshold's probability is judged where the median and the mean are decided.
+    This is ordinal regression as extended binary classification (Li & Lin 2006, "Ordinal regression by extended binary
+    classification", equation 4).
     """
     level = np.asarray(levels, np.float32)
     threshold = (level[1:] + level[:-1]) / 2
@@ -171,10 +181,17 @@ def ordinal_loss(levels: tuple[float, ...]) -> Loss:
 
 
 def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
-    """A distribution over the rating levels, under `loss`.
+    """A distribution over the rating levels, trained with `loss`.
 
-    The prior path is a normal density around item mean + user bias, read off at the levels:
+    The prior path is a normal density around item mean + user bias, evaluated at the levels:
     ``logit_c = offset_c - (level_c - m)^2 / (2 s^2)`` with learned width ``s`` and offsets.
+
+    Args:
+        levels: the values that a rating can take.
+        loss: `cross_entropy` or `ordinal_loss` of the levels.
+
+    Returns:
+        The head.
     """
     level = np.asarray(levels, np.float32)
     unit = (level[-1] - level[0]) / 4
@@ -184,9 +201,9 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         return params["offset"][None] - jnp.square(distance) / 2 * jnp.exp(-2 * params["log_width"])
 
     def point(outputs: Float[Array, "n classes"]) -> Float[Array, " n"]:
-        """The median level: the first whose cumulated probability reaches one half."""
+        """The median level: the first whose cumulative probability reaches one half."""
         reached = jnp.cumsum(jax.nn.softmax(outputs), axis=-1) >= 0.5
-        # The last level always reaches it, whatever rounding made of the sum.
+        # The last level always reaches it, also if the sum is rounded below one half.
         return jnp.asarray(level)[jnp.argmax(reached.at[:, -1].set(True), axis=-1)]
 
     return Head(
@@ -199,7 +216,7 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
         loss=loss,
         mean=lambda outputs: jax.nn.softmax(outputs) @ level,
         point=point,
-        # Böhning 1992, theorem 2.1, and what the two subtract of it where a loss is a difference of log-sum-exps.
+        # Böhning 1992, theorem 2.1; the bound also holds where a loss is a difference of log-sum-exps.
         curvature=0.5,
         quarter=float(unit),
         above=lambda outputs: jnp.cumsum(jax.nn.softmax(outputs)[:, :0:-1], axis=-1)[:, ::-1],
@@ -207,7 +224,7 @@ def classes_head(levels: tuple[float, ...], loss: Loss) -> Head:
 
 
 def _init_cumulative(level: Float[np.ndarray, " classes"], noise: float) -> Params:
-    """Thresholds half-way between levels, and a logistic distribution of that variance."""
+    """Thresholds half-way between levels, and a logistic distribution with variance `noise`."""
     threshold = (level[1:] + level[:-1]) / 2
     return {
         "first": jnp.float32(threshold[0]),
@@ -217,9 +234,12 @@ def _init_cumulative(level: Float[np.ndarray, " classes"], noise: float) -> Para
 
 
 def _cumulative(params: Params, mean: Float[Array, " n"], variance: Float[Array, " n"]) -> Float[Array, "n classes"]:
-    """Log-probabilities of the levels, where a rating is above a threshold ``t`` with probability ``logistic((mean - t)
-    / s)``: the proportional odds model (McCullagh 1980, "Regression models for ordinal data", section 2), ``s^2`` the
-    sum of a learned square and of the variance."""
+    """Log-probabilities of the levels under the proportional odds model (McCullagh 1980, "Regression models for ordinal
+    data", section 2).
+
+    A rating is above a threshold ``t`` with probability ``logistic((mean - t) / s)``, where ``s^2`` is the sum of a
+    learned square and of the variance.
+    """
     threshold = jnp.append(params["first"], params["first"] + jnp.cumsum(jnp.exp(params["log_gap"])))
     scale = jnp.sqrt(jnp.exp(2 * params["log_width"]) + LOGISTIC * variance)
     above = (mean[:, None] - threshold[None]) / scale[:, None]
@@ -233,7 +253,7 @@ def click_head() -> Head:
     """The probability of a click: one logit, under binary cross-entropy.
 
     The prior path adds the user's bias to the log-odds of the item's click rate. The bias is a shrunk mean of residuals
-    ``click - rate``, which a factor 4 (the inverse of the steepest slope of the logistic function) turns into log-odds.
+    ``click - rate``, converted to log-odds by a factor 4 (the inverse of the logistic function's steepest slope).
     """
 
     def prior(params: Params, item_mean: Array, bias: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What every learner sees of a user and of rows, and what each does with it before anything of its own."""
+"""Inputs of every learner about a user and rows, and their common preprocessing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from metarec_jax.learner.gathered_rows import Fixed
 
 
 class Features(NamedTuple):
-    """What the learner sees of some rows of one user.
+    """Inputs of the learner about some rows of one user.
 
     Attributes:
-        embedding: float32 [n, hidden], of each row's item.
-        statistic: float32 [n, 2], sum and count of other training users' ratings of the item.
+        embedding: float32 [n, hidden], embedding of each row's item.
+        statistic: float32 [n, columns], sum and count of other training users' ratings of the item, followed by the
+            posterior of its factors where there are any.
     """
 
     embedding: Array | Fixed
@@ -27,15 +28,20 @@ class Features(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What the learner sees of the user: the embedding of the user's text [hidden], and the support.
+    """Inputs of the learner about one user.
 
-    ``rating`` [support] and ``mask`` [support] belong to the rows of ``support``, which are in order of time, latest
-    first. A typed ``key`` means training: what is random is drawn from it, the same for the support, the query and
-    every inner step of this user. The ``summary`` is what a learner that reads the support made of it, where that was
-    done before (see `metarec_jax.meta.user.summarised`), and ``taste`` what the prior path made of it, likewise.
+    Rows to score are recognised as support rows if they are the object ``context.support`` itself. The learner then
+    leaves out information from a row's own rating, so that the inner loop does not learn from leaked ratings.
 
-    Rows that a learner scores are support rows if they are ``context.support`` itself, the very object. It then leaves
-    out what a row's own rating told it, so that the inner loop learns from ratings that were not looked up.
+    Attributes:
+        embedding: [hidden], embedding of the user's text.
+        support: rows of the support, by time, latest first.
+        rating: [support], ratings of the support.
+        mask: [support], 0 in padded slots.
+        key: typed PRNG key in training, from which dropout is drawn; the same for the support, the query and every
+            inner step of this user. None outside training.
+        summary: result of the learner's `summarise`, where it was computed before (`metarec_jax.meta.user.summarised`).
+        taste: posterior of the user's taste from the prior path, where it was computed before.
     """
 
     embedding: Array | Fixed
@@ -48,10 +54,10 @@ class Context(NamedTuple):
 
 
 def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
-    """Shift and scale that give `embeddings` mean 0 and, on average, squared norm 1.
+    """Compute the shift and scale that give `embeddings` mean 0 and average squared norm 1.
 
-    With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error:
-    the inner rate means the same for embeddings of any width.
+    With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error, so
+    that the inner rate has the same effect for embeddings of any width.
     """
     shift = embeddings.mean(0)
     spread = np.sqrt(np.mean(np.sum(np.square(embeddings - shift), axis=-1))) if embeddings.size else 0.0
@@ -59,14 +65,17 @@ def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
 
 
 def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None) -> Prepared:
-    """`tables` as learners want them: standardised. Done to each distinct row, once, and not in every step.
+    """Standardise the embeddings of each distinct row, once.
 
-    The standardisation is statistics of the data, not weights: no gradient flows to it.
+    No gradient flows to the shift and scale, which are statistics of the data.
 
     Args:
-        params: of a learner.
+        params: parameters of a learner.
         tables: embeddings.
-        compute: the precision that the learner multiplies in, and so that of the result; that of `tables` where None.
+        compute: data type of the learner's products and of the result; None takes that of `tables`.
+
+    Returns:
+        The standardised embeddings.
     """
     fixed = jax.lax.stop_gradient(params["input"])
     items = (tables.items - fixed["item"]["shift"][None]) * fixed["item"]["scale"]
@@ -75,17 +84,27 @@ def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None)
 
 
 def learned(params: Params) -> tuple[Params, Params]:
-    """Parameters of a learner as (what is trained, the standardisation, which is not), each with None for the rest;
-    `metarec_jax.core.params.combine` is the inverse."""
+    """Split the parameters of a learner into (trained parameters, standardisation), each with None for the rest.
+
+    `metarec_jax.core.params.combine` is the inverse.
+    """
     nothing = jax.tree.map(lambda leaf: None, params)
     return {**params, "input": nothing["input"]}, {**nothing, "input": params["input"]}
 
 
 def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Array, " out"]:
-    """The user's text times `kernel`; in training zero for a share `user_dropout` of the users, always the same ones
-    for all kernels of a learner.
+    """Multiply the embedding of the user's text with a kernel; in training, zero for a random share of the users.
 
-    What is left is not scaled up: a user without text is the average user, whose standardised embedding is zero.
+    All kernels of a learner drop the same users. The product is not rescaled: a user without text has the standardised
+    embedding zero, which is that of the average user.
+
+    Args:
+        context: the user.
+        kernel: [hidden, out].
+        user_dropout: share of the users that are dropped.
+
+    Returns:
+        [out].
     """
     product = context.embedding @ kernel
     if context.key is not None and user_dropout > 0:
@@ -95,5 +114,5 @@ def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Ar
 
 
 def whole(*parts: Params) -> bool:
-    """Whether no leaf of these parameters is None, as those are that the inner loop changes."""
+    """Whether no leaf of these parameters is None; leaves that the inner loop adapts are None."""
     return all(leaf is not None for leaf in jax.tree.leaves(parts, is_leaf=lambda leaf: leaf is None))

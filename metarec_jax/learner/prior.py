@@ -1,7 +1,7 @@
-"""The prior path that every learner has: what its outputs start from before the network has said anything.
+"""The prior path of every learner: the outputs to which the network's outputs are added.
 
-It is item mean + user bias; or, where there are beliefs about items (see `metarec_jax.factors`), the posterior of
-a Bayesian linear regression on their factors, in closed form.
+It predicts item mean + user bias or, with item factors (see `metarec_jax.factors`), the posterior of a Bayesian linear
+regression on the item factors, in closed form.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from metarec_jax.learner.inputs import Context, Features, whole
 from metarec_jax.learner.spd_inverse import inverse
 
 RATINGS = 2
-"""Columns of a row's statistic that count ratings; what follows is a belief: mean, rest of the variance, factors."""
+"""Columns of a row's statistic for sum and count of ratings; the others are mean, residual variance and factors."""
 
 
 class Believed(NamedTuple):
-    """What there is to start from, where there are beliefs.
+    """Initial values of a prior path with item factors.
 
     Attributes:
-        noise: variance of a rating around what is believed.
-        tastes: what to expect of tastes, from `metarec_jax.factors.user_prior`.
+        noise: variance of a rating around its prediction.
+        tastes: parameters of the prior of users' tastes, from `metarec_jax.factors.user_prior`.
     """
 
     noise: float
@@ -34,8 +34,13 @@ class Believed(NamedTuple):
 
 
 class Taste(NamedTuple):
-    """What is known of a user's taste ``w``: its mean [rank], its covariance [rank, rank], and the mean [rank] that
-    was expected before any rating was looked at."""
+    """Posterior of a user's taste ``w``.
+
+    Attributes:
+        mean: posterior mean [rank].
+        covariance: posterior covariance [rank, rank].
+        expected: prior mean [rank], before any rating is read.
+    """
 
     mean: Array
     covariance: Array
@@ -43,12 +48,15 @@ class Taste(NamedTuple):
 
 
 def init(head: Head, mean_rating: float, believed: Believed | None = None) -> Params:
-    """Its parameters.
+    """Initial parameters of the prior path.
 
     Args:
-        head: what outputs mean.
-        mean_rating: of the training users.
-        believed: None where there are no beliefs.
+        head: interpretation of the outputs.
+        mean_rating: mean rating of the training users.
+        believed: initial values for a prior path with item factors; None without item factors.
+
+    Returns:
+        The parameters.
     """
     if believed is not None:
         return {
@@ -68,11 +76,22 @@ def init(head: Head, mean_rating: float, believed: Believed | None = None) -> Pa
 def prior_outputs(
     params: Params, head: Head, context: Context, rows: Features, *, statistics: bool
 ) -> Float[Array, "n outputs"]:
-    """Outputs that say what is expected of the rows.
+    """Compute the outputs of the prior path for some rows.
 
-    Without beliefs, item mean + user bias, both shrunk: ``item_mean = (sum + a mean) / (count + a)`` and ``user_bias =
-    sum_support residual / (support + b)``, with learned ``a``, ``b`` and ``mean``: posterior means under normal priors
-    (Efron & Morris 1975). With them, see `posterior`. Without `statistics`, the mean rating.
+    Without item factors this is item mean + user bias, both shrunk: ``item_mean = (sum + a mean) / (count + a)`` and
+    ``user_bias = sum_support residual / (support + b)``, with learned ``a``, ``b`` and ``mean``: posterior means under
+    normal priors (Efron & Morris 1975). With item factors, see `posterior`.
+
+    Args:
+        params: from `init`.
+        head: interpretation of the outputs.
+        context: the user.
+        rows: n rows to score.
+        statistics: whether item statistics and the user's bias are used; if not, and without item factors, outputs are
+            those of the mean rating.
+
+    Returns:
+        [n, outputs].
     """
     if "log_noise" in params:
         return head.believed(params["head"], *posterior(params, context, rows))
@@ -84,10 +103,18 @@ def prior_outputs(
 
 
 def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """Mean and variance of what the user feels about some rows, in ratings, given the support.
+    """Mean and variance of a user's expected ratings of some rows, given the support.
 
-    A support row is predicted from the others: its own rating is left out (Rasmussen & Williams 2006, "Gaussian
+    A support row is predicted from the other support rows, without its own rating (Rasmussen & Williams 2006, "Gaussian
     processes for machine learning", equations 5.12 and 2.8).
+
+    Args:
+        params: parameters of the prior path.
+        context: the user.
+        rows: n rows; the support is recognised as ``context.support``.
+
+    Returns:
+        Mean [n] in ratings, and variance [n] in squared ratings.
     """
     mean, rest, factors = _belief(params, rows)
     taste = taste_of(params, context) if context.taste is None else context.taste
@@ -102,7 +129,15 @@ def posterior(params: Params, context: Context, rows: Features) -> tuple[Float[A
 
 
 def summarise(params: Params, context: Context) -> Taste | None:
-    """The user's taste, from parameters of a whole learner; None where there are no beliefs, or they are adapted."""
+    """Compute the posterior of the user's taste once per user, if no parameter that it depends on is adapted.
+
+    Args:
+        params: parameters of the whole learner; adapted ones are None.
+        context: the user.
+
+    Returns:
+        The posterior; None without item factors, or where the inner loop adapts a parameter of the prior path.
+    """
     own = params.get("prior", {})
     if "log_noise" not in own or not whole(own["log_noise"], own["log_gain"], own["taste"]):
         return None
@@ -110,10 +145,17 @@ def summarise(params: Params, context: Context) -> Taste | None:
 
 
 def taste_of(params: Params, context: Context) -> Taste:
-    """The posterior of the user's taste, ``N(w0 + C F' R^-1 (y - F w0), C)`` with ``C = (1 + F' R^-1 F)^-1``.
+    """Compute the posterior of the user's taste, ``N(w0 + C F' R^-1 (y - F w0), C)`` with ``C = (1 + F' R^-1 F)^-1``.
 
-    The same as Gaussian process regression over the items of the support (Rasmussen & Williams 2006, equation 2.8), at
-    the cost of as many numbers as there are factors, however long the support.
+    This equals Gaussian process regression over the items of the support (Rasmussen & Williams 2006, equation 2.8), but
+    the matrices have the number of factors as size, not the length of the support.
+
+    Args:
+        params: parameters of the prior path.
+        context: the user.
+
+    Returns:
+        The posterior.
     """
     mean, _, factors = _belief(params, context.support)
     expected = _expected(params["taste"], context)
@@ -124,7 +166,7 @@ def taste_of(params: Params, context: Context) -> Taste:
 
 
 def _expected(params: Params, context: Context) -> Float[Array, " rank"]:
-    """The taste ``w0`` to expect of a user with this profile who rated these items, whatever the ratings were."""
+    """Prior mean ``w0`` of the taste, given the user's profile and the rated items, but not the ratings."""
     factors = context.support.statistic[..., RATINGS + 2 :]
     rated = jnp.sum(context.mask)
     chosen = (context.mask @ factors - rated * params["choice"]["middle"]) / (
@@ -134,9 +176,17 @@ def _expected(params: Params, context: Context) -> Float[Array, " rank"]:
 
 
 def rating_features(params: Params, head: Head, context: Context) -> Float[Array, "support 1"]:
-    """How far each rating of the support lies above the item's mean, in quarters of the rating scale; 0 where padded.
+    """Residual of each support rating from the item's mean, in quarters of the rating scale; 0 where padded.
 
-    Of no row does it depend on the rating of another, or on how much the row weighs.
+    The residual of a row does not depend on other ratings, or on the row's weight.
+
+    Args:
+        params: parameters of the prior path.
+        head: interpretation of the outputs.
+        context: the user.
+
+    Returns:
+        [support, 1].
     """
     residual = jnp.where(context.mask > 0, _residual(params, head, context), 0.0)
     return residual[:, None] / head.quarter
@@ -148,7 +198,7 @@ def _belief(params: Params, rows: Features) -> tuple[Array, Array, Array]:
 
 
 def _precision(params: Params, context: Context) -> Float[Array, " support"]:
-    """Of each rating as a measurement of what the factors explain; 0 where padded."""
+    """Precision of each support rating as a measurement of the factors' contribution; 0 where padded."""
     _, rest, _ = _belief(params, context.support)
     return context.mask / (rest + jnp.exp(params["log_noise"]))
 

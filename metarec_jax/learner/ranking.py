@@ -1,7 +1,7 @@
-"""Query losses that mind the order of a user's items, and not the values that they are given.
+"""Ranking losses of the query, which depend on the order of a user's items.
 
-They stand in for the head's own loss in the outer loop. The inner loop still goes down the head's: a support of clicks
-alone has no order to learn from.
+They replace the head's loss in the outer loop. The inner loop still minimises the head's loss, since a support of
+clicks alone has no order.
 """
 
 from __future__ import annotations
@@ -15,19 +15,35 @@ from jaxtyping import Array, Float
 from metarec_jax.learner.heads import Head
 
 QueryLoss = Callable[[Float[Array, "n outputs"], Float[Array, " n"], Float[Array, " n"]], Float[Array, " n"]]
-"""(outputs, ratings, mask) of one user's rows -> the loss of each row; 0 where the mask is."""
+"""(outputs, ratings, mask) of one user's rows -> loss of each row; 0 where the mask is 0."""
 
 
 def ranking_loss(kind: str, head: Head, low: float) -> QueryLoss:
-    """The loss called `kind` ("bpr" or "softmax") for outputs of `head` and ratings from `low` on."""
+    """Find a ranking loss by name.
+
+    Args:
+        kind: "bpr" or "softmax".
+        head: head whose outputs are scored.
+        low: least value of a rating.
+
+    Returns:
+        The loss.
+    """
     return {"bpr": bpr, "softmax": softmax}[kind](head, low)
 
 
 def bpr(head: Head, _low: float) -> QueryLoss:
-    """Bayesian personalised ranking: ``-log sigmoid(score_i - score_j)``, the mean over all pairs of rows ``i`` and
-    ``j`` of which ``i`` was rated higher (Rendle et al. 2009, arXiv 1205.2618, section 4.1), shared out among rows.
+    """Bayesian personalised ranking (Rendle et al. 2009, arXiv 1205.2618, section 4.1).
 
-    A user who rated everything alike has no pair, and no loss.
+    The loss is the mean of ``-log sigmoid(score_i - score_j)`` over all pairs of rows ``i`` and ``j`` where ``i`` has
+    the higher rating, distributed over rows. A user whose ratings are all equal has no pair, and loss 0.
+
+    Args:
+        head: head whose outputs are scored.
+        _low: not used.
+
+    Returns:
+        The loss.
     """
 
     def loss(outputs: Array, rating: Array, mask: Array) -> Array:
@@ -40,10 +56,18 @@ def bpr(head: Head, _low: float) -> QueryLoss:
 
 
 def softmax(head: Head, low: float) -> QueryLoss:
-    """Cross-entropy of the softmax over a user's rows, each row wanted as much as its gain ``2^r - 1``, with ``r`` in
-    quarters of the rating scale above `low`; for clicks, as much as it was clicked.
+    """Cross-entropy of the softmax over a user's rows.
 
-    It bounds nDCG (Bruch et al. 2019, "An analysis of the softmax cost function for learning to rank", theorem 1).
+    The target weight of a row is its gain ``2^r - 1``, with ``r`` in quarters of the rating scale above `low`; clicked
+    rows have equal weight, others none. The loss bounds nDCG (Bruch et al. 2019, "An analysis of the softmax cost
+    function for learning to rank", theorem 1).
+
+    Args:
+        head: head whose outputs are scored.
+        low: least value of a rating.
+
+    Returns:
+        The loss.
     """
 
     def loss(outputs: Array, rating: Array, mask: Array) -> Array:
@@ -57,5 +81,13 @@ def softmax(head: Head, low: float) -> QueryLoss:
 
 
 def scores(head: Head, outputs: Float[Array, "n outputs"]) -> Float[Array, " n"]:
-    """What rows are ranked by, on a scale where 1 is about what sets two levels apart; for clicks, logits."""
+    """Scores by which rows are ranked: expected ratings in quarters of the scale; for clicks, logits.
+
+    Args:
+        head: head of the outputs.
+        outputs: [n, outputs].
+
+    Returns:
+        [n].
+    """
     return outputs[:, 0] if outputs.shape[1] == 1 else head.mean(outputs) / head.quarter

@@ -1,7 +1,7 @@
-"""The inverse of small positive definite matrices, in operations that every device runs well under ``vmap``.
+"""Inverse of small symmetric positive definite matrices, in operations that vectorise under ``vmap`` on every device.
 
-LAPACK is called for one matrix after the other on a CPU, and several such calls in one program were seen to wait for
-each other for ever; on accelerators these routines are loops over columns, too.
+On a CPU, LAPACK is called once per matrix, and several such calls in one program can deadlock; on accelerators LAPACK
+routines are loops over columns.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The inverse of a symmetric positive definite matrix, by Gauss-Jordan elimination.
 
-    Without pivoting, which positive definite matrices do not need (Higham 2002, "Accuracy and stability of numerical
-    algorithms", section 14.4).
+    Positive definite matrices need no pivoting (Higham 2002, "Accuracy and stability of numerical algorithms", section
+    14.4).
     """
     size = matrix.shape[0]
 

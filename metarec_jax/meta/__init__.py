@@ -1,1 +1,1 @@
-"""Meta-learning: which parameters adapt, by which rule, and the outer loop that trains the rest."""
+"""Meta-learning: the inner loop with its updaters, and the outer loop."""

@@ -1,4 +1,4 @@
-"""Many users: what they share is computed once, what is their own one micro-batch at a time."""
+"""Many users: shared computations are done once, and each user's own in micro-batches."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Result = TypeVar("Result")
 
 
 def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> tuple[Plan, Products]:
-    """Decide how the users of a batch adapt, and take the products that no user changes.
+    """Choose the form of adapted parameters for a batch, and compute the products with shared kernels.
 
     Each product is one large matrix product: over the distinct rows of a table where a device's part of the batch has
-    at least as many rows as the table, over the rows of the batch where it has fewer.
+    at least as many rows as the table, otherwise over the rows of the batch.
 
     Args:
         model: the functions.
-        theta: parameters.
-        tables: prepared.
-        episodes: a batch; without a query (None), products are of support and user only.
+        theta: parameters of the learner.
+        tables: prepared tables.
+        episodes: a batch; without a query (None), there are products of support and user only.
 
     Returns:
         The plan, and products as arrays with a leading axis of users.
@@ -59,19 +59,22 @@ def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -
 
 
 def _devices() -> int:
-    """Devices that the users of a batch are split over by the compiler: each would multiply a whole table by itself.
+    """Number of devices over which the compiler splits the users of a batch; each would multiply a whole table.
 
-    Where the program is written for one device of several (`jax.shard_map`), the batch is that device's own.
+    In a program for one of several devices (`jax.shard_map`), the batch belongs to this device alone, so this is 1.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return math.prod(mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes)
 
 
 def plan_batch(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Plan:
-    """The plan of a batch, found abstractly: nothing is computed.
+    """Choose the form of adapted parameters for a batch by abstract evaluation.
 
     Args:
         model, theta, tables, episodes: as for `planned`.
+
+    Returns:
+        The plan.
     """
     found: list[Plan] = []
 
@@ -87,19 +90,19 @@ def plan_batch(model: Model, theta: Params, tables: Prepared, episodes: Episodes
 def sum_over_users(
     function: Callable[[Any, Any], tuple[Array, Result]], shared: Any, tasks: Any, *, at_once: int
 ) -> tuple[Array, Result]:
-    """The sum over users of a scalar, in the memory that `at_once` users need, however many there are.
+    """Sum a scalar over users in micro-batches, with memory for `at_once` users, also for its derivative.
 
-    Differentiation does not cost that property: the gradient of each micro-batch is taken right after its value and
-    added up, so that nothing is kept for later and nothing computed twice.
+    The gradient of each micro-batch is computed immediately after its value and accumulated, so that no residuals are
+    stored and nothing is computed twice.
 
     Args:
-        function: (shared, task of one user) -> (scalar, anything else; no gradient flows through the latter).
-        shared: a tree that all users see.
+        function: (shared, task of one user) -> (scalar, auxiliary output without gradient).
+        shared: a tree that all users share.
         tasks: a tree with a leading axis of users.
-        at_once: users of a micro-batch; it must divide their number. 0 takes all at once, by ordinary means.
+        at_once: users of a micro-batch; it must divide their number. 0 takes all users at once, without micro-batches.
 
     Returns:
-        The sum, and the rest for each user.
+        The sum, and the auxiliary output of each user.
     """
     users = jax.tree.leaves(tasks)[0].shape[0]
     if at_once in (0, users):
@@ -122,7 +125,7 @@ def _sum_by_parts(function: Any, at_once: int, shared: Any, tasks: Any) -> Any:
 
 
 def _forward(function: Any, at_once: int, shared: Any, tasks: Any) -> tuple[Any, Any]:
-    """The sum and, already, its gradient: of a scalar one need not know what it will be multiplied with."""
+    """The sum and its gradient, which is scaled by the cotangent later (the sum is a scalar)."""
     arguments = jax.tree.map(lambda leaf: leaf.value, (shared, tasks))
     wanted = jax.tree.map(lambda leaf: leaf.perturbed, (shared, tasks))
 
@@ -148,7 +151,7 @@ _sum_by_parts.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _merge(which: Any, yes: Any, no: Any) -> Any:
-    """Leaves of `yes` where `which` is true, of `no` elsewhere; None stands for a tree of None."""
+    """Leaves of `yes` where `which` is true, of `no` elsewhere; None represents a tree of None."""
     leaves, structure = jax.tree.flatten(which)
     yes = structure.flatten_up_to(yes)
     no = [None] * len(leaves) if no is None else structure.flatten_up_to(no)

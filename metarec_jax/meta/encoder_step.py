@@ -1,4 +1,4 @@
-"""The outer step that trains the encoder with the rest, in memory that does not grow with the users.
+"""The outer step that also trains the encoder, with memory that does not grow with the number of users.
 
 Each distinct text of a batch is encoded once, and its embedding gathered into every episode that has it. The gradient
 is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
@@ -29,13 +29,13 @@ Encode = Callable[[Params, Tokens], Array]
 
 
 class Chosen(NamedTuple):
-    """What a step reads.
+    """The texts of a step.
 
     Attributes:
         buckets: tokens of all texts, of items and of users, by length bucket.
-        picked: what of each is encoded.
-        users: [users, hidden], embeddings that stay as they are, where users have no text; None where they have, and
-            ``Episodes.user`` is a slot like that of an item.
+        picked: texts of each bucket to encode.
+        users: [users, hidden], fixed embeddings, where users have no text; None where they have texts, and
+            ``Episodes.user`` is then a slot like that of an item.
     """
 
     buckets: tuple[Tokens, ...]
@@ -44,7 +44,7 @@ class Chosen(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How texts are encoded in a step.
+    """Options of encoding texts in a step.
 
     Attributes:
         encode: the encoder.
@@ -60,13 +60,13 @@ class Reading(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What a device that has a part of the batch gets from the others; alone it gets nothing.
+    """Communication of a device that has a part of the batch; by default there is none.
 
     Attributes:
-        total: the sum of a tree over the devices.
-        gradient: the same of a gradient, some leaves of which are split.
-        embeddings: of its own texts -> of all texts that its episodes gather.
-        key: of a key that all have, one of its own.
+        total: tree -> its sum over the devices.
+        gradient: gradient -> its sum over the devices, where some leaves may be split.
+        embeddings: embeddings of the device's texts -> embeddings of all texts that its episodes gather.
+        key: common key -> key of this device.
     """
 
     total: Callable[[Any], Any] = lambda tree: tree
@@ -90,12 +90,12 @@ def pull_back(
     chosen: Chosen,
     cotangent: Float[Array, "slots hidden"],
 ) -> Params:
-    """The gradient by `moving` of the sum of embeddings times `cotangent`.
+    """Compute the gradient by `moving` of the sum of embeddings times `cotangent`.
 
     Args:
-        reading: how texts are encoded.
+        reading: options of encoding.
         encode_with: `moving` -> all parameters of the encoder.
-        moving: those that are trained.
+        moving: trained parameters.
         chosen: as for `embed`.
         cotangent: like the embeddings.
     """
@@ -116,7 +116,7 @@ class _Part(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """Of the loop over its chunks, so that whoever reads the program can tell whose turns they are."""
+        """Name scope of the loop over its chunks, which identifies the loop in the compiled program."""
         return f"length_{self.tokens.ids.shape[1]}"
 
     def turns(self, reading: Reading) -> Array:
@@ -170,17 +170,17 @@ def cached_gradient(
     chosen: Chosen,
     loss: Callable[[Params, Params, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
 ) -> tuple[Trainable, Any]:
-    """The gradient of a loss by learner, updater and encoder, through the cache, and what else the loss returns.
+    """Compute the gradient of a loss by learner, updater and encoder, through the cache of embeddings.
 
     Args:
-        reading: how texts are encoded.
-        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
-        trainable: with the encoder's parameters.
+        reading: options of encoding.
+        trained: parameters of the encoder -> (trained ones, the others), each with None for the rest.
+        trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
         loss: (theta, phi, embeddings by their slots) -> (a loss, anything else).
 
     Returns:
-        The gradient, None where the encoder is not trained; and what else the loss returns.
+        The gradient, None for parameters of the encoder that are not trained; and the auxiliary output.
     """
     moving, still = trained(trainable.encoder)
 
@@ -208,11 +208,11 @@ def joint_gradient(
     at_once: int = 0,
     exchange: Exchange = ALONE,
 ) -> tuple[Trainable, Losses]:
-    """The gradient of the meta loss by learner, updater and encoder, and the losses.
+    """Compute the gradient of the meta loss by learner, updater and encoder.
 
     Args:
         model: the functions of learner and updater.
-        reading: how texts are encoded.
+        reading: options of encoding.
         trained, trainable: as for `cached_gradient`.
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
@@ -221,7 +221,8 @@ def joint_gradient(
         exchange: between devices, of which this one has a part of the texts and of the episodes.
 
     Returns:
-        The gradient, 0 where the encoder is not trained, and the losses (``stopped`` of the device's own users).
+        The gradient, 0 for parameters of the encoder that are not trained, and the losses (``stopped`` only for this
+        device's users).
     """
     key = None if key is None else exchange.key(key)
 
@@ -231,7 +232,7 @@ def joint_gradient(
         tables = model.prepare(theta, Tables(embeddings, users))
         mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, at_once=at_once)
         query, rows = exchange.total((losses.query, losses.rows))
-        # The mean over this device's rows, as its part of the mean over all.
+        # Weight of the mean over this device's rows in the mean over all rows.
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
         return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
@@ -251,7 +252,7 @@ def make_joint_step(
     exchange: Exchange = ALONE,
     spread: Callable[..., Any] = lambda gradient: gradient,
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
-    """The outer step that trains the encoder too: (state, chosen, episodes) -> (state, losses before the step).
+    """Make the outer step that also trains the encoder.
 
     Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`, and:
         spread: a function of (trainable, chosen, episodes, key) for one device -> the same for all of them.

@@ -1,4 +1,4 @@
-"""The outer loop: meta loss of a batch of episodes, and the step that goes down it."""
+"""The outer loop: meta loss of a batch of episodes, and the step that minimises it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class TrainState(NamedTuple):
     """Everything that an outer step reads and writes.
 
     Attributes:
-        trainable: what is trained.
+        trainable: trainable parameters.
         optimiser: state of the optax transform.
-        step: int32 [], outer steps taken.
-        key: typed key of the run; step ``i`` draws from ``fold_in(key, i)``, each user from that and the user's row.
+        step: int32 [], number of outer steps taken.
+        key: typed key of the run; step ``i`` uses ``fold_in(key, i)``, from which each user's key is derived by row.
     """
 
     trainable: Trainable
@@ -35,14 +35,14 @@ class TrainState(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Of a batch.
+    """Losses of a batch.
 
     Attributes:
         query: sum of the query loss.
-        rows: query rows that it is summed over.
+        rows: number of query rows in the sum.
         stopped: int32 [users], as in `metarec_jax.meta.user.Outcome`.
-        usable: of an outer step, bool [leaves], which of its parameters hold numbers that one can compute with (see
-            `metarec_jax.core.params`): where one does not, it is what made the losses what they are.
+        usable: bool [leaves], whether each parameter of an outer step holds valid numbers (`metarec_jax.core.params`);
+            None outside an outer step. An invalid parameter is the cause of a loss that is not finite.
     """
 
     query: Array
@@ -54,7 +54,17 @@ class Losses(NamedTuple):
 def predict(
     model: Model, trainable: Trainable, tables: Prepared, episodes: Episodes
 ) -> Float[Array, "users query outputs"]:
-    """Outputs for the queries of a batch of users, each after adapting to its own support."""
+    """Predict the queries of a batch of users, each after adapting to its own support.
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        tables: prepared tables.
+        episodes: a batch.
+
+    Returns:
+        Outputs.
+    """
     plan, products = planned(model, trainable.theta, tables, episodes)
     shared, tasks = Shared(trainable, tables, plan=plan), Task(episodes, products)
     return over_users(functools.partial(predict_user, model, shared), tasks)
@@ -69,12 +79,12 @@ def meta_loss(
     *,
     at_once: int = 0,
 ) -> tuple[Float[Array, ""], Losses]:
-    """Mean query loss of a batch after adaptation, and the sums that it is the ratio of.
+    """Compute the mean query loss of a batch after adaptation.
 
     Args:
         model: the functions.
         trainable: theta and phi.
-        tables: embeddings, prepared (``model.prepare``).
+        tables: prepared tables (``model.prepare``).
         episodes: a batch.
         key: of this outer step; None does without randomness.
         at_once: users computed at the same time; it must divide their number. 0 takes all.
@@ -97,7 +107,7 @@ def make_step(
     *,
     at_once: int = 0,
 ) -> Callable[[TrainState, Prepared, Episodes], tuple[TrainState, Losses]]:
-    """The outer step, a pure function: (state, tables, episodes) -> (state, losses before the step).
+    """Make the outer step, a pure function.
 
     Args:
         model: the functions.
@@ -116,7 +126,16 @@ def make_step(
 
 
 def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTransformation) -> TrainState:
-    """The state after a step of `optimiser` with that gradient."""
+    """Update the state with a gradient.
+
+    Args:
+        state: the state.
+        gradient: gradient by the trainable parameters.
+        optimiser: turns the gradient into an update.
+
+    Returns:
+        The new state.
+    """
     with jax.named_scope("outer_update"):
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
         trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))

@@ -1,4 +1,4 @@
-"""One user: what the learner sees, the inner loop, and what comes of it. `metarec_jax.meta.batch` does it for many."""
+"""One user: the learner's inputs, the inner loop, and its outcome; `metarec_jax.meta.batch` maps it over users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metarec_jax.meta.gram import Adapted, Form, InnerParameters, Plan, left_ope
 from metarec_jax.meta.updaters import Inputs, Updater
 
 Products = Mapping[str, Mapping[str, Array]]
-"""Name of some rows -> path of a kernel of theta -> ``rows @ kernel``."""
+"""Name of rows -> path of a kernel of theta -> ``rows @ kernel``."""
 
 
 def _as_they_are(theta: Params, tables: Tables) -> Prepared:
@@ -29,11 +29,11 @@ def _as_they_are(theta: Params, tables: Tables) -> Prepared:
 
 
 class Model(NamedTuple):
-    """The functions that make up a model; the numbers are in `Trainable`.
+    """The functions of a model; its parameters are in `Trainable`.
 
     Attributes:
         apply: the learner: (theta, user, rows) -> outputs of the rows.
-        head: what outputs mean.
+        head: interpretation of the outputs.
         updater: the rule of the inner loop.
         adapted: patterns of the parameters that it changes.
         steps: inner steps.
@@ -67,8 +67,7 @@ class Model(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """What the outer loop trains: the learner's theta, the updater's phi, and the encoder's parameters where it is
-    trained with them (None where embeddings stay as they are)."""
+    """Parameters that the outer loop trains: theta (learner), phi (updater), and the encoder's (None if frozen)."""
 
     theta: Params
     phi: Params
@@ -76,7 +75,7 @@ class Trainable(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What all users of a batch have in common.
+    """Inputs that all users of a batch share.
 
     Attributes:
         trainable: theta and phi.
@@ -92,18 +91,18 @@ class Shared(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is one user's own: the episode, and products of its rows that were taken for all users at once."""
+    """Inputs of one user: the episode, and products of its rows that were computed for all users at once."""
 
     episode: Episodes
     products: Products | None = None
 
 
 class Outcome(NamedTuple):
-    """Of one user, or with a leading axis of each user of a batch.
+    """Outcome of one user, or with a leading axis of the users of a batch.
 
     Attributes:
         query: sum of the query loss after adapting.
-        rows: query rows that it is summed over.
+        rows: number of query rows in the sum.
         stopped: int32, the inner step at which the support loss was no longer finite; ``steps`` if only the query loss
             was not, ``steps + 1`` if all went well.
     """
@@ -114,20 +113,31 @@ class Outcome(NamedTuple):
 
 
 def masked_mean(values: Float[Array, " n"], mask: Float[Array, " n"]) -> Float[Array, ""]:
-    """Mean of `values` where `mask` is 1, and 0 where no mask is; what lies between 0 and 1 is a weight."""
+    """Weighted mean.
+
+    Args:
+        values: the values; those with weight 0 are not read.
+        mask: weights from 0 to 1.
+
+    Returns:
+        The sum of weighted values over the sum of weights (at least 1).
+    """
     return jnp.sum(jnp.where(mask > 0, mask * values, 0.0)) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def features_of(
     tables: Prepared, rows: Rows, name: str, theta: Params = None, products: Products | None = None
 ) -> Features:
-    """What the learner sees of some rows.
+    """Make the learner's inputs about some rows.
 
     Args:
-        tables: prepared.
-        rows: of one user.
-        name: which rows these are; rows of one name are the same (see `metarec_jax.learner.gathered_rows.Fixed`).
-        theta, products: what is known of the products of these rows with kernels of theta.
+        tables: prepared tables.
+        rows: rows of one user.
+        name: identifier of the rows (see `metarec_jax.learner.gathered_rows.Fixed`).
+        theta, products: parameters, and precomputed products of these rows with kernels of theta.
+
+    Returns:
+        The inputs.
     """
     known = _known(theta, products, name)
     return Features(embedding=Fixed(tables.items, rows.item, name, known), statistic=rows.statistic)
@@ -141,7 +151,18 @@ def context_of(
     theta: Params = None,
     products: Products | None = None,
 ) -> Context:
-    """What the learner sees of one user; with a `key` (of this user's) it trains, and may draw from it."""
+    """Make the learner's inputs about one user.
+
+    Args:
+        tables: prepared tables.
+        user: int32 [], row of the user table.
+        support: the support.
+        key: key of this user in training, for dropout; None outside training.
+        theta, products: as for `features_of`.
+
+    Returns:
+        The inputs.
+    """
     return Context(
         embedding=Fixed(tables.users, user, "user", _known(theta, products, "user")),
         support=features_of(tables, support, "support", theta, products),
@@ -159,9 +180,18 @@ def _known(theta: Params, products: Products | None, name: str) -> list[tuple[Ar
 
 
 def summarised(model: Model, theta: Params, context: Context) -> Context:
-    """`context` with what the learner makes of the support, once for all inner steps and the query.
+    """Compute the learner's summary of the support once for all inner steps and the query.
 
-    As it is, where the learner does not read the support, or the inner loop changes how.
+    The context is unchanged where the learner does not read the support, or where the summary depends on adapted
+    parameters.
+
+    Args:
+        model: the functions.
+        theta: parameters of the learner.
+        context: the user.
+
+    Returns:
+        The context with summaries.
     """
     _, shared = partition(theta, model.adapted)
     if context.taste is None and model.taste is not None:
@@ -172,16 +202,19 @@ def summarised(model: Model, theta: Params, context: Context) -> Context:
 
 
 def plan_user(model: Model, theta: Params, context: Context, query: Features | None = None) -> Plan:
-    """Decide how the adapted parameters of users are kept, by running the learner once with spies as its matrices.
+    """Choose the form of adapted parameters, by an abstract evaluation of the learner with instrumented matrices.
 
     Args:
         model: the functions.
-        theta: parameters.
-        context: one user; all users of a batch have the same shapes, and so the same plan.
-        query: rows that are predicted, where the products that they need are of interest too.
+        theta: parameters of the learner.
+        context: one user; all users of a batch have the same shapes, and thus the same plan.
+        query: rows to predict, if their products are to be included.
+
+    Returns:
+        The plan.
 
     Raises:
-        MetarecError: the model asks for factors, and its updater needs matrices in full.
+        MetarecError: the model's form is "factored", and its updater needs full matrices.
     """
     if model.updater.elementwise and model.form == "factored":
         raise MetarecError(
@@ -206,7 +239,7 @@ def plan_user(model: Model, theta: Params, context: Context, query: Features | N
         )
         found.append(plan)
 
-    jax.eval_shape(decide)  # so that nothing of it is computed
+    jax.eval_shape(decide)  # abstract: computes nothing
     return found[0]
 
 
@@ -223,7 +256,16 @@ def _support_loss(model: Model, shared: Params, context: Context, adapted: Param
 
 
 def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
-    """What the support shows to the adapted parameters of one user, before the inner loop."""
+    """Collect the updater's inputs about the support of one user, before the inner loop.
+
+    Args:
+        model: the functions.
+        theta: parameters of the learner.
+        context: the user.
+
+    Returns:
+        The inputs.
+    """
     return Inputs(_left(model, theta, context, context.support), context.mask)
 
 
@@ -233,13 +275,13 @@ def _left(model: Model, theta: Params, context: Context, rows: Features) -> Para
 
 
 def adapt_user(model: Model, trainable: Trainable, context: Context, plan: Plan | None = None) -> inner.Path:
-    """The inner loop of one user.
+    """Run the inner loop of one user.
 
     Args:
         model: the functions.
         trainable: theta and phi.
         context: the user, with the support.
-        plan: from `plan_user`, where it is at hand.
+        plan: from `plan_user`; None determines it.
 
     Returns:
         The path; its `end` is an `Adapted`, from which `apply_user` predicts.
@@ -271,9 +313,12 @@ def apply_user(
     Args:
         model: the functions.
         trainable: theta and phi.
-        context: the user, with the support that was adapted on.
+        context: the user, with the support of the adaptation.
         adapted: from `adapt_user`.
-        rows: to predict.
+        rows: rows to predict.
+
+    Returns:
+        Outputs.
     """
     context = summarised(model, trainable.theta, context)
     parameters, shared = _inner_parameters(model, trainable.theta, context, adapted.plan)
@@ -281,10 +326,19 @@ def apply_user(
 
 
 def variance_user(model: Model, trainable: Trainable, context: Context, rows: Features) -> Float[Array, " n"]:
-    """Predictive variance of a user's outputs for some rows, in squared units of the outputs.
+    """Compute the predictive variance of a user's outputs for some rows.
+
+    Args:
+        model: the functions.
+        trainable: theta and phi.
+        context: the user, with the support.
+        rows: rows to predict.
+
+    Returns:
+        Variances, in squared units of the outputs.
 
     Raises:
-        MetarecError: the model's updater knows of none.
+        MetarecError: the model's updater has no predictive variance.
     """
     if model.updater.variance is None:
         raise MetarecError("this updater gives no predictive variance: updater.kind 'ridge' does")
@@ -294,14 +348,23 @@ def variance_user(model: Model, trainable: Trainable, context: Context, rows: Fe
 
 
 def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "query outputs"]:
-    """Outputs for the query of one user, after adapting to the support."""
+    """Predict the query of one user, after adapting to the support.
+
+    Args:
+        model: the functions.
+        shared: inputs that all users share.
+        task: the user.
+
+    Returns:
+        Outputs.
+    """
     context, query = _seen(model, shared, task)
     path = adapt_user(model, shared.trainable, context, shared.plan)
     return apply_user(model, shared.trainable, context, path.end, query)
 
 
 def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
-    """Query loss of one user after adapting to the support.
+    """Compute the query loss of one user after adapting to the support.
 
     With order "reptile" its gradient by adapted parameters is the displacement of the inner loop, with a minus sign,
     times the number of query rows (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2); gradients by all
@@ -326,7 +389,7 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
 
 
 def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:
-    """What the learner sees of the user, and of the query."""
+    """The learner's inputs about the user and about the query."""
     episode, theta = task.episode, shared.trainable.theta
     key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
     context = context_of(shared.tables, episode.user, episode.support, key, theta, task.products)

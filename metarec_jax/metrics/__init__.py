@@ -1,1 +1,1 @@
-"""Metrics of rankings, ratings and clicks, exact about ties."""
+"""Metrics of rankings, ratings and clicks, with exact treatment of ties."""

@@ -26,7 +26,7 @@ def user_auc(
         mask: False in padded slots.
 
     Returns:
-        The share (0 where a user has no such pair), and the number of pairs.
+        [users] share (0 where a user has no such pair), and [users] number of pairs.
     """
     users, query = score.shape
     right, pairs = np.zeros(users), np.zeros(users)
@@ -43,14 +43,14 @@ def user_auc(
 
 
 class LikedScores(NamedTuple):
-    """The scores of liked rows and of the other rows; `merge_scores` joins those of batches."""
+    """Scores of the liked rows and of the other rows; `merge_scores` joins batches."""
 
     liked: Float[np.ndarray, " rows"]
     other: Float[np.ndarray, " rows"]
 
 
 def merge_scores(parts: Sequence[LikedScores]) -> LikedScores:
-    """The rows of all `parts` together."""
+    """Concatenate the rows of several batches."""
     return LikedScores(np.concatenate([p.liked for p in parts]), np.concatenate([p.other for p in parts]))
 
 

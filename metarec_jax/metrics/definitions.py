@@ -1,4 +1,4 @@
-"""The metrics by name: their titles, directions and definitions, as tables and documents print them.
+"""The metrics by name: their titles, directions and definitions, as printed in tables and documents.
 
 A metric is written "name" or "name@k", for example "mae" or "ndcg@5".
 """
@@ -14,13 +14,13 @@ from metarec_jax.core.errors import MetarecError
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric, as tables and documents print it.
+    """Name, title and definition of a metric.
 
     Attributes:
-        name: with its cutoff: "ndcg@5".
-        title: of its column in a table: "nDCG@5".
+        name: name with the cutoff: "ndcg@5".
+        title: title of its column in a table: "nDCG@5".
         better: whether a "lower" or a "higher" value is better.
-        definition: one line.
+        definition: one-line definition.
         root: whether the metric is the square root of its weighted mean.
         per_user: whether the metric is a mean over users, which `evaluate_users` can give.
     """
@@ -95,7 +95,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("ap_tanp@k", "MAP@{k} TaNP", "higher", "precision at each hit, summed, over {k}"),
         Metric("ndcg_tanp@k", "nDCG@{k} TaNP", "higher", "gain 2^rating - 1, ties by order"),
         Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`"),
-        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} is not judged"),
+        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} has no effect"),
         Metric("mae_metahin", "MAE MetaHIN", "lower", "mean over users of the mean absolute error of `mean`"),
         Metric("rmse_metahin", "RMSE MetaHIN", "lower", "mean over users of the root of the mean squared error"),
         Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
@@ -118,17 +118,17 @@ DEFAULT_METRICS = (
     "auc",
     "auc_liked",
 )
-"""The metrics of tables, where no others are asked for."""
+"""The default metrics of tables."""
 
 TIES = "ranking metrics are exact expectations over the random order of equal scores"
 """The tie policy, as every table states it."""
 
 
 def metric(name: str) -> Metric:
-    """The metric called `name`, with its cutoff in its title and definition.
+    """Find a metric by name; its title and definition get the cutoff.
 
     Raises:
-        MetarecError: no metric has that name, or its cutoff is missing, unwanted or not a whole number above 0.
+        MetarecError: no metric has that name, or its cutoff is missing, not allowed or not a whole number above 0.
 
     >>> metric("ndcg@5").title
     'nDCG@5'

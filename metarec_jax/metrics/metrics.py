@@ -1,8 +1,8 @@
 """Metrics of each user, and their sums over users; ranking metrics are exact expectations over ties (see `ties`).
 
-`evaluate_users` returns a value and a weight of each metric for each user. They are kept user by user, because a paired
-bootstrap resamples users. `sums` totals them, `merge` adds the totals of batches, and `compute` divides at the end: a
-mean of the means of batches would weight users of unequal batches unequally.
+`evaluate_users` returns a value and a weight of each metric for each user, since a paired bootstrap resamples users.
+`sums` totals them, `merge` adds the totals of batches, and `compute` divides at the end: a mean of batch means would
+weight users of unequal batches unequally.
 
 `metarec_jax.metrics.definitions` defines the metrics by name.
 """
@@ -54,11 +54,11 @@ class Relevance:
 
 
 class UserValues(NamedTuple):
-    """A metric user by user; the metric over users is the weighted mean (its root, for RMSE).
+    """Values of a metric for each user; the metric over users is the weighted mean (its root, for RMSE).
 
     Attributes:
-        values: 0 where the metric is undefined for a user.
-        weights: 0 where it is undefined, and for users that only fill up a batch.
+        values: values; 0 where the metric is undefined for a user.
+        weights: weights; 0 where it is undefined, and for users that only fill up a batch.
     """
 
     values: Float[np.ndarray, " users"]
@@ -66,7 +66,7 @@ class UserValues(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """Total of value x weight, and total weight."""
+    """Sum of value x weight, and sum of weights."""
 
     total: float
     weight: float
@@ -86,14 +86,14 @@ def evaluate_users(
     """Compute metrics of a method's predictions on the query rows, user by user.
 
     Args:
-        predictions: [users, query] each; padded slots may hold anything.
+        predictions: predictions, each field [users, query]; padded slots are not read.
         query: the true ratings, [users, query].
-        method: what to call the method in an error.
-        users: what to call the users in an error; their positions where None.
-        weight: [users], 0 for users that only fill up the batch; 1 for everyone where None.
+        method: name of the method, for errors.
+        users: names of the users, for errors; None takes their positions.
+        weight: [users], 0 for users that only fill up the batch; None gives all users weight 1.
         metrics: names, see `metarec_jax.metrics.definitions.METRICS`.
         relevance: which items are positives; the 5 highest ratings where None.
-        levels: values that a rating can take. Accuracy needs them, and is left out without them.
+        levels: values that a rating can take; accuracy needs them, and is left out without them.
 
     Returns:
         Each metric by name. The weight is 0 where a metric is undefined: for a user without query rows; for the metrics
@@ -122,7 +122,7 @@ def evaluate_users(
     for spec in map(metric, metrics):
         base, _, cutoff = spec.name.partition("@")
         if not spec.per_user:
-            raise MetarecError(f"{spec.name} is no mean over users: compute it with global_auc(liked_scores(...))")
+            raise MetarecError(f"{spec.name} is not a mean over users: compute it with global_auc(liked_scores(...))")
         if base == "accuracy" and len(levels) == 0:
             continue
         if base in ("ndcg", "ndcg_linear") and (given.rating < 0).any():
@@ -155,13 +155,16 @@ def _values(
 def liked_scores(
     predictions: Predictions, query: Rows, *, weight: Array | None = None, relevance: Relevance | None = None
 ) -> LikedScores:
-    """The scores that `metarec_jax.metrics.auc.global_auc` reads; users of weight 0 are left out.
+    """Collect the scores that `metarec_jax.metrics.auc.global_auc` reads; users of weight 0 are left out.
 
     Args:
-        predictions: of which ``score`` is read, [users, query].
+        predictions: ``score`` is read, [users, query].
         query: the true ratings, [users, query].
-        weight: [users], 0 for users that only fill up the batch; 1 for everyone where None.
-        relevance: of which ``liked`` is read; its default where None.
+        weight: [users], 0 for users that only fill up the batch; None gives all users weight 1.
+        relevance: ``liked`` is read; None takes the default.
+
+    Returns:
+        Scores of liked rows and of other rows.
     """
     mask = np.asarray(query.mask) > 0
     if weight is not None:
@@ -177,7 +180,7 @@ def sums(values: Mapping[str, UserValues]) -> dict[str, Sum]:
 
 
 def merge(parts: Sequence[Mapping[str, Sum]]) -> dict[str, Sum]:
-    """The totals of all `parts` together."""
+    """Add up the totals of several batches."""
     names = dict.fromkeys(name for part in parts for name in part)
     found = {name: [part[name] for part in parts if name in part] for name in names}
     return {name: Sum(sum(s.total for s in f), sum(s.weight for s in f)) for name, f in found.items()}
@@ -193,7 +196,7 @@ def compute(totals: Mapping[str, Sum]) -> dict[str, float]:
 
 
 def concatenate(parts: Sequence[Mapping[str, UserValues]]) -> dict[str, UserValues]:
-    """The values of the users of all `parts`, one after the other; parts may have unequal numbers of users."""
+    """Concatenate the values of several batches along users."""
     return {
         name: UserValues(
             np.concatenate([part[name].values for part in parts]),

@@ -12,7 +12,7 @@ class Predictions(NamedTuple):
     """A method's predictions for a batch of users; each field is float [users, query] (or [rows]).
 
     The best prediction depends on the metric: the median for MAE, the mean for RMSE. A method that predicts one number
-    repeats it in all three fields. Padded slots may hold anything.
+    repeats it in all three fields. Values in padded slots are undefined.
 
     Attributes:
         point: for MAE and accuracy: the median, for a method that predicts a distribution.

@@ -1,6 +1,6 @@
-"""Metrics as published code computes them; the suffix of a metric's name says whose code it reproduces.
+"""Metrics as published code computes them; the suffix of a metric's name is the publication.
 
-Where the published code breaks ties by the order of its input, these metrics do: the earlier row of the query comes
+Where the published code breaks ties by the order of its input, so do these metrics: the earlier row of the query comes
 first. For torch's sorts, whose order of ties is undefined, this is the order for short inputs on a CPU.
 """
 
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 def published_metric(
     base: str, k: int, given: Judged, levels: Sequence[float]
 ) -> tuple[Float[np.ndarray, " users"], Bool[np.ndarray, " users"]]:
-    """A metric of published code, for each user.
+    """Compute a metric of published code for each user.
 
     Args:
         base: its name without the cutoff, such as "ndcg_tanp".
@@ -65,7 +65,7 @@ def _discount(n: int) -> Float[np.ndarray, " n"]:
 
 
 def _falling(value, mask) -> np.ndarray:
-    """Columns from the highest `value` to the lowest; of equal ones the earlier first; padded slots last."""
+    """Columns by descending `value`; the earlier column first among equal ones, padded slots last."""
     return np.argsort(np.where(mask, -value, np.inf), axis=1, kind="stable")
 
 
@@ -128,7 +128,7 @@ def _mamo_ndcg(level, k: int, given: Judged) -> Float[np.ndarray, " users"]:
 
 
 def _metahin_ndcg(k: int, given: Judged) -> Float[np.ndarray, " users"]:
-    # argsort()[::-1] of the published code: of equal true ratings the later comes first.
+    # As argsort()[::-1] in the published code: the later of equal true ratings comes first.
     last = given.mask.shape[1] - 1
     order = last - _falling(given.rating[:, ::-1], given.mask[:, ::-1])
     top = np.sort(np.where(_ordered(given.mask, order, k), order[:, :k], last + 1), axis=1)

@@ -33,11 +33,14 @@ class TieGroups(NamedTuple):
 
 
 def tie_groups(score: Float[np.ndarray, "users query"], mask: Bool[np.ndarray, "users query"]) -> TieGroups:
-    """Sort each user's slots by falling score and find the ties.
+    """Sort each user's slots by descending score and find the ties.
 
     Args:
         score: the predictions.
         mask: False in padded slots, which become one last group.
+
+    Returns:
+        The order of each user's slots, and the groups of ties.
     """
     key = np.where(mask, -score, np.inf)
     order = np.argsort(key, axis=1, kind="stable")
@@ -59,7 +62,7 @@ def expected_weight(groups: TieGroups, weight: Float[np.ndarray, " query"]) -> F
 
     Args:
         groups: the predicted order.
-        weight: of each rank.
+        weight: weight of each rank.
 
     Returns:
         The mean of each item, in the columns of the scores that `groups` was made from.
@@ -94,14 +97,15 @@ def no_positive_before(
     """Probability that none of the first j ranked items is a positive, for j = 0 .. `ranks`.
 
     Let C, U and N be the certain positives (membership 1), the uncertain items (of which a uniform draw makes p
-    positive) and the certain negatives. The first j ranks hold every group that ends by rank j, and t items drawn
-    from the group that rank j cuts. None is a positive when no C is among the full groups or the drawn, x of the
-    drawn are uncertain (hypergeometric), and the draw of positives misses those x and the U of the full groups:
+    positive) and the certain negatives. The first j ranks contain every group that ends by rank j, and t items drawn
+    from the group that rank j cuts. None is a positive if no C is among the full groups or the drawn items, x of the
+    drawn items are uncertain (hypergeometric), and the draw of positives misses those x and the U of the full groups:
 
         sum over x of  C(u, x) C(n, t - x) / C(size, t)  *  C(b - U - x, p) / C(b, p)
 
-    with u and n the uncertain and negative items of the cut group, U the uncertain of the full groups, b all the
-    uncertain. Hit rate is 1 minus this; mean reciprocal rank is a sum of its differences.
+    where u and n are the numbers of uncertain and negative items of the cut group, U the number of uncertain items of
+    the full groups, and b the number of all uncertain items. Hit rate is 1 minus this; mean reciprocal rank is a sum
+    of its differences.
 
     Args:
         groups: the predicted order.

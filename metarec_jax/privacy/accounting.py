@@ -1,9 +1,9 @@
-"""What a training under differential privacy promises: the noise that it needs, and what has been spent.
+"""Privacy accounting: the noise that a guarantee needs, and the privacy loss so far.
 
-The unit is a user, with all of the user's ratings: (epsilon, delta)-differential privacy of the trained parameters
-under adding or removing one training user (Dwork & Roth 2014, definition 2.4). Every outer step holds each user with
-probability users_per_step / users, independently, and is accounted for as that: privacy loss distributions of
-subsampled Gaussian mechanisms, composed numerically by Google's dp-accounting (Koskela et al. 2020, arXiv 1906.03049;
+The guarantee is (epsilon, delta)-differential privacy of the trained parameters under adding or removing one training
+user with all ratings (Dwork & Roth 2014, definition 2.4). Every outer step samples each user with probability
+users_per_step / users, independently. The privacy loss is that of composed Poisson-subsampled Gaussian mechanisms,
+computed numerically from privacy loss distributions by Google's dp-accounting (Koskela et al. 2020, arXiv 1906.03049;
 Doroshenko et al. 2022, arXiv 2207.04380).
 """
 
@@ -22,7 +22,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.train.run_folder import Run
 
 LEAST_NOISE = 0.25
-"""Less is never added: no epsilon that means anything allows it, and its accounting would take gigabytes."""
+"""Least noise: no meaningful epsilon allows less, and its accounting would take gigabytes."""
 _MOST_NOISE = 1e4
 _PRECISION = 1e-3
 
@@ -31,10 +31,10 @@ class Plan(NamedTuple):
     """The mechanism of a whole training.
 
     Attributes:
-        users: training users; the number itself is taken to be no secret.
+        users: number of training users, which is not treated as secret.
         rate: probability of a user to be in a step.
-        steps: outer steps, if training goes to its end.
-        epsilon, delta: what may be spent by then.
+        steps: outer steps of a complete training.
+        epsilon, delta: privacy budget of a complete training.
         clip: greatest norm of a user's gradient.
         noise: standard deviation of the noise over `clip`.
         covers: see `metarec_jax.config.privacy.PrivacyConfig`.
@@ -51,20 +51,28 @@ class Plan(NamedTuple):
 
 
 def spent_file(run: Run) -> Path:
-    """What a private training has spent, as JSON in its run folder."""
+    """Path of the JSON file with the privacy loss so far, in the run folder."""
     return run.folder / "privacy.json"
 
 
 def secret_file(run: Run) -> Path:
-    """What a private training draws noise from, in its run folder until it has ended."""
+    """Path of the file with the secret seed of the noise, in the run folder until training has ended."""
     return run.folder / "secret.json"
 
 
 def make_plan(config: Config, users: int, steps: int) -> Plan:
-    """The least noise with which `steps` outer steps over `users` users spend no more than the config allows.
+    """Find the least noise with which a training stays within its privacy budget.
+
+    Args:
+        config: config of the run, with the budget.
+        users: number of training users.
+        steps: outer steps of a complete training.
+
+    Returns:
+        The mechanism.
 
     Raises:
-        MetarecError: dp-accounting is not installed, a delta that promises nothing, or an epsilon out of reach.
+        MetarecError: dp-accounting is not installed, delta is too large for a guarantee, or epsilon is not reachable.
     """
     wanted = config.privacy
     delta = wanted.delta or 0.1 / users
@@ -79,12 +87,29 @@ def make_plan(config: Config, users: int, steps: int) -> Plan:
 
 
 def spent(plan: Plan, steps: int) -> float:
-    """The epsilon, at the plan's delta, that so many steps have spent."""
+    """The epsilon that some outer steps have spent, at the plan's delta.
+
+    Args:
+        plan: the mechanism.
+        steps: number of outer steps.
+
+    Returns:
+        epsilon.
+    """
     return _epsilon(plan.noise, plan.delta, plan.rate, steps)
 
 
 def write(run: Run, plan: Plan, steps: int) -> dict[str, Any]:
-    """Keeps the plan and what has been spent in the run folder (``privacy.json``); returns what was written."""
+    """Write the plan and the privacy loss so far to ``privacy.json`` in the run folder.
+
+    Args:
+        run: the run folder.
+        plan: the mechanism.
+        steps: outer steps so far.
+
+    Returns:
+        The written document.
+    """
     document = {
         **plan._asdict(),
         "steps_taken": steps,
@@ -98,14 +123,14 @@ def write(run: Run, plan: Plan, steps: int) -> dict[str, Any]:
 
 
 def read(run: Run) -> dict[str, Any] | None:
-    """What `write` wrote; None for a run that is not private."""
+    """Read the document that `write` wrote; None for a run that is not private."""
     return json.loads(spent_file(run).read_text(encoding="utf-8")) if spent_file(run).exists() else None
 
 
 def secret(run: Run) -> tuple[int, ...]:
-    """What sampling and noise are drawn from: eight random numbers, kept in the run folder until training ends.
+    """The secret seed of sampling and noise: eight random numbers, stored in the run folder until training ends.
 
-    The run's own seed would not do: whoever has the run has its seed, and could take the noise away.
+    The run's own seed is not used, since it is part of the run: anyone who has the run could subtract the noise.
     """
     path = secret_file(run)
     with explained(path):
@@ -117,12 +142,12 @@ def secret(run: Run) -> tuple[int, ...]:
 
 
 def forget(run: Run) -> None:
-    """Removes the secret of a training that has ended."""
+    """Remove the secret seed of a training that has ended."""
     secret_file(run).unlink(missing_ok=True)
 
 
 def statement(document: dict[str, Any]) -> str:
-    """What the run promises, as a sentence."""
+    """The privacy guarantee of a run, as a sentence."""
     promise = (
         f"private: epsilon {document['epsilon_spent']:.3g} spent of {document['epsilon']:g} at delta "
         f"{document['delta']:.2g}, a user as the unit"
@@ -170,8 +195,8 @@ def _least_noise(epsilon: float, delta: float, rate: float, steps: int) -> float
 
 
 def _accountant(accounting: Any) -> Any:
-    # What it says is an upper bound however wide the interval is. Ten times the library's own width takes a tenth of
-    # the time, and gives the same to four digits.
+    # The result is an upper bound for any discretisation interval. Ten times the library's default interval takes a
+    # tenth of the time, and agrees to four digits.
     relation = accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
     return accounting.pld.PLDAccountant(relation, value_discretization_interval=1e-3)
 

@@ -1,9 +1,8 @@
-"""The outer step under differential privacy that trains the encoder with the rest: one user after another.
+"""The outer step under differential privacy that also trains the encoder, one user at a time.
 
-A gradient can only be clipped by its norm if it is one user's alone, so that users share no text: each has its own
-gathered and encoded within its own loss, in the way of `metarec_jax.meta.encoder_step`, as a batch of one. What exists
-of the encoder's gradients at the same time is that of one user and the sum, however many users there are; of what is
-encoded, a chunk.
+Clipping needs the gradient of each single user. Users therefore share no encoded text: the texts of each user are
+gathered and encoded within the user's loss, as in `metarec_jax.meta.encoder_step` with a batch of one. Memory holds the
+encoder's gradient for one user and the sum, for any number of users, and the activations of one chunk of texts.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from metarec_jax.privacy.dp_step import Mechanism, Summed, clipped_sum, mean_los
 
 
 class Apart(NamedTuple):
-    """What users' losses read, each of its own.
+    """Inputs of users' losses, separate for each user.
 
     Attributes:
         buckets: tokens of all texts, of items and of users, by length bucket.
-        picked: what of each bucket is encoded for each user: rows int32 [users, capacity], and count int32 [users].
-        rows: int32 [users], which user each is, in any numbering that no other user changes: draws are by it.
-        users: [all users, hidden], embeddings that stay as they are, where users have no text; None where they have,
-            and ``Episodes.user`` is a slot like that of an item.
+        picked: texts of each bucket to encode for each user: rows int32 [users, capacity], and count int32 [users].
+        rows: int32 [users], number of each user, independent of other users, from which draws are derived.
+        users: [all users, hidden], fixed embeddings, where users have no text; None where they have texts, and
+            ``Episodes.user`` is then a slot like that of an item.
     """
 
     buckets: tuple[Tokens, ...]
@@ -41,7 +40,7 @@ class Apart(NamedTuple):
 
 
 class _Own(NamedTuple):
-    """What is one user's own: the episode, with slots of the user's own embeddings, and as in `Apart`."""
+    """Inputs of one user: the episode, with slots of the user's embeddings; other fields as in `Apart`."""
 
     episode: Episodes
     picked: tuple[Picked, ...]
@@ -54,20 +53,23 @@ def joint_sum(
     trained: Callable[[Params], tuple[Params, Params]],
     mechanism: Mechanism,
 ) -> Summed:
-    """Of a run that trains its encoder: what users' losses read is `Apart`.
+    """Make the sum of clipped gradients for a trained encoder; the inputs of users' losses are `Apart`.
 
     Args:
         model: the functions of learner and updater.
-        reading: how texts are encoded.
-        trained: parameters of the encoder -> (those that are trained, the others), each with None for the rest.
-        mechanism: how gradients are clipped.
+        reading: options of encoding.
+        trained: parameters of the encoder -> (trained ones, the others), each with None for the rest.
+        mechanism: clipping of gradients.
+
+    Returns:
+        The function.
     """
 
     def summed(
         trainable: Trainable, read: Apart, episodes: Episodes, key: PRNGKeyArray | None
     ) -> tuple[Trainable, Outcome]:
         def gradient(own: _Own) -> tuple[Trainable, Outcome]:
-            # A slot is no name: where users have texts, others have the same.
+            # A slot does not identify a user: where users have texts, slots of different users coincide.
             own_key = None if key is None else jax.random.fold_in(key, own.row)
 
             def loss(

@@ -1,8 +1,8 @@
-"""The outer step under differential privacy: users' gradients are clipped one by one, and noise is added to their sum.
+"""The outer step under differential privacy: each user's gradient is clipped, and noise is added to the sum.
 
-DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1) with a user as the unit (McMahan et al. 2018, arXiv
-1710.06963): whatever one user's ratings are, and whether the user is there at all, moves the sum by no more than the
-bound. Gradients of single users exist for a micro-batch of users at a time.
+This is DP-SGD (Abadi et al. 2016, arXiv 1607.00133, algorithm 1) with users as the unit (McMahan et al. 2018, arXiv
+1710.06963): adding or removing a user, with any ratings, changes the sum by no more than the bound. Gradients of single
+users are in memory for one micro-batch of users at a time.
 """
 
 from __future__ import annotations
@@ -25,21 +25,25 @@ from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_
 
 
 class Fed(NamedTuple):
-    """What a private step reads beside state and episodes: what users' losses read (prepared tables, say), and the
-    secret key of all draws."""
+    """Inputs of a private step besides state and episodes.
+
+    Attributes:
+        read: inputs of users' losses, such as prepared tables.
+        key: secret key of all draws.
+    """
 
     read: Any
     key: PRNGKeyArray
 
 
 class Mechanism(NamedTuple):
-    """What is done to gradients.
+    """Clipping and noise of gradients.
 
     Attributes:
-        clip: greatest norm of one user's gradient, over all that is trained.
+        clip: greatest norm of one user's gradient, over all trained parameters.
         noise: standard deviation of the noise, in units of `clip`.
-        users: how many a batch has on average; a number that no single user changes.
-        query: query rows of a user.
+        users: expected number of users in a batch, which does not depend on any single user.
+        query: number of query rows of a user.
     """
 
     clip: float
@@ -61,21 +65,24 @@ def clipped_sum(
     *,
     at_once: int = 0,
 ) -> tuple[Params, Outcome]:
-    """The sum over users of the clipped gradient of each, and the outcome of each user.
+    """Sum the clipped gradients of users.
 
     Args:
-        gradient: what is one user's own -> (gradient of that user's loss by all that is trained, outcome).
+        gradient: inputs of one user -> (gradient of that user's loss by all trained parameters, outcome).
         clip: greatest norm of one user's gradient.
-        like: a tree like the gradient.
-        users: what is each user's own, with a leading axis of users.
-        at_once: users whose gradients exist at the same time; it must divide their number. 0, and more than there
-            are, takes all.
+        like: a tree with the structure and shapes of the gradient.
+        users: inputs of each user, with a leading axis of users.
+        at_once: number of users whose gradients are computed in parallel; it must divide their number. 0, or more than
+            there are, takes all.
+
+    Returns:
+        The sum, and the outcome of each user.
     """
 
     def of_part(users: Any) -> tuple[Params, Outcome]:
         alone = len(jax.tree.leaves(users)[0]) == 1
         gradients, outcomes = over_users(gradient, users, at_once=1 if alone else 0)
-        # A gradient that is not finite would have no bound: such a user adds nothing.
+        # A gradient that is not finite cannot be clipped, so such a user contributes nothing.
         finite = functools.reduce(
             jnp.logical_and,
             [jnp.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(gradients)],
@@ -100,17 +107,28 @@ def clipped_sum(
 
 
 def mean_loss(mechanism: Mechanism, outcome: Outcome) -> Float[Array, ""]:
-    """What a user's gradient is of."""
+    """The loss of a user whose gradient is clipped: the mean over query rows.
+
+    Args:
+        mechanism: ``query`` is read.
+        outcome: outcome of the user.
+
+    Returns:
+        [].
+    """
     return outcome.query / mechanism.query
 
 
 def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summed:
-    """Of a run whose embeddings stay as they are: what users' losses read is the prepared tables.
+    """Make the sum of clipped gradients for a frozen encoder; the inputs of users' losses are the prepared tables.
 
     Args:
         model: the functions.
-        mechanism: how gradients are clipped.
+        mechanism: clipping of gradients.
         at_once: as for `clipped_sum`.
+
+    Returns:
+        The function.
     """
 
     def summed(
@@ -133,7 +151,16 @@ def frozen_sum(model: Model, mechanism: Mechanism, *, at_once: int = 0) -> Summe
 
 
 def noisy(total: Params, scale: float | Float[Array, ""], key: PRNGKeyArray) -> Params:
-    """`total` with independent normal noise of that standard deviation on every number."""
+    """Add independent normal noise to every number of a tree.
+
+    Args:
+        total: the tree.
+        scale: standard deviation of the noise.
+        key: typed PRNG key.
+
+    Returns:
+        The tree with noise.
+    """
     leaves, structure = jax.tree.flatten(total)
     keys = jax.random.split(key, len(leaves))
     return structure.unflatten(
@@ -146,9 +173,10 @@ def make_private_step(
     optimiser: optax.GradientTransformation,
     mechanism: Mechanism,
 ) -> Callable[[TrainState, Fed, Episodes], tuple[TrainState, Losses]]:
-    """The outer step, as `metarec_jax.meta.outer.make_step` makes it. What follows the noise sees no user.
+    """Make the private outer step, with the interface of `metarec_jax.meta.outer.make_step`.
 
-    The losses that it returns have no noise: they are for whoever trains, and not covered.
+    After the noise is added, the step reads no data of users. The losses that it returns have no noise: they are for
+    the person who trains, and the guarantee does not cover them.
 
     Args:
         summed: the users' gradients, clipped by the same mechanism (see `frozen_sum`).
@@ -157,7 +185,7 @@ def make_private_step(
     """
 
     def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
-        # What users in training draw (dropout) comes from the secret, too.
+        # Draws of users in training (dropout) depend on the secret key, too.
         of_users, of_noise = jax.random.split(jax.random.fold_in(fed.key, state.step))
         total, outcomes = summed(state.trainable, fed.read, episodes, of_users)
         with jax.named_scope("noise"):
@@ -165,7 +193,7 @@ def make_private_step(
         gradient = jax.tree.map(lambda leaf: leaf / mechanism.users, total)
         losses = Losses(jnp.sum(outcomes.query), jnp.sum(outcomes.rows), outcomes.stopped)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
-        # What is not trained gets no noise either, which the optimiser would make steps of.
+        # Parameters that are not trained get no noise, which the optimiser would turn into updates.
         gradient = combine(gradient, jax.tree.map(jnp.zeros_like, state.trainable))
         return updated(state, cast("Trainable", gradient), optimiser), losses
 

@@ -22,9 +22,12 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
     """Build the program of a run that trains learner and updater under differential privacy.
 
     Args:
-        run: the run folder, which keeps the secret and what has been spent.
-        experiment: what is trained on.
+        run: the run folder, which stores the secret and the privacy loss so far.
+        experiment: data and model.
         reporter: told how much noise is added.
+
+    Returns:
+        The program.
     """
     config, model = experiment.config, experiment.model
     mesh = user_mesh(config.train.devices)

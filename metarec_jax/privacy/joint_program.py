@@ -23,9 +23,12 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
     """Build the program of a run that trains encoder, learner and updater under differential privacy.
 
     Args:
-        run: the run folder, which keeps the secret and what has been spent.
-        experiment: what is trained on.
+        run: the run folder, which stores the secret and the privacy loss so far.
+        experiment: data and model.
         reporter: told how much noise is added.
+
+    Returns:
+        The program.
     """
     config = experiment.config
     mesh = user_mesh(config.train.devices)
@@ -48,6 +51,6 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         localise=localise,
         make_step=make,
         validate=joint_validation(experiment, mesh),
-        users_per_device=1,  # each user has a gradient of the encoder of its own
+        users_per_device=1,  # each user has a separate gradient of the encoder
         **private_options(experiment, ledger),
     )

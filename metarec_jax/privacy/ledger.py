@@ -1,4 +1,4 @@
-"""What a private training records: what has been spent, in the run folder, and the secret that noise is drawn from."""
+"""The ledger of a private training: the privacy loss in the run folder, and the secret seed of the noise."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class PrivacyLedger(Ledger):
 
     Args:
         run: the run folder.
-        experiment: whose config says what may be spent.
-        reporter: told how much noise that takes.
+        experiment: its config states the privacy budget.
+        reporter: told how much noise is added.
 
     Attributes:
         plan: the mechanism of the whole training.
-        secret: numbers that sampling and noise are drawn from.
+        secret: seed of sampling and noise.
 
     Raises:
-        MetarecError: the epsilon is out of reach.
+        MetarecError: the epsilon cannot be reached.
     """
 
     def __init__(self, run: Run, experiment: Experiment, reporter: Reporter):
@@ -41,7 +41,7 @@ class PrivacyLedger(Ledger):
         self.secret = accounting.secret(run)
 
     def resume(self, progress: Progress) -> None:
-        """Refuse to go on without the secret that the steps so far were drawn from."""
+        """Refuse to continue without the secret seed of the steps so far."""
         if not self._had_secret and not progress.finished:
             secret = accounting.secret_file(self._run)
             raise MetarecError(
@@ -50,7 +50,7 @@ class PrivacyLedger(Ledger):
             )
 
     def record(self, step: int) -> dict[str, Any]:
-        """Write what `step` steps have spent into the run folder; returns it for the line of metrics."""
+        """Write the privacy loss of `step` steps to the run folder; returns it for the line of metrics."""
         return {"epsilon": accounting.write(self._run, self.plan, step)["epsilon_spent"]}
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Batches of users that are drawn independently of one another, as the accounting of privacy takes them to be."""
+"""Batches for which users are sampled independently (Poisson sampling), as the privacy accounting assumes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from metarec_jax.data.episodes import EpisodeSource, filled
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PoissonSource:
-    """A source whose every batch holds each user with the same probability, whatever the other users and batches hold.
+    """A source that includes each user in each batch with the same probability, independently (Poisson sampling).
 
-    Which users a batch holds, and so how many, is drawn from a seed of its own, which must be kept to oneself. As many
-    users as the largest batch has are the size of all: a number that depends on nothing but this seed. All supports are
-    padded to the last bucket.
+    The users of a batch are drawn from a separate seed, which must be kept secret. All batches are padded to the size
+    of the largest one, which depends only on this seed. All supports are padded to the last bucket.
 
     Args:
-        episodes: the users, and how their episodes are cut.
-        rate: the probability.
-        seed: of the draws of users, as numbers that `numpy.random.default_rng` takes.
+        episodes: source of the users' episodes.
+        rate: probability of a user to be in a batch.
+        seed: secret seed of the draws of users, as for `numpy.random.default_rng`.
     """
 
     episodes: EpisodeSource
@@ -39,7 +38,7 @@ class PoissonSource:
 
     @functools.cached_property
     def size(self) -> int:
-        """Users of every batch, with those that fill it up."""
+        """Number of users of every batch, including padding."""
         return max(1, max((self._count(index) for index in range(len(self))), default=1))
 
     def __getitem__(self, index: int) -> Episodes:
@@ -50,7 +49,7 @@ class PoissonSource:
         return filled(self.episodes.chosen(index // self.batches, self.members(index)), self.size)
 
     def members(self, index: int) -> np.ndarray:
-        """int64 [n], which of the users batch `index` holds."""
+        """int64 [n], the users of batch `index`."""
         everyone = len(self.episodes.histories.users)
         return np.sort(self._rng(index, 1).choice(everyone, self._count(index), replace=False))
 
@@ -59,7 +58,7 @@ class PoissonSource:
         return self.episodes.users_of(episodes)
 
     def _count(self, index: int) -> int:
-        """How many users: that number first, and then which, is the same as asking each user."""
+        """Number of users of a batch, binomial; drawing the number and then the users equals a draw for each user."""
         return int(self._rng(index, 0).binomial(len(self.episodes.histories.users), self.rate))
 
     def _rng(self, index: int, purpose: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""The texts of a private run on the way to an encoder that is trained: picked user by user, shared by none."""
+"""Text batches of a private run that trains its encoder: each user's texts are picked separately."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from metarec_jax.train.text_batches import encode_with, texts_of, texts_used, wi
 
 
 class PrivateTextBatches:
-    """The texts that the episodes of a part gather from, of items and of users alike (see
-    `metarec_jax.train.text_batches.TextBatches`, where users share them).
+    """Texts of items and users for the episodes of a part.
+
+    `metarec_jax.train.text_batches.TextBatches` is the counterpart in which users share texts.
 
     Args:
-        config: of the run.
-        encoder: whose tokenizer reads the texts.
-        item_texts: of the catalogue.
-        part: whose user texts.
+        config: config of the run.
+        encoder: provides the tokenizer.
+        item_texts: texts of the catalogue.
+        part: provides the texts of users.
         mesh: the devices; each has a whole encoder.
 
     Attributes:
-        reading: how a step encodes.
+        reading: options of encoding in a step.
     """
 
     def __init__(self, config: Config, encoder: Encoder, item_texts: Sequence[str], part: Part, mesh: Mesh):
@@ -45,10 +46,13 @@ class PrivateTextBatches:
         self.reading = Reading(encode_with(config, encoder.config), self._texts.per_call)
 
     def localise(self, episodes: Episodes) -> tuple[Apart, Episodes]:
-        """The distinct texts of each user of a batch, and the batch with slots of each user's own embeddings in place
-        of rows of the tables.
+        """Pick the distinct texts of each user of a batch.
 
-        Episodes are host arrays; what is read is on the devices.
+        Args:
+            episodes: the batch, as host arrays.
+
+        Returns:
+            The texts, on the devices, and the batch with slots of each user's embeddings in place of table rows.
         """
         users = len(episodes.weight)
         flat, slots = self._texts.pick_apart(*texts_used(episodes, self._first_user), self._most, users)
@@ -57,7 +61,7 @@ class PrivateTextBatches:
         return Apart(self._buckets, picked, rows, self._without_text), with_slots(episodes, slots)
 
     def spread(self, summed: Summed) -> Summed:
-        """`summed` of one device as that of all, each of which has a part of the users."""
+        """Distribute a sum over users to all devices, each of which has a part of the users."""
         mesh = self._mesh
         if mesh.size == 1:
             return summed
@@ -72,7 +76,15 @@ class PrivateTextBatches:
 
 
 def of_one_user(texts: Texts, most: int) -> Texts:
-    """`texts` in chunks that suit a user who has at most so many of them: whoever has that many has twice as many
-    encoded at most, since the last chunk of a bucket is filled up."""
+    """Adjust chunk sizes of texts for single users.
+
+    Args:
+        texts: the texts.
+        most: greatest number of texts of a user; a user with this number encodes at most twice as many, since the last
+            chunk of a bucket is padded.
+
+    Returns:
+        The texts with smaller chunks.
+    """
     share = -(-most // len(texts.buckets))
     return dataclasses.replace(texts, per_call=tuple(min(rows, share) for rows in texts.per_call))

@@ -1,1 +1,1 @@
-"""The library that serves a trained run: adapt to a user, recommend, explain."""
+"""Serving of a trained run as a library: adapt to a user, recommend, explain."""

@@ -1,11 +1,11 @@
-"""Choose the items to ask a new user about: those whose ratings, together, reduce the variance of all ratings most.
+"""Choice of the items to ask a new user about, so that their ratings reduce the variance of all ratings the most.
 
-A user's taste has a normal distribution, so the variance that an answer leaves does not depend on the answer: a rating
-of item ``i`` takes ``C f (f' C f + rest + noise)^-1 f' C`` off the covariance ``C`` of the taste (Rasmussen & Williams
-2006, "Gaussian processes for machine learning", equation 2.24). Questions are chosen greedily by how much they reduce
-the variance of the ratings of all items, weighted by how often people rate each item (Bayesian experimental design for
-prediction; Chaloner & Verdinelli 1995, "I-optimality"), times the chance that the user can answer. Where the items
-that a user can rate are given, only these are asked about, and only these are weighted.
+The posterior of a user's taste is normal, so the variance after an answer does not depend on the answer: a rating of
+item ``i`` reduces the covariance ``C`` of the taste by ``C f (f' C f + rest + noise)^-1 f' C`` (Rasmussen & Williams
+2006, "Gaussian processes for machine learning", equation 2.24). Questions are chosen greedily. The criterion is the
+reduction of the variance of the ratings of all items, weighted by how often each item is rated (Bayesian experimental
+design for prediction; Chaloner & Verdinelli 1995, "I-optimality"), times the probability that the user can answer. If
+the items that a user can rate are given, only these are asked about and weighted.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Question(NamedTuple):
     """An item to ask about.
 
     Attributes:
-        id: as the data set writes it.
-        title: of the item.
-        known: training users who rated it, as a share of those of the item with most ratings.
+        id: id of the item in the data set.
+        title: title of the item.
+        known: number of training users who rated the item, divided by that of the item with most ratings.
         gain: expected reduction of the variance of a rating, in squared units of ratings, averaged over the weighted
-            items; given the answers to the questions before, and times the chance of an answer.
-        row: of the catalogue.
+            items, given the answers to the earlier questions; times the probability of an answer.
+        row: row of the catalogue.
     """
 
     id: str
@@ -47,7 +47,7 @@ class TastePosterior(NamedTuple):
     """The distribution of a user's taste, given a support.
 
     Attributes:
-        covariance: float [rank, rank], of the taste.
+        covariance: float [rank, rank], covariance of the taste.
         factors: float [items, rank]; a rating's mean is linear in the taste with these coefficients.
         noise: float [items], variance of a rating given the taste.
     """
@@ -65,24 +65,26 @@ def questions(
     skip: Int[np.ndarray, " skipped"],
     among: Int[np.ndarray, " known"],
 ) -> list[Question]:
-    """The items to ask a user about next, most informative first; see `Recommender.interview`.
+    """Choose the items to ask a user about next; see `Recommender.interview`.
 
     Args:
         items: the catalogue.
         theta: parameters of the learner.
-        state: of the user; rated items are not asked about.
-        k: questions, at most; at least 1.
+        state: state of the user; rated items are not asked about.
+        k: greatest number of questions; at least 1.
         skip: rows of items not to ask about.
         among: rows of the only items to ask about; empty for all.
 
+    Returns:
+        The questions, most informative first.
+
     Raises:
-        MetarecError: an impossible `k`, or a run without item factors.
+        MetarecError: `k` is below 1, or the run has no item factors.
     """
     catalogue = items.catalogue
     if catalogue.beliefs is None:
         raise MetarecError(
-            "this run holds no beliefs about items, so it cannot tell what an answer would tell: "
-            "train one with --factors.rank 32"
+            "this run has no item factors, from which questions are chosen: train one with --factors.rank 32"
         )
     if k < 1:
         raise MetarecError(f"k is {k}; it must be at least 1")
@@ -101,12 +103,15 @@ def questions(
 
 
 def taste_posterior(prior: Params, statistic: Float[np.ndarray, "items columns"], support: Rows) -> TastePosterior:
-    """The distribution of a user's taste, given the support.
+    """Compute the posterior of a user's taste, given the support.
 
     Args:
         prior: parameters of a prior path with item factors (see `metarec_jax.learner.prior`).
-        statistic: of all items.
-        support: of the user, padded; each field without a users axis.
+        statistic: statistics of all items.
+        support: padded support of one user, without a users axis.
+
+    Returns:
+        The posterior.
     """
     gain, noise = math.exp(float(prior["log_gain"]) / 2), math.exp(float(prior["log_noise"]))
     rest = statistic[:, RATINGS + 1].astype(np.float64)
@@ -126,11 +131,11 @@ def choose(
     """Greedily choose items to ask about.
 
     Args:
-        taste: of the user.
-        chance: that the user can answer.
-        weight: of the variance of each item's rating; they sum to 1.
+        taste: taste of the user.
+        chance: probability that the user can rate each item.
+        weight: weight of the variance of each item's rating; the weights sum to 1.
         allowed: which items may be asked about.
-        k: questions, at most; fewer where fewer items are allowed.
+        k: greatest number of questions; fewer are chosen if fewer items are allowed.
 
     Returns:
         Rows, first question first, and the expected gain of each.
@@ -146,6 +151,6 @@ def choose(
         rows.append(best)
         gains.append(float(gain[best]))
         left[best] = False
-        # Later questions are chosen as if this one were answered, so that they do not ask for the same information.
+        # Later questions are chosen as if this one were answered, which avoids redundant questions.
         covariance = covariance - np.outer(reach[best], reach[best]) / variance[best]
     return np.array(rows, np.int64), np.array(gains)

@@ -1,10 +1,11 @@
-"""Explain a score: the influence of each rating of a user's history, and of each word of an item's text.
+"""Attribution of a score to the ratings of a user's history, and to the words of an item's text.
 
-A rating's influence on a score is the derivative of the score by the weight of the rating in adapting (1; 0 would be a
-history without it), through every inner step and whatever else depends on the support: the infinitesimal jackknife
-(Jaeckel 1972; Giordano et al. 2019, "A Swiss army infinitesimal jackknife", arXiv 1806.00550, equation 5). To first
-order it is the change of the score when the rating is left out and the user adapted again, for one backward pass an
-item in place of one adaptation a rating. `benchmarks.explain` measures its accuracy and its cost.
+The influence of a rating on a score is the derivative of the score by the weight of the rating in adapting (weight 1;
+weight 0 is a history without it), through every inner step and all other functions of the support. This is the
+infinitesimal jackknife (Jaeckel 1972; Giordano et al. 2019, "A Swiss army infinitesimal jackknife", arXiv 1806.00550,
+equation 5). To first order it is the change of the score when the rating is left out and the user is adapted again, but
+it costs one backward pass per item instead of one adaptation per rating. `benchmarks.explain` measures accuracy and
+cost.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ if TYPE_CHECKING:
     from metarec_jax.encoder import BertConfig, Encoder, Tokens
 
 MIN_SHARE = 0.01
-"""Share of the rating scale that a rating must add to a score to be named as a reason for it."""
+"""Least influence of a rating that is named as a reason, as a share of the rating scale."""
 MAX_REASONS = 2
-"""Ratings that a sentence names, at most."""
+"""Greatest number of ratings that a sentence names."""
 MIN_OF_FIRST = 0.5
-"""Share of the first reason's influence that a second must have to be named with it."""
+"""Least influence of a further reason, as a share of the first reason's influence."""
 
 
 class Influence(NamedTuple):
-    """What a rating of the history adds to a score.
+    """Contribution of a rating of the history to a score.
 
     Attributes:
-        id: of the item that was rated.
-        title: of that item.
-        rating: that it was given.
-        influence: in units of the score; negative where the rating lowers it.
+        id: id of the item that was rated.
+        title: title of that item.
+        rating: the rating.
+        influence: contribution in units of the score; negative where the rating lowers it.
     """
 
     id: str
@@ -52,23 +53,23 @@ class Influence(NamedTuple):
 
 
 class Word(NamedTuple):
-    """What a word of an item's text adds to a score, in units of the score, to first order (see `word_influences`)."""
+    """First-order contribution of a word of an item's text to a score, in units of the score."""
 
     text: str
     influence: float
 
 
 class Explanation(NamedTuple):
-    """Why an item has its score for a user.
+    """Explanation of an item's score for a user.
 
     Attributes:
-        id: of the item.
-        title: of the item.
-        score: as `Recommender.score` gives it.
-        influences: of each rating that was adapted to, greatest first.
-        because: those that the sentence names; empty where none raises the score enough.
-        sentence: the reason in words; "" where there is none.
-        words: of the item's text, in its order; None where they were not asked for.
+        id: id of the item.
+        title: title of the item.
+        score: score from `Recommender.score`.
+        influences: influence of each rating that was adapted to, greatest first.
+        because: influences that the sentence names; empty where none raises the score enough.
+        sentence: the reasons as a sentence; "" where there are none.
+        words: words of the item's text, in order; None where they were not requested.
     """
 
     id: str
@@ -93,11 +94,14 @@ def explain(
 
     Args:
         executor: computes scores and derivatives.
-        texts: has the encoder, which is used for words only.
+        texts: provides the encoder, which is used for words only.
         catalogue: the items.
-        state: of the user.
-        rows: int32 [n], of the items.
-        words: whether to compute the influence of the words of the items' texts too.
+        state: state of the user.
+        rows: int32 [n], rows of the items.
+        words: whether to compute the influence of the words of the items' texts.
+
+    Returns:
+        An explanation for each item.
     """
     scores, influences = executor.influences(state, rows)
     items, support = catalogue.items, state.support
@@ -125,22 +129,28 @@ def explain(
 
 
 def reasons(ranked: Sequence[Influence], least: float) -> tuple[Influence, ...]:
-    """The influences to name: those of at least `least` that are not much smaller than the first.
+    """Choose the influences to name: at least `least`, and not much smaller than the greatest.
 
     Args:
-        ranked: greatest influence first.
-        least: in units of the score; above 0.
+        ranked: influences, greatest first.
+        least: least influence, in units of the score; above 0.
+
+    Returns:
+        The influences, greatest first.
     """
     first = ranked[0].influence if ranked else 0.0
     return tuple(i for i in ranked[:MAX_REASONS] if i.influence >= max(least, MIN_OF_FIRST * first))
 
 
 def in_words(because: Sequence[Influence], *, click: bool = False) -> str:
-    """The sentence that names `because`, or "" where that is empty.
+    """Make the sentence that names the reasons.
 
     Args:
         because: the ratings to name.
         click: whether ratings are clicks (1) and impressions without a click (0).
+
+    Returns:
+        The sentence; "" where `because` is empty.
 
     >>> in_words([Influence("1", "Alien (1979)", 5.0, 0.2), Influence("2", "Heat (1995)", 2.5, 0.1)])
     'because you rated Alien (1979) 5 and Heat (1995) 2.5'
@@ -160,20 +170,23 @@ def in_words(because: Sequence[Influence], *, click: bool = False) -> str:
 def word_influences(
     encoder: Encoder, config: EncoderConfig, texts: Sequence[str], gradients: Float[np.ndarray, "texts hidden"]
 ) -> list[tuple[Word, ...]]:
-    """What each word of some texts adds to the scores of their items: gradient times input.
+    """Compute the influence of each word of some texts on the scores of their items: gradient times input.
 
-    The inner product of a token's input embedding with the gradient of the score by it (Shrikumar et al. 2016,
-    "Not just a black box", arXiv 1605.01713, section 2.2), summed over a word's tokens. It compares words of one text;
-    it is first order, ignores special tokens, and does not add up to the score. The text's effect on the factors of
-    the item (see `metarec_jax.factors`) is not included.
+    The influence is the inner product of a token's input embedding with the gradient of the score by it (Shrikumar et
+    al. 2016, "Not just a black box", arXiv 1605.01713, section 2.2), summed over a word's tokens. It is a first-order
+    measure to compare words of one text: it ignores special tokens, and does not add up to the score. The text's effect
+    on the factors of the item (see `metarec_jax.factors`) is not included.
 
     Args:
-        encoder: that the embeddings are from.
-        config: how its tokens become one vector.
-        texts: of items.
-        gradients: of each score by the text's embedding.
+        encoder: encoder of the embeddings.
+        config: pooling and normalisation.
+        texts: texts of items.
+        gradients: gradients of each score by the text's embedding.
+
+    Returns:
+        The words of each text.
     """
-    from metarec_jax.encoder import bucket, pack, words_of  # with its encoder, which an answer seldom needs
+    from metarec_jax.encoder import bucket, pack, words_of  # slow to import, and rarely needed
 
     found = []
     for text, gradient in zip(texts, gradients):
@@ -198,14 +211,17 @@ def gradient_times_input(
     architecture: BertConfig,
     config: EncoderConfig,
 ) -> Float[Array, "texts length"]:
-    """Gradient times input of each token, for the inner product of the text's embedding with `gradients`.
+    """Compute gradient times input of each token, for the inner product of the text's embedding with `gradients`.
 
     Args:
-        params: of the encoder.
-        tokens: of the texts.
-        gradients: of the scores by the embeddings.
-        architecture: of the encoder.
-        config: how its tokens become one vector.
+        params: parameters of the encoder.
+        tokens: tokens of the texts.
+        gradients: gradients of the scores by the embeddings.
+        architecture: architecture of the encoder.
+        config: pooling and normalisation.
+
+    Returns:
+        Influence of each token; 0 for padding.
     """
     from metarec_jax.encoder import bert
 

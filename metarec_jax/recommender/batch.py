@@ -1,4 +1,4 @@
-"""Recommend to very many users: from a data set of their ratings to a Parquet file of their lists.
+"""Batch recommendation for large numbers of users: from a data set of ratings to a Parquet file of lists.
 
 Users are processed in parts. Each part is written when it is done, so a job that was interrupted continues after the
 last part.
@@ -23,7 +23,7 @@ from metarec_jax.recommender.items import top_k
 from metarec_jax.recommender.recommender import Recommender
 
 PART = 8192
-"""Users of a part."""
+"""Number of users in a part."""
 
 
 def recommend_users(
@@ -36,15 +36,15 @@ def recommend_users(
     part: int = PART,
     reporter: Reporter = QUIET,
 ) -> int:
-    """Write a Parquet file with columns user_id, place, item_id and score: `k` rows a user, best first.
+    """Write a Parquet file with columns user_id, place, item_id and score: `k` rows per user, best first.
 
     Args:
         recommender: the model.
         data: the users' ratings, and profiles for a run that reads them.
-        out: the file. Parts are kept in a folder beside it until it is complete.
+        out: the file. Parts are stored in a folder next to it until it is complete.
         k: list length.
         exclude_seen: whether items that a user has rated are left out.
-        part: users of a part.
+        part: number of users in a part.
         reporter: shows the progress.
 
     Returns:
@@ -157,7 +157,7 @@ def _job(
 
 
 def _check_job(path: Path, job: dict[str, Any], out: Path) -> None:
-    """Keep the job beside its parts, or refuse another job's."""
+    """Write the description of the job next to its parts, or refuse the parts of another job."""
     if not path.exists():
         write_text(path, json.dumps(job) + "\n")
     elif json.loads(path.read_text(encoding="utf-8")) != job:

@@ -1,4 +1,4 @@
-"""New items: read from their text, added to the catalogue, and updated from their first ratings without training."""
+"""New items: embedded by their text, added to the catalogue, and updated from their first ratings without training."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ColdItems:
     """Adds items to a catalogue and learns from their ratings.
 
     Args:
-        config: of the run.
+        config: config of the run.
         items: the catalogue, which grows.
         texts: encodes the items' texts.
         theta: parameters of the learner.
 
     Attributes:
-        learns: whether ratings of added items may be used; not in a run under differential privacy.
+        learns: whether ratings of added items may be used; False in a run under differential privacy.
     """
 
     def __init__(self, config: Config, items: ItemIndex, texts: TextEncoder, theta: Params):
@@ -42,12 +42,15 @@ class ColdItems:
     def read(
         self, text: str, details: Mapping[str, str], vector: np.ndarray | None = None
     ) -> tuple[Float[np.ndarray, "one hidden"], Float[np.ndarray, "one columns"]]:
-        """Embedding and statistic of an item that nobody has rated.
+        """Compute the embedding and the statistic of an item without ratings.
 
         Args:
-            text: of the item.
-            details: of the item.
-            vector: float32 [1, width], of the item, for a run with item vectors.
+            text: text of the item.
+            details: details of the item.
+            vector: float32 [1, width], vector of the item, for a run with item vectors.
+
+        Returns:
+            float32 embedding and statistic.
 
         Raises:
             InputError: the text is empty.
@@ -71,20 +74,20 @@ class ColdItems:
         details: Mapping[str, str],
         vector: Sequence[float] | np.ndarray | None,
     ) -> str:
-        """Add an item that nobody has rated; see `Recommender.add_item`.
+        """Add an item without ratings; see `Recommender.add_item`.
 
         Args:
-            text: what the encoder reads.
-            id: of the item; "" generates one.
-            title: of the item; "" takes the beginning of the text.
-            details: of the item, by the catalogue's names of details.
-            vector: of the item, for a run with item vectors.
+            text: text of the item, which the encoder reads.
+            id: id of the item; "" generates one.
+            title: title of the item; "" takes the beginning of the text.
+            details: details of the item, by the catalogue's names of details.
+            vector: vector of the item, for a run with item vectors.
 
         Returns:
             The id.
 
         Raises:
-            InputError: its field is the argument.
+            InputError: an argument is refused; the field is its name.
         """
         old = self._items.catalogue.items
         _check_text(text, "text")
@@ -112,11 +115,11 @@ class ColdItems:
         """Set the statistics of an added item from its ratings; see `Recommender.learn_item`.
 
         Args:
-            item: that was added.
-            raters: the other ratings of each user who rated it, and the user's rating of it.
+            item: the added item.
+            raters: for each user who rated the item, the user's other ratings, and the rating of the item.
 
         Raises:
-            MetarecError: the item was not added, the run is private, or a history or rating cannot be used.
+            MetarecError: the item was not added, the run is private, or a history or rating is not valid.
         """
         row, scale = self._items.find(item).row, self._items.catalogue.scale
         if row not in self._unrated:
@@ -151,7 +154,7 @@ class ColdItems:
 
     @functools.cached_property
     def _prediction_error(self) -> Missing:
-        """Variance of item factors around what texts predict, over the items that the model was trained with."""
+        """Variance of item factors around their prediction from texts, over the items in training."""
         catalogue, trained = self._items.catalogue, slice(self._items.trained)
         assert catalogue.beliefs is not None
         items, embeddings = catalogue.items, catalogue.embeddings[trained]

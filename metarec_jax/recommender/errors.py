@@ -1,4 +1,4 @@
-"""Errors that say where in an argument the refused value is, so that a caller can name the field of its own input."""
+"""Errors with the path to the refused value in an argument, from which a caller can name the field of its own input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metarec_jax.core.errors import MetarecError
 
 
 class InputError(MetarecError):
-    """A value in an argument is refused.
+    """Refusal of a value in an argument.
 
     Attributes:
         field: path to the value within the argument: keys and indices, outermost first; empty for the whole argument.

@@ -1,4 +1,4 @@
-"""Runs the compiled programs for any number of users: pads supports and batches to a few shapes, splits long batches.
+"""Execution of compiled programs for any number of users: supports and batches are padded to a few shapes.
 
 There is one program for each support length and each batch size in use. Results of one call are read while the next
 one runs.
@@ -29,22 +29,23 @@ from metarec_jax.recommender.user_state import UserState
 from metarec_jax.train.catalogue import Scale
 
 EXPLAINED_PER_CALL = 10
-"""Items that are explained in one call; a program for a single item is the only other one."""
+"""Number of items that are explained in one call; there is one other program, for a single item."""
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 class Limits(NamedTuple):
-    """How much is computed at the same time.
+    """Limits on the size of parallel computations.
 
     Attributes:
-        batch_sizes: users of a call, ascending; a call for fewer users is padded to the next size.
-        floats_per_call: numbers that all users of a call may have between them at any time.
-        floats_at_once: numbers in the widest layer of what is computed at the same time; they fit a processor's caches.
-        users_adapted_at_once: users whose inner loops run at the same time.
-        items_at_once: items that are scored at the same time.
-        gram_items: rows of the largest item table whose Gram matrix is kept.
+        batch_sizes: numbers of users in a call, ascending; a call for fewer users is padded to the next size.
+        floats_per_call: greatest number of floats that a call holds at any time.
+        floats_at_once: greatest number of floats in the widest layer of a parallel computation, so that it fits a
+            processor's caches.
+        users_adapted_at_once: greatest number of users whose inner loops run in parallel.
+        items_at_once: greatest number of items that are scored in parallel.
+        gram_items: greatest number of rows of an item table whose Gram matrix is stored.
     """
 
     batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -59,12 +60,12 @@ class Executor:
     """Adapts users and scores items.
 
     Args:
-        config: of the run.
+        config: config of the run.
         scale: the rating scale.
         model: the functions.
         trainable: theta and phi, on the device.
         table: the items.
-        limits: how much is computed at the same time.
+        limits: limits on parallel computations.
 
     Attributes:
         model, trainable: as given.
@@ -100,7 +101,7 @@ class Executor:
             name: Traced(functools.partial(function, model, *arguments), told, static)
             for name, (function, arguments, static) in bound.items()
         }
-        # A call has the scores of its users, and for a large catalogue the products of all items with their supports.
+        # A call holds the scores of its users, and for a large catalogue products of all items with their supports.
         longest, items = self._buckets[-1], table.count
         each = items if items <= limits.gram_items else items * (1 + longest)
         self._sizes = [s for s in limits.batch_sizes if s == 1 or s * each <= limits.floats_per_call]
@@ -112,11 +113,11 @@ class Executor:
     def adapt(
         self, histories: Sequence[CheckedHistory], embeddings: Sequence[Float[np.ndarray, " hidden"]]
     ) -> list[UserState]:
-        """Adapt to users, a batch of them in one call.
+        """Adapt to users in batches.
 
         Args:
-            histories: of the users.
-            embeddings: of the users' texts.
+            histories: histories of the users.
+            embeddings: embeddings of the users' texts.
 
         Returns:
             The states, in the order of `histories`.
@@ -138,12 +139,15 @@ class Executor:
         return [states[u] for u in range(len(histories))]
 
     def restore(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], adapted: Params) -> UserState:
-        """The state of a user whose adapted parameters are known.
+        """Make the state of a user whose adapted parameters are known.
 
         Args:
-            history: that was adapted to.
-            embedding: float32 [hidden], of the user's text.
+            history: the history to which the parameters were adapted.
+            embedding: float32 [hidden], embedding of the user's text.
             adapted: from `UserState.adapted`.
+
+        Returns:
+            The state.
         """
         support = jax.tree.map(lambda leaf: leaf[0], self._supports([history]))
         return UserState(history, embedding, support, adapted)
@@ -162,7 +166,7 @@ class Executor:
         return self._adapted_shapes[bucket]
 
     def warm(self, most: int) -> int:
-        """Compile the programs for adapting and ranking up to `most` users at once, and for explaining to one.
+        """Compile the programs that adapt and rank up to `most` users at once, and that explain scores for one.
 
         Returns:
             The number of programs.
@@ -170,7 +174,7 @@ class Executor:
         most = min(most, self._sizes[-1])
         sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
         explained = (1, EXPLAINED_PER_CALL)
-        self._table.tensors(single_user=False)  # so that calls for single users have the precomputed products, too
+        self._table.tensors(single_user=False)  # precomputes products, which calls for single users then also use
         for length in self._buckets:
             held = min(length, self._max_support, self._table.count)
             history = CheckedHistory(np.arange(held, dtype=np.int32), np.full(held, self._lowest, np.float32))
@@ -185,13 +189,13 @@ class Executor:
     # Score
 
     def score_all(self, states: Sequence[UserState]) -> Iterator[tuple[int, Float[np.ndarray, " items"]]]:
-        """Each user's scores of every item of the catalogue, a batch of users in one call.
+        """Score every item of the catalogue for each user, in batches of users.
 
         Args:
-            states: of the users.
+            states: states of the users.
 
         Yields:
-            Place in `states`, each once and in any order, and the scores.
+            Position in `states`, each once and in any order, and the scores.
 
         Raises:
             MetarecError: predictions are NaN.
@@ -203,8 +207,8 @@ class Executor:
     ) -> Iterator[tuple[int, Float[np.ndarray, "two items"]]]:
         """As `score_all`, with a second row: the standard deviation of the rating; NaN where the model has none.
 
-        With a head that predicts levels it is the deviation of the predicted distribution; with a predictive variance
-        it is that of `deviation`.
+        With a head that predicts levels it is the standard deviation of the predicted distribution; with a predictive
+        variance it is that of `deviation`.
         """
         return self._over_catalogue("score_all_with_deviation", states)
 
@@ -228,12 +232,15 @@ class Executor:
         embeddings: Float[np.ndarray, "items hidden"],
         statistic: Float[np.ndarray, "items columns"],
     ) -> Float[np.ndarray, " items"]:
-        """One user's scores of items, in the catalogue or not.
+        """Score items, in the catalogue or not, for one user.
 
         Args:
-            state: of the user.
-            embeddings: float32 [items, hidden], as the encoder gave them.
+            state: state of the user.
+            embeddings: float32 [items, hidden], from the encoder.
             statistic: float32 [items, columns].
+
+        Returns:
+            Expected ratings, or probabilities of a click.
 
         Raises:
             MetarecError: predictions are NaN.
@@ -246,20 +253,26 @@ class Executor:
         return self.model.updater.variance is not None and self.model.head.unit is not None
 
     def deviation(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
-        """Standard deviations of one user's ratings; only where `gives_deviation`.
+        """Compute standard deviations of one user's ratings; only where `gives_deviation`.
 
         Args:
-            state: of the user.
-            rows: int32 [items], of the catalogue.
+            state: state of the user.
+            rows: int32 [items], rows of the catalogue.
+
+        Returns:
+            Standard deviations, in ratings.
         """
         return self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
 
     def score_rows(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
-        """One user's scores of rows of the catalogue.
+        """Score rows of the catalogue for one user.
 
         Args:
-            state: of the user.
+            state: state of the user.
             rows: int32 [items].
+
+        Returns:
+            Expected ratings, or probabilities of a click.
         """
         return self.score(state, self._table.embeddings[rows], self._table.statistic[rows])
 
@@ -268,11 +281,14 @@ class Executor:
     def influences(
         self, state: UserState, rows: np.ndarray
     ) -> tuple[Float[np.ndarray, " items"], Float[np.ndarray, "items support"]]:
-        """One user's scores of items, and the derivative of each by the weight of each row of the padded support.
+        """Score items for one user, and differentiate each score by the weight of each row of the padded support.
 
         Args:
-            state: of the user.
-            rows: int32 [items], of the catalogue.
+            state: state of the user.
+            rows: int32 [items], rows of the catalogue.
+
+        Returns:
+            Scores, and derivatives.
         """
         items, task = self._table.tensors(single_user=True), self._task([state])._replace(adapted=())
         found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
@@ -286,11 +302,14 @@ class Executor:
         return scores, influences
 
     def embedding_gradients(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "items hidden"]:
-        """The gradient of one user's score of each item by the embedding of the item's text.
+        """Compute the gradient of one user's score of each item by the embedding of the item's text.
 
         Args:
-            state: of the user.
-            rows: int32 [items], of the catalogue.
+            state: state of the user.
+            rows: int32 [items], rows of the catalogue.
+
+        Returns:
+            Gradients.
         """
         embeddings, statistic = self._table.embeddings, self._table.statistic
         found = [np.zeros((0, embeddings.shape[1]), np.float32)]
@@ -303,15 +322,15 @@ class Executor:
     # Shapes
 
     def _bucket(self, length: int) -> int:
-        """The support length that a history of `length` ratings is padded to."""
+        """The padded support length of a history of `length` ratings."""
         return next(bucket for bucket in self._buckets if bucket >= min(length, self._max_support))
 
     def _size(self, users: int) -> int:
-        """The batch size that `users` users are padded to."""
+        """The padded batch size of `users` users."""
         return next(size for size in self._sizes if size >= users)
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Places of the users of each call, which have one support length; `lengths` has that of each user."""
+        """Positions of the users of each call; users of one call have equal padded support lengths (`lengths`)."""
         of_length: dict[int, list[int]] = defaultdict(list)
         for user, length in enumerate(lengths):
             of_length[length].append(user)
@@ -335,7 +354,7 @@ class Executor:
         return self._padded_task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
 
     def _padded_task(self, embeddings: np.ndarray, supports: Rows, adapted: Params = ()) -> UserTask:
-        """Arguments of a program; the first user is repeated until the batch has one of the sizes."""
+        """Arguments of a program; the first user is repeated to pad the batch to one of the sizes."""
         users = len(embeddings)
         order = [u if u < users else 0 for u in range(self._size(users))]
         return jax.tree.map(lambda leaf: leaf[order], UserTask(embeddings, supports, adapted))
@@ -350,7 +369,7 @@ class Executor:
         *,
         prepare: bool = True,
     ) -> np.ndarray:
-        """The result of a program for one user and some items, padded to `size` or else to a power of two."""
+        """Run a program for one user and some items, padded to `size`, or to a power of two if `size` is 0."""
         count = len(embeddings)
         spare = (size or 1 << max(count - 1, 0).bit_length()) - count
         embeddings, statistic = (
@@ -365,8 +384,8 @@ class Executor:
 
 
 def _one_ahead(parts: Iterable[Part], call: Callable[[Part], Result]) -> Iterator[tuple[Part, Result]]:
-    """Each part and the result of its call; the next call is started first, so that the device runs while Python
-    reads a result."""
+    """Yield each part and the result of its call; the next call is started before a result is read, so that the device
+    is busy while Python reads."""
     running = None
     for part in parts:
         called = part, call(part)
@@ -378,7 +397,7 @@ def _one_ahead(parts: Iterable[Part], call: Callable[[Part], Result]) -> Iterato
 
 
 def _explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Rows that are explained in one call, and the number that they are padded to."""
+    """Yield the rows that are explained in one call, and their padded number."""
     for start in range(0, len(rows), EXPLAINED_PER_CALL):
         part = rows[start : start + EXPLAINED_PER_CALL]
         yield part, 1 if len(part) == 1 else EXPLAINED_PER_CALL

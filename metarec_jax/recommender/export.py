@@ -1,7 +1,7 @@
-"""Export a run to a folder that adapts and recommends on a user's own device, so that no history leaves the device.
+"""Export of a run to a folder that adapts and recommends on a user's device, so that no history leaves the device.
 
 Adapting and scoring are one program for each support length, as serialized StableHLO (`jax.export`); its tensors are
-safetensors, the list of items is JSON. ``examples/on_device.py`` reads such a folder with JAX and NumPy alone.
+safetensors, the list of items is JSON. ``examples/on_device.py`` reads such a folder with only JAX and NumPy.
 
     manifest.json        layout, rating scale, support lengths, the arguments of the programs in order, checksums
     items.json           ids and titles of the catalogue, in row order
@@ -95,7 +95,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
 
 
 def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], Any]:
-    """Named arrays that the programs take, and the tree structure of the parameters among them."""
+    """Named arrays that are arguments of the programs, and the tree structure of the parameters among them."""
     executor, table = recommender.executor, recommender.items.table
     leaves, structure = jax.tree.flatten_with_path(executor.trainable)
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in leaves]

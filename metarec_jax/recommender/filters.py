@@ -1,4 +1,4 @@
-"""Restrict a list to items with certain details, without the items that the caller excludes."""
+"""Filters that restrict a list to items with certain details, and exclude given items."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Filters(NamedTuple):
     """Conditions that an item of a list must meet, all of them.
 
     Attributes:
-        details: name of a detail -> words, of which an item has at least one: ``{"genres": ["Comedy", "Drama"]}``.
-        between: name of a numeric detail -> its least and its greatest value: ``{"year": (1990, 1999)}``.
-        exclude: items that are left out, each by title, "id:" and id, or id as an int.
+        details: name of a detail -> words; an item must have at least one: ``{"genres": ["Comedy", "Drama"]}``.
+        between: name of a numeric detail -> its least and greatest value: ``{"year": (1990, 1999)}``.
+        exclude: items to leave out, each as title, "id:" and id, or id as an int.
     """
 
     details: Mapping[str, Sequence[str]] = {}
@@ -77,8 +77,8 @@ class DetailIndex:
         """Refuse a detail that the catalogue does not have.
 
         Args:
-            name: of the detail.
-            field: of the error.
+            name: name of the detail.
+            *field: path of the refused value, for the error.
 
         Raises:
             InputError: there is no detail of that name.

@@ -1,4 +1,4 @@
-"""A user's history as the caller writes it, checked against the catalogue and the rating scale."""
+"""A user's history as given by the caller, checked against the catalogue and the rating scale."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class CheckedHistory(NamedTuple):
     """A history whose items are rows of the catalogue and whose ratings are on the scale.
 
     Attributes:
-        rows: int32 [n], rows of the items, oldest first; no row twice.
+        rows: int32 [n], rows of the items, oldest first, without duplicates.
         ratings: float32 [n].
-        notes: remarks on how the titles were read.
+        notes: notes on how titles were matched.
     """
 
     rows: np.ndarray
@@ -38,11 +38,11 @@ class CheckedHistory(NamedTuple):
     notes: tuple[str, ...] = ()
 
     def latest(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and ratings of the `most` latest interactions, latest first, as a support has them."""
+        """Rows and ratings of the `most` latest interactions, latest first, in the order of a support."""
         return self.rows[::-1][:most], self.ratings[::-1][:most]
 
     def changed(self, new: CheckedHistory, removed: Sequence[int] = ()) -> CheckedHistory:
-        """This history with other ratings appended and some removed.
+        """Append ratings to this history, and remove some.
 
         Args:
             new: ratings to append; they replace earlier ratings of the same items.
@@ -71,9 +71,12 @@ def check_history(history: History, find: Callable[[str | int], Match], scale: S
         find: looks up an item by title or id.
         scale: the rating scale of the run.
 
+    Returns:
+        The checked history.
+
     Raises:
         InputError: an unknown or ambiguous item, an item that is rated twice, or a rating that is not on the scale;
-            its field is the place in the history and "item" or "rating".
+            its field is the position in the history and "item" or "rating".
     """
     pairs = list(history.items()) if isinstance(history, Mapping) else list(history)
     names: dict[int, str | int] = {}
@@ -102,12 +105,15 @@ def rows_to_remove(
     """Look up items whose ratings are to be removed from a history.
 
     Args:
-        history: holds a rating of each of the items.
-        items: by title or id.
-        find: looks up one of them.
+        history: the history.
+        items: titles or ids.
+        find: looks up an item by title or id.
+
+    Returns:
+        Rows of the items.
 
     Raises:
-        InputError: an item that is unknown or not in the history; its field is the place in `items`.
+        InputError: an item is unknown or not in the history; its field is the position in `items`.
     """
     rows = []
     for place, item in enumerate(items):

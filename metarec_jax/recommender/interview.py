@@ -1,4 +1,4 @@
-"""An interview: ask about one item at a time, each chosen given the answers so far."""
+"""An interview that asks for ratings of one item at a time, each chosen given the answers so far."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InterviewResult(NamedTuple):
     Attributes:
         rated: all ratings, oldest first.
         unknown: items that the user did not know, as "id:" and id.
-        state: of the user.
+        state: state of the user after all answers.
     """
 
     rated: list[Rated]
@@ -38,15 +38,18 @@ def converse(
     """Ask until `wanted` items are rated, or the user stops.
 
     Args:
-        recommender: of a run with item factors.
-        wanted: ratings to ask for.
+        recommender: recommender of a run with item factors.
+        wanted: number of ratings to ask for.
         read: shows a prompt and returns the answer; raises EOFError at the end of the input.
         say: shows a line.
-        rated: ratings that are known already.
+        rated: ratings that are already known.
         among: the only items to ask about, as for `Recommender.interview`.
 
+    Returns:
+        All ratings, unknown items, and the state of the user.
+
     Raises:
-        MetarecError: a run without item factors, or `rated` has a mistake.
+        MetarecError: the run has no item factors, or `rated` is not valid.
     """
     scale = recommender.catalogue.scale
     levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:g} to {scale.high:g}"

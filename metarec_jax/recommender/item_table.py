@@ -1,8 +1,8 @@
 """Embeddings and statistics of the items on the device, with spare rows for new items.
 
-Programs are compiled for the number of rows including spare ones, so adding an item writes a row and compiles nothing;
-the tables grow only when no spare row is left. Products of the items with kernels that are the same for all users are
-computed once, here, and not in every call.
+Programs are compiled for the number of rows including spare ones, so that adding an item writes a row without
+compilation; the tables grow only when no spare row is left. Products of the items with kernels that are shared by all
+users are computed once and stored.
 """
 
 from __future__ import annotations
@@ -24,20 +24,19 @@ from metarec_jax.meta.batch import plan_batch
 from metarec_jax.meta.user import Model
 
 MIN_SPARE, MAX_SPARE = 64, 8192
-"""Bounds of the spare rows; between them an eighth of the catalogue. Spare rows are scored like all others, so they
-cost time."""
+"""Bounds of the number of spare rows, which is an eighth of the catalogue. Spare rows are scored like all others."""
 MAX_GRAM_ITEMS = 4096
-"""Rows of the largest table whose Gram matrix is kept: 64 MB."""
+"""Rows of the largest table whose Gram matrix is stored: 64 MB."""
 
 
 class ItemTensors(NamedTuple):
-    """The items as the programs take them; rows include the spare ones.
+    """The items as arguments of the programs; rows include the spare ones.
 
     Attributes:
         items: [rows, hidden], prepared embeddings.
-        statistic: float32 [rows, columns], as `metarec_jax.learner.inputs.Features` has it.
-        products: path of a kernel of theta -> ``items @ kernel``, for kernels that no user changes; empty where they
-            are not precomputed.
+        statistic: float32 [rows, columns], as in `metarec_jax.learner.inputs.Features`.
+        products: path of a kernel of theta -> ``items @ kernel``, for shared kernels; empty where they are not
+            precomputed.
         gram: [rows, rows], inner products of the items with each other; None where they are not precomputed, or the
             table is too large.
     """
@@ -51,7 +50,7 @@ class ItemTensors(NamedTuple):
 jax.export.register_namedtuple_serialization(
     ItemTensors, serialized_name="metarec_jax.recommender.item_table.ItemTensors"
 )
-"""Needed to export programs that return item tensors (see `metarec_jax.core.exported_programs`)."""
+"""Export of programs that return item tensors needs these types (see `metarec_jax.core.exported_programs`)."""
 
 
 class ItemTable:
@@ -63,11 +62,11 @@ class ItemTable:
         embeddings: float32 [items, hidden].
         statistic: float32 [items, columns].
         user_hidden: width of a user's embedding.
-        told: identifies the model, for `metarec_jax.core.exported_programs.Traced`.
-        max_gram_items: rows of the largest table whose Gram matrix is kept.
+        told: identifier of the model, for `metarec_jax.core.exported_programs.Traced`.
+        max_gram_items: rows of the largest table whose Gram matrix is stored.
 
     Attributes:
-        count: items, without spare rows.
+        count: number of items, without spare rows.
     """
 
     def __init__(
@@ -95,11 +94,11 @@ class ItemTable:
         self._tensors = self._prepare(self._theta, self._embeddings, self._statistic)
 
     def tensors(self, *, single_user: bool) -> ItemTensors:
-        """The items for a call of a program.
+        """Return the items as arguments of a program.
 
         Args:
             single_user: whether the call is for one user. With few items, precomputing products costs as much as such
-                a call, so it is not done for it.
+                a call, and is then omitted.
         """
         if not self._precomputed and not (single_user and self._with_gram):
             self._tensors = self._precompute(self._theta, self._tensors, with_gram=self._with_gram)
@@ -108,18 +107,18 @@ class ItemTable:
 
     @functools.cached_property
     def _precompute(self) -> Traced:
-        """`_with_products` for the kernels that items are multiplied with, found by an abstract run of the model."""
+        """`_with_products` for the kernels that multiply items, which an abstract evaluation of the model finds."""
         paths = _kernel_paths(self._model, self._theta, self._embeddings, self._statistic, self._no_user)
         return Traced(functools.partial(_with_products, paths), f"{self._told}\n{paths}", ["with_gram"])
 
     @property
     def rows(self) -> int:
-        """Rows of the tables, including spare ones."""
+        """Number of rows of the tables, including spare ones."""
         return len(self._embeddings)
 
     @property
     def embeddings(self) -> Float[np.ndarray, "items hidden"]:
-        """Embeddings of the items, as the encoder gave them."""
+        """Embeddings of the items from the encoder."""
         return self._embeddings[: self.count]
 
     @property
@@ -128,14 +127,14 @@ class ItemTable:
         return self._statistic[: self.count]
 
     def add(self, embedding: Float[np.ndarray, " hidden"], statistic: Float[np.ndarray, " columns"]) -> int:
-        """Append an item. Calls that are running keep the tensors they started with.
+        """Append an item. Running calls keep their tensors.
 
         Args:
-            embedding: float32 [hidden], as the encoder gave it.
+            embedding: float32 [hidden], from the encoder.
             statistic: float32 [columns].
 
         Returns:
-            Its row.
+            The row of the item.
         """
         row = self.count
         full = row == self.rows
@@ -151,10 +150,10 @@ class ItemTable:
         return row
 
     def set_statistic(self, row: int, statistic: Float[np.ndarray, " columns"]) -> None:
-        """Replace the statistics of an item. Calls that are running keep the tensors they started with.
+        """Replace the statistics of an item. Running calls keep their tensors.
 
         Args:
-            row: of the item.
+            row: row of the item.
             statistic: float32 [columns].
         """
         self._statistic[row] = statistic
@@ -174,7 +173,7 @@ def _padded(rows: np.ndarray, count: int) -> np.ndarray:
 def _kernel_paths(
     model: Model, theta: Params, embeddings: np.ndarray, statistic: np.ndarray, users: np.ndarray
 ) -> tuple[str, ...]:
-    """Paths of the kernels that are multiplied with rows of items and that no user changes."""
+    """Paths of the shared kernels that are multiplied with rows of items."""
     one = np.zeros((1, 1), np.float32)
     support = Rows(np.zeros((1, 1), np.int32), one, one, np.zeros((1, 1, statistic.shape[1]), np.float32))
     items = np.zeros((1, embeddings.shape[1]), np.float32)
@@ -189,7 +188,7 @@ def _prepared(model: Model, users: np.ndarray, theta: Params, embeddings: Array,
 
 
 def _with_products(paths: tuple[str, ...], theta: Params, tensors: ItemTensors, *, with_gram: bool) -> ItemTensors:
-    """`tensors` with all that does not depend on the user."""
+    """Add the products that do not depend on the user."""
     kernels = dict(zip(path_names(theta), jax.tree.leaves(theta)))
     items, dtype = tensors.items, jnp.result_type(*jax.tree.leaves(theta))
     gram = jnp.matmul(items, items.T, preferred_element_type=dtype) if with_gram else None
@@ -198,7 +197,7 @@ def _with_products(paths: tuple[str, ...], theta: Params, tensors: ItemTensors, 
 
 @jax.jit
 def _write(tensors: ItemTensors, one: ItemTensors, row: Array) -> ItemTensors:
-    """`tensors` with one row replaced."""
+    """Replace one row."""
 
     def put(whole: Array, new: Array) -> Array:
         return jax.lax.dynamic_update_slice(whole, new, (row, 0))
@@ -215,10 +214,13 @@ def tables_of(model: Model, theta: Params, tensors: ItemTensors, users: Float[Ar
     """Prepared tables for a program.
 
     Args:
-        model: prepares the users.
+        model: the model.
         theta: parameters of the model.
         tensors: the items.
-        users: float32 [users, hidden], embeddings as the encoder gave them.
+        users: float32 [users, hidden], embeddings from the encoder.
+
+    Returns:
+        The prepared tables.
     """
     none = tensors.items[:0]
     return Prepared(tensors.items, model.prepare(theta, Tables(none, users)).users)

@@ -1,4 +1,4 @@
-"""The catalogue of a recommender and its indexes by title, id, detail and row; items can be added to it."""
+"""The catalogue of a recommender, with indexes by title, id, detail and row; items can be added."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class ItemIndex:
     """Finds items, and keeps the catalogue, its indexes and its device table consistent when items are added.
 
     Args:
-        catalogue: of the run.
+        catalogue: catalogue of the run.
         table: its embeddings and statistics on the device.
 
     Attributes:
-        catalogue: with the items added so far; replaced, never changed in place.
+        catalogue: the catalogue with the items added so far; it is replaced, never changed in place.
         table: the device table.
         titles: finds items by title and id.
         details: finds items by detail.
-        trained: items that the model was trained with; rows from there on were added.
+        trained: number of items in training; later rows were added.
     """
 
     def __init__(self, catalogue: Catalogue, table: ItemTable):
@@ -49,15 +49,15 @@ class ItemIndex:
         """Look up an item by title, by "id:" and id, or by id as an int.
 
         Raises:
-            MetarecError: there is none, or the title fits several.
+            MetarecError: there is no such item, or the title fits several.
         """
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(item)
 
     def rows(self, items: Sequence[str | int]) -> Int[np.ndarray, " items"]:
-        """Rows of items, each named as for `find`.
+        """Look up rows of items, each given as for `find`.
 
         Raises:
-            InputError: an unknown or ambiguous item; its field is the place in `items`.
+            InputError: an item is unknown or ambiguous; the field is the position in `items`.
         """
         rows = np.zeros(len(items), np.int32)
         for place, item in enumerate(items):
@@ -66,10 +66,10 @@ class ItemIndex:
         return rows
 
     def rows_of_ids(self, ids: Sequence[str | int]) -> Int[np.ndarray, " items"]:
-        """Rows of items by id.
+        """Look up rows of items by id.
 
         Raises:
-            InputError: an unknown id; its field is the place in `ids`.
+            InputError: an id is unknown; the field is the position in `ids`.
         """
         rows = np.zeros(len(ids), np.int32)
         for place, identity in enumerate(ids):
@@ -81,7 +81,7 @@ class ItemIndex:
         """Which items meet the conditions of `filters`.
 
         Raises:
-            InputError: an unknown detail or item, or an empty range; its field is the path within `filters`.
+            InputError: a detail or item is unknown, or a range is empty; the field is the path within `filters`.
         """
         allowed = self.details.matches(filters)
         with located("exclude"):
@@ -100,6 +100,9 @@ class ItemIndex:
             seen: rows of the user's history.
             allowed: from `allowed`; None allows all.
             exclude_seen: whether items of the history are left out.
+
+        Returns:
+            bool [items].
         """
         candidates = np.ones(len(self), bool) if allowed is None else allowed.copy()
         candidates[seen] &= not exclude_seen
@@ -109,7 +112,7 @@ class ItemIndex:
         """Refuse a list length that is not between 1 and the number of items.
 
         Raises:
-            MetarecError: it is not.
+            MetarecError: `k` is out of range.
         """
         if not 1 <= k <= len(self):
             raise MetarecError(f"k is {k}; it must lie between 1 and {len(self)}, the number of items")
@@ -117,22 +120,25 @@ class ItemIndex:
     def similar(
         self, row: int, k: int, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
     ) -> tuple[Int[np.ndarray, " found"], Float[np.ndarray, " items"]]:
-        """Rows of the items most similar to one, and the cosine of every item; see `Recommender.similar`.
+        """Find the items most similar to one item; see `Recommender.similar`.
 
         Args:
-            row: of the item.
-            k: how many, 1 to the number of items.
+            row: row of the item.
+            k: list length, 1 to the number of items.
             by: which vectors are compared.
             filters: which items may be found.
 
+        Returns:
+            Rows of the items, most similar first, and the cosine of every item of the catalogue.
+
         Raises:
-            MetarecError: an impossible `k`, or item factors that the run has not learned.
+            MetarecError: `k` is out of range, or the run has no item factors.
         """
         self.check_k(k)
         catalogue = self.catalogue  # read once: another thread may be adding an item
         beliefs = catalogue.statistics.beliefs
         if by == "taste" and beliefs is None:
-            raise MetarecError("this run has learned no tastes: compare by text, or train with --factors.rank 32")
+            raise MetarecError("this run has no item factors: compare by text, or train with --factors.rank 32")
         vectors = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
         length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         cosine = vectors @ vectors[row] / np.maximum(length * length[row], 1e-12)
@@ -147,8 +153,8 @@ class ItemIndex:
 
         Args:
             items: the items of the catalogue, and the new one at the end.
-            embedding: of the new item.
-            statistic: of the new item, [total, count, beliefs...].
+            embedding: embedding of the new item.
+            statistic: statistics of the new item: total, count, posterior of its factors.
         """
         total, count, beliefs = self.catalogue.statistics
         statistics = Statistics(np.append(total, statistic[0]), np.append(count, statistic[1]))
@@ -159,25 +165,28 @@ class ItemIndex:
             self.catalogue, items=items, statistics=statistics, embeddings=self.table.embeddings
         )
         self.details.add(items)
-        self.titles.add(items, statistics.count)  # last: whoever finds the item finds all of it
+        self.titles.add(items, statistics.count)  # last, so that an item that can be found is complete
 
     def set_statistics(self, row: int, statistics: Statistics) -> None:
         """Replace the statistics of the catalogue.
 
         Args:
-            row: of the only item whose statistics differ.
-            statistics: of all items.
+            row: row of the only item whose statistics differ.
+            statistics: statistics of all items.
         """
         self.catalogue = dataclasses.replace(self.catalogue, statistics=statistics)
         self.table.set_statistic(row, statistic_columns(statistics, np.array([row]))[0])
 
 
 def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndarray, "rows columns"]:
-    """Statistics of items as the learner takes them, float32: total, count, and what was learned of the item.
+    """Convert statistics of items to the learner's input: total, count, and the posterior of item factors.
 
     Args:
-        statistics: of all items.
-        rows: int [rows], of the items.
+        statistics: statistics of all items.
+        rows: int [rows], rows of the items.
+
+    Returns:
+        float32.
     """
     return statistics_of(statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
 
@@ -185,12 +194,15 @@ def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndar
 def top_k(
     scores: Float[np.ndarray, " items"], k: int, candidates: Bool[np.ndarray, " items"]
 ) -> Int[np.ndarray, " found"]:
-    """Rows of the `k` highest scores among the candidates, highest first; of equal scores the lower row first.
+    """Find the `k` highest scores among the candidates.
 
     Args:
         scores: float [items].
-        k: rows to return, at most.
+        k: greatest number of rows to return.
         candidates: bool [items].
+
+    Returns:
+        Rows by descending score; the lower row first where scores are equal.
     """
     rows = np.flatnonzero(candidates)
     of_rows = scores[rows]

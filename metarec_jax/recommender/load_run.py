@@ -1,4 +1,4 @@
-"""Read from a run folder what a recommender is made of."""
+"""Loading of a recommender's parts from a run folder."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None
     """Load the model with the least validation loss of a run.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
 
     Returns:
         Config, catalogue and parameters; and the encoder, if the run trained it.
 
     Raises:
-        MetarecError: no run, a run of another version, a damaged file, or parameters that do not fit the config.
+        MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not fit
+            the config.
     """
     run = run_folder.open_run(folder)
     catalogue = catalogues.load(run)

@@ -1,7 +1,7 @@
 """The programs that a recommender compiles: adapt users, score items for them, differentiate scores for explanations.
 
 Each is a pure function of a model, its parameters, the items (see `metarec_jax.recommender.item_table`) and some users.
-Nothing else of this package calls `adapt_user` or `apply_user` or knows what a user's adapted parameters are.
+Only this module of the recommender calls `adapt_user` and `apply_user` and depends on the form of adapted parameters.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ jax.export.register_pytree_node_serialization(
     serialize_auxdata=lambda fields: json.dumps(fields[0].forms).encode(),
     deserialize_auxdata=lambda data: (Plan(tuple(json.loads(data))),),
 )
-"""Needed to export `adapt` (see `metarec_jax.core.exported_programs`)."""
+"""Export of `adapt` needs these types to be registered (see `metarec_jax.core.exported_programs`)."""
 
 
 class UserTask(NamedTuple):
     """The users of a call, each with a leading axis of users.
 
     Attributes:
-        embedding: float32 [users, hidden], of the users' texts, as the encoder gave them.
-        support: rows that the inner loop adapts on.
-        adapted: what `adapt` returned for them; empty where a program does not need it.
+        embedding: float32 [users, hidden], embeddings of the users' texts from the encoder.
+        support: rows on which the inner loop adapts.
+        adapted: result of `adapt` for these users; empty where a program does not need it.
     """
 
     embedding: Any
@@ -62,23 +62,29 @@ def prepare(model: Model, theta: Params, items: Array) -> Array:
     """Prepared embeddings of items.
 
     Args:
-        model: prepares them.
+        model: the model.
         theta: parameters of the model.
-        items: float32 [items, hidden], as the encoder gave them.
+        items: float32 [items, hidden], from the encoder.
+
+    Returns:
+        [items, hidden].
     """
     width = theta["input"]["user"]["shift"].shape[0]
     return model.prepare(theta, Tables(items, jnp.zeros((0, width), jnp.float32))).items
 
 
 def adapt(model: Model, at_once: int, trainable: Trainable, items: ItemTensors, task: UserTask) -> Params:
-    """Adapted parameters of each user.
+    """Compute the adapted parameters of each user.
 
     Args:
         model: the functions.
-        at_once: users whose inner loops run at the same time, at most.
+        at_once: greatest number of users whose inner loops run in parallel.
         trainable: theta and phi.
-        items: of the catalogue.
+        items: items of the catalogue.
         task: the users.
+
+    Returns:
+        Adapted parameters, with a leading axis of users.
     """
     theta = trainable.theta
     tables = tables_of(model, theta, items, task.embedding)
@@ -105,8 +111,8 @@ def _over_catalogue(
 ) -> Array:
     """Apply `score`, (context, adapted parameters, rows) -> [..., rows], to every user and every item.
 
-    A few users are scored at a time, and of a large catalogue a block of items, so that activations stay in a
-    processor's caches: items are read from memory once.
+    A few users, and a block of items of a large catalogue, are scored at a time, so that activations stay in a
+    processor's caches.
     """
     theta = trainable.theta
     tables = tables_of(model, theta, items, task.embedding)
@@ -118,7 +124,7 @@ def _over_catalogue(
     def one(task: tuple[Array, UserTask]) -> Array:
         user, own = task
         context = summarised(model, theta, context_of(tables, user, own.support))
-        # Inner products of each item with each row of the support, which factored kernels ask for.
+        # Inner products of each item with each row of the support, which factored kernels read.
         if items.gram is None:
             support = Fixed(items.items, own.support.item, "support")
             gram = gram_of(Fixed(items.items, None, "recommended"), support, dtype)
@@ -146,15 +152,18 @@ def _over_catalogue(
 def score_all(
     model: Model, items_at_once: int, trainable: Trainable, items: ItemTensors, task: UserTask, at_once: int
 ) -> Float[Array, "users items"]:
-    """Every user's score of every item of the catalogue.
+    """Score every item of the catalogue for every user.
 
     Args:
         model: the functions.
-        items_at_once: items that are scored at the same time, at most.
+        items_at_once: greatest number of items that are scored in parallel.
         trainable: theta and phi.
-        items: of the catalogue.
+        items: items of the catalogue.
         task: the users, with adapted parameters.
-        at_once: users that are scored at the same time; it must divide their number.
+        at_once: number of users that are scored in parallel; it must divide their number.
+
+    Returns:
+        Scores.
     """
 
     def score(context: Context, adapted: Params, rows: Features) -> Array:
@@ -177,6 +186,9 @@ def score_all_with_deviation(
     Args:
         model, items_at_once, trainable, items, task, at_once: as for `score_all`.
         scale: the rating scale.
+
+    Returns:
+        Scores, and standard deviations.
     """
     levels = np.asarray(scale.levels, np.float32)
 
@@ -199,14 +211,17 @@ def score_all_with_deviation(
 def score(
     model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
 ) -> Float[Array, "users items"]:
-    """Every user's score of some items; their products with shared kernels are computed once for all users.
+    """Score some items for every user; products with shared kernels are computed once for all users.
 
     Args:
         model: the functions.
         trainable: theta and phi.
-        items: of the catalogue.
+        items: items of the catalogue.
         task: the users, with adapted parameters.
         rows: the items to score, with prepared embeddings.
+
+    Returns:
+        Scores.
     """
 
     def one(context: Context, adapted: Params) -> Array:
@@ -219,7 +234,14 @@ def score(
 def deviation(
     model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
 ) -> Float[Array, "users items"]:
-    """The standard deviation of every user's rating of some items; arguments as for `score`."""
+    """Compute the standard deviation of every user's rating of some items.
+
+    Args:
+        model, trainable, items, task, rows: as for `score`.
+
+    Returns:
+        Standard deviations, in ratings.
+    """
     unit = model.head.unit or 1.0
 
     def one(context: Context, adapted: Params) -> Array:
@@ -232,11 +254,14 @@ def deviation(
 def embedding_gradients(
     model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
 ) -> Float[Array, "users items hidden"]:
-    """The gradient of every user's score of some items by the item's embedding.
+    """Compute the gradient of every user's score of some items by the item's embedding.
 
     Args:
         model, trainable, items, task: as for `score`.
-        rows: the items, with embeddings as the encoder gave them.
+        rows: the items, with embeddings from the encoder.
+
+    Returns:
+        Gradients.
     """
     no_user = jnp.zeros((0, task.embedding.shape[-1]), rows.embedding.dtype)
 
@@ -267,17 +292,20 @@ def _each_user(
 def influences(
     model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: Int[Array, " items"]
 ) -> tuple[Float[Array, "users items"], Float[Array, "users items support"]]:
-    """Every user's score of some items, and its derivative by the weight of each support row; 0 for padded rows.
+    """Score some items for every user, and differentiate each score by the weight of each support row.
 
-    The derivative goes through every inner step and whatever else depends on the support (see
+    The derivative passes through every inner step and all other functions of the support (see
     `metarec_jax.recommender.attribution`).
 
     Args:
         model: the functions.
         trainable: theta and phi.
-        items: of the catalogue.
+        items: items of the catalogue.
         task: the users; their adapted parameters are computed anew.
         rows: the items, as rows of the catalogue.
+
+    Returns:
+        Scores, and derivatives; these are 0 for padded rows.
     """
     # Training may leave out derivatives (first order) or recompute steps; here all of them are differentiated once.
     model = model._replace(order="second", remat=False)
@@ -311,14 +339,17 @@ def adapt_and_score(
     rating: Float[Array, " support"],
     mask: Float[Array, " support"],
 ) -> Float[Array, " items"]:
-    """One user's score of every item, after adapting: the whole computation as one program, for export.
+    """Adapt to one user and score every item, as one program for export.
 
     Args:
         model: the functions.
         trainable: theta and phi.
         tables: the items, and one user.
-        statistic: of the items.
+        statistic: statistics of the items.
         item, rating, mask: the user's support, padded.
+
+    Returns:
+        Scores.
     """
     support = Rows(item, rating, mask, jnp.where(mask[:, None] > 0, statistic[item], 0.0))
     context = context_of(tables, jnp.int32(0), support)

@@ -1,4 +1,4 @@
-"""From a run to recommendations: adapt to a user once, then rank the catalogue as often as needed.
+"""Recommendation with a trained run: adapt to a user once, then rank the catalogue any number of times.
 
 The adapted parameters of a user are small (see `metarec_jax.meta.gram`), so thousands of states fit in memory.
 """
@@ -55,13 +55,13 @@ __all__ = [
 
 
 class Recommendation(NamedTuple):
-    """An item for a user.
+    """A recommended item.
 
     Attributes:
-        id: as the data set writes it.
-        title: of the item.
+        id: id of the item in the data set.
+        title: title of the item.
         score: expected rating, or probability of a click.
-        ratings: training users who rated it.
+        ratings: number of training users who rated the item.
     """
 
     id: str
@@ -71,25 +71,25 @@ class Recommendation(NamedTuple):
 
 
 class Recommender:
-    """A trained model, ready to adapt to users and recommend to them.
+    """A trained model that adapts to users and recommends items to them.
 
     Args:
-        config: of the run.
-        catalogue: its items, with embeddings by the encoder that the run ended with.
-        trainable: its parameters, as host arrays.
-        encoder: that encoder, where it is loaded already; else it is loaded when it is first needed.
-        report: called with each distinct remark on texts, such as that they were truncated, once; a Python warning
-            where it is not given.
-        limits: how much is computed at the same time.
+        config: config of the run.
+        catalogue: items of the run, with embeddings from the encoder at the end of training.
+        trainable: parameters of the run, as host arrays.
+        encoder: the encoder; None loads it at the first use.
+        report: called once with each distinct note on texts, such as that they were truncated; a Python warning by
+            default.
+        limits: limits on parallel computations.
 
     Attributes:
         config: as given.
         items: the catalogue and its indexes.
-        executor: adapts and scores users whose histories are checked.
+        executor: adapts to users with checked histories, and scores items for them.
         texts: encodes texts.
         users: encodes users' texts.
         cold_items: adds items, and learns from their ratings.
-        codec: encodes states, and has the digest of the model.
+        codec: encodes states, and provides the digest of the model.
 
     Raises:
         MetarecError: a parameter is not finite.
@@ -114,8 +114,7 @@ class Recommender:
         if names := unusable_names(trainable):
             raise MetarecError(f"{names[0]} of the run's parameters is infinite or NaN: train the run again")
         self.config = config
-        # Without an outer gradient the order makes no difference, and a loop that is not unrolled loads five times
-        # as fast.
+        # Without an outer gradient the order has no effect, and a loop that is not unrolled loads five times as fast.
         model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
         trainable = jax.device_put(trainable._replace(encoder=None))
         table = ItemTable(
@@ -138,20 +137,24 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: str | Path, *, report: Callable[[str], None] = warn) -> Recommender:
-        """The model with the least validation loss of a run.
+        """Load the model with the least validation loss of a run.
 
         Args:
-            folder: of the run.
+            folder: folder of the run.
             report: as for the class.
 
+        Returns:
+            The recommender.
+
         Raises:
-            MetarecError: no run, a run of another version, a damaged file, or parameters that do not fit the config.
+            MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not
+                fit the config.
         """
         return cls(*load_run(Path(folder)), report=report)
 
     @property
     def catalogue(self) -> Catalogue:
-        """The items, with those added so far."""
+        """The items, including added ones."""
         return self.items.catalogue
 
     # Adapt
@@ -163,24 +166,27 @@ class Recommender:
             history: items and ratings, oldest first, or a mapping from one to the other; empty for a new user.
             profile: the user's text, for a run with ``learner.user_side`` "profile"; "" for the average user.
 
+        Returns:
+            The state of the user.
+
         Raises:
-            MetarecError: an unknown or ambiguous item, an item that is rated twice, a rating that is not on the scale,
-                or a profile for a run that does not read profiles.
+            MetarecError: an item is unknown, ambiguous or rated twice, a rating is not on the scale, or a profile is
+                given to a run that does not read profiles.
         """
         return self.adapt_many([history], [profile])[0]
 
     def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
-        """Adapt to many users, a batch of them in one compiled call.
+        """Adapt to many users in batches.
 
         Args:
-            histories: of the users, each as for `adapt`.
-            profiles: of the users, or None.
+            histories: histories of the users, each as for `adapt`.
+            profiles: profiles of the users, or None.
 
         Returns:
             The states, in the order of `histories`.
 
         Raises:
-            MetarecError: as for `adapt`; the message says which user where there is more than one.
+            MetarecError: as for `adapt`; the message names the user if there is more than one.
         """
         if profiles is not None and len(profiles) != len(histories):
             raise MetarecError(f"there are {len(profiles)} profiles for {len(histories)} histories: give one for each")
@@ -194,18 +200,21 @@ class Recommender:
         return self._adapt(checked, profiles or [""] * len(checked))
 
     def update(self, state: UserState, ratings: History = (), forget: Sequence[str | int] = ()) -> UserState:
-        """Adapt again to a user with some ratings added, changed or removed.
+        """Adapt again to a user after ratings were added, changed or removed.
 
-        The result is that of `adapt` with the whole history. No title is looked up and no profile encoded again; the
-        inner steps are all taken again, since each depends on every row of the support (see docs/serving.md).
+        The result is that of `adapt` with the whole history. Titles and profile are not read again; all inner steps are
+        repeated, since each depends on every row of the support (see docs/serving.md).
 
         Args:
-            state: of the user.
-            ratings: as for `adapt`; the new rating of an item replaces the old one, as the latest of the history.
+            state: state of the user.
+            ratings: as for `adapt`; the new rating of an item replaces the old one, and becomes the latest.
             forget: items whose ratings are removed.
 
+        Returns:
+            The new state.
+
         Raises:
-            MetarecError: as for `adapt`, or an item to forget that is not in the history.
+            MetarecError: as for `adapt`, or an item to forget is not in the history.
         """
         new = check_history(ratings, self.find, self.catalogue.scale)
         removed = rows_to_remove(state.history, forget, self.find)
@@ -220,18 +229,18 @@ class Recommender:
         return self.executor.adapt(histories, self.users.encode(self.catalogue, histories, profiles, known))
 
     def to_bytes(self, state: UserState) -> bytes:
-        """Encode a user's state in some kilobytes, which `from_bytes` reads.
+        """Encode a user's state as some kilobytes, which `from_bytes` reads.
 
-        It holds the history, the embedding of the user's text (not the text) and the adapted parameters; where these
-        are large they are left out, and `from_bytes` adapts again.
+        They hold the history, the embedding of the user's text (not the text) and the adapted parameters; large
+        adapted parameters are left out, and `from_bytes` adapts again.
         """
         return self.codec.encode(state)
 
     def from_bytes(self, data: bytes) -> UserState:
-        """The state that `to_bytes` encoded.
+        """Decode a state that `to_bytes` encoded.
 
         Raises:
-            MetarecError: the bytes are no state, or the state of another run, or an item is no longer there.
+            MetarecError: the bytes are not a state, the state belongs to another run, or an item no longer exists.
         """
         history, embedding, adapted = self.codec.decode(data)
         if adapted is None:
@@ -243,27 +252,33 @@ class Recommender:
     def recommend(
         self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[Recommendation]:
-        """The `k` items with the highest scores, best first; fewer only where fewer are left.
+        """Find the `k` items with the highest scores.
 
         Args:
-            state: of the user.
+            state: state of the user.
             k: list length, 1 to the number of items.
             exclude_seen: whether items of the user's history are left out.
             filters: conditions on the items of the list.
 
+        Returns:
+            The items, best first; fewer than `k` only where fewer are left.
+
         Raises:
-            MetarecError: an impossible `k`, or a filter that does not fit the catalogue.
+            MetarecError: `k` is out of range, or a filter does not fit the catalogue.
         """
         return self.recommend_many([state], k, exclude_seen, filters)[0]
 
     def recommend_many(
         self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
-        """`recommend` for many users, a batch of them in one compiled call.
+        """Recommend items to many users in batches.
 
         Args:
-            states: of the users.
+            states: states of the users.
             k, exclude_seen, filters: as for `recommend`.
+
+        Returns:
+            The items of each user, as from `recommend`.
         """
         self.items.check_k(k)
         allowed = None if filters == ALL else self.items.allowed(filters)
@@ -276,17 +291,20 @@ class Recommender:
     def similar(
         self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
     ) -> list[Recommendation]:
-        """The `k` items most similar to one, most similar first; scores are cosines.
+        """Find the `k` items most similar to one item; scores are cosines.
 
         Args:
             item: title, "id:" and an id, or an id as an int.
-            k: how many, 1 to the number of items.
+            k: list length, 1 to the number of items.
             by: "text" compares the embeddings of the items' texts, "taste" the item factors; "auto" is "taste" where
-                the run has learned item factors.
+                the run has item factors.
             filters: conditions on the items found.
 
+        Returns:
+            The items, most similar first.
+
         Raises:
-            MetarecError: an unknown or ambiguous item, an impossible `k`, or item factors that the run has not learned.
+            MetarecError: an item is unknown or ambiguous, `k` is out of range, or the run has no item factors.
         """
         return self._recommendations(*self.items.similar(self.find(item).row, k, by, filters))
 
@@ -297,11 +315,14 @@ class Recommender:
     # Score
 
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
-        """Expected ratings (or probabilities of a click) of items of the catalogue.
+        """Predict ratings (or probabilities of a click) of items of the catalogue.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
+
+        Returns:
+            Expected ratings, or probabilities.
 
         Raises:
             MetarecError: an unknown or ambiguous item.
@@ -309,11 +330,14 @@ class Recommender:
         return self.executor.score_rows(state, self.items.rows(items))
 
     def score_text(self, state: UserState, text: str) -> float:
-        """Expected rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
+        """Predict the rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
         Args:
-            state: of the user.
-            text: of the item.
+            state: state of the user.
+            text: text of the item.
+
+        Returns:
+            Expected rating, or probability.
 
         Raises:
             MetarecError: the text is empty.
@@ -326,32 +350,38 @@ class Recommender:
         return self.executor.gives_deviation
 
     def uncertainty(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
-        """Standard deviations of the user's ratings of items, around `score`.
+        """Predict standard deviations of the user's ratings of items around `score`.
 
-        The square root of the predictive variance of Bayesian linear regression (see
-        `metarec_jax.meta.updaters.ridge`): the output layer's variance given the support, and the noise of ratings.
+        They are square roots of the predictive variance of Bayesian linear regression (see
+        `metarec_jax.meta.updaters.ridge`): the output layer's variance given the support, plus the noise of ratings.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
 
+        Returns:
+            Standard deviations, in ratings.
+
         Raises:
-            MetarecError: an unknown or ambiguous item, or a model without a predictive variance.
+            MetarecError: an item is unknown or ambiguous, or the model has no predictive variance.
         """
         if not self.gives_uncertainty:
             raise MetarecError(
-                f"updater.kind {self.config.updater.kind!r} with learner.head {self.config.learner.head!r} knows no "
+                f"updater.kind {self.config.updater.kind!r} with learner.head {self.config.learner.head!r} predicts no "
                 "uncertainty: train with --updater.kind ridge --updater.adapted 'output/.*' --learner.head rating"
             )
         return self.executor.deviation(state, self.items.rows(items))
 
     def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
-        """Why each item has its score: what each rating adds to it, and a sentence that names the main reasons.
+        """Explain scores: the influence of each rating on each score, and a sentence that names the main reasons.
 
         Args:
-            state: of the user.
+            state: state of the user.
             items: titles, "id:" and an id, or ids as ints.
-            words: whether to explain by the words of the items' texts too, which loads the encoder.
+            words: whether to compute the influence of the words of the items' texts too, which loads the encoder.
+
+        Returns:
+            An explanation for each item.
 
         Raises:
             MetarecError: an unknown or ambiguous item.
@@ -362,17 +392,20 @@ class Recommender:
     def interview(
         self, state: UserState, k: int = 5, skip: Sequence[str | int] = (), among: Sequence[str | int] = ()
     ) -> list[Question]:
-        """The items to ask a user about next, most informative first (see `metarec_jax.recommender.active_learning`).
+        """Choose the items to ask a user about next (see `metarec_jax.recommender.active_learning`).
 
         Args:
-            state: of the user; rated items are not asked about.
-            k: how many, at least 1; fewer only where fewer items are left.
-            skip: items that the user did not know, as for `score`.
-            among: items that the user is known to know, as for `score`. If given, only these are asked about, and
-                questions are chosen for what they tell about these.
+            state: state of the user; rated items are not asked about.
+            k: number of questions, at least 1; fewer are returned only where fewer items are left.
+            skip: items that the user does not know, as for `score`.
+            among: items that the user knows, as for `score`. If given, only these are asked about, and questions are
+                chosen to reduce the variance of their ratings.
+
+        Returns:
+            The questions, most informative first.
 
         Raises:
-            MetarecError: an impossible `k`, an unknown item, or a run without item factors.
+            MetarecError: `k` is below 1, an item is unknown, or the run has no item factors.
         """
         with located("skip"):
             skipped = self.items.rows(skip)
@@ -391,23 +424,23 @@ class Recommender:
         details: Mapping[str, str] | None = None,
         vector: Sequence[float] | np.ndarray | None = None,
     ) -> str:
-        """Add an item that nobody has rated to the catalogue, from its text; it can be recommended at once.
+        """Add an item without ratings to the catalogue, from its text; it can be recommended immediately.
 
-        The run folder does not change: the item exists as long as this object.
+        The run folder does not change: the item exists only as long as this object.
 
         Args:
-            text: what the encoder reads.
-            id: of the item; "" generates one.
-            title: of the item; "" takes the beginning of the text.
-            details: of the item, by the catalogue's names of details ("genres", "year").
-            vector: of the item (of an image, say), for a run that was trained with vectors (`--data.vectors`).
+            text: text of the item, which the encoder reads.
+            id: id of the item; "" generates one.
+            title: title of the item; "" takes the beginning of the text.
+            details: details of the item, by the catalogue's names of details ("genres", "year").
+            vector: vector of the item (such as an embedding of an image), for a run with vectors (`--data.vectors`).
 
         Returns:
             The id.
 
         Raises:
-            InputError: an empty text, an id that is taken, a detail that the catalogue does not have, or a vector
-                that does not fit the others; its field is the argument.
+            InputError: the text is empty, the id exists already, the catalogue does not have a detail, or the vector
+                does not fit the others; the field is the name of the argument.
         """
         return self.cold_items.add(text, id, title, dict(details or {}), vector)
 
@@ -419,13 +452,13 @@ class Recommender:
         are counted. States of users who were adapted to before do not change.
 
         Args:
-            item: one that `add_item` added; named as for `score`.
-            raters: for everybody who has rated it so far, the user's other ratings and the rating of this item. They
-                replace those of earlier calls. Tastes are estimated from items that the model was trained with, so the
-                result does not depend on the order in which several new items learn.
+            item: an item that `add_item` added, as for `score`.
+            raters: for each user who has rated the item so far, the user's other ratings and the rating of this item.
+                They replace those of earlier calls. Tastes are estimated from items in training, so the result does not
+                depend on the order in which several new items are updated.
 
         Raises:
-            MetarecError: an item that was not added, a history or rating that cannot be used, or a run under
+            MetarecError: the item was not added, a history or rating is not valid, or the run was trained under
                 differential privacy.
         """
         self.cold_items.learn(item, raters)
@@ -434,10 +467,10 @@ class Recommender:
         """Look up the row of an item by title, by "id:" and id, or by id as an int.
 
         Raises:
-            MetarecError: there is none, or the title fits several.
+            MetarecError: there is no such item, or the title fits several.
         """
         return self.items.find(item)
 
     def title(self, item: str | int) -> str:
-        """The title of an item, which is named as for `score`."""
+        """The title of an item, given as for `score`."""
         return self.catalogue.items.titles[self.find(item).row]

@@ -1,7 +1,7 @@
-"""User states as bytes, to be kept by a client and handed back; and a seal that shows who made them.
+"""Encoding of user states as bytes that a client can store, and signatures that prove their origin.
 
 A state is a compressed safetensors file: the history, the embedding of the user's text, and the adapted parameters.
-Reading one never runs code that is in it. It holds the digest of its run, and another run refuses it.
+Decoding never runs code from it. It holds the digest of its run, and other runs refuse it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from metarec_jax.recommender.items import ItemIndex
 from metarec_jax.recommender.user_state import UserState
 
 MAX_BYTES = 1 << 20
-"""Bytes of a state when decompressed, at most: bounds the memory that a hostile one takes."""
+"""Greatest size of a decompressed state in bytes, which bounds the memory that a malicious state takes."""
 MAX_ADAPTED_BYTES = 40_000
-"""Bytes of the adapted parameters, beyond which a state leaves them out; the user is then adapted again when read."""
+"""Greatest size of adapted parameters in a state, in bytes; larger ones are left out and computed again on reading."""
 _TAG_BYTES = 32
 
 
 class DecodedState(NamedTuple):
-    """What a state holds.
+    """The contents of a state.
 
     Attributes:
-        history: of the user.
-        embedding: float32 [hidden], of the user's text.
+        history: history of the user.
+        embedding: float32 [hidden], embedding of the user's text.
         adapted: the adapted parameters; None where the state leaves them out.
     """
 
@@ -53,9 +53,9 @@ class StateCodec:
     """Encodes states of one model, and decodes them.
 
     Args:
-        config: of the run.
+        config: config of the run.
         items: the catalogue.
-        executor: knows the shapes of adapted parameters.
+        executor: provides the shapes of adapted parameters.
     """
 
     def __init__(self, config: Config, items: ItemIndex, executor: Executor):
@@ -63,7 +63,7 @@ class StateCodec:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A name of this model: equal for equal configs, items and parameters."""
+        """Identifier of this model, equal for equal configs, items and parameters."""
         found = hashlib.sha256(to_json(self._config).encode())
         found.update(json.dumps(list(self._items.catalogue.items.ids[: self._items.trained])).encode())
         for leaf in jax.tree.leaves(jax.device_get(self._executor.trainable)):
@@ -71,7 +71,7 @@ class StateCodec:
         return found.hexdigest()[:32]
 
     def encode(self, state: UserState) -> bytes:
-        """The bytes of a state."""
+        """Encode a state as bytes."""
         from safetensors.numpy import save
 
         ids = self._items.catalogue.items.ids
@@ -84,13 +84,13 @@ class StateCodec:
         return zlib.compress(save(arrays, metadata=metadata), 1)
 
     def decode(self, data: bytes) -> DecodedState:
-        """The contents of a state.
+        """Decode a state.
 
         Args:
             data: from `encode`.
 
         Raises:
-            MetarecError: the bytes are no state, or the state of another run, or an item is no longer there.
+            MetarecError: the bytes are not a state, the state belongs to another run, or an item no longer exists.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
@@ -105,7 +105,7 @@ class StateCodec:
             items = json.loads(header["item"])
             rating, embedding = arrays.pop("rating"), arrays.pop("embedding")
             if not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
-                raise ValueError("its items are no list of ids")
+                raise ValueError("its items are not a list of ids")
             if rating.shape != (len(items),) or embedding.shape != (hidden,):
                 raise ValueError("its arrays have the wrong shapes")
             if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in (rating, embedding)):
@@ -158,7 +158,7 @@ class Seal:
     """Signs bytes with a key and writes them as text (HMAC-SHA256; Krawczyk et al. 1997, RFC 2104).
 
     Args:
-        key: of the service.
+        key: key of the service.
 
     >>> seal = Seal(b"k" * 32)
     >>> seal.open("user", seal.close("user", b"x"))
@@ -171,20 +171,26 @@ class Seal:
         self._key = key
 
     def close(self, purpose: str, data: bytes) -> str:
-        """Signed text of some bytes.
+        """Sign bytes and encode them as text.
 
         Args:
-            purpose: is signed too, so that text for one purpose is refused for another.
+            purpose: signed too, so that text for one purpose is refused for another.
             data: the bytes.
+
+        Returns:
+            The signed text.
         """
         return base64.urlsafe_b64encode(self._tag(purpose, data) + data).rstrip(b"=").decode()
 
     def open(self, purpose: str, text: str) -> bytes | None:
-        """The bytes in a signed text; None where it was not signed with this key for this purpose.
+        """Verify signed text and decode its bytes.
 
         Args:
-            purpose: that the text must be for.
+            purpose: purpose for which the text must have been signed.
             text: from `close`.
+
+        Returns:
+            The bytes; None where the text was not signed with this key for this purpose.
         """
         try:
             signed = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,4 +1,4 @@
-"""Embeddings of texts that the run folder has none of: users' profiles and descriptions, and new items."""
+"""Embeddings of texts that are not in the run folder: users' profiles and descriptions, and new items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def warn(sentence: str) -> None:
 
 
 def load_encoder(path: str) -> Encoder:
-    """The pretrained encoder that a run's config names.
+    """Load the pretrained encoder that a run's config names.
 
     Args:
         path: ``encoder.path`` of the config.
@@ -39,13 +39,13 @@ def load_encoder(path: str) -> Encoder:
 
 
 class TextEncoder:
-    """Encodes texts as the run's items were encoded.
+    """Encodes texts in the same way as the run's items.
 
     Args:
-        config: the encoder, and how its tokens become one vector.
-        width: of the embeddings of the run's items.
-        encoder: of a run that trained its encoder; None loads ``config.path`` at the first use.
-        report: called with each distinct remark on texts, such as that they were truncated, once.
+        config: the encoder, with its pooling and normalisation.
+        width: width of the embeddings of the run's items.
+        encoder: encoder of a run that trained its encoder; None loads ``config.path`` at the first use.
+        report: called once with each distinct note on texts, such as that they were truncated.
     """
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
@@ -61,7 +61,7 @@ class TextEncoder:
         """The encoder, loaded at the first use.
 
         Raises:
-            MetarecError: it does not exist, or is not the one that the run was trained with.
+            MetarecError: the encoder does not exist, or is not the one with which the run was trained.
         """
         encoder = load_encoder(self.config.path)
         if encoder.config.hidden_size != self._width:
@@ -74,7 +74,7 @@ class TextEncoder:
 
     @functools.cached_property
     def pretrained(self) -> Encoder:
-        """The encoder before the run trained it, which item factors were learned with; loaded at the first use."""
+        """The encoder before the run trained it, with which item factors were fitted; loaded at the first use."""
         return self.encoder if self.config.train == "no" else load_encoder(self.config.path)
 
     def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
@@ -83,6 +83,9 @@ class TextEncoder:
         Args:
             texts: at least one.
             pretrained: whether to use the encoder as it was before the run trained it.
+
+        Returns:
+            float32 embeddings.
         """
         from metarec_jax.encoder import encode_table
 
@@ -108,7 +111,7 @@ class UserEncoder:
     Args:
         side: which text a user has: none, a profile, or a description that is made from the history.
         average: float32 [hidden], the embedding of a user without text.
-        max_support: latest interactions that a description is made from, at most.
+        max_support: greatest number of latest interactions from which a description is made.
         texts: encodes them.
     """
 
@@ -120,7 +123,7 @@ class UserEncoder:
         """Refuse a profile where the run does not read profiles.
 
         Raises:
-            InputError: it does not.
+            InputError: the run does not read profiles.
         """
         if profile and self.side != "profile":
             raise InputError(
@@ -135,14 +138,17 @@ class UserEncoder:
         profiles: Sequence[str],
         known: Sequence[np.ndarray | None] | None = None,
     ) -> list[Float[np.ndarray, " hidden"]]:
-        """The embedding of each user's text.
+        """Encode each user's text.
 
         Args:
-            catalogue: has the titles that a description names.
-            histories: of the users.
-            profiles: of the users, or "".
+            catalogue: provides the titles of descriptions.
+            histories: histories of the users.
+            profiles: profiles of the users, or "".
             known: embeddings of profiles that were encoded before, or None; a description is always encoded again,
                 since it depends on the history.
+
+        Returns:
+            float32 [hidden] for each user.
 
         Raises:
             InputError: a profile for a run that does not read profiles.

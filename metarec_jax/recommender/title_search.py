@@ -1,4 +1,4 @@
-"""Look up items by title, without regard to case, accents, punctuation, articles and a missing year.
+"""Search of items by title, ignoring case, accents, punctuation, articles and a missing year.
 
 A match must be unique: a title that fits several items is an error that lists them, and a title that fits none is an
 error that lists the most similar ones.
@@ -36,13 +36,13 @@ _FRENCH = re.compile(r"\b([ld])['’`´]")  # "l'" is a separate word,
 _APOSTROPHE = re.compile(r"['’`´]")  # other apostrophes are inside words
 _WORD = re.compile(r"[^\W_]+")
 _SHOWN = 8
-"""Items that an error about an ambiguous title lists, at most."""
+"""Greatest number of items that an error about an ambiguous title lists."""
 _SCORERS: tuple[Any, ...] = (fuzz.ratio, fuzz.token_sort_ratio, fuzz.partial_ratio)
-"""Their sum is the similarity of two titles: it allows for misspelt, reordered and missing words."""
+"""Similarities of two titles; their sum tolerates misspelt, reordered and missing words."""
 
 
 class Match(NamedTuple):
-    """The row of an item, and a remark on the choice, or ""."""
+    """The row of an item, and a note on the choice, or ""."""
 
     row: int
     note: str = ""
@@ -53,8 +53,8 @@ class _Names(NamedTuple):
 
     Attributes:
         levels: rows by name, from the strictest normalisation of a title to the loosest.
-        plain: the name of each row that misspelt titles are compared with.
-        words: all words of each row's title, each with a space in front.
+        plain: name of each row, to which misspelt titles are compared.
+        words: all words of each row's title, each preceded by a space.
     """
 
     levels: tuple[dict[str, list[int]], ...]
@@ -87,7 +87,7 @@ class TitleIndex:
         """
         self.prepare()
         row, title = len(items) - 1, items.titles[-1]
-        # What is looked up by row is written before the row can be found: ids before titles, and both before words.
+        # Data that is read by row is written before the row can be found: ids before titles, and both before words.
         self._popularity = popularity
         self._years.append(title_year(title))
         self._names.plain.append(_plain(title))
@@ -98,16 +98,20 @@ class TitleIndex:
         self._names.words.append(f" {_words(title)}")
 
     def prepare(self) -> None:
-        """Build the index, which otherwise happens at the first search. Call it before several threads search."""
+        """Build the index before the first search; call it before several threads search."""
         _ = self._exact, self._rows_of_ids, self._years, self._names
 
     def search(self, text: str, most: int) -> list[int]:
-        """Rows of items whose titles contain words that start with the words of `text`, most ratings first; where
-        there are none, rows of the items with the most similar titles.
+        """Find items whose titles contain words that start with the words of `text`, most ratings first.
+
+        If there are none, the items with the most similar titles are returned.
 
         Args:
             text: beginnings of words; "" finds every item.
-            most: rows to return, at most.
+            most: greatest number of rows to return.
+
+        Returns:
+            Rows of the items.
 
         >>> items = Items(ids=("7", "8"), titles=("The Tin Moon (1971)", "Tin Roofs (1980)"), texts=("", ""))
         >>> TitleIndex(items, np.array([3, 4])).search("ti", 5)
@@ -124,10 +128,10 @@ class TitleIndex:
         """Look up the item called `name`: a title, or "id:" and an id.
 
         Raises:
-            MetarecError: no item, or more than one, is called that.
+            MetarecError: no item, or more than one, has this name.
         """
         if name.startswith(ID_PREFIX) and self.has_id(name.removeprefix(ID_PREFIX)):
-            return self.find_id(name.removeprefix(ID_PREFIX))  # unchanged: an id may start or end with blanks
+            return self.find_id(name.removeprefix(ID_PREFIX))  # not stripped: an id may start or end with blanks
         name = name.strip()
         if name.startswith(ID_PREFIX):
             return self.find_id(name.removeprefix(ID_PREFIX).strip())
@@ -146,7 +150,7 @@ class TitleIndex:
         """Look up the item whose id is `identity`.
 
         Raises:
-            MetarecError: there is none; the message lists the most similar ids.
+            MetarecError: there is no such item; the message lists the most similar ids.
         """
         identity = str(identity)
         if identity not in self._rows_of_ids:
@@ -162,11 +166,14 @@ class TitleIndex:
         return identity in self._rows_of_ids
 
     def nearest(self, name: str, count: int = 5) -> list[int]:
-        """Rows of the items whose titles are most similar to `name`, most similar first, each title once.
+        """Find the items whose titles are most similar to `name`, each title once.
 
         Args:
-            name: a title, perhaps with mistakes.
-            count: rows to return, at most.
+            name: a title, perhaps misspelt.
+            count: greatest number of rows to return.
+
+        Returns:
+            Rows of the items, most similar first.
         """
         items = len(self._items)  # read once: another thread may be adding an item
         likeness = self._likeness(_bare(_readings(name)[0][0]) or name.casefold(), self._names.plain[:items])
@@ -221,7 +228,11 @@ class TitleIndex:
                 other[_bare(name)].append(row)
 
     def _choose(self, name: str, rows: Sequence[int]) -> Match:
-        """The item among `rows` if they have one title; of several with that title, the one with the most ratings."""
+        """Choose among `rows` with one common title the item with the most ratings.
+
+        Raises:
+            MetarecError: the rows have several titles.
+        """
         rows = list(dict.fromkeys(rows))  # a title can match at more than one level
         titles = {self._items.titles[row] for row in rows}
         if len(titles) > 1:
@@ -260,7 +271,7 @@ def _without_year(title: str) -> str:
 
 
 def _plain(title: str) -> str:
-    """The name of a title that misspelt names are compared with."""
+    """The form of a title to which misspelt names are compared."""
     return _bare(_BRACKETS.sub(" ", _without_year(title)))
 
 

@@ -1,4 +1,4 @@
-"""A user that the model has adapted to."""
+"""The state of a user to whom the model has adapted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from metarec_jax.recommender.history import CheckedHistory
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UserState:
-    """A user that the model has adapted to.
+    """The state of a user to whom the model has adapted.
 
     Attributes:
         history: all ratings of the user.
-        embedding: float32 [hidden], of the user's text.
-        support: the latest ratings, which were adapted to, padded.
-        adapted: the adapted parameters, as the programs take them.
+        embedding: float32 [hidden], embedding of the user's text.
+        support: the latest ratings, on which the model adapted, padded.
+        adapted: the adapted parameters, in the form of the programs' arguments.
     """
 
     history: CheckedHistory
@@ -28,7 +28,7 @@ class UserState:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Remarks on how the history was read."""
+        """Notes on how the history was read."""
         count, used = len(self.history.rows), int(self.support.mask.sum())
         if count == used:
             return self.history.notes

@@ -66,15 +66,15 @@ def explored(
     ids: tuple[str, ...],
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items: the best ones in order, or a random one.
+    """Make a list of `k` items: the best ones in order, or a random list.
 
     Args:
         order: rows of the pool's items, best first; at least `k` unless fewer items are allowed.
-        scores: of all rows.
+        scores: scores of all rows.
         k: list length.
         exploring: the probability of a random list; `order` has the pool already.
         arm: name of the model that the list is from.
-        ids: of all rows.
+        ids: ids of all rows.
         rng: source of randomness.
 
     Returns:
@@ -105,14 +105,17 @@ def interleaved(
     k: int,
     rng: np.random.Generator,
 ) -> list[Shown]:
-    """A list of `k` items that two models choose in turn, each its best of the items left.
+    """Make a list of `k` items that two models choose in turn, each its best among the items left.
 
     Args:
         orders: ids of each model's items, best first.
-        scores: of each model, by id.
-        names: of the arms.
+        scores: scores of each model, by id.
+        names: names of the arms.
         k: list length.
         rng: draws which model is first in every round.
+
+    Returns:
+        The places of the list.
     """
     taken: set[str] = set()
     left = [iter(order) for order in orders]

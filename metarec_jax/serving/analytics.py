@@ -1,4 +1,4 @@
-"""Figures from the log of a service, each with a 95 % interval over users.
+"""Metrics of a service's log, each with a 95 % interval over users.
 
 All are ratios of two sums over rows. The rows of one user are not independent, so the intervals are those of the delta
 method for clusters (Deng, Knoblich & Lu 2018, "Applying the delta method in metric analytics", equation 4). They are
@@ -53,6 +53,9 @@ def ratio(over: Float[np.ndarray, " n"], under: Float[np.ndarray, " n"], user: n
         over: numerators of the rows.
         under: denominators of the rows.
         user: [n], number of the user of each row.
+
+    Returns:
+        The ratio with its interval.
     """
     value, error, users = _ratio(over, under, user)
     return Figure(value, value - NORMAL * error, value + NORMAL * error, users)
@@ -63,7 +66,10 @@ def difference(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> Figure:
 
     Args:
         a: numerators, denominators and users of the rows, as `ratio` takes them.
-        b: the same of other users.
+        b: the same for other users.
+
+    Returns:
+        The difference with its interval.
     """
     (of_a, error_a, users_a), (of_b, error_b, users_b) = _ratio(*a), _ratio(*b)
     error = float(np.hypot(error_a, error_b))
@@ -98,6 +104,9 @@ def precision(log: Log, liked: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
     Args:
         log: the log.
         liked: lowest rating of an item that counts as liked.
+
+    Returns:
+        Numerators, denominators and users.
     """
     good = log.clicked | log.purchased | (log.rating >= liked)
     return good.astype(np.float64), np.ones(len(log.place)), log.user
@@ -121,6 +130,9 @@ def arm_figures(log: Log, liked: float) -> dict[str, Any]:
     Args:
         log: places that the arm chose.
         liked: lowest rating of an item that counts as liked.
+
+    Returns:
+        Counts and figures by name.
     """
     rated = np.isfinite(log.rating)
     return {
@@ -182,6 +194,9 @@ def preference(log: Log, arm: str) -> Figure:
     Args:
         log: places of interleaved lists.
         arm: name of the arm.
+
+    Returns:
+        The preference, -1/2 to 1/2.
     """
     lists, first, number = np.unique(log.list, return_index=True, return_inverse=True)
     mine = log.arm == arm
@@ -202,6 +217,9 @@ def over_time(log: Log, parts: int = 24) -> list[dict[str, Any]]:
     Args:
         log: the log.
         parts: number of intervals.
+
+    Returns:
+        One entry for each arm and interval.
     """
     if not len(log.time):
         return []
@@ -235,6 +253,9 @@ def figures(log: Log, liked: float, *, time: bool = False) -> dict[str, Any]:
         log: the log, with all arms.
         liked: lowest rating of an item that counts as liked.
         time: whether to add the figures over time.
+
+    Returns:
+        A tree of figures by name.
     """
     arms = {str(arm): arm_figures(log.of(log.arm == arm), liked) for arm in np.unique(log.arm)}
     found: dict[str, Any] = {"arms": arms, "liked": liked}

@@ -1,6 +1,6 @@
 """The HTTP application, assembled from routes, middleware and error handlers.
 
-FastAPI is imported by this module and those that it imports, and by no other room of the package.
+Only this module and those that it imports depend on FastAPI.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_app(
     max_batch: int = 64,
     max_waiting: int = 1024,
 ) -> FastAPI:
-    """Return the application; its `state.service` is the `Service`.
+    """Make the application; its `state.service` is the `Service`.
 
     Args:
         engine: the models and the store, which the application closes when it ends.
@@ -58,6 +58,9 @@ def make_app(
         wait: seconds that the first of several requests waits for others.
         max_batch: largest number of requests that are computed together; 1 computes one at a time.
         max_waiting: largest number of requests that wait for the models; more are refused.
+
+    Returns:
+        The application.
     """
     service = Service(engine, token=token, people=people or {}, wait=wait, max_batch=max_batch, max_waiting=max_waiting)
 

@@ -17,7 +17,7 @@ from metarec_jax.train.build import resolve
 PUBLIC = ("movielens-100k", "movielens-1m", "movielens-latest", "synthetic")
 """Public data sources."""
 MOST = 200
-"""Users that are listed, at most."""
+"""Greatest number of users in the list."""
 
 
 class Person(NamedTuple):
@@ -29,8 +29,7 @@ class Person(NamedTuple):
 
 
 def people_of(config: Config) -> dict[str, Person]:
-    """Test users of a run's data by id, whom the model was not trained on; empty where the data is not public or is
-    missing."""
+    """Test users of a run's data, by id; empty where the data is not public or is missing."""
     if config.data.source not in PUBLIC:
         return {}
     try:
@@ -42,11 +41,14 @@ def people_of(config: Config) -> dict[str, Person]:
 
 
 def persons(data: Interactions, users: np.ndarray) -> list[Person]:
-    """Users of a data set with their ratings.
+    """Read users of a data set with their ratings.
 
     Args:
         data: the data set.
         users: int [n], rows of the users.
+
+    Returns:
+        The users.
     """
     found = []
     for user in users.tolist():

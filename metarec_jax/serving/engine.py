@@ -27,11 +27,11 @@ from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
 
 _HEADER = struct.Struct("<H")
 MAX_RATERS = 200
-"""Latest raters that an added item learns from; with more ratings, train the model again."""
+"""Number of latest raters from which an added item is updated; with more ratings, train the model again."""
 MAX_ADDED = 10_000
-"""Items that can be added to a trained model: each is encoded again when the service starts."""
+"""Greatest number of items added to a trained model; each is encoded again when the service starts."""
 LEARNED_AT_ONCE = 16
-"""Items that learn before a batch of requests is answered, at most, so that no request waits long."""
+"""Greatest number of items that are updated before a batch of requests, which limits the waiting time."""
 
 
 class Full(MetarecError):
@@ -72,7 +72,7 @@ class Job(NamedTuple):
         whose: the user.
         list: the list to rank; None for none.
         items: ids of items to score; None for none.
-        texts: of items to score that are not in the catalogue.
+        texts: texts of items to score that are not in the catalogue.
         arm: the model to use; None for those that the user's lists come from.
     """
 
@@ -94,8 +94,8 @@ class Done(NamedTuple):
     """The answer to a job.
 
     Attributes:
-        states: of the user, by name of the arm.
-        places: of the list.
+        states: states of the user, by name of the arm.
+        places: positions of the list.
         shown: the record of the list, to be stored before the list is shown; None where it is not recorded.
         scores: float [items + texts, 2], score and standard deviation.
     """
@@ -113,9 +113,9 @@ class Engine:
         arms: one model, or two to compare, which have the same items.
         store: the database; items that are in it are added to the models.
         mode: how two models share the users.
-        share: of the users that get the second model, with `mode` "ab".
+        share: share of the users that get the second model, with `mode` "ab".
         exploring: how lists are randomised.
-        seed: of the random lists; None for a different one each time.
+        seed: seed of the random lists; None for a different one each time.
         max_added: items that can be added, at most.
 
     Raises:
@@ -181,6 +181,9 @@ class Engine:
         Args:
             user: the user's identifier.
             states: by name of the arm.
+
+        Returns:
+            The bytes.
         """
         parts = {name: self.arms[name].to_bytes(state) for name, state in states.items()}
         header = json.dumps([user, [[name, len(part)] for name, part in parts.items()]]).encode()

@@ -44,7 +44,7 @@ class Refused(FastAPIHTTPException):
         status: status code of the answer.
         place: "header" or "body".
         message: reason and remedy.
-        headers: of the answer.
+        headers: headers of the answer.
     """
 
     def __init__(self, status: int, place: str, message: str, headers: Mapping[str, str] | None = None):
@@ -66,7 +66,10 @@ def problem(
         location: "body", "query", "path", "header" or "service", and the names and indices that lead to the field.
         message: reason and remedy.
         kind: the problem's type.
-        headers: of the answer.
+        headers: headers of the answer.
+
+    Returns:
+        The answer.
     """
     return _answer(status, [(location, message, kind)], headers)
 

@@ -73,12 +73,15 @@ def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) ->
 
 
 def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any]:
-    """Metrics of a run's log, and off-policy estimates for other runs.
+    """Compute metrics of a run's log, and off-policy estimates for other runs.
 
     Args:
-        run: that was served.
+        run: folder of the run that was served.
         store: folder of its store.
-        targets: runs to estimate the metrics of, from lists that were randomised.
+        targets: folders of runs whose metrics are estimated from randomised lists.
+
+    Returns:
+        The metrics as a tree of `metarec_jax.serving.analytics.Figure` and numbers.
 
     Raises:
         MetarecError: no list was shown yet, or targets are given and no list was randomised.
@@ -91,7 +94,7 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
     random = log.of((log.explore > 0) & ~log.interleaved)
     if targets and not len(random.list):
         raise MetarecError(
-            f"{store}: no list was randomised, and so none can say what another model would have got: "
+            f"{store}: no list was randomised, so metrics of another model cannot be estimated: "
             "serve with --explore 0.2"
         )
     order = np.argsort(random.list, kind="stable")
@@ -106,14 +109,17 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
 
 
 def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, str, float, int]]:
-    """The log of a service as (user, item, rating, time) rows, each pair of user and item once.
+    """Convert the log of a service to (user, item, rating, time) rows, each pair of user and item once.
 
-    Ratings are from the histories that lists were made from and from feedback, the latest of each pair, without
-    ratings that were removed. Clicks are 1 where an item was clicked, and 0 where it was shown and not clicked.
+    Ratings are from the histories of lists and from feedback, the latest of each pair, without ratings that were
+    removed. Clicks are 1 where an item was clicked, and 0 where it was shown and not clicked.
 
     Args:
-        database: of the service.
+        database: database of the service.
         scale: the rating scale.
+
+    Returns:
+        The rows.
     """
     found: dict[tuple[str, str], tuple[float, int]] = {}
     if scale.kind == "click":
@@ -140,13 +146,13 @@ def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, 
 
 
 def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[int, Path]:
-    """Write the log as interactions, and the items beside it, as `metarec train --data.source table` reads them.
+    """Write the log as interactions, and its items, in the form that `metarec train --data.source table` reads.
 
     Args:
-        run: that was served.
+        run: folder of the run that was served.
         store: folder of its store.
-        path: a .csv or .parquet file; items go to NAME-items beside it.
-        merge: whether the interactions that the run was trained on come first, to train on both.
+        path: a .csv or .parquet file; items are written to NAME-items next to it.
+        merge: whether the interactions with which the run was trained come first, to train on both.
 
     Returns:
         The number of rows, and the file of the items.
@@ -164,7 +170,7 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
     if merge:
         rows = _trained_on(opened.config) + rows
     if not rows:
-        raise MetarecError(f"{store}: nobody has rated anything yet, so there is nothing to export")
+        raise MetarecError(f"{store}: there are no ratings yet, so there is nothing to export")
     items: dict[str, list[str]] = defaultdict(list)
     names = list(catalogue.items.details)
     for n, identity in enumerate(catalogue.items.ids):

@@ -1,4 +1,4 @@
-"""Routes of the feedback: what users did with the items that they were shown, and the figures made from that."""
+"""Routes of the feedback: users' actions on the items that they were shown, and metrics of these actions."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ async def explain(request: schemas.ExplainRequest, service: ServiceDependency) -
 
 @router.post("/interview", response_model=schemas.InterviewResponse)
 async def interview(request: schemas.InterviewRequest, service: ServiceDependency) -> JSONResponse:
-    """Return the items whose ratings by the user would tell most about the ratings of all other items."""
+    """Return the items whose ratings by the user would reduce the variance of all predicted ratings the most."""
     service.check_ids(request.skip, "skip")
     service.check_ids(request.among, "among")
     arm, state = await service.adapted(service.user_of(request))

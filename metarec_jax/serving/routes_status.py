@@ -12,7 +12,7 @@ from metarec_jax.serving.service import ServiceDependency
 
 router = APIRouter(route_class=TokenRoute, tags=["service"])
 health = APIRouter(tags=["service"])
-"""Without the token, so that whatever supervises the service needs none."""
+"""Router without the token check, so that a supervisor of the service needs no token."""
 
 
 @router.get("/about")

@@ -77,11 +77,14 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
 
 
 def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
-    """Return the engine of the runs that are served, with its store.
+    """Load the engine of the runs that are served, with its store.
 
     Args:
         chosen: the options.
         reporter: receives a note that names the store's folder.
+
+    Returns:
+        The engine.
 
     Raises:
         MetarecError: a run or the store cannot be read, or the runs do not fit each other.
@@ -153,11 +156,14 @@ def loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
+    """Open a listening socket.
 
     Args:
         host: name or address.
         port: 0 takes a free one.
+
+    Returns:
+        The socket.
 
     Raises:
         MetarecError: the address is in use, or not one of this machine.

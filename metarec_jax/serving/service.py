@@ -74,6 +74,9 @@ class Service:
             fields: the request.
             forget: ids of items whose ratings are removed from the history.
 
+        Returns:
+            The user.
+
         Raises:
             InputError: the state or the user token is not one of this service, or `forget` has an item without a
             rating.
@@ -114,6 +117,9 @@ class Service:
         Args:
             user: the user.
             arm: name of the model; None takes the first of those that the user's lists come from.
+
+        Returns:
+            Name of the model, and state of the user.
 
         Raises:
             MetarecError: the request has a mistake.

@@ -6,8 +6,8 @@ rating lies ``g`` of ``G = 4`` quarters up the scale (the probability that a gra
 Zhang & Grinspan 2009, equation 4). An item without a rating is clicked with a small probability. A clicked item is
 rated as in the data, and the next list is made from one more rating.
 
-The counts show that logging, comparing and estimating work, and how models compare under these assumptions. They do not
-measure people.
+The counts test logging, comparison and estimation, and compare models under these assumptions. They do not measure the
+behaviour of real users.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ class Client:
         """Send a request and return its answer.
 
         Args:
-            path: of the route.
-            body: is sent with POST; None sends a GET.
+            path: path of the route.
+            body: body of a POST request; None sends a GET request.
+
+        Returns:
+            The JSON body of the answer.
 
         Raises:
             MetarecError: the service does not answer, or refuses the request.
@@ -103,9 +106,12 @@ def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
     """Return the probability that a user who looks at an item clicks it.
 
     Args:
-        rating: of the item; None if the data has none.
-        scale: of the ratings.
+        rating: rating of the item; None if the data has none.
+        scale: scale of the ratings.
         curiosity: the probability for an item without a rating.
+
+    Returns:
+        The probability.
 
     >>> scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
     >>> [attraction(rating, scale, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
@@ -133,9 +139,9 @@ def simulate(
     Args:
         client: the connection to the service.
         people: users with their whole histories.
-        scale: of the ratings.
+        scale: scale of the ratings.
         habits: behaviour of all users.
-        seed: of what they look at and click.
+        seed: seed of what they look at and click.
         reporter: receives the progress.
 
     Returns:

@@ -79,7 +79,7 @@ class ShownList(NamedTuple):
     """A list that was shown to a user.
 
     Attributes:
-        id: of the list.
+        id: id of the list.
         user: the user's identifier.
         arm, model: name and digest of the model that made it.
         mode: "single", "ab" or "interleave".
@@ -282,7 +282,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         if layout == 0:
             database.executescript(_TABLES + f"PRAGMA user_version = {LAYOUT};")
-        # Not in _TABLES: there are stores of this layout without the index.
+        # Not in _TABLES, since some stores of this layout lack the index.
         database.execute("CREATE INDEX IF NOT EXISTS events_of_item ON events (item)")
         return database
     except sqlite3.Error as error:

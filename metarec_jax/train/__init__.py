@@ -1,1 +1,1 @@
-"""From a config to a trained run: build, step, loop, run folder."""
+"""Training of a run from a config: build, step, loop, run folder."""

@@ -1,4 +1,4 @@
-"""What a trained model must know of the items: who they are, their embeddings, and how they were rated in training."""
+"""The catalogue of a run: items with their embeddings, statistics of training ratings, and factors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarec_jax.train.run_folder import Run
 
 
 class Scale(NamedTuple):
-    """What ratings can be: see `metarec_jax.core.types.Interactions`."""
+    """The rating scale; fields as in `metarec_jax.core.types.Interactions`."""
 
     kind: Kind
     levels: tuple[float, ...]
@@ -28,14 +28,14 @@ class Scale(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Catalogue:
-    """Everything but the parameters that scoring needs.
+    """Everything except parameters that scoring needs.
 
     Attributes:
-        items: who they are.
-        statistics: the training users' ratings of each.
+        items: the items.
+        statistics: statistics of the training users' ratings.
         embeddings: float32 [items, hidden].
-        scale: of the ratings.
-        beliefs: what was learned of items beside counts; None where nothing was.
+        scale: scale of the ratings.
+        beliefs: the item factor model; None without item factors.
     """
 
     items: Items
@@ -51,7 +51,12 @@ def scale_of(data: Interactions) -> Scale:
 
 
 def save(catalogue: Catalogue, run: Run) -> None:
-    """Writes `catalogue` into a run folder, as Parquet and safetensors."""
+    """Write a catalogue to a run folder, as Parquet and safetensors.
+
+    Args:
+        catalogue: the catalogue.
+        run: the run folder.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from safetensors.numpy import save_file
@@ -79,10 +84,10 @@ def save(catalogue: Catalogue, run: Run) -> None:
 
 
 def load(run: Run) -> Catalogue:
-    """Reads the catalogue of a run folder.
+    """Read the catalogue of a run folder.
 
     Raises:
-        MetarecError: a file is missing, damaged, or does not belong to the other.
+        MetarecError: a file is missing or damaged, or the files do not belong together.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,8 +1,8 @@
-"""Saving and restoring training states with orbax.
+"""Saving and restoring of training states with orbax.
 
-A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, the position in
-the data and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
-either the whole checkpoint or none.
+A checkpoint is atomic: the state (theta, phi, optimiser, step, key) and, as JSON, the position in the data and the
+progress of training. Orbax writes to a temporary folder and renames it, so that a crash leaves either the whole
+checkpoint or none.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Sums = Mapping[str, tuple[float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How a training is going, as it stands in a checkpoint.
+    """The progress of a training, as stored in a checkpoint.
 
     Attributes:
-        step: steps taken.
-        epoch: stretches finished (epochs of meta-training).
-        position: of the feed, as JSON.
+        step: number of steps taken.
+        epoch: number of finished stretches (epochs of meta-training).
+        position: position of the feed, as JSON.
         sums: losses since the last evaluation.
-        best_epoch, best_step: when the best evaluation was made; 0 before there is one.
-        best_loss: its loss.
+        best_epoch, best_step: epoch and step of the best evaluation; 0 before the first one.
+        best_loss: loss of the best evaluation.
         finished: whether training has ended, at its last step or by early stopping.
     """
 
@@ -56,12 +56,12 @@ class Progress:
 
     @classmethod
     def at_start(cls) -> Progress:
-        """Before the first step."""
+        """The progress before the first step."""
         return cls(0, 0, {}, {}, 0, 0, 1e30, False)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Progress:
-        """Read what `dataclasses.asdict` wrote, also that of version 0.1, which had one loss by the name of "query"."""
+        """Read the output of `dataclasses.asdict`, also of version 0.1, which had a single loss "query"."""
         fields: dict[str, Any] = dict(tree)
         if "iterator" in fields:
             fields["position"] = fields.pop("iterator")
@@ -84,17 +84,18 @@ class Progress:
 
 
 class Checkpoints:
-    """The two latest checkpoints of a run, numbered by step: one to go on from, and one to go back to.
+    """The two latest checkpoints of a run, numbered by step: one to continue from, and one as a fallback.
 
     Args:
-        folder: where they are.
-        tidy: whether to remove what a killed training left half-saved. A reader must not: the training may be running.
+        folder: folder of the checkpoints.
+        tidy: whether to remove incomplete checkpoints of a killed training; a reader must not, since the training may
+            be running.
     """
 
     def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
-        # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
+        # Orbax's log is for its developers; its errors are also raised as exceptions.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         keep = ocp.training.preservation_policies
         self._folder = folder.absolute()
@@ -111,7 +112,12 @@ class Checkpoints:
             self._checkpointer.close()
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
+        """Start saving a checkpoint; the copy to disk runs in the background.
+
+        Args:
+            state: the training state.
+            progress: the progress; its step is the number of the checkpoint.
+        """
         self._sound.discard(progress.step)
         with self._writing():
             self._checkpointer.save_checkpointables_async(
@@ -123,17 +129,17 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
+        """Wait until all checkpoints are on disk."""
         with self._writing():
             self._checkpointer.wait()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Explains what the operating system says about writing, such as that the disk is full."""
+        """Explain errors of the operating system about writing, such as a full disk."""
         with explained(self._folder):
             try:
                 yield
-            except ValueError as error:  # so tensorstore passes it on
+            except ValueError as error:  # tensorstore raises errors of the operating system as ValueError
                 found = re.search(r"os_error_code='(\d+)'", str(error))
                 if found is None:
                     raise
@@ -146,22 +152,25 @@ class Checkpoints:
         return None if found is None else self.progress(found.step)
 
     def progress(self, step: int) -> Progress:
-        """What checkpoint `step` says of the training."""
+        """The progress stored in checkpoint `step`."""
         read = self._checkpointer.checkpointables_metadata
         return self._attempt(step, lambda: Progress.from_json(cast("dict[str, Any]", read(step).custom_metadata)))
 
     def load(self, like: Tree, step: int) -> Tree:
-        """Restores the state of `step`.
+        """Restore a state.
 
         Args:
-            like: arrays (or ShapeDtypeStructs) that say which shapes, dtypes and shardings are wanted.
-            step: which checkpoint.
+            like: arrays (or ShapeDtypeStructs) with the expected shapes, dtypes and shardings.
+            step: number of the checkpoint.
+
+        Returns:
+            A tree with the structure of `like`.
 
         Raises:
-            MetarecError: the checkpoint is missing, damaged, or of other shapes than `like`.
+            MetarecError: the checkpoint is missing, damaged, or has other shapes than `like`.
         """
         saved = self._attempt(step, lambda: self._checkpointer.checkpointables_metadata(step).metadata["state"])
-        if saved is None:  # so says orbax of metadata that it cannot read
+        if saved is None:  # orbax returns None for metadata that it cannot read
             raise self._unreadable(step, "its metadata cannot be read")
         raw = _storable(like)
         self._check_fits(step, _shapes(saved), _shapes(raw))
@@ -171,18 +180,18 @@ class Checkpoints:
         return jax.tree.map(lambda to: _restored(leaves, to), like)
 
     def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
-        """What `read` returns, or an error that says that checkpoint `step` cannot be read."""
+        """The result of `read`, or an error that checkpoint `step` cannot be read."""
         try:
             self._probe(step)
             return read()
-        except Exception as error:  # orbax and tensorstore raise many kinds; each means the same to a user
+        except Exception as error:  # orbax and tensorstore raise many kinds of errors
             raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
 
     def _probe(self, step: int) -> None:
-        """Reads all stored bytes of `step` in a row, which fails where they are damaged.
+        """Read all stored bytes of `step` sequentially, which fails if they are damaged.
 
-        Orbax reads with many tasks at once. When the first fails it leaves the others behind, and each complains on
-        stderr for itself; so it is only asked to read what can be read.
+        Orbax reads with many concurrent tasks. When one fails, the others continue and print errors to stderr, so
+        damage is detected before orbax reads.
         """
         if step in self._sound:
             return
@@ -222,14 +231,14 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _storable(tree: Any) -> Any:
-    """`tree` with the numbers of typed keys in their place, and None for arrays of no elements: orbax refuses both."""
+    """Replace typed keys by their raw data and empty arrays by None, since orbax refuses both."""
     return jax.tree.map(
         lambda leaf: None if leaf.size == 0 else jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
     )
 
 
 def _restored(leaves: Iterator[Any], to: Any) -> Any:
-    """The leaf that takes the place of `to`, from what `_storable` left of the tree."""
+    """Restore the leaf that corresponds to `to`, from the leaves of `_storable`."""
     if to.size == 0:
         return jnp.zeros(to.shape, to.dtype, device=getattr(to, "sharding", None))
     return jax.random.wrap_key_data(next(leaves)) if _is_key(to) else next(leaves)
@@ -240,7 +249,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its path, which is the same for the dicts that orbax gives for named tuples."""
+    """Dtype and shape of every leaf by its path, which is equal for named tuples and the dicts that orbax returns."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"

@@ -1,4 +1,4 @@
-"""Checks of a config against the data, the encoder and this machine, made before anything takes long."""
+"""Checks of a config against the data, the encoder and this machine, before any long computation."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from metarec_jax.train.model import abstract_trainable
 
 
 def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -> None:
-    """Check that the options use what the data holds, and that the data holds what the options need.
+    """Check that options and data fit each other.
 
     Args:
-        config: of the run.
+        config: config of the run.
         data: its interactions.
-        reporter: told where an option costs memory.
+        reporter: told of options that need much memory.
 
     Raises:
-        MetarecError: items have vectors that nothing reads, or the learner needs times and there are none.
+        MetarecError: items have vectors that no option uses, or the learner needs times and the data has none.
     """
     if data.items.vectors is not None and not believes(config):
         raise MetarecError(
@@ -49,15 +49,15 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
 
 
 def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
-    """Check that the encoder can run, and be trained, on this machine as the config says.
+    """Check that the encoder can run, and be trained, on this machine with the options of the config.
 
     Args:
         config: options of the encoder.
-        encoder: as it was read.
+        encoder: the encoder before training.
 
     Raises:
-        MetarecError: the attention or precision is not available here, there are fewer layers than are to be frozen,
-            or patterns of `lora_layers` match nothing.
+        MetarecError: the attention or precision is not available here, there are fewer layers than the config freezes,
+            or a pattern of `lora_layers` matches no layer.
     """
     platform, architecture = jax.default_backend(), encoder.config
     if config.attention == "fused":
@@ -79,20 +79,20 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
     """Check that the patterns of adapted parameters fit the learner and the updater.
 
     Args:
-        config: of the run.
-        catalogue: whose scale and width decide the shapes of the learner.
+        config: config of the run.
+        catalogue: its scale and widths determine the shapes of the learner.
 
     Raises:
-        MetarecError: a pattern matches nothing, the updater cannot adapt what they match, or no pattern matches the
-            context parameters, which exist to be adapted.
+        MetarecError: a pattern matches nothing, the updater cannot adapt a matched parameter, or no pattern matches the
+            context parameters.
     """
-    if believes(config):  # which factors makes no difference to what there is to adapt
+    if believes(config):  # the values of the factors do not change the adaptable parameters
         catalogue = dataclasses.replace(catalogue, beliefs=NOTHING_KNOWN)
     theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
     adapted, _ = partition(theta, config.updater.adapted)
     if config.learner.context and config.updater.steps and "context/value" not in path_names(adapted):
         raise MetarecError(
             f"learner.context is {config.learner.context}, but no pattern of updater.adapted "
-            f"{config.updater.adapted} matches context/value: context parameters are there to be adapted, so add "
+            f"{config.updater.adapted} matches context/value: context parameters must be adapted, so add "
             "'context/.*', or use --learner.context 0"
         )

@@ -1,4 +1,4 @@
-"""Embeddings of items and users by the encoder as it is, through the cache on disk."""
+"""Embeddings of items and users by the encoder before or after training, with a cache on disk."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def embed(
     *,
     warn_truncation: bool = True,
 ) -> np.ndarray:
-    """Embed texts, through the cache on disk.
+    """Embed texts, with the cache on disk.
 
     Args:
-        encoder: which encodes them.
+        encoder: the encoder.
         config: pooling, length and cache folder.
-        texts: to encode; equal texts are encoded once.
+        texts: texts to encode; equal texts are encoded once.
         reporter: shows progress.
-        label: of the progress bar.
+        label: label of the progress bar.
         warn_truncation: report how many texts exceeded ``encoder.max_length``.
 
     Returns:
@@ -61,7 +61,7 @@ def embed(
 
 
 def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str, tuple[str, ...] | None]:
-    """Choose the text that stands for each user of each source.
+    """Choose the text of each user of each source.
 
     Args:
         config: ``learner.user_side`` chooses: the profile, a description of each draw of the support, or none.
@@ -102,9 +102,9 @@ def embed_users(
     Args:
         encoder, config: as for `embed`.
         users: number of users, for sources without texts.
-        texts: of each source, from `user_texts`.
+        texts: texts of each source, from `user_texts`.
         reporter: shows progress.
-        known: embeddings of texts that are at hand already.
+        known: embeddings that are already computed, by texts.
         warn_truncation: as for `embed`.
 
     Returns:
@@ -119,7 +119,15 @@ def embed_users(
 
 
 def trained_encoder(encoder: Encoder, params: Params) -> Encoder:
-    """Replace the parameters of an encoder by those that a run trained; LoRA factors are added to their matrices."""
+    """Replace the parameters of an encoder by trained ones; LoRA factors are merged into their matrices.
+
+    Args:
+        encoder: the encoder before training.
+        params: trained parameters.
+
+    Returns:
+        The encoder.
+    """
     source = f"{encoder.source}, trained further"
     return dataclasses.replace(encoder, params=merge_lora(params), source=source)
 
@@ -128,8 +136,8 @@ def with_trained_encoder(experiment: Experiment, trainable: Trainable, reporter:
     """Embed items and users anew with the encoder that a run trained.
 
     Args:
-        experiment: with the embeddings of the encoder before training.
-        trainable: what was trained; the experiment is returned as it is where that holds no encoder.
+        experiment: experiment with embeddings of the encoder before training.
+        trainable: trained parameters; if they include no encoder, the experiment is returned unchanged.
         reporter: shows progress.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Everything that training and evaluation start from, as one frozen value."""
+"""Inputs of training and evaluation, as one frozen value."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Part(Generic[Source]):
 
     Attributes:
         source: the episodes.
-        tables: embeddings by the encoder before training.
-        user_texts: the texts that the users' embeddings are of; None where users have no text.
+        tables: embeddings from the encoder before training.
+        user_texts: texts of the users; None where users have no text.
     """
 
     source: Source
@@ -43,14 +43,14 @@ class Experiment:
     """The data, division, catalogue, model and episodes of a run.
 
     Attributes:
-        config: with every "auto" resolved.
+        config: config with every "auto" resolved.
         data: all interactions; training reads only the rows ``division.train``.
         division: which rows train, and which tasks validate and test.
         catalogue: items, with statistics of the training rows.
         model: the functions of learner and updater.
-        train, validation: episodes that train, and those that choose the best epoch.
-        tests: episodes of the test tables, by the name of the scenario.
-        encoder: with the parameters before training.
+        train, validation: training episodes, and episodes that choose the best epoch.
+        tests: episodes of the test tables, by name of the scenario.
+        encoder: encoder with the parameters before training.
     """
 
     config: Config
@@ -74,7 +74,7 @@ class Experiment:
         return splits_of(self.division)
 
     def fingerprint(self) -> str:
-        """sha256 of everything that training reads: equal fingerprints and configs give equal results."""
+        """sha256 of all inputs of training: equal fingerprints and configs give equal results."""
         digest = hashlib.sha256(fingerprint_with_texts(self.data, self.encoder.digest).encode())
         for rows in (self.division.train, self.division.train_users, self.division.validation.query):
             digest.update(np.ascontiguousarray(rows).tobytes())
@@ -82,13 +82,13 @@ class Experiment:
 
     @property
     def training_user_table(self) -> np.ndarray:
-        """float32 [users, hidden], embeddings of the training users alone, from which inputs are standardised."""
+        """float32 [users, hidden], embeddings of the training users, which set the standardisation of inputs."""
         source, users = self.train.source, self.train.tables.users
         return users if source.own_table else users[self.division.train_users]
 
 
 def splits_of(division: Division) -> Splits:
-    """Users that train, validate and are held out for tests, each once, in the order in which they are first asked."""
+    """Users of training, validation and tests, each once per part, in the order of their first task."""
     held_out = [scenario.tasks.user for scenario in division.scenarios if scenario.held_out]
     validation, test = (
         np.array(list(dict.fromkeys(users.tolist())), np.int32)

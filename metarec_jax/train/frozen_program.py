@@ -33,8 +33,11 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
     Args:
         run: the run folder.
-        experiment: what is trained on.
-        reporter: told the size of micro-batches, where it is found out.
+        experiment: data and model.
+        reporter: told the size of micro-batches, where it is chosen automatically.
+
+    Returns:
+        The program.
     """
     config = experiment.config
     mesh = user_mesh(config.train.devices)
@@ -59,27 +62,39 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
 
 def prepared_tables(run: Run, experiment: Experiment, mesh: Mesh) -> Prepared:
-    """The tables of training episodes on the devices, as the learner wants them: what prepares them is not trained."""
+    """Prepare the tables of training episodes on the devices; their preparation has no trained parameters.
+
+    Args:
+        run: the run folder.
+        experiment: data and model.
+        mesh: the devices.
+
+    Returns:
+        The tables, replicated.
+    """
     theta = starting_state(run, experiment, mesh).trainable.theta
     return jax.jit(experiment.model.prepare)(theta, replicate(mesh, experiment.train.tables))
 
 
 def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
-    """The jitted outer step: (state, tables, episodes) -> (state, losses).
+    """Make the jitted outer step.
 
     Args:
-        config: of the run.
-        model: its functions.
+        config: config of the run.
+        model: the functions of the model.
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.
-        users_per_device: users that a device computes at the same time.
+        users_per_device: number of users that a device computes in parallel.
+
+    Returns:
+        (state, tables, episodes) -> (state, losses).
     """
     return _frozen_step(dataclasses.replace(config, seed=0), model, steps, mesh, users_per_device)
 
 
 @functools.lru_cache(maxsize=8)
 def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
-    """The same compiled step for every seed."""
+    """Cached, so that all seeds share one compiled step."""
     step = make_step(
         model,
         make_optimiser(config, steps),

@@ -1,4 +1,4 @@
-"""Meta-training that trains the encoder too: each step encodes the distinct texts of its batch."""
+"""Meta-training that also trains the encoder: each step encodes the distinct texts of its batch."""
 
 from __future__ import annotations
 
@@ -34,8 +34,11 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
     Args:
         run: the run folder.
-        experiment: what is trained on.
-        reporter: told the size of micro-batches, where it is found out.
+        experiment: data and model.
+        reporter: told the size of micro-batches, where it is chosen automatically.
+
+    Returns:
+        The program.
     """
     config = experiment.config
     mesh = user_mesh(config.train.devices, config.train.shards)
@@ -58,27 +61,47 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
 
 def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], float]:
-    """The validation loss by the encoder that is being trained."""
+    """Make the validation loss with the encoder in training.
+
+    Args:
+        experiment: data and model.
+        mesh: the devices.
+
+    Returns:
+        Trainable -> loss.
+    """
     texts = texts_of_part(experiment, experiment.validation, mesh)
     return validation(experiment.model, mesh, experiment.validation, texts)
 
 
 def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches:
-    """The texts that the episodes of a part gather from, on the devices."""
+    """Texts of the episodes of a part, on the devices.
+
+    Args:
+        experiment: data and model.
+        part: the episodes.
+        mesh: the devices.
+
+    Returns:
+        The texts.
+    """
     users = experiment.config.train.users_per_step
     return TextBatches(experiment.config, experiment.encoder, experiment.data.items.texts, part, mesh, users)
 
 
 def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh: Mesh, users_per_device: int) -> Any:
-    """The jitted outer step: (state, chosen texts, episodes) -> (state, losses).
+    """Make the jitted outer step.
 
     Args:
-        config: of the run.
-        model: its functions.
-        devices: how they encode.
+        config: config of the run.
+        model: the functions of the model.
+        devices: encoding on the devices.
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.
-        users_per_device: users that a device computes at the same time.
+        users_per_device: number of users that a device computes in parallel.
+
+    Returns:
+        (state, chosen texts, episodes) -> (state, losses).
     """
     step = make_joint_step(
         model,
@@ -93,5 +116,5 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
 
 
 def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:
-    """A function that splits parameters of the encoder into (those that are trained, the others)."""
+    """Make a function that splits parameters of the encoder into (trained ones, the others)."""
     return lambda params: by_rate(params, relative_rates(config.encoder, params, config.train.rate))

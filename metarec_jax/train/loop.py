@@ -1,7 +1,7 @@
 """The training loop on the host: runs a program's steps, watches losses, evaluates, saves, stops.
 
-A stopped or killed training that is resumed takes the very same steps as an uninterrupted one: the state, the position
-in the data and the sums of the losses since the last evaluation are all in the checkpoint.
+A resumed training takes exactly the same steps as an uninterrupted one: the checkpoint holds the state, the position in
+the data and the sums of the losses since the last evaluation.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Fitted:
     """The result of a training.
 
     Attributes:
-        trainable: host arrays, the parameters of the best evaluation; those of the latest step before there is one.
-        progress: steps taken, and where the best evaluation was.
+        trainable: host arrays: the parameters of the best evaluation, or of the latest step before the first
+            evaluation.
+        progress: steps taken, and the step of the best evaluation.
         interrupted: whether training was stopped before its end.
         signal: the signal that stopped it.
     """
@@ -41,18 +42,18 @@ class Fitted:
 
 
 def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
-    """Run a program to its end, from the latest checkpoint of the run where there is one.
+    """Run a program to its end, starting from the latest checkpoint of the run if there is one.
 
     Args:
-        run: the run folder, which gets checkpoints, metrics and the best parameters.
-        program: what is trained.
+        run: the run folder, which receives checkpoints, metrics and the best parameters.
+        program: the training program.
         reporter: shows progress.
 
     Returns:
-        The parameters of the best evaluation, and how they were reached.
+        The parameters of the best evaluation, and the progress of the training.
 
     Raises:
-        MetarecError: a loss or parameter is not finite (nothing of it is saved), or a checkpoint cannot be read.
+        MetarecError: a loss or parameter is not finite (its state is not saved), or a checkpoint cannot be read.
     """
     with (
         Checkpoints(run.checkpoints) as checkpoints,
@@ -90,7 +91,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
 def _start(
     run: Run, program: Program, checkpoints: Checkpoints, feed: Feed, reporter: Reporter
 ) -> tuple[Any, Progress]:
-    """The state to go on from: that of the latest checkpoint, or the first one."""
+    """The state to continue from: that of the latest checkpoint, or the initial one."""
     state, progress = program.first_state(), checkpoints.latest()
     if progress is None:
         run.keep_metrics(-1)
@@ -120,7 +121,7 @@ def _start(
 def _steps(
     program: Program, state: Any, feed: Feed, progress: Progress, until: int, stop: StopRequest, advance: Advance
 ) -> tuple[Any, Progress, int]:
-    """Take the steps up to `until`; losses are fetched one step late, so that the device never waits."""
+    """Take the steps up to `until`; losses are fetched one step later, so that the device does not wait."""
     pending: tuple[Any, Batch] | None = None
     at, users = progress.step, 0
 

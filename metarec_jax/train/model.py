@@ -1,6 +1,6 @@
-"""From a config and a catalogue to a model: its functions, and the parameters that they start from.
+"""The model of a config: its functions, and its initial parameters.
 
-What a recommender needs and no more, so that nothing of data, of encoders and of training is imported for an answer.
+This module contains only what a recommender needs, so that recommending imports nothing of data, encoders and training.
 """
 
 from __future__ import annotations
@@ -24,17 +24,26 @@ from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.catalogue import Catalogue, Scale
 
 UNROLL = 5
-"""Inner steps in one turn of the compiled loop: a few per cent quicker than one, and no longer to compile."""
+"""Inner steps per iteration of the compiled loop: a few per cent faster than one, at the same compile time."""
 
 
 def make_model(config: Config, scale: Scale) -> Model:
-    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
-    traced and compiled for one seed serves the next."""
+    """Make the functions of the model that a config describes.
+
+    Equal options give the same functions, so that programs compiled for one seed serve the next.
+
+    Args:
+        config: options of learner and updater.
+        scale: the rating scale.
+
+    Returns:
+        The model.
+    """
     return _model(_learner(config), config.updater, scale)
 
 
 def _learner(config: Config) -> LearnerConfig:
-    """The learner's choices: without a gate where the rule solves for the outputs as they are."""
+    """The learner's options, without a gate where the updater solves for the outputs in closed form."""
     return dataclasses.replace(config.learner, gate=0.0) if rule_of(config.updater).whole_outputs else config.learner
 
 
@@ -66,15 +75,18 @@ def init_trainable(
     key: jax.Array,
     encoder: Params = None,
 ) -> Trainable:
-    """What is trained, before training.
+    """Initialise the trainable parameters.
 
     Args:
-        config: sizes.
+        config: options of the model.
         model: from `make_model`.
-        catalogue: items, of which those that training users rated set the input standardisation.
-        user_table: float32 [users, hidden] of training users.
+        catalogue: items; those that training users rated set the input standardisation.
+        user_table: float32 [users, hidden], embeddings of training users.
         key: typed PRNG key.
-        encoder: parameters of the encoder, for a config that trains it; None where only the rest is wanted.
+        encoder: parameters of the encoder, for a config that trains it; None leaves it out.
+
+    Returns:
+        The parameters.
     """
     total, count = catalogue.statistics.total, catalogue.statistics.count
     seen = count > 0 if count.any() else np.ones(len(count), bool)
@@ -98,7 +110,17 @@ def init_trainable(
 
 
 def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
-    """Shapes and dtypes of what is trained, without computing it; `encoder` as for `init_trainable`."""
+    """Shapes and dtypes of the trainable parameters, without computing them.
+
+    Args:
+        config: options of the model.
+        catalogue: the items.
+        user_hidden: width of users' embeddings.
+        encoder: as for `init_trainable`.
+
+    Returns:
+        A tree of ShapeDtypeStructs.
+    """
     model = make_model(config, catalogue.scale)
     users = np.zeros((1, user_hidden), np.float32)
     init = functools.partial(init_trainable, config, model, catalogue, users)

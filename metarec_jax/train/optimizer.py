@@ -1,4 +1,4 @@
-"""What becomes of the outer gradient: AdamW with a schedule, and a slower one for the encoder."""
+"""The outer optimiser: AdamW with a schedule, and lower rates for the encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WARMUP = 0.1
 
 
 def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine decay over `steps` outer steps; only matrices of theta and encoder decay.
+    """Make AdamW with clipping, warm-up and cosine decay; weights of only the matrices of theta and encoder decay.
 
     Parameters of the encoder that are not trained have no optimizer state.
     """
@@ -63,7 +63,15 @@ def relative_rates(config: EncoderConfig, encoder: Params, base: float) -> Param
 
 
 def by_rate(params: Params, rates: Params) -> tuple[Params, Params]:
-    """Parameters as (those that are trained, the others), each with None for the rest; `combine` is the inverse."""
+    """Split parameters by whether they are trained; `metarec_jax.core.params.combine` is the inverse.
+
+    Args:
+        params: the parameters.
+        rates: a tree of the same structure; 0 for parameters that are not trained.
+
+    Returns:
+        Trained parameters, and the others, each with None for the rest.
+    """
     moving = jax.tree.map(lambda leaf, rate: leaf if rate else None, params, rates)
     return moving, jax.tree.map(lambda leaf, rate: None if rate else leaf, params, rates)
 

@@ -1,7 +1,7 @@
 """The best parameters of a training so far, as a safetensors file.
 
-It is written at each new best evaluation, also while training goes on. The checkpoints hold the two latest states only,
-and orbax, which reads them, takes long to import.
+The file is written at each new best evaluation during training. Checkpoints hold only the two latest states, and orbax,
+which reads them, is slow to import.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def save(params: Params, path: Path) -> None:
     """Write parameters to a file, atomically.
 
     Args:
-        params: host arrays; a `Trainable`, or what a pretraining trains.
-        path: of the file.
+        params: host arrays: a `Trainable`, or the weights of a pretraining.
+        path: path of the file.
 
     Raises:
         MetarecError: the file cannot be written.
@@ -45,11 +45,14 @@ def load(like: Tree, path: Path) -> Tree:
     """Read parameters as host arrays.
 
     Args:
-        like: arrays or ShapeDtypeStructs of the shapes and dtypes that are wanted.
-        path: of the file.
+        like: arrays or ShapeDtypeStructs of the expected shapes and dtypes.
+        path: path of the file.
+
+    Returns:
+        A tree with the structure of `like`.
 
     Raises:
-        MetarecError: the file is damaged, or its arrays are not those that are wanted.
+        MetarecError: the file is damaged, or its arrays do not fit `like`.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -71,12 +74,12 @@ def load(like: Tree, path: Path) -> Tree:
 
 
 def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Trainable:
-    """Read the parameters with the least validation loss that a run has reached so far.
+    """Read the parameters with the least validation loss of a run so far.
 
     Args:
-        run: the run folder, of a training that has ended or is still going on.
-        catalogue: of that run.
-        encoder: parameters of the encoder that it started from, for a run that trains it.
+        run: the run folder of a finished or running training.
+        catalogue: catalogue of that run.
+        encoder: parameters of the encoder before training, for a run that trains it.
 
     Returns:
         Host arrays.

@@ -1,7 +1,7 @@
-"""What the training loop is handed: a finished step, a feed of batches, and how a stretch of steps is closed.
+"""The interface between training loop and training: step, feed of batches, and evaluation after a stretch of steps.
 
-A program is built once, by one file for each kind of training (`frozen`, `joint`, and those of other rooms); the loop
-(`metarec_jax.train.loop`) runs it without knowing its kind.
+One module for each kind of training builds a program (`frozen_program`, `joint_program`, and those of other rooms). The
+loop (`metarec_jax.train.loop`) runs it without knowing its kind.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Batch(NamedTuple):
     """One batch of a feed.
 
     Attributes:
-        arguments: what the step takes beside the state, on the devices.
-        users: rows of the users in it, where the batch has users.
+        arguments: arguments of the step after the state, on the devices.
+        users: rows of the users in the batch, where it has users.
     """
 
     arguments: tuple[Any, ...]
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 @runtime_checkable
 class Feed(Protocol):
-    """Batches in order, with a position that a checkpoint keeps."""
+    """Batches in order, with a position that a checkpoint stores."""
 
     def __next__(self) -> Batch: ...
 
@@ -47,7 +47,7 @@ class Feed(Protocol):
 
 
 class Ledger:
-    """What a program must record outside the training state, at each checkpoint; this one records nothing."""
+    """Records of a program outside the training state, at each checkpoint; this class records nothing."""
 
     def resume(self, progress: Progress) -> None:
         """Check that the training can be resumed from here, or raise a MetarecError."""
@@ -57,7 +57,7 @@ class Ledger:
         return {}
 
     def finish(self) -> None:
-        """Close the books of a training that has ended."""
+        """Complete the records of a training that has ended."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +65,20 @@ class Program:
     """A training, ready to run.
 
     Attributes:
-        title: of the progress bar.
-        steps: of the whole training.
-        stretch: steps between two evaluations: an epoch, say.
-        first_state: -> the state before the first step, on the devices.
-        step: (state, *arguments of a batch) -> (state, losses before the step). Takes over the memory of its state.
-        feed: -> the batches from the first one on.
+        title: title of the progress bar.
+        steps: number of steps of the whole training.
+        stretch: number of steps between two evaluations, such as an epoch.
+        first_state: () -> the state before the first step, on the devices.
+        step: (state, *arguments of a batch) -> (state, losses before the step). Donates the memory of its state.
+        feed: () -> the batches from the first one on.
         sums: (losses on the host, batch, progress) -> sum and weight of each loss. Raises where one is not finite.
         check: (state, step) -> None. Raises where a parameter is not finite.
-        evaluate: state -> figures of held-out data.
-        close: (progress, figures, seconds, users seen) -> (progress after the stretch, its line of metrics).
+        evaluate: state -> metrics on held-out data.
+        close: (progress, metrics, seconds, users seen) -> (progress after the stretch, its line of metrics).
         describe: (line of metrics, progress) -> a sentence.
-        trained: state -> the parameters that the training is for.
-        scope: -> the context in which steps run.
-        ledger: what is recorded beside the state.
+        trained: state -> the trained parameters.
+        scope: () -> the context in which steps run.
+        ledger: records outside the state.
         evaluates_first: whether there is a line of metrics before the first step.
     """
 
@@ -99,5 +99,5 @@ class Program:
     evaluates_first: bool = False
 
     def end_of_stretch(self, step: int) -> int:
-        """The step at which the stretch that `step` lies in ends."""
+        """The last step of the stretch that contains `step`."""
         return min((step // self.stretch + 1) * self.stretch, self.steps)

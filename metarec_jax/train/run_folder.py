@@ -1,15 +1,15 @@
-"""The run folder: what a run leaves behind, and what every later command starts from.
+"""The run folder: the files of a run, from which every later command starts.
 
-    config.json        every choice of the run, and the version of this layout
+    config.json        all options of the run, and the version of this layout
     catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
     tables.safetensors embeddings of the items
-    metrics.jsonl      one line an epoch
+    metrics.jsonl      one line per epoch
     checkpoints/       orbax
-    inputs.json        digest of the data and the encoder that the run began with
+    inputs.json        digest of the data and the encoder at the start of the run
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
-    tables/, plots/    what `metarec evaluate` writes
+    tables/, plots/    results of `metarec evaluate`
 
-Nothing in it is code, and reading it runs none.
+It holds no code, and reading it runs none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from metarec_jax.core.plugins import plugins_of, require_plugins
 
 
 class Run:
-    """A run folder that exists; `config` is a `Config`, or what another kind of run is made from."""
+    """An existing run folder; `config` is a `Config`, or the config of another kind of run."""
 
     def __init__(self, folder: Path, config: Any):
         self.folder = folder
@@ -38,12 +38,12 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Where orbax keeps the states."""
+        """Folder of orbax checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line, one line an epoch."""
+        """Metrics: one JSON object per line, one line per epoch."""
         return self.folder / "metrics.jsonl"
 
     @property
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def beliefs(self) -> Path:
-        """What was learned of the items."""
+        """Factors of the items."""
         return self.folder / "beliefs.safetensors"
 
     @property
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def beginning(self) -> Path:
-        """What an earlier run had learned, where training began with it."""
+        """Parameters of an earlier run, if training started from them."""
         return self.folder / "beginning.safetensors"
 
     @property
@@ -73,16 +73,16 @@ class Run:
 
     @property
     def inputs(self) -> Path:
-        """The digest of data and encoder that the run began with."""
+        """Digest of data and encoder at the start of the run."""
         return self.folder / "inputs.json"
 
     def keep_inputs(self, digest: str) -> None:
-        """Keep the digest of what the run reads; where there is one already, check that it is the same.
+        """Store the digest of the run's inputs; if there is one already, check that it is equal.
 
         Raises:
-            MetarecError: data or encoder are no longer what the run began with.
+            MetarecError: data or encoder differ from those at the start of the run.
         """
-        if not self.inputs.exists():  # a new run, or one that was killed before it was written
+        if not self.inputs.exists():  # a new run, or one that was killed before it wrote the file
             write_text(self.inputs, json.dumps({"sha256": digest}) + "\n")
             return
         try:
@@ -97,21 +97,21 @@ class Run:
 
     @property
     def tables(self) -> Path:
-        """Where evaluation writes its figures."""
+        """Folder of evaluation tables."""
         return make_folder(self.folder / "tables")
 
     @property
     def plots(self) -> Path:
-        """Where evaluation draws."""
+        """Folder of plots."""
         return make_folder(self.folder / "plots")
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Adds one line to ``metrics.jsonl``."""
+        """Append one line to ``metrics.jsonl``."""
         with explained(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of ``metrics.jsonl``; a line that a crash cut short ends them."""
+        """Yield the lines of ``metrics.jsonl``, up to a line that a crash truncated."""
         if not self.metrics.exists():
             return
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
@@ -121,20 +121,20 @@ class Run:
                 return
 
     def keep_metrics(self, last: int) -> None:
-        """Drop the lines of steps after the `last`: they belong to work that was not saved and is done again."""
+        """Drop the lines of steps after `last`, whose states were not saved and whose steps are repeated."""
         kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= last]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
 def check_place(folder: Path, *, command: str = "train") -> None:
-    """Check that a run can be made in a folder, without making anything.
+    """Check that a run can be created in a folder, without creating anything.
 
     Args:
-        folder: of the run.
-        command: of `metarec`, for the message.
+        folder: folder of the run.
+        command: command of `metarec`, for the message.
 
     Raises:
-        MetarecError: there is a run already, or the folder cannot be written.
+        MetarecError: the folder holds a run already, or cannot be written.
     """
     if (folder / "config.json").exists():
         raise MetarecError(_already(folder, command))
@@ -145,7 +145,7 @@ def check_place(folder: Path, *, command: str = "train") -> None:
         try:
             with tempfile.TemporaryFile(dir=present):
                 pass
-        except OSError as error:  # which names the temporary file
+        except OSError as error:  # its file name is that of the temporary file
             raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
@@ -160,13 +160,16 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
     """Make a new run folder.
 
     Args:
-        folder: of the run.
-        config: what the run is made from.
-        command: of `metarec`, which makes and continues runs of this kind.
-        fill: writes what else belongs to a run that has just begun.
+        folder: folder of the run.
+        config: config of the run.
+        command: command of `metarec` that makes and continues runs of this kind.
+        fill: writes further files of a new run.
+
+    Returns:
+        The run folder.
 
     Raises:
-        MetarecError: there is a run already, or the folder cannot be written. Then nothing that was written stays.
+        MetarecError: the folder holds a run already, or cannot be written. Then all written files are removed.
     """
     if (folder / "config.json").exists():
         raise MetarecError(_already(folder, command))
@@ -192,15 +195,18 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
 
 
 def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
-    """Opens a run folder.
+    """Open a run folder.
 
     Args:
-        folder: where.
-        command: of `metarec`, which made the run.
-        base: default values of its config; `Config()` where None.
+        folder: folder of the run.
+        command: command of `metarec` that made the run.
+        base: default values of its config; None takes `Config()`.
+
+    Returns:
+        The run folder.
 
     Raises:
-        MetarecError: no run there, a run of another version or kind, or a config.json that is not one.
+        MetarecError: there is no run, the run is of another version or kind, or config.json is not valid.
     """
     path = folder / "config.json"
     if not path.is_file():

@@ -1,12 +1,12 @@
-"""Where arrays live: users are split over the devices; parameters are on each of them whole, or split by their role.
+"""Placement of arrays on devices: users are split over devices; parameters are replicated, or split by their role.
 
-A mesh has the axis "users" and, where a copy of the encoder shall take several devices, the axis "shards". Users are
-split over both. Its axes are Auto: the pure functions of learner and meta are written without knowing about devices,
-and XLA inserts the collectives: with users sharded and parameters replicated, one all-reduce of the gradient.
+A mesh has the axis "users" and, if a copy of the encoder is distributed over several devices, the axis "shards". Users
+are split over both. The axes are Auto: the pure functions of learner and meta do not depend on devices, and XLA inserts
+the collectives: with users sharded and parameters replicated, one all-reduce of the gradient.
 
-Where XLA would choose badly (a chunked encoder adds up its gradient chunk by chunk, and each sum would become an
-all-reduce) each device runs the program of one device on its users (`per_device`), and what is exchanged is written
-down here: sums once at the end, and parameters that are split, gathered where they are used (Rajbhandari et al. 2020,
+Where XLA would insert too many collectives (a chunked encoder sums its gradient over chunks, and each sum would become
+an all-reduce), each device runs a single-device program on its users (`per_device`), and this module defines the
+communication: sums once at the end, and sharded parameters gathered where they are used (Rajbhandari et al. 2020,
 "ZeRO", arXiv 1910.02054, stage 3; "fully sharded data parallel").
 """
 
@@ -35,20 +35,23 @@ ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?(theta|phi)/.*", PartitionSpec()),  # every user's inner loop starts from the learner as a whole
     (r"(.*/)?(step|key|count)", PartitionSpec()),
 )
-"""Pattern of a leaf's path -> how it is split where a mesh has shards; the first that matches whole counts. States of
-an optimiser hold trees of the same paths, and so lie with their parameters."""
+"""Pattern of a leaf's path -> how it is split where a mesh has shards; the first full match counts. An optimiser's
+state has trees with the same paths, so it is split like the parameters."""
 
 
 def user_mesh(devices: int = 0, shards: int = 1, *, among: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over the first `devices` devices; 0 takes all.
+    """Make a mesh of devices.
 
     Args:
-        devices: how many.
-        shards: devices that hold one copy of what is split by its role; with 1 there is no such axis.
-        among: the devices to choose from; those of this process where None.
+        devices: number of devices, the first ones; 0 takes all.
+        shards: number of devices that share one copy of the parameters; with 1 there is no such axis.
+        among: the devices to choose from; None takes those of this process.
+
+    Returns:
+        The mesh.
 
     Raises:
-        MetarecError: there are not so many devices, or `shards` does not divide them.
+        MetarecError: there are too few devices, or `shards` does not divide their number.
     """
     present = jax.devices() if among is None else among
     if devices > len(present):
@@ -67,12 +70,19 @@ def user_mesh(devices: int = 0, shards: int = 1, *, among: Sequence[Any] | None 
 
 
 def by_user(mesh: Mesh) -> PartitionSpec:
-    """How an array with a leading axis of users is split: over all axes of the mesh."""
+    """Partition spec of an array with a leading axis of users: split over all axes of the mesh."""
     return PartitionSpec(USERS if len(mesh.axis_names) == 1 else mesh.axis_names)
 
 
 def by_role(mesh: Mesh, tree: Tree) -> Tree:
-    """A tree like `tree` (a state, or any part of one with the paths of `ROLES`), of how each leaf is split.
+    """Partition specs of parameters by their role.
+
+    Args:
+        mesh: the devices.
+        tree: a training state, or a part of one with paths of `ROLES`.
+
+    Returns:
+        A tree of the same structure with the spec of each leaf.
 
     Raises:
         MetarecError: a leaf has no role.
@@ -83,10 +93,17 @@ def by_role(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def shardings(mesh: Mesh, state: Tree) -> Tree:
-    """`by_role`, for whole arrays.
+    """Shardings of parameters by their role.
+
+    Args:
+        mesh: the devices.
+        state: a training state of whole arrays.
+
+    Returns:
+        A tree of the same structure with the sharding of each leaf.
 
     Raises:
-        MetarecError: a leaf has no role, or the number of shards does not divide it.
+        MetarecError: a leaf has no role, or the number of shards does not divide its size.
     """
 
     def sharding(path: Any, leaf: Any, spec: PartitionSpec) -> NamedSharding:
@@ -106,7 +123,7 @@ def _name(path: Any) -> str:
 
 
 def role(name: str) -> PartitionSpec:
-    """How the leaf of that path is split.
+    """Partition spec of the leaf with this path.
 
     Raises:
         MetarecError: no pattern of `ROLES` matches.
@@ -121,40 +138,83 @@ def role(name: str) -> PartitionSpec:
 
 
 def round_up(users: int, mesh: Mesh) -> int:
-    """The least number of users, at least `users`, that splits evenly over the mesh."""
+    """The least number of users, at least `users`, that splits evenly over a mesh.
+
+    Args:
+        users: number of users.
+        mesh: the devices.
+
+    Returns:
+        The number.
+    """
     return -(-users // mesh.size) * mesh.size
 
 
 def shard_users(mesh: Mesh, tree: Tree) -> Tree:
-    """Puts a tree of host arrays with a leading users axis on the devices, split along that axis."""
+    """Put arrays on the devices, split along their leading axis of users.
+
+    Args:
+        mesh: the devices.
+        tree: host arrays.
+
+    Returns:
+        Device arrays.
+    """
     return jax.device_put(tree, NamedSharding(mesh, by_user(mesh)))
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """Puts a whole copy of a tree on each device."""
+    """Put a whole copy of a tree on each device.
+
+    Args:
+        mesh: the devices.
+        tree: host arrays.
+
+    Returns:
+        Device arrays.
+    """
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def place(mesh: Mesh, state: Tree) -> Tree:
-    """Puts a state on the devices, each leaf by its role."""
+    """Put a training state on the devices, each leaf by its role.
+
+    Args:
+        mesh: the devices.
+        state: the state.
+
+    Returns:
+        Device arrays.
+    """
     return jax.device_put(state, shardings(mesh, state))
 
 
 def per_device(mesh: Mesh, function: Callable[..., Any], arguments: Any, results: Any) -> Callable[..., Any]:
-    """`function` run by each device on what it holds of the arguments.
+    """Make a function that each device runs on its part of the arguments.
 
     Args:
         mesh: the devices.
-        function: written for one device; what it exchanges with others it takes from this module.
-        arguments, results: trees of `PartitionSpec`, or prefixes of them, that say what each device holds.
+        function: function of one device; it communicates by functions of this module.
+        arguments, results: trees of `PartitionSpec`, or prefixes of them, of what each device holds.
+
+    Returns:
+        The function of whole arrays.
     """
     return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
 
 
 def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
-    """Inside `per_device`: the sum over devices of each leaf; of leaves that are split, over those with the same part.
+    """Inside `per_device`: sum each leaf over devices; split leaves are summed over devices with the same part.
 
-    The sum over shards of the latter is taken where they were gathered (`whole`).
+    The sum over shards of the latter is part of the gradient of `whole`.
+
+    Args:
+        mesh: the devices.
+        tree: leaves to sum.
+        specs: partition spec of each leaf; None where all are replicated.
+
+    Returns:
+        The sums.
     """
 
     def summed(spec: PartitionSpec, leaf: Any) -> Any:
@@ -166,10 +226,17 @@ def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
 
 
 def whole(params: Tree, dtype: DTypeLike | None = None) -> Tree:
-    """Inside `per_device`: parameters of a part of the encoder that are split by their role, put together.
+    """Inside `per_device`: gather the sharded parameters of a part of the encoder.
 
-    Matrices travel in `dtype`, where they are multiplied in that anyway; the sum of their gradients is taken in their
-    own precision, and each device keeps its part.
+    Matrices are sent in `dtype`, in which they are multiplied; the sum of their gradients is computed in their own
+    precision, and each device keeps its part.
+
+    Args:
+        params: parameters of a part of the encoder.
+        dtype: data type of the products; None takes that of the parameters.
+
+    Returns:
+        Whole parameters.
     """
 
     def put_together(path: Any, leaf: Any) -> Any:

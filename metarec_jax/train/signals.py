@@ -10,20 +10,20 @@ from typing import Any
 
 
 class StopRequest:
-    """Remembers that SIGTERM or Ctrl-C arrived, so that the loop can save and end between two steps."""
+    """Records that SIGTERM or Ctrl-C arrived, so that the loop can save and end between two steps."""
 
     def __init__(self) -> None:
         self.signal: Signals | None = None
 
     def __call__(self, number: int, _frame: Any) -> None:
-        """Handle a signal; the second one ends the process at once."""
+        """Handle a signal; the second one ends the process immediately."""
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
 
     @contextlib.contextmanager
     def listening(self) -> Generator[StopRequest]:
-        """Handle both signals while the context lasts."""
+        """Handle both signals within the context."""
         before = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self

@@ -1,7 +1,7 @@
 """Start, resume and run a training in a run folder.
 
-A run folder appears only after everything that can be wrong with the input has been checked, and it appears with all
-that a resumed training or a recommender needs.
+A run folder is created only after all checks of the input, with everything that a resumed training or a recommender
+needs.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ from metarec_jax.train.state import first_state
 
 
 def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET) -> Fitted:
-    """Train what a config describes into a new run folder: `start`, then `fit`.
+    """Train a config in a new run folder: `start`, then `fit`.
 
     Args:
-        config: of the run.
-        folder: of the run; it must hold none yet.
+        config: config of the run.
+        folder: folder of the run; it must not hold one yet.
         reporter: shows progress.
 
+    Returns:
+        The result of the training.
+
     Raises:
-        MetarecError: as `start` and `fit` do.
+        MetarecError: as for `start` and `fit`.
     """
     run, experiment = start(config, Path(folder), reporter=reporter)
     return fit(run, experiment, reporter=reporter)
 
 
 def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitted:
-    """Train, from the run's latest checkpoint where there is one.
+    """Train, starting from the run's latest checkpoint if there is one.
 
     Args:
         run: the run folder.
@@ -47,36 +50,42 @@ def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitt
         reporter: shows progress.
 
     Returns:
-        The parameters with the least validation loss, and how they were reached.
+        The parameters with the least validation loss, and the progress of the training.
 
     Raises:
-        MetarecError: a loss is not finite (nothing of it is saved), or a checkpoint cannot be read.
+        MetarecError: a loss is not finite (its state is not saved), or a checkpoint cannot be read.
     """
     return loop.train(run, program_of(run, experiment, reporter=reporter), reporter=reporter)
 
 
 def program_of(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
-    """Build the training program of a run, of the kind that its config asks for.
+    """Build the training program of a run, of the kind that its config selects.
 
     Args:
         run: the run folder.
         experiment: from `metarec_jax.train.build.build` with the run's config.
-        reporter: told what is chosen for the run.
+        reporter: told about automatic choices.
+
+    Returns:
+        The program.
     """
     return importlib.import_module(experiment.config.program).build(run, experiment, reporter=reporter)
 
 
 def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Experiment]:
-    """Make a new run folder, ready to train in.
+    """Make a new run folder for a training.
 
     Args:
-        config: of the run.
-        folder: of the run; it must hold none yet.
+        config: config of the run.
+        folder: folder of the run; it must not hold one yet.
         reporter: shows progress.
 
+    Returns:
+        The run folder, and the experiment.
+
     Raises:
-        MetarecError: the folder holds a run or cannot be written, or something is wrong with the data or the encoder.
-            Then nothing is left in the folder.
+        MetarecError: the folder holds a run or cannot be written, or the data or the encoder is not valid. Then nothing
+            is left in the folder.
     """
     run_folder.check_place(folder)  # before minutes of reading and encoding
     earlier = warm_start.learned(config) if config.train.begin else None
@@ -84,8 +93,8 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
     if earlier is not None:
         warm_start.check(config, earlier, jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reporter.note(
-            f"training begins with what {config.train.begin} learned; it may have learned from users that validate "
-            "here, so validation losses are no proof of anything"
+            f"training starts from the parameters of {config.train.begin}, which may have been trained on validation "
+            "users of this run, so validation losses are not reliable"
         )
 
     def fill(run: Run) -> None:
@@ -98,18 +107,21 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
 
 
 def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Experiment]:
-    """Open a run folder to train on in it.
+    """Open a run folder to continue its training.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         reporter: shows progress.
 
+    Returns:
+        The run folder, and the experiment.
+
     Raises:
-        MetarecError: it holds no run, or the data is no longer what the run began with.
+        MetarecError: the folder holds no run, or the data differs from the data at the start of the run.
     """
     run = run_folder.open_run(folder)
     experiment = build(run.config, reporter=reporter)
     run.keep_inputs(experiment.fingerprint())
-    if not (run.catalogue.exists() and run.embeddings.exists()):  # killed before these were written
+    if not (run.catalogue.exists() and run.embeddings.exists()):  # the process was killed before it wrote them
         catalogues.save(experiment.catalogue, run)
     return run, experiment

@@ -1,4 +1,4 @@
-"""The state that a meta-training starts from, and the parameters that it led to."""
+"""The initial state of a meta-training."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from metarec_jax.train.optimizer import make_optimiser
 
 
 def first_state(experiment: Experiment, steps: int) -> TrainState:
-    """The state before the first outer step: a pure function of the config's seed.
+    """Make the state before the first outer step, a pure function of the config's seed.
 
     Args:
-        experiment: what is trained on.
+        experiment: data and model.
         steps: outer steps of the whole training, for the schedule.
+
+    Returns:
+        The state.
     """
     key, run_key = jax.random.split(jax.random.key(experiment.config.seed))
     users = experiment.training_user_table
-    encoder = jax.tree.map(jnp.copy, experiment.encoder.params)  # the first step takes over its state's memory
+    encoder = jax.tree.map(jnp.copy, experiment.encoder.params)  # the first step donates the memory of its state
     trainable = init_trainable(experiment.config, experiment.model, experiment.catalogue, users, key, encoder)
     optimizer = make_optimiser(experiment.config, steps)
     return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32), run_key)

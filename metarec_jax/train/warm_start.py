@@ -1,8 +1,8 @@
-"""Training that begins with what an earlier run learned, in place of random numbers: on a log of use, say.
+"""Training that starts from the parameters of an earlier run, for example on a log of a service.
 
-What the new run is told of the earlier one is copied into its folder when it starts, so that it can be resumed
-whatever becomes of that one. Whom the earlier run learned from is not known any more, so validation losses of a run
-that began warm flatter it, and `metarec evaluate` refuses it.
+The parameters are copied into the folder of the new run when it starts, so that it can be resumed without the earlier
+run. The training users of the earlier run are not known, so validation losses of a warm-started run are biased, and
+`metarec evaluate` refuses it.
 """
 
 from __future__ import annotations
@@ -21,32 +21,36 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.run_folder import Run
 
 ANEW = "theta/prior/taste/"
-"""What is about single factors of items, which the new run learns anew: they need not mean what they meant."""
+"""Prefix of parameters of single item factors, which the new run fits anew, so that old values do not apply."""
 
 
 def refuse(config: Config, what: str) -> None:
-    """Refuses to judge what began warm.
+    """Refuse to evaluate a warm-started run.
+
+    Args:
+        config: config of the run.
+        what: participle for the message, such as "tuned".
 
     Raises:
-        MetarecError: training of `config` begins with what an earlier run learned.
+        MetarecError: training of `config` starts from an earlier run.
     """
     if config.train.begin:
         raise MetarecError(
-            f"train.begin is {config.train.begin!r}: that run may have learned from the very users that would be asked "
-            f"here, so this one cannot be {what}; take one that begins anew, or compare both in use "
+            f"train.begin is {config.train.begin!r}: that run may have been trained on this run's test users, so this "
+            f"one cannot be {what}; use a run without train.begin, or compare both in use "
             "(metarec serve RUN --against OTHER)"
         )
 
 
 def learned(config: Config) -> Trainable:
-    """What the run that training is to begin from has learned, as host arrays.
+    """Read the parameters of the earlier run from which training starts, as host arrays.
 
     Raises:
-        MetarecError: there is no such run, it has not ended an epoch, or it is refused by what the new run promises.
+        MetarecError: there is no such run, it has not finished an epoch, or the new run is private.
     """
     if config.privacy.epsilon:
         raise MetarecError(
-            f"train.begin is {config.train.begin!r}, but what an earlier run knows of its users is not private: "
+            f"train.begin is {config.train.begin!r}, but the parameters of an earlier run are not private: "
             "leave it out, or train without --privacy.epsilon"
         )
     from metarec_jax.train.parameters import load_trainable
@@ -61,12 +65,12 @@ def learned(config: Config) -> Trainable:
 
 
 def check(config: Config, found: Trainable, like: Trainable) -> None:
-    """Sees that a run of `config` can begin with `found`.
+    """Check that a run can start from the parameters of an earlier run.
 
     Args:
-        config: of the new run.
+        config: config of the new run.
         found: from `learned`.
-        like: arrays or shapes of what the new run trains.
+        like: arrays or shapes of the new run's parameters.
 
     Raises:
         MetarecError: a parameter is missing in either, or has another shape; the message names it.
@@ -85,7 +89,14 @@ def check(config: Config, found: Trainable, like: Trainable) -> None:
 
 
 def begun(trainable: Trainable, run: Run) -> Trainable:
-    """`trainable` with what the run's folder holds of an earlier one.
+    """Replace parameters by those of an earlier run, from the run's folder.
+
+    Args:
+        trainable: initial parameters.
+        run: the run folder.
+
+    Returns:
+        The parameters.
 
     Raises:
         MetarecError: the file is missing or damaged.

@@ -188,7 +188,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_methods_that_were_not_judged_alike_are_refused():
     mixed = results()
     mixed["plain"] = results(offset=1)["plain"]
-    with pytest.raises(ValueError, match=r"'plain' was not judged on the same seeds and users as 'good \| model'"):
+    with pytest.raises(ValueError, match=r"'plain' was not evaluated on the same seeds and users as 'good \| model'"):
         build_table(mixed, title="t", protocol="p")
     with pytest.raises(ValueError, match="'item mean' is none of the methods"):
         table(references=("item mean",))

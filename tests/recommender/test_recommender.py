@@ -339,7 +339,7 @@ def test_other_models_have_no_uncertainty(head):
     rule = {} if head == "rating" else {"updater": RidgeConfig(adapted=("output/.*",))}
     other = untrained(side="none", head=head, **rule)
     assert not other.gives_uncertainty
-    with pytest.raises(MetarecError, match=r"knows no uncertainty: train with --updater\.kind ridge .*head rating$"):
+    with pytest.raises(MetarecError, match=r"predicts no uncertainty: train with --updater\.kind ridge .*head rating$"):
         other.uncertainty(other.adapt(), [5])
 
 

@@ -81,6 +81,6 @@ def test_no_run_is_no_beginning(tmp_path):
 
 
 def test_a_warm_run_is_not_judged(tmp_path):
-    with pytest.raises(MetarecError, match="may have learned from the very users"):
+    with pytest.raises(MetarecError, match="may have been trained on this run's test users"):
         evaluate(beginning(small_config(), trained_run()), seeds=[0], folder=tmp_path)
     assert not any(tmp_path.iterdir())

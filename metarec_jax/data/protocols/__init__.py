@@ -1,8 +1,7 @@
-"""The field's evaluation protocols, one a file: which rows of a data set train, and on which tasks a model is tested.
+"""Evaluation protocols, one per file: which rows of a data set train, and on which tasks a model is tested.
 
-A protocol is a pure function of the data, the config and a seed, and knows nothing of any model. Its result
-(`Division`) is all that the rest of the package learns of the held-out rows: training reads the rows of
-``Division.train`` and no others. A protocol is registered with `register_split`.
+A protocol is a pure function of the data, the config and a seed, and does not depend on the model. Training reads only
+the rows of ``Division.train``. A protocol is registered with `register_split`.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ def divide(data: Interactions, config: Config, seed: int) -> Division:
 
     Args:
         data: the data set.
-        config: of which ``split`` and ``episodes`` are read.
-        seed: of everything that is drawn; equal arguments give equal divisions.
+        config: ``split`` and ``episodes`` are read.
+        seed: seed of all draws; equal arguments give equal divisions.
 
     Returns:
         Training rows, and the tasks of validation and of each test scenario.
 
     Raises:
-        MetarecError: the data lacks what the protocol needs, or leaves too few users for a part of it.
+        MetarecError: the data lacks information that the protocol needs, or leaves too few users for a part.
     """
     division = SPLITS.get(config.split.kind)(data, config.split, config.episodes, seed)
     check(division, data)

@@ -1,4 +1,4 @@
-"""The result of a protocol, and what protocols share: registration, row selection, drawn tasks, checks of the data."""
+"""The result of a protocol, and functions that protocols share: registration, row selection, tasks, data checks."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Scenario(NamedTuple):
     """Test tasks of one kind.
 
     Attributes:
-        name: what tables call it.
-        definition: a sentence.
+        name: name in tables.
+        definition: one-line definition.
         tasks: the tasks.
-        held_out: whether no query row is among the training rows. If it is False, metrics are training performance.
+        held_out: whether no query row is among the training rows. If False, metrics measure training performance.
     """
 
     name: str
@@ -32,14 +32,14 @@ class Scenario(NamedTuple):
 
 
 class Division(NamedTuple):
-    """A data set, divided.
+    """A division of a data set into training rows and tasks.
 
     Attributes:
         train: int64 [rows], the rows of the data set that training may read, ascending.
-        train_users: int32 [users], whose training rows become episodes.
+        train_users: int32 [users], users whose training rows become episodes.
         validation: tasks that choose hyper-parameters and the end of training.
-        scenarios: the test tasks that the final tables report; at least one scenario.
-        description: the protocol in a sentence.
+        scenarios: test tasks of the final tables; at least one scenario.
+        description: the protocol in one sentence.
     """
 
     train: np.ndarray
@@ -54,15 +54,19 @@ Divide = Callable[[Interactions, SplitConfig, EpisodeConfig, int], Division]
 
 
 def register_split(name: str) -> Callable[[Divide], Divide]:
-    """A decorator that registers a protocol, which ``split.kind`` then selects by `name`."""
+    """A decorator that registers a protocol under the `name` that ``split.kind`` selects."""
     return SPLITS.register(name)
 
 
 def check(division: Division, data: Interactions) -> None:
     """Check that no held-out row is among the training rows.
 
+    Args:
+        division: the division.
+        data: the data set.
+
     Raises:
-        ValueError: one is, which is a mistake in the protocol.
+        ValueError: a held-out row is a training row, which is a mistake in the protocol.
     """
     trained = np.zeros(len(data), bool)
     trained[division.train] = True
@@ -78,13 +82,30 @@ def check(division: Division, data: Interactions) -> None:
 
 
 def rows_of(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
-    """int64 [rows], the rows of `users` (among those `allowed`, bool [rows]), ascending."""
+    """The rows of some users.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+        allowed: bool [rows], which rows to take; None takes all.
+
+    Returns:
+        int64 [rows], ascending.
+    """
     chosen = np.isin(data.user, users)
     return np.flatnonzero(chosen if allowed is None else chosen & allowed)
 
 
 def rows_by_time(data: Interactions, users: np.ndarray) -> list[np.ndarray]:
-    """The rows of each of `users` by time, int64 [rows] each."""
+    """The rows of each of some users, in order of time.
+
+    Args:
+        data: the data set.
+        users: int [n], rows of its users.
+
+    Returns:
+        int64 [rows] for each user.
+    """
     found = histories(data, users)
     return np.split(found.row, np.cumsum(found.count)[:-1])
 
@@ -96,17 +117,17 @@ def everyone_else(
     first: np.ndarray,
     allowed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training users and training rows where all users train that are not held out.
+    """Training users and training rows if all users train that are not held out.
 
     Args:
         data: the data set.
         config: ``min_ratings`` is the number of rows that a user needs for an episode.
-        held_out: int [users], who does not train.
+        held_out: int [users], users who do not train.
         first: int [users], training users that come first, in this order.
         allowed: bool [rows], which rows may train; None allows all.
 
     Returns:
-        int32 [users], the users whose rows become episodes, and int64 [rows], the rows of everyone who trains.
+        int32 [users], the users whose rows become episodes, and int64 [rows], the rows of all users who train.
     """
     rows = np.flatnonzero(~np.isin(data.user, held_out) & (True if allowed is None else allowed))
     enough = np.flatnonzero(np.bincount(data.user[rows], minlength=len(data.users)) >= config.min_ratings)
@@ -121,9 +142,12 @@ def drawn_tasks(
     Args:
         data: the data set.
         users: int [tasks], rows of its users.
-        config: of which ``order``, ``query`` and ``max_support`` are read.
-        seed: of the draw.
+        config: ``order``, ``query`` and ``max_support`` are read.
+        seed: seed of the draw.
         allowed: bool [rows], which rows the tasks may have; None allows all.
+
+    Returns:
+        The tasks, in the order of `users`.
     """
     found = histories(data, users, allowed)
     order = draw_rows(found, config.order, seed)
@@ -133,7 +157,15 @@ def drawn_tasks(
 
 
 def require_times(data: Interactions, protocol: str) -> None:
-    """Refuse data without times."""
+    """Refuse data without times.
+
+    Args:
+        data: the data set.
+        protocol: name of the protocol, for the message.
+
+    Raises:
+        MetarecError: all times are equal.
+    """
     if len(data) == 0 or data.time.min() == data.time.max():
         raise MetarecError(
             f"protocol {protocol} goes by times, and {data.source} has none (all are "
@@ -143,7 +175,15 @@ def require_times(data: Interactions, protocol: str) -> None:
 
 
 def require_ratings(data: Interactions, protocol: str) -> None:
-    """Refuse clicks."""
+    """Refuse clicks.
+
+    Args:
+        data: the data set.
+        protocol: name of the protocol, for the message.
+
+    Raises:
+        MetarecError: the data holds clicks.
+    """
     if data.kind == "click":
         raise MetarecError(
             f"protocol {protocol} is about ratings, and {data.source} holds clicks: use --protocol few-shot or time, "

@@ -1,8 +1,7 @@
 """New users after their first few ratings: error as a function of the number of ratings.
 
-Support = a user's first k ratings by time, for each k; query = those after the greatest k, at most 50 of them. The
-query is the same for every k, so that only the support differs. Validation users get the same tasks, so that
-hyper-parameters are chosen for short supports.
+Support = a user's first k ratings by time, for each k; query = the ratings after the greatest k, at most 50. The query
+is the same for every k. Validation users get the same tasks, so that hyper-parameters are chosen for short supports.
 """
 
 from __future__ import annotations
@@ -28,7 +27,20 @@ MOST_QUERY = 50
 
 @register_split("few-shot")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Split the users at random; each test user gets a task for every k."""
+    """Split the users at random; each test user gets a task for every k.
+
+    Args:
+        data: the data set.
+        split: options of the protocol.
+        config: options of episodes, and the shares of the parts.
+        seed: seed of all draws.
+
+    Returns:
+        The division.
+
+    Raises:
+        MetarecError: the greatest k exceeds ``config.max_support``, or too few users have enough rows.
+    """
     require_times(data, "few-shot")
     last = split.supports[-1]
     if last > config.max_support:
@@ -59,6 +71,16 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
 
 
 def after(data: Interactions, users: np.ndarray, k: int, last: int) -> Tasks:
-    """A task for each user: the first `k` rows are the support, up to `MOST_QUERY` after the first `last` the query."""
+    """Make a task for each user from the first rows by time.
+
+    Args:
+        data: the data set.
+        users: int [users], rows of its users.
+        k: number of support rows.
+        last: number of rows before the query, which has up to `MOST_QUERY` rows.
+
+    Returns:
+        The tasks.
+    """
     rows = rows_by_time(data, users)
     return make_tasks(users, [r[:k] for r in rows], [r[last : last + MOST_QUERY] for r in rows])

@@ -1,11 +1,11 @@
 """Four scenarios of known and new users and items: the protocol of MeLU (Lee et al., KDD 2019, arXiv 1908.00413).
 
-Items that came out after a year are new, and so is a share of the users, drawn at random. This divides the rows into
-four partitions. In each, users with 13 to 100 rows of the partition are kept; 10 of these rows are the query and the
-rest is the support, so that the support of a new-item task has new items alone. The rows of known users and known items
-train. The first scenario has the tasks that train, as in the paper: its metrics are training performance.
+Items released after a given year are new, and so is a random share of the users, which divides the rows into four
+partitions. In each, users with 13 to 100 rows of the partition are kept; 10 of these rows are the query and the rest is
+the support, so that the support of a new-item task has only new items. The rows of known users and known items train.
+The first scenario has the tasks that train, as in the paper: its metrics measure training performance.
 
-Difference: some of the known users are held out as validation users. The authors had none.
+Difference from the paper: some of the known users are held out as validation users.
 """
 
 from __future__ import annotations
@@ -35,7 +35,20 @@ NAMES = ("warm (training users)", "new users", "new items", "new users and items
 
 @register_split("melu")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Divide users and items into known and new ones, and the rows into four partitions."""
+    """Divide users and items into known and new ones, and the rows into four partitions.
+
+    Args:
+        data: the data set.
+        split: options of the protocol.
+        config: options of episodes, and the shares of the parts.
+        seed: seed of all draws.
+
+    Returns:
+        The division.
+
+    Raises:
+        MetarecError: the year leaves no known or no new items, or a scenario has no task.
+    """
     require_ratings(data, "melu")
     years = item_years(data)
     year = split.year or chosen_year(data, years)
@@ -78,9 +91,9 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
                 tasks(warm, train_users, ~new_item),
                 held_out=False,
             ),
-            Scenario(users, "users of whom nothing trained, known items", tasks(users, test, ~new_item)),
-            Scenario(items, "known users, items of which nothing trained", tasks(items, known, new_item)),
-            Scenario(both, "nothing of the users or of the items trained", tasks(both, test, new_item)),
+            Scenario(users, "users without training rows, known items", tasks(users, test, ~new_item)),
+            Scenario(items, "known users, items without training rows", tasks(items, known, new_item)),
+            Scenario(both, "users and items without training rows", tasks(both, test, new_item)),
         ),
         description=(
             f"MeLU's four scenarios: items after {year} are new ({share:.0%} of the rated ones), and of the users "
@@ -92,7 +105,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
 
 
 def item_years(data: Interactions) -> np.ndarray:
-    """int64 [items], the year in which each item came out; 0 for items without one, which makes them known items.
+    """int64 [items], the release year of each item; 0 for items without one, which makes them known items.
 
     Raises:
         MetarecError: the data has no years.
@@ -108,7 +121,15 @@ def item_years(data: Interactions) -> np.ndarray:
 
 
 def chosen_year(data: Interactions, years: np.ndarray) -> int:
-    """The published year for MovieLens-1M; else the latest that leaves at least `LEAST_NEW` of the rated items new."""
+    """The year that divides items: the published one for MovieLens-1M, else one chosen from the data.
+
+    Args:
+        data: the data set.
+        years: int [items], release year of each item.
+
+    Returns:
+        The published year, or the latest year that leaves at least `LEAST_NEW` of the rated items new.
+    """
     if data.source.startswith("MovieLens-1M"):
         return PUBLISHED_YEAR
     rated = years[np.unique(data.item)]

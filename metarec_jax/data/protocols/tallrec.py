@@ -5,8 +5,8 @@ the next one; liked is a rating above 3 of 5. The published test rows of MovieLe
 windows, with users in the order of their first line in u.data (the authors' preprocess_movie.py): the windows of 16
 users, without some of the first user's.
 
-Differences: all rows of the test users are held out of training, also those that the authors trained on, and all other
-rows train, not 16 to 256 of them. Rows of equal time are in the order of their items, not of the file's lines.
+Differences from the paper: all rows of the test users are held out of training, also those that the authors trained on,
+and all other rows train, not 16 to 256 of them. Rows of equal time are ordered by item, not by line of the file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,20 @@ LIKED = 0.6
 
 @register_split("tallrec")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Two scenarios with the same queries: the support of the authors, and all rows of the user before the query."""
+    """Two scenarios with the same queries: the support of the authors, and all rows of the user before the query.
+
+    Args:
+        data: the data set.
+        split: options of the protocol.
+        config: options of episodes, and the shares of the parts.
+        seed: seed of all draws.
+
+    Returns:
+        The division.
+
+    Raises:
+        MetarecError: the data holds clicks, has no times, or has too few users with enough rows.
+    """
     require_ratings(data, "tallrec")
     require_times(data, "tallrec")
     least = max(config.min_ratings, split.history + 1)
@@ -81,7 +94,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         scenarios=(
             Scenario(
                 f"{split.history} previous items, liked or not",
-                f"support = the {split.history} items before, of which only is shown whether they were liked",
+                f"support = the {split.history} items before, given only as liked or not liked",
                 dataclasses.replace(window, shown=shown),
             ),
             Scenario(

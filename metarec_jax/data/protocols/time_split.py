@@ -27,12 +27,25 @@ from metarec_jax.data.splits import counts_of, deal
 from metarec_jax.data.tasks import Tasks, make_tasks
 
 BEFORE = 0.8
-"""Share of the rows before the date, where the config names none."""
+"""Share of the rows before the date, if the config names no date."""
 
 
 @register_split("time")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """One scenario of all tasks, and one for each combination of warm or cold users and items that has a query row."""
+    """Divide by date into one scenario of all tasks, and one per combination of warm or cold users and items.
+
+    Args:
+        data: the data set.
+        split: options of the protocol.
+        config: options of episodes, and the share of validation users.
+        seed: seed of all draws.
+
+    Returns:
+        The division; combinations without a query row are left out.
+
+    Raises:
+        MetarecError: all rows, or none, come before the date, or no user has enough rows.
+    """
     require_times(data, "time")
     date = date_of(data, split.date)
     before = data.time < date
@@ -81,12 +94,15 @@ def _scenarios(data: Interactions, tasks: Tasks, before: np.ndarray) -> list[Sce
             part = _of_items(tasks, cold_user[tasks.user] == (user == "cold"), cold_item[data.item], item == "cold")
             if len(part):
                 name = f"{user} users, {item} items"
-                found.append(Scenario(name, f"what the queries of {user} users ask about {item} items", part))
+                found.append(Scenario(name, f"query rows of {user} users and {item} items", part))
     return found
 
 
 def _of_items(tasks: Tasks, chosen: np.ndarray, cold: np.ndarray, wanted: bool) -> Tasks:
-    """The `chosen` tasks (bool [tasks]) with those query rows where `cold` (bool [rows]) is `wanted`, if any are."""
+    """Restrict the `chosen` tasks (bool [tasks]) to query rows where `cold` (bool [rows]) equals `wanted`.
+
+    Tasks without such a row are left out.
+    """
     ends = [np.cumsum(count)[:-1] for count in (tasks.supports, tasks.queries)]
     parts = zip(tasks.user, np.split(tasks.support, ends[0]), np.split(tasks.query, ends[1]), chosen)
     kept = [(user, support, query[cold[query] == wanted]) for user, support, query, yes in parts if yes]
@@ -96,15 +112,18 @@ def _of_items(tasks: Tasks, chosen: np.ndarray, cold: np.ndarray, wanted: bool) 
 
 
 def date_of(data: Interactions, text: str) -> int:
-    """The date in the unit of the data's times.
+    """Convert a date to the unit of the data's times.
 
     Args:
         data: the data set.
         text: a date such as 1998-03-01, or a whole number in that unit; "" is the time of the row that `BEFORE` of the
             rows precede.
 
+    Returns:
+        The date.
+
     Raises:
-        MetarecError: neither a date nor a whole number.
+        MetarecError: `text` is neither a date nor a whole number.
     """
     if not text:
         return int(np.sort(data.time)[int(len(data) * BEFORE)])

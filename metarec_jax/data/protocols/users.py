@@ -1,7 +1,7 @@
 """New users: training, validation and test users are disjoint, drawn at random.
 
-RecBole-MetaRec's protocol for its user cold start (https://github.com/RUCAIBox/RecBole-MetaRec), with 13 to 100 ratings
-a user, 10 of them the query.
+This is the user cold-start protocol of RecBole-MetaRec (https://github.com/RUCAIBox/RecBole-MetaRec), with 13 to 100
+ratings per user, 10 of them in the query.
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ from metarec_jax.data.splits import split_users
 
 @register_split("users")
 def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: int) -> Division:
-    """Split the users whose number of interactions is within bounds into training, validation and test users."""
+    """Split the users whose number of interactions is within bounds into training, validation and test users.
+
+    Args:
+        data: the data set.
+        split: options of the protocol.
+        config: options of episodes, and the shares of the parts.
+        seed: seed of all draws.
+
+    Returns:
+        The division.
+    """
     splits = split_users(data, config, seed)
     train_users, train = splits.train, rows_of(data, splits.train)
     if split.everyone:
@@ -34,9 +44,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         train=train,
         train_users=train_users,
         validation=drawn_tasks(data, splits.validation, config, seed),
-        scenarios=(
-            Scenario("new users", "users of whom nothing trained", drawn_tasks(data, splits.test, config, seed)),
-        ),
+        scenarios=(Scenario("new users", "users without training rows", drawn_tasks(data, splits.test, config, seed)),),
         description=(
             f"users with {config.min_ratings}{most} ratings, split at random into training, validation "
             f"({config.validation:.0%}) and test ({config.test:.0%}) users; query = {query} of each user, support = "

@@ -1,4 +1,4 @@
-"""Data sources, one a file, and the function that loads a data set from the one that a config names."""
+"""Data sources, one per file, and a function that loads the data set that a config names."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["describe_sources", "load", "register_layout", "register_source"]
 
 
 def load(config: DataConfig, *, seed: int = 0) -> Interactions:
-    """The data set that `config` asks for, checked.
+    """Load and check the data set that `config` names.
 
     Args:
-        config: where it is. Without a path, a published data set is looked for in the cache folder, in installed
+        config: source and path. Without a path, a published data set is searched for in the cache folder, in installed
             packages and at its publisher, in this order.
-        seed: of the generator of the source "synthetic".
+        seed: seed of the generator of the source "synthetic".
 
     Returns:
-        The interactions; their `source` says where they came from. The rows that ``config.negatives`` asks for are not
-        among them, since they depend on the training rows (`metarec_jax.data.negatives.beside_clicks`).
+        The interactions, without the negatives that ``config.negatives`` asks for, since these depend on the training
+        rows (`metarec_jax.data.negatives.beside_clicks`).
 
     Raises:
-        MetarecError: nothing was found, or what was found has a mistake in it.
+        MetarecError: no data was found, or the data is not valid.
     """
     data = SOURCES.get(config.source).load(config, seed)
     if config.vectors and data.items.vectors is None:
@@ -39,7 +39,7 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
 
 def describe_sources(config: DataConfig) -> list[Place]:
-    """Every place that `load` would look at, in order, without reading or downloading anything."""
+    """The places where `load` searches, in order; nothing is read or downloaded."""
     source = SOURCES.get(config.source)
     if source.public and source.layout is None:
         return [Place("generator", source.load.__module__, True)]

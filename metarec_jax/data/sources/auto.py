@@ -1,4 +1,4 @@
-"""Whatever is at a path: a table, or a folder of files in any registered layout."""
+"""The source "auto": a table, or a folder of files in any registered layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from metarec_jax.data.sources.source import read_path, register_source
 
 @register_source("auto")
 def load(config: DataConfig, seed: int) -> Interactions:
-    """Read ``config.path`` by the files that are there; `seed` is not used."""
+    """Read ``config.path`` by the layout of its files.
+
+    Args:
+        config: the path.
+        seed: not used.
+
+    Returns:
+        The data set.
+
+    Raises:
+        MetarecError: there is no path, or no layout fits.
+    """
     if not config.path:
-        raise MetarecError("data.source 'auto' goes by the files it finds: say where they are with --data.path")
+        raise MetarecError("data.source 'auto' recognises files by their names: say where they are with --data.path")
     return read_path(config)

@@ -1,7 +1,7 @@
 """Columns of a text file with separators, or of a Parquet file, as a `Table`.
 
-Arrow parses 25 million rows in seconds, but does not report the line of an error. After an error the file is therefore
-parsed again by the slower csv module, for the number of the line.
+Arrow parses 25 million rows in seconds, but does not report the line of an error. After an error the slower csv module
+parses the file again to find the line.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ def read_text(
     numeric: bool = False,
     rest: bool = False,
 ) -> Table:
-    """The columns of a text file, values as strings.
+    """Read columns of a text file, with values as strings.
 
     Args:
-        file: its content.
-        columns: the file's names of the wanted columns, by their names in the table.
-        separator: between values, one character or more; "" takes the most frequent of , ; and tab in the header.
-        names: of the file's columns, in order, where it has no header line.
+        file: content of the file.
+        columns: name in the table -> name in the file, of each wanted column.
+        separator: one or more characters between values; "" takes the most frequent of , ; and tab in the header.
+        names: names of the file's columns, in order, where it has no header line.
         quoted: whether values may stand in double quotes (CSV).
         latin1: whether a file that is not UTF-8 is in Latin-1.
-        options: for a column that the user can choose, the option for it, for messages.
+        options: column -> command-line option that names it, for messages.
         typed_header: whether the header writes ``name:type`` (RecBole).
         numeric: whether all wanted columns are whole numbers (ratings: any numbers), which is several times as fast. A
             file that has other values is read as strings, so that `build` can report them.
@@ -63,7 +63,7 @@ def read_text(
         The wanted columns.
 
     Raises:
-        MetarecError: bytes that are no text, a line of the wrong length, or a column that is not there.
+        MetarecError: the file is not text, a line has the wrong number of values, or a column is missing.
     """
     data = _as_utf8(file, latin1)
     if len(separator) > 1:
@@ -99,10 +99,10 @@ def read_text(
 def read_parquet(
     file: File, columns: Mapping[str, str], *, options: Mapping[str, str] | None = None, rest: bool = False
 ) -> Table:
-    """The columns of a Parquet file: ids and texts as strings, ratings, times and vectors in their own types.
+    """Read columns of a Parquet file: ids and texts as strings; ratings, times and vectors in their own types.
 
     Args:
-        file: its content.
+        file: content of the file.
         columns: as for `read_text`.
         options: as for `read_text`.
         rest: as for `read_text`.
@@ -111,7 +111,7 @@ def read_parquet(
         The wanted columns.
 
     Raises:
-        MetarecError: not Parquet, or a column that is not there.
+        MetarecError: the file is not Parquet, or a column is missing.
     """
     try:
         parquet = pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(file.data)))
@@ -137,12 +137,12 @@ class Body:
     """The lines of a text file below its header.
 
     Args:
-        name: of the file.
+        name: name of the file.
         data: its bytes.
         separator: one character.
         quoted: as for `read_text`.
-        first_line: the number of the first line below the header: 1 or 2.
-        width: values of a line.
+        first_line: number of the first line below the header: 1 or 2.
+        width: number of values in a line.
     """
 
     def __init__(self, name: str, data: Any, separator: str, quoted: bool, first_line: int, width: int) -> None:
@@ -153,8 +153,11 @@ class Body:
         """Parse columns.
 
         Args:
-            names: of all columns of the file.
-            kinds: the types of the wanted columns, by name.
+            names: names of all columns of the file.
+            kinds: types of the wanted columns, by name.
+
+        Returns:
+            The columns.
         """
         start = _end_of_line(self.data) + 1 if self.first_line == 2 else 0
         if not re.compile(rb"[^\r\n]").search(self.data, start):  # no line: an error for Arrow
@@ -165,7 +168,15 @@ class Body:
             raise self._diagnosis(error) from error
 
     def parse_numbers(self, names: Sequence[str], kinds: Mapping[str, pa.DataType]) -> pa.Table | None:
-        """As `parse`; None where a value is missing or is no number."""
+        """Parse columns of numbers.
+
+        Args:
+            names: names of all columns of the file.
+            kinds: types of the wanted columns, by name.
+
+        Returns:
+            The columns; None where a value is missing or is not a number.
+        """
         try:
             table = self._parse(names, kinds)
         except pa.ArrowInvalid:

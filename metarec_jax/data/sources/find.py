@@ -23,9 +23,9 @@ class Package(NamedTuple):
     """A Python package that contains a data set.
 
     Attributes:
-        name: as it is imported and installed.
-        version: the version that `files` are of.
-        folder: of the data set in it.
+        name: name by which it is imported and installed.
+        version: version to which `files` refers.
+        folder: folder of the data set in the package.
         files: sha256 of each file, by its name.
     """
 
@@ -48,7 +48,7 @@ class Package(NamedTuple):
             return "of unknown version"
 
     def find(self) -> Path | None:
-        """The folder of the data set where the package is installed. The package is not imported: it may need torch."""
+        """The folder of the data set if the package is installed; the package is not imported, as it may need torch."""
         try:
             spec = importlib.util.find_spec(self.name)
         except (ImportError, ValueError):
@@ -63,9 +63,9 @@ class Release(NamedTuple):
     """A data set as it is published: a zip.
 
     Attributes:
-        url: of the zip.
+        url: url of the zip.
         stems: names of its folder or zip in the cache folder; a download gets the first one.
-        md5: of the zip, as its publisher states it; "" for a release that changes.
+        md5: published md5 of the zip; "" for a release that changes.
         package: a Python package that contains it, too.
     """
 
@@ -81,8 +81,8 @@ class Place(NamedTuple):
     Attributes:
         what: the kind of place.
         where: its path or address.
-        found: whether the data is there (never true of the publisher, who is not asked).
-        note: what else there is to say, or "".
+        found: whether the data is there; always False for the publisher, which is not queried.
+        note: further information, or "".
     """
 
     what: str
@@ -113,7 +113,15 @@ def cache_folder(cache: str = "") -> Path:
 
 
 def places(release: Release, config: DataConfig) -> list[Place]:
-    """Every place that `find` looks at, in order, without reading or downloading anything."""
+    """The places where `find` searches, in order; nothing is read or downloaded.
+
+    Args:
+        release: the data set.
+        config: ``cache`` and ``download`` are read.
+
+    Returns:
+        The places.
+    """
     cached = _cached(release, config)
     target = cached or cache_folder(config.cache) / f"{release.stems[0]}.zip"
     looked = [Place("cache folder", str(target), cached is not None)]
@@ -126,18 +134,18 @@ def places(release: Release, config: DataConfig) -> list[Place]:
 
 
 def find(release: Release, title: str, config: DataConfig) -> Found:
-    """A published data set in the first place that has it.
+    """Find a published data set in the first place that has it.
 
     Args:
         release: the data set.
-        title: what messages call it.
-        config: of which ``cache`` and ``download`` are read.
+        title: title of the data set, for messages.
+        config: ``cache`` and ``download`` are read.
 
     Returns:
-        The path of its folder or zip, and where that is, as a sentence.
+        The path of its folder or zip, and a sentence that describes where it was found.
 
     Raises:
-        MetarecError: no place has it, or the copy that was found is damaged.
+        MetarecError: no place has the data set, or the copy that was found is damaged.
     """
     cached = _cached(release, config)
     if cached:
@@ -175,13 +183,13 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
     """Download a zip to `target`, which is written only once the zip is complete and has its checksum.
 
     Args:
-        url: of the zip.
-        target: its path; the folder is made.
+        url: url of the zip.
+        target: path of the downloaded file; its folder is made.
         md5: of the zip, in hexadecimal; "" checks the zip's own checksums alone.
 
     Raises:
-        MetarecError: no connection, no space on the disk, an incomplete download, or other content than expected.
-            Nothing is left behind, and a file that was at `target` is as it was.
+        MetarecError: no connection, no space on the disk, an incomplete download, or unexpected content. No partial
+            file is left, and an existing file at `target` is unchanged.
     """
     import pooch  # slow to import, and rarely needed
 

@@ -22,10 +22,10 @@ class File(NamedTuple):
 
 
 def read_file(path: Path) -> File:
-    """The content of `path`, memory-mapped.
+    """Memory-map a file.
 
     Raises:
-        MetarecError: it cannot be read, or is empty.
+        MetarecError: the file cannot be read, or is empty.
     """
     try:
         with path.open("rb") as handle:
@@ -37,7 +37,7 @@ def read_file(path: Path) -> File:
 
 
 class Folder:
-    """The files of a folder, or of a zip (whatever top folder it has), by their plain names."""
+    """The files of a folder or of a zip, by their names without folders."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,7 @@ class Folder:
             if self.zipped:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                # Of equal names, the file nearest to the top is taken; files that macOS adds are left out.
+                # If names are equal, the file nearest to the top is taken; files that macOS adds are left out.
                 for name in sorted(names, key=lambda name: (name.count("/"), name)):
                     if not name.startswith("__MACOSX/"):
                         self._members.setdefault(PurePosixPath(name).name, name)
@@ -63,10 +63,10 @@ class Folder:
         return name in self.names
 
     def read(self, name: str) -> File:
-        """The content of the file called `name`.
+        """Read the file called `name`.
 
         Raises:
-            MetarecError: there is none, it is empty, or it cannot be read.
+            MetarecError: there is no such file, it is empty, or it cannot be read.
         """
         if name not in self.names:
             raise MetarecError(f"{self.path} has no file {name}; it holds {', '.join(self.names[:12]) or 'nothing'}")

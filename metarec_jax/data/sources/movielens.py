@@ -1,6 +1,6 @@
-"""Shared by the layouts of MovieLens: item and user tables, scales, citation, publisher.
+"""Code shared by the layouts of MovieLens: item and user tables, scales, citation, publisher.
 
-The md5 of a release is the one that GroupLens publishes beside the zip (NAME.zip.md5).
+The md5 of a release is the one that GroupLens publishes next to the zip (NAME.zip.md5).
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ def films(table: Table, titles: Sequence[str], genres: Sequence[Sequence[str]]) 
     """The item table of `metarec_jax.data.interactions.build` from a file of films.
 
     Args:
-        table: the file, of which the column item is read.
-        titles: of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
-        genres: of each film.
+        table: the file; its column "item" is read.
+        titles: titles of each film, with its year, as MovieLens writes it: "Big Blue, The (1988)".
+        genres: genres of each film.
+
+    Returns:
+        The item table.
     """
     titles = [natural_title(title) for title in titles]
     named = [[genre for genre in of_film if genre not in _NO_GENRE] for of_film in genres]
@@ -51,6 +54,9 @@ def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
     Args:
         table: the file: columns user, age, gender and occupation.
         text: (age, gender, occupation) -> the text of the profile.
+
+    Returns:
+        The user table.
     """
     rows = zip(*(strings(table, column) for column in ("age", "gender", "occupation")))
     return Table(
@@ -62,5 +68,13 @@ def profiles(table: Table, text: Callable[[str, str, str], str]) -> Table:
 
 
 def strings(table: Table, column: str) -> list[str]:
-    """A column of strings, without space around them."""
+    """A column of strings, without surrounding white space.
+
+    Args:
+        table: the file.
+        column: its column.
+
+    Returns:
+        [rows].
+    """
     return [value.strip() for value in table.columns[column].to_pylist()]

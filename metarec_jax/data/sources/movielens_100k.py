@@ -41,7 +41,15 @@ RELEASE = Release(
 
 @register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "*.inter"), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Read `folder`; `source` becomes `Interactions.source`."""
+    """Read MovieLens-100K.
+
+    Args:
+        folder: the files.
+        source: value of `Interactions.source`.
+
+    Returns:
+        The data set.
+    """
     if "u.data" not in folder:
         return recbole.read(folder, source=source)
     names = ("user", "item", "rating", "time")

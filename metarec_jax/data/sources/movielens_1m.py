@@ -54,7 +54,15 @@ RELEASE = Release(f"{PUBLISHER}/ml-1m.zip", stems=("ml-1m",), md5="c4d9eecfca2ab
 
 @register_layout("movielens-1m", title="MovieLens-1M", marks=("ratings.dat",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Read `folder`; `source` becomes `Interactions.source`."""
+    """Read MovieLens-1M.
+
+    Args:
+        folder: the files.
+        source: value of `Interactions.source`.
+
+    Returns:
+        The data set.
+    """
     names = ("user", "item", "rating", "time")
     ratings = read_text(folder.read("ratings.dat"), {n: n for n in names}, separator="::", names=names, numeric=True)
 
@@ -79,6 +87,14 @@ def read(folder: Folder, *, source: str) -> Interactions:
 
 def coded_profile(age: str, gender: str, occupation: str) -> str:
     """The profile of a user from MovieLens-1M's codes of age group and occupation.
+
+    Args:
+        age: code of the age group.
+        gender: "M" or "F".
+        occupation: code of the occupation.
+
+    Returns:
+        The text.
 
     Example:
         >>> coded_profile("25", "M", "12")

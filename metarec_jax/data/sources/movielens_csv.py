@@ -18,7 +18,15 @@ RELEASE = Release(f"{PUBLISHER}/ml-latest-small.zip", stems=("ml-latest-small", 
 
 @register_layout("movielens-latest", title="MovieLens", marks=("ratings.csv",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Read `folder`; `source` becomes `Interactions.source`."""
+    """Read MovieLens-latest, -25M or -32M.
+
+    Args:
+        folder: the files.
+        source: value of `Interactions.source`.
+
+    Returns:
+        The data set.
+    """
     wanted = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
     ratings = read_text(folder.read("ratings.csv"), wanted, separator=",", quoted=True, numeric=True)
     wanted = {"item": "movieId", "title": "title", "genres": "genres"}

@@ -1,7 +1,8 @@
 """MovieLens in RecBole's layout: NAME.inter, NAME.item and (if it is there) NAME.user, tab separated.
 
 Layout: https://recbole.io/docs/user_guide/data/atomic_files.html
-The header writes ``name:type``. The year of a title is in a column of its own; with it, a title is GroupLens's.
+The header writes ``name:type``. The year of a title is in a separate column; title and year together give GroupLens's
+title.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from metarec_jax.data.values import Table
 
 
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Read `folder`; `source` becomes `Interactions.source`."""
+    """Read MovieLens in RecBole's layout.
+
+    Args:
+        folder: the files.
+        source: value of `Interactions.source`.
+
+    Returns:
+        The data set.
+    """
     stems = sorted(PurePath(name).stem for name in folder.names if name.endswith(".inter"))
     if len(stems) > 1:
         raise MetarecError(f"{folder.path} holds several data sets ({', '.join(stems)}): give a folder with one")

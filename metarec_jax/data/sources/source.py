@@ -1,7 +1,7 @@
 """Data sources and their registration.
 
-A source is a function of the config that returns a data set. One that reads a folder of files is registered with its
-layout instead, which tells its files from others; where to find the folder is then done here for all layouts.
+A source is a function of the config that returns a data set. A reader of a folder is registered with the layout of its
+files instead; this module then finds the folder.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Layout(NamedTuple):
     """A data set of ratings in a folder, or a zip, of files.
 
     Attributes:
-        name: of the source.
-        title: of the data set, for people.
-        marks: names, or patterns such as ``*.inter``; a folder with a file of such a name has this layout.
-        read: reads it.
-        release: where the data set is found without a path; None where it is not published.
+        name: name of the source.
+        title: title of the data set, for messages.
+        marks: file names, or patterns such as ``*.inter``; a folder with such a file has this layout.
+        read: function that reads a folder.
+        release: published data set, used where no path is given; None if it is not published.
     """
 
     name: str
@@ -45,11 +45,22 @@ class Layout(NamedTuple):
     release: Release | None = None
 
     def mark_in(self, folder: Folder) -> str:
-        """The mark that `folder` has a file of; "" where it has none."""
+        """The first mark that matches a file of `folder`; "" if none does."""
         return next((mark for mark in self.marks if any(fnmatchcase(name, mark) for name in folder.names)), "")
 
     def load(self, config: DataConfig, seed: int = 0) -> Interactions:
-        """Read the data set from ``config.path``, or else from where its release is found; `seed` is not used."""
+        """Read the data set from ``config.path``, or without a path from its release.
+
+        Args:
+            config: path, cache and download options.
+            seed: not used.
+
+        Returns:
+            The data set.
+
+        Raises:
+            MetarecError: the data set is not found, or is not valid.
+        """
         if config.path:
             return read_path(config)
         if self.release is None:
@@ -62,9 +73,9 @@ class Source(NamedTuple):
     """An entry of `metarec_jax.core.kinds.SOURCES`.
 
     Attributes:
-        load: returns the data set that a config asks for.
-        public: whether anyone can have the data: it is published, or generated.
-        layout: of its folder, where it is read from one.
+        load: (config, seed) -> data set.
+        public: whether the data is publicly available: published, or generated.
+        layout: layout of its folder; None if it is not read from a folder.
     """
 
     load: Load
@@ -76,7 +87,7 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
     """A decorator that registers a function as a data source.
 
     Args:
-        name: of the source, which ``data.source`` selects it by.
+        name: name of the source in ``data.source``.
         public: see `Source`.
 
     Returns:
@@ -94,7 +105,13 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
 def register_layout(
     name: str, *, title: str, marks: tuple[str, ...], release: Release | None = None
 ) -> Callable[[Read], Read]:
-    """A decorator that registers a reader of folders as a data source; arguments as of `Layout`.
+    """A decorator that registers a reader of folders as a data source.
+
+    Args:
+        name: name of the source in ``data.source``.
+        title: title of the data set, for messages.
+        marks: file names or patterns of the layout, as in `Layout`.
+        release: published data set; None if it is not published.
 
     Returns:
         The decorator, of a function (folder, *, source) -> `Interactions`.
@@ -112,7 +129,7 @@ def read_path(config: DataConfig) -> Interactions:
     """Read the file or folder at ``config.path``: a table by its suffix, anything else by the layout of its files.
 
     Raises:
-        MetarecError: there is no such file, no layout fits, or another one than ``config.source`` asks for.
+        MetarecError: there is no such file, no layout fits, or the layout is not the one that ``config.source`` names.
     """
     path = Path(config.path).expanduser()
     if path.suffix.lower() in TABLES:
@@ -143,10 +160,10 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
 
 
 def recognise(folder: Folder) -> Layout:
-    """The first registered layout that `folder` has a file of.
+    """Find the first registered layout with a mark that matches a file of `folder`.
 
     Raises:
-        MetarecError: there is none.
+        MetarecError: no layout matches.
     """
     layouts = [source.layout for source in map(SOURCES.get, SOURCES.names()) if source.layout]
     for layout in layouts:

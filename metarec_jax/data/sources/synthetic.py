@@ -32,9 +32,9 @@ class Truth(NamedTuple):
 
     Attributes:
         score: the linear score.
-        probabilities: of each rating level (for clicks: of 0 and 1), the best possible prediction.
+        probabilities: probability of each rating level (for clicks: of 0 and 1).
         expected: the mean of that distribution, the prediction with the least squared error.
-        variance: of that distribution; its mean over test pairs is the least expected mean squared error.
+        variance: variance of that distribution; its mean over test pairs is the least expected mean squared error.
         items: latent vectors z.
         preferences: users' preferences w.
     """
@@ -49,7 +49,15 @@ class Truth(NamedTuple):
 
 @register_source("synthetic", public=True)
 def load(config: DataConfig, seed: int) -> Interactions:
-    """Ratings or clicks of `seed`, in the default size."""
+    """Draw ratings or clicks of the default size.
+
+    Args:
+        config: ``kind`` is read.
+        seed: seed of all draws.
+
+    Returns:
+        The data set.
+    """
     return synthetic(seed, kind=config.kind)[0]
 
 
@@ -67,7 +75,7 @@ def synthetic(
     """Draw a data set from the model of this file; equal arguments give equal data.
 
     Args:
-        seed: of everything that is drawn.
+        seed: seed of all draws.
         users: number of users.
         items: number of items.
         ratings_per_user: ratings of each user, of different items, drawn uniformly.
@@ -99,7 +107,7 @@ def synthetic(
 
     item = np.sort(np.stack([rng.permutation(items)[:ratings_per_user] for _ in range(users)]), axis=1)
     user = np.repeat(np.arange(users)[:, None], ratings_per_user, axis=1)
-    # A draw from each pair's distribution: the number of levels whose cumulative probability is below a uniform number.
+    # Inverse-transform sampling: the number of levels whose cumulative probability is below a uniform number.
     below = np.cumsum(truth.probabilities, axis=-1)[user, item, :-1]
     level = (rng.random(item.shape)[..., None] >= below).sum(axis=-1)
     rating = level if kind == "click" else np.asarray(LEVELS)[level]
@@ -161,7 +169,7 @@ def _word(number: int, syllables: int) -> str:
 
 
 def _text(rng: np.random.Generator, vector: np.ndarray, words: int) -> str:
-    """Words that encode `vector`: a dimension's share of them by its size, its vocabulary (one of two) by its sign."""
+    """Words that encode `vector`: each dimension's size sets its share of words, its sign one of two vocabularies."""
     share = np.abs(vector) / np.abs(vector).sum()
     dimension = rng.choice(len(vector), size=words, p=share)
     pole = 2 * dimension + (vector[dimension] > 0)

@@ -1,4 +1,4 @@
-"""A CSV or Parquet file with one row an interaction, and optionally a second file with one row an item."""
+"""A CSV or Parquet file with one row per interaction, and optionally a second file with one row per item."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ _TITLES = ("title", "name")
 
 @register_source("table")
 def load(config: DataConfig, seed: int = 0) -> Interactions:
-    """Read the table at ``config.path`` as ``config.columns`` says; `seed` is not used.
+    """Read the table at ``config.path`` with the columns that ``config.columns`` names.
+
+    Args:
+        config: paths and columns.
+        seed: not used.
+
+    Returns:
+        The data set.
 
     Raises:
-        MetarecError: a file or column is not there, or has a mistake in it.
+        MetarecError: a file or column is missing or not valid.
     """
     path, columns = Path(config.path).expanduser(), config.columns
     named = {

@@ -1,12 +1,12 @@
-"""Ahead of time: the step that trains, compiled for accelerators that need not be here, and what the compiler says.
+"""Ahead-of-time compilation of the training step for accelerators that need not be present, and estimates of its cost.
 
-Nothing runs. Memory, FLOPs, bytes and collectives are facts about the compiled program; cycles, and all that follows
-from them, are the compiler's estimates and no measurement.
+Nothing runs. Memory, FLOPs, bytes and collectives are facts about the compiled program; cycles and all figures derived
+from them are the compiler's estimates, not measurements.
 
     targets    names such as "v5e:2x2", and the devices that XLA compiles for
     chips      published figures of the chips
-    workload   sizes of a step that has no data yet: all arguments, as shapes
-    hlo        reading a compiled program: loops weighted by their turns
-    estimate   lowering, compiling, and the figures together
-    show       the table for people
+    workload   arguments of a step as shapes, without data
+    hlo        analysis of a compiled program: loops weighted by their iterations
+    estimate   lowering, compilation, and the resulting figures
+    report     the table of estimates
 """

@@ -1,4 +1,4 @@
-"""Compiling a step for a target, and what is then known of it."""
+"""Compilation of a step for a target, and estimates of its cost."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from metarec_jax.train.aot.workload import Workload, step_of
 from metarec_jax.train.sharding import user_mesh
 
 OWN_LOOPS = ("embed/", "pull_back/")
-"""Scopes of the loops over chunks of texts, whose turns depend on the batch."""
+"""Scopes of the loops over chunks of texts, whose iterations depend on the batch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A program compiled for a target. All figures are of one device and one step; None where there is none.
+    """Estimates for a program that was compiled for a target, per device and step; None where there is no figure.
 
     Attributes:
-        target: its name.
-        chips: devices that the program is for.
-        fits: whether it fits in the memory of each.
-        why: what the compiler said where it does not.
-        users: of a step, on all devices.
+        target: name of the target.
+        chips: number of devices of the program.
+        fits: whether the program fits in the memory of each device.
+        why: the compiler's message where it does not fit.
+        users: users of a step, on all devices.
         peak_memory, arguments, temporaries: bytes. (These three, FLOPs and collectives are facts.)
-        flops: of matrix products, loops at every turn.
-        bytes: from and to main memory.
+        flops: FLOPs of matrix products, with all iterations of loops.
+        bytes: bytes from and to main memory.
         collectives: kind -> calls and bytes.
         cycles: the compiler's estimate, without collectives.
-        seconds: these cycles at the chip's clock.
-        memory_seconds, link_seconds: bytes and collectives at the published bandwidths.
-        intensity, ridge: FLOPs a byte, of the program, and where the chip's roofline bends.
+        seconds: `cycles` at the chip's clock.
+        memory_seconds, link_seconds: time of bytes and collectives at the published bandwidths.
+        intensity, ridge: FLOPs per byte of the program, and at the ridge point of the chip's roofline.
         utilisation: share of `seconds` that the matrix units need for these FLOPs at their peak.
-        users_per_second: users over the largest of the three times and their collectives.
-        compile_seconds: what compiling took.
-        level: of optimisation; cycles are comparable within one level only.
-        guessed: loops whose turns are not known, counted once.
+        users_per_second: users divided by the largest of the three times.
+        compile_seconds: time of compilation.
+        level: level of optimisation; cycles are comparable only within one level.
+        guessed: number of loops with unknown iterations, which are counted once.
     """
 
     target: str
@@ -70,21 +70,24 @@ class Estimate:
     guessed: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Convert to a JSON object."""
         return dataclasses.asdict(self)
 
 
 def estimate(work: Workload, target: Target, *, level: str = "", keep: Callable[[str], Any] | None = None) -> Estimate:
-    """Compiles the outer step of `work` for `target`.
+    """Compile an outer step for a target.
 
     Args:
         work: the step.
-        target: what to compile for.
-        level: "O1" compiles about three times as quickly as "", the default, with the same FLOPs and collectives.
-        keep: is given the text of the compiled program.
+        target: the target.
+        level: "O1" compiles about three times as fast as "", the default, with the same FLOPs and collectives.
+        keep: called with the text of the compiled program.
+
+    Returns:
+        The estimates.
 
     Raises:
-        MetarecError: there is no compiler for the target here, or the work does not split over it.
+        MetarecError: the compiler of the target is not installed, or the work cannot be split over its devices.
     """
     chips = work.config.train.devices if target.family == "here" else 0
     mesh = user_mesh(chips, work.config.train.shards, among=devices(target))
@@ -105,15 +108,18 @@ def compiled_for(
     level: str = "",
     keep: Callable[[str], Any] | None = None,
 ) -> Estimate:
-    """Compiles a lowered program and reads it.
+    """Compile a lowered program, and analyse it.
 
     Args:
-        target: what it was lowered for.
+        target: target of the lowered program.
         lowered: ``jit(...).lower(...)``.
-        chips: devices that it is for.
-        users: of a step, on all devices.
-        turns: of the loops over chunks of texts.
+        chips: number of devices of the program.
+        users: users of a step, on all devices.
+        turns: iterations of the loops over chunks of texts.
         level, keep: as for `estimate`.
+
+    Returns:
+        The estimates.
     """
     base = Estimate(target.name, chips, fits=True, users=users, level=level or "default")
     started = time.perf_counter()
@@ -135,7 +141,17 @@ def compiled_for(
 
 
 def read(base: Estimate, memory: Any, tally: hlo.Tally, target: Target) -> Estimate:
-    """`base` with what follows from the memory, the tally and the chip's published figures."""
+    """Complete an estimate with figures from the compiled program.
+
+    Args:
+        base: estimate without these figures.
+        memory: memory analysis of the compiled program.
+        tally: operations of the compiled program.
+        target: its chip's published figures are read.
+
+    Returns:
+        The estimate.
+    """
     chip = target.chip
     peak = memory.peak_memory_in_bytes or (
         memory.argument_size_in_bytes
@@ -163,7 +179,7 @@ def read(base: Estimate, memory: Any, tally: hlo.Tally, target: Target) -> Estim
     link = link_seconds(tally, base.chips, chip.link)
     return dataclasses.replace(
         found,
-        # A GPU's compiler refuses nothing.
+        # The GPU compiler does not check memory.
         fits=peak <= chip.memory,
         why="" if peak <= chip.memory else f"{peak / 1e9:.1f} GB are needed, and the chip has {chip.memory / 1e9:.1f}",
         seconds=seconds,
@@ -176,9 +192,17 @@ def read(base: Estimate, memory: Any, tally: hlo.Tally, target: Target) -> Estim
 
 
 def link_seconds(tally: hlo.Tally, chips: int, link: float) -> float:
-    """Time of all collectives around a ring at a chip's published link bandwidth, with nothing computed meanwhile.
+    """Time of all collectives on a ring of devices, at the published link bandwidth, without overlap with computation.
 
-    Of `n` devices each passes on ``(n - 1) / n`` of what is gathered or scattered, and twice that of what is summed.
+    Each of `n` devices sends ``(n - 1) / n`` of the gathered or scattered bytes, and twice that of summed bytes.
+
+    Args:
+        tally: operations of the compiled program.
+        chips: number of devices.
+        link: bandwidth of a chip's links, in bytes per second.
+
+    Returns:
+        Seconds.
     """
     share = (chips - 1) / chips
     return sum((2 if kind == "all-reduce" else 1) * share * sent for kind, sent in tally.sent.items()) / link
@@ -189,7 +213,7 @@ def _turns(turns: int) -> hlo.Turns:
 
 
 def _shortage(message: str) -> str:
-    """Of what the compiler says where memory is short, what is needed and what there is."""
+    """Required and available memory, from the compiler's error message."""
     found = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) (hbm|vmem)", message)
     if found:
         return f"{found[1]} of {found[2]} {found[3].upper()} are needed"
@@ -198,13 +222,13 @@ def _shortage(message: str) -> str:
 
 @contextlib.contextmanager
 def _compiling(level: str) -> Iterator[None]:
-    """At a level, and without the compilation cache: it has no key for devices that are not here."""
+    """Set the level, and disable the compilation cache, which has no key for absent devices."""
     changes = {"jax_enable_compilation_cache": False} | ({"jax_optimization_level": level} if level else {})
     before = {name: jax.config.values[name] for name in changes}
     try:
         for name, value in changes.items():
             jax.config.update(name, value)
-        compilation_cache.reset_cache()  # which reads the first of them once only
+        compilation_cache.reset_cache()  # the cache reads the option only once
         yield
     finally:
         for name, value in before.items():

@@ -1,12 +1,13 @@
-"""An NVIDIA H100 SXM (80 GB) as XLA's GPU compiler wants it described: a GpuTargetConfigProto, as text.
+"""Description of an NVIDIA H100 SXM (80 GB) for XLA's GPU compiler: a GpuTargetConfigProto, as text.
 
-Figures of the H100 data sheet and of the Hopper tuning guide (compute capability 9.0); rates are operations a clock.
+The figures are from the H100 data sheet and the Hopper tuning guide (compute capability 9.0); rates are operations per
+clock.
 """
 
 from __future__ import annotations
 
 _TENSOR_GHZ = 1.83
-"""At which 132 multiprocessors x 4 tensor cores x 512 fused multiply-adds give the data sheet's 989 TFLOP/s."""
+"""Clock in GHz; 132 multiprocessors x 4 tensor cores x 512 fused multiply-adds give the data sheet's 989 TFLOP/s."""
 _GHZ = 1.98
 _FLOAT16, _FLOAT32, _FLOAT64, _BFLOAT16, _INT8, _INT32, _FLOAT8 = 10, 11, 12, 16, 2, 4, 20
 """Numbers of XLA's element types."""

@@ -1,8 +1,8 @@
-"""Reading a compiled program: what it moves, multiplies and sends, with the body of a loop counted at every turn.
+"""Analysis of a compiled program: FLOPs, bytes and collectives, with the body of a loop counted in every iteration.
 
-XLA's own totals count a body once, and bytes that never leave a chip's scratch memory. Here the text of the scheduled
-program is read: products by their shapes, bytes by what crosses into and out of main memory, cycles where the TPU
-compiler wrote its estimate beside a fusion.
+XLA's own totals count a body once, and include bytes that never leave a chip's scratch memory. This module reads the
+text of the scheduled program: products by their shapes, bytes by transfers from and to main memory, and cycles where
+the TPU compiler wrote its estimate next to a fusion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 Turns = Callable[[str], int | None]
-"""Path of a loop in the program ("jit(step)/embed/while") -> its turns, where only the data says so; or None."""
+"""Path of a loop ("jit(step)/embed/while") -> its iterations, where they depend on the data; None if unknown."""
 
 _BITS = {
     "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "s16": 16, "u16": 16, "s32": 32, "u32": 32, "s64": 64, "u64": 64,
@@ -26,7 +26,7 @@ _BITS = {
 }  # fmt: skip
 _ARRAY = re.compile(rf"\b({'|'.join(_BITS)})\[([0-9,]*)\](\{{[^{{}}]*\}})?")
 _ELSEWHERE = re.compile(r"S\([1-9]\d*\)")
-"""Of a layout: not in main memory, but in the scratch memory of a core or among its flags."""
+"""Layout of an array that is not in main memory, but in the scratch memory of a core or in its flags."""
 COLLECTIVES = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
     "collective-broadcast",
@@ -37,7 +37,7 @@ _FREE = frozenset(
         "iota", "opt-barrier", "optimization-barrier", "domain", "add-dependency", "bitcast-convert",
     )
 )  # fmt: skip
-"""Operations that move nothing."""
+"""Operations that transfer no bytes."""
 
 
 class Instruction(NamedTuple):
@@ -52,16 +52,16 @@ class Instruction(NamedTuple):
 
 @dataclasses.dataclass
 class Tally:
-    """What one run of a program does on one device.
+    """Operations of one run of a program on one device.
 
     Attributes:
-        flops: of matrix products.
-        bytes: read from and written to main memory.
-        cycles: as the compiler estimates them; 0 where it does not.
-        seconds: the same, of compilers that estimate seconds.
-        sent: bytes that each kind of collective takes from a device.
-        calls: how often each kind is called.
-        guessed: loops whose turns only the data knows, and nobody said: their body is counted once.
+        flops: floating-point operations of matrix products.
+        bytes: bytes read from and written to main memory.
+        cycles: the compiler's estimate of cycles; 0 without one.
+        seconds: the compiler's estimate of seconds; 0 without one.
+        sent: bytes that each kind of collective reads from a device.
+        calls: number of calls of each kind.
+        guessed: number of loops with unknown iterations, whose body is counted once.
     """
 
     flops: float = 0.0
@@ -73,7 +73,12 @@ class Tally:
     guessed: int = 0
 
     def add(self, other: Tally, times: float = 1) -> None:
-        """Adds what `other` does, so many times."""
+        """Add the operations of another tally.
+
+        Args:
+            other: the other tally.
+            times: number of times to add it.
+        """
         for name in ("flops", "bytes", "cycles", "seconds"):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for kind in other.calls:
@@ -81,17 +86,26 @@ class Tally:
         self.guessed += other.guessed
 
     def send(self, kind: str, count: float, calls: float = 1) -> None:
-        """Adds calls of a collective, and the bytes that they take from a device."""
+        """Add calls of a collective.
+
+        Args:
+            kind: kind of the collective.
+            count: bytes that the calls read from a device.
+            calls: number of calls.
+        """
         self.calls[kind] = self.calls.get(kind, 0) + calls
         self.sent[kind] = self.sent.get(kind, 0) + count
 
 
 def tally(text: str, turns: Turns = lambda path: None) -> Tally:
-    """What the program with this text does.
+    """Count the operations of a program.
 
     Args:
-        text: of the compiled program (``compiled.as_text()``).
-        turns: of loops whose number of turns depends on data.
+        text: text of the compiled program (``compiled.as_text()``).
+        turns: iterations of loops that depend on data.
+
+    Returns:
+        The operations.
     """
     return _Reader(*parse(text), turns).total()
 
@@ -125,13 +139,13 @@ def _instruction(line: str) -> Instruction | None:
     close = _closing(rest, operation.end() - 1)
     inside = rest[operation.end() : close]
     operands = tuple(re.findall(r"%([\w.\-<>]+)", inside))
-    # A constant keeps its value, and a parameter its number, in the parentheses.
+    # The parentheses contain the value of a constant, and the number of a parameter.
     attributes = rest[close + 1 :] if operation[1] not in ("constant", "parameter") else inside
     return Instruction(named[1], type_, operation[1], operands, attributes)
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the parenthesis that opens at `start` closes."""
+    """Position of the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] == "(") - (text[place] == ")")
@@ -141,7 +155,15 @@ def _closing(text: str, start: int) -> int:
 
 
 def size(type_: str, *, main_memory: bool = False) -> float:
-    """Bytes of a type, or of its arrays that lie in main memory."""
+    """Size of a type.
+
+    Args:
+        type_: type as in HLO text; a tuple counts all its arrays.
+        main_memory: whether to count only arrays in main memory.
+
+    Returns:
+        Bytes.
+    """
     total = 0.0
     for element, dims, layout in _ARRAY.findall(type_):
         if not (main_memory and _ELSEWHERE.search(layout)):
@@ -203,7 +225,7 @@ class _Reader:
             into.guessed += turns is None
             into.add(self._of(_named(attributes, "body")), 1 if turns is None else turns)
             return
-        if operation == "conditional":  # one of its branches runs: count the dearest
+        if operation == "conditional":  # one of its branches runs: count the most expensive
             names = re.findall(r"%([\w.\-<>]+)", attributes.partition("branch_computations={")[2].partition("}")[0])
             names += [n for key in ("true_computation", "false_computation") if (n := _named(attributes, key))]
             into.add(max((self._of(name) for name in names), key=lambda t: (t.cycles, t.bytes), default=Tally()))
@@ -222,7 +244,7 @@ class _Reader:
         into.flops += _products(line, types)
         kind = operation.removesuffix("-start")
         if kind in COLLECTIVES:
-            # What a device gives; of a gather what it gets, which is what it passes on around a ring.
+            # Bytes that a device sends; for a gather those that it receives, which it forwards on a ring.
             given = sum(size(types.get(operand, "")) for operand in line.operands)
             got = size(_parts(line.type)[-1]) if operation.endswith("-start") else size(line.type)
             into.send(kind, max(given, got) if kind == "all-gather" else given)
@@ -247,7 +269,7 @@ class _Reader:
         return self._turns(path[1] if path else "")
 
     def _moved(self, line: Instruction, types: Mapping[str, str]) -> float:
-        """Bytes to and from main memory: of what is sliced, or updated in place, the slice alone."""
+        """Bytes to and from main memory; for slices and updates in place, only those of the slice."""
         operand_types = [types.get(operand, "") for operand in line.operands]
         if line.operation in ("slice", "dynamic-slice", "gather"):
             return size(line.type) * (_in_main(operand_types[0]) + _in_main(line.type))
@@ -296,7 +318,7 @@ def _named(attributes: str, key: str) -> str:
 
 
 def _reified(attributes: str) -> float:
-    """Seconds that XLA's GPU cost model wrote beside an operation ("speed of light")."""
+    """Seconds that XLA's GPU cost model wrote next to an operation ("speed of light")."""
     total = 0.0
     for costs in re.findall(r'"reification_cost":(\[[^\]]*\])', attributes):
         total += sum(c["exec_time_us"] for c in json.loads(costs) if c["name"] == "sol") * 1e-6
@@ -304,7 +326,7 @@ def _reified(attributes: str) -> float:
 
 
 def _products(line: Instruction, types: Mapping[str, str]) -> float:
-    """FLOPs of a matrix product: two for each pair of numbers that meet."""
+    """FLOPs of a matrix product: two for each pair of multiplied numbers."""
     if line.operation == "dot":
         left = _shape(types.get(line.operands[0], ""))
         return 2.0 * math.prod(_shape(line.type)) * math.prod(left[i] for i in _dims(line, "lhs_contracting_dims"))
@@ -324,7 +346,10 @@ def _dims(line: Instruction, key: str) -> list[int]:
 
 
 def _convolution(line: Instruction, types: Mapping[str, str]) -> float:
-    """A product as the TPU compiler writes it: batch axes are spatial axes, of whose places only real ones count."""
+    """FLOPs of a product in the TPU compiler's form, a convolution with batch axes as spatial axes.
+
+    Only positions inside the input count.
+    """
     labels = re.search(r"dim_labels=([\w?]+)_([\w?]+)->([\w?]+)", line.attributes)
     if not labels:
         return 0.0
@@ -349,10 +374,10 @@ def _convolution(line: Instruction, types: Mapping[str, str]) -> float:
 
 
 def _meetings(places: int, taps: int, inputs: int, low: int, stride: int, dilate: int, spread: int) -> int:
-    """How many pairs of an output place and a tap fall on a real input."""
+    """Number of pairs of an output position and a tap that fall on a position of the input."""
     last = (inputs - 1) * dilate
     offsets = np.arange(places) * stride - low
-    if spread == 1:  # taps that reach the inputs from an offset are each `dilate` apart, from the first that hits one
+    if spread == 1:  # from each offset, taps on the input are `dilate` apart, starting at the first one on it
         first = np.maximum(-offsets, 0)
         first += -(offsets + first) % dilate
         end = np.minimum(taps - 1, last - offsets)

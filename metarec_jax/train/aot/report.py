@@ -1,4 +1,4 @@
-"""What was estimated, as a table for people."""
+"""The table of estimates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GUESS = "estimated by the compiler or from published figures, not measured"
 
 
 def show(found: Sequence[Estimate]) -> None:
-    """Prints one column a target."""
+    """Print one column per target."""
     rows: list[list[str]] = []
 
     def row(label: str, cells: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def show(found: Sequence[Estimate]) -> None:
     row("optimisation level", [e.level for e in found])
     print_grid("The outer step, compiled ahead of time", ["", *(e.target for e in found)], rows)
     if any(e.guessed for e in found):
-        print("Some loops take as many turns as the data asks for; their bodies are counted once.")
+        print("The number of iterations of some loops depends on the data; their bodies are counted once.")
 
 
 def _number(value: float | None, scale: float = 1.0) -> str:

@@ -1,6 +1,6 @@
-"""What to compile for: a name, and the devices that XLA takes for it, which need not be here.
+"""Compilation targets: a name, and the devices that XLA compiles for, which need not be present.
 
-TPUs come out of libtpu, and GPUs out of JAX's CUDA plugin; both compile without a device, given its description.
+libtpu describes TPUs, and JAX's CUDA plugin GPUs; both compile without a device.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from metarec_jax.train.aot.h100 import H100
 PLANE = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBE = ("1x1x1", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 TOPOLOGIES: Mapping[str, Sequence[str]] = {"v5e": PLANE, "v5p": CUBE, "v6e": PLANE}
-"""Slices of a pod that can be rented, from one chip to 256."""
+"""Topologies of cloud TPU slices, from 1 chip to 256."""
 GPUS = 8
-"""That one machine holds."""
+"""Greatest number of GPUs in one machine."""
 NAMES = "v5e:2x2 (v5e, v5p or v6e, and a topology), cuda:h100, cuda:h100:8, or here"
 
 _LIBTPU = {
-    # This process runs nothing on a TPU: it asks no metadata server about one, and takes no lock for it.
+    # This process runs nothing on a TPU, so it needs no metadata server and no lock.
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    # Without these, libtpu complains that it cannot find out where it is.
+    # Without these, libtpu reports that it cannot determine its environment.
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
     "TPU_STDERR_LOG_LEVEL": "3",
 }
 _CUDA_FLAGS = (
-    "--xla_gpu_enable_triton_gemm=false",  # which would want to try kernels out
+    "--xla_gpu_enable_triton_gemm=false",  # it would need to run kernels for autotuning
     "--xla_gpu_collect_cost_model_stats=true",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What a program is compiled for.
+    """A compilation target.
 
     Attributes:
-        name: as the user gave it.
+        name: name given by the user.
         family: "tpu", "cuda", or "here" for the devices of this process.
-        topology: of a TPU slice, "2x2".
-        chips: how many devices.
+        topology: topology of a TPU slice, "2x2".
+        chips: number of devices.
         chip: published figures; None where they are not known.
     """
 
@@ -62,10 +62,10 @@ class Target:
 
 
 def parse(name: str) -> Target:
-    """The target called `name`.
+    """Parse the name of a target.
 
     Raises:
-        MetarecError: there is no such chip or topology; the message lists those there are.
+        MetarecError: there is no such chip or topology; the message lists the existing ones.
 
     >>> parse("v5e:4x4").chips
     16
@@ -73,7 +73,7 @@ def parse(name: str) -> Target:
     kind, _, rest = name.partition(":")
     if kind == "here":
         if rest:
-            raise MetarecError(f"--target {name}: the devices that are here are all taken: write 'here'")
+            raise MetarecError(f"--target {name}: all devices of this machine are used: write 'here'")
         return Target(name, "here", "", 0, None)
     if kind in TOPOLOGIES:
         topology = rest or TOPOLOGIES[kind][0]
@@ -92,10 +92,9 @@ def parse(name: str) -> Target:
 
 
 def prepare_process(targets: Sequence[Target]) -> None:
-    """Sets the environment that compiling for absent devices needs. To be called before JAX starts, in a process of
-    its own: it keeps JAX to the CPU.
+    """Set the environment variables for compilation without devices; variables that are set are kept.
 
-    What is set already stays.
+    Call it before JAX is initialised, in a separate process, since it restricts JAX to the CPU.
     """
     absent = [target for target in targets if target.family != "here"]
     if not absent:
@@ -105,7 +104,7 @@ def prepare_process(targets: Sequence[Target]) -> None:
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
     if any(target.family == "cuda" for target in absent):
-        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # of libraries that running needs, not compiling
+        os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # checks libraries that compilation does not need
         flags = os.environ.get("XLA_FLAGS", "").split()
         named = {flag.partition("=")[0] for flag in flags}
         flags += [flag for flag in _CUDA_FLAGS if flag.partition("=")[0] not in named]
@@ -116,7 +115,7 @@ def devices(target: Target) -> list[Any]:
     """The devices of `target`, for a mesh.
 
     Raises:
-        MetarecError: what compiles for them is not installed, or does not know them.
+        MetarecError: the compiler plugin is not installed, or does not know the devices.
     """
     import jax
     from jax.experimental import topologies
@@ -125,7 +124,7 @@ def devices(target: Target) -> list[Any]:
         return jax.devices()
     if target.family == "tpu":
         _require("libtpu", target, "tpu")
-        # One chip of the smallest slice that libtpu describes is compiled for as one chip.
+        # For one chip, compile for one device of the smallest slice that libtpu describes.
         topology = TOPOLOGIES[target.name.partition(":")[0]][1] if target.chips == 1 else target.topology
         ask = {"topology_name": f"{target.name.partition(':')[0]}:{topology}"}
     else:
@@ -135,7 +134,7 @@ def devices(target: Target) -> list[Any]:
     try:
         with _silence():
             found = topologies.get_topology_desc(platform=platform, **ask).devices
-    except Exception as error:  # the plugins raise many kinds; each means that the target cannot be described
+    except Exception as error:  # the plugins raise many kinds of errors for unknown targets
         raise MetarecError(f"--target {target.name}: {_first_line(error)}") from error
     return list(found)[: target.chips]
 
@@ -143,7 +142,7 @@ def devices(target: Target) -> list[Any]:
 def _require(module: str, target: Target, extra: str) -> None:
     try:
         found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # the package that it would be in
+    except ModuleNotFoundError:  # the parent package is not installed
         found = None
     if found is None:
         raise MetarecError(
@@ -157,7 +156,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _silence() -> Any:
-    """Keeps off stderr what libraries in C++ print while they are loaded, which no Python sees."""
+    """Suppress output of C++ libraries on stderr while they are loaded."""
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,4 +1,4 @@
-"""All arguments of an outer step as shapes: no data is read, and no number computed."""
+"""All arguments of an outer step as shapes, without reading data or computing values."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from metarec_jax.train.text_batches import Devices, execution_of, worth_sharing
 
 ENCODERS: Mapping[str, BertConfig] = {name: BertConfig(*size) for name, size in ENCODER_SIZES.items()}
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
-"""Items and users of data sets whose sizes are known; others are taken to be as large as the largest MovieLens."""
+"""Items and users of data sets with known sizes; others are assumed to be as large as the largest MovieLens."""
 UNKNOWN = (10_000, 100_000)
 STEPS = 1000
-"""Outer steps that the schedule is made for; no shape depends on it."""
+"""Number of outer steps of the schedule, which affects no shape."""
 _LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """An outer step, by its sizes.
+    """The sizes of an outer step.
 
     Attributes:
-        config: with every choice made (see `resolved`).
-        architecture: of the encoder.
-        items, users: of the data set; each has a text (users only with ``learner.user_side`` other than "none").
-        length: tokens of a text, padded.
-        support: support interactions of a user, padded.
-        run: how the encoder's layers are computed; None is what a run chooses on the target.
+        config: config with every "auto" resolved.
+        architecture: architecture of the encoder.
+        items, users: sizes of the data set; each has a text (users only with ``learner.user_side`` other than "none").
+        length: padded tokens of a text.
+        support: padded support interactions of a user.
+        run: how the encoder's layers are computed; None takes the choice of a run on the target.
     """
 
     config: Config
@@ -69,24 +69,27 @@ class Workload:
 
     @property
     def user_texts(self) -> int:
-        """Of the data set."""
+        """Number of user texts."""
         return 0 if self.config.learner.user_side == "none" else self.users
 
 
 def workload(
     config: Config, *, encoder: str = "", items: int = 0, users: int = 0, length: int = 32, support: int = 0
 ) -> Workload:
-    """The step that a run of `config` would take.
+    """Determine the sizes of a run's outer step.
 
     Args:
-        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
-        encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
-        items, users: of the data set; 0 takes what is known of ``data.source``.
+        config: config of the run. "auto" is resolved for ratings from 1 to 5 by users with profiles, and mean pooling.
+        encoder: a name of `metarec_jax.train.aot.encoder_sizes`, without weights; "" takes the config's encoder.
+        items, users: sizes of the data set; 0 takes the known size of ``data.source``.
         length: tokens of a text.
-        support: 0 is the largest bucket.
+        support: support interactions; 0 takes the largest bucket.
+
+    Returns:
+        The sizes.
 
     Raises:
-        MetarecError: the run would be a private one, whose step is another.
+        MetarecError: the config is that of a private run, which has another step.
     """
     if config.privacy.epsilon:
         raise MetarecError(
@@ -121,10 +124,17 @@ def _architecture(config: Config, name: str) -> BertConfig:
 
 
 def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
-    """The jitted outer step, its arguments as shapes with their place on `mesh`, and the turns of its chunk loops.
+    """Make the outer step with abstract arguments.
+
+    Args:
+        work: sizes of the step.
+        mesh: the devices.
+
+    Returns:
+        The jitted step, its arguments as shapes with shardings on `mesh`, and the iterations of its loops over chunks.
 
     Raises:
-        MetarecError: parameters that the mesh's shards do not divide.
+        MetarecError: the mesh's shards do not divide a parameter.
     """
     config, mesh_users = work.config, NamedSharding(mesh, by_user(mesh))
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -184,7 +194,7 @@ def _state(work: Workload) -> TrainState:
 
 
 def _episodes(work: Workload) -> Episodes:
-    """A batch of nobody: `metarec_jax.train.meta_training.padded` wants arrays, and these are small."""
+    """A batch of zeros, since `metarec_jax.train.meta_training.padded` needs arrays."""
     users = work.config.train.users_per_step
     columns = RATINGS + (2 + work.config.factors.rank if believes(work.config) else 0)
 

@@ -1,17 +1,15 @@
-"""Pretraining of the encoder on the words of items and on what users did: `metarec pretrain`.
+"""Pretraining of the encoder on items' texts and users' interactions: `metarec pretrain`.
 
-config       every choice, as frozen dataclasses
-held_out     what pretraining never sees, and the mark in a folder of what it has seen
-behaviour    users as text, and which items a user likes
-passages     texts in batches of few shapes, with the word that each token belongs to
-masking      whole words hidden at random
-mlm          the loss on hidden words (BERT's own objective)
-contrastive  the loss that draws together what one user likes
-sources      what each step reads, by number
-step         gradients of the losses, and what becomes of them
-judging      perplexity and contrastive loss on what was held out
-experiment     from a config to all of these
-loop         the training, which can be stopped and resumed
-launch       from a config and a folder to an encoder
-report       what is shown of it
+held_out      division into data that pretraining reads and held-out data, and the mark of an encoder's pretraining data
+user_text     users' histories as text, and the items that a user likes
+text_batches  texts in batches of few shapes, with the word that each token belongs to
+masking       random hiding of whole words
+mlm           loss of masked language modelling (BERT's own objective)
+contrastive   contrastive loss of items that one user likes
+batches       inputs of each step, by number
+step          gradients of the losses, and the update
+evaluate      perplexity and contrastive loss on held-out data
+build         construction of all of these from a config
+program       training program, for `metarec_jax.train.loop`
+start         start, resume and end of a pretraining in a run folder
 """

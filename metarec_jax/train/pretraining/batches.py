@@ -1,4 +1,4 @@
-"""What each step reads, by its number: passages with words to hide, and what some users like."""
+"""Inputs of each step, by its number: passages with words to hide, and likes of some users."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from metarec_jax.train.pretraining.text_batches import Passages, PassageSource
 
 
 class Likes(NamedTuple):
-    """What a step encodes for the contrastive loss, and what belongs together."""
+    """Texts to encode for the contrastive loss, and the liked items of each user."""
 
     picked: tuple[Picked, ...]
     liked: Liked
 
 
 class Batch(NamedTuple):
-    """What a step reads; None where its objective has no part in the training."""
+    """Inputs of a step; None for an objective that is not trained."""
 
     passages: Passages | None
     likes: Likes | None
@@ -31,16 +31,16 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LikeSource:
-    """Users in batches, each with some of the items that it likes.
+    """Batches of users, each with some of the items that the user likes.
 
     Args:
         liked: int32 [liked], ascending, the items of each user; users with fewer than two are left out.
-        texts: of all items.
-        users_per_step: users of a batch; the last one of an epoch is filled up with users that like nothing.
-        per_user: items of a user, at most, drawn anew every time.
-        seed: the draw.
-        targets: which items others may be drawn to, and are held against each other; all where None.
-        anchors: which items others are drawn to; all where None.
+        texts: texts of all items.
+        users_per_step: users of a batch; the last one of an epoch is padded with users without likes.
+        per_user: greatest number of items of a user, drawn anew every time.
+        seed: seed of the draws.
+        targets: items that may be positives and negatives; None takes all.
+        anchors: items that may be anchors; None takes all.
     """
 
     liked: Sequence[np.ndarray]
@@ -57,7 +57,7 @@ class LikeSource:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch, in which every user has one turn."""
+        """Number of batches of an epoch, in which every user occurs once."""
         return -(-len(self._users) // self.users_per_step)
 
     def __getitem__(self, index: int) -> Likes:
@@ -85,13 +85,13 @@ class LikeSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StepSource:
-    """What every step of a pretraining reads.
+    """Inputs of every step of a pretraining.
 
     Args:
-        steps: how many there are.
-        items, behaviour: passages of the two kinds, or None.
+        steps: number of steps.
+        items, behaviour: passages of items' texts and of users' histories, or None.
         item_share: share of the steps that read items, where there are both.
-        likes: users and what they like, or None.
+        likes: liked items of users, or None.
     """
 
     steps: int
@@ -104,7 +104,7 @@ class StepSource:
         return self.steps
 
     def __getitem__(self, index: int) -> Batch:
-        """What step `index` reads, as numpy arrays."""
+        """Inputs of step `index`, as numpy arrays."""
         if not 0 <= index < self.steps:
             raise IndexError(f"step {index} of {self.steps}")
         return Batch(self._passages(int(index)), None if self.likes is None else self.likes[index])

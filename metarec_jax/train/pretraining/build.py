@@ -1,4 +1,4 @@
-"""From a config to the parts of a pretraining, in the order of the flow: data, what may be read, batches, programs."""
+"""Construction of the parts of a pretraining from a config: data, division, batches, programs."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ from metarec_jax.train.text_batches import encode_with, texts_of
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """Everything that a pretraining starts from.
+    """The parts of a pretraining.
 
     Attributes:
-        config: every choice.
+        config: config of the pretraining.
         data: the interactions.
-        seen: what of them may be read.
-        encoder: as it is before.
+        seen: the part of the data that is read.
+        encoder: encoder before the pretraining.
         mesh: the devices.
-        source: what every step reads.
-        step: (state, number of the step) -> (state after it, losses before it); it takes over its state's memory.
-        judge: weights -> what is said of them.
+        source: inputs of every step.
+        step: (state, number of the step) -> (state after it, losses before it); it donates the memory of its state.
+        judge: weights -> metrics on held-out data.
     """
 
     config: PretrainConfig
@@ -63,11 +63,11 @@ class Pretraining:
     judge: Judge
 
     def put(self, tree: Any) -> Any:
-        """A whole copy of a tree on each device."""
+        """Put a whole copy of a tree on each device."""
         return replicate(self.mesh, tree)
 
     def fingerprint(self) -> str:
-        """sha256 of all that is read: equal fingerprints and configs give equal results."""
+        """sha256 of all inputs: equal fingerprints and configs give equal results."""
         return fingerprint_with_texts(self.data, self.encoder.digest)
 
 
@@ -78,16 +78,19 @@ def build(
     encoder: Encoder | None = None,
     reporter: Reporter = QUIET,
 ) -> Pretraining:
-    """Build everything that a pretraining starts from: what may be read, batches, and compiled functions.
+    """Build the parts of a pretraining: division, batches, and compiled functions.
 
     Args:
-        config: of the pretraining.
+        config: config of the pretraining.
         data: interactions; None loads what ``config.data`` names.
-        encoder: None reads what ``config.encoder`` names.
+        encoder: the encoder; None reads the one that ``config.encoder`` names.
         reporter: shows progress.
 
+    Returns:
+        The parts.
+
     Raises:
-        MetarecError: what any of the steps finds wrong with the input.
+        MetarecError: the input of a step is not valid.
     """
     data = load(config.data, seed=config.seed) if data is None else data
     if config.data.negatives:
@@ -140,7 +143,7 @@ def _check(config: PretrainConfig, encoder: Encoder) -> None:
 
 
 class _Masked:
-    """Hidden words: batches to train on, batches to judge on, and the programs for both."""
+    """Masked language modelling: batches of training and evaluation, and the programs for both."""
 
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
@@ -148,8 +151,8 @@ class _Masked:
         vocabulary = Vocabulary.of(encoder.tokenizer)
         if encoder.head is None:
             reporter.note(
-                f"{encoder.source} has no head for masked words (or one of its own vocabulary): it starts as one that "
-                "passes on what it gets, so perplexities begin high"
+                f"{encoder.source} has no head for masked words (or one with a separate vocabulary): it starts as the "
+                "identity, so perplexities are high at first"
             )
         self._mesh = mesh
         cut: set[bytes] = set()
@@ -192,18 +195,18 @@ class _Masked:
         self.loss = jax.jit(lambda weights, hidden: mlm_loss(weights.encoder, weights.head, encoder.config, hidden))
 
     def put(self, passages: Any) -> Any:
-        """A batch on the devices, which share its texts."""
+        """Put a batch on the devices, which share its texts."""
         return shard_users(self._mesh, passages)
 
 
 class _Liked:
-    """Likes: batches to train on, batches to judge on, and the programs for both."""
+    """Contrastive training: batches of training and evaluation, and the programs for both."""
 
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
         threshold = config.contrastive.liked
-        # With hidden words, what is too long has been told of.
+        # The objective of hidden words has already reported texts that are too long.
         told = QUIET if config.hides else reporter
         texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
@@ -221,8 +224,8 @@ class _Liked:
         self.training = likes(read.splits.train, read.rows, 5)
         if not self.training.batches:
             raise MetarecError(
-                f"no training user likes two items (rated from {_from(data, threshold):g} on), so there is nothing to "
-                "draw together: lower --contrastive.liked, or use --objective mlm"
+                f"no training user likes two items (rated {_from(data, threshold):g} or more), so there are no pairs "
+                "to train on: lower --contrastive.liked, or use --objective mlm"
             )
         everything = np.ones(len(data), bool)
         judged = {
@@ -244,7 +247,7 @@ class _Liked:
         )
 
     def put(self, likes: Likes) -> tuple[Chosen, Any]:
-        """A batch on the devices: each has all of it, and the texts are spread where they are encoded."""
+        """Put a whole batch on each device; texts are distributed where they are encoded."""
         picked, liked = replicate(self._mesh, likes)
         return Chosen(self._buckets, picked), liked
 
@@ -252,8 +255,10 @@ class _Liked:
 def _step(
     config: PretrainConfig, source: StepSource, masked: _Masked | None, liked: _Liked | None, mesh: Mesh
 ) -> Callable[[PretrainState, int], tuple[PretrainState, Losses]]:
-    """The step as a function on the host. Each of its programs is compiled once a shape: hidden words once a padded
-    length, likes and the update once."""
+    """Make the step as a function on the host.
+
+    Each of its programs is compiled once per shape: hidden words once per padded length, likes and the update once.
+    """
     updated = jax.jit(update(config), donate_argnums=0)
     zero = replicate(mesh, Sum(jnp.zeros(()), jnp.zeros(())))
 

@@ -1,6 +1,6 @@
-"""How well an encoder reads what was held out: perplexity of hidden words, and the contrastive loss of likes.
+"""Evaluation of an encoder on held-out data: perplexity of hidden words, and the contrastive loss of likes.
 
-The same words are hidden in every judgement, so that what differs between two of them is the encoder.
+The same words are hidden in every evaluation, so that differences are due to the encoder.
 """
 
 from __future__ import annotations
@@ -16,23 +16,26 @@ from metarec_jax.train.pretraining.mlm import Sum
 from metarec_jax.train.pretraining.text_batches import PassageSource
 
 DRAWS = 2
-"""Times that words of each text are hidden anew: held-out texts are few, and some are short."""
+"""Number of draws of hidden words for each text, since held-out texts are few and some are short."""
 
 Judge = Callable[[Any], dict[str, float]]
-"""From weights to what is said of them, by name."""
+"""weights -> metrics by name."""
 
 
 def hide_once(
     source: PassageSource, vocabulary: Vocabulary, share: float, key: jax.Array, put: Callable[[Any], Any]
 ) -> list[Hidden]:
-    """All passages of a source with words hidden, `DRAWS` times over.
+    """Hide words in all passages of a source, with `DRAWS` draws.
 
     Args:
         source: texts in their order.
-        vocabulary: what stands in for hidden words.
-        share: of the tokens.
-        key: of the draw.
+        vocabulary: replacements of hidden words.
+        share: share of the tokens to hide.
+        key: key of the draw.
         put: puts a batch on the devices.
+
+    Returns:
+        Batches of texts with hidden words.
     """
     compiled = jax.jit(lambda key, passages: hide(key, passages, vocabulary, share=share))
     batches = [put(source[i]) for i in range(source.batches)]
@@ -49,13 +52,16 @@ def judge_with(
     liked: Mapping[str, Sequence[Any]],
     liked_loss: Callable[[Any, Any], Sum],
 ) -> Judge:
-    """A function of weights: "perplexity_NAME" of hidden words and "contrastive_NAME" of likes, for every name.
+    """Make the evaluation: "perplexity_NAME" of hidden words and "contrastive_NAME" of likes, for every name.
 
     Args:
         masked: batches of texts with hidden words.
         mlm_loss: (weights, such a batch) -> loss.
         liked: batches of likes.
         liked_loss: (weights, such a batch) -> loss.
+
+    Returns:
+        weights -> metrics by name.
     """
 
     def judge(weights: Any) -> dict[str, float]:
@@ -74,7 +80,7 @@ def _mean(losses: Sequence[Sum]) -> float:
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats, as far as there are numbers for it.
+    """exp of a mean loss in nats; infinity where it overflows.
 
     >>> perplexity(0.0)
     1.0

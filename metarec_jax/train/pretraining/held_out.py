@@ -1,7 +1,7 @@
-"""What pretraining never sees, and the mark in an encoder's folder that says what it has seen.
+"""Division of data into pretraining data and held-out data, and its record in the encoder's folder (a mark).
 
-The users are split as `metarec train` splits them, and pretraining reads the training users alone. Some items are held
-out besides: their texts and everybody's interactions with them stay unseen, as if they were new.
+The users are split as in `metarec train`, and pretraining reads the training users alone. In addition some items are
+held out as new items: their texts and all interactions with them are not read.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from metarec_jax.data.splits import Splits, split_users
 
 
 class Seen(NamedTuple):
-    """What may be read.
+    """Data that pretraining reads.
 
     Attributes:
-        splits: the users.
-        cold: bool [items], those that are held out.
-        rows: bool [rows], interactions of training users with items that are not.
+        splits: users of each part.
+        cold: bool [items], held-out items.
+        rows: bool [rows], interactions of training users with items that are not held out.
     """
 
     splits: Splits
@@ -36,7 +36,18 @@ class Seen(NamedTuple):
 
 
 def seen(data: Interactions, config: PretrainConfig) -> Seen:
-    """What a pretraining may read of `data`; the split is that of a run with the same `episodes` and seed."""
+    """Choose the data that a pretraining reads; the split equals that of a run with the same `episodes` and seed.
+
+    Args:
+        data: the interactions.
+        config: config of the pretraining.
+
+    Returns:
+        The chosen data.
+
+    Raises:
+        MetarecError: all items are held out.
+    """
     splits = split_users(data, config.episodes, config.seed)
     cold = held_out_items(len(data.items), config.held_out, config.seed)
     if cold.all():
@@ -47,14 +58,31 @@ def seen(data: Interactions, config: PretrainConfig) -> Seen:
 
 
 def held_out_items(items: int, share: float, seed: int) -> Bool[np.ndarray, " items"]:
-    """Which of so many items are held out: a share, drawn by the seed."""
+    """Draw the held-out items.
+
+    Args:
+        items: number of items.
+        share: share of held-out items.
+        seed: seed of the draw.
+
+    Returns:
+        bool [items].
+    """
     cold = np.zeros(items, bool)
     cold[np.random.default_rng([seed, 1]).permutation(items)[: round(share * items)]] = True
     return cold
 
 
 def mark(folder: Path, data: Interactions, seen: Seen, config: PretrainConfig, source: str) -> None:
-    """Writes into an encoder's folder what it was pretrained on; what it started from keeps its marks."""
+    """Record in an encoder's folder the data on which it was pretrained, after the marks of the encoder before it.
+
+    Args:
+        folder: folder of the encoder.
+        data: the interactions.
+        seen: the data that was read.
+        config: config of the pretraining.
+        source: origin of the encoder before the pretraining.
+    """
     document = {
         "objective": config.objective,
         "steps": config.steps,

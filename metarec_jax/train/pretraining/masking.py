@@ -1,8 +1,9 @@
-"""Whole words hidden at random, anew in every step.
+"""Random hiding of whole words, drawn anew in every step.
 
-Of each text a share of the tokens is hidden, by whole words ("whole word masking", github.com/google-research/bert, the
-release of May 2019). Of the hidden tokens 80 % become the mask, 10 % a random token, and 10 % stay what they are
-(Devlin et al. 2019, arXiv 1810.04805, section 3.1). Special tokens and padding are never hidden, nor put anywhere.
+In each text a share of the tokens is hidden, by whole words ("whole word masking", github.com/google-research/bert, the
+release of May 2019). 80 % of the hidden tokens are replaced by the mask, 10 % by a random token, and 10 % are kept
+(Devlin et al. 2019, arXiv 1810.04805, section 3.1). Special tokens and padding are never hidden, nor used as random
+tokens.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from metarec_jax.encoder import Tokenizer, Tokens
 from metarec_jax.train.pretraining.text_batches import Passages
 
 MASKED, RANDOM = 0.8, 0.1
-"""Shares of the hidden tokens that become the mask, and a random token."""
+"""Shares of the hidden tokens that are replaced by the mask, and by a random token."""
 
 
 class Vocabulary(NamedTuple):
-    """What stands in for a hidden token.
+    """Replacements of hidden tokens.
 
     Attributes:
         mask: id of the mask.
@@ -35,10 +36,10 @@ class Vocabulary(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """Of a tokenizer.
+        """Read the vocabulary of a tokenizer.
 
         Raises:
-            MetarecError: it has no mask, so its encoder was never trained with hidden words.
+            MetarecError: the tokenizer has no mask token.
         """
         backend = tokenizer.backend
         mask = tokenizer.mask_token_id
@@ -53,13 +54,13 @@ class Vocabulary(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """Texts with hidden words, and what was hidden.
+    """Texts with hidden words.
 
     Attributes:
-        tokens: what the encoder reads.
-        position: int32 [most], where hidden tokens are, counted through all texts.
-        label: int32 [most], what they were.
-        weight: float32 [most], 0 for slots that are not needed.
+        tokens: input of the encoder.
+        position: int32 [most], positions of hidden tokens in the flattened texts.
+        label: int32 [most], original ids of the hidden tokens.
+        weight: float32 [most], 0 for unused slots.
     """
 
     tokens: Tokens
@@ -71,15 +72,18 @@ class Hidden(NamedTuple):
 def hide(
     key: PRNGKeyArray, passages: Passages, vocabulary: Vocabulary, *, share: float, most: int | None = None
 ) -> Hidden:
-    """Hides words of each text.
+    """Hide words of each text.
 
     Args:
-        key: draws everything: equal keys hide the same.
+        key: key of all draws; equal keys hide the same words.
         passages: the texts.
-        vocabulary: what stands in for hidden tokens.
-        share: of the tokens of a text; the expected share is exactly this.
-        most: hidden tokens of all texts together, at most; `capacity` where None. Where more were drawn, texts at the
-            end are left as they are.
+        vocabulary: replacements of hidden tokens.
+        share: expected share of hidden tokens of a text.
+        most: greatest number of hidden tokens of all texts together; None takes `capacity`. If more are drawn, the last
+            texts are left unchanged.
+
+    Returns:
+        The texts with hidden words.
     """
     texts, length = passages.word.shape
     most = capacity(texts, length, share) if most is None else most
@@ -100,19 +104,22 @@ def hide(
 
 
 def choose(key: PRNGKeyArray, word: Int[Array, "texts length"], share: float) -> Bool[Array, "texts length"]:
-    """Which tokens are hidden: whole words, in random order, until the share is reached.
+    """Choose the tokens to hide: whole words, in random order, until the share is reached.
 
-    The word that would go beyond it is hidden with the chance that makes the expected share exact.
+    The word that would exceed the share is hidden with the probability that makes the expected share exact.
 
     Args:
-        key: of the draw.
-        word: number of the word of each token; -1 where nothing may be hidden.
-        share: of the tokens that may be hidden.
+        key: key of the draw.
+        word: number of the word of each token; -1 for tokens that must not be hidden.
+        share: share of the tokens that may be hidden.
+
+    Returns:
+        True for hidden tokens.
     """
     texts, length = word.shape
     may = word >= 0
     same = word[:, :, None] == word[:, None, :]
-    first = jnp.argmax(same, axis=2)  # of a token's word: what is drawn there is drawn for the word
+    first = jnp.argmax(same, axis=2)  # first token of each token's word, whose draw counts for the word
     order, luck = jnp.take_along_axis(jax.random.uniform(key, (2, texts, length)), first[None], axis=2)
     before = ((order[:, None, :] < order[:, :, None]) & may[:, None, :]).sum(axis=2)
     own = same.sum(axis=2)
@@ -120,6 +127,15 @@ def choose(key: PRNGKeyArray, word: Int[Array, "texts length"], share: float) ->
 
 
 def capacity(texts: int, length: int, share: float) -> int:
-    """Slots for the hidden tokens of so many texts: what there are on average if none is padded, and some to spare."""
+    """Number of slots for hidden tokens: their expected number without padding, plus a margin.
+
+    Args:
+        texts: number of texts.
+        length: padded tokens of a text.
+        share: expected share of hidden tokens.
+
+    Returns:
+        The number.
+    """
     enough = share * texts * length + 4 * texts**0.5 + 8
     return min(-(-int(enough) // 8) * 8, texts * length)

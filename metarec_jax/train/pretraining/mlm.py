@@ -1,7 +1,6 @@
-"""The loss on hidden words: what the words were, read from the words around them.
+"""The loss of masked language modelling: the hidden words are predicted from the words around them.
 
-Only hidden tokens go through the product with the vocabulary, which costs as much a token as all layers of a small
-BERT.
+Only hidden tokens are multiplied with the vocabulary; per token this costs as much as all layers of a small BERT.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from metarec_jax.train.pretraining.masking import Hidden
 
 
 class Sum(NamedTuple):
-    """A loss as it adds up over batches: its total, and the weight that the total is of."""
+    """A loss that can be added over batches: sum of losses, and sum of weights."""
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
@@ -35,7 +34,7 @@ def mlm_loss(
     dtype: DTypeLike | None = None,
     run: Execution | None = None,
 ) -> Sum:
-    """Minus the log probability of the hidden tokens, summed, and how many there are.
+    """Sum the negative log probabilities of the hidden tokens.
 
     Args:
         encoder, head: parameters.

@@ -19,7 +19,7 @@ from metarec_jax.train.program import Batch, Program
 
 
 def pretraining_program(pretraining: Pretraining) -> Program:
-    """The program of a pretraining: what a step reads and draws follows from its number."""
+    """Make the program of a pretraining; the inputs and draws of a step depend only on its number."""
     config = pretraining.config
     return Program(
         title="pretraining",
@@ -40,7 +40,7 @@ def pretraining_program(pretraining: Pretraining) -> Program:
 
 
 class _Numbers:
-    """The numbers of the steps."""
+    """A feed of step numbers."""
 
     def __init__(self) -> None:
         self._next = 0
@@ -63,7 +63,7 @@ def _sums(losses: Losses, batch: Batch, progress: Progress) -> Sums:
     """The losses of a step.
 
     Raises:
-        MetarecError: one is not finite.
+        MetarecError: a loss is not finite.
     """
     if not all(math.isfinite(loss.total) for loss in losses):
         which = "hidden words" if not math.isfinite(losses.masked.total) else "likes"
@@ -75,7 +75,7 @@ def _sums(losses: Losses, batch: Batch, progress: Progress) -> Sums:
 
 
 def _refuse_not_finite(state: PretrainState, step: int) -> None:
-    """Raise where a weight is not finite: a step's gradient of NaN shows in no loss yet."""
+    """Raise if a weight is not finite, since the losses of this step do not yet show a NaN gradient."""
     names = unusable_names(jax.device_get(state.weights))
     if names:
         raise MetarecError(
@@ -105,5 +105,5 @@ def _describe(line: Mapping[str, Any], progress: Progress) -> str:
 
 
 def judged(line: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of held-out data in a line of metrics, by name."""
+    """The metrics on held-out data in a line of metrics, by name."""
     return {name: value for name, value in line.items() if name.startswith(("perplexity_", "contrastive_"))}

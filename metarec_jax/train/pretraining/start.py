@@ -30,8 +30,8 @@ class Pretrained:
     Attributes:
         weights: host arrays, of the latest evaluation.
         step: steps taken.
-        before, after: figures of held-out data before the first step and after the last one.
-        signal: the signal that stopped it before its end; None where none did.
+        before, after: metrics on held-out data before the first step and after the last one.
+        signal: the signal that stopped it before its end; None if it was not stopped.
     """
 
     weights: Weights
@@ -42,33 +42,36 @@ class Pretrained:
 
 
 def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter = QUIET) -> Path:
-    """Pretrain what a config describes in a new run folder.
+    """Pretrain an encoder in a new run folder.
 
     Args:
-        config: of the pretraining.
-        folder: of the run; it must hold none yet.
+        config: config of the pretraining.
+        folder: folder of the run; it must not hold one yet.
         reporter: shows progress.
 
     Returns:
         The folder of the encoder.
 
     Raises:
-        MetarecError: as `start` and `fit` do; or a signal stopped it.
+        MetarecError: as for `start` and `fit`; or a signal stopped it.
     """
     run, pretraining = start(config, Path(folder), reporter=reporter)
     return finish(run, pretraining, fit(run, pretraining, reporter=reporter))
 
 
 def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pretrained:
-    """Pretrain, from the run's latest checkpoint where there is one.
+    """Pretrain, starting from the run's latest checkpoint if there is one.
 
     Args:
         run: the run folder.
         pretraining: from `metarec_jax.train.pretraining.build.build` with the run's config.
         reporter: shows progress.
 
+    Returns:
+        The result.
+
     Raises:
-        MetarecError: a loss is not finite (nothing of it is saved), or a checkpoint cannot be read.
+        MetarecError: a loss is not finite (its state is not saved), or a checkpoint cannot be read.
     """
     fitted = loop.train(run, pretraining_program(pretraining), reporter=reporter)
     lines = list(run.read_metrics())
@@ -76,16 +79,19 @@ def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pr
 
 
 def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:
-    """Make a new run folder, ready to pretrain in.
+    """Make a new run folder for a pretraining.
 
     Args:
-        config: of the pretraining.
-        folder: of the run; it must hold none yet.
+        config: config of the pretraining.
+        folder: folder of the run; it must not hold one yet.
         reporter: shows progress.
 
+    Returns:
+        The run folder, and the parts of the pretraining.
+
     Raises:
-        MetarecError: the folder holds a run or cannot be written, or something is wrong with the data or the encoder.
-            Then nothing is left in the folder.
+        MetarecError: the folder holds a run or cannot be written, or the data or the encoder is not valid. Then nothing
+            is left in the folder.
     """
     run_folder.check_place(folder, command=COMMAND)
     pretraining = build(config, reporter=reporter)
@@ -96,14 +102,17 @@ def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -
 
 
 def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:
-    """Open a run folder to pretrain on in it.
+    """Open a run folder to continue its pretraining.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         reporter: shows progress.
 
+    Returns:
+        The run folder, and the parts of the pretraining.
+
     Raises:
-        MetarecError: it holds no such run, or data or encoder are no longer those that the run began with.
+        MetarecError: the folder holds no such run, or data or encoder differ from those at the start of the run.
     """
     run = run_folder.open_run(folder, command=COMMAND, base=PretrainConfig())
     pretraining = build(run.config, reporter=reporter)
@@ -112,16 +121,16 @@ def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretrainin
 
 
 def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
-    """Write the encoder into the run folder, complete or not at all, with a mark of what it has seen.
+    """Write the encoder into the run folder, atomically, with a mark of its pretraining data.
 
     Args:
         run: the run folder.
-        pretraining: what it was trained on.
+        pretraining: the parts of the pretraining.
         pretrained: the result.
 
     Returns:
-        Its folder, an ordinary checkpoint, for `metarec train --encoder.path` and for transformers. One that is there
-        already is kept.
+        Folder of the encoder, an ordinary checkpoint for `metarec train --encoder.path` and for transformers. An
+        existing one is kept.
     """
     folder = run.folder / "encoder"
     if folder.exists():

@@ -1,4 +1,4 @@
-"""One step of a pretraining: the gradients of its losses, and what becomes of them."""
+"""One step of a pretraining: gradients of its losses, and the update."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from metarec_jax.train.text_batches import execution_of
 
 
 class Weights(NamedTuple):
-    """Parameters of the encoder, and of its head for masked words: None where hidden words are not trained for."""
+    """Parameters of the encoder, and of its head of masked language modelling; None without that objective."""
 
     encoder: Params
     head: Params | None
 
 
 class Losses(NamedTuple):
-    """Losses before a step: on hidden words, and on likes; of weight 0 where a step has none."""
+    """Losses before a step: masked language modelling, and contrastive; of weight 0 where a step has none."""
 
     masked: Sum
     liked: Sum
 
 
 class PretrainState(NamedTuple):
-    """All that changes from step to step, and the key of the run, which that of every step is made from."""
+    """The state of a pretraining, with the key of the run, from which the key of every step is derived."""
 
     weights: Weights
     optimiser: optax.OptState
@@ -49,9 +49,17 @@ class PretrainState(NamedTuple):
 
 
 def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
-    """The state that pretraining starts from: a pure function of the config's seed and the encoder."""
+    """Make the initial state, a pure function of the config's seed and the encoder.
+
+    Args:
+        config: config of the pretraining.
+        encoder: encoder before the pretraining.
+
+    Returns:
+        The state.
+    """
     key, lora_key = jax.random.split(jax.random.key(config.seed))
-    params = jax.tree.map(jnp.copy, encoder.params)  # the first step takes over its state's memory
+    params = jax.tree.map(jnp.copy, encoder.params)  # the first step donates the memory of its state
     if config.encoder.train == "lora":
         params = add_lora(params, LORA_LAYERS, rank=config.encoder.lora_rank, key=lora_key)
     head = None
@@ -86,8 +94,15 @@ def mlm_gradient(
 
 
 def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tuple[Weights, Sum]]:
-    """A function of (weights, what to encode, what is liked, key, step): the gradient of the mean contrastive loss by
-    what is trained, and the loss. Texts are encoded in chunks, so that memory does not grow with the users."""
+    """Make the gradient of the contrastive loss; texts are encoded in chunks, so that users do not increase memory.
+
+    Args:
+        config: config of the pretraining.
+        reading: options of encoding.
+
+    Returns:
+        (weights, chosen texts, likes, key of the run, step) -> (gradient of the mean loss by trained weights, loss).
+    """
 
     def gradient(weights: Weights, chosen: Chosen, liked: Liked, key: Array, step: Array) -> tuple[Weights, Sum]:
         embeddings = embed(reading, weights.encoder, chosen)
@@ -107,7 +122,7 @@ def liked_gradient(config: PretrainConfig, reading: Reading) -> Callable[..., tu
 
 
 def update(config: PretrainConfig) -> Callable[[PretrainState, Sequence[Weights]], PretrainState]:
-    """A function of (state, gradients): the state after a step along the sum of the gradients."""
+    """Make the update: (state, gradients) -> state after a step with the sum of the gradients."""
     optimiser = _optimiser(config)
 
     def updated(state: PretrainState, gradients: Sequence[Weights]) -> PretrainState:
@@ -132,9 +147,9 @@ def _optimiser(config: PretrainConfig) -> optax.GradientTransformation:
 
 
 def _rates(config: PretrainConfig, weights: Weights) -> Weights:
-    """A tree like the weights: the rate of each over the encoder's, 0 where it is not trained.
+    """Rates of the weights relative to the encoder's rate, as a tree of the same structure; 0 for fixed weights.
 
-    Layers of the encoder have rates as in joint training, the head has its own.
+    Layers of the encoder have rates as in joint training; the head has a separate rate.
     """
     head = config.mlm.head_rate / config.encoder.rate
     encoder = relative_rates(config.encoder, weights.encoder, config.encoder.rate)
@@ -142,5 +157,5 @@ def _rates(config: PretrainConfig, weights: Weights) -> Weights:
 
 
 def _trained(config: PretrainConfig, weights: Weights) -> tuple[Any, Any]:
-    """The weights as (those that are trained, the others), each with None for the rest."""
+    """Split the weights into (trained ones, the others), each with None for the rest."""
     return by_rate(weights, _rates(config, weights))

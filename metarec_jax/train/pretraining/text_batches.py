@@ -1,7 +1,7 @@
 """Texts in batches of few shapes, with the word that each token belongs to.
 
-A document longer than the encoder reads (all that a user did) is cut between sentences into passages, elsewhere in
-every epoch. Any batch of any epoch can be made by its number alone, in any order.
+A document that exceeds the encoder's maximum length (such as a user's history) is cut between sentences into passages,
+at different places in every epoch. Any batch of any epoch can be made from its number alone, in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metarec_jax.core.types import Array
 from metarec_jax.encoder import Tokenizer, Tokens, bucket, pack, require_strings
 
 RARE = 0.2
-"""Share of an epoch's tokens that a padded length must have to be one: each is a program of its own to compile."""
+"""Least share of an epoch's tokens for a padded length, since each length is compiled separately."""
 
 
 class Document(NamedTuple):
@@ -27,9 +27,9 @@ class Document(NamedTuple):
 
     Attributes:
         ids: int32 [tokens].
-        word: int32 [tokens], number of the word that a token belongs to, ascending; -1 for a special token, such
-            as that of an unknown word.
-        sentence: int64 [tokens], number of the sentence, ascending.
+        word: int32 [tokens], number of each token's word, ascending; -1 for a special token, such as that of an unknown
+            word.
+        sentence: int64 [tokens], number of each token's sentence, ascending.
     """
 
     ids: np.ndarray
@@ -42,7 +42,7 @@ class Passages(NamedTuple):
 
     Attributes:
         tokens: special tokens included.
-        word: int32 [texts, length], number of the word that a token belongs to; -1 for special tokens and padding.
+        word: int32 [texts, length], number of each token's word; -1 for special tokens and padding.
     """
 
     tokens: Tokens
@@ -50,14 +50,17 @@ class Passages(NamedTuple):
 
 
 def documents(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Document]:
-    """Texts, each given as its sentences, as tokens.
+    """Tokenise texts that are given as lists of sentences.
 
     Args:
-        tokenizer: its own pre-tokenizer says what a word is.
+        tokenizer: its pre-tokenizer defines words.
         texts: sentences of each text; a text may have none.
 
+    Returns:
+        The tokens of each text.
+
     Raises:
-        MetarecError: a sentence that is no string.
+        MetarecError: a sentence is not a string.
     """
     for sentences in texts:
         require_strings(sentences)
@@ -66,7 +69,7 @@ def documents(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Docu
     special = [id for id, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special]
     found = []
     for sentences, encoding in zip(readable, encodings):
-        # A space between sentences belongs to the one after it: some tokenizers make it part of the word.
+        # A space between sentences belongs to the following one, since some tokenizers make it part of the word.
         ends = np.cumsum([len(sentence) + 1 for sentence in sentences]) - 1
         last = np.array([end for _, end in encoding.offsets], np.int64)
         ids = np.array(encoding.ids, np.int32)
@@ -76,7 +79,7 @@ def documents(tokenizer: Tokenizer, texts: Sequence[Sequence[str]]) -> list[Docu
 
 
 def _readable(text: str) -> str:
-    """`text` with U+FFFD for lone surrogates, which are no characters."""
+    """Replace lone surrogates, which are not characters, by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -88,7 +91,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Frame:
-        """As a tokenizer puts them."""
+        """The special tokens that a tokenizer adds."""
         encoding = tokenizer.backend.encode("a")
         special = np.array(encoding.special_tokens_mask, bool)
         ids, own = np.array(encoding.ids, np.int32), np.flatnonzero(~special)
@@ -99,18 +102,18 @@ class Frame(NamedTuple):
 class PassageSource:
     """Batches of passages by number: ``source[i]`` is batch ``i % batches`` of epoch ``i // batches``.
 
-    Every epoch has as many batches of each padded length as the first one fills; a passage for which there is no room
-    is left out of it.
+    Every epoch has as many batches of each padded length as the first epoch fills; passages that exceed this number are
+    left out.
 
     Args:
-        documents: what is read; empty ones are not.
+        documents: the documents; empty ones are ignored.
         frame: special tokens around a passage.
-        max_length: tokens of a passage, special tokens included.
-        tokens_per_batch: tokens of a batch, padding included, at most (but one passage at least).
-        pad: id of a padded token.
-        seed: the draw.
-        split: what the passages of a batch must be a multiple of (devices that share them).
-        shuffled: False leaves documents in their order and cuts them from their beginnings.
+        max_length: greatest number of tokens of a passage, special tokens included.
+        tokens_per_batch: greatest number of tokens of a batch, padding included; a batch has at least one passage.
+        pad: id of the padding token.
+        seed: seed of the draws.
+        split: divisor of the number of passages in a batch (devices that share them).
+        shuffled: False keeps the order of documents and cuts them from their beginnings.
     """
 
     documents: Sequence[Document]
@@ -135,7 +138,7 @@ class PassageSource:
 
     @functools.cached_property
     def cut(self) -> frozenset[bytes]:
-        """Documents, by their ids, that have a sentence which is longer than a passage, and is cut."""
+        """Token ids of the documents with a sentence that is longer than a passage, and is therefore cut."""
         longest = [int(np.unique(d.sentence, return_counts=True)[1].max(initial=0)) for d in self.documents]
         return frozenset(d.ids.tobytes() for d, length in zip(self.documents, longest) if length > self._room)
 
@@ -155,7 +158,7 @@ class PassageSource:
 
     @functools.cached_property
     def rows(self) -> dict[int, int]:
-        """Passages of a batch, for each padded length."""
+        """Number of passages in a batch, by padded length."""
         return {n: -(-max(self.tokens_per_batch // n, 1) // self.split) * self.split for n in self._lengths.tolist()}
 
     @functools.cached_property
@@ -215,7 +218,7 @@ class PassageSource:
         return found
 
     def _cuts(self, document: Document, rng: np.random.Generator) -> list[int]:
-        """Where passages begin, and where the last one ends."""
+        """First token of each passage, and end of the last passage."""
         total = len(document.ids)
         if total <= self._room:
             return [0, total] if total else []
@@ -224,9 +227,9 @@ class PassageSource:
         cuts = [at]
         while total - at > self._room:
             fitting = begins[(begins > at) & (begins <= at + self._room)]
-            at = int(fitting[-1]) if len(fitting) else at + self._room  # a sentence too long is cut where it must be
+            at = int(fitting[-1]) if len(fitting) else at + self._room  # a sentence that is too long is cut
             cuts.append(at)
-        # A short rest would be mostly padding. Where passages begin elsewhere, it is part of a long one.
+        # A short last passage would be mostly padding; with other cuts its tokens are part of a longer passage.
         return [*cuts, total] if not self.shuffled or total - at > self._room // 2 or len(cuts) == 1 else cuts
 
     def _rng(self, epoch: int, use: int) -> np.random.Generator:

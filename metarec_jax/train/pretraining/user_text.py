@@ -1,4 +1,4 @@
-"""Users as text, and which items a user likes."""
+"""Users' histories as text, and the items that a user likes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.episodes import histories
 
 RATED = ("Hated", "Disliked", "Did not mind", "Liked", "Loved")
-"""What a rating says in words, from the least of the scale to the greatest."""
+"""Verbs of ratings, from the least to the greatest of the scale."""
 CLICKED = ("Passed over", "Chose")
-"""The same of clicks."""
+"""Verbs of clicks."""
 
 
 def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> list[list[str]]:
-    """What each user did, one sentence an interaction, in the order of time.
+    """Describe each user's interactions, one sentence per interaction, in the order of time.
 
     Args:
         data: the interactions.
         users: int [users], rows of the user table.
-        rows: which interactions may be told of.
+        rows: interactions to include.
 
     Returns:
         For each user, in the order given, sentences such as "Liked Toy Story (1995).".
@@ -37,11 +37,15 @@ def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " ro
 def liked_items(
     data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"], threshold: float
 ) -> list[np.ndarray]:
-    """Items that each user likes, int32 [liked], ascending.
+    """Find the items that each user likes.
 
     Args:
         data, users, rows: as for `sentences`.
-        threshold: the part of the rating scale from which on a rating is a like.
+        threshold: least rating of a liked item, as a fraction of the rating scale (0 is its least rating, 1 its
+            greatest).
+
+    Returns:
+        int32 [liked] for each user, ascending.
     """
     likes = rows & (_part_of_scale(data, data.rating) >= threshold)
     own = histories(_only(data, likes), users)
@@ -49,7 +53,7 @@ def liked_items(
 
 
 def _part_of_scale(data: Interactions, rating: np.ndarray) -> np.ndarray:
-    """Where ratings lie between the least (0) and the greatest (1) of the scale."""
+    """Ratings as fractions of the scale, from 0 (least) to 1 (greatest)."""
     return (rating - data.low) / max(data.high - data.low, np.finfo(np.float32).tiny)
 
 

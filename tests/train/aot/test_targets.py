@@ -50,7 +50,7 @@ def test_slices_go_from_one_chip_to_256(names):
         ("v5e:3x3", "v5e has no topology '3x3'; there are 1x1, 2x2, "),
         ("v9", "no such target; write v5e:2x2"),
         ("cuda:h100:9", "9 GPUs; a machine holds 1 to 8"),
-        ("here:2", "the devices that are here are all taken"),
+        ("here:2", "all devices of this machine are used"),
     ],
 )
 def test_other_targets_are_refused_with_what_there_is(name, message, capsys):
