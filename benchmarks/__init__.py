@@ -1,1 +1,1 @@
-"""Benchmarks: each compares our implementation with others in one interleaved run, after checking that results agree."""
+"""Benchmarks: each compares our implementation with others in interleaved turns, after checking that results agree."""

@@ -174,7 +174,7 @@ class EpisodeSource:
         return self._cut(epoch % self.draws, members, self.config.buckets[-1])
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """int32 [users], the row of the data set's users for each episode, whatever ``episodes.user`` refers to."""
+        """int32 [users], the row of the data set's users for each episode, also with ``own_table``."""
         return self.histories.users[episodes.user // self.draws] if self.own_table else episodes.user
 
     def batch_of_all(self, draw: int) -> Episodes:
@@ -187,7 +187,7 @@ class EpisodeSource:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019
     def _uniform(self, draw: int, each: int) -> np.ndarray:
-        """float32 [rows, each], uniform between 0 and 1: decides what of each row of `histories` is dropped."""
+        """float32 [rows, each], uniform between 0 and 1: draws of the dropout for each row of `histories`."""
         rng = np.random.default_rng([self.seed, 5, draw])
         return rng.random((len(self.histories.item), each), np.float32)
 

@@ -155,7 +155,7 @@ def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
 
 
 class AsNew(NamedTuple):
-    """Dropout of item factors: some rows of an episode get the posterior of an item that nobody has rated.
+    """Dropout of item factors: some rows of an episode get the posterior of an item without ratings.
 
     Attributes:
         parts: float32 [sources, folds, items, columns], contribution of each source of features to that posterior.
