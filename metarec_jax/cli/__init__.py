@@ -1,1 +1,1 @@
-"""The `metarec` command: one module per command, `main` with the table of them, `arguments` with what they share."""
+"""The `metarec` command: one module per command, `main` with their table, and `arguments` with shared code."""

@@ -87,7 +87,7 @@ def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default
 def starting_config(
     command: str, arguments: Sequence[str], base: Callable[[str], Chosen] = preset
 ) -> tuple[str, Chosen]:
-    """Read --preset, --config and the kinds of learner and updater, which decide what other options there are.
+    """Read --preset, --config and the kinds of learner and updater, which determine the other options.
 
     Args:
         command: name of the command.
@@ -166,7 +166,7 @@ def check_least(option: str, value: int, least: int) -> None:
 
     Args:
         option: name of the option, with its dashes.
-        value: what was given.
+        value: the given value.
         least: the smallest value allowed.
 
     Raises:
@@ -177,7 +177,7 @@ def check_least(option: str, value: int, least: int) -> None:
 
 
 def check_resume(chosen: Any) -> None:
-    """Refuse other options beside --resume.
+    """Refuse other options together with --resume.
 
     Raises:
         MetarecError: `chosen`, with fields ``resume`` and ``json``, has other values than the defaults of its type.

@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print what `metarec_jax.cli.bench_measure.measure` returned."""
+    """Print the result of `metarec_jax.cli.bench_measure.measure`."""
     limits = found["limits"]
     print(
         f"This machine: {limits['gflop_per_s']:,.0f} GFLOP/s in a large matrix product (float32), "

@@ -41,7 +41,7 @@ class Shape:
     """Sizes of the work.
 
     Attributes:
-        users, support, query: of a meta-training step.
+        users, support, query: users of a meta-training step, and their support and query rows.
         items: number of items of the catalogue.
         features: width of an embedding, and of the encoder.
         hidden: width of the learner.
@@ -117,7 +117,7 @@ def measure(shape: Shape = Shape(), rounds: int = 7, reporter: Reporter = QUIET)
 def compare_with_limits(
     product: Work, ways: Sequence[Work], works: Sequence[Work], rounds: int, reporter: Reporter = QUIET
 ) -> dict[str, Any]:
-    """Time everything in turns, and find what bounds each piece of work.
+    """Time everything in turns, and find the limit that bounds each workload.
 
     Args:
         product: a large matrix product, in GFLOP.
@@ -308,7 +308,7 @@ def ranking(shape: Shape) -> Work:
     with compiled_anew():
         run()
     compile_s = time.perf_counter() - started
-    per_user = 2e-9 * shape.items * shape.hidden * (shape.support + 5)  # without what all users share
+    per_user = 2e-9 * shape.items * shape.hidden * (shape.support + 5)  # without products shared by all users
     return Work(
         f"adapt to {shape.asked:,} users and rank {shape.items:,} items",
         "users",

@@ -1,4 +1,4 @@
-"""`metarec doctor`: show what this installation can use, and what prevents the demo from running."""
+"""`metarec doctor`: show usable devices, packages and data, and problems that prevent the demo from running."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def examine() -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Print what `examine` returned."""
+    """Print the result of `examine`."""
     about = found["environment"]
     rows = [[name, version or "not installed"] for name, version in about["packages"].items()]
     rows += [["python", about["python"]], ["platform", about["platform"]]]

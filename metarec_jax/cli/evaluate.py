@@ -93,7 +93,7 @@ def starting_evaluation(arguments: Sequence[str]) -> tuple[str, Config]:
     """`starting_config` of `metarec evaluate`, where --protocol sets options, too.
 
     Raises:
-        MetarecError: as `starting_config`; or an unknown protocol.
+        MetarecError: as for `starting_config`; or the protocol is unknown.
     """
     name, config = starting_config("evaluate", arguments)
     protocol = early_option("evaluate", arguments, "--protocol")

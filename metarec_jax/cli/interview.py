@@ -27,7 +27,7 @@ class InterviewArguments:
     rate: Ratings = ()
     """A rating that is already known."""
     among: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE")] = ()
-    """An item that the user knows (has bought, say). Then no other items are asked about."""
+    """An item that the user knows (for example has bought). Then no other items are asked about."""
     k: ItemCount = 10
     """Number of items that are recommended at the end."""
     list: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "measure how fast this machine trains, encodes and recommends",
     "doctor": "show devices, versions, and where data and weights were found",
 }
-"""What each command does, by its name, which is that of its module in `metarec_jax.cli`."""
+"""Name of a command, which is that of its module in `metarec_jax.cli` -> summary."""
 
 HELP = f"""\
 usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help lists its options

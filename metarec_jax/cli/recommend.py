@@ -121,7 +121,7 @@ def parse_rating(text: str) -> tuple[str, float]:
 
 
 def score_title(recommender: Recommender) -> str:
-    """What the scores of a recommender are, as the title of a column."""
+    """Title of the column of a recommender's scores."""
     return "expected rating" if recommender.catalogue.scale.kind == "rating" else "probability of a click"
 
 

@@ -3,7 +3,7 @@
 Axis words, used in every annotation and docstring:
 
     rows      interactions, in a data set
-    users     users: of a data set, or of one batch
+    users     users of a data set, or of one batch
     items     items of the catalogue
     support   interactions that the inner loop adapts on (padded)
     query     interactions that the outer loss is measured on (padded)

@@ -174,7 +174,7 @@ class EpisodeSource:
         return self._cut(epoch % self.draws, members, self.config.buckets[-1])
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """int32 [users], the row of the data set's users for each episode, whatever ``episodes.user`` refers to."""
+        """int32 [users], the row of the data set's users for each episode, also with ``own_table``."""
         return self.histories.users[episodes.user // self.draws] if self.own_table else episodes.user
 
     def batch_of_all(self, draw: int) -> Episodes:

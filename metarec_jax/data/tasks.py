@@ -126,7 +126,7 @@ class TaskSource:
         return filled(self._cut(members, self.buckets[bucket]), self.users_per_batch)
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """int32 [users], the row of the data set's users for each task, whatever ``episodes.user`` refers to."""
+        """int32 [users], the row of the data set's users for each task, also with ``own_table``."""
         return self.tasks.user[episodes.user] if self.own_table else episodes.user
 
     def batch_of_all(self, draw: int = 0) -> Episodes:

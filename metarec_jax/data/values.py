@@ -18,7 +18,7 @@ _DENSE = 1 << 26  # integer ids below this are numbered by a lookup table of all
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Columns of one file, under the names that `metarec_jax.data.interactions.build` knows.
+    """Columns of one file, under the names that `metarec_jax.data.interactions.build` expects.
 
     Attributes:
         name: name of the file, for messages.

@@ -162,7 +162,7 @@ _MPNET = _BERT._replace(
     model="MPNetModel",
     prefix="mpnet.",
     fields={field: name for field, name in _FIELDS.items() if field != "type_vocab_size"},
-    fixed={"type_vocab_size": 0, "pad_token_id": 1},  # transformers counts positions with 1, whatever config.json says
+    fixed={"type_vocab_size": 0, "pad_token_id": 1},  # transformers always uses padding id 1 for positions
     layer={
         **_BERT.layer,
         "query": "attention.attn.q",

@@ -30,7 +30,7 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
-    "auto_map": ({}, None),  # the model is code in the folder, whatever model_type says
+    "auto_map": ({}, None),  # the model is code in the folder
 }
 
 

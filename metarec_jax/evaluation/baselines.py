@@ -258,8 +258,8 @@ def ridge(
 def to_nearest_level(baseline: Baseline, levels: Sequence[float]) -> Baseline:
     """Round the point prediction of a baseline to the nearest level that a rating can have.
 
-    Rounding lowers the MAE by about .03 on MovieLens. The head of a model may know the levels, so its gain is also
-    measured against a baseline that does.
+    Rounding lowers the MAE by about .03 on MovieLens. Since the head of a model may use the levels, models are also
+    compared with a baseline that does.
 
     Args:
         baseline: the baseline to round.
@@ -288,7 +288,7 @@ def item_prior(rows: Rows, mean: float, item_shrink: float) -> Float[np.ndarray,
 
     Args:
         rows: the rows; only ``statistic`` is read.
-        mean: what item means are shrunk to.
+        mean: value to which item means are shrunk.
         item_shrink: prior count, in ratings.
 
     Returns:

@@ -82,7 +82,7 @@ def paired_bootstrap(
 class Resampling:
     """Resamples of users, drawn once for all methods that are compared on these users.
 
-    The means of a method in all resamples are computed once, too, whatever number of methods it is compared with.
+    The means of a method in all resamples are also computed only once, for comparisons with any number of methods.
 
     Args:
         weights, groups, strata, samples, seed: as in `paired_bootstrap`.

@@ -72,8 +72,8 @@ def evaluate(
         The table of each scenario, by its name.
 
     Raises:
-        MetarecError: the folder holds an evaluation with other options, the run has other options, or the config begins
-            with what another run learned.
+        MetarecError: the folder holds an evaluation with other options, the run has other options, or training starts
+            from the parameters of another run.
     """
     warm_start.refuse(config, "evaluated")
     found = []

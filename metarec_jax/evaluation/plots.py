@@ -1,6 +1,6 @@
 """Plots of evaluations, trainings and searches, as matplotlib figures without pyplot, so that no global state changes.
 
-Colours are those of Okabe and Ito, which colour-blind people can tell apart; shapes or labels say the same.
+Colours are those of Okabe and Ito, which remain distinct under colour blindness; shapes or labels repeat them.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def save(answers: SeedAnswers, path: Path) -> None:
 
 
 def load(path: Path) -> SeedAnswers | None:
-    """Read what `save` wrote; None where there is no file, or one that is damaged or of another layout."""
+    """Read the file of `save`; None where there is no file, or it is damaged or has another layout."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

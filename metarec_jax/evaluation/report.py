@@ -29,7 +29,7 @@ def to_json(table: Table, environment: Mapping[str, Any]) -> str:
 
     Args:
         table: from `build_table`.
-        environment: that made it, from `metarec_jax.core.environment.environment`.
+        environment: environment that made it, from `metarec_jax.core.environment.environment`.
 
     Returns:
         Strict JSON: null where a number is undefined.

@@ -185,7 +185,7 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
         load_if_exists=True,
     )
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the search was killed during it
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the process was killed during this trial
     start = _options_of(base, space)
     waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
     if not _finished(study) and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):

@@ -57,7 +57,7 @@ def merge_scores(parts: Sequence[LikedScores]) -> LikedScores:
 def global_auc(scores: LikedScores) -> float:
     """Probability that a liked row scores above a row that is not liked, over the rows of all users; ties half.
 
-    Most pairs are of different users, so report it beside the per-user AUC. Exact, in O(rows log rows).
+    Most pairs are of different users, so report it together with the per-user AUC. Exact, in O(rows log rows).
     NaN where all rows are liked, or none.
     """
     if len(scores.liked) == 0 or len(scores.other) == 0:

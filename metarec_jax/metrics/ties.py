@@ -82,7 +82,7 @@ def top_membership(
     Args:
         rating: the ratings.
         mask: False in padded slots.
-        top: how many ratings are the highest; all items of a user with fewer are.
+        top: number of highest ratings; all items of a user with fewer items are among them.
 
     Returns:
         The probability, 0 in padded slots. Its sum over a user's items is min(top, items) exactly.

@@ -54,7 +54,7 @@ class PoissonSource:
         return np.sort(self._rng(index, 1).choice(everyone, self._count(index), replace=False))
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
-        """As `EpisodeSource.users_of`."""
+        """Rows of the data set's users, as from `EpisodeSource.users_of`."""
         return self.episodes.users_of(episodes)
 
     def _count(self, index: int) -> int:

@@ -50,7 +50,7 @@ class TextEncoder:
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
         if encoder is not None:
-            self.encoder = encoder  # in place of what the cached property would load
+            self.encoder = encoder  # replaces the encoder that the cached property would load
         self.config = config
         self._width = width
         self._report = report
@@ -109,7 +109,7 @@ class UserEncoder:
     """Embeddings of users' texts.
 
     Args:
-        side: which text a user has: none, a profile, or a description that is made from the history.
+        side: kind of user text: none, a profile, or a description that is made from the history.
         average: float32 [hidden], the embedding of a user without text.
         max_support: greatest number of latest interactions from which a description is made.
         texts: encodes them.

@@ -13,7 +13,7 @@ Job = TypeVar("Job")
 
 
 class QueueFull(Exception):
-    """As many requests wait as the service allows."""
+    """The greatest number of requests is waiting."""
 
 
 class Batcher(Generic[Job]):
@@ -65,7 +65,7 @@ class Batcher(Generic[Job]):
         return await future
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Return the result of a function that changes what `compute` reads, so that it must not run beside it.
+        """Return the result of a function that changes inputs of `compute`, and therefore must not run concurrently.
 
         Raises:
             QueueFull: `max_waiting` jobs and functions wait already.

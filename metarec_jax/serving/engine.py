@@ -180,7 +180,7 @@ class Engine:
 
         Args:
             user: the user's identifier.
-            states: by name of the arm.
+            states: states by name of the arm.
 
         Returns:
             The bytes.

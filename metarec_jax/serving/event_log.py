@@ -1,4 +1,4 @@
-"""The log of a service as columns: the items that were shown to users, and what the users did with them."""
+"""The log of a service as columns: the items that were shown to users, and the users' actions."""
 
 from __future__ import annotations
 

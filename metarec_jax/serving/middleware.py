@@ -1,4 +1,4 @@
-"""Checks before a request reaches its route: host name, size, token; and what is added to every answer and counted.
+"""Checks before a request reaches its route (host name, size, token), headers of every answer, and request counts.
 
 The classes wrap an ASGI application. They send their answers themselves, because Starlette's exception handlers are
 inside of them.

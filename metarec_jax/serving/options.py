@@ -65,4 +65,4 @@ class SimulateArguments:
     start: int = 5
     """Ratings that each user has before the first list."""
     seed: int = 0
-    """Seed of what users look at and click."""
+    """Seed of the users' actions."""

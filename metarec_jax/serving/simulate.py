@@ -141,7 +141,7 @@ def simulate(
         people: users with their whole histories.
         scale: scale of the ratings.
         habits: behaviour of all users.
-        seed: seed of what they look at and click.
+        seed: seed of the users' actions.
         reporter: receives the progress.
 
     Returns:

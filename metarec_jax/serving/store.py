@@ -62,7 +62,7 @@ class Shown(NamedTuple):
         place: 1 is the first.
         item: its id.
         arm: name of the model that chose it.
-        score: by that model.
+        score: score by that model.
         propensity: probability that this item is shown in this place; None where lists are interleaved.
         own_place: place of the item in the model's own order.
     """

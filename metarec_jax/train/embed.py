@@ -133,7 +133,7 @@ def trained_encoder(encoder: Encoder, params: Params) -> Encoder:
 
 
 def with_trained_encoder(experiment: Experiment, trainable: Trainable, reporter: Reporter = QUIET) -> Experiment:
-    """Embed items and users anew with the encoder that a run trained.
+    """Embed items and users again, with the encoder that a run trained.
 
     Args:
         experiment: experiment with embeddings of the encoder before training.

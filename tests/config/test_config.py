@@ -196,7 +196,7 @@ def test_an_unknown_choice_is_refused_with_those_there_are(section, name, choice
 
 
 def test_the_choices_of_an_updater_are_among_them():
-    assert {name for section, name, _ in CHOICES if section == "updater"} == {"kind", "learn_rate", "order", "form"}
+    assert {name for section, name, _ in CHOICES if section == "updater"} == {"kind", "learn_rate", "order"}
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -36,8 +36,7 @@ def saved(path, hints: Hints):
 
 def test_minilm_says_what_it_does(minilm, minilm_folder):
     assert minilm.hints == read_hints(minilm_folder) == Hints("mean", True)
-    assert encoder.remarks(minilm, pooling="mean", normalise=True) == []
-    assert len(encoder.remarks(minilm, pooling="cls", normalise=False)) == 1
+    assert encoder.remarks(minilm, "auto") == []
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_what_modules_say(tmp_path, modules, pooling, hints):
 def test_what_cannot_be_read_says_nothing_of_pooling(tmp_path, text):
     (tmp_path / "modules.json").write_text(text)
     assert read_hints(tmp_path).pooling is None
-    assert read_hints(tmp_path / "nowhere").remarks(pooling="auto", normalise=False) == []
+    assert read_hints(tmp_path / "nowhere").remarks("auto") == []
 
 
 @pytest.mark.parametrize(
@@ -69,14 +68,14 @@ def test_what_cannot_be_read_says_nothing_of_pooling(tmp_path, text):
     [
         (Hints("cls", True), []),
         (Hints("max", True), [["pooling 'max'", "does not compute", "'mean' is used"]]),
-        (Hints("mean", False), [["their own length", "--encoder.no-normalise"]]),
+        (Hints("mean", False), []),
         (Hints("mean", True, ("Dense",)), [["leaves out: Dense"]]),
         (Hints("mean", True), []),
         (Hints(), []),
     ],
 )
 def test_what_is_not_followed_is_a_sentence(hints, words):
-    said = hints.remarks(pooling="auto", normalise=True)
+    said = hints.remarks("auto")
     assert len(said) == len(words)
     for sentence, parts in zip(said, words):
         assert all(part in sentence for part in parts)

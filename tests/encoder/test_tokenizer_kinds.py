@@ -214,10 +214,10 @@ def test_a_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path):
 
 def test_a_tokenizer_of_a_far_smaller_vocabulary_is_remarked_on(tmp_path):
     whole = encoder.load(saved(wordpiece(), tmp_path / "whole"))
-    assert encoder.remarks(whole, pooling="mean", normalise=True) == []
+    assert encoder.remarks(whole, "mean") == []
     small = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     small.save(str(tmp_path / "whole" / "tokenizer.json"))
-    (said,) = encoder.remarks(encoder.load(tmp_path / "whole"), pooling="mean", normalise=True)
+    (said,) = encoder.remarks(encoder.load(tmp_path / "whole"), "mean")
     assert "6 tokens" in said  # transformers adds the special tokens that are missing
     assert f"{len(wordpiece())} rows" in said
 

@@ -75,11 +75,6 @@ def test_every_updater(rule):
     floats(jax.grad(functools.partial(meta_loss, case.model), argnums=(0, 1), has_aux=True), *case[1:])
 
 
-def test_a_clipped_step():
-    case = tiny(clip=0.1, dtype=np.float32)
-    floats(jax.grad(functools.partial(meta_loss, case.model), argnums=(0, 1), has_aux=True), *case[1:])
-
-
 def test_the_variance_of_ridge_regression():
     case = tiny(kind="ridge", dtype=np.float32, adapted=("output/.*",), head="rating")
     episode = jax.tree.map(lambda leaf: leaf[0], case.episodes)

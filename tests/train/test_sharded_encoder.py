@@ -205,6 +205,6 @@ def test_private_gradients_are_those_of_one_device(experiment):
         read, local = library.localise(batch)
         with jax.set_mesh(mesh):
             step = jax.jit(library.spread(summed))
-            return jax.device_get(step(trainable, read, shard_users(mesh, local), jax.random.key(0), None))
+            return jax.device_get(step(trainable, read, shard_users(mesh, local), jax.random.key(0)))
 
     assert_close(total_on(8), total_on(1), tolerance=1e-4, because="sums over devices, of clipped or squared gradients")

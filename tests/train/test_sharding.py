@@ -8,7 +8,6 @@ from helpers import assert_close, assert_equal, tiny
 from jax.sharding import PartitionSpec
 
 from metarec_jax.config.run import Config
-from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.train.optimizer import make_optimiser
@@ -52,7 +51,7 @@ def test_one_device_and_eight_give_the_same_numbers():
     an element whose gradient is nothing but rounding may move either way: each has one far above it here.
     """
     case = tiny(head="rating", dtype=np.float32, users=16, support=20, query=17, hidden=16, dropout=0.2)
-    optimiser = make_optimiser(Config(train=TrainConfig(warmup=0.0)), 3)
+    optimiser = make_optimiser(Config(), 3)
     slope = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     functions = (
         jax.jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),

@@ -147,7 +147,7 @@ def test_a_learned_rate_that_overflowed_is_named_where_the_loss_shows_it(run, ex
 
 def test_a_learned_rate_that_overflowed_is_not_saved_where_no_loss_shows_it_yet(tmp_path):
     """After the one outer step of an epoch, which moved every logarithm of a rate by 1,000, up or down."""
-    config = changed(small_config(), rate=1e3, warmup=0.0, users_per_step=32)
+    config = changed(small_config(), rate=1e3, users_per_step=32)
     run, experiment = run_folder.create(tmp_path / "run", config), small_experiment(config)
     assert experiment.train.source.batches == 1
     with pytest.raises(MetarecError) as caught:

@@ -64,7 +64,7 @@ def test_it_is_better_from_the_start_and_goes_on_without_the_earlier_run(tmp_pat
                 privacy=PrivacyConfig(epsilon=8.0, covers="updates"),
                 learner=dataclasses.replace(c.learner, user_side="none"),
             ),
-            "is not private",
+            "parameters of an earlier run are not private",
         ),
     ],
 )

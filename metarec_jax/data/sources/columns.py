@@ -311,7 +311,7 @@ def _as_strings(file: File, name: str, values: pa.ChunkedArray) -> pa.ChunkedArr
     if pa.types.is_integer(values.type) and values.null_count == 0:
         return values
     if pa.types.is_floating(values.type):
-        # Whole numbers beside missing ones come as 7.0: the id is 7.
+        # Whole numbers in a column with missing values are read as 7.0: the id is 7.
         with contextlib.suppress(pa.ArrowInvalid):
             values = pc.cast(values, pa.int64())
     try:

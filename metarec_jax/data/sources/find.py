@@ -1,4 +1,4 @@
-"""Where a published data set is found when no path is given: the cache folder, an installed package, or its publisher.
+"""Search for a published data set if no path is given: in the cache folder, installed packages, and at its publisher.
 
 MovieLens may be used for research but not redistributed, so this package comes with no copy of it.
 """
@@ -185,7 +185,7 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
     Args:
         url: url of the zip.
         target: path of the downloaded file; its folder is made.
-        md5: of the zip, in hexadecimal; "" checks the zip's own checksums alone.
+        md5: md5 of the zip, in hexadecimal; "" checks only the zip's own checksums.
 
     Raises:
         MetarecError: no connection, no space on the disk, an incomplete download, or unexpected content. No partial
@@ -201,7 +201,7 @@ def download(url: str, target: Path, *, md5: str = "") -> None:
             raise zipfile.BadZipFile(f"{damaged} in it is damaged")
         os.chmod(output, 0o644)  # pooch makes it as a temporary file, which only its owner may read
 
-    pooch.get_logger().setLevel("WARNING")  # what was found where is in the data's `source`
+    pooch.get_logger().setLevel("WARNING")  # the data's `source` states the origin
     try:
         pooch.retrieve(
             url,

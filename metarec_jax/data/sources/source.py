@@ -19,7 +19,7 @@ from metarec_jax.data.sources.find import Release, find
 from metarec_jax.data.sources.folder import Folder
 
 TABLES = (".csv", ".tsv", ".parquet")
-"""Suffixes of files that the source "table" reads, whatever source a config names."""
+"""Suffixes of files that the source "table" reads, for any source that a config names."""
 
 Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
