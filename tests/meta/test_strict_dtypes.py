@@ -23,7 +23,7 @@ from metarec_jax.encoder.lora import add_lora
 from metarec_jax.encoder.mlm_head import identity_head, logits
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner import prior
-from metarec_jax.learner.inputs import Context, Features, of_item_text, of_user_text, prepare
+from metarec_jax.learner.inputs import Context, Features, of_user_text, prepare
 from metarec_jax.learner.ranking import ranking_loss
 from metarec_jax.learner.spd_inverse import inverse
 from metarec_jax.meta.outer import meta_loss, predict
@@ -118,11 +118,11 @@ def test_tables_are_prepared_and_texts_dropped():
     case = tiny(dtype=np.float32)
     floats(prepare, case.trainable.theta, Tables(*case.tables))
 
-    def products(context, rows, kernel):
-        return of_user_text(context, kernel, 0.3), of_item_text(context, rows, kernel, 0.3)
+    def products(context, kernel):
+        return of_user_text(context, kernel, 0.3)
 
     rows = Features(real(4, 3), real(4, 2))
-    floats(products, Context(real(3), rows, real(4), real(4), jax.random.key(0)), rows, real(3, 5))
+    floats(products, Context(real(3), rows, real(4), real(4), jax.random.key(0)), real(3, 5))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -133,7 +133,7 @@ def test_an_encoder_forward(kind, pooling):
     key = jax.random.key(2)
 
     def vectors(params, tokens):
-        return jnp.sum(encoder.encode(params, config, tokens, pooling=pooling, normalise=True, dropout_key=key))
+        return jnp.sum(encoder.encode(params, config, tokens, pooling=pooling, normalise=True))
 
     floats(jax.grad(vectors), params, tokens)
 
