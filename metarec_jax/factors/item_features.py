@@ -62,7 +62,7 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """Standardisation of item features: each source has mean 0 and mean squared norm 1 over the items that it was fitted to.
+    """Standardisation of item features: each source gets mean 0 and mean squared norm 1 over the items it is fitted to.
 
     Attributes:
         details: features of each detail, by its name.
