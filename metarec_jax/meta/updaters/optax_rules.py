@@ -41,7 +41,7 @@ def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater
 
 
 # Each rule below divides by the root of a moment, which is zero where gradients are zero (for example of a dead ReLU).
-# The outer gradient needs the derivative of that root, which is infinite at zero: so a constant is added under the root.
+# The outer gradient needs the derivative of that root, which is infinite at zero; a constant is added under the root.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ class SolvedConfig(UpdaterConfig):
     solves = True
 
     precision: float = 1.0
-    """Precision of the prior around the initial parameters, in the regularised problem; the first value of a learned one."""
+    """Precision of the prior around the initial parameters (the first value; the outer loop learns it)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
