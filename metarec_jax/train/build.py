@@ -274,8 +274,9 @@ def learn_factors(
         profiles: float32 [users, hidden], from `embed_profiles`.
         reporter: shows progress.
 
-    Returns: The catalogue with factors, and cross-fitted factors for the training users. The unchanged catalogue and
-        None where the config has no factors.
+    Returns:
+        The catalogue with factors, and cross-fitted factors for the training users. The unchanged catalogue and None
+        where the config has no factors.
     """
     if not believes(config):
         return catalogue, None
