@@ -1,6 +1,7 @@
 """Cross-fitting of item factors: no training user's own ratings influence the factors in that user's episodes.
 
-The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds.
+The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds. Only
+the choice of the fitted items and the target of the rotation depend on the numbers of ratings of all folds.
 """
 
 from __future__ import annotations
