@@ -23,7 +23,19 @@ def to_json(config: Any) -> str:
 
 
 def parse(text: str, *, where: str, base: Chosen) -> Chosen:
-    """`base` with what JSON `text` says of it; as `from_json`, for any frozen dataclass of choices."""
+    """Build a config from JSON text.
+
+    Args:
+        text: a JSON object with some of the fields of `base`, nested.
+        where: name of the text in errors, such as its file name.
+        base: frozen dataclass of options; gives the type, and the values of fields that `text` leaves out.
+
+    Returns:
+        `base` with the fields of `text` replaced.
+
+    Raises:
+        MetarecError: invalid JSON, an unknown field, a value of the wrong type, or a value that is not allowed.
+    """
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:

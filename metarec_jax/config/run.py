@@ -145,6 +145,9 @@ def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
         where: what to call the text in an error, for example its file name.
         base: default values; `Config()` where None.
 
+    Returns:
+        The config.
+
     Raises:
         MetarecError: not JSON, an unknown field, a value of the wrong type, or an impossible one.
     """

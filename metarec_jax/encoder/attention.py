@@ -33,6 +33,9 @@ def attend(
             mean of its values, which is finite and which pooling leaves out.
         num_heads: number of heads; it divides ``hidden``.
         bias: added to the scores of every text, or None.
+
+    Returns:
+        Attention outputs of the heads, concatenated.
     """
     texts, length, hidden = query.shape
     width = hidden // num_heads
@@ -71,6 +74,9 @@ def attend_packed(
 
     Args:
         query, key, value, mask, num_heads, bias: as for `attend`.
+
+    Returns:
+        As `attend`.
     """
     texts, length, hidden = query.shape
     together = max(TILE // length, 1)

@@ -73,8 +73,8 @@ def encode(
         tokens: padded texts.
         pooling: "mean" of the real tokens of the last layer, or its first token ("cls").
         normalise: whether vectors are scaled to unit length.
-        dtype: of the computation, for example `jnp.bfloat16`; None takes that of the parameters. Softmax, layer-norm
-            statistics and pooling are in float32 or wider always.
+        dtype: data type of the computation, such as `jnp.bfloat16`; None takes that of the parameters. Softmax,
+            layer-norm statistics and pooling are always in float32 or wider.
         run: how the layers are computed.
 
     Returns:
@@ -275,7 +275,7 @@ class _Part(nn.Module):
 
 
 class _Embeddings(_Part):
-    """Word, position and, where there are any, segment embeddings, added and normalised."""
+    """Sum of word, position and, if the architecture has them, segment embeddings, normalised."""
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:
@@ -313,15 +313,15 @@ class _RelativeBias(_Part):
 
 
 class _Layer(_Part):
-    """Attention and feed-forward, each added to its input and then normalised."""
+    """Attention and feed-forward sublayers, each with a residual connection and layer norm after it."""
 
     attention: Attention = "xla"
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, bias: Array | None) -> Array:
         config, shape = self.config, x.shape
-        # All tokens in one axis: the gradient of a bias sums over them, and XLA's CPU compiler takes six times as long
-        # to sum over two axes as over one.
+        # Flatten texts and tokens into one axis: the gradient of a bias sums over them, and XLA's CPU backend takes
+        # six times as long for a sum over two axes as over one.
         x = x.reshape(-1, shape[-1])
         query, key, value = (
             self.dense(config.hidden_size, name)(x).reshape(shape) for name in ("query", "key", "value")
@@ -336,7 +336,7 @@ class _Layer(_Part):
 
 
 class _Bert(_Part):
-    """All layers in sequence. It gives the shapes of the parameters; `run_layers` computes."""
+    """The whole encoder. Used only for the shapes of the parameters; `run_layers` computes the outputs."""
 
     @nn.compact
     def __call__(self, tokens: Tokens) -> Array:

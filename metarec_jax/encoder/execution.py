@@ -1,4 +1,4 @@
-"""How the layers of an encoder are computed, which a rule chooses by platform. It changes results by rounding only."""
+"""Options of computing an encoder's layers, chosen by platform. They change results only by rounding."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Attention = Literal["xla", "packed", "fused"]
 
 
 class Execution(NamedTuple):
-    """How texts are encoded.
+    """Options of computing an encoder's layers.
 
     Attributes:
-        attention: "xla"; "packed", which puts short texts side by side for a matrix unit of 128 columns; or "fused",
-            the accelerator's own kernel, which has no second derivative.
-        remat: whether the backward pass computes each layer again, in place of keeping what it needs (on a CPU only
-            with `scan`: otherwise the compiler merges the two computations).
-        scan: whether layers are one loop over their stacked parameters. It is compiled once for all layers, and copies
-            each layer's weights in every turn.
-        tokens_per_call: most tokens that a device encodes at a time in training.
-        whole: gathers the parameters of a layer, where they are split over devices.
+        attention: "xla" uses XLA operations; "packed" packs several short texts into each row of a matrix unit of 128
+            columns; "fused" uses the accelerator's fused kernel, which has no second derivative.
+        remat: whether the backward pass recomputes each layer instead of storing its activations. On a CPU this has an
+            effect only with `scan`; otherwise the compiler merges the two computations.
+        scan: whether layers are one loop over stacked parameters. The loop is compiled once for all layers, but copies
+            each layer's weights in every iteration.
+        tokens_per_call: greatest number of tokens that a device encodes at a time in training.
+        whole: function that gathers the parameters of a layer, for parameters that are sharded over devices.
     """
 
     attention: Attention = "xla"
@@ -35,26 +35,27 @@ EXECUTION = Execution()
 
 
 _TOKENS_PER_CALL = {"cpu": 1024, "tpu": 2048, "gpu": 16384}
-"""On a CPU, more than 1,024 tokens leave its caches (docs/joint-training.md). On a v5e the joint step of BERT-base is
-estimated at 567 ms with 2,048 tokens, 625 with 4,096 and 748 with 16,384 (docs/accelerators.md)."""
+"""Platform -> tokens of a call. On a CPU, activations of more than 1,024 tokens do not fit in the caches
+(docs/joint-training.md). On a v5e the joint step of BERT-base is estimated at 567 ms with 2,048 tokens, 625 with 4,096
+and 748 with 16,384 (docs/accelerators.md)."""
 
 
 def choose_execution(platform: str, *, fused: bool = False, split: bool = False) -> Execution:
     """Choose how texts are encoded on a platform.
 
-    Packed attention is for a TPU, whose matrix units short texts do not fill: the joint step of BERT-base on a v5e is
-    estimated at 855 ms with it and at 945 ms without (docs/accelerators.md). Elsewhere it multiplies zeros for nothing.
-    Layers are written out, which is quicker and takes less memory than a loop (748 and 855 ms), except on devices that
-    hold a part of the parameters each: these gather one layer at a time. On a TPU, and on such devices, the backward
-    pass computes each layer again.
+    Packed attention is used on a TPU, whose matrix units short texts do not fill: the joint step of BERT-base on a v5e
+    is estimated at 855 ms with it and at 945 ms without (docs/accelerators.md). On other platforms it would only
+    multiply zeros. Layers are unrolled, which is faster and takes less memory than a loop (748 and 855 ms), except
+    where parameters are sharded: then a loop gathers one layer at a time. On a TPU, and with sharded parameters, the
+    backward pass recomputes each layer.
 
     Args:
-        platform: of the devices: "cpu", "gpu" or "tpu".
-        fused: use the accelerator's own attention kernel (see `attention.check_fused`).
-        split: parameters are split over devices.
+        platform: platform of the devices: "cpu", "gpu" or "tpu".
+        fused: whether to use the accelerator's fused attention kernel (see `attention.check_fused`).
+        split: whether parameters are sharded over devices.
 
     Returns:
-        The choice; tokens of a call are for training.
+        The options; `tokens_per_call` is for training.
     """
     attention: Attention = "fused" if fused else "packed" if platform == "tpu" else "xla"
     return Execution(

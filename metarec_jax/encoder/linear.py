@@ -33,7 +33,15 @@ def block_dot(
 
 
 def along_last(vector: Float[Array, " features"], like: Array) -> Array:
-    """`vector` along the last of as many axes as `like` has, the others of length 1."""
+    """Reshape a vector so that it broadcasts along the last axis of an array.
+
+    Args:
+        vector: the vector.
+        like: array whose number of axes the result has.
+
+    Returns:
+        [1, ..., 1, features].
+    """
     return jnp.expand_dims(vector, tuple(range(like.ndim - 1)))
 
 

@@ -135,11 +135,14 @@ def random_encoder(seed: int = 0) -> Encoder:
 
 
 def remarks(encoder: Encoder, pooling: Pooling) -> list[str]:
-    """Sentences for the user on how this use of an encoder departs from what its folder says; mostly none.
+    """Describe how the use of an encoder differs from what its checkpoint specifies.
 
     Args:
         encoder: from `load`.
-        pooling: as configured, "auto" included.
+        pooling: pooling as configured, possibly "auto".
+
+    Returns:
+        Sentences for the user; an empty list if nothing differs.
     """
     found = encoder.hints.remarks(pooling)
     tokens, rows = encoder.tokenizer.size, encoder.config.vocab_size

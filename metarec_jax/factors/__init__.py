@@ -1,7 +1,9 @@
-"""What the ratings of other users say of items, before a user has said anything: a belief about every item.
+"""Item factors: a latent factor model of ratings, fitted to the training users, as the prior of new users.
 
-sources   what is known of an item itself, as rows of numbers: its text, its details, how often it was rated
-kernel    how the tastes of users covary over items, learned from the training users' ratings
-beliefs   the same for every item as a few numbers, new items included
-folds     beliefs for training users, from which their own ratings are left out
+item_features     standardised features of an item: text, details, vectors, popularity
+em                covariance of users' tastes over items, fitted by expectation maximisation
+item_factors      mean, residual variance and factors of every item, new items included
+user_prior        prior mean of a user's taste, from the items that the user rated and from the profile
+cross_fitting     item factors for each training user, fitted without that user's ratings
+update            posterior of a new item's mean and factors given its first ratings
 """

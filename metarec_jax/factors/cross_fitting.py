@@ -1,6 +1,7 @@
-"""Beliefs that a training user meets must not come from that user's own ratings, which they would give away.
+"""Cross-fitting of item factors: no training user's own ratings influence the factors in that user's episodes.
 
-The training users are dealt into folds. What users of a fold meet was learned from all the others.
+The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds. Only
+the choice of the fitted items and the target of the rotation depend on the numbers of ratings of all folds.
 """
 
 from __future__ import annotations
@@ -29,20 +30,23 @@ def believe_all(
     *,
     dropout: float = 0.0,
 ) -> tuple[Beliefs, Folded]:
-    """Beliefs from the training `rows` of `data`, and those that the training users meet.
+    """Fit item factors to all training rows, and to the rows outside each fold.
 
     Args:
-        config: variances, rank and the number of folds.
-        data: of which no other row is looked at.
-        embeddings: float32 [items, hidden], of the items' texts.
-        rows: int64 [n].
+        config: variances, rank and number of folds.
+        data: the data set; only the training rows are read.
+        embeddings: float32 [items, hidden], embeddings of the items' texts.
+        rows: int64 [n], the training rows of `data`.
         profiles: float32 [users, hidden], as for `metarec_jax.factors.user_prior.expect_tastes`.
-        seed: who is in which fold.
-        reporter: where progress is shown.
+        seed: seed of the assignment of users to folds.
+        reporter: shows progress.
         dropout: share of the rows of a training user that get the factors of a new item.
 
+    Returns:
+        The factors fitted to all training rows, and those of each fold for the training episodes.
+
     Raises:
-        MetarecError: there is one training user, whom nobody else could teach anything.
+        MetarecError: there are fewer than two training users, so that no fold has other users.
     """
     unit = (data.high - data.low) / 4 or 1.0
     users = np.unique(data.user[rows])

@@ -1,15 +1,15 @@
-"""How the tastes of users covary over items, learned from their ratings: a Gaussian process whose kernel is learned.
+"""Covariance of users' tastes over items: a Gaussian process whose kernel is learned from ratings.
 
-The ratings of a user are ``mean + f + noise``, with ``f ~ N(0, K)`` over all items, drawn anew for each user. ``K`` is
-the mode under an inverse Wishart prior around a kernel ``K0`` that only items' own features make, found by expectation
-maximisation (Yu, Tresp & Schwaighofer 2005, "Learning Gaussian processes from multiple tasks", section 4; the prior on
-the mean is a Gaussian process of its own here):
+The ratings of a user are ``mean + f + noise``, with ``f ~ N(0, K)`` over all items, independent for each user. ``K`` is
+the mode of its posterior under an inverse Wishart prior around a kernel ``K0`` of the items' features, found by
+expectation maximisation (Yu, Tresp & Schwaighofer 2005, "Learning Gaussian processes from multiple tasks", section 4;
+here the mean is fixed, with a Gaussian process prior of its own):
 
     K <- (sum_u E[f_u f_u'] + strength K0) / (users + strength)
 
-Nothing of items x items is made for a user: with ``A_u`` the inverse covariance of a user's ratings and ``a_u`` its
-product with what they differ from the mean by, ``sum_u E[f_u f_u'] = U K - K B K`` where B adds up ``A_u - a_u a_u'``
-at the user's items.
+No matrix of items x items is computed for a single user: ``sum_u E[f_u f_u'] = U K - K B K`` for U users, where ``B``
+sums ``A_u - a_u a_u'`` at the items of each user, ``A_u`` is the inverse covariance of the user's ratings, and ``a_u``
+is the product of ``A_u`` with the ratings' deviations from the mean.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from jaxtyping import Array, Float
 from metarec_jax.core.over_users import over_users
 
 _FLOATS_AT_ONCE = 1 << 22
-"""Numbers that the covariances of one batch of users may have."""
+"""Greatest number of elements of the covariances of one batch of users."""
 _USERS_AT_ONCE = 64
 LEAST = 1e-4
-"""Of the variance of an item that factors leave."""
+"""Least residual variance of an item."""
 
 
 class Rated(NamedTuple):
-    """What some users rated, padded to one length.
+    """Ratings of some users, padded to one length.
 
     Attributes:
-        item: int32 [users, rated], 0 where padded.
-        rating: float32 [users, rated].
-        mask: float32 [users, rated].
+        item: int32 [users, rated], row of the kernel; 0 where padded.
+        rating: float32 [users, rated], 0 where padded.
+        mask: float32 [users, rated], 0 where padded.
     """
 
     item: np.ndarray
@@ -46,11 +46,11 @@ class Rated(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """A kernel.
+    """A fitted kernel.
 
     Attributes:
-        kernel: float32 [items, items].
-        noise: variance of a rating around what the user feels.
+        kernel: float32 [items, items], covariance of a user's expected ratings of items.
+        noise: float32 [], variance of a rating around the user's expected rating.
     """
 
     kernel: Array
@@ -58,19 +58,23 @@ class Learned(NamedTuple):
 
 
 def batches(user: np.ndarray, item: np.ndarray, rating: np.ndarray) -> list[Rated]:
-    """The rows of a data set in batches of users of about the same number of ratings, padded to powers of 2, and with
-    users who rated nothing.
+    """Divide ratings into batches of users with similar numbers of ratings.
+
+    Users are padded to a power of 2 of ratings, and batches with users without ratings.
 
     Args:
-        user, item: int [rows].
+        user, item: int [rows], user of each rating, and row of its item in the kernel.
         rating: float [rows].
+
+    Returns:
+        The batches, by increasing length.
     """
     order = np.argsort(user, kind="stable")
     _, start, count = np.unique(user[order], return_index=True, return_counts=True)
     length = 1 << np.ceil(np.log2(np.maximum(count, 8))).astype(int)
     found = []
     for size in map(int, np.unique(length)):
-        # All batches of a length have one shape, whatever the data: one compilation does for every fold.
+        # All batches of a length have the same shape for any data, so that all folds share one compilation.
         at_once = min(max(_FLOATS_AT_ONCE // size**2, 1), _USERS_AT_ONCE)
         members = np.flatnonzero(length == size)
         for first in range(0, len(members), at_once):
@@ -101,15 +105,18 @@ def learn(
     strength: float,
     iterations: int,
 ) -> Learned:
-    """The kernel and the noise after some iterations.
+    """Fit the kernel and the noise variance by expectation maximisation.
 
     Args:
-        rated: what users rated, from `batches`.
-        mean: what is expected of each item.
-        start: ``K0``.
-        noise: variance that the noise starts from.
-        strength: users that ``K0`` counts as much as.
-        iterations: 0 leaves everything as it is.
+        rated: ratings by user, from `batches`.
+        mean: mean rating of each item.
+        start: ``K0``, which is also the initial kernel.
+        noise: initial variance of the noise.
+        strength: weight of the prior around ``K0``, in users.
+        iterations: number of iterations; 0 returns the initial values.
+
+    Returns:
+        The kernel and the noise variance.
     """
     users = sum(float(batch.mask[:, 0].sum()) for batch in rated)
     rows = sum(float(batch.mask.sum()) for batch in rated)
@@ -126,7 +133,17 @@ def learn(
 
 
 def covariance(kernel: Array, noise: Array | float, item: Array, mask: Array) -> Float[Array, "rated rated"]:
-    """Of the ratings of one user; of padded ones, the identity."""
+    """Compute the covariance of the ratings of one user.
+
+    Args:
+        kernel: [items, items].
+        noise: variance of the noise.
+        item: int [rated], the rated items.
+        mask: [rated], 0 where padded.
+
+    Returns:
+        The covariance; rows and columns of padding are those of the identity.
+    """
     real = mask[:, None] * mask[None, :]
     return kernel[item[:, None], item[None, :]] * real + jnp.diag(jnp.where(mask > 0, noise, 1.0))
 
@@ -156,13 +173,18 @@ def _update(kernel: Array, first: Array, gathered: Array, users: Array, strength
 
 @functools.partial(jax.jit, static_argnames=("rank", "turns"))
 def low_rank(kernel: Float[Array, "items items"], *, rank: int, turns: int = 20) -> tuple[Array, Array]:
-    """The kernel as factors of few columns, and a variance of its own for each item: ``K ~ F F' + diag(rest)``.
+    """Approximate a kernel by factors and a diagonal, ``K ~ F F' + diag(rest)``.
 
-    Alternately the best factors of ``K - diag(rest)``, by subspace iteration, and the rest of the diagonal (principal
-    factor analysis; Harman 1976, "Modern factor analysis", chapter 8). It starts from the same directions always.
+    Alternates between the best factors of ``K - diag(rest)``, by subspace iteration, and the rest of the diagonal
+    (principal factor analysis; Harman 1976, "Modern factor analysis", chapter 8). The initial directions are fixed.
+
+    Args:
+        kernel: positive semidefinite.
+        rank: number of factors; at most the number of items.
+        turns: number of alternations.
 
     Returns:
-        Factors [items, rank], ordered from the strongest on, and the rest [items].
+        Factors [items, rank] by decreasing eigenvalue, and the rest [items], at least `LEAST`.
     """
     items = kernel.shape[0]
     wide = min(rank + 8, items)
@@ -180,10 +202,12 @@ def low_rank(kernel: Float[Array, "items items"], *, rank: int, turns: int = 20)
 
 
 def _left(kernel: Array, factors: Array) -> Array:
+    """Residual variance of each item, [items]."""
     return jnp.maximum(jnp.diagonal(kernel) - jnp.sum(jnp.square(factors), axis=1), LEAST)
 
 
 def _ritz(kernel: Array, basis: Array, rest: Array, rank: int) -> Array:
+    """Best `rank` factors of ``kernel - diag(rest)`` within the span of `basis`, [items, rank] (Rayleigh-Ritz)."""
     small = basis.T @ (kernel @ basis - rest[:, None] * basis)
     values, vectors = jnp.linalg.eigh((small + small.T) / 2)
     order = jnp.argsort(-values)[:rank]

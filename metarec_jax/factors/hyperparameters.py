@@ -1,4 +1,4 @@
-"""Constants of the model of item factors, tuned on validation users of MovieLens-100K (docs/factors.md)."""
+"""Constants of the item factors, tuned on validation users of MovieLens-100K (docs/factors.md)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ class Hyperparameters:
     """Prior variances, in squares of a quarter of the rating scale, and sizes.
 
     Attributes:
-        rank: factors of an item.
+        rank: number of factors of an item.
         bias: variance of users' biases.
-        text, details, popularity, vectors: variance of a rating that a user's weights on that source of an item's
-            features add (details: each column).
-        item: variance that an item's own factors add, which no feature explains.
-        strength: weight of these variances against the covariances found in training users, in users.
-        choices: weight, in users, of the prior that which items a user rated says nothing of the user's tastes; 0
-            leaves choices out.
-        profile: the same of the texts of users.
-        noise: variance of a rating around its expectation; the value that learning starts from.
-        iterations: of expectation maximisation.
+        text, details, popularity, vectors: variance of a rating that users' weights on each source of item features
+            contribute (details: for each detail).
+        item: variance of a rating that factors independent of the item's features contribute.
+        strength: weight of the prior on the covariance of tastes, in users.
+        choices: prior strength, in users, of the effect of which items a user rated on the expected taste; 0 disables
+            it.
+        profile: the same for the effect of the user's profile.
+        noise: initial variance of a rating around its expectation.
+        iterations: iterations of expectation maximisation.
         mean_text, mean_details, mean_popularity, mean_vectors: variance of item means that a source explains.
         mean_item: variance of item means that no source explains.
         mean_noise: variance of a rating around its item's mean.
         mean_users: pseudo-count of ratings that shrinks a user's bias while item means are estimated.
-        items: most items that factors are learned for; those of the others follow from their features.
-        folds: of the training users, for cross-fitting.
+        items: greatest number of items whose factors are fitted to ratings; factors of other items are predicted from
+            their features.
+        folds: number of folds of training users in cross-fitting.
     """
 
     rank: int

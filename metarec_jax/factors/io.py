@@ -1,4 +1,4 @@
-"""Beliefs in a file: arrays as safetensors, the rest as JSON in its metadata."""
+"""Item factors in a file: arrays as safetensors, other values as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from metarec_jax.factors.user_prior import no_tastes
 
 
 def save(beliefs: Beliefs, path: Path) -> None:
-    """Writes `beliefs`, whole or not at all."""
+    """Write item factors to a file, atomically.
+
+    Args:
+        beliefs: the item factors.
+        path: path of the file.
+    """
     from safetensors.numpy import save_file
 
     sources = beliefs.sources
@@ -40,10 +45,17 @@ def save(beliefs: Beliefs, path: Path) -> None:
 
 
 def load(path: Path, items: int) -> Beliefs:
-    """Reads beliefs about so many items.
+    """Read item factors from a file.
+
+    Args:
+        path: path of the file.
+        items: number of items of the catalogue.
+
+    Returns:
+        The item factors.
 
     Raises:
-        MetarecError: the file is missing, damaged, or of another number of items.
+        MetarecError: the file is missing or damaged, or has another number of items.
     """
     from safetensors import SafetensorError, safe_open
 

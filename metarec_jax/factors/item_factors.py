@@ -1,9 +1,9 @@
-"""What is believed of every item: a mean, factors of what sets users apart over it, and a variance that is left.
+"""Item factors: the mean, the factors and the residual variance of every item.
 
-Before a user has rated anything, a rating is ``mean_i + factor_i . w + rest``, with a taste ``w ~ N(0, 1)`` of the
-user, ``rest ~ N(0, rest_i)`` and noise. Means and factors of rated items are learned from the ratings of training
-users; of an item that nobody rated they follow from what is known of the item itself, and the more often an item was
-rated, the less they do (the hybrid of collaborative and content-based filtering).
+Before a user has rated anything, a rating is ``mean_i + factor_i . w + rest + noise``, with a taste ``w ~ N(0, 1)`` of
+the user and ``rest ~ N(0, rest_i)``. Means and factors of rated items are fitted to the ratings of training users, with
+predictions from the items' features as prior mean: the more ratings an item has, the less its features matter (a hybrid
+of collaborative and content-based filtering). An item without ratings gets the predictions.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from metarec_jax.factors.item_features import POPULARITY, TEXT, VECTOR, Sources
 from metarec_jax.factors.user_prior import no_tastes
 
 MEAN, REST, FACTORS = 0, 1, 2
-"""Columns of a table of beliefs: the mean, the rest of the variance, and from here on factors."""
+"""Columns of the table of item factors: mean, residual variance, and first factor."""
 _ROUNDS = 3
-"""Times that item means and user biases are found given the other."""
+"""Alternations between estimating item means and user biases."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Beliefs:
-    """A belief about every item, and how to come by one about a new item.
+    """Item factors of a catalogue, and how they are predicted for new items.
 
     Attributes:
-        table: float32 [items, 2 + rank]: mean, rest, factors, in ratings.
-        noise: variance of a rating around all that.
-        of_new: float32 [1 + width, 2 + rank], what an item's row of sources is multiplied with; the first row is added.
-        sources: how that row is made.
-        tastes: what to expect of a user's taste (see `metarec_jax.factors.user_prior`).
+        table: float32 [items, 2 + rank], mean, residual variance and factors of each item, in units of ratings.
+        noise: variance of a rating around its expectation given the taste and the residual.
+        of_new: float32 [1 + width, 2 + rank], linear map from an item's features to its row; the first row is the
+            intercept.
+        sources: standardisation of the features.
+        tastes: parameters of the prior of users' tastes (see `metarec_jax.factors.user_prior`).
     """
 
     table: np.ndarray
@@ -50,7 +51,16 @@ class Beliefs:
         details: Mapping[str, tuple[str, ...]] | None = None,
         vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> Float[np.ndarray, "items columns"]:
-        """Beliefs about items that nobody has rated, from their texts, and from their details and vectors, if known."""
+        """Predict the factors of items without ratings from their features.
+
+        Args:
+            embeddings: embeddings of the items' texts.
+            details: values of each detail, by its name; details that are left out count as unknown.
+            vectors: further vectors of the items; None where unknown.
+
+        Returns:
+            Rows with the columns of `table`.
+        """
         rows = self.sources.rows(details or {}, embeddings, np.zeros(len(embeddings)), vectors)
         total, first = np.broadcast_to(self.of_new[0], (len(embeddings), self.of_new.shape[1])), 1
         for name in sorted(rows):
@@ -63,7 +73,7 @@ class Beliefs:
 NOTHING_KNOWN = Beliefs(
     np.zeros((0, FACTORS), np.float32), 1.0, np.zeros((1, FACTORS), np.float32), Sources({}, {}, {}), no_tastes(0, 0)
 )
-"""Beliefs about no items."""
+"""Item factors of an empty catalogue."""
 
 
 def believe(
@@ -77,17 +87,20 @@ def believe(
     basis: np.ndarray,
     towards: np.ndarray,
 ) -> Beliefs:
-    """Beliefs from ratings, which expect the same taste of everyone.
+    """Fit item factors to ratings, with the same prior of the taste for all users.
 
     Args:
-        config: variances in squared units of ratings, and the rank.
+        config: rank, and variances in squared units of ratings.
         items: the catalogue.
-        embeddings: of their texts.
-        user, item: int [rows], who rated what.
+        embeddings: embeddings of the items' texts.
+        user, item: int [rows], user and item of each rating.
         rating: float [rows].
-        unit: of ratings: a quarter of the scale.
-        basis: int [n], the items that tastes are learned on, from `rated_most`.
-        towards: float [items, rank], what factors are turned towards, from `main_features`.
+        unit: a quarter of the rating scale.
+        basis: int [n], items whose factors are fitted to ratings, from `rated_most`.
+        towards: float [items, rank], target of the rotation of the factors, from `main_features`.
+
+    Returns:
+        The item factors; the prior mean of tastes is zero.
     """
     count = np.bincount(item, minlength=len(items)).astype(np.float64)
     sources = Sources.of(items, embeddings, count)
@@ -114,7 +127,7 @@ def believe(
     factors, rest = (np.asarray(part, np.float64) for part in low_rank(learned.kernel, rank=rank))
     factors = np.pad(factors, ((0, 0), (0, config.rank - rank)))
     factors = turned(factors, towards[basis])
-    # An item off the basis covaries with the others by its features alone: k(new, basis) K0^-1 F.
+    # The covariance of an item outside the basis depends on its features only: k(new, basis) K0^-1 F.
     onto = features[basis].T @ np.linalg.solve(first, factors)
 
     table = np.zeros((len(items), FACTORS + config.rank))
@@ -127,7 +140,7 @@ def believe(
     table[:, FACTORS:] *= unit
     table[:, REST] *= unit**2
 
-    # The variances of sources are part of these maps, so that rows of sources alone are needed later.
+    # Include the scales of the sources in the maps, so that these apply to standardised features.
     scale = np.concatenate([[1.0], np.sqrt(_columns(rows, _variances(config, rows)))])
     of_new = np.zeros((len(scale), FACTORS + config.rank))
     of_new[:, FACTORS:] = onto * scale[:, None] * unit
@@ -140,12 +153,15 @@ def believe(
 
 
 def rated_most(config: Hyperparameters, items: int, item: np.ndarray) -> np.ndarray:
-    """The items that tastes are learned on: of the others there is next to nothing to learn.
+    """Select the items with the most ratings, whose factors are fitted to ratings.
 
     Args:
-        config: of which ``items`` is how many, at most.
-        items: of the catalogue.
-        item: int [rows], what was rated.
+        config: ``items`` is the greatest number of items.
+        items: number of items of the catalogue.
+        item: int [rows], item of each rating.
+
+    Returns:
+        int [n], items in ascending order; items without ratings are left out.
     """
     count = np.bincount(item, minlength=items)
     return np.sort(np.argsort(-count, kind="stable")[: min(int((count > 0).sum()), config.items)])
@@ -154,13 +170,18 @@ def rated_most(config: Hyperparameters, items: int, item: np.ndarray) -> np.ndar
 def main_features(
     config: Hyperparameters, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
 ) -> Float[np.ndarray, "items rank"]:
-    """The main directions in which rated items differ by what is known of them, whatever the ratings were.
+    """Project item features on the main directions in which the features of rated items vary.
+
+    The result depends on which items are rated, but not on the values of the ratings.
 
     Args:
-        config: variances, and the rank.
+        config: variances and rank.
         items: the catalogue.
-        embeddings: of their texts.
-        count: [items], how often each was rated.
+        embeddings: embeddings of the items' texts.
+        count: [items], number of ratings of each item.
+
+    Returns:
+        Projections on the first `rank` singular vectors; zero columns where there are fewer.
     """
     rows = Sources.of(items, embeddings, count).rows(items.details, embeddings, count, items.vectors)
     features = _with_one(_joined(rows, _variances(config, rows)))
@@ -177,17 +198,18 @@ def _means(
     item: np.ndarray,
     value: np.ndarray,
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The mean of every item as ``centre + features . weights + own``, free of who happened to rate it.
+    """Estimate item means ``centre + features . weights + own``, adjusted for the biases of the users who rated.
 
-    Means are a Gaussian process over items, of features and a part of each item's own; the bias of every user is
-    shrunk towards 0. Each is found given the other.
+    Means have a Gaussian process prior with a part explained by features and an independent part ``own`` of each item;
+    the biases of users are shrunk towards 0. Means and biases are estimated alternately.
     """
     features = _joined(rows, _variances(config, rows, mean=True))
     centre = float(value.mean()) if len(value) else 0.0
     _, who = np.unique(user, return_inverse=True)
     rated = np.bincount(who)
     bias = np.zeros(len(rated))
-    # Weights given all but the items' own parts; a mean of n ratings has variance own + noise / n.
+    # Precision of the weights with the items' own parts integrated out: a mean of n ratings has variance
+    # own + noise / n.
     seen = count > 0
     spread = config.mean_item + config.mean_noise / count[seen]
     precision = features[seen].T @ (features[seen] / spread[:, None]) + np.eye(features.shape[1])
@@ -205,18 +227,25 @@ def _means(
 def turned(
     factors: Float[np.ndarray, "items rank"], towards: Float[np.ndarray, "items rank"]
 ) -> Float[np.ndarray, "items rank"]:
-    """`factors`, turned to lie as close to others as can be (orthogonal Procrustes; Schonemann 1966).
+    """Rotate factors to be as close as possible to a target (orthogonal Procrustes; Schonemann 1966).
 
-    Only products of factors mean anything, and turning does not change those. But what is expected of tastes is about
-    single factors, and the same for the users of all folds: so all are turned towards one place, on which nobody's
-    ratings have any influence.
+    A rotation does not change inner products of factors, and thus no prediction. But the prior of tastes has parameters
+    for single factors that all folds share, so the factors of all folds are rotated towards one target, which does not
+    depend on the values of ratings.
+
+    Args:
+        factors: the factors.
+        towards: the target.
+
+    Returns:
+        The rotated factors.
     """
     left, _, right = np.linalg.svd(factors.T @ towards)
     return factors @ (left @ right)
 
 
 def _variances(config: Hyperparameters, rows: dict[str, np.ndarray], *, mean: bool = False) -> dict[str, float]:
-    """The variance of each source, in means or in tastes."""
+    """Variance of each source in item means, or else in tastes."""
     of_details = config.mean_details if mean else config.details
     known = (
         {TEXT: config.mean_text, POPULARITY: config.mean_popularity, VECTOR: config.mean_vectors}
@@ -227,13 +256,15 @@ def _variances(config: Hyperparameters, rows: dict[str, np.ndarray], *, mean: bo
 
 
 def _columns(rows: dict[str, np.ndarray], variances: dict[str, float]) -> np.ndarray:
+    """Variance of each column of the joined features, [width]."""
     return np.concatenate([np.full(rows[name].shape[1], variances[name]) for name in sorted(rows)])
 
 
 def _joined(rows: dict[str, np.ndarray], variances: dict[str, float]) -> np.ndarray:
-    """All sources side by side, each times the root of its variance."""
+    """Concatenate all sources by name, each times the square root of its variance, [items, width]."""
     return np.concatenate([rows[name] * np.sqrt(variances[name]) for name in sorted(rows)], axis=1)
 
 
 def _with_one(rows: np.ndarray) -> np.ndarray:
+    """Prepend a column of ones."""
     return np.concatenate([np.ones((len(rows), 1)), rows], axis=1)

@@ -1,4 +1,4 @@
-"""What is known of an item itself, as rows of numbers whose inner products say how alike two items are."""
+"""Standardised features of items, whose inner products are the prior covariance of item means and tastes."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from jaxtyping import Float
 from metarec_jax.core.types import Items
 
 TEXT, POPULARITY, VECTOR, DETAIL = "text", "popularity", "vector", "detail:"
-"""Names of sources; that of a detail is its own after a prefix, since data may call a detail anything."""
+"""Names of sources. The name of a detail has a prefix, so that it cannot equal another source's."""
 BUMPS = 8
-"""Places on the scale of a number that a feature is close to or far from."""
+"""Greatest number of radial basis functions of a numeric detail."""
 WORDS = 64
-"""Most common values of a detail that are told apart."""
+"""Greatest number of words of a detail that have a feature, the most common ones."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """A detail that is a number, such as a year: Gaussian bumps along its scale.
+    """Features of a numeric detail, such as a year: Gaussian radial basis functions.
 
     Attributes:
-        centres: float64 [bumps].
-        width: of a bump.
+        centres: float64 [bumps], centres of the functions.
+        width: standard deviation of a function.
     """
 
     centres: np.ndarray
     width: float
 
     def rows(self, values: tuple[str, ...]) -> Float[np.ndarray, "items bumps"]:
-        """One row a value; what is no number is far from everything."""
+        """Compute a row of features for each value; zeros for a value that is not a number."""
         number = np.array([_number(value) for value in values])
         distance = (number[:, None] - self.centres) / self.width
         return np.where(np.isnan(distance), 0.0, np.exp(-np.square(distance) / 2))
@@ -41,16 +41,16 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """A detail that is a list of words, such as genres: 1 for each that is there, and rows of length 1.
+    """Features of a detail that is a list of words, such as genres: one indicator for each known word, rows of norm 1.
 
     Attributes:
-        known: the words that are told apart.
+        known: words that have a feature.
     """
 
     known: tuple[str, ...]
 
     def rows(self, values: tuple[str, ...]) -> Float[np.ndarray, "items words"]:
-        """One row a value; zeros where no known word is in it."""
+        """Compute a row of features for each value; zeros for a value without a known word."""
         place = {word: i for i, word in enumerate(self.known)}
         found = np.zeros((len(values), len(self.known)))
         for row, value in enumerate(values):
@@ -62,12 +62,12 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Sources:
-    """How items become rows of numbers: every source apart, each of mean 0 and mean squared length 1 over the items
-    that it was made from.
+    """Standardisation of item features: each source gets mean 0 and mean squared norm 1 over the items it is fitted to.
 
     Attributes:
-        details: reader of each detail, by its name.
-        shift, scale: of each source, by its name: float64 [width], and a number.
+        details: features of each detail, by its name.
+        shift: float64 [width], mean of each source, by its name.
+        scale: factor of each source, by its name.
     """
 
     details: dict[str, Numbers | Words]
@@ -76,8 +76,17 @@ class Sources:
 
     @classmethod
     def of(cls, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray) -> Sources:
-        """The sources that these items have; `count` [items] says how often each was rated."""
-        # Of the items that were rated: what is held out must not show, not even in a mean over texts.
+        """Fit the standardisation to the rated items of a catalogue; to all items where none is rated.
+
+        Args:
+            items: the catalogue.
+            embeddings: embeddings of the items' texts.
+            count: [items], number of ratings of each item.
+
+        Returns:
+            The standardisation of the sources that the items have.
+        """
+        # Only rated items are used, so that held-out items do not influence the statistics.
         seen = np.flatnonzero(count > 0) if (count > 0).any() else np.arange(len(items))
         known = {name: tuple(values[row] for row in seen) for name, values in items.details.items()}
         details = {name: _reader(values) for name, values in known.items() if len(set(values)) > 1}
@@ -97,9 +106,17 @@ class Sources:
         count: np.ndarray,
         vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Rows of some items, [items, width] by the name of the source; zeros where an item lacks a detail or a vector.
+        """Compute the standardised features of items.
 
-        Of an item that nobody rated the popularity is not known: it may be new, and then nobody can have rated it.
+        Args:
+            details: values of each detail, by its name.
+            embeddings: embeddings of the items' texts.
+            count: [items], number of ratings of each item. The popularity of an item without ratings counts as unknown:
+                the item may be new.
+            vectors: further vectors of the items; None where unknown.
+
+        Returns:
+            Name of a source -> float64 [items, width]; zeros where a detail, vector or popularity is unknown.
         """
         if VECTOR in self.shift and vectors is None:
             vectors = np.full((len(embeddings), len(self.shift[VECTOR])), np.nan)
@@ -119,6 +136,7 @@ def _raw(
     count: np.ndarray,
     vectors: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
+    """Features before standardisation, [items, width] by name of the source."""
     missing = ("",) * len(embeddings)
     found = {
         TEXT: np.asarray(embeddings, np.float64),
@@ -131,7 +149,10 @@ def _raw(
 
 
 def _reader(values: tuple[str, ...]) -> Numbers | Words:
-    """A column is one of numbers if nearly everything in it is a number, and there are many."""
+    """Choose the features of a detail.
+
+    A detail is numeric if more than 90 % of its values are numbers, and more than `BUMPS` of them differ.
+    """
     number = np.array([_number(value) for value in values])
     known = number[~np.isnan(number)]
     if len(known) > 0.9 * len(values) and len(np.unique(known)) > BUMPS:

@@ -1,8 +1,8 @@
-"""What the first ratings of a new item say of it, without learning everything anew.
+"""Posterior of a new item's mean and factors given its first ratings, without fitting all factors again.
 
-The item's mean and factors were predicted from its text and details; how far such predictions miss is known from the
-items that were rated often. Given the tastes of those who rate the new item (from their other ratings), what is
-missing is found in closed form: Bayesian linear regression of their ratings on their tastes.
+The prior is the prediction from the item's features; its error variance is estimated on items with many ratings. Given
+the tastes of the users who rate the item (from their other ratings), the posterior is that of a Bayesian linear
+regression of their ratings on their tastes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from metarec_jax.factors.em import LEAST
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs
 
 _OFTEN = 20
-"""Ratings from which on what is believed of an item is about what is true of it."""
+"""Number of ratings from which an item's fitted mean and factors are taken as exact."""
 
 
 class Missing(NamedTuple):
-    """How far predictions from features miss.
+    """Error variance of predictions from features.
 
     Attributes:
-        mean: variance of an item's mean around what is predicted.
-        factors: float64 [rank], of its factors.
+        mean: variance of an item's mean around its prediction.
+        factors: float64 [rank], variance of each factor around its prediction.
     """
 
     mean: float
@@ -40,12 +40,15 @@ def missing(
     count: Float[np.ndarray, " items"],
     vectors: Float[np.ndarray, "items width"] | None = None,
 ) -> Missing:
-    """How far predictions from texts and details miss for the items that were rated often.
+    """Estimate the error variance of predictions from features on the items with many ratings.
 
     Args:
-        beliefs: about the catalogue.
-        embeddings, details, vectors: of its items, as the beliefs were learned with.
-        count: how often each was rated.
+        beliefs: item factors of the catalogue.
+        embeddings, details, vectors: features of its items, as the factors were fitted with.
+        count: number of ratings of each item.
+
+    Returns:
+        The variances.
     """
     often = count >= min(_OFTEN, count.max(initial=0))
     apart = np.square(beliefs.table - beliefs.of_new_items(embeddings, details, vectors), dtype=np.float64)[often]
@@ -55,15 +58,18 @@ def missing(
 def taste_of(
     rows: Float[np.ndarray, "rated columns"], ratings: Float[np.ndarray, " rated"], params: Params
 ) -> tuple[Float[np.ndarray, " rank"], Float[np.ndarray, "rank rank"]]:
-    """Mean and covariance of a user's taste, given ratings, in the units of `rows`.
+    """Compute mean and covariance of a user's taste given ratings, in the units of `rows`.
 
-    The posterior of the prior path (`metarec_jax.learner.prior.taste_of`) with what the outer loop made of it: noise,
-    gain, and what is expected of who rates such items. Nothing is known of the profile, so it is the average user's.
+    This is the posterior of the prior path (`metarec_jax.learner.prior.taste_of`) with its trained noise, gain and
+    prior mean, for a user with an average profile.
 
     Args:
-        rows: beliefs about what was rated.
-        ratings: what was given.
-        params: of the prior path, from `path_of`.
+        rows: item factors of the rated items.
+        ratings: the ratings.
+        params: parameters of the prior path, from `path_of`.
+
+    Returns:
+        Posterior mean and covariance.
     """
     rows = np.asarray(rows, np.float64)
     gain = np.exp(float(params["log_gain"]) / 2)
@@ -77,7 +83,15 @@ def taste_of(
 
 
 def path_of(theta: Params, beliefs: Beliefs) -> Params:
-    """Parameters of the prior path of a learner; where it has none, as they are before training."""
+    """Find the parameters of the prior path with item factors.
+
+    Args:
+        theta: parameters of a learner.
+        beliefs: item factors.
+
+    Returns:
+        The parameters in `theta`; their initial values where its prior path has no item factors.
+    """
     own = theta.get("prior", {})
     if "log_noise" in own:
         return own
@@ -92,17 +106,18 @@ def after_ratings(
     noise: float,
     apart: Missing,
 ) -> Float[np.ndarray, " columns"]:
-    """The belief about an item after some ratings of it.
+    """Compute the posterior of an item's mean and factors given ratings.
 
     Args:
-        row: the belief before (see `metarec_jax.factors.item_factors`).
-        tastes, doubts: mean and covariance of the taste of each who rated it, from other items.
-        ratings: what they gave.
-        noise: variance of a rating around what is believed.
-        apart: from `missing`.
+        row: item factors of the item before (see `metarec_jax.factors.item_factors`).
+        tastes: mean of each rater's taste, from the ratings of other items.
+        doubts: covariance of each rater's taste.
+        ratings: the ratings.
+        noise: variance of a rating around its expectation.
+        apart: error variance of `row`, from `missing`.
 
     Returns:
-        float32, the belief after; the same where nobody rated it.
+        float32, the item factors after the ratings; unchanged where there are none.
     """
     if not len(ratings):
         return np.asarray(row, np.float32)
@@ -110,7 +125,7 @@ def after_ratings(
     factors = before[FACTORS:]
     prior = np.concatenate([[apart.mean], apart.factors])
     known = np.concatenate([np.ones((len(ratings), 1)), tastes], axis=1)
-    # What factors never explain, and what is not known of a rater's taste, is noise, too.
+    # The residual variance and the uncertainty of a rater's taste add to the noise.
     left = max(before[REST] - prior.sum(), LEAST)
     spread = noise + left + np.einsum("r,nrs,s->n", factors, doubts, factors)
     surprise = ratings - before[MEAN] - tastes @ factors

@@ -1,9 +1,9 @@
-"""What to expect of a user's taste before a single rating is looked at: from what was chosen, and from the profile.
+"""Prior mean of a user's taste, given which items the user rated and the profile, but not the ratings.
 
-Who rated which items says something, whatever the ratings were (Koren 2008, "Factorization meets the neighborhood",
-section 4: SVD++), and so does a profile. Both are linear maps into the space of the factors, found by expectation
-maximisation of ``w_u ~ N(A x_u, 1)``: posterior means of tastes given ratings and ``A``, then ridge regression of
-them on what is known of the users. The maps are where the outer loop starts from.
+Which items a user rated is informative regardless of the ratings (Koren 2008, "Factorization meets the neighborhood",
+section 4: SVD++), and so is a profile. Both enter by linear maps, fitted by expectation maximisation of
+``w_u ~ N(A x_u, 1)``: posterior means of tastes given ratings and ``A``, then ridge regression of these on the inputs
+``x_u``. The maps are initial values of parameters that the outer loop trains.
 """
 
 from __future__ import annotations
@@ -15,14 +15,22 @@ from metarec_jax.core.types import Params
 from metarec_jax.factors.hyperparameters import Hyperparameters
 
 _DOUBT = 20.0
-"""Ratings that weigh as much as the doubt whether a user's choice of items says anything."""
+"""Pseudo-count of ratings that shrinks the mean of a user's rated items towards the average user's."""
 _ROUNDS = 3
 _MOST_USERS = 20_000
-"""Users that the maps are learned from: of more, an even sample would say the same."""
+"""Greatest number of users to which the maps are fitted; of more users, an evenly spaced sample is taken."""
 
 
 def no_tastes(rank: int, hidden: int) -> Params:
-    """Maps that say nothing, of users whose text has an embedding of width `hidden`."""
+    """Make zero maps, which give all users the prior mean 0.
+
+    Args:
+        rank: number of factors.
+        hidden: width of the embeddings of the users' texts.
+
+    Returns:
+        Parameters of the prior of tastes, as host arrays.
+    """
     return {
         "choice": {
             "kernel": np.zeros((rank, rank), np.float32),
@@ -42,16 +50,19 @@ def expect_tastes(
     rating: np.ndarray,
     profiles: Float[np.ndarray, "users hidden"],
 ) -> Params:
-    """Both maps, as parameters for `metarec_jax.learner.prior`.
+    """Fit both maps.
 
     Args:
-        config: how strongly the maps are held at zero.
-        beliefs: mean [items], rest [items] and factors [items, rank] of all items, in ratings.
-        noise: variance of a rating around all that.
-        user, item: int [rows], who rated what.
+        config: strengths of the ridge penalties.
+        beliefs: mean [items], residual variance [items] and factors [items, rank] of all items, in units of ratings.
+        noise: variance of a rating around its expectation.
+        user, item: int [rows], user and item of each rating.
         rating: float [rows].
         profiles: standardised embeddings of the users' texts (see `metarec_jax.learner.inputs.standardisation`); of
-            width 0 where they have none, or it is not known before.
+            width 0 where users have no texts, or where these are not known in advance.
+
+    Returns:
+        Parameters of the prior of tastes, for `metarec_jax.learner.prior`.
     """
     mean, rest, factors = (np.asarray(part, np.float64) for part in beliefs)
     rank, order = factors.shape[1], np.argsort(user, kind="stable")

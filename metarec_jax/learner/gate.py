@@ -1,4 +1,4 @@
-"""Weight of the network's outputs for a user, which grows with the number of ratings from 0 to 1.
+"""Gate: weight of the network's outputs for a user, which grows with the number of ratings from 0 to 1.
 
 With few ratings the prior path predicts better than the network, whose outputs are then mostly noise.
 """
@@ -22,7 +22,7 @@ def init(doubt: float) -> Params:
 
 
 def heard(params: Params, context: Context) -> Float[Array, ""]:
-    """Weight of the network's outputs, ``n / (n + doubt)`` with n ratings.
+    """Compute the weight of the network's outputs, ``n / (n + doubt)`` with n support ratings.
 
     This is the weight of a mean of n measurements against a prior worth `doubt` measurements (Efron & Morris 1975).
 

@@ -114,5 +114,5 @@ def of_user_text(context: Context, kernel: Any, user_dropout: float) -> Float[Ar
 
 
 def whole(*parts: Params) -> bool:
-    """Whether no leaf of these parameters is None; leaves that the inner loop adapts are None."""
+    """Whether no leaf of these parameters is None; parameters that the inner loop adapts are None in shared ones."""
     return all(leaf is not None for leaf in jax.tree.leaves(parts, is_leaf=lambda leaf: leaf is None))

@@ -1,6 +1,6 @@
-"""The learner of the method: concatenated user and item embeddings -> hidden -> ReLU -> outputs.
+"""The default learner, an MLP: concatenated user and item embeddings -> hidden -> ReLU -> outputs.
 
-Other learners read the support and hand what it says of each row to the same hidden layer, as a further input.
+Learners that read the support add a further input to the hidden layer.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ def init(
     mean_rating: float,
     believed: prior_path.Believed | None = None,
 ) -> Params:
-    """Parameters of an MLP that starts at its prior: the output layer is zero.
+    """Draw the parameters of an MLP whose outputs are those of the prior path, since the output layer is zero.
 
     Args:
         key: typed PRNG key.
-        head: what the outputs mean.
+        head: interpretation of the outputs.
         hidden: width of the hidden layer.
-        context: number of context parameters; with 0 the paths ``context/value`` and ``hidden/context/kernel`` are
-            not there.
-        read: width of what another learner reads from the support; with 0 the path ``hidden/read/kernel`` is not there.
-        gate: ratings with which the network is half heard (see `metarec_jax.learner.prior`); with 0 it always is in
-            full, and the path ``gate/log_doubt`` is not there.
-        item_embeddings, user_embeddings: embeddings of the training part, from which the input standardisation
-            starts (text embeddings of one catalogue share most of their direction; what sets items apart is the rest).
-        mean_rating: mean rating of the training users, where the prior path starts.
+        context: number of context parameters; with 0 there are no parameters ``context/value`` and
+            ``hidden/context/kernel``.
+        read: width of the further input of a learner that reads the support; with 0 there is no ``hidden/read/kernel``.
+        gate: number of ratings with which the network's outputs have weight 1/2 (see `metarec_jax.learner.gate`); with
+            0 they always have weight 1, and there is no ``gate/log_doubt``.
+        item_embeddings, user_embeddings: embeddings of the training part, for the standardisation of inputs. (Text
+            embeddings of one catalogue have a large common component, which the shift removes.)
+        mean_rating: mean rating of the training users, for the prior path.
         believed: as for `metarec_jax.learner.prior.init`.
 
     Returns:
-        A nested dict; paths such as ``hidden/item/kernel`` are what `metarec_jax.core.params` matches.
+        A nested dict; patterns of `metarec_jax.core.params` match its paths, such as ``hidden/item/kernel``.
     """
     parameters: dict[str, Any] = {
         "input": {"item": standardisation(item_embeddings), "user": standardisation(user_embeddings)},
         "hidden": {
-            # Inputs have norm 1, so pre-activations do too. The user half starts silent: a random one would tell the
-            # few hundred training users apart, which is all it takes to learn them by heart.
+            # Inputs have norm 1, so pre-activations have unit scale. The user kernel is zero: random features of the
+            # user would identify the few hundred training users, and the network would overfit to them.
             "item": {"kernel": jax.random.normal(key, (item_embeddings.shape[1], hidden))},
             "user": {"kernel": jnp.zeros((user_embeddings.shape[1], hidden))},
             "bias": jnp.zeros(hidden),
@@ -72,12 +72,12 @@ def init(
         "prior": prior_path.init(head, mean_rating, believed),
     }
     if context:
-        # As large as the item's part for a context of norm 1; the context itself starts at zero, and says nothing yet.
+        # A context of norm 1 contributes as much as the item. The context itself is zero at first.
         kernel = jax.random.normal(jax.random.fold_in(key, 1), (context, hidden))
         parameters["hidden"]["context"] = {"kernel": kernel}
         parameters["context"] = {"value": jnp.zeros(context)}
     if read:
-        # Silent at first, as the user half is: better on validation users than a random start.
+        # Zero, like the user kernel: better on validation users than random initial values.
         parameters["hidden"]["read"] = {"kernel": jnp.zeros((read, hidden))}
     if gate:
         parameters["gate"] = gates.init(gate)
@@ -96,22 +96,26 @@ def apply(
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Float[Array, "n outputs"]:
-    """Outputs for some rows of one user.
+    """Compute outputs for some rows of one user.
 
-    The product of the concatenated embeddings with the first kernel is taken half by half: the user's half is the same
-    for every row and computed once.
+    The product of the concatenated embeddings with the first kernel is computed as a sum of two products: that of the
+    user is the same for every row and computed once.
 
     Args:
         params: from `init`.
-        head: what the outputs mean.
-        context: the user, with embeddings from tables that were prepared.
-        rows: n rows to score, likewise.
-        read: what the support says of each row [n, read], or of all [read], where a learner reads it.
-        prior: whether outputs start from item statistics and the user's bias, or from the mean rating alone.
-        dropout: share of the hidden features that a user in training does without.
-        user_dropout: share of the users in training that do without their text.
-        compute: precision of the products (bfloat16, say), which are summed in that of the parameters. Everything else
-            is computed in the latter.
+        head: interpretation of the outputs.
+        context: the user, with embeddings from prepared tables.
+        rows: n rows to score, with embeddings from prepared tables.
+        read: further input of each row [n, read], or the same for all rows [read]; None for a learner that does not
+            read the support.
+        prior: whether the prior path uses item statistics and the user's bias, or the mean rating alone.
+        dropout: share of the hidden features that are dropped for a user in training.
+        user_dropout: share of the users in training whose text is dropped.
+        compute: data type of the operands of products, such as bfloat16; None takes that of the inputs. Sums, and
+            everything else, are in the data type of the parameters.
+
+    Returns:
+        [n, outputs].
     """
     first = params["hidden"]
     width = params["output"]["kernel"].shape[0]
@@ -136,7 +140,7 @@ def apply(
 @LEARNERS.register("mlp")
 @dataclasses.dataclass(frozen=True)
 class MlpConfig(LearnerConfig):
-    """An MLP, which sees the support through the inner loop alone."""
+    """An MLP; the support has an effect only through the inner loop and the prior path."""
 
     kind: str = "mlp"
 

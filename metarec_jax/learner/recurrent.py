@@ -1,7 +1,8 @@
-"""A learner that remembers: a GRU goes through the support in order of time, and items are scored from its state.
+"""A recurrent learner: a GRU reads the support in order of time, and its state is an input of the scores.
 
-The state starts from the user's text. It is a further input of the hidden layer of `metarec_jax.learner.mlp`: the last
-state for the query, and for each support row the state before it, which does not know its rating.
+The initial state depends on the user's text. The state is a further input of the hidden layer of
+`metarec_jax.learner.mlp`: the final state for the query, and for each support row the state before it, which does not
+depend on the row's rating.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ from metarec_jax.learner.prior import rating_features
 
 
 class Summary(NamedTuple):
-    """States of the last layer: float32 [width] after the whole support, and [support, width] before each row."""
+    """States of the last layer.
+
+    Attributes:
+        last: float32 [width], state after the whole support.
+        before: float32 [support, width], state before each row.
+    """
 
     last: Array
     before: Array
@@ -46,12 +52,15 @@ def init(
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     **of_mlp: Any,
 ) -> Params:
-    """Parameters that start at the prior: those of `metarec_jax.learner.mlp.init`, and ``support/...``.
+    """Draw the parameters of `metarec_jax.learner.mlp.init`, and ``support/...``. Outputs start at the prior path's.
 
     Args:
         key, head, item_embeddings, user_embeddings, **of_mlp: as for the MLP.
-        layers: of GRUs, each of which reads the states of the one before.
-        width: of a state.
+        layers: number of GRU layers; each reads the states of the one below.
+        width: width of a state.
+
+    Returns:
+        A nested dict.
     """
     params = mlp.init(
         key,
@@ -87,16 +96,19 @@ def summarise(
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Summary | None:
-    """What the support of one user leads to; None where a parameter that it depends on is not there (None).
+    """Run the GRU over the support of one user.
 
-    The unit is that of Cho et al. 2014 (arXiv 1406.1078, equations 5 to 8) with the reset gate after the product, so
-    that a step has one product: ``h <- (1 - z) h + z tanh(x_c + r * (U_c h))``.
+    The cell is that of Cho et al. 2014 (arXiv 1406.1078, equations 5 to 8), with the reset gate applied after the
+    product, so that a step has one product: ``h <- (1 - z) h + z tanh(x_c + r * (U_c h))``.
 
     Args:
-        params: from `init`, or the part of them that no user changes.
-        head: what the outputs mean.
-        context: the user, with embeddings from tables that were prepared; the support's latest row first.
+        params: from `init`, or the shared ones among them.
+        head: interpretation of the outputs.
+        context: the user, with embeddings from prepared tables; the support's latest row first.
         user_dropout, compute: as for `apply`.
+
+    Returns:
+        The states; None where a parameter that they depend on is adapted (None in `params`).
     """
     if not whole(params["support"], params["prior"]):
         return None
@@ -106,7 +118,7 @@ def summarise(
         return multiply(rows.astype(compute or rows.dtype), kernel)
 
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
-    # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
+    # Replace padded rows instead of multiplying by 0, since they may hold infinite or NaN values.
     of_items = context.support.embedding @ support["layer_0"]["input"]["kernel"]
     item = jnp.where(real[:, None], of_items, 0.0)
     inputs, states = item + rated, (jnp.zeros((0, 0)), jnp.zeros((0, 0)))
@@ -127,7 +139,7 @@ def _states(
     weight: Float[Array, " support"],
     product: Callable[[Array, Any], Array],
 ) -> tuple[Float[Array, "support width"], Float[Array, "support width"]]:
-    """The states before and after each slot."""
+    """States before and after each slot; padded slots leave the state unchanged."""
 
     def step(state: Array, slot: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         of_input, weighs = slot
@@ -138,7 +150,7 @@ def _states(
         moved = jnp.where(weighs > 0, moved, state)
         return moved, (state, moved)
 
-    # From the last slot to the first: padding, then the oldest row, at last the latest.
+    # In reverse: padding is in the last slots, and the latest row in the first.
     return jax.lax.scan(step, start, (inputs, weight), reverse=True)[1]
 
 
@@ -152,14 +164,17 @@ def apply(
     compute: DTypeLike | None = None,
     **options: Any,
 ) -> Float[Array, "n outputs"]:
-    """Outputs for some rows of one user.
+    """Compute outputs for some rows of one user.
 
     Args:
         params: from `init`.
-        head: what the outputs mean.
-        context: the user, with embeddings from tables that were prepared.
-        rows: n rows to score, likewise; the support is recognised as ``context.support``.
+        head: interpretation of the outputs.
+        context: the user, with embeddings from prepared tables.
+        rows: n rows to score, with embeddings from prepared tables; the support is recognised as ``context.support``.
         user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+
+    Returns:
+        [n, outputs].
     """
     common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
     summary = context.summary
@@ -172,7 +187,7 @@ def apply(
 @LEARNERS.register("recurrent")
 @dataclasses.dataclass(frozen=True)
 class RecurrentConfig(LearnerConfig):
-    """A learner that goes through the support in order of time (GRU)."""
+    """A learner with a GRU over the support, in order of time."""
 
     needs_times = True
 

@@ -1,10 +1,10 @@
-"""A learner that reads: the encoder is among its parameters, so that an inner loop can adapt parts of it.
+"""A learner whose parameters include the encoder, so that the inner loop can adapt parts of it.
 
-The parameters are those of `metarec_jax.learner.mlp` with ``encoder/...`` beside them, and patterns choose what adapts:
-``encoder/.*bias``, ``encoder/.*norm/.*``, ``encoder/layer_(4|5)/.*`` (the last two of six), ``encoder/.*lora_.*``.
-Layers below the lowest that adapts are run once for each distinct text, in `prepare`; the others once for each user's
-rows and inner step. Where the inner loop adapts the encoder, attention is plain XLA operations, which have derivatives
-of every order.
+The parameters are those of `metarec_jax.learner.mlp` and ``encoder/...``. Patterns choose what is adapted, such as
+``encoder/.*bias``, ``encoder/.*norm/.*``, ``encoder/layer_(4|5)/.*`` (the last two of six) or ``encoder/.*lora_.*``.
+Layers below the lowest adapted one are computed once for each distinct text, in `prepare`; the others once for each
+user's rows and inner step. Where the inner loop adapts the encoder, attention uses XLA operations, which have
+derivatives of every order.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from metarec_jax.learner.heads import Head
 
 
 class Half(NamedTuple):
-    """Texts on their way through the encoder.
+    """Partly encoded texts.
 
     Attributes:
-        states: float32 [texts, length, hidden], what the first layer that is left reads; or `Tokens`, where all are.
+        states: float32 [texts, length, hidden], inputs of the first layer that is not computed yet; `Tokens` where the
+            embeddings are not computed yet either.
         mask: float32 [texts, length], 1 for a real token.
     """
 
@@ -39,11 +40,11 @@ class Half(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """How texts become vectors.
+    """Options of encoding texts.
 
     Attributes:
         config: the encoder's architecture.
-        below: layers that are run once for each distinct text; -1 leaves the word embeddings to `apply`, too.
+        below: number of layers that are computed once for each distinct text; with -1 the embeddings are not either.
         pooling, normalise, run: as for `metarec_jax.encoder.encode`.
     """
 
@@ -63,18 +64,21 @@ def make_reader(
     normalise: bool = True,
     attention: Attention = "xla",
 ) -> Reader:
-    """The reader of a model in which parameters of `adapted` patterns adapt.
+    """Make the options of encoding texts for a model that adapts the parameters of some patterns.
 
     Args:
         config: the encoder's architecture.
-        params: of the learner, with ``encoder``.
-        adapted: patterns, as `metarec_jax.core.params.partition` takes them.
+        params: parameters of the learner, with ``encoder``.
+        adapted: patterns of adapted parameters, as for `metarec_jax.core.params.partition`.
         pooling, normalise: as for `metarec_jax.encoder.encode`.
         attention: as for `metarec_jax.encoder.Execution`.
 
+    Returns:
+        The options.
+
     Raises:
-        MetarecError: fused attention, which has no second derivative, where the inner loop adapts the encoder. To
-            first order the outer gradient is not that derivative either, but JAX takes it and then leaves it out.
+        MetarecError: attention is fused, which has no second derivative, and the inner loop adapts the encoder. This
+            includes first-order outer gradients, where JAX computes the second derivative before it is discarded.
     """
     names = [name for name in path_names(params) if any(re.fullmatch(pattern, name) for pattern in adapted)]
     of_encoder = [name for name in names if name.startswith("encoder/")]
@@ -86,7 +90,7 @@ def make_reader(
         )
     layers = [int(m.group(1)) for name in of_encoder if (m := re.match(r"encoder/layer_(\d+)/", name))]
     if any(name.startswith("encoder/relative_bias/") for name in of_encoder):
-        layers.append(0)  # MPNet's bias by distance, which every layer reads
+        layers.append(0)  # every layer reads MPNet's relative position bias
     below = min(layers, default=config.num_layers)
     if any(name.startswith("encoder/embeddings/") for name in of_encoder):
         below = -1
@@ -94,12 +98,15 @@ def make_reader(
 
 
 def prepare(params: Params, tables: Tables, *, reader: Reader) -> Prepared:
-    """Runs the layers that no user changes, once for each distinct text.
+    """Compute the layers that are not adapted, once for each distinct text.
 
     Args:
-        params: of the learner.
+        params: parameters of the learner.
         tables: `Tokens` of items and of users; an array [users, hidden] where users have no text.
         reader: from `make_reader`.
+
+    Returns:
+        Partly encoded texts of items and users; an array of users is unchanged.
     """
     return Prepared(*(_half(params["encoder"], table, reader) for table in tables))
 
@@ -117,15 +124,18 @@ def _half(params: Params, tokens: Any, reader: Reader) -> Any:
 def apply(
     params: Params, head: Head, context: mlp.Context, rows: mlp.Features, *, reader: Reader, **options: Any
 ) -> Array:
-    """Outputs for some rows of one user.
+    """Compute outputs for some rows of one user.
 
     Args:
-        params: of `metarec_jax.learner.mlp`, and ``encoder``.
-        head: what the outputs mean.
-        context: the user, with rows of tables that were prepared.
-        rows: n rows to score, likewise.
+        params: parameters of `metarec_jax.learner.mlp`, and ``encoder``.
+        head: interpretation of the outputs.
+        context: the user, with rows of prepared tables.
+        rows: n rows to score, with rows of prepared tables.
         reader: from `make_reader`.
         **options: as for `metarec_jax.learner.mlp.apply`.
+
+    Returns:
+        [n, outputs].
     """
     encoder = jax.tree.map(as_array, params["encoder"], is_leaf=lambda leaf: not isinstance(leaf, dict))
     fixed = jax.lax.stop_gradient(params["input"])

@@ -1,8 +1,8 @@
-"""A learner that attends to the support: a Transformer over the user's rated items, which are a set.
+"""A learner with attention over the support: a Transformer over the user's rated items, as a set.
 
-Every rated item is a token, what it is and how it was rated, and the user's text is one more. Items attend to all
-tokens, and the item to be scored attends to them: what it reads there is a further input of the hidden layer of
-`metarec_jax.learner.mlp`. There are no positions, so the order of the support means nothing.
+Each support row is a token (item and rating), and the user's text is one more. Support tokens attend to all tokens,
+and the item to be scored attends to them: the result is a further input of the hidden layer of
+`metarec_jax.learner.mlp`. There are no positions, so outputs do not depend on the order of the support.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
 from metarec_jax.learner.prior import rating_features
 
 HEADS = 4
-"""Heads of attention, where they divide the width."""
+"""Attention heads; with a width that it does not divide, their greatest common divisor is used."""
 
 
 class Summary(NamedTuple):
-    """What the support says, to whoever asks.
+    """Summary of the support, which rows to score attend to.
 
     Attributes:
         keys, values: float32 [tokens, width]; the user's token first, then the support's.
-        weight: float32 [tokens], what each token counts: 1, and 0 where it is padding.
-        own: float32 [support, width], what each support row reads from all tokens but its own.
+        weight: float32 [tokens], weight of each token; 0 for padding.
+        own: float32 [support, width], attention output of each support row over all tokens but its own.
     """
 
     keys: Array
@@ -58,12 +58,15 @@ def init(
     user_embeddings: Float[np.ndarray, "users hidden_user"],
     **of_mlp: Any,
 ) -> Params:
-    """Parameters that start at the prior: those of `metarec_jax.learner.mlp.init`, and ``support/...``.
+    """Draw the parameters of `metarec_jax.learner.mlp.init`, and ``support/...``. Outputs start at the prior path's.
 
     Args:
         key, head, item_embeddings, user_embeddings, **of_mlp: as for the MLP.
-        layers: of self-attention over the support.
-        width: of a token.
+        layers: number of self-attention layers over the support.
+        width: width of a token.
+
+    Returns:
+        A nested dict.
     """
     params = mlp.init(
         key,
@@ -91,7 +94,7 @@ def init(
         }
 
     params["support"] = {
-        "item": kernel(item_embeddings.shape[1], width, 1.0),  # of inputs of norm 1
+        "item": kernel(item_embeddings.shape[1], width, 1.0),  # inputs have norm 1
         "rating": kernel(1, width, 1.0),
         "user": {"kernel": jnp.zeros((user_embeddings.shape[1], width)), "bias": jnp.zeros(width)},
         **{f"layer_{number}": layer() for number in range(layers)},
@@ -110,17 +113,20 @@ def summarise(
     user_dropout: float = 0.0,
     compute: DTypeLike | None = None,
 ) -> Summary | None:
-    """What the support of one user says; None where a parameter that it depends on is not there (None).
+    """Encode the support of one user.
 
-    A support row does not read its own token. Where there are others, these have attended to it by then, so that a
-    trace of its rating is left in them, as it is in the user's bias.
+    A support row does not attend to its own token. Other support tokens have attended to it in the layers before, so
+    its own rating still has an indirect effect on its prediction, as it has through the user's bias.
 
     Args:
-        params: from `init`, or the part of them that no user changes.
-        head: what the outputs mean.
-        context: the user, with embeddings from tables that were prepared.
-        heads: of attention; they divide the width.
+        params: from `init`, or the shared ones among them.
+        head: interpretation of the outputs.
+        context: the user, with embeddings from prepared tables.
+        heads: number of attention heads; it divides the width.
         user_dropout, compute: as for `apply`.
+
+    Returns:
+        The summary; None where a parameter that it depends on is adapted (None in `params`).
     """
     if not whole(params["support"], params["prior"]):
         return None
@@ -129,14 +135,14 @@ def summarise(
     def product(rows: Array, kernel: Any) -> Array:
         return multiply(rows.astype(compute or rows.dtype), kernel)
 
-    # What stands in a padded slot is not looked at: it could be so large that zero times it is not zero.
+    # Replace padded rows instead of multiplying by 0, since they may hold infinite or NaN values.
     of_items = context.support.embedding @ support["item"]["kernel"]
     item = jnp.where(context.mask[:, None] > 0, of_items, 0.0)
     rated = product(rating_features(params["prior"], head, context), support["rating"]["kernel"])
     user = of_user_text(context, support["user"]["kernel"], user_dropout) + support["user"]["bias"]
     states = jnp.concatenate([user[None], item + rated])
     weight = jnp.concatenate([jnp.ones_like(context.mask, shape=1), context.mask])
-    # The user's token stays what the text makes it: there is something to read that no rating is in.
+    # The user's token attends to itself alone, so that one token does not depend on any rating.
     place = jnp.arange(len(weight))
     attended = weight[None] * ((place[:, None] > 0) | (place == 0)[None]).astype(weight.dtype)
     for number in range(sum(name.startswith("layer_") for name in support)):
@@ -164,15 +170,18 @@ def apply(
     compute: DTypeLike | None = None,
     **options: Any,
 ) -> Float[Array, "n outputs"]:
-    """Outputs for some rows of one user.
+    """Compute outputs for some rows of one user.
 
     Args:
         params: from `init`.
-        head: what the outputs mean.
-        context: the user, with embeddings from tables that were prepared.
-        rows: n rows to score, likewise; the support is recognised as ``context.support``.
-        heads: of attention; they divide the width.
+        head: interpretation of the outputs.
+        context: the user, with embeddings from prepared tables.
+        rows: n rows to score, with embeddings from prepared tables; the support is recognised as ``context.support``.
+        heads: number of attention heads; it divides the width.
         user_dropout, compute, **options: as for `metarec_jax.learner.mlp.apply`.
+
+    Returns:
+        [n, outputs].
     """
     common: dict[str, Any] = {"user_dropout": user_dropout, "compute": compute}
     summary = context.summary
@@ -196,9 +205,10 @@ def _attend(
     heads: int,
     compute: DTypeLike | None,
 ) -> Float[Array, "n width"]:
-    """Attention in several heads (Vaswani et al. 2017, arXiv 1706.03762, section 3.2); the softmax is not in `compute`.
+    """Multi-head attention with weighted tokens (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
 
-    A token counts as many times as its weight says; one of weight 0 gets the gradient 0, exactly. The user's is 1.
+    Weights multiply the exponentials of the softmax, which is not in `compute`. A token of weight 0 gets a gradient of
+    exactly 0; the user's token has weight 1, so no row is empty.
     """
 
     def split(rows: Array) -> Array:
@@ -226,7 +236,7 @@ def _normalise(params: Params, states: Float[Array, "tokens width"]) -> Float[Ar
 @LEARNERS.register("transformer")
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig(LearnerConfig):
-    """A learner that attends to the support, as a set."""
+    """A learner with attention over the support, as a set."""
 
     kind: str = "transformer"
     layers: int = 1

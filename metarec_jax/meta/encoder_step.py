@@ -1,10 +1,12 @@
 """The outer step that also trains the encoder, with memory that does not grow with the number of users.
 
-Each distinct text of a batch is encoded once, and its embedding gathered into every episode that has it. The gradient
-is taken through a cache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup",
-arXiv 2101.06983, section 3.2, for another loss): embeddings first, chunk by chunk, with nothing kept; then the meta
-loss and its gradient by the embeddings, where repeated texts add up; then each chunk again, now with its derivative,
-which that gradient is pulled back through.
+Each distinct text of a batch is encoded once, and its embedding is gathered into every episode that uses it. The
+gradient is computed through a cache of embeddings (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under
+Memory Limited Setup", arXiv 2101.06983, section 3.2, for another loss), in three passes:
+
+1. Encode all texts in chunks, without storing activations.
+2. Compute the meta loss and its gradient by the embeddings, which sums over repeated texts.
+3. Encode each chunk again, and pull that gradient back to the encoder's parameters.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Chosen(NamedTuple):
     Attributes:
         buckets: tokens of all texts, of items and of users, by length bucket.
         picked: texts of each bucket to encode.
-        users: [users, hidden], fixed embeddings, where users have no text; None where they have texts, and
-            ``Episodes.user`` is then a slot like that of an item.
+        users: [users, hidden], fixed embeddings where users have no text. None where they have texts; ``Episodes.user``
+            is then a slot of the embeddings, like an item.
     """
 
     buckets: tuple[Tokens, ...]
@@ -48,9 +50,10 @@ class Reading(NamedTuple):
 
     Attributes:
         encode: the encoder.
-        per_call: texts of a chunk, for each bucket.
-        constrain: puts the rows of a chunk where they belong (on several devices).
-        turns: has devices that must take the same number of turns agree on it.
+        per_call: number of texts of a chunk, for each bucket.
+        constrain: function that sets the sharding of a chunk's rows over devices.
+        turns: number of chunks of this device -> number of iterations of its loop over chunks; for devices whose loops
+            must have equal numbers of iterations.
     """
 
     encode: Encode
@@ -60,11 +63,11 @@ class Reading(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """Communication of a device that has a part of the batch; by default there is none.
+    """Communication of a device that computes a part of the batch; by default there is none.
 
     Attributes:
         total: tree -> its sum over the devices.
-        gradient: gradient -> its sum over the devices, where some leaves may be split.
+        gradient: gradient -> its sum over the devices, where some leaves may be sharded.
         embeddings: embeddings of the device's texts -> embeddings of all texts that its episodes gather.
         key: common key -> key of this device.
     """
@@ -79,7 +82,16 @@ ALONE = Exchange()
 
 
 def embed(reading: Reading, params: Params, chosen: Chosen) -> Float[Array, "slots hidden"]:
-    """Embeddings of the texts of a step, with no gradient; slots that nothing was encoded for are 0."""
+    """Encode the texts of a step, without gradient.
+
+    Args:
+        reading: options of encoding.
+        params: parameters of the encoder.
+        chosen: the texts.
+
+    Returns:
+        Embeddings; 0 in slots of chunks without a picked text, which are not computed.
+    """
     return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen)])
 
 
@@ -96,8 +108,11 @@ def pull_back(
         reading: options of encoding.
         encode_with: `moving` -> all parameters of the encoder.
         moving: trained parameters.
-        chosen: as for `embed`.
-        cotangent: like the embeddings.
+        chosen: the texts, as for `embed`.
+        cotangent: gradient of a loss by the embeddings.
+
+    Returns:
+        The gradient, a tree like `moving`.
     """
     total, start = jax.tree.map(jnp.zeros_like, moving), 0
     for part in _parts(reading, chosen):
@@ -108,7 +123,13 @@ def pull_back(
 
 
 class _Part(NamedTuple):
-    """A length bucket: its tokens, what of them is encoded, and how many at a time."""
+    """A length bucket.
+
+    Attributes:
+        tokens: tokens of all its texts.
+        picked: texts to encode.
+        rows: number of texts of a chunk.
+    """
 
     tokens: Tokens
     picked: Picked
@@ -155,7 +176,7 @@ def _pull_back(
     def add(turn: Array, total: Params) -> Params:
         tokens = part.chunk(reading, turn)
         _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens), moving)
-        # A chunk may end with texts that nobody picked; no episode gathers them, so their cotangent is 0.
+        # The last chunk may have texts that are not picked; no episode gathers them, so their cotangent is 0.
         own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
@@ -177,7 +198,7 @@ def cached_gradient(
         trained: parameters of the encoder -> (trained ones, the others), each with None for the rest.
         trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
-        loss: (theta, phi, embeddings by their slots) -> (a loss, anything else).
+        loss: (theta, phi, embeddings by slot) -> (loss, auxiliary output).
 
     Returns:
         The gradient, None for parameters of the encoder that are not trained; and the auxiliary output.
@@ -216,9 +237,9 @@ def joint_gradient(
         trained, trainable: as for `cached_gradient`.
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
-        key: of this outer step; None does without randomness.
+        key: key of this outer step; None disables dropout.
         at_once: as for `metarec_jax.meta.outer.meta_loss`.
-        exchange: between devices, of which this one has a part of the texts and of the episodes.
+        exchange: communication between devices, each with a part of the texts and of the episodes.
 
     Returns:
         The gradient, 0 for parameters of the encoder that are not trained, and the losses (``stopped`` only for this
@@ -254,8 +275,14 @@ def make_joint_step(
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
     """Make the outer step that also trains the encoder.
 
-    Args as for `joint_gradient` and `metarec_jax.meta.outer.make_step`, and:
-        spread: a function of (trainable, chosen, episodes, key) for one device -> the same for all of them.
+    Args:
+        model, reading, trained, at_once, exchange: as for `joint_gradient`.
+        optimiser: turns the gradient into an update.
+        spread: transforms a function (trainable, chosen, episodes, key) -> gradient of one device into that of all
+            devices.
+
+    Returns:
+        (state, chosen texts, episodes) -> (new state, losses).
     """
 
     def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array) -> Any:

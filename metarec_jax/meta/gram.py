@@ -1,19 +1,20 @@
-"""Inner steps in Gram space: exact, and without a private copy of any matrix.
+"""Inner steps in Gram space: exact, and without a copy of any matrix for each user.
 
 A gradient step on ``y = X @ W`` over a user's support rows ``X`` [support, in] adds a matrix of rank at most `support`:
-``W' = W - a X^T d`` with ``d = dL/dy``. So ``W'`` is never built. A user keeps ``D = -sum_k a_k d_k`` [support, out],
-and ``x @ W' = x @ W + (x X^T) @ D``: ``x @ W`` is one product for all users, taken over a table of distinct rows,
-and ``X X^T`` a small Gram matrix for each user, taken once and not once a step.
+``W' = W - a X^T d`` with ``d = dL/dy``. ``W'`` is never computed. A user stores ``D = -sum_k a_k d_k`` [support, out],
+and ``x @ W' = x @ W + (x X^T) @ D``. The term ``x @ W`` is one product for all users, over a table of distinct rows;
+``X X^T`` is a small Gram matrix of each user, computed once and not in every step.
 
-The learner does not know. It writes ``rows @ kernel``; here `rows` is a `metarec_jax.learner.gathered_rows.Fixed` and
-`kernel` a small object that answers the product. One abstract run of the learner with `Spy` kernels finds out which
-kernels meet fixed rows only, and counts floats to choose what is worth factoring (`Plan`).
+A learner needs no change for this. It computes ``rows @ kernel``, where `rows` is a
+`metarec_jax.learner.gathered_rows.Fixed` and `kernel` an object of this module that computes the product. One abstract
+evaluation of the learner with `Spy` kernels finds the kernels that are multiplied with fixed rows only, and compares
+numbers of floats to choose which of them are factored (`Plan`).
 
-A matrix that is not factored and has few columns (an output layer) is kept on its side, [out, in]: numbers that are
-added up then lie next to each other, which is what vector units want.
+A matrix that is not factored and has few columns (an output layer) is stored transposed, [out, in], so that sums run
+over contiguous numbers, as vector instructions need.
 
-The rule that moves ``D`` is the updater itself, since a step linear in the gradient commutes with ``X^T``: where a
-dense kernel goes ``W <- W - a g``, a factored one goes ``D <- D - a d``. Elementwise rules do not commute: dense.
+The updater's own rule changes ``D``, since a step linear in the gradient commutes with ``X^T``: ``W <- W - a g`` for a
+dense kernel is ``D <- D - a d`` for a factored one. Elementwise rules do not commute with it and need dense kernels.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from metarec_jax.learner.gathered_rows import Fixed, multiply
 
 Form = Literal["auto", "dense", "factored"]
 NARROW = 32
-"""Columns below which a matrix is kept on its side: a row of fewer fills no vector register or tile."""
+"""Number of columns below which a matrix is stored transposed, since its rows do not fill a vector register or tile."""
 
 
 class Spy:
-    """A matrix that remembers what it was multiplied with."""
+    """A matrix that records its uses."""
 
     def __init__(self, base: Array):
         self.base = base
@@ -46,12 +47,12 @@ class Spy:
         self.other_use = False
 
     def multiplied_by(self, rows: Fixed) -> Array:
-        """The product ``rows @ kernel``."""
+        """Compute ``rows @ kernel`` for fixed rows."""
         self.rows.append(rows)
         return rows.product(self.base)
 
     def right_of(self, rows: Array) -> Array:
-        """The product ``rows @ kernel`` with rows that change from step to step."""
+        """Compute ``rows @ kernel`` for rows that change between steps."""
         self.moving_rows = True
         return multiply(rows, self.base)
 
@@ -61,18 +62,18 @@ class Spy:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the matrix that this stands for."""
+        """Shape of the matrix."""
         return self.base.shape
 
     def worth_factoring(self, form: Form) -> bool:
-        """Whether this kernel met one set of fixed rows only, and its factors hold fewer floats than it does."""
+        """Whether this kernel was multiplied with one set of fixed rows only, and its factors have fewer floats."""
         if form == "dense" or self.other_use or self.moving_rows or len(self.rows) != 1:
             return False
         count = self.rows[0].shape[0] if len(self.rows[0].shape) == 2 else 1
         return form == "factored" or count * (count + self.base.shape[-1]) < self.base.size
 
     def lies_better(self) -> bool:
-        """Whether this kernel is better kept on its side: it is narrow, and was multiplied with moving rows only."""
+        """Whether this kernel is better stored transposed: it is narrow, and was multiplied with changing rows only."""
         return self.moving_rows and not (self.other_use or self.rows) and self.base.shape[-1] < NARROW
 
 
@@ -81,10 +82,10 @@ class Factored:
 
     Args:
         base: [in, out], shared by all users.
-        rows: X, the fixed rows that the inner loop sees.
+        rows: X, the fixed rows that the inner loop reads.
         moved: D [support, out].
-        product, gram: X @ base and X X^T, where they are at hand.
-        probe: zeros like D, added to ``X @ kernel``; the gradient with respect to it is d.
+        product, gram: ``X @ base`` and ``X X^T`` where they are precomputed; else None.
+        probe: zeros of the shape of D, added to ``X @ kernel``; the gradient by it is d.
     """
 
     def __init__(
@@ -101,11 +102,11 @@ class Factored:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the matrix that this stands for."""
+        """Shape of the matrix that this object represents."""
         return self.base.shape
 
     def multiplied_by(self, rows: Fixed) -> Array:
-        """The product ``rows @ kernel``."""
+        """Compute ``rows @ kernel`` for fixed rows."""
         same = rows.name == self.rows.name
         product = self.product if same and self.product is not None else rows.product(self.base)
         gram = self.gram if same and self.gram is not None else gram_of(rows, self.rows, self.base.dtype)
@@ -113,7 +114,7 @@ class Factored:
         return outputs if self.probe is None or not same else outputs + self.probe
 
     def right_of(self, rows: Array) -> Array:
-        """The product ``rows @ kernel`` with rows that change from step to step."""
+        """Compute ``rows @ kernel`` for rows that change between steps."""
         gram = multiply(rows, self.rows.array().T.astype(self.base.dtype))
         return multiply(rows, self.base) + gram @ self.moved
 
@@ -121,22 +122,22 @@ class Factored:
 
 
 class Sideways:
-    """A matrix [in, out] of one user that is kept as [out, in]."""
+    """A matrix [in, out] of one user that is stored as [out, in]."""
 
     def __init__(self, transposed: Array):
         self.transposed = transposed
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As of the matrix that this stands for."""
+        """Shape of the matrix that this object represents."""
         return self.transposed.shape[::-1]
 
     def multiplied_by(self, rows: Fixed) -> Array:
-        """The product ``rows @ kernel``."""
+        """Compute ``rows @ kernel`` for fixed rows."""
         return self.right_of(rows.array())
 
     def right_of(self, rows: Array) -> Array:
-        """The product ``rows @ kernel`` with rows that change from step to step."""
+        """Compute ``rows @ kernel`` for rows that change between steps."""
         kernel = self.transposed.astype(rows.dtype)
         return jnp.einsum("...i,oi->...o", rows, kernel, preferred_element_type=self.transposed.dtype)
 
@@ -144,7 +145,16 @@ class Sideways:
 
 
 def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
-    """``left right^T``: [n, m], or [] for single rows; multiplied in the precision of the rows, summed in `dtype`."""
+    """Compute ``left right^T``, multiplied in the precision of the rows and summed in `dtype`.
+
+    Args:
+        left: n rows, or a single row.
+        right: m rows, or a single row.
+        dtype: data type of the result.
+
+    Returns:
+        [n, m], with no axis for a single row.
+    """
     if right.name in left.grams:
         return left.grams[right.name]
     return jnp.matmul(left.array(), right.array().T, preferred_element_type=dtype)
@@ -153,11 +163,12 @@ def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How the adapted parameters of a user are kept, decided once for all users of a batch.
+    """How the adapted parameters of a user are stored, the same for all users of a batch.
 
     Attributes:
-        forms: of each adapted leaf: "dense", "transposed", or the name of the rows that its factors stand for.
-        met: of each kernel that no user changes (shared, or factored), by its path: names of the rows that it meets.
+        forms: form of each adapted leaf: "dense", "transposed", or the name of the rows X of a factored kernel.
+        met: path and names of rows of each matrix that is equal for all users (shared, or base of a factored kernel)
+            and multiplied with fixed rows.
     """
 
     forms: tuple[str, ...]
@@ -175,15 +186,18 @@ class Plan:
         constant_start: bool = False,
         query: bool = False,
     ) -> Plan:
-        """Run a learner with spies in place of its matrices, and decide.
+        """Evaluate a learner with a `Spy` in place of each matrix, and choose the forms.
 
         Args:
             apply: (theta, "support" or "query") -> outputs of these rows.
             adapted, shared: the two parts of theta.
-            form: "auto" counts floats, "factored" factors whatever can be, "dense" nothing.
-            elementwise: whether the updater tells one element of a matrix from another: then all keep their shape.
-            constant_start: whether theta's own kernels count as constants in the inner loop (Reptile).
-            query: whether the learner is applied to query rows too.
+            form: "auto" factors where this saves floats, "factored" wherever possible, "dense" nowhere.
+            elementwise: whether the updater is elementwise; then all matrices are dense.
+            constant_start: whether the initial kernels are constants in the inner loop (Reptile).
+            query: whether the learner is also applied to query rows.
+
+        Returns:
+            The plan.
         """
         whole = combine(adapted, shared)
         names, adapts = path_names(whole), {name: i for i, name in enumerate(path_names(adapted))}
@@ -212,11 +226,12 @@ class Plan:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """The parameters of one user after the inner loop, in the form of a plan (a pytree; the plan is static).
+    """The parameters of one user after the inner loop, in the forms of a plan (a pytree; the plan is static).
 
     Attributes:
-        moved: a tree like the adapted parameters: D [rows, out] of what is factored, the parameter itself of all else.
-        plan: how to read it.
+        moved: a tree like the adapted parameters: D [rows, out] for a factored kernel, otherwise the parameter itself,
+            transposed where its form says so.
+        plan: the forms.
     """
 
     moved: Params
@@ -227,9 +242,9 @@ class InnerParameters:
     """The adapted parameters of one user during the inner loop.
 
     Args:
-        adapted: their start, with None for what is shared.
-        plan: how they are kept.
-        rows: the rows of this user by their name.
+        adapted: initial values, with None for shared parameters.
+        plan: their forms.
+        rows: the rows of this user, by name.
     """
 
     def __init__(self, adapted: Params, plan: Plan, rows: Mapping[str, Fixed]):
@@ -246,7 +261,7 @@ class InnerParameters:
         ]
 
     def start(self) -> Params:
-        """The parameters before the first step: D = 0 for factored kernels, the values of all else."""
+        """The parameters before the first step: D = 0 for factored kernels, otherwise the initial values."""
 
         def start(i: int, leaf: Array) -> Array:
             if self._factored[i]:
@@ -256,8 +271,15 @@ class InnerParameters:
         return self._each(start)
 
     def value_and_gradient(self, loss: Callable[[Params], Array]) -> Callable[[Params], tuple[Array, Params]]:
-        """The value and gradient of a loss of the adapted parameters as the learner sees them: of D for factored
-        kernels, the ordinary gradient for all else."""
+        """Make the value and gradient of a loss in the forms of the plan.
+
+        Args:
+            loss: function of the adapted parameters as the learner reads them.
+
+        Returns:
+            Function of the parameters in their forms -> (loss, gradient): the gradient d by ``X @ kernel`` for factored
+            kernels, the ordinary gradient for the others.
+        """
 
         def at_point(at: Params) -> tuple[Array, Params]:
             moved = self._structure.flatten_up_to(at)
@@ -273,20 +295,29 @@ class InnerParameters:
         return at_point
 
     def kernels(self, at: Params, *, order: Literal["second", "first", "reptile"] = "second") -> Params:
-        """The adapted parameters as the learner sees them.
+        """The adapted parameters as the learner reads them.
 
         Args:
-            at: where the inner loop led.
-            order: with "first" the steps count as constants: not only D, but also the rows X of ``X^T D``. With
-                "reptile" the parameters as a whole do.
+            at: parameters after the inner loop, in the forms of the plan.
+            order: with "first" the steps are constants: D is one already, and so are the rows X of ``X^T D``. With
+                "reptile" the parameters are constants as a whole.
+
+        Returns:
+            A tree of arrays, and of objects in place of matrices.
         """
         moved = self._structure.flatten_up_to(at)
         return self._each(lambda i, _: self._kernel(i, moved[i], None, order))
 
     def path_product(self, at: Params) -> Array:
-        """The inner product of theta with the way to a point, the latter a constant: its gradient is that way.
+        """Inner product of theta with the displacement of the inner loop, a constant; its gradient is the displacement.
 
-        Taken in factors: ``<X^T D, W> = <D, X W>``.
+        For factored kernels it is computed from the factors: ``<X^T D, W> = <D, X W>``.
+
+        Args:
+            at: parameters after the inner loop, in the forms of the plan.
+
+        Returns:
+            [].
         """
         total = jnp.zeros(())
         for i, (leaf, moved) in enumerate(zip(self._leaves, self._structure.flatten_up_to(at))):
@@ -299,7 +330,7 @@ class InnerParameters:
         return total
 
     def _kernel(self, i: int, moved: Array, probe: Array | None, order: str = "second") -> Any:
-        """Leaf `i` as the learner shall see it; with a `probe` that the gradient is taken of."""
+        """Leaf `i` as the learner reads it; with a `probe`, by which the gradient is computed."""
         if order == "reptile":
             moved = jax.lax.stop_gradient(moved)
         if not self._factored[i]:
@@ -320,7 +351,7 @@ class InnerParameters:
 
 
 class _Watched:
-    """A matrix that remembers what it was multiplied with from the left."""
+    """A matrix that records its left operand."""
 
     def __init__(self, base: Array):
         self.base = base
@@ -342,9 +373,15 @@ class _Watched:
 
 
 def left_operands(function: Callable[[Params], Any], params: Params) -> Params:
-    """A tree like `params`: of each matrix what `function` multiplied it with (last, if it did so more than once).
+    """Record the left operand of each matrix in a function's matrix products.
 
-    None where a leaf is no matrix, or was not multiplied. A function that does anything else with a matrix fails.
+    Args:
+        function: function of `params`; it may use matrices only as right operands of products.
+        params: a tree of arrays.
+
+    Returns:
+        A tree like `params` with the left operand of each matrix (the last one, if there are several); None for a leaf
+        that is not a matrix, or is not multiplied.
     """
     watched = jax.tree.map(lambda leaf: _Watched(leaf) if leaf.ndim == 2 else leaf, params)
     function(watched)

@@ -1,4 +1,4 @@
-"""The inner loop: one user's parameters, adapted to one user's support."""
+"""The inner loop: adapts the parameters of one user to the user's support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metarec_jax.meta.updaters import Inputs, Updater
 
 Order = Literal["second", "first", "reptile"]
 CONJUGATE_STEPS = 50
-"""Conjugate gradient steps that an implicit gradient is solved with, at most."""
+"""Greatest number of conjugate gradient steps for an implicit gradient."""
 
 
 class Path(NamedTuple):
@@ -23,8 +23,8 @@ class Path(NamedTuple):
 
     Attributes:
         end: the adapted parameters.
-        points: the parameters after each step, each leaf [steps, ...]; None where the rule is differentiated at its
-            end only. Computed only if used.
+        points: the parameters after each step, each leaf [steps, ...]; None for a rule that is differentiated at its
+            solution. The compiler drops them where they are not used.
         losses: float32 [steps], the support loss before each step.
     """
 
@@ -54,16 +54,18 @@ def adapt(
     Args:
         value_and_gradient: adapted parameters -> loss on the support and its gradient.
         updater: the rule.
-        phi: its learned parameters.
-        adapted: where the user starts.
-        steps: how many steps.
-        order: "second" differentiates through every inner gradient; otherwise the inner gradients are constants
-            (``stop_gradient`` on the same path): "first" is first-order MAML, "reptile" leaves the rest to the outer
-            loop.
-        unroll: steps in one turn of the compiled loop.
-        remat: whether the outer gradient computes each step anew from where it started. Then all that a step leaves
-            behind is the point that it led to, and the loop is not unrolled.
-        inputs: what the updater may ask for when it starts.
+        phi: learned parameters of the updater.
+        adapted: initial values of the adapted parameters.
+        steps: number of steps.
+        order: "second" differentiates through every inner gradient. With "first" (first-order MAML) and "reptile" the
+            inner gradients are constants (``stop_gradient``); the outer loop computes the rest of Reptile's gradient.
+        unroll: number of steps in one iteration of the compiled loop.
+        remat: whether the outer gradient recomputes each step from its initial point. Then a step stores only the point
+            that it ends at, and the loop is not unrolled.
+        inputs: function that computes further inputs for the updater's start.
+
+    Returns:
+        The result of the inner loop.
     """
 
     root = updater.root if steps > 0 else None
@@ -80,7 +82,7 @@ def adapt(
 
         if remat:
             step = jax.checkpoint(step)
-        # Out of a loop, a compiler may merge what is computed anew with what was computed, and keep it after all.
+        # In an unrolled loop the compiler may merge the recomputation with the first computation, and store its result.
         turn = 1 if remat else unroll
         carry = (start, updater.start(phi, start, inputs))
         (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=turn)
@@ -97,10 +99,10 @@ def adapt(
 
 
 def _solution(residual: Callable[[Params], Params], end: Params) -> Params:
-    """`end` itself, with the derivative of the root of `residual` by all that `residual` depends on: ``-A^-1 dr``.
+    """Return `end` with the derivative of the root of `residual` by all that `residual` depends on: ``-A^-1 dr``.
 
-    By the implicit function theorem, with ``A`` the (symmetric) derivative of the residual ``r`` at `end`. Nothing is
-    solved for the value, whose right-hand side is zero; conjugate gradients solve for a cotangent.
+    By the implicit function theorem, with ``A`` the (symmetric) derivative of the residual ``r`` at `end`. The value
+    needs no solve, since its right-hand side is zero; conjugate gradients solve for a cotangent.
     """
     end = jax.lax.stop_gradient(end)
     at_end = residual(end)

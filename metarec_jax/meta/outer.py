@@ -86,8 +86,11 @@ def meta_loss(
         trainable: theta and phi.
         tables: prepared tables (``model.prepare``).
         episodes: a batch.
-        key: of this outer step; None does without randomness.
-        at_once: users computed at the same time; it must divide their number. 0 takes all.
+        key: key of this outer step; None disables dropout.
+        at_once: number of users computed in parallel; it must divide their number. 0 takes all.
+
+    Returns:
+        The mean over query rows, and the losses.
     """
     plan, products = planned(model, trainable.theta, tables, episodes)
     shared, tasks = Shared(trainable, tables, key, plan), Task(episodes, products)
@@ -111,8 +114,11 @@ def make_step(
 
     Args:
         model: the functions.
-        optimiser: what becomes of the gradient.
-        at_once: users computed at the same time (see `meta_loss`).
+        optimiser: turns the gradient into an update.
+        at_once: as for `meta_loss`.
+
+    Returns:
+        (state, prepared tables, episodes) -> (new state, losses).
     """
 
     def step(state: TrainState, tables: Prepared, episodes: Episodes) -> tuple[TrainState, Losses]:

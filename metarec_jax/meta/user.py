@@ -1,4 +1,4 @@
-"""One user: the learner's inputs, the inner loop, and its outcome; `metarec_jax.meta.batch` maps it over users."""
+"""The inner loop, predictions and the query loss of one user; `metarec_jax.meta.batch` maps them over users."""
 
 from __future__ import annotations
 
@@ -36,18 +36,17 @@ class Model(NamedTuple):
         head: interpretation of the outputs.
         updater: the rule of the inner loop.
         adapted: patterns of the parameters that it changes.
-        steps: inner steps.
-        order: whether the outer gradient flows through the inner gradients.
-        form: how adapted matrices are kept (see `metarec_jax.meta.gram`).
-        unroll: inner steps in one turn of the compiled loop. More give the compiler more to fuse and longer to compile.
-        remat: whether the outer gradient computes inner steps anew (see `metarec_jax.meta.inner.adapt`).
-        prepare: (theta, tables) -> tables as `apply` wants them; done once to each distinct row.
-        summarise: of a learner that reads the support: (theta, user) -> what it makes of it, for ``Context.summary``;
-            None where theta lacks (as None) what that depends on.
-        taste: the same of the prior path, for ``Context.taste``.
-        floats_per_row: (length of the support) -> numbers that a row to be scored takes at its widest.
-        query_loss: what the outer loop goes down, (outputs, ratings, mask) -> loss of each row; the head's own loss
-            where None.
+        steps: number of inner steps.
+        order: whether the outer gradient flows through the inner gradients (see `metarec_jax.meta.inner.adapt`).
+        form: how adapted matrices are stored (see `metarec_jax.meta.gram`).
+        unroll: inner steps in one iteration of the compiled loop. More allow more fusion, but take longer to compile.
+        remat: whether the outer gradient recomputes inner steps (see `metarec_jax.meta.inner.adapt`).
+        prepare: (theta, tables) -> tables in the form that `apply` reads; computed once for each distinct row.
+        summarise: (theta, user) -> summary of the support, for ``Context.summary``; its result is None where parameters
+            that it depends on are None in theta. None for a learner that does not read the support.
+        taste: (theta, user) -> posterior of the user's taste, for ``Context.taste``; None as for `summarise`.
+        floats_per_row: (length of the support) -> largest number of floats that scoring one row needs at a time.
+        query_loss: (outputs, ratings, mask) -> loss of each query row, for the outer loop; None takes the head's loss.
     """
 
     apply: Callable[[Params, Context, Features], Array]
@@ -80,8 +79,8 @@ class Shared(NamedTuple):
     Attributes:
         trainable: theta and phi.
         tables: embeddings, prepared (``model.prepare``).
-        key: of the outer step; None does without randomness.
-        plan: how adapted parameters are kept; None has every user's inner loop decide it for itself.
+        key: key of the outer step; None disables dropout.
+        plan: how adapted parameters are stored; with None, it is determined for each user.
     """
 
     trainable: Trainable
@@ -91,7 +90,12 @@ class Shared(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Inputs of one user: the episode, and products of its rows that were computed for all users at once."""
+    """Inputs of one user.
+
+    Attributes:
+        episode: the episode.
+        products: products of its rows with kernels, precomputed for all users together.
+    """
 
     episode: Episodes
     products: Products | None = None
@@ -103,8 +107,8 @@ class Outcome(NamedTuple):
     Attributes:
         query: sum of the query loss after adapting.
         rows: number of query rows in the sum.
-        stopped: int32, the inner step at which the support loss was no longer finite; ``steps`` if only the query loss
-            was not, ``steps + 1`` if all went well.
+        stopped: int32, the first inner step whose support loss was not finite; ``steps`` if only the query loss was
+            not finite, ``steps + 1`` if all losses were finite.
     """
 
     query: Array
@@ -366,9 +370,17 @@ def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "quer
 def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     """Compute the query loss of one user after adapting to the support.
 
-    With order "reptile" its gradient by adapted parameters is the displacement of the inner loop, with a minus sign,
-    times the number of query rows (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2); gradients by all
-    other parameters are those of the query loss at the adapted parameters.
+    With order "reptile", its gradient by adapted parameters is minus the displacement of the inner loop times the
+    number of query rows (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2); the gradient by other
+    parameters is that of the query loss at the adapted parameters.
+
+    Args:
+        model: the functions.
+        shared: inputs that all users share.
+        task: the user.
+
+    Returns:
+        The outcome.
     """
     context, query = _seen(model, shared, task)
     path = adapt_user(model, shared.trainable, context, shared.plan)

@@ -53,8 +53,8 @@ class Mechanism(NamedTuple):
 
 
 Summed = Callable[[Trainable, Any, Episodes, PRNGKeyArray], tuple[Trainable, Outcome]]
-"""(trainable, what users' losses read, episodes, key) -> (the sum over users of the clipped gradient of
-each user's mean query loss, with None for what is not trained, and the outcome of each user)."""
+"""(trainable, inputs of users' losses, episodes, key) -> (sum over users of the clipped gradient of each user's mean
+query loss, with None for parameters that are not trained; outcome of each user)."""
 
 
 def clipped_sum(
@@ -179,13 +179,16 @@ def make_private_step(
     the person who trains, and the guarantee does not cover them.
 
     Args:
-        summed: the users' gradients, clipped by the same mechanism (see `frozen_sum`).
-        optimiser: what becomes of the gradient.
-        mechanism: what noise is added.
+        summed: sum of the users' gradients, clipped by the same mechanism (see `frozen_sum`).
+        optimiser: turns the noisy gradient into an update.
+        mechanism: clipping and noise.
+
+    Returns:
+        (state, inputs, episodes) -> (new state, losses).
     """
 
     def step(state: TrainState, fed: Fed, episodes: Episodes) -> tuple[TrainState, Losses]:
-        # Draws of users in training (dropout) depend on the secret key, too.
+        # The users' dropout depends on the secret key, too.
         of_users, of_noise = jax.random.split(jax.random.fold_in(fed.key, state.step))
         total, outcomes = summed(state.trainable, fed.read, episodes, of_users)
         with jax.named_scope("noise"):
@@ -193,7 +196,7 @@ def make_private_step(
         gradient = jax.tree.map(lambda leaf: leaf / mechanism.users, total)
         losses = Losses(jnp.sum(outcomes.query), jnp.sum(outcomes.rows), outcomes.stopped)
         losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
-        # Parameters that are not trained get no noise, which the optimiser would turn into updates.
+        # Parameters that are not trained get no noise, which the optimizer would turn into updates.
         gradient = combine(gradient, jax.tree.map(jnp.zeros_like, state.trainable))
         return updated(state, cast("Trainable", gradient), optimiser), losses
 

@@ -1,7 +1,7 @@
-"""From a config to an experiment: load -> divide -> encode -> factors -> episodes -> model.
+"""Build an experiment from a config: load -> divide -> encode -> fit factors -> make episodes -> make the model.
 
-Each step is a public function of its input. `build` calls them in this order; whoever has one of the results already
-(other data, another division, an encoder in memory) passes it to `build`, or calls the steps.
+Each step is a public function. `build` calls them in this order; results that exist already (other data, another
+division, an encoder in memory) can be passed to `build`.
 """
 
 from __future__ import annotations
@@ -33,20 +33,26 @@ from metarec_jax.train.experiment import Experiment, Part, Source, splits_of
 from metarec_jax.train.model import make_model
 
 DESCRIBED_DRAWS = 4
-"""Draws of support and query where users are described and the config does not say how many."""
+"""Number of draws of support and query where user texts are descriptions and the config gives no number."""
 EVALUATION_USERS = 64
-"""Users of a batch in evaluation."""
+"""Number of users of a batch in evaluation."""
 
 
 class Episodes(NamedTuple):
-    """Episodes of a run: those that train, those that choose the best epoch, and those of each test scenario."""
+    """Episodes of a run.
+
+    Attributes:
+        train: training episodes.
+        validation: episodes that choose the best epoch.
+        tests: test episodes, by name of the scenario.
+    """
 
     train: EpisodeSource
     validation: TaskSource
     tests: dict[str, TaskSource]
 
     def by_name(self) -> dict[str, EpisodeSource | TaskSource]:
-        """All of them by name."""
+        """All episodes by name: "train", "validation", and the names of the test scenarios."""
         return {"train": self.train, "validation": self.validation, **self.tests}
 
 
@@ -58,20 +64,20 @@ def build(
     encoder: Encoder | None = None,
     reporter: Reporter = QUIET,
 ) -> Experiment:
-    """Build everything that training and evaluation start from.
+    """Build the inputs of training and evaluation.
 
     Args:
-        config: of the run.
-        data: interactions; None loads what ``config.data`` names.
-        division: which rows train, and which tasks are asked; None divides as ``config.split`` says.
-        encoder: None reads what ``config.encoder`` names.
+        config: config of the run.
+        data: interactions; None loads those of ``config.data``.
+        division: training rows, and validation and test tasks; None divides as in ``config.split``.
+        encoder: None reads the encoder of ``config.encoder``.
         reporter: shows progress.
 
     Returns:
         The experiment, its config with every "auto" resolved.
 
     Raises:
-        MetarecError: what any of the steps finds wrong with the input.
+        MetarecError: an error of one of the steps.
     """
     data = load_data(config, data, reporter)
     config = resolve(config, data)
@@ -105,12 +111,15 @@ def build(
 
 
 def load_data(config: Config, data: Interactions | None = None, reporter: Reporter = QUIET) -> Interactions:
-    """Load the interactions of a run, and draw negatives beside clicks where the config asks for them.
+    """Load the interactions of a run, and draw negatives for clicks where the config has them.
 
     Args:
-        config: of the run.
-        data: interactions that are at hand; None loads what ``config.data`` names.
-        reporter: told what was read.
+        config: config of the run.
+        data: interactions; None loads those of ``config.data``.
+        reporter: shows the size of the data.
+
+    Returns:
+        The interactions.
     """
     data = beside_clicks(load(config.data, seed=config.seed) if data is None else data, config)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
@@ -118,13 +127,21 @@ def load_data(config: Config, data: Interactions | None = None, reporter: Report
 
 
 def resolve(config: Config, data: Interactions) -> Config:
-    """Replace every "auto" of a config by what fits the data; a run keeps the result."""
+    """Replace every "auto" of a config, except for pooling, by a value that depends on the data.
+
+    Args:
+        config: config of the run.
+        data: its interactions.
+
+    Returns:
+        The resolved config, which is saved with the run.
+    """
     head, side = config.learner.head, config.learner.user_side
     if head == "auto":
         head = "click" if data.kind == "click" else "ordinal" if data.levels else "rating"
     if side == "auto":
         side = "none" if data.users.texts is None or covers_all(config) else "profile"
-    # A description belongs to one draw of the support, and each has to be encoded: so let there be few draws.
+    # Each draw of a support has a description that must be encoded, so their number is limited.
     draws = config.episodes.draws or (DESCRIBED_DRAWS if side == "description" else 0)
     return dataclasses.replace(
         config,
@@ -134,7 +151,15 @@ def resolve(config: Config, data: Interactions) -> Config:
 
 
 def resolve_pooling(config: Config, encoder: Encoder) -> Config:
-    """Replace pooling "auto" by what the checkpoint of an encoder asks for."""
+    """Replace pooling "auto" by the pooling that an encoder's checkpoint specifies.
+
+    Args:
+        config: config of the run.
+        encoder: its encoder.
+
+    Returns:
+        The config with the pooling.
+    """
     pooling = encoder.hints.resolve(config.encoder.pooling)
     return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
 
@@ -143,10 +168,10 @@ def check_division(config: Config, data: Interactions, division: Division, repor
     """Report the sizes of a division, and check that the encoder was not pretrained on users that it holds out.
 
     Args:
-        config: of the run.
+        config: config of the run.
         data: its interactions.
-        division: of them.
-        reporter: told the sizes.
+        division: the division of `data`.
+        reporter: shows the sizes.
 
     Raises:
         MetarecError: the encoder was pretrained on held-out users, or on any user where the whole run is private.
@@ -163,15 +188,18 @@ def check_division(config: Config, data: Interactions, division: Division, repor
 
 
 def open_encoder(config: Config, encoder: Encoder | None = None, reporter: Reporter = QUIET) -> Encoder:
-    """Read the encoder that a config names, and check that it can be used as the config says.
+    """Read the encoder of a config, and check that it fits the config.
 
     Args:
-        config: of the run.
-        encoder: one that is in memory already, which is checked alone.
-        reporter: told how the config differs from what the checkpoint asks for.
+        config: config of the run.
+        encoder: an encoder to check; None reads it.
+        reporter: shows how the config differs from what the checkpoint specifies.
+
+    Returns:
+        The encoder.
 
     Raises:
-        MetarecError: the folder is damaged, or the encoder cannot be used so.
+        MetarecError: the folder is damaged, or the encoder does not fit the config.
     """
     encoder = load_encoder(config.encoder.path) if encoder is None else encoder
     check_encoder(config.encoder, encoder)
@@ -186,14 +214,17 @@ def make_catalogue(
     """Count the training ratings of every item, and embed the items' texts.
 
     Args:
-        config: of the run.
+        config: config of the run.
         data: its interactions.
         division: its training rows are counted; none are where the whole run is private, since counts get no noise.
         encoder: embeds the texts.
         reporter: shows progress.
 
+    Returns:
+        The catalogue, without item factors.
+
     Raises:
-        MetarecError: the adapted parameters do not fit the learner, which is found before the texts are encoded.
+        MetarecError: the adapted parameters do not fit the learner, which is checked before texts are encoded.
     """
     catalogue = Catalogue(
         items=data.items,
@@ -209,10 +240,16 @@ def make_catalogue(
 def embed_profiles(
     config: Config, data: Interactions, encoder: Encoder, reporter: Reporter = QUIET
 ) -> np.ndarray | None:
-    """Embed the users' profiles; None where the factors, which read them before there are episodes, do not.
+    """Embed the users' profiles for the item factors.
+
+    Args:
+        config: config of the run.
+        data: its interactions.
+        encoder: embeds the texts.
+        reporter: shows progress.
 
     Returns:
-        float32 [users, hidden].
+        float32 [users, hidden]; None where there are no item factors, or they do not use profiles.
     """
     if not believes(config) or config.learner.user_side != "profile" or data.users.texts is None:
         return None
@@ -227,19 +264,19 @@ def learn_factors(
     profiles: np.ndarray | None = None,
     reporter: Reporter = QUIET,
 ) -> tuple[Catalogue, Folded | None]:
-    """Learn the factors of items from the training rows.
+    """Fit item factors to the training rows.
 
     Args:
-        config: of the run.
+        config: config of the run.
         data: its interactions.
-        division: its training rows teach.
+        division: its training rows are used.
         catalogue: items, with embeddings.
         profiles: float32 [users, hidden], from `embed_profiles`.
         reporter: shows progress.
 
     Returns:
-        The catalogue with factors, and for each training user the factors that the other folds taught; the catalogue as
-        it is and None, where the config learns none.
+        The catalogue with factors, and cross-fitted factors for the training users. The unchanged catalogue and None
+        where the config has no factors.
     """
     if not believes(config):
         return catalogue, None
@@ -267,14 +304,17 @@ def learn_factors(
 def cut_episodes(
     config: Config, data: Interactions, division: Division, catalogue: Catalogue, folded: Folded | None = None
 ) -> Episodes:
-    """Cut the histories of users into episodes.
+    """Make the episodes of training, validation and test.
 
     Args:
-        config: of the run, resolved.
+        config: resolved config of the run.
         data: its interactions.
-        division: which rows train, and which tasks are asked.
-        catalogue: statistics of its items.
-        folded: factors that training users meet, from `learn_factors`.
+        division: training rows, and validation and test tasks.
+        catalogue: items, with statistics.
+        folded: cross-fitted factors for the training users, from `learn_factors`.
+
+    Returns:
+        The episodes.
     """
     own_table = config.learner.user_side == "description"
     trained = np.zeros(len(data), bool)

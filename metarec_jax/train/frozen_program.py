@@ -34,7 +34,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
     Args:
         run: the run folder.
         experiment: data and model.
-        reporter: told the size of micro-batches, where it is chosen automatically.
+        reporter: shows the size of micro-batches, if it is chosen automatically.
 
     Returns:
         The program.
@@ -62,7 +62,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
 
 def prepared_tables(run: Run, experiment: Experiment, mesh: Mesh) -> Prepared:
-    """Prepare the tables of training episodes on the devices; their preparation has no trained parameters.
+    """Prepare the tables of training episodes on the devices, once, since preparation has no trained parameters.
 
     Args:
         run: the run folder.

@@ -35,7 +35,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
     Args:
         run: the run folder.
         experiment: data and model.
-        reporter: told the size of micro-batches, where it is chosen automatically.
+        reporter: shows the size of micro-batches, if it is chosen automatically.
 
     Returns:
         The program.
@@ -75,7 +75,7 @@ def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], floa
 
 
 def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches:
-    """Texts of the episodes of a part, on the devices.
+    """Put the texts of a part's episodes on the devices.
 
     Args:
         experiment: data and model.
@@ -95,7 +95,7 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
     Args:
         config: config of the run.
         model: the functions of the model.
-        devices: encoding on the devices.
+        devices: how texts are encoded on the devices.
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.
         users_per_device: number of users that a device computes in parallel.

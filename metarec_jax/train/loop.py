@@ -1,4 +1,4 @@
-"""The training loop on the host: runs a program's steps, watches losses, evaluates, saves, stops.
+"""The training loop on the host: runs a program's steps, checks losses, evaluates, saves checkpoints and stops.
 
 A resumed training takes exactly the same steps as an uninterrupted one: the checkpoint holds the state, the position in
 the data and the sums of the losses since the last evaluation.

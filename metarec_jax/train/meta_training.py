@@ -1,4 +1,4 @@
-"""What every kind of meta-training shares: batches, validation, the end of an epoch, optimizer and micro-batches."""
+"""Common parts of all kinds of meta-training: batches, validation, the end of an epoch, and micro-batches."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from metarec_jax.train.text_batches import TextBatches
 from metarec_jax.train.warm_start import begun
 
 Localise = Callable[[Episodes], tuple[Any, Episodes]]
-"""Episodes on the host -> (what the step reads beside them, on the devices; episodes with ids into that)."""
+"""Episodes on the host -> (further inputs of the step, on the devices; episodes with ids into these)."""
 MakeStep = Callable[[int], Any]
-"""Users that a device computes at the same time -> the jitted step: (state, what is read, episodes) -> (state,
-losses). It takes over the memory of its state."""
+"""Number of users that a device computes in parallel -> the jitted step: (state, further inputs, episodes) -> (state,
+losses). The step donates the memory of its state."""
 
 
 def meta_training(
@@ -50,19 +50,22 @@ def meta_training(
     ledger: Ledger | None = None,
     chooses: bool = True,
 ) -> Program:
-    """The program of a meta-training whose kind is decided by the step and by what it reads.
+    """Make the program of a meta-training from its step and the step's inputs.
 
     Args:
         run: the run folder.
-        experiment: what is trained on.
+        experiment: data and model.
         mesh: the devices.
-        localise: what a step reads for its episodes.
-        make_step: the step.
+        localise: makes the further inputs of a step.
+        make_step: makes the step.
         validate: trainable -> validation loss.
-        users_per_device: users that a device computes at the same time.
+        users_per_device: number of users that a device computes in parallel.
         source: batches of episodes; None takes those of the experiment.
-        ledger: what is recorded beside the state.
+        ledger: records outside the training state.
         chooses: whether the validation loss chooses the best epoch; otherwise the last one is the best.
+
+    Returns:
+        The program.
     """
     config = experiment.config.train
     source = experiment.train.source if source is None else source
@@ -85,7 +88,16 @@ def meta_training(
 
 
 def starting_state(run: Run, experiment: Experiment, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the devices; with what an earlier run learned, where the config names one."""
+    """Make the state before the first step, on the devices.
+
+    Args:
+        run: the run folder, with the parameters of an earlier run if the config names one (``train.begin``).
+        experiment: data and model.
+        mesh: the devices.
+
+    Returns:
+        The state.
+    """
     state = first_state(experiment, len(experiment.train.source))
     if experiment.config.train.begin:
         state = state._replace(trainable=begun(state.trainable, run))
@@ -117,12 +129,15 @@ class _Feed:
 
 
 def padded(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes:
-    """Add empty users to a batch until it divides evenly over the mesh, and into micro-batches.
+    """Add users of weight 0 to a batch until it splits evenly over the mesh, and into micro-batches.
 
     Args:
-        episodes: of users, on the host.
+        episodes: a batch, on the host.
         mesh: the devices.
-        users_per_device: users of a micro-batch on one device; 0 takes all of them at once.
+        users_per_device: number of users of a micro-batch on one device; 0 makes no micro-batches.
+
+    Returns:
+        The batch.
     """
     users = len(episodes.weight)
     wanted = round_up(users, mesh)
@@ -133,7 +148,16 @@ def padded(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episode
 
 
 def micro_batch(config: Config, mesh: Mesh, users_per_device: int) -> int:
-    """Users of a micro-batch on one device; 0 where they are all of its users."""
+    """Compute the number of users of a micro-batch on one device.
+
+    Args:
+        config: config of the run.
+        mesh: the devices.
+        users_per_device: number of users that a device computes in parallel.
+
+    Returns:
+        `users_per_device`; 0 if that is at least the device's part of a batch.
+    """
     return users_per_device if users_per_device * mesh.size < round_up(config.train.users_per_step, mesh) else 0
 
 
@@ -145,17 +169,20 @@ def fitting_users(
     state: Callable[[], TrainState],
     reporter: Reporter,
 ) -> int:
-    """Users that a device computes at the same time: what the config says; where that is 0, as many as fit in memory.
+    """Find the number of users that a device computes in parallel: that of the config, or as many as fit in memory.
 
     Args:
-        experiment: whose longest batch must fit.
+        experiment: data and model; the batch with the longest support must fit.
         mesh: the devices.
         localise, make_step: as for `meta_training`.
-        state: -> a state on the devices.
-        reporter: told what was found.
+        state: () -> a state on the devices.
+        reporter: shows the number, if it was chosen automatically.
+
+    Returns:
+        The number.
 
     Raises:
-        MetarecError: not even one user fits.
+        MetarecError: one user does not fit.
     """
     config, source = experiment.config.train, experiment.train.source
     if config.users_per_device:
@@ -174,13 +201,16 @@ def fitting_users(
 
 
 def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> Callable[[Trainable], float]:
-    """The mean query loss of a part as a function of what is trained, compiled once a bucket.
+    """Make the mean query loss of a part as a function of trained parameters, compiled once for each length bucket.
 
     Args:
         model: the functions.
         mesh: the devices.
         part: episodes and their tables.
-        texts: of the part, where the encoder is trained: then they are encoded anew by the encoder of each call.
+        texts: texts of the part, if the encoder is trained: each call encodes them with its encoder.
+
+    Returns:
+        Trainable -> loss.
     """
     fixed = replicate(mesh, part.tables)
     batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
@@ -198,21 +228,22 @@ def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None =
 
 @functools.lru_cache(maxsize=8)
 def _validating(model: Model) -> tuple[Any, Any]:
-    """Compiled `Model.prepare` and losses of a batch, the same functions for the same model."""
+    """Jitted `Model.prepare` and losses of a batch; cached, so that equal models share compiled functions."""
     return jax.jit(model.prepare), jax.jit(lambda *given: meta_loss(model, *given)[1])
 
 
 def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progress) -> Sums:
-    """The query loss of a step.
+    """Sum of the query loss of a step, and its number of rows.
 
     Raises:
-        MetarecError: it is not finite; the message says whose inner loop diverged, or which parameter did.
+        MetarecError: the loss is not finite; the message names the user whose inner loop diverged, or the parameter
+            that is not finite.
     """
     if math.isfinite(losses.query):
         return {"loss": (float(losses.query), float(losses.rows))}
     names = experiment.data.users.ids
     reason = _diverged(np.asarray(losses.stopped), [names[row] for row in batch.users])
-    if losses.usable is not None and not all(losses.usable):  # then no support is at fault
+    if losses.usable is not None and not all(losses.usable):  # then the supports are not the cause
         leaves = names_as_used(jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reason = (
             f", since {_some([leaf for leaf, ok in zip(leaves, losses.usable) if not ok])} had become infinite or NaN"
@@ -225,7 +256,7 @@ def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progre
 
 
 def _diverged(stopped: np.ndarray, names: list[str]) -> str:
-    """Whose inner loop left the finite numbers first, and at which inner step, as the end of a sentence."""
+    """Clause on the user whose support loss was the first that is not finite, and on its inner step; "" if none."""
     stopped = stopped[: len(names)]
     worst = int(np.argmin(stopped)) if len(stopped) else 0
     bad = int((stopped < stopped.max()).sum()) if len(stopped) else 0
@@ -236,7 +267,11 @@ def _diverged(stopped: np.ndarray, names: list[str]) -> str:
 
 
 def _refuse_not_finite(state: TrainState, step: int) -> None:
-    """Raise where a parameter or the optimizer's state is not finite: a step's gradient of NaN shows in no loss yet."""
+    """Check that parameters and optimizer state are finite, since the losses of a step precede its update.
+
+    Raises:
+        MetarecError: one of them is not finite.
+    """
     trainable, optimizer = jax.device_get((state.trainable, state.optimiser))
     names = unusable_names(trainable)
     if names or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optimizer)):
@@ -259,8 +294,12 @@ def _close_epoch(
     seconds: float,
     users: int,
 ) -> tuple[Progress, dict[str, Any]]:
-    """The progress after an epoch, and its line of metrics. Training ends early after `patience` epochs without a
-    better validation loss; where that must not choose (it depends on validation users), the last epoch is the best."""
+    """Compute the progress after an epoch, and its line of metrics.
+
+    Training ends after `epochs` epochs, or after `patience` epochs without a lower validation loss. Where the
+    validation loss must not choose the best epoch, since it depends on private data of validation users, the last epoch
+    is the best.
+    """
     epoch, loss = progress.epoch + 1, figures["validation_loss"]
     if not math.isfinite(loss):
         raise MetarecError(

@@ -1,4 +1,4 @@
-"""The outer optimiser: AdamW with a schedule, and lower rates for the encoder."""
+"""The outer optimizer: AdamW with a schedule, and separate rates for the encoder."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 
 CLIP = 1.0
-"""Greatest norm of an outer gradient."""
+"""Norm to which outer gradients are clipped."""
 WARMUP = 0.1
 """Share of the steps in which the learning rate rises from 0."""
 
 
 def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
-    """Make AdamW with clipping, warm-up and cosine decay; weights of only the matrices of theta and encoder decay.
+    """Make AdamW with clipping, warm-up and cosine decay; weight decay is for matrices of theta and encoder only.
 
     Parameters of the encoder that are not trained have no optimizer state.
+
+    Args:
+        config: config of the run.
+        steps: number of outer steps of the whole training.
+
+    Returns:
+        A transform of gradients by `Trainable`.
     """
     train = config.train
     adam = optax.adamw(schedule(train.rate, steps), weight_decay=train.weight_decay, mask=_decays)
@@ -48,7 +55,15 @@ def make_optimiser(config: Config, steps: int) -> optax.GradientTransformation:
 
 
 def schedule(rate: float, steps: int) -> optax.Schedule:
-    """A rate that rises to `rate` in the first share `WARMUP` of `steps`, and then falls to 0 as a cosine."""
+    """Make the schedule of the learning rate: a linear warm-up from 0, then a cosine decay to 0.
+
+    Args:
+        rate: greatest learning rate.
+        steps: number of steps; the share `WARMUP` of them is the warm-up.
+
+    Returns:
+        Step -> learning rate.
+    """
     rising = round(steps * WARMUP)
     if rising:
         return optax.warmup_cosine_decay_schedule(0.0, rate, rising, max(steps, rising + 1))
@@ -56,8 +71,16 @@ def schedule(rate: float, steps: int) -> optax.Schedule:
 
 
 def relative_rates(config: EncoderConfig, encoder: Params, base: float) -> Params:
-    """A tree like the encoder's parameters: the rate of each over that of the optimiser, `base`; 0 where it is not
-    trained."""
+    """Compute the learning rate of each parameter of the encoder relative to that of the optimizer.
+
+    Args:
+        config: options of the encoder.
+        encoder: its parameters.
+        base: learning rate of the optimizer.
+
+    Returns:
+        A tree like `encoder` of numbers; 0 for parameters that are not trained.
+    """
     rates = [_rate(name, config) / base for name in path_names(encoder)]
     return jax.tree.structure(encoder).unflatten(rates)
 

@@ -1,7 +1,7 @@
 """The interface between training loop and training: step, feed of batches, and evaluation after a stretch of steps.
 
-One module for each kind of training builds a program (`frozen_program`, `joint_program`, and those of other rooms). The
-loop (`metarec_jax.train.loop`) runs it without knowing its kind.
+One module for each kind of training builds a program (`frozen_program`, `joint_program`, and those in other packages).
+The loop (`metarec_jax.train.loop`) runs programs of all kinds.
 """
 
 from __future__ import annotations

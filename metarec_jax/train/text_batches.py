@@ -1,4 +1,4 @@
-"""The texts of a run on the way to an encoder that is trained: on the devices once, picked batch by batch."""
+"""Texts of a run whose encoder is trained: tokens are put on the devices once, and each batch selects from them."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, rep
 
 
 class TextBatches:
-    """The texts that the episodes of a part gather from, of items and of users alike.
+    """The texts of the items, and of the users of a part.
 
     Args:
-        config: of the run.
-        encoder: whose tokenizer reads the texts.
-        item_texts: of the catalogue.
-        part: whose user texts.
+        config: config of the run.
+        encoder: its tokenizer is used.
+        item_texts: texts of the catalogue.
+        part: the part, with its users' texts.
         mesh: the devices.
-        users_per_step: users of a batch, which bound the number of its texts.
-        run: how texts are encoded; None chooses by the platform of the devices.
+        users_per_step: number of users of a batch, which bounds the number of its texts.
+        run: options of computing layers; None chooses by the platform of the devices.
 
     Attributes:
-        devices: how a step encodes, on all of them.
+        devices: how a step encodes texts on all devices.
     """
 
     def __init__(
@@ -76,9 +76,13 @@ class TextBatches:
         self._embed = jax.jit(self.devices.embed_everything)
 
     def localise(self, episodes: Episodes) -> tuple[Chosen, Episodes]:
-        """The distinct texts of a batch, and the batch with slots of their embeddings in place of rows of the tables.
+        """Select the distinct texts of a batch, and replace rows of the tables by slots of their embeddings.
 
-        Episodes are host arrays; what is read is on the devices.
+        Args:
+            episodes: a batch, on the host.
+
+        Returns:
+            The texts, on the devices, and the batch, on the host.
         """
         first = None if self._without_text is not None else self._item_count
         entries, size = texts_used(episodes, first), self._mesh.size
@@ -94,7 +98,14 @@ class TextBatches:
         return replicate(self._mesh, picked) if self._mesh.size == 1 else shard_users(self._mesh, picked)
 
     def tables(self, params: Params) -> Tables:
-        """Embeddings of all texts, in the order of the tables."""
+        """Encode all texts.
+
+        Args:
+            params: parameters of the encoder.
+
+        Returns:
+            The tables, on the devices.
+        """
         rows = np.arange(len(self._texts.row_of))
         every, size = np.ones(len(rows), bool), self._mesh.size
         if size == 1:
@@ -108,11 +119,14 @@ class TextBatches:
 
 
 def texts_used(episodes: Episodes, first_user: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Which texts each user of a batch uses, int [users, support + query (+ 1)], and which of them are not padding.
+    """Find the texts that each user of a batch uses.
 
     Args:
-        episodes: host arrays.
-        first_user: where texts of users begin, after those of items; None where users have no text.
+        episodes: a batch, on the host.
+        first_user: row of the first user's text, after those of items; None where users have no text.
+
+    Returns:
+        Rows of texts, int [users, support + query (+ 1)], and bool of the same shape, False for padding.
     """
     used, real = zip(*((rows.item, rows.mask > 0) for rows in (episodes.support, episodes.query)))
     if first_user is not None:
@@ -121,7 +135,15 @@ def texts_used(episodes: Episodes, first_user: int | None) -> tuple[np.ndarray, 
 
 
 def with_slots(episodes: Episodes, slots: np.ndarray) -> Episodes:
-    """`episodes` with slots in place of rows of the tables; `slots` are those of `texts_used`."""
+    """Replace rows of the tables by slots of embeddings.
+
+    Args:
+        episodes: a batch, on the host.
+        slots: int [users, support + query (+ 1)], slots of the texts of `texts_used`.
+
+    Returns:
+        The batch.
+    """
     support, query = episodes.support, episodes.query
     first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
     return episodes._replace(
@@ -137,19 +159,19 @@ def _take(table: Array, rows: Array) -> Array:
 
 
 class Devices:
-    """How the devices of a mesh encode the texts of a step: each its own, and what they exchange.
+    """How the devices of a mesh encode the texts of a step.
 
-    Texts that many users share are dealt out, and each device gets the embeddings of all (`shared`): least to encode.
-    Where the catalogue is large against a batch, few are shared: then each device encodes what its own users use, and
-    nothing grows with the number of devices.
+    If `shared`, the texts of a batch are divided over the devices, and each device gets all embeddings, so that each
+    text is encoded once. Otherwise each device encodes the texts of its own users, and no embeddings are sent: better
+    where users have few texts in common, since work and memory of a device then do not grow with the number of devices.
 
     Args:
-        config: of the run.
-        architecture: of the encoder.
-        per_call: texts of a chunk on one device, for each bucket.
+        config: config of the run.
+        architecture: architecture of the encoder.
+        per_call: number of texts of a chunk on one device, for each bucket.
         mesh: the devices.
-        shared: which of the two.
-        run: how layers are computed.
+        shared: as above.
+        run: options of computing layers.
     """
 
     def __init__(
@@ -166,13 +188,13 @@ class Devices:
         split = SHARDS in mesh.axis_names
         if split:
             run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))
-        # Devices that gather parameters from each other must come by the same number of times.
+        # Devices that gather sharded parameters need equal numbers of iterations.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
         self.reading = Reading(encode_with(config, architecture, run), per_call, turns=turns)
 
     @property
     def exchange(self) -> Exchange:
-        """What a device gets from the others in a step."""
+        """Communication of a device with the others in a step."""
         mesh = self._mesh
         if mesh.size == 1:
             return Exchange()
@@ -185,7 +207,14 @@ class Devices:
         )
 
     def spread(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
-        """A gradient for one device (see `metarec_jax.meta.encoder_step.make_joint_step`) as one for all."""
+        """Transform the gradient function of one device into that of all devices.
+
+        Args:
+            gradient: as for `metarec_jax.meta.encoder_step.make_joint_step`.
+
+        Returns:
+            A function of whole arrays.
+        """
         if self._mesh.size == 1:
             return gradient
         users = by_user(self._mesh)
@@ -202,7 +231,15 @@ class Devices:
         return everywhere
 
     def embed_everything(self, params: Params, chosen: Chosen) -> Array:
-        """Embeddings of all texts that were picked to be shared, split over the devices."""
+        """Encode texts that are divided over the devices, without gradient.
+
+        Args:
+            params: parameters of the encoder.
+            chosen: the texts, as `metarec_jax.encoder.Texts.pick_shared` divides them.
+
+        Returns:
+            [slots, hidden], split over the devices.
+        """
         if self._mesh.size == 1:
             return embed(self.reading, params, chosen)
         roles = by_role(self._mesh, Trainable(None, None, params)).encoder
@@ -215,22 +252,26 @@ class Devices:
 
 
 def _held(users: Spec) -> Any:
-    """How what a step reads is split: all tokens are on each device, and of what is encoded its part."""
+    """Partition specs of `Chosen`: each device has all tokens, and its part of the selection."""
     return cast("Any", Chosen)(buckets=Spec(), picked=users, users=Spec())
 
 
 def _own(chosen: Chosen) -> Chosen:
-    """What a device encodes, as of the only one."""
+    """A device's part of the texts, in the form for a single device."""
     return chosen._replace(picked=tuple(picked._replace(count=picked.count[0]) for picked in chosen.picked))
 
 
 def worth_sharing(texts: int, most: int, most_of_device: int, mesh: Mesh) -> bool:
-    """Whether dealing texts out to the devices at least halves what each encodes.
+    """Whether dividing texts over devices at least halves the number that each device encodes.
 
     Args:
-        texts: that there are.
-        most, most_of_device: that a step, and the users of one device in it, use at most.
+        texts: number of distinct texts.
+        most: greatest number of texts that a step uses.
+        most_of_device: greatest number of texts that the users of one device use in a step.
         mesh: the devices.
+
+    Returns:
+        Whether it does; False on a single device.
     """
     dealt, own = -(-min(texts, most) // mesh.size), min(texts, most_of_device)
     return mesh.size > 1 and 2 * dealt <= own
@@ -241,23 +282,26 @@ def _as_it_is(tree: Any) -> Any:
 
 
 def execution_of(config: EncoderConfig, platform: str, *, split: bool = False) -> Execution:
-    """How a run computes the layers of its encoder.
+    """Choose how a run computes the layers of its encoder.
 
     Args:
         config: options of the encoder.
-        platform: of the devices: "cpu", "gpu" or "tpu".
-        split: the encoder's parameters are split over the devices.
+        platform: platform of the devices: "cpu", "gpu" or "tpu".
+        split: whether the encoder's parameters are sharded over devices.
+
+    Returns:
+        The options.
     """
     return choose_execution(platform, fused=config.attention == "fused", split=split)
 
 
 def encode_with(config: Config, architecture: BertConfig, run: Execution | None = None) -> Encode:
-    """The encoder as a function of its parameters: texts become vectors of unit length, pooled as the config says.
+    """Make the encoder a function of its parameters; vectors have unit length and the pooling of the config.
 
     Args:
-        config: of the run.
-        architecture: of the encoder.
-        run: how layers are computed; None chooses for this machine.
+        config: config of the run.
+        architecture: architecture of the encoder.
+        run: options of computing layers; None chooses for this machine.
 
     Returns:
         (parameters of the encoder, tokens) -> [texts, hidden].
@@ -284,18 +328,19 @@ def texts_of(
     """Tokenize texts into length buckets.
 
     Args:
-        config: of the run.
-        encoder: its tokenizer.
-        texts: to encode.
-        reporter: told of texts that are cut; leave it out where `metarec_jax.train.embed.embed` told already.
+        config: config of the run.
+        encoder: its tokenizer is used.
+        texts: texts to encode.
+        reporter: shows the number of truncated texts; by default nothing, since `metarec_jax.train.embed.embed` shows
+            it.
         split, devices: as for `metarec_jax.encoder.Texts.of`.
-        tokens_per_call: most tokens that a device encodes at a time; 0 chooses by platform.
+        tokens_per_call: greatest number of tokens that a device encodes at a time; 0 chooses by platform.
 
     Returns:
         The buckets.
 
     Raises:
-        MetarecError: the config asks for longer texts than the encoder reads.
+        MetarecError: the config's greatest length exceeds the encoder's number of positions.
     """
     chosen = config.encoder
     if chosen.max_length > encoder.config.max_positions:

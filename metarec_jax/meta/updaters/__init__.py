@@ -1,4 +1,4 @@
-"""Updaters: the rules of the inner loop, each with learned parameters phi of its own; one file an idea."""
+"""Updaters: the rules of the inner loop, each with learned parameters phi; one module for each rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def make_updater(config: UpdaterConfig, curvature: float = 1.0) -> Updater:
     """Build the updater that a config describes.
 
     Args:
-        config: its kind and choices.
+        config: kind and options of the updater.
         curvature: an upper bound of the second derivative of the head's loss (see `metarec_jax.meta.updaters.ridge`).
+
+    Returns:
+        The updater.
     """
     return as_kind(UPDATERS, config).build(curvature)

@@ -1,4 +1,4 @@
-"""What an updater is: the one contract that every rule of the inner loop keeps."""
+"""The interface of an updater."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from metarec_jax.core.types import Params
 
 
 class Inputs(NamedTuple):
-    """What the support shows to the adapted parameters, where the inner loop starts.
+    """Inputs of an updater about the support, at the start of the inner loop.
 
     Attributes:
-        left: a tree like the adapted parameters: of each matrix that the learner multiplies from the left, what it
-            multiplies it with, [support, in]; None for every other leaf.
-        weight: [support], what each row counts: 1, and 0 where it is padding.
+        left: a tree like the adapted parameters: for each matrix that the learner multiplies from the left, the left
+            operand [support, in]; None for every other leaf.
+        weight: [support], weight of each row; 0 for padding.
     """
 
     left: Params
@@ -27,17 +27,16 @@ class Updater(NamedTuple):
     """An inner-loop rule: pure functions of pytrees. The outer loop trains phi together with the learner.
 
     Attributes:
-        init: adapted parameters -> phi, the rule's own learned parameters.
-        start: (phi, adapted, inputs) -> the state that one user's inner loop carries. ``inputs()`` gives `Inputs`.
-        step: (phi, state, adapted, gradient, index []) -> (adapted, state). The arguments `adapted` and `gradient` have
-            the structure of the adapted parameters; `index` is the number of the inner step, from 0.
-        elementwise: whether a step does anything with a gradient that is not a multiple of it, the same for all
-            elements of an array. Such a rule does not commute with ``X^T``, and needs matrices in full
-            (see `metarec_jax.meta.gram`).
-        root: (phi, start, adapted, gradient) -> a tree that is zero at the point that the steps converge to. Where it
-            is given, the outer gradient is that of this point (by the implicit function theorem), not of the steps.
-        variance: (phi, inputs, left operands of other rows) -> the variance of their outputs [n]; None for a rule that
-            knows of none.
+        init: adapted parameters -> phi, the rule's learned parameters.
+        start: (phi, adapted, inputs) -> initial state of one user's inner loop. ``inputs()`` computes `Inputs`.
+        step: (phi, state, adapted, gradient, index []) -> (adapted, state). `adapted` and `gradient` have the structure
+            of the adapted parameters; `index` is the number of the inner step, from 0.
+        elementwise: whether a step is not linear in the gradients with one factor for each array. Such a rule does not
+            commute with ``X^T``, and needs dense matrices (see `metarec_jax.meta.gram`).
+        root: (phi, start, adapted, gradient) -> a tree that is zero at the point that the steps converge to. With it,
+            the outer gradient is that of this point (by the implicit function theorem), not of the steps.
+        variance: (phi, inputs, left operands of other rows) -> predictive variance of their outputs [n]; None for a
+            rule without one.
     """
 
     init: Callable[[Params], Params]
@@ -49,5 +48,12 @@ class Updater(NamedTuple):
 
 
 def stateless(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
-    """The `start` of a rule that carries nothing from step to step."""
+    """The `start` of a rule without state.
+
+    Args:
+        phi, adapted, inputs: not used.
+
+    Returns:
+        An empty tree.
+    """
     return ()

@@ -15,12 +15,12 @@ from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 
 def gradient_descent(rates: Rates) -> Updater:
-    """``w <- w - rate * dL/dw``.
+    """Gradient descent, ``w <- w - rate * dL/dw``.
 
-    Finn, Abbeel & Levine 2017 (arXiv 1703.03400, equation 1) with fixed rates; with learned ones the rule of
-    Antoniou, Edwards & Storkey 2019 (arXiv 1810.09502). Over a pattern that matches the output layer alone it is ANIL
-    (Raghu et al. 2020, arXiv 1909.09157), over one that matches all but the output layer BOIL (Oh et al. 2021,
-    arXiv 2008.08882), over a context parameter alone CAVIA (Zintgraf et al. 2019, arXiv 1810.03642).
+    With fixed rates it is the rule of MAML (Finn, Abbeel & Levine 2017, arXiv 1703.03400, equation 1), with learned
+    rates that of MAML++ (Antoniou, Edwards & Storkey 2019, arXiv 1810.09502). If the adapted parameters are the output
+    layer alone, it is ANIL (Raghu et al. 2020, arXiv 1909.09157); all but the output layer, BOIL (Oh et al. 2021, arXiv
+    2008.08882); context parameters alone, CAVIA (Zintgraf et al. 2019, arXiv 1810.03642).
     """
 
     def step(phi: Params, state: Params, adapted: Params, gradient: Params, index: Array) -> tuple[Params, Params]:

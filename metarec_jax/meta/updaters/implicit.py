@@ -1,4 +1,4 @@
-"""iMAML: the outer gradient of a regularised solution, whatever steps led to it."""
+"""iMAML: the outer gradient of a regularised solution, independent of the steps that led to it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ def imaml(*, rate: float, precision: float) -> Updater:
     """Gradient descent on ``L(w) + precision / 2 |w - theta|^2``, differentiated at the point that it converges to.
 
     Rajeswaran, Finn, Kakade & Levine 2019 (arXiv 1909.04630): the inner problem is equation 3, the outer gradient
-    equation 6, ``(I + H / precision)^-1 dL_query/dw``, which conjugate gradients solve for without the Hessian ``H``.
-    Nothing of the steps is kept, so that memory does not grow with their number. The gradient is that of the solution:
-    it is exact only as far as the steps have come.
+    equation 6, ``(I + H / precision)^-1 dL_query/dw``, which conjugate gradients solve for without computing the
+    Hessian ``H``. Steps are not stored, so that memory does not grow with their number. The gradient is that of the
+    exact solution, and thus approximate where the steps have not converged.
 
     Args:
-        rate: of the steps; it is not learned, since it makes no difference to the solution.
-        precision: how strongly the solution is drawn to theta; learned (one for all arrays), from here on.
+        rate: step size; not learned, since the solution does not depend on it.
+        precision: initial weight of the distance to theta; learned, one for all arrays.
+
+    Returns:
+        The updater.
     """
 
     def init(adapted: Params) -> Params:
@@ -42,7 +45,7 @@ def imaml(*, rate: float, precision: float) -> Updater:
         pull = jnp.exp(phi["log_precision"])
         return jax.tree.map(lambda w, w0, g: g + pull * (w - w0), adapted, start, gradient)
 
-    # In Gram space the equation would have a matrix that is not symmetric, which conjugate gradients need.
+    # Elementwise, since conjugate gradients need a symmetric matrix, and that of the problem in Gram space is not.
     return Updater(init=init, start=start, step=step, elementwise=True, root=root)
 
 

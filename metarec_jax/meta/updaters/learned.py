@@ -1,4 +1,4 @@
-"""A learned update rule: a small network over features of the gradient, the same for every number of every array."""
+"""A learned update rule: a small network over features of the gradient, the same for every element of every array."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 DECAYS = (0.5, 0.9)
-"""Of the momenta that the network sees beside the gradient."""
+"""Decays of the exponential means of gradients that are features of the network."""
 FEATURES = 2 + len(DECAYS)
 
 
 def learned_rule(rates: Rates, *, hidden: int = 16) -> Updater:
-    """``w <- w - rate * s * (g/s + f(g/s, m1/s, m2/s, t))`` with a network ``f`` that starts at zero.
+    """The rule ``w <- w - rate * s * (g/s + f(g/s, m1/s, m2/s, t))`` with a network ``f``, whose outputs start at zero.
 
-    ``s`` is the root mean square of the array's gradient, so that the network sees directions and the rate keeps
-    deciding about lengths; ``m`` are exponential means of the gradients and ``t`` is the number of the step. The
-    features are those of Metz et al. 2020 (arXiv 2009.11243, section 3.2, without second moments); a rule learned by
-    the outer loop is that of Andrychowicz et al. 2016 (arXiv 1606.04474, equation 2), with a network in place of an
-    LSTM. Training starts from gradient descent.
+    ``s`` is the root mean square of the array's gradient, so that the network's inputs do not depend on the gradient's
+    scale; ``m`` are exponential means of the gradients, and ``t`` is the number of the step. The features are those of
+    Metz et al. 2020 (arXiv 2009.11243, section 3.2, without second moments). The rule is that of Andrychowicz et al.
+    2016 (arXiv 1606.04474, equation 2), with an MLP in place of an LSTM. Initially it is gradient descent.
 
     Args:
         rates: inner learning rates.
         hidden: width of the network.
+
+    Returns:
+        The updater.
     """
 
     def init(adapted: Params) -> Params:
         dtype = jnp.result_type(*jax.tree.leaves(adapted))
-        # Drawn once for all runs: where the search for a rule starts is no part of an experiment's luck.
+        # A fixed seed: the rule's initial values do not vary between runs.
         kernel = np.random.default_rng(0).normal(size=(FEATURES, hidden)) / np.sqrt(FEATURES)
         network = {
             "hidden": {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.zeros(hidden, dtype)},
@@ -61,7 +63,7 @@ def learned_rule(rates: Rates, *, hidden: int = 16) -> Updater:
 
 
 def _direction(network: Params, gradient: Array, means: tuple[Array, ...], index: Array) -> Array:
-    """The gradient plus what the network has to say, in units of the gradient's root mean square."""
+    """The gradient plus the network's output, which is in units of the gradient's root mean square."""
     size = jnp.sqrt(jnp.mean(jnp.square(gradient)) + 1e-16)
     step = jnp.broadcast_to(jnp.asarray(index, gradient.dtype) / 10, gradient.shape)
     features: Float[Array, "*shape features"] = jnp.stack(

@@ -1,4 +1,4 @@
-"""Meta-SGD: a learned rate for every single parameter."""
+"""Meta-SGD: a learned rate for each element of the adapted parameters."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from metarec_jax.meta.updaters.contract import Updater, stateless
 
 
 def meta_sgd(*, rate: float) -> Updater:
-    """``w <- w - a o dL/dw`` with a learned array ``a`` of the shape of ``w`` (Li, Zhou, Chen & Li 2017, arXiv
-    1707.09835, equation 2). Its elements may become negative: they give the direction as well as the length of a step.
+    """The rule ``w <- w - a o dL/dw`` with a learned array ``a`` of the shape of ``w``.
+
+    Li, Zhou, Chen & Li 2017 (arXiv 1707.09835, equation 2). Elements of ``a`` may become negative, so they determine
+    the direction of a step as well as its length.
 
     Args:
-        rate: where every rate starts.
+        rate: initial value of every rate.
     """
 
     def init(adapted: Params) -> Params:

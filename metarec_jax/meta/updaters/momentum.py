@@ -1,4 +1,4 @@
-"""Gradient descent with momentum: linear in the gradients, so that it too runs in Gram space."""
+"""Gradient descent with momentum, which is linear in the gradients, so that it runs in Gram space."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from metarec_jax.meta.updaters.contract import Inputs, Updater
 from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 DECAY = 0.9
-"""Share of the velocity that is left after a step (the first value, where rates are learned)."""
+"""Factor of the velocity in each step; the initial value where rates are learned."""
 
 
 def momentum(rates: Rates, *, decay: float = DECAY) -> Updater:
-    """``v <- decay * v + dL/dw``, ``w <- w - rate * v`` (Polyak 1964; equation 1 of Sutskever et al. 2013, with their
-    velocity divided by minus the rate).
+    """The rule ``v <- decay * v + dL/dw``, ``w <- w - rate * v``.
+
+    Polyak 1964; equation 1 of Sutskever et al. 2013, with their velocity divided by minus the rate.
 
     Args:
         rates: inner learning rates.
-        decay: of the velocity. Where rates are learned, so is one decay for each array, which starts here.
+        decay: decay of the velocity. Where rates are learned, this is the initial value of one learned decay for each
+            array.
+
+    Returns:
+        The updater.
     """
     learned = rates.learn != "no"
 

@@ -1,4 +1,4 @@
-"""Any optax transform as the rule of the inner loop, and clipping for any rule."""
+"""Updaters from optax transforms."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from metarec_jax.meta.updaters.rates import Rates, rates_of
 
 
 def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater:
-    """``w <- w - rate * transform(dL/dw)``.
+    """The rule ``w <- w - rate * transform(dL/dw)``.
 
     Args:
-        transform: any differentiable optax transform of gradients, without a learning rate and without a sign: what
-            optax calls ``scale_by_...`` and chains of them, but not the finished optimisers. Look at what it does at a
-            gradient of zero before you differentiate through it.
-        rates: inner learning rates, which multiply what comes out.
+        transform: a differentiable optax transform of gradients without learning rate and sign: one of
+            ``optax.scale_by_...``, or a chain of them, but not a complete optimizer. Its derivative must be finite
+            where a gradient is zero.
+        rates: inner learning rates.
+
+    Returns:
+        The updater.
     """
 
     def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
@@ -37,13 +40,13 @@ def optax_rule(transform: optax.GradientTransformation, rates: Rates) -> Updater
     return Updater(init=rates.init, start=start, step=step, elementwise=True)
 
 
-# Each divides by a root of something that is zero where a gradient is (a dead ReLU, say). The outer gradient of the
-# inner loop needs the derivative of that root, which is infinite at zero: so each adds to what is under the root.
+# Each rule below divides by the root of a moment, which is zero where gradients are zero (for example of a dead ReLU).
+# The outer gradient needs the derivative of that root, which is infinite at zero; a constant is added under the root.
 
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveConfig(UpdaterConfig):
-    """A rule of optax whose steps adapt to past gradients."""
+    """A rule of optax whose step sizes adapt to past gradients."""
 
     elementwise = True
 

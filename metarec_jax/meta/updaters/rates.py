@@ -15,16 +15,16 @@ Learn = Literal["no", "layer", "layer-step"]
 
 
 class Rates(NamedTuple):
-    """How large inner steps are.
+    """Learning rates of the inner steps.
 
-    With `learn` "layer" one rate for each adapted array is learned, with "layer-step" one for each array and step
-    (Antoniou, Edwards & Storkey 2019, arXiv 1810.09502, section 4, "LSLR"). Rates are learned as logarithms, so that
-    they stay positive.
+    With `learn` "layer", one rate is learned for each adapted array; with "layer-step", one for each array and step
+    (Antoniou, Edwards & Storkey 2019, arXiv 1810.09502, section 4, "LSLR"). Logarithms of rates are learned, so that
+    rates are positive.
 
     Attributes:
-        rate: the rate, or where a learned one starts.
+        rate: the rate, or the initial value of learned rates.
         learn: "no", "layer" or "layer-step".
-        steps: inner steps, the length of a rate learned per step.
+        steps: number of inner steps.
     """
 
     rate: float
@@ -32,14 +32,23 @@ class Rates(NamedTuple):
     steps: int
 
     def init(self, adapted: Params) -> Params:
-        """Their part of phi: {} or {"log_rate": a tree like `adapted` of arrays [1] or [steps]}."""
+        """Initial values of the rates in phi: {} or {"log_rate": a tree like `adapted` of arrays [1] or [steps]}."""
         if self.learn == "no":
             return {}
         length = 1 if self.learn == "layer" else max(self.steps, 1)
         return {"log_rate": jax.tree.map(lambda leaf: jnp.full(length, jnp.log(self.rate), leaf.dtype), adapted)}
 
     def at(self, phi: Params, adapted: Params, index: Array) -> Params:
-        """A tree like `adapted` of the rates of step `index`, each []."""
+        """Compute the rates of a step.
+
+        Args:
+            phi: learned parameters of the updater.
+            adapted: the adapted parameters.
+            index: number of the step, from 0.
+
+        Returns:
+            A tree like `adapted`, each leaf [].
+        """
         if self.learn == "no":
             return jax.tree.map(lambda leaf: jnp.asarray(self.rate, leaf.dtype), adapted)
         at = index if self.learn == "layer-step" else 0
@@ -47,5 +56,5 @@ class Rates(NamedTuple):
 
 
 def rates_of(config: UpdaterConfig) -> Rates:
-    """The rates that a config describes."""
+    """Rates that a config describes."""
     return Rates(config.rate, config.learn_rate, config.steps)

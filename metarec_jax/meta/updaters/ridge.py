@@ -1,4 +1,4 @@
-"""A linear head solved in closed form: Bayesian ridge regression per user, differentiated through."""
+"""A linear layer solved in closed form: Bayesian ridge regression for each user, differentiated through."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarec_jax.meta.updaters.solved import SolvedConfig
 
 
 def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
-    """Newton steps on the negative log-posterior of one linear layer, with a curvature that does not change.
+    """Newton steps on the negative log-posterior of one linear layer, with a fixed bound of the curvature.
 
     With features ``h`` (a 1 appended for the bias), outputs ``W^T h``, losses ``l_i`` over ``noise`` as negative
     log-likelihoods and the prior ``W ~ N(W0, P^-1)``, ``P`` diagonal, a step is
@@ -26,17 +26,20 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
         ``W <- W - A^-1 (sum_i dl_i/dW / noise + P (W - W0))``,   ``A = curvature / noise * H^T H + P``.
 
     Under squared error (curvature 1) the first step is the posterior mean: R2-D2 (Bertinetto et al. 2019, arXiv
-    1805.08136, equation 4) with a learned prior mean W0, as in ALPaCA (Harrison et al. 2018, arXiv 1807.08912,
-    equation 8). Under other losses `curvature` bounds their second derivative, and every step lowers the objective
-    (Böhning 1992, "Multinomial logistic regression algorithm", theorem 2.1). ``A`` is inverted where it is smaller: as
-    it stands [in + 1, in + 1], or through Woodbury's identity [support, support].
+    1805.08136, equation 4) with a learned prior mean W0, as in ALPaCA (Harrison et al. 2018, arXiv 1807.08912, equation
+    8). Under other losses `curvature` bounds their second derivative, and every step lowers the objective (Böhning
+    1992, "Multinomial logistic regression algorithm", theorem 2.1). ``A`` [in + 1, in + 1] is factorised directly, or
+    by Woodbury's identity as a matrix [support, support] if that is smaller.
 
-    The prior mean is where the layer starts (theta); prior precision, one for the kernel and one for the bias, and
-    noise are the learned phi.
+    The prior mean is the initial value of the layer (theta). The learned phi are the noise and two prior precisions,
+    one of the kernel and one of the bias.
 
     Args:
         curvature: an upper bound of the second derivative of a row's loss by its outputs.
-        precision, noise: where the learned ones start.
+        precision, noise: initial values of the learned ones.
+
+    Returns:
+        The updater.
     """
 
     def init(adapted: Params) -> Params:
@@ -74,11 +77,11 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
 
 
 class _Solver:
-    """``A^-1`` as a Cholesky factor, of ``A`` or of its dual.
+    """``A^-1`` as a Cholesky factor of ``A``, or of the smaller matrix of Woodbury's identity.
 
     Attributes:
         variance: [in + 1], the diagonal of ``P^-1``.
-        left: [support, in + 1], features times the root of what they weigh in ``A``.
+        left: [support, in + 1], features times the square root of their weight in ``A``.
         factor: lower triangular.
     """
 
@@ -90,7 +93,7 @@ class _Solver:
 
     @classmethod
     def of(cls, phi: Params, left: Array, weight: Array, curvature: float) -> _Solver:
-        """From features [support, in] and the rows' weights."""
+        """Factorise for features [support, in] and the rows' weights."""
         of_kernel, of_bias = (jnp.exp(-phi["log_precision"][name]) for name in ("kernel", "bias"))
         variance = jnp.append(jnp.full(left.shape[-1], of_kernel), of_bias)
         scale = jnp.sqrt(jnp.where(weight > 0, weight, 1.0) * curvature / jnp.exp(phi["log_noise"]))
@@ -118,7 +121,7 @@ def _with_one(rows: Float[Array, "n width"]) -> Float[Array, "n width_and_one"]:
 
 
 def _layer(adapted: Params) -> list[Array]:
-    """The kernel and the bias of the one layer that adapts."""
+    """Kernel and bias of the adapted layer."""
     by_name = {path.split("/")[-1]: leaf for path, leaf in zip(path_names(adapted), jax.tree.leaves(adapted))}
     layers = {path.rpartition("/")[0] for path in path_names(adapted)}
     if set(by_name) != {"kernel", "bias"} or len(layers) != 1:
@@ -143,7 +146,7 @@ def _unstacked(stacked: Array, like: Params) -> Params:
 @UPDATERS.register("ridge")
 @dataclasses.dataclass(frozen=True)
 class RidgeConfig(SolvedConfig):
-    """A linear head solved in closed form."""
+    """A linear output layer solved in closed form."""
 
     whole_outputs = True
 

@@ -1,4 +1,4 @@
-"""The choices of rules whose outer gradient is that of a solution, which a prior draws to its start."""
+"""Options of updaters whose outer gradient is that of the solution of a regularised problem."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metarec_jax.config.updater import UpdaterConfig
 
 @dataclasses.dataclass(frozen=True)
 class SolvedConfig(UpdaterConfig):
-    """A rule that is differentiated at a solution, not through the steps that led to it."""
+    """An updater that is differentiated at a solution, not through the steps that led to it."""
 
     elementwise = True
     solves = True
 
     precision: float = 1.0
-    """How strongly the solution is drawn to its start (at first; it is learned)."""
+    """Precision of the prior around the initial parameters (the first value; the outer loop learns it)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""The loss of masked language modelling: the hidden words are predicted from the words around them.
+"""The loss of masked language modelling: hidden tokens are predicted from the tokens around them.
 
-Only hidden tokens are multiplied with the vocabulary; per token this costs as much as all layers of a small BERT.
+Logits are computed for hidden tokens only, since for one token they cost as much as all layers of a small BERT.
 """
 
 from __future__ import annotations
@@ -39,8 +39,11 @@ def mlm_loss(
     Args:
         encoder, head: parameters.
         config: the architecture.
-        hidden: texts with hidden words.
+        hidden: texts with hidden tokens.
         dtype, run: as for `metarec_jax.encoder.encode`.
+
+    Returns:
+        The weighted sum of losses, and the sum of weights.
     """
     run, tokens = run or Execution(), hidden.tokens
     x = embed(encoder, config, tokens, dtype=dtype)

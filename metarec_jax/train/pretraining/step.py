@@ -40,7 +40,14 @@ class Losses(NamedTuple):
 
 
 class PretrainState(NamedTuple):
-    """The state of a pretraining, with the key of the run, from which the key of every step is derived."""
+    """The state of a pretraining.
+
+    Attributes:
+        weights: parameters.
+        optimiser: state of the optax transform.
+        step: int32 [], number of steps taken.
+        key: typed key of the run, from which the key of every step is derived.
+    """
 
     weights: Weights
     optimiser: optax.OptState
@@ -73,8 +80,17 @@ def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
 def mlm_gradient(
     config: PretrainConfig, architecture: BertConfig, vocabulary: Vocabulary
 ) -> Callable[..., tuple[Weights, Sum]]:
-    """A function of (weights, passages, key, step): the gradient of the mean loss on hidden words by what is trained,
-    and the loss. The key is that of the run; words are hidden by it and the step."""
+    """Make the gradient of the loss of masked language modelling.
+
+    Args:
+        config: config of the pretraining.
+        architecture: architecture of the encoder.
+        vocabulary: vocabulary, for the choice of replaced tokens.
+
+    Returns:
+        (weights, passages, key of the run, step) -> (gradient of the mean loss by trained weights, loss). Key and step
+        determine which tokens are hidden.
+    """
     dtype = config.encoder.dtype
     run = execution_of(config.encoder, jax.default_backend())
 
