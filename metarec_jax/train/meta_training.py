@@ -242,7 +242,7 @@ def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progre
     if math.isfinite(losses.query):
         return {"loss": (float(losses.query), float(losses.rows))}
     names = experiment.data.users.ids
-    reason = _diverged(np.asarray(losses.stopped), [names[row] for row in batch.users])
+    reason = _diverged(np.asarray(losses.stopped), [names[row] for row in batch.users], experiment.model.steps)
     if losses.usable is not None and not all(losses.usable):  # then the supports are not the cause
         leaves = names_as_used(jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reason = (
@@ -255,14 +255,21 @@ def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progre
     )
 
 
-def _diverged(stopped: np.ndarray, names: list[str]) -> str:
-    """Clause on the user whose support loss was the first that is not finite, and on its inner step; "" if none."""
-    stopped = stopped[: len(names)]
-    worst = int(np.argmin(stopped)) if len(stopped) else 0
-    bad = int((stopped < stopped.max()).sum()) if len(stopped) else 0
-    if not bad:
+def _diverged(stopped: np.ndarray, names: list[str], steps: int) -> str:
+    """Clause on the user whose inner loop was the first to have a loss that is not finite; "" if all are finite.
+
+    >>> _diverged(np.array([6, 2, 3]), ["a", "b", "c"], 5)
+    ", since the inner loop of user 'b' diverged at inner step 3, and 1 more of 3 users"
+    >>> _diverged(np.array([5, 5]), ["a", "b"], 5)
+    ", since the query loss of user 'a' is not finite after 5 inner steps, and 1 more of 2 users"
+    """
+    bad = np.flatnonzero(stopped[: len(names)] <= steps)
+    if not len(bad):
         return ""
-    others = f", and {bad - 1} more of {len(names)} users" if bad > 1 else ""
+    worst = bad[np.argmin(stopped[bad])]
+    others = f", and {len(bad) - 1} more of {len(names)} users" if len(bad) > 1 else ""
+    if stopped[worst] == steps:
+        return f", since the query loss of user {names[worst]!r} is not finite after {steps} inner steps{others}"
     return f", since the inner loop of user {names[worst]!r} diverged at inner step {int(stopped[worst]) + 1}{others}"
 
 
