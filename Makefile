@@ -12,8 +12,13 @@ PROJECT := $(INSTALL) $(if $(LOCK),--build-constraint $(LOCK)) --editable
 # What `make serve` serves; it is trained first where it is not there.
 RUN ?= runs/serve
 
-# What `make check` tests: the rooms without long training runs, within three minutes on 2 cores.
-ROOMS := metarec_jax tests/core tests/config tests/data tests/metrics
+# What `make check` tests within three minutes on 2 cores: doctests, and the rooms whose tests train little. Of these it
+# leaves out the files that take longest.
+ROOMS := metarec_jax $(addprefix tests/,core config data metrics factors learner meta \
+  encoder/test_bert.py encoder/test_tokenizer.py encoder/test_activations.py cli/test_arguments.py cli/test_mistakes.py)
+LONGEST := $(addprefix --ignore=tests/,learner/test_text.py learner/test_conformance.py learner/test_learner_kinds.py \
+  meta/test_encoder_step.py meta/test_gram.py meta/test_updaters.py meta/test_users.py meta/test_remat.py \
+  factors/test_factors.py)
 # What `make test-all` tests with, besides $(PYTHON).
 PYTHONS := python3.12 python3.13
 
@@ -49,7 +54,7 @@ serve: $(VENV)/serve
 	$(BIN)/metarec serve $(RUN) --open
 
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not browser and not rivals and not slow" $(ROOMS)
+	$(BIN)/python -m pytest -n 2 -m "not browser and not rivals and not slow" $(ROOMS) $(LONGEST)
 
 test: $(VENV)/test $(VENV)/browser lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"

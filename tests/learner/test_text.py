@@ -93,7 +93,7 @@ def _apply(head, reader, params, context, rows):
     return text.apply(params, head, context, rows, reader=reader)
 
 
-@pytest.mark.parametrize("name", ["last layer", "bias by distance"])
+@pytest.mark.parametrize("name", ["last layer", pytest.param("bias by distance", marks=pytest.mark.slow)])
 def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name):
     loss, at = reading(name)
     each_user_all_layers, _ = reading(name, below=-1)
@@ -109,7 +109,7 @@ def slope_at_zero(function, step=1e-4):
     return (8 * near - far) / (12 * step)
 
 
-@pytest.mark.parametrize("name", ["layer norms and head", "LoRA", "everything"])
+@pytest.mark.parametrize("name", ["layer norms and head", "LoRA", pytest.param("everything", marks=pytest.mark.slow)])
 def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
     """Along a random direction of everything that is trained."""
     loss, at = reading(name)
