@@ -72,7 +72,7 @@ class PrivateTextBatches:
 
         users = by_user(mesh)
         read = cast("Any", Apart)(buckets=Spec(), picked=users, rows=users, users=Spec())
-        return per_device(mesh, own, (Spec(), read, users, Spec(), Spec()), (Spec(), users))
+        return per_device(mesh, own, (Spec(), read, users, Spec()), (Spec(), users))
 
 
 def of_one_user(texts: Texts, most: int) -> Texts:

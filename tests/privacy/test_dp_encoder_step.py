@@ -119,8 +119,8 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
 
 @pytest.mark.usefixtures("x64")
 def test_what_one_user_draws_is_nobody_elses_affair():
-    """Dropout of the encoder and of the learner is by the user and not by the place in the batch, of the secret."""
-    made = case(150, bert=dataclasses.replace(BERT, num_layers=1), dropout=0.3)
+    """Dropout of the learner is by the user and not by the place in the batch, of the secret."""
+    made = case(150, bert=dataclasses.replace(BERT, num_layers=1), dropout=0.3, hidden=16)
     read, episodes = made.apart()
     take = jax.jit(summed(made, 1e9))
     key = jax.random.key(1)
