@@ -94,6 +94,7 @@ def test_loss_is_the_formula(x64, part):
             item >= 0
         ],
         tolerance=1e-6,
+        because="finite differences",
     )
 
 
