@@ -45,6 +45,9 @@ class DataConfig:
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
     """Whether interactions are ratings or clicks."""
+    liked: float | None = None
+    """Least rating of a liked item, in the unit of the ratings; without it, the top quarter of the scale: 4 of 1 to 5.
+    Metrics, feedback and pretraining use it."""
     negatives: int = 0
     """Items that the user did not click, drawn for each click, if the data has clicks only."""
     negatives_popularity: float = 0.75
@@ -57,6 +60,13 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
+        require(
+            self.liked is None or math.isfinite(self.liked), f"data.liked is {self.liked}; it must be a finite number"
+        )
+        require(
+            self.liked is None or self.kind == "rating",
+            f"data.liked is {self.liked}, but data.kind is {self.kind!r}: what was clicked is liked, so leave it out",
+        )
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
         require(
             math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,

@@ -49,7 +49,7 @@ def converse(
         MetarecError: a run without item factors, or `rated` has a mistake.
     """
     scale = recommender.catalogue.scale
-    levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:g} to {scale.high:g}"
+    levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:.7g} to {scale.high:.7g}"
     rated, unknown = list(rated), []
     state = recommender.adapt(rated)
     say(f"Rate {levels}. Enter: I do not know it. q: enough.")

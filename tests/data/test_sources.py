@@ -65,7 +65,12 @@ def test_content_of_the_100k_layout(tmp_path):
     assert [data.user.dtype, data.item.dtype, data.rating.dtype, data.time.dtype] == [
         *(np.int32, np.int32, np.float32, np.int64)
     ]
-    assert (data.kind, data.levels, data.low, data.high) == ("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
+    assert (data.kind, data.scale.levels, data.scale.low, data.scale.high) == (
+        "rating",
+        (1.0, 2.0, 3.0, 4.0, 5.0),
+        1.0,
+        5.0,
+    )
     assert data.source == f"MovieLens-100K from {tmp_path}"
     assert "10.1145/2827872" in data.citation
 
@@ -83,10 +88,10 @@ def test_every_layout_of_one_content_gives_the_same_data(tmp_path, layout):
     for name in ("user", "item", "rating", "time"):
         np.testing.assert_array_equal(getattr(data, name), getattr(expected, name))
     if layout == "movielens-latest":
-        assert data.levels == (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
-        assert (data.low, data.high) == (0.5, 5.0)
+        assert data.scale.levels == (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+        assert (data.scale.low, data.scale.high) == (0.5, 5.0)
     else:
-        assert (data.levels, data.low, data.high) == (expected.levels, 1.0, 5.0)
+        assert (data.scale.levels, data.scale.low, data.scale.high) == (expected.levels, 1.0, 5.0)
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -40,7 +40,7 @@ def test_a_csv_with_the_usual_columns(tmp_path):
     np.testing.assert_array_equal(data.item, [0, 1, 0])
     np.testing.assert_array_equal(data.rating, np.float32([3, 1.5, 4]))
     np.testing.assert_array_equal(data.time, [5, 10, 20])
-    assert (data.levels, data.low, data.high) == ((1.5, 3.0, 4.0), 1.5, 4.0)
+    assert (data.scale.levels, data.scale.low, data.scale.high) == ((1.5, 3.0, 4.0), 1.5, 4.0)
     assert data.source == f"the table {path}"
     assert data.citation == ""
 
@@ -87,19 +87,19 @@ def test_many_distinct_ratings_are_continuous(tmp_path):
     rows = "".join(f"a,i{n},{n / 10},0\n" for n in range(20))
     path = write(tmp_path / "r.csv", HEADER + rows)
     data = read(path)
-    assert len(data.levels) == 20
-    assert np.isin(data.rating, np.float32(data.levels)).all()
-    assert set(data.levels) == {float(r) for r in data.rating}
+    assert len(data.scale.levels) == 20
+    assert np.isin(data.rating, np.float32(data.scale.levels)).all()
+    assert set(data.scale.levels) == {float(r) for r in data.rating}
     write(path, HEADER + rows + "a,j,7.25,0\n")
     data = read(path)
-    assert (data.levels, data.low, data.high) == ((), 0.0, 7.25)
+    assert (data.scale.levels, data.scale.low, data.scale.high) == ((), 0.0, 7.25)
 
 
 def test_clicks_without_a_column(tmp_path):
     path = write(tmp_path / "r.csv", "user_id,item_id\na,x\na,y\n")
     data = read(path, kind="click", columns=Columns(rating="", time=""))
     np.testing.assert_array_equal(data.rating, [1, 1])
-    assert (data.kind, data.levels, data.low, data.high) == ("click", (0.0, 1.0), 0.0, 1.0)
+    assert (data.kind, data.scale.levels, data.scale.low, data.scale.high) == ("click", (0.0, 1.0), 0.0, 1.0)
     assert_says(refusal(path, columns=Columns(rating="", time="")), "every row is a click", "--data.kind click")
 
 
@@ -259,7 +259,7 @@ def test_parquet_equals_csv(tmp_path):
         tmp_path / "r.parquet", user_id=[3, 1, 1], item_id=["12", "7", "12"], rating=[4, 1.5, 3], timestamp=[20, 10, 5]
     )
     ours, theirs = read(binary), read(text)
-    assert (ours.users, ours.items, ours.levels) == (theirs.users, theirs.items, theirs.levels)
+    assert (ours.users, ours.items, ours.scale.levels) == (theirs.users, theirs.items, theirs.scale.levels)
     for name in ("user", "item", "rating", "time"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         assert getattr(ours, name).dtype == getattr(theirs, name).dtype

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
@@ -22,7 +23,19 @@ _TITLES = ("title", "name")
 
 @register_source("table")
 def load(config: DataConfig, seed: int = 0) -> Interactions:
-    """Read the table at ``config.path`` as ``config.columns`` says; `seed` is not used.
+    """`read` the table of a config; `seed` is not used."""
+    return read(config)
+
+
+def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
+    """Read the table at ``config.path`` as ``config.columns`` says.
+
+    Args:
+        config: of the table.
+        scale: the ratings that are allowed; None derives it from the ratings.
+
+    Returns:
+        The interactions.
 
     Raises:
         MetarecError: a file or column is not there, or has a mistake in it.
@@ -49,7 +62,7 @@ def load(config: DataConfig, seed: int = 0) -> Interactions:
     ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
     items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
     source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(ratings, items=items, kind=config.kind, source=source)
+    return build(ratings, items=items, kind=config.kind, scale=scale, source=source)
 
 
 def _table(

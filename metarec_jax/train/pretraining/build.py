@@ -202,7 +202,6 @@ class _Liked:
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
-        threshold = config.contrastive.liked
         # With hidden words, what is too long has been told of.
         told = QUIET if config.hides else reporter
         texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
@@ -210,7 +209,7 @@ class _Liked:
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
             return LikeSource(
-                liked=liked_items(data, users, rows, threshold),
+                liked=liked_items(data, users, rows),
                 texts=texts,
                 users_per_step=config.contrastive.users_per_step,
                 per_user=config.contrastive.liked_per_user,
@@ -221,8 +220,8 @@ class _Liked:
         self.training = likes(read.splits.train, read.rows, 5)
         if not self.training.batches:
             raise MetarecError(
-                f"no training user likes two items (rated from {_from(data, threshold):g} on), so there is nothing to "
-                "draw together: lower --contrastive.liked, or use --objective mlm"
+                f"no training user likes two items (rated {data.scale.liked_from:g} or more), so there is nothing to "
+                "draw together: lower --data.liked, or use --objective mlm"
             )
         everything = np.ones(len(data), bool)
         judged = {
@@ -268,10 +267,6 @@ def _step(
         return updated(state, gradients), losses
 
     return step
-
-
-def _from(data: Interactions, threshold: float) -> float:
-    return data.low + threshold * (data.high - data.low)
 
 
 def _as_it_is(tree: Any) -> Any:
