@@ -82,7 +82,7 @@ class Scale(NamedTuple):
         """
         found = np.asarray(self.original(rating), np.float64)
         if not self.is_standard:
-            found = np.round(found, 6 - math.floor(math.log10(self.unit)))
+            found = np.round(found, 5 - math.floor(math.log10(self.unit)))  # float32 is good to 2.4e-7 of 5
         return found if found.ndim else float(found)
 
     def place(self, rating: float) -> np.float32 | None:
@@ -144,7 +144,7 @@ def scale_from_json(document: Mapping[str, Any]) -> Scale:
     """The scale that ``scale._asdict()`` was written of.
 
     Raises:
-        KeyError, TypeError: the document is none.
+        KeyError, TypeError: the document describes none.
     """
     levels = tuple(map(float, document["levels"]))
     return Scale(document["kind"], levels, document["low"], document["high"], document.get("liked"))

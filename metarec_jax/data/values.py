@@ -173,6 +173,8 @@ def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
         MetarecError: a rating is no finite number, or is not on the scale; or all are equal.
     """
     rating = _decimals(table, _numbers(table, "rating"))
+    with np.errstate(over="ignore"):
+        _finite(table, "rating", rating.astype(np.float32), lambda row: f"{rating[row]:g}")
     if scale is None:
         scale = _scale_of(table, rating)
     standard = np.asarray(scale.standard(rating), np.float64).astype(np.float32)
@@ -210,13 +212,6 @@ def _scale_of(table: Table, rating: np.ndarray) -> Scale:
         raise MetarecError(
             f"{table.name}: every rating ({table.label('rating')}) is {least:.7g}, so there is nothing to learn; "
             "if the rows are clicks, say --data.kind click"
-        )
-    far = int(np.abs(rating).argmax())
-    if abs(rating[far]) > np.finfo(np.float32).max:
-        raise table.refuse(
-            far,
-            f"the rating ({table.label('rating')}) is {rating[far]:g}, which is beyond single precision: correct "
-            "it, or remove the row",
         )
     scale = Scale("rating", (), least, greatest)
     if scale.unit < np.spacing(np.float64(max(abs(least), abs(greatest)))) * 2**10:

@@ -99,6 +99,8 @@ def load(run: Run) -> Catalogue:
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
         written = json.loads(table.schema.metadata[b"scale"])
         believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
+        if not isinstance(written, dict):
+            raise ValueError("its scale is no object")
         standardised = json.loads(table.schema.metadata.get(b"standardised", b"false"))
         scale = scale_from_json(written)
     except FileNotFoundError as error:

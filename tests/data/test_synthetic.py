@@ -38,7 +38,7 @@ def test_load_hands_on_seed_and_kind():
     assert same(load(DataConfig(source="synthetic"), seed=4), synthetic(4)[0])
     clicks = load(DataConfig(source="synthetic", kind="click"), seed=4)
     assert clicks.kind == "click"
-    assert set(np.unique(clicks.rating)) == set(clicks.levels) == {0, 1}
+    assert set(np.unique(clicks.rating)) == set(clicks.scale.levels) == {0, 1}
 
 
 @pytest.mark.parametrize("kind", ["rating", "click"])

@@ -36,14 +36,14 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
         items = dataclasses.replace(data.items, vectors=from_file(config.vectors, len(data.items)))
         data = dataclasses.replace(data, items=items)
-    if config.liked is not None:
-        low, high = data.scale.low, data.scale.high
-        if not low < config.liked <= high:
+    if config.liked:
+        liked, low, high = float(config.liked), data.scale.low, data.scale.high
+        if not low < liked <= high:
             raise MetarecError(
-                f"data.liked is {config.liked:.7g}, but ratings lie between {low:.7g} and {high:.7g}: give a rating "
-                "above the least of them"
+                f"data.liked is {config.liked}, but ratings lie between {low:.7g} and {high:.7g}: give a rating above "
+                "the least of them"
             )
-        data = dataclasses.replace(data, scale=data.scale._replace(liked=config.liked))
+        data = dataclasses.replace(data, scale=data.scale._replace(liked=liked))
     return data
 
 
