@@ -121,7 +121,8 @@ def ridge(
     x = table - table[known].mean(axis=0)
     x = (x / np.sqrt((x[known] ** 2).sum(axis=1).mean())).astype(np.float64)
     mean = float(statistics.total.sum() / statistics.count.sum())
-    scale = baselines.Scale(mean, mean, float(data.low), float(data.high))
+    ends = data.scale.standardised()
+    scale = baselines.Scale(mean, mean, ends.low, ends.high)
     gram = (x * statistics.count[:, None]).T @ x
     right = x.T @ (statistics.total - mean * statistics.count)
     found = {}

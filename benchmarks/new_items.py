@@ -110,7 +110,7 @@ def _seed(
     new[rng.choice(rated_often, len(rated_often) // SHARE, replace=False)] = True
 
     def of(rows: np.ndarray) -> Beliefs:
-        columns = data.user[rows], data.item[rows], data.rating[rows], (data.high - data.low) / 4
+        columns = data.user[rows], data.item[rows], data.rating[rows], 1.0
         chosen, count = Hyperparameters(config.factors.rank), np.bincount(data.item[rows], minlength=len(data.items))
         basis = rated_most(chosen, len(data.items), data.item[rows])
         towards = main_features(chosen, data.items, embeddings, count)

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.params import combine, partition
+from metarec_jax.core.scale import CLICKS, STARS
 from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepared, Rows, Users
 from metarec_jax.learner import mlp
 from metarec_jax.learner.contract import make_head
@@ -295,7 +296,6 @@ def interactions(
     n_users = int(user.max(initial=-1)) + 1 if users is None else users
     n_items = int(item.max(initial=-1)) + 1 if items is None else items
     names = tuple(f"Item {i}" for i in range(n_items))
-    click = kind == "click"
     return Interactions(
         user=user,
         item=item,
@@ -303,10 +303,7 @@ def interactions(
         time=np.zeros(len(user), np.int64) if time is None else np.asarray(time, np.int64),
         users=Users(tuple(f"u{i}" for i in range(n_users))),
         items=Items(ids=names, titles=names, texts=names),
-        kind=kind,
-        levels=(0.0, 1.0) if click else (1.0, 2.0, 3.0, 4.0, 5.0),
-        low=0.0 if click else 1.0,
-        high=1.0 if click else 5.0,
+        scale=CLICKS if kind == "click" else STARS,
         source="invented",
     )
 

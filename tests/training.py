@@ -39,7 +39,7 @@ from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
 from metarec_jax.meta.outer import TrainState
 from metarec_jax.train import run_folder
-from metarec_jax.train.catalogue import Catalogue, scale_of
+from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.model import make_model
@@ -79,7 +79,7 @@ def small_experiment(config: Config) -> Experiment:
     division = divide(data, config, config.seed)
     tables = Tables(items=rng.normal(size=(20, 3)).astype(np.float32), users=np.zeros((44, 0), np.float32))
     statistics = row_statistics(data, division.train)
-    catalogue = Catalogue(data.items, statistics, tables.items, scale_of(data))
+    catalogue = Catalogue(data.items, statistics, tables.items, data.scale)
     trained = np.isin(np.arange(len(data)), division.train)
 
     def asked(tasks: Tasks) -> Part[TaskSource]:

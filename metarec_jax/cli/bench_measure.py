@@ -24,12 +24,13 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.compile_cache import compiled_anew
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Episodes, Items, Rows, Tables
 from metarec_jax.encoder import BertConfig, Tokens, encode
 from metarec_jax.encoder import init as init_encoder
 from metarec_jax.meta.outer import TrainState, make_step
 from metarec_jax.recommender.recommender import Recommender
-from metarec_jax.train.catalogue import Catalogue, Scale, Statistics
+from metarec_jax.train.catalogue import Catalogue, Statistics
 from metarec_jax.train.model import init_trainable, make_model
 
 HALF = 0.5
@@ -212,13 +213,12 @@ def _drawn(shape: Shape) -> tuple[Config, Catalogue, Any]:
             min_ratings=shape.support + shape.query,
         ),
     )
-    scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
     names = tuple(map(str, range(shape.items)))
     count = np.full(shape.items, 5.0, np.float32)
     table = rng.standard_normal((shape.items, shape.features), np.float32)
     items = Items(ids=names, titles=names, texts=("",) * shape.items)
-    catalogue = Catalogue(items, Statistics(3 * count, count), table, scale)
-    model = make_model(config, scale)
+    catalogue = Catalogue(items, Statistics(3 * count, count), table, STARS)
+    model = make_model(config, STARS)
     trainable = init_trainable(config, model, catalogue, np.zeros((1, 0), np.float32), jax.random.key(0))
     return config, catalogue, jax.device_get(trainable)
 

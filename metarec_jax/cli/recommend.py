@@ -142,16 +142,16 @@ def _recommend_users(chosen: RecommendArguments) -> int:
     if chosen.rate or chosen.profile or chosen.item_text:
         raise MetarecError("--users reads ratings from its file: leave out --rate, --profile and --item-text")
     reporter = prepare()
-    from metarec_jax.data import load
+    from metarec_jax.data.sources import table
     from metarec_jax.recommender.batch import recommend_users
     from metarec_jax.recommender.recommender import Recommender
 
     recommender = Recommender.load(chosen.run)
-    kind = recommender.catalogue.scale.kind
-    source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=kind)
+    scale = recommender.catalogue.scale
+    source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=scale.kind)
     users = recommend_users(
         recommender,
-        load(source, seed=0),
+        table.read(source, scale._replace(levels=())),
         Path(chosen.out),
         k=chosen.k,
         exclude_seen=not chosen.include_seen,

@@ -45,6 +45,9 @@ class DataConfig:
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
     """Whether interactions are ratings or clicks."""
+    liked: str = ""
+    """Least rating of a liked item, in the unit of the ratings; "" takes the top quarter of the scale, which is 4 of 1
+    to 5. Metrics, feedback and pretraining use it."""
     negatives: int = 0
     """Items that the user did not click, drawn for each click, if the data has clicks only."""
     negatives_popularity: float = 0.75
@@ -57,6 +60,14 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_choices(self, "data")
+        require(
+            self.liked == "" or _is_finite(self.liked),
+            f"data.liked is {self.liked!r}; it must be a number, or '' for the top quarter of the scale",
+        )
+        require(
+            self.liked == "" or self.kind == "rating",
+            f"data.liked is {self.liked!r}, but data.kind is {self.kind!r}: what was clicked is liked, so leave it out",
+        )
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
         require(
             math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
@@ -161,3 +172,10 @@ class SplitConfig:
             f"split.supports is {self.supports}; it must be ascending numbers of ratings, such as (0, 1, 3, 5, 10, 20)",
         )
         require(self.history >= 1, f"split.history is {self.history}; it must be at least 1")
+
+
+def _is_finite(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -49,6 +49,7 @@ _CONSTANT: dict[str, dict[str, Any]] = {
         "details_dropout": 0.0,
         "vectors_dropout": 0.0,
     },
+    "contrastive": {"liked": 0.75},
     "learner": {"heads": 4, "item_dropout": 0.0, "user_dropout": 0.5},
     "updater": {"momentum": 0.9, "doubt": 0.0, "clip": 0.0, "multi_step": 0.0},
     "train": {"warmup": 0.1, "clip": 1.0},

@@ -40,7 +40,7 @@ class MlmConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveConfig:
-    """Contrastive loss: a user's liked items become similar to each other, and unlike those of other users."""
+    """Contrastive loss: a user's liked items (`data.liked`) become similar to each other, and unlike others'."""
 
     weight: float = 1.0
     """Weight of this loss, relative to that of masked words."""
@@ -50,8 +50,6 @@ class ContrastiveConfig:
     """Users of a step."""
     liked_per_user: int = 12
     """Most liked items of a user in a step, drawn for each step."""
-    liked: float = 0.75
-    """Least liked rating, as a share of the scale: .75 of 1 to 5 is 4."""
 
     def __post_init__(self) -> None:
         for name in ("weight", "temperature"):
@@ -69,7 +67,6 @@ class ContrastiveConfig:
             f"contrastive.liked_per_user is {self.liked_per_user}; it must be at least 2, since items are drawn "
             "together in pairs",
         )
-        require(0 <= self.liked <= 1, f"contrastive.liked is {self.liked}; it is a part of the scale, 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarec_jax.core.scale import Kind, Scale
+
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
 Params = Any  # a pytree of arrays
-
-Kind = Literal["rating", "click"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +71,13 @@ class Interactions:
     Attributes:
         user: int32 [rows], row of ``users``.
         item: int32 [rows], row of ``items``.
-        rating: float32 [rows], within ``low`` .. ``high``; for clicks 0 or 1.
+        rating: float32 [rows], on the standard scale of 1 to 5 (`metarec_jax.core.scale`); for clicks 0 or 1.
         time: int64 [rows], seconds since 1970 (any increasing unit will do), 0 where unknown.
         users: the users.
         items: the catalogue.
-        kind: "rating" or "click".
-        levels: the values that a rating can take, ascending; empty where ratings are continuous.
-        low, high: least and greatest rating that the scale allows.
-        source: origin of the rows, as a sentence.
-        citation: publication to cite, or "".
+        scale: of the ratings as the source writes them.
+        source: a sentence that says where the rows came from.
+        citation: what to cite, or "".
     """
 
     user: np.ndarray
@@ -88,15 +86,17 @@ class Interactions:
     time: np.ndarray
     users: Users
     items: Items
-    kind: Kind
-    levels: tuple[float, ...]
-    low: float
-    high: float
+    scale: Scale
     source: str
     citation: str = ""
 
     def __len__(self) -> int:
         return len(self.user)
+
+    @property
+    def kind(self) -> Kind:
+        """ "rating" or "click"."""
+        return self.scale.kind
 
 
 class Rows(NamedTuple):

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions, Items, Kind, Users
+from metarec_jax.core.scale import CLICKS, Kind, Scale
+from metarec_jax.core.types import Interactions, Items, Users
 from metarec_jax.data import values
-from metarec_jax.data.values import Scale, Table
+from metarec_jax.data.values import Table
 
 
 def build(
@@ -71,7 +72,7 @@ def build(
     item = _rows(ratings, "item", item_code, item_seen, catalogue.ids, items)
     _refuse_repeats(ratings, user, item, people.ids, catalogue.ids)
     if kind == "click":
-        rating, scale = values.clicks(ratings), Scale((0.0, 1.0), 0.0, 1.0)
+        rating, scale = values.clicks(ratings), CLICKS
     else:
         rating, scale = values.ratings(ratings, scale)
     time = values.times(ratings)
@@ -84,10 +85,7 @@ def build(
         time=time[order],
         users=people,
         items=catalogue,
-        kind=kind,
-        levels=scale.levels,
-        low=scale.low,
-        high=scale.high,
+        scale=scale,
         source=source,
         citation=citation,
     )

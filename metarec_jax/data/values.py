@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import Scale
 
 MOST_LEVELS = 20  # a table with more distinct ratings than this has a continuous scale
 _DENSE = 1 << 26  # integer ids below this are numbered by a lookup table of all ids
@@ -50,15 +51,6 @@ class Table:
     def label(self, column: str) -> str:
         """The name of `column` in the file."""
         return self.labels.get(column, column)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """The ratings that a source allows: ascending `levels`, or any number from `low` to `high` where there are none."""
-
-    levels: tuple[float, ...]
-    low: float
-    high: float
 
 
 def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
@@ -179,7 +171,7 @@ def clicks(table: Table) -> np.ndarray:
 
 
 def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
-    """Read the ratings and their scale.
+    """The ratings on the standard scale, and the scale that they are written on.
 
     Args:
         table: the file.
@@ -191,35 +183,58 @@ def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
     Raises:
         MetarecError: a rating is not finite, or is not on the scale, or all ratings are equal.
     """
-    rating = _numbers(table, "rating")
-    # Levels are float32 values, as ratings are, so that the two compare equal.
+    rating = _decimals(table, _numbers(table, "rating"))
     with np.errstate(over="ignore"):
-        single = rating.astype(np.float32)
+        _finite(table, "rating", rating.astype(np.float32), lambda row: f"{rating[row]:g}")
     if scale is None:
-        _finite(table, "rating", single, lambda row: f"{rating[row]:g}")
-        seen = np.unique(single)
-        if len(seen) == 1:
-            raise MetarecError(
-                f"{table.name}: every rating ({table.label('rating')}) is {seen[0]:g}, so there is nothing to learn; "
-                "if the rows are clicks, say --data.kind click"
-            )
-        levels = tuple(float(level) for level in seen) if len(seen) <= MOST_LEVELS else ()
-        return single, Scale(levels, float(seen[0]), float(seen[-1]))
-    bad = np.flatnonzero((rating < scale.low) | (rating > scale.high))
+        scale = _scale_of(table, rating)
+    standard = np.asarray(scale.standard(rating), np.float64).astype(np.float32)
+    ends = scale.standardised()
+    bad = np.flatnonzero((standard < ends.low) | (standard > ends.high))
     if len(bad):
         raise table.refuse(
             bad[0],
-            f"the rating ({table.label('rating')}) is {rating[bad[0]]:g}, outside {scale.low:g} to {scale.high:g}: "
-            "correct it, or remove the row",
+            f"the rating ({table.label('rating')}) is {rating[bad[0]]:.7g}, outside {scale.low:.7g} to "
+            f"{scale.high:.7g}: correct it, or remove the row",
         )
-    bad = np.flatnonzero(~np.isin(rating, scale.levels)) if scale.levels else np.empty(0, int)
+    bad = np.flatnonzero(~np.isin(standard, np.asarray(ends.levels, np.float32))) if scale.levels else np.empty(0, int)
     if len(bad):
         raise table.refuse(
             bad[0],
-            f"the rating ({table.label('rating')}) is {rating[bad[0]]:g}; it must be one of "
-            f"{', '.join(f'{level:g}' for level in scale.levels)}: correct it, or remove the row",
+            f"the rating ({table.label('rating')}) is {rating[bad[0]]:.7g}; it must be one of "
+            f"{', '.join(f'{level:.7g}' for level in scale.levels)}: correct it, or remove the row",
         )
-    return single, scale
+    return standard, scale
+
+
+def _decimals(table: Table, rating: np.ndarray) -> np.ndarray:
+    """float64 ratings; of a float32 column as the decimals that it rounds: 0.1, not 0.10000000149."""
+    values = table.columns["rating"]
+    if isinstance(values, pa.ChunkedArray) and pa.types.is_floating(values.type) and values.type.bit_width < 64:
+        seen, code = np.unique(values.to_numpy(), return_inverse=True)
+        return np.array([float(str(value)) for value in seen])[code]
+    return rating
+
+
+def _scale_of(table: Table, rating: np.ndarray) -> Scale:
+    """The scale from the least to the greatest of the ratings that a table has."""
+    least, greatest = float(rating.min()), float(rating.max())
+    if least == greatest:
+        raise MetarecError(
+            f"{table.name}: every rating ({table.label('rating')}) is {least:.7g}, so there is nothing to learn; "
+            "if the rows are clicks, say --data.kind click"
+        )
+    scale = Scale("rating", (), least, greatest)
+    if scale.unit < np.spacing(np.float64(max(abs(least), abs(greatest)))) * 2**10:
+        raise MetarecError(
+            f"{table.name}: ratings ({table.label('rating')}) lie between {least!r} and {greatest!r}, which double "
+            "precision hardly tells apart: subtract the least from all"
+        )
+    # Ratings that are one number to the model are one level.
+    _, first = np.unique(np.asarray(scale.standard(rating), np.float64).astype(np.float32), return_index=True)
+    if len(first) > MOST_LEVELS:
+        return scale
+    return scale._replace(levels=tuple(map(float, rating[first])))
 
 
 def times(table: Table) -> np.ndarray:

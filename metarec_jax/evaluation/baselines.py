@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Rows
+from metarec_jax.core.variance import standardisation
 from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.metrics.metrics import compute, evaluate_users, merge, sums
 from metarec_jax.metrics.predictions import Predictions
@@ -227,8 +228,10 @@ def ridge(
     """
     if penalty <= 0:
         raise MetarecError(f"the ridge penalty is {penalty}; it must be above 0, or the system may have no solution")
-    centre = np.mean(items if known is None else items[known], axis=0, dtype=np.float64).astype(np.float32)
-    centred = np.asarray(items, dtype=np.float32) - centre
+    found = standardisation(np.asarray(items if known is None else items[known], np.float64))
+    centred = (
+        np.asarray(items, dtype=np.float32) - found.shift.astype(np.float32) if found.scale else np.zeros_like(items)
+    )
 
     def adapt(support: Rows, query: Rows, residual: Float[np.ndarray, "users support"]):
         mask = np.asarray(support.mask, dtype=np.float32)

@@ -155,7 +155,7 @@ def _answers(
             scenarios[scenario] = Answers(
                 questions_of(experiment.data, part.source, experiment.catalogue.statistics),
                 {
-                    name: ask(whose.get(name, experiment).tests[scenario], method.function)
+                    name: ask(whose.get(name, experiment).tests[scenario], method.function, experiment.catalogue.scale)
                     for name, method in methods.items()
                 },
             )

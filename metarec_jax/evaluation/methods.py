@@ -127,15 +127,15 @@ def untrained(experiment: Experiment) -> Trainable:
 
 
 def _rules(experiment: Experiment, budget: Budget) -> Sequence[Baseline]:
-    scale, train = experiment.catalogue.scale, experiment.train.source
+    scale, train = experiment.catalogue.scale.standardised(), experiment.train.source
     found = [train[i] for i in range(train.batches)], list(batches_of(experiment.validation))
     if scale.kind == "click":
         return fit_click_baselines(*found, budget=budget)
     return fit_baselines(
         *found,
-        low=float(scale.low),
-        high=float(scale.high),
-        levels=tuple(map(float, scale.levels)),
+        low=scale.low,
+        high=scale.high,
+        levels=scale.levels,
         items=experiment.catalogue.embeddings,
         known=experiment.catalogue.statistics.count > 0,
         budget=budget,

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Rows
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.evaluation.predictions_table import Questions, ask, questions_of
 from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.metrics.auc import LikedScores, global_auc
-from metarec_jax.metrics.definitions import DEFAULT_METRICS
-from metarec_jax.metrics.metrics import Relevance, evaluate_users
+from metarec_jax.metrics.definitions import DEFAULT_METRICS, metric
+from metarec_jax.metrics.metrics import Relevance, UserValues, evaluate_users
 from metarec_jax.metrics.predictions import Function, Predictions
-from metarec_jax.train.catalogue import Scale
 from metarec_jax.train.experiment import Experiment, Part
 
 
@@ -45,7 +45,7 @@ def judge(
     questions = questions_of(experiment.data, part.source, experiment.catalogue.statistics)
     return judge_rows(
         questions,
-        ask(part, method),
+        ask(part, method, experiment.catalogue.scale),
         experiment.catalogue.scale,
         seed=experiment.config.seed,
         name=name,
@@ -82,21 +82,24 @@ def judge_rows(
         MetarecError: a prediction is not finite.
     """
     users, rows, mask = by_user(questions.user)
-    relevance = relevance_of(scale)
-    picked = Predictions(*(np.where(mask, np.asarray(p)[rows], 0.0) for p in predictions[:3]))
-    rating = np.where(mask, questions.rating[rows], 0)
+    relevance = Relevance.of(scale)
+    # Metrics are computed on the standard scale, and those that are in ratings are then put in the data's unit.
+    point, mean = (np.asarray(scale.standard(np.asarray(p))) for p in (predictions.point, predictions.mean))
+    score = np.asarray(predictions.score)
+    true = np.asarray(scale.standard(questions.rating), np.float32)
+    picked = Predictions(*(np.where(mask, p[rows], 0.0) for p in (point, mean, score)))
     nothing = np.zeros((*mask.shape, 2), np.float32)
     values = evaluate_users(
         picked,
-        Rows(questions.item[rows], rating, mask.astype(np.float32), nothing),
+        Rows(questions.item[rows], np.where(mask, true[rows], 0), mask.astype(np.float32), nothing),
         method=name,
         users=users,
         metrics=metrics,
         relevance=relevance,
-        levels=tuple(map(float, scale.levels)),
+        levels=scale.standardised().levels,
     )
-    liked = questions.rating >= relevance.liked
-    score = np.asarray(predictions.score)
+    values = {name: _in_unit(name, found, scale.unit) for name, found in values.items()}
+    liked = true >= relevance.liked
     overall = {"auc_global": global_auc(LikedScores(score[liked], score[~liked]))}
     return SeedResult(seed=seed, users=users, values=values, overall=overall, settings=settings or {})
 
@@ -115,6 +118,8 @@ def by_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return users, rows, mask
 
 
-def relevance_of(scale: Scale) -> Relevance:
-    """Positives of ranking metrics: the 5 highest ratings, and liked from 4 upwards; for clicks the clicked items."""
-    return Relevance(top=0, liked=1.0) if scale.kind == "click" else Relevance()
+def _in_unit(name: str, found: UserValues, unit: float) -> UserValues:
+    spec = metric(name)
+    if not spec.in_ratings or unit == 1:
+        return found
+    return found._replace(values=found.values * (unit**2 if spec.root else unit))

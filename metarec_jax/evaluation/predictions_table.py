@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import Statistics
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.metrics.predictions import Function, Predictions
-from metarec_jax.train.catalogue import Scale
 from metarec_jax.train.experiment import Part
 
 _PARTS = ("point", "mean", "score")
@@ -31,7 +31,7 @@ class Questions(NamedTuple):
     Attributes:
         task: int64, which task.
         user, item: int32, rows of the data set's users and items.
-        rating: float32, the truth.
+        rating: the truth, in the data's unit.
         history: int64, support rows of the task.
         activity: int64, rows that the user has in the data set.
         popularity: int64, training rows of the item.
@@ -73,8 +73,7 @@ class SeedAnswers:
     @property
     def scale(self) -> Scale:
         """Scale of the ratings."""
-        scale = self.about["scale"]
-        return Scale(scale["kind"], tuple(scale["levels"]), scale["low"], scale["high"])
+        return scale_from_json(self.about["scale"])
 
 
 def questions_of(data: Interactions, source: TaskSource, statistics: Statistics) -> Questions:
@@ -96,22 +95,23 @@ def questions_of(data: Interactions, source: TaskSource, statistics: Statistics)
         task=task,
         user=user,
         item=item,
-        rating=data.rating[tasks.query],
+        rating=data.scale.original(data.rating[tasks.query]),
         history=tasks.supports[task],
         activity=activity[user],
         popularity=statistics.count[item].astype(np.int64),
     )
 
 
-def ask(part: Part[TaskSource], method: Function) -> Predictions:
+def ask(part: Part[TaskSource], method: Function, scale: Scale) -> Predictions:
     """Predict the query rows of a part.
 
     Args:
         part: tasks and tables.
-        method: (tables, episodes) -> predictions [users, query].
+        method: (tables, episodes) -> predictions [users, query], on the standard scale.
+        scale: of the ratings.
 
     Returns:
-        Predictions [rows], in the order of the tasks.
+        Predictions [rows], in the order of the tasks; `point` and `mean` are in the data's unit.
     """
     source = part.source
     tasks = source.tasks
@@ -125,7 +125,8 @@ def ask(part: Part[TaskSource], method: Function) -> Predictions:
             if values is not None:
                 picked = np.asarray(values, np.float64)[: len(members)][real]
                 found.setdefault(name, np.zeros((len(tasks.query), *picked.shape[1:])))[place] = picked
-    return Predictions(found["point"], found["mean"], found["score"], found.get("above"))
+    point, mean = (scale.original(found[name]) for name in ("point", "mean"))
+    return Predictions(point, mean, found["score"], found.get("above"))
 
 
 def save(answers: SeedAnswers, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from metarec_jax.core.scale import STARS, Scale
 from metarec_jax.evaluation.bootstrap import Interval, Resampling
 from metarec_jax.metrics.definitions import TIES, Metric, metric
 from metarec_jax.metrics.metrics import Relevance, UserValues, compute, sums
@@ -100,7 +101,7 @@ def build_table(
     references: Sequence[str] = (),
     subject: str | None = None,
     definitions: Mapping[str, str] | None = None,
-    relevance: Relevance | None = None,
+    scale: Scale = STARS,
     intervals: Mapping[str, Mapping[str, Interval]] | None = None,
     notes: Sequence[str] = (),
     samples: int = 2000,
@@ -115,9 +116,9 @@ def build_table(
         metrics: names of the columns; None takes all metrics of the first method.
         references: methods that all others are compared with, by paired bootstrap over users.
         subject: the method whose differences are listed.
-        definitions: one-line definition of each method, by name.
-        relevance: definition of positives that the metrics used.
-        intervals: intervals of metrics that are not means over users, by method and metric.
+        definitions: one line for a method.
+        scale: of the ratings, which defines what is liked.
+        intervals: of metrics that are no mean over users, by method and metric.
         notes: further sentences.
         samples, seed: number of resamples, and seed, of the bootstrap.
 
@@ -166,7 +167,7 @@ def build_table(
         )
     return Table(
         title=title,
-        notes=(protocol, *notes, *_notes(first, relevance or Relevance(), samples, references)),
+        notes=(protocol, *notes, *_notes(first, scale, samples, references)),
         metrics=tuple(metric(name) for name in names),
         rows=tuple(rows),
         references=tuple(references),
@@ -224,14 +225,14 @@ def _cell(values: Sequence[float]) -> Cell:
     return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
 
 
-def _notes(results: Sequence[SeedResult], relevance: Relevance, samples: int, references: Sequence[str]) -> list[str]:
+def _notes(results: Sequence[SeedResult], scale: Scale, samples: int, references: Sequence[str]) -> list[str]:
     counts = [len(r.users) for r in results]
     spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     distinct = len(np.unique(np.concatenate([r.users for r in results])))
     seeds = f"{len(results)} seeds (± is the s.d. over them)" if len(results) > 1 else "1 seed"
     notes = [
         f"{seeds}, {spread} test users in each, {distinct} different users in all",
-        f"{TIES}; {relevance}; liked is a rating of at least {relevance.liked:g}",
+        f"{TIES}; {Relevance.of(scale)}; liked is a rating of at least {scale.liked_from:.7g}",
     ]
     if references:
         notes.append(

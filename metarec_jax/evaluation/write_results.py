@@ -23,7 +23,7 @@ from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.cohorts import KINDS, calibration, cohorts
 from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEAREST, RATE, RIDGE, STRANGER, TUNED, TWIN
 from metarec_jax.evaluation.metric_sets import Mode, mode
-from metarec_jax.evaluation.per_user import judge_rows, relevance_of
+from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
 from metarec_jax.evaluation.report import json_text, plain, several_to_json, several_to_markdown, write_report
 from metarec_jax.evaluation.table import SeedResult, Table, build_table
@@ -125,7 +125,7 @@ def table_of(
         references=tuple(method for method in REFERENCES if method in results),
         subject=META,
         definitions=first.about["definitions"],
-        relevance=relevance_of(first.scale),
+        scale=first.scale,
         intervals=_overall_intervals(having, name, counted, budget.samples),
         notes=notes,
         samples=budget.samples,
@@ -142,7 +142,7 @@ def _overall_intervals(
     parts = []
     for seed in seeds:
         questions, predictions = seed.scenarios[name]
-        liked = questions.rating >= relevance_of(seed.scale).liked
+        liked = seed.scale.likes(questions.rating)
         parts.append((np.asarray(predictions[META].score), liked, questions.user))
     return {META: {"auc_global": pair_bootstrap(parts, samples=samples)}}
 

@@ -48,7 +48,7 @@ def believe_all(
     Raises:
         MetarecError: there are fewer than two training users, so that no fold has other users.
     """
-    unit = (data.high - data.low) / 4 or 1.0
+    unit = 0.25 if data.kind == "click" else 1.0
     users = np.unique(data.user[rows])
     if len(users) < 2:
         raise MetarecError(

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metarec_jax.core.types import Items
+from metarec_jax.core.variance import standardisation
 
 TEXT, POPULARITY, VECTOR, DETAIL = "text", "popularity", "vector", "detail:"
 """Names of sources. The name of a detail has a prefix, so that it cannot equal another source's."""
@@ -93,11 +94,8 @@ class Sources:
         vectors = None if items.vectors is None else items.vectors[seen]
         raw = _raw(details, known, embeddings[seen], np.asarray(count)[seen], vectors)
         raw = {name: rows[~np.isnan(rows).any(axis=1)] for name, rows in raw.items()}
-        shift = {name: rows.sum(axis=0) / max(len(rows), 1) for name, rows in raw.items()}
-        spread = {
-            name: np.sqrt(np.sum(np.square(rows - shift[name])) / max(len(rows), 1)) for name, rows in raw.items()
-        }
-        return cls(details, shift, {name: 1 / float(s) if s > 1e-6 else 0.0 for name, s in spread.items()})
+        found = {name: standardisation(rows) for name, rows in raw.items()}
+        return cls(details, {n: s.shift for n, s in found.items()}, {n: s.scale for n, s in found.items()})
 
     def rows(
         self,

@@ -12,10 +12,14 @@ import numpy as np
 from jaxtyping import Float
 
 from metarec_jax.core.types import Params
+from metarec_jax.core.variance import root_mean_square, varies
 from metarec_jax.factors.hyperparameters import Hyperparameters
 
 _DOUBT = 20.0
-"""Pseudo-count of ratings that shrinks the mean of a user's rated items towards the average user's."""
+"""Ratings that weigh as much as the doubt whether a user's choice of items says anything."""
+_LEAST_CHOICE = 0.1
+"""Variance of choices that the ridge penalty is at least made for, as a share of what it were if each user drew items
+independently. Where nearly everybody rated nearly everything, a few omissions would otherwise get a large map."""
 _ROUNDS = 3
 _MOST_USERS = 20_000
 """Greatest number of users to which the maps are fitted; of more users, an evenly spaced sample is taken."""
@@ -71,14 +75,26 @@ def expect_tastes(
     rows = [order[start[u] : start[u] + count[u]] for u in some]
 
     middle = np.mean([factors[item[own]].mean(axis=0) for own in rows], axis=0)
-    chosen = np.array([(factors[item[own]] - middle).sum(axis=0) / (len(own) + _DOUBT) for own in rows])
-    sources = {"choice": (chosen, config.choices), "profile": (profiles[who[some]].astype(np.float64), config.profile)}
+    weighted = [(factors[item[own]] - middle) / (len(own) + _DOUBT) for own in rows]
+    chosen = np.array([part.sum(axis=0) for part in weighted])
+    independent = float(np.mean([np.square(part).sum(axis=0).mean() for part in weighted]))
+    if not varies(root_mean_square(chosen), np.sqrt(independent)):
+        chosen = np.zeros_like(chosen)  # everybody rated the same items, which says nothing of anybody
+    about = profiles[who[some]].astype(np.float64)
+    sources = {
+        "choice": (chosen, config.choices, _LEAST_CHOICE * independent),
+        "profile": (about, config.profile, 0.0),
+    }
     sources = {name: source for name, source in sources.items() if source[1] and source[0].any()}
     found = no_tastes(rank, profiles.shape[1])
     if not sources:
         return found
-    known = np.concatenate([part for part, _ in sources.values()], axis=1)
-    held = [strength * np.mean(np.square(part)) for part, strength in sources.values() for _ in range(part.shape[1])]
+    known = np.concatenate([part for part, _, _ in sources.values()], axis=1)
+    held = [
+        strength * max(np.mean(np.square(part)), least)
+        for part, strength, least in sources.values()
+        for _ in range(part.shape[1])
+    ]
 
     covariances, pulls = [], []
     for own in rows:
@@ -91,7 +107,7 @@ def expect_tastes(
     for _ in range(_ROUNDS):
         maps = solve @ np.einsum("urs,us->ur", np.array(covariances), np.array(pulls) + known @ maps)
     first = 0
-    for name, (part, _) in sources.items():
+    for name, (part, _, _) in sources.items():
         found[name]["kernel"] = maps[first : first + part.shape[1]].astype(np.float32)
         first += part.shape[1]
     found["choice"]["middle"] = middle.astype(np.float32)

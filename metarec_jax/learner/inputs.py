@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.core import variance
 from metarec_jax.core.types import Params, Prepared, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 
@@ -54,14 +55,13 @@ class Context(NamedTuple):
 
 
 def standardisation(embeddings: Float[np.ndarray, "rows hidden"]) -> Params:
-    """Compute the shift and scale that give `embeddings` mean 0 and average squared norm 1.
+    """Shift and scale that give `embeddings` mean 0 and, on average, squared norm 1; embeddings that are all alike, 0.
 
     With inputs of norm 1, a gradient step of rate ``a`` moves a first-layer output by about ``a`` times its error, so
     that the inner rate has the same effect for embeddings of any width.
     """
-    shift = embeddings.mean(0)
-    spread = np.sqrt(np.mean(np.sum(np.square(embeddings - shift), axis=-1))) if embeddings.size else 0.0
-    return {"shift": jnp.asarray(shift, jnp.float32), "scale": jnp.float32(1 / spread if spread > 1e-6 else 1.0)}
+    found = variance.standardisation(embeddings)
+    return {"shift": jnp.asarray(found.shift, jnp.float32), "scale": jnp.float32(found.scale)}
 
 
 def prepare(params: Params, tables: Tables, *, compute: DTypeLike | None = None) -> Prepared:

@@ -1,6 +1,7 @@
 """The metrics by name: their titles, directions and definitions, as printed in tables and documents.
 
-A metric is written "name" or "name@k", for example "mae" or "ndcg@5".
+A metric is written "name" or "name@k", for example "mae" or "ndcg@5". Gains are of ratings on the standard scale of
+1 to 5 (`metarec_jax.core.scale`): the least rating of the data is 1 there and the greatest 5, whatever its own unit is.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Metric:
         better: whether a "lower" or a "higher" value is better.
         definition: one-line definition.
         root: whether the metric is the square root of its weighted mean.
+        in_ratings: whether the metric is in the unit of the ratings.
         per_user: whether the metric is a mean over users, which `evaluate_users` can give.
     """
 
@@ -30,14 +32,22 @@ class Metric:
     better: Literal["lower", "higher"]
     definition: str
     root: bool = False
+    in_ratings: bool = False
     per_user: bool = True
 
 
 METRICS: Mapping[str, Metric] = {
     m.name: m
     for m in (
-        Metric("mae", "MAE", "lower", "mean over users of the user's mean absolute error of `point`"),
-        Metric("rmse", "RMSE", "lower", "root of the mean squared error of `mean` over all query rows", root=True),
+        Metric("mae", "MAE", "lower", "mean over users of the user's mean absolute error of `point`", in_ratings=True),
+        Metric(
+            "rmse",
+            "RMSE",
+            "lower",
+            "root of the mean squared error of `mean` over all query rows",
+            root=True,
+            in_ratings=True,
+        ),
         Metric(
             "accuracy",
             "accuracy",
@@ -49,13 +59,14 @@ METRICS: Mapping[str, Metric] = {
             "ndcg@k",
             "nDCG@{k}",
             "higher",
-            "gain 2^rating - 1, discount 1 / log2(1 + rank), over the best order of the query items",
+            "gain 2^rating - 1 of the rating on a scale of 1 to 5, discount 1 / log2(1 + rank), over the best order of "
+            "the query items",
         ),
         Metric(
             "ndcg_linear@k",
             "nDCG@{k} linear",
             "higher",
-            "gain = rating, discount 1 / log2(1 + rank), over the best order of the query items",
+            "gain = rating on a scale of 1 to 5, discount 1 / log2(1 + rank), over the best order of the query items",
         ),
         Metric(
             "ndcg_binary@k",
@@ -94,10 +105,22 @@ METRICS: Mapping[str, Metric] = {
         Metric("precision_tanp@k", "P@{k} TaNP", "higher", "share of the {k} best ratings among the first {k} ranks"),
         Metric("ap_tanp@k", "MAP@{k} TaNP", "higher", "precision at each hit, summed, over {k}"),
         Metric("ndcg_tanp@k", "nDCG@{k} TaNP", "higher", "gain 2^rating - 1, ties by order"),
-        Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`"),
-        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} has no effect"),
-        Metric("mae_metahin", "MAE MetaHIN", "lower", "mean over users of the mean absolute error of `mean`"),
-        Metric("rmse_metahin", "RMSE MetaHIN", "lower", "mean over users of the root of the mean squared error"),
+        Metric("mae_mamo", "MAE MAMO", "lower", "mean absolute error of the level nearest to `point`", in_ratings=True),
+        Metric("ndcg_mamo@k", "nDCG@{k} MAMO", "higher", "gain 2^rating - 1; the order in the first {k} is not judged"),
+        Metric(
+            "mae_metahin",
+            "MAE MetaHIN",
+            "lower",
+            "mean over users of the mean absolute error of `mean`",
+            in_ratings=True,
+        ),
+        Metric(
+            "rmse_metahin",
+            "RMSE MetaHIN",
+            "lower",
+            "mean over users of the root of the mean squared error",
+            in_ratings=True,
+        ),
         Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
     )
 }

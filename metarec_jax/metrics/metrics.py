@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import LIKED, Scale
 from metarec_jax.core.types import Array, Rows
 from metarec_jax.metrics.auc import LikedScores, user_auc
 from metarec_jax.metrics.definitions import DEFAULT_METRICS, PUBLISHED, metric
@@ -33,11 +34,12 @@ class Relevance:
     Attributes:
         top: the `top` highest ratings of a user are the positives (a random choice among equal ratings at the border;
             metrics are expectations over the choice); 0 makes the liked items the positives.
-        liked: the least rating of a liked item. "auc_liked" and "auc_global" compare liked items with the others.
+        liked: the least rating of a liked item, on the standard scale. "auc_liked" and "auc_global" compare liked
+            items with the others.
     """
 
     top: int = 5
-    liked: float = 4.0
+    liked: float = LIKED
 
     def __post_init__(self) -> None:
         if self.top < 0:
@@ -45,11 +47,16 @@ class Relevance:
                 f"relevance.top is {self.top}; it must be a number of items, or 0 to use relevance.liked"
             )
 
+    @classmethod
+    def of(cls, scale: Scale) -> Relevance:
+        """The positives of a data set: for ratings the 5 highest; for clicks what was clicked."""
+        return cls(top=0 if scale.kind == "click" else 5, liked=scale.least_liked)
+
     def __str__(self) -> str:
         return (
             f"positives are the {self.top} highest ratings of a user, ties drawn at random"
             if self.top
-            else f"positives are ratings of at least {self.liked:g}"
+            else "positives are liked items"
         )
 
 
@@ -86,11 +93,12 @@ def evaluate_users(
     """Compute metrics of a method's predictions on the query rows, user by user.
 
     Args:
-        predictions: predictions, each field [users, query]; padded slots are not read.
-        query: the true ratings, [users, query].
-        method: name of the method, for errors.
-        users: names of the users, for errors; None takes their positions.
-        weight: [users], 0 for users that only fill up the batch; None gives all users weight 1.
+        predictions: [users, query] each; padded slots may hold anything.
+        query: the true ratings, [users, query]. They and the predictions are on the standard scale: 1 to 5, or for
+            clicks 0 to 1.
+        method: what to call the method in an error.
+        users: what to call the users in an error; their positions where None.
+        weight: [users], 0 for users that only fill up the batch; 1 for everyone where None.
         metrics: names, see `metarec_jax.metrics.definitions.METRICS`.
         relevance: which items are positives; the 5 highest ratings where None.
         levels: values that a rating can take; accuracy needs them, and is left out without them.

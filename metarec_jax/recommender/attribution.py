@@ -110,20 +110,21 @@ def explain(
     if words:
         gradients = executor.embedding_gradients(state, rows)
         of_words = word_influences(texts.encoder, texts.config, [items.texts[row] for row in rows], gradients)
-    least = MIN_SHARE * (catalogue.scale.high - catalogue.scale.low)
+    scale = catalogue.scale
+    least = MIN_SHARE * (scale.high - scale.low)
     found = []
     for row, score, influence, of_text in zip(rows.tolist(), scores, influences, of_words):
         ranked = tuple(
             Influence(
                 items.ids[support.item[i]],
                 items.titles[support.item[i]],
-                float(support.rating[i]),
+                scale.decimal(support.rating[i]),
                 float(influence[i]),
             )
             for i in real[np.argsort(-influence[real], kind="stable")]
         )
         because = reasons([one for one in ranked if one.id != items.ids[row]], least)  # no item explains itself
-        sentence = in_words(because, click=catalogue.scale.kind == "click")
+        sentence = in_words(because, click=scale.kind == "click")
         found.append(Explanation(items.ids[row], items.titles[row], float(score), ranked, because, sentence, of_text))
     return found
 

@@ -6,6 +6,7 @@ last part.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import top_k
@@ -62,6 +64,7 @@ def recommend_users(
         raise MetarecError(f"--out {out} is there already: remove it, or name another file")
     recommender.items.check_k(k)
     rows = _rows_of(recommender, data)
+    data = dataclasses.replace(data, rating=_on_scale(data, recommender.catalogue.scale))
     order = np.lexsort((data.time, data.user))
     starts = np.searchsorted(data.user[order], np.arange(len(data.users) + 1))
     parts = make_folder(out.with_name(out.name + ".parts"))
@@ -91,20 +94,28 @@ def recommend_users(
 
 
 def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
-    """The catalogue's row of each item of the data; ratings are checked against the scale."""
-    titles, scale = recommender.items.titles, recommender.catalogue.scale
+    """The catalogue's row of each item of the data."""
+    titles = recommender.items.titles
     missing = [item for item in data.items.ids if not titles.has_id(item)]
     if missing:
         listed = ", ".join(map(repr, missing[:3]))
         raise MetarecError(f"{data.source}: the run knows no item {listed}{' and others' if len(missing) > 3 else ''}")
-    bad = np.flatnonzero((data.rating < scale.low) | (data.rating > scale.high))
-    if len(bad):
-        user, rating = data.users.ids[data.user[bad[0]]], data.rating[bad[0]]
-        raise MetarecError(
-            f"{data.source}: user {user!r} has a rating of {rating:g}; the run's lie between {scale.low:g} and "
-            f"{scale.high:g}"
-        )
     return np.array([titles.find_id(item).row for item in data.items.ids], np.int32)
+
+
+def _on_scale(data: Interactions, scale: Scale) -> np.ndarray:
+    """The ratings of the data, which may have a scale of its own, as the run reads them; float32 [rows]."""
+    written = data.scale.decimal(data.rating)
+    rating = np.asarray(scale.standard(written), np.float64).astype(np.float32)
+    ends = scale.standardised()
+    bad = np.flatnonzero((rating < ends.low) | (rating > ends.high))
+    if len(bad):
+        user = data.users.ids[data.user[bad[0]]]
+        raise MetarecError(
+            f"{data.source}: user {user!r} has a rating of {written[bad[0]]:.7g}; the run's lie between "
+            f"{scale.low:.7g} and {scale.high:.7g}"
+        )
+    return rating
 
 
 def _part(
@@ -123,7 +134,7 @@ def _part(
     histories = []
     for user in users:
         mine = order[starts[user] : starts[user + 1]]
-        histories.append(CheckedHistory(rows[data.item[mine]], data.rating[mine].astype(np.float32)))
+        histories.append(CheckedHistory(rows[data.item[mine]], data.rating[mine]))
     profiles = [texts[user] if texts else "" for user in users]
     embeddings = recommender.users.encode(recommender.catalogue, histories, profiles)
     states = recommender.executor.adapt(histories, embeddings)

@@ -1,5 +1,7 @@
 """Execution of compiled programs for any number of users: supports and batches are padded to a few shapes.
 
+The programs compute on the standard scale (`metarec_jax.core.scale`), and what is returned is in the data's unit.
+
 There is one program for each support length and each batch size in use. Results of one call are read while the next
 one runs.
 """
@@ -19,6 +21,7 @@ from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.exported_programs import Traced
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params, Rows
 from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.recommender import programs
@@ -26,7 +29,6 @@ from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.item_table import MAX_GRAM_ITEMS, ItemTable
 from metarec_jax.recommender.programs import ItemRows, UserTask
 from metarec_jax.recommender.user_state import UserState
-from metarec_jax.train.catalogue import Scale
 
 EXPLAINED_PER_CALL = 10
 """Number of items that are explained in one call; there is one other program, for a single item."""
@@ -80,7 +82,7 @@ class Executor:
         self.average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._table = table
         self._buckets, self._max_support = config.episodes.buckets, config.episodes.max_support
-        self._lowest = scale.low
+        self._scale = scale
         self._adapted_shapes: dict[int, Params] = {}
         told = f"{to_json(config)}\n{scale}\n{limits}"
         bound: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[str]]] = {
@@ -91,7 +93,7 @@ class Executor:
             "score_all": (programs.score_all, (limits.items_at_once,), ["at_once"]),
             "score_all_with_deviation": (
                 programs.score_all_with_deviation,
-                (scale, limits.items_at_once),
+                (scale.standardised(), limits.items_at_once),
                 ["at_once"],
             ),
             "influences": (programs.influences, (), []),
@@ -177,7 +179,9 @@ class Executor:
         self._table.tensors(single_user=False)  # precomputes products, which calls for single users then also use
         for length in self._buckets:
             held = min(length, self._max_support, self._table.count)
-            history = CheckedHistory(np.arange(held, dtype=np.int32), np.full(held, self._lowest, np.float32))
+            history = CheckedHistory(
+                np.arange(held, dtype=np.int32), np.full(held, self._scale.standardised().low, np.float32)
+            )
             for size in sizes:
                 for _ in self.score_all_with_deviation(self.adapt([history] * size, [self.average_user] * size)):
                     pass
@@ -223,8 +227,11 @@ class Executor:
 
         for users, scored in _one_ahead(self._batches([len(state.support.item) for state in states]), call):
             found = jax.device_get(scored)[: len(users), ..., :count]
-            _check_not_nan(found.reshape(len(users), -1, count)[:, 0])
-            yield from zip(users, found)
+            found = found.reshape(len(users), -1, count)  # [users, 1 or 2, items]: scores, deviations
+            _check_not_nan(found[:, 0])
+            if not self._scale.is_standard:
+                found = np.concatenate([self._scale.original(found[:, :1]), found[:, 1:] * self._scale.unit], axis=1)
+            yield from zip(users, found[:, 0] if name == "score_all" else found)
 
     def score(
         self,
@@ -245,7 +252,7 @@ class Executor:
         Raises:
             MetarecError: predictions are NaN.
         """
-        return self._of_items("score", state, embeddings, statistic)
+        return self._scale.original(self._of_items("score", state, embeddings, statistic))
 
     @property
     def gives_deviation(self) -> bool:
@@ -262,7 +269,8 @@ class Executor:
         Returns:
             Standard deviations, in ratings.
         """
-        return self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
+        found = self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
+        return found * self._scale.unit
 
     def score_rows(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
         """Score rows of the catalogue for one user.
@@ -299,7 +307,7 @@ class Executor:
         scores, influences = (np.concatenate(parts) for parts in zip(*found))
         _check_not_nan(scores)
         _check_not_nan(influences)
-        return scores, influences
+        return self._scale.original(scores), influences * self._scale.unit
 
     def embedding_gradients(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "items hidden"]:
         """Compute the gradient of one user's score of each item by the embedding of the item's text.
@@ -317,7 +325,7 @@ class Executor:
             found.append(
                 self._of_items("embedding_gradients", state, embeddings[part], statistic[part], size, prepare=False)
             )
-        return np.concatenate(found)
+        return np.concatenate(found) * self._scale.unit
 
     # Shapes
 

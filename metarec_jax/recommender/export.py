@@ -6,7 +6,8 @@ safetensors, the list of items is JSON. ``examples/on_device.py`` reads such a f
     manifest.json        layout, rating scale, support lengths, the arguments of the programs in order, checksums
     items.json           ids and titles of the catalogue, in row order
     tensors.safetensors  parameters, embeddings and statistics
-    scores-N.jax         (tensors in order, item int32 [N], rating float32 [N], mask float32 [N]) -> scores [items]
+    scores-N.jax         (tensors in order, item int32 [N], rating float32 [N], mask float32 [N]) -> scores [items];
+                         ratings and scores are in the unit of the manifest's scale
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import STANDARD_LOW, Scale
 from metarec_jax.core.types import Prepared
 from metarec_jax.meta.user import Model
 from metarec_jax.recommender.item_table import tables_of
@@ -65,7 +67,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
         from safetensors.numpy import save_file
 
         save_file({name: np.asarray(array, order="C") for name, array in tensors}, path)
-    items = recommender.catalogue.items
+    items, scale = recommender.catalogue.items, recommender.catalogue.scale
     write_text(
         folder / "items.json",
         json.dumps({"ids": items.ids, "titles": items.titles}, ensure_ascii=False, indent=0) + "\n",
@@ -73,7 +75,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
     like = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
     for length in config.episodes.buckets:
         row = [jax.ShapeDtypeStruct((length,), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)]
-        program = jax.jit(lambda *arguments: _scores(recommender.executor.model, structure, arguments))
+        program = jax.jit(lambda *arguments: _scores(recommender.executor.model, scale, structure, arguments))
         exported = jax.export.export(program, platforms=PLATFORMS)(*like, *row)
         path = folder / f"scores-{length}.jax"
         with explained(path):
@@ -82,7 +84,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = {
         "layout": LAYOUT,
-        "scale": recommender.catalogue.scale._asdict(),
+        "scale": scale._asdict(),
         "support_lengths": list(config.episodes.buckets),
         "most_ratings": config.episodes.max_support,
         "arguments": [*names, "item", "rating", "mask"],
@@ -106,7 +108,9 @@ def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], An
     return named + [(f"tables/{name}", np.asarray(array)) for name, array in extra.items()], structure
 
 
-def _scores(model: Model, structure: Any, arguments: tuple[Array, ...]) -> Float[Array, " items"]:
-    """`adapt_and_score` of flat arguments, in the order of the manifest."""
+def _scores(model: Model, scale: Scale, structure: Any, arguments: tuple[Array, ...]) -> Float[Array, " items"]:
+    """`adapt_and_score` of flat arguments, in the order of the manifest; ratings and scores are in the data's unit."""
     *leaves, items, user, statistic, item, rating, mask = arguments
-    return adapt_and_score(model, structure.unflatten(leaves), Prepared(items, user), statistic, item, rating, mask)
+    trainable, tables = structure.unflatten(leaves), Prepared(items, user)
+    found = adapt_and_score(model, trainable, tables, statistic, item, scale.standard(rating), mask)
+    return found if scale.is_standard else (found - STANDARD_LOW) * scale.unit + scale.low

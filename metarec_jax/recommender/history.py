@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import Scale
 from metarec_jax.recommender.errors import InputError, located
 from metarec_jax.recommender.title_search import Match
-from metarec_jax.train.catalogue import Scale
 
 
 class Rated(NamedTuple):
@@ -28,9 +28,9 @@ class CheckedHistory(NamedTuple):
     """A history whose items are rows of the catalogue and whose ratings are on the scale.
 
     Attributes:
-        rows: int32 [n], rows of the items, oldest first, without duplicates.
-        ratings: float32 [n].
-        notes: notes on how titles were matched.
+        rows: int32 [n], rows of the items, oldest first; no row twice.
+        ratings: float32 [n], on the standard scale (`metarec_jax.core.scale`).
+        notes: remarks on how the titles were read.
     """
 
     rows: np.ndarray
@@ -69,7 +69,7 @@ def check_history(history: History, find: Callable[[str | int], Match], scale: S
     Args:
         history: items and ratings, oldest first, or a mapping from one to the other.
         find: looks up an item by title or id.
-        scale: the rating scale of the run.
+        scale: the rating scale of the run, which the ratings are on.
 
     Returns:
         The checked history.
@@ -125,13 +125,14 @@ def rows_to_remove(
     return rows
 
 
-def _on_scale(item: str | int, rating: float, scale: Scale) -> float:
+def _on_scale(item: str | int, rating: float, scale: Scale) -> np.float32:
     try:
         value = float(rating)
     except (TypeError, ValueError):
         value = math.nan
     if scale.kind == "click" and value not in (0.0, 1.0):
         raise MetarecError(f"{item!r} has {rating!r}; write 1 (clicked) or 0 (shown and not clicked)")
-    if not scale.low <= value <= scale.high:  # false for NaN as well
-        raise MetarecError(f"{item!r} is rated {rating!r}; ratings lie between {scale.low:g} and {scale.high:g}")
-    return value
+    place = scale.place(value)
+    if place is None:
+        raise MetarecError(f"{item!r} is rated {rating!r}; ratings lie between {scale.low:.7g} and {scale.high:.7g}")
+    return place

@@ -52,7 +52,7 @@ def converse(
         MetarecError: the run has no item factors, or `rated` is not valid.
     """
     scale = recommender.catalogue.scale
-    levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:g} to {scale.high:g}"
+    levels = "1 (yes) or 0 (no)" if scale.kind == "click" else f"{scale.low:.7g} to {scale.high:.7g}"
     rated, unknown = list(rated), []
     state = recommender.adapt(rated)
     say(f"Rate {levels}. Enter: I do not know it. q: enough.")

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import path_names
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
@@ -26,7 +27,6 @@ from metarec_jax.meta.batch import planned
 from metarec_jax.meta.gram import Adapted, Plan, gram_of
 from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, summarised, variance_user
 from metarec_jax.recommender.item_table import ItemTensors, tables_of
-from metarec_jax.train.catalogue import Scale
 
 jax.export.register_pytree_node_serialization(
     Adapted,
@@ -185,10 +185,7 @@ def score_all_with_deviation(
 
     Args:
         model, items_at_once, trainable, items, task, at_once: as for `score_all`.
-        scale: the rating scale.
-
-    Returns:
-        Scores, and standard deviations.
+        scale: the standardised rating scale.
     """
     levels = np.asarray(scale.levels, np.float32)
 

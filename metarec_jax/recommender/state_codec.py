@@ -95,7 +95,7 @@ class StateCodec:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        hidden, scale = len(self._executor.average_user), self._items.catalogue.scale
+        hidden, scale = len(self._executor.average_user), self._items.catalogue.scale.standardised()
         try:
             content = _decompressed(data)
             header = _metadata(content)

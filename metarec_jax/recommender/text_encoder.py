@@ -169,5 +169,4 @@ class UserEncoder:
 
     def _description(self, catalogue: Catalogue, history: CheckedHistory) -> str:
         rows, ratings = history.latest(self._max_support)
-        middle = (catalogue.scale.low + catalogue.scale.high) / 2
-        return describe(catalogue.items.titles, rows, ratings, middle=middle) if len(rows) else ""
+        return describe(catalogue.items.titles, rows, ratings, middle=catalogue.scale.middle) if len(rows) else ""

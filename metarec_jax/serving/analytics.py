@@ -4,9 +4,9 @@ All are ratios of two sums over rows. The rows of one user are not independent, 
 method for clusters (Deng, Knoblich & Lu 2018, "Applying the delta method in metric analytics", equation 4). They are
 too narrow for few users.
 
-- Click-through rate (CTR): clicked places over shown ones. Precision: places with a click, a purchase or a rating of at
-  least `liked`, over shown ones. nDCG of clicks: over lists with a click, ``sum 1 / log2(1 + place)`` of the clicked
-  places over that of as many places from the first (Järvelin & Kekäläinen 2002).
+- Click-through rate (CTR): clicked places over shown ones. Precision: places with a click, a purchase or a rating
+  that `Scale.likes`, over shown ones. nDCG of clicks: over lists with a click, ``sum 1 / log2(1 + place)`` of the
+  clicked places over that of as many places from the first (Järvelin & Kekäläinen 2002).
 - Off-policy: the CTR that another ranking would have had, from places of randomised lists. A place counts if that
   ranking puts the same item there, with weight ``1 / propensity`` (inverse propensity scoring, IPS: Horvitz & Thompson
   1952; for rankings under the item-position click model: Li et al. 2018, "Offline evaluation of ranking policies with
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from metarec_jax.core.scale import Scale
 from metarec_jax.serving.event_log import Log
 
 NORMAL = 1.959964
@@ -98,17 +99,14 @@ def click_through(log: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return log.clicked.astype(np.float64), np.ones(len(log.place)), log.user
 
 
-def precision(log: Log, liked: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def precision(log: Log, scale: Scale) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the arguments of `ratio` for the precision of the items that were shown.
 
     Args:
         log: the log.
-        liked: lowest rating of an item that counts as liked.
-
-    Returns:
-        Numerators, denominators and users.
+        scale: of the ratings, which defines what is liked.
     """
-    good = log.clicked | log.purchased | (log.rating >= liked)
+    good = log.clicked | log.purchased | scale.likes(log.rating)
     return good.astype(np.float64), np.ones(len(log.place)), log.user
 
 
@@ -124,15 +122,12 @@ def ndcg(log: Log) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return gained[some] / best[clicks[some]], np.ones(int(some.sum())), log.user[first][some]
 
 
-def arm_figures(log: Log, liked: float) -> dict[str, Any]:
+def arm_figures(log: Log, scale: Scale) -> dict[str, Any]:
     """Return counts and figures of one arm, by name.
 
     Args:
         log: places that the arm chose.
-        liked: lowest rating of an item that counts as liked.
-
-    Returns:
-        Counts and figures by name.
+        scale: of the ratings, which defines what is liked.
     """
     rated = np.isfinite(log.rating)
     return {
@@ -143,7 +138,7 @@ def arm_figures(log: Log, liked: float) -> dict[str, Any]:
         "purchases": int(log.purchased.sum()),
         "ratings": int(rated.sum()),
         "ctr": ratio(*click_through(log)),
-        "precision": ratio(*precision(log, liked)),
+        "precision": ratio(*precision(log, scale)),
         "ndcg": ratio(*ndcg(log)),
         "rating": ratio(np.where(rated, log.rating, 0.0), rated.astype(np.float64), log.user),
     }
@@ -246,26 +241,26 @@ def over_time(log: Log, parts: int = 24) -> list[dict[str, Any]]:
     return found
 
 
-def figures(log: Log, liked: float, *, time: bool = False) -> dict[str, Any]:
+def figures(log: Log, scale: Scale, *, time: bool = False) -> dict[str, Any]:
     """Return all figures of a log that need no model.
 
     Args:
         log: the log, with all arms.
-        liked: lowest rating of an item that counts as liked.
+        scale: of the ratings, which defines what is liked.
         time: whether to add the figures over time.
 
     Returns:
         A tree of figures by name.
     """
-    arms = {str(arm): arm_figures(log.of(log.arm == arm), liked) for arm in np.unique(log.arm)}
-    found: dict[str, Any] = {"arms": arms, "liked": liked}
+    arms = {str(arm): arm_figures(log.of(log.arm == arm), scale) for arm in np.unique(log.arm)}
+    found: dict[str, Any] = {"arms": arms, "liked": scale.liked_from}
     split = log.of(~log.interleaved)
     names = [str(arm) for arm in np.unique(split.arm)]
     if len(names) == 2:
         a, b = (split.of(split.arm == name) for name in names)
         found["b less a"] = {
             "ctr": difference(click_through(a), click_through(b)),
-            "precision": difference(precision(a, liked), precision(b, liked)),
+            "precision": difference(precision(a, scale), precision(b, scale)),
             "ndcg": difference(ndcg(a), ndcg(b)),
         }
     if log.interleaved.any():

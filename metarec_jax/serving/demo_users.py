@@ -54,7 +54,8 @@ def persons(data: Interactions, users: np.ndarray) -> list[Person]:
     for user in users.tolist():
         rows = np.flatnonzero(data.user == user)
         rows = rows[np.argsort(data.time[rows], kind="stable")]
-        history = [(data.items.ids[i], float(r)) for i, r in zip(data.item[rows].tolist(), data.rating[rows])]
+        ratings = data.scale.decimal(data.rating[rows]).tolist()
+        history = [(data.items.ids[i], rating) for i, rating in zip(data.item[rows].tolist(), ratings)]
         profile = data.users.texts[user] if data.users.texts else ""
         found.append(Person(data.users.ids[user], profile, history))
     return found

@@ -15,6 +15,7 @@ import numpy as np
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import make_folder, replacing
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import Scale
 from metarec_jax.recommender.history import Rated
 from metarec_jax.recommender.items import top_k
 from metarec_jax.recommender.recommender import Recommender
@@ -25,16 +26,6 @@ from metarec_jax.serving.event_log import Log, Request
 from metarec_jax.serving.store import open_for_reading
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
-from metarec_jax.train.catalogue import Scale
-
-
-def liked_from(scale: Scale) -> float:
-    """The least rating of an item that counts as liked: the fourth of five levels, or as far up another scale.
-
-    Args:
-        scale: the rating scale.
-    """
-    return scale.low + 0.75 * (scale.high - scale.low)
 
 
 def same_places(log: Log, asked: Sequence[Request], recommender: Recommender) -> np.ndarray:
@@ -90,7 +81,7 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
         log, asked = logs.read(database), logs.requests(database)
     if not len(log.list):
         raise MetarecError(f"{store}: no list was shown yet, so there is nothing to report")
-    found = of_log.figures(log, liked_from(catalogues.load(run_folder.open_run(run)).scale))
+    found = of_log.figures(log, catalogues.load(run_folder.open_run(run)).scale)
     random = log.of((log.explore > 0) & ~log.interleaved)
     if targets and not len(random.list):
         raise MetarecError(
@@ -199,7 +190,7 @@ def _trained_on(config: Config) -> list[tuple[str, str, float, int]]:
 
     data = beside_clicks(load(config.data, seed=config.seed), config)
     users, items = data.users.ids, data.items.ids
-    columns = (data.user.tolist(), data.item.tolist(), data.rating.tolist(), data.time.tolist())
+    columns = (data.user.tolist(), data.item.tolist(), data.scale.decimal(data.rating).tolist(), data.time.tolist())
     return [(users[u], items[i], float(r), int(t)) for u, i, r, t in zip(*columns)]
 
 

@@ -33,9 +33,9 @@ async def feedback(request: schemas.FeedbackRequest, service: ServiceDependency)
             raise InputError(f"the item {request.item!r} was not in the list", "item")
         arm = arms[request.item]
     scale = service.engine.first.catalogue.scale
-    if request.rating is not None and not scale.low <= request.rating <= scale.high:
-        allowed = f"between {scale.low:g} and {scale.high:g}"
-        raise InputError(f"the rating is {request.rating:g}; ratings are {allowed}", "rating")
+    if request.rating is not None and scale.place(request.rating) is None:
+        allowed = f"between {scale.low:.7g} and {scale.high:.7g}"
+        raise InputError(f"the rating is {request.rating:.7g}; ratings are {allowed}", "rating")
     value = 1.0 if request.rating is None else request.rating
     await service.writes.submit(Event(user or "", request.item, request.kind, value, request.list_id))
     if request.kind in ("rating", "forget"):

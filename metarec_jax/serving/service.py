@@ -17,7 +17,6 @@ from metarec_jax.serving.batching import Batcher, QueueFull
 from metarec_jax.serving.cache import VersionedCache
 from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Done, Engine, Job, Whose
-from metarec_jax.serving.feedback import liked_from
 from metarec_jax.serving.prometheus import ServiceMetrics
 from metarec_jax.serving.schemas import UserFields
 from metarec_jax.serving.store import Event, ShownList, open_for_reading
@@ -180,8 +179,7 @@ class Service:
     def _figures(self) -> dict[str, Any]:
         with contextlib.closing(open_for_reading(self.store.folder)) as database:
             log = event_log.read(database)
-        liked = liked_from(self.engine.first.catalogue.scale)
-        return analytics.to_tree(analytics.figures(log, liked, time=True))
+        return analytics.to_tree(analytics.figures(log, self.engine.first.catalogue.scale, time=True))
 
 
 def new_user() -> str:

@@ -19,13 +19,13 @@ import numpy as np
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.scale import STANDARD_LOW, Scale
 from metarec_jax.data import load
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.serving.demo_users import Person, persons
 from metarec_jax.serving.extras import needs_extra
 from metarec_jax.train.build import resolve
-from metarec_jax.train.catalogue import Scale
 
 with needs_extra("serve"):
     import httpx
@@ -110,19 +110,14 @@ def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
         scale: scale of the ratings.
         curiosity: the probability for an item without a rating.
 
-    Returns:
-        The probability.
-
-    >>> scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
-    >>> [attraction(rating, scale, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
+    >>> [attraction(rating, STARS, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
     [0.02, 0.0, 0.1875, 0.9375]
     """
     if rating is None:
         return curiosity
     if scale.kind == "click":
         return rating
-    quarters = 4 * (rating - scale.low) / (scale.high - scale.low)
-    return (2**quarters - 1) / 2**4
+    return (2 ** (scale.standard(rating) - STANDARD_LOW) - 1) / 2**4
 
 
 def simulate(

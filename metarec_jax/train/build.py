@@ -26,7 +26,7 @@ from metarec_jax.encoder import load as load_encoder
 from metarec_jax.factors.cross_fitting import believe_all
 from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.learner.inputs import standardisation
-from metarec_jax.train.catalogue import Catalogue, scale_of
+from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.checks import check_adapted, check_data, check_encoder
 from metarec_jax.train.embed import embed, embed_users, user_texts
 from metarec_jax.train.experiment import Experiment, Part, Source, splits_of
@@ -138,7 +138,7 @@ def resolve(config: Config, data: Interactions) -> Config:
     """
     head, side = config.learner.head, config.learner.user_side
     if head == "auto":
-        head = "click" if data.kind == "click" else "ordinal" if data.levels else "rating"
+        head = "click" if data.kind == "click" else "ordinal" if data.scale.levels else "rating"
     if side == "auto":
         side = "none" if data.users.texts is None or covers_all(config) else "profile"
     # Each draw of a support has a description that must be encoded, so their number is limited.
@@ -230,7 +230,7 @@ def make_catalogue(
         items=data.items,
         statistics=row_statistics(data, division.train[:0] if covers_all(config) else division.train),
         embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
-        scale=scale_of(data),
+        scale=data.scale,
     )
     check_adapted(config, catalogue)
     embeddings = embed(encoder, config, data.items.texts, reporter, "encoding items")

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import NamedTuple
 
 import numpy as np
 
 from metarec_jax.core.atomic_files import replacing
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions, Items, Kind
+from metarec_jax.core.scale import Scale, scale_from_json
+from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
 from metarec_jax.factors.item_factors import Beliefs
 from metarec_jax.train.run_folder import Run
-
-
-class Scale(NamedTuple):
-    """The rating scale; fields as in `metarec_jax.core.types.Interactions`."""
-
-    kind: Kind
-    levels: tuple[float, ...]
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +22,11 @@ class Catalogue:
     """Everything except parameters that scoring needs.
 
     Attributes:
-        items: the items.
-        statistics: statistics of the training users' ratings.
+        items: who they are.
+        statistics: the training users' ratings of each, on the standard scale (`metarec_jax.core.scale`).
         embeddings: float32 [items, hidden].
-        scale: scale of the ratings.
-        beliefs: the item factor model; None without item factors.
+        scale: of the ratings as the data has them.
+        beliefs: what was learned of items beside counts; None where nothing was.
     """
 
     items: Items
@@ -43,11 +34,6 @@ class Catalogue:
     embeddings: np.ndarray
     scale: Scale
     beliefs: Beliefs | None = None
-
-
-def scale_of(data: Interactions) -> Scale:
-    """The scale of a data set's ratings."""
-    return Scale(data.kind, data.levels, data.low, data.high)
 
 
 def save(catalogue: Catalogue, run: Run) -> None:
@@ -72,7 +58,11 @@ def save(catalogue: Catalogue, run: Run) -> None:
             "rating_count": catalogue.statistics.count,
         }
     ).replace_schema_metadata(
-        {"scale": json.dumps(catalogue.scale._asdict()), "beliefs": json.dumps(catalogue.beliefs is not None)}
+        {
+            "scale": json.dumps(catalogue.scale._asdict()),
+            "standardised": json.dumps(True),
+            "beliefs": json.dumps(catalogue.beliefs is not None),
+        }
     )
     arrays = {"items": catalogue.embeddings} | ({} if items.vectors is None else {"vectors": items.vectors})
     with replacing(run.embeddings) as path:
@@ -114,11 +104,19 @@ def load(run: Run) -> Catalogue:
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
         written = json.loads(table.schema.metadata[b"scale"])
         believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
-        scale = Scale(written["kind"], tuple(written["levels"]), written["low"], written["high"])
+        if not isinstance(written, dict):
+            raise ValueError("its scale is no object")
+        standardised = json.loads(table.schema.metadata.get(b"standardised", b"false"))
+        scale = scale_from_json(written)
     except FileNotFoundError as error:
         raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise MetarecError(f"{run.catalogue} is damaged ({error}): {remedy}") from error
+    if not standardised and not scale.is_standard:
+        raise MetarecError(
+            f"{run.folder} was trained on ratings of {scale.low:.7g} to {scale.high:.7g} by an earlier version, which "
+            "did not move them to a standard scale: use that version with this run, or train it anew"
+        )
     try:
         arrays = load_file(run.embeddings)
         embeddings, vectors = arrays["items"], arrays.get("vectors")

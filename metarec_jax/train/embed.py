@@ -83,7 +83,7 @@ def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str
                 "or none, or name a column with --data.columns.user-text"
             )
         return dict.fromkeys(sources, data.users.texts)
-    middle = (data.low + data.high) / 2
+    middle = data.scale.middle
     return {name: tuple(descriptions(source, data.items.titles, middle=middle)) for name, source in sources.items()}
 
 

@@ -15,31 +15,23 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.updater import UpdaterConfig, rule_of
 from metarec_jax.core.params import partition
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params
 from metarec_jax.learner.contract import make_head, make_learner
 from metarec_jax.learner.prior import Believed
 from metarec_jax.learner.ranking import ranking_loss
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import Model, Trainable
-from metarec_jax.train.catalogue import Catalogue, Scale
+from metarec_jax.train.catalogue import Catalogue
 
 UNROLL = 5
 """Inner steps per iteration of the compiled loop: a few per cent faster than one, at the same compile time."""
 
 
 def make_model(config: Config, scale: Scale) -> Model:
-    """Make the functions of the model that a config describes.
-
-    Equal options give the same functions, so that programs compiled for one seed serve the next.
-
-    Args:
-        config: options of learner and updater.
-        scale: the rating scale.
-
-    Returns:
-        The model.
-    """
-    return _model(_learner(config), config.updater, scale)
+    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
+    traced and compiled for one seed serves the next. They work on the standard scale."""
+    return _model(_learner(config), config.updater, scale.standardised()._replace(liked=None))
 
 
 def _learner(config: Config) -> LearnerConfig:
@@ -90,7 +82,7 @@ def init_trainable(
     """
     total, count = catalogue.statistics.total, catalogue.statistics.count
     seen = count > 0 if count.any() else np.ones(len(count), bool)
-    mean = float(total.sum() / count.sum()) if count.any() else (catalogue.scale.low + catalogue.scale.high) / 2
+    mean = float(total.sum() / count.sum()) if count.any() else catalogue.scale.middle
     theta = make_learner(_learner(config), model.head).init(
         key,
         item_embeddings=catalogue.embeddings[seen],

@@ -12,6 +12,7 @@ from helpers import assert_equal, interactions, random_interactions
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import CLICKS
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.protocols import divide, tallrec
@@ -316,7 +317,7 @@ def test_a_division_that_trains_on_what_it_asks_is_refused():
 
 
 def clicks(data):
-    return dataclasses.replace(data, kind="click", rating=(data.rating > 3).astype(np.float32), levels=(0.0, 1.0))
+    return dataclasses.replace(data, scale=CLICKS, rating=(data.rating > 3).astype(np.float32))
 
 
 REFUSED = {

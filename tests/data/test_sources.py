@@ -9,6 +9,7 @@ import pytest
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Users
 from metarec_jax.data import load
 
@@ -65,7 +66,7 @@ def test_content_of_the_100k_layout(tmp_path):
     assert [data.user.dtype, data.item.dtype, data.rating.dtype, data.time.dtype] == [
         *(np.int32, np.int32, np.float32, np.int64)
     ]
-    assert (data.kind, data.levels, data.low, data.high) == ("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
+    assert data.scale == STARS
     assert data.source == f"MovieLens-100K from {tmp_path}"
     assert "10.1145/2827872" in data.citation
 
@@ -81,12 +82,15 @@ def test_every_layout_of_one_content_gives_the_same_data(tmp_path, layout):
     else:  # no profiles are in these files, so the user without a rating is not known
         assert data.users == Users(rated, None)
     for name in ("user", "item", "rating", "time"):
-        np.testing.assert_array_equal(getattr(data, name), getattr(expected, name))
+        ours, theirs = getattr(data, name), getattr(expected, name)
+        if name == "rating":
+            ours, theirs = data.scale.decimal(ours), expected.scale.decimal(theirs)
+        np.testing.assert_array_equal(ours, theirs)
     if layout == "movielens-latest":
-        assert data.levels == (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
-        assert (data.low, data.high) == (0.5, 5.0)
+        assert data.scale.levels == (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+        assert (data.scale.low, data.scale.high) == (0.5, 5.0)
     else:
-        assert (data.levels, data.low, data.high) == (expected.levels, 1.0, 5.0)
+        assert data.scale == expected.scale == STARS
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -153,7 +157,8 @@ def test_films_file_in_utf8_is_read_as_such(tmp_path):
 def test_half_stars_are_levels_of_movielens_csv_only(tmp_path):
     folder = layouts.movielens_csv(tmp_path / "csv")
     replace(folder / "ratings.csv", "7,1,5,100", "7,1,4.5,100")
-    assert read(folder).rating[0] == 4.5
+    data = read(folder)
+    assert data.scale.decimal(data.rating[0]) == 4.5
     folder = layouts.movielens_100k(tmp_path / "100k")
     replace(folder / "u.data", "7\t1\t5\t100", "7\t1\t4.5\t100")
     assert_says(refusal(folder), "u.data, line 3", "4.5", "1, 2, 3, 4, 5")

@@ -21,7 +21,7 @@ def test_shape_and_order():
     np.testing.assert_array_equal(data.user, np.repeat(np.arange(7), 5))
     assert len(set(zip(data.user.tolist(), data.item.tolist()))) == 35
     assert (np.diff(data.time) > 0).all()
-    assert set(np.unique(data.rating)) <= set(data.levels) == {1, 2, 3, 4, 5}
+    assert set(np.unique(data.rating)) <= set(data.scale.levels) == {1, 2, 3, 4, 5}
     assert [data.user.dtype, data.item.dtype, data.rating.dtype, data.time.dtype] == [
         *(np.int32, np.int32, np.float32, np.int64)
     ]
@@ -38,7 +38,7 @@ def test_load_hands_on_seed_and_kind():
     assert same(load(DataConfig(source="synthetic"), seed=4), synthetic(4)[0])
     clicks = load(DataConfig(source="synthetic", kind="click"), seed=4)
     assert clicks.kind == "click"
-    assert set(np.unique(clicks.rating)) == set(clicks.levels) == {0, 1}
+    assert set(np.unique(clicks.rating)) == set(clicks.scale.levels) == {0, 1}
 
 
 @pytest.mark.parametrize("kind", ["rating", "click"])
@@ -49,7 +49,7 @@ def test_ratings_follow_the_stated_distribution(kind):
     # The mean of n independent draws has standard deviation sqrt(sum of variances) / n: four of them are the bound.
     n, bound = len(data), 4 * np.sqrt(truth.variance[at].sum()) / len(data)
     assert abs((data.rating - truth.expected[at]).mean()) < bound
-    for index, level in enumerate(data.levels):
+    for index, level in enumerate(data.scale.levels):
         p = truth.probabilities[at][:, index]
         assert abs((data.rating == level).mean() - p.mean()) < 4 * np.sqrt((p * (1 - p)).sum()) / n
     # The Bayes error: the squared residuals have the stated mean.

@@ -10,6 +10,7 @@ from helpers import assert_says
 
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import CLICKS
 from metarec_jax.data import load
 
 HEADER = "user_id,item_id,rating,timestamp\n"
@@ -38,9 +39,9 @@ def test_a_csv_with_the_usual_columns(tmp_path):
     assert data.items.ids == data.items.texts == data.items.titles == ("x", "y")
     np.testing.assert_array_equal(data.user, [0, 0, 1])
     np.testing.assert_array_equal(data.item, [0, 1, 0])
-    np.testing.assert_array_equal(data.rating, np.float32([3, 1.5, 4]))
+    np.testing.assert_array_equal(data.scale.decimal(data.rating), [3, 1.5, 4])
     np.testing.assert_array_equal(data.time, [5, 10, 20])
-    assert (data.levels, data.low, data.high) == ((1.5, 3.0, 4.0), 1.5, 4.0)
+    assert (data.scale.levels, data.scale.low, data.scale.high) == ((1.5, 3.0, 4.0), 1.5, 4.0)
     assert data.source == f"the table {path}"
     assert data.citation == ""
 
@@ -87,19 +88,19 @@ def test_many_distinct_ratings_are_continuous(tmp_path):
     rows = "".join(f"a,i{n},{n / 10},0\n" for n in range(20))
     path = write(tmp_path / "r.csv", HEADER + rows)
     data = read(path)
-    assert len(data.levels) == 20
-    assert np.isin(data.rating, np.float32(data.levels)).all()
-    assert set(data.levels) == {float(r) for r in data.rating}
+    assert len(data.scale.levels) == 20
+    assert np.isin(data.rating, np.float32(data.scale.standardised().levels)).all()
+    assert data.scale.levels == tuple(n / 10 for n in range(20)) == tuple(np.sort(data.scale.decimal(data.rating)))
     write(path, HEADER + rows + "a,j,7.25,0\n")
     data = read(path)
-    assert (data.levels, data.low, data.high) == ((), 0.0, 7.25)
+    assert (data.scale.levels, data.scale.low, data.scale.high) == ((), 0.0, 7.25)
 
 
 def test_clicks_without_a_column(tmp_path):
     path = write(tmp_path / "r.csv", "user_id,item_id\na,x\na,y\n")
     data = read(path, kind="click", columns=Columns(rating="", time=""))
     np.testing.assert_array_equal(data.rating, [1, 1])
-    assert (data.kind, data.levels, data.low, data.high) == ("click", (0.0, 1.0), 0.0, 1.0)
+    assert data.scale == CLICKS
     assert_says(refusal(path, columns=Columns(rating="", time="")), "every row is a click", "--data.kind click")
 
 
@@ -130,7 +131,7 @@ def test_times_too_far_apart_for_one_sort_key_still_sort(tmp_path):
     rows = f"b,x,1,{far}\nb,y,2,{-far}\na,y,3,0\na,x,4,0\n"
     data = read(write(tmp_path / "r.csv", HEADER + rows))
     np.testing.assert_array_equal(data.time, [0, 0, -far, far])
-    np.testing.assert_array_equal(data.rating, [4, 3, 2, 1])
+    np.testing.assert_array_equal(data.scale.decimal(data.rating), [4, 3, 2, 1])
 
 
 # Mistakes
@@ -164,7 +165,7 @@ def test_whole_numbers_may_be_written_as_decimals_or_with_space(tmp_path):
     path = write(tmp_path / "r.csv", HEADER + "a,x,1.0,881250949.0\na,y, +2 ,5\n")
     data = read(path)
     np.testing.assert_array_equal(data.time, [5, 881250949])
-    np.testing.assert_array_equal(data.rating, [2, 1])
+    np.testing.assert_array_equal(data.scale.decimal(data.rating), [2, 1])
 
 
 def test_a_line_number_counts_the_lines_inside_quotes(tmp_path):
@@ -259,7 +260,7 @@ def test_parquet_equals_csv(tmp_path):
         tmp_path / "r.parquet", user_id=[3, 1, 1], item_id=["12", "7", "12"], rating=[4, 1.5, 3], timestamp=[20, 10, 5]
     )
     ours, theirs = read(binary), read(text)
-    assert (ours.users, ours.items, ours.levels) == (theirs.users, theirs.items, theirs.levels)
+    assert (ours.users, ours.items, ours.scale.levels) == (theirs.users, theirs.items, theirs.scale.levels)
     for name in ("user", "item", "rating", "time"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         assert getattr(ours, name).dtype == getattr(theirs, name).dtype
@@ -286,7 +287,7 @@ def test_integer_ids_of_any_size(tmp_path, ids):
     path = parquet(tmp_path / "r.parquet", user_id=ids, item_id=[1, 1, 2], rating=[1, 2, 3], timestamp=[0, 0, 0])
     data = read(path)
     assert data.users.ids == ("2", str(ids[0]))
-    np.testing.assert_array_equal(data.rating, [2, 1, 3])
+    np.testing.assert_array_equal(data.scale.decimal(data.rating), [2, 1, 3])
 
 
 @pytest.mark.parametrize(

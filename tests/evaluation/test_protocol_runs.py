@@ -16,6 +16,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import CLICKS
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.evaluation import compare, methods, predictions_table
@@ -154,7 +155,7 @@ def test_nothing_that_is_held_out_can_reach_what_is_trained(evaluated, kind, tmp
 def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_others(kind, tmp_path):
     """Everybody who is held out clicks other items: items drawn beside training clicks are as popular as before."""
     data = random_interactions(np.random.default_rng(4), users=50, items=40, least=7, most=9)
-    data = dataclasses.replace(data, rating=np.ones(len(data), np.float32), kind="click", levels=(), low=0.0, high=1.0)
+    data = dataclasses.replace(data, rating=np.ones(len(data), np.float32), scale=CLICKS)
     data = dataclasses.replace(data, time=np.random.default_rng(5).permutation(len(data)))
     config = config_of(kind, tmp_path / "cache")
     config = dataclasses.replace(

@@ -103,7 +103,7 @@ def test_test_users_have_no_say(config, tmp_path):
     held = np.concatenate([rows for s in scenarios for rows in (s.tasks.query, s.tasks.support)])
     assert len(held)
     turned = dataclasses.replace(data, rating=data.rating.copy())
-    turned.rating[held] = data.low + data.high - data.rating[held]
+    turned.rating[held] = 6 - data.rating[held]
     values = []
     for name, ratings in (("as it is", data), ("turned", turned)):
         found = search.tune(config, tmp_path / name, trials=2, space=SPACE, metric="ndcg@5", data=ratings)

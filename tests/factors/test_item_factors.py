@@ -115,7 +115,7 @@ def test_what_a_training_user_meets_does_not_depend_on_that_users_ratings(data, 
     rows = np.arange(len(data))
     before, folded = believe_all(SMALL, data, embeddings, rows, profiles(data), seed=0)
     user = int(data.user[0])
-    rating = np.where(data.user == user, data.low + data.high - data.rating, data.rating).astype(np.float32)
+    rating = np.where(data.user == user, 6 - data.rating, data.rating).astype(np.float32)
     after, changed = believe_all(
         SMALL, dataclasses.replace(data, rating=rating), embeddings, rows, profiles(data), seed=0
     )
@@ -154,14 +154,14 @@ def test_an_item_met_as_new_is_what_the_others_believe_of_new_items(data, embedd
         data.items,
         embeddings,
         *(column[others] for column in (data.user, data.item, data.rating)),
-        (data.high - data.low) / 4,
+        1.0,
         rated_most(SMALL, len(data.items), data.item),
         main_features(SMALL, data.items, embeddings, np.bincount(data.item, minlength=len(data.items))),
     )
     np.testing.assert_array_equal(whole.as_new.table[1], of_fold.of_new_items(embeddings, details, vectors))
 
     user = int(data.user[0])
-    rating = np.where(data.user == user, data.low + data.high - data.rating, data.rating).astype(np.float32)
+    rating = np.where(data.user == user, 6 - data.rating, data.rating).astype(np.float32)
     turned_round = dataclasses.replace(data, rating=rating)
     changed = believe_all(SMALL, turned_round, embeddings, rows, profiles(data), seed=0, dropout=0.3)[1]
     fold = whole.fold[user]

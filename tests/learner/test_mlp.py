@@ -181,7 +181,7 @@ def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
         seed=0,
     )
     episodes = source.batch_of_all(0)
-    head = make_head("rating", levels=data.levels, low=data.low, high=data.high)
+    head = make_head("rating", levels=data.scale.levels, low=data.scale.low, high=data.scale.high)
     nothing = np.zeros((1, 2), np.float32)
     params = mlp.init(
         jax.random.key(0), head, hidden=4, item_embeddings=nothing, user_embeddings=nothing, mean_rating=mean
@@ -196,7 +196,7 @@ def test_on_real_ratings_a_new_learner_is_item_mean_plus_user_bias():
         return head.mean(mlp.apply(params, head, context, features(query)))
 
     found = predict(*jax.tree.map(jnp.asarray, (episodes.support, episodes.query)))
-    baseline = item_mean_user_bias(Scale(mean, 4.0, data.low, data.high), item_shrink=5.0, user_shrink=5.0)
+    baseline = item_mean_user_bias(Scale(mean, 4.0, data.scale.low, data.scale.high), item_shrink=5.0, user_shrink=5.0)
     wanted = baseline.predict(episodes).mean
     assert found.shape == (len(splits.test), 10)
     assert np.ptp(wanted) > 1

@@ -40,7 +40,7 @@ def untrained(*, side: str = "profile", head: str = "classes", limits: Limits = 
     """A recommender with random parameters that depend on the user."""
     data = small_data()
     config = small_config()
-    scale = Scale("click", (0.0, 1.0), 0.0, 1.0) if head == "click" else Scale("rating", data.levels, 1.0, 5.0)
+    scale = Scale("click", (0.0, 1.0), 0.0, 1.0) if head == "click" else Scale("rating", data.scale.levels, 1.0, 5.0)
     config = dataclasses.replace(
         config,
         data=dataclasses.replace(config.data, kind=scale.kind),

@@ -36,8 +36,8 @@ PUBLISHED_USERS = (
 )
 """Ids of MovieLens-100K, in the order of u.data."""
 PUBLISHED_WINDOWS = 1000
-LIKED = 0.6
-"""Share of the greatest rating; an item with a rating above it is liked."""
+NEUTRAL = 3.0
+"""On the standard scale; an item with a rating above it is liked, by this protocol's own definition."""
 
 
 @register_split("tallrec")
@@ -105,8 +105,9 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         ),
         description=(
             f"the next item of a user, by time, from the {split.history + 1}th on; liked is a rating above "
-            f"{LIKED * data.high:g}; {whose}, {len(query)} questions; everyone who is neither validation nor test user "
-            "trains. AUC over all questions mostly compares users with each other: read the AUC of each user beside it"
+            f"{data.scale.decimal(NEUTRAL):g}; {whose}, {len(query)} questions; everyone who is neither validation nor "
+            "test user trains. AUC over all questions mostly compares users with each other: read the AUC of each user "
+            "beside it"
         ),
     )
 
@@ -124,15 +125,14 @@ def as_liked(data: Interactions, rating: np.ndarray, trained: np.ndarray) -> np.
 
     Args:
         data: the data set.
-        rating: float [rows], the ratings.
-        trained: float [training rows], the ratings of the training rows.
+        rating: float [rows], the ratings, on the standard scale.
+        trained: float [training rows], those of the training rows.
 
     Returns:
         float32 [rows], two different values at most.
     """
-    border = LIKED * data.high
-    means = []
-    for side in (trained[trained <= border], trained[trained > border]):
-        mean = float(side.mean()) if len(side) else border
-        means.append(min(data.levels, key=lambda level: abs(level - mean)) if data.levels else mean)
-    return np.where(rating > border, means[1], means[0]).astype(np.float32)
+    levels, means = data.scale.standardised().levels, []
+    for side in (trained[trained <= NEUTRAL], trained[trained > NEUTRAL]):
+        mean = float(side.mean()) if len(side) else NEUTRAL
+        means.append(min(levels, key=lambda level: abs(level - mean)) if levels else mean)
+    return np.where(rating > NEUTRAL, means[1], means[0]).astype(np.float32)

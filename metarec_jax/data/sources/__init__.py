@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from metarec_jax.config.data import DataConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Place, places
@@ -35,6 +36,14 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
         items = dataclasses.replace(data.items, vectors=from_file(config.vectors, len(data.items)))
         data = dataclasses.replace(data, items=items)
+    if config.liked:
+        liked, low, high = float(config.liked), data.scale.low, data.scale.high
+        if not low < liked <= high:
+            raise MetarecError(
+                f"data.liked is {config.liked}, but ratings lie between {low:.7g} and {high:.7g}: give a rating above "
+                "the least of them"
+            )
+        data = dataclasses.replace(data, scale=data.scale._replace(liked=liked))
     return data
 
 

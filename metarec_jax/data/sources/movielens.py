@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from metarec_jax.core.scale import Scale
 from metarec_jax.data.text import item_text, natural_title, title_year
-from metarec_jax.data.values import Scale, Table
+from metarec_jax.data.values import Table
 
 PUBLISHER = "https://files.grouplens.org/datasets/movielens"
 CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM Transactions on "
     "Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"
 )
-WHOLE_STARS = Scale(tuple(float(n) for n in range(1, 6)), 1.0, 5.0)
-HALF_STARS = Scale(tuple(n / 2 for n in range(1, 11)), 0.5, 5.0)
+HALF_STARS = Scale("rating", tuple(n / 2 for n in range(1, 11)), 0.5, 5.0)
 
 _NO_GENRE = ("", "unknown", "(no genres listed)")
 

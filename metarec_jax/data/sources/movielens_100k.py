@@ -7,13 +7,14 @@ Layout: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt
 
 from __future__ import annotations
 
+from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources import recbole
 from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.find import Package, Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, films, profiles, strings
 from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.text import profile_text
 
@@ -70,7 +71,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
         ratings,
         items=films(items, strings(items, "title"), genres),
         users=users,
-        scale=WHOLE_STARS,
+        scale=STARS,
         source=source,
         citation=CITATION,
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.folder import File, Folder
-from metarec_jax.data.sources.movielens import CITATION, WHOLE_STARS, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, films, profiles, strings
 from metarec_jax.data.sources.movielens_1m import coded_profile
 from metarec_jax.data.text import profile_text
 from metarec_jax.data.values import Table
@@ -52,7 +53,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
         coded = all(text.isdecimal() for text in strings(table, "occupation"))
         users = profiles(table, coded_profile if coded else profile_text)
     return build(
-        ratings, items=films(items, titles, genres), users=users, scale=WHOLE_STARS, source=source, citation=CITATION
+        ratings, items=films(items, titles, genres), users=users, scale=STARS, source=source, citation=CITATION
     )
 
 

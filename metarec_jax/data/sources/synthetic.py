@@ -19,10 +19,11 @@ from jaxtyping import Float
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions, Items, Kind, Users
+from metarec_jax.core.scale import CLICKS, STARS, Kind
+from metarec_jax.core.types import Interactions, Items, Users
 from metarec_jax.data.sources.source import register_source
 
-LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
+LEVELS = STARS.levels
 _WORDS = 6  # words of one pole of one latent dimension
 _SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
 
@@ -128,10 +129,7 @@ def synthetic(
                 texts=tuple(f"A reader of {_text(rng, w, max(1, words // 2))}." for w in own),
             ),
             items=Items(ids=tuple(str(i + 1) for i in range(items)), titles=tuple(titles), texts=tuple(texts)),
-            kind=kind,
-            levels=(0.0, 1.0) if kind == "click" else LEVELS,
-            low=0.0 if kind == "click" else LEVELS[0],
-            high=1.0 if kind == "click" else LEVELS[-1],
+            scale=CLICKS if kind == "click" else STARS,
             source=f"synthetic {kind}s of seed {seed}: {users} users, {items} items, {ratings_per_user} {kind}s a user",
         ),
         truth,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
@@ -22,14 +23,19 @@ _TITLES = ("title", "name")
 
 @register_source("table")
 def load(config: DataConfig, seed: int = 0) -> Interactions:
-    """Read the table at ``config.path`` with the columns that ``config.columns`` names.
+    """`read` the table of a config; `seed` is not used."""
+    return read(config)
+
+
+def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
+    """Read the table at ``config.path`` as ``config.columns`` says.
 
     Args:
-        config: paths and columns.
-        seed: not used.
+        config: of the table.
+        scale: the ratings that are allowed; None derives it from the ratings.
 
     Returns:
-        The data set.
+        The interactions.
 
     Raises:
         MetarecError: a file or column is missing or not valid.
@@ -56,7 +62,7 @@ def load(config: DataConfig, seed: int = 0) -> Interactions:
     ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
     items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
     source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(ratings, items=items, kind=config.kind, source=source)
+    return build(ratings, items=items, kind=config.kind, scale=scale, source=source)
 
 
 def _table(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from metarec_jax.config.run import Config, believes
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scale import CLICKS, STARS
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, init, load, random_encoder
@@ -23,7 +24,7 @@ from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
 from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES
-from metarec_jax.train.catalogue import Catalogue, Scale
+from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.frozen_program import frozen_step
 from metarec_jax.train.joint_program import joint_step
 from metarec_jax.train.meta_training import padded
@@ -37,8 +38,7 @@ SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielen
 """Items and users of data sets with known sizes; others are assumed to be as large as the largest MovieLens."""
 UNKNOWN = (10_000, 100_000)
 STEPS = 1000
-"""Number of outer steps of the schedule, which affects no shape."""
-_LEVELS = (1.0, 2.0, 3.0, 4.0, 5.0)
+"""Outer steps that the schedule is made for; no shape depends on it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     """
     config, mesh_users = work.config, NamedSharding(mesh, by_user(mesh))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    model = make_model(config, Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]))
+    model = make_model(config, CLICKS if config.data.kind == "click" else STARS)
     per_device = config.train.users_per_device
     state = _state(work)
     episodes = _put(padded(_episodes(work), mesh, per_device), mesh_users)
@@ -181,7 +181,7 @@ def _state(work: Workload) -> TrainState:
         Items((), (), ()),
         Statistics(np.ones(1, np.float32), np.ones(1, np.float32)),
         np.zeros((1, hidden), np.float32),
-        Scale(config.data.kind, _LEVELS, _LEVELS[0], _LEVELS[-1]),
+        CLICKS if config.data.kind == "click" else STARS,
         believed,
     )
     encoder: Params = None

@@ -205,15 +205,14 @@ class _Liked:
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
-        threshold = config.contrastive.liked
-        # The objective of hidden words has already reported texts that are too long.
+        # With hidden words, what is too long has been told of.
         told = QUIET if config.hides else reporter
         texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
             return LikeSource(
-                liked=liked_items(data, users, rows, threshold),
+                liked=liked_items(data, users, rows),
                 texts=texts,
                 users_per_step=config.contrastive.users_per_step,
                 per_user=config.contrastive.liked_per_user,
@@ -224,8 +223,8 @@ class _Liked:
         self.training = likes(read.splits.train, read.rows, 5)
         if not self.training.batches:
             raise MetarecError(
-                f"no training user likes two items (rated {_from(data, threshold):g} or more), so there are no pairs "
-                "to train on: lower --contrastive.liked, or use --objective mlm"
+                f"no training user likes two items (rated {data.scale.liked_from:g} or more), so there is nothing to "
+                "draw together: lower --data.liked, or use --objective mlm"
             )
         everything = np.ones(len(data), bool)
         judged = {
@@ -273,10 +272,6 @@ def _step(
         return updated(state, gradients), losses
 
     return step
-
-
-def _from(data: Interactions, threshold: float) -> float:
-    return data.low + threshold * (data.high - data.low)
 
 
 def _as_it_is(tree: Any) -> Any:

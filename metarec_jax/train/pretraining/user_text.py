@@ -34,27 +34,21 @@ def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " ro
     return [told[start : start + count] for start, count in zip(own.start, own.count)]
 
 
-def liked_items(
-    data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"], threshold: float
-) -> list[np.ndarray]:
-    """Find the items that each user likes.
+def liked_items(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> list[np.ndarray]:
+    """Items that each user likes, int32 [liked], ascending.
 
     Args:
         data, users, rows: as for `sentences`.
-        threshold: least rating of a liked item, as a fraction of the rating scale (0 is its least rating, 1 its
-            greatest).
-
-    Returns:
-        int32 [liked] for each user, ascending.
     """
-    likes = rows & (_part_of_scale(data, data.rating) >= threshold)
+    likes = rows & (data.rating >= data.scale.least_liked)
     own = histories(_only(data, likes), users)
     return [np.sort(own.item[start : start + count]) for start, count in zip(own.start, own.count)]
 
 
 def _part_of_scale(data: Interactions, rating: np.ndarray) -> np.ndarray:
-    """Ratings as fractions of the scale, from 0 (least) to 1 (greatest)."""
-    return (rating - data.low) / max(data.high - data.low, np.finfo(np.float32).tiny)
+    """Where ratings lie between the least (0) and the greatest (1) of the scale."""
+    ends = data.scale.standardised()
+    return (rating - ends.low) / (ends.high - ends.low)
 
 
 def _only(data: Interactions, rows: np.ndarray) -> Interactions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -168,18 +169,21 @@ def test_users_are_told_in_the_order_of_time_and_in_the_words_of_the_scale():
     assert sentences(clicks, np.array([0]), np.ones(2, bool)) == [["Chose Item 0.", "Passed over Item 1."]]
 
 
-def test_likes_are_ratings_from_a_part_of_the_scale_on():
+def test_likes_are_the_ratings_that_the_scale_likes():
     data = interactions([0, 0, 0, 1], [3, 1, 2, 0], [4, 5, 3, 4])
+
+    def of(liked: float | None, *users: int, rows: np.ndarray) -> list[list[int]]:
+        choosing = dataclasses.replace(data, scale=data.scale._replace(liked=liked))
+        return [own.tolist() for own in liked_items(choosing, np.array(users), rows)]
+
     everything = np.ones(4, bool)
-    of = lambda *users, **k: [own.tolist() for own in liked_items(data, np.array(users), everything, **k)]  # noqa: E731
-    assert of(0, 1, threshold=0.75) == [[1, 3], [0]]
-    assert of(0, 1, threshold=0.5) == [[1, 2, 3], [0]]
-    assert of(0, threshold=1.0) == [[1]]
-    rows = data.item != 1
-    assert [own.tolist() for own in liked_items(data, np.array([0]), rows, 0.75)] == [[3]]
+    assert of(None, 0, 1, rows=everything) == [[1, 3], [0]]
+    assert of(3.0, 0, 1, rows=everything) == [[1, 2, 3], [0]]
+    assert of(5.0, 0, rows=everything) == [[1]]
+    assert of(None, 0, rows=data.item != 1) == [[3]]
 
 
 def test_every_user_of_the_small_data_likes_something():
     data = small_data()
-    liked = liked_items(data, np.arange(40), np.ones(len(data), bool), 0.75)
+    liked = liked_items(data, np.arange(40), np.ones(len(data), bool))
     assert np.mean([len(own) > 1 for own in liked]) > 0.5
