@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from metarec_jax.config.run import Config
+from metarec_jax.core.checked_files import read_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.meta.user import Trainable
@@ -90,13 +91,7 @@ def begun(trainable: Trainable, run: Run) -> Trainable:
     Raises:
         MetarecError: the file is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        kept = load_file(run.beginning)
-    except (SafetensorError, OSError) as error:
-        raise MetarecError(f"{run.beginning} cannot be read ({error}): start the training again") from error
+    kept, _ = read_arrays(run.beginning, "start the training again")
     names, leaves = path_names(trainable), jax.tree.leaves(trainable)
     missing = [name for name in names if not name.startswith(ANEW) and name not in kept]
     if missing:
