@@ -45,10 +45,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = system_error(error)
-        if found is None and not isinstance(error, OSError):
+        found = error if isinstance(error, OSError) else system_error(error)
+        if found is None:
             raise
-        found = error if found is None else found
         remedy = _REMEDIES.get(found.errno or 0, found.strerror or str(found))
         raise MetarecError(f"{found.filename or path}: cannot be written: {remedy}") from error
 
@@ -96,6 +95,40 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to write files to; on success it becomes `path`, on failure it is removed.
+
+    Args:
+        path: of the folder, which is not there yet, or empty. Modes are what the umask gives.
+
+    Raises:
+        MetarecError: the folder cannot be written.
+    """
+    outer = None
+    with explained(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            outer = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=path.parent))
+            part = outer / path.name
+            part.mkdir()
+            yield part
+            mode = _usual_mode(outer / "file")
+            for file in part.rglob("*"):
+                if file.is_file():
+                    file.chmod(mode)
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+            os.replace(part, path)
+        except OSError as error:
+            if outer is None or str(error.filename).startswith(str(outer)):
+                error.filename = str(path)
+            raise
+        finally:
+            if outer is not None:
+                shutil.rmtree(outer, ignore_errors=True)
 
 
 def _usual_mode(path: Path) -> int:

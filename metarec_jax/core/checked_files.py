@@ -158,7 +158,7 @@ def _digest_of_arrays(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(json.dumps([name, str(array.dtype), arrays[name].shape]).encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -170,7 +170,7 @@ def _digest_of_table(table: pa.Table, texts: Mapping[str, str]) -> str:
         column = table.column(name)
         digest.update(json.dumps([name, len(column)]).encode())
         if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            digest.update(np.ascontiguousarray(column.to_numpy()).view(np.uint8))
+            digest.update(np.ascontiguousarray(column.to_numpy()).view(np.uint8).data)
         else:
             digest.update(json.dumps(column.to_pylist()).encode())
     return digest.hexdigest()

@@ -15,6 +15,7 @@ import numpy as np
 from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
+from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train.catalogue import Catalogue
@@ -78,7 +79,7 @@ def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Tr
     if not run.parameters.exists():
         raise MetarecError(
             f"{run.folder} holds no trained model yet: no epoch has ended; "
-            f"train on with `metarec train --resume {run.folder}`"
+            f"train on with `metarec train --resume {shown(run.folder)}`"
         )
     hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
     return load(abstract_trainable(config, catalogue, hidden, encoder), run.parameters)

@@ -91,10 +91,10 @@ def begun(trainable: Trainable, run: Run) -> Trainable:
     Raises:
         MetarecError: the file is missing or damaged.
     """
-    kept, _ = read_arrays(run.beginning, "start the training again")
+    kept, _ = read_arrays(run.beginning, f"delete {run.folder}, and start the training again")
     names, leaves = path_names(trainable), jax.tree.leaves(trainable)
     missing = [name for name in names if not name.startswith(ANEW) and name not in kept]
     if missing:
-        raise MetarecError(f"{run.beginning} lacks {missing[0]}: start the training again")
+        raise MetarecError(f"{run.beginning} lacks {missing[0]}: delete {run.folder}, and start the training again")
     taken = [leaf if n.startswith(ANEW) else jnp.asarray(kept[n], leaf.dtype) for n, leaf in zip(names, leaves)]
     return jax.tree.unflatten(jax.tree.structure(trainable), taken)
