@@ -71,13 +71,13 @@ def fitted(experiment: Experiment, folder: Path, reporter: Reporter) -> tuple[Ru
 
     def fill(run: Run) -> None:
         catalogues.save(experiment.catalogue, run)
-        run.keep_inputs(experiment.fingerprint())
+        run.keep_inputs(experiment.inputs())
 
     if (folder / "config.json").exists():
         run = run_folder.open_run(folder)
         if _choices(run.config) != _choices(experiment.config):
             raise MetarecError(f"{folder} holds a run with other options: name another folder with --runs")
-        run.keep_inputs(experiment.fingerprint())
+        run.check_inputs(experiment.inputs())
     else:
         run = run_folder.create(folder, experiment.config, fill=fill)
     result = fit(run, experiment, reporter=reporter)

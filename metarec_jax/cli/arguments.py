@@ -20,6 +20,7 @@ import tyro
 from metarec_jax.config.json_io import Chosen
 from metarec_jax.config.json_io import parse as parse_json
 from metarec_jax.config.legacy import READABLE, upgrade
+from metarec_jax.config.paths import paths_of, with_paths
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
@@ -27,6 +28,7 @@ from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
+from metarec_jax.core.shown import shown
 
 RUNS = Path("runs")
 """Default folder of runs and evaluations."""
@@ -176,17 +178,41 @@ def check_least(option: str, value: int, least: int) -> None:
         raise MetarecError(f"{option} is {value}; it must be at least {least}")
 
 
-def check_resume(chosen: Any) -> None:
-    """Refuse other options together with --resume.
+def named_paths(config: Chosen, default: Chosen) -> tuple[dict[str, str], bool]:
+    """Tell options that say where data and encoder are now from those that change what a run is.
+
+    Args:
+        config: of the command line.
+        default: the same without options.
+
+    Returns:
+        The paths that were given, by option, and whether other options were given, too.
+    """
+    before = paths_of(default)
+    given = {name: path for name, path in paths_of(config).items() if path != before[name]}
+    return given, with_paths(config, {name: before[name] for name in given}) != default
+
+
+def check_resume(chosen: Any) -> dict[str, str]:
+    """Refuse other options beside --resume than new places of data and encoder.
+
+    Args:
+        chosen: options of the command, with fields ``resume``, ``json`` and ``config``.
+
+    Returns:
+        The new places, by option.
 
     Raises:
-        MetarecError: `chosen`, with fields ``resume`` and ``json``, has other values than the defaults of its type.
+        MetarecError: another option is not its default.
     """
-    if chosen.resume and dataclasses.replace(chosen, resume="", json=False) != type(chosen)():
+    default = type(chosen)()
+    paths, more = named_paths(chosen.config, default.config)
+    if chosen.resume and (more or dataclasses.replace(chosen, resume="", json=False, config=default.config) != default):
         raise MetarecError(
-            f"--resume takes no option but --json: training continues with the options in {chosen.resume}/config.json; "
-            "leave out the others"
+            "--resume takes no option but --json and new places of data and encoder (--data.path, --encoder.path): "
+            f"training continues with the options in {chosen.resume}/config.json; leave out the others"
         )
+    return paths
 
 
 # Run folders
@@ -203,6 +229,36 @@ def run_name(name: str, config: Config | PretrainConfig) -> str:
         The name.
     """
     return Path(config.data.path).stem or name if config.data.path else name
+
+
+def place(path: str) -> Path:
+    """A path of the command line, absolute: resolved once, where it enters."""
+    return Path(path).expanduser().resolve()
+
+
+@contextlib.contextmanager
+def held_folder(chosen: Any, name: str, command: str) -> Iterator[Path]:
+    """Hold the folder of a training, so that no other process starts or continues one in it.
+
+    Args:
+        chosen: options of the command, with fields ``resume`` and ``out``.
+        name: of a new folder, where ``out`` is "".
+        command: `train` or `pretrain`.
+
+    Raises:
+        MetarecError: another process holds it; or a new training was asked for, and it holds a run.
+    """
+    from metarec_jax.train import run_folder
+
+    if chosen.resume:
+        folder = place(chosen.resume)
+        if not (folder / "config.json").exists():
+            run_folder.open_run(folder, command=command)  # which says what is wrong
+    else:
+        folder = place(chosen.out) if chosen.out else free_folder(name).resolve()
+        run_folder.check_place(folder, command=command)
+    with run_folder.hold(folder):
+        yield folder
 
 
 def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
@@ -273,5 +329,5 @@ def resumable(folder: Path, reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Stopped):
-        reporter.note(f"finished parts are kept in {folder}: run the same command again to continue")
+        reporter.note(f"finished parts are kept in {shown(folder)}: run the same command again to continue")
         raise

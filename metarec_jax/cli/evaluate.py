@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
@@ -20,15 +19,19 @@ from metarec_jax.cli.arguments import (
     check_least,
     choices,
     early_option,
+    named_paths,
     parse,
+    place,
     prepare,
     resumable,
     run_name,
     starting_config,
 )
+from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import DEFAULT_PRESET, Config
 from metarec_jax.core.environment import environment
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.shown import shown
 from metarec_jax.evaluation.metric_sets import MODES, mode
 
 All = Annotated[
@@ -136,9 +139,11 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=base))
     check_least("--seeds", chosen.seeds or 1, 1)
     config = chosen.config
-    if chosen.run and (chosen.protocol or config != DEFAULT_CONFIG):
+    paths, more = named_paths(config, DEFAULT_CONFIG)
+    if chosen.run and (chosen.protocol or more):
         raise MetarecError(
-            f"{chosen.run} is evaluated with its own options: leave out RUN to train runs with other options"
+            f"{chosen.run} is evaluated with its own options, but for new places of data and encoder (--data.path, "
+            "--encoder.path): leave out RUN to train runs with other options"
         )
     if chosen.protocol:
         check_protocol(chosen.protocol, config)
@@ -147,9 +152,10 @@ def run(arguments: Sequence[str]) -> int:
     if chosen.run:
         from metarec_jax.train import run_folder
 
-        run = run_folder.open_run(Path(chosen.run))
-        config = run.config
-    folder = Path(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
+        run = run_folder.open_run(place(chosen.run))
+        config = run.config = absolute(with_paths(run.config, paths))
+        run_folder.check_paths(run, "evaluate")
+    folder = place(chosen.out) if chosen.out else run.folder if run else (RUNS / run_name(name, config)).resolve()
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
     from metarec_jax.evaluation import evaluate, report
@@ -164,11 +170,13 @@ def run(arguments: Sequence[str]) -> int:
             metrics=chosen.metrics,
             reporter=reporter,
         )
+    if run is not None and (warning := accounting.unfinished(run)):
+        reporter.note(warning)
     if run is not None and (spent := accounting.read(run)) is not None:
         reporter.note(accounting.statement(spent))
     if chosen.json:
         print(report.several_to_json(tables, environment()), end="")
     else:
         report.print_tables(tables, everything=chosen.all)
-    reporter.note(f"tables and plots: {folder}")
+    reporter.note(f"tables and plots: {shown(folder)}")
     return 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
-from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, prepare, print_json
+from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, place, prepare, print_json
+from metarec_jax.core.shown import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +25,17 @@ class ExportArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec export` and return the exit status."""
     chosen = parse(ExportArguments, "export", arguments)
-    prepare()
+    reporter = prepare()
     from metarec_jax.recommender.export import export_folder
     from metarec_jax.recommender.recommender import Recommender
 
-    folder = export_folder(Recommender.load(chosen.run), Path(chosen.out))
+    folder = export_folder(Recommender.load(place(chosen.run), report=reporter.note), place(chosen.out))
     size = sum(path.stat().st_size for path in folder.iterdir())
     if chosen.json:
         print_json({"run": chosen.run, "folder": str(folder), "bytes": size})
     else:
         print(
-            f'folder: {folder} ({size / 1e6:.1f} MB)\nnext: python examples/on_device.py {folder} --rate "TITLE=RATING"'
+            f"folder: {shown(folder)} ({size / 1e6:.1f} MB)\n"
+            f'next: python examples/on_device.py {shown(folder)} --rate "TITLE=RATING"'
         )
     return 0

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import tyro
 
-from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, check_least, parse, prepare, print_json
+from metarec_jax.cli.arguments import (
+    ItemCount,
+    Json,
+    Ratings,
+    TrainedRun,
+    check_least,
+    parse,
+    place,
+    prepare,
+    print_json,
+)
 from metarec_jax.cli.recommend import parse_rating, print_rated, score_title
 from metarec_jax.core.console import print_grid
 
@@ -44,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     from metarec_jax.recommender.interview import converse
     from metarec_jax.recommender.recommender import Rated, Recommender
 
-    recommender = Recommender.load(chosen.run)
+    recommender = Recommender.load(place(chosen.run), report=reporter.note)
     history = [Rated(*pair) for pair in known]
     if chosen.list:
         questions = recommender.interview(recommender.adapt(history), chosen.questions, among=chosen.among)

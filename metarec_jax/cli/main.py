@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+from metarec_jax.core.atomic_files import system_error
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.plugins import load_plugins
 
@@ -77,17 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MetarecError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        # Python flushes stdout once more when the process ends; that must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, Stopped) as stop:
         print("metarec: stopped", file=sys.stderr)
         return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-    except OSError as error:
-        if error.errno not in _EXPLAINED:
+    except Exception as error:
+        found = system_error(error)
+        if found is None or found.errno not in _EXPLAINED:
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror}: free some space, change the permissions, or name another folder")
+        _discard_output()
+        place = f"{found.filename}: " if found.filename else ""
+        if found.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"{place}{found.strerror}: free some space, then run the same command again")
+        return _fail(f"{place}{found.strerror}: change the permissions, or name another file or folder")
+
+
+def _discard_output() -> None:
+    """Leave out what is not printed yet: Python flushes stdout once more at its end, which must not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

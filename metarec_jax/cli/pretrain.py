@@ -15,7 +15,7 @@ from metarec_jax.cli.arguments import (
     Preset,
     RunFolder,
     check_resume,
-    free_folder,
+    held_folder,
     parse,
     prepare,
     print_json,
@@ -26,6 +26,7 @@ from metarec_jax.cli.arguments import (
 from metarec_jax.config.pretrain import PretrainConfig, starting_from
 from metarec_jax.config.run import DEFAULT_PRESET, preset
 from metarec_jax.core.console import print_grid
+from metarec_jax.core.shown import shown
 
 if TYPE_CHECKING:
     from metarec_jax.train.run_folder import Run
@@ -68,19 +69,20 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec pretrain` and return the exit status."""
     name, base = starting_pretraining(arguments)
     chosen = parse(PretrainArguments, "pretrain", arguments, PretrainArguments(config=base))
-    check_resume(chosen)
+    paths = check_resume(chosen)
     reporter = prepare(chosen.config)
     from metarec_jax.train.pretraining import start
 
-    if chosen.resume:
-        run, pretraining = start.resume(Path(chosen.resume), reporter=reporter)
-    else:
-        folder = Path(chosen.out) if chosen.out else free_folder(f"pretrain-{run_name(name, chosen.config)}")
-        run, pretraining = start.start(chosen.config, folder, reporter=reporter)
-    pretrained = start.fit(run, pretraining, reporter=reporter)
-    if pretrained.signal:
-        return stopped(pretrained.signal, pretrained.step, f"metarec pretrain --resume {run.folder}")
-    encoder, plot = start.finish(run, pretraining, pretrained), draw(run)
+    with held_folder(chosen, f"pretrain-{run_name(name, chosen.config)}", start.COMMAND) as folder:
+        if chosen.resume:
+            run, pretraining = start.resume(folder, paths=paths, reporter=reporter)
+        else:
+            run, pretraining = start.start(chosen.config, folder, reporter=reporter)
+        pretrained = start.fit(run, pretraining, reporter=reporter)
+        if pretrained.signal:
+            command = f"metarec pretrain --resume {shown(run.folder)}"
+            return stopped(pretrained.signal, pretrained.step, command)
+        encoder, plot = start.finish(run, pretraining, pretrained), draw(run)
     before, after, step = pretrained.before, pretrained.after, pretrained.step
     if chosen.json:
         tree = {"run": str(run.folder), "encoder": str(encoder), "plot": str(plot)}
@@ -88,7 +90,10 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     rows = [[CURVES[name], f"{value:,.4g}", f"{after[name]:,.4g}"] for name, value in before.items()]
     print_grid(f"Pretrained for {step} steps", ["lower is better", "before", "after"], rows, numbers=[1, 2])
-    print(f"encoder: {encoder}\nplot: {plot}\nnext: metarec train --encoder.path {encoder} --seed {run.config.seed}")
+    print(
+        f"encoder: {shown(encoder)}\nplot: {shown(plot)}\n"
+        f"next: metarec train --encoder.path {shown(encoder)} --seed {run.config.seed}"
+    )
     return 0
 
 

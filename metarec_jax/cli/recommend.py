@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, parse, prepare, print_json
+from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, parse, place, prepare, print_json
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.errors import MetarecError
@@ -17,6 +17,14 @@ from metarec_jax.core.errors import MetarecError
 if TYPE_CHECKING:
     from metarec_jax.recommender.attribution import Explanation
     from metarec_jax.recommender.recommender import Recommender
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderPlace:
+    """Where the encoder is."""
+
+    path: str = ""
+    """Folder of the run's encoder, if it has moved; "" is where the run's config says."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +54,7 @@ class RecommendArguments:
     """File for the lists of --users. The same command continues where it was stopped."""
     why: tyro.conf.FlagCreatePairsOff[bool] = False
     """Name, for each item, the user's ratings that raise its score most, where there are any."""
+    encoder: EncoderPlace = dataclasses.field(default_factory=EncoderPlace)
     json: Json = False
 
 
@@ -58,7 +67,7 @@ def run(arguments: Sequence[str]) -> int:
     reporter = prepare()
     from metarec_jax.recommender.recommender import Recommender
 
-    recommender = Recommender.load(chosen.run, report=reporter.note)
+    recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
     state = recommender.adapt(history, chosen.profile)
     for note in state.notes:
         reporter.note(note)
@@ -146,13 +155,13 @@ def _recommend_users(chosen: RecommendArguments) -> int:
     from metarec_jax.recommender.batch import recommend_users
     from metarec_jax.recommender.recommender import Recommender
 
-    recommender = Recommender.load(chosen.run)
+    recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
     scale = recommender.catalogue.scale
     source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=scale.kind)
     users = recommend_users(
         recommender,
         table.read(source, scale._replace(levels=())),
-        Path(chosen.out),
+        place(chosen.out),
         k=chosen.k,
         exclude_seen=not chosen.include_seen,
         reporter=reporter,

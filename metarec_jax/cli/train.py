@@ -16,7 +16,7 @@ from metarec_jax.cli.arguments import (
     Preset,
     RunFolder,
     check_resume,
-    free_folder,
+    held_folder,
     parse,
     prepare,
     print_json,
@@ -25,6 +25,7 @@ from metarec_jax.cli.arguments import (
     stopped,
 )
 from metarec_jax.config.run import DEFAULT_PRESET
+from metarec_jax.core.shown import shown
 
 if TYPE_CHECKING:
     from metarec_jax.train.loop import Fitted
@@ -52,32 +53,33 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec train` and return the exit status."""
     name, base = starting_config("train", arguments)
     chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
-    check_resume(chosen)
+    paths = check_resume(chosen)
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
 
-    if chosen.resume:
-        run, experiment = start.resume(Path(chosen.resume), reporter=reporter)
-    else:
-        folder = Path(chosen.out) if chosen.out else free_folder(run_name(name, chosen.config))
-        run, experiment = start.start(chosen.config, folder, reporter=reporter)
-    fitted = start.fit(run, experiment, reporter=reporter)
-    if fitted.interrupted:
-        return interrupted(fitted, run)
-    plot, progress, spent = draw(run), fitted.progress, accounting.read(run)
+    with held_folder(chosen, run_name(name, chosen.config), "train") as folder:
+        if chosen.resume:
+            run, experiment = start.resume(folder, paths=paths, reporter=reporter)
+        else:
+            run, experiment = start.start(chosen.config, folder, reporter=reporter)
+        fitted = start.fit(run, experiment, reporter=reporter)
+        if fitted.interrupted:
+            return interrupted(fitted, run)
+        plot = draw(run)
+    progress, spent = fitted.progress, accounting.read(run)
     if chosen.json:
-        shown = ("step", "epoch", "best_epoch", "best_step", "best_loss", "finished")
-        tree = {"run": str(run.folder), "plot": str(plot), **{field: getattr(progress, field) for field in shown}}
+        fields = ("step", "epoch", "best_epoch", "best_step", "best_loss", "finished")
+        tree = {"run": str(run.folder), "plot": str(plot), **{field: getattr(progress, field) for field in fields}}
         print_json(tree if spent is None else {**tree, "privacy": spent})
         return 0
     if spent is not None:
         print(accounting.statement(spent))
     print(
         f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
-        f"{progress.best_epoch}\nrun: {run.folder}\nplot: {plot}\n"
-        f"next: metarec evaluate {run.folder}\n"
-        f'      metarec recommend {run.folder} --rate "TITLE=RATING"'
+        f"{progress.best_epoch}\nrun: {shown(run.folder)}\nplot: {shown(plot)}\n"
+        f"next: metarec evaluate {shown(run.folder)}\n"
+        f'      metarec recommend {shown(run.folder)} --rate "TITLE=RATING"'
     )
     return 0
 
@@ -92,7 +94,7 @@ def interrupted(fitted: Fitted, run: Run) -> int:
     Returns:
         The exit status.
     """
-    command = f"metarec train --resume {run.folder}"
+    command = f"metarec train --resume {shown(run.folder)}"
     return stopped(fitted.signal or signal.SIGINT, fitted.progress.step, command)
 
 

@@ -19,6 +19,7 @@ from metarec_jax.cli.arguments import (
     Preset,
     check_least,
     parse,
+    place,
     prepare,
     print_json,
     read_json,
@@ -28,6 +29,7 @@ from metarec_jax.cli.arguments import (
 )
 from metarec_jax.config.run import DEFAULT_PRESET
 from metarec_jax.core.console import print_grid
+from metarec_jax.core.shown import shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
     tree = read_json(Path(chosen.space), "--space") if chosen.space else search.SPACE
     space = search.read_space(tree, chosen.config)
-    folder = Path(chosen.out) if chosen.out else RUNS / f"tune-{run_name(name, chosen.config)}"
+    folder = place(chosen.out) if chosen.out else (RUNS / f"tune-{run_name(name, chosen.config)}").resolve()
     with resumable(folder, reporter):
         found = search.tune(
             chosen.config, folder, trials=chosen.trials, space=space, metric=chosen.metric, reporter=reporter
@@ -80,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         [str(n), f"{value:.4f}", *(_short(options[name]) for name in names)] for n, value, options in found.trials[:10]
     ]
     print_grid("Best trials", ["trial", chosen.metric, *names], rows, numbers=range(len(names) + 2))
-    print(f"best: {best}\nplot: {plot}\nnext: metarec train --config {best}")
+    print(f"best: {shown(best)}\nplot: {shown(plot)}\nnext: metarec train --config {shown(best)}")
     return 0
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+from metarec_jax.config.paths import is_folder, paths_of, with_paths
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import ENCODERS
 
-LAYOUT = 3
+Chosen = TypeVar("Chosen")
+
+LAYOUT = 4
 """Version of the run folder and its config.json."""
-READABLE = (1, 2, LAYOUT)
+READABLE = (1, 2, 3, LAYOUT)
 """Versions that can be read."""
 
 _OWN = {
@@ -72,13 +76,32 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
     Raises:
         MetarecError: an option that is a constant now had another value.
     """
-    if layout == LAYOUT:
+    if layout >= 3:
         return document
     found = {name: value for name, value in document.items() if _kept("", document, name, where)}
     for name, section in found.items():
         if isinstance(section, dict):
             found[name] = {option: value for option, value in section.items() if _kept(name, section, option, where)}
     return found
+
+
+def located(config: Chosen, layout: int) -> Chosen:
+    """Mark a relative encoder folder of a run before layout 4 as a folder, so that no hub is asked under its name.
+
+    Args:
+        config: of the run.
+        layout: the version that wrote it. Since version 4 the paths of a run are absolute.
+    """
+    path = paths_of(config)["encoder.path"]
+    if layout >= 4 or path in ENCODERS.names() or is_folder(path):
+        return config
+    import huggingface_hub
+
+    try:
+        cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
+    except ValueError:  # that is no id of a hub
+        cached = None
+    return config if isinstance(cached, str) else with_paths(config, {"encoder.path": f"./{path}"})
 
 
 def _kept(name: str, section: dict[str, Any], option: str, where: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 
@@ -15,6 +16,28 @@ def fingerprint(data: Interactions) -> str:
     for column in (data.user, data.item, data.rating, data.time):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
+
+
+def input_digests(data: Interactions, encoder: str) -> dict[str, str]:
+    """sha256 of each part of what a training reads.
+
+    Args:
+        data: interactions, items and users.
+        encoder: digest of the encoder's weights and tokenizer.
+
+    Returns:
+        Digests by part: "ratings", "items", "users", "vectors" and "encoder".
+    """
+    items = data.items
+    details = [(name, list(values)) for name, values in items.details.items()]
+    texts = {"items": [items.titles, items.texts, details], "users": data.users.texts}
+    vectors = b"" if items.vectors is None else np.ascontiguousarray(items.vectors).tobytes()
+    return {
+        "ratings": fingerprint(data),
+        **{name: hashlib.sha256(json.dumps(text).encode()).hexdigest() for name, text in texts.items()},
+        "vectors": hashlib.sha256(vectors).hexdigest(),
+        "encoder": encoder,
+    }
 
 
 def fingerprint_with_texts(data: Interactions, encoder: str) -> str:

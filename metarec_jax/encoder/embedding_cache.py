@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from metarec_jax.core.atomic_files import explained
+from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder.bert import encode
 from metarec_jax.encoder.bert_config import Pooling
@@ -25,7 +26,7 @@ from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
 
-_FORMAT = "metarec_jax embeddings 2"
+_FORMAT = "metarec_jax embeddings 3"
 
 
 class _Kept(NamedTuple):
@@ -151,39 +152,20 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
 
 def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
     """The cached table at `path`; None if there is none, or if it is damaged."""
-    import safetensors
-
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            table, truncated = file.get_tensor("embeddings"), file.get_tensor("truncated")
-            metadata = file.metadata() or {}
-    except (safetensors.SafetensorError, OSError, ValueError):
+        arrays, _ = read_arrays(path)
+    except MetarecError:
         return None
-    if table.shape != shape or table.dtype != np.float32 or truncated.shape != ():
+    table, truncated = arrays.get("embeddings"), arrays.get("truncated")
+    if table is None or truncated is None or truncated.shape != ():
         return None
-    kept = _Kept(table, int(truncated))
-    return kept if metadata.get("sha256") == _checksum(kept) else None
+    return _Kept(table, int(truncated)) if table.shape == shape and table.dtype == np.float32 else None
 
 
 def _write(path: Path, kept: _Kept) -> None:
-    from safetensors.numpy import save
-
-    tensors = {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)}
-    data = save(tensors, metadata={"sha256": _checksum(kept)})
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".embeddings-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise MetarecError(
-            f"embeddings cannot be kept in {path.parent}: {error.strerror}; give another cache folder (--data.cache)"
-        ) from error
-
-
-def _checksum(kept: _Kept) -> str:
-    return hashlib.sha256(kept.table.tobytes() + str(kept.truncated).encode()).hexdigest()
+        with explained(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)})
+    except MetarecError as error:
+        raise MetarecError(f"{error} (embeddings are kept in the cache folder, --data.cache)") from error

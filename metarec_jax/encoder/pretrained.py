@@ -9,13 +9,13 @@ import importlib.util
 import json
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from metarec_jax.core.atomic_files import new_folder
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.core.types import Params
@@ -70,11 +70,23 @@ class Encoder:
         total = hashlib.sha256()
         total.update(json.dumps(dataclasses.asdict(self.config), sort_keys=True).encode())
         total.update(self.tokenizer.to_json().encode())
-        for path, leaf in jax.tree.leaves_with_path(self.params):
-            tensor = np.asarray(leaf)
-            total.update(f"{jax.tree_util.keystr(path)}{tensor.dtype}{tensor.shape}".encode())
-            total.update(tensor.tobytes())
+        _add_tree(total, self.params)
         return total.hexdigest()
+
+    @functools.cached_property
+    def digest_with_head(self) -> str:
+        """sha256 of `digest` and of the head."""
+        total = hashlib.sha256(self.digest.encode())
+        _add_tree(total, self.head)
+        return total.hexdigest()
+
+
+def _add_tree(total: Any, tree: Params) -> None:
+    """Add names, types and numbers of the leaves of a tree to a digest."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        tensor = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)}{tensor.dtype}{tensor.shape}".encode())
+        total.update(tensor.tobytes())
 
 
 def load(path_or_name: str | os.PathLike[str]) -> Encoder:
@@ -167,7 +179,6 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     Raises:
         MetarecError: the folder is not empty, or cannot be written.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     folder = Path(folder)
@@ -176,24 +187,13 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         tree, tensors = convert.config_to_json(encoder.config), convert.tensors_from_params(params, encoder.config)
     else:
         tree, tensors = convert.with_head(params, encoder.head, encoder.config)
-    temporary = None
-    try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise MetarecError(f"{folder} is already there; give a new folder to save the encoder in")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        (temporary / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-        encoder.tokenizer.save(temporary)
-        write_hints(encoder.hints, temporary, encoder.config.hidden_size)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        os.replace(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise MetarecError(f"the encoder cannot be saved in {folder}: {reason}; give another folder") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise MetarecError(f"{folder} is already there; give a new folder to save the encoder in")
+    with new_folder(folder) as part:
+        (part / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+        encoder.tokenizer.save(part)
+        write_hints(encoder.hints, part, encoder.config.hidden_size)
+        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
 
 
 def _minilm_folder() -> Path:

@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarec_jax.config.json_io import to_json
+from metarec_jax.config.paths import absolute
 from metarec_jax.config.run import Config
-from metarec_jax.core.atomic_files import make_folder
+from metarec_jax.core import locks
+from metarec_jax.core.atomic_files import make_folder, remove_leftovers
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.fingerprint import fingerprint
 from metarec_jax.evaluation import predictions_table as record
@@ -40,6 +43,8 @@ from metarec_jax.train.start import fit
 
 ANSWERS = "answers.parquet"
 """File in the folder of a seed with the predictions of all methods."""
+LOCK = ".evaluate.lock"
+"""File that is locked in the folder of an evaluation, which may be that of a run that another process trains."""
 
 
 def evaluate(
@@ -76,12 +81,15 @@ def evaluate(
             from the parameters of another run.
     """
     warm_start.refuse(config, "evaluated")
-    found = []
-    for seed in seeds:
-        seeded = dataclasses.replace(config, seed=seed)
-        given = run if run and run.config.seed == seed else None
-        found.append(answer_seed(seeded, folder / f"seed-{seed}", given, budget=budget, data=data, reporter=reporter))
-    return publish(found, folder, metrics, budget)
+    config, folder = absolute(config), make_folder(folder.resolve())
+    with locks.hold(folder / LOCK, f"the evaluation in {shown(folder)}"):
+        found = []
+        for seed in seeds:
+            seeded = dataclasses.replace(config, seed=seed)
+            given = run if run and run.config.seed == seed else None
+            of_seed = folder / f"seed-{seed}"
+            found.append(answer_seed(seeded, of_seed, given, budget=budget, data=data, reporter=reporter))
+        return publish(found, folder, metrics, budget)
 
 
 def answer_seed(
@@ -107,8 +115,8 @@ def answer_seed(
     Raises:
         MetarecError: the folder, or the run, has other options.
     """
-    make_folder(folder)
-    # A run that was trained further has other parameters, and more lines of metrics.
+    remove_leftovers(make_folder(folder))
+    # A run that was trained further since has other parameters, and more lines of metrics.
     given = to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
     digest = hashlib.sha256((to_json(config) + given).encode()).hexdigest()
     found = record.load(folder / ANSWERS)
@@ -116,6 +124,8 @@ def answer_seed(
         return found
     experiment = build(config, data=data, reporter=reporter)
     config = experiment.config
+    if run and data is None:
+        run.check_inputs(experiment.inputs())
     if run and resolve(run.config, experiment.data) != config:
         raise MetarecError(f"{run.folder} was trained with other options than are asked for now: give its own config")
     trainable = (

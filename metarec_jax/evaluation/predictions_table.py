@@ -6,6 +6,7 @@ a model or a second run.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.checked_files import read_table, reading, write_table
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import Statistics
@@ -140,7 +142,6 @@ def save(answers: SeedAnswers, path: Path) -> None:
         MetarecError: the file cannot be written.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     parts = []
     for name, (questions, predictions) in answers.scenarios.items():
@@ -153,18 +154,16 @@ def save(answers: SeedAnswers, path: Path) -> None:
                 columns |= {f"above {i}:{method}": above[:, i] for i in range(above.shape[1])}
         parts.append(pa.table(columns))
     table = pa.concat_tables(parts, promote_options="default").unify_dictionaries()
-    with replacing(path) as temporary:
-        pq.write_table(table.replace_schema_metadata({"about": json.dumps(answers.about)}), temporary)
+    write_table(path, table, {"about": json.dumps(answers.about)})
 
 
 def load(path: Path) -> SeedAnswers | None:
-    """Read the file of `save`; None where there is no file, or it is damaged or has another layout."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[b"about"])
+    """Read what `save` wrote; None where there is no file, or one that is damaged or of another layout."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(MetarecError), reading(path):
+        table, texts = read_table(path)
+        about = json.loads(texts["about"])
         columns = {name: table.column(name) for name in table.column_names}
         scenario = np.asarray(columns.pop("scenario").to_pylist(), object)
         values = {name: column.to_numpy() for name, column in columns.items()}
@@ -181,6 +180,5 @@ def load(path: Path) -> SeedAnswers | None:
                     above=np.stack([values[n][chosen] for n in above], axis=1) if above else None,
                 )
             scenarios[name] = Answers(questions, predictions)
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-        return None
-    return SeedAnswers(scenarios, about)
+        return SeedAnswers(scenarios, about)
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import typing
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarec_jax.config.json_io import to_json
+from metarec_jax.config.paths import absolute
 from metarec_jax.config.run import Config, from_json
-from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.atomic_files import explained, make_folder, write_text
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
@@ -150,13 +152,15 @@ def tune(
         MetarecError: the folder holds another search, optuna is not installed, or no trial could be trained.
     """
     warm_start.refuse(base, "tuned")
-    study = open_study(base, folder, space, metric)
-    experiment = build(base, data=data, reporter=reporter)
+    base, folder = absolute(base), folder.resolve()
+    with run_folder.hold(folder):
+        study = open_study(base, folder, space, metric)
+        experiment = build(base, data=data, reporter=reporter)
 
-    def objective(config: Config, place: Path) -> float:
-        return validation_value(rebuild(experiment, config, data=data, reporter=reporter), place, metric)
+        def objective(config: Config, place: Path) -> float:
+            return validation_value(rebuild(experiment, config, data=data, reporter=reporter), place, metric)
 
-    return run_trials(study, base, folder, objective, trials=trials, space=space, metric=metric, reporter=reporter)
+        return run_trials(study, base, folder, objective, trials=trials, space=space, metric=metric, reporter=reporter)
 
 
 def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, metric: str = LOSS) -> optuna.Study:
@@ -177,6 +181,8 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
     optuna = _optuna()
     lower = metric == LOSS or metric_of(metric).better == "lower"
     _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric})
+    with explained(folder):
+        _repair(folder / "study.log")
     journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(journal),
@@ -191,6 +197,15 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
     if not _finished(study) and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
         study.enqueue_trial(start)
     return study
+
+
+def _repair(journal: Path) -> None:
+    """Remove what a killed search left: the end of a line that was cut short, and optuna's own lock."""
+    for lock in journal.parent.glob(f"{journal.name}.lock*"):
+        lock.unlink()
+    if journal.exists():
+        whole = journal.read_bytes().rfind(b"\n") + 1
+        os.truncate(journal, whole)
 
 
 def run_trials(
@@ -230,6 +245,8 @@ def run_trials(
             try:
                 value = objective(with_options(base, options), folder / f"trial-{trial.number}")
             except MetarecError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise  # the disk is full, say: nothing that another trial would do better
                 reporter.note(f"trial {trial.number}: {error}")
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 failed += 1

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.atomic_files import make_folder, remove_leftovers, write_text
 from metarec_jax.core.environment import environment
 from metarec_jax.evaluation.bootstrap import Interval, pair_bootstrap
 from metarec_jax.evaluation.budget import FULL, Budget
@@ -69,6 +69,7 @@ def _write(
 ) -> None:
     made = environment()
     where = make_folder(folder / "tables")
+    remove_leftovers(where)
     if len(tables) == 1:
         write_report(next(iter(tables.values())), where, made)
     else:
@@ -191,6 +192,7 @@ def _draw(
     from metarec_jax.evaluation import plots
 
     drawings = make_folder(folder / "plots")
+    remove_leftovers(drawings)
     few_shot = seeds[0].about["kind"] == "few-shot"
     # For a few-shot curve, only the scenario with the longest support is drawn in detail.
     detailed = list(tables.items())[-1:] if few_shot else list(tables.items())

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import replacing
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.checked_files import read_arrays, reading, write_arrays
 from metarec_jax.factors.item_factors import FACTORS, Beliefs
 from metarec_jax.factors.item_features import Numbers, Sources, Words
 from metarec_jax.factors.user_prior import no_tastes
 
 
 def save(beliefs: Beliefs, path: Path) -> None:
-    """Write item factors to a file, atomically.
-
-    Args:
-        beliefs: the item factors.
-        path: path of the file.
-    """
-    from safetensors.numpy import save_file
-
+    """Writes `beliefs`, whole or not at all."""
     sources = beliefs.sources
     details = {
         name: {"words": list(reader.known)}
@@ -36,12 +28,7 @@ def save(beliefs: Beliefs, path: Path) -> None:
     tastes = beliefs.tastes
     arrays |= {"chosen": tastes["choice"]["kernel"], "middle": tastes["choice"]["middle"]}
     arrays |= {"profile": tastes["profile"]["kernel"]}
-    with replacing(path) as part:
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-            part,
-            metadata={"beliefs": json.dumps(document)},
-        )
+    write_arrays(path, arrays, {"beliefs": json.dumps(document)})
 
 
 def load(path: Path, items: int) -> Beliefs:
@@ -57,13 +44,9 @@ def load(path: Path, items: int) -> Beliefs:
     Raises:
         MetarecError: the file is missing or damaged, or has another number of items.
     """
-    from safetensors import SafetensorError, safe_open
-
-    remedy = "restore it from a copy, or train the run again"
-    try:
-        with safe_open(path, framework="np") as file:
-            document = json.loads(file.metadata()["beliefs"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    arrays, texts = read_arrays(path)
+    with reading(path):
+        document = json.loads(texts["beliefs"])
         sources = Sources(
             details={name: _reader(reader) for name, reader in document["details"].items()},
             shift={name.removeprefix("shift."): array for name, array in arrays.items() if name.startswith("shift.")},
@@ -87,10 +70,6 @@ def load(path: Path, items: int) -> Beliefs:
         tastes["choice"] |= {"kernel": chosen, "middle": middle}
         tastes["profile"] = {"kernel": profile}
         return Beliefs(table, float(document["noise"]), of_new, sources, tastes)
-    except FileNotFoundError as error:
-        raise MetarecError(f"{path} does not exist: {remedy}") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MetarecError(f"{path} is damaged ({error}): {remedy}") from error
 
 
 def _reader(document: dict) -> Numbers | Words:

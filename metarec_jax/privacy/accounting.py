@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, write_text
+from metarec_jax.core.checked_files import reading
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.shown import shown
 from metarec_jax.train.run_folder import Run
 
 LEAST_NOISE = 0.25
 """Least noise: no meaningful epsilon allows less, and its accounting would take gigabytes."""
 _MOST_NOISE = 1e4
+_NO_SECRET = "what is left of this private training cannot be accounted for; train a new run"
 _PRECISION = 1e-3
 
 
@@ -123,8 +125,11 @@ def write(run: Run, plan: Plan, steps: int) -> dict[str, Any]:
 
 
 def read(run: Run) -> dict[str, Any] | None:
-    """Read the document that `write` wrote; None for a run that is not private."""
-    return json.loads(spent_file(run).read_text(encoding="utf-8")) if spent_file(run).exists() else None
+    """What `write` wrote; None for a run that is not private."""
+    if not spent_file(run).exists():
+        return None
+    with reading(spent_file(run)):
+        return json.loads(spent_file(run).read_text(encoding="utf-8"))
 
 
 def secret(run: Run) -> tuple[int, ...]:
@@ -133,17 +138,29 @@ def secret(run: Run) -> tuple[int, ...]:
     The run's own seed is not used, since it is part of the run: anyone who has the run could subtract the noise.
     """
     path = secret_file(run)
-    with explained(path):
-        if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump([secrets.randbits(32) for _ in range(8)], file)
-        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    if not path.exists():
+        write_text(path, json.dumps([secrets.randbits(32) for _ in range(8)]), private=True)
+    with reading(path, _NO_SECRET):
+        found = tuple(json.loads(path.read_text(encoding="utf-8")))
+        if len(found) != 8 or not all(type(number) is int for number in found):
+            raise ValueError("it does not hold eight numbers")
+    return found
 
 
 def forget(run: Run) -> None:
-    """Remove the secret seed of a training that has ended."""
-    secret_file(run).unlink(missing_ok=True)
+    """Removes the secret of a training that has ended."""
+    with explained(secret_file(run)):
+        secret_file(run).unlink(missing_ok=True)
+
+
+def unfinished(run: Run) -> str:
+    """A warning where a run's folder still holds the secret that its noise is drawn from; "" for other runs."""
+    if not secret_file(run).exists():
+        return ""
+    return (
+        f"{secret_file(run)} is there until the training has ended, and whoever has it can take the noise away: give "
+        f"nobody this run yet, and train it to its end with `metarec train --resume {shown(run.folder)}`"
+    )
 
 
 def statement(document: dict[str, Any]) -> str:

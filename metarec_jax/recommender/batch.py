@@ -6,6 +6,7 @@ last part.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
+from metarec_jax.core import locks
+from metarec_jax.core.atomic_files import explained, remove_leftovers, replacing, write_text
+from metarec_jax.core.checked_files import read_table, reading, write_table
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import Scale
+from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Interactions
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import top_k
@@ -53,13 +57,41 @@ def recommend_users(
         The number of users.
 
     Raises:
-        MetarecError: the file exists, items or ratings do not fit the run, or the folder has parts of another job.
+        MetarecError: the file exists, items or ratings do not fit the run, the folder has parts of another job, or
+            another process writes them.
     """
+    if out.suffix.lower() != ".parquet":
+        raise MetarecError(f"--out {out}: write a name that ends in .parquet")
+    out = out.resolve()
+    parts = out.with_name(out.name + ".parts")
+    with explained(parts):
+        parts.mkdir(parents=True, exist_ok=True)
+    try:
+        with locks.hold(parts / ".lock", f"--out {shown(out)}"):
+            remove_leftovers(parts)
+            count = _write_all(recommender, data, out, parts, k, exclude_seen, part, reporter)
+            with explained(parts):
+                shutil.rmtree(parts)
+    finally:
+        with contextlib.suppress(OSError):  # it holds parts
+            parts.rmdir()
+    return count
+
+
+def _write_all(
+    recommender: Recommender,
+    data: Interactions,
+    out: Path,
+    parts: Path,
+    k: int,
+    exclude_seen: bool,
+    part: int,
+    reporter: Reporter,
+) -> int:
+    """Write the parts that are missing, and the file from them; returns the number of users."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if out.suffix.lower() != ".parquet":
-        raise MetarecError(f"--out {out}: write a name that ends in .parquet")
     if out.exists():
         raise MetarecError(f"--out {out} is there already: remove it, or name another file")
     recommender.items.check_k(k)
@@ -67,7 +99,6 @@ def recommend_users(
     data = dataclasses.replace(data, rating=_on_scale(data, recommender.catalogue.scale))
     order = np.lexsort((data.time, data.user))
     starts = np.searchsorted(data.user[order], np.arange(len(data.users) + 1))
-    parts = make_folder(out.with_name(out.name + ".parts"))
     _check_job(parts / "work.json", _job(recommender, data, rows, k, exclude_seen, part), out)
     numbers = range(-(-len(data.users) // part))
     ids = np.array(recommender.catalogue.items.ids, object)
@@ -77,19 +108,18 @@ def recommend_users(
             file = parts / f"{number:06d}.parquet"
             if not file.exists():
                 columns = _part(recommender, data, rows, users, order, starts, ids, k, exclude_seen)
-                with replacing(file) as path:
-                    pq.write_table(pa.table(columns), path)
+                write_table(file, pa.table(columns), {})
             advance(int(users[-1]) + 1)
     with replacing(out) as path:
         writer = None
         for number in numbers:
-            table = pq.read_table(parts / f"{number:06d}.parquet")
+            file = parts / f"{number:06d}.parquet"
+            table, _ = read_table(file, "delete it, and run the same command again")
+            table = table.replace_schema_metadata(None)
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()
-    with explained(parts):
-        shutil.rmtree(parts)
     return len(data.users)
 
 
@@ -171,7 +201,10 @@ def _check_job(path: Path, job: dict[str, Any], out: Path) -> None:
     """Write the description of the job next to its parts, or refuse the parts of another job."""
     if not path.exists():
         write_text(path, json.dumps(job) + "\n")
-    elif json.loads(path.read_text(encoding="utf-8")) != job:
+        return
+    with reading(path, f"delete {path.parent}, and run the same command again"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+    if found != job:
         raise MetarecError(
             f"{path.parent} holds parts of a file that was made from another run, other users or other options: "
             f"remove that folder, or name another file than {out}"

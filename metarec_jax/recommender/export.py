@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metarec_jax.core.atomic_files import explained, make_folder, replacing, write_text
+from metarec_jax.core.atomic_files import new_folder, write_text
+from metarec_jax.core.checked_files import write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import STANDARD_LOW, Scale
 from metarec_jax.core.types import Prepared
@@ -58,15 +59,19 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise MetarecError(f"{folder} holds something already: name a new folder with --out")
-    make_folder(folder)
+    folder = folder.resolve()
+    with new_folder(folder) as part:
+        _write(recommender, part)
+    return folder
+
+
+def _write(recommender: Recommender, folder: Path) -> None:
+    config = recommender.config
     tensors, structure = _tensors(recommender)
     names = [name for name, _ in tensors]
     arrays = [array for _, array in tensors]
     files = {}
-    with replacing(folder / "tensors.safetensors") as path:
-        from safetensors.numpy import save_file
-
-        save_file({name: np.asarray(array, order="C") for name, array in tensors}, path)
+    write_arrays(folder / "tensors.safetensors", dict(tensors))
     items, scale = recommender.catalogue.items, recommender.catalogue.scale
     write_text(
         folder / "items.json",
@@ -78,8 +83,7 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
         program = jax.jit(lambda *arguments: _scores(recommender.executor.model, scale, structure, arguments))
         exported = jax.export.export(program, platforms=PLATFORMS)(*like, *row)
         path = folder / f"scores-{length}.jax"
-        with explained(path):
-            path.write_bytes(exported.serialize())
+        path.write_bytes(exported.serialize())
     for path in sorted(folder.iterdir()):
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     manifest = {
@@ -93,7 +97,6 @@ def export_folder(recommender: Recommender, folder: Path) -> Path:
         "sha256": files,
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-    return folder
 
 
 def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], Any]:

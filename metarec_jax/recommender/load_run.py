@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET
 from metarec_jax.meta.user import Trainable
+from metarec_jax.privacy import accounting
 from metarec_jax.recommender.text_encoder import load_encoder
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
@@ -19,11 +22,15 @@ if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
 
 
-def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None]:
+def load_run(
+    folder: Path, encoder_path: str = "", report: Callable[[str], None] = lambda text: None
+) -> tuple[Config, Catalogue, Trainable, Encoder | None]:
     """Load the model with the least validation loss of a run.
 
     Args:
-        folder: folder of the run.
+        folder: of the run.
+        encoder_path: where the encoder is now; "" is where the run's config says.
+        report: told that the run is private, but not yet safe to give away.
 
     Returns:
         Config, catalogue and parameters; and the encoder, if the run trained it.
@@ -33,12 +40,17 @@ def load_run(folder: Path) -> tuple[Config, Catalogue, Trainable, Encoder | None
             the config.
     """
     run = run_folder.open_run(folder)
+    if encoder_path:
+        run.config = absolute(with_paths(run.config, {"encoder.path": encoder_path}))
+    if warning := accounting.unfinished(run):
+        report(warning)
     catalogue = catalogues.load(run)
     if run.config.encoder.train == "no":
         return run.config, catalogue, load_trainable(run, catalogue), None
     from metarec_jax.train.embed import embed, trained_encoder  # slow to import
 
     start = load_encoder(run.config.encoder.path)
+    run.check_inputs({"encoder": start.digest})
     trainable = load_trainable(run, catalogue, start.params)
     encoder = trained_encoder(start, trainable.encoder)
     embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")

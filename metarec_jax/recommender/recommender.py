@@ -33,6 +33,7 @@ from metarec_jax.recommender.state_codec import StateCodec
 from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
 from metarec_jax.recommender.title_search import Match
 from metarec_jax.recommender.user_state import UserState
+from metarec_jax.train import run_folder
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.model import make_model
 
@@ -136,11 +137,12 @@ class Recommender:
         self.codec = StateCodec(config, self.items, self.executor)
 
     @classmethod
-    def load(cls, folder: str | Path, *, report: Callable[[str], None] = warn) -> Recommender:
-        """Load the model with the least validation loss of a run.
+    def load(cls, folder: str | Path, *, encoder_path: str = "", report: Callable[[str], None] = warn) -> Recommender:
+        """The model with the least validation loss of a run.
 
         Args:
-            folder: folder of the run.
+            folder: of the run.
+            encoder_path: where the encoder is now; "" is where the run's config says.
             report: as for the class.
 
         Returns:
@@ -150,7 +152,9 @@ class Recommender:
             MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not
                 fit the config.
         """
-        return cls(*load_run(Path(folder)), report=report)
+        recommender = cls(*load_run(Path(folder), encoder_path, report), report=report)
+        recommender.texts.check = run_folder.open_run(Path(folder)).check_inputs
+        return recommender
 
     @property
     def catalogue(self) -> Catalogue:

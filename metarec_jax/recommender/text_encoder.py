@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float
 
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.learner import UserSide
+from metarec_jax.config.paths import is_folder
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.describe import describe
 from metarec_jax.recommender.errors import InputError
@@ -35,6 +37,12 @@ def load_encoder(path: str) -> Encoder:
     """
     from metarec_jax import encoder  # slow to import, and rarely needed
 
+    if is_folder(path) and not Path(path).exists():
+        raise MetarecError(
+            f"encoder.path of the run is {path!r}, and nothing is there: bring it back, name its new place for this "
+            "command with --encoder.path NEW (`metarec recommend`), or have the run keep it: "
+            "`metarec train --resume RUN --encoder.path NEW`"
+        )
     return encoder.load(path)
 
 
@@ -49,6 +57,8 @@ class TextEncoder:
     """
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
+        self.check: Callable[[Mapping[str, str]], None] = lambda digests: None
+        """Refuses another encoder than the run was trained with, by its digest."""
         if encoder is not None:
             self.encoder = encoder  # replaces the encoder that the cached property would load
         self.config = config
@@ -64,6 +74,7 @@ class TextEncoder:
             MetarecError: the encoder does not exist, or is not the one with which the run was trained.
         """
         encoder = load_encoder(self.config.path)
+        self.check({"encoder": encoder.digest})
         if encoder.config.hidden_size != self._width:
             raise MetarecError(
                 f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.checked_files import RESTORE, read_arrays, read_table, reading, write_arrays, write_table
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Items
@@ -44,8 +44,6 @@ def save(catalogue: Catalogue, run: Run) -> None:
         run: the run folder.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
-    from safetensors.numpy import save_file
 
     items = catalogue.items
     table = pa.table(
@@ -57,20 +55,20 @@ def save(catalogue: Catalogue, run: Run) -> None:
             "rating_sum": catalogue.statistics.total,
             "rating_count": catalogue.statistics.count,
         }
-    ).replace_schema_metadata(
+    )
+    arrays = {"items": catalogue.embeddings} | ({} if items.vectors is None else {"vectors": items.vectors})
+    write_arrays(run.embeddings, {name: np.asarray(array, np.float32) for name, array in arrays.items()})
+    if catalogue.beliefs is not None:
+        io.save(catalogue.beliefs, run.beliefs)
+    write_table(
+        run.catalogue,
+        table,
         {
             "scale": json.dumps(catalogue.scale._asdict()),
             "standardised": json.dumps(True),
             "beliefs": json.dumps(catalogue.beliefs is not None),
-        }
+        },
     )
-    arrays = {"items": catalogue.embeddings} | ({} if items.vectors is None else {"vectors": items.vectors})
-    with replacing(run.embeddings) as path:
-        save_file({name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}, path)
-    if catalogue.beliefs is not None:
-        io.save(catalogue.beliefs, run.beliefs)
-    with replacing(run.catalogue) as path:
-        pq.write_table(table, path)
 
 
 def load(run: Run) -> Catalogue:
@@ -79,14 +77,8 @@ def load(run: Run) -> Catalogue:
     Raises:
         MetarecError: a file is missing or damaged, or the files do not belong together.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    remedy = "restore it from a copy, or train the run again"
-    try:
-        table = pq.read_table(run.catalogue)
+    table, texts = read_table(run.catalogue)
+    with reading(run.catalogue):
         columns = {name: table.column(name) for name in table.column_names}
         for name, column in columns.items():
             if column.null_count:
@@ -102,23 +94,19 @@ def load(run: Run) -> Catalogue:
             },
         )
         statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
-        written = json.loads(table.schema.metadata[b"scale"])
-        believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
+        written = json.loads(texts["scale"])
+        believed = json.loads(texts.get("beliefs", "false"))
         if not isinstance(written, dict):
             raise ValueError("its scale is no object")
-        standardised = json.loads(table.schema.metadata.get(b"standardised", b"false"))
+        standardised = json.loads(texts.get("standardised", "false"))
         scale = scale_from_json(written)
-    except FileNotFoundError as error:
-        raise MetarecError(f"{run.catalogue} does not exist: {remedy}") from error
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise MetarecError(f"{run.catalogue} is damaged ({error}): {remedy}") from error
     if not standardised and not scale.is_standard:
         raise MetarecError(
             f"{run.folder} was trained on ratings of {scale.low:.7g} to {scale.high:.7g} by an earlier version, which "
             "did not move them to a standard scale: use that version with this run, or train it anew"
         )
-    try:
-        arrays = load_file(run.embeddings)
+    arrays, _ = read_arrays(run.embeddings)
+    with reading(run.embeddings):
         embeddings, vectors = arrays["items"], arrays.get("vectors")
         if embeddings.dtype != np.float32 or embeddings.ndim != 2:
             raise ValueError(f"its items are {embeddings.dtype} of shape {embeddings.shape}, not float32 rows")
@@ -126,13 +114,9 @@ def load(run: Run) -> Catalogue:
             raise ValueError("its items are not finite")
         if vectors is not None and (vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(items)):
             raise ValueError(f"its vectors are {vectors.dtype} of shape {vectors.shape}, not one float32 row an item")
-    except FileNotFoundError as error:
-        raise MetarecError(f"{run.embeddings} does not exist: {remedy}") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise MetarecError(f"{run.embeddings} is damaged ({error}): {remedy}") from error
     if len(embeddings) != len(items):
         raise MetarecError(
-            f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {remedy}"
+            f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {RESTORE}"
         )
     items = dataclasses.replace(items, vectors=vectors)
     if not believed:

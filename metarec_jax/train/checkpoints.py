@@ -1,18 +1,20 @@
 """Saving and restoring of training states with orbax.
 
-A checkpoint is atomic: the state (theta, phi, optimiser, step, key) and, as JSON, the position in the data and the
-progress of training. Orbax writes to a temporary folder and renames it, so that a crash leaves either the whole
-checkpoint or none.
+A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, the position in
+the data and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
+either the whole checkpoint or none. Each process then adds digests of the files that it wrote
+(``digests.PROCESS.json``), which are checked before anything is read.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
-import os
-import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,7 +22,7 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from metarec_jax.core.atomic_files import explained
+from metarec_jax.core.atomic_files import explained, remove_leftovers, write_text
 from metarec_jax.core.errors import MetarecError
 
 Tree = TypeVar("Tree")
@@ -83,6 +85,10 @@ class Progress:
         return {name: total / weight for name, (total, weight) in self.sums.items() if weight}
 
 
+KEPT = 2
+"""The latest checkpoints that are kept: one to go on from, and one to go back to."""
+
+
 class Checkpoints:
     """The two latest checkpoints of a run, numbered by step: one to continue from, and one as a fallback.
 
@@ -95,56 +101,89 @@ class Checkpoints:
     def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
-        # Orbax's log is for its developers; its errors are also raised as exceptions.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
-        keep = ocp.training.preservation_policies
-        self._folder = folder.absolute()
+        # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
+        for logger in ("absl", "concurrent.futures"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        self._folder = folder.resolve()
+        self._tidy = tidy
         self._sound: set[int] = set()
-        self._checkpointer = ocp.training.Checkpointer(
-            str(self._folder), preservation_policy=cast("Any", keep.LatestN(2)), cleanup_tmp_directories=tidy
-        )
+        self._pending: concurrent.futures.Future[None] | None = None
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        if tidy:
+            self._remove_leftovers()
+        # Where a folder cannot be made in the background, orbax waits minutes for it.
+        context = ocp.Context(async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False))
+        with self._writing():
+            self._checkpointer = ocp.training.Checkpointer(
+                str(self._folder), context=context, cleanup_tmp_directories=tidy
+            )
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._writing():
-            self._checkpointer.close()
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
+            try:
+                with self._writing():
+                    self._checkpointer.close()
+            finally:
+                if self._tidy:
+                    self._remove_leftovers()
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Start saving a checkpoint; the copy to disk runs in the background.
-
-        Args:
-            state: the training state.
-            progress: the progress; its step is the number of the checkpoint.
-        """
+        """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
+        self.wait()
         self._sound.discard(progress.step)
         with self._writing():
-            self._checkpointer.save_checkpointables_async(
+            saving = self._checkpointer.save_checkpointables_async(
                 progress.step,
                 {"state": _storable(state)},
                 force=True,
                 overwrite=True,
                 custom_metadata=cast("Any", dataclasses.asdict(progress)),
             )
+        self._pending = self._worker.submit(self._finish, progress.step, saving)
 
     def wait(self) -> None:
-        """Wait until all checkpoints are on disk."""
-        with self._writing():
-            self._checkpointer.wait()
+        """Returns when all that was saved is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            with self._writing():
+                pending.result()
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Explain errors of the operating system about writing, such as a full disk."""
-        with explained(self._folder):
-            try:
-                yield
-            except ValueError as error:  # tensorstore raises errors of the operating system as ValueError
-                found = re.search(r"os_error_code='(\d+)'", str(error))
-                if found is None:
-                    raise
-                number = int(found[1])
-                raise OSError(number, os.strerror(number)) from error
+    def _finish(self, step: int, saving: Any) -> None:
+        """Wait for orbax, write the digests of a checkpoint, and remove those that are older than the one before."""
+        saving.result()
+        mine, path = jax.process_index(), self._folder / str(step)
+        files = [
+            file for file in sorted(path.rglob("*")) if file.is_file() and _writer_of(file.relative_to(path)) == mine
+        ]
+        digests = {file.relative_to(path).as_posix(): _digest(file) for file in files}
+        write_text(path / f"digests.{mine}.json", json.dumps(digests, indent=0) + "\n")
+        if mine == 0:
+            for old in self._steps()[:-KEPT]:
+                # Renamed first: a checkpoint that is half removed must not look like one.
+                gone = self._folder / f".{old}.part"
+                (self._folder / str(old)).rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+    def _steps(self) -> list[int]:
+        """The steps that there are checkpoints of, ascending."""
+        return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+
+    def _remove_leftovers(self) -> None:
+        """Remove what was left half-saved or half-removed."""
+        remove_leftovers(self._folder)
+        if jax.process_count() == 1:
+            for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        """Explains what the operating system says about writing, such as that the disk is full."""
+        return explained(self._folder)
 
     def latest(self) -> Progress | None:
         """The progress of the latest checkpoint; None where there is none."""
@@ -188,13 +227,25 @@ class Checkpoints:
             raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
 
     def _probe(self, step: int) -> None:
-        """Read all stored bytes of `step` sequentially, which fails if they are damaged.
+        """Reads all stored bytes of `step` in a row, and checks their digests where there are any.
 
         Orbax reads with many concurrent tasks. When one fails, the others continue and print errors to stderr, so
         damage is detected before orbax reads.
         """
         if step in self._sound:
             return
+        path = self._folder / str(step)
+        manifests = sorted(path.glob("digests.*.json"))
+        for manifest in manifests[jax.process_index() :: jax.process_count()]:
+            for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
+                if _digest(path / name) != digest:
+                    raise ValueError(f"{name} is not what was written")
+        if not manifests:
+            self._read_all(step)
+        self._sound.add(step)
+
+    def _read_all(self, step: int) -> None:
+        """Reads all arrays of a checkpoint without digests, of an earlier version or of a killed training."""
         import tensorstore as ts
 
         where = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{self._folder / str(step) / 'state'}/"}}
@@ -206,7 +257,6 @@ class Checkpoints:
             store.read(key).result()
         for path in (self._folder / str(step) / "state" / "array_metadatas").glob("*"):
             json.loads(path.read_text(encoding="utf-8"))
-        self._sound.add(step)
 
     def _check_fits(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
         for name in sorted(saved.keys() | wanted.keys()):
@@ -218,12 +268,23 @@ class Checkpoints:
                 )
 
     def _unreadable(self, step: int, reason: str) -> MetarecError:
-        before = sorted(c.step for c in self._checkpointer.checkpoints if c.step < step)
+        before = [other for other in self._steps() if other < step]
         remedy = f"delete that folder to go on from step {before[-1]}" if before else "train the run again"
         return MetarecError(
             f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
             f"restore it from a copy, or {remedy}"
         )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _writer_of(path: Path) -> int:
+    """The process that wrote a file of a checkpoint: orbax has a folder for the arrays of each."""
+    found = next((part for part in path.parts if part.startswith("ocdbt.process_")), "0")
+    return int(found.removeprefix("ocdbt.process_"))
 
 
 def _is_key(leaf: Any) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from metarec_jax.config.run import Config
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data.episodes import EpisodeSource
-from metarec_jax.data.fingerprint import fingerprint_with_texts
+from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
 from metarec_jax.data.protocols import Division
 from metarec_jax.data.splits import Splits
 from metarec_jax.data.tasks import TaskSource
@@ -79,6 +79,10 @@ class Experiment:
         for rows in (self.division.train, self.division.train_users, self.division.validation.query):
             digest.update(np.ascontiguousarray(rows).tobytes())
         return digest.hexdigest()
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of everything that training reads: `fingerprint` as "sha256", and those of its parts."""
+        return {"sha256": self.fingerprint(), **input_digests(self.data, self.encoder.digest)}
 
     @property
     def training_user_table(self) -> np.ndarray:

@@ -16,7 +16,7 @@ import jax
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Advance, Reporter
-from metarec_jax.train import parameters
+from metarec_jax.train import parameters, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.program import Batch, Feed, Program
 from metarec_jax.train.run_folder import Run
@@ -56,6 +56,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
         MetarecError: a loss or parameter is not finite (its state is not saved), or a checkpoint cannot be read.
     """
     with (
+        run_folder.hold(run.folder),
         Checkpoints(run.checkpoints) as checkpoints,
         contextlib.closing(program.feed()) as feed,
         StopRequest().listening() as stop,

@@ -12,9 +12,10 @@ from typing import TypeVar
 import jax
 import numpy as np
 
-from metarec_jax.core.atomic_files import replacing
+from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
+from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train.catalogue import Catalogue
@@ -34,11 +35,7 @@ def save(params: Params, path: Path) -> None:
     Raises:
         MetarecError: the file cannot be written.
     """
-    from safetensors.numpy import save_file
-
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in zip(path_names(params), jax.tree.leaves(params))}
-    with replacing(path) as part:
-        save_file(arrays, part)
+    write_arrays(path, {name: np.asarray(leaf) for name, leaf in zip(path_names(params), jax.tree.leaves(params))})
 
 
 def load(like: Tree, path: Path) -> Tree:
@@ -54,14 +51,8 @@ def load(like: Tree, path: Path) -> Tree:
     Raises:
         MetarecError: the file is damaged, or its arrays do not fit `like`.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     names, leaves = path_names(like), jax.tree.leaves(like)
-    try:
-        arrays = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise MetarecError(f"{path} is damaged ({error}): restore it from a copy, or train the run again") from error
+    arrays, _ = read_arrays(path)
     wanted = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in zip(names, leaves)}
     found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
     for name in sorted(wanted.keys() | found.keys()):
@@ -91,7 +82,7 @@ def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Tr
     if not run.parameters.exists():
         raise MetarecError(
             f"{run.folder} holds no trained model yet: no epoch has ended; "
-            f"train on with `metarec train --resume {run.folder}`"
+            f"train on with `metarec train --resume {shown(run.folder)}`"
         )
     hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
     return load(abstract_trainable(config, catalogue, hidden, encoder), run.parameters)

@@ -7,9 +7,11 @@
     checkpoints/       orbax
     inputs.json        digest of the data and the encoder at the start of the run
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
-    tables/, plots/    results of `metarec evaluate`
+    tables/, plots/    what `metarec evaluate` writes
+    .lock              of the process that trains in the folder, as long as it does
 
-It holds no code, and reading it runs none.
+Nothing in it is code, and reading it runs none. One process at a time writes into a run folder (`hold`); readers take
+no lock.
 """
 
 from __future__ import annotations
@@ -17,23 +19,39 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from metarec_jax.config.json_io import parse, to_json
-from metarec_jax.config.legacy import LAYOUT, READABLE, upgrade
+from metarec_jax.config.legacy import LAYOUT, READABLE, located, upgrade
+from metarec_jax.config.paths import missing
 from metarec_jax.config.run import Config
-from metarec_jax.core.atomic_files import explained, make_folder, write_text
+from metarec_jax.core import locks
+from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
+from metarec_jax.core.checked_files import reading
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.plugins import plugins_of, require_plugins
+from metarec_jax.core.shown import shown
+
+_PARTS = {
+    "sha256": "the data or the encoder",
+    "ratings": "the ratings",
+    "items": "titles, texts or details of items",
+    "users": "texts of users",
+    "vectors": "vectors of items",
+    "encoder": "the encoder",
+}
+"""What each digest in inputs.json is of, as messages call it."""
+_HELD: set[Path] = set()
+"""Folders that this process holds."""
 
 
 class Run:
     """An existing run folder; `config` is a `Config`, or the config of another kind of run."""
 
     def __init__(self, folder: Path, config: Any):
-        self.folder = folder
+        self.folder = folder.resolve()
         self.config = config
 
     @property
@@ -76,23 +94,31 @@ class Run:
         """Digest of data and encoder at the start of the run."""
         return self.folder / "inputs.json"
 
-    def keep_inputs(self, digest: str) -> None:
-        """Store the digest of the run's inputs; if there is one already, check that it is equal.
+    def keep_inputs(self, digests: Mapping[str, str]) -> None:
+        """Keep the digests of what a new run reads."""
+        write_text(self.inputs, json.dumps(dict(digests), indent=1) + "\n")
+
+    def check_inputs(self, digests: Mapping[str, str]) -> None:
+        """Check that what a run reads is still what it began with; a run of an earlier version kept less, or nothing.
+
+        Args:
+            digests: by part, as for `keep_inputs`.
 
         Raises:
-            MetarecError: data or encoder differ from those at the start of the run.
+            MetarecError: a part is another one; the message names it.
         """
-        if not self.inputs.exists():  # a new run, or one that was killed before it wrote the file
-            write_text(self.inputs, json.dumps({"sha256": digest}) + "\n")
+        if not self.inputs.exists():
             return
         try:
-            kept = json.loads(self.inputs.read_text(encoding="utf-8"))["sha256"]
-        except (OSError, ValueError, KeyError, TypeError):
-            kept = None
-        if kept != digest:
+            kept = json.loads(self.inputs.read_text(encoding="utf-8"))
+            changed = [name for name, digest in digests.items() if kept.get(name, digest) != digest]
+        except (OSError, ValueError, AttributeError):
+            changed = ["sha256"]
+        if changed:
+            what = ", ".join(_PARTS.get(name, name) for name in changed if name != "sha256" or len(changed) == 1)
             raise MetarecError(
-                f"{self.inputs}: the data or the encoder are no longer those that the run began with: bring them back "
-                "as they were, or start a new run"
+                f"{self.inputs}: {what}: no longer what the run began with: bring that back as it was, or start a new "
+                "run"
             )
 
     @property
@@ -126,6 +152,40 @@ class Run:
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder as its only writer, and remove what killed ones left half-written.
+
+    The folder is made where it is not there, and removed in the end if it is still empty then. A process that holds it
+    already may do so again.
+
+    Args:
+        folder: of a run, or of other work that is continued in it.
+
+    Raises:
+        MetarecError: another process holds the folder, or it cannot be written.
+    """
+    folder = folder.resolve()
+    if folder in _HELD:
+        yield
+        return
+    made = not folder.exists()
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locks.hold(folder / ".lock", f"the folder {shown(folder)}"):
+            _HELD.add(folder)
+            try:
+                remove_leftovers(folder)
+                yield
+            finally:
+                _HELD.discard(folder)
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
 def check_place(folder: Path, *, command: str = "train") -> None:
     """Check that a run can be created in a folder, without creating anything.
 
@@ -136,9 +196,8 @@ def check_place(folder: Path, *, command: str = "train") -> None:
     Raises:
         MetarecError: the folder holds a run already, or cannot be written.
     """
-    if (folder / "config.json").exists():
-        raise MetarecError(_already(folder, command))
-    present = folder
+    _refuse_run(folder, command)
+    present = folder.resolve()
     while not present.exists() and present != present.parent:
         present = present.parent
     with explained(folder):
@@ -149,49 +208,73 @@ def check_place(folder: Path, *, command: str = "train") -> None:
             raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
-def _already(folder: Path, command: str) -> str:
-    return (
-        f"{folder} already holds a run: continue it with `metarec {command} --resume {folder}`, "
-        "or give another folder with --out"
-    )
+def _refuse_run(folder: Path, command: str) -> None:
+    if (folder / "config.json").exists():
+        raise MetarecError(
+            f"{folder} already holds a run: continue it with `metarec {command} --resume {shown(folder)}`, "
+            "or give another folder with --out"
+        )
 
 
 def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[[Run], None] = lambda run: None) -> Run:
     """Make a new run folder.
 
     Args:
-        folder: folder of the run.
-        config: config of the run.
-        command: command of `metarec` that makes and continues runs of this kind.
-        fill: writes further files of a new run.
-
-    Returns:
-        The run folder.
+        folder: of the run.
+        config: what the run is made from.
+        command: of `metarec`, which makes and continues runs of this kind.
+        fill: writes what else belongs to a run that has just begun. The config is written after it: a folder with a
+            config is a whole run, and one without, of a start that was killed, can be begun again.
 
     Raises:
-        MetarecError: the folder holds a run already, or cannot be written. Then all written files are removed.
+        MetarecError: there is a run already, another process holds the folder, or it cannot be written. Then nothing
+            that was written stays.
     """
-    if (folder / "config.json").exists():
-        raise MetarecError(_already(folder, command))
-    existed = folder.is_dir()
-    before = set(folder.iterdir()) if existed else set()
     run = Run(folder, config)
-    try:
-        make_folder(folder)
-        kind = {} if command == "train" else {"command": command}
-        plugins = plugins_of(config)
-        needs = {"plugins": plugins} if plugins else {}
-        document = {"layout": LAYOUT, **kind, **needs, **json.loads(to_json(config))}
-        write_text(folder / "config.json", json.dumps(document, indent=2) + "\n")
-        fill(run)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            for path in set(folder.iterdir()) - before:
-                path.unlink()
-            if not existed:
-                folder.rmdir()
-        raise
+    with hold(run.folder):
+        _refuse_run(run.folder, command)
+        before = set(run.folder.iterdir())
+        try:
+            fill(run)
+            write_config(run, command)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                for path in set(run.folder.iterdir()) - before:
+                    path.unlink()
+            raise
     return run
+
+
+def check_paths(run: Run, command: str) -> None:
+    """Check that the files that a run reads are where its config says.
+
+    Args:
+        run: the run folder.
+        command: of `metarec` and its arguments, which the option for a new place is added to.
+
+    Raises:
+        MetarecError: one is not; the message names the option.
+    """
+    for option, path in missing(run.config).items():
+        kind = "" if Path(path).is_absolute() else ", a path relative to the folder that the run was started in"
+        raise MetarecError(
+            f"{run.folder / 'config.json'}: {option} is {path!r}{kind}, and nothing is there: bring it back, or name "
+            f"its new place: `metarec {command} {shown(run.folder)} --{option.replace('_', '-')} NEW`"
+        )
+
+
+def write_config(run: Run, command: str = "train") -> None:
+    """Write a run's config.json.
+
+    Args:
+        run: the run folder.
+        command: of `metarec`, which makes and continues runs of this kind.
+    """
+    kind = {} if command == "train" else {"command": command}
+    plugins = plugins_of(run.config)
+    needs = {"plugins": plugins} if plugins else {}
+    document = {"layout": LAYOUT, **kind, **needs, **json.loads(to_json(run.config))}
+    write_text(run.folder / "config.json", json.dumps(document, indent=2) + "\n")
 
 
 def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
@@ -209,14 +292,16 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
         MetarecError: there is no run, the run is of another version or kind, or config.json is not valid.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        remedy = f"make a run with `metarec {command} --out " + str(folder) + "`"
-        raise MetarecError(f"{folder} is not a run folder: {path} does not exist; {remedy}, or name another folder")
     try:
-        text = path.read_text(encoding="utf-8")
-        document = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MetarecError(f"{path}: not valid JSON ({error}); the run cannot be read") from error
+        with reading(path):
+            document = json.loads(path.read_bytes().decode("utf-8"))
+    except MetarecError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
+        raise MetarecError(
+            f"{folder} is not a run folder: {path} does not exist; make a run with `metarec {command} --out "
+            f"{shown(folder)}`, or name another folder"
+        ) from error
     layout = document.pop("layout", None) if isinstance(document, dict) else None
     if layout not in READABLE:
         raise MetarecError(
@@ -230,4 +315,5 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
         raise MetarecError(
             f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
         )
-    return Run(folder, parse(json.dumps(upgrade(document, layout, str(path))), where=str(path), base=base or Config()))
+    config = parse(json.dumps(upgrade(document, layout, str(path))), where=str(path), base=base or Config())
+    return Run(folder, located(config, layout))

@@ -7,10 +7,12 @@ needs.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 
+from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.train import catalogue as catalogues
@@ -37,8 +39,10 @@ def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET
     Raises:
         MetarecError: as for `start` and `fit`.
     """
-    run, experiment = start(config, Path(folder), reporter=reporter)
-    return fit(run, experiment, reporter=reporter)
+    run_folder.check_place(Path(folder))
+    with run_folder.hold(Path(folder)):
+        run, experiment = start(config, Path(folder), reporter=reporter)
+        return fit(run, experiment, reporter=reporter)
 
 
 def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitted:
@@ -88,6 +92,7 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
             is left in the folder.
     """
     run_folder.check_place(folder)  # before minutes of reading and encoding
+    config = absolute(config)
     earlier = warm_start.learned(config) if config.train.begin else None
     experiment = build(config, reporter=reporter)
     if earlier is not None:
@@ -101,27 +106,37 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
         if earlier is not None:
             parameters.save(earlier, run.beginning)
         catalogues.save(experiment.catalogue, run)
-        run.keep_inputs(experiment.fingerprint())
+        run.keep_inputs(experiment.inputs())
 
     return run_folder.create(folder, experiment.config, fill=fill), experiment
 
 
-def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Experiment]:
-    """Open a run folder to continue its training.
+def resume(
+    folder: Path, *, paths: Mapping[str, str] | None = None, reporter: Reporter = QUIET
+) -> tuple[Run, Experiment]:
+    """Open a run folder to train on in it.
 
     Args:
-        folder: folder of the run.
+        folder: of the run.
+        paths: new places of what the run reads, by option, "data.path" say; the run keeps them.
         reporter: shows progress.
 
     Returns:
         The run folder, and the experiment.
 
     Raises:
-        MetarecError: the folder holds no run, or the data differs from the data at the start of the run.
+        MetarecError: it holds no run, another process trains in it, or the data is no longer what the run began with.
     """
     run = run_folder.open_run(folder)
-    experiment = build(run.config, reporter=reporter)
-    run.keep_inputs(experiment.fingerprint())
-    if not (run.catalogue.exists() and run.embeddings.exists()):  # the process was killed before it wrote them
-        catalogues.save(experiment.catalogue, run)
-    return run, experiment
+    with run_folder.hold(run.folder):
+        before, run.config = run.config, absolute(with_paths(run.config, paths or {}))
+        run_folder.check_paths(run, "train --resume")
+        experiment = build(run.config, reporter=reporter)
+        run.check_inputs(experiment.inputs())
+        if not run.inputs.exists():  # killed before it was written
+            run.keep_inputs(experiment.inputs())
+        if paths and run.config != before:
+            run_folder.write_config(run)
+        if not (run.catalogue.exists() and run.embeddings.exists()):  # killed before these were written
+            catalogues.save(experiment.catalogue, run)
+        return run, experiment

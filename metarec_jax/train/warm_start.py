@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from metarec_jax.config.run import Config
+from metarec_jax.core.checked_files import read_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.meta.user import Trainable
@@ -101,16 +102,10 @@ def begun(trainable: Trainable, run: Run) -> Trainable:
     Raises:
         MetarecError: the file is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        kept = load_file(run.beginning)
-    except (SafetensorError, OSError) as error:
-        raise MetarecError(f"{run.beginning} cannot be read ({error}): start the training again") from error
+    kept, _ = read_arrays(run.beginning, f"delete {run.folder}, and start the training again")
     names, leaves = path_names(trainable), jax.tree.leaves(trainable)
     missing = [name for name in names if not name.startswith(ANEW) and name not in kept]
     if missing:
-        raise MetarecError(f"{run.beginning} lacks {missing[0]}: start the training again")
+        raise MetarecError(f"{run.beginning} lacks {missing[0]}: delete {run.folder}, and start the training again")
     taken = [leaf if n.startswith(ANEW) else jnp.asarray(kept[n], leaf.dtype) for n, leaf in zip(names, leaves)]
     return jax.tree.unflatten(jax.tree.structure(trainable), taken)

@@ -172,7 +172,7 @@ def test_a_run_is_not_resumed_on_other_data(refused, run_folder):
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.ENOSPC, "the disk is full: free some space"),
+        (errno.ENOSPC, "No space left on device: free some space"),
         (errno.EACCES, "there is no permission to write there"),
         (errno.EROFS, "the file system is read-only"),
     ],

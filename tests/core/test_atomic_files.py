@@ -19,7 +19,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     with replacing(path) as temporary:
         temporary.write_text("ha")
         assert not path.exists()
-        assert temporary.parent == path.parent, "a rename must not cross file systems"
+        assert temporary.parent.parent == path.parent, "a rename must not cross file systems"
         with temporary.open("a") as file:
             file.write("lf")
     assert path.read_text() == "half"
@@ -72,7 +72,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, fails):
     with pytest.raises(MetarecError) as caught:
         write_text(path, "new")
     assert str(caught.value) == (
-        f"{path}: cannot be written: the disk is full: free some space, or name a folder on another disk"
+        f"{path}: cannot be written: No space left on device: free some space, then run the same command again"
     )
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
@@ -86,8 +86,8 @@ def test_text_is_utf_8_wherever_it_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [
-        (errno.ENOSPC, "the disk is full: free some space"),
-        (errno.EDQUOT, "the disk quota is used up: free some space"),
+        (errno.ENOSPC, "No space left on device: free some space, then run the same command again"),
+        (errno.EDQUOT, "quota exceeded: free some space, then run the same command again"),
         (errno.EACCES, "no permission to write there: name another folder"),
         (errno.EROFS, "the file system is read-only: name another folder"),
         (errno.ENOTDIR, "a part of the path is a file, not a folder"),

@@ -188,7 +188,7 @@ def test_a_damaged_cache_is_written_anew(bert, tmp_path, damage):
 
 def test_a_cache_that_cannot_be_written_is_one_message(bert, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MetarecError, match=r"cannot be kept in .*file"):
+    with pytest.raises(MetarecError, match=r"file: cannot be written.*--data.cache"):
         encoder.encode_table(bert, ["a"], cache=tmp_path / "file")
 
     def full(*args):

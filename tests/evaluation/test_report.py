@@ -176,7 +176,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(MetarecError, match="cannot be written: the disk is full"):
+    with pytest.raises(MetarecError, match="cannot be written: No space left on device"):
         write_report(table(title="B world"), tmp_path / "run", ENVIRONMENT)
     assert paths[0].read_text(encoding="utf-8") == before
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["evaluation.json", "evaluation.md"]

@@ -74,7 +74,9 @@ def test_a_full_disk_leaves_no_half_of_a_run(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(MetarecError, match=r"config\.json: cannot be written: the disk is full: free some space"):
+        with pytest.raises(
+            MetarecError, match=r"config\.json: cannot be written: No space left on device: free some space"
+        ):
             run_folder.create(tmp_path / "run", Config())
     assert everything_in(tmp_path / "run") == []
     assert run_folder.create(tmp_path / "run", Config()).config == Config(), (
@@ -185,7 +187,7 @@ def test_a_full_disk_is_said_when_metrics_are_written(run, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "open", lambda *_, **__: Full())
-        with pytest.raises(MetarecError, match=r"metrics\.jsonl: cannot be written: the disk is full"):
+        with pytest.raises(MetarecError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
             run.append_metrics(lines(2)[0])
     assert list(run.read_metrics()) == lines(1)
 

@@ -17,7 +17,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import load
-from metarec_jax.data.fingerprint import fingerprint_with_texts
+from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
 from metarec_jax.data.leakage import refuse_leak
 from metarec_jax.data.negatives import with_negatives
 from metarec_jax.data.splits import split_users
@@ -69,6 +69,10 @@ class Pretraining:
     def fingerprint(self) -> str:
         """sha256 of all inputs: equal fingerprints and configs give equal results."""
         return fingerprint_with_texts(self.data, self.encoder.digest)
+
+    def inputs(self) -> dict[str, str]:
+        """Digests of all that is read: `fingerprint` as "sha256", and those of its parts."""
+        return {"sha256": self.fingerprint(), **input_digests(self.data, self.encoder.digest_with_head)}
 
 
 def build(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from signal import Signals
 
 from metarec_jax import encoder as encoders
+from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.pretrain import PretrainConfig
-from metarec_jax.core.atomic_files import explained
+from metarec_jax.core.atomic_files import new_folder
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.encoder import merge_lora
 from metarec_jax.train import loop, run_folder
@@ -55,8 +56,10 @@ def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter =
     Raises:
         MetarecError: as for `start` and `fit`; or a signal stopped it.
     """
-    run, pretraining = start(config, Path(folder), reporter=reporter)
-    return finish(run, pretraining, fit(run, pretraining, reporter=reporter))
+    run_folder.check_place(Path(folder), command=COMMAND)
+    with run_folder.hold(Path(folder)):
+        run, pretraining = start(config, Path(folder), reporter=reporter)
+        return finish(run, pretraining, fit(run, pretraining, reporter=reporter))
 
 
 def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pretrained:
@@ -94,30 +97,41 @@ def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -
             is left in the folder.
     """
     run_folder.check_place(folder, command=COMMAND)
-    pretraining = build(config, reporter=reporter)
+    pretraining = build(absolute(config), reporter=reporter)
     run = run_folder.create(
-        folder, pretraining.config, command=COMMAND, fill=lambda run: run.keep_inputs(pretraining.fingerprint())
+        folder, pretraining.config, command=COMMAND, fill=lambda run: run.keep_inputs(pretraining.inputs())
     )
     return run, pretraining
 
 
-def resume(folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:
-    """Open a run folder to continue its pretraining.
+def resume(
+    folder: Path, *, paths: Mapping[str, str] | None = None, reporter: Reporter = QUIET
+) -> tuple[Run, Pretraining]:
+    """Open a run folder to pretrain on in it.
 
     Args:
-        folder: folder of the run.
+        folder: of the run.
+        paths: new places of what the run reads, by option, "data.path" say; the run keeps them.
         reporter: shows progress.
 
     Returns:
         The run folder, and the parts of the pretraining.
 
     Raises:
-        MetarecError: the folder holds no such run, or data or encoder differ from those at the start of the run.
+        MetarecError: it holds no such run, another process trains in it, or data or encoder are no longer those that
+            the run began with.
     """
     run = run_folder.open_run(folder, command=COMMAND, base=PretrainConfig())
-    pretraining = build(run.config, reporter=reporter)
-    run.keep_inputs(pretraining.fingerprint())
-    return run, pretraining
+    with run_folder.hold(run.folder):
+        before, run.config = run.config, absolute(with_paths(run.config, paths or {}))
+        run_folder.check_paths(run, f"{COMMAND} --resume")
+        pretraining = build(run.config, reporter=reporter)
+        run.check_inputs(pretraining.inputs())
+        if not run.inputs.exists():  # killed before it was written
+            run.keep_inputs(pretraining.inputs())
+        if paths and run.config != before:
+            run_folder.write_config(run, COMMAND)
+        return run, pretraining
 
 
 def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
@@ -135,12 +149,9 @@ def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
     folder = run.folder / "encoder"
     if folder.exists():
         return folder
-    part = run.folder / ".encoder.part"
-    shutil.rmtree(part, ignore_errors=True)
     before = pretraining.encoder
     head = before.head if pretrained.weights.head is None else pretrained.weights.head
-    encoders.save(dataclasses.replace(before, params=merge_lora(pretrained.weights.encoder), head=head), part)
-    mark(part, pretraining.data, pretraining.seen, pretraining.config, before.source)
-    with explained(folder):
-        part.rename(folder)
+    with new_folder(folder) as part:
+        encoders.save(dataclasses.replace(before, params=merge_lora(pretrained.weights.encoder), head=head), part)
+        mark(part, pretraining.data, pretraining.seen, pretraining.config, before.source)
     return folder

@@ -1,0 +1,19 @@
+"""Paths as they are shown in messages and in commands to type."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def shown(path: str | Path) -> str:
+    """A path as a word of a command line: relative where it lies below the current folder, quoted where need be.
+
+    >>> shown("/runs/my run"), shown(Path.cwd() / "runs" / "a")
+    ("'/runs/my run'", 'runs/a')
+    """
+    path = Path(path)
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
