@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import math
 import os
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from pathlib import Path
 
@@ -27,6 +29,8 @@ MIN_TOKEN = 16
 """Characters of the shortest token."""
 DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY")
 """Linux sets one of these variables in a desktop session."""
+CLOCK_SECONDS = 60
+"""Seconds that the clock may be behind the store without a note."""
 RANGES = {
     "share": (0, 1),
     "explore": (0, 1),
@@ -52,6 +56,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
         import uvicorn
 
         from metarec_jax.serving.app import make_app
+        from metarec_jax.serving.protocol import LimitedProtocol
     token = os.environ.get(TOKEN) or None
     check(chosen, token)
     listening = listen(chosen.host, chosen.port)
@@ -61,7 +66,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     app = make_app(
         engine,
         token=token,
-        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", chosen.host.lower()}),
+        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", str(host), chosen.host.lower()}),
         people=people_of(engine.first.config) if chosen.people else {},
         wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
         max_batch=chosen.together,
@@ -71,7 +76,14 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     if chosen.open:
         open_browser(address)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=30
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
     )
     uvicorn.Server(config).run(sockets=[listening])
 
@@ -91,6 +103,9 @@ def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
         arms.append(Arm("b", Recommender.load(chosen.against)))
     store = Store(Path(chosen.store) if chosen.store else Path(chosen.run) / "service")
     reporter.note(f"feedback, users and new items are kept in {store.folder}")
+    if store.latest > time.time() + CLOCK_SECONDS:
+        latest = datetime.datetime.fromtimestamp(store.latest, datetime.UTC).isoformat(timespec="seconds")
+        reporter.note(f"the clock is behind the store: until {latest}, all that is stored gets that time")
     exploring = Exploring(chosen.explore, chosen.pool)
     return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
 

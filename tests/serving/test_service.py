@@ -130,7 +130,7 @@ def test_requests_compile_nothing_after_the_start(recommender, tmp_path, compila
     user, states = engine.read_states(state)
     more = Job(Whose(user, states, [("99", 1.0)], ["3"]), None, ["5", "6"])
     assert len(engine.answer([more, more])[1].scores) == 2
-    engine.add_item(NewItem("", "", "A film about bees.", {}))
+    engine.added.add(NewItem("", "", "A film about bees.", {}))
     engine.answer([Job(Whose("u", states=states), List(100))])
     for items in (["3"], ["3", "4", "5"]):
         engine.first.explain(engine.answer([more])[0].states["a"], [f"id:{item}" for item in items])
