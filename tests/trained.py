@@ -47,7 +47,7 @@ def small_data() -> Interactions:
 def believing_config() -> Config:
     """`small_config`, with beliefs about items."""
     small = small_config()
-    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4, iterations=2, folds=2))
+    return dataclasses.replace(small, factors=dataclasses.replace(small.factors, rank=4))
 
 
 @functools.cache

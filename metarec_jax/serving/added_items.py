@@ -11,6 +11,7 @@ import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.cold_items import ColdItem, title_of
+from metarec_jax.recommender.history import History
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.database import StoreError
 from metarec_jax.serving.store import NewItem, Store
@@ -67,7 +68,7 @@ class AddedItems:
         """
         if len(self._first.items) - self._trained >= self._max_added:
             raise Full(f"{self._max_added:,} items were added already: train the model anew, on the log, to add more")
-        self._first.cold_items.check(_cold(item, self._first))
+        self._first.cold_items.check(ColdItem(item.text, item.id, item.title, item.details))
         return {arm.codec.digest: _packed(*arm.cold_items.read([_cold(item, arm)]))[0] for arm in self._arms.values()}
 
     def add(self, item: NewItem) -> str:
@@ -120,12 +121,10 @@ class AddedItems:
 
     def _readings(self, arm: Recommender, new: Sequence[NewItem]) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings and statistics of stored items: those that the store keeps, or else read now."""
-        digest, widths = (
-            arm.codec.digest,
-            [part.shape[1] for part in (arm.items.table.embeddings, arm.items.table.statistic)],
-        )
+        table, digest = arm.items.table, arm.codec.digest
+        hidden = table.embeddings.shape[1]
         kept = self._store.readings(digest, self._followed)
-        rows = np.zeros((len(new), sum(widths)), np.float32)
+        rows = np.zeros((len(new), hidden + table.statistic.shape[1]), np.float32)
         unread = []
         for n, item in enumerate(new):
             row = np.frombuffer(kept.get(item.id, b""), np.uint8)
@@ -138,8 +137,7 @@ class AddedItems:
             for n, reading in zip(unread, packed):
                 rows[n] = np.frombuffer(reading, np.float32)
             self._store.add_readings(digest, {new[n].id: reading for n, reading in zip(unread, packed)})
-        embeddings, statistic = np.split(rows, [widths[0]], axis=1)
-        return embeddings, statistic
+        return rows[:, :hidden], rows[:, hidden:]
 
     def adds(self, item: str) -> bool:
         """Whether an item was added while serving, and so learns from ratings."""
@@ -187,7 +185,7 @@ class AddedItems:
             for item in items
         }
         histories = {user: self.history(user) for user in {user for rated in raters.values() for user, _ in rated}}
-        ratings_of = {
+        ratings_of: dict[str | int, list[tuple[History, float]]] = {
             f"id:{item}": [([(f"id:{i}", r) for i, r in histories[user] if i != item], own) for user, own in rated]
             for item, rated in raters.items()
         }

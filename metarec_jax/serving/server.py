@@ -12,6 +12,7 @@ import threading
 import time
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
@@ -22,6 +23,10 @@ from metarec_jax.serving.engine import Engine
 from metarec_jax.serving.extras import needs_extra
 from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.store import Store
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
 
 TOKEN = "METAREC_TOKEN"
 """Environment variable of the token. Other users of the machine can read a command line, but not this."""
@@ -56,7 +61,6 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
         import uvicorn
 
         from metarec_jax.serving.app import make_app
-        from metarec_jax.serving.protocol import LimitedProtocol
     token = os.environ.get(TOKEN) or None
     check(chosen, token)
     listening = listen(chosen.host, chosen.port)
@@ -75,7 +79,16 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     print(f"serving {chosen.run} at {address}", flush=True)
     if chosen.open:
         open_browser(address)
-    config = uvicorn.Config(
+    uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an application: without logs of requests, and with limits on connections."""
+    import uvicorn
+
+    from metarec_jax.serving.protocol import LimitedProtocol
+
+    return uvicorn.Config(
         app,
         http=LimitedProtocol,
         ws="none",
@@ -85,7 +98,6 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
         proxy_headers=False,
         timeout_keep_alive=30,
     )
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:

@@ -242,6 +242,7 @@ class Service:
         return [None] * len(rows)
 
     def _figures(self) -> dict[str, Any]:
+        self.store.check_in_place()
         with open_for_reading(self.store.folder) as database:
             log = event_log.read(database)
         liked = liked_from(self.engine.first.catalogue.scale)

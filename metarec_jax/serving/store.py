@@ -306,9 +306,20 @@ class Store:
     @property
     def trouble(self) -> StoreError | None:
         """Why the latest write or the latest read failed; None if both succeeded."""
-        if _identity(self._path) != self._identity:
-            return StoreError(self._path, REPLACED)
+        try:
+            self.check_in_place()
+        except StoreError as error:
+            return error
         return self._failed["write"] or self._failed["read"]
+
+    def check_in_place(self) -> None:
+        """Check that the database is the file that was opened: what is written to a removed file is lost at the end.
+
+        Raises:
+            StoreError: it was removed or replaced.
+        """
+        if _identity(self._path) != self._identity:
+            raise StoreError(self._path, REPLACED)
 
     def probe(self) -> None:
         """Read, and write something that changes nothing, to find out whether both are possible again.
@@ -329,8 +340,7 @@ class Store:
     def _writing(self, **more: int) -> Iterator[tuple[sqlite3.Connection, float]]:
         """A transaction and its time; `more` is the number of rows that it adds to each table."""
         with self._lock, self._noted(self._database, "write"):
-            if _identity(self._path) != self._identity:
-                raise StoreError(self._path, REPLACED)
+            self.check_in_place()
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
                 self.latest = max(time.time(), self.latest)
