@@ -119,7 +119,11 @@ def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
         latest = datetime.datetime.fromtimestamp(store.latest, datetime.UTC).isoformat(timespec="seconds")
         reporter.note(f"the clock is behind the store: until {latest}, all that is stored gets that time")
     exploring = Exploring(chosen.explore, chosen.pool)
-    return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
+    try:
+        return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
+    except BaseException:
+        store.close()
+        raise
 
 
 def open_browser(address: str) -> None:
