@@ -37,9 +37,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._received = 0  # bytes since the head began, with those of a body that came along
         self._head_bytes = self._headers = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         """Refuse the connection if there are too many, else wait for a request."""
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)
         if len(self.connections) > _max_connections():
             self._refuse(503, "service", "too many connections are open: try again in a second")
         else:
