@@ -322,15 +322,16 @@ class Store:
             raise StoreError(self._path, REPLACED)
 
     def probe(self) -> None:
-        """Read, and write something that changes nothing, to find out whether both are possible again.
+        """Read, and write and remove what no item has, to find out whether both are possible again.
 
         Raises:
-            StoreError: it is not.
+            StoreError: they are not.
         """
         self.version()
-        with self._writing() as (database, now):
-            _add_events(database, [Event("", "", "click")], now)
-            database.execute("DELETE FROM events WHERE number = last_insert_rowid()")
+        with self._writing() as (database, _):  # more than the free space of pages that are there
+            database.execute("INSERT OR REPLACE INTO readings VALUES ('', '', zeroblob(65536))")
+        with self._writing() as (database, _):
+            database.execute("DELETE FROM readings WHERE item = '' AND model = ''")
 
     def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
         with self._reading, self._noted(self._reader, "read"):

@@ -80,8 +80,10 @@ def test_what_cannot_be_stored_is_not_served(client, recommender, tmp_path, monk
     monkeypatch.setattr(stores, "WAIT", 0.05)
     store = client.app.state.service.store
     listed = client.post("/recommend", json={"k": 1}).json()
+    page = " " * 3900  # a row of an item fills a page of the database
+    assert client.post("/items", json={"text": "Ants." + page}).status_code == 201
     bodies = {
-        "/items": BEES | {"text": "Bees. " * 600},
+        "/items": BEES | {"text": "Bees." + page},
         "/users": {"history": [{"item": "7", "rating": 5}] + [{"item": str(n), "rating": 1} for n in range(20, 110)]},
         "/recommend": {"k": 100},
         "/feedback": {"list_id": listed["list_id"], "item": listed["items"][0]["id"], "kind": "click"},
@@ -107,7 +109,7 @@ def test_what_cannot_be_stored_is_not_served(client, recommender, tmp_path, monk
     assert client.post("/items", json=bodies["/items"]).status_code == 201
     store.close()
     with contextlib.closing(Store(tmp_path)) as again:
-        assert [item.id for _, item in again.items()] == ["bees"]
+        assert [item.id for _, item in again.items()] == ["new-121", "bees"]
 
 
 def test_a_write_that_waits_holds_nobody_up(client, tmp_path, monkeypatch):
