@@ -12,7 +12,7 @@ const short = (text) => (text.length > MOST ? `${text.slice(0, MOST - 1).trimEnd
 // Of a title in which nothing can be seen, the text or the id takes the place.
 function titleOf({ title, text, id, item }) {
   const found = [title, text, id ?? item].find((one) => typeof one === "string" && SEEN.test(one));
-  return short(found ?? "(without a title)");
+  return short(found?.trim() ?? "(without a title)");
 }
 
 // The reviver of JSON.parse for all that the service answers.
