@@ -29,7 +29,7 @@ from benchmarks import harness
 from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.run import preset
 from metarec_jax.core.progress import Reporter
-from metarec_jax.serving.store import open_for_reading
+from metarec_jax.serving.database import open_for_reading
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
 from metarec_jax.train.start import meta_train
@@ -263,7 +263,8 @@ def killed(run: Path, clients: int, seconds: float, body: int) -> harness.Row:
         server.process.wait(60)
         again = Server(run, store, "--together", "1")  # recovers the log, and serves
         again.stop()
-        kept = set(open_for_reading(store).execute("SELECT list, item FROM events WHERE kind = 'click'"))
+        with open_for_reading(store) as database:
+            kept = set(database.execute("SELECT list, item FROM events WHERE kind = 'click'"))
     lost = sum(pair not in kept for pair in load.acknowledged)
     return harness.Row(
         case="kill -9 under load",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,9 +17,25 @@ from metarec_jax.core.types import Items, Params
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors.update import Missing, after_ratings, missing, path_of, taste_of
 from metarec_jax.recommender.errors import InputError, located
-from metarec_jax.recommender.history import History, check_history
+from metarec_jax.recommender.history import CheckedHistory, History, check_history
 from metarec_jax.recommender.items import ItemIndex
 from metarec_jax.recommender.text_encoder import TextEncoder
+
+
+class ColdItem(NamedTuple):
+    """An item that nobody has rated.
+
+    Attributes:
+        text: what the encoder reads.
+        id: of the item; "" for one that is to get an id.
+        title: of the item; "" is the beginning of the text.
+        details: of the item, by the catalogue's names of details.
+    """
+
+    text: str
+    id: str = ""
+    title: str = ""
+    details: Mapping[str, str] = {}
 
 
 class ColdItems:
@@ -40,88 +58,124 @@ class ColdItems:
         self._unrated: dict[int, np.ndarray] = {}  # statistics of added items before any rating
 
     def read(
-        self, text: str, details: Mapping[str, str], vector: np.ndarray | None = None
-    ) -> tuple[Float[np.ndarray, "one hidden"], Float[np.ndarray, "one columns"]]:
-        """Compute the embedding and the statistic of an item without ratings.
+        self, items: Sequence[ColdItem], vectors: Float[np.ndarray, "items width"] | None = None
+    ) -> tuple[Float[np.ndarray, "items hidden"], Float[np.ndarray, "items columns"]]:
+        """Embeddings and statistics of items that nobody has rated.
 
         Args:
-            text: text of the item.
-            details: details of the item.
-            vector: float32 [1, width], vector of the item, for a run with item vectors.
-
-        Returns:
-            float32 embedding and statistic.
+            items: at least one.
+            vectors: float32 [items, width], NaN for an item without, for a run with item vectors.
 
         Raises:
-            InputError: the text is empty.
+            InputError: a text is empty.
         """
-        _check_text(text)
-        embedding = self._texts.encode([text])
-        statistic = np.zeros((1, 2), np.float32)
+        texts = [item.text for item in items]
+        for text in texts:
+            _check_text(text)
+        embeddings = self._texts.encode(texts)
+        statistic = np.zeros((len(items), 2), np.float32)
         beliefs = self._items.catalogue.beliefs
         if beliefs is not None:
             # Item factors are predicted from the embedding that they were learned with.
-            before = self._texts.encode([text], pretrained=True) if self._trained_encoder else embedding
-            values: dict[str, tuple[str, ...]] = {name: (value,) for name, value in details.items()}
-            statistic = np.concatenate([statistic, beliefs.of_new_items(before, values, vector)], axis=1)
-        return embedding, statistic.astype(np.float32)
+            before = self._texts.encode(texts, pretrained=True) if self._trained_encoder else embeddings
+            names = dict.fromkeys(name for item in items for name in item.details)
+            details = {name: tuple(item.details.get(name, "") for item in items) for name in names}
+            statistic = np.concatenate([statistic, beliefs.of_new_items(before, details, vectors)], axis=1)
+        return embeddings, statistic.astype(np.float32)
 
-    def add(
-        self,
-        text: str,
-        id: str,
-        title: str,
-        details: Mapping[str, str],
-        vector: Sequence[float] | np.ndarray | None,
-    ) -> str:
-        """Add an item without ratings; see `Recommender.add_item`.
+    def check(self, item: ColdItem) -> None:
+        """Refuse an item that cannot be added.
 
         Args:
-            text: text of the item, which the encoder reads.
-            id: id of the item; "" generates one.
-            title: title of the item; "" takes the beginning of the text.
-            details: details of the item, by the catalogue's names of details.
-            vector: vector of the item, for a run with item vectors.
+            item: its id may be empty.
+
+        Raises:
+            InputError: its field is the attribute of the item.
+        """
+        _check_text(item.text, "text")
+        for name in item.details:
+            self._items.details.check_name(name, "details", name)
+        if item.id and self._items.titles.has_id(item.id):
+            raise InputError(f"there is an item with the id {item.id!r} already: choose another one", "id")
+
+    def new_ids(self) -> Iterator[str]:
+        """Yield ids that no item of the catalogue has."""
+        first = len(self._items) + 1
+        yield from (id for n in itertools.count(first) if not self._items.titles.has_id(id := f"new-{n}"))
+
+    def add(self, item: ColdItem, vector: Sequence[float] | np.ndarray | None = None) -> str:
+        """Add an item that nobody has rated; see `Recommender.add_item`.
+
+        Args:
+            item: the item; with an empty id it gets a new one, with an empty title the beginning of its text.
+            vector: of the item, for a run with item vectors.
 
         Returns:
             The id.
 
         Raises:
-            InputError: an argument is refused; the field is its name.
+            InputError: its field is the argument of `Recommender.add_item`.
         """
-        old = self._items.catalogue.items
-        _check_text(text, "text")
-        for name in details:
-            self._items.details.check_name(name, "details", name)
-        if id and self._items.titles.has_id(id):
-            raise InputError(f"there is an item with the id {id!r} already: choose another one", "id")
-        number = len(old) + 1
-        while not id or self._items.titles.has_id(id):
-            id, number = f"new-{number}", number + 1
-        row = _checked_vector(vector, old.vectors)
-        embedding, statistic = self.read(text, details, row)
-        items = Items(
-            ids=(*old.ids, id),
-            titles=(*old.titles, title.strip() or _beginning(text)),
-            texts=(*old.texts, text),
-            details={name: (*values, details.get(name, "")) for name, values in old.details.items()},
-            vectors=None if old.vectors is None or row is None else np.concatenate([old.vectors, row]),
-        )
-        self._unrated[len(old)] = statistic[0]
-        self._items.add(items, embedding[0], statistic[0])
-        return id
+        self.check(item)
+        row = _checked_vector(vector, self._items.catalogue.items.vectors)
+        item = item._replace(id=item.id or next(self.new_ids()))
+        self.append([item], *self.read([item], row), row)
+        return item.id
 
-    def learn(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
-        """Set the statistics of an added item from its ratings; see `Recommender.learn_item`.
+    def append(
+        self,
+        new: Sequence[ColdItem],
+        embeddings: Float[np.ndarray, "new hidden"],
+        statistic: Float[np.ndarray, "new columns"],
+        vectors: Float[np.ndarray, "new width"] | None = None,
+    ) -> None:
+        """Add items that were checked and read.
 
         Args:
-            item: the added item.
-            raters: for each user who rated the item, the user's other ratings, and the rating of the item.
+            new: the items, whose ids the catalogue does not have.
+            embeddings: from `read`.
+            statistic: from `read`.
+            vectors: of the items; None gives them none.
+        """
+        old = self._items.catalogue.items
+        if old.vectors is not None and vectors is None:
+            vectors = np.full((len(new), old.vectors.shape[1]), np.nan, np.float32)
+        items = Items(
+            ids=(*old.ids, *(item.id for item in new)),
+            titles=(*old.titles, *(title_of(item) for item in new)),
+            texts=(*old.texts, *(item.text for item in new)),
+            details={
+                name: (*values, *(item.details.get(name, "") for item in new)) for name, values in old.details.items()
+            },
+            vectors=None if old.vectors is None or vectors is None else np.concatenate([old.vectors, vectors]),
+        )
+        self._unrated |= dict(enumerate(statistic, start=len(old)))
+        self._items.add(items, embeddings, statistic)
+
+    def learn(self, ratings_of: Mapping[str | int, Sequence[tuple[History, float]]]) -> None:
+        """Set the statistics of added items from their ratings; see `Recommender.learn_item`.
+
+        Args:
+            ratings_of: for each item, the other ratings of each user who rated it, and the user's rating of it.
 
         Raises:
-            MetarecError: the item was not added, the run is private, or a history or rating is not valid.
+            MetarecError: an item was not added, the run is private, or a history or rating cannot be used.
         """
-        row, scale = self._items.find(item).row, self._items.catalogue.scale
+        before = self._items.catalogue.statistics
+        total, count, beliefs = before.total.copy(), before.count.copy(), before.beliefs
+        beliefs = None if beliefs is None else beliefs.copy()
+        rows = np.zeros(len(ratings_of), np.int32)
+        for place, (item, raters) in enumerate(ratings_of.items()):
+            rows[place] = row = self._learnable(item)
+            histories, ratings = self._checked(item, raters)
+            total[row], count[row] = ratings.sum(), len(ratings)
+            if beliefs is not None:
+                beliefs[row] = self._believed(row, histories, ratings, beliefs)
+        self._items.set_statistics(rows, Statistics(total, count, beliefs))
+
+    def _learnable(self, item: str | int) -> int:
+        """The row of an item, if ratings may change its statistics."""
+        row = self._items.find(item).row
         if row not in self._unrated:
             raise MetarecError(
                 f"{item!r} was there when the model was trained: only items that were added learn while serving; "
@@ -129,28 +183,39 @@ class ColdItems:
             )
         if not self.learns:
             raise MetarecError("this run was trained under differential privacy and counts no ratings of any item")
+        return row
+
+    def _checked(
+        self, item: str | int, raters: Sequence[tuple[History, float]]
+    ) -> tuple[list[CheckedHistory], Float[np.ndarray, " raters"]]:
+        scale, find = self._items.catalogue.scale, self._items.find
         histories, ratings = [], np.zeros(len(raters), np.float32)
         for place, (history, rating) in enumerate(raters):
             with located(place):
-                ratings[place] = check_history([(item, rating)], self._items.find, scale).ratings[0]
-                histories.append(check_history(history, self._items.find, scale))
-        learned, before = self._items.catalogue.beliefs, self._items.catalogue.statistics
-        total, count, beliefs = before.total.copy(), before.count.copy(), before.beliefs
-        total[row], count[row] = ratings.sum(), len(ratings)
-        if learned is not None and beliefs is not None:
-            beliefs = beliefs.copy()
-            beliefs[row] = self._unrated[row][2:]
-            if histories:
-                trained = [history.rows < self._items.trained for history in histories]
-                path = path_of(self._theta, learned)
-                tastes = [
-                    taste_of(beliefs[history.rows[old]], history.ratings[old], path)
-                    for old, history in zip(trained, histories)
-                ]
-                means, covariances = (np.stack(part) for part in zip(*tastes))
-                noise = float(np.exp(path["log_noise"]))
-                beliefs[row] = after_ratings(beliefs[row], means, covariances, ratings, noise, self._prediction_error)
-        self._items.set_statistics(row, Statistics(total, count, beliefs))
+                ratings[place] = check_history([(item, rating)], find, scale).ratings[0]
+                histories.append(check_history(history, find, scale))
+        return histories, ratings
+
+    def _believed(
+        self,
+        row: int,
+        histories: Sequence[CheckedHistory],
+        ratings: Float[np.ndarray, " raters"],
+        beliefs: Float[np.ndarray, "items columns"],
+    ) -> Float[np.ndarray, " columns"]:
+        """Factors of an added item after its ratings."""
+        learned = self._items.catalogue.beliefs
+        unrated = self._unrated[row][2:]
+        if learned is None or not histories:
+            return unrated
+        path = path_of(self._theta, learned)
+        tastes = []
+        for history in histories:
+            old = history.rows < self._items.trained
+            tastes.append(taste_of(beliefs[history.rows[old]], history.ratings[old], path))
+        means, covariances = (np.stack(part) for part in zip(*tastes))
+        noise = float(np.exp(path["log_noise"]))
+        return after_ratings(unrated, means, covariances, ratings, noise, self._prediction_error)
 
     @functools.cached_property
     def _prediction_error(self) -> Missing:
@@ -186,6 +251,11 @@ def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndar
             "vector",
         )
     return row[None]
+
+
+def title_of(item: ColdItem) -> str:
+    """The title of an item: its own, or the beginning of its text."""
+    return item.title.strip() or _beginning(item.text)
 
 
 def _beginning(text: str, most: int = 80) -> str:

@@ -202,7 +202,7 @@ class Executor:
             Position in `states`, each once and in any order, and the scores.
 
         Raises:
-            MetarecError: predictions are NaN.
+            MetarecError: predictions are NaN or infinite.
         """
         return self._over_catalogue("score_all", states)
 
@@ -228,7 +228,7 @@ class Executor:
         for users, scored in _one_ahead(self._batches([len(state.support.item) for state in states]), call):
             found = jax.device_get(scored)[: len(users), ..., :count]
             found = found.reshape(len(users), -1, count)  # [users, 1 or 2, items]: scores, deviations
-            _check_not_nan(found[:, 0])
+            _check_finite(found[:, 0])
             if not self._scale.is_standard:
                 found = np.concatenate([self._scale.original(found[:, :1]), found[:, 1:] * self._scale.unit], axis=1)
             yield from zip(users, found[:, 0] if name == "score_all" else found)
@@ -250,7 +250,7 @@ class Executor:
             Expected ratings, or probabilities of a click.
 
         Raises:
-            MetarecError: predictions are NaN.
+            MetarecError: predictions are NaN or infinite.
         """
         return self._scale.original(self._of_items("score", state, embeddings, statistic))
 
@@ -305,8 +305,8 @@ class Executor:
             both = jax.device_get(self.programs["influences"](self.trainable, items, task, padded))
             found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
         scores, influences = (np.concatenate(parts) for parts in zip(*found))
-        _check_not_nan(scores)
-        _check_not_nan(influences)
+        _check_finite(scores)
+        _check_finite(influences)
         return self._scale.original(scores), influences * self._scale.unit
 
     def embedding_gradients(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "items hidden"]:
@@ -387,7 +387,7 @@ class Executor:
         items = self._table.tensors(single_user=True)
         found = self.programs[name](self.trainable, items, self._task([state]), ItemRows(rows, statistic))
         found = jax.device_get(found)[0, :count]
-        _check_not_nan(found)
+        _check_finite(found)
         return found
 
 
@@ -411,9 +411,9 @@ def _explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         yield part, 1 if len(part) == 1 else EXPLAINED_PER_CALL
 
 
-def _check_not_nan(scores: np.ndarray) -> None:
-    if np.isnan(scores).any():
+def _check_finite(scores: np.ndarray) -> None:
+    if not np.isfinite(scores).all():
         raise MetarecError(
-            "the model's predictions for this user are not numbers: its inner steps diverge; "
+            "the model's predictions for this user are NaN or infinite: its inner steps diverge; "
             "train it again with a lower --updater.rate"
         )

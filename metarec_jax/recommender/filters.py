@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -20,9 +21,11 @@ class Filters(NamedTuple):
     """Conditions that an item of a list must meet, all of them.
 
     Attributes:
-        details: name of a detail -> words; an item must have at least one: ``{"genres": ["Comedy", "Drama"]}``.
-        between: name of a numeric detail -> its least and greatest value: ``{"year": (1990, 1999)}``.
-        exclude: items to leave out, each as title, "id:" and id, or id as an int.
+        details: name of a detail -> words or whole values, of which an item has at least one:
+            ``{"genres": ["Comedy", "Drama"]}``. A value is a list of words, separated by ",", "|" or ";". Case and
+            Unicode normal form make no difference.
+        between: name of a numeric detail -> its least and its greatest value: ``{"year": (1990, 1999)}``.
+        exclude: items that are left out, each by title, "id:" and id, or id as an int.
     """
 
     details: Mapping[str, Sequence[str]] = {}
@@ -44,6 +47,8 @@ class DetailIndex:
     >>> index = DetailIndex(Items(("1", "2"), ("A", "B"), ("", ""), details))
     >>> index.matches(Filters({"genres": ["war", "noir"]})).tolist()
     [True, False]
+    >>> index.matches(Filters({"genres": ["Comedy, War"]})).tolist()
+    [True, False]
     >>> index.matches(Filters(between={"year": (1990, 1999)})).tolist()
     [True, False]
     """
@@ -51,6 +56,7 @@ class DetailIndex:
     def __init__(self, items: Items):
         self._count = 0
         self._rows: dict[str, dict[str, list[int]]] = {name: {} for name in items.details}
+        self._rows_of_values: dict[str, dict[str, list[int]]] = {name: {} for name in items.details}
         self._numbers: dict[str, list[float]] = {name: [] for name in items.details}
         self._spellings: dict[str, dict[str, str]] = {name: {} for name in items.details}
         self.add(items)
@@ -60,9 +66,10 @@ class DetailIndex:
         for name, values in items.details.items():
             for row in range(self._count, len(items)):
                 self._numbers[name].append(_number(values[row]))
+                self._rows_of_values[name].setdefault(_folded(values[row]), []).append(row)
                 for word in filter(None, _SEPARATOR.split(values[row].strip())):
-                    self._spellings[name].setdefault(word.casefold(), word)
-                    self._rows[name].setdefault(word.casefold(), []).append(row)
+                    self._spellings[name].setdefault(_folded(word), word)
+                    self._rows[name].setdefault(_folded(word), []).append(row)
         self._count = len(items)
 
     def words(self, most: int = 64) -> dict[str, list[str]]:
@@ -98,8 +105,9 @@ class DetailIndex:
         for name, wanted in filters.details.items():
             self.check_name(name, "details", name)
             found = np.zeros(self._count, bool)
-            for word in wanted:
-                found[self._rows[name].get(word.strip().casefold(), [])] = True
+            for word in map(_folded, wanted):
+                for rows_of in (self._rows[name], self._rows_of_values[name]):
+                    found[rows_of.get(word, [])] = True
             matches &= found
         for name, (low, high) in filters.between.items():
             self.check_name(name, "between", name)
@@ -110,6 +118,11 @@ class DetailIndex:
             numbers = np.array(self._numbers[name])
             matches &= (numbers >= low) & (numbers <= high)  # false for NaN
         return matches
+
+
+def _folded(word: str) -> str:
+    """What two spellings of a word have in common."""
+    return unicodedata.normalize("NFC", word.strip().casefold())
 
 
 def _number(value: str) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale
-from metarec_jax.recommender.errors import InputError, located
+from metarec_jax.recommender.errors import InputError, located, shortened
 from metarec_jax.recommender.title_search import Match
 
 
@@ -87,7 +87,11 @@ def check_history(history: History, find: Callable[[str | int], Match], scale: S
             match = find(item)
             if match.row in names:
                 first = names[match.row]
-                both = f"{item!r} is there twice" if first == item else f"{first!r} and {item!r} are one item"
+                both = (
+                    f"{shortened(item)} is there twice"
+                    if first == item
+                    else f"{shortened(first)} and {shortened(item)} are one item"
+                )
                 raise MetarecError(f"{both}: an item has one rating, so keep one of the two")
             names[match.row] = item
             notes += [match.note] if match.note else []
@@ -120,7 +124,7 @@ def rows_to_remove(
         with located(place):
             row = find(item).row
         if row not in history.rows:
-            raise InputError(f"{item!r} is to be forgotten, but it is not in the user's history", place)
+            raise InputError(f"{shortened(item)} is to be forgotten, but it is not in the user's history", place)
         rows.append(row)
     return rows
 
@@ -131,8 +135,10 @@ def _on_scale(item: str | int, rating: float, scale: Scale) -> np.float32:
     except (TypeError, ValueError):
         value = math.nan
     if scale.kind == "click" and value not in (0.0, 1.0):
-        raise MetarecError(f"{item!r} has {rating!r}; write 1 (clicked) or 0 (shown and not clicked)")
+        raise MetarecError(f"{shortened(item)} has {shortened(rating)}; write 1 (clicked) or 0 (shown and not clicked)")
     place = scale.place(value)
     if place is None:
-        raise MetarecError(f"{item!r} is rated {rating!r}; ratings lie between {scale.low:.7g} and {scale.high:.7g}")
+        raise MetarecError(
+            f"{shortened(item)} is rated {shortened(rating)}; ratings lie between {scale.low:.7g} and {scale.high:.7g}"
+        )
     return place

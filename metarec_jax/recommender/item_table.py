@@ -14,7 +14,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.exported_programs import Traced
 from metarec_jax.core.params import path_names
@@ -24,7 +24,10 @@ from metarec_jax.meta.batch import plan_batch
 from metarec_jax.meta.user import Model
 
 MIN_SPARE, MAX_SPARE = 64, 8192
-"""Bounds of the number of spare rows, which is an eighth of the catalogue. Spare rows are scored like all others."""
+"""Bounds of the spare rows; between them an eighth of the catalogue. Spare rows are scored like all others, so they
+cost time."""
+MAX_WRITTEN = 16
+"""Rows that are written into the tensors one by one, at most; with more, the tensors are built anew."""
 MAX_GRAM_ITEMS = 4096
 """Rows of the largest table whose Gram matrix is stored: 64 MB."""
 
@@ -126,44 +129,46 @@ class ItemTable:
         """Statistics of the items."""
         return self._statistic[: self.count]
 
-    def add(self, embedding: Float[np.ndarray, " hidden"], statistic: Float[np.ndarray, " columns"]) -> int:
-        """Append an item. Running calls keep their tensors.
+    def add(self, embeddings: Float[np.ndarray, "new hidden"], statistic: Float[np.ndarray, "new columns"]) -> None:
+        """Append items. Calls that are running keep the tensors they started with.
 
         Args:
-            embedding: float32 [hidden], from the encoder.
-            statistic: float32 [columns].
-
-        Returns:
-            The row of the item.
+            embeddings: float32 [new, hidden], as the encoder gave them.
+            statistic: float32 [new, columns].
         """
-        row = self.count
-        full = row == self.rows
-        if full:
-            rows = row + min(row, MAX_SPARE)
+        first, self.count = self.count, self.count + len(embeddings)
+        rows = self.rows
+        while rows < self.count:
+            rows += min(rows, MAX_SPARE)
+        grows = rows > self.rows
+        if grows:
             self._embeddings, self._statistic = _padded(self._embeddings, rows), _padded(self._statistic, rows)
-        self._embeddings[row], self._statistic[row] = embedding, statistic
-        self.count = row + 1
-        if full:
+        self._embeddings[first : self.count], self._statistic[first : self.count] = embeddings, statistic
+        if grows:
             self._restart(with_gram=self.rows <= self._max_gram_items)
         else:
-            self._write_row(row)
-        return row
+            self._write_rows(np.arange(first, self.count))
 
-    def set_statistic(self, row: int, statistic: Float[np.ndarray, " columns"]) -> None:
-        """Replace the statistics of an item. Running calls keep their tensors.
+    def set_statistic(self, rows: Int[np.ndarray, " changed"], statistic: Float[np.ndarray, "changed columns"]) -> None:
+        """Replace the statistics of items. Calls that are running keep the tensors they started with.
 
         Args:
-            row: row of the item.
-            statistic: float32 [columns].
+            rows: of the items.
+            statistic: float32 [changed, columns].
         """
-        self._statistic[row] = statistic
-        self._write_row(row)
+        self._statistic[rows] = statistic
+        self._write_rows(rows)
 
-    def _write_row(self, row: int) -> None:
-        one = self._prepare(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
-        if self._precomputed:
-            one = self._precompute(self._theta, one, with_gram=False)
-        self._tensors = _write(self._tensors, one, np.int32(row))
+    def _write_rows(self, rows: np.ndarray) -> None:
+        """Bring the tensors up to date with changed rows: one by one, or all at once where many have changed."""
+        if len(rows) > MAX_WRITTEN:
+            self._restart(with_gram=self._with_gram)
+            return
+        for row in rows.tolist():
+            one = self._prepare(self._theta, self._embeddings[row : row + 1], self._statistic[row : row + 1])
+            if self._precomputed:
+                one = self._precompute(self._theta, one, with_gram=False)
+            self._tensors = _write(self._tensors, one, np.int32(row))
 
 
 def _padded(rows: np.ndarray, count: int) -> np.ndarray:

@@ -147,35 +147,35 @@ class ItemIndex:
         return top_k(cosine, k, candidates), cosine
 
     def add(
-        self, items: Items, embedding: Float[np.ndarray, " hidden"], statistic: Float[np.ndarray, " columns"]
+        self, items: Items, embeddings: Float[np.ndarray, "new hidden"], statistic: Float[np.ndarray, "new columns"]
     ) -> None:
-        """Append an item. Other threads may search meanwhile.
+        """Append items. Other threads may search meanwhile.
 
         Args:
-            items: the items of the catalogue, and the new one at the end.
-            embedding: embedding of the new item.
-            statistic: statistics of the new item: total, count, posterior of its factors.
+            items: the items of the catalogue, and the new ones at the end.
+            embeddings: of the new items.
+            statistic: of the new items, [total, count, beliefs...].
         """
         total, count, beliefs = self.catalogue.statistics
-        statistics = Statistics(np.append(total, statistic[0]), np.append(count, statistic[1]))
+        statistics = Statistics(np.append(total, statistic[:, 0]), np.append(count, statistic[:, 1]))
         if beliefs is not None:
-            statistics = statistics._replace(beliefs=np.concatenate([beliefs, statistic[None, 2:]]))
-        self.table.add(embedding, statistic)
+            statistics = statistics._replace(beliefs=np.concatenate([beliefs, statistic[:, 2:]]))
+        self.table.add(embeddings, statistic)
         self.catalogue = dataclasses.replace(
             self.catalogue, items=items, statistics=statistics, embeddings=self.table.embeddings
         )
         self.details.add(items)
-        self.titles.add(items, statistics.count)  # last, so that an item that can be found is complete
+        self.titles.add(items, statistics.count)  # last: whoever finds an item finds all of it
 
-    def set_statistics(self, row: int, statistics: Statistics) -> None:
+    def set_statistics(self, rows: Int[np.ndarray, " changed"], statistics: Statistics) -> None:
         """Replace the statistics of the catalogue.
 
         Args:
-            row: row of the only item whose statistics differ.
-            statistics: statistics of all items.
+            rows: of the only items whose statistics differ.
+            statistics: of all items.
         """
         self.catalogue = dataclasses.replace(self.catalogue, statistics=statistics)
-        self.table.set_statistic(row, statistic_columns(statistics, np.array([row]))[0])
+        self.table.set_statistic(rows, statistic_columns(statistics, rows))
 
 
 def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndarray, "rows columns"]:

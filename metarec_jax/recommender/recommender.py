@@ -21,7 +21,7 @@ from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender import active_learning, attribution
 from metarec_jax.recommender.active_learning import Question
 from metarec_jax.recommender.attribution import Explanation, Influence, Word
-from metarec_jax.recommender.cold_items import ColdItems
+from metarec_jax.recommender.cold_items import ColdItem, ColdItems
 from metarec_jax.recommender.errors import located
 from metarec_jax.recommender.executor import Executor, Limits
 from metarec_jax.recommender.filters import ALL, Filters
@@ -346,7 +346,7 @@ class Recommender:
         Raises:
             MetarecError: the text is empty.
         """
-        return float(self.executor.score(state, *self.cold_items.read(text, {}))[0])
+        return float(self.executor.score(state, *self.cold_items.read([ColdItem(text)]))[0])
 
     @property
     def gives_uncertainty(self) -> bool:
@@ -446,7 +446,7 @@ class Recommender:
             InputError: the text is empty, the id exists already, the catalogue does not have a detail, or the vector
                 does not fit the others; the field is the name of the argument.
         """
-        return self.cold_items.add(text, id, title, dict(details or {}), vector)
+        return self.cold_items.add(ColdItem(text, id, title, dict(details or {})), vector)
 
     def learn_item(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
         """Update an added item from its first ratings, without training.
@@ -465,7 +465,7 @@ class Recommender:
             MetarecError: the item was not added, a history or rating is not valid, or the run was trained under
                 differential privacy.
         """
-        self.cold_items.learn(item, raters)
+        self.cold_items.learn({item: raters})
 
     def find(self, item: str | int) -> Match:
         """Look up the row of an item by title, by "id:" and id, or by id as an int.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from metarec_jax.config.learner import UserSide
 from metarec_jax.config.paths import is_folder
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.describe import describe
-from metarec_jax.recommender.errors import InputError
+from metarec_jax.recommender.errors import InputError, Unavailable
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.train.catalogue import Catalogue
 
@@ -46,6 +47,15 @@ def load_encoder(path: str) -> Encoder:
     return encoder.load(path)
 
 
+@contextlib.contextmanager
+def _needed() -> Iterator[None]:
+    """Raise a `MetarecError` of the block as `Unavailable`."""
+    try:
+        yield
+    except MetarecError as error:
+        raise Unavailable(str(error), "the encoder, which reads texts, cannot be used") from error
+
+
 class TextEncoder:
     """Encodes texts in the same way as the run's items.
 
@@ -65,28 +75,38 @@ class TextEncoder:
         self._width = width
         self._report = report
         self._reported: set[str] = set()
+        self._folder = Path(config.path).expanduser()
+        self._has_folder = self._folder.is_absolute() or self._folder.is_dir()
+
+    def folder_is_gone(self) -> bool:
+        """Whether the encoder is named by a folder that is not there; it can be in memory still."""
+        return self._has_folder and not self._folder.is_dir()
 
     @functools.cached_property
     def encoder(self) -> Encoder:
         """The encoder, loaded at the first use.
 
         Raises:
-            MetarecError: the encoder does not exist, or is not the one with which the run was trained.
+            Unavailable: it does not exist, or is not the one that the run was trained with.
         """
-        encoder = load_encoder(self.config.path)
-        self.check({"encoder": encoder.digest})
-        if encoder.config.hidden_size != self._width:
-            raise MetarecError(
-                f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
-                f"but the run's items have embeddings of width {self._width}: "
-                "use the encoder that the run was trained with"
-            )
+        with _needed():
+            encoder = load_encoder(self.config.path)
+            self.check({"encoder": encoder.digest})
+            if encoder.config.hidden_size != self._width:
+                raise MetarecError(
+                    f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
+                    f"but the run's items have embeddings of width {self._width}: "
+                    "use the encoder that the run was trained with"
+                )
         return encoder
 
     @functools.cached_property
     def pretrained(self) -> Encoder:
-        """The encoder before the run trained it, with which item factors were fitted; loaded at the first use."""
-        return self.encoder if self.config.train == "no" else load_encoder(self.config.path)
+        """The encoder before the run trained it, which item factors were learned with; loaded at the first use."""
+        if self.config.train == "no":
+            return self.encoder
+        with _needed():
+            return load_encoder(self.config.path)
 
     def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
         """Embeddings of texts.
@@ -95,20 +115,22 @@ class TextEncoder:
             texts: at least one.
             pretrained: whether to use the encoder as it was before the run trained it.
 
-        Returns:
-            float32 embeddings.
+        Raises:
+            Unavailable: the encoder cannot be loaded, or cannot read the texts.
         """
         from metarec_jax.encoder import encode_table
 
-        return encode_table(
-            self.pretrained if pretrained else self.encoder,
-            texts,
-            pooling=self.config.pooling,
-            max_length=self.config.max_length,
-            report=self._report_once,
-            # The model's precision. The attention kernel may differ from the one in training.
-            dtype=self.config.dtype,
-        )
+        encoder = self.pretrained if pretrained else self.encoder
+        with _needed():
+            return encode_table(
+                encoder,
+                texts,
+                pooling=self.config.pooling,
+                max_length=self.config.max_length,
+                report=self._report_once,
+                # The model's precision. The attention kernel may differ from the one in training.
+                dtype=self.config.dtype,
+            )
 
     def _report_once(self, sentence: str) -> None:
         if sentence not in self._reported:

@@ -21,6 +21,7 @@ from rapidfuzz import fuzz, process
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
 from metarec_jax.data.text import title_year
+from metarec_jax.recommender.errors import shortened
 
 ID_PREFIX = "id:"
 _ARTICLES = frozenset(  # of several languages, without accents
@@ -79,23 +80,24 @@ class TitleIndex:
         self._popularity = popularity
 
     def add(self, items: Items, popularity: Shaped[np.ndarray, " items"]) -> None:
-        """Index the last of `items`, which is new. Other threads may search meanwhile.
+        """Index the rows of `items` that were appended since the last call. Other threads may search meanwhile.
 
         Args:
-            items: the catalogue with the new item.
+            items: the catalogue with the new items.
             popularity: number of ratings of each item.
         """
         self.prepare()
-        row, title = len(items) - 1, items.titles[-1]
-        # Data that is read by row is written before the row can be found: ids before titles, and both before words.
+        names, first = self._names, len(self._items)
+        # What is looked up by row is written before the row can be found: ids before titles, and both before words.
         self._popularity = popularity
-        self._years.append(title_year(title))
-        self._names.plain.append(_plain(title))
-        self._rows_of_ids[items.ids[-1]] = row
+        self._years += [title_year(title) for title in items.titles[first:]]
+        names.plain.extend(_plain(title) for title in items.titles[first:])
+        self._rows_of_ids.update((identity, first + n) for n, identity in enumerate(items.ids[first:]))
         self._items = items
-        self._enter(self._names, row, title)
-        self._exact.setdefault(title, []).append(row)
-        self._names.words.append(f" {_words(title)}")
+        for row, title in enumerate(items.titles[first:], start=first):
+            self._enter(names, row, title)
+            self._exact.setdefault(title, []).append(row)
+            names.words.append(f" {_words(title)}")
 
     def prepare(self) -> None:
         """Build the index before the first search; call it before several threads search."""
@@ -155,9 +157,10 @@ class TitleIndex:
         identity = str(identity)
         if identity not in self._rows_of_ids:
             near = process.extract(identity, self._items.ids, scorer=_SCORERS[0], limit=3, score_cutoff=60)
-            examples = ", ".join([found for found, *_ in near if len(identity) > 3] or self._items.ids[:3])
+            names = [found for found, *_ in near if len(identity) > 3] or self._items.ids[:3]
+            examples = ", ".join(name if len(name) <= 100 else f"{name[:100]}…" for name in names)
             raise MetarecError(
-                f"no item has the id {identity!r}; the {len(self._items)} items have ids such as {examples}"
+                f"no item has the id {shortened(identity)}; the {len(self._items)} items have ids such as {examples}"
             )
         return Match(self._rows_of_ids[identity])
 

@@ -23,7 +23,7 @@ from metarec_jax.serving import (
 from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Engine
 from metarec_jax.serving.errors import HANDLERS, RESPONSES
-from metarec_jax.serving.middleware import BodyLimit, CountRequests, HostCheck, SecurityHeaders
+from metarec_jax.serving.middleware import BodyLimit, CountRequests, HeadAsGet, HostCheck, SecurityHeaders, WriteCheck
 from metarec_jax.serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
@@ -53,7 +53,7 @@ def make_app(
         engine: the models and the store, which the application closes when it ends.
         token: what requests must send as ``Authorization: Bearer TOKEN``, but for /healthz and the page's files;
             None serves every request.
-        hosts: host names that requests may name, in lower case and without ports; None allows all.
+        hosts: host names that requests may name, as `middleware.host_of` returns them; None allows all.
         people: users of a public data set, by id.
         wait: seconds that the first of several requests waits for others.
         max_batch: largest number of requests that are computed together; 1 computes one at a time.
@@ -77,10 +77,12 @@ def make_app(
         responses=RESPONSES,
         exception_handlers=HANDLERS,
         middleware=[  # the first is the outermost
+            Middleware(HeadAsGet),
             Middleware(CountRequests, metrics=service.metrics),
             Middleware(SecurityHeaders),
             Middleware(HostCheck, hosts=hosts),
             Middleware(BodyLimit),
+            Middleware(WriteCheck),
         ],
     )
     app.state.service = service

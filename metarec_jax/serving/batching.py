@@ -64,13 +64,18 @@ class Batcher(Generic[Job]):
             self._task = asyncio.create_task(self._compute_batches())
         return await future
 
-    async def run(self, function: Callable[[], Any]) -> Any:
-        """Return the result of a function that changes inputs of `compute`, and therefore must not run concurrently.
+    async def run(self, function: Callable[[], Any], *, always: bool = False) -> Any:
+        """Return the result of a function that changes what `compute` reads, so that it must not run beside it.
+
+        Args:
+            function: takes nothing.
+            always: whether to run it however many wait: for the end of what was begun.
 
         Raises:
             QueueFull: `max_waiting` jobs and functions wait already.
         """
-        self._check_queue()
+        if not always:
+            self._check_queue()
         self._running += 1
         try:
             return await self._in_thread(function)

@@ -1,7 +1,7 @@
 """Answer the requests of a service in batches, without HTTP: adapt, rank, and record the lists that are shown.
 
-All of it runs in one thread (see `metarec_jax.serving.batching`), so nothing needs a lock; only looking up items and
-`Engine.hear` may run in other threads.
+All of it runs in one thread (see `metarec_jax.serving.batching`), so nothing needs a lock; other threads may only look
+up items.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,19 +23,10 @@ from metarec_jax.recommender.items import ItemIndex, top_k
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.recommender.user_state import UserState
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode, arm_of, explored, interleaved
-from metarec_jax.serving.store import NewItem, Shown, ShownList, Store
+from metarec_jax.serving.added_items import MAX_ADDED, AddedItems
+from metarec_jax.serving.store import Shown, ShownList, Store
 
 _HEADER = struct.Struct("<H")
-MAX_RATERS = 200
-"""Number of latest raters from which an added item is updated; with more ratings, train the model again."""
-MAX_ADDED = 10_000
-"""Greatest number of items added to a trained model; each is encoded again when the service starts."""
-LEARNED_AT_ONCE = 16
-"""Greatest number of items that are updated before a batch of requests, which limits the waiting time."""
-
-
-class Full(MetarecError):
-    """No more items can be added until the model is trained again."""
 
 
 class Whose(NamedTuple):
@@ -118,6 +109,9 @@ class Engine:
         seed: seed of the random lists; None for a different one each time.
         max_added: items that can be added, at most.
 
+    Attributes:
+        added: items of the store that the models were not trained with.
+
     Raises:
         MetarecError: the models do not have the same items or rating scale, or the mode does not fit their number.
     """
@@ -142,15 +136,10 @@ class Engine:
         self.arms = {arm.name: arm.recommender for arm in arms}
         self.store, self.mode, self.share, self.exploring = store, mode, share, exploring
         self.trained_items = self.first.items.trained
-        self._max_added = max_added
         self._rng = np.random.default_rng(seed)
         for recommender in self.arms.values():
             recommender.items.titles.prepare()  # other threads search them
-        self._heard: dict[str, None] = {}  # ids of added items that were rated since they learned
-        # All items are added before any learns, since raters of one may have rated another. Items that the models were
-        # trained with since they were added (on the log of this store) are not new.
-        for item in [self._add(item) for item in store.items() if not self.first.items.titles.has_id(item.id)]:
-            self.learn(item)
+        self.added = AddedItems(self.arms, store, max_added)
 
     @property
     def first(self) -> Recommender:
@@ -216,7 +205,7 @@ class Engine:
         Returns:
             The answer to each job, or the error of a job that has a mistake.
         """
-        self.learn_heard()
+        self.added.learn_heard()
         failed: dict[int, Exception] = {}
         states: list[dict[str, UserState]] = [{} for _ in jobs]
         scores: list[dict[str, np.ndarray]] = [{} for _ in jobs]
@@ -242,72 +231,9 @@ class Engine:
                 answers.append(error)
         return answers
 
-    def add_item(self, item: NewItem) -> str:
-        """Add an item to the catalogue and store it.
-
-        Args:
-            item: the item; an empty id is generated.
-
-        Returns:
-            Its id.
-
-        Raises:
-            InputError: the item has a mistake.
-            Full: too many items were added already.
-        """
-        items = self.first.items
-        if len(items) - self.trained_items >= self._max_added:
-            raise Full(f"{self._max_added:,} items were added already: train the model anew, on the log, to add more")
-        for name in item.details:
-            items.details.check_name(name, "details", name)
-        identity = self._add(item)
-        title = items.catalogue.items.titles[items.titles.find_id(identity).row]
-        self.store.add_item(NewItem(identity, title, item.text, dict(item.details)))
-        return identity
-
-    def adds(self, item: str) -> bool:
-        """Whether an item was added while serving, and so learns from ratings."""
-        titles = self.first.items.titles
-        return titles.has_id(item) and titles.find_id(item).row >= self.trained_items
-
     def history(self, user: str) -> list[tuple[str, float]]:
-        """A stored user's ratings of items of the catalogue; a store may have ratings of items that a run lacks."""
-        has_id = self.first.items.titles.has_id
-        return [(item, rating) for item, rating in self.store.history(user) if has_id(item)]
-
-    def hear(self, items: Iterable[str]) -> bool:
-        """Note that ratings of some items were added or removed, for `learn_heard`.
-
-        Args:
-            items: ids.
-
-        Returns:
-            Whether any of them learns from ratings.
-        """
-        added = [item for item in items if self.adds(item)]
-        self._heard |= dict.fromkeys(added)
-        return bool(added)
-
-    def learn_heard(self) -> None:
-        """Update items whose ratings changed since the last call, each once."""
-        for _ in range(min(len(self._heard), LEARNED_AT_ONCE)):
-            self.learn(self._heard.popitem()[0])
-
-    def learn(self, item: str) -> None:
-        """Update an added item from its stored ratings."""
-        raters = self.store.raters(item, MAX_RATERS)
-        histories = [[(f"id:{i}", r) for i, r in self.history(user) if i != item] for user, _ in raters]
-        for recommender in self.arms.values():
-            if recommender.cold_items.learns:
-                recommender.learn_item(f"id:{item}", [(h, rating) for h, (_, rating) in zip(histories, raters)])
-
-    def _add(self, item: NewItem) -> str:
-        identity = item.id
-        for recommender in self.arms.values():
-            known = recommender.catalogue.items.details
-            details = {name: value for name, value in item.details.items() if name in known}  # runs may differ
-            identity = recommender.add_item(item.text, id=identity, title=item.title, details=details)
-        return identity
+        """A stored user's ratings that fit the models (see `AddedItems.history`)."""
+        return self.added.history(user)
 
     # Parts of an answer
 

@@ -8,23 +8,28 @@ from typing import Any
 from fastapi import HTTPException as FastAPIHTTPException
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.recommender.errors import InputError
+from metarec_jax.recommender.errors import InputError, Unavailable
+from metarec_jax.serving.added_items import Full
+from metarec_jax.serving.answers import Answer
 from metarec_jax.serving.batching import QueueFull
-from metarec_jax.serving.engine import Full
+from metarec_jax.serving.database import StoreError
 from metarec_jax.serving.schemas import Problems
 
 Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problems, "description": "The request is not valid HTTP, or its body not JSON in UTF-8."},
     401: {"model": Problems, "description": "The token is missing or wrong."},
+    403: {"model": Problems, "description": "The request comes from a page of another site."},
     404: {"model": Problems, "description": "The path names no item or user of this service."},
     413: {"model": Problems, "description": "The body of the request is too large."},
+    415: {"model": Problems, "description": "The body is not sent as application/json in UTF-8."},
     422: {"model": Problems, "description": "A field is wrong; `loc` names it."},
     429: {"model": Problems, "description": "Too many requests are waiting."},
+    503: {"model": Problems, "description": "The store or the encoder cannot be used now; /healthz says so, too."},
 }
 """Answers that any route can give, for the OpenAPI document."""
 
@@ -34,7 +39,7 @@ FULL: dict[int | str, dict[str, Any]] = {
 
 
 class NotFound(InputError):
-    """A path that names no item or user; `field` is the name of the path's parameter."""
+    """An address that names no item or user; `field` is "path" or "query", and the name of the parameter."""
 
 
 class Refused(FastAPIHTTPException):
@@ -58,7 +63,7 @@ def problem(
     message: str,
     kind: str,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
+) -> Answer:
     """Return an answer that names one problem.
 
     Args:
@@ -74,7 +79,7 @@ def problem(
     return _answer(status, [(location, message, kind)], headers)
 
 
-def refusal(refused: Refused) -> JSONResponse:
+def refusal(refused: Refused) -> Answer:
     """Return the answer to a request that is refused."""
     return problem(refused.status_code, [refused.place], refused.detail, "refused", refused.headers)
 
@@ -83,16 +88,8 @@ def _answer(
     status: int,
     problems: Sequence[tuple[Sequence[str | int], str, str]],
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    detail = [
-        {"loc": [_encodable(part) for part in loc], "msg": _encodable(msg), "type": t} for loc, msg, t in problems
-    ]
-    return JSONResponse({"detail": detail}, status, headers)
-
-
-def _encodable(part: str | int) -> str | int:
-    """Replace lone surrogates, which a request's JSON can contain and UTF-8 cannot encode."""
-    return part if isinstance(part, int) else part.encode("utf-8", "replace").decode()
+) -> Answer:
+    return Answer({"detail": [{"loc": list(loc), "msg": msg, "type": t} for loc, msg, t in problems]}, status, headers)
 
 
 def _handler(status: int, place: str, kind: str, headers: Mapping[str, str] | None = None) -> Handler:
@@ -113,17 +110,40 @@ async def _refused(request: Request, error: Refused) -> Response:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    return problem(error.status_code, ["path"], error.detail, "http")
+    place = "body" if error.status_code == 400 else "path"  # FastAPI has it for a body that cannot be parsed
+    return problem(error.status_code, [place], error.detail, "http", error.headers)
+
+
+async def _not_found(request: Request, error: NotFound) -> Response:
+    return problem(404, error.field, str(error), "missing")
+
+
+async def _store(request: Request, error: StoreError) -> Response:
+    request.app.state.service.report(error)
+    headers = {"Retry-After": "5"} if error.cause.passing else None
+    return problem(503, ["service"], f"{error.cause.wrong}: {error.cause.remedy}", "store", headers)
+
+
+async def _unavailable(request: Request, error: Unavailable) -> Response:
+    request.app.state.service.report(error)
+    return problem(503, ["service"], f"{error.what}: the messages of the service say why", "unavailable")
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return problem(500, ["service"], "the service has failed: its messages say why", "failed")
 
 
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: _invalid,
     InputError: _handler(422, "body", "value_error"),
-    NotFound: _handler(404, "path", "missing"),
+    NotFound: _not_found,
     MetarecError: _handler(422, "body", "value_error"),
+    StoreError: _store,
+    Unavailable: _unavailable,
     Full: _handler(409, "service", "full"),
     QueueFull: _handler(429, "service", "crowded", {"Retry-After": "1"}),
     Refused: _refused,
     HTTPException: _http,
+    Exception: _unexpected,
 }
 """Handlers by the class of the exception; the most specific class counts."""

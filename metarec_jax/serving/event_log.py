@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import NamedTuple
 
 import numpy as np
 
 from metarec_jax.recommender.filters import Filters
+from metarec_jax.serving.database import decoded
 
 
 class Log(NamedTuple):
@@ -119,8 +119,8 @@ def requests(database: sqlite3.Connection) -> list[Request]:
     )
     found = []
     for number, (history, filters) in enumerate(rows):
-        asked = json.loads(filters)
+        asked = decoded(filters)
         exclude_seen = asked.pop("exclude_seen")
-        pairs = [(item, float(rating)) for item, rating in json.loads(history)]
+        pairs = [(item, float(rating)) for item, rating in decoded(history)]
         found.append(Request(number, pairs, Filters(**asked), exclude_seen))
     return found

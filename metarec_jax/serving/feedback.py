@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,8 +20,8 @@ from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving import analytics as of_log
 from metarec_jax.serving import event_log as logs
 from metarec_jax.serving.analytics import Figure
+from metarec_jax.serving.database import decoded, open_for_reading
 from metarec_jax.serving.event_log import Log, Request
-from metarec_jax.serving.store import open_for_reading
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
 
@@ -77,7 +75,7 @@ def judge(run: Path, store: Path, targets: Sequence[Path] = ()) -> dict[str, Any
     Raises:
         MetarecError: no list was shown yet, or targets are given and no list was randomised.
     """
-    with contextlib.closing(open_for_reading(store)) as database:
+    with open_for_reading(store) as database:
         log, asked = logs.read(database), logs.requests(database)
     if not len(log.list):
         raise MetarecError(f"{store}: no list was shown yet, so there is nothing to report")
@@ -120,7 +118,7 @@ def interactions(database: sqlite3.Connection, scale: Scale) -> list[tuple[str, 
             found.setdefault((user, item), (0.0, int(time)))
     # A list's history is in order but has no times: they are set to one second an item, before the list.
     for user, history, time in database.execute("SELECT user, history, time FROM lists ORDER BY time"):
-        pairs = json.loads(history)
+        pairs = decoded(history)
         for n, (item, rating) in enumerate(pairs):
             if (user, item) not in found or found[user, item][0] != rating:
                 found[user, item] = float(rating), int(time) - len(pairs) + n
@@ -155,7 +153,7 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
         raise MetarecError(f"--export {path}: write a name that ends in .csv or .parquet")
     opened = run_folder.open_run(run)
     catalogue = catalogues.load(opened)
-    with contextlib.closing(open_for_reading(store)) as database:
+    with open_for_reading(store) as database:
         rows = interactions(database, catalogue.scale)
         added = database.execute("SELECT id, title, text, details FROM items ORDER BY number").fetchall()
     if merge:
@@ -174,7 +172,7 @@ def export(run: Path, store: Path, path: Path, *, merge: bool = False) -> tuple[
         for name, value in zip(("item_id", "title", "text"), (identity, title, text)):
             items[name].append(value)
         for name in names:
-            items[name].append(json.loads(details).get(name, ""))
+            items[name].append(decoded(details).get(name, ""))
     make_folder(path.parent)
     columns = list(zip(*rows))
     ratings = dict(zip(("user_id", "item_id", "rating", "timestamp"), map(list, columns)))

@@ -1,4 +1,5 @@
-"""Checks before a request reaches its route (host name, size, token), headers of every answer, and request counts.
+"""Checks before a request reaches its route (host name, origin, type and size of the body, token), and what is added to
+every answer and counted.
 
 The classes wrap an ASGI application. They send their answers themselves, because Starlette's exception handlers are
 inside of them.
@@ -7,6 +8,7 @@ inside of them.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import re
 import time
 from collections.abc import Callable, Coroutine
@@ -17,11 +19,15 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metarec_jax.recommender.errors import shortened
 from metarec_jax.serving.errors import Refused, refusal
 from metarec_jax.serving.prometheus import ServiceMetrics
 from metarec_jax.serving.schemas import MAX_BODY_BYTES
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]+)?", re.IGNORECASE)
+_JSON = re.compile(r"application/json(\s*;\s*charset=\"?utf-?8\"?)?\s*", re.IGNORECASE)
+_READING = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -33,6 +39,28 @@ _HEADERS = [
         b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     ),
 ]
+
+
+class HeadAsGet:
+    """Answer HEAD as GET, without the body: FastAPI's routes have no HEAD.
+
+    Args:
+        app: the ASGI application.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request (ASGI)."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
 
 
 class CountRequests:
@@ -95,7 +123,7 @@ class HostCheck:
 
     Args:
         app: the ASGI application.
-        hosts: allowed host names, in lower case, without ports and brackets; None allows all.
+        hosts: allowed host names, as `host_of` returns them; None allows all.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None):
@@ -105,12 +133,79 @@ class HostCheck:
         """Serve a request (ASGI)."""
         if self._hosts is not None and scope["type"] == "http":
             header = Headers(scope=scope).get("host", "")
-            match = _HOST.fullmatch(header)
-            if match is None or (match[1] or match[2]).lower() not in self._hosts:
-                message = f"this service has another host name than {header!r}: use the address that it printed"
+            if host_of(header) not in self._hosts:
+                message = (
+                    f"this service has another host name than {shortened(header)}: use the address that it printed"
+                )
                 await refusal(Refused(421, "header", message))(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def host_of(header: str) -> str | None:
+    """Return the host that a Host header names.
+
+    Args:
+        header: host and port.
+
+    Returns:
+        In lower case, without port, brackets and the dot at the end; IPv6 in its shortest form. None for no host.
+
+    >>> host_of("LOCALHOST:80"), host_of("[0:0::1]:8765"), host_of("[::1")
+    ('localhost', '::1', None)
+    """
+    match = _HOST.fullmatch(header)
+    if match is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(match[1] or match[2]))
+    except ValueError:
+        return None if match[1] else match[2].lower().removesuffix(".")
+
+
+class WriteCheck:
+    """Refuse requests that may change something, if they are from a page of another site or not sent as JSON.
+
+    A browser lets any page send a form or text anywhere, but not JSON, and adds the page's origin (CSRF). FastAPI
+    before 0.132 reads a body without a type as JSON. Behind a proxy, the host that the browser asked is in
+    X-Forwarded-Host, which no page can set, or the browser says that it asks its own site (Sec-Fetch-Site).
+
+    Args:
+        app: the ASGI application.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request (ASGI)."""
+        if scope["type"] == "http" and scope["method"] not in _READING:
+            headers = Headers(scope=scope)
+            origin, kind = headers.get("origin"), headers.get("content-type", "")
+            refused = None
+            if not _same_site(headers):
+                page = "another site" if origin is None else shortened(origin)
+                refused = Refused(403, "header", f"the request comes from a page of {page}: use the service's own page")
+            elif _JSON.fullmatch(kind) is None:
+                given = f"is {shortened(kind)}" if kind else "is missing"
+                refused = Refused(415, "header", f"Content-Type {given}: send application/json, in UTF-8")
+            elif headers.get("content-encoding", "identity") != "identity":
+                refused = Refused(415, "header", "Content-Encoding is given: send the body uncompressed")
+            if refused is not None:
+                await refusal(refused)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _same_site(headers: Headers) -> bool:
+    """Whether a request is from no page, or from one of this service."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site not in (None, "same-origin", "none"):
+        return False
+    if origin is None or site == "same-origin":
+        return True
+    address = origin.partition("://")[2].lower()
+    return address in [headers.get(name, "").lower() for name in ("host", "x-forwarded-host")] and address != ""
 
 
 class BodyLimit:

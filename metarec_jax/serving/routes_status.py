@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 
+from metarec_jax.serving import schemas
+from metarec_jax.serving.answers import Answer
 from metarec_jax.serving.middleware import TokenRoute
 from metarec_jax.serving.service import ServiceDependency
 
@@ -16,26 +16,32 @@ health = APIRouter(tags=["service"])
 
 
 @router.get("/about")
-def about(service: ServiceDependency) -> dict[str, Any]:
+def about(service: ServiceDependency) -> Answer:
     """Return the models, the rating scale and the details of items."""
     engine, recommender = service.engine, service.engine.first
     scale = recommender.catalogue.scale
-    return {
-        "models": {name: arm.codec.digest for name, arm in engine.arms.items()},
-        "mode": engine.mode,
-        "explore": engine.exploring.share,
-        "items": len(recommender.catalogue.items),
-        "scale": {"kind": scale.kind, "low": scale.low, "high": scale.high, "levels": list(scale.levels)},
-        "details": recommender.items.details.words(),
-        "reads_profiles": recommender.config.learner.user_side == "profile",
-        "asks": recommender.catalogue.beliefs is not None,
-    }
+    return Answer(
+        {
+            "models": {name: arm.codec.digest for name, arm in engine.arms.items()},
+            "mode": engine.mode,
+            "explore": engine.exploring.share,
+            "items": len(recommender.catalogue.items),
+            "scale": {"kind": scale.kind, "low": scale.low, "high": scale.high, "levels": list(scale.levels)},
+            "details": recommender.items.details.words(),
+            "reads_profiles": recommender.config.learner.user_side == "profile",
+            "asks": recommender.catalogue.beliefs is not None,
+        }
+    )
 
 
-@health.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Return whether the service is up."""
-    return {"status": "ok"}
+@health.get("/healthz", response_model=schemas.Health, responses={503: {"model": schemas.Health}})
+async def healthz(service: ServiceDependency) -> Answer:
+    """Return whether the service is up, and what is wrong: with status 503 if the store cannot be written or read."""
+    problems = await service.problems()
+    if not problems:
+        return Answer({"status": "ok"})
+    broken = any(one.type == "store" for one in problems)
+    return Answer({"status": "degraded", "problems": [one.model_dump() for one in problems]}, 503 if broken else 200)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
@@ -45,6 +51,6 @@ def metrics(service: ServiceDependency) -> PlainTextResponse:
 
 
 @router.get("/openapi.json", include_in_schema=False)
-def openapi(request: Request) -> JSONResponse:
+def openapi(request: Request) -> Answer:
     """Return the OpenAPI document. FastAPI's own route for it would need no token."""
-    return JSONResponse(request.app.openapi())
+    return Answer(request.app.openapi())

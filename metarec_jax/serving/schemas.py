@@ -16,7 +16,8 @@ MAX_SCORED = 200
 MAX_TEXT = 4000
 """Characters of an item's text."""
 
-Id = Annotated[str, Field(min_length=1, max_length=200, description="The id of an item.", examples=["50"])]
+Id = Annotated[str, Field(min_length=1, description="The id of an item.", examples=["50"])]
+"""Without a limit of its own, as ids of a catalogue have none; the body has one."""
 _CONTROL = r"\x00-\x1f\x7f-\x9f"
 NewId = Annotated[
     str, Field(max_length=200, pattern=rf"^([^\s{_CONTROL}]([^{_CONTROL}]*[^\s{_CONTROL}])?)?$", examples=["bees-1999"])
@@ -44,13 +45,13 @@ class Rating(RequestModel):
 class Filter(RequestModel):
     """Conditions that every item of a list meets."""
 
-    details: dict[Annotated[str, Field(max_length=100)], list[Annotated[str, Field(max_length=200)]]] = Field(
+    details: dict[str, list[str]] = Field(
         {},
         max_length=8,
-        description="Name of a detail -> words, of which an item has at least one.",
+        description="Name of a detail -> words or whole values, of which an item has at least one.",
         examples=[{"genres": ["War"]}],
     )
-    between: dict[Annotated[str, Field(max_length=100)], tuple[Number, Number]] = Field(
+    between: dict[str, tuple[Number, Number]] = Field(
         {}, max_length=8, description="Name of a numeric detail -> its minimum and maximum.", examples=[{}]
     )
     exclude: list[Id] = Field([], max_length=MAX_HISTORY, description="Items that are left out.")
@@ -314,3 +315,10 @@ class Problems(BaseModel):
     """All reasons why a request is refused."""
 
     detail: list[Problem]
+
+
+class Health(BaseModel):
+    """Whether the service is up, and what is wrong with it."""
+
+    status: Literal["ok", "degraded"]
+    problems: list[Problem] = Field([], description="What keeps it from answering some requests.")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import math
 import os
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
@@ -21,12 +24,18 @@ from metarec_jax.serving.extras import needs_extra
 from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.store import Store
 
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
 TOKEN = "METAREC_TOKEN"
 """Environment variable of the token. Other users of the machine can read a command line, but not this."""
 MIN_TOKEN = 16
 """Characters of the shortest token."""
 DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY")
 """Linux sets one of these variables in a desktop session."""
+CLOCK_SECONDS = 60
+"""Seconds that the clock may be behind the store without a note."""
 RANGES = {
     "share": (0, 1),
     "explore": (0, 1),
@@ -61,7 +70,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     app = make_app(
         engine,
         token=token,
-        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", chosen.host.lower()}),
+        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", str(host), chosen.host.lower()}),
         people=people_of(engine.first.config) if chosen.people else {},
         wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
         max_batch=chosen.together,
@@ -70,10 +79,25 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     print(f"serving {chosen.run} at {address}", flush=True)
     if chosen.open:
         open_browser(address)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, timeout_keep_alive=30
+    uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
+
+
+def uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    """Return how uvicorn serves an application: without logs of requests, and with limits on connections."""
+    import uvicorn
+
+    from metarec_jax.serving.protocol import LimitedProtocol
+
+    return uvicorn.Config(
+        app,
+        http=LimitedProtocol,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=30,
     )
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
@@ -94,8 +118,15 @@ def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
         arms.append(Arm("b", Recommender.load(chosen.against)))
     store = Store(Path(chosen.store) if chosen.store else Path(chosen.run) / "service")
     reporter.note(f"feedback, users and new items are kept in {store.folder}")
+    if store.latest > time.time() + CLOCK_SECONDS:
+        latest = datetime.datetime.fromtimestamp(store.latest, datetime.UTC).isoformat(timespec="seconds")
+        reporter.note(f"the clock is behind the store: until {latest}, all that is stored gets that time")
     exploring = Exploring(chosen.explore, chosen.pool)
-    return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
+    try:
+        return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)
+    except BaseException:
+        store.close()
+        raise
 
 
 def open_browser(address: str) -> None:

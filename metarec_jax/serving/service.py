@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from metarec_jax.recommender.errors import InputError
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.errors import InputError, shortened
 from metarec_jax.recommender.state_codec import Seal
 from metarec_jax.recommender.user_state import UserState
 from metarec_jax.serving import analytics, event_log
 from metarec_jax.serving.batching import Batcher, QueueFull
 from metarec_jax.serving.cache import VersionedCache
+from metarec_jax.serving.database import open_for_reading
 from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Done, Engine, Job, Whose
 from metarec_jax.serving.prometheus import ServiceMetrics
-from metarec_jax.serving.schemas import UserFields
-from metarec_jax.serving.store import Event, ShownList, open_for_reading
+from metarec_jax.serving.schemas import Problem, UserFields
+from metarec_jax.serving.store import Event, NewItem, ShownList
 
 WRITES_AT_ONCE = 256
 """Largest number of lists and events in one transaction, where requests are computed together."""
+PROBE_SECONDS = 1.0
+"""Time that /healthz waits for a store that failed before."""
 
 
 class Service:
@@ -56,6 +62,8 @@ class Service:
         self.writes: Batcher[ShownList | Event] = Batcher(
             self._write, wait=0.0, max_batch=1 if max_batch == 1 else WRITES_AT_ONCE
         )
+        self._adding = asyncio.Lock()  # ids and the number of items are checked before an item is stored
+        self._reported = ""
         self.figures = VersionedCache(self._figures, self.store.version)
 
     def close(self) -> None:
@@ -66,7 +74,7 @@ class Service:
 
     # Users
 
-    def user_of(self, fields: UserFields, forget: Sequence[str] = ()) -> Whose:
+    async def user_of(self, fields: UserFields, forget: Sequence[str] = ()) -> Whose:
         """Return the user of a request, with the history that the models adapt to.
 
         Args:
@@ -78,7 +86,8 @@ class Service:
 
         Raises:
             InputError: the state or the user token is not one of this service, or `forget` has an item without a
-            rating.
+                rating.
+            StoreError: the user's history cannot be read.
         """
         history = [(rating.item, rating.rating) for rating in fields.history]
         if fields.state is not None:
@@ -87,28 +96,39 @@ class Service:
                 raise InputError("the state is not one that this service returned: adapt to the history again", "state")
             user, states = self.engine.read_states(data)
             return Whose(user, states, history, forget)
-        if fields.user is not None:
-            user = self.stored_user(fields.user)
-            stored = dict(self.engine.history(user))
+        if (token := fields.user) is not None:
+            user, profile, ratings = await self.read(lambda: self._stored(token))
+            stored = dict(ratings)
             for item, _ in history:
                 stored.pop(item, None)
             for n, item in enumerate(forget):
                 if stored.pop(item, None) is None:
-                    raise InputError(f"{item!r} is not in the user's history", "forget", n)
-            return Whose(user, {}, [*stored.items(), *history], (), self.store.profile(user) or "")
+                    raise InputError(f"{shortened(item)} is not in the user's history", "forget", n)
+            return Whose(user, {}, [*stored.items(), *history], (), profile)
         return Whose(new_user(), {}, history, forget, fields.profile)
 
-    def stored_user(self, token: str) -> str:
-        """Return the name of the stored user whose token this is.
+    def _stored(self, token: str) -> tuple[str, str, list[tuple[str, float]]]:
+        """Name, profile and ratings of a stored user."""
+        user, profile = self.stored_user(token)
+        return user, profile, self.engine.history(user)
+
+    def stored_user(self, token: str) -> tuple[str, str]:
+        """Return the name and the profile of the stored user whose token this is. Reads the store.
 
         Raises:
             InputError: the token is not one of this service, or its user is not in the store.
         """
         data = self.seal.open("user", token)
         user = "" if data is None else data.decode()
-        if data is None or self.store.profile(user) is None:
+        profile = None if data is None else self.store.profile(user)
+        if profile is None:
             raise InputError("the user is not one that this service returned: make one with POST /users", "user")
-        return user
+        return user, profile
+
+    @staticmethod
+    async def read(function: Callable[[], Any]) -> Any:
+        """Return the result of a function that reads the store, in a thread: other requests do not wait for it."""
+        return await asyncio.to_thread(function)
 
     async def adapted(self, user: Whose, arm: str | None = None) -> tuple[str, UserState]:
         """Return the name of a model and the user's state for it.
@@ -142,7 +162,7 @@ class Service:
         """
         for n, item in enumerate(items):
             if not self.engine.first.items.titles.has_id(item):
-                raise InputError(f"no item has the id {item!r}", *field, n)
+                raise InputError(f"no item has the id {shortened(item)}", *field, n)
 
     def item(self, identity: str) -> dict[str, Any]:
         """Return the fields of `schemas.Item` of the item with an id."""
@@ -158,15 +178,65 @@ class Service:
             "new": row >= self.engine.trained_items,
         }
 
+    async def add_item(self, new: NewItem) -> str:
+        """Add an item. The models have it once it is on disk.
+
+        The models wait for the reading of its text, and not for the disk.
+
+        Args:
+            new: the item; an empty id is generated.
+
+        Returns:
+            Its id.
+
+        Raises:
+            InputError: the item has a mistake.
+            Full: too many items were added already.
+            QueueFull: too many requests are waiting.
+            StoreError: it cannot be stored.
+            Unavailable: the encoder cannot be used.
+        """
+        added = self.engine.added
+        async with self._adding:
+            readings = await self.computations.run(lambda: added.read(new))
+            identity = await self.writes.run(lambda: added.store(new, readings))
+            await self.computations.run(added.follow, always=True)
+        return identity
+
     async def learn(self, rated: Iterable[str]) -> None:
         """Update the added items among `rated` from the ratings in the store.
 
         If the queue is full, they are updated before the next requests are computed: the ratings are stored already,
         so the request that brought them is not refused.
         """
-        if self.engine.hear(rated):
+        if self.engine.added.hear(rated):
             with contextlib.suppress(QueueFull):
-                await self.computations.run(self.engine.learn_heard)
+                await self.computations.run(self.engine.added.learn_heard)
+
+    # Health
+
+    async def problems(self) -> list[Problem]:
+        """Return what keeps the service from answering some requests; empty if nothing does.
+
+        After a failure of the store, it is tried again.
+        """
+        if self.store.trouble:
+            with contextlib.suppress(MetarecError, QueueFull, TimeoutError):
+                await asyncio.wait_for(self.writes.run(self.store.probe), PROBE_SECONDS)
+        found = []
+        if (trouble := self.store.trouble) is not None:
+            message = f"{trouble.cause.wrong}: {trouble.cause.remedy}"
+            found.append(Problem(loc=["service", "store"], msg=message, type="store"))
+        if await self.read(lambda: any(arm.texts.folder_is_gone() for arm in self.engine.arms.values())):
+            message = "the folder of the encoder is gone, so new texts may not be read: put it back"
+            found.append(Problem(loc=["service", "encoder"], msg=message, type="unavailable"))
+        return found
+
+    def report(self, error: MetarecError) -> None:
+        """Print an error for whoever runs the service, unless it is the one that was printed last."""
+        if str(error) != self._reported:
+            self._reported = str(error)
+            print(f"metarec: {error}", file=sys.stderr, flush=True)
 
     # The store
 
@@ -177,7 +247,8 @@ class Service:
         return [None] * len(rows)
 
     def _figures(self) -> dict[str, Any]:
-        with contextlib.closing(open_for_reading(self.store.folder)) as database:
+        self.store.check_in_place()
+        with open_for_reading(self.store.folder) as database:
             log = event_log.read(database)
         return analytics.to_tree(analytics.figures(log, self.engine.first.catalogue.scale, time=True))
 

@@ -13,37 +13,29 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarec_jax.core.atomic_files import explained, make_folder
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.locks import hold
+from metarec_jax.recommender.errors import InputError
+from metarec_jax.serving.database import (
+    FILE,
+    REPLACED,
+    WAIT,
+    StoreError,
+    check_intact,
+    connected,
+    decoded,
+    explained_database,
+)
 
-LAYOUT = 1
-"""Version of the tables; a store of another version is refused."""
 KINDS = ("click", "purchase", "rating", "forget")
 """Kinds of events; "forget" removes a rating."""
 COUNTED = ("items", "users", "lists", "events")
 """Tables whose rows are counted."""
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS items (
-  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
-  details TEXT NOT NULL, time REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, profile TEXT NOT NULL, time REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lists (
-  id TEXT PRIMARY KEY, user TEXT NOT NULL, arm TEXT NOT NULL, model TEXT NOT NULL, mode TEXT NOT NULL,
-  history TEXT NOT NULL, filters TEXT NOT NULL, pool INTEGER NOT NULL, explore REAL NOT NULL, time REAL NOT NULL)
-  WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS shown (
-  list TEXT NOT NULL, place INTEGER NOT NULL, item TEXT NOT NULL, arm TEXT NOT NULL, score REAL NOT NULL,
-  propensity REAL, own_place INTEGER NOT NULL, PRIMARY KEY (list, place)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS events (
-  number INTEGER PRIMARY KEY, user TEXT NOT NULL, list TEXT, item TEXT NOT NULL, kind TEXT NOT NULL,
-  value REAL NOT NULL, time REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS events_of_user ON events (user);
-"""
 
 
 class NewItem(NamedTuple):
@@ -113,46 +105,113 @@ class Event(NamedTuple):
 
 
 class Store:
-    """The database of a service, and the key that signs its states.
+    """The database of a service, and the key that signs its states. One process at a time has it.
+
+    A write waits `WAIT` seconds for a lock of another program, and once one has failed, later ones do not wait until
+    one succeeds. Times never decrease: if the clock is set back, rows get the time of the latest one.
 
     Args:
         folder: created if it does not exist; readable by its owner only.
 
+    Attributes:
+        folder: as given.
+        key: signs states and user tokens.
+        latest: time of the latest row, in seconds since 1970.
+
     Raises:
-        MetarecError: the folder cannot be written, or holds a store of another version.
+        MetarecError: the folder cannot be written, another service has it, or it holds a damaged store or one of
+            another version.
     """
 
     def __init__(self, folder: Path):
         make_folder(folder)
         self.folder = folder
-        self.key = _key(folder / "key")
-        self._lock = threading.Lock()
-        path = folder / "service.sqlite"
-        with explained(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        self._database = _connected(path)
-        # A separate connection for reading, so that readers do not wait for writes to reach the disk.
-        self._reader, self._reading = _connected(path), threading.Lock()
-        self._counts = {table: self._read(f"SELECT count(*) FROM {table}")[0][0] for table in COUNTED}
+        self._failed: dict[str, StoreError | None] = {"read": None, "write": None}
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._path = path = folder / FILE
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(hold(folder / "lock", f"the store {folder}"))
+            self.key = _key(folder / "key")
+            with explained(path):
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._database = opened.enter_context(contextlib.closing(connected(path)))
+            check_intact(self._database, path)
+            # A separate connection for reading, so that readers do not wait for writes to reach the disk.
+            self._reader = opened.enter_context(contextlib.closing(connected(path)))
+            self._identity = _identity(path)
+            self._counts = {table: self._read(f"SELECT count(*) FROM {table}")[0][0] for table in COUNTED}
+            times = (self._read(f"SELECT max(time) FROM {table}")[0][0] for table in COUNTED)
+            self.latest = max((time for time in times if time is not None), default=0.0)
+            self._open = opened.pop_all()
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database, and let another process have the store."""
         with self._lock, self._reading:
-            self._database.close()
-            self._reader.close()
+            self._open.close()
 
-    def add_item(self, item: NewItem) -> None:
-        """Store an item."""
-        with self._writing(items=1) as database:
+    def add_item(self, item: NewItem, readings: Mapping[str, bytes] | None = None, names: Iterable[str] = ()) -> str:
+        """Store an item.
+
+        Args:
+            item: the item; with an empty id it gets the first of `names` that no stored item has.
+            readings: what each model reads in the item, by the digest of the model; kept for the next start.
+            names: ids to choose from.
+
+        Returns:
+            Its id.
+
+        Raises:
+            InputError: a stored item has that id.
+            StoreError: it cannot be stored.
+        """
+        with self._writing(items=1) as (database, now):
+            taken = "SELECT 1 FROM items WHERE id = ?"
+            free = (name for name in names if database.execute(taken, (name,)).fetchone() is None)
+            identity = item.id or next(free)
+            if database.execute(taken, (identity,)).fetchone():
+                raise InputError(f"there is an item with the id {identity!r} already: choose another one", "id")
             database.execute(
                 "INSERT INTO items (id, title, text, details, time) VALUES (?, ?, ?, ?, ?)",
-                (item.id, item.title, item.text, json.dumps(item.details), time.time()),
+                (identity, item.title, item.text, json.dumps(item.details), now),
             )
+            _add_readings(database, [(identity, model, reading) for model, reading in (readings or {}).items()])
+        return identity
 
-    def items(self) -> list[NewItem]:
-        """All stored items, in the order in which they were added."""
-        rows = self._read("SELECT id, title, text, details FROM items ORDER BY number")
-        return [NewItem(id, title, text, json.loads(details)) for id, title, text, details in rows]
+    def items(self, after: int = 0) -> list[tuple[int, NewItem]]:
+        """Stored items with their numbers, in the order in which they were added.
+
+        Args:
+            after: only items with higher numbers.
+        """
+        query = "SELECT number, id, title, text, details FROM items WHERE number > ? ORDER BY number"
+        with explained_database(self._path):
+            return [
+                (number, NewItem(id, title, text, decoded(details)))
+                for number, id, title, text, details in self._read(query, (after,))
+            ]
+
+    def readings(self, model: str, after: int = 0) -> dict[str, bytes]:
+        """What a model read in stored items, by their ids.
+
+        Args:
+            model: its digest.
+            after: only items with higher numbers, as in `items`.
+        """
+        query = (
+            "SELECT items.id, readings.reading FROM items JOIN readings ON readings.item = items.id "
+            "WHERE items.number > ? AND readings.model = ?"
+        )
+        return dict(self._read(query, (after, model)))
+
+    def add_readings(self, model: str, readings: Mapping[str, bytes]) -> None:
+        """Keep what a model read in stored items.
+
+        Args:
+            model: its digest.
+            readings: by the ids of the items.
+        """
+        with self._writing() as (database, _):
+            _add_readings(database, [(item, model, reading) for item, reading in readings.items()])
 
     def add_user(self, user: str, profile: str, history: Iterable[tuple[str, float]]) -> None:
         """Store a user.
@@ -162,9 +221,8 @@ class Store:
             profile: the user's text.
             history: (item, rating) pairs, oldest first.
         """
-        now = time.time()
         events = [Event(user, item, "rating", rating) for item, rating in history]
-        with self._writing(users=1, events=len(events)) as database:
+        with self._writing(users=1, events=len(events)) as (database, now):
             database.execute("INSERT INTO users VALUES (?, ?, ?)", (user, profile, now))
             _add_events(database, events, now)
 
@@ -184,6 +242,10 @@ class Store:
             if kind == "rating":
                 rated[item] = value
         return list(rated.items())
+
+    def rated_items(self) -> set[str]:
+        """Ids of stored items that events are about."""
+        return {item for (item,) in self._read("SELECT id FROM items WHERE id IN (SELECT item FROM events)")}
 
     def raters(self, item: str, most: int) -> list[tuple[str, float]]:
         """The latest users who have a rating of an item.
@@ -213,8 +275,7 @@ class Store:
             lists: the lists.
             events: the events.
         """
-        now = time.time()
-        with self._writing(lists=len(lists), events=len(events)) as database:
+        with self._writing(lists=len(lists), events=len(events)) as (database, now):
             database.executemany(
                 "INSERT INTO lists VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -242,53 +303,76 @@ class Store:
         """A number that changes with every write, by this process or another one."""
         return self._read("PRAGMA data_version")[0][0]
 
+    @property
+    def trouble(self) -> StoreError | None:
+        """Why the latest write or the latest read failed; None if both succeeded."""
+        try:
+            self.check_in_place()
+        except StoreError as error:
+            return error
+        return self._failed["write"] or self._failed["read"]
+
+    def check_in_place(self) -> None:
+        """Check that the database is the file that was opened: what is written to a removed file is lost at the end.
+
+        Raises:
+            StoreError: it was removed or replaced.
+        """
+        if _identity(self._path) != self._identity:
+            raise StoreError(self._path, REPLACED)
+
+    def probe(self) -> None:
+        """Read, and write and remove what no item has, to find out whether both are possible again.
+
+        Raises:
+            StoreError: they are not.
+        """
+        self.version()
+        with self._writing() as (database, _):  # more than the free space of pages that are there
+            database.execute("INSERT OR REPLACE INTO readings VALUES ('', '', zeroblob(65536))")
+        with self._writing() as (database, _):
+            database.execute("DELETE FROM readings WHERE item = '' AND model = ''")
+
     def _read(self, query: str, arguments: Sequence[Any] = ()) -> list[tuple]:
-        with self._reading:
+        with self._reading, self._noted(self._reader, "read"):
             return self._reader.execute(query, arguments).fetchall()
 
     @contextlib.contextmanager
-    def _writing(self, **more: int) -> Iterator[sqlite3.Connection]:
-        """A transaction; `more` is the number of rows that it adds to each table."""
-        with self._lock:
+    def _writing(self, **more: int) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """A transaction and its time; `more` is the number of rows that it adds to each table."""
+        with self._lock, self._noted(self._database, "write"):
+            self.check_in_place()
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
-                yield self._database
+                self.latest = max(time.time(), self.latest)
+                yield self._database, self.latest
             for table, rows in more.items():
                 self._counts[table] += rows
 
+    @contextlib.contextmanager
+    def _noted(self, database: sqlite3.Connection, kind: str) -> Iterator[None]:
+        """Note whether the block succeeds. After a failure, locks of other processes are not waited for."""
+        try:
+            with explained_database(self._path):
+                database.execute(f"PRAGMA busy_timeout = {0 if self._failed[kind] else int(1000 * WAIT)}")
+                yield
+        except StoreError as error:
+            self._failed[kind] = error
+            raise
+        self._failed[kind] = None
 
-def open_for_reading(folder: Path) -> sqlite3.Connection:
-    """The database in a store's folder, to read metrics from; a service may use it at the same time.
 
-    Raises:
-        MetarecError: there is no store, or one of another version.
-    """
-    path = folder / "service.sqlite"
-    if not path.is_file():
-        raise MetarecError(f"{path} does not exist: nothing was served from there yet; `metarec serve` makes it")
-    return _connected(path)
-
-
-def _connected(path: Path) -> sqlite3.Connection:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The file at a path as the operating system knows it; None if there is none."""
     try:
-        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-        (layout,) = database.execute("PRAGMA user_version").fetchone()
-        if layout not in (0, LAYOUT):
-            raise MetarecError(
-                f"{path}: the store has layout version {layout}, and this version of metarec_jax reads {LAYOUT}: "
-                "name another folder with --store, or use the version that made it"
-            )
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        if layout == 0:
-            database.executescript(_TABLES + f"PRAGMA user_version = {LAYOUT};")
-        # Not in _TABLES, since some stores of this layout lack the index.
-        database.execute("CREATE INDEX IF NOT EXISTS events_of_item ON events (item)")
-        return database
-    except sqlite3.Error as error:
-        raise MetarecError(
-            f"{path} cannot be used ({error}): restore it, or name another folder with --store"
-        ) from error
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _add_readings(database: sqlite3.Connection, rows: Sequence[tuple[str, str, bytes]]) -> None:
+    database.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?)", rows)
 
 
 def _add_events(database: sqlite3.Connection, events: Sequence[Event], now: float) -> None:

@@ -68,4 +68,4 @@ def test_feedback_is_measured_trained_on_and_served(recommender, tmp_path, capsy
     with contextlib.closing(Store(store)) as kept:
         served = Engine([Arm("a", trained)], kept)  # an item that was added is one like all others now
         assert served.trained_items == len(trained.catalogue.items) == 121
-        assert not served.adds("bees")
+        assert not served.added.adds("bees")

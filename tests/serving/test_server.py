@@ -27,10 +27,10 @@ from trained import small_config, trained_run
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.serving import server
+from metarec_jax.serving.database import open_for_reading
 from metarec_jax.serving.feedback import judge
 from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.simulate import Client, Habits, held_out, simulate
-from metarec_jax.serving.store import open_for_reading
 from metarec_jax.train.catalogue import Scale
 
 

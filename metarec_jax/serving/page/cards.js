@@ -77,7 +77,7 @@ export function card(item, about, on) {
   const reason = el("p", { class: "reason" });
   const rest = restOfText(item);
   const rating = stars(scale, item.title, null, (value) => on.rate(item, value));
-  const open = el("button", { type: "button", class: "title", onclick: () => on.open(item) }, titleOnly(item));
+  const open = el("button", { type: "button", class: "title", onclick: () => on.open(item) }, el("span", { class: "clamped" }, titleOnly(item)));
   const root = el(
     "li",
     { class: "card", "data-id": item.id },

@@ -326,7 +326,7 @@ export function dashboard(root) {
   let timer = 0;
   async function refresh() {
     try {
-      replace(body, drawn(await ask("/figures")).filter(Boolean));
+      replace(body, drawn(await ask("./figures")).filter(Boolean));
       state.textContent = `As of ${new Date().toLocaleTimeString("en-GB")}. Intervals are of 95 %, over users.`;
     } catch (error) {
       state.textContent = error.message;

@@ -62,7 +62,7 @@ async function search() {
   const mine = ++typed;
   const text = byId("search").value.trim();
   try {
-    const { items } = await ask(`/items?limit=${text ? 8 : 30}&search=${encodeURIComponent(text)}`);
+    const { items } = await ask(`./items?limit=${text ? 8 : 30}&search=${encodeURIComponent(text)}`);
     if (mine !== typed) return;
     const left = items.filter((item) => text || session.ratingOf(item.id) === null);
     found = text ? left : left.slice(0, 5);
@@ -143,16 +143,16 @@ async function round() {
   await session.sync(mine, about.reads_profiles);
   const k = Number(byId("length").value);
   const chosen = filters();
-  const next = await ask("/recommend", { state: mine.state, k, filters: chosen });
+  const next = await ask("./recommend", { state: mine.state, k, filters: chosen });
   const key = JSON.stringify([mine.base, chosen]);
   if (anybody.key !== key) {
-    const { items } = await ask("/recommend", { state: mine.base, k: REACH, filters: chosen, log: false });
+    const { items } = await ask("./recommend", { state: mine.base, k: REACH, filters: chosen, log: false });
     anybody = { key, items };
     beforeScores = new Map();
   }
   const unscored = next.items.map((item) => item.id).filter((id) => !beforeScores.has(id));
   if (unscored.length) {
-    const { scores } = await ask("/score", { state: mine.base, items: unscored });
+    const { scores } = await ask("./score", { state: mine.base, items: unscored });
     for (const one of scores) beforeScores.set(one.item, one.score);
   }
   if (mine !== session.current() || again) return;
@@ -229,7 +229,7 @@ async function explain(mine, items) {
   for (const [n, [arm, ids]] of (rated ? parts : []).entries()) {
     let answer;
     try {
-      answer = await ask("/explain", { state: mine.state, items: ids, arm });
+      answer = await ask("./explain", { state: mine.state, items: ids, arm });
     } catch (error) {
       return problem(error);
     }
@@ -280,7 +280,7 @@ function wordsOf(question) {
     button.disabled = true;
     button.textContent = "Reading its text …";
     try {
-      const [{ words }] = (await ask("/explain", { ...question, words: true })).explanations;
+      const [{ words }] = (await ask("./explain", { ...question, words: true })).explanations;
       root.replaceChildren(
         el("h3", { tabindex: -1 }, "What the words of its text add, approximately"),
         words.some(felt) ? influences(words, (one) => one.text) : el("p", { class: "muted" }, "No single word changes the prediction."),
@@ -324,8 +324,8 @@ async function open(item) {
   try {
     const question = { state: mine.state, items: [item.id], arm: now?.arm ?? null };
     const [explained, near] = await Promise.all([
-      mine.ratings.length ? ask("/explain", question) : null,
-      ask(`/similar/${encodeURIComponent(item.id)}?k=5`),
+      mine.ratings.length ? ask("./explain", question) : null,
+      ask(`./similar?k=5&item=${encodeURIComponent(item.id)}`),
     ]);
     if (explained?.explanations[0].influences.some(felt)) {
       why.append(
@@ -361,7 +361,7 @@ async function askNext() {
   const mine = session.current();
   try {
     await update();
-    const { questions } = await ask("/interview", { state: mine.state, k: 1, skip: mine.skipped.slice(-1000) });
+    const { questions } = await ask("./interview", { state: mine.state, k: 1, skip: mine.skipped.slice(-1000) });
     const [question] = questions;
     if (!question) return endAsking();
     asked++;
@@ -420,14 +420,14 @@ async function addItem(event) {
   const body = { title: byId("new-title").value.trim(), text: byId("new-text").value.trim(), details };
   const place = byId("added");
   try {
-    const item = await ask("/items", body);
+    const item = await ask("./items", body);
     about.items++;
     anybody.key = "";
     await update(`${item.title} was added.`);
     const mine = session.current();
     const [{ scores }, ranked] = await Promise.all([
-      ask("/score", { state: mine.state, items: [item.id] }),
-      ask("/recommend", { state: mine.state, k: REACH, log: false }),
+      ask("./score", { state: mine.state, items: [item.id] }),
+      ask("./recommend", { state: mine.state, k: REACH, log: false }),
     ]);
     const rank = ranked.items.findIndex((one) => one.id === item.id) + 1;
     const [one] = scores;
@@ -446,7 +446,7 @@ async function addItem(event) {
 // Somebody else
 
 async function offerPeople() {
-  const { users } = await ask("/users");
+  const { users } = await ask("./users");
   byId("people").hidden = users.length === 0;
   byId("person").replaceChildren(
     ...users.map((user) =>
@@ -549,7 +549,7 @@ async function start() {
   });
   byId("as-person").addEventListener("click", async () => {
     try {
-      const person = await ask(`/users/${encodeURIComponent(byId("person").value)}`);
+      const person = await ask(`./users/${encodeURIComponent(byId("person").value)}`);
       session.lookAs(person);
       await someoneElse(`You are viewing as user ${person.id}.`);
     } catch (error) {
@@ -569,7 +569,7 @@ async function start() {
     if (event.target === byId("details")) byId("details").close(); // outside of what it shows
   });
   try {
-    about = await ask("/about");
+    about = await ask("./about");
   } catch (error) {
     return problem(error);
   }

@@ -1,6 +1,7 @@
 // Requests to the service that this page came from, and to no other.
 
 import { byId } from "./dom.js";
+import { readable } from "./titles.js";
 
 const KEPT = "metarec token";
 
@@ -52,14 +53,16 @@ function wantToken() {
   return wanted;
 }
 
+// `path` begins with "./": it is looked up beside this file, so that the service can be under a path of a proxy.
 export async function ask(path, body) {
+  const address = new URL(path, import.meta.url);
   for (let again = 0; ; again++) {
     const headers = { accept: "application/json" };
     if (token) headers.authorization = `Bearer ${token}`;
     if (body !== undefined) headers["content-type"] = "application/json";
     let answer;
     try {
-      answer = await fetch(path, {
+      answer = await fetch(address, {
         method: body === undefined ? "GET" : "POST",
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -75,7 +78,7 @@ export async function ask(path, body) {
       await new Promise((resolve) => setTimeout(resolve, 1000 * (again + 1)));
       continue;
     }
-    const told = await answer.json().catch(() => ({}));
+    const told = await answer.text().then((text) => JSON.parse(text, readable)).catch(() => ({}));
     if (!answer.ok) throw new Refused(answer.status, Array.isArray(told.detail) ? told.detail : []);
     return told;
   }

@@ -103,9 +103,9 @@ const toldOf = (ratings) => Object.fromEntries(ratings.map(({ id, rating }) => [
 async function begin(session, profiles) {
   const ratings = known(session);
   const profile = profiles ? session.profile : "";
-  const { user } = await ask("/users", { profile, history: pairs(ratings) });
-  const { state } = await ask("/adapt", { user });
-  const base = ratings.length ? (await ask("/adapt", { user, forget: ratings.map((r) => r.id) })).state : state;
+  const { user } = await ask("./users", { profile, history: pairs(ratings) });
+  const { state } = await ask("./adapt", { user });
+  const base = ratings.length ? (await ask("./adapt", { user, forget: ratings.map((r) => r.id) })).state : state;
   Object.assign(session, { user, state, base, told: toldOf(ratings) });
 }
 
@@ -115,7 +115,7 @@ async function follow(session) {
   const changed = ratings.filter((r) => session.told[r.id] !== r.rating);
   const forget = Object.keys(session.told).filter((id) => !(id in now));
   if (changed.length || forget.length) {
-    const { state } = await ask("/adapt", { state: session.state, history: pairs(changed), forget });
+    const { state } = await ask("./adapt", { state: session.state, history: pairs(changed), forget });
     Object.assign(session, { state, told: now });
   }
 }
@@ -149,7 +149,7 @@ export function send(session) {
       const { item, list, ...what } = session.events[0];
       const body = { user: session.user, item, ...what };
       try {
-        await ask("/feedback", list ? { ...body, list_id: list } : body);
+        await ask("./feedback", list ? { ...body, list_id: list } : body);
       } catch (error) {
         if (!(error instanceof Refused) || error.status !== 422) return; // it is tried again with the next
         if (list && what.kind !== "click") {
