@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import typing
 from typing import Any
 
@@ -21,3 +22,12 @@ def require_choices(config: Any, section: str) -> None:
         value, choices = getattr(config, name), choices_of(hint)
         if choices and value not in choices:
             raise unknown(f"{section}.{name}", value, choices)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of text by this name."""
+    try:
+        codecs.lookup(name)
+        return isinstance(b"".decode(name), str)
+    except (LookupError, ValueError, UnicodeError):
+        return False

@@ -28,6 +28,7 @@ Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of
 Params = Any  # a pytree of arrays
 
 Kind = Literal["rating", "click"]
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Interactions:
         user: int32 [rows], row of ``users``.
         item: int32 [rows], row of ``items``.
         rating: float32 [rows], within ``low`` .. ``high``; for clicks 0 or 1.
-        time: int64 [rows], seconds since 1970 (any increasing unit will do), 0 where unknown.
+        time: int64 [rows], since 1970 in `time_unit` (any other increasing number will do), 0 where unknown.
         users: the users.
         items: the catalogue.
         kind: "rating" or "click".
@@ -80,6 +81,9 @@ class Interactions:
         low, high: least and greatest rating that the scale allows.
         source: a sentence that says where the rows came from.
         citation: what to cite, or "".
+        time_unit: of `time`.
+        layout: how the files are written, for people; "" where no file was read.
+        notes: remarks about what was read otherwise than it is written.
     """
 
     user: np.ndarray
@@ -94,6 +98,9 @@ class Interactions:
     high: float
     source: str
     citation: str = ""
+    time_unit: TimeUnit = "s"
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)

@@ -40,7 +40,7 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
 def describe_sources(config: DataConfig) -> list[Place]:
     """Every place that `load` would look at, in order, without reading or downloading anything."""
-    source = SOURCES.get(config.source)
+    source = SOURCES.get(config.reader)
     if source.public and source.layout is None:
         return [Place("generator", source.load.__module__, True)]
     if config.path:

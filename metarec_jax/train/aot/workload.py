@@ -81,7 +81,7 @@ def workload(
     Args:
         config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
         encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
-        items, users: of the data set; 0 takes what is known of ``data.source``.
+        items, users: of the data set; 0 takes what is known of ``data.reader``.
         length: tokens of a text.
         support: 0 is the largest bucket.
 
@@ -103,7 +103,7 @@ def workload(
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         encoder=dataclasses.replace(config.encoder, pooling=pooling),
     )
-    known = SIZES.get(config.data.source, UNKNOWN)
+    known = SIZES.get(config.data.reader, UNKNOWN)
     return Workload(
         config,
         _architecture(config, encoder),
