@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,8 @@ def select(
     position = {column: n for n, column in reversed(list(enumerate(names)))}
     for column, wanted in columns.items():
         if wanted not in position:
-            raise MetarecError(_missing(name, names, column, wanted, options.get(column, "")))
+            free = [n for n in names if n not in columns.values()]
+            raise MetarecError(_missing(name, names, free, column, wanted, options.get(column, "")))
     counts = Counter(names)
     asked = [column for column in (names if rest else columns.values()) if column]
     repeated = next((column for column in asked if counts[column] > 1), "")
@@ -55,8 +57,10 @@ def select(
     return found
 
 
-def _missing(name: str, names: Sequence[str], column: str, wanted: str, option: str) -> str:
-    lower = {n.lower(): n for n in reversed(names[:1000])}
+def _missing(
+    name: str, names: Sequence[str], free: Sequence[str], column: str, wanted: str, option: str
+) -> str:
+    lower = {n.lower(): n for n in reversed(free[:1000])}
     near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
     guess = lower[near[0]] if near else ""
     message = f"{name} has no column {shown(wanted)} (the {column.replace('_', ' ')}); it has {listed(names)}"
@@ -96,7 +100,7 @@ def typed_values(
         if column not in columns and (pa.types.is_nested(value.type) or _is_binary(value.type)):
             dropped.append(labels[column])
         else:
-            values[column] = as_strings(name, labels[column], value)
+            values[column] = as_strings(name, labels[column], value, column in ("user", "item"))
     left_out = f"{name}: left out, since they hold neither text nor numbers: {listed(dropped)}"
     return values, (left_out,) if dropped else ()
 
@@ -105,16 +109,17 @@ def _is_binary(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
-def as_strings(name: str, label: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+def as_strings(name: str, label: str, values: pa.ChunkedArray, exact: bool) -> pa.ChunkedArray:
     """Values as strings, or as integers where all are; NaN is a missing value.
 
     Args:
         name: of the file.
         label: of the column.
         values: of any type that is text or numbers.
+        exact: whether whole numbers that are too large to be exact as floats are refused, as ids are.
 
     Raises:
-        MetarecError: another type, or whole numbers that are too large to be exact as floats.
+        MetarecError: another type, or such numbers.
     """
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
@@ -123,21 +128,14 @@ def as_strings(name: str, label: str, values: pa.ChunkedArray) -> pa.ChunkedArra
     if pa.types.is_floating(values.type):
         values = _without_nan(values)
         large = pc.max(pc.abs(pc.cast(values, pa.float64()))).as_py() or 0.0
-        try:
-            whole = pc.cast(values, pa.int64())
-        except pa.ArrowInvalid:  # 2.5 among them
-            whole = None
-        if whole is not None and large >= _EXACT:
+        if exact and large >= _EXACT and values.null_count == 0:
             raise MetarecError(
-                f"{name}: column {shown(label)} holds whole numbers as {values.type}, up to {large:.17g}, which have "
-                "lost digits: write the column as integers or as text"
+                f"{name}: column {shown(label)} holds ids as {values.type}, up to {large:.17g}, which has lost digits: "
+                "write the column as integers or as text"
             )
-        values = values if whole is None else whole  # whole numbers beside missing ones come as 7.0: the id is 7
-    if pa.types.is_decimal(values.type):
-        try:
+    if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
+        with contextlib.suppress(pa.ArrowInvalid):  # whole numbers beside missing ones come as 7.0: the id is 7
             values = pc.cast(values, pa.int64())
-        except pa.ArrowInvalid:
-            pass
     try:
         return pc.cast(values, pa.string())
     except pa.ArrowException as error:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.sources.encodings import as_utf8
 from metarec_jax.data.sources.files import File
-from metarec_jax.data.sources.records import Records, count_lines
+from metarec_jax.data.sources.records import Records, count_lines, has_byte
 
 _CANDIDATES = (",", ";", "\t", "|", "::")  # the first of equally frequent ones
 _NAMES = {"\t": "tabs", " ": "spaces", ",": "commas", ";": "semicolons"}
@@ -121,8 +121,8 @@ def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, 
         quoted = len(separator.encode()) == 1 and (separator != "\t" or re.fullmatch(r'"[^"]*"', first) is not None)
     else:
         quoted = known.quoting == "double"
-    quoted = quoted and re.compile(b'"').search(data) is not None
-    if not quoted or known.escape != "auto":
+    quoted = quoted and has_byte(data, b'"')
+    if not quoted or known.escape != "auto" or not has_byte(data, b"\\"):
         return quoted, quoted and known.escape == "backslash"
     # Behind \" in a value, where a doubled quote would end the value, only an escaped one is followed by text.
     stop = re.escape(separator.encode()) + rb"\r\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import re
 from typing import Any
 
 import numpy as np
@@ -44,10 +43,10 @@ def as_utf8(file: File, encoding: str) -> tuple[Any, str]:
         data = memoryview(data)[len(start) :]
     if not utf8:
         data = _decoded(file.name, bytes(data), name).removeprefix("\ufeff").encode()
-    nul = re.compile(b"\0").search(data)
-    if nul:
+    nul = (data if isinstance(data, bytes) else file.data).find(b"\0")
+    if nul >= 0:
         raise MetarecError(
-            f"{file.name}, line {_line_at(data, nul.start())}: a NUL byte, which text files do not have: save the file "
+            f"{file.name}, line {_line_at(data, nul)}: a NUL byte, which text files do not have: save the file "
             "as UTF-8 text (it may be truncated, or binary, or say its encoding with --data.encoding utf-16-le)"
         )
     if utf8 and not _is_utf8(data):

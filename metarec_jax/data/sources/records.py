@@ -17,7 +17,7 @@ from metarec_jax.core.errors import MetarecError, shown
 
 MOST_LINES = 100
 """Lines of a quoted value, unless quoting is asked for."""
-_BLOCK = 1 << 24
+_BLOCK = 1 << 18  # bytes that rows are counted in at a time: they stay in the processor's cache
 
 
 class Record(NamedTuple):
@@ -148,6 +148,11 @@ class Records:
 def count_lines(text: bytes) -> int:
     r"""The number of line ends: \n, \r\n or \r."""
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
+
+
+def has_byte(data: Any, byte: bytes) -> bool:
+    """Whether a buffer, or what a memoryview is a part of, has this byte. A find is faster than any pattern."""
+    return getattr(data, "obj", data).find(byte) >= 0
 
 
 def count_rows(data: Any) -> int:

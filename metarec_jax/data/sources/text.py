@@ -6,6 +6,7 @@ therefore read again, record by record.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,8 +79,7 @@ class TextTable:
 
     def _parse(self, kinds: Mapping[int, pa.DataType]) -> pa.Table:
         data, lenient = self.dialect.data, self.known.quoting == "double"
-        rows = count_rows(data) if len(data) else 0
-        if not rows:  # an error for Arrow
+        if not re.compile(rb"[^\r\n]").search(data):  # no line: an error for Arrow
             return pa.table({str(n): pa.array([], kind) for n, kind in kinds.items()})
         try:
             table = self._arrow(kinds)
@@ -87,8 +87,9 @@ class TextTable:
             if self.dialect.quoted:
                 self.dialect.records().count(self.name, len(self.names), lenient)
             raise self._diagnosis(error) from error
-        if table.num_rows != rows:
-            rows = self.dialect.records().count(self.name, len(self.names), lenient)
+        if not self.dialect.quoted or table.num_rows == count_rows(data):
+            return table
+        rows = self.dialect.records().count(self.name, len(self.names), lenient)
         if table.num_rows != rows:
             raise MetarecError(
                 f"{self.name}: {table.num_rows:,} records in {rows:,} rows of text: a backslash escapes a line end; say "
