@@ -185,8 +185,9 @@ def _texts(table: Table, column: str, code: np.ndarray, seen: list[str]) -> list
         before = first[code[row]]
         raise table.refuse(
             row,
-            f"{table.label(column)} of {column.removesuffix('_text')} {shown(seen[code[row]])} is {shown(words[text[row]])}, "
-            f"but {shown(words[text[before]])} in {table.place(before)}: one id must have one text",
+            f"{table.label(column)} of {column.removesuffix('_text')} {shown(seen[code[row]])} is "
+            f"{shown(words[text[row]])}, but {shown(words[text[before]])} in {table.place(before)}: one id must have "
+            "one text",
         )
     return [words[text[row]] for row in first]
 

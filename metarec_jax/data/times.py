@@ -76,7 +76,7 @@ def _decimal(table: Table) -> tuple[np.ndarray, TimeUnit]:
         raise table.refuse(
             row,
             f"the time ({table.label('time')}) is {float(time[row])!r}, which is too large: write "
-            f"seconds since 1970, {_NONE}"
+            f"seconds since 1970, {_NONE}",
         )
     whole, unit = _numeric(time)
     units = list(PER_SECOND)

@@ -126,7 +126,8 @@ def _with_points(words: list[str], decimal: str) -> list[str]:
     if not written:
         return words
     if decimal == "auto" and (
-        any("." in word for word in words) or all(re.fullmatch(r"\s*[+-]?\d{1,3}(,\d{3})+\s*", word) for word in written)
+        any("." in word for word in words)
+        or all(re.fullmatch(r"\s*[+-]?\d{1,3}(,\d{3})+\s*", word) for word in written)
     ):
         return words
     return [word.replace(",", ".") if "." not in word else "" for word in words]

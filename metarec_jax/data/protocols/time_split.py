@@ -24,8 +24,8 @@ from metarec_jax.data.protocols.division import (
     rows_by_time,
 )
 from metarec_jax.data.splits import counts_of, deal
-from metarec_jax.data.times import PER_SECOND
 from metarec_jax.data.tasks import Tasks, make_tasks
+from metarec_jax.data.times import PER_SECOND
 
 BEFORE = 0.8
 """Share of the rows before the date, where the config names none."""
@@ -37,23 +37,23 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     """One scenario of all tasks, and one for each combination of warm or cold users and items that has a query row."""
     require_times(data, "time")
     date = date_of(data, split.date)
-    before = data.time < date
+    cut, before = _shown(date, data.time_unit), data.time < date
     if before.all() or not before.any():
         first, last = data.time.min(), data.time.max()
         raise MetarecError(
-            f"split.date is {_shown(date, data.time_unit)}, and {'all' if before.all() else 'no'} rows come before it: choose one "
+            f"split.date is {cut}, and {'all' if before.all() else 'no'} rows come before it: choose one "
             f"between {_shown(first + 1, data.time_unit)} and {_shown(last, data.time_unit)}"
         )
     earlier, later = counts_of(data, before), counts_of(data, ~before)
     enough = np.flatnonzero(earlier >= config.min_ratings)
-    bounds = f"{config.min_ratings} rows or more before {_shown(date, data.time_unit)}"
+    bounds = f"{config.min_ratings} rows or more before {cut}"
     validation, train_users = deal(data, enough, {"validation": config.validation}, seed, bounds)
     train_users, train = everyone_else(data, config, validation, train_users, before)
 
     candidates = np.setdiff1d(np.flatnonzero((later >= config.query) & (earlier + later > config.query)), validation)
     if not len(candidates):
         raise MetarecError(
-            f"no user has {config.query} rows from {_shown(date, data.time_unit)} on, and one before those: choose an earlier "
+            f"no user has {config.query} rows from {cut} on, and one before those: choose an earlier "
             "--split.date, or lower --episodes.query"
         )
     support, query = [], []
@@ -67,7 +67,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         validation=drawn_tasks(data, validation, config, seed, before),
         scenarios=tuple(_scenarios(data, tasks, before)),
         description=(
-            f"rows before {_shown(date, data.time_unit)} train ({before.mean():.0%} of all, but those of the validation users, who are "
+            f"rows before {cut} train ({before.mean():.0%} of all, but those of the validation users, who are "
             f"{config.validation:.0%} of the users with {config.min_ratings} rows or more there); a task for each user "
             f"with {config.query} rows or more after it: query = the {config.query} latest, support = what the user "
             f"did before them (the latest {config.max_support}); cold users and items have no row before the date"

@@ -57,9 +57,7 @@ def select(
     return found
 
 
-def _missing(
-    name: str, names: Sequence[str], free: Sequence[str], column: str, wanted: str, option: str
-) -> str:
+def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, wanted: str, option: str) -> str:
     lower = {n.lower(): n for n in reversed(free[:1000])}
     near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
     guess = lower[near[0]] if near else ""
@@ -94,15 +92,20 @@ def typed_values(
         if column in NUMERIC and column in columns:
             values[column] = value
             continue
-        if column not in columns and (pa.types.is_list(value.type) or pa.types.is_large_list(value.type)):
-            if pa.types.is_string(value.type.value_type) or pa.types.is_null(value.type.value_type):
-                value = pc.binary_join(pc.cast(value, pa.list_(pa.string())), ", ")
+        if column not in columns and _is_word_list(value.type):
+            value = pc.call_function("binary_join", [pc.cast(value, pa.list_(pa.string())), ", "])
         if column not in columns and (pa.types.is_nested(value.type) or _is_binary(value.type)):
             dropped.append(labels[column])
         else:
             values[column] = as_strings(name, labels[column], value, column in ("user", "item"))
     left_out = f"{name}: left out, since they hold neither text nor numbers: {listed(dropped)}"
     return values, (left_out,) if dropped else ()
+
+
+def _is_word_list(kind: pa.DataType) -> bool:
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    return pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type)
 
 
 def _is_binary(kind: pa.DataType) -> bool:
@@ -127,8 +130,8 @@ def as_strings(name: str, label: str, values: pa.ChunkedArray, exact: bool) -> p
         return values
     if pa.types.is_floating(values.type):
         values = _without_nan(values)
-        large = pc.max(pc.abs(pc.cast(values, pa.float64()))).as_py() or 0.0
-        if exact and large >= _EXACT and values.null_count == 0:
+        large = np.abs(pc.cast(values, pa.float64()).to_numpy()).max(initial=0)
+        if exact and values.null_count == 0 and large >= _EXACT:
             raise MetarecError(
                 f"{name}: column {shown(label)} holds ids as {values.type}, up to {large:.17g}, which has lost digits: "
                 "write the column as integers or as text"

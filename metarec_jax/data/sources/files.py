@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import mmap
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.regular_files import require_regular
 
 _BLOCK = 1 << 22  # bytes that are unpacked at a time
 MOST_UNPACKED = 1 << 33
@@ -82,29 +82,6 @@ def map_file(path: Path, option: str = "") -> mmap.mmap:
             return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise MetarecError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def require_regular(path: Path, option: str = "") -> None:
-    """Refuse a path that opening would wait for, or that is no file.
-
-    Args:
-        path: of the file.
-        option: the option that names it, for messages.
-
-    Raises:
-        MetarecError: it is not there, or a folder, a pipe, a socket or a device.
-    """
-    named = f"{option} {path}".strip()
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MetarecError(f"{named}: there is no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise MetarecError(f"{named}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if stat.S_ISDIR(mode):
-        raise MetarecError(f"{named} is a folder: give a file in it")
-    if not stat.S_ISREG(mode):
-        raise MetarecError(f"{named} is a pipe or a device: write its content to a file, and give that")
 
 
 def check_expansion(name: str, packed: int, unpacked: int) -> None:

@@ -10,7 +10,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from metarec_jax.core.errors import MetarecError, listed
-from metarec_jax.data.sources.files import File, check_expansion, read_file, require_regular
+from metarec_jax.core.regular_files import require_regular
+from metarec_jax.data.sources.files import File, check_expansion, read_file
 
 _TABLES = (".csv", ".tsv", ".dat", ".data", ".jsonl", ".ndjson", ".json", ".parquet")
 """Endings of files that are taken for a table where no name is given, also before those of `_PACKED`. Texts (.txt) are
@@ -113,6 +114,6 @@ def _only_table(folder: Folder, option: str) -> File:
     if len(tables) == 1:
         return folder.read(tables[0])
     raise MetarecError(
-        f"{option} {folder.path} holds {len(tables) or 'no'} tables ({listed(folder.names) or 'nothing'}): name the one "
-        f"that is meant, as {option} {folder.path}/{tables[0] if tables else 'NAME.csv'}"
+        f"{option} {folder.path} holds {len(tables) or 'no'} tables ({listed(folder.names) or 'nothing'}): name "
+        f"the one that is meant, as {option} {folder.path}/{tables[0] if tables else 'NAME.csv'}"
     )

@@ -54,7 +54,9 @@ class Records:
         plain = rb"(?:[^" + stop + rb"\\]|\\.)*" if escaped else rb"[^" + stop + rb"]*"
         inner = rb'[^"\\]*(?:(?:""|\\.)[^"\\]*)*' if escaped else rb'[^"]*(?:""[^"]*)*'
         quotes = rb'(?:"(' + inner + rb')("?))?' if quoted else rb"()()"
-        self._value = re.compile(quotes + rb"(" + plain + rb")([" + re.escape(self.separator) + rb"]|\r\n|\r|\n|\Z)", re.S)
+        self._value = re.compile(
+            quotes + rb"(" + plain + rb")([" + re.escape(self.separator) + rb"]|\r\n|\r|\n|\Z)", re.S
+        )
         start = rb"(?:\A|(?<=[" + stop + rb"]))"
         self._quoted = re.compile(start + rb'"' + inner + rb'("?)', re.S)
         self._stop = re.compile(rb"[" + stop + rb"]|\Z")
@@ -167,8 +169,10 @@ def count_rows(data: Any) -> int:
 
 
 def _shape(value: bytes) -> bytes:
-    """A value with each run of digits as 9 and each run of letters as a; b"t" for text with blanks."""
+    """A value with each run of digits as 9 and each run of letters as a; b"9" for numbers, b"t" for text with blanks."""
     value = value.strip().strip(b'"')
     if re.search(rb"\s", value):
         return b"t"
+    if re.fullmatch(rb"[+-]?[0-9]+([.,][0-9]*)?([eE][+-]?[0-9]+)?", value):
+        return b"9"
     return re.sub(rb"[A-Za-z\x80-\xff]+", b"a", re.sub(rb"[0-9]+", b"9", value))

@@ -92,8 +92,8 @@ class TextTable:
         rows = self.dialect.records().count(self.name, len(self.names), lenient)
         if table.num_rows != rows:
             raise MetarecError(
-                f"{self.name}: {table.num_rows:,} records in {rows:,} rows of text: a backslash escapes a line end; say "
-                "--data.escape none if it is not meant to"
+                f"{self.name}: {table.num_rows:,} records in {rows:,} rows of text: a backslash escapes a line end; "
+                "say --data.escape none if it is not meant to"
             )
         return table
 
