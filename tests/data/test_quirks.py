@@ -19,7 +19,7 @@ WORDS = st.lists(
     st.sampled_from(["lamp", "a", "é", '"', '""', ",", ";", "|", "\\", "'", " ", '12"', "x", "#", "\n", "0"]),
     max_size=6,
 ).map("".join)
-UNREFUSED = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+UNREFUSED = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite
@@ -69,7 +69,7 @@ def expected(fields, rows):
             r["item_id"],
             float(r["rating"]),
             int(r.get("timestamp", 0)),
-            r["title"].strip() and r["title"] or r["item_id"],
+            (r["title"].strip() and r["title"]) or r["item_id"],
         )
         for r in named
     }
@@ -90,6 +90,7 @@ def test_a_well_written_table_is_read_as_pandas_reads_it(
 ):
     fields, rows = table
     mark = mark and encoding != "latin-1"
+    quoting = csv.QUOTE_ALL if line_end == "\r" else quoting  # Python's writer would not quote a lone \n there
     content = written(fields, rows, separator, line_end, blank, encoding, mark, quoting=quoting)
     path = tmp_path / "r.txt"
     path.write_bytes(content)
@@ -124,16 +125,19 @@ def test_a_dump_without_quoting_loses_no_row(tmp_path, table, separator):
     path = tmp_path / "r.csv"
     path.write_text("\n".join(separator.join(row) for row in [fields, *rows]) + "\n")
     assert ours(path, fields, quoting="none") == (expected(fields, rows), len(rows))
+    refused = ""
     try:
         found, count = ours(path, fields)
     except MetarecError as error:
-        assert separator != "\t"
-        assert re.search(r"r\.csv, line \d+: .*quote", str(error), re.DOTALL)
-        assert len(str(error)) < 1000
+        refused = str(error)
+    if separator == "\t":
+        assert not refused
+        assert found == expected(fields, rows)
+    elif refused:
+        assert re.search(r"r\.csv, line \d+: .*quote", refused, re.DOTALL)
+        assert len(refused) < 1000
     else:
         assert count == len(rows)
-        if separator == "\t":
-            assert found == expected(fields, rows)
 
 
 @UNREFUSED

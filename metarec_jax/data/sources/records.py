@@ -125,6 +125,17 @@ class Records:
             )
         return count_rows(self.data) - inside
 
+    def ends_closed(self) -> bool:
+        """Whether the quotes of the last line are closed, if no record has several lines."""
+        data, size = self.data, 1 << 12
+        while True:
+            tail = re.search(rb"[^\r\n]+[\r\n]*\Z", bytes(data[-size:]))
+            if tail is None or tail.start() > 0 or size >= len(data):
+                break
+            size *= 16
+        rows = Records(tail.group(), self.separator.decode(), self.quoted, self.escaped) if tail else ()
+        return all(row.closed for row in rows)
+
     def _holds_a_row(self, start: int, end: int, width: int) -> bool:
         """Whether a line of the quoted value between two offsets looks like the row that the value is in."""
         data = self.data

@@ -87,7 +87,7 @@ class TextTable:
             if self.dialect.quoted:
                 self.dialect.records().count(self.name, len(self.names), lenient)
             raise self._diagnosis(error) from error
-        if not self.dialect.quoted or table.num_rows == count_rows(data):
+        if not self.dialect.quoted or (table.num_rows == count_rows(data) and self.dialect.records().ends_closed()):
             return table
         rows = self.dialect.records().count(self.name, len(self.names), lenient)
         if table.num_rows != rows:
