@@ -14,7 +14,7 @@ _MISSING = {"nan", "NaN", "-nan", "NAN", "<NA>", "NaT", "None", "null", "NULL", 
 """What other programs write where a value is missing."""
 _MISSING_NUMBERS = _MISSING | {"NA", "N/A", "n/a", "#N/A", "none", "Null", "-", "?"}
 """The same, where all other ids are numbers."""
-_NUMBER = re.compile(r"-?\d{1,20}(\.\d*)?([eE]\+?\d{1,2})?")
+_NUMBER = re.compile(r"-?\d{1,20}(\.\d*)?([eE]\+?\d{1,2})?", re.ASCII)
 _EXACT = 2**53  # whole numbers below this are exact as floats
 
 

@@ -119,7 +119,7 @@ def date_of(data: Interactions, text: str) -> int:
             f"split.date is {text!r}; write a date such as 1998-03-01, or a whole number in the unit of the times"
         ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-    return (moment - _EPOCH) * PER_SECOND[data.time_unit] // datetime.timedelta(seconds=1)
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1) * PER_SECOND[data.time_unit] // 10**6
 
 
 def _shown(moment: int, unit: TimeUnit) -> str:

@@ -31,7 +31,9 @@ class ParquetTable:
     def __init__(self, file: File) -> None:
         self.name, self.size = file.name, len(file.data)
         try:
-            self._file = pyarrow.parquet.ParquetFile(pa.BufferReader(pa.py_buffer(file.data)))
+            self._file = pyarrow.parquet.ParquetFile(
+                pa.BufferReader(pa.py_buffer(file.data)), page_checksum_verification=True
+            )
             self.names: list[str] = self._file.schema_arrow.names
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error

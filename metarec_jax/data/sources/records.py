@@ -180,7 +180,7 @@ def count_rows(data: Any) -> int:
 
 
 def _shape(value: bytes) -> bytes:
-    """A value with each run of digits as 9 and each run of letters as a; b"9" for numbers, b"t" for text with blanks."""
+    """A value with runs of digits as 9 and of letters as a; b"9" for numbers, b"t" for text with blanks."""
     value = value.strip().strip(b'"')
     if re.search(rb"\s", value):
         return b"t"
