@@ -13,6 +13,7 @@ from metarec_jax.data.sources.records import Records, count_lines, has_byte
 
 _CANDIDATES = (",", ";", "\t", "|", "::")  # the first of equally frequent ones
 _NAMES = {"\t": "tabs", " ": "spaces", ",": "commas", ";": "semicolons"}
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", re.ASCII)
 _UNIT = "\x1f"  # a control character that does not occur in texts
 
 
@@ -130,7 +131,7 @@ def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, 
 
 
 def _is_header(names: list[str], wanted: Collection[str]) -> bool:
-    numbers = any(re.fullmatch(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", name) for name in names)
+    numbers = any(_NUMBER.fullmatch(name) for name in names)
     if not numbers:
         return True
     # Column numbers, of a table without a header, are no names.
