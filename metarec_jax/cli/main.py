@@ -48,7 +48,6 @@ A recommender that learns how to learn a user: meta-learning over a pretrained B
 
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
-  metarec evaluate --protocol recbole-metarec --seeds 20
 
 Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
