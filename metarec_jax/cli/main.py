@@ -25,7 +25,8 @@ from metarec_jax.core.plugins import load_plugins
 
 COMMANDS: Mapping[str, str] = {
     "demo": "load, encode, meta-train, evaluate and recommend, on MovieLens-100K",
-    "pretrain": "train an encoder further, on item texts and on users' interactions",
+    "inspect": "print what would be read of a file: layout, rows, scale, times",
+    "pretrain": "train an encoder further, on item texts and on what users did",
     "train": "meta-train a run, or continue one",
     "tune": "search for options, on validation users",
     "evaluate": "compare a run, or a protocol over several seeds, with the baselines",
@@ -48,7 +49,6 @@ A meta-learned recommender on a pretrained BERT: it adapts to a user by a few gr
 
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
-  metarec evaluate --protocol recbole-metarec --seeds 20
 
 Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.

@@ -39,3 +39,11 @@ def require_choices(config: Any, section: str) -> None:
         value, choices = getattr(config, name), choices_of(hint)
         if choices and value not in choices:
             raise unknown(f"{section}.{name}", value, choices)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of text by this name."""
+    try:
+        return bool("a".encode(name))
+    except (LookupError, ValueError):  # ValueError: a NUL in the name
+        return False

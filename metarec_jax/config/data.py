@@ -6,14 +6,19 @@ import dataclasses
 import math
 from typing import Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import is_text_encoding, require, require_choices
+from metarec_jax.core.errors import shown
 from metarec_jax.core.kinds import SOURCES, SPLITS
 from metarec_jax.core.registry import name_of
+
+SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " "}
+"""Separators that have a name, for the command line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a CSV or Parquet file; "" if the file has no such column."""
+    """Names of the columns of a table, or their numbers (1 is the first) if it has no header; "" if there is no such
+    column. A column of time or of clicks that only these defaults name may be missing."""
 
     user: str = "user_id"
     item: str = "item_id"
@@ -32,12 +37,30 @@ class Columns:
 class DataConfig:
     """The data source."""
 
-    source: name_of(SOURCES) = "movielens-100k"
-    """Reader of the data; "auto" recognises it by the files at `path`."""
+    source: name_of(SOURCES) = "auto"
+    """Reader of the data; "auto" recognises it by the files at `path`, and is "movielens-100k" without a path."""
     path: str = ""
-    """A folder, a .zip, or a .csv or .parquet file. "" searches the cache and installed packages, then downloads."""
+    """A table (text with separators, JSON lines or Parquet; also compressed), or a folder or .zip of files. "" searches
+    the cache and installed packages, then downloads."""
     items_path: str = ""
     """Item file for source "table": one row for each item, with its id and text."""
+    separator: str = ""
+    """Separator of values in the text table `path`: characters, or "tab", "space"; "" recognises it."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first line of the text table `path` names the columns."""
+    quoting: Literal["auto", "double", "none"] = "auto"
+    """Whether values of text tables may stand in double quotes; "auto": yes, except between tabs. "double" also allows
+    quoted values of any number of lines."""
+    escape: Literal["auto", "backslash", "none"] = "auto"
+    """Whether a backslash escapes a quote in a quoted value."""
+    encoding: str = "auto"
+    """Encoding of text tables, such as latin-1; "auto" is UTF-8, or UTF-16 or UTF-32 with a byte order mark."""
+    decimal: Literal["auto", ".", ","] = "auto"
+    """Decimal sign of numbers in text tables."""
+    repeats: Literal["auto", "refuse", "latest", "first", "mean", "sum"] = "auto"
+    """What becomes of rows of a table with the same user and item: one of them, or the mean or sum of their ratings at
+    the latest time. "auto" refuses them for ratings, and counts them as one click. "sum" without a rating column
+    counts rows (plays, say)."""
     vectors: str = ""
     """A .npy file with a further vector of each item (of its image or sound, say): float [items, width], in the order
     of the item file (of the item ids, if the source is not "table"); a row of NaN for an item without one. Item factors
@@ -58,15 +81,29 @@ class DataConfig:
     download: bool = True
     """Whether to download the data if it is not found on this machine."""
 
+    @property
+    def reader(self) -> str:
+        """`source`, or the published data set that "auto" stands for without a path."""
+        return "movielens-100k" if self.source == "auto" and not self.path else self.source
+
     def __post_init__(self) -> None:
         require_choices(self, "data")
         require(
             self.liked == "" or _is_finite(self.liked),
-            f"data.liked is {self.liked!r}; it must be a number, or '' for the top quarter of the scale",
+            f"data.liked is {shown(self.liked)}; it must be a number, or '' for the top quarter of the scale",
         )
         require(
             self.liked == "" or self.kind == "rating",
-            f"data.liked is {self.liked!r}, but data.kind is {self.kind!r}: what was clicked is liked, so leave it out",
+            f"data.liked is {shown(self.liked)}, but data.kind is {self.kind!r}: all clicks are liked, so leave it out",
+        )
+        require(
+            self.encoding == "auto" or is_text_encoding(self.encoding),
+            f"data.encoding is {shown(self.encoding)}; it must be a text encoding that Python knows, such as utf-8, "
+            "latin-1 or cp1252",
+        )
+        require(
+            not set('"\\\r\n\0') & set(SEPARATORS.get(self.separator, self.separator)),
+            f"data.separator is {shown(self.separator)}; it must not contain quotes, backslashes or line ends",
         )
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
         require(

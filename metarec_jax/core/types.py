@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from metarec_jax.core.scale import Kind, Scale
 
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
 Params = Any  # a pytree of arrays
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +74,15 @@ class Interactions:
         user: int32 [rows], row of ``users``.
         item: int32 [rows], row of ``items``.
         rating: float32 [rows], on the standard scale of 1 to 5 (`metarec_jax.core.scale`); for clicks 0 or 1.
-        time: int64 [rows], seconds since 1970 (any increasing unit will do), 0 where unknown.
+        time: int64 [rows], since 1970 in `time_unit` (any other increasing number will do), 0 where unknown.
         users: the users.
         items: the catalogue.
         scale: of the ratings as the source writes them.
         source: a sentence that says where the rows came from.
         citation: what to cite, or "".
+        time_unit: of `time`.
+        layout: how the files are written, for people; "" where no file was read.
+        notes: remarks about what was read otherwise than it is written.
     """
 
     user: np.ndarray
@@ -89,6 +94,9 @@ class Interactions:
     scale: Scale
     source: str
     citation: str = ""
+    time_unit: TimeUnit = "s"
+    layout: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.user)

@@ -9,16 +9,20 @@ value), rows by user, then time, then item. The same content in two layouts give
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.scale import CLICKS, Kind, Scale
 from metarec_jax.core.types import Interactions, Items, Users
 from metarec_jax.data import values
+from metarec_jax.data.ids import ids
+from metarec_jax.data.repeats import Rows, Rule, first_repeat, merge
+from metarec_jax.data.times import times
 from metarec_jax.data.values import Table
 
 
@@ -31,6 +35,8 @@ def build(
     scale: Scale | None = None,
     source: str,
     citation: str = "",
+    layout: str = "",
+    repeats: Rule = "refuse",
 ) -> Interactions:
     """Check raw columns, and build `Interactions` from them.
 
@@ -42,8 +48,10 @@ def build(
         users: columns user and text. None takes the users that have ratings.
         kind: "rating" or "click".
         scale: the ratings that are allowed; None derives it from the ratings.
-        source: origin of the rows, as a sentence.
-        citation: publication to cite.
+        source: where the rows came from, as a sentence.
+        citation: what to cite.
+        layout: how the files are written.
+        repeats: what becomes of rows of the same user and item (`metarec_jax.data.repeats`).
 
     Returns:
         The data set.
@@ -53,14 +61,15 @@ def build(
     """
     if len(ratings) == 0:
         raise MetarecError(f"{ratings.name} holds no interaction: give a file with one row for each rating or click")
-    user_code, user_seen = values.ids(ratings, "user")
-    item_code, item_seen = values.ids(ratings, "item")
+    user_code, user_seen = ids(ratings, "user")
+    item_code, item_seen = ids(ratings, "item")
 
     if items is None:
         item_texts = _texts(ratings, "item_text", item_code, item_seen)
-        catalogue = _catalogue(item_seen, item_texts or item_seen, item_texts or item_seen, {})
+        texts, notes = _filled(ratings, "item", item_seen, item_texts or item_seen, {})
+        catalogue = _catalogue(item_seen, texts, texts, {})
     else:
-        catalogue = _item_file(items)
+        catalogue, notes = _item_file(items)
     if users is None:
         order = _by_id(user_seen)
         user_texts = _texts(ratings, "user_text", user_code, user_seen)
@@ -70,12 +79,12 @@ def build(
 
     user = _rows(ratings, "user", user_code, user_seen, people.ids, users)
     item = _rows(ratings, "item", item_code, item_seen, catalogue.ids, items)
-    _refuse_repeats(ratings, user, item, people.ids, catalogue.ids)
+    time, unit = times(ratings)
+    ratings, user, item, time = merge(Rows(ratings, user, item, time), repeats, kind, people.ids, catalogue.ids)
     if kind == "click":
         rating, scale = values.clicks(ratings), CLICKS
     else:
         rating, scale = values.ratings(ratings, scale)
-    time = values.times(ratings)
 
     order = _order(user, time, item)
     return Interactions(
@@ -88,6 +97,9 @@ def build(
         scale=scale,
         source=source,
         citation=citation,
+        time_unit=unit,
+        layout=layout,
+        notes=(*ratings.notes, *notes),
     )
 
 
@@ -126,13 +138,13 @@ def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
 
 
 def _unique_ids(table: Table, column: str) -> list[str]:
-    """The ids of a file that has one row for each id."""
-    code, seen = values.ids(table, column)
+    """The ids of a file that has one row for each."""
+    code, seen = ids(table, column)
     if len(seen) < len(code):
-        first, second = _first_repeat(code.astype(np.int64))
+        first, second = first_repeat(code.astype(np.int64))
         raise table.refuse(
             second,
-            f"{column} {seen[code[second]]!r} is already in {table.place(first)}: this file must have one row "
+            f"{column} {shown(seen[code[second]])} is already in {table.place(first)}: this file must have one row "
             f"for each {column}, so remove one of the two",
         )
     return [seen[c] for c in code]
@@ -149,32 +161,9 @@ def _rows(
         bad = np.flatnonzero(row < 0)[0]
         raise table.refuse(
             bad,
-            f"{column} {seen[code[bad]]!r} is not in {file.name}: add it there, or remove the rows that name it",
+            f"{column} {shown(seen[code[bad]])} is not in {file.name}: add it there, or remove the rows that name it",
         )
     return row
-
-
-def _first_repeat(key: np.ndarray) -> tuple[int, int]:
-    """The two rows of the first repeated key: the repeat whose second row comes first in the file."""
-    order = np.argsort(key, kind="stable")
-    again = np.flatnonzero(key[order][1:] == key[order][:-1])
-    which = again[np.argmin(order[again + 1])]
-    return int(order[which]), int(order[which + 1])
-
-
-def _refuse_repeats(
-    table: Table, user: np.ndarray, item: np.ndarray, users: tuple[str, ...], items: tuple[str, ...]
-) -> None:
-    key = user.astype(np.int64) * len(items) + item
-    ordered = np.sort(key)
-    if (ordered[1:] != ordered[:-1]).all():
-        return
-    first, second = _first_repeat(key)
-    raise table.refuse(
-        second,
-        f"user {users[user[second]]!r} and item {items[item[second]]!r} are already in {table.place(first)}: "
-        "a user has one row for an item, so keep one of the two (the later one, say)",
-    )
 
 
 # Texts
@@ -193,22 +182,39 @@ def _texts(table: Table, column: str, code: np.ndarray, seen: list[str]) -> list
         before = first[code[row]]
         raise table.refuse(
             row,
-            f"{table.label(column)} of {column.removesuffix('_text')} {seen[code[row]]!r} is {words[text[row]]!r}, but "
-            f"{words[text[before]]!r} in {table.place(before)}: one id must have one text",
+            f"{table.label(column)} of {column.removesuffix('_text')} {shown(seen[code[row]])} is "
+            f"{shown(words[text[row]])}, but {shown(words[text[before]])} in {table.place(before)}: one id must have "
+            "one text",
         )
-    texts = [words[text[row]] for row in first]
-    if column == "item_text":
-        _refuse_empty(table, seen, texts, first)
-    return texts
+    return [words[text[row]] for row in first]
 
 
-def _refuse_empty(table: Table, ids: list[str], texts: list[str], rows: Any) -> None:
-    for identity, text, row in zip(ids, texts, rows):
+def _filled(
+    table: Table, column: str, names: list[str], texts: list[str], others: Mapping[str, list[str]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Texts, with another one in place of blank ones: that of the first other column that is not blank, or the id.
+
+    Args:
+        table: the file.
+        column: whose texts these are: "item".
+        names: the ids.
+        texts: of each id.
+        others: further columns of words, the best first.
+
+    Returns:
+        The texts, and a remark if one was blank.
+    """
+    filled, used = list(texts), Counter[str]()
+    for n, text in enumerate(texts):
         if not text.strip():
-            raise table.refuse(
-                row,
-                f"item {identity!r} has no text, so the encoder has nothing to read: write some, or remove the item",
-            )
+            used_column, filled[n] = next(((c, o[n]) for c, o in others.items() if o[n].strip()), ("the id", names[n]))
+            used[used_column] += 1
+    if not used:
+        return filled, ()
+    first = next(names[n] for n, text in enumerate(texts) if not text.strip())
+    instead = " or ".join(used)
+    count = "1 text is" if used.total() == 1 else f"{used.total():,} texts are"
+    return filled, (f"{table.name}: {count} blank ({column} {shown(first)} first); {instead} is read instead",)
 
 
 def _catalogue(
@@ -229,20 +235,25 @@ def _strings(column: Any) -> list[str]:
     return ["" if value is None else str(value) for value in listed]
 
 
-def _item_file(table: Table) -> Items:
+def _item_file(table: Table) -> tuple[Items, tuple[str, ...]]:
     if len(table) == 0:
         raise MetarecError(f"{table.name} holds no item: give one row for each item")
-    ids = _unique_ids(table, "item")
-    texts = _strings(table.columns["text"])
-    _refuse_empty(table, ids, texts, range(len(ids)))
-    vectors = table.columns.get("item_vector")
-    details = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "title", "text", "item_vector")}
-    return _catalogue(ids, _strings(table.columns["title"]), texts, details, vectors)
+    names = _unique_ids(table, "item")
+    columns = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "item_vector")}
+    titles, texts = columns.pop("title"), columns.pop("text")
+    words = {name: columns[name] for name in ("name", "description", *columns) if _is_words(columns.get(name, []))}
+    texts, notes = _filled(table, "item", names, texts, {"title": titles, **words})
+    return _catalogue(names, titles, texts, columns, table.columns.get("item_vector")), (*table.notes, *notes)
+
+
+def _is_words(column: list[str]) -> bool:
+    """Whether most values of a column hold a letter."""
+    return sum(any(c.isalpha() for c in value) for value in column) * 2 > len(column)
 
 
 def _user_file(table: Table) -> Users:
     if len(table) == 0:
         raise MetarecError(f"{table.name} holds no user: give one row for each user")
-    ids = _unique_ids(table, "user")
-    order = _by_id(ids)
-    return Users(_take(ids, order), _take(_strings(table.columns["text"]), order))
+    names = _unique_ids(table, "user")
+    order = _by_id(names)
+    return Users(_take(names, order), _take(_strings(table.columns["text"]), order))

@@ -1,8 +1,9 @@
-"""Conversion of raw columns to ids, numbers and times, with checks of every value."""
+"""Codes, numbers and ratings from a raw column, with checks of every value."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.scale import Scale
 
 MOST_LEVELS = 20  # a table with more distinct ratings than this has a continuous scale
@@ -25,13 +26,17 @@ class Table:
         name: name of the file, for messages.
         columns: column name -> list or pyarrow array of strings or numbers, all of one length.
         place: (row, from 0) -> its place in the file, for messages: "line 7".
-        labels: column name -> its name in the file, where they differ.
+        labels: the file's own names of columns, where they differ.
+        decimal: sign of numbers that are strings: ".", "," or "auto".
+        notes: remarks about what was read otherwise than it is written.
     """
 
     name: str
     columns: Mapping[str, Any]
     place: Callable[[int], str]
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decimal: str = "auto"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -53,35 +58,15 @@ class Table:
         return self.labels.get(column, column)
 
 
-def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """Number the ids of a column.
-
-    Args:
-        table: the file.
-        column: its column.
-
-    Returns:
-        int32 [rows], the number of each row's id, and the distinct ids by number.
-
-    Raises:
-        MetarecError: an id is empty.
-    """
-    code, seen = distinct(table, column)
-    if "" in seen:
-        row = np.flatnonzero(code == seen.index(""))[0]
-        raise table.refuse(row, f"the {column} ({table.label(column)}) is empty: every row needs one")
-    return code, seen
-
-
 def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """Number the distinct strings of any column; a missing value counts as "", and no value is refused.
+    """A column of strings or whole numbers as codes; a missing value counts as "".
 
     Args:
         table: the file.
         column: its column.
 
     Returns:
-        int32 [rows], the number of each row's string, and the distinct strings by number.
+        int32 [rows], the number of each row's value, and the distinct values by number.
     """
     values = table.columns[column]
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
@@ -106,10 +91,18 @@ def _distinct_integers(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return code.astype(np.int32), [str(value) for value in distinct.tolist()]
 
 
-def _numbers(table: Table, column: str) -> np.ndarray:
-    """A column as finite float64 [rows]."""
+def numbers(table: Table, column: str) -> np.ndarray:
+    """A column as finite float64 [rows].
+
+    Args:
+        table: the file.
+        column: its column.
+
+    Raises:
+        MetarecError: a value is missing, or no finite number.
+    """
     values = table.columns[column]
-    if isinstance(values, pa.ChunkedArray) and not _is_text(values.type):
+    if isinstance(values, pa.ChunkedArray) and not is_text(values.type):
         try:
             number = pc.cast(values, pa.float64(), safe=False).to_numpy()  # a missing value becomes NaN
         except pa.ArrowException as error:
@@ -118,8 +111,21 @@ def _numbers(table: Table, column: str) -> np.ndarray:
             ) from error
         return _finite(table, column, number, lambda row: str(number[row]))
     code, words = distinct(table, column)
-    number = _parse(words)[code]
+    number = _parse(_with_points(words, table.decimal))[code]
     return _finite(table, column, number, lambda row: words[code[row]])
+
+
+def _with_points(words: list[str], decimal: str) -> list[str]:
+    """Numbers with a point for their decimal sign; "auto" takes a comma for one unless it may group thousands."""
+    written = [word for word in words if "," in word] if decimal != "." else []
+    if not written:
+        return words
+    if decimal == "auto" and (
+        any("." in word for word in words)
+        or all(re.fullmatch(r"\s*[+-]?\d{1,3}(,\d{3})+\s*", word) for word in written)
+    ):
+        return words
+    return [word.replace(",", ".") if "." not in word else "" for word in words]
 
 
 def _parse(words: list[str]) -> np.ndarray:
@@ -141,17 +147,21 @@ def _finite(table: Table, column: str, number: np.ndarray, word: Callable[[int],
     bad = np.flatnonzero(~np.isfinite(number))
     if len(bad):
         text = word(bad[0])
-        shown = f"{text!r}, which is not a finite number" if text else "empty"
-        remedy = (
-            "correct it, or remove the row"
-            if column == "rating"
-            else ("write whole seconds since 1970, or say with --data.columns.time '' that there is no time")
-        )
-        raise table.refuse(bad[0], f"the {column} ({table.label(column)}) is {shown}: {remedy}")
+        what = f"{shown(text)}, which is not a finite number" if text else "empty"
+        remedy = "correct it, or remove the row"
+        if column == "time":
+            remedy = (
+                "write seconds since 1970, or ISO 8601 as 2019-11-15 08:00:12, or say with --data.columns.time '' that "
+                "there is no time"
+            )
+        if "," in text:
+            remedy = "say --data.decimal , if a comma is the decimal sign, or write the number without commas"
+        raise table.refuse(bad[0], f"the {column} ({table.label(column)}) is {what}: {remedy}")
     return number
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is of strings."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
 
 
@@ -159,7 +169,7 @@ def clicks(table: Table) -> np.ndarray:
     """The clicks, 0 or 1, as float32 [rows]; all 1 where the table has no column of them."""
     if "rating" not in table.columns:
         return np.ones(len(table), np.float32)
-    click = _numbers(table, "rating")
+    click = numbers(table, "rating")
     bad = np.flatnonzero((click != 0) & (click != 1))
     if len(bad):
         raise table.refuse(
@@ -183,7 +193,7 @@ def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
     Raises:
         MetarecError: a rating is not finite, or is not on the scale, or all ratings are equal.
     """
-    rating = _decimals(table, _numbers(table, "rating"))
+    rating = _decimals(table, numbers(table, "rating"))
     with np.errstate(over="ignore"):
         _finite(table, "rating", rating.astype(np.float32), lambda row: f"{rating[row]:g}")
     if scale is None:
@@ -235,26 +245,3 @@ def _scale_of(table: Table, rating: np.ndarray) -> Scale:
     if len(first) > MOST_LEVELS:
         return scale
     return scale._replace(levels=tuple(map(float, rating[first])))
-
-
-def times(table: Table) -> np.ndarray:
-    """Times as int64 [rows]; dates of a Parquet file become seconds since 1970."""
-    if "time" not in table.columns:
-        return np.zeros(len(table), np.int64)
-    values = table.columns["time"]
-    if isinstance(values, pa.ChunkedArray) and values.null_count == 0:
-        if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-            return pc.cast(pc.cast(values, pa.timestamp("s"), safe=False), pa.int64()).to_numpy()
-        try:
-            return pc.cast(values, pa.int64()).to_numpy()
-        except pa.ArrowException:  # some value is no whole number: it is found below
-            pass
-    time = _numbers(table, "time")
-    bad = np.flatnonzero((time != np.floor(time)) | (np.abs(time) >= 2.0**63))
-    if len(bad):
-        raise table.refuse(
-            bad[0],
-            f"the time ({table.label('time')}) is {float(time[bad[0]])!r}, which is not a whole number: write whole "
-            "seconds since 1970",
-        )
-    return time.astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.regular_files import require_regular
 from metarec_jax.data.values import Table
 
 _MOST = 1e18
@@ -30,13 +32,13 @@ def from_file(path: str | Path, items: int) -> Float[np.ndarray, "items width"]:
         MetarecError: there is no such file, it holds no table of numbers with one row per item, or a row is not finite.
     """
     path = Path(path).expanduser()
+    require_regular(path, "--data.vectors")
     try:
-        read = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise MetarecError(f"--data.vectors {path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
+        # Mapped, since a header can claim a shape that no memory holds: it must fit the size of the file.
+        read = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise MetarecError(
-            f"--data.vectors {path}: not a .npy file of numbers ({error}): write it with numpy.save"
+            f"--data.vectors {path}: not a .npy file of numbers ({str(error)[:200]}): write it with numpy.save"
         ) from error
     if not isinstance(read, np.ndarray) or read.ndim != 2 or not np.issubdtype(read.dtype, np.number):
         what = f"{read.dtype} of shape {read.shape}" if isinstance(read, np.ndarray) else "several arrays"

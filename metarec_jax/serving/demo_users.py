@@ -29,8 +29,9 @@ class Person(NamedTuple):
 
 
 def people_of(config: Config) -> dict[str, Person]:
-    """Test users of a run's data, by id; empty where the data is not public or is missing."""
-    if config.data.source not in PUBLIC:
+    """Test users of a run's data by id, whom the model was not trained on; empty where the data is not public or is
+    missing."""
+    if config.data.reader not in PUBLIC:
         return {}
     try:
         data = beside_clicks(load(config.data, seed=config.seed), config)

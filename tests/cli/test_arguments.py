@@ -30,7 +30,7 @@ def changed(name, hint, value):
         case tuple():
             return (91, 92) if isinstance(value[0], int) else ("output/.*",)
         case _:
-            return value + "x"
+            return "latin-1" if name == "encoding" else value + "x"
 
 
 def every_option(config, prefix="--"):

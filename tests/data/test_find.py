@@ -214,8 +214,7 @@ def test_places_are_described_without_touching_anything(tmp_path):
     assert (given.what, given.where, given.found) == ("path", str(tmp_path / "x"), False)
     (generator,) = describe_sources(DataConfig(source="synthetic"))
     assert generator.found
-    (unset,) = describe_sources(DataConfig(source="auto"))
-    assert not unset.found
+    assert describe_sources(config) == describe_sources(DataConfig(source="movielens-100k", cache=config.cache))
 
 
 def test_the_wheel_is_described():

@@ -146,14 +146,13 @@ def test_times_too_far_apart_for_one_sort_key_still_sort(tmp_path):
         ("b,z,-inf,3", ["'-inf'", "not a finite number"]),
         ("b,z,1e39,3", ["1e+39", "not a finite number"]),
         ("b,z,4,later", ["the time (timestamp) is 'later'", "--data.columns.time ''"]),
-        ("b,z,4,3.5", ["the time (timestamp) is 3.5", "whole"]),
         ("b,z,4,", ["the time (timestamp) is empty"]),
         ("a,x,4,3", ["user 'a' and item 'x'", "already in line 2"]),
         (",z,4,3", ["the user (user_id) is empty"]),
         ("b,,4,3", ["the item (item_id) is empty"]),
         ("b,z,4", ["3 values where there must be 4", "','"]),
         ("b,z,4,3,9", ["5 values where there must be 4"]),
-        ('b,"z,4,3', ["double quote that is not closed"]),
+        ('b,"z,4,3', ["a double quote opens", "not closed at the end of the file", "--data.quoting none"]),
     ],
 )
 def test_a_broken_row_is_named(tmp_path, row, says):
@@ -198,10 +197,10 @@ def test_a_missing_column_is_named_with_its_option(tmp_path, field, given, says)
         (HEADER.encode(), " holds no interaction", []),
         (b"user_id,item_id,rating,rating,timestamp\na,x,1,2,0\n", ", line 1", ["'rating'", "rename"]),
         (f"{HEADER}a,x,1,0\na,\xe9,2,0\n".encode("latin-1"), ", line 3", ["0xe9", "save the file as UTF-8"]),
-        (f"{HEADER}a,x,1,0\n".encode("utf-16"), ", line 1", ["NUL", "UTF-16"]),
+        (f"{HEADER}a,x,1,0\n".encode("utf-16-le"), ", line 1", ["NUL", "--data.encoding utf-16-le"]),
         (f"{HEADER}a,x,1,0\na,y,1,0\n".encode(), "", ["every rating (rating) is 1", "--data.kind click"]),
     ],
-    ids=["no byte", "no row", "two columns of one name", "Latin-1", "UTF-16", "one rating"],
+    ids=["no byte", "no row", "two columns of one name", "Latin-1", "UTF-16 without a mark", "one rating"],
 )
 def test_a_file_that_is_no_table_of_ratings(tmp_path, content, place, says):
     path = tmp_path / "r.csv"
@@ -213,11 +212,10 @@ def test_a_file_that_is_no_table_of_ratings(tmp_path, content, place, says):
     ("content", "place", "says"),
     [
         ("item_id,text\nx,A lamp\n", "r.csv, line 3", ["item 'y' is not in", "i.csv"]),
-        ("item_id,text\nx,A lamp\ny,  \n", "i.csv, line 3", ["item 'y' has no text"]),
         ("item_id,text\nx,A lamp\ny,B\nx,C\n", "i.csv, line 4", ["item 'x' is already in line 2"]),
         ("id,text\nx,A lamp\n", "i.csv", ["no column 'item_id'", "it has id, text", "rename"]),
     ],
-    ids=["an item is missing", "an item has no text", "an item is there twice", "a column is missing"],
+    ids=["an item is missing", "an item is there twice", "a column is missing"],
 )
 def test_mistakes_of_an_item_file(tmp_path, content, place, says):
     ratings = write(tmp_path / "r.csv", HEADER + "a,x,4,20\na,y,1,10\n")
@@ -236,9 +234,8 @@ def test_files_that_do_not_exist(tmp_path):
     [
         ("a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,Lamp,old\n", 4, ["'Lamp'", "'lamp' in line 2", "item 'x'"]),
         ("a,x,1,0,lamp,old\nb,y,2,0,desk,old\nb,x,2,0,lamp,new\n", 4, ["'new'", "'old' in line 3", "user 'b'"]),
-        ("a,x,1,0,lamp,old\na,y,2,0,,old\n", 3, ["item 'y' has no text"]),
     ],
-    ids=["an item's", "a user's", "an empty one"],
+    ids=["an item's", "a user's"],
 )
 def test_one_id_with_two_texts(tmp_path, rows, line, says):
     path = write(tmp_path / "r.csv", f"user_id,item_id,rating,timestamp,words,about\n{rows}")
@@ -298,7 +295,9 @@ def test_integer_ids_of_any_size(tmp_path, ids):
         ({"rating": ["1", "two"]}, ["row 2", "'two'"]),
         ({"rating": [[1], [2]]}, ["'rating' holds list", "not numbers"]),
         ({"timestamp": [1, None]}, ["row 2", "the time"]),
-        ({"timestamp": [1.0, 2.5]}, ["row 2", "2.5", "whole"]),
+        ({"timestamp": [1.0, float("nan")]}, ["row 2", "'nan'"]),
+        ({"timestamp": pa.array([1, None], pa.timestamp("us"))}, ["row 2", "the time", "empty"]),
+        ({"timestamp": pa.array([1, 2], pa.time64("us"))}, ["'timestamp' holds time64[us]", "--data.columns.time"]),
         ({"user_id": ["a", None]}, ["row 2", "the user", "empty"]),
         ({"user_id": [[1], [2]]}, ["'user_id' holds list"]),
         ({"user_id": ["a", "a"], "item_id": ["x", "x"]}, ["row 2", "already in row 1"]),

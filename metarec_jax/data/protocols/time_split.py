@@ -13,7 +13,7 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions
+from metarec_jax.core.types import Interactions, TimeUnit
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
@@ -25,9 +25,11 @@ from metarec_jax.data.protocols.division import (
 )
 from metarec_jax.data.splits import counts_of, deal
 from metarec_jax.data.tasks import Tasks, make_tasks
+from metarec_jax.data.times import PER_SECOND
 
 BEFORE = 0.8
-"""Share of the rows before the date, if the config names no date."""
+"""Share of the rows before the date, where the config names none."""
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @register_split("time")
@@ -48,23 +50,23 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
     """
     require_times(data, "time")
     date = date_of(data, split.date)
-    before = data.time < date
+    cut, before = _shown(date, data.time_unit), data.time < date
     if before.all() or not before.any():
         first, last = data.time.min(), data.time.max()
         raise MetarecError(
-            f"split.date is {_shown(date)}, and {'all' if before.all() else 'no'} rows come before it: choose one "
-            f"between {_shown(first + 1)} and {_shown(last)}"
+            f"split.date is {cut}, and {'all' if before.all() else 'no'} rows come before it: choose one "
+            f"between {_shown(first + 1, data.time_unit)} and {_shown(last, data.time_unit)}"
         )
     earlier, later = counts_of(data, before), counts_of(data, ~before)
     enough = np.flatnonzero(earlier >= config.min_ratings)
-    bounds = f"{config.min_ratings} rows or more before {_shown(date)}"
+    bounds = f"{config.min_ratings} rows or more before {cut}"
     validation, train_users = deal(data, enough, {"validation": config.validation}, seed, bounds)
     train_users, train = everyone_else(data, config, validation, train_users, before)
 
     candidates = np.setdiff1d(np.flatnonzero((later >= config.query) & (earlier + later > config.query)), validation)
     if not len(candidates):
         raise MetarecError(
-            f"no user has {config.query} rows from {_shown(date)} on, and one before those: choose an earlier "
+            f"no user has {config.query} rows from {cut} on, and one before those: choose an earlier "
             "--split.date, or lower --episodes.query"
         )
     support, query = [], []
@@ -78,7 +80,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         validation=drawn_tasks(data, validation, config, seed, before),
         scenarios=tuple(_scenarios(data, tasks, before)),
         description=(
-            f"rows before {_shown(date)} train ({before.mean():.0%} of all, but those of the validation users, who are "
+            f"rows before {cut} train ({before.mean():.0%} of all, but those of the validation users, who are "
             f"{config.validation:.0%} of the users with {config.min_ratings} rows or more there); a task for each user "
             f"with {config.query} rows or more after it: query = the {config.query} latest, support = what the user "
             f"did before them (the latest {config.max_support}); cold users and items have no row before the date"
@@ -135,12 +137,14 @@ def date_of(data: Interactions, text: str) -> int:
         raise MetarecError(
             f"split.date is {text!r}; write a date such as 1998-03-01, or a whole number in the unit of the times"
         ) from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp())
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return (moment - _EPOCH) // datetime.timedelta(microseconds=1) * PER_SECOND[data.time_unit] // 10**6
 
 
-def _shown(moment: int) -> str:
+def _shown(moment: int, unit: TimeUnit) -> str:
     """A time for messages: as a date, if it can be one, and as a number."""
     try:
-        return f"{datetime.datetime.fromtimestamp(int(moment), datetime.UTC):%Y-%m-%d %H:%M} ({int(moment)})"
-    except (OverflowError, ValueError, OSError):
+        date = _EPOCH + datetime.timedelta(seconds=int(moment) // PER_SECOND[unit])
+        return f"{date:%Y-%m-%d %H:%M} ({int(moment)})"
+    except OverflowError:
         return str(int(moment))

@@ -48,8 +48,8 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
 
 
 def describe_sources(config: DataConfig) -> list[Place]:
-    """The places where `load` searches, in order; nothing is read or downloaded."""
-    source = SOURCES.get(config.source)
+    """Every place that `load` would look at, in order, without reading or downloading anything."""
+    source = SOURCES.get(config.reader)
     if source.public and source.layout is None:
         return [Place("generator", source.load.__module__, True)]
     if config.path:

@@ -11,11 +11,11 @@ from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources import recbole
-from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.find import Package, Release
 from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, films, profiles, strings
 from metarec_jax.data.sources.source import register_layout
+from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
 
 GENRES = (

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
-from metarec_jax.data.sources.columns import read_text
 from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, PUBLISHER, films, strings
 from metarec_jax.data.sources.source import register_layout
+from metarec_jax.data.sources.text import read_text
 
 RELEASE = Release(f"{PUBLISHER}/ml-latest-small.zip", stems=("ml-latest-small", "ml-latest", "ml-25m", "ml-32m"))
 

@@ -13,10 +13,11 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
-from metarec_jax.data.sources.columns import read_text
-from metarec_jax.data.sources.folder import File, Folder
+from metarec_jax.data.sources.files import File
+from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, films, profiles, strings
 from metarec_jax.data.sources.movielens_1m import coded_profile
+from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
 from metarec_jax.data.values import Table
 

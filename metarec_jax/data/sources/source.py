@@ -6,20 +6,18 @@ files instead; this module then finds the folder.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from metarec_jax.config.data import DataConfig
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, listed
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Release, find
-from metarec_jax.data.sources.folder import Folder
-
-TABLES = (".csv", ".tsv", ".parquet")
-"""Suffixes of files that the source "table" reads, for any source that a config names."""
+from metarec_jax.data.sources.folder import Folder, is_zip
 
 Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
@@ -126,51 +124,45 @@ def register_layout(
 
 
 def read_path(config: DataConfig) -> Interactions:
-    """Read the file or folder at ``config.path``: a table by its suffix, anything else by the layout of its files.
+    """Read the file or folder at ``config.path``: a folder or zip by the layout of its files, a file as a table.
 
     Raises:
         MetarecError: there is no such file, no layout fits, or the layout is not the one that ``config.source`` names.
     """
     path = Path(config.path).expanduser()
-    if path.suffix.lower() in TABLES:
-        return SOURCES.get("table").load(config, 0)
-    return _read_folder(path, config)
+    return _read_folder(path, config) if path.is_dir() or is_zip(path) else SOURCES.get("table").load(config, 0)
 
 
 def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interactions:
-    if not path.exists():
-        raise MetarecError(f"--data.path {path}: there is no such file or folder")
-    if path.is_file() and path.suffix.lower() != ".zip":
+    folder = Folder(path)
+    asked = SOURCES.get(config.source).layout
+    layout = asked if asked and asked.mark_in(folder) else recognise(folder)
+    if layout is None and len(folder.tables()) == 1:
+        return SOURCES.get("table").load(config, 0)
+    if layout is None:
+        marks = ", ".join(mark for layout in layouts() for mark in layout.marks)
         raise MetarecError(
-            f"--data.path {path}: give a folder, a .zip, or a file whose name ends in {', '.join(TABLES)}"
+            f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
+            f"{listed(folder.names) or 'nothing'}. A single table is read with --data.path {folder.path}/FILE.csv"
         )
     if config.kind == "click":
         raise MetarecError(
             f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
         )
-    folder = Folder(path)
-    asked = SOURCES.get(config.source).layout
-    layout = asked if asked and asked.mark_in(folder) else recognise(folder)
     if config.source not in ("auto", layout.name):
         raise MetarecError(
             f"{path} holds {layout.mark_in(folder)}, which is {layout.name}, but data.source is {config.source!r}: "
             f"say --data.source {layout.name}, or give another --data.path"
         )
-    return layout.read(folder, source=sentence or f"{layout.title} from {path}")
+    data = layout.read(folder, source=sentence or f"{layout.title} from {path}")
+    return data if data.layout else dataclasses.replace(data, layout=layout.name)
 
 
-def recognise(folder: Folder) -> Layout:
-    """Find the first registered layout with a mark that matches a file of `folder`.
+def layouts() -> list[Layout]:
+    """Every registered layout."""
+    return [source.layout for source in map(SOURCES.get, SOURCES.names()) if source.layout]
 
-    Raises:
-        MetarecError: no layout matches.
-    """
-    layouts = [source.layout for source in map(SOURCES.get, SOURCES.names()) if source.layout]
-    for layout in layouts:
-        if layout.mark_in(folder):
-            return layout
-    marks = ", ".join(mark for layout in layouts for mark in layout.marks)
-    raise MetarecError(
-        f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
-        f"{', '.join(folder.names[:12]) or 'nothing'}. A single table is read with --data.path FILE.csv"
-    )
+
+def recognise(folder: Folder) -> Layout | None:
+    """The first registered layout that `folder` has a file of; None where there is none."""
+    return next((layout for layout in layouts() if layout.mark_in(folder)), None)

@@ -1,24 +1,33 @@
-"""A CSV or Parquet file with one row per interaction, and optionally a second file with one row per item."""
+"""A table with one row an interaction, and optionally a second one with one row an item."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection
 from pathlib import Path
 
-from metarec_jax.config.data import DataConfig
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.config.data import SEPARATORS, Columns, DataConfig
+from metarec_jax.core.errors import MetarecError, listed
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import vectors
 from metarec_jax.data.interactions import build
-from metarec_jax.data.sources.columns import read_parquet, read_text
-from metarec_jax.data.sources.folder import read_file
+from metarec_jax.data.sources.dialect import Format
+from metarec_jax.data.sources.files import File
+from metarec_jax.data.sources.folder import read_table_file
+from metarec_jax.data.sources.json_lines import JsonLines
+from metarec_jax.data.sources.parquet import MAGIC, ParquetTable
 from metarec_jax.data.sources.source import register_source
+from metarec_jax.data.sources.text import TextTable
 from metarec_jax.data.values import Table
 
+OpenTable = TextTable | JsonLines | ParquetTable
 _TEXTS = ("text", "title", "name", "description")  # usual names of a column of item texts, the first that is there
 _TITLES = ("title", "name")
+_USUAL = Columns()
+_ORDER = {"user": "1", "item": "2", "rating": "3", "time": "4"}
+"""Columns of a table without a header: the order of MovieLens and of most published tables."""
 
 
 @register_source("table")
@@ -40,6 +49,7 @@ def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
     Raises:
         MetarecError: a file or column is missing or not valid.
     """
+    _check_columns(config)
     path, columns = Path(config.path).expanduser(), config.columns
     named = {
         "user": columns.user,
@@ -50,42 +60,104 @@ def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
     }
     if not config.items_path:
         named["item_text"] = columns.item_text
-    for needed in ("user", "item"):
-        if not named[needed]:
-            raise MetarecError(f"--data.columns.{needed} is empty: name the column that holds the {needed}'s id")
-    if not columns.rating and config.kind == "rating":
+    named = {column: name for column, name in named.items() if name}
+    format_ = Format(
+        SEPARATORS.get(config.separator, config.separator),
+        config.header,
+        config.quoting,
+        config.escape,
+        config.encoding,
+        config.decimal,
+    )
+    opened = open_table(read_table_file(path, "--data.path"), format_, list(named.values()))
+    named, notes = _present(opened, named, config)
+    ratings = opened.read(named, options=_options(named))
+    ratings = dataclasses.replace(ratings, notes=(*notes, *ratings.notes))
+    items, layout = None, f"{opened.name}: {opened.sentence}"
+    if config.items_path:
+        items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
+        opened = open_table(items_file, format_._replace(separator="", header="yes"))
+        items, layout = _items(opened, config), f"{layout}; {opened.name}: {opened.sentence}"
+    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
+    return build(
+        ratings, items=items, kind=config.kind, scale=scale, source=source, layout=layout, repeats=config.repeats
+    )
+
+
+def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenTable:
+    """Open a table of any format, which its first bytes tell.
+
+    Args:
+        file: its content.
+        known: what is known of how a text table is written.
+        wanted: names of columns that its header may have.
+    """
+    if file.data[:4] == MAGIC or file.name.lower().endswith(".parquet"):
+        return ParquetTable(file)
+    start = re.match(rb"(?:\xef\xbb\xbf)?\s*(\{|\[\s*\{)", file.data)
+    if start and start.group(1) != b"{":
         raise MetarecError(
-            "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column"
+            f"{file.name} is one JSON array: write one object a line (df.to_json(orient='records', lines=True) does)"
+        )
+    return JsonLines(file, known.encoding) if start else TextTable(file, known, list(wanted))
+
+
+def _check_columns(config: DataConfig) -> None:
+    columns = config.columns
+    for column, name in (("user", columns.user), ("item", columns.item)):
+        if not name:
+            raise MetarecError(f"--data.columns.{column} is empty: name the column that holds the {column}'s id")
+    if not columns.rating and config.kind == "rating" and config.repeats != "sum":
+        raise MetarecError(
+            "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column "
+            "(--data.repeats sum counts the rows of a user and an item as the rating)"
         )
     if (config.vectors or columns.item_vector) and not config.items_path:
         raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
-    ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
-    items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
-    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(ratings, items=items, kind=config.kind, scale=scale, source=source)
 
 
-def _table(
-    path: Path, option: str, columns: dict[str, str], *, choosable: Collection[str] = (), rest: bool = False
-) -> Table:
-    options = {column: f"--data.columns.{column.replace('_', '-')}" for column in choosable or columns}
-    if not path.exists():
-        raise MetarecError(f"{option} {path}: there is no such file")
-    file = read_file(path)
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(file, columns, options=options, rest=rest)
-    return read_text(file, columns, quoted=True, options=options, rest=rest)
+def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The columns of the table: those that only the defaults name may be missing; and a remark about each."""
+    columns, clicks = config.columns, config.kind == "click" or config.repeats == "sum"
+    if not opened.header and (columns.user, columns.item) == (_USUAL.user, _USUAL.item):
+        usual = {c: n for c, n in named.items() if c in _ORDER and n == getattr(_USUAL, c)}
+        if not 2 <= len(opened.names) <= 4:
+            raise MetarecError(
+                f"{opened.name} has no header line and {len(opened.names)} columns: say which they are by their "
+                "numbers, as --data.columns.user 1 --data.columns.item 2 --data.columns.rating 3 --data.columns.time 4 "
+                "('' for one that is not there), or --data.header yes if its first line names them"
+            )
+        found = {c: _ORDER[c] if c in usual else n for c, n in named.items()}
+        found = {c: n for c, n in found.items() if c not in usual or n in opened.names}
+        note = f"{opened.name} has no header: its columns are taken for {', '.join(c for c in _ORDER if c in found)}"
+        named, notes = found, (f"{note} (--data.columns.user 1 and the like name others)",)
+    else:
+        notes = ()
+    for column, usual_name, may in (("time", _USUAL.time, True), ("rating", _USUAL.rating, clicks)):
+        if may and named.get(column) == usual_name and usual_name not in opened.names:
+            named = {c: n for c, n in named.items() if c != column}
+            without = "rows have no times" if column == "time" else "every row counts as 1"
+            note = f"{opened.name} has no column {usual_name!r}, so {without} (--data.columns.{column} names one)"
+            notes = (*notes, note)
+    return named, notes
 
 
-def _items(path: Path, config: DataConfig) -> Table:
+def _options(columns: Collection[str]) -> dict[str, str]:
+    return {column: f"--data.columns.{column.replace('_', '-')}" for column in columns}
+
+
+def _items(opened: OpenTable, config: DataConfig) -> Table:
     """The item table of `build`: text, title (or the text again), vector, and all other columns as details."""
-    columns = {"item": config.columns.item}
+    # Ratings without a header have numbers for names; items have a header.
+    columns = {"item": _USUAL.item if config.columns.item.isdecimal() else config.columns.item}
+    if config.columns.item in opened.names:
+        columns["item"] = config.columns.item
     if config.columns.item_text:
         columns["item_text"] = config.columns.item_text
     if config.columns.item_vector:
         columns["item_vector"] = config.columns.item_vector
     # --data.columns.item names the column in both files, so a message about this file cannot recommend it.
-    table = _table(path, "--data.items-path", columns, choosable=("item_text", "item_vector"), rest=True)
+    table = opened.read(columns, options=_options(("item_text", "item_vector")), rest=True)
     details = {name: values for name, values in table.columns.items() if name not in columns}
     if "item_text" in table.columns:
         text = table.columns["item_text"]
@@ -93,16 +165,16 @@ def _items(path: Path, config: DataConfig) -> Table:
         name = next((name for name in _TEXTS if name in details), next(iter(details)) if len(details) == 1 else "")
         if not name:
             raise MetarecError(
-                f"{path} has no column called {' or '.join(_TEXTS)}; it has {', '.join(table.labels.values())}: name "
-                "the one that the encoder reads with --data.columns.item-text NAME"
+                f"{opened.name} has no column called {' or '.join(_TEXTS)}; it has {listed(opened.names)}: name the "
+                "one that the encoder reads with --data.columns.item-text NAME"
             )
         text = details[name]
     title = next((details[name] for name in _TITLES if name in details), text)
     reserved = ("item", "title", "text", "item_vector")  # names that have another meaning in `build`
-    shown = {n: v for n, v in details.items() if v is not text and v is not title and n not in reserved}
-    shown |= {"item": table.columns["item"], "title": title, "text": text}
+    kept = {n: v for n, v in details.items() if v is not text and v is not title and n not in reserved}
+    kept |= {"item": table.columns["item"], "title": title, "text": text}
     if config.columns.item_vector:
-        shown["item_vector"] = vectors.from_column(table, "item_vector")
+        kept["item_vector"] = vectors.from_column(table, "item_vector")
     if config.vectors:
-        shown["item_vector"] = vectors.from_file(config.vectors, len(table))
-    return dataclasses.replace(table, columns=shown)
+        kept["item_vector"] = vectors.from_file(config.vectors, len(table))
+    return dataclasses.replace(table, columns=kept)

@@ -79,9 +79,9 @@ def workload(
     """Determine the sizes of a run's outer step.
 
     Args:
-        config: config of the run. "auto" is resolved for ratings from 1 to 5 by users with profiles, and mean pooling.
-        encoder: a name of `metarec_jax.train.aot.encoder_sizes`, without weights; "" takes the config's encoder.
-        items, users: sizes of the data set; 0 takes the known size of ``data.source``.
+        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
+        encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
+        items, users: of the data set; 0 takes what is known of ``data.reader``.
         length: tokens of a text.
         support: support interactions; 0 takes the largest bucket.
 
@@ -106,7 +106,7 @@ def workload(
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         encoder=dataclasses.replace(config.encoder, pooling=pooling),
     )
-    known = SIZES.get(config.data.source, UNKNOWN)
+    known = SIZES.get(config.data.reader, UNKNOWN)
     return Workload(
         config,
         _architecture(config, encoder),

@@ -104,6 +104,8 @@ def build(
 
         data = with_negatives(data, config.data.negatives, config.data.negatives_popularity, config.seed, trained)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
+    for note in data.notes:
+        reporter.note(note)
     read = seen(data, config)
     reporter.note(
         f"read are {int(read.rows.sum()):,} interactions of {len(read.splits.train)} training users; validation and "

@@ -1,0 +1,138 @@
+"""How a text table is written: its separator, quotes, escapes and header, as far as the file itself tells."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.data.sources.encodings import as_utf8
+from metarec_jax.data.sources.files import File
+from metarec_jax.data.sources.records import Records, count_lines, has_byte
+
+_CANDIDATES = (",", ";", "\t", "|", "::")  # the first of equally frequent ones
+_NAMES = {"\t": "tabs", " ": "spaces", ",": "commas", ";": "semicolons"}
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", re.ASCII)
+_UNIT = "\x1f"  # a control character that does not occur in texts
+
+
+class Format(NamedTuple):
+    """What is known about a text table beforehand; fields as the options of `metarec_jax.config.data.DataConfig`."""
+
+    separator: str = ""
+    header: str = "auto"
+    quoting: str = "auto"
+    escape: str = "auto"
+    encoding: str = "auto"
+    decimal: str = "auto"
+
+
+class Dialect(NamedTuple):
+    """How a text table is written.
+
+    Attributes:
+        data: its bytes below the header, in UTF-8; a separator that is no single byte is replaced by a control
+            character.
+        names: of its columns; their numbers, from "1", where there is no header.
+        header: whether it has a header.
+        separator: in `data`.
+        quoted: whether values may stand in double quotes.
+        escaped: whether a backslash escapes a quote.
+        first_line: number of the line that `data` begins with.
+        sentence: all this for people.
+    """
+
+    data: Any
+    names: list[str]
+    header: bool
+    separator: str
+    quoted: bool
+    escaped: bool
+    first_line: int
+    sentence: str
+
+    def records(self) -> Records:
+        """The records below the header."""
+        return Records(self.data, self.separator, self.quoted, self.escaped, self.first_line)
+
+
+def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialect:
+    """Recognise how a text table is written.
+
+    Args:
+        file: its content.
+        known: what is not to be recognised.
+        wanted: names of columns that a header may have.
+
+    Raises:
+        MetarecError: bytes that are no text, or a file without any line.
+    """
+    data, encoding = as_utf8(file, known.encoding)
+    data = memoryview(data)
+    separator, first_line = known.separator, 1
+    while match := re.compile(rb"(?:sep=([^\r\n]))?(?:\r\n|\r|\n)").match(data):  # an empty line, or Excel's own
+        separator = separator or (match.group(1) or b"").decode("utf-8", "ignore")
+        data, first_line = data[match.end() :], first_line + 1
+    line = re.compile(rb"[^\r\n]*").match(data)
+    head = line.group().decode() if line else ""
+    if not head:
+        raise MetarecError(f"{file.name} holds no line of text")
+    separator = separator or _separator(head)
+    quoted, escaped = _quotes(data, head, separator, known)
+    if quoted and len(separator.encode()) > 1:
+        raise MetarecError(
+            f"{file.name}: --data.quoting double needs a separator of one character, and {separator!r} is none"
+        )
+    if len(separator.encode()) > 1:  # Arrow splits at one byte only
+        data, separator, written = bytes(data).replace(separator.encode(), _UNIT.encode()), _UNIT, separator
+    else:
+        written = separator
+    first = next(iter(Records(data, separator, quoted, escaped, first_line)))
+    names = [name.strip() for name in first.values]
+    header = known.header == "yes" or (known.header == "auto" and _is_header(names, wanted))
+    sentence = (
+        f"values between {_NAMES.get(written, repr(written))}, {'double quotes' if quoted else 'no quotes'}"
+        f"{' escaped by backslashes' if escaped else ''}, {'a header' if header else 'no header'}, {encoding.upper()}"
+    )
+    if header:
+        first_line += count_lines(bytes(data[: first.end]))
+        data = memoryview(data)[first.end :]
+    else:
+        names = [str(n) for n in range(1, len(names) + 1)]
+    return Dialect(data, names, header, separator, quoted, escaped, first_line, sentence)
+
+
+def separator_name(separator: str) -> str:
+    """What a message calls a separator."""
+    return {"\t": "tabs", _UNIT: "'::' (or the separator given)"}.get(separator, repr(separator))
+
+
+def _separator(head: str) -> str:
+    counts = {candidate: head.count(candidate) for candidate in _CANDIDATES}
+    found = max(_CANDIDATES, key=counts.__getitem__)
+    return found if counts[found] or " " not in head.strip() else " "
+
+
+def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool]:
+    """Whether there are quotes, and whether backslashes escape them."""
+    if known.quoting == "auto":
+        # Dumps between tabs have no quotes, unless the names of their columns have.
+        first = head.split(separator)[0]
+        quoted = len(separator.encode()) == 1 and (separator != "\t" or re.fullmatch(r'"[^"]*"', first) is not None)
+    else:
+        quoted = known.quoting == "double"
+    quoted = quoted and has_byte(data, b'"')
+    if not quoted or known.escape != "auto" or not has_byte(data, b"\\"):
+        return quoted, quoted and known.escape == "backslash"
+    # Behind \" in a value, where a doubled quote would end the value, only an escaped one is followed by text.
+    stop = re.escape(separator.encode()) + rb"\r\n"
+    return True, re.compile(rb'\\"(?:[^"' + stop + rb']|"(?:[' + stop + rb"]|\Z))").search(data) is not None
+
+
+def _is_header(names: list[str], wanted: Collection[str]) -> bool:
+    numbers = any(_NUMBER.fullmatch(name) for name in names)
+    if not numbers:
+        return True
+    # Column numbers, of a table without a header, are no names.
+    return any(name in names for name in wanted if not (name.isdecimal() and 0 < int(name[:9]) <= len(names)))

@@ -1,0 +1,107 @@
+"""JSON lines: one object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+
+import pyarrow as pa
+import pyarrow.json
+
+from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.data.sources.columns import select, typed_values
+from metarec_jax.data.sources.encodings import as_utf8
+from metarec_jax.data.sources.files import File
+from metarec_jax.data.values import Table
+
+_BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1
+
+
+class JsonLines:
+    """A table of JSON lines that is open; as `metarec_jax.data.sources.text.TextTable`.
+
+    Args:
+        file: its content.
+        encoding: as for `metarec_jax.data.sources.encodings.as_utf8`.
+
+    Raises:
+        MetarecError: bytes that are no text, or a line that is no object.
+    """
+
+    header = True
+
+    def __init__(self, file: File, encoding: str) -> None:
+        self.name = file.name
+        self._data, encoding = as_utf8(file, encoding)
+        self.sentence = f"JSON lines, {encoding.upper()}"
+        try:
+            self._table = self._parse(min(_BLOCK, len(self._data)))
+        except pa.ArrowException as error:
+            raise self._diagnosis(error) from error
+        self.names: list[str] = self._table.column_names
+
+    def read(
+        self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
+    ) -> Table:
+        """The wanted columns: ids and texts as strings, ratings, times and vectors in their own types.
+
+        Args:
+            columns: as for `metarec_jax.data.sources.text.TextTable.read`.
+            options: as there.
+            rest: as there.
+            numeric: not used: columns have types.
+
+        Raises:
+            MetarecError: a column that is not there, or that holds neither text nor numbers.
+        """
+        wanted = select(self.name, self.names, columns, options, rest)
+        labels = {column: self.names[n] for column, n in wanted.items()}
+        found = {column: self._table.column(n) for column, n in wanted.items()}
+        values, notes = typed_values(self.name, found, labels, columns)
+        return Table(name=self.name, columns=values, place=self._place, labels=labels, notes=notes)
+
+    def _parse(self, block: int) -> pa.Table:
+        try:
+            return pyarrow.json.read_json(
+                pa.BufferReader(pa.py_buffer(self._data)), pyarrow.json.ReadOptions(block_size=block)
+            )
+        except pa.ArrowInvalid:
+            largest = min(len(self._data), _MOST_BLOCK)
+            if block >= largest:
+                raise
+            return self._parse(largest)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Lines that are not empty, with their numbers."""
+        for number, line in enumerate(bytes(self._data).split(b"\n"), 1):
+            if line.strip():
+                yield number, line
+
+    def _place(self, row: int) -> str:
+        return next((f"line {line}" for n, (line, _) in enumerate(self._lines()) if n == row), f"row {row + 1}")
+
+    def _diagnosis(self, error: Exception) -> MetarecError:
+        kinds: dict[str, tuple[type, int]] = {}
+        for number, line in self._lines():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as broken:
+                what = str(broken)[:100]
+                return MetarecError(
+                    f"{self.name}, line {number}: not JSON ({what}): {shown(line[:100].decode('utf-8', 'replace'))}; "
+                    "write one object a line, as json.dumps does"
+                )
+            if not isinstance(row, dict):
+                return MetarecError(
+                    f"{self.name}, line {number}: {shown(row)} is no object: write one a line, such as "
+                    '{"user_id": 1, "item_id": 2, "rating": 5}'
+                )
+            for name, value in row.items():
+                kind = float if type(value) is int else type(value)
+                before, first = kinds.setdefault(name, (kind, number)) if value is not None else (kind, number)
+                if kind is not before:
+                    return MetarecError(
+                        f"{self.name}, line {number}: {shown(name)} is {shown(value)}, but of another type in line "
+                        f"{first}: write all its values as numbers, or all as strings"
+                    )
+        return MetarecError(f"{self.name}: not readable ({str(error)[:200]})")
