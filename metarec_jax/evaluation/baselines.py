@@ -229,9 +229,9 @@ def ridge(
     if penalty <= 0:
         raise MetarecError(f"the ridge penalty is {penalty}; it must be above 0, or the system may have no solution")
     found = standardisation(np.asarray(items if known is None else items[known], np.float64))
-    centred = (
-        np.asarray(items, dtype=np.float32) - found.shift.astype(np.float32) if found.scale else np.zeros_like(items)
-    )
+    centred = np.asarray(items, dtype=np.float32) - found.shift.astype(np.float32)
+    if not found.scale:
+        centred = np.zeros_like(centred)
 
     def adapt(support: Rows, query: Rows, residual: Float[np.ndarray, "users support"]):
         mask = np.asarray(support.mask, dtype=np.float32)

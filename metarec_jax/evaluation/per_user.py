@@ -84,9 +84,9 @@ def judge_rows(
     users, rows, mask = by_user(questions.user)
     relevance = Relevance.of(scale)
     # Metrics are computed on the standard scale, and those that are in ratings are then put in the data's unit.
-    point, mean = (np.asarray(scale.standard(np.asarray(p))) for p in (predictions.point, predictions.mean))
+    point, mean = (_standard(scale, p) for p in (predictions.point, predictions.mean))
     score = np.asarray(predictions.score)
-    true = np.asarray(scale.standard(questions.rating), np.float32)
+    true = _standard(scale, questions.rating).astype(np.float32)
     picked = Predictions(*(np.where(mask, p[rows], 0.0) for p in (point, mean, score)))
     nothing = np.zeros((*mask.shape, 2), np.float32)
     values = evaluate_users(
@@ -116,6 +116,12 @@ def by_user(user: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     start = np.cumsum(count) - count
     rows = order[np.where(mask, start[:, None] + np.arange(mask.shape[1]), 0)]
     return users, rows, mask
+
+
+def _standard(scale: Scale, written: np.ndarray) -> np.ndarray:
+    """Ratings or predictions on the standard scale; what lay half-way between two levels still does."""
+    found = np.asarray(scale.standard(np.asarray(written)))
+    return found if scale.is_standard else np.round(found, 9)
 
 
 def _in_unit(name: str, found: UserValues, unit: float) -> UserValues:

@@ -125,11 +125,17 @@ def test_inputs_are_standardised_to_mean_0_and_mean_squared_norm_1():
     assert all((leaf != 0).all() for leaf in of_tables), "the embeddings do"
 
 
-@pytest.mark.parametrize("embeddings", [np.ones((4, 3)), np.ones((1, 3)), np.zeros((4, 0))])
-def test_embeddings_that_do_not_differ_are_only_shifted(embeddings):
-    found = mlp.standardisation(embeddings.astype(np.float32))
-    assert found["scale"] == 1
-    np.testing.assert_array_equal(found["shift"], embeddings.mean(0))
+@pytest.mark.parametrize(
+    "embeddings",
+    [np.full((7, 3), 0.1), np.ones((1, 3)), np.full((5, 2), 1e8) + [[0], [1], [0], [1], [0]], np.zeros((4, 0))],
+)
+def test_embeddings_that_do_not_differ_contribute_exactly_0(embeddings):
+    """Neither those that set the standardisation, nor any that come later."""
+    items = embeddings.astype(np.float32)
+    params = {"input": {"item": mlp.standardisation(items), "user": mlp.standardisation(items)}}
+    prepared = mlp.prepare(params, Tables(items, np.random.default_rng(0).normal(size=items.shape).astype(np.float32)))
+    assert not any(part.any() for part in prepared)
+    assert np.isfinite(np.asarray(prepared.users)).all()
 
 
 def test_dropout_takes_hidden_features_away_and_makes_up_for_them():

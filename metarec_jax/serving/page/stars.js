@@ -10,7 +10,7 @@ let number = 0;
 // The ratings that can be given: those of the scale, or five where it has too many to show.
 function levelsOf(scale) {
   if (scale.levels.length && scale.levels.length <= 10) return scale.levels;
-  return [0, 1, 2, 3, 4].map((n) => scale.low + (n / 4) * (scale.high - scale.low));
+  return [0, 1, 2, 3, 4].map((n) => Number((scale.low + (n / 4) * (scale.high - scale.low)).toPrecision(7)));
 }
 
 function picture(scale, levels, n) {
