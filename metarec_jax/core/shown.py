@@ -12,8 +12,8 @@ def shown(path: str | Path) -> str:
     >>> shown("/runs/my run"), shown(Path.cwd() / "runs" / "a")
     ("'/runs/my run'", 'runs/a')
     """
-    path = Path(path)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
+    path, here = Path(path), Path.cwd()
+    if path.is_absolute() and path.is_relative_to(here) and here != Path(here.anchor):
+        path = path.relative_to(here)
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)

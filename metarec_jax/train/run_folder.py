@@ -294,7 +294,7 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
     path = folder / "config.json"
     try:
         with reading(path):
-            document = json.loads(path.read_bytes().decode("utf-8"))
+            text = path.read_bytes()
     except MetarecError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
@@ -302,12 +302,15 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
             f"{folder} is not a run folder: {path} does not exist; make a run with `metarec {command} --out "
             f"{shown(folder)}`, or name another folder"
         ) from error
+    try:
+        document = json.loads(text.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise MetarecError(f"{path}: not valid JSON ({error}); the run cannot be read") from error
     layout = document.pop("layout", None) if isinstance(document, dict) else None
     if layout not in READABLE:
         raise MetarecError(
             f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads "
-            f"{' and '.join(map(str, READABLE))}: "
-            "train it again, or use the version that made it"
+            f"{', '.join(map(str, READABLE))}: train it again, or use the version that made it"
         )
     require_plugins(document.pop("plugins", []), str(folder))
     made_by = document.pop("command", "train")

@@ -74,9 +74,7 @@ def test_a_full_disk_leaves_no_half_of_a_run(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(
-            MetarecError, match=r"config\.json: cannot be written: No space left on device: free some space"
-        ):
+        with pytest.raises(MetarecError, match=r"config\.json: cannot be written: No space left on device: free some"):
             run_folder.create(tmp_path / "run", Config())
     assert everything_in(tmp_path / "run") == []
     assert run_folder.create(tmp_path / "run", Config()).config == Config(), (
@@ -103,11 +101,11 @@ def test_what_is_no_run_is_refused_with_how_to_make_one(tmp_path, place):
     [
         ("", r"not valid JSON \(.*line 1"),
         ('{"layout": 1,\n "seed": 0', r"not valid JSON \(.*line 2"),
-        ("[1, 2]", r"layout version None, and this version of metarec_jax reads 1 and 2 and 3: train it again"),
+        ("[1, 2]", r"layout version None, and this version of metarec_jax reads 1, 2, 3, 4: train it again"),
         ("{}", r"layout version None"),
         (
-            '{"layout": 4}',
-            r"layout version 4, and this version of metarec_jax reads 1 and 2 and 3: train it again, or use the",
+            '{"layout": 5}',
+            r"layout version 5, and this version of metarec_jax reads 1, 2, 3, 4: train it again, or use the",
         ),
         ('{"layout": "1"}', r"layout version '1'"),
         ('{"layout": 1, "sead": 3}', r"there is no option 'sead'; did you mean 'seed'\?"),
