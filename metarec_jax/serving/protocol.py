@@ -32,18 +32,29 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
         self._timer: asyncio.TimerHandle | None = None
+        self.since = 0.0  # time of the loop when the connection began to do what it does
         self._arriving = True  # whether a request is, or the first one is waited for
         self._in_head = True
         self._received = 0  # bytes since the head began, with those of a body that came along
         self._head_bytes = self._headers = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Refuse the connection if there are too many, else wait for a request."""
+        """Wait for a request. If there are too many connections, one that is not being answered is closed."""
         super().connection_made(transport)
-        if len(self.connections) > _max_connections():
-            self._refuse(503, "service", "too many connections are open: try again in a second")
+        self._within(REQUEST_SECONDS)
+        if len(self.connections) <= _max_connections():
+            return
+        others = [one for one in self.connections if one is not self and isinstance(one, LimitedProtocol)]
+        idle = [one for one in others if one.idle]
+        if idle:
+            min(idle, key=lambda one: one.since).transport.abort()
         else:
-            self._within(REQUEST_SECONDS)
+            self._refuse(503, "service", "too many connections are open: try again in a second")
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request of this connection is being answered."""
+        return self._arriving or self.cycle is None or self.cycle.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
@@ -122,6 +133,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._late)
+        self.since = self.loop.time()
 
     def _late(self) -> None:
         if self._arriving and self._in_head:

@@ -49,9 +49,9 @@ def _shown_to(request: schemas.FeedbackRequest, service: Service) -> tuple[str, 
 
 
 @router.get("/figures")
-def figures(service: ServiceDependency) -> Answer:
+async def figures(service: ServiceDependency) -> Answer:
     """Return CTR, precision, nDCG of clicks and ratings of each model with intervals over users, and over time.
 
     They are computed again only after something was written to the store.
     """
-    return Answer(service.figures.get())
+    return Answer(await service.read_figures())

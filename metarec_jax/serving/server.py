@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import ipaddress
 import math
@@ -62,6 +63,7 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
 
         from metarec_jax.serving.app import make_app
     token = os.environ.get(TOKEN) or None
+    chosen = dataclasses.replace(chosen, host=chosen.host.strip("[]"))  # as IPv6 is written in addresses
     check(chosen, token)
     listening = listen(chosen.host, chosen.port)
     host, port = listening.getsockname()[:2]
@@ -120,7 +122,7 @@ def load_engine(chosen: ServeArguments, reporter: Reporter = QUIET) -> Engine:
     reporter.note(f"feedback, users and new items are kept in {store.folder}")
     if store.latest > time.time() + CLOCK_SECONDS:
         latest = datetime.datetime.fromtimestamp(store.latest, datetime.UTC).isoformat(timespec="seconds")
-        reporter.note(f"the clock is behind the store: until {latest}, all that is stored gets that time")
+        reporter.note(f"the clock is behind the store: until {latest}, times in it do not follow the clock")
     exploring = Exploring(chosen.explore, chosen.pool)
     try:
         return Engine(arms, store, mode=mode_of(chosen), share=chosen.share, exploring=exploring)

@@ -63,6 +63,7 @@ class Service:
             self._write, wait=0.0, max_batch=1 if max_batch == 1 else WRITES_AT_ONCE
         )
         self._adding = asyncio.Lock()  # ids and the number of items are checked before an item is stored
+        self._figuring = asyncio.Lock()
         self._reported = ""
         self.figures = VersionedCache(self._figures, self.store.version)
 
@@ -245,6 +246,11 @@ class Service:
         lists = [row for row in rows if isinstance(row, ShownList)]
         self.store.add(lists, [row for row in rows if isinstance(row, Event)])
         return [None] * len(rows)
+
+    async def read_figures(self) -> dict[str, Any]:
+        """Return the figures of the log. Requests for them wait for each other here, and not in threads."""
+        async with self._figuring:
+            return await self.read(self.figures.get)
 
     def _figures(self) -> dict[str, Any]:
         self.store.check_in_place()

@@ -108,7 +108,7 @@ class Store:
     """The database of a service, and the key that signs its states. One process at a time has it.
 
     A write waits `WAIT` seconds for a lock of another program, and once one has failed, later ones do not wait until
-    one succeeds. Times never decrease: if the clock is set back, rows get the time of the latest one.
+    one succeeds. The order of times is that of the writes, also when the clock is set back.
 
     Args:
         folder: created if it does not exist; readable by its owner only.
@@ -344,7 +344,7 @@ class Store:
             self.check_in_place()
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
-                self.latest = max(time.time(), self.latest)
+                self.latest = max(time.time(), self.latest + 1e-6)
                 yield self._database, self.latest
             for table, rows in more.items():
                 self._counts[table] += rows

@@ -266,6 +266,7 @@ def test_a_store_of_another_version_is_refused(store):
     other = sqlite3.connect(store.folder / "service.sqlite")
     other.execute("PRAGMA user_version = 99")
     other.close()
+    store.close()
     with pytest.raises(MetarecError, match="layout version 99, and this version of metarec_jax reads 1"):
         Store(store.folder)
 

@@ -140,21 +140,29 @@ def test_a_connection_serves_requests_one_after_the_other(service, monkeypatch):
             assert data.count(b"HTTP/1.1 200") == number
 
 
-def test_more_connections_than_allowed_are_refused(service, monkeypatch):
+def test_for_one_connection_too_many_the_one_that_is_idle_for_longest_is_closed(service, monkeypatch):
     monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
+    ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
     with contextlib.ExitStack() as opened:
-        kept = []
-        for _ in range(3):
+        idle = []
+        for data in (ask, b"GET /healthz HTTP/1.1\r\n", ask):  # the second one goes on for ever
             connection = opened.enter_context(connected(service))
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n")
-            assert b"200" in connection.recv(4096)
-            kept.append(connection)
-        assert reply(opened.enter_context(connected(service))) == (503, ["service"])
-    for _ in range(100):  # until the service knows that they are closed
-        if service.ask("GET", "/healthz").status == 200:
-            break
-        time.sleep(0.1)
-    assert service.ask("GET", "/healthz").status == 200
+            connection.sendall(data)
+            assert data != ask or b"200" in connection.recv(4096)
+            idle.append(connection)
+            time.sleep(0.2)
+        for closed in idle:
+            latest = opened.enter_context(connected(service))
+            latest.sendall(ask)
+            assert b"200" in latest.recv(4096)
+            assert reply(closed)[0] == 0
+            time.sleep(0.2)
+
+
+def test_a_connection_is_refused_if_none_can_be_closed(service, monkeypatch):
+    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 0)
+    with connected(service) as connection:
+        assert reply(connection) == (503, ["service"])
 
 
 # Names and numbers

@@ -111,7 +111,7 @@ def service(tmp_path_factory) -> Iterator[Killed]:
 
 
 def test_a_kill_loses_nothing_that_was_acknowledged(service):
-    with contextlib.closing(open_for_reading(service.store)) as database:
+    with open_for_reading(service.store) as database:
         kept = set(database.execute("SELECT list, item FROM events WHERE kind = 'click'"))
         shown = set(database.execute("SELECT list, item FROM shown"))
     assert len(service.acknowledged) > 60
