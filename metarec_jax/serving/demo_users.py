@@ -31,10 +31,12 @@ class Person(NamedTuple):
 def people_of(config: Config) -> dict[str, Person]:
     """Test users of a run's data by id, whom the model was not trained on; empty where the data is not public or is
     missing."""
-    if config.data.reader not in PUBLIC:
+    if config.data.source not in ("auto", *PUBLIC):
         return {}
     try:
         data = beside_clicks(load(config.data, seed=config.seed), config)
+        if data.layout not in PUBLIC and config.data.source != "synthetic":  # a table, whatever source the config names
+            return {}
         tested = divide(data, resolve(config, data), config.seed).scenarios[0].tasks.user
     except MetarecError:
         return {}
