@@ -41,7 +41,7 @@ Arguments = TypeVar("Arguments")
 
 
 def choices(names: Iterable[str]) -> Any:
-    """Annotation that shows an option with the choices `names` in help."""
+    """Return the annotation of an option whose help text lists the choices `names`."""
     return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
@@ -72,7 +72,7 @@ ItemCount = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")]
 
 
 def parse(kind: type[Arguments], command: str, arguments: Sequence[str], default: Arguments | None = None) -> Arguments:
-    """Parse the arguments of a command; wrong ones end the process with status 2 and a message on stderr.
+    """Parse the arguments of a command; invalid ones end the process with status 2 and a message on stderr.
 
     Args:
         kind: dataclass of the command's options; its docstrings are the help text.
@@ -93,14 +93,14 @@ def starting_config(
 
     Args:
         command: name of the command.
-        arguments: all of its arguments.
-        base: the config of a preset's name.
+        arguments: all arguments of the command.
+        base: maps the name of a preset to its config.
 
     Returns:
-        A name for the run (that of the file, else of the preset), and the config.
+        A name for the run (the name of the file, or of the preset without a file), and the config.
 
     Raises:
-        MetarecError: an unknown preset, or a file that holds no config.
+        MetarecError: the preset is unknown, or the file holds no config.
     """
     name = early_option(command, arguments, "--preset") or DEFAULT_PRESET
     config, file = base(name), early_option(command, arguments, "--config")
@@ -109,7 +109,7 @@ def starting_config(
     for registry in (LEARNERS, UPDATERS):
         section, _, field = registry.option.partition(".")
         if hasattr(config, section) and (kind := early_option(command, arguments, f"--{registry.option}")):
-            # A kind that does not fit the options so far may fit those that follow, which are checked in the end.
+            # A kind may conflict with the options read so far and agree with later ones. The full parse checks all.
             with contextlib.suppress(MetarecError):
                 config = parse_json(json.dumps({section: {field: kind}}), where=registry.option, base=config)
     return name, config
@@ -120,11 +120,11 @@ def early_option(command: str, arguments: Sequence[str], option: str) -> str:
 
     Args:
         command: name of the command.
-        arguments: all of its arguments.
+        arguments: all arguments of the command.
         option: name of the option, with its dashes.
 
     Returns:
-        Its value; "" where it is not given.
+        The value of the option; "" if it is not given.
     """
     early = argparse.ArgumentParser(prog=f"metarec {command}", add_help=False, allow_abbrev=False)
     early.add_argument(option, dest="value", default="")
@@ -136,7 +136,7 @@ def read_json(path: Path, option: str) -> Any:
 
     Args:
         path: path of the file.
-        option: the option that names it, for messages.
+        option: option that names the file, for error messages.
 
     Returns:
         The parsed JSON.
@@ -164,7 +164,7 @@ def _read_config(path: Path, base: Chosen) -> Chosen:
 
 
 def check_least(option: str, value: int, least: int) -> None:
-    """Refuse a number that is too small.
+    """Raise an error if the value of an option is less than its minimum.
 
     Args:
         option: name of the option, with its dashes.
@@ -172,21 +172,21 @@ def check_least(option: str, value: int, least: int) -> None:
         least: the smallest value allowed.
 
     Raises:
-        MetarecError: `value` is smaller.
+        MetarecError: `value` is less than `least`.
     """
     if value < least:
         raise MetarecError(f"{option} is {value}; it must be at least {least}")
 
 
 def named_paths(config: Chosen, default: Chosen) -> tuple[dict[str, str], bool]:
-    """Tell options that say where data and encoder are now from those that change what a run is.
+    """Separate the paths of data and encoder on the command line from options that change the run itself.
 
     Args:
-        config: of the command line.
-        default: the same without options.
+        config: config from the command line.
+        default: config without options.
 
     Returns:
-        The paths that were given, by option, and whether other options were given, too.
+        The given paths by option name, and whether any other option was given.
     """
     before = paths_of(default)
     given = {name: path for name, path in paths_of(config).items() if path != before[name]}
@@ -194,16 +194,16 @@ def named_paths(config: Chosen, default: Chosen) -> tuple[dict[str, str], bool]:
 
 
 def check_resume(chosen: Any) -> dict[str, str]:
-    """Refuse other options beside --resume than new places of data and encoder.
+    """Check that --resume is combined only with --json and new paths of data and encoder.
 
     Args:
         chosen: options of the command, with fields ``resume``, ``json`` and ``config``.
 
     Returns:
-        The new places, by option.
+        The new paths by option name.
 
     Raises:
-        MetarecError: another option is not its default.
+        MetarecError: another option differs from its default.
     """
     default = type(chosen)()
     paths, more = named_paths(chosen.config, default.config)
@@ -222,8 +222,8 @@ def run_name(name: str, config: Config | PretrainConfig) -> str:
     """Choose the name of a run in `RUNS`.
 
     Args:
-        name: name where the data has no path.
-        config: its data path gives the name otherwise.
+        name: name of the run if the data has no path.
+        config: config of the run; the file name of its data path becomes the name.
 
     Returns:
         The name.
@@ -232,28 +232,31 @@ def run_name(name: str, config: Config | PretrainConfig) -> str:
 
 
 def place(path: str) -> Path:
-    """A path of the command line, absolute: resolved once, where it enters."""
+    """Return the absolute form of a path from the command line."""
     return Path(path).expanduser().resolve()
 
 
 @contextlib.contextmanager
 def held_folder(chosen: Any, name: str, command: str) -> Iterator[Path]:
-    """Hold the folder of a training, so that no other process starts or continues one in it.
+    """Lock the folder of a training, so that no other process starts or continues a training in it.
 
     Args:
         chosen: options of the command, with fields ``resume`` and ``out``.
-        name: of a new folder, where ``out`` is "".
+        name: prefix of the name of a new folder, used if ``out`` is "".
         command: `train` or `pretrain`.
 
+    Yields:
+        The absolute path of the folder.
+
     Raises:
-        MetarecError: another process holds it; or a new training was asked for, and it holds a run.
+        MetarecError: another process has locked the folder, or a new training would start in the folder of a run.
     """
     from metarec_jax.train import run_folder
 
     if chosen.resume:
         folder = place(chosen.resume)
         if not (folder / "config.json").exists():
-            run_folder.open_run(folder, command=command)  # which says what is wrong
+            run_folder.open_run(folder, command=command)  # raises an error that states the fault
     else:
         folder = place(chosen.out) if chosen.out else free_folder(name).resolve()
         run_folder.check_place(folder, command=command)
@@ -321,7 +324,7 @@ def resumable(folder: Path, reporter: Reporter) -> Iterator[None]:
 
     Args:
         folder: folder of the finished parts.
-        reporter: receives the note.
+        reporter: prints the note.
 
     Yields:
         None.

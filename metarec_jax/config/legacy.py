@@ -19,13 +19,13 @@ _OWN = {
     "learner": {"layers": ("transformer", "recurrent"), "width": ("transformer", "recurrent")},
     "updater": {"precision": ("imaml", "ridge")},
 }
-"""Options that version 1 wrote for every kind, and the kinds that have them."""
+"""Options that version 1 wrote for every kind of learner or updater, and the kinds that use them."""
 _EXECUTION = {
     "encoder": {"scan", "remat", "keep", "tokens_per_call"},
     "updater": {"form", "remat"},
     "train": {"save_every"},
 }
-"""Options of versions 1 and 2 that change results by rounding only: rules choose them now."""
+"""Options of versions 1 and 2 that change results only by rounding; the program now sets them automatically."""
 _CONSTANT: dict[str, dict[str, Any]] = {
     "encoder": {"normalise": True, "rate_decay": 1.0, "lora_layers": [r"layer_\d+/(query|value)"], "dropout": 0.0},
     "factors": {
@@ -59,22 +59,22 @@ _CONSTANT: dict[str, dict[str, Any]] = {
     "train": {"warmup": 0.1, "clip": 1.0},
     "": {"warmup": 0.1, "clip": 1.0},
 }
-"""Options of versions 1 and 2 that are constants now, and their values; those of a pretraining are under ""."""
+"""Options of versions 1 and 2 that are constants now, and their values. The key "" holds those of pretraining."""
 
 
 def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]:
-    """Bring a config's JSON to the present version.
+    """Convert the JSON of a config to the current version.
 
     Args:
-        document: sections and their options.
-        layout: the version that wrote it, one of `READABLE`.
-        where: the file's name, for an error.
+        document: sections of the config and their options.
+        layout: version that wrote the config, one of `READABLE`.
+        where: name of the file, for error messages.
 
     Returns:
-        The same without options that are gone.
+        The document without removed options.
 
     Raises:
-        MetarecError: an option that is a constant now had another value.
+        MetarecError: an option that is a constant now has another value.
     """
     if layout >= 3:
         return document
@@ -86,11 +86,15 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
 
 
 def located(config: Chosen, layout: int) -> Chosen:
-    """Mark a relative encoder folder of a run before layout 4 as a folder, so that no hub is asked under its name.
+    """Mark a relative encoder folder of a run before layout 4 as a folder, so that it is not taken for a hub id.
 
     Args:
-        config: of the run.
-        layout: the version that wrote it. Since version 4 the paths of a run are absolute.
+        config: config of the run.
+        layout: version that wrote the config. The paths of a run are absolute since version 4.
+
+    Returns:
+        The config, with "./" before the encoder's path if the path is neither absolute, a registered name nor a model
+        in the hub's cache.
     """
     path = paths_of(config)["encoder.path"]
     if layout >= 4 or path in ENCODERS.names() or is_folder(path):
@@ -99,7 +103,7 @@ def located(config: Chosen, layout: int) -> Chosen:
 
     try:
         cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
-    except ValueError:  # that is no id of a hub
+    except ValueError:  # the path is not a valid hub id
         cached = None
     return config if isinstance(cached, str) else with_paths(config, {"encoder.path": f"./{path}"})
 

@@ -1,4 +1,4 @@
-"""Paths among the options: they are absolute in a run, and can be named anew for a run whose data has moved."""
+"""Options that are paths. A run stores absolute paths; new paths can replace them after the data has moved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Chosen = TypeVar("Chosen")
 
 
 def paths_of(config: object) -> dict[str, str]:
-    """Every option that is a path, "data.path" say, with its value; "" where it is not given."""
+    """Return the value of every option that is a path, by name such as "data.path"; "" for a path not given."""
     data = vars(config)["data"]
     names = [field.name for field in dataclasses.fields(data)]
     found = {f"data.{name}": getattr(data, name) for name in names if name.endswith("path") or name == "vectors"}
@@ -25,8 +25,11 @@ def with_paths(config: Chosen, paths: Mapping[str, str]) -> Chosen:
     """Replace options that are paths.
 
     Args:
-        config: of a run or a pretraining.
-        paths: new values by option.
+        config: config of a run or a pretraining.
+        paths: new values by option name, such as "data.path".
+
+    Returns:
+        A copy of `config` with the new paths.
     """
     for name, value in paths.items():
         section, _, field = name.partition(".")
@@ -36,7 +39,7 @@ def with_paths(config: Chosen, paths: Mapping[str, str]) -> Chosen:
 
 
 def absolute(config: Chosen) -> Chosen:
-    """Make every path of a config absolute; the encoder's where it is a folder, and no name or hub id."""
+    """Make every path of a config absolute; the encoder's path only if it is a folder, not a name or hub id."""
     found = {name: _absolute(path) for name, path in paths_of(config).items() if path and name != "encoder.path"}
     encoder = paths_of(config)["encoder.path"]
     if is_folder(encoder):
@@ -50,14 +53,14 @@ def absolute(config: Chosen) -> Chosen:
 
 
 def is_folder(encoder: str) -> bool:
-    """Whether an ``encoder.path`` is that of a folder: it exists, or it is written as a path."""
+    """Whether an ``encoder.path`` denotes a folder: it exists, or it begins with ".", "/" or "~"."""
     if encoder in ENCODERS.names():
         return False
     return encoder.startswith((".", "/", "~")) or Path(encoder).expanduser().exists()
 
 
 def missing(config: object) -> dict[str, str]:
-    """The paths of a config where nothing is, by option."""
+    """Return the paths of a config that do not exist, by option name."""
     found = paths_of(config)
     encoder = found.pop("encoder.path")
     gone = {name: path for name, path in found.items() if path and not Path(path).expanduser().exists()}

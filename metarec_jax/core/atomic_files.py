@@ -25,11 +25,11 @@ _REMEDIES = {
     errno.EEXIST: "a file of that name is in the way: name another folder",
 }
 _IN_TEXT = re.compile(r"\(os error (\d+)\)|os_error_code='(\d+)'|\[Errno (\d+)\]")
-"""How libraries that are not written in Python (safetensors, TensorStore) pass an error of the system on."""
+"""Forms in which native libraries (safetensors, TensorStore) write the errno of a system error in a message."""
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The error of the operating system that an exception is, or tells of in its text; None for others."""
+    """Return an exception as an `OSError`, if it is one or its message contains an errno; None otherwise."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     found = None if isinstance(error, MetarecError) else _IN_TEXT.search(str(error))
@@ -41,7 +41,7 @@ def system_error(error: BaseException) -> OSError | None:
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what the operating system says about writing `path` into a `MetarecError` with a remedy."""
+    """Raise a system error from writing `path` as a `MetarecError` with a remedy."""
     try:
         yield
     except Exception as error:
@@ -53,7 +53,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` with its parents, prove that it can be written to, and return it."""
+    """Create the folder `path` with its parents, check that it is writable, and return it."""
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -63,14 +63,17 @@ def make_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it becomes `path`, on failure it is removed.
+    """Replace a file atomically: a temporary file becomes `path` on success and is removed on failure.
 
-    Readers see the old file or the new one, whole, whatever happens in between. The temporary path lies in a folder of
-    its own beside `path`, which takes what a library writes beside its file, too (see `remove_leftovers`).
+    Readers see either the complete old file or the complete new one. The temporary file lies in its own folder beside
+    `path`, which also receives any auxiliary files that a library writes (see `remove_leftovers`).
 
     Args:
-        path: of the file. Its mode is what the umask gives, whatever the library that writes it chooses.
-        private: whether only the owner may read it.
+        path: path of the file. Its mode follows the umask, whatever mode the writing library sets.
+        private: whether only the owner may read the file.
+
+    Yields:
+        The temporary path to write to.
 
     Raises:
         MetarecError: the file cannot be written.
@@ -88,7 +91,7 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
             os.replace(temporary, path)
         except OSError as error:
             if folder is not None and str(error.filename).startswith(str(folder)):
-                error.filename = str(path)  # the name that says something to whoever reads the message
+                error.filename = str(path)  # the message names the user's path, not the temporary one
             elif folder is None:
                 error.filename = str(path)
             raise
@@ -99,10 +102,13 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to write files to; on success it becomes `path`, on failure it is removed.
+    """Create a folder atomically: a temporary folder becomes `path` on success and is removed on failure.
 
     Args:
-        path: of the folder, which is not there yet, or empty. Modes are what the umask gives.
+        path: path of the folder, which must not exist or must be empty. The modes of its files follow the umask.
+
+    Yields:
+        The temporary folder to write files to.
 
     Raises:
         MetarecError: the folder cannot be written.
@@ -132,7 +138,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def _usual_mode(path: Path) -> int:
-    """The mode that the umask gives to a new file at `path`, which is made and removed again."""
+    """Return the mode that the umask gives to a new file, by creating and removing a file at `path`."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return os.fstat(handle).st_mode & 0o777
@@ -142,7 +148,7 @@ def _usual_mode(path: Path) -> int:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder, of which this process is the only writer."""
+    """Remove temporary files of killed processes from a folder. This process must be its only writer."""
     for path in folder.glob(".*.part"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -152,6 +158,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write `text` to `path`, whole or not at all; `private` as for `replacing`."""
+    """Write a text file atomically, in UTF-8.
+
+    Args:
+        path: path of the file.
+        text: content of the file.
+        private: as for `replacing`.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     with replacing(path, private=private) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Arrays and tables in files, with a digest of their content that is checked when they are read.
+"""Files of arrays (safetensors) and tables (Parquet) with a digest of their content, which is checked on reading.
 
-Arrays are safetensors, tables are Parquet. The digest lies in the file's own metadata, so that the two are replaced
-together. A file without one, of an earlier version or of another program, is read unchecked.
+The digest is stored in the file's metadata, so that content and digest are replaced together. Files without a digest,
+from an earlier version or another program, are read without a check.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ if TYPE_CHECKING:
 
 _KEY = "sha256"
 RESTORE = "restore it from a copy, or train the run again"
-"""What can be done about a damaged file of a run."""
+"""Remedy in the error message about a damaged file of a run."""
 
 
 @contextlib.contextmanager
 def reading(path: Path, remedy: str = RESTORE) -> Iterator[None]:
-    """Turn what goes wrong in reading a file, and in taking its content apart, into a `MetarecError`.
+    """Raise exceptions from reading and decoding a file as a `MetarecError`.
 
     Args:
-        path: of the file.
-        remedy: what can be done where it does not exist or is damaged.
+        path: path of the file.
+        remedy: what the user can do if the file does not exist or is damaged, for the error message.
+
+    Yields:
+        None.
+
+    Raises:
+        MetarecError: the file is missing, damaged or may not be read.
     """
     try:
         yield
@@ -54,7 +60,7 @@ def reading(path: Path, remedy: str = RESTORE) -> Iterator[None]:
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether an exception is one that reading a file of wrong content raises."""
+    """Whether an exception is of a type that invalid content of a file raises."""
     module = type(error).__module__
     return module.startswith(("pyarrow", "safetensors")) or isinstance(
         error, OSError | KeyError | IndexError | TypeError | ValueError | AttributeError
@@ -62,11 +68,11 @@ def _is_damage(error: Exception) -> bool:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write arrays as safetensors, whole or not at all.
+    """Write arrays to a safetensors file atomically.
 
     Args:
-        path: of the file.
-        arrays: by name.
+        path: path of the file.
+        arrays: arrays by name.
         metadata: texts by name.
 
     Raises:
@@ -81,14 +87,14 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 
 
 def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read what `write_arrays` wrote.
+    """Read a file that `write_arrays` wrote.
 
     Args:
-        path: of the file.
-        remedy: for the error.
+        path: path of the file.
+        remedy: as for `reading`.
 
     Returns:
-        Arrays and texts, by name.
+        The arrays by name, and the metadata texts by name.
 
     Raises:
         MetarecError: the file is missing, damaged or may not be read.
@@ -96,7 +102,7 @@ def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray
     from safetensors import safe_open
 
     with reading(path, remedy):
-        with open(path, "rb"):  # whose errors are the system's own
+        with open(path, "rb"):  # raises an `OSError` with its errno if the file cannot be opened
             pass
         with safe_open(path, framework="np") as file:
             texts = dict(file.metadata() or {})
@@ -108,12 +114,12 @@ def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray
 
 
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
-    """Write a table as Parquet, whole or not at all.
+    """Write a table to a Parquet file atomically.
 
     Args:
-        path: of the file.
-        table: columns of texts and of numbers.
-        metadata: texts by name, which replace those of the table.
+        path: path of the file.
+        table: table with columns of texts and numbers.
+        metadata: texts by name, which replace the metadata of the table.
 
     Raises:
         MetarecError: the file cannot be written.
@@ -127,14 +133,14 @@ def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> Non
 
 
 def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, str]]:
-    """Read what `write_table` wrote.
+    """Read a file that `write_table` wrote.
 
     Args:
-        path: of the file.
-        remedy: for the error.
+        path: path of the file.
+        remedy: as for `reading`.
 
     Returns:
-        The table, and texts by name.
+        The table, and the metadata texts by name.
 
     Raises:
         MetarecError: the file is missing, damaged or may not be read.
@@ -142,7 +148,7 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
     import pyarrow.parquet as pq
 
     with reading(path, remedy):
-        # One file, by its path: a path alone would be taken apart for partitions ("user=3").
+        # Pass an open file: pyarrow would parse a path for partition keys such as "user=3".
         with open(path, "rb") as file:
             table = pq.read_table(file)
         found = table.schema.metadata or {}

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 
 class MetarecError(Exception):
-    """A mistake in the input: the message names the value, the place and the remedy.
+    """Error that the user can resolve; the message names the value, its place and the remedy.
 
     The command line prints the message without a traceback and exits with status 2.
     """
 
 
 class Stopped(BaseException):
-    """A signal stopped the process; work in progress has been saved or cleaned up.
+    """Exception for a process that a signal stopped, after work in progress was saved or cleaned up.
 
     Args:
         number: the signal.
@@ -24,7 +24,15 @@ class Stopped(BaseException):
 
 
 def shown(value: object, most: int = 80) -> str:
-    """A value as a message shows it: its `repr`, cut to `most` characters."""
+    """Format a value for an error message.
+
+    Args:
+        value: the value.
+        most: greatest length of the `repr`, in characters.
+
+    Returns:
+        The `repr` of the value; a longer one is truncated and followed by the number of characters.
+    """
     text = repr(value[: 2 * most] if isinstance(value, str) else value)
     if len(text) <= most:
         return text
@@ -32,11 +40,14 @@ def shown(value: object, most: int = 80) -> str:
 
 
 def listed(names: Sequence[object], most: int = 12) -> str:
-    """Names in a row, as a message shows them: the first `most`, and the number of the others.
+    """Format a list of names for an error message.
 
     Args:
-        names: strings, or what `str` makes one of; each is cut to 60 characters.
-        most: names that are shown.
+        names: objects whose `str` is shown, each truncated to 60 characters.
+        most: greatest number of names that are shown.
+
+    Returns:
+        The first names between commas, and the number of the others.
     """
     first = ", ".join(f"{name}"[:60] for name in names[:most])
     return f"{first} and {len(names) - most:,} more" if len(names) > most else first

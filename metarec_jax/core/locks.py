@@ -1,4 +1,4 @@
-"""Locks that let one process at a time write to a place, and that end with their process, also when it is killed."""
+"""File locks that admit one writer at a time. The operating system releases a lock when its process ends."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.errors import MetarecError
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems without locks answer; the work goes on there without one."""
+"""Error numbers of file systems without lock support; `hold` then continues without a lock."""
 
 
 @contextlib.contextmanager
 def hold(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock as long as the context lasts.
+    """Hold a lock within the context.
 
-    The lock is one of the operating system's on an open file (``flock``), so it ends with its process. The file holds
-    JSON with ``host``, ``pid`` and ``since`` of the holder, and is removed when the lock is given back.
+    The lock is an operating-system lock on an open file (``flock``), so it ends with its process. The file holds JSON
+    with ``host``, ``pid`` and ``since`` of the holder, and is removed when the lock is released.
 
     Args:
-        path: the lock file; its folder exists.
-        what: the place that is held, as an error calls it: "the run folder runs/a".
+        path: path of the lock file, in an existing folder.
+        what: the locked resource, for error messages, such as "the run folder runs/a".
+
+    Yields:
+        None.
 
     Raises:
-        MetarecError: another process holds the lock (the message names it), or the file cannot be written.
+        MetarecError: another process holds the lock (the message names the process), or the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -49,13 +52,13 @@ def hold(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         if lock.is_locked:
-            with contextlib.suppress(OSError):  # Windows removes no open file; filelock does it after the release
+            with contextlib.suppress(OSError):  # Windows cannot remove an open file; filelock removes it after release
                 path.unlink()
             lock.release()
 
 
 def _sign(handle: int) -> None:
-    """Write into the locked file who holds it."""
+    """Write host, process id and time of the holder into the locked file."""
     since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     os.ftruncate(handle, 0)
     os.pwrite(handle, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}).encode(), 0)
@@ -65,5 +68,5 @@ def _holder(path: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']} (since {found['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it is about to be written, or has just been removed
+    except (OSError, ValueError, KeyError, TypeError):  # the holder has not written it yet, or has just removed it
         return "another process"

@@ -39,7 +39,7 @@ class Scale(NamedTuple):
 
     @property
     def unit(self) -> float:
-        """What 1 on the standard scale is worth in the data's unit."""
+        """Length of 1 on the standard scale, in the unit of the data."""
         return 1.0 if self.kind == "click" else (self.high - self.low) / (STANDARD_HIGH - STANDARD_LOW) or 1.0
 
     @property

@@ -1,4 +1,4 @@
-"""Scaling of inputs by their own spread, where inputs without variance have to count as nothing."""
+"""Standardisation of inputs by their own spread; inputs without variance are scaled to 0."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Float
 
 ROUNDING = 1e-6
-"""A spread of no more than this share of the inputs' own size is rounding of float32, and no variance."""
+"""Largest ratio of spread to root mean square that counts as float32 rounding error instead of variance."""
 
 
 class Standardisation(NamedTuple):
-    """A map to mean 0 and mean squared norm 1: ``(row - shift) * scale``.
+    """Affine map to mean 0 and mean squared norm 1: ``(row - shift) * scale``.
 
     Attributes:
         shift: [width], the mean row.
-        scale: 1 / the spread; exactly 0 where rows do not vary, so that they contribute exactly nothing.
+        scale: 1 / spread; exactly 0 if the rows do not vary, so that their standardised values are exactly 0.
     """
 
     shift: np.ndarray
@@ -24,7 +24,7 @@ class Standardisation(NamedTuple):
 
 
 def standardisation(rows: Float[np.ndarray, "rows width"]) -> Standardisation:
-    """The standardisation of some rows by all of them, in their own precision; of no rows, one that gives 0."""
+    """Compute the standardisation of `rows`, in their precision; without rows, its scale is 0."""
     if not rows.size:
         return Standardisation(np.zeros(rows.shape[1:], rows.dtype), 0.0)
     shift = rows.mean(0)
@@ -33,15 +33,18 @@ def standardisation(rows: Float[np.ndarray, "rows width"]) -> Standardisation:
 
 
 def varies(spread: float, size: float) -> bool:
-    """Whether a spread is more than rounding.
+    """Whether a spread exceeds float32 rounding error.
 
     Args:
-        spread: root mean square of the deviations from a mean.
-        size: root mean square of what the deviations are of.
+        spread: root mean square of the deviations of some values from their mean.
+        size: root mean square of the values, in the same unit.
+
+    Returns:
+        True if `spread` is finite and greater than `ROUNDING` times `size`.
     """
     return bool(np.isfinite(spread) and spread > ROUNDING * size)
 
 
 def root_mean_square(numbers: np.ndarray) -> float:
-    """Root of the mean of the squares of all numbers of an array; 0 where it is empty."""
+    """Return the root mean square of all numbers of an array; 0 for an empty array."""
     return float(np.sqrt(np.mean(np.square(numbers, dtype=np.float64)))) if numbers.size else 0.0

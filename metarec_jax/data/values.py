@@ -1,4 +1,4 @@
-"""Codes, numbers and ratings from a raw column, with checks of every value."""
+"""Conversion of raw columns to codes, numbers and ratings, with a check of every value."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.scale import Scale
 
-MOST_LEVELS = 20  # a table with more distinct ratings than this has a continuous scale
-_DENSE = 1 << 26  # integer ids below this are numbered by a lookup table of all ids
+MOST_LEVELS = 20  # with more distinct ratings than this, the scale is continuous
+_DENSE = 1 << 26  # integer ids below this are encoded by a lookup table over all ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Columns of one file, under the names that `metarec_jax.data.interactions.build` expects.
+    """Columns of a file, under the names that `metarec_jax.data.interactions.build` expects.
 
     Attributes:
         name: name of the file, for messages.
-        columns: column name -> list or pyarrow array of strings or numbers, all of one length.
-        place: (row, from 0) -> its place in the file, for messages: "line 7".
-        labels: the file's own names of columns, where they differ.
-        decimal: sign of numbers that are strings: ".", "," or "auto".
-        notes: remarks about what was read otherwise than it is written.
+        columns: column name -> list or pyarrow array of strings or numbers, all of the same length.
+        place: row index, from 0 -> position in the file for messages, such as "line 7".
+        labels: the file's names of columns, where they differ.
+        decimal: decimal separator of numbers that are strings: ".", "," or "auto".
+        notes: notes on columns that were left out or interpreted by default.
     """
 
     name: str
@@ -42,31 +42,31 @@ class Table:
         return len(next(iter(self.columns.values())))
 
     def refuse(self, row: int, what: str) -> MetarecError:
-        """Make an error about a row.
+        """Construct an error about a row.
 
         Args:
-            row: number of the row, from 0.
-            what: the mistake and its remedy.
+            row: index of the row, from 0.
+            what: the fault and its remedy.
 
         Returns:
-            The error, to raise.
+            The error, for the caller to raise.
         """
         return MetarecError(f"{self.name}, {self.place(int(row))}: {what}")
 
     def label(self, column: str) -> str:
-        """The name of `column` in the file."""
+        """Return the file's name of `column`."""
         return self.labels.get(column, column)
 
 
 def distinct(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
-    """A column of strings or whole numbers as codes; a missing value counts as "".
+    """Encode a column of strings or integers; a missing value counts as "".
 
     Args:
-        table: the file.
-        column: its column.
+        table: columns of the file.
+        column: name of the column.
 
     Returns:
-        int32 [rows], the number of each row's value, and the distinct values by number.
+        int32 [rows], the code of each row's value, and the distinct values in the order of their codes.
     """
     values = table.columns[column]
     chunks = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([pa.array(values, pa.string())])
@@ -92,14 +92,17 @@ def _distinct_integers(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def numbers(table: Table, column: str) -> np.ndarray:
-    """A column as finite float64 [rows].
+    """Parse a column as finite numbers.
 
     Args:
-        table: the file.
-        column: its column.
+        table: columns of the file.
+        column: name of the column.
+
+    Returns:
+        float64 [rows].
 
     Raises:
-        MetarecError: a value is missing, or no finite number.
+        MetarecError: a value is missing, or is not a finite number.
     """
     values = table.columns[column]
     if isinstance(values, pa.ChunkedArray) and not is_text(values.type):
@@ -116,7 +119,7 @@ def numbers(table: Table, column: str) -> np.ndarray:
 
 
 def _with_points(words: list[str], decimal: str) -> list[str]:
-    """Numbers with a point for their decimal sign; "auto" takes a comma for one unless it may group thousands."""
+    """Replace decimal commas by points; "auto" treats commas as decimal unless they may group thousands."""
     written = [word for word in words if "," in word] if decimal != "." else []
     if not written:
         return words
@@ -129,7 +132,7 @@ def _with_points(words: list[str], decimal: str) -> list[str]:
 
 
 def _parse(words: list[str]) -> np.ndarray:
-    """Strings as float64; NaN where a string is no number."""
+    """Parse strings as float64; a string that is not a number becomes NaN."""
     try:
         return pc.cast(pa.array(words, pa.string()), pa.float64()).to_numpy()
     except pa.ArrowInvalid:
@@ -161,12 +164,12 @@ def _finite(table: Table, column: str, number: np.ndarray, word: Callable[[int],
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a type is of strings."""
+    """Whether an Arrow type holds strings."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
 
 
 def clicks(table: Table) -> np.ndarray:
-    """The clicks, 0 or 1, as float32 [rows]; all 1 where the table has no column of them."""
+    """Return the clicks, 0 or 1, as float32 [rows]; all 1 if the table has no column of clicks."""
     if "rating" not in table.columns:
         return np.ones(len(table), np.float32)
     click = numbers(table, "rating")
@@ -181,17 +184,17 @@ def clicks(table: Table) -> np.ndarray:
 
 
 def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
-    """The ratings on the standard scale, and the scale that they are written on.
+    """Parse the ratings and convert them to the standard scale.
 
     Args:
-        table: the file.
-        scale: the ratings that are allowed; None derives the scale from the ratings.
+        table: columns of the file.
+        scale: scale of the ratings in the file; None derives it from the ratings.
 
     Returns:
-        float32 [rows], and the scale.
+        The ratings on the standard scale, float32 [rows], and the scale of the ratings in the file.
 
     Raises:
-        MetarecError: a rating is not finite, or is not on the scale, or all ratings are equal.
+        MetarecError: a rating is not finite or not on the scale, or the scale is derived and all ratings are equal.
     """
     rating = _decimals(table, numbers(table, "rating"))
     with np.errstate(over="ignore"):
@@ -218,7 +221,7 @@ def ratings(table: Table, scale: Scale | None) -> tuple[np.ndarray, Scale]:
 
 
 def _decimals(table: Table, rating: np.ndarray) -> np.ndarray:
-    """float64 ratings; of a float32 column as the decimals that it rounds: 0.1, not 0.10000000149."""
+    """Return float64 ratings; float32 ratings as their shortest decimal form: 0.1, not 0.10000000149."""
     values = table.columns["rating"]
     if isinstance(values, pa.ChunkedArray) and pa.types.is_floating(values.type) and values.type.bit_width < 64:
         seen, code = np.unique(values.to_numpy(), return_inverse=True)
@@ -227,7 +230,7 @@ def _decimals(table: Table, rating: np.ndarray) -> np.ndarray:
 
 
 def _scale_of(table: Table, rating: np.ndarray) -> Scale:
-    """The scale from the least to the greatest of the ratings that a table has."""
+    """Derive the scale from the least to the greatest rating of a table."""
     least, greatest = float(rating.min()), float(rating.max())
     if least == greatest:
         raise MetarecError(
@@ -240,7 +243,7 @@ def _scale_of(table: Table, rating: np.ndarray) -> Scale:
             f"{table.name}: ratings ({table.label('rating')}) lie between {least!r} and {greatest!r}, which double "
             "precision hardly tells apart: subtract the least from all"
         )
-    # Ratings that are one number to the model are one level.
+    # Ratings that are equal in float32, the model's precision, form one level.
     _, first = np.unique(np.asarray(scale.standard(rating), np.float64).astype(np.float32), return_index=True)
     if len(first) > MOST_LEVELS:
         return scale

@@ -1,4 +1,4 @@
-"""Item factors in a file: arrays as safetensors, other values as JSON in the metadata."""
+"""Reading and writing of item factors: arrays as safetensors, other values as JSON in the metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from metarec_jax.factors.user_prior import no_tastes
 
 
 def save(beliefs: Beliefs, path: Path) -> None:
-    """Writes `beliefs`, whole or not at all."""
+    """Write item factors to a file atomically.
+
+    Args:
+        beliefs: the item factors.
+        path: path of the safetensors file.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
     sources = beliefs.sources
     details = {
         name: {"words": list(reader.known)}
@@ -36,7 +44,7 @@ def load(path: Path, items: int) -> Beliefs:
 
     Args:
         path: path of the file.
-        items: number of items of the catalogue.
+        items: number of items in the catalogue.
 
     Returns:
         The item factors.

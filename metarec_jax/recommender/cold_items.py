@@ -1,4 +1,4 @@
-"""New items: embedded by their text, added to the catalogue, and updated from their first ratings without training."""
+"""Cold items: embedding of their texts, addition to the catalogue, and updates from first ratings without training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from metarec_jax.recommender.text_encoder import TextEncoder
 
 
 class ColdItem(NamedTuple):
-    """An item that nobody has rated.
+    """An item without ratings.
 
     Attributes:
-        text: what the encoder reads.
-        id: of the item; "" for one that is to get an id.
-        title: of the item; "" is the beginning of the text.
-        details: of the item, by the catalogue's names of details.
+        text: text for the encoder.
+        id: id of the item; "" lets the catalogue assign one.
+        title: title of the item; "" uses the beginning of the text.
+        details: details of the item, by the catalogue's names of details.
     """
 
     text: str
@@ -43,8 +43,8 @@ class ColdItems:
 
     Args:
         config: config of the run.
-        items: the catalogue, which grows.
-        texts: encodes the items' texts.
+        items: the catalogue, to which items are added.
+        texts: encoder of the items' texts.
         theta: parameters of the learner.
 
     Attributes:
@@ -60,11 +60,15 @@ class ColdItems:
     def read(
         self, items: Sequence[ColdItem], vectors: Float[np.ndarray, "items width"] | None = None
     ) -> tuple[Float[np.ndarray, "items hidden"], Float[np.ndarray, "items columns"]]:
-        """Embeddings and statistics of items that nobody has rated.
+        """Compute embeddings and statistics of items without ratings.
 
         Args:
-            items: at least one.
-            vectors: float32 [items, width], NaN for an item without, for a run with item vectors.
+            items: one or more items.
+            vectors: float32 [items, width], NaN for an item without a vector; only for a run with item vectors.
+
+        Returns:
+            Embeddings of the texts, float32 [items, hidden]; and statistics, float32 [items, columns]: sum and number
+            of ratings (both 0), then the predicted item factors if the run has any.
 
         Raises:
             InputError: a text is empty.
@@ -76,7 +80,7 @@ class ColdItems:
         statistic = np.zeros((len(items), 2), np.float32)
         beliefs = self._items.catalogue.beliefs
         if beliefs is not None:
-            # Item factors are predicted from the embedding that they were learned with.
+            # Item factors are predicted from embeddings of the pretrained encoder, as when they were fitted.
             before = self._texts.encode(texts, pretrained=True) if self._trained_encoder else embeddings
             names = dict.fromkeys(name for item in items for name in item.details)
             details = {name: tuple(item.details.get(name, "") for item in items) for name in names}
@@ -84,13 +88,13 @@ class ColdItems:
         return embeddings, statistic.astype(np.float32)
 
     def check(self, item: ColdItem) -> None:
-        """Refuse an item that cannot be added.
+        """Check that an item can be added.
 
         Args:
-            item: its id may be empty.
+            item: the item, whose id may be empty.
 
         Raises:
-            InputError: its field is the attribute of the item.
+            InputError: an attribute is not valid; the error's field names it.
         """
         _check_text(item.text, "text")
         for name in item.details:
@@ -99,22 +103,22 @@ class ColdItems:
             raise InputError(f"there is an item with the id {item.id!r} already: choose another one", "id")
 
     def new_ids(self) -> Iterator[str]:
-        """Yield ids that no item of the catalogue has."""
+        """Yield ids that are not in use in the catalogue."""
         first = len(self._items) + 1
         yield from (id for n in itertools.count(first) if not self._items.titles.has_id(id := f"new-{n}"))
 
     def add(self, item: ColdItem, vector: Sequence[float] | np.ndarray | None = None) -> str:
-        """Add an item that nobody has rated; see `Recommender.add_item`.
+        """Add an item without ratings; see `Recommender.add_item`.
 
         Args:
-            item: the item; with an empty id it gets a new one, with an empty title the beginning of its text.
-            vector: of the item, for a run with item vectors.
+            item: the item; an empty id is replaced by a new one, an empty title by the beginning of the text.
+            vector: [width], vector of the item, for a run with item vectors.
 
         Returns:
             The id.
 
         Raises:
-            InputError: its field is the argument of `Recommender.add_item`.
+            InputError: a value is not valid; the error's field is the argument of `Recommender.add_item`.
         """
         self.check(item)
         row = _checked_vector(vector, self._items.catalogue.items.vectors)
@@ -135,7 +139,7 @@ class ColdItems:
             new: the items, whose ids the catalogue does not have.
             embeddings: from `read`.
             statistic: from `read`.
-            vectors: of the items; None gives them none.
+            vectors: vectors of the items; None if they have none.
         """
         old = self._items.catalogue.items
         if old.vectors is not None and vectors is None:
@@ -174,7 +178,7 @@ class ColdItems:
         self._items.set_statistics(rows, Statistics(total, count, beliefs))
 
     def _learnable(self, item: str | int) -> int:
-        """The row of an item, if ratings may change its statistics."""
+        """Return the row of an item, after a check that ratings may change its statistics."""
         row = self._items.find(item).row
         if row not in self._unrated:
             raise MetarecError(
@@ -203,7 +207,7 @@ class ColdItems:
         ratings: Float[np.ndarray, " raters"],
         beliefs: Float[np.ndarray, "items columns"],
     ) -> Float[np.ndarray, " columns"]:
-        """Factors of an added item after its ratings."""
+        """Compute the factors of an added item, updated by its ratings."""
         learned = self._items.catalogue.beliefs
         unrated = self._unrated[row][2:]
         if learned is None or not histories:
@@ -219,7 +223,7 @@ class ColdItems:
 
     @functools.cached_property
     def _prediction_error(self) -> Missing:
-        """Variance of item factors around their prediction from texts, over the items in training."""
+        """Variance of item factors around their prediction from item features, over the items in training."""
         catalogue, trained = self._items.catalogue, slice(self._items.trained)
         assert catalogue.beliefs is not None
         items, embeddings = catalogue.items, catalogue.embeddings[trained]
@@ -236,7 +240,7 @@ def _check_text(text: str, *field: str | int) -> None:
 
 
 def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndarray | None) -> np.ndarray | None:
-    """The vector of a new item, float32 [1, width], NaN where it has none; None in a run without item vectors."""
+    """Return the vector of a new item, float32 [1, width], NaN if it has none; None in a run without item vectors."""
     if others is None:
         if vector is not None:
             raise InputError("a vector was given, but this run was trained without any: leave it out", "vector")
@@ -254,11 +258,11 @@ def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndar
 
 
 def title_of(item: ColdItem) -> str:
-    """The title of an item: its own, or the beginning of its text."""
+    """Return the title of an item; the beginning of its text if the title is empty."""
     return item.title.strip() or _beginning(item.text)
 
 
 def _beginning(text: str, most: int = 80) -> str:
-    """The first sentence or line of a text, truncated to `most` characters."""
+    """Return the first sentence or line of a text, truncated to `most` characters."""
     first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
     return first if len(first) <= most else first[: most - 1].rstrip() + "…"

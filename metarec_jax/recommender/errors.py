@@ -1,4 +1,4 @@
-"""Errors with the path to the refused value in an argument, from which a caller can name the field of its own input."""
+"""Errors with the path to the invalid value in an argument, which a caller can map to a field of its own input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metarec_jax.core.errors import MetarecError
 
 
 class InputError(MetarecError):
-    """Refusal of a value in an argument.
+    """Error about an invalid value in an argument.
 
     Attributes:
         field: path to the value within the argument: keys and indices, outermost first; empty for the whole argument.
@@ -21,13 +21,13 @@ class InputError(MetarecError):
 
 
 class Unavailable(MetarecError):
-    """Something that the recommender itself needs cannot be used, such as its encoder: no argument is wrong.
+    """Error about an unusable resource of the recommender, such as its encoder; all arguments are valid.
 
     Args:
-        message: value, place and remedy; it can name files.
+        message: message with value, place and remedy, which may contain file names.
 
     Attributes:
-        what: what cannot be used, without the names of files.
+        what: description of the unusable resource, without file names.
     """
 
     def __init__(self, message: str, what: str):
@@ -56,11 +56,14 @@ def located(*field: str | int) -> Iterator[None]:
 
 
 def shortened(value: object, most: int = 100) -> str:
-    """Return a value as messages show it: its `repr`, of which no more than the beginning.
+    """Format a value for an error message.
 
     Args:
-        value: what was given.
-        most: characters.
+        value: the value.
+        most: greatest length of the `repr`, in characters.
+
+    Returns:
+        The `repr` of the value; a longer one is truncated and ends with "…".
 
     >>> shortened("x" * 300, 8)
     "'xxxxxxx…"

@@ -153,8 +153,8 @@ class ItemIndex:
 
         Args:
             items: the items of the catalogue, and the new ones at the end.
-            embeddings: of the new items.
-            statistic: of the new items, [total, count, beliefs...].
+            embeddings: embeddings of the new items.
+            statistic: statistics of the new items, [total, count, beliefs...].
         """
         total, count, beliefs = self.catalogue.statistics
         statistics = Statistics(np.append(total, statistic[:, 0]), np.append(count, statistic[:, 1]))
@@ -165,13 +165,13 @@ class ItemIndex:
             self.catalogue, items=items, statistics=statistics, embeddings=self.table.embeddings
         )
         self.details.add(items)
-        self.titles.add(items, statistics.count)  # last: whoever finds an item finds all of it
+        self.titles.add(items, statistics.count)  # last, so that an item that is found has all its data
 
     def set_statistics(self, rows: Int[np.ndarray, " changed"], statistics: Statistics) -> None:
         """Replace the statistics of the catalogue.
 
         Args:
-            rows: of the only items whose statistics differ.
+            rows: rows of the items whose statistics differ; no others may differ.
             statistics: of all items.
         """
         self.catalogue = dataclasses.replace(self.catalogue, statistics=statistics)

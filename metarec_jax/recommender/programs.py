@@ -1,4 +1,4 @@
-"""The programs that a recommender compiles: adapt users, score items for them, differentiate scores for explanations.
+"""Compiled functions of a recommender: adaptation of users, scores of items, and derivatives of scores.
 
 Each is a pure function of a model, its parameters, the items (see `metarec_jax.recommender.item_table`) and some users.
 Only this module of the recommender calls `adapt_user` and `apply_user` and depends on the form of adapted parameters.
@@ -34,16 +34,16 @@ jax.export.register_pytree_node_serialization(
     serialize_auxdata=lambda fields: json.dumps(fields[0].forms).encode(),
     deserialize_auxdata=lambda data: (Plan(tuple(json.loads(data))),),
 )
-"""Export of `adapt` needs these types to be registered (see `metarec_jax.core.exported_programs`)."""
+"""Registers `Adapted` for the export of `adapt` (see `metarec_jax.core.exported_programs`)."""
 
 
 class UserTask(NamedTuple):
-    """The users of a call, each with a leading axis of users.
+    """Users of a call; every array has a leading axis of users.
 
     Attributes:
         embedding: float32 [users, hidden], embeddings of the users' texts from the encoder.
         support: rows on which the inner loop adapts.
-        adapted: result of `adapt` for these users; empty where a program does not need it.
+        adapted: result of `adapt` for these users; empty for functions that do not use it.
     """
 
     embedding: Any
@@ -52,14 +52,14 @@ class UserTask(NamedTuple):
 
 
 class ItemRows(NamedTuple):
-    """Items to score that need not be in the catalogue: embeddings [items, hidden] and statistics [items, columns]."""
+    """Items to score, in the catalogue or not: embeddings [items, hidden] and statistics [items, columns]."""
 
     embedding: Any
     statistic: Any
 
 
 def prepare(model: Model, theta: Params, items: Array) -> Array:
-    """Prepared embeddings of items.
+    """Compute prepared embeddings of items.
 
     Args:
         model: the model.
@@ -78,7 +78,7 @@ def adapt(model: Model, at_once: int, trainable: Trainable, items: ItemTensors, 
 
     Args:
         model: the functions.
-        at_once: greatest number of users whose inner loops run in parallel.
+        at_once: greatest number of users that are adapted in parallel.
         trainable: theta and phi.
         items: items of the catalogue.
         task: the users.
@@ -111,8 +111,7 @@ def _over_catalogue(
 ) -> Array:
     """Apply `score`, (context, adapted parameters, rows) -> [..., rows], to every user and every item.
 
-    A few users, and a block of items of a large catalogue, are scored at a time, so that activations stay in a
-    processor's caches.
+    It scores `at_once` users and a block of `items_at_once` items at a time, so that activations fit the CPU caches.
     """
     theta = trainable.theta
     tables = tables_of(model, theta, items, task.embedding)
@@ -124,7 +123,7 @@ def _over_catalogue(
     def one(task: tuple[Array, UserTask]) -> Array:
         user, own = task
         context = summarised(model, theta, context_of(tables, user, own.support))
-        # Inner products of each item with each row of the support, which factored kernels read.
+        # Inner products of each item with each row of the support, which factored kernels use.
         if items.gram is None:
             support = Fixed(items.items, own.support.item, "support")
             gram = gram_of(Fixed(items.items, None, "recommended"), support, dtype)
@@ -138,7 +137,7 @@ def _over_catalogue(
             return score(context, own.adapted, Features(rows, part(items.statistic)))
 
         def put(turn: Array, found: Array) -> Array:
-            start = jnp.minimum(turn * block, total - block)  # the last block overlaps the one before
+            start = jnp.minimum(turn * block, total - block)  # the last block overlaps the previous one
             return jax.lax.dynamic_update_slice_in_dim(found, scores(start), start, axis=-1)
 
         if block == total:
@@ -181,11 +180,15 @@ def score_all_with_deviation(
     task: UserTask,
     at_once: int,
 ) -> Float[Array, "users two items"]:
-    """Score and standard deviation of every user's rating of every item; the latter is NaN where the model has none.
+    """Compute the score and the standard deviation of every user's rating of every item.
 
     Args:
         model, items_at_once, trainable, items, task, at_once: as for `score_all`.
         scale: the standardised rating scale.
+
+    Returns:
+        Scores and standard deviations, stacked on the second axis, in units of the standardised scale. Standard
+        deviations are NaN if the model does not define them.
     """
     levels = np.asarray(scale.levels, np.float32)
 

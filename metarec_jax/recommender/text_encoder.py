@@ -1,4 +1,4 @@
-"""Embeddings of texts that are not in the run folder: users' profiles and descriptions, and new items."""
+"""Encoding of texts that are not in the run folder: users' profiles and descriptions, and texts of new items."""
 
 from __future__ import annotations
 
@@ -35,8 +35,14 @@ def load_encoder(path: str) -> Encoder:
 
     Args:
         path: ``encoder.path`` of the config.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        MetarecError: the encoder does not exist, or cannot be read.
     """
-    from metarec_jax import encoder  # slow to import, and rarely needed
+    from metarec_jax import encoder  # imported here because the import is slow and rarely needed
 
     if is_folder(path) and not Path(path).exists():
         raise MetarecError(
@@ -68,7 +74,7 @@ class TextEncoder:
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
         self.check: Callable[[Mapping[str, str]], None] = lambda digests: None
-        """Refuses another encoder than the run was trained with, by its digest."""
+        """Called with the digest of a loaded encoder; raises an error if the run was trained with another one."""
         if encoder is not None:
             self.encoder = encoder  # replaces the encoder that the cached property would load
         self.config = config
@@ -79,7 +85,7 @@ class TextEncoder:
         self._has_folder = self._folder.is_absolute() or self._folder.is_dir()
 
     def folder_is_gone(self) -> bool:
-        """Whether the encoder is named by a folder that is not there; it can be in memory still."""
+        """Whether the encoder's path is a folder that does not exist; the encoder may still be in memory."""
         return self._has_folder and not self._folder.is_dir()
 
     @functools.cached_property
@@ -87,7 +93,7 @@ class TextEncoder:
         """The encoder, loaded at the first use.
 
         Raises:
-            Unavailable: it does not exist, or is not the one that the run was trained with.
+            Unavailable: the encoder does not exist, or is not the encoder that the run was trained with.
         """
         with _needed():
             encoder = load_encoder(self.config.path)
@@ -102,18 +108,21 @@ class TextEncoder:
 
     @functools.cached_property
     def pretrained(self) -> Encoder:
-        """The encoder before the run trained it, which item factors were learned with; loaded at the first use."""
+        """The pretrained encoder, with which item factors were fitted, before training; loaded at the first use."""
         if self.config.train == "no":
             return self.encoder
         with _needed():
             return load_encoder(self.config.path)
 
     def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
-        """Embeddings of texts.
+        """Encode texts.
 
         Args:
-            texts: at least one.
-            pretrained: whether to use the encoder as it was before the run trained it.
+            texts: one or more texts.
+            pretrained: whether to use the pretrained encoder instead of the one that the run trained.
+
+        Returns:
+            float32 [texts, hidden], the embeddings.
 
         Raises:
             Unavailable: the encoder cannot be loaded, or cannot read the texts.
@@ -128,7 +137,7 @@ class TextEncoder:
                 pooling=self.config.pooling,
                 max_length=self.config.max_length,
                 report=self._report_once,
-                # The model's precision. The attention kernel may differ from the one in training.
+                # The precision is that of training; the attention kernel may differ.
                 dtype=self.config.dtype,
             )
 
@@ -139,13 +148,13 @@ class TextEncoder:
 
 
 class UserEncoder:
-    """Embeddings of users' texts.
+    """Encodes the texts of users.
 
     Args:
         side: kind of user text: none, a profile, or a description that is made from the history.
         average: float32 [hidden], the embedding of a user without text.
         max_support: greatest number of latest interactions from which a description is made.
-        texts: encodes them.
+        texts: encoder of the texts.
     """
 
     def __init__(self, side: UserSide, average: Float[np.ndarray, " hidden"], max_support: int, texts: TextEncoder):
@@ -153,10 +162,10 @@ class UserEncoder:
         self._max_support, self._texts = max_support, texts
 
     def check_profile(self, profile: str) -> None:
-        """Refuse a profile where the run does not read profiles.
+        """Check that the run reads profiles if `profile` is not empty.
 
         Raises:
-            InputError: the run does not read profiles.
+            InputError: a profile was given, and the run does not read profiles.
         """
         if profile and self.side != "profile":
             raise InputError(

@@ -104,7 +104,10 @@ def precision(log: Log, scale: Scale) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
     Args:
         log: the log.
-        scale: of the ratings, which defines what is liked.
+        scale: scale of the ratings, which defines the liked ratings.
+
+    Returns:
+        Numerators (1 for a relevant item, 0 otherwise), denominators (1) and users, each [n], one for each place.
     """
     good = log.clicked | log.purchased | scale.likes(log.rating)
     return good.astype(np.float64), np.ones(len(log.place)), log.user
@@ -127,7 +130,10 @@ def arm_figures(log: Log, scale: Scale) -> dict[str, Any]:
 
     Args:
         log: places that the arm chose.
-        scale: of the ratings, which defines what is liked.
+        scale: scale of the ratings, which defines the liked ratings.
+
+    Returns:
+        Numbers of users, lists, impressions, clicks, purchases and ratings; CTR, precision, nDCG and mean rating.
     """
     rated = np.isfinite(log.rating)
     return {
@@ -246,7 +252,7 @@ def figures(log: Log, scale: Scale, *, time: bool = False) -> dict[str, Any]:
 
     Args:
         log: the log, with all arms.
-        scale: of the ratings, which defines what is liked.
+        scale: scale of the ratings, which defines the liked ratings.
         time: whether to add the figures over time.
 
     Returns:

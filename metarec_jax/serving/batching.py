@@ -1,4 +1,4 @@
-"""Requests that arrive at the same time are computed in one call; those that arrive while it runs go into the next."""
+"""Batching of concurrent requests: one call computes a batch, and requests that arrive meanwhile form the next one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Job = TypeVar("Job")
 
 
 class QueueFull(Exception):
-    """The greatest number of requests is waiting."""
+    """The number of waiting requests has reached its limit."""
 
 
 class Batcher(Generic[Job]):
-    """Collect jobs and pass them, many at once, to a function that runs in one thread of its own.
+    """Collect jobs and pass them in batches to a function that runs in a dedicated thread.
 
     Args:
-        compute: takes the jobs of a batch and returns, for each, its result or the exception that its sender gets.
+        compute: maps the jobs of a batch to the result of each, or the exception that its `submit` raises.
         wait: seconds that the first job of a batch waits for others. 0 with `max_batch` 1 computes one job at a time.
         max_batch: largest number of jobs in a call of `compute`.
-        max_waiting: largest number of jobs and functions that wait or run; more are refused.
+        max_waiting: largest number of jobs and functions that wait or run; further ones raise `QueueFull`.
         on_batch: called after every batch with the number of jobs and the seconds that it took.
     """
 
@@ -53,7 +53,7 @@ class Batcher(Generic[Job]):
         """Return the result of a job.
 
         Raises:
-            QueueFull: `max_waiting` jobs and functions wait already.
+            QueueFull: `max_waiting` jobs and functions already wait or run.
         """
         self._check_queue()
         future = asyncio.get_running_loop().create_future()
@@ -65,14 +65,17 @@ class Batcher(Generic[Job]):
         return await future
 
     async def run(self, function: Callable[[], Any], *, always: bool = False) -> Any:
-        """Return the result of a function that changes what `compute` reads, so that it must not run beside it.
+        """Run a function in the thread of `compute`, because it changes data that `compute` reads.
 
         Args:
-            function: takes nothing.
-            always: whether to run it however many wait: for the end of what was begun.
+            function: function without parameters.
+            always: whether to ignore `max_waiting`, for the last part of an operation that has begun.
+
+        Returns:
+            The result of `function`.
 
         Raises:
-            QueueFull: `max_waiting` jobs and functions wait already.
+            QueueFull: `max_waiting` jobs and functions already wait or run.
         """
         if not always:
             self._check_queue()
@@ -83,7 +86,7 @@ class Batcher(Generic[Job]):
             self._running -= 1
 
     def close(self) -> None:
-        """Stop the thread after the call that is running."""
+        """Stop the thread after the current call."""
         self._thread.shutdown()
 
     def _check_queue(self) -> None:
@@ -94,7 +97,7 @@ class Batcher(Generic[Job]):
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def _compute_batches(self) -> None:
-        """Compute batches until the queue is empty. Only the first one waits: later jobs arrive while a call runs."""
+        """Compute batches until the queue is empty. Only the first batch waits, as later jobs arrive during calls."""
         if self._wait and len(self._queue) < self._max_batch:
             self._batch_is_full.clear()
             with contextlib.suppress(TimeoutError):
@@ -104,7 +107,7 @@ class Batcher(Generic[Job]):
             started = time.perf_counter()
             try:
                 results = await self._in_thread(lambda batch=batch: self._compute([job for job, _ in batch]))
-            except Exception as error:  # every job fails, because the one that caused it is not known
+            except Exception as error:  # all jobs fail, because the job that caused the error is not known
                 results = [error] * len(batch)
             self._on_batch(len(batch), time.perf_counter() - started)
             for (_, future), result in zip(batch, results):

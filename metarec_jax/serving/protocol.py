@@ -1,7 +1,7 @@
-"""HTTP connections with limits: how many there are, how large the head of a request is, and how long it takes.
+"""Limits of HTTP connections: their number, the size of a request's head, and the duration of a request.
 
-They apply before anything of a request is looked at, the token included; uvicorn has none of them for httptools. What
-the application is given of a request is limited in `metarec_jax.serving.middleware`.
+The limits apply before the content of a request, including its token, is inspected; uvicorn does not implement them for
+httptools. `metarec_jax.serving.middleware` limits the requests that the application receives.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 1024
-"""Open connections, at most; fewer where the process may open few files."""
+"""Greatest number of open connections; it is lower if the process may open only few files."""
 MAX_HEADERS = 100
-"""Headers of a request, at most."""
+"""Greatest number of headers of a request."""
 MAX_HEAD = 64 * 1024
-"""Bytes of a request's address and headers together, at most."""
+"""Greatest size of a request's address and headers together, in bytes."""
 REQUEST_SECONDS = 20.0
-"""Time from the start of a connection or of a request until the request has arrived."""
+"""Longest time from the start of a connection or request until the request has arrived, in seconds."""
 ANSWER_SECONDS = 300.0
-"""Time from then until the answer has been read."""
+"""Longest time from the arrival of a request until the client has read the response, in seconds."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """A connection of `metarec serve`."""
+    """HTTP connection of `metarec serve`."""
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
         self._timer: asyncio.TimerHandle | None = None
-        self.since = 0.0  # time of the loop when the connection began to do what it does
-        self._arriving = True  # whether a request is, or the first one is waited for
+        self.since = 0.0  # event loop time at which the current phase of the connection began
+        self._arriving = True  # whether a request is arriving, or the first one is awaited
         self._in_head = True
-        self._received = 0  # bytes since the head began, with those of a body that came along
+        self._received = 0  # bytes since the start of the head, including body bytes that came with it
         self._head_bytes = self._headers = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for a request. If there are too many connections, one that is not being answered is closed."""
+        """Wait for a request. If there are too many connections, abort the oldest idle one, or else refuse this one."""
         super().connection_made(transport)
         self._within(REQUEST_SECONDS)
         if len(self.connections) <= _max_connections():
@@ -62,7 +62,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes of a request, unless its head is too large."""
+        """Parse bytes of a request, and refuse the request if its head is too large."""
         if self.transport.is_closing():
             return
         if not self._arriving:
@@ -73,28 +73,36 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def on_message_begin(self) -> None:
-        """Start the time and the counts of a request."""
-        if not self._in_head:  # it came together with the end of the one before
+        """Start the timer and reset the counters of a request."""
+        if not self._in_head:  # it arrived together with the end of the previous request
             self._begin()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Take a part of the address."""
+        """Count and parse a part of the address."""
         self._count(0, len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
+        """Count and parse a header.
+
+        Args:
+            name: name of the header.
+            value: value of the header.
+
+        Raises:
+            ValueError: the head of the request is too large.
+        """
         self._count(1, len(name) + len(value))
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Serve the request, whose body is still to come."""
+        """Start the request, whose body has not arrived yet."""
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Wait for the answer to be made and read."""
+        """Start the timer of the response."""
         self._arriving = False
         self._within(ANSWER_SECONDS)
         super().on_message_complete()
@@ -106,7 +114,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are no request, or one whose head is too large, and close the connection."""
+        """Answer an invalid request, or a request with too large a head, and close the connection."""
         if self._head_bytes > MAX_HEAD or self._headers > MAX_HEADERS:
             self._refuse_head()
         else:
@@ -139,7 +147,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._arriving and self._in_head:
             self._refuse(408, "header", f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
         else:
-            self.transport.abort()  # an answer may have begun
+            self.transport.abort()  # a response may already be under way
 
     def _refuse(self, status: int, place: str, message: str) -> None:
         body = json.dumps({"detail": [{"loc": [place], "msg": message, "type": "refused"}]}).encode()
@@ -155,7 +163,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def _max_connections() -> int:
-    """`MAX_CONNECTIONS`, or half of the files that the process may open where that is less."""
+    """Return the smaller of `MAX_CONNECTIONS` and half the number of files that the process may open."""
     if sys.platform == "win32":
         return MAX_CONNECTIONS
     import resource

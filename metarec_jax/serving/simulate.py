@@ -1,13 +1,13 @@
 """`metarec simulate`: simulated users of a service, from ratings that the model was not trained on.
 
-A simulated user starts with some ratings; the simulator keeps the others. In a list, the user looks at place ``r`` with
-probability ``1 / log2(1 + r)`` and clicks an item that was looked at with probability ``(2^g - 1) / 2^G``, where its
-rating lies ``g`` of ``G = 4`` quarters up the scale (the probability that a graded item satisfies; Chapelle, Metzler,
-Zhang & Grinspan 2009, equation 4). An item without a rating is clicked with a small probability. A clicked item is
-rated as in the data, and the next list is made from one more rating.
+A simulated user starts with some ratings; the simulator withholds the others. In a list, the user examines place ``r``
+with probability ``1 / log2(1 + r)`` and clicks an examined item with probability ``(2^g - 1) / 2^G``, where ``g`` is
+the grade of its rating, from 0 at the lowest end of the scale to ``G = 4`` at the highest (the probability that a
+graded item satisfies a user; Chapelle, Metzler, Zhang & Grinspan 2009, equation 4). An item without a rating is clicked
+with a small probability. A clicked item receives its rating in the data, which the next list takes into account.
 
-The counts test logging, comparison and estimation, and compare models under these assumptions. They do not measure the
-behaviour of real users.
+The counts serve to test logging, comparison and estimation, and to compare models under these assumptions. They do not
+measure the behaviour of real users.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ with needs_extra("serve"):
     import httpx
 
 TIMEOUT = 60.0
-"""Seconds that a request may take."""
+"""Timeout of a request, in seconds."""
 
 
 class Habits(NamedTuple):
     """Behaviour of all simulated users.
 
     Attributes:
-        start: ratings that a user has at the start; users with no more than these are left out.
-        lists: lists that each user looks at.
-        k: places of a list.
-        curiosity: probability of a click on an item without a rating in the data.
+        start: number of ratings that a user has at the start; users with no further ratings are left out.
+        lists: number of lists that each user sees.
+        k: number of places of a list.
+        curiosity: probability of a click on an examined item without a rating in the data.
     """
 
     start: int = 5
@@ -54,8 +54,8 @@ class Client:
     """A connection to a service.
 
     Args:
-        address: such as http://127.0.0.1:8765/.
-        token: the token that the service demands, if it does.
+        address: address of the service, such as http://127.0.0.1:8765/.
+        token: token of the service; None if it requires no token.
 
     Raises:
         MetarecError: the address is not an HTTP address.
@@ -87,7 +87,7 @@ class Client:
             The JSON body of the answer.
 
         Raises:
-            MetarecError: the service does not answer, or refuses the request.
+            MetarecError: the service does not answer, or answers with an error status.
         """
         try:
             answer = self._http.get(path) if body is None else self._http.post(path, json=body)
@@ -103,12 +103,15 @@ class Client:
 
 
 def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
-    """Return the probability that a user who looks at an item clicks it.
+    """Return the probability that a user who examines an item clicks it.
 
     Args:
         rating: rating of the item; None if the data has none.
         scale: scale of the ratings.
         curiosity: the probability for an item without a rating.
+
+    Returns:
+        The probability, 0 to 1.
 
     >>> [attraction(rating, STARS, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
     [0.02, 0.0, 0.1875, 0.9375]
@@ -129,11 +132,11 @@ def simulate(
     seed: int = 0,
     reporter: Reporter = QUIET,
 ) -> dict[str, int]:
-    """Have simulated users use a service, one after the other.
+    """Run simulated users against a service, one after another.
 
     Args:
         client: the connection to the service.
-        people: users with their whole histories.
+        people: users with their complete histories.
         scale: scale of the ratings.
         habits: behaviour of all users.
         seed: seed of the users' actions.

@@ -1,7 +1,7 @@
-"""The database of a service (SQLite): added items, users and their ratings, lists that were shown, and feedback.
+"""SQLite database of a service: added items, users and their ratings, lists that were shown, and feedback.
 
 A request is answered only after its rows are on disk: writes are transactions in a write-ahead log that is synced
-(``synchronous = FULL``), so an acknowledged row survives a kill and a power failure.
+(``synchronous = FULL``), so that an acknowledged row survives a killed process and a power failure.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Shown(NamedTuple):
 
     Attributes:
         place: 1 is the first.
-        item: its id.
-        arm: name of the model that chose it.
-        score: score by that model.
-        propensity: probability that this item is shown in this place; None where lists are interleaved.
+        item: id of the item.
+        arm: name of the model that chose the item.
+        score: score of the item by that model.
+        propensity: probability that this item is shown in this place; None for interleaved lists.
         own_place: place of the item in the model's own order.
     """
 
@@ -73,11 +73,11 @@ class ShownList(NamedTuple):
     Attributes:
         id: id of the list.
         user: the user's identifier.
-        arm, model: name and digest of the model that made it.
+        arm, model: name and digest of the model that ranked the list.
         mode: "single", "ab" or "interleave".
-        history: (item, rating) pairs that it was made from.
-        filters: conditions on its items, as JSON text.
-        pool: items that a random list is drawn from.
+        history: (item, rating) pairs that the model adapted to.
+        filters: conditions on the items, as JSON text.
+        pool: number of items from which a random list is drawn.
         explore: probability that the list is random.
         places: the items.
     """
@@ -95,7 +95,7 @@ class ShownList(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An action of a user on an item, of one of `KINDS`; `list` is the id of the list that showed the item, if any."""
+    """A user's action on an item; `kind` is one of `KINDS`, `list` the id of the list that showed the item, if any."""
 
     user: str
     item: str
@@ -105,22 +105,22 @@ class Event(NamedTuple):
 
 
 class Store:
-    """The database of a service, and the key that signs its states. One process at a time has it.
+    """Database of a service, and the key that signs its states. A lock admits one process at a time.
 
-    A write waits `WAIT` seconds for a lock of another program, and once one has failed, later ones do not wait until
-    one succeeds. The order of times is that of the writes, also when the clock is set back.
+    A write waits up to `WAIT` seconds for a lock of another program. After a failed write, writes do not wait until one
+    succeeds. Times increase in the order of the writes, even if the clock is set back.
 
     Args:
-        folder: created if it does not exist; readable by its owner only.
+        folder: folder of the store, readable by its owner only; created if it does not exist.
 
     Attributes:
-        folder: as given.
-        key: signs states and user tokens.
+        folder: folder of the store.
+        key: key that signs states and user tokens, 32 bytes.
         latest: time of the latest row, in seconds since 1970.
 
     Raises:
-        MetarecError: the folder cannot be written, another service has it, or it holds a damaged store or one of
-            another version.
+        MetarecError: the folder cannot be written, another process has locked it, or its store is damaged or of another
+            version.
     """
 
     def __init__(self, folder: Path):
@@ -145,7 +145,7 @@ class Store:
             self._open = opened.pop_all()
 
     def close(self) -> None:
-        """Close the database, and let another process have the store."""
+        """Close the database and release the lock of the store."""
         with self._lock, self._reading:
             self._open.close()
 
@@ -153,16 +153,17 @@ class Store:
         """Store an item.
 
         Args:
-            item: the item; with an empty id it gets the first of `names` that no stored item has.
-            readings: what each model reads in the item, by the digest of the model; kept for the next start.
-            names: ids to choose from.
+            item: the item; an empty id is replaced by the first of `names` that no stored item has.
+            readings: embedding and statistics of the item as bytes, by the digest of the model that computed them;
+                stored for the next start.
+            names: candidates for the id.
 
         Returns:
-            Its id.
+            The id.
 
         Raises:
-            InputError: a stored item has that id.
-            StoreError: it cannot be stored.
+            InputError: a stored item already has the id.
+            StoreError: the item cannot be stored.
         """
         with self._writing(items=1) as (database, now):
             taken = "SELECT 1 FROM items WHERE id = ?"
@@ -178,10 +179,13 @@ class Store:
         return identity
 
     def items(self, after: int = 0) -> list[tuple[int, NewItem]]:
-        """Stored items with their numbers, in the order in which they were added.
+        """Return stored items with their numbers, in the order in which they were added.
 
         Args:
-            after: only items with higher numbers.
+            after: number after which items are returned.
+
+        Returns:
+            (number, item) pairs.
         """
         query = "SELECT number, id, title, text, details FROM items WHERE number > ? ORDER BY number"
         with explained_database(self._path):
@@ -191,11 +195,14 @@ class Store:
             ]
 
     def readings(self, model: str, after: int = 0) -> dict[str, bytes]:
-        """What a model read in stored items, by their ids.
+        """Return a model's stored embeddings and statistics of items.
 
         Args:
-            model: its digest.
-            after: only items with higher numbers, as in `items`.
+            model: digest of the model.
+            after: number after which items are included, as for `items`.
+
+        Returns:
+            The bytes given to `add_item` or `add_readings`, by the ids of the items.
         """
         query = (
             "SELECT items.id, readings.reading FROM items JOIN readings ON readings.item = items.id "
@@ -204,11 +211,11 @@ class Store:
         return dict(self._read(query, (after, model)))
 
     def add_readings(self, model: str, readings: Mapping[str, bytes]) -> None:
-        """Keep what a model read in stored items.
+        """Store a model's embeddings and statistics of stored items.
 
         Args:
-            model: its digest.
-            readings: by the ids of the items.
+            model: digest of the model.
+            readings: embeddings and statistics as bytes, by the ids of the items.
         """
         with self._writing() as (database, _):
             _add_readings(database, [(item, model, reading) for item, reading in readings.items()])
@@ -227,12 +234,12 @@ class Store:
             _add_events(database, events, now)
 
     def profile(self, user: str) -> str | None:
-        """A user's profile; None for an unknown user."""
+        """Return a user's profile; None for an unknown user."""
         rows = self._read("SELECT profile FROM users WHERE id = ?", (user,))
         return rows[0][0] if rows else None
 
     def history(self, user: str) -> list[tuple[str, float]]:
-        """A user's current (item, rating) pairs, in the order of the latest rating of each item."""
+        """Return a user's current (item, rating) pairs, in the order of the latest rating of each item."""
         rated: dict[str, float] = {}
         for item, kind, value in self._read(
             "SELECT item, kind, value FROM events WHERE user = ? AND kind IN ('rating', 'forget') ORDER BY number",
@@ -244,15 +251,15 @@ class Store:
         return list(rated.items())
 
     def rated_items(self) -> set[str]:
-        """Ids of stored items that events are about."""
+        """Return the ids of the stored items that have events."""
         return {item for (item,) in self._read("SELECT id FROM items WHERE id IN (SELECT item FROM events)")}
 
     def raters(self, item: str, most: int) -> list[tuple[str, float]]:
-        """The latest users who have a rating of an item.
+        """Return the users who rated an item last.
 
         Args:
-            item: its id.
-            most: users, at most.
+            item: id of the item.
+            most: greatest number of users.
 
         Returns:
             (user, latest rating) pairs, latest last.
@@ -289,23 +296,23 @@ class Store:
             _add_events(database, events, now)
 
     def shown_in(self, list_id: str) -> tuple[str, dict[str, str]] | None:
-        """The user who saw a list, and the arm of each of its items by id; None for an unknown list."""
+        """Return the user who saw a list, and the arm of each of its items by id; None for an unknown list."""
         rows = self._read("SELECT user FROM lists WHERE id = ?", (list_id,))
         if not rows:
             return None
         return rows[0][0], dict(self._read("SELECT item, arm FROM shown WHERE list = ?", (list_id,)))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table, counted when the store was opened and at each write since; no table is read."""
+        """Return the number of rows of each table, counted at opening and updated at each write, without a query."""
         return dict(self._counts)
 
     def version(self) -> int:
-        """A number that changes with every write, by this process or another one."""
+        """Return a number that changes with every write, by this process or another one."""
         return self._read("PRAGMA data_version")[0][0]
 
     @property
     def trouble(self) -> StoreError | None:
-        """Why the latest write or the latest read failed; None if both succeeded."""
+        """Error of the latest write or the latest read; None if both succeeded."""
         try:
             self.check_in_place()
         except StoreError as error:
@@ -313,22 +320,22 @@ class Store:
         return self._failed["write"] or self._failed["read"]
 
     def check_in_place(self) -> None:
-        """Check that the database is the file that was opened: what is written to a removed file is lost at the end.
+        """Check that the open database is still the file at its path: rows written to a removed file are lost.
 
         Raises:
-            StoreError: it was removed or replaced.
+            StoreError: the file was removed or replaced.
         """
         if _identity(self._path) != self._identity:
             raise StoreError(self._path, REPLACED)
 
     def probe(self) -> None:
-        """Read, and write and remove what no item has, to find out whether both are possible again.
+        """Test whether the database can be read and written, by writing and deleting a row without an item.
 
         Raises:
-            StoreError: they are not.
+            StoreError: reading or writing fails.
         """
         self.version()
-        with self._writing() as (database, _):  # more than the free space of pages that are there
+        with self._writing() as (database, _):  # larger than the free space in existing pages
             database.execute("INSERT OR REPLACE INTO readings VALUES ('', '', zeroblob(65536))")
         with self._writing() as (database, _):
             database.execute("DELETE FROM readings WHERE item = '' AND model = ''")
@@ -339,7 +346,7 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self, **more: int) -> Iterator[tuple[sqlite3.Connection, float]]:
-        """A transaction and its time; `more` is the number of rows that it adds to each table."""
+        """Open a transaction and yield it with its time; `more` is the number of rows that it adds to each table."""
         with self._lock, self._noted(self._database, "write"):
             self.check_in_place()
             with self._database:
@@ -351,7 +358,7 @@ class Store:
 
     @contextlib.contextmanager
     def _noted(self, database: sqlite3.Connection, kind: str) -> Iterator[None]:
-        """Note whether the block succeeds. After a failure, locks of other processes are not waited for."""
+        """Record whether the block succeeds. After a failure, do not wait for locks of other processes."""
         try:
             with explained_database(self._path):
                 database.execute(f"PRAGMA busy_timeout = {0 if self._failed[kind] else int(1000 * WAIT)}")
@@ -363,7 +370,7 @@ class Store:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """The file at a path as the operating system knows it; None if there is none."""
+    """Return the device and inode numbers of the file at a path; None if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -383,7 +390,7 @@ def _add_events(database: sqlite3.Connection, events: Sequence[Event], now: floa
 
 
 def _key(path: Path) -> bytes:
-    """The key in a file, which is created if it does not exist."""
+    """Read the key in a file, which is created with a random key if it does not exist."""
     with explained(path):
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

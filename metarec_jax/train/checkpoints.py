@@ -1,9 +1,9 @@
 """Saving and restoring of training states with orbax.
 
-A checkpoint is one atomic unit: the state (theta, phi, optimiser, step, key), and beside it, as JSON, the position in
-the data and how training is going. Orbax writes to a temporary folder and renames it, so that a crash leaves
-either the whole checkpoint or none. Each process then adds digests of the files that it wrote
-(``digests.PROCESS.json``), which are checked before anything is read.
+A checkpoint is written atomically. It holds the state (theta, phi, optimiser, step, key) and, as JSON, the position in
+the data and the progress of training. Orbax writes to a temporary folder and renames it, so that a crash leaves either
+a complete checkpoint or none. Each process then adds digests of the files that it wrote (``digests.PROCESS.json``),
+which are checked before a checkpoint is read.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Progress:
 
     Attributes:
         step: number of steps taken.
-        epoch: number of finished stretches (epochs of meta-training).
-        position: position of the feed, as JSON.
+        epoch: number of finished intervals between evaluations (in meta-training, epochs).
+        position: position in the training data, as JSON.
         sums: losses since the last evaluation.
         best_epoch, best_step: epoch and step of the best evaluation; 0 before the first one.
         best_loss: loss of the best evaluation.
@@ -58,12 +58,12 @@ class Progress:
 
     @classmethod
     def at_start(cls) -> Progress:
-        """The progress before the first step."""
+        """Return the progress before the first step."""
         return cls(0, 0, {}, {}, 0, 0, 1e30, False)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Progress:
-        """Read the output of `dataclasses.asdict`, also of version 0.1, which had a single loss "query"."""
+        """Read the output of `dataclasses.asdict`, or that of version 0.1, which had a single loss "query"."""
         fields: dict[str, Any] = dict(tree)
         if "iterator" in fields:
             fields["position"] = fields.pop("iterator")
@@ -73,7 +73,7 @@ class Progress:
         return cls(**fields)
 
     def plus(self, more: Sums) -> Progress:
-        """The progress after one more step with these losses."""
+        """Return the progress after one more step with the losses `more`."""
         sums = dict(self.sums)
         for name, (total, weight) in more.items():
             before = sums.get(name, (0.0, 0.0))
@@ -81,12 +81,12 @@ class Progress:
         return dataclasses.replace(self, step=self.step + 1, sums=sums)
 
     def means(self) -> dict[str, float]:
-        """Mean of each loss since the last evaluation."""
+        """Return the mean of each loss since the last evaluation."""
         return {name: total / weight for name, (total, weight) in self.sums.items() if weight}
 
 
 KEPT = 2
-"""The latest checkpoints that are kept: one to go on from, and one to go back to."""
+"""Number of latest checkpoints that are kept: one to continue from, and one as a fallback."""
 
 
 class Checkpoints:
@@ -101,7 +101,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, tidy: bool = True):
         from orbax.checkpoint import v1 as ocp
 
-        # What orbax logs is for its makers. Its errors come as exceptions, too, and are explained where they arrive.
+        # Orbax logs internal details. Its errors are also raised as exceptions, which this module explains.
         for logger in ("absl", "concurrent.futures"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
         self._folder = folder.resolve()
@@ -111,7 +111,7 @@ class Checkpoints:
         self._worker = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         if tidy:
             self._remove_leftovers()
-        # Where a folder cannot be made in the background, orbax waits minutes for it.
+        # If a folder cannot be created in the background, orbax waits for minutes.
         context = ocp.Context(async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False))
         with self._writing():
             self._checkpointer = ocp.training.Checkpointer(
@@ -134,7 +134,15 @@ class Checkpoints:
                     self._remove_leftovers()
 
     def save(self, state: Any, progress: Progress) -> None:
-        """Starts saving `state` as the checkpoint of ``progress.step``; the copy to disk goes on in the background."""
+        """Start saving a checkpoint; it is written to disk in the background.
+
+        Args:
+            state: tree of arrays, the training state.
+            progress: progress of the training; ``progress.step`` becomes the number of the checkpoint.
+
+        Raises:
+            MetarecError: this checkpoint or the previous one cannot be written.
+        """
         self.wait()
         self._sound.discard(progress.step)
         with self._writing():
@@ -148,14 +156,14 @@ class Checkpoints:
         self._pending = self._worker.submit(self._finish, progress.step, saving)
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
+        """Wait until the last checkpoint is on disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
             with self._writing():
                 pending.result()
 
     def _finish(self, step: int, saving: Any) -> None:
-        """Wait for orbax, write the digests of a checkpoint, and remove those that are older than the one before."""
+        """Wait for orbax, write the digests of a checkpoint, and remove all but the latest `KEPT` checkpoints."""
         saving.result()
         mine, path = jax.process_index(), self._folder / str(step)
         files = [
@@ -165,33 +173,33 @@ class Checkpoints:
         write_text(path / f"digests.{mine}.json", json.dumps(digests, indent=0) + "\n")
         if mine == 0:
             for old in self._steps()[:-KEPT]:
-                # Renamed first: a checkpoint that is half removed must not look like one.
+                # Rename it first, so that a partly removed folder is not taken for a checkpoint.
                 gone = self._folder / f".{old}.part"
                 (self._folder / str(old)).rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)
 
     def _steps(self) -> list[int]:
-        """The steps that there are checkpoints of, ascending."""
+        """Return the steps of the existing checkpoints, ascending."""
         return sorted(int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
 
     def _remove_leftovers(self) -> None:
-        """Remove what was left half-saved or half-removed."""
+        """Remove checkpoints that were only partly saved or partly removed."""
         remove_leftovers(self._folder)
         if jax.process_count() == 1:
             for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
-        """Explains what the operating system says about writing, such as that the disk is full."""
+        """Return a context that raises a system error, such as a full disk, as a `MetarecError`."""
         return explained(self._folder)
 
     def latest(self) -> Progress | None:
-        """The progress of the latest checkpoint; None where there is none."""
+        """Return the progress of the latest checkpoint; None if there is no checkpoint."""
         found = self._checkpointer.latest
         return None if found is None else self.progress(found.step)
 
     def progress(self, step: int) -> Progress:
-        """The progress stored in checkpoint `step`."""
+        """Return the progress stored in checkpoint `step`."""
         read = self._checkpointer.checkpointables_metadata
         return self._attempt(step, lambda: Progress.from_json(cast("dict[str, Any]", read(step).custom_metadata)))
 
@@ -219,7 +227,7 @@ class Checkpoints:
         return jax.tree.map(lambda to: _restored(leaves, to), like)
 
     def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
-        """The result of `read`, or an error that checkpoint `step` cannot be read."""
+        """Return the result of `read`; raise its exceptions as an error that checkpoint `step` cannot be read."""
         try:
             self._probe(step)
             return read()
@@ -227,10 +235,10 @@ class Checkpoints:
             raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
 
     def _probe(self, step: int) -> None:
-        """Reads all stored bytes of `step` in a row, and checks their digests where there are any.
+        """Read all stored bytes of checkpoint `step` sequentially, and check their digests if there are any.
 
-        Orbax reads with many concurrent tasks. When one fails, the others continue and print errors to stderr, so
-        damage is detected before orbax reads.
+        Orbax reads with many concurrent tasks. If one fails, the others continue and print errors to stderr. Damage is
+        therefore detected before orbax reads.
         """
         if step in self._sound:
             return
@@ -245,7 +253,7 @@ class Checkpoints:
         self._sound.add(step)
 
     def _read_all(self, step: int) -> None:
-        """Reads all arrays of a checkpoint without digests, of an earlier version or of a killed training."""
+        """Read all arrays of a checkpoint without digests, from an earlier version or a killed training."""
         import tensorstore as ts
 
         where = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{self._folder / str(step) / 'state'}/"}}
@@ -282,7 +290,7 @@ def _digest(path: Path) -> str:
 
 
 def _writer_of(path: Path) -> int:
-    """The process that wrote a file of a checkpoint: orbax has a folder for the arrays of each."""
+    """Return the index of the process that wrote a file, from the folder that orbax creates for each process."""
     found = next((part for part in path.parts if part.startswith("ocdbt.process_")), "0")
     return int(found.removeprefix("ocdbt.process_"))
 
@@ -292,7 +300,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _storable(tree: Any) -> Any:
-    """Replace typed keys by their raw data and empty arrays by None, since orbax refuses both."""
+    """Replace typed keys by their raw data and empty arrays by None, since orbax accepts neither."""
     return jax.tree.map(
         lambda leaf: None if leaf.size == 0 else jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree
     )
@@ -310,7 +318,7 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf by its path, which is equal for named tuples and the dicts that orbax returns."""
+    """Return dtype and shape of every leaf by its path, which is equal for named tuples and the dicts of orbax."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"

@@ -26,7 +26,7 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
     Args:
         config: config of the run.
         data: its interactions.
-        reporter: told of options that need much memory.
+        reporter: receives a note on options that need much memory.
 
     Raises:
         MetarecError: items have vectors that no option uses, or the learner needs times and the data has none.

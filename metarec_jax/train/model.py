@@ -1,6 +1,6 @@
-"""The model of a config: its functions, and its initial parameters.
+"""Functions and initial parameters of the model that a config describes.
 
-This module contains only what a recommender needs, so that recommending imports nothing of data, encoders and training.
+The recommender uses this module, so it does not import modules of data, encoders or the training loop.
 """
 
 from __future__ import annotations
@@ -25,17 +25,26 @@ from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.catalogue import Catalogue
 
 UNROLL = 5
-"""Inner steps per iteration of the compiled loop: a few per cent faster than one, at the same compile time."""
+"""Number of inner steps per iteration of the compiled loop: a few per cent faster than 1, at equal compile time."""
 
 
 def make_model(config: Config, scale: Scale) -> Model:
-    """The functions of the model that `config` describes; the same functions for the same choices, so that what was
-    traced and compiled for one seed serves the next. They work on the standard scale."""
+    """Construct the functions of the model that a config describes.
+
+    Equal options return the identical functions from a cache, so that JAX reuses compiled code, e.g. for another seed.
+
+    Args:
+        config: options of the model.
+        scale: scale of the ratings in the data.
+
+    Returns:
+        The functions, which operate on the standard scale.
+    """
     return _model(_learner(config), config.updater, scale.standardised()._replace(liked=None))
 
 
 def _learner(config: Config) -> LearnerConfig:
-    """The learner's options, without a gate where the updater solves for the outputs in closed form."""
+    """Return the learner's options, without a gate if the updater solves for the outputs in closed form."""
     return dataclasses.replace(config.learner, gate=0.0) if rule_of(config.updater).whole_outputs else config.learner
 
 
@@ -72,7 +81,7 @@ def init_trainable(
     Args:
         config: options of the model.
         model: from `make_model`.
-        catalogue: items; those that training users rated set the input standardisation.
+        catalogue: items; the items that training users rated determine the input standardisation.
         user_table: float32 [users, hidden], embeddings of training users.
         key: typed PRNG key.
         encoder: parameters of the encoder, for a config that trains it; None leaves it out.
@@ -102,7 +111,7 @@ def init_trainable(
 
 
 def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:
-    """Shapes and dtypes of the trainable parameters, without computing them.
+    """Return the shapes and dtypes of the trainable parameters, without computing the parameters.
 
     Args:
         config: options of the model.

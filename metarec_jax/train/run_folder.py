@@ -1,4 +1,4 @@
-"""The run folder: the files of a run, from which every later command starts.
+"""The run folder, which holds the files of a run for later commands.
 
     config.json        all options of the run, and the version of this layout
     catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
@@ -7,11 +7,11 @@
     checkpoints/       orbax
     inputs.json        digest of the data and the encoder at the start of the run
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
-    tables/, plots/    what `metarec evaluate` writes
-    .lock              of the process that trains in the folder, as long as it does
+    tables/, plots/    output of `metarec evaluate`
+    .lock              lock of the process that trains in the folder
 
-Nothing in it is code, and reading it runs none. One process at a time writes into a run folder (`hold`); readers take
-no lock.
+A run folder contains no code, and reading it executes none. One process at a time writes into a run folder (`hold`);
+readers take no lock.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _PARTS = {
     "vectors": "vectors of items",
     "encoder": "the encoder",
 }
-"""What each digest in inputs.json is of, as messages call it."""
+"""Name for messages of the input that each digest in inputs.json covers."""
 _HELD: set[Path] = set()
-"""Folders that this process holds."""
+"""Folders that this process has locked."""
 
 
 class Run:
@@ -61,51 +61,53 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """Metrics: one JSON object per line, one line per epoch."""
+        """File of metrics: one JSON object per line, one line per epoch."""
         return self.folder / "metrics.jsonl"
 
     @property
     def catalogue(self) -> Path:
-        """The items, as Parquet."""
+        """File of the items, as Parquet."""
         return self.folder / "catalogue.parquet"
 
     @property
     def beliefs(self) -> Path:
-        """Factors of the items."""
+        """File of the item factors, as safetensors."""
         return self.folder / "beliefs.safetensors"
 
     @property
     def parameters(self) -> Path:
-        """The parameters with the least validation loss so far."""
+        """File of the parameters with the least validation loss so far."""
         return self.folder / "parameters.safetensors"
 
     @property
     def beginning(self) -> Path:
-        """Parameters of an earlier run, if training started from them."""
+        """File of the parameters of an earlier run, if training started from them."""
         return self.folder / "beginning.safetensors"
 
     @property
     def embeddings(self) -> Path:
-        """Embeddings of the items, as safetensors."""
+        """File of the items' embeddings, as safetensors."""
         return self.folder / "tables.safetensors"
 
     @property
     def inputs(self) -> Path:
-        """Digest of data and encoder at the start of the run."""
+        """File of the digests of data and encoder at the start of the run."""
         return self.folder / "inputs.json"
 
     def keep_inputs(self, digests: Mapping[str, str]) -> None:
-        """Keep the digests of what a new run reads."""
+        """Store the digests of the inputs of a new run."""
         write_text(self.inputs, json.dumps(dict(digests), indent=1) + "\n")
 
     def check_inputs(self, digests: Mapping[str, str]) -> None:
-        """Check that what a run reads is still what it began with; a run of an earlier version kept less, or nothing.
+        """Check that the inputs of a run have not changed since its start.
+
+        Digests that a run of an earlier version did not store are not checked.
 
         Args:
-            digests: by part, as for `keep_inputs`.
+            digests: digest of each input, as for `keep_inputs`.
 
         Raises:
-            MetarecError: a part is another one; the message names it.
+            MetarecError: an input has changed; the message names it.
         """
         if not self.inputs.exists():
             return
@@ -147,23 +149,26 @@ class Run:
                 return
 
     def keep_metrics(self, last: int) -> None:
-        """Drop the lines of steps after `last`, whose states were not saved and whose steps are repeated."""
+        """Remove the lines of steps after `last`, which are repeated because their states were not saved."""
         kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= last]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold a folder as its only writer, and remove what killed ones left half-written.
+    """Lock a folder for writing, and remove temporary files of killed processes.
 
-    The folder is made where it is not there, and removed in the end if it is still empty then. A process that holds it
-    already may do so again.
+    The folder is created if it does not exist, and then removed at the end if it is still empty. A process that has
+    locked the folder may lock it again.
 
     Args:
-        folder: of a run, or of other work that is continued in it.
+        folder: folder of a run, or of another resumable task.
+
+    Yields:
+        None.
 
     Raises:
-        MetarecError: another process holds the folder, or it cannot be written.
+        MetarecError: another process has locked the folder, or it cannot be written.
     """
     folder = folder.resolve()
     if folder in _HELD:
@@ -182,7 +187,7 @@ def hold(folder: Path) -> Iterator[None]:
                 _HELD.discard(folder)
     finally:
         if made:
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # the folder is not empty
                 folder.rmdir()
 
 
@@ -217,18 +222,21 @@ def _refuse_run(folder: Path, command: str) -> None:
 
 
 def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[[Run], None] = lambda run: None) -> Run:
-    """Make a new run folder.
+    """Create a run folder.
 
     Args:
-        folder: of the run.
-        config: what the run is made from.
-        command: of `metarec`, which makes and continues runs of this kind.
-        fill: writes what else belongs to a run that has just begun. The config is written after it: a folder with a
-            config is a whole run, and one without, of a start that was killed, can be begun again.
+        folder: folder of the run.
+        config: config of the run.
+        command: command of `metarec` that creates and continues runs of this kind.
+        fill: writes the other files of a new run. The config is written last, so that a folder with a config is a
+            complete run, and a run can be created again in a folder that a killed process left without a config.
+
+    Returns:
+        The run.
 
     Raises:
-        MetarecError: there is a run already, another process holds the folder, or it cannot be written. Then nothing
-            that was written stays.
+        MetarecError: the folder holds a run, another process has locked it, or it cannot be written. New files are then
+            removed.
     """
     run = Run(folder, config)
     with hold(run.folder):
@@ -246,14 +254,14 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
 
 
 def check_paths(run: Run, command: str) -> None:
-    """Check that the files that a run reads are where its config says.
+    """Check that the paths in the config of a run exist.
 
     Args:
         run: the run folder.
-        command: of `metarec` and its arguments, which the option for a new place is added to.
+        command: command of `metarec` with its arguments, to which the message appends the option for a new path.
 
     Raises:
-        MetarecError: one is not; the message names the option.
+        MetarecError: a path does not exist; the message names its option.
     """
     for option, path in missing(run.config).items():
         kind = "" if Path(path).is_absolute() else ", a path relative to the folder that the run was started in"
@@ -268,7 +276,7 @@ def write_config(run: Run, command: str = "train") -> None:
 
     Args:
         run: the run folder.
-        command: of `metarec`, which makes and continues runs of this kind.
+        command: command of `metarec` that creates and continues runs of this kind.
     """
     kind = {} if command == "train" else {"command": command}
     plugins = plugins_of(run.config)
@@ -282,8 +290,8 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
 
     Args:
         folder: folder of the run.
-        command: command of `metarec` that made the run.
-        base: default values of its config; None takes `Config()`.
+        command: command of `metarec` that created the run.
+        base: default values of the config; None uses `Config()`.
 
     Returns:
         The run folder.

@@ -1,4 +1,4 @@
-"""Whatever is at a path: a table, or a folder of files in any registered layout; MovieLens-100K without a path."""
+"""Data source that detects the format at a path: a table, or a folder of files in a registered layout."""
 
 from __future__ import annotations
 
@@ -10,5 +10,16 @@ from metarec_jax.data.sources.source import read_path, register_source
 
 @register_source("auto")
 def load(config: DataConfig, seed: int) -> Interactions:
-    """Read ``config.path`` by the files that are there, or the published data set that ``config.reader`` names."""
+    """Read the data at ``config.path``; without a path, read the published data set that ``config.reader`` names.
+
+    Args:
+        config: options of the data.
+        seed: passed to the reader of the published data set; not used with a path.
+
+    Returns:
+        The interactions.
+
+    Raises:
+        MetarecError: a file is missing or not valid.
+    """
     return read_path(config) if config.path else SOURCES.get(config.reader).load(config, seed)

@@ -1,4 +1,4 @@
-"""Which columns of a table are wanted, and their values as strings."""
+"""Selection of the columns of a table, and conversion of their values to strings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from metarec_jax.core.errors import MetarecError, listed, shown
 
-_ABSENT = {  # the option for a file that has no such column
+_ABSENT = {  # end of the error message about a missing column: the options for a file without it
     "time": ", or '' where there is none",
     "rating": ", or '' and --data.kind click where every row is a click",
 }
@@ -25,20 +25,20 @@ _EXACT = 2**53  # whole numbers below this are exact as floats
 def select(
     name: str, names: Sequence[str], columns: Mapping[str, str], options: Mapping[str, str], rest: bool
 ) -> dict[str, int]:
-    """The positions of the wanted columns.
+    """Find the positions of the requested columns.
 
     Args:
-        name: of the file.
-        names: of its columns.
-        columns: the file's names of the wanted columns, by their names in the table.
-        options: for a column that the user can choose, the option for it, for messages.
-        rest: whether all other columns are wanted too, under their own names.
+        name: name of the file.
+        names: names of the file's columns, in order.
+        columns: the file's names of the requested columns, by their names in the table.
+        options: command-line option of each column that the user can choose, for error messages.
+        rest: whether to include all other columns under their own names.
 
     Returns:
-        The position of each column, by its name in the table.
+        The position of each column, from 0, by its name in the table.
 
     Raises:
-        MetarecError: a column is not there, or there twice.
+        MetarecError: a column is missing, or its name occurs twice.
     """
     position = {column: n for n, column in reversed(list(enumerate(names)))}
     for column, wanted in columns.items():
@@ -72,20 +72,20 @@ def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, 
 def typed_values(
     name: str, found: Mapping[str, pa.ChunkedArray], labels: Mapping[str, str], columns: Mapping[str, str]
 ) -> tuple[dict[str, pa.ChunkedArray], tuple[str, ...]]:
-    """Columns that have types: ids and texts as strings, those of `NUMERIC` as they are.
+    """Convert the columns of a typed format: ids and texts to strings; those of `NUMERIC` keep their types.
 
     Args:
-        name: of the file.
-        found: the values of each column.
+        name: name of the file.
+        found: values of each column.
         labels: the file's name of each column.
-        columns: those that are asked for. Of the others, lists of words become words between commas, and what is
-            neither text nor numbers is left out.
+        columns: requested columns. In the other columns, lists of words are joined with commas; other columns that
+            hold neither text nor numbers are left out.
 
     Returns:
-        The columns, and remarks about what was left out.
+        The columns by name, and notes on the columns that were left out.
 
     Raises:
-        MetarecError: a column that is asked for holds neither text nor numbers.
+        MetarecError: a requested column holds neither text nor numbers.
     """
     values, dropped = {}, []
     for column, value in found.items():
@@ -113,16 +113,19 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def as_strings(name: str, label: str, values: pa.ChunkedArray, exact: bool) -> pa.ChunkedArray:
-    """Values as strings, or as integers where all are; NaN is a missing value.
+    """Convert a column to strings. A column of integers without missing values keeps its type; NaN counts as missing.
 
     Args:
-        name: of the file.
-        label: of the column.
-        values: of any type that is text or numbers.
-        exact: whether whole numbers that are too large to be exact as floats are refused, as ids are.
+        name: name of the file.
+        label: the file's name of the column.
+        values: values of the column, text or numbers.
+        exact: whether to refuse floats of 2**53 or more, at which whole numbers such as ids lose digits.
+
+    Returns:
+        The column, as strings or integers.
 
     Raises:
-        MetarecError: another type, or such numbers.
+        MetarecError: the column holds neither text nor numbers, or a float that `exact` refuses.
     """
     if pa.types.is_dictionary(values.type):
         values = pc.cast(values, values.type.value_type)
@@ -137,7 +140,7 @@ def as_strings(name: str, label: str, values: pa.ChunkedArray, exact: bool) -> p
                 "write the column as integers or as text"
             )
     if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
-        with contextlib.suppress(pa.ArrowInvalid):  # whole numbers beside missing ones come as 7.0: the id is 7
+        with contextlib.suppress(pa.ArrowInvalid):  # integers in a column with missing values are read as 7.0
             values = pc.cast(values, pa.int64())
     try:
         return pc.cast(values, pa.string())

@@ -1,4 +1,4 @@
-"""How a text table is written: its separator, quotes, escapes and header, as far as the file itself tells."""
+"""Detection of the dialect of a text table: its separator, quotes, escapes and header."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarec_jax.data.sources.encodings import as_utf8
 from metarec_jax.data.sources.files import File
 from metarec_jax.data.sources.records import Records, count_lines, has_byte
 
-_CANDIDATES = (",", ";", "\t", "|", "::")  # the first of equally frequent ones
+_CANDIDATES = (",", ";", "\t", "|", "::")  # of equally frequent candidates, the first is chosen
 _NAMES = {"\t": "tabs", " ": "spaces", ",": "commas", ";": "semicolons"}
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", re.ASCII)
 _UNIT = "\x1f"  # a control character that does not occur in texts
 
 
 class Format(NamedTuple):
-    """What is known about a text table beforehand; fields as the options of `metarec_jax.config.data.DataConfig`."""
+    """Known properties of a text table; fields as the options of `metarec_jax.config.data.DataConfig`."""
 
     separator: str = ""
     header: str = "auto"
@@ -29,18 +29,17 @@ class Format(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """How a text table is written.
+    """Content of a text table, and the format that it is written in.
 
     Attributes:
-        data: its bytes below the header, in UTF-8; a separator that is no single byte is replaced by a control
-            character.
-        names: of its columns; their numbers, from "1", where there is no header.
-        header: whether it has a header.
-        separator: in `data`.
-        quoted: whether values may stand in double quotes.
+        data: bytes after the header, in UTF-8; a separator of several bytes is replaced by a control character.
+        names: names of the columns; without a header, their numbers from "1".
+        header: whether the table has a header.
+        separator: separator of the values in `data`.
+        quoted: whether values may be enclosed in double quotes.
         escaped: whether a backslash escapes a quote.
-        first_line: number of the line that `data` begins with.
-        sentence: all this for people.
+        first_line: number of the first line of `data`, from 1.
+        sentence: description of the format for messages.
     """
 
     data: Any
@@ -53,25 +52,28 @@ class Dialect(NamedTuple):
     sentence: str
 
     def records(self) -> Records:
-        """The records below the header."""
+        """Return the records after the header."""
         return Records(self.data, self.separator, self.quoted, self.escaped, self.first_line)
 
 
 def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialect:
-    """Recognise how a text table is written.
+    """Detect the dialect of a text table.
 
     Args:
-        file: its content.
-        known: what is not to be recognised.
-        wanted: names of columns that a header may have.
+        file: content of the file.
+        known: known properties, which are not detected.
+        wanted: names of columns that a header may contain.
+
+    Returns:
+        The dialect and the decoded content.
 
     Raises:
-        MetarecError: bytes that are no text, or a file without any line.
+        MetarecError: the file is not text, or has no line.
     """
     data, encoding = as_utf8(file, known.encoding)
     data = memoryview(data)
     separator, first_line = known.separator, 1
-    while match := re.compile(rb"(?:sep=([^\r\n]))?(?:\r\n|\r|\n)").match(data):  # an empty line, or Excel's own
+    while match := re.compile(rb"(?:sep=([^\r\n]))?(?:\r\n|\r|\n)").match(data):  # an empty line, or "sep=" of Excel
         separator = separator or (match.group(1) or b"").decode("utf-8", "ignore")
         data, first_line = data[match.end() :], first_line + 1
     line = re.compile(rb"[^\r\n]*").match(data)
@@ -84,7 +86,7 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
         raise MetarecError(
             f"{file.name}: --data.quoting double needs a separator of one character, and {separator!r} is none"
         )
-    if len(separator.encode()) > 1:  # Arrow splits at one byte only
+    if len(separator.encode()) > 1:  # Arrow accepts only separators of one byte
         data, separator, written = bytes(data).replace(separator.encode(), _UNIT.encode()), _UNIT, separator
     else:
         written = separator
@@ -104,7 +106,7 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
 
 
 def separator_name(separator: str) -> str:
-    """What a message calls a separator."""
+    """Return the name of a separator for messages."""
     return {"\t": "tabs", _UNIT: "'::' (or the separator given)"}.get(separator, repr(separator))
 
 
@@ -115,9 +117,9 @@ def _separator(head: str) -> str:
 
 
 def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool]:
-    """Whether there are quotes, and whether backslashes escape them."""
+    """Return whether values are quoted, and whether backslashes escape quotes."""
     if known.quoting == "auto":
-        # Dumps between tabs have no quotes, unless the names of their columns have.
+        # Tab-separated dumps are not quoted, unless the first value of the header is.
         first = head.split(separator)[0]
         quoted = len(separator.encode()) == 1 and (separator != "\t" or re.fullmatch(r'"[^"]*"', first) is not None)
     else:
@@ -125,7 +127,7 @@ def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, 
     quoted = quoted and has_byte(data, b'"')
     if not quoted or known.escape != "auto" or not has_byte(data, b"\\"):
         return quoted, quoted and known.escape == "backslash"
-    # Behind \" in a value, where a doubled quote would end the value, only an escaped one is followed by text.
+    # A \" that is followed by text is an escaped quote: an unescaped quote would end the value there.
     stop = re.escape(separator.encode()) + rb"\r\n"
     return True, re.compile(rb'\\"(?:[^"' + stop + rb']|"(?:[' + stop + rb"]|\Z))").search(data) is not None
 
@@ -134,5 +136,5 @@ def _is_header(names: list[str], wanted: Collection[str]) -> bool:
     numbers = any(_NUMBER.fullmatch(name) for name in names)
     if not numbers:
         return True
-    # Column numbers, of a table without a header, are no names.
+    # Numbers of columns, which the user gives for a table without a header, are not names.
     return any(name in names for name in wanted if not (name.isdecimal() and 0 < int(name[:9]) <= len(names)))

@@ -1,6 +1,6 @@
-"""Files as they are: only regular ones are opened, and compressed ones are unpacked.
+"""Reading of files: regular files are memory-mapped, compressed files are unpacked.
 
-What a file is, is told by its first bytes and not by its name.
+The format of a file is detected from its first bytes, not from its name.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import pyarrow as pa
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.regular_files import require_regular
 
-_BLOCK = 1 << 22  # bytes that are unpacked at a time
+_BLOCK = 1 << 22  # bytes that are unpacked in one read
 MOST_UNPACKED = 1 << 33
-"""Bytes that a compressed file may unpack to."""
+"""Greatest unpacked size of a compressed file, in bytes."""
 MOST_TIMES, FREE = 250, 1 << 26
-"""Beyond `FREE` bytes, a compressed file may unpack to this many times its size."""
+"""Greatest ratio of unpacked to compressed size, and the unpacked size in bytes up to which any ratio is allowed."""
 
 _PACKED: Mapping[str, bytes] = {
     "gzip": rb"\x1f\x8b",
@@ -43,25 +43,28 @@ _OTHER: Mapping[bytes, str] = {
     rb"%PDF-": "a PDF document: give the table as CSV or Parquet",
     rb"(?i:\s*<!doctype html|\s*<html)": "a web page: the link leads to a page and not to the file itself",
 }
-"""Patterns of a file's first bytes, and what such a file is, with the remedy."""
+"""Description of unsupported formats with a remedy, by the pattern of their first bytes."""
 
 
 class File(NamedTuple):
-    """The content of one file, and its name for messages."""
+    """Content of a file, and its name for messages."""
 
     name: str
     data: bytes | mmap.mmap
 
 
 def read_file(path: Path, option: str = "") -> File:
-    """The content of a file: memory-mapped, or unpacked if it is compressed with gzip, zstd, bzip2 or lz4.
+    """Memory-map a file, or unpack it if it is compressed with gzip, zstd, bzip2 or lz4.
 
     Args:
-        path: of the file.
-        option: the option that names it, for messages.
+        path: path of the file.
+        option: command-line option that names the file, for error messages.
+
+    Returns:
+        The unpacked content.
 
     Raises:
-        MetarecError: it is not there, no regular file, empty, unreadable, damaged, or of a kind that is no table.
+        MetarecError: the file is missing, not regular, empty, unreadable or damaged, or its format is not a table.
     """
     data = map_file(path, option)
     codec = next((codec for codec, magic in _PACKED.items() if re.match(magic, data)), "")
@@ -73,7 +76,17 @@ def read_file(path: Path, option: str = "") -> File:
 
 
 def map_file(path: Path, option: str = "") -> mmap.mmap:
-    """The bytes of a regular file, memory-mapped; arguments and errors as of `read_file`."""
+    """Memory-map a regular file.
+
+    Args:
+        path, option: as for `read_file`.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        MetarecError: the file is missing, not regular, empty or unreadable.
+    """
     require_regular(path, option)
     try:
         with path.open("rb") as handle:
@@ -85,15 +98,15 @@ def map_file(path: Path, option: str = "") -> mmap.mmap:
 
 
 def check_expansion(name: str, packed: int, unpacked: int) -> None:
-    """Refuse content that is out of proportion to the file that it comes from.
+    """Raise an error if the unpacked size of a compressed file exceeds the limits.
 
     Args:
-        name: of the file.
-        packed: bytes of the file.
-        unpacked: bytes that it holds, as far as is known.
+        name: name of the file.
+        packed: compressed size, in bytes.
+        unpacked: unpacked size, in bytes; a lower bound while unpacking is not finished.
 
     Raises:
-        MetarecError: `unpacked` exceeds `MOST_UNPACKED`, or `FREE` and `MOST_TIMES` times `packed`.
+        MetarecError: `unpacked` exceeds `MOST_UNPACKED`, or both `FREE` and `MOST_TIMES` times `packed`.
     """
     if unpacked > MOST_UNPACKED or (unpacked > FREE and unpacked > MOST_TIMES * packed):
         raise MetarecError(

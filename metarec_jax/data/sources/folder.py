@@ -1,6 +1,7 @@
-"""A folder of files or a .zip of one, with the same interface for readers.
+"""Common interface to the files of a folder and of a zip.
 
-A zip is read file by file into memory and never unpacked, so that a malicious file name in it cannot write anywhere.
+Each file of a zip is read into memory and never unpacked to disk, so that a malicious file name in a zip cannot cause a
+write.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from metarec_jax.core.regular_files import require_regular
 from metarec_jax.data.sources.files import File, check_expansion, read_file
 
 _TABLES = (".csv", ".tsv", ".dat", ".data", ".jsonl", ".ndjson", ".json", ".parquet")
-"""Endings of files that are taken for a table where no name is given, also before those of `_PACKED`. Texts (.txt) are
-not among them: archives come with a README."""
+"""Suffixes of files that may be a table, alone or before a suffix of `_PACKED`. Without .txt: archives often contain a
+README.txt."""
 _PACKED = (".gz", ".zst", ".bz2", ".lz4")
 
 
 class Folder:
-    """The files of a folder or of a zip, by their names without folders."""
+    """Files of a folder or of a zip, by their names without folders."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._members: dict[str, str] = {}  # plain name -> name in the zip
+        self._members: dict[str, str] = {}  # name without folders -> name in the zip
         self.zipped = not path.is_dir()
         if self.zipped:
             require_regular(path)
@@ -32,7 +33,7 @@ class Folder:
             if self.zipped:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                # If names are equal, the file nearest to the top is taken; files that macOS adds are left out.
+                # Of files with equal names, the one at the least depth is used; files that macOS adds are left out.
                 for name in sorted(names, key=lambda name: (name.count("/"), name)):
                     if not name.startswith("__MACOSX/"):
                         self._members.setdefault(PurePosixPath(name).name, name)
@@ -45,7 +46,7 @@ class Folder:
             raise MetarecError(f"{path}: cannot be read ({error.strerror or error})") from error
 
     def tables(self) -> list[str]:
-        """Names of the files that may be tables, by their endings."""
+        """Return the names of the files whose suffix is that of a table."""
 
         def ending(name: str) -> str:
             path = PurePosixPath(name.lower())
@@ -60,7 +61,7 @@ class Folder:
         """Read the file called `name`.
 
         Raises:
-            MetarecError: there is no such file, it is empty, or it cannot be read.
+            MetarecError: the file does not exist, is empty, or cannot be read.
         """
         if name not in self.names:
             raise MetarecError(f"{self.path} has no file {name}; it holds {listed(self.names) or 'nothing'}")
@@ -74,7 +75,7 @@ class Folder:
                 data = archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise MetarecError(f"{where}: damaged ({error}): fetch the zip again") from error
-        except (RuntimeError, NotImplementedError) as error:  # a password, or a method Python does not know
+        except (RuntimeError, NotImplementedError) as error:  # a password, or an unsupported compression method
             raise MetarecError(f"{where}: cannot be unpacked ({error}): give the unpacked folder instead") from error
         if not data:
             raise MetarecError(f"{where} is empty")
@@ -82,7 +83,7 @@ class Folder:
 
 
 def is_zip(path: Path) -> bool:
-    """Whether `path` is a regular file that begins as a zip does."""
+    """Whether `path` is a regular file that begins with the magic bytes of a zip."""
     try:
         if not path.is_file():
             return False
@@ -93,14 +94,17 @@ def is_zip(path: Path) -> bool:
 
 
 def read_table_file(path: Path, option: str) -> File:
-    """The file of one table: `path`, the only table in the folder or zip `path`, or ``ARCHIVE.zip/NAME``.
+    """Read the file of one table.
 
     Args:
-        path: of the file, of the folder or zip, or of the file in the zip.
-        option: the option that names it, for messages.
+        path: path of the file, of a folder or zip that holds one table, or of a file in a zip (``ARCHIVE.zip/NAME``).
+        option: command-line option that names the path, for error messages.
+
+    Returns:
+        The file, unpacked.
 
     Raises:
-        MetarecError: it is not there, it is damaged, or a folder or zip holds no table or several.
+        MetarecError: the file is missing or damaged, or the folder or zip does not hold exactly one table.
     """
     if is_zip(path.parent):
         return Folder(path.parent).read(path.name)

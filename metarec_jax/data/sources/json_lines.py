@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""Tables of JSON lines, with one object per line."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1
 
 
 class JsonLines:
-    """A table of JSON lines that is open; as `metarec_jax.data.sources.text.TextTable`.
+    """Open table of JSON lines, with the interface of `metarec_jax.data.sources.text.TextTable`.
 
     Args:
-        file: its content.
+        file: content of the file.
         encoding: as for `metarec_jax.data.sources.encodings.as_utf8`.
 
     Raises:
-        MetarecError: bytes that are no text, or a line that is no object.
+        MetarecError: the file is not text, or a line is not a JSON object.
     """
 
     header = True
@@ -43,16 +43,17 @@ class JsonLines:
     def read(
         self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
     ) -> Table:
-        """The wanted columns: ids and texts as strings, ratings, times and vectors in their own types.
+        """Read columns: ids and texts as strings; ratings, times and vectors in the types of the file.
 
         Args:
-            columns: as for `metarec_jax.data.sources.text.TextTable.read`.
-            options: as there.
-            rest: as there.
-            numeric: not used: columns have types.
+            columns, options, rest: as for `metarec_jax.data.sources.text.TextTable.read`.
+            numeric: not used, since the columns of the file have types.
+
+        Returns:
+            The requested columns.
 
         Raises:
-            MetarecError: a column that is not there, or that holds neither text nor numbers.
+            MetarecError: a column is missing, or holds neither text nor numbers.
         """
         wanted = select(self.name, self.names, columns, options, rest)
         labels = {column: self.names[n] for column, n in wanted.items()}
@@ -72,7 +73,7 @@ class JsonLines:
             return self._parse(largest)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Lines that are not empty, with their numbers."""
+        """Yield the number, from 1, and the bytes of each line that is not empty."""
         for number, line in enumerate(bytes(self._data).split(b"\n"), 1):
             if line.strip():
                 yield number, line

@@ -13,17 +13,17 @@ from metarec_jax.data.sources.files import File, check_expansion
 from metarec_jax.data.values import Table
 
 MAGIC = b"PAR1"
-"""What a Parquet file begins and ends with."""
+"""Bytes at the beginning and the end of a Parquet file."""
 
 
 class ParquetTable:
-    """A Parquet table that is open; as `metarec_jax.data.sources.text.TextTable`.
+    """Open Parquet table, with the interface of `metarec_jax.data.sources.text.TextTable`.
 
     Args:
-        file: its content.
+        file: content of the file.
 
     Raises:
-        MetarecError: not Parquet, or damaged.
+        MetarecError: the file is not Parquet, or is damaged.
     """
 
     header, sentence = True, "Parquet"
@@ -41,20 +41,21 @@ class ParquetTable:
     def read(
         self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
     ) -> Table:
-        """The wanted columns: ids and texts as strings, ratings, times and vectors in their own types.
+        """Read columns: ids and texts as strings; ratings, times and vectors in the types of the file.
 
         Args:
-            columns: as for `metarec_jax.data.sources.text.TextTable.read`.
-            options: as there.
-            rest: as there.
-            numeric: not used: columns have types.
+            columns, options, rest: as for `metarec_jax.data.sources.text.TextTable.read`.
+            numeric: not used, since the columns of the file have types.
+
+        Returns:
+            The requested columns.
 
         Raises:
-            MetarecError: a column that is not there, or that holds neither text nor numbers.
+            MetarecError: a column is missing, or holds neither text nor numbers.
         """
         wanted = select(self.name, self.names, columns, options, rest)
         labels = {column: self.names[n] for column, n in wanted.items()}
-        # Runs of one value take next to no space in the file, but do in memory.
+        # Run-length encoding makes equal values small in the file, but not in memory.
         check_expansion(self.name, self.size, 8 * self._file.metadata.num_rows * len(wanted))
         try:
             parsed = self._file.read(columns=sorted(set(labels.values())))

@@ -1,7 +1,7 @@
-"""Records of a text table one by one, with the number of their line; and the checks of its quotes.
+"""Iteration over the records of a text table with their line numbers, and checks of its quotes.
 
-Arrow reads tables, many times as fast. This is for the header, for the line of a mistake, and for what Arrow accepts
-without a word: quotes that swallow rows.
+Tables are read by Arrow, which is many times faster. This module reads the header, finds the line of an invalid record,
+and detects quoted values that enclose several rows, which Arrow accepts without an error.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from metarec_jax.core.errors import MetarecError, shown
 
 MOST_LINES = 100
-"""Lines of a quoted value, unless quoting is asked for."""
-_BLOCK = 1 << 18  # bytes that rows are counted in at a time: they stay in the processor's cache
+"""Greatest number of lines in a quoted value, unless the user requests quoting."""
+_BLOCK = 1 << 18  # bytes per block in which rows are counted, which fits the CPU cache
 
 
 class Record(NamedTuple):
-    """One record.
+    """A record of a text table.
 
     Attributes:
-        line: number of the line that it begins on, from 1.
-        values: its values, unquoted.
-        end: offset of the byte behind its line end.
-        closed: whether each of its quotes is closed.
+        line: number of its first line, from 1.
+        values: values of the record, without quotes.
+        end: offset of the byte after its line end.
+        closed: whether all its quotes are closed.
     """
 
     line: int
@@ -37,14 +37,14 @@ class Record(NamedTuple):
 
 
 class Records:
-    """The records of a text table; empty lines are none.
+    """Records of a text table; empty lines are skipped.
 
     Args:
         data: UTF-8 bytes.
-        separator: one character.
-        quoted: whether values may stand in double quotes.
-        escaped: whether a backslash escapes the character behind it.
-        first_line: number of the line that `data` begins with.
+        separator: separator of the values, one character.
+        quoted: whether values may be enclosed in double quotes.
+        escaped: whether a backslash escapes the next character.
+        first_line: number of the first line of `data`.
     """
 
     def __init__(self, data: Any, separator: str, quoted: bool, escaped: bool, first_line: int = 1) -> None:
@@ -85,20 +85,23 @@ class Records:
         return text.decode("utf-8", "replace")
 
     def line_of(self, row: int) -> int:
-        """The number of the line that a record (from 0) begins on."""
+        """Return the number of the first line of the record with index `row`, from 0."""
         return next(itertools.islice(self, row, None)).line
 
     def count(self, name: str, width: int, lenient: bool) -> int:
-        """The number of records: of line ends outside quotes, without empty lines.
+        """Count the records: line ends outside quotes, without empty lines.
 
         Args:
-            name: of the file.
-            width: values of a record.
-            lenient: whether a quoted value may have any number of lines, also such that look like rows.
+            name: name of the file.
+            width: number of values in a record.
+            lenient: whether a quoted value may have any number of lines, including lines that look like rows.
+
+        Returns:
+            The number of records.
 
         Raises:
-            MetarecError: a quoted value is not closed, is followed by text, or (unless `lenient`) has more than
-                `MOST_LINES` lines, or holds a line that looks like its own row.
+            MetarecError: a quoted value is not closed or is followed by text, or, unless `lenient`, has more than
+                `MOST_LINES` lines or contains a line that looks like its own row.
         """
         inside = 0
         for match in self._quoted.finditer(self.data):
@@ -126,7 +129,7 @@ class Records:
         return count_rows(self.data) - inside
 
     def ends_closed(self) -> bool:
-        """Whether the quotes of the last line are closed, if no record has several lines."""
+        """Whether all quotes of the last line are closed; only valid if no record has several lines."""
         data, size = self.data, 1 << 12
         while True:
             tail = re.search(rb"[^\r\n]+[\r\n]*\Z", bytes(data[-size:]))
@@ -137,7 +140,7 @@ class Records:
         return all(row.closed for row in rows)
 
     def _holds_a_row(self, start: int, end: int, width: int) -> bool:
-        """Whether a line of the quoted value between two offsets looks like the row that the value is in."""
+        """Whether a line of the quoted value from offset `start` to `end` looks like the row that contains it."""
         data = self.data
         before = bytes(data[max(0, start - 10_000) : start])
         before = re.split(rb"[\r\n]", before)[-1].split(self.separator)[:-1]
@@ -159,17 +162,25 @@ class Records:
 
 
 def count_lines(text: bytes) -> int:
-    r"""The number of line ends: \n, \r\n or \r."""
+    r"""Count the line ends: \n, \r\n or \r."""
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 
 
 def has_byte(data: Any, byte: bytes) -> bool:
-    """Whether a buffer, or what a memoryview is a part of, has this byte. A find is faster than any pattern."""
+    """Whether a buffer contains a byte. It uses ``find``, which is faster than a regular expression.
+
+    Args:
+        data: bytes, an mmap, or a memoryview, whose whole underlying object is searched.
+        byte: the byte, as bytes of length 1.
+
+    Returns:
+        True if `byte` occurs.
+    """
     return getattr(data, "obj", data).find(byte) >= 0
 
 
 def count_rows(data: Any) -> int:
-    """The number of lines of `data` that are not empty."""
+    """Count the lines of `data` that are not empty."""
     array, rows, before = np.frombuffer(data, np.uint8), 0, True
     for start in range(0, len(array), _BLOCK):
         block = array[start : start + _BLOCK]
@@ -180,7 +191,7 @@ def count_rows(data: Any) -> int:
 
 
 def _shape(value: bytes) -> bytes:
-    """A value with runs of digits as 9 and of letters as a; b"9" for numbers, b"t" for text with blanks."""
+    """Replace runs of digits by 9 and of letters by a; return b"9" for a number, b"t" for text with blanks."""
     value = value.strip().strip(b'"')
     if re.search(rb"\s", value):
         return b"t"

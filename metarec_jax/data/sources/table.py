@@ -1,4 +1,4 @@
-"""A table with one row an interaction, and optionally a second one with one row an item."""
+"""Data source that reads a table with one row per interaction, and optionally one with one row per item."""
 
 from __future__ import annotations
 
@@ -23,25 +23,36 @@ from metarec_jax.data.sources.text import TextTable
 from metarec_jax.data.values import Table
 
 OpenTable = TextTable | JsonLines | ParquetTable
-_TEXTS = ("text", "title", "name", "description")  # usual names of a column of item texts, the first that is there
+_TEXTS = ("text", "title", "name", "description")  # usual names of the column of item texts, in order of preference
 _TITLES = ("title", "name")
 _USUAL = Columns()
 _ORDER = {"user": "1", "item": "2", "rating": "3", "time": "4"}
-"""Columns of a table without a header: the order of MovieLens and of most published tables."""
+"""Numbers of the columns in a table without a header, in the order of MovieLens and of most published tables."""
 
 
 @register_source("table")
 def load(config: DataConfig, seed: int = 0) -> Interactions:
-    """`read` the table of a config; `seed` is not used."""
+    """Read the table of a config.
+
+    Args:
+        config: options of the data.
+        seed: not used.
+
+    Returns:
+        The interactions.
+
+    Raises:
+        MetarecError: a file or column is missing or not valid.
+    """
     return read(config)
 
 
 def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
-    """Read the table at ``config.path`` as ``config.columns`` says.
+    """Read the columns that ``config.columns`` names from the table at ``config.path``.
 
     Args:
-        config: of the table.
-        scale: the ratings that are allowed; None derives it from the ratings.
+        config: options of the data.
+        scale: scale of the ratings; None derives it from the ratings.
 
     Returns:
         The interactions.
@@ -85,12 +96,18 @@ def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
 
 
 def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenTable:
-    """Open a table of any format, which its first bytes tell.
+    """Open a table in any supported format, which is detected from the first bytes or the suffix ".parquet".
 
     Args:
-        file: its content.
-        known: what is known of how a text table is written.
-        wanted: names of columns that its header may have.
+        file: content of the file.
+        known: known properties of a text table.
+        wanted: names of columns that the header of a text table may contain.
+
+    Returns:
+        The open table.
+
+    Raises:
+        MetarecError: the file is one JSON array, or is not valid in its format.
     """
     if file.data[:4] == MAGIC or file.name.lower().endswith(".parquet"):
         return ParquetTable(file)
@@ -117,7 +134,7 @@ def _check_columns(config: DataConfig) -> None:
 
 
 def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The columns of the table: those that only the defaults name may be missing; and a remark about each."""
+    """Return the columns to read, without missing ones of default names, and a note on each changed column."""
     columns, clicks = config.columns, config.kind == "click" or config.repeats == "sum"
     if not opened.header and (columns.user, columns.item) == (_USUAL.user, _USUAL.item):
         usual = {c: n for c, n in named.items() if c in _ORDER and n == getattr(_USUAL, c)}
@@ -147,8 +164,8 @@ def _options(columns: Collection[str]) -> dict[str, str]:
 
 
 def _items(opened: OpenTable, config: DataConfig) -> Table:
-    """The item table of `build`: text, title (or the text again), vector, and all other columns as details."""
-    # Ratings without a header have numbers for names; items have a header.
+    """Read the item table for `build`: text, title (by default the text), vector, and other columns as details."""
+    # Columns of ratings without a header are named by numbers; the item table always has a header.
     columns = {"item": _USUAL.item if config.columns.item.isdecimal() else config.columns.item}
     if config.columns.item in opened.names:
         columns["item"] = config.columns.item

@@ -1,7 +1,7 @@
-"""Text tables: CSV and its relatives, of any separator.
+"""Text tables: CSV and similar formats with any separator.
 
-Arrow parses 25 million rows in seconds, but does not report the line of a mistake. After a mistake the file is
-therefore read again, record by record.
+Arrow parses 25 million rows in seconds, but does not report the line of an invalid record. After an error, the file is
+therefore read again record by record.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from metarec_jax.data.sources.files import File
 from metarec_jax.data.sources.records import count_rows
 from metarec_jax.data.values import Table
 
-_BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1  # bytes that Arrow parses at a time: a row must lie in two of them
+_BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1  # bytes that Arrow parses in one block; a row must fit into two blocks
 
 
 class TextTable:
-    """A text table that is open: its column names are known, and columns can be read.
+    """Open text table with known column names, from which columns can be read.
 
     Args:
-        file: its content.
-        known: what is known of how it is written.
-        wanted: names of columns that a header may have.
+        file: content of the file.
+        known: known properties of the table.
+        wanted: names of columns that a header may contain.
     """
 
     def __init__(self, file: File, known: Format, wanted: Sequence[str] = ()) -> None:
@@ -41,17 +41,20 @@ class TextTable:
     def read(
         self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
     ) -> Table:
-        """The wanted columns, values as strings.
+        """Read columns, with values as strings.
 
         Args:
-            columns: the file's names of the wanted columns, by their names in the table.
-            options: for a column that the user can choose, the option for it, for messages.
-            rest: whether all other columns are wanted too, under their own names.
-            numeric: whether all wanted columns are whole numbers (ratings: any numbers), which is several times as
-                fast. A file that has other values is read as strings, so that `build` can report them.
+            columns: the file's names of the requested columns, by their names in the table.
+            options: command-line option of each column that the user can choose, for error messages.
+            rest: whether to include all other columns under their own names.
+            numeric: whether to parse all requested columns as integers (ratings as floats), which is several times
+                faster. A file with other values is read as strings, so that `build` can report them.
+
+        Returns:
+            The requested columns.
 
         Raises:
-            MetarecError: a line of the wrong length, a column that is not there, or a quote that is not closed.
+            MetarecError: a line has the wrong number of values, a column is missing, or a quote is not closed.
         """
         wanted = select(self.name, self.names, columns, options, rest)
         parsed = None
@@ -70,7 +73,7 @@ class TextTable:
         )
 
     def _numbers(self, kinds: Mapping[int, pa.DataType]) -> pa.Table | None:
-        """The columns at these positions; None where a value is missing or is no number."""
+        """Parse the columns at these positions as numbers; None if a value is missing or is not a number."""
         try:
             table = self._arrow(kinds)
         except pa.ArrowInvalid:
@@ -79,7 +82,7 @@ class TextTable:
 
     def _parse(self, kinds: Mapping[int, pa.DataType]) -> pa.Table:
         data, lenient = self.dialect.data, self.known.quoting == "double"
-        if not re.compile(rb"[^\r\n]").search(data):  # no line: an error for Arrow
+        if not re.compile(rb"[^\r\n]").search(data):  # Arrow raises an error for a table without lines
             return pa.table({str(n): pa.array([], kind) for n, kind in kinds.items()})
         try:
             table = self._arrow(kinds)
@@ -150,23 +153,23 @@ def read_text(
     typed_header: bool = False,
     numeric: bool = False,
 ) -> Table:
-    """The columns of a text table of a known layout, values as strings.
+    """Read columns of a text table of known layout, with values as strings.
 
     Args:
-        file: its content.
-        columns: the file's names of the wanted columns, by their names in the table.
-        separator: between values, one character or more.
-        names: of the file's columns, in order, where it has no header line.
-        quoted: whether values may stand in double quotes.
+        file: content of the file.
+        columns: the file's names of the requested columns, by their names in the table.
+        separator: separator of the values, one or more characters.
+        names: names of the file's columns, in order, if the file has no header line.
+        quoted: whether values may be enclosed in double quotes.
         latin1: whether a file that is not UTF-8 is in Latin-1.
-        typed_header: whether the header writes ``name:type`` (RecBole).
+        typed_header: whether the columns of the header are written ``name:type`` (RecBole).
         numeric: as for `TextTable.read`.
 
     Returns:
-        The wanted columns.
+        The requested columns.
 
     Raises:
-        MetarecError: bytes that are no text, a line of the wrong length, or a column that is not there.
+        MetarecError: the file is not text, a line has the wrong number of values, or a column is missing.
     """
     known: dict[str, Any] = {"header": "no" if names else "yes", "quoting": "double" if quoted else "none"}
     table = TextTable(file, Format(separator, encoding=UTF8_OR_LATIN1 if latin1 else "auto", **known))

@@ -211,7 +211,7 @@ class _Liked:
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
-        # With hidden words, what is too long has been told of.
+        # With masked words, truncated texts have already been reported.
         told = QUIET if config.hides else reporter
         texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)

@@ -1,4 +1,4 @@
-"""Users' histories as text, and the items that a user likes."""
+"""Conversion of users' histories to text, and selection of the items that users like."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " ro
 
 
 def liked_items(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " rows"]) -> list[np.ndarray]:
-    """Items that each user likes, int32 [liked], ascending.
+    """Find the items that each user likes.
 
     Args:
         data, users, rows: as for `sentences`.
+
+    Returns:
+        For each user, in the order given, the rows of the liked items in the item table, int32 [liked], ascending.
     """
     likes = rows & (data.rating >= data.scale.least_liked)
     own = histories(_only(data, likes), users)
@@ -46,7 +49,7 @@ def liked_items(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " 
 
 
 def _part_of_scale(data: Interactions, rating: np.ndarray) -> np.ndarray:
-    """Where ratings lie between the least (0) and the greatest (1) of the scale."""
+    """Map ratings linearly to 0 (lowest end of the scale) to 1 (highest end)."""
     ends = data.scale.standardised()
     return (rating - ends.low) / (ends.high - ends.low)
 
