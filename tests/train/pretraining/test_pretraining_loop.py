@@ -219,7 +219,10 @@ def test_texts_that_are_too_long_are_told_of_once(objective, wanted):
         ({"encoder": {"max_length": 33}}, ["max_length is 33", "32 positions", "--encoder.max-length 32"]),
         ({"encoder": {"frozen_layers": 3}}, ["frozen_layers is 3", "2 layers"]),
         ({"encoder": {"attention": "fused"}}, ["fused"]),
-        ({"objective": "contrastive", "contrastive": {"liked": 1.0}}, ["rated from 5", "--contrastive.liked", "mlm"]),
+        (
+            {"objective": "contrastive", "contrastive": {"liked": 1.0}},
+            ["rated 5 or more", "--contrastive.liked"],
+        ),
         ({"held_out": 0.99}, ["leaves none of 20 items", "--held-out"]),
     ],
     ids=str,
