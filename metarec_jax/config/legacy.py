@@ -16,8 +16,12 @@ READABLE = (1, 2, 3, LAYOUT)
 """Versions that can be read."""
 
 _OWN = {
-    "learner": {"layers": ("transformer", "recurrent"), "width": ("transformer", "recurrent")},
-    "updater": {"precision": ("imaml", "ridge")},
+    "learner": {
+        "layers": ("transformer", "recurrent"),
+        "width": ("transformer", "recurrent"),
+        "heads": ("transformer",),
+    },
+    "updater": {"momentum": ("momentum",), "precision": ("imaml", "ridge")},
 }
 """Options that version 1 wrote for every kind of learner or updater, and the kinds that use them."""
 _EXECUTION = {
@@ -76,12 +80,12 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
     Raises:
         MetarecError: an option that is a constant now has another value.
     """
-    if layout >= 3:
+    if layout == LAYOUT:
         return document
-    found = {name: value for name, value in document.items() if _kept("", document, name, where)}
+    found = {name: value for name, value in document.items() if _kept("", document, name, layout, where)}
     for name, section in found.items():
         if isinstance(section, dict):
-            found[name] = {option: value for option, value in section.items() if _kept(name, section, option, where)}
+            found[name] = {option: section[option] for option in section if _kept(name, section, option, layout, where)}
     return found
 
 
@@ -108,16 +112,18 @@ def located(config: Chosen, layout: int) -> Chosen:
     return config if isinstance(cached, str) else with_paths(config, {"encoder.path": f"./{path}"})
 
 
-def _kept(name: str, section: dict[str, Any], option: str, where: str) -> bool:
-    value, kind = section[option], section.get("kind")
-    if option in _EXECUTION.get(name, ()) or kind not in _OWN.get(name, {}).get(option, (kind,)):
+def _kept(name: str, section: dict[str, Any], option: str, layout: int, where: str) -> bool:
+    value, owners = section[option], _OWN.get(name, {}).get(option)
+    if owners is not None and section.get("kind") not in owners:
+        return layout > 1  # later versions wrote it only for a kind of a plugin, which has an option of that name
+    if option in _EXECUTION.get(name, ()):
         return False
     if (name, option) == ("encoder", "attention") and value in ("xla", "packed"):
         return False
     constants = _CONSTANT.get(name, {})
     if option not in constants:
         return True
-    if value != constants[option] and not (option == "heads" and kind != "transformer"):
+    if value != constants[option]:
         full = f"{name}.{option}" if name else option
         raise MetarecError(
             f"{where}: {full} is {value!r}, an option of an earlier version that is now always {constants[option]!r}: "

@@ -59,13 +59,13 @@ class ContrastiveConfig:
             )
         require(
             self.users_per_step >= 2,
-            f"contrastive.users_per_step is {self.users_per_step}; it must be at least 2, since what others like is "
-            "what a user's items are held against",
+            f"contrastive.users_per_step is {self.users_per_step}; it must be at least 2, since the negatives "
+            "of a user are the liked items of the others",
         )
         require(
             self.liked_per_user >= 2,
-            f"contrastive.liked_per_user is {self.liked_per_user}; it must be at least 2, since items are drawn "
-            "together in pairs",
+            f"contrastive.liked_per_user is {self.liked_per_user}; it must be at least 2, since positives are "
+            "pairs of a user's liked items",
         )
 
 

@@ -189,6 +189,7 @@ class EpisodeSource:
     def _uniform(self, draw: int) -> np.ndarray:
         """float32 [rows], uniform between 0 and 1: decides which rows of `histories` are dropped."""
         rng = np.random.default_rng([self.seed, 5, draw])
+        # The second number of each row is unused; drawing one per row would change the draws of every seed.
         return rng.random((len(self.histories.item), 2), np.float32)[:, 0]
 
     @functools.lru_cache(maxsize=2)  # noqa: B019

@@ -68,7 +68,7 @@ def believe_all(
         return believe(config, data.items, embeddings, *columns, unit, basis, towards)
 
     others = []
-    with reporter.bar("learning what users share", folds + 1) as advance:
+    with reporter.bar("learning item factors", folds + 1) as advance:
         everyone = of(rows)
         advance(1)
         for number in range(folds):

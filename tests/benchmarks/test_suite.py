@@ -68,7 +68,7 @@ def test_what_was_measured_is_kept_and_gone_on_from(tmp_path, capsys):
 
 def test_results_of_another_layout_are_not_overwritten(tmp_path):
     (tmp_path / "old.json").write_text('{"environment": {}, "rows": []}')
-    with pytest.raises(SystemExit, match="is no results file of the whole suite"):
+    with pytest.raises(SystemExit, match="is not a results file of the whole suite"):
         harness.read(tmp_path / "old.json")
 
 

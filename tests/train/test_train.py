@@ -42,7 +42,9 @@ def run(experiment, tmp_path):
 def test_a_huge_inner_rate_stops_training_before_anything_is_saved(tmp_path):
     config = dataclasses.replace(small_config(), updater=UpdaterConfig(steps=2, rate=1e30, order="first"))
     run = run_folder.create(tmp_path / "run", config)
-    with pytest.raises(MetarecError, match=r"training loss became (nan|inf) at outer step 1 \(epoch 1\): lower .*rate"):
+    with pytest.raises(
+        MetarecError, match=r"training loss became (nan|inf) at outer step 1 .*diverged at inner step .*: lower .*rate"
+    ):
         fit(run, small_experiment(config))
     assert not list(run.checkpoints.glob("[0-9]*"))
     with pytest.raises(MetarecError, match=r"holds no trained model yet.*--resume"):
@@ -366,7 +368,8 @@ def test_an_inner_loop_that_diverges_is_reported_with_user_and_step(tmp_path):
 
 def test_who_diverged_is_whose_loss_left_the_finite_numbers_first(run, experiment):
     sums, names = program_of(run, experiment).sums, experiment.data.users.ids
-    rows = np.array([7, 3, 11])
+    rows, steps = np.array([7, 3, 11]), experiment.model.steps
+    assert steps == 2
 
     def said(*stopped):
         losses = Losses(query=np.float32(np.nan), rows=np.float32(1), stopped=np.array(stopped))
@@ -374,6 +377,8 @@ def test_who_diverged_is_whose_loss_left_the_finite_numbers_first(run, experimen
             sums(losses, Batch((), rows), Progress.at_start())
         return str(caught.value)
 
-    assert "inner loop" not in said(6, 6, 6, 0)  # the fourth only fills up the batch
-    assert f"user {names[3]!r} diverged at inner step 3: lower" in said(6, 2, 6)
-    assert f"user {names[11]!r} diverged at inner step 1, and 1 more of 3 users: lower" in said(6, 2, 0)
+    assert "inner" not in said(3, 3, 3, 0)  # the fourth only fills up the batch
+    assert f"user {names[3]!r} diverged at inner step 2: lower" in said(3, 1, 3)
+    assert f"user {names[11]!r} diverged at inner step 1, and 1 more of 3 users: lower" in said(3, 1, 0)
+    assert f"user {names[7]!r} diverged at inner step 1, and 2 more of 3 users: lower" in said(0, 0, 0)
+    assert f"query loss of user {names[3]!r} is not finite after 2 inner steps: lower" in said(3, 2, 3)

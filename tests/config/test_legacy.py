@@ -1,0 +1,48 @@
+"""Configs of earlier layouts: options that are gone are left out, and refused where they had another value."""
+
+import pytest
+
+from metarec_jax.config.legacy import LAYOUT, upgrade
+from metarec_jax.core.errors import MetarecError
+
+
+@pytest.mark.parametrize(
+    ("layout", "before", "after"),
+    [
+        (1, {"updater": {"kind": "gradient", "momentum": 0.5, "precision": 2.0}}, {"updater": {"kind": "gradient"}}),
+        (1, {"updater": {"kind": "momentum", "momentum": 0.9}}, {"updater": {"kind": "momentum"}}),
+        (1, {"learner": {"kind": "mlp", "heads": 2, "width": 8}}, {"learner": {"kind": "mlp"}}),
+        (
+            1,
+            {"learner": {"kind": "transformer", "heads": 4, "width": 8}},
+            {"learner": {"kind": "transformer", "width": 8}},
+        ),
+        (1, {"updater": {"form": "dense", "remat": True}, "train": {"save_every": 7}}, {"updater": {}, "train": {}}),
+        (1, {"encoder": {"lora_layers": [r"layer_\d+/(query|value)"], "keep": "products"}}, {"encoder": {}}),
+        (2, {"factors": {"rank": 8, "noise": 0.8}, "seed": 3}, {"factors": {"rank": 8}, "seed": 3}),
+        # An option of a plugin's kind that has the name of one that is gone.
+        (2, {"updater": {"kind": "mine", "momentum": 0.5}}, {"updater": {"kind": "mine", "momentum": 0.5}}),
+        (2, {"steps": 6, "warmup": 0.1, "clip": 1.0}, {"steps": 6}),  # of a pretraining
+        (LAYOUT, {"learner": {"kind": "mine", "heads": 2}}, {"learner": {"kind": "mine", "heads": 2}}),
+    ],
+)
+def test_options_that_are_gone_are_left_out(layout, before, after):
+    assert upgrade(before, layout, "config.json") == after
+
+
+@pytest.mark.parametrize("layout", [1, 2])
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        ({"factors": {"noise": 0.7}}, ["factors.noise is 0.7", "always 0.8"]),
+        ({"updater": {"kind": "momentum", "momentum": 0.5}}, ["updater.momentum is 0.5", "always 0.9"]),
+        ({"learner": {"kind": "transformer", "heads": 2}}, ["learner.heads is 2", "always 4"]),
+        ({"encoder": {"normalise": False}}, ["encoder.normalise is False", "always True"]),
+        ({"train": {"clip": 5.0}}, ["train.clip is 5.0", "always 1.0"]),
+        ({"warmup": 0.5}, ["warmup is 0.5", "always 0.1"]),
+    ],
+)
+def test_another_value_of_an_option_that_is_a_constant_now_is_refused(layout, document, names):
+    with pytest.raises(MetarecError) as caught:
+        upgrade(document, layout, "runs/a/config.json")
+    assert all(name in str(caught.value) for name in ["runs/a/config.json", "train it anew", *names])
