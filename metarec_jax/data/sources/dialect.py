@@ -39,8 +39,10 @@ class Dialect(NamedTuple):
         separator: in `data`.
         quoted: whether values may stand in double quotes.
         escaped: whether a backslash escapes a quote.
+        doubtful: whether a backslash may escape a quote if the table cannot be read otherwise.
         first_line: number of the line that `data` begins with.
-        sentence: all this for people.
+        written: the separator in the file.
+        encoding: of the file.
     """
 
     data: Any
@@ -49,8 +51,19 @@ class Dialect(NamedTuple):
     separator: str
     quoted: bool
     escaped: bool
+    doubtful: bool
     first_line: int
-    sentence: str
+    written: str
+    encoding: str
+
+    @property
+    def sentence(self) -> str:
+        """All this for people."""
+        quotes = "double quotes" if self.quoted else "no quotes"
+        escapes = " escaped by backslashes" if self.escaped else ""
+        header = "a header" if self.header else "no header"
+        between = _NAMES.get(self.written, repr(self.written))
+        return f"values between {between}, {quotes}{escapes}, {header}, {self.encoding.upper()}"
 
     def records(self) -> Records:
         """The records below the header."""
@@ -79,7 +92,7 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
     if not head:
         raise MetarecError(f"{file.name} holds no line of text")
     separator = separator or _separator(head)
-    quoted, escaped = _quotes(data, head, separator, known)
+    quoted, escaped, doubtful = _quotes(data, head, separator, known)
     if quoted and len(separator.encode()) > 1:
         raise MetarecError(
             f"{file.name}: --data.quoting double needs a separator of one character, and {separator!r} is none"
@@ -91,16 +104,12 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
     first = next(iter(Records(data, separator, quoted, escaped, first_line)))
     names = [name.strip() for name in first.values]
     header = known.header == "yes" or (known.header == "auto" and _is_header(names, wanted))
-    sentence = (
-        f"values between {_NAMES.get(written, repr(written))}, {'double quotes' if quoted else 'no quotes'}"
-        f"{' escaped by backslashes' if escaped else ''}, {'a header' if header else 'no header'}, {encoding.upper()}"
-    )
     if header:
         first_line += count_lines(bytes(data[: first.end]))
         data = memoryview(data)[first.end :]
     else:
         names = [str(n) for n in range(1, len(names) + 1)]
-    return Dialect(data, names, header, separator, quoted, escaped, first_line, sentence)
+    return Dialect(data, names, header, separator, quoted, escaped, doubtful, first_line, written, encoding)
 
 
 def separator_name(separator: str) -> str:
@@ -114,8 +123,8 @@ def _separator(head: str) -> str:
     return found if counts[found] or " " not in head.strip() else " "
 
 
-def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool]:
-    """Whether there are quotes, and whether backslashes escape them."""
+def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool, bool]:
+    """Whether there are quotes, whether backslashes escape them, and whether the latter is in doubt."""
     if known.quoting == "auto":
         # Dumps between tabs have no quotes, unless the names of their columns have.
         first = head.split(separator)[0]
@@ -124,10 +133,12 @@ def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, 
         quoted = known.quoting == "double"
     quoted = quoted and has_byte(data, b'"')
     if not quoted or known.escape != "auto" or not has_byte(data, b"\\"):
-        return quoted, quoted and known.escape == "backslash"
-    # Behind \" in a value, where a doubled quote would end the value, only an escaped one is followed by text.
+        return quoted, quoted and known.escape == "backslash", False
+    # Where \" is followed by text, it is an escaped quote: a quote that ends a value is not, and a doubled one is
+    # followed by a quote. Where it is followed by a quote that may end the value, it is either.
     stop = re.escape(separator.encode()) + rb"\r\n"
-    return True, re.compile(rb'\\"(?:[^"' + stop + rb']|"(?:[' + stop + rb"]|\Z))").search(data) is not None
+    escaped = re.compile(rb'\\"[^"' + stop + rb"]").search(data) is not None
+    return True, escaped, not escaped and re.compile(rb'\\""(?:[' + stop + rb"]|\Z)").search(data) is not None
 
 
 def _is_header(names: list[str], wanted: Collection[str]) -> bool:
