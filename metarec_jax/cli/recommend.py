@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,13 @@ from metarec_jax.core.console import print_grid
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
+    from metarec_jax.core.types import Kind
+    from metarec_jax.data.repeats import Rule
     from metarec_jax.recommender.attribution import Explanation
     from metarec_jax.recommender.recommender import Recommender
+
+_REPEATS: Mapping[Kind, Rule] = {"rating": "refuse", "click": "auto"}
+"""What becomes of rows of --users that repeat a user and an item: ratings are refused, clicks are one click."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,7 @@ class RecommendArguments:
     include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
     """Recommend items that the user has rated, too."""
     users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """Recommend to every user of a .csv or .parquet file with one rating in each row; needs --out."""
+    """Recommend to every user of a table with one rating in each row; needs --out."""
     columns: Columns = dataclasses.field(default_factory=Columns)
     """Columns of the file of --users."""
     out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
@@ -157,7 +162,9 @@ def _recommend_users(chosen: RecommendArguments) -> int:
 
     recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
     scale = recommender.catalogue.scale
-    source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=scale.kind)
+    source = DataConfig(
+        source="table", path=chosen.users, columns=chosen.columns, kind=scale.kind, repeats=_REPEATS[scale.kind]
+    )
     users = recommend_users(
         recommender,
         table.read(source, scale._replace(levels=())),

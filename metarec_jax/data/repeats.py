@@ -61,8 +61,8 @@ def merge(rows: Rows, rule: Rule, kind: Kind, users: tuple[str, ...], items: tup
         raise table.refuse(
             second,
             f"user {shown(users[user[second]])} and item {shown(items[item[second]])} are already in "
-            f"{table.place(first)}: a user has one row for an item; keep one of the two, or say which counts with "
-            "--data.repeats latest (or first, mean, sum)",
+            f"{table.place(first)}: a user has one row for an item; keep one of the two"
+            + (", or say which counts with --data.repeats latest (or first, mean, sum)" if rule == "auto" else ""),
         )
     order = np.lexsort((time, key))  # stable: rows of equal times stay in the order of the file
     starts = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))

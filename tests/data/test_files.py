@@ -140,6 +140,21 @@ def test_json_lines(tmp_path, name):
     assert rows_of(read(path)) == WANTED
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_lines_of_any_encoding(tmp_path, encoding):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(lines(*GOOD).decode().replace("\n", "\r\n").encode(encoding))
+    assert rows_of(read(path)) == WANTED
+
+
+def test_ids_that_look_like_dates_are_kept_and_times_are_read(tmp_path):
+    path = tmp_path / "r.jsonl"
+    named = {"user_id": "2020-01-01", "rating": 1, "timestamp": "2020-01-01T00:00:00.5Z"}
+    path.write_bytes(lines({**named, "item_id": "a"}, {**named, "item_id": "b", "rating": 2}))
+    data = read(path)
+    assert (data.users.ids, data.time_unit, data.time[0]) == (("2020-01-01",), "ms", 1_577_836_800_500)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -150,6 +165,8 @@ def test_json_lines(tmp_path, name):
         (lines(GOOD[0], {**GOOD[1], "rating": "good"}), ["line 2", "'rating' is 'good'"]),
         (lines(GOOD[0], {**GOOD[1], "user_id": None}), ["line 2", "the user (user_id) is empty"]),
         (lines(GOOD[0], {}), ["line 2", "empty"]),
+        (lines({}, {}), ["no column 'user_id'", "it has none"]),
+        (lines(*({**row, "user_id": {"a": 1}} for row in GOOD)), ["'user_id' holds struct", "name another column"]),
         (json.dumps(GOOD).encode(), ["JSON array", "one object a line"]),
         (lines(*({"asin": "1", **row} for row in GOOD)).replace(b"item_id", b"id"), ["no column 'item_id'", "asin"]),
         (b'{"a": ' + b"[" * 100_000, ["line 1", "not JSON"]),

@@ -315,6 +315,14 @@ def test_clicks_are_not_made_of_ratings(tmp_path):
         load(DataConfig(source="auto", path=str(folder), kind="click"))
 
 
+@pytest.mark.parametrize("option", [{"repeats": "latest"}, {"separator": "tab"}, {"encoding": "latin-1"}])
+def test_options_of_tables_are_refused_for_a_layout(tmp_path, option):
+    folder = layouts.movielens_1m(tmp_path)
+    (name,) = option
+    with pytest.raises(MetarecError, match=rf"data\.{name} is .* holds movielens-1m.*leave --data\.{name} out"):
+        load(DataConfig(path=str(folder), **option))
+
+
 def test_auto_without_a_path_is_movielens_100k(tmp_path):
     layouts.movielens_100k(tmp_path / "ml-100k")
     data = load(DataConfig(cache=str(tmp_path)))

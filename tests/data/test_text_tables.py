@@ -104,6 +104,12 @@ def test_a_table_without_a_header_is_read_in_the_usual_order(tmp_path):
     assert rows_of(read(path)) == {("7", "1", 4.0, 0), ("9", "2", 1.0, 0)}
 
 
+def test_a_table_of_two_columns_without_a_header_needs_clicks(tmp_path):
+    path = write(tmp_path / "r.dat", "1 2\n3 4\n")
+    assert_says(refusal(path), "no column '3' (the rating)", "--data.kind click")
+    assert rows_of(read(path, kind="click")) == {("1", "2", 1.0, 0), ("3", "4", 1.0, 0)}
+
+
 def test_columns_of_a_table_without_a_header_have_numbers(tmp_path):
     path = write(tmp_path / "r.tsv", "1\tU1\t11\tI2\t3.5\n2\tU2\t12\tI1\t4\n")
     columns = Columns(user="2", item="4", rating="5", time="3")

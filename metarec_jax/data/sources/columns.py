@@ -61,8 +61,8 @@ def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, 
     lower = {n.lower(): n for n in reversed(free[:1000])}
     near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
     guess = lower[near[0]] if near else ""
-    message = f"{name} has no column {shown(wanted)} (the {column.replace('_', ' ')}); it has {listed(names)}"
-    if list(names) == [str(n) for n in range(1, len(names) + 1)]:
+    message = f"{name} has no column {shown(wanted)} (the {column.replace('_', ' ')}); it has {listed(names) or 'none'}"
+    if names and list(names) == [str(n) for n in range(1, len(names) + 1)]:
         message += " (numbers, since it has no header: --data.header yes reads its first line as one)"
     if option:
         return f"{message}: say which it is with {option} {guess or 'NAME'}{_ABSENT.get(column, '')}"
@@ -145,7 +145,11 @@ def as_strings(name: str, label: str, values: pa.ChunkedArray, exact: bool) -> p
     try:
         return pc.cast(values, pa.string())
     except pa.ArrowException as error:
-        raise MetarecError(f"{name}: column {shown(label)} holds {values.type}, not text or numbers") from error
+        shown_type = f"{values.type}"[:80]
+        raise MetarecError(
+            f"{name}: column {shown(label)} holds {shown_type}, not text or numbers: name another "
+            "column, or write it as text"
+        ) from error
 
 
 def _without_nan(values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -38,8 +38,10 @@ class Dialect(NamedTuple):
         separator: separator of the values in `data`.
         quoted: whether values may be enclosed in double quotes.
         escaped: whether a backslash escapes a quote.
+        doubtful: whether a backslash may escape a quote if the table cannot be read otherwise.
         first_line: number of the first line of `data`, from 1.
-        sentence: description of the format for messages.
+        written: separator in the file.
+        encoding: encoding of the file.
     """
 
     data: Any
@@ -48,8 +50,19 @@ class Dialect(NamedTuple):
     separator: str
     quoted: bool
     escaped: bool
+    doubtful: bool
     first_line: int
-    sentence: str
+    written: str
+    encoding: str
+
+    @property
+    def sentence(self) -> str:
+        """Return the format as a phrase for messages."""
+        quotes = "double quotes" if self.quoted else "no quotes"
+        escapes = " escaped by backslashes" if self.escaped else ""
+        header = "a header" if self.header else "no header"
+        between = _NAMES.get(self.written, repr(self.written))
+        return f"values between {between}, {quotes}{escapes}, {header}, {self.encoding.upper()}"
 
     def records(self) -> Records:
         """Return the records after the header."""
@@ -81,7 +94,7 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
     if not head:
         raise MetarecError(f"{file.name} holds no line of text")
     separator = separator or _separator(head)
-    quoted, escaped = _quotes(data, head, separator, known)
+    quoted, escaped, doubtful = _quotes(data, head, separator, known)
     if quoted and len(separator.encode()) > 1:
         raise MetarecError(
             f"{file.name}: --data.quoting double needs a separator of one character, and {separator!r} is none"
@@ -93,16 +106,12 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
     first = next(iter(Records(data, separator, quoted, escaped, first_line)))
     names = [name.strip() for name in first.values]
     header = known.header == "yes" or (known.header == "auto" and _is_header(names, wanted))
-    sentence = (
-        f"values between {_NAMES.get(written, repr(written))}, {'double quotes' if quoted else 'no quotes'}"
-        f"{' escaped by backslashes' if escaped else ''}, {'a header' if header else 'no header'}, {encoding.upper()}"
-    )
     if header:
         first_line += count_lines(bytes(data[: first.end]))
         data = memoryview(data)[first.end :]
     else:
         names = [str(n) for n in range(1, len(names) + 1)]
-    return Dialect(data, names, header, separator, quoted, escaped, first_line, sentence)
+    return Dialect(data, names, header, separator, quoted, escaped, doubtful, first_line, written, encoding)
 
 
 def separator_name(separator: str) -> str:
@@ -116,8 +125,8 @@ def _separator(head: str) -> str:
     return found if counts[found] or " " not in head.strip() else " "
 
 
-def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool]:
-    """Return whether values are quoted, and whether backslashes escape quotes."""
+def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, bool, bool]:
+    """Return whether values are quoted, whether backslashes escape quotes, and whether the latter is in doubt."""
     if known.quoting == "auto":
         # Tab-separated dumps are not quoted, unless the first value of the header is.
         first = head.split(separator)[0]
@@ -126,10 +135,12 @@ def _quotes(data: Any, head: str, separator: str, known: Format) -> tuple[bool, 
         quoted = known.quoting == "double"
     quoted = quoted and has_byte(data, b'"')
     if not quoted or known.escape != "auto" or not has_byte(data, b"\\"):
-        return quoted, quoted and known.escape == "backslash"
-    # A \" that is followed by text is an escaped quote: an unescaped quote would end the value there.
+        return quoted, quoted and known.escape == "backslash", False
+    # A \" that is followed by text is an escaped quote: an unescaped quote would end the value there. A \" that is
+    # followed by a quote that may end the value can be either.
     stop = re.escape(separator.encode()) + rb"\r\n"
-    return True, re.compile(rb'\\"(?:[^"' + stop + rb']|"(?:[' + stop + rb"]|\Z))").search(data) is not None
+    escaped = re.compile(rb'\\"[^"' + stop + rb"]").search(data) is not None
+    return True, escaped, not escaped and re.compile(rb'\\""(?:[' + stop + rb"]|\Z)").search(data) is not None
 
 
 def _is_header(names: list[str], wanted: Collection[str]) -> bool:

@@ -6,6 +6,7 @@ write.
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._members: dict[str, str] = {}  # name without folders -> name in the zip
-        self.zipped = not path.is_dir()
+        self.zipped = not os.path.isdir(path)  # unlike Path.is_dir, it never raises
         if self.zipped:
             require_regular(path)
         try:
@@ -108,7 +109,7 @@ def read_table_file(path: Path, option: str) -> File:
     """
     if is_zip(path.parent):
         return Folder(path.parent).read(path.name)
-    return _only_table(Folder(path), option) if path.is_dir() or is_zip(path) else read_file(path, option)
+    return _only_table(Folder(path), option) if os.path.isdir(path) or is_zip(path) else read_file(path, option)
 
 
 def _only_table(folder: Folder, option: str) -> File:

@@ -36,6 +36,9 @@ class JsonLines:
         self.sentence = f"JSON lines, {encoding.upper()}"
         try:
             self._table = self._parse(min(_BLOCK, len(self._data)))
+            dates = [field.name for field in self._table.schema if pa.types.is_timestamp(field.type)]
+            if dates:  # texts, which Arrow takes for dates; as ids they are kept as they are written
+                self._table = self._parse(min(_BLOCK, len(self._data)), pa.schema([(n, pa.string()) for n in dates]))
         except pa.ArrowException as error:
             raise self._diagnosis(error) from error
         self.names: list[str] = self._table.column_names
@@ -61,16 +64,18 @@ class JsonLines:
         values, notes = typed_values(self.name, found, labels, columns)
         return Table(name=self.name, columns=values, place=self._place, labels=labels, notes=notes)
 
-    def _parse(self, block: int) -> pa.Table:
+    def _parse(self, block: int, types: pa.Schema | None = None) -> pa.Table:
         try:
             return pyarrow.json.read_json(
-                pa.BufferReader(pa.py_buffer(self._data)), pyarrow.json.ReadOptions(block_size=block)
+                pa.BufferReader(pa.py_buffer(self._data)),
+                pyarrow.json.ReadOptions(block_size=block),
+                pyarrow.json.ParseOptions(explicit_schema=types),
             )
         except pa.ArrowInvalid:
             largest = min(len(self._data), _MOST_BLOCK)
             if block >= largest:
                 raise
-            return self._parse(largest)
+            return self._parse(largest, types)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number, from 1, and the bytes of each line that is not empty."""

@@ -51,8 +51,8 @@ class Records:
         self.data, self.separator, self.quoted, self.escaped = data, separator.encode(), quoted, escaped
         self.first_line = first_line
         stop = re.escape(self.separator) + rb"\r\n"
-        plain = rb"(?:[^" + stop + rb"\\]|\\.)*" if escaped else rb"[^" + stop + rb"]*"
-        inner = rb'[^"\\]*(?:(?:""|\\.)[^"\\]*)*' if escaped else rb'[^"]*(?:""[^"]*)*'
+        plain = rb"(?:[^" + stop + rb"\\]|\\(?:.|\Z))*" if escaped else rb"[^" + stop + rb"]*"
+        inner = rb'[^"\\]*(?:(?:""|\\(?:.|\Z))[^"\\]*)*' if escaped else rb'[^"]*(?:""[^"]*)*'
         quotes = rb'(?:"(' + inner + rb')("?))?' if quoted else rb"()()"
         self._value = re.compile(
             quotes + rb"(" + plain + rb")([" + re.escape(self.separator) + rb"]|\r\n|\r|\n|\Z)", re.S

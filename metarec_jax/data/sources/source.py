@@ -7,18 +7,21 @@ files instead; this module then finds the folder.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
 from metarec_jax.config.data import DataConfig
-from metarec_jax.core.errors import MetarecError, listed
+from metarec_jax.core.errors import MetarecError, listed, shown
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Release, find
 from metarec_jax.data.sources.folder import Folder, is_zip
 
+_OF_TABLES = ("items_path", "separator", "header", "quoting", "escape", "encoding", "decimal", "repeats")
+"""Options of `DataConfig` that a layout has no use for."""
 Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
 Read = Callable[..., Interactions]
@@ -130,7 +133,7 @@ def read_path(config: DataConfig) -> Interactions:
         MetarecError: there is no such file, no layout fits, or the layout is not the one that ``config.source`` names.
     """
     path = Path(config.path).expanduser()
-    return _read_folder(path, config) if path.is_dir() or is_zip(path) else SOURCES.get("table").load(config, 0)
+    return _read_folder(path, config) if os.path.isdir(path) or is_zip(path) else SOURCES.get("table").load(config, 0)
 
 
 def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interactions:
@@ -153,6 +156,13 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
         raise MetarecError(
             f"{path} holds {layout.mark_in(folder)}, which is {layout.name}, but data.source is {config.source!r}: "
             f"say --data.source {layout.name}, or give another --data.path"
+        )
+    usual = DataConfig()
+    told = next((option for option in _OF_TABLES if getattr(config, option) != getattr(usual, option)), "")
+    if told:
+        raise MetarecError(
+            f"data.{told} is {shown(getattr(config, told))}, but {path} holds {layout.name}, whose files are read as "
+            f"they are published: leave --data.{told.replace('_', '-')} out"
         )
     data = layout.read(folder, source=sentence or f"{layout.title} from {path}")
     return data if data.layout else dataclasses.replace(data, layout=layout.name)

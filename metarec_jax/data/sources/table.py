@@ -111,7 +111,7 @@ def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenT
     """
     if file.data[:4] == MAGIC or file.name.lower().endswith(".parquet"):
         return ParquetTable(file)
-    start = re.match(rb"(?:\xef\xbb\xbf)?\s*(\{|\[\s*\{)", file.data)
+    start = re.match(rb"\s*(\{|\[\s*\{)", re.sub(rb"[\0\xef\xbb\xbf\xfe\xff]", b"", file.data[:256]))
     if start and start.group(1) != b"{":
         raise MetarecError(
             f"{file.name} is one JSON array: write one object a line (df.to_json(orient='records', lines=True) does)"
@@ -145,7 +145,8 @@ def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tu
                 "('' for one that is not there), or --data.header yes if its first line names them"
             )
         found = {c: _ORDER[c] if c in usual else n for c, n in named.items()}
-        found = {c: n for c, n in found.items() if c not in usual or n in opened.names}
+        # Times and clicks may be missing; where ratings are, they are asked for.
+        found = {c: n for c, n in found.items() if n in opened.names or not (c == "time" or (c == "rating" and clicks))}
         note = f"{opened.name} has no header: its columns are taken for {', '.join(c for c in _ORDER if c in found)}"
         named, notes = found, (f"{note} (--data.columns.user 1 and the like name others)",)
     else:

@@ -36,7 +36,12 @@ class TextTable:
     def __init__(self, file: File, known: Format, wanted: Sequence[str] = ()) -> None:
         self.name, self.known = file.name, known
         self.dialect: Dialect = recognise(file, known, wanted)
-        self.names, self.header, self.sentence = self.dialect.names, self.dialect.header, self.dialect.sentence
+        self.names, self.header = self.dialect.names, self.dialect.header
+
+    @property
+    def sentence(self) -> str:
+        """How the table is written, for people."""
+        return self.dialect.sentence
 
     def read(
         self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
@@ -62,7 +67,7 @@ class TextTable:
             kinds = {n: pa.float64() if column == "rating" else pa.int64() for column, n in wanted.items()}
             parsed = self._numbers(kinds)
         if parsed is None:
-            parsed = self._parse(dict.fromkeys(wanted.values(), pa.string()))
+            parsed = self._strings(dict.fromkeys(wanted.values(), pa.string()))
         records = self.dialect.records()
         return Table(
             name=self.name,
@@ -79,6 +84,19 @@ class TextTable:
         except pa.ArrowInvalid:
             return None
         return None if any(column.null_count for column in table.columns) else table
+
+    def _strings(self, kinds: Mapping[int, pa.DataType]) -> pa.Table:
+        try:
+            return self._parse(kinds)
+        except MetarecError as error:
+            if not self.dialect.doubtful:
+                raise
+            plain, self.dialect = self.dialect, self.dialect._replace(escaped=True, doubtful=False)
+            try:
+                return self._parse(kinds)
+            except MetarecError:
+                self.dialect = plain
+                raise error from None
 
     def _parse(self, kinds: Mapping[int, pa.DataType]) -> pa.Table:
         data, lenient = self.dialect.data, self.known.quoting == "double"
