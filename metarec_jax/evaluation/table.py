@@ -242,6 +242,6 @@ def _undefined(rows: Sequence[Row]) -> list[str]:
     if not missing:
         return []
     return [
-        f"no test user's ratings define {', '.join(missing)}: those of liked items need users who rated liked and other "
-        "items (--data.liked sets what is liked)"
+        f"no test user's ratings define {', '.join(missing)}: metrics of liked items need users who rated liked and "
+        "other items (--data.liked sets what is liked)"
     ]
