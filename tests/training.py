@@ -130,7 +130,7 @@ class Watch:
 
 def write_table(data: Interactions, path: Path) -> None:
     """Write the interactions of a data set as a CSV file for the source "table"."""
-    columns = (data.user, data.item, data.rating, data.time)
+    columns = (data.user, data.item, data.scale.decimal(data.rating), data.time)
     rows = [f"{data.users.ids[u]},{data.items.ids[i]},{rating},{time}" for u, i, rating, time in zip(*columns)]
     path.write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n", encoding="utf-8")
 

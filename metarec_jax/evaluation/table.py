@@ -167,7 +167,7 @@ def build_table(
         )
     return Table(
         title=title,
-        notes=(protocol, *notes, *_notes(first, scale, samples, references)),
+        notes=(protocol, *notes, *_notes(first, scale, samples, references), *_undefined(rows)),
         metrics=tuple(metric(name) for name in names),
         rows=tuple(rows),
         references=tuple(references),
@@ -240,3 +240,14 @@ def _notes(results: Sequence[SeedResult], scale: Scale, samples: int, references
             f"exclude zero, among the methods for the difference from {references[0]}"
         )
     return notes
+
+
+def _undefined(rows: Sequence[Row]) -> list[str]:
+    """A note about metrics that have no value in any row, where there are such."""
+    missing = [metric(name).title for name in rows[0].cells if all(math.isnan(row.cells[name].mean) for row in rows)]
+    if not missing:
+        return []
+    return [
+        f"no test user's ratings define {', '.join(missing)}: metrics of liked items need users who rated liked and "
+        "other items (--data.liked sets what is liked)"
+    ]

@@ -96,6 +96,7 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
     earlier = warm_start.learned(config) if config.train.begin else None
     experiment = build(config, reporter=reporter)
     if earlier is not None:
+        warm_start.check_scale(config, experiment.catalogue.scale)
         warm_start.check(config, earlier, jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reporter.note(
             f"training starts from the parameters of {config.train.begin}, which may have been trained on validation "

@@ -16,6 +16,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.checked_files import read_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
+from metarec_jax.core.scale import Scale
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
@@ -63,6 +64,25 @@ def learned(config: Config) -> Trainable:
 
         start = load(earlier.config.encoder.path).params
     return load_trainable(earlier, catalogues.load(earlier), start)
+
+
+def check_scale(config: Config, scale: Scale) -> None:
+    """Refuse data on another rating scale than that of the run that training is to begin from.
+
+    Args:
+        config: of the new run.
+        scale: of its ratings.
+
+    Raises:
+        MetarecError: the ends differ, so that one standardised rating means two opinions.
+    """
+    other = catalogues.load(run_folder.open_run(Path(config.train.begin))).scale
+    if (other.kind, other.low, other.high) != (scale.kind, scale.low, scale.high):
+        raise MetarecError(
+            f"train.begin is {config.train.begin!r}, a run on {other.kind}s of {other.low:.7g} to {other.high:.7g}, "
+            f"but this data has {scale.kind}s of {scale.low:.7g} to {scale.high:.7g}: add the data that it was trained "
+            "on (metarec feedback RUN --export FILE --merge), or begin anew"
+        )
 
 
 def check(config: Config, found: Trainable, like: Trainable) -> None:

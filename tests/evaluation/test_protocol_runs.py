@@ -220,7 +220,7 @@ def test_what_is_asked_of_a_user_who_trained_is_not_among_what_it_is_predicted_f
     found = [build(config, data=ratings) for ratings in (data, other)]
     assert not np.array_equal(*(experiment.catalogue.statistics.beliefs for experiment in found)), "everybody's know it"
     method = methods.adapting(found[0].model, methods.untrained(found[0]))
-    said = [ask(experiment.tests[warm], method) for experiment in found]
+    said = [ask(experiment.tests[warm], method, experiment.catalogue.scale) for experiment in found]
     user = np.repeat(tasks.user, tasks.queries)
     for a, b in zip(*said):
         np.testing.assert_array_equal(a[user == tasks.user[0]], b[user == tasks.user[0]])

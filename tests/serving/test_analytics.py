@@ -51,7 +51,7 @@ def test_rates_are_shares_of_what_was_shown():
         clicked=[True, False, True, False, False],
         rating=[np.nan, 4.0, np.nan, 5.0, 2.0],
     )
-    found = analytics.arm_figures(shown, liked=4.0)
+    found = analytics.arm_figures(shown, RATINGS)
     assert (found["users"], found["lists"], found["impressions"], found["clicks"]) == (2, 2, 5, 2)
     assert found["ctr"].value == pytest.approx(2 / 5)
     assert found["precision"].value == pytest.approx(4 / 5)
@@ -202,7 +202,7 @@ def test_two_arms_are_compared_between_users():
     n = 300
     arm = np.repeat(["a", "b"], n)
     clicked = np.concatenate([np.arange(n) < 60, np.arange(n) < 120])
-    found = analytics.figures(a_log(arm=arm, clicked=clicked), 4.0)["b less a"]["ctr"]
+    found = analytics.figures(a_log(arm=arm, clicked=clicked), RATINGS)["b less a"]["ctr"]
     half = 1.96 * np.sqrt(0.2 * 0.8 / n + 0.4 * 0.6 / n)
     assert found.value == pytest.approx(0.2)
     assert [found.low, found.high] == pytest.approx([0.2 - half, 0.2 + half], rel=5e-3)
@@ -243,9 +243,8 @@ def test_the_log_is_interactions_that_training_reads(store, tmp_path):
         count, items = feedback.export(trained_run(), store.folder, path)
         assert count == 3
         data = load(DataConfig(source="table", path=str(path), items_path=str(items)), seed=0)
-        assert sorted(
-            zip([data.users.ids[u] for u in data.user], [data.items.ids[i] for i in data.item], data.rating)
-        ) == [
+        named = [data.users.ids[u] for u in data.user], [data.items.ids[i] for i in data.item]
+        assert sorted(zip(*named, data.scale.decimal(data.rating))) == [
             ("u", "2", 3.0),
             ("u", "4", 2.0),
             ("v", "5", 1.0),

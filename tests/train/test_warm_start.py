@@ -6,8 +6,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from trained import believing_config, believing_run, small_config, trained_run
+from helpers import assert_says
+from trained import believing_config, believing_run, small_config, small_data, trained_run
+from training import write_table
 
+from metarec_jax.config.data import DataConfig
 from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
@@ -72,6 +75,20 @@ def test_what_does_not_fit_leaves_nothing(change, said, tmp_path):
     config = change(beginning(small_config(), trained_run()))
     with pytest.raises(MetarecError, match=said):
         start.start(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_rating_scale_is_refused(tmp_path):
+    data = small_data()
+    kept = data.rating < 5
+    columns = {name: getattr(data, name)[kept] for name in ("user", "item", "rating", "time")}
+    write_table(dataclasses.replace(data, **columns), tmp_path / "r.csv")
+    small = small_config()
+    learner = dataclasses.replace(small.learner, user_side="none")
+    config = dataclasses.replace(small, data=DataConfig(source="table", path=str(tmp_path / "r.csv")), learner=learner)
+    with pytest.raises(MetarecError) as error:
+        start.start(beginning(config, trained_run()), tmp_path / "run")
+    assert_says(str(error.value), str(trained_run()), "1 to 5", "1 to 4", "--merge")
     assert not (tmp_path / "run").exists()
 
 
