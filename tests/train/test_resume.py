@@ -347,7 +347,7 @@ def test_lost_best_parameters_cannot_be_made_up_for(uninterrupted, experiment, t
     fitted, finished, _ = uninterrupted
     run = copy_of(finished, tmp_path)
     run.parameters.unlink()
-    with pytest.raises(MetarecError, match=r"holds no trained model yet: .* `metarec train --resume"):
+    with pytest.raises(MetarecError, match=r"holds no file of trained parameters yet: .* `metarec train --resume"):
         load_trainable(run, experiment.catalogue)
     with pytest.raises(MetarecError) as caught:
         fit(run, experiment)

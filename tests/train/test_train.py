@@ -45,7 +45,7 @@ def test_a_huge_inner_rate_stops_training_before_anything_is_saved(tmp_path):
     with pytest.raises(MetarecError, match=r"training loss became (nan|inf) at outer step 1 \(epoch 1\): lower .*rate"):
         fit(run, small_experiment(config))
     assert not list(run.checkpoints.glob("[0-9]*"))
-    with pytest.raises(MetarecError, match=r"holds no trained model yet.*--resume"):
+    with pytest.raises(MetarecError, match=r"holds no file of trained parameters yet.*--resume"):
         load_trainable(run, small_experiment(config).catalogue)
 
 
