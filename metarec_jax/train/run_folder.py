@@ -156,7 +156,7 @@ class Run:
 def hold(folder: Path) -> Iterator[None]:
     """Hold a folder as its only writer, and remove what killed ones left half-written.
 
-    The folder is made where it is not there, and removed in the end if it is still empty then. A process that holds it
+    The folder and its parents are made where they are not there, and removed in the end if they are still empty. A process that holds it
     already may do so again.
 
     Args:
@@ -169,7 +169,7 @@ def hold(folder: Path) -> Iterator[None]:
     if folder in _HELD:
         yield
         return
-    made = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -181,9 +181,9 @@ def hold(folder: Path) -> Iterator[None]:
             finally:
                 _HELD.discard(folder)
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # one holds something
+            for path in made:
+                path.rmdir()
 
 
 def check_place(folder: Path, *, command: str = "train") -> None:

@@ -166,7 +166,7 @@ def test_a_run_is_not_resumed_on_other_data(refused, run_folder):
     document = json.loads((run_folder / "config.json").read_text())
     document["seed"] = 1  # of the synthetic ratings, too
     (run_folder / "config.json").write_text(json.dumps(document))
-    assert "no longer those that the run began with" in refused("train", "--resume", run_folder)
+    assert "no longer what the run began with" in refused("train", "--resume", run_folder)
 
 
 @pytest.mark.parametrize(
