@@ -156,8 +156,8 @@ class Run:
 def hold(folder: Path) -> Iterator[None]:
     """Hold a folder as its only writer, and remove what killed ones left half-written.
 
-    The folder and its parents are made where they are not there, and removed in the end if they are still empty. A process that holds it
-    already may do so again.
+    The folder and its parents are made where they are not there, and removed in the end if they are still empty. A
+    process that holds it already may do so again.
 
     Args:
         folder: of a run, or of other work that is continued in it.

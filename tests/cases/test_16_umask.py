@@ -50,6 +50,7 @@ import os, sys
 from pathlib import Path
 from metarec_jax.train import run_folder, catalogue, parameters
 from metarec_jax.core.errors import MetarecError
+import pyarrow.parquet, safetensors.numpy
 os.setresuid(12345, 12345, 12345)
 try:
     run = run_folder.open_run(Path(sys.argv[1]))

@@ -69,7 +69,7 @@ MISTAKES = {
     ("train", "--config", "{.json"): ["{.json, line 1", "not valid JSON"],
     ("train", "--config", "[].json"): ["[].json", "must be an object"],
     ("train", "--config", "bytes.json"): ["bytes.json", "byte 0 is not UTF-8"],
-    ("train", "--data.path", "none"): ["--data.path none", "no such file or folder"],
+    ("train", "--data.path", "none"): ["--data.path", "none", "no such file or folder"],
     ("train", "--preset", "synthetic", "--encoder.path", "no/such/folder"): ["no folder no/such/folder"],
     ("train", "--train.epochs", "0"): ["train.epochs is 0", "at least 1"],
     ("train", "--updater.rate", "nan"): ["updater.rate is nan", "a finite number above 0"],
