@@ -142,9 +142,9 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
     import pyarrow.parquet as pq
 
     with reading(path, remedy):
-        # One file, by its path: a path alone would be taken apart for partitions ("user=3").
+        # Not `pq.read_table`, which takes folders of the path for partitions ("user=3"), and may import pandas.
         with open(path, "rb") as file:
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file).read()
         found = table.schema.metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
         expected = texts.pop(_KEY, None)

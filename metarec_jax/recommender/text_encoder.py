@@ -15,6 +15,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.learner import UserSide
 from metarec_jax.config.paths import is_folder
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.data.describe import describe
 from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.history import CheckedHistory
@@ -24,16 +25,25 @@ if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
 
 
+Check = Callable[[Mapping[str, str]], None]
+"""Digests by part -> None, or an error: `metarec_jax.train.run_folder.Run.check_inputs`."""
+
+
 def warn(sentence: str) -> None:
     """Issue a Python warning, located at the caller of the recommender."""
     warnings.warn(sentence, stacklevel=7)
 
 
-def load_encoder(path: str) -> Encoder:
+def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
     """The pretrained encoder that a run's config names.
 
     Args:
         path: ``encoder.path`` of the config.
+        check: refuses another encoder than that of the run, by its digest. It is asked about weights in files alone:
+            those of an untrained encoder are drawn, and differ by rounding from processor to processor.
+
+    Raises:
+        MetarecError: it does not exist, or `check` refuses it.
     """
     from metarec_jax import encoder  # slow to import, and rarely needed
 
@@ -43,7 +53,10 @@ def load_encoder(path: str) -> Encoder:
             "command with --encoder.path NEW (`metarec recommend`), or have the run keep it: "
             "`metarec train --resume RUN --encoder.path NEW`"
         )
-    return encoder.load(path)
+    found = encoder.load(path)
+    if path not in ENCODERS.names():
+        check({"encoder": found.digest})
+    return found
 
 
 class TextEncoder:
@@ -57,7 +70,7 @@ class TextEncoder:
     """
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
-        self.check: Callable[[Mapping[str, str]], None] = lambda digests: None
+        self.check: Check = lambda digests: None
         """Refuses another encoder than the run was trained with, by its digest."""
         if encoder is not None:
             self.encoder = encoder  # in place of what the cached property would load
@@ -73,8 +86,7 @@ class TextEncoder:
         Raises:
             MetarecError: it does not exist, or is not the one that the run was trained with.
         """
-        encoder = load_encoder(self.config.path)
-        self.check({"encoder": encoder.digest})
+        encoder = load_encoder(self.config.path, self.check)
         if encoder.config.hidden_size != self._width:
             raise MetarecError(
                 f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
@@ -86,7 +98,7 @@ class TextEncoder:
     @functools.cached_property
     def pretrained(self) -> Encoder:
         """The encoder before the run trained it, which item factors were learned with; loaded at the first use."""
-        return self.encoder if self.config.train == "no" else load_encoder(self.config.path)
+        return self.encoder if self.config.train == "no" else load_encoder(self.config.path, self.check)
 
     def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
         """Embeddings of texts.
