@@ -20,7 +20,7 @@ import tyro
 from metarec_jax.config.json_io import Chosen
 from metarec_jax.config.json_io import parse as parse_json
 from metarec_jax.config.legacy import READABLE, upgrade
-from metarec_jax.config.paths import paths_of, with_paths
+from metarec_jax.config.paths import paths_of
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
@@ -190,7 +190,16 @@ def named_paths(config: Chosen, default: Chosen) -> tuple[dict[str, str], bool]:
     """
     before = paths_of(default)
     given = {name: path for name, path in paths_of(config).items() if path != before[name]}
-    return given, with_paths(config, {name: before[name] for name in given}) != default
+    return given, _other_options(config) != _other_options(default)
+
+
+def _other_options(config: Any) -> dict[str, Any]:
+    """All options of a config that are no paths."""
+    tree = dataclasses.asdict(config)
+    for name in paths_of(config):
+        section, _, field = name.partition(".")
+        del tree[section][field]
+    return tree
 
 
 def check_resume(chosen: Any) -> dict[str, str]:

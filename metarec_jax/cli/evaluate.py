@@ -155,7 +155,7 @@ def run(arguments: Sequence[str]) -> int:
         run = run_folder.open_run(place(chosen.run))
         config = run.config = absolute(with_paths(run.config, paths))
         run_folder.check_paths(run, "evaluate")
-    folder = place(chosen.out) if chosen.out else run.folder if run else (RUNS / run_name(name, config)).resolve()
+    folder = place(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     reporter = prepare(config)
     from metarec_jax.evaluation import evaluate, report

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, place, prepare, print_json
-from metarec_jax.core.shown import shown
+from metarec_jax.core.shown import relative, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     folder = export_folder(Recommender.load(place(chosen.run), report=reporter.note), place(chosen.out))
     size = sum(path.stat().st_size for path in folder.iterdir())
     if chosen.json:
-        print_json({"run": chosen.run, "folder": str(folder), "bytes": size})
+        print_json({"run": chosen.run, "folder": str(relative(folder)), "bytes": size})
     else:
         print(
             f"folder: {shown(folder)} ({size / 1e6:.1f} MB)\n"

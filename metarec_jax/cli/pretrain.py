@@ -26,7 +26,7 @@ from metarec_jax.cli.arguments import (
 from metarec_jax.config.pretrain import PretrainConfig, starting_from
 from metarec_jax.config.run import DEFAULT_PRESET, preset
 from metarec_jax.core.console import print_grid
-from metarec_jax.core.shown import shown
+from metarec_jax.core.shown import relative, shown
 
 if TYPE_CHECKING:
     from metarec_jax.train.run_folder import Run
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
         encoder, plot = start.finish(run, pretraining, pretrained), draw(run)
     before, after, step = pretrained.before, pretrained.after, pretrained.step
     if chosen.json:
-        tree = {"run": str(run.folder), "encoder": str(encoder), "plot": str(plot)}
+        tree = {name: str(relative(path)) for name, path in (("run", run.folder), ("encoder", encoder), ("plot", plot))}
         print_json({**tree, "step": step, "before": before, "after": after})
         return 0
     rows = [[CURVES[name], f"{value:,.4g}", f"{after[name]:,.4g}"] for name, value in before.items()]

@@ -25,7 +25,7 @@ from metarec_jax.cli.arguments import (
     stopped,
 )
 from metarec_jax.config.run import DEFAULT_PRESET
-from metarec_jax.core.shown import shown
+from metarec_jax.core.shown import relative, shown
 
 if TYPE_CHECKING:
     from metarec_jax.train.loop import Fitted
@@ -70,7 +70,11 @@ def run(arguments: Sequence[str]) -> int:
     progress, spent = fitted.progress, accounting.read(run)
     if chosen.json:
         fields = ("step", "epoch", "best_epoch", "best_step", "best_loss", "finished")
-        tree = {"run": str(run.folder), "plot": str(plot), **{field: getattr(progress, field) for field in fields}}
+        tree = {
+            "run": str(relative(run.folder)),
+            "plot": str(relative(plot)),
+            **{field: getattr(progress, field) for field in fields},
+        }
         print_json(tree if spent is None else {**tree, "privacy": spent})
         return 0
     if spent is not None:

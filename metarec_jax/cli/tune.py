@@ -29,7 +29,7 @@ from metarec_jax.cli.arguments import (
 )
 from metarec_jax.config.run import DEFAULT_PRESET
 from metarec_jax.core.console import print_grid
-from metarec_jax.core.shown import shown
+from metarec_jax.core.shown import relative, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     best = folder / "best.json"
     if chosen.json:
         trials = [{"trial": n, chosen.metric: value, "options": options} for n, value, options in found.trials]
-        print_json({"best": str(best), "trials": trials})
+        print_json({"best": str(relative(best)), "trials": trials})
         return 0
     names = list(space)
     rows = [

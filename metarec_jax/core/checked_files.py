@@ -148,15 +148,28 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
     import pyarrow.parquet as pq
 
     with reading(path, remedy):
-        # Pass an open file: pyarrow would parse a path for partition keys such as "user=3".
+        # Pass an open file: pyarrow would parse a path for partition keys such as "user=3", and `pq.read_table` may
+        # import pandas.
         with open(path, "rb") as file:
-            table = pq.read_table(file)
+            table = pq.ParquetFile(file).read()
         found = table.schema.metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}
         expected = texts.pop(_KEY, None)
         if expected is not None and expected != _digest_of_table(table, texts):
             raise ValueError("its content is not what was written")
         return table, texts
+
+
+def numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers without a missing one, as an array; `to_numpy` imports pandas where that is installed."""
+    parts = [
+        np.frombuffer(
+            chunk.buffers()[1], chunk.type.to_pandas_dtype(), len(chunk), chunk.offset * chunk.type.byte_width
+        )
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0, column.type.to_pandas_dtype())
 
 
 def _digest_of_arrays(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
@@ -175,8 +188,8 @@ def _digest_of_table(table: pa.Table, texts: Mapping[str, str]) -> str:
     for name in table.column_names:
         column = table.column(name)
         digest.update(json.dumps([name, len(column)]).encode())
-        if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-            digest.update(np.ascontiguousarray(column.to_numpy()).view(np.uint8).data)
+        if not column.null_count and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            digest.update(np.ascontiguousarray(numbers(column)).view(np.uint8).data)
         else:
             digest.update(json.dumps(column.to_pylist()).encode())
     return digest.hexdigest()

@@ -16,6 +16,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.learner import UserSide
 from metarec_jax.config.paths import is_folder
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.data.describe import describe
 from metarec_jax.recommender.errors import InputError, Unavailable
 from metarec_jax.recommender.history import CheckedHistory
@@ -25,22 +26,28 @@ if TYPE_CHECKING:
     from metarec_jax.encoder import Encoder
 
 
+Check = Callable[[Mapping[str, str]], None]
+"""Digests by part -> None, or an error: `metarec_jax.train.run_folder.Run.check_inputs`."""
+
+
 def warn(sentence: str) -> None:
     """Issue a Python warning, located at the caller of the recommender."""
     warnings.warn(sentence, stacklevel=7)
 
 
-def load_encoder(path: str) -> Encoder:
+def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
     """Load the pretrained encoder that a run's config names.
 
     Args:
         path: ``encoder.path`` of the config.
+        check: called with the digest of the encoder; raises an error if the run was trained with another one. Not
+            called for an untrained encoder, whose random weights differ between processors by rounding.
 
     Returns:
         The encoder.
 
     Raises:
-        MetarecError: the encoder does not exist, or cannot be read.
+        MetarecError: the encoder does not exist, cannot be read, or `check` refuses it.
     """
     from metarec_jax import encoder  # imported here because the import is slow and rarely needed
 
@@ -50,7 +57,10 @@ def load_encoder(path: str) -> Encoder:
             "command with --encoder.path NEW (`metarec recommend`), or have the run keep it: "
             "`metarec train --resume RUN --encoder.path NEW`"
         )
-    return encoder.load(path)
+    found = encoder.load(path)
+    if path not in ENCODERS.names():
+        check({"encoder": found.digest})
+    return found
 
 
 @contextlib.contextmanager
@@ -73,7 +83,7 @@ class TextEncoder:
     """
 
     def __init__(self, config: EncoderConfig, width: int, encoder: Encoder | None, report: Callable[[str], None]):
-        self.check: Callable[[Mapping[str, str]], None] = lambda digests: None
+        self.check: Check = lambda digests: None
         """Called with the digest of a loaded encoder; raises an error if the run was trained with another one."""
         if encoder is not None:
             self.encoder = encoder  # replaces the encoder that the cached property would load
@@ -96,8 +106,7 @@ class TextEncoder:
             Unavailable: the encoder does not exist, or is not the encoder that the run was trained with.
         """
         with _needed():
-            encoder = load_encoder(self.config.path)
-            self.check({"encoder": encoder.digest})
+            encoder = load_encoder(self.config.path, self.check)
             if encoder.config.hidden_size != self._width:
                 raise MetarecError(
                     f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
@@ -112,7 +121,7 @@ class TextEncoder:
         if self.config.train == "no":
             return self.encoder
         with _needed():
-            return load_encoder(self.config.path)
+            return load_encoder(self.config.path, self.check)
 
     def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
         """Encode texts.

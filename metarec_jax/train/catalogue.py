@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from metarec_jax.core.checked_files import RESTORE, read_arrays, read_table, reading, write_arrays, write_table
+from metarec_jax.core.checked_files import RESTORE, numbers, read_arrays, read_table, reading, write_arrays, write_table
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Items
@@ -93,7 +93,7 @@ def load(run: Run) -> Catalogue:
                 if name.startswith("detail:")
             },
         )
-        statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
+        statistics = Statistics(numbers(columns["rating_sum"]), numbers(columns["rating_count"]))
         written = json.loads(texts["scale"])
         believed = json.loads(texts.get("beliefs", "false"))
         if not isinstance(written, dict):

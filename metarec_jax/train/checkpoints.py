@@ -11,10 +11,12 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -113,10 +115,10 @@ class Checkpoints:
             self._remove_leftovers()
         # If a folder cannot be created in the background, orbax waits for minutes.
         context = ocp.Context(async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False))
+        self._aliases = contextlib.ExitStack()
         with self._writing():
-            self._checkpointer = ocp.training.Checkpointer(
-                str(self._folder), context=context, cleanup_tmp_directories=tidy
-            )
+            alias = self._aliases.enter_context(_without_patterns(self._folder))
+            self._checkpointer = ocp.training.Checkpointer(str(alias), context=context, cleanup_tmp_directories=tidy)
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -130,6 +132,7 @@ class Checkpoints:
                 with self._writing():
                     self._checkpointer.close()
             finally:
+                self._aliases.close()
                 if self._tidy:
                     self._remove_leftovers()
 
@@ -282,6 +285,19 @@ class Checkpoints:
             f"{self._folder / str(step)}: the checkpoint is missing or damaged ({reason.splitlines()[0][:200]}): "
             f"restore it from a copy, or {remedy}"
         )
+
+
+@contextlib.contextmanager
+def _without_patterns(folder: Path) -> Iterator[Path]:
+    """A path to `folder` for orbax, which takes "[1]" in the name of any folder above for a pattern of `glob`."""
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        alias = Path(place) / "checkpoints"
+        alias.symlink_to(folder)
+        yield alias
 
 
 def _digest(path: Path) -> str:

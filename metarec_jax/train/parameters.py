@@ -6,6 +6,7 @@ which reads them, is slow to import.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,10 +80,13 @@ def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Tr
         MetarecError: no epoch has ended yet, or the file is damaged or does not fit the run's config.
     """
     config = run.config
-    if not run.parameters.exists():
+    if not os.path.lexists(run.parameters):
+        why = "no epoch has ended"
+        if run.checkpoints.exists():
+            why = "no epoch has ended, or an earlier version kept its parameters in a checkpoint"
         raise MetarecError(
-            f"{run.folder} holds no trained model yet: no epoch has ended; "
-            f"train on with `metarec train --resume {shown(run.folder)}`"
+            f"{run.folder} holds no file of trained parameters yet: {why}; train on, or write the file, with "
+            f"`metarec train --resume {shown(run.folder)}`"
         )
     hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
     return load(abstract_trainable(config, catalogue, hidden, encoder), run.parameters)

@@ -158,8 +158,8 @@ class Run:
 def hold(folder: Path) -> Iterator[None]:
     """Lock a folder for writing, and remove temporary files of killed processes.
 
-    The folder is created if it does not exist, and then removed at the end if it is still empty. A process that has
-    locked the folder may lock it again.
+    The folder and its parents are created if they do not exist, and then removed at the end if they are still empty. A
+    process that has locked the folder may lock it again.
 
     Args:
         folder: folder of a run, or of another resumable task.
@@ -174,7 +174,7 @@ def hold(folder: Path) -> Iterator[None]:
     if folder in _HELD:
         yield
         return
-    made = not folder.exists()
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -186,9 +186,9 @@ def hold(folder: Path) -> Iterator[None]:
             finally:
                 _HELD.discard(folder)
     finally:
-        if made:
-            with contextlib.suppress(OSError):  # the folder is not empty
-                folder.rmdir()
+        with contextlib.suppress(OSError):  # the folder is not empty
+            for path in made:
+                path.rmdir()
 
 
 def check_place(folder: Path, *, command: str = "train") -> None:

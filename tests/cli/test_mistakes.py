@@ -67,7 +67,7 @@ MISTAKES = {
     ("train", "--config", "{.json"): ["{.json, line 1", "not valid JSON"],
     ("train", "--config", "[].json"): ["[].json", "must be an object"],
     ("train", "--config", "bytes.json"): ["bytes.json", "byte 0 is not UTF-8"],
-    ("train", "--data.path", "none"): ["--data.path none", "no such file"],
+    ("train", "--data.path", "none"): ["--data.path", "none", "no such file"],
     ("train", "--preset", "synthetic", "--encoder.path", "no/such/folder"): ["no folder no/such/folder"],
     ("train", "--train.epochs", "0"): ["train.epochs is 0", "at least 1"],
     ("train", "--updater.rate", "nan"): ["updater.rate is nan", "a finite number above 0"],
@@ -164,7 +164,7 @@ def test_a_run_is_not_resumed_on_other_data(refused, run_folder):
     document = json.loads((run_folder / "config.json").read_text())
     document["seed"] = 1  # of the synthetic ratings, too
     (run_folder / "config.json").write_text(json.dumps(document))
-    assert "no longer those that the run began with" in refused("train", "--resume", run_folder)
+    assert "no longer what the run began with" in refused("train", "--resume", run_folder)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_folder_that_holds_something_is_not_overwritten(folder):
 
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(MetarecError, match="cannot be saved"):
+    with pytest.raises(MetarecError, match="cannot be written"):
         encoder.save(small_encoder(), tmp_path / "file" / "bert")
 
 

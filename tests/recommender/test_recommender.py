@@ -448,7 +448,7 @@ def truncate(path, share):
         ),
         (
             lambda run: (run / "parameters.safetensors").unlink(),
-            r"holds no trained model yet: no epoch has ended; train on",
+            r"holds no file of trained parameters yet: no epoch has ended",
         ),
         (
             lambda run: change_config(run, learner__hidden=9),

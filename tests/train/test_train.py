@@ -47,7 +47,7 @@ def test_a_huge_inner_rate_stops_training_before_anything_is_saved(tmp_path):
     ):
         fit(run, small_experiment(config))
     assert not list(run.checkpoints.glob("[0-9]*"))
-    with pytest.raises(MetarecError, match=r"holds no trained model yet.*--resume"):
+    with pytest.raises(MetarecError, match=r"holds no file of trained parameters yet.*--resume"):
         load_trainable(run, small_experiment(config).catalogue)
 
 
@@ -218,7 +218,7 @@ def test_every_epoch_is_saved(tmp_path):
 
 def test_parameters_can_be_loaded_as_soon_as_an_epoch_has_ended(run, experiment):
     """And while training goes on: a reader leaves alone what is being saved."""
-    with pytest.raises(MetarecError, match=r"no trained model yet: no epoch has ended; train on with .*--resume"):
+    with pytest.raises(MetarecError, match=r"no file of trained parameters yet: no epoch has ended.*--resume"):
         load_trainable(run, experiment.catalogue)
     fit(run, experiment, reporter=stopping_at(1))
     assert (run.checkpoints / "2").is_dir()

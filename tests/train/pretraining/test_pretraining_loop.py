@@ -295,7 +295,7 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path):
     rating = data.rating.copy()
     rating[0] = 6 - rating[0] if rating[0] != 3 else 4
     write_table(dataclasses.replace(data, rating=rating), table)
-    with pytest.raises(MetarecError, match=r"inputs\.json: the data or the encoder are no longer"):
+    with pytest.raises(MetarecError, match=r"inputs\.json: the ratings.*: no longer what the run began with"):
         launch.resume(folder)
     with pytest.raises(MetarecError, match="already holds a run: continue it with `metarec pretrain --resume"):
         launch.start(config, folder)

@@ -1,0 +1,45 @@
+"""The command in processes of its own, on a small table of ratings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SMALL = ("--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--train.epochs", "1")
+
+
+def write_data(folder: Path) -> tuple[str, ...]:
+    """Write ratings.csv and items.csv of 40 users and 30 items; returns the options that name them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = [f"u{u},{i},{rng.integers(1, 6)},{t}" for u in range(40) for t, i in enumerate(rng.permutation(30)[:16])]
+    (folder / "ratings.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n")
+    titles = [f"{i},Lamp {'abcdefghij'[i % 10]} number {i}" for i in range(30)]
+    (folder / "items.csv").write_text("\n".join(["item_id,title", *titles]) + "\n")
+    return "--data.path", str(folder / "ratings.csv"), "--data.items-path", str(folder / "items.csv")
+
+
+def begin(*arguments: str | Path, cwd: Path, **options) -> subprocess.Popen:
+    """Start `metarec` with these arguments."""
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "metarec_jax", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": root, "METAREC_CACHE": str(cwd / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def metarec(*arguments: str | Path, cwd: Path, **options) -> tuple[int, str, str]:
+    """Run `metarec`: status, stdout, stderr; no traceback is ever right."""
+    process = begin(*arguments, cwd=cwd, **options)
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
