@@ -16,6 +16,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -118,7 +119,13 @@ def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that partly written files are removed while it propagates."""
+    """Turn SIGTERM into an exception, so that partly written files are removed while it propagates.
+
+    A thread other than the main one may not handle signals, and handles none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, _frame: Any) -> NoReturn:
         raise Stopped(signal.Signals(number))

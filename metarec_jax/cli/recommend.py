@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, parse, prepare, print_json
-from metarec_jax.config.data import Columns, DataConfig
+from metarec_jax.config.data import Columns
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
     from metarec_jax.recommender.attribution import Explanation
     from metarec_jax.recommender.recommender import Recommender
+
+
+@dataclasses.dataclass(frozen=True)
+class UsersFile:
+    """Options of the file of --users, with the names that `metarec train` has for them."""
+
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    """Columns of the file of --users; by default those that the run was trained with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +48,7 @@ class RecommendArguments:
     """Recommend items that the user has rated, too."""
     users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     """Recommend to every user of a .csv or .parquet file with one rating in each row; needs --out."""
-    columns: Columns = dataclasses.field(default_factory=Columns)
-    """Columns of the file of --users."""
+    data: UsersFile = dataclasses.field(default_factory=UsersFile)
     out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
     """File for the lists of --users. The same command continues where it was stopped."""
     why: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -53,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec recommend` and return the exit status."""
     chosen = parse(RecommendArguments, "recommend", arguments)
     if chosen.users or chosen.out:
-        return _recommend_users(chosen)
+        return _recommend_users(chosen, arguments)
     history = [parse_rating(text) for text in chosen.rate]
     reporter = prepare()
     from metarec_jax.recommender.recommender import Recommender
@@ -135,23 +142,26 @@ def _reason(explanation: Explanation) -> dict[str, Any]:
     return {"why": explanation.sentence, "because": [influence._asdict() for influence in explanation.because]}
 
 
-def _recommend_users(chosen: RecommendArguments) -> int:
+def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> int:
     """`metarec recommend --users`."""
     if not (chosen.users and chosen.out):
         raise MetarecError("--users FILE and --out FILE.parquet go together: give both")
     if chosen.rate or chosen.profile or chosen.item_text:
         raise MetarecError("--users reads ratings from its file: leave out --rate, --profile and --item-text")
     reporter = prepare()
-    from metarec_jax.data import load
+    from metarec_jax.data.sources.table import load_users
     from metarec_jax.recommender.batch import recommend_users
     from metarec_jax.recommender.recommender import Recommender
 
-    recommender = Recommender.load(chosen.run)
-    kind = recommender.catalogue.scale.kind
-    source = DataConfig(source="table", path=chosen.users, columns=chosen.columns, kind=kind)
+    recommender = Recommender.load(chosen.run, report=reporter.note)
+    # Read again, now that the run is known, whose columns are the defaults of the options.
+    default = RecommendArguments(chosen.run, data=UsersFile(recommender.config.data.columns))
+    columns = parse(RecommendArguments, "recommend", arguments, default).data.columns
+    scale = recommender.catalogue.scale
+    users_file = load_users(Path(chosen.users).expanduser(), columns, scale.kind, scale.low, scale.high)
     users = recommend_users(
         recommender,
-        load(source, seed=0),
+        users_file,
         Path(chosen.out),
         k=chosen.k,
         exclude_seen=not chosen.include_seen,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import require, require_types
 from metarec_jax.core.kinds import SOURCES, SPLITS
 from metarec_jax.core.registry import name_of
 
@@ -26,6 +26,9 @@ class Columns:
     """Text of a user, for the encoder; "" if users have none."""
     item_vector: str = ""
     """Vector of an item, a list of numbers in a Parquet item file (see `DataConfig.vectors`)."""
+
+    def __post_init__(self) -> None:
+        require_types(self, "data.columns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +59,7 @@ class DataConfig:
     """Whether to download the data if it is not found on this machine."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "data")
+        require_types(self, "data")
         require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
         require(
             math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
@@ -99,7 +102,7 @@ class EpisodeConfig:
     """Share of the users that are test users."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "episodes")
+        require_types(self, "episodes")
         require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
         require(
             self.min_ratings > self.query,
@@ -154,7 +157,7 @@ class SplitConfig:
     time before which 80% of the rows are."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "split")
+        require_types(self, "split")
         require(self.year >= 0, f"split.year is {self.year}; it must be a year, or 0 to have one chosen")
         require(
             len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,

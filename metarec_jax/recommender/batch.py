@@ -80,7 +80,8 @@ def recommend_users(
     with replacing(out) as path:
         writer = None
         for number in numbers:
-            table = pq.read_table(parts / f"{number:06d}.parquet")
+            with pq.ParquetFile(parts / f"{number:06d}.parquet") as file:  # read_table would import pandas
+                table = file.read()
             writer = writer or pq.ParquetWriter(path, table.schema)
             writer.write_table(table)
         if writer is not None:
@@ -96,7 +97,10 @@ def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
     missing = [item for item in data.items.ids if not titles.has_id(item)]
     if missing:
         listed = ", ".join(map(repr, missing[:3]))
-        raise MetarecError(f"{data.source}: the run knows no item {listed}{' and others' if len(missing) > 3 else ''}")
+        raise MetarecError(
+            f"{data.source}: the run knows no item {listed}"
+            f"{' and others' if len(missing) > 3 else ''}: remove the rows of items that it was not trained with"
+        )
     bad = np.flatnonzero((data.rating < scale.low) | (data.rating > scale.high))
     if len(bad):
         user, rating = data.users.ids[data.user[bad[0]]], data.rating[bad[0]]

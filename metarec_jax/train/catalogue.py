@@ -96,7 +96,8 @@ def load(run: Run) -> Catalogue:
 
     remedy = "restore it from a copy, or train the run again"
     try:
-        table = pq.read_table(run.catalogue)
+        with pq.ParquetFile(run.catalogue) as file:  # unlike read_table, it does not import pandas
+            table = file.read()
         columns = {name: table.column(name) for name in table.column_names}
         for name, column in columns.items():
             if column.null_count:

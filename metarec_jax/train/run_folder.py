@@ -24,6 +24,7 @@ from typing import Any
 from metarec_jax.config.json_io import parse, to_json
 from metarec_jax.config.legacy import LAYOUT, READABLE, upgrade
 from metarec_jax.config.run import Config
+from metarec_jax.core import arguments
 from metarec_jax.core.atomic_files import explained, make_folder, write_text
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.plugins import plugins_of, require_plugins
@@ -194,7 +195,8 @@ def create(folder: Path, config: Any, *, command: str = "train", fill: Callable[
     return run
 
 
-def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
+@arguments.takes(folder=arguments.path, command=arguments.text)
+def open_run(folder: str | Path, *, command: str = "train", base: Any = None) -> Run:
     """Open a run folder.
 
     Args:
@@ -208,6 +210,7 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
     Raises:
         MetarecError: there is no run, the run is of another version or kind, or config.json is not valid.
     """
+    folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
         remedy = f"make a run with `metarec {command} --out " + str(folder) + "`"

@@ -25,10 +25,6 @@ from metarec_jax.data.sources.folder import File
 from metarec_jax.data.values import Table
 
 _BLOCK = 1 << 24  # bytes that Arrow parses at a time
-_ABSENT = {  # the option for a file that has no such column
-    "time": ", or '' where there is none",
-    "rating": ", or '' and --data.kind click where every row is a click",
-}
 
 
 def read_text(
@@ -53,7 +49,7 @@ def read_text(
         names: names of the file's columns, in order, where it has no header line.
         quoted: whether values may stand in double quotes (CSV).
         latin1: whether a file that is not UTF-8 is in Latin-1.
-        options: column -> command-line option that names it, for messages.
+        options: column -> command-line option that names it, with {} for the name, for messages.
         typed_header: whether the header writes ``name:type`` (RecBole).
         numeric: whether all wanted columns are whole numbers (ratings: any numbers), which is several times as fast. A
             file that has other values is read as strings, so that `build` can report them.
@@ -121,6 +117,31 @@ def read_parquet(
         parsed = parquet.read(columns=sorted(set(wanted.values())))
     except pa.ArrowException as error:
         raise MetarecError(f"{file.name}: not a Parquet file, or a damaged one ({_first_line(error)})") from error
+    return _typed(file, parsed, wanted)
+
+
+def read_arrow(name: str, parsed: pa.Table, columns: Mapping[str, str], *, options: Mapping[str, str]) -> Table:
+    """Read columns of an Arrow table, as those of a Parquet file.
+
+    Args:
+        name: name of the table, for messages.
+        parsed: the table.
+        columns: as for `read_text`.
+        options: as for `read_text`.
+
+    Returns:
+        The wanted columns.
+
+    Raises:
+        MetarecError: a column is missing, or holds neither texts nor numbers.
+    """
+    file = File(name, b"")
+    _refuse_equal_names(file, parsed.column_names)
+    return _typed(file, parsed, _select(file, parsed.column_names, columns, options, False))
+
+
+def _typed(file: File, parsed: pa.Table, wanted: Mapping[str, str]) -> Table:
+    """Ids and texts of Arrow columns as strings; ratings, times and vectors in their own types."""
     numeric = ("rating", "time", "item_vector")
     return Table(
         name=file.name,
@@ -282,7 +303,7 @@ def _line_at(data: Any, offset: int) -> int:
 def _refuse_equal_names(file: File, names: Sequence[str]) -> None:
     repeated = [name for name in names if list(names).count(name) > 1]
     if repeated:
-        raise MetarecError(f"{file.name}, line 1: two columns are called {repeated[0]!r}: rename one of them")
+        raise MetarecError(f"{file.name}: two columns are called {repeated[0]!r}: rename one of them")
 
 
 def _select(
@@ -294,7 +315,7 @@ def _select(
             guess = next((n for n in names if near and n.lower() == near[0]), "")
             message = f"{file.name} has no column {name!r} (the {column.replace('_', ' ')}); it has {', '.join(names)}"
             if column in options:
-                message += f": say which it is with {options[column]} {guess or 'NAME'}" + _ABSENT.get(column, "")
+                message += f": say which it is with {options[column].format(guess or 'NAME')}"
             else:
                 message += f": rename {guess or 'the column'} if it is that one, or add it"
             raise MetarecError(message)

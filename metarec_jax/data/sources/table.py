@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-from metarec_jax.config.data import DataConfig
+from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions
-from metarec_jax.data import vectors
+from metarec_jax.core.types import Interactions, Kind
+from metarec_jax.data import values, vectors
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.columns import read_parquet, read_text
 from metarec_jax.data.sources.folder import read_file
@@ -18,6 +18,11 @@ from metarec_jax.data.values import Table
 
 _TEXTS = ("text", "title", "name", "description")  # usual names of a column of item texts, the first that is there
 _TITLES = ("title", "name")
+
+_ABSENT = {  # the option for a file that has no such column
+    "time": ", or '' where there is none",
+    "rating": ", or '' and --data.kind click where every row is a click",
+}
 
 
 @register_source("table")
@@ -35,34 +40,77 @@ def load(config: DataConfig, seed: int = 0) -> Interactions:
         MetarecError: a file or column is missing or not valid.
     """
     path, columns = Path(config.path).expanduser(), config.columns
+    named = interaction_columns(columns, config.kind, "--data.columns.{}")
+    if config.items_path:
+        named.pop("item_text", None)
+    if (config.vectors or columns.item_vector) and not config.items_path:
+        raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
+    ratings = _table(path, "--data.path", named)
+    items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
+    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
+    return build(ratings, items=items, kind=config.kind, source=source)
+
+
+def load_users(path: Path, columns: Columns, kind: Kind, low: float, high: float) -> Interactions:
+    """Read interactions of new users with a trained model: their ratings need not have levels, nor differ.
+
+    Args:
+        path: a CSV or Parquet file with one row per interaction.
+        columns: names of its columns; texts of items are not read.
+        kind: "rating" or "click".
+        low, high: least and greatest rating of the model's scale.
+
+    Returns:
+        The data set, whose items are those of the file.
+
+    Raises:
+        MetarecError: the file or a column is missing, or a value is not valid.
+    """
+    named = interaction_columns(columns, kind, "--data.columns.{}")
+    named.pop("item_text", None)
+    return build(_table(path, "--users", named), kind=kind, scale=values.Scale((), low, high), source=str(path))
+
+
+def interaction_columns(columns: Columns, kind: Kind, option: str) -> dict[str, str]:
+    """Choose the columns of a table of interactions.
+
+    Args:
+        columns: their names.
+        kind: "rating" or "click".
+        option: how a user names the column ``{}``, for messages.
+
+    Returns:
+        Column of `build` -> its name in the table; without those that the table does not have.
+
+    Raises:
+        MetarecError: a column that is needed has no name.
+    """
     named = {
         "user": columns.user,
         "item": columns.item,
         "rating": columns.rating,
         "time": columns.time,
         "user_text": columns.user_text,
+        "item_text": columns.item_text,
     }
-    if not config.items_path:
-        named["item_text"] = columns.item_text
     for needed in ("user", "item"):
         if not named[needed]:
-            raise MetarecError(f"--data.columns.{needed} is empty: name the column that holds the {needed}'s id")
-    if not columns.rating and config.kind == "rating":
+            raise MetarecError(f"{option.format(needed)} is empty: name the column that holds the {needed}'s id")
+    if not columns.rating and kind == "rating":
         raise MetarecError(
-            "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column"
+            f"{option.format('rating')} is empty, so every row would be a click, but these are ratings: name the "
+            "column, or train on clicks with --data.kind click"
         )
-    if (config.vectors or columns.item_vector) and not config.items_path:
-        raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
-    ratings = _table(path, "--data.path", {column: name for column, name in named.items() if name})
-    items = _items(Path(config.items_path).expanduser(), config) if config.items_path else None
-    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(ratings, items=items, kind=config.kind, source=source)
+    return {column: name for column, name in named.items() if name}
 
 
 def _table(
     path: Path, option: str, columns: dict[str, str], *, choosable: Collection[str] = (), rest: bool = False
 ) -> Table:
-    options = {column: f"--data.columns.{column.replace('_', '-')}" for column in choosable or columns}
+    options = {column: f"--data.columns.{column.replace('_', '-')} {{}}" for column in choosable or columns}
+    for column, absent in _ABSENT.items():
+        if column in options and (column, option) != ("rating", "--users"):
+            options[column] += absent
     if not path.exists():
         raise MetarecError(f"{option} {path}: there is no such file")
     file = read_file(path)
