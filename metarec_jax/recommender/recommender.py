@@ -38,7 +38,7 @@ from metarec_jax.recommender.attribution import Explanation, Influence, Word
 from metarec_jax.recommender.cold_items import ColdItems
 from metarec_jax.recommender.errors import located
 from metarec_jax.recommender.executor import Executor, Limits
-from metarec_jax.recommender.filters import ALL, Filters
+from metarec_jax.recommender.filters import ALL, Filters, as_filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.items import ItemIndex, statistic_columns, top_k
@@ -70,7 +70,6 @@ __all__ = [
 
 _STATE = instance(UserState, what="the state of a user, which `adapt` returns")
 _ITEMS = listed(item, "items")
-_FILTERS = instance(Filters, what='`Filters`, such as Filters({"genres": ["Comedy"]})')
 _HISTORIES = listed(lambda history: history, "histories (of a mapping by user, its values), or adapt one with `adapt`")
 
 
@@ -202,9 +201,8 @@ class Recommender:
                 fit the config.
         """
         refuse_fork()
-        folder = Path(folder).absolute()  # another process may have another working directory
-        found = cls(*load_run(folder), report=report)
-        found._folder = folder
+        found = cls(*load_run(Path(folder)), report=report)
+        found._folder = Path(folder).absolute()  # another process may have another working directory
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -322,7 +320,7 @@ class Recommender:
 
     # Recommend
 
-    @takes(state=_STATE, k=whole, exclude_seen=truth, filters=_FILTERS)
+    @takes(state=_STATE, k=whole, exclude_seen=truth, filters=as_filters)
     def recommend(
         self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[Recommendation]:
@@ -342,7 +340,7 @@ class Recommender:
         """
         return self.recommend_many([state], k, exclude_seen, filters)[0]
 
-    @takes(states=listed(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=_FILTERS)
+    @takes(states=listed(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
     def recommend_many(
         self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
@@ -364,7 +362,7 @@ class Recommender:
             found[user] = self._recommendations(rows, scores)
         return [found[user] for user in range(len(states))]
 
-    @takes(item=item, k=whole, by=text, filters=_FILTERS)
+    @takes(item=item, k=whole, by=text, filters=as_filters)
     def similar(
         self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
     ) -> list[Recommendation]:
