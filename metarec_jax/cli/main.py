@@ -13,6 +13,7 @@ import difflib
 import errno
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -68,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _print_any_text()
     try:
         with _sigterm_raises():
             arguments, plugins = _take_plugins(arguments)
             load_plugins(plugins)
             status = _dispatch(arguments)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # None where it was closed before the process began
+                sys.stdout.flush()
         return status
     except MetarecError as error:
         return _fail(str(error))
@@ -89,6 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror}: free some space, change the permissions, or name another folder")
+
+
+def _print_any_text() -> None:
+    """Have output that is not UTF-8 write characters that it lacks as escapes, rather than fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

@@ -83,9 +83,15 @@ def as_type(value: Any, hint: Any, name: str) -> Any:
         raise MetarecError(f"{name} is {arguments.shown(value)}; it must be of type {hint.__name__}") from None
 
 
+def _integer(value: Any) -> int:
+    if isinstance(value, float):  # a share where a number of things is meant, as likely as not
+        raise arguments.Unfit("a whole number")
+    return arguments.whole(value)
+
+
 _KINDS: dict[Any, arguments.Kind] = {
     str: arguments.text,
-    int: arguments.whole,
+    int: _integer,
     float: arguments.number,
     bool: arguments.truth,
 }

@@ -28,6 +28,10 @@ from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
 _FORMAT = "metarec_jax embeddings 2"
 
 
+_REPORTED: set[Path] = set()
+"""Cache folders that could not be written."""
+
+
 class _Kept(NamedTuple):
     """Embeddings of distinct texts, and the number of texts that were cut."""
 
@@ -63,7 +67,8 @@ def encode_table(
         cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
             is written again. None disables the cache.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
-        report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made.
+        report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made, and
+            with one if the cache folder cannot be written.
         tokens_per_call: greatest number of tokens of one call; None takes 2,048 on a CPU and 32,768 on an accelerator.
         dtype: as for `bert.encode`; each ``dtype`` has its own table.
         run: how layers are computed; None chooses by platform (`choose_execution`).
@@ -72,8 +77,7 @@ def encode_table(
         float32 [texts, hidden], in the order of ``texts``.
 
     Raises:
-        MetarecError: ``max_length`` exceeds the encoder's positions, a text is not a string, or the cache folder cannot
-            be written.
+        MetarecError: ``max_length`` exceeds the encoder's positions, or a text is not a string.
     """
     if max_length > encoder.config.max_positions:
         raise MetarecError(
@@ -103,7 +107,7 @@ def encode_table(
         encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
         kept = _Kept(encoded, tokens.truncated)
         if path is not None:
-            _write(path, kept)
+            _write(path, kept, report)
     else:
         say_cut(kept.truncated)
     if progress is not None:
@@ -165,7 +169,8 @@ def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
     return kept if metadata.get("sha256") == _checksum(kept) else None
 
 
-def _write(path: Path, kept: _Kept) -> None:
+def _write(path: Path, kept: _Kept, report: Callable[[str], None] | None) -> None:
+    """Write the cached table at `path`; where that fails, report it once for a folder, and go on without a cache."""
     from safetensors.numpy import save
 
     tensors = {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)}
@@ -180,9 +185,12 @@ def _write(path: Path, kept: _Kept) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise MetarecError(
-            f"embeddings cannot be kept in {path.parent}: {error.strerror}; give another cache folder (--data.cache)"
-        ) from error
+        if report is not None and path.parent not in _REPORTED:
+            _REPORTED.add(path.parent)
+            report(
+                f"embeddings are not kept, since {path.parent} cannot be written ({error.strerror}): give another "
+                "cache folder with --data.cache or METAREC_CACHE"
+            )
 
 
 def _checksum(kept: _Kept) -> str:

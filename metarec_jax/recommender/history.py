@@ -129,9 +129,7 @@ def rows_to_remove(
 
 def _on_scale(item: str | int, rating: Any, scale: Scale) -> float:
     if scale.kind == "rating" and type(rating).__name__ in ("bool", "bool_"):
-        raise MetarecError(
-            f"{item!r} has {rating!r}, and no rating: write a number from {scale.low:g} to {scale.high:g}"
-        )
+        raise MetarecError(f"{item!r} has {rating!r}, and no rating: write {scale.low:g} to {scale.high:g}")
     try:
         value = float(rating)
     except (TypeError, ValueError):

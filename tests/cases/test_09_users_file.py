@@ -46,7 +46,7 @@ def test_other_columns_are_named_with_the_options_of_train(answer):
 @pytest.mark.parametrize(
     ("content", "names"),
     [
-        ("who,item_id,rating,timestamp\nanna,1,4,1\n", ["users.csv", "'user_id'", "--data.columns.user NAME"]),
+        ("who,item_id,rating,timestamp\nanna,1,4,1\n", ["users.csv", "'user_id'", "--data.columns.user"]),
         ("user_id,item_id,rating\nanna,1,4\n", ["'timestamp'", "--data.columns.time", "''"]),
         ("user_id,item_id\nanna,1\n", ["'rating'", "--data.columns.rating NAME"]),
         (HEADER + "anna,1,4,1\nanna,999,5,2\n", ["'999'", "remove"]),

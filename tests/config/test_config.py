@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import typing
+from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 from helpers import assert_says
 
@@ -217,7 +219,7 @@ def test_the_choices_of_an_updater_are_among_them():
 )
 def test_options_of_other_types_are_refused_by_name(section, options, names):
     with pytest.raises(MetarecError) as error:
-        SECTIONS[section](**options)
+        {"train": TrainConfig, "factors": FactorsConfig, **SECTIONS}[section](**options)
     assert_says(str(error.value), *names)
 
 
@@ -225,7 +227,7 @@ def test_options_of_other_types_are_refused_by_name(section, options, names):
 def test_numbers_of_numpy_paths_and_lists_are_options():
     """A config is the same whatever the form in which an option was given."""
     data = DataConfig(source="table", path=Path("a") / "b.csv")
-    train = TrainConfig(epochs=np.int64(3), rate=np.float32(0.5), users_per_step=8.0)
+    train = TrainConfig(epochs=np.int64(3), rate=np.float32(0.5), users_per_step=np.int32(8))
     assert (data.path, train) == ("a/b.csv", TrainConfig(epochs=3, rate=0.5, users_per_step=8))
     assert [type(value) for value in (train.epochs, train.rate, train.users_per_step)] == [int, float, int]
     assert UpdaterConfig(adapted=["output/.*"]) == UpdaterConfig(adapted=("output/.*",))
