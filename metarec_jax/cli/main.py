@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments, plugins = _take_plugins(arguments)
             load_plugins(plugins)
             status = _dispatch(arguments)
-            if sys.stdout is not None:  # None where it was closed before the process began
-                sys.stdout.flush()
+            sys.stdout.flush()
         return status
     except MetarecError as error:
         return _fail(str(error))
@@ -95,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_any_text() -> None:
-    """Have output that is not UTF-8 write characters that it lacks as escapes, rather than fail."""
+    """Have output that is not UTF-8 write characters that it lacks as escapes, and closed output be ignored."""
+    if sys.stdout is None or sys.stderr is None:  # closed before the process began
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
