@@ -85,7 +85,7 @@ def whole(value: Any) -> int:
             return operator.index(value)
         except TypeError:
             if isinstance(value, numbers.Real) and float(value).is_integer():
-                return int(value)
+                return int(float(value))
     raise Unfit("a whole number, such as 10")
 
 
