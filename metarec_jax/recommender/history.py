@@ -134,9 +134,9 @@ def _on_scale(item: str | int, rating: Any, scale: Scale) -> float:
         value = float(rating)
     except (TypeError, ValueError):
         value = math.nan
+    given = repr(rating) if isinstance(rating, int | float) else shown(rating)
     if scale.kind == "click" and value not in (0.0, 1.0):
-        raise MetarecError(f"{item!r} has {shown(rating)}; write 1 (clicked) or 0 (shown and not clicked)")
+        raise MetarecError(f"{item!r} has {given}; write 1 (clicked) or 0 (shown and not clicked)")
     if not scale.low <= value <= scale.high:  # false for NaN as well
-        given = repr(rating) if isinstance(rating, int | float) else shown(rating)
         raise MetarecError(f"{item!r} is rated {given}; ratings lie between {scale.low:g} and {scale.high:g}")
     return value

@@ -112,7 +112,13 @@ def load(run: Run) -> Catalogue:
                 if name.startswith("detail:")
             },
         )
-        statistics = Statistics(columns["rating_sum"].to_numpy(), columns["rating_count"].to_numpy())
+        statistics = Statistics(
+            *(
+                # Arrow's own to_numpy imports pandas where it is installed.
+                np.concatenate([np.from_dlpack(chunk) for chunk in columns[name].chunks])
+                for name in ("rating_sum", "rating_count")
+            )
+        )
         written = json.loads(table.schema.metadata[b"scale"])
         believed = json.loads(table.schema.metadata.get(b"beliefs", b"false"))
         scale = Scale(written["kind"], tuple(written["levels"]), written["low"], written["high"])

@@ -303,7 +303,7 @@ def _line_at(data: Any, offset: int) -> int:
 def _refuse_equal_names(file: File, names: Sequence[str]) -> None:
     repeated = [name for name in names if list(names).count(name) > 1]
     if repeated:
-        raise MetarecError(f"{file.name}: two columns are called {repeated[0]!r}: rename one of them")
+        raise MetarecError(f"{file.name}, line 1: two columns are called {repeated[0]!r}: rename one of them")
 
 
 def _select(

@@ -66,18 +66,19 @@ def load_users(path: Path, columns: Columns, kind: Kind, low: float, high: float
     Raises:
         MetarecError: the file or a column is missing, or a value is not valid.
     """
-    named = interaction_columns(columns, kind, "--data.columns.{}")
+    named = interaction_columns(columns, kind, "--data.columns.{}", trained=True)
     named.pop("item_text", None)
     return build(_table(path, "--users", named), kind=kind, scale=values.Scale((), low, high), source=str(path))
 
 
-def interaction_columns(columns: Columns, kind: Kind, option: str) -> dict[str, str]:
+def interaction_columns(columns: Columns, kind: Kind, option: str, *, trained: bool = False) -> dict[str, str]:
     """Choose the columns of a table of interactions.
 
     Args:
         columns: their names.
         kind: "rating" or "click".
         option: how a user names the column ``{}``, for messages.
+        trained: whether `kind` is that of a trained model, which no option changes.
 
     Returns:
         Column of `build` -> its name in the table; without those that the table does not have.
@@ -97,10 +98,8 @@ def interaction_columns(columns: Columns, kind: Kind, option: str) -> dict[str, 
         if not named[needed]:
             raise MetarecError(f"{option.format(needed)} is empty: name the column that holds the {needed}'s id")
     if not columns.rating and kind == "rating":
-        raise MetarecError(
-            f"{option.format('rating')} is empty, so every row would be a click, but these are ratings: name the "
-            "column, or train on clicks with --data.kind click"
-        )
+        remedy = "these are ratings: name the column" + ("" if trained else ", or say --data.kind click too")
+        raise MetarecError(f"{option.format('rating')} is empty, so every row is a click, but {remedy}")
     return {column: name for column, name in named.items() if name}
 
 
