@@ -25,6 +25,7 @@ from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
@@ -301,12 +302,14 @@ def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
     from metarec_jax.data.sources.find import cache_folder
 
     compile_cache.keep_compilations(cache_folder(config.data.cache))
+    check_jax()
     return console.make_reporter()
 
 
 def print_json(tree: Any) -> None:
     """Print `tree` on stdout as JSON."""
-    print(json.dumps(tree, ensure_ascii=False, indent=2))
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    print(json.dumps(tree, ensure_ascii=not unicode, indent=2))
 
 
 def stopped(number: signal.Signals, step: int, command: str) -> int:

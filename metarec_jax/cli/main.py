@@ -13,9 +13,11 @@ import difflib
 import errno
 import importlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -68,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _print_any_text()
     try:
         with _sigterm_raises():
             arguments, plugins = _take_plugins(arguments)
@@ -102,6 +105,16 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _print_any_text() -> None:
+    """Have output that is not UTF-8 write characters that it lacks as escapes, and closed output be ignored."""
+    if sys.stdout is None or sys.stderr is None:  # closed before the process began
+        nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _dispatch(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="", file=sys.stdout if arguments else sys.stderr)
@@ -130,7 +143,13 @@ def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that partly written files are removed while it propagates."""
+    """Turn SIGTERM into an exception, so that partly written files are removed while it propagates.
+
+    A thread other than the main one may not handle signals, and handles none.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, _frame: Any) -> NoReturn:
         raise Stopped(signal.Signals(number))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,13 +15,8 @@ from metarec_jax.core.console import print_grid
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
-    from metarec_jax.core.types import Kind
-    from metarec_jax.data.repeats import Rule
     from metarec_jax.recommender.attribution import Explanation
     from metarec_jax.recommender.recommender import Recommender
-
-_REPEATS: Mapping[Kind, Rule] = {"rating": "refuse", "click": "auto"}
-"""What becomes of rows of --users that repeat a user and an item: ratings are refused, clicks are one click."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +25,27 @@ class EncoderPlace:
 
     path: str = ""
     """Folder of the run's encoder, if it has moved; "" is where the run's config says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UsersFile:
+    """Format of the file of --users, with the option names of `metarec train`; defaults are the options of the run."""
+
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    separator: str = ""
+    """Separator of values in a text table: characters, or "tab", "space"; "" detects it."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """Whether the first line of a text table names the columns."""
+    quoting: Literal["auto", "double", "none"] = "auto"
+    """Whether values of a text table may be enclosed in double quotes."""
+    escape: Literal["auto", "backslash", "none"] = "auto"
+    """Whether a backslash escapes a quote in a quoted value."""
+    encoding: str = "auto"
+    """Encoding of a text table, such as latin-1."""
+    decimal: Literal["auto", ".", ","] = "auto"
+    """Decimal sign of numbers in a text table."""
+    repeats: Literal["auto", "refuse", "latest", "first", "mean", "sum"] = "auto"
+    """What becomes of rows with the same user and item."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +69,7 @@ class RecommendArguments:
     """Recommend items that the user has rated, too."""
     users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     """Recommend to every user of a table with one rating in each row; needs --out."""
-    columns: Columns = dataclasses.field(default_factory=Columns)
-    """Columns of the file of --users."""
+    data: UsersFile = dataclasses.field(default_factory=UsersFile)
     out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
     """File for the lists of --users. The same command continues where it was stopped."""
     why: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -67,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec recommend` and return the exit status."""
     chosen = parse(RecommendArguments, "recommend", arguments)
     if chosen.users or chosen.out:
-        return _recommend_users(chosen)
+        return _recommend_users(chosen, arguments)
     history = [parse_rating(text) for text in chosen.rate]
     reporter = prepare()
     from metarec_jax.recommender.recommender import Recommender
@@ -149,7 +164,7 @@ def _reason(explanation: Explanation) -> dict[str, Any]:
     return {"why": explanation.sentence, "because": [influence._asdict() for influence in explanation.because]}
 
 
-def _recommend_users(chosen: RecommendArguments) -> int:
+def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> int:
     """`metarec recommend --users`."""
     if not (chosen.users and chosen.out):
         raise MetarecError("--users FILE and --out FILE.parquet go together: give both")
@@ -161,13 +176,16 @@ def _recommend_users(chosen: RecommendArguments) -> int:
     from metarec_jax.recommender.recommender import Recommender
 
     recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
-    scale = recommender.catalogue.scale
-    source = DataConfig(
-        source="table", path=chosen.users, columns=chosen.columns, kind=scale.kind, repeats=_REPEATS[scale.kind]
-    )
+    # Parse the arguments again, with the options of the run as defaults.
+    scale, trained = recommender.catalogue.scale, recommender.config.data
+    names = [field.name for field in dataclasses.fields(UsersFile)]
+    default = RecommendArguments(chosen.run, data=UsersFile(**{name: getattr(trained, name) for name in names}))
+    options = vars(parse(RecommendArguments, "recommend", arguments, default).data)
+    columns = dataclasses.replace(options["columns"], item_text="", item_vector="")  # the run has those of its items
+    source = DataConfig(source="table", path=chosen.users, kind=scale.kind, **{**options, "columns": columns})
     users = recommend_users(
         recommender,
-        table.read(source, scale._replace(levels=())),
+        table.read(source, scale._replace(levels=()), "--users"),
         place(chosen.out),
         k=chosen.k,
         exclude_seen=not chosen.include_seen,

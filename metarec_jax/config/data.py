@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Literal
 
-from metarec_jax.config.checks import is_text_encoding, require, require_choices
+from metarec_jax.config.checks import is_text_encoding, require, require_types
 from metarec_jax.core.errors import shown
 from metarec_jax.core.kinds import SOURCES, SPLITS
 from metarec_jax.core.registry import name_of
@@ -31,6 +32,9 @@ class Columns:
     """Text of a user, for the encoder; "" if users have none."""
     item_vector: str = ""
     """Vector of an item, a list of numbers in a Parquet item file (see `DataConfig.vectors`)."""
+
+    def __post_init__(self) -> None:
+        require_types(self, "data.columns")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,9 @@ class DataConfig:
         return "movielens-100k" if self.source == "auto" and not self.path else self.source
 
     def __post_init__(self) -> None:
-        require_choices(self, "data")
+        if isinstance(self.liked, numbers.Real) and not isinstance(self.liked, bool):
+            object.__setattr__(self, "liked", repr(float(self.liked)))
+        require_types(self, "data")
         require(
             self.liked == "" or _is_finite(self.liked),
             f"data.liked is {shown(self.liked)}; it must be a number, or '' for the top quarter of the scale",
@@ -147,7 +153,7 @@ class EpisodeConfig:
     """Share of the users that are test users."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "episodes")
+        require_types(self, "episodes")
         require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
         require(
             self.min_ratings > self.query,
@@ -202,7 +208,7 @@ class SplitConfig:
     time before which 80% of the rows are."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "split")
+        require_types(self, "split")
         require(self.year >= 0, f"split.year is {self.year}; it must be a year, or 0 to have one chosen")
         require(
             len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import require, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EncoderConfig:
     (cuDNN or Pallas), which has no second derivative."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "encoder")
+        require_types(self, "encoder")
         require(self.max_length >= 3, f"encoder.max_length is {self.max_length}; it must be at least 3")
         require(
             math.isfinite(self.rate) and self.rate > 0,

@@ -8,17 +8,21 @@ import json
 import typing
 from typing import Any, TypeVar
 
+from metarec_jax.config.checks import as_type
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.arguments import shown
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
-from metarec_jax.core.registry import as_kind, choices_of, name_of, unknown
+from metarec_jax.core.registry import as_kind, name_of
 
 Chosen = TypeVar("Chosen")
 
 
 def to_json(config: Any) -> str:
     """A `Config`, or other frozen dataclass of choices, as JSON text, which `from_json` or `parse` reads back equal."""
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise MetarecError(f"to_json: config is {shown(config)}; pass a config, such as that of `preset`")
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
@@ -79,17 +83,7 @@ def _of_kind(base: Any, tree: dict[str, Any], where: str, prefix: str) -> Any:
 
 def _checked(value: Any, hint: Any, where: str, name: str) -> Any:
     """`value` as the field's type, or an error that says what was expected."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if choices := choices_of(hint):
-        if value in choices and type(value) in {type(choice) for choice in choices}:
-            return value
-        raise MetarecError(f"{where}: {unknown(name, value, choices)}")
-    if origin is tuple:
-        if isinstance(value, list | tuple):
-            return tuple(_checked(v, arguments[0], where, f"{name}[{i}]") for i, v in enumerate(value))
-        raise MetarecError(f"{where}: {name} is {value!r}; it must be a list")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is hint:
-        return value
-    raise MetarecError(f"{where}: {name} is {value!r}; it must be of type {hint.__name__}")
+    try:
+        return as_type(value, hint, name)
+    except MetarecError as error:
+        raise MetarecError(f"{where}: {error}") from error

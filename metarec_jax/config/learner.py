@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import require, require_types
 from metarec_jax.core.kinds import HEADS, LEARNERS
 from metarec_jax.core.registry import name_of
 
@@ -55,7 +55,7 @@ class LearnerConfig:
     """Share of the hidden features that are dropped in training, drawn for each user."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "learner")
+        require_types(self, "learner")
         require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
         require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         require(

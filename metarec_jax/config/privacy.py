@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import require, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PrivacyConfig:
     statistics, factors or user texts of training users, and no early stopping. "updates": the outer steps only."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "privacy")
+        require_types(self, "privacy")
         require(
             math.isfinite(self.epsilon) and self.epsilon >= 0,
             f"privacy.epsilon is {self.epsilon}; it must be a finite number above 0, or 0 for no privacy",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from metarec_jax.config.checks import require
+from metarec_jax.config.checks import require, require_types
 from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.factors import FactorsConfig
@@ -18,6 +18,7 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core.arguments import instance, optional, takes, text
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import HEADS, LEARNERS, UPDATERS
 from metarec_jax.core.registry import normal_form
@@ -40,6 +41,7 @@ class Config:
     """Seed of all random draws."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "learner", normal_form(LEARNERS, LearnerConfig, self.learner))
         object.__setattr__(self, "updater", normal_form(UPDATERS, UpdaterConfig, self.updater))
         require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
@@ -130,6 +132,7 @@ DEFAULT_PRESET = "movielens-100k"
 """Preset of a command without `--preset` and `--config`."""
 
 
+@takes(name=text)
 def preset(name: str) -> Config:
     """The preset called `name`; an unknown one is refused with the list of those there are."""
     if name not in PRESETS:
@@ -137,6 +140,7 @@ def preset(name: str) -> Config:
     return PRESETS[name]
 
 
+@takes(text=text, where=text, base=optional(instance(Config, what="a config, such as that of `preset`")))
 def from_json(text: str, *, where: str, base: Config | None = None) -> Config:
     """The config that JSON `text` describes; what it leaves out is taken from `base`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from metarec_jax.config.checks import require
+from metarec_jax.config.checks import require, require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,7 @@ class TrainConfig:
     privacy.epsilon."""
 
     def __post_init__(self) -> None:
+        require_types(self, "train")
         for name in ("epochs", "users_per_step", "shards"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name} is {value}; it must be at least 1")

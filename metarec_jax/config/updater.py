@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-from metarec_jax.config.checks import require, require_choices
+from metarec_jax.config.checks import require, require_types
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.registry import name_of
 
@@ -45,11 +45,11 @@ class UpdaterConfig:
     ("context/.*",) with learner.context CAVIA."""
 
     def __post_init__(self) -> None:
-        require_choices(self, "updater")
+        require_types(self, "updater")
         rule = rule_of(self)
         require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
         require(
-            isinstance(self.adapted, tuple) and len(self.adapted) > 0,
+            len(self.adapted) > 0,
             f"updater.adapted is {self.adapted!r}; it must be a tuple of at least one pattern, such as ('output/.*',); "
             "use --updater.steps 0 to adapt nothing",
         )

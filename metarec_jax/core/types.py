@@ -24,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Kind, Scale
 
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
@@ -97,6 +98,14 @@ class Interactions:
     time_unit: TimeUnit = "s"
     layout: str = ""
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shapes = {name: getattr(getattr(self, name), "shape", None) for name in ("user", "item", "rating", "time")}
+        if len(set(shapes.values())) != 1 or len(shapes["user"] or ()) != 1:
+            raise MetarecError(
+                f"Interactions: the arrays user, item, rating and time have the shapes {list(shapes.values())}; pass "
+                "NumPy arrays of one dimension and one length, or make the data set with `metarec_jax.load`"
+            )
 
     def __len__(self) -> int:
         return len(self.user)

@@ -29,6 +29,10 @@ from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
 _FORMAT = "metarec_jax embeddings 3"
 
 
+_REPORTED: set[Path] = set()
+"""Cache folders that could not be written."""
+
+
 class _Kept(NamedTuple):
     """Embeddings of distinct texts, and the number of texts that were cut."""
 
@@ -64,7 +68,8 @@ def encode_table(
         cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
             is written again. None disables the cache.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
-        report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made.
+        report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made, and
+            with one if the cache folder cannot be written.
         tokens_per_call: greatest number of tokens of one call; None takes 2,048 on a CPU and 32,768 on an accelerator.
         dtype: as for `bert.encode`; each ``dtype`` has its own table.
         run: how layers are computed; None chooses by platform (`choose_execution`).
@@ -73,8 +78,7 @@ def encode_table(
         float32 [texts, hidden], in the order of ``texts``.
 
     Raises:
-        MetarecError: ``max_length`` exceeds the encoder's positions, a text is not a string, or the cache folder cannot
-            be written.
+        MetarecError: ``max_length`` exceeds the encoder's positions, or a text is not a string.
     """
     if max_length > encoder.config.max_positions:
         raise MetarecError(
@@ -104,7 +108,7 @@ def encode_table(
         encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
         kept = _Kept(encoded, tokens.truncated)
         if path is not None:
-            _write(path, kept)
+            _write(path, kept, report)
     else:
         say_cut(kept.truncated)
     if progress is not None:
@@ -162,10 +166,13 @@ def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
     return _Kept(table, int(truncated)) if table.shape == shape and table.dtype == np.float32 else None
 
 
-def _write(path: Path, kept: _Kept) -> None:
+def _write(path: Path, kept: _Kept, report: Callable[[str], None] | None) -> None:
+    """Write the cached table at `path`; if that fails, report it once for a folder, and go on without a cache."""
     try:
         with explained(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(path, {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)})
     except MetarecError as error:
-        raise MetarecError(f"{error} (embeddings are kept in the cache folder, --data.cache)") from error
+        if report is not None and path.parent not in _REPORTED:
+            _REPORTED.add(path.parent)
+            report(f"embeddings are not cached: {error} (--data.cache or METAREC_CACHE names another cache folder)")

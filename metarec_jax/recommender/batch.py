@@ -129,7 +129,10 @@ def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
     missing = [item for item in data.items.ids if not titles.has_id(item)]
     if missing:
         listed = ", ".join(map(repr, missing[:3]))
-        raise MetarecError(f"{data.source}: the run knows no item {listed}{' and others' if len(missing) > 3 else ''}")
+        raise MetarecError(
+            f"{data.source}: the run knows no item {listed}"
+            f"{' and others' if len(missing) > 3 else ''}: remove the rows of items that it was not trained with"
+        )
     return np.array([titles.find_id(item).row for item in data.items.ids], np.int32)
 
 

@@ -21,6 +21,7 @@ from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.exported_programs import Traced
+from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params, Rows
 from metarec_jax.meta.user import Model, Trainable
@@ -68,17 +69,25 @@ class Executor:
         trainable: theta and phi, on the device.
         table: the items.
         limits: limits on parallel computations.
+        digest: identifier of the model, which its states hold.
 
     Attributes:
-        model, trainable: as given.
+        model, trainable, digest: as given.
         average_user: float32 [hidden], the embedding of a user without text.
         programs: the compiled programs by name.
     """
 
     def __init__(
-        self, config: Config, scale: Scale, model: Model, trainable: Trainable, table: ItemTable, limits: Limits
+        self,
+        config: Config,
+        scale: Scale,
+        model: Model,
+        trainable: Trainable,
+        table: ItemTable,
+        limits: Limits,
+        digest: str = "",
     ):
-        self.model, self.trainable = model, trainable
+        self.model, self.trainable, self.digest = model, trainable, digest
         self.average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._table = table
         self._buckets, self._max_support = config.episodes.buckets, config.episodes.max_support
@@ -124,6 +133,7 @@ class Executor:
         Returns:
             The states, in the order of `histories`.
         """
+        refuse_fork()
 
         def call(users: list[int]) -> tuple[Rows, Params]:
             supports = self._supports([histories[u] for u in users])
@@ -137,7 +147,7 @@ class Executor:
             both = supports, jax.device_get(adapted)
             for row, u in enumerate(users):
                 support, own = jax.tree.map(lambda leaf, row=row: leaf[row], both)
-                states[u] = UserState(histories[u], embeddings[u], support, own)
+                states[u] = UserState(histories[u], embeddings[u], support, own, self.digest)
         return [states[u] for u in range(len(histories))]
 
     def restore(self, history: CheckedHistory, embedding: Float[np.ndarray, " hidden"], adapted: Params) -> UserState:
@@ -152,7 +162,7 @@ class Executor:
             The state.
         """
         support = jax.tree.map(lambda leaf: leaf[0], self._supports([history]))
-        return UserState(history, embedding, support, adapted)
+        return UserState(history, embedding, support, adapted, self.digest)
 
     def adapted_shapes(self, length: int) -> Params:
         """Shapes and dtypes of the adapted parameters of a user with a history of `length` ratings."""
@@ -357,7 +367,22 @@ class Executor:
         statistic = np.where(real[..., None], self._table.statistic[item], 0).astype(np.float32)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
+    def check_states(self, states: Sequence[UserState]) -> None:
+        """Refuse states of other models, and to compute in a forked process.
+
+        Raises:
+            MetarecError: a state was adapted by another model, or knows items that this one does not have.
+        """
+        refuse_fork()
+        for state in states:
+            if state.run != self.digest or np.max(state.history.rows, initial=-1) >= self._table.count:
+                raise MetarecError(
+                    "the state of a user belongs to another run, or to a copy of this one with further items: adapt to "
+                    "the user's ratings with this recommender"
+                )
+
     def _task(self, states: Sequence[UserState]) -> UserTask:
+        self.check_states(states)
         each = [(state.embedding, state.support, state.adapted) for state in states]
         return self._padded_task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
 

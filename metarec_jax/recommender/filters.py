@@ -6,11 +6,12 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
 
+from metarec_jax.core.arguments import Unfit, item, listed, number, text
 from metarec_jax.core.types import Items
 from metarec_jax.recommender.errors import InputError
 
@@ -35,6 +36,25 @@ class Filters(NamedTuple):
 
 ALL = Filters()
 """No condition."""
+
+
+def as_filters(value: Any) -> Filters:
+    """The kind of an argument of filters (see `metarec_jax.core.arguments`).
+
+    Raises:
+        Unfit: the value is not `Filters`, or a condition has another form.
+    """
+    if not isinstance(value, Filters):
+        raise Unfit('`Filters`, such as Filters({"genres": ["Comedy"]})')
+    if not isinstance(value.details, Mapping) or not isinstance(value.between, Mapping):
+        raise Unfit("`Filters` whose `details` and `between` are mappings by the name of a detail")
+    for words in value.details.values():
+        listed(text, "words")(words)
+    for limits in value.between.values():
+        if len(listed(number, "two numbers, the least and the greatest value")(limits)) != 2:
+            raise Unfit("two numbers for each detail of `between`, the least and the greatest value")
+    listed(item, "items")(value.exclude)
+    return value
 
 
 class DetailIndex:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarec_jax.core.arguments import shown
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale
 from metarec_jax.recommender.errors import InputError, located, shortened
+from metarec_jax.recommender.history_forms import pairs_of
 from metarec_jax.recommender.title_search import Match
 
 
@@ -63,11 +65,11 @@ EMPTY = CheckedHistory(np.zeros(0, np.int32), np.zeros(0, np.float32))
 """The history of a new user."""
 
 
-def check_history(history: History, find: Callable[[str | int], Match], scale: Scale) -> CheckedHistory:
+def check_history(history: History | Any, find: Callable[[str | int], Match], scale: Scale) -> CheckedHistory:
     """Look up the items of a history and check its ratings.
 
     Args:
-        history: items and ratings, oldest first, or a mapping from one to the other.
+        history: items and ratings, oldest first, in any form that `pairs_of` reads.
         find: looks up an item by title or id.
         scale: the rating scale of the run, which the ratings are on.
 
@@ -78,7 +80,7 @@ def check_history(history: History, find: Callable[[str | int], Match], scale: S
         InputError: an unknown or ambiguous item, an item that is rated twice, or a rating that is not on the scale;
             its field is the position in the history and "item" or "rating".
     """
-    pairs = list(history.items()) if isinstance(history, Mapping) else list(history)
+    pairs = pairs_of(history, click=scale.kind == "click")
     names: dict[int, str | int] = {}
     ratings, notes = [], []
     for place, (item, rating) in enumerate(pairs):
@@ -129,16 +131,21 @@ def rows_to_remove(
     return rows
 
 
-def _on_scale(item: str | int, rating: float, scale: Scale) -> np.float32:
+def _on_scale(item: str | int, rating: Any, scale: Scale) -> np.float32:
+    if scale.kind == "rating" and type(rating).__name__ in ("bool", "bool_"):
+        raise MetarecError(
+            f"{shortened(item)} has {rating!r}, which is no rating: write {scale.low:.7g} to {scale.high:.7g}"
+        )
     try:
         value = float(rating)
     except (TypeError, ValueError):
         value = math.nan
+    given = shortened(rating) if isinstance(rating, int | float) else shown(rating)
     if scale.kind == "click" and value not in (0.0, 1.0):
-        raise MetarecError(f"{shortened(item)} has {shortened(rating)}; write 1 (clicked) or 0 (shown and not clicked)")
+        raise MetarecError(f"{shortened(item)} has {given}; write 1 (clicked) or 0 (shown and not clicked)")
     place = scale.place(value)
     if place is None:
         raise MetarecError(
-            f"{shortened(item)} is rated {shortened(rating)}; ratings lie between {scale.low:.7g} and {scale.high:.7g}"
+            f"{shortened(item)} is rated {given}; ratings lie between {scale.low:.7g} and {scale.high:.7g}"
         )
     return place

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from metarec_jax.core import arguments
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
 from metarec_jax.data.episodes import statistics_of
@@ -51,6 +52,10 @@ class ItemIndex:
         Raises:
             MetarecError: there is no such item, or the title fits several.
         """
+        try:
+            item = arguments.item(item)
+        except arguments.Unfit as unfit:
+            raise MetarecError(f"an item is {arguments.shown(item)}; pass {unfit}") from unfit
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(item)
 
     def rows(self, items: Sequence[str | int]) -> Int[np.ndarray, " items"]:
@@ -135,6 +140,8 @@ class ItemIndex:
             MetarecError: `k` is out of range, or the run has no item factors.
         """
         self.check_k(k)
+        if by not in ("auto", "text", "taste"):
+            raise MetarecError(f"by is {by!r}; it must be 'auto', 'text' or 'taste'")
         catalogue = self.catalogue  # read once: another thread may be adding an item
         beliefs = catalogue.statistics.beliefs
         if by == "taste" and beliefs is None:

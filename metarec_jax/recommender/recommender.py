@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,21 @@ from jaxtyping import Float
 
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
+from metarec_jax.core.arguments import (
+    Unfit,
+    function,
+    instance,
+    item,
+    listed,
+    optional,
+    path,
+    takes,
+    text,
+    truth,
+    whole,
+)
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.params import unusable_names
 from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender import active_learning, attribution
@@ -24,12 +38,12 @@ from metarec_jax.recommender.attribution import Explanation, Influence, Word
 from metarec_jax.recommender.cold_items import ColdItem, ColdItems
 from metarec_jax.recommender.errors import located
 from metarec_jax.recommender.executor import Executor, Limits
-from metarec_jax.recommender.filters import ALL, Filters
+from metarec_jax.recommender.filters import ALL, Filters, as_filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.items import ItemIndex, statistic_columns, top_k
 from metarec_jax.recommender.load_run import load_run
-from metarec_jax.recommender.state_codec import StateCodec
+from metarec_jax.recommender.state_codec import StateCodec, model_digest
 from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
 from metarec_jax.recommender.title_search import Match
 from metarec_jax.recommender.user_state import UserState
@@ -53,6 +67,29 @@ __all__ = [
     "UserState",
     "Word",
 ]
+
+
+_STATE = instance(UserState, what="the state of a user, which `adapt` returns")
+_ITEMS = listed(item, "items")
+_HISTORIES = listed(lambda history: history, "histories (of a mapping by user, its values), or adapt one with `adapt`")
+
+
+def _some_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise Unfit("the bytes that `to_bytes` returned")
+    return bytes(value)
+
+
+def _details(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise Unfit('a mapping from names to strings, such as {"genres": "Comedy"}')
+    return {text(name): text(detail) for name, detail in value.items()}
+
+
+def _rater(value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise Unfit("a pair (history, rating)")
+    return value[0], value[1]
 
 
 class Recommendation(NamedTuple):
@@ -102,6 +139,16 @@ class Recommender:
         recommender.recommend(user, k=3)
     """
 
+    _origin: tuple[Path, str] | None = None
+    """The run folder that `load` read."""
+
+    @takes(
+        config=instance(Config, what="the config of a run; `Recommender.load` reads a run folder"),
+        catalogue=instance(Catalogue, what="the catalogue of a run; `Recommender.load` reads a run folder"),
+        trainable=instance(Trainable, what="the parameters of a run; `Recommender.load` reads a run folder"),
+        report=function,
+        limits=instance(Limits, what="`Limits`"),
+    )
     def __init__(
         self,
         config: Config,
@@ -112,6 +159,7 @@ class Recommender:
         report: Callable[[str], None] = warn,
         limits: Limits = Limits(),  # noqa: B008 - it does not change
     ):
+        refuse_fork()
         if names := unusable_names(trainable):
             raise MetarecError(f"{names[0]} of the run's parameters is infinite or NaN: train the run again")
         self.config = config
@@ -128,17 +176,19 @@ class Recommender:
             limits.gram_items,
         )
         self.items = ItemIndex(catalogue, table)
-        self.executor = Executor(config, catalogue.scale, model, trainable, table, limits)
+        digest = model_digest(config, catalogue.items.ids, trainable)
+        self.executor = Executor(config, catalogue.scale, model, trainable, table, limits, digest)
         self.texts = TextEncoder(config.encoder, catalogue.embeddings.shape[1], encoder, report)
         self.users = UserEncoder(
             config.learner.user_side, self.executor.average_user, config.episodes.max_support, self.texts
         )
         self.cold_items = ColdItems(config, self.items, self.texts, trainable.theta)
-        self.codec = StateCodec(config, self.items, self.executor)
+        self.codec = StateCodec(self.items, self.executor)
 
     @classmethod
+    @takes(folder=path, encoder_path=text, report=function)
     def load(cls, folder: str | Path, *, encoder_path: str = "", report: Callable[[str], None] = warn) -> Recommender:
-        """The model with the least validation loss of a run.
+        """Load the model with the least validation loss of a run.
 
         Args:
             folder: of the run.
@@ -152,9 +202,21 @@ class Recommender:
             MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not
                 fit the config.
         """
-        recommender = cls(*load_run(Path(folder), encoder_path, report), report=report)
-        recommender.texts.check = run_folder.open_run(Path(folder)).check_inputs
-        return recommender
+        refuse_fork()
+        found = cls(*load_run(Path(folder), encoder_path, report), report=report)
+        found.texts.check = run_folder.open_run(Path(folder)).check_inputs
+        # Absolute, since another process may have another working directory.
+        found._origin = (Path(folder).absolute(), encoder_path)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as the run folder, which the other process loads."""
+        if self._origin is None or len(self.items) > self.items.trained:
+            raise MetarecError(
+                "only a recommender from `Recommender.load`, without added items, can be sent to another process: load "
+                "it there, and add the items there"
+            )
+        return _load, self._origin
 
     @property
     def catalogue(self) -> Catalogue:
@@ -163,11 +225,14 @@ class Recommender:
 
     # Adapt
 
-    def adapt(self, history: History = (), profile: str = "") -> UserState:
+    @takes(profile=text)
+    def adapt(self, history: History | Any = (), profile: str = "") -> UserState:
         """Adapt to one user.
 
         Args:
-            history: items and ratings, oldest first, or a mapping from one to the other; empty for a new user.
+            history: items and ratings, oldest first: pairs, a mapping or a pandas series from one to the other, or a
+                table with the columns item_id (or title) and rating. For a run of clicks also a list of items. Empty
+                for a new user.
             profile: the user's text, for a run with ``learner.user_side`` "profile"; "" for the average user.
 
         Returns:
@@ -179,6 +244,7 @@ class Recommender:
         """
         return self.adapt_many([history], [profile])[0]
 
+    @takes(histories=_HISTORIES, profiles=optional(listed(text, "strings")))
     def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
         """Adapt to many users in batches.
 
@@ -203,6 +269,7 @@ class Recommender:
                 raise MetarecError(f"{where}{error}") from error
         return self._adapt(checked, profiles or [""] * len(checked))
 
+    @takes(state=_STATE, forget=_ITEMS)
     def update(self, state: UserState, ratings: History = (), forget: Sequence[str | int] = ()) -> UserState:
         """Adapt again to a user after ratings were added, changed or removed.
 
@@ -220,6 +287,7 @@ class Recommender:
         Raises:
             MetarecError: as for `adapt`, or an item to forget is not in the history.
         """
+        self.executor.check_states([state])
         new = check_history(ratings, self.find, self.catalogue.scale)
         removed = rows_to_remove(state.history, forget, self.find)
         return self._adapt([state.history.changed(new, removed)], [""], [state.embedding])[0]
@@ -232,14 +300,17 @@ class Recommender:
     ) -> list[UserState]:
         return self.executor.adapt(histories, self.users.encode(self.catalogue, histories, profiles, known))
 
+    @takes(state=_STATE)
     def to_bytes(self, state: UserState) -> bytes:
         """Encode a user's state as some kilobytes, which `from_bytes` reads.
 
         They hold the history, the embedding of the user's text (not the text) and the adapted parameters; large
         adapted parameters are left out, and `from_bytes` adapts again.
         """
+        self.executor.check_states([state])
         return self.codec.encode(state)
 
+    @takes(data=_some_bytes)
     def from_bytes(self, data: bytes) -> UserState:
         """Decode a state that `to_bytes` encoded.
 
@@ -253,6 +324,7 @@ class Recommender:
 
     # Recommend
 
+    @takes(state=_STATE, k=whole, exclude_seen=truth, filters=as_filters)
     def recommend(
         self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[Recommendation]:
@@ -272,6 +344,7 @@ class Recommender:
         """
         return self.recommend_many([state], k, exclude_seen, filters)[0]
 
+    @takes(states=listed(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
     def recommend_many(
         self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
@@ -285,6 +358,7 @@ class Recommender:
             The items of each user, as from `recommend`.
         """
         self.items.check_k(k)
+        self.executor.check_states(states)
         allowed = None if filters == ALL else self.items.allowed(filters)
         found: dict[int, list[Recommendation]] = {}
         for user, scores in self.executor.score_all(states):
@@ -292,6 +366,7 @@ class Recommender:
             found[user] = self._recommendations(rows, scores)
         return [found[user] for user in range(len(states))]
 
+    @takes(item=item, k=whole, by=text, filters=as_filters)
     def similar(
         self, item: str | int, k: int = 10, by: Literal["auto", "text", "taste"] = "auto", filters: Filters = ALL
     ) -> list[Recommendation]:
@@ -318,6 +393,7 @@ class Recommender:
 
     # Score
 
+    @takes(state=_STATE, items=_ITEMS)
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Predict ratings (or probabilities of a click) of items of the catalogue.
 
@@ -333,6 +409,7 @@ class Recommender:
         """
         return self.executor.score_rows(state, self.items.rows(items))
 
+    @takes(state=_STATE, text=text)
     def score_text(self, state: UserState, text: str) -> float:
         """Predict the rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -353,6 +430,7 @@ class Recommender:
         """Whether `uncertainty` is available: for a model with the updater "ridge" and the head "rating"."""
         return self.executor.gives_deviation
 
+    @takes(state=_STATE, items=_ITEMS)
     def uncertainty(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Predict standard deviations of the user's ratings of items around `score`.
 
@@ -376,6 +454,7 @@ class Recommender:
             )
         return self.executor.deviation(state, self.items.rows(items))
 
+    @takes(state=_STATE, items=_ITEMS, words=truth)
     def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
         """Explain scores: the influence of each rating on each score, and a sentence that names the main reasons.
 
@@ -393,6 +472,7 @@ class Recommender:
         rows = self.items.rows(items)
         return attribution.explain(self.executor, self.texts, self.catalogue, state, rows, words=words)
 
+    @takes(state=_STATE, k=whole, skip=_ITEMS, among=_ITEMS)
     def interview(
         self, state: UserState, k: int = 5, skip: Sequence[str | int] = (), among: Sequence[str | int] = ()
     ) -> list[Question]:
@@ -411,6 +491,7 @@ class Recommender:
         Raises:
             MetarecError: `k` is below 1, an item is unknown, or the run has no item factors.
         """
+        self.executor.check_states([state])
         with located("skip"):
             skipped = self.items.rows(skip)
         with located("among"):
@@ -419,6 +500,7 @@ class Recommender:
 
     # Items
 
+    @takes(text=text, id=text, title=text, details=optional(_details))
     def add_item(
         self,
         text: str,
@@ -448,6 +530,7 @@ class Recommender:
         """
         return self.cold_items.add(ColdItem(text, id, title, dict(details or {})), vector)
 
+    @takes(item=item, raters=listed(_rater, "pairs (history, rating)"))
     def learn_item(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
         """Update an added item from its first ratings, without training.
 
@@ -467,6 +550,7 @@ class Recommender:
         """
         self.cold_items.learn({item: raters})
 
+    @takes(item=item)
     def find(self, item: str | int) -> Match:
         """Look up the row of an item by title, by "id:" and id, or by id as an int.
 
@@ -475,6 +559,11 @@ class Recommender:
         """
         return self.items.find(item)
 
+    @takes(item=item)
     def title(self, item: str | int) -> str:
         """The title of an item, given as for `score`."""
         return self.catalogue.items.titles[self.find(item).row]
+
+
+def _load(folder: Path, encoder_path: str) -> Recommender:
+    return Recommender.load(folder, encoder_path=encoder_path)

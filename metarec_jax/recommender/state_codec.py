@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
 import hmac
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
+from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import ItemIndex
@@ -49,26 +50,39 @@ class DecodedState(NamedTuple):
     adapted: Params | None
 
 
+def model_digest(config: Config, ids: Sequence[str], trainable: Trainable) -> str:
+    """Compute an identifier of a model, equal for equal configs, items and parameters.
+
+    Args:
+        config: config of the run.
+        ids: ids of the items in training.
+        trainable: the parameters.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    found = hashlib.sha256(to_json(config).encode())
+    found.update(json.dumps(list(ids)).encode())
+    for leaf in jax.tree.leaves(jax.device_get(trainable)):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:32]
+
+
 class StateCodec:
     """Encodes states of one model, and decodes them.
 
     Args:
-        config: config of the run.
         items: the catalogue.
-        executor: provides the shapes of adapted parameters.
+        executor: provides the digest of the model and the shapes of adapted parameters.
     """
 
-    def __init__(self, config: Config, items: ItemIndex, executor: Executor):
-        self._config, self._items, self._executor = config, items, executor
+    def __init__(self, items: ItemIndex, executor: Executor):
+        self._items, self._executor = items, executor
 
-    @functools.cached_property
+    @property
     def digest(self) -> str:
-        """Identifier of this model, equal for equal configs, items and parameters."""
-        found = hashlib.sha256(to_json(self._config).encode())
-        found.update(json.dumps(list(self._items.catalogue.items.ids[: self._items.trained])).encode())
-        for leaf in jax.tree.leaves(jax.device_get(self._executor.trainable)):
-            found.update(np.ascontiguousarray(leaf).tobytes())
-        return found.hexdigest()[:32]
+        """Identifier of the model (`model_digest`)."""
+        return self._executor.digest
 
     def encode(self, state: UserState) -> bytes:
         """Encode a state as bytes."""

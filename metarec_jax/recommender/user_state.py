@@ -19,12 +19,14 @@ class UserState:
         embedding: float32 [hidden], embedding of the user's text.
         support: the latest ratings, on which the model adapted, padded.
         adapted: the adapted parameters, in the form of the programs' arguments.
+        run: digest of the model that adapted; other models refuse the state.
     """
 
     history: CheckedHistory
     embedding: np.ndarray
     support: Rows
     adapted: Params
+    run: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:

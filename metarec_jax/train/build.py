@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.config.run import Config, believes, covers_all
+from metarec_jax.core.arguments import instance, optional, takes
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data import load
@@ -56,6 +57,12 @@ class Episodes(NamedTuple):
         return {"train": self.train, "validation": self.validation, **self.tests}
 
 
+@takes(
+    config=instance(Config, what="a config, such as metarec_jax.preset('synthetic') or the result of `from_json`"),
+    data=optional(instance(Interactions, what="a data set, which `metarec_jax.load` returns")),
+    division=optional(instance(Division, what="a `Division`")),
+    encoder=optional(instance(Encoder, what="an encoder, which `metarec_jax.encoder.load` returns")),
+)
 def build(
     config: Config,
     *,

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.progress import QUIET, Advance, Reporter
 from metarec_jax.train import parameters, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
@@ -55,6 +56,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
     Raises:
         MetarecError: a loss or parameter is not finite (its state is not saved), or a checkpoint cannot be read.
     """
+    refuse_fork()
     with (
         run_folder.hold(run.folder),
         Checkpoints(run.checkpoints) as checkpoints,
@@ -134,7 +136,8 @@ def _steps(
         advance(progress.step, ", ".join(f"{name} {mean:.4f}" for name, mean in progress.means().items()))
         return progress
 
-    with jax.transfer_guard("disallow"):
+    # Without jit every operation transfers its constants, so that the guard would refuse all of them.
+    with jax.transfer_guard("allow" if jax.config.values["jax_disable_jit"] else "disallow"):
         while at < until and stop.signal is None:
             batch = next(feed)
             state, losses = program.step(state, *batch.arguments)

@@ -27,7 +27,7 @@ from metarec_jax.config.json_io import parse, to_json
 from metarec_jax.config.legacy import LAYOUT, READABLE, located, upgrade
 from metarec_jax.config.paths import missing
 from metarec_jax.config.run import Config
-from metarec_jax.core import locks
+from metarec_jax.core import arguments, locks
 from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
 from metarec_jax.core.checked_files import reading
 from metarec_jax.core.errors import MetarecError
@@ -285,7 +285,8 @@ def write_config(run: Run, command: str = "train") -> None:
     write_text(run.folder / "config.json", json.dumps(document, indent=2) + "\n")
 
 
-def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
+@arguments.takes(folder=arguments.path, command=arguments.text)
+def open_run(folder: str | Path, *, command: str = "train", base: Any = None) -> Run:
     """Open a run folder.
 
     Args:
@@ -299,6 +300,7 @@ def open_run(folder: Path, *, command: str = "train", base: Any = None) -> Run:
     Raises:
         MetarecError: there is no run, the run is of another version or kind, or config.json is not valid.
     """
+    folder = Path(folder)
     path = folder / "config.json"
     try:
         with reading(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Generator
 from signal import Signals
 from typing import Any
@@ -23,7 +24,10 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Generator[StopRequest]:
-        """Handle both signals within the context."""
+        """Handle both signals within the context; in a thread other than the main one, which may not, handle none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
         before = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self

@@ -14,7 +14,9 @@ import jax
 
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
+from metarec_jax.core.arguments import instance, optional, path, takes
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.types import Interactions
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import loop, parameters, run_folder, warm_start
 from metarec_jax.train.build import build
@@ -24,13 +26,22 @@ from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.state import first_state
 
+_CONFIG = instance(Config, what="a config, such as metarec_jax.preset('synthetic') or the result of `from_json`")
+_DATA = optional(instance(Interactions, what="a data set, which `metarec_jax.load` returns"))
+_RUN = instance(Run, what="a run folder, which `start`, `resume` or `open_run` returns")
+_EXPERIMENT = instance(Experiment, what="an experiment, which `start` or `build` returns")
 
-def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET) -> Fitted:
+
+@takes(config=_CONFIG, folder=path, data=_DATA)
+def meta_train(
+    config: Config, folder: str | Path, *, data: Interactions | None = None, reporter: Reporter = QUIET
+) -> Fitted:
     """Train a config in a new run folder: `start`, then `fit`.
 
     Args:
         config: config of the run.
         folder: folder of the run; it must not hold one yet.
+        data: the data set; None loads that of ``config.data``. A run does not keep it: pass it to `resume` again.
         reporter: shows progress.
 
     Returns:
@@ -39,12 +50,14 @@ def meta_train(config: Config, folder: str | Path, *, reporter: Reporter = QUIET
     Raises:
         MetarecError: as for `start` and `fit`.
     """
-    run_folder.check_place(Path(folder))
-    with run_folder.hold(Path(folder)):
-        run, experiment = start(config, Path(folder), reporter=reporter)
+    folder = Path(folder)
+    run_folder.check_place(folder)
+    with run_folder.hold(folder):
+        run, experiment = start(config, folder, data=data, reporter=reporter)
         return fit(run, experiment, reporter=reporter)
 
 
+@takes(run=_RUN, experiment=_EXPERIMENT)
 def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitted:
     """Train, starting from the run's latest checkpoint if there is one.
 
@@ -76,12 +89,16 @@ def program_of(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) 
     return importlib.import_module(experiment.config.program).build(run, experiment, reporter=reporter)
 
 
-def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Experiment]:
+@takes(config=_CONFIG, folder=path, data=_DATA)
+def start(
+    config: Config, folder: str | Path, *, data: Interactions | None = None, reporter: Reporter = QUIET
+) -> tuple[Run, Experiment]:
     """Make a new run folder for a training.
 
     Args:
         config: config of the run.
         folder: folder of the run; it must not hold one yet.
+        data: the data set; None loads that of ``config.data``. A run does not keep it: pass it to `resume` again.
         reporter: shows progress.
 
     Returns:
@@ -91,10 +108,11 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
         MetarecError: the folder holds a run or cannot be written, or the data or the encoder is not valid. Then nothing
             is left in the folder.
     """
+    folder = Path(folder)
     run_folder.check_place(folder)  # before minutes of reading and encoding
     config = absolute(config)
     earlier = warm_start.learned(config) if config.train.begin else None
-    experiment = build(config, reporter=reporter)
+    experiment = build(config, data=data, reporter=reporter)
     if earlier is not None:
         warm_start.check_scale(config, experiment.catalogue.scale)
         warm_start.check(config, earlier, jax.eval_shape(lambda: first_state(experiment, 1).trainable))
@@ -112,14 +130,20 @@ def start(config: Config, folder: Path, *, reporter: Reporter = QUIET) -> tuple[
     return run_folder.create(folder, experiment.config, fill=fill), experiment
 
 
+@takes(folder=path, data=_DATA)
 def resume(
-    folder: Path, *, paths: Mapping[str, str] | None = None, reporter: Reporter = QUIET
+    folder: str | Path,
+    *,
+    data: Interactions | None = None,
+    paths: Mapping[str, str] | None = None,
+    reporter: Reporter = QUIET,
 ) -> tuple[Run, Experiment]:
-    """Open a run folder to train on in it.
+    """Open a run folder to continue its training.
 
     Args:
-        folder: of the run.
-        paths: new places of what the run reads, by option, "data.path" say; the run keeps them.
+        folder: folder of the run.
+        data: the data set with which the run was started; None loads that of its config.
+        paths: new places of the files that the run reads, by option, such as "data.path"; the run keeps them.
         reporter: shows progress.
 
     Returns:
@@ -131,8 +155,9 @@ def resume(
     run = run_folder.open_run(folder)
     with run_folder.hold(run.folder):
         before, run.config = run.config, absolute(with_paths(run.config, paths or {}))
-        run_folder.check_paths(run, "train --resume")
-        experiment = build(run.config, reporter=reporter)
+        if data is None:
+            run_folder.check_paths(run, "train --resume")
+        experiment = build(run.config, data=data, reporter=reporter)
         run.check_inputs(experiment.inputs())
         if not run.inputs.exists():  # killed before it was written
             run.keep_inputs(experiment.inputs())

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import typing
+from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 from helpers import assert_says
 
@@ -200,11 +202,35 @@ def test_the_choices_of_an_updater_are_among_them():
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("adapted", ["output/.*", ["output/.*"], ()], ids=repr)
-def test_patterns_are_a_tuple_of_at_least_one(adapted):
+@pytest.mark.parametrize(
+    ("section", "options", "names"),
+    [
+        ("updater", {"adapted": "output/.*"}, ["updater.adapted is 'output/.*'", "a list"]),
+        ("updater", {"adapted": ()}, ["updater.adapted is ()", "at least one pattern"]),
+        ("train", {"epochs": "5"}, ["train.epochs is '5'", "of type int"]),
+        ("train", {"epochs": True}, ["train.epochs is True", "of type int"]),
+        ("train", {"rate": None}, ["train.rate is None", "of type float"]),
+        ("factors", {"rank": 2.5}, ["factors.rank is 2.5", "of type int"]),
+        ("data", {"path": 7}, ["data.path is 7", "of type str"]),
+        ("data", {"columns": {"user": "who"}}, ["data.columns is of type dict", "a Columns", "from_json"]),
+        ("data", {"download": "no"}, ["data.download is 'no'", "of type bool"]),
+        ("episodes", {"buckets": (16, "32")}, ["episodes.buckets[1] is '32'", "of type int"]),
+    ],
+)
+def test_options_of_other_types_are_refused_by_name(section, options, names):
     with pytest.raises(MetarecError) as error:
-        UpdaterConfig(adapted=adapted)
-    assert f"updater.adapted is {adapted!r}; it must be a tuple of at least one pattern" in str(error.value)
+        {"train": TrainConfig, "factors": FactorsConfig, **SECTIONS}[section](**options)
+    assert_says(str(error.value), *names)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_numpy_paths_and_lists_are_options():
+    """A config is the same whatever the form in which an option was given."""
+    data = DataConfig(source="table", path=Path("a") / "b.csv")
+    train = TrainConfig(epochs=np.int64(3), rate=np.float32(0.5), users_per_step=np.int32(8))
+    assert (data.path, train) == ("a/b.csv", TrainConfig(epochs=3, rate=0.5, users_per_step=8))
+    assert [type(value) for value in (train.epochs, train.rate, train.users_per_step)] == [int, float, int]
+    assert UpdaterConfig(adapted=["output/.*"]) == UpdaterConfig(adapted=("output/.*",))
 
 
 @pytest.mark.parametrize(

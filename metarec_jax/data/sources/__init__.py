@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from metarec_jax.config.data import DataConfig
+from metarec_jax.config.data import Columns, DataConfig
+from metarec_jax.core.arguments import shown, takes, whole
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Place, places
 from metarec_jax.data.sources.source import register_layout, register_source
 
+_GIVEN = ("source", "path", "items_path", "columns")
+"""Options that `load` sets from its other arguments."""
+
 __all__ = ["describe_sources", "load", "register_layout", "register_source"]
 
 
-def load(config: DataConfig, *, seed: int = 0) -> Interactions:
-    """Load and check the data set that `config` names.
+@takes(seed=whole)
+def load(
+    config: DataConfig | str | os.PathLike[str] | Any,
+    *,
+    items: str | os.PathLike[str] | Any = None,
+    columns: Columns | Mapping[str, str] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Interactions:
+    """Load and check the data set that `config` names, or a table in memory.
 
     Args:
-        config: source and path. Without a path, a published data set is searched for in the cache folder, in installed
-            packages and at its publisher, in this order.
+        config: source and path; or the path of a file or folder; or a table of pandas, polars or pyarrow, or a mapping
+            of lists, with one row per interaction. Without a path, a published data set is searched for in the cache
+            folder, in installed packages and at its publisher, in this order.
+        items: for a path or a table, the path of a table with one row per item, or such a table in memory.
+        columns: for a path or a table, the names of its columns, such as ``{"user": "who", "time": ""}``; "" if there
+            is no such column.
         seed: seed of the generator of the source "synthetic".
+        **options: for a path or a table, other options of `DataConfig`, such as ``kind="click"``. Messages name them as
+            the command line does: ``--data.repeats latest`` is ``repeats="latest"`` here.
 
     Returns:
         The interactions, without the negatives that ``config.negatives`` asks for, since these depend on the training
@@ -30,9 +51,31 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
     Raises:
         MetarecError: no data was found, or the data is not valid.
     """
-    data = SOURCES.get(config.source).load(config, seed)
+    if isinstance(config, DataConfig):
+        given = [name for name, value in (("items", items), ("columns", columns)) if value is not None] + [*options]
+        if given:
+            raise MetarecError(f"load: leave {', '.join(given)} out beside a `DataConfig`, which has these options")
+        return _finished(SOURCES.get(config.source).load(config, seed), config)
+    _check_options(options)
+    items_path = items if isinstance(items, str) else os.fspath(items) if isinstance(items, os.PathLike) else ""
+    options |= {"columns": _columns(columns), "items_path": items_path}
+    if isinstance(config, str | os.PathLike):
+        path = os.fspath(config)
+        if not isinstance(path, str) or not path:
+            raise MetarecError(f"load: config is {shown(config)}; pass the path of a file or folder")
+        if items is not None and not items_path:
+            raise MetarecError(f"load: items is {shown(items)} beside a path: pass the path of a table of items, too")
+        return load(DataConfig(source="auto", path=path, **options), seed=seed)
+    from metarec_jax.data.sources.table import load_frame  # imported here because pyarrow is slow to import
+
+    config_ = DataConfig(source="table", **options)
+    return _finished(load_frame(config, config_, items=None if items_path else items), config_)
+
+
+def _finished(data: Interactions, config: DataConfig) -> Interactions:
+    """Return the data set with the vectors and the threshold of liked items of a config."""
     if config.vectors and data.items.vectors is None:
-        from metarec_jax.data.vectors import from_file  # pyarrow, which it needs, is slow to import
+        from metarec_jax.data.vectors import from_file  # imported here because pyarrow is slow to import
 
         items = dataclasses.replace(data.items, vectors=from_file(config.vectors, len(data.items)))
         data = dataclasses.replace(data, items=items)
@@ -45,6 +88,25 @@ def load(config: DataConfig, *, seed: int = 0) -> Interactions:
             )
         data = dataclasses.replace(data, scale=data.scale._replace(liked=liked))
     return data
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    known = [field.name for field in dataclasses.fields(DataConfig) if field.name not in _GIVEN]
+    for name in options:
+        if name not in known:
+            raise MetarecError(f"load: there is no option {name!r}; the options are {', '.join(known)}")
+
+
+def _columns(columns: Any) -> Columns:
+    if columns is None or isinstance(columns, Columns):
+        return columns or Columns()
+    if not isinstance(columns, Mapping):
+        raise MetarecError(f"load: columns is {shown(columns)}; pass a mapping, such as {{'user': 'who'}}")
+    known = [field.name for field in dataclasses.fields(Columns)]
+    for name in columns:
+        if name not in known:
+            raise MetarecError(f"load: columns has the entry {name!r}; its entries are {', '.join(known)}")
+    return Columns(**columns)
 
 
 def describe_sources(config: DataConfig) -> list[Place]:

@@ -15,6 +15,7 @@ from metarec_jax.core.errors import MetarecError, listed, shown
 
 _ABSENT = {  # end of the error message about a missing column: the options for a file without it
     "time": ", or '' where there is none",
+    "user_text": ", or '' where there is none",
     "rating": ", or '' and --data.kind click where every row is a click",
 }
 NUMERIC = ("rating", "time", "item_vector")
@@ -31,7 +32,8 @@ def select(
         name: name of the file.
         names: names of the file's columns, in order.
         columns: the file's names of the requested columns, by their names in the table.
-        options: command-line option of each column that the user can choose, for error messages.
+        options: how the user names each column that can be chosen, for error messages, with {} for the file's name of
+            the column: "--data.columns.user {}".
         rest: whether to include all other columns under their own names.
 
     Returns:
@@ -65,7 +67,7 @@ def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, 
     if names and list(names) == [str(n) for n in range(1, len(names) + 1)]:
         message += " (numbers, since it has no header: --data.header yes reads its first line as one)"
     if option:
-        return f"{message}: say which it is with {option} {guess or 'NAME'}{_ABSENT.get(column, '')}"
+        return f"{message}: say which it is with {option.format(guess or 'NAME')}{_ABSENT.get(column, '')}"
     return f"{message}: rename {guess or 'the column'} if it is that one, or add it"
 
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -109,7 +110,12 @@ def cache_folder(cache: str = "") -> Path:
         return Path(chosen).expanduser()
     # The XDG specification has relative paths ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "metarec_jax"
+    if not base.is_absolute():
+        try:
+            base = Path("~/.cache").expanduser()
+        except RuntimeError:  # no $HOME, and a user that the system does not know, as in some containers
+            base = Path(tempfile.gettempdir()) / f"metarec_jax-{os.getuid()}"
+    return base / "metarec_jax"
 
 
 def places(release: Release, config: DataConfig) -> list[Place]:

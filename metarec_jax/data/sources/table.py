@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from metarec_jax.config.data import SEPARATORS, Columns, DataConfig
 from metarec_jax.core.errors import MetarecError, listed
@@ -16,13 +17,14 @@ from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.dialect import Format
 from metarec_jax.data.sources.files import File
 from metarec_jax.data.sources.folder import read_table_file
+from metarec_jax.data.sources.frame import FrameTable
 from metarec_jax.data.sources.json_lines import JsonLines
 from metarec_jax.data.sources.parquet import MAGIC, ParquetTable
 from metarec_jax.data.sources.source import register_source
 from metarec_jax.data.sources.text import TextTable
 from metarec_jax.data.values import Table
 
-OpenTable = TextTable | JsonLines | ParquetTable
+OpenTable = TextTable | JsonLines | ParquetTable | FrameTable
 _TEXTS = ("text", "title", "name", "description")  # usual names of the column of item texts, in order of preference
 _TITLES = ("title", "name")
 _USUAL = Columns()
@@ -47,12 +49,43 @@ def load(config: DataConfig, seed: int = 0) -> Interactions:
     return read(config)
 
 
-def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
+def load_frame(frame: Any, config: DataConfig, items: Any = None) -> Interactions:
+    """Read a table in memory.
+
+    Args:
+        frame: a table that `FrameTable` reads.
+        config: options of the data; ``config.path`` is not used.
+        items: a table with one row per item, in memory; None reads ``config.items_path``, if it is given.
+
+    Returns:
+        The interactions.
+
+    Raises:
+        MetarecError: the table cannot be read, or a column is missing or not valid.
+    """
+    opened = FrameTable(frame)
+    named = named_columns(config, "the entry {!r} of columns", items=items is not None)
+    options = {column: f"columns={{{{{column!r}: '{{}}'}}}}" for column in named}
+    ratings = read_ratings(opened, named, config, options)
+    if items is not None:
+        table = _items(FrameTable(items, "the table of items"), config)
+    elif config.items_path:
+        items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
+        table = _items(open_table(items_file, Format(header="yes")), config)
+    else:
+        table = None
+    return build(
+        ratings, items=table, kind=config.kind, source=opened.sentence, layout=opened.sentence, repeats=config.repeats
+    )
+
+
+def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.path") -> Interactions:
     """Read the columns that ``config.columns`` names from the table at ``config.path``.
 
     Args:
         config: options of the data.
-        scale: scale of the ratings; None derives it from the ratings.
+        scale: scale of the ratings of a trained model; None derives it from the ratings.
+        option: command-line option that names the file, for messages.
 
     Returns:
         The interactions.
@@ -60,18 +93,8 @@ def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
     Raises:
         MetarecError: a file or column is missing or not valid.
     """
-    _check_columns(config)
-    path, columns = Path(config.path).expanduser(), config.columns
-    named = {
-        "user": columns.user,
-        "item": columns.item,
-        "rating": columns.rating,
-        "time": columns.time,
-        "user_text": columns.user_text,
-    }
-    if not config.items_path:
-        named["item_text"] = columns.item_text
-    named = {column: name for column, name in named.items() if name}
+    path = Path(config.path).expanduser()
+    named = named_columns(config, "--data.columns.{}", trained=scale is not None)
     format_ = Format(
         SEPARATORS.get(config.separator, config.separator),
         config.header,
@@ -80,10 +103,8 @@ def read(config: DataConfig, scale: Scale | None = None) -> Interactions:
         config.encoding,
         config.decimal,
     )
-    opened = open_table(read_table_file(path, "--data.path"), format_, list(named.values()))
-    named, notes = _present(opened, named, config)
-    ratings = opened.read(named, options=_options(named))
-    ratings = dataclasses.replace(ratings, notes=(*notes, *ratings.notes))
+    opened = open_table(read_table_file(path, option), format_, list(named.values()))
+    ratings = read_ratings(opened, named, config)
     items, layout = None, f"{opened.name}: {opened.sentence}"
     if config.items_path:
         items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
@@ -119,18 +140,68 @@ def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenT
     return JsonLines(file, known.encoding) if start else TextTable(file, known, list(wanted))
 
 
-def _check_columns(config: DataConfig) -> None:
+def named_columns(config: DataConfig, option: str, *, trained: bool = False, items: bool = False) -> dict[str, str]:
+    """Return the columns of a table of interactions.
+
+    Args:
+        config: options of the data.
+        option: how a user names the column ``{}``, for messages.
+        trained: whether the kind is that of a trained model, which no option changes.
+        items: whether there is a table of items without a path.
+
+    Returns:
+        Column of `build` -> its name in the table, for the columns that have a name.
+
+    Raises:
+        MetarecError: a required column has no name.
+    """
     columns = config.columns
     for column, name in (("user", columns.user), ("item", columns.item)):
         if not name:
-            raise MetarecError(f"--data.columns.{column} is empty: name the column that holds the {column}'s id")
+            raise MetarecError(f"{option.format(column)} is empty: name the column that holds the {column}'s id")
     if not columns.rating and config.kind == "rating" and config.repeats != "sum":
-        raise MetarecError(
-            "--data.columns.rating is empty, so every row is a click: say --data.kind click too, or name the column "
-            "(--data.repeats sum counts the rows of a user and an item as the rating)"
+        remedy = (
+            "these are ratings: name the column"
+            if trained
+            else "say --data.kind click too, or name the column (--data.repeats sum counts the rows of a user and an "
+            "item as the rating)"
         )
-    if (config.vectors or columns.item_vector) and not config.items_path:
+        raise MetarecError(f"{option.format('rating')} is empty, so every row is a click: {remedy}")
+    if (config.vectors or columns.item_vector) and not (config.items_path or items):
         raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
+    named = {
+        "user": columns.user,
+        "item": columns.item,
+        "rating": columns.rating,
+        "time": columns.time,
+        "user_text": columns.user_text,
+    }
+    if not (config.items_path or items):
+        named["item_text"] = columns.item_text
+    return {column: name for column, name in named.items() if name}
+
+
+def read_ratings(
+    opened: OpenTable, named: dict[str, str], config: DataConfig, options: Mapping[str, str] | None = None
+) -> Table:
+    """Read the columns of interactions from an open table.
+
+    Args:
+        opened: the table.
+        named: result of `named_columns`.
+        config: options of the data.
+        options: how a user names each column, for messages, as for `metarec_jax.data.sources.columns.select`; None
+            names the command-line options.
+
+    Returns:
+        The columns, with notes on columns that are missing.
+
+    Raises:
+        MetarecError: a column is missing, or cannot be read.
+    """
+    named, notes = _present(opened, named, config)
+    ratings = opened.read(named, options=_options(named) if options is None else options)
+    return dataclasses.replace(ratings, notes=(*notes, *ratings.notes))
 
 
 def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -161,7 +232,7 @@ def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tu
 
 
 def _options(columns: Collection[str]) -> dict[str, str]:
-    return {column: f"--data.columns.{column.replace('_', '-')}" for column in columns}
+    return {column: f"--data.columns.{column.replace('_', '-')} {{}}" for column in columns}
 
 
 def _items(opened: OpenTable, config: DataConfig) -> Table:

@@ -1,0 +1,74 @@
+"""Checks of the environment variables that JAX reads, where JAX itself ends in a traceback or ends the process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from metarec_jax.core.errors import MetarecError
+
+_STARTED = "import jax; jax.jit(lambda x: x)(0)"
+
+
+def check_jax() -> None:
+    """Start JAX, and refuse settings with which it cannot start or with which this package does not compute.
+
+    Raises:
+        MetarecError: $XLA_FLAGS has an unknown flag, $JAX_PLATFORMS names devices that are not there, or
+            $JAX_ENABLE_X64 is set.
+    """
+    _check_xla_flags(os.environ.get("XLA_FLAGS", ""))
+    import jax
+
+    if jax.config.values["jax_enable_x64"]:
+        raise MetarecError(
+            "JAX_ENABLE_X64 is set, but parameters and runs are float32: unset it (JAX_ENABLE_X64=0) for this command"
+        )
+    asked = jax.config.values["jax_platforms"]
+    try:
+        jax.devices()
+    except Exception as error:  # JAX raises RuntimeError, and AssertionError for a plugin that is not installed
+        reason = str(error).split(" (set JAX_PLATFORMS")[0].split("\n")[0][:300] or "its plugin is not installed"
+        raise MetarecError(
+            f"JAX cannot start on JAX_PLATFORMS={asked or ''!r}: {reason}; install the extra metarec_jax[cuda] for "
+            "NVIDIA GPUs or metarec_jax[tpu] for TPUs, or use JAX_PLATFORMS=cpu"
+        ) from error
+
+
+def _check_xla_flags(flags: str) -> None:
+    """Refuse a flag that XLA does not know, for which it would end the process without an exception.
+
+    Names that are not in the library are tried in a process of their own, since the search can miss one.
+    """
+    given = flags.split()
+    names = [flag.removeprefix("--").partition("=")[0] for flag in given]
+    if given and not given[0].startswith("--"):
+        if os.path.isfile(given[0]):  # a file of flags
+            return
+        raise MetarecError(f"XLA_FLAGS is {flags[:200]!r}; it must be flags such as --xla_dump_to=FOLDER, or a file")
+    missing = [name for name in names if not _in_library(name)]
+    if not missing:
+        return
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _STARTED]
+    tried = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    if tried.returncode:
+        raise MetarecError(
+            f"XLA_FLAGS has the flag --{missing[0][:80]}, which this version of XLA does not know: remove it, or "
+            "correct its name"
+        )
+
+
+def _in_library(name: str) -> bool:
+    """Whether the name of a flag is in the library of jaxlib."""
+    import jaxlib
+
+    folder = Path(jaxlib.__file__).parent
+    for path in (*folder.glob("libjax_common*"), *folder.glob("xla_extension*"), *folder.glob("_jax*")):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"\0" + name.encode() + b"\0") >= 0:
+                return True
+    return False

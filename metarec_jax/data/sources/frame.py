@@ -1,0 +1,75 @@
+"""Tables in memory: pandas, polars, pyarrow, or a mapping of lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from metarec_jax.core.arguments import shown
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.data.sources.columns import select, typed_values
+from metarec_jax.data.values import Table
+
+
+class FrameTable:
+    """Table in memory, with the interface of `metarec_jax.data.sources.text.TextTable`.
+
+    Args:
+        frame: a table of any library with Arrow's C interface or the data-frame interchange protocol, or a mapping from
+            names of columns to lists.
+        name: what the table is, for messages.
+
+    Raises:
+        MetarecError: `frame` is no table, or Arrow cannot hold its values.
+    """
+
+    header = True
+
+    def __init__(self, frame: Any, name: str = "the table") -> None:
+        self.name = name
+        self._table = _arrow_table(frame)
+        self.names: list[str] = self._table.column_names
+        self.sentence = f"a table in memory ({type(frame).__module__.split('.')[0]})"
+
+    def read(
+        self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
+    ) -> Table:
+        """Read columns: ids and texts as strings; ratings, times and vectors in the types of the table.
+
+        Args:
+            columns, options, rest: as for `metarec_jax.data.sources.text.TextTable.read`.
+            numeric: not used, since the columns of the table have types.
+
+        Returns:
+            The requested columns.
+
+        Raises:
+            MetarecError: a column is missing, or holds neither text nor numbers.
+        """
+        wanted = select(self.name, self.names, columns, options, rest)
+        found = {column: self._table.column(n) for column, n in wanted.items()}
+        labels = {column: self.names[n] for column, n in wanted.items()}
+        values, notes = typed_values(self.name, found, labels, columns)
+        return Table(name=self.name, columns=values, place=lambda row: f"row {row + 1}", labels=labels, notes=notes)
+
+
+def _arrow_table(frame: Any) -> pa.Table:
+    try:
+        if isinstance(frame, pa.Table | pa.RecordBatch) or hasattr(frame, "__arrow_c_stream__"):
+            return pa.table(frame)
+        if hasattr(frame, "__dataframe__"):
+            from pyarrow.interchange import from_dataframe
+
+            return from_dataframe(frame)
+        if isinstance(frame, Mapping):
+            return pa.table({name: pa.array(list(values)) for name, values in frame.items()})
+    except (pa.ArrowException, TypeError, ValueError, RuntimeError) as error:
+        raise MetarecError(
+            f"the table cannot be read ({str(error)[:200]}): each column must hold texts, or numbers, or times"
+        ) from error
+    raise MetarecError(
+        f"load: config is {shown(frame)}; pass a `DataConfig`, the path of a file, or a table of pandas, polars or "
+        "pyarrow"
+    )

@@ -1,0 +1,60 @@
+"""`metarec recommend --users`: lists for newcomers from a file, whose ratings need not be those of a training set."""
+
+import pyarrow.parquet as pq
+import pytest
+from helpers import assert_says
+from trained import trained_run
+
+from metarec_jax.cli.main import main
+
+
+@pytest.fixture
+def answer(tmp_path, capsys):
+    """Lists for the users of a file with that content: (status, message, table)."""
+
+    def answer(content: str, *options: str):
+        file, out = tmp_path / "users.csv", tmp_path / "lists.parquet"
+        file.write_text(content, encoding="utf-8")
+        status = main(["recommend", str(trained_run()), "--users", str(file), "--out", str(out), "-k", "3", *options])
+        return status, capsys.readouterr().err, pq.read_table(out).to_pydict() if status == 0 else None
+
+    return answer
+
+
+HEADER = "user_id,item_id,rating,timestamp\n"
+
+
+def test_newcomers_may_like_everything(answer, recommender):
+    status, _, table = answer(HEADER + "anna,1,5,1\nanna,2,5,2\nben,1,5,1\nben,2,5,2\n")
+    assert status == 0
+    want = recommender.recommend(recommender.adapt({1: 5, 2: 5}), 3)
+    assert table["item_id"] == 2 * [item.id for item in want]
+
+
+def test_a_rating_between_levels_is_one_in_a_file_too(answer, recommender):
+    status, _, table = answer(HEADER + "anna,1,3.7,1\nanna,2,5,2\n")
+    assert status == 0
+    assert table["item_id"] == [item.id for item in recommender.recommend(recommender.adapt({1: 3.7, 2: 5}), 3)]
+
+
+def test_other_columns_are_named_with_the_options_of_train(answer):
+    columns = ["--data.columns.user", "who", "--data.columns.item", "what", "--data.columns.rating", "stars"]
+    status, _, table = answer("who,what,stars\nanna,1,4\nanna,2,5\n", *columns, "--data.columns.time", "")
+    assert (status, table["user_id"]) == (0, ["anna"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("who,item_id,rating,timestamp\nanna,1,4,1\n", ["users.csv", "'user_id'", "--data.columns.user"]),
+        ("user_id,item_id,rating\nanna,1,4\n", ["'timestamp'", "--data.columns.time", "''"]),
+        ("user_id,item_id\nanna,1\n", ["'rating'", "--data.columns.rating NAME"]),
+        (HEADER + "anna,1,4,1\nanna,999,5,2\n", ["'999'", "remove"]),
+        (HEADER + "anna,1,6,1\n", ["users.csv, line 2", "6", "1 to 5"]),
+    ],
+)
+def test_a_message_names_the_options_that_recommend_has(answer, content, names):
+    status, message, _ = answer(content)
+    assert status == 2
+    assert_says(message, *names)
+    assert "--data.kind" not in message
