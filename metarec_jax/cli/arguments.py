@@ -24,12 +24,12 @@ from metarec_jax.config.paths import paths_of
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
-from metarec_jax.core.shown import shown
 
 RUNS = Path("runs")
 """Default folder of runs and evaluations."""
@@ -344,5 +344,5 @@ def resumable(folder: Path, reporter: Reporter) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Stopped):
-        reporter.note(f"finished parts are kept in {shown(folder)}: run the same command again to continue")
+        reporter.note(f"finished parts are kept in {path_argument(folder)}: run the same command again to continue")
         raise

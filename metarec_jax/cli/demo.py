@@ -11,9 +11,9 @@ from metarec_jax.cli.arguments import DEFAULT_CONFIG, RunFolder, free_folder, pa
 from metarec_jax.cli.evaluate import All
 from metarec_jax.cli.train import draw, interrupted
 from metarec_jax.config.run import Config
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.shown import shown
 
 NEW_USER = (
     ("Star Wars (1977)", 5.0),
@@ -99,8 +99,8 @@ def run_demo(
     if experiment.data.citation:
         print(f"Data: {experiment.data.citation}\n")
     print(f"Plots: {', '.join(str(path) for path in sorted(run.plots.glob('*.png')))}")
-    print(f"Run folder: {shown(folder)} ({time.perf_counter() - started:.0f} s in all)\n")
-    name = shown(folder)
+    print(f"Run folder: {path_argument(folder)} ({time.perf_counter() - started:.0f} s in all)\n")
+    name = path_argument(folder)
     print("Try next:")
     print(f'  metarec recommend {name} --rate "Toy Story=5" --rate "Heat=2" -k 10')
     print(f'  metarec recommend {name} --rate "Alien=5" --item-text "Space pirates find a lost planet. Sci-Fi."')

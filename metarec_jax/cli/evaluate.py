@@ -29,9 +29,9 @@ from metarec_jax.cli.arguments import (
 )
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import DEFAULT_PRESET, Config
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.environment import environment
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.shown import shown
 from metarec_jax.evaluation.metric_sets import MODES, mode
 
 All = Annotated[
@@ -178,5 +178,5 @@ def run(arguments: Sequence[str]) -> int:
         print(report.several_to_json(tables, environment()), end="")
     else:
         report.print_tables(tables, everything=chosen.all)
-    reporter.note(f"tables and plots: {shown(folder)}")
+    reporter.note(f"tables and plots: {path_argument(folder)}")
     return 0

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from metarec_jax.cli.arguments import Folder, Json, TrainedRun, parse, place, prepare, print_json
-from metarec_jax.core.shown import relative, shown
+from metarec_jax.core.command_paths import path_argument, relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         print_json({"run": chosen.run, "folder": str(relative(folder)), "bytes": size})
     else:
         print(
-            f"folder: {shown(folder)} ({size / 1e6:.1f} MB)\n"
-            f'next: python examples/on_device.py {shown(folder)} --rate "TITLE=RATING"'
+            f"folder: {path_argument(folder)} ({size / 1e6:.1f} MB)\n"
+            f'next: python examples/on_device.py {path_argument(folder)} --rate "TITLE=RATING"'
         )
     return 0

@@ -25,8 +25,8 @@ from metarec_jax.cli.arguments import (
 )
 from metarec_jax.config.pretrain import PretrainConfig, starting_from
 from metarec_jax.config.run import DEFAULT_PRESET, preset
+from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.console import print_grid
-from metarec_jax.core.shown import relative, shown
 
 if TYPE_CHECKING:
     from metarec_jax.train.run_folder import Run
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
             run, pretraining = start.start(chosen.config, folder, reporter=reporter)
         pretrained = start.fit(run, pretraining, reporter=reporter)
         if pretrained.signal:
-            command = f"metarec pretrain --resume {shown(run.folder)}"
+            command = f"metarec pretrain --resume {path_argument(run.folder)}"
             return stopped(pretrained.signal, pretrained.step, command)
         encoder, plot = start.finish(run, pretraining, pretrained), draw(run)
     before, after, step = pretrained.before, pretrained.after, pretrained.step
@@ -91,8 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     rows = [[CURVES[name], f"{value:,.4g}", f"{after[name]:,.4g}"] for name, value in before.items()]
     print_grid(f"Pretrained for {step} steps", ["lower is better", "before", "after"], rows, numbers=[1, 2])
     print(
-        f"encoder: {shown(encoder)}\nplot: {shown(plot)}\n"
-        f"next: metarec train --encoder.path {shown(encoder)} --seed {run.config.seed}"
+        f"encoder: {path_argument(encoder)}\nplot: {path_argument(plot)}\n"
+        f"next: metarec train --encoder.path {path_argument(encoder)} --seed {run.config.seed}"
     )
     return 0
 

@@ -25,7 +25,7 @@ from metarec_jax.cli.arguments import (
     stopped,
 )
 from metarec_jax.config.run import DEFAULT_PRESET
-from metarec_jax.core.shown import relative, shown
+from metarec_jax.core.command_paths import path_argument, relative
 
 if TYPE_CHECKING:
     from metarec_jax.train.loop import Fitted
@@ -81,9 +81,9 @@ def run(arguments: Sequence[str]) -> int:
         print(accounting.statement(spent))
     print(
         f"trained {progress.epoch} epochs; least validation loss {progress.best_loss:.4f} in epoch "
-        f"{progress.best_epoch}\nrun: {shown(run.folder)}\nplot: {shown(plot)}\n"
-        f"next: metarec evaluate {shown(run.folder)}\n"
-        f'      metarec recommend {shown(run.folder)} --rate "TITLE=RATING"'
+        f"{progress.best_epoch}\nrun: {path_argument(run.folder)}\nplot: {path_argument(plot)}\n"
+        f"next: metarec evaluate {path_argument(run.folder)}\n"
+        f'      metarec recommend {path_argument(run.folder)} --rate "TITLE=RATING"'
     )
     return 0
 
@@ -98,7 +98,7 @@ def interrupted(fitted: Fitted, run: Run) -> int:
     Returns:
         The exit status.
     """
-    command = f"metarec train --resume {shown(run.folder)}"
+    command = f"metarec train --resume {path_argument(run.folder)}"
     return stopped(fitted.signal or signal.SIGINT, fitted.progress.step, command)
 
 

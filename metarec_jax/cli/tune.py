@@ -28,8 +28,8 @@ from metarec_jax.cli.arguments import (
     starting_config,
 )
 from metarec_jax.config.run import DEFAULT_PRESET
+from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.console import print_grid
-from metarec_jax.core.shown import relative, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,9 @@ def run(arguments: Sequence[str]) -> int:
         [str(n), f"{value:.4f}", *(_short(options[name]) for name in names)] for n, value, options in found.trials[:10]
     ]
     print_grid("Best trials", ["trial", chosen.metric, *names], rows, numbers=range(len(names) + 2))
-    print(f"best: {shown(best)}\nplot: {shown(plot)}\nnext: metarec train --config {shown(best)}")
+    print(
+        f"best: {path_argument(best)}\nplot: {path_argument(plot)}\nnext: metarec train --config {path_argument(best)}"
+    )
     return 0
 
 

@@ -65,12 +65,12 @@ def as_type(value: Any, hint: Any, name: str) -> Any:
         raise unknown(name, value, choices)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise MetarecError(f"{name} is {arguments.shown(value)}; it must be a list")
+            raise MetarecError(f"{name} is {arguments.with_type(value)}; it must be a list")
         return tuple(as_type(v, typing.get_args(hint)[0], f"{name}[{i}]") for i, v in enumerate(value))
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, typing.cast(type, hint)):
             made = typing.cast(type, hint).__name__
-            raise MetarecError(f"{name} is {arguments.shown(value)}; it must be a {made}, or use `from_json`")
+            raise MetarecError(f"{name} is {arguments.with_type(value)}; it must be a {made}, or use `from_json`")
         return value
     if hint is str and isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -80,7 +80,7 @@ def as_type(value: Any, hint: Any, name: str) -> Any:
     try:
         return kind(value)
     except arguments.Unfit:
-        raise MetarecError(f"{name} is {arguments.shown(value)}; it must be of type {hint.__name__}") from None
+        raise MetarecError(f"{name} is {arguments.with_type(value)}; it must be of type {hint.__name__}") from None
 
 
 def _integer(value: Any) -> int:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from metarec_jax.config.checks import as_type
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
-from metarec_jax.core.arguments import shown
+from metarec_jax.core.arguments import with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.registry import as_kind, name_of
@@ -22,7 +22,7 @@ Chosen = TypeVar("Chosen")
 def to_json(config: Any) -> str:
     """A `Config`, or other frozen dataclass of choices, as JSON text, which `from_json` or `parse` reads back equal."""
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
-        raise MetarecError(f"to_json: config is {shown(config)}; pass a config, such as that of `preset`")
+        raise MetarecError(f"to_json: config is {with_type(config)}; pass a config, such as that of `preset`")
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 

@@ -52,7 +52,7 @@ def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
                         bound.arguments[name] = kind(value)
                     except Unfit as unfit:
                         where = f"{function.__qualname__}: {name}"
-                        raise MetarecError(f"{where} is {shown(value)}; pass {unfit}") from unfit
+                        raise MetarecError(f"{where} is {with_type(value)}; pass {unfit}") from unfit
             return function(*bound.args, **bound.kwargs)
 
         return checked
@@ -60,10 +60,10 @@ def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def shown(value: Any) -> str:
+def with_type(value: Any) -> str:
     """A short description of a value and its type, for messages.
 
-    >>> shown("5"), shown(None), shown([1, 5])
+    >>> with_type("5"), with_type(None), with_type([1, 5])
     ("'5' (str)", 'None', 'of type list')
     """
     if value is None or isinstance(value, bool):
@@ -134,7 +134,7 @@ def function(value: Any) -> Any:
     return value
 
 
-def listed(kind: Kind, what: str) -> Kind:
+def list_of(kind: Kind, what: str) -> Kind:
     """Make the kind of a list whose members have one kind.
 
     Args:
@@ -154,7 +154,9 @@ def listed(kind: Kind, what: str) -> Kind:
             try:
                 found.append(kind(member))
             except Unfit as unfit:
-                raise Unfit(f"a list of {what}: its entry {place} is {shown(member)}, and must be {unfit}") from unfit
+                raise Unfit(
+                    f"a list of {what}: its entry {place} is {with_type(member)}, and must be {unfit}"
+                ) from unfit
         return found
 
     return read

@@ -19,9 +19,9 @@ from metarec_jax.config.paths import absolute
 from metarec_jax.config.run import Config
 from metarec_jax.core import locks
 from metarec_jax.core.atomic_files import make_folder, remove_leftovers
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.fingerprint import fingerprint
 from metarec_jax.evaluation import predictions_table as record
@@ -82,7 +82,7 @@ def evaluate(
     """
     warm_start.refuse(config, "evaluated")
     config, folder = absolute(config), make_folder(folder.resolve())
-    with locks.hold(folder / LOCK, f"the evaluation in {shown(folder)}"):
+    with locks.hold(folder / LOCK, f"the evaluation in {path_argument(folder)}"):
         found = []
         for seed in seeds:
             seeded = dataclasses.replace(config, seed=seed)

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, write_text
 from metarec_jax.core.checked_files import reading
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.shown import shown
 from metarec_jax.train.run_folder import Run
 
 LEAST_NOISE = 0.25
@@ -159,7 +159,7 @@ def unfinished(run: Run) -> str:
         return ""
     return (
         f"{secret_file(run)} is there until the training has ended, and whoever has it can take the noise away: give "
-        f"nobody this run yet, and train it to its end with `metarec train --resume {shown(run.folder)}`"
+        f"nobody this run yet, and train it to its end with `metarec train --resume {path_argument(run.folder)}`"
     )
 
 

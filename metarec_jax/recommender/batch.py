@@ -19,10 +19,10 @@ import numpy as np
 from metarec_jax.core import locks
 from metarec_jax.core.atomic_files import explained, remove_leftovers, replacing, write_text
 from metarec_jax.core.checked_files import read_table, reading, write_table
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import Scale
-from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Interactions
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import top_k
@@ -67,7 +67,7 @@ def recommend_users(
     with explained(parts):
         parts.mkdir(parents=True, exist_ok=True)
     try:
-        with locks.hold(parts / ".lock", f"--out {shown(out)}"):
+        with locks.hold(parts / ".lock", f"--out {path_argument(out)}"):
             remove_leftovers(parts)
             count = _write_all(recommender, data, out, parts, k, exclude_seen, part, reporter)
             with explained(parts):

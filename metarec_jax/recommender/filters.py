@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from metarec_jax.core.arguments import Unfit, item, listed, number, text
+from metarec_jax.core.arguments import Unfit, item, list_of, number, text
 from metarec_jax.core.types import Items
 from metarec_jax.recommender.errors import InputError
 
@@ -49,11 +49,11 @@ def as_filters(value: Any) -> Filters:
     if not isinstance(value.details, Mapping) or not isinstance(value.between, Mapping):
         raise Unfit("`Filters` whose `details` and `between` are mappings by the name of a detail")
     for words in value.details.values():
-        listed(text, "words")(words)
+        list_of(text, "words")(words)
     for limits in value.between.values():
-        if len(listed(number, "two numbers, the least and the greatest value")(limits)) != 2:
+        if len(list_of(number, "two numbers, the least and the greatest value")(limits)) != 2:
             raise Unfit("two numbers for each detail of `between`, the least and the greatest value")
-    listed(item, "items")(value.exclude)
+    list_of(item, "items")(value.exclude)
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarec_jax.core.arguments import shown
+from metarec_jax.core.arguments import with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Scale
 from metarec_jax.recommender.errors import InputError, located, shortened
@@ -140,7 +140,7 @@ def _on_scale(item: str | int, rating: Any, scale: Scale) -> np.float32:
         value = float(rating)
     except (TypeError, ValueError):
         value = math.nan
-    given = shortened(rating) if isinstance(rating, int | float) else shown(rating)
+    given = shortened(rating) if isinstance(rating, int | float) else with_type(rating)
     if scale.kind == "click" and value not in (0.0, 1.0):
         raise MetarecError(f"{shortened(item)} has {given}; write 1 (clicked) or 0 (shown and not clicked)")
     place = scale.place(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from metarec_jax.core.arguments import shown
+from metarec_jax.core.arguments import with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.errors import InputError
 
@@ -43,7 +43,7 @@ def pairs_of(history: Any, *, click: bool) -> list[tuple[Any, Any]]:
             )
         return list(history.items())
     if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-        raise MetarecError(f"the history is {shown(history)}; pass {FORMS}")
+        raise MetarecError(f"the history is {with_type(history)}; pass {FORMS}")
     return [_pair(entry, place, click) for place, entry in enumerate(history)]
 
 
@@ -53,7 +53,9 @@ def _pair(entry: Any, place: int, click: bool) -> tuple[Any, Any]:
         return item, rating
     if (click and not hasattr(entry, "__len__")) or (click and isinstance(entry, str)):
         return entry, 1.0
-    raise InputError(f"entry {place} of the history is {shown(entry)}, and no pair (item, rating): pass {FORMS}", place)
+    raise InputError(
+        f"entry {place} of the history is {with_type(entry)}, and no pair (item, rating): pass {FORMS}", place
+    )
 
 
 def _of_table(table: Any, click: bool) -> list[tuple[Any, Any]]:

@@ -55,7 +55,7 @@ class ItemIndex:
         try:
             item = arguments.item(item)
         except arguments.Unfit as unfit:
-            raise MetarecError(f"an item is {arguments.shown(item)}; pass {unfit}") from unfit
+            raise MetarecError(f"an item is {arguments.with_type(item)}; pass {unfit}") from unfit
         return self.titles.find(item) if isinstance(item, str) else self.titles.find_id(item)
 
     def rows(self, items: Sequence[str | int]) -> Int[np.ndarray, " items"]:

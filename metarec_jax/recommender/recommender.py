@@ -20,7 +20,7 @@ from metarec_jax.core.arguments import (
     function,
     instance,
     item,
-    listed,
+    list_of,
     optional,
     path,
     takes,
@@ -70,8 +70,8 @@ __all__ = [
 
 
 _STATE = instance(UserState, what="the state of a user, which `adapt` returns")
-_ITEMS = listed(item, "items")
-_HISTORIES = listed(lambda history: history, "histories (of a mapping by user, its values), or adapt one with `adapt`")
+_ITEMS = list_of(item, "items")
+_HISTORIES = list_of(lambda history: history, "histories (of a mapping by user, its values), or adapt one with `adapt`")
 
 
 def _some_bytes(value: Any) -> bytes:
@@ -244,7 +244,7 @@ class Recommender:
         """
         return self.adapt_many([history], [profile])[0]
 
-    @takes(histories=_HISTORIES, profiles=optional(listed(text, "strings")))
+    @takes(histories=_HISTORIES, profiles=optional(list_of(text, "strings")))
     def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
         """Adapt to many users in batches.
 
@@ -344,7 +344,7 @@ class Recommender:
         """
         return self.recommend_many([state], k, exclude_seen, filters)[0]
 
-    @takes(states=listed(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
+    @takes(states=list_of(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
     def recommend_many(
         self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
@@ -530,7 +530,7 @@ class Recommender:
         """
         return self.cold_items.add(ColdItem(text, id, title, dict(details or {})), vector)
 
-    @takes(item=item, raters=listed(_rater, "pairs (history, rating)"))
+    @takes(item=item, raters=list_of(_rater, "pairs (history, rating)"))
     def learn_item(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
         """Update an added item from its first ratings, without training.
 

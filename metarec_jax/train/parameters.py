@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from metarec_jax.core.checked_files import read_arrays, write_arrays
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.core.shown import shown
 from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train.catalogue import Catalogue
@@ -86,7 +86,7 @@ def load_trainable(run: Run, catalogue: Catalogue, encoder: Params = None) -> Tr
             why = "no epoch has ended, or an earlier version kept its parameters in a checkpoint"
         raise MetarecError(
             f"{run.folder} holds no file of trained parameters yet: {why}; train on, or write the file, with "
-            f"`metarec train --resume {shown(run.folder)}`"
+            f"`metarec train --resume {path_argument(run.folder)}`"
         )
     hidden = 0 if config.learner.user_side == "none" else catalogue.embeddings.shape[1]
     return load(abstract_trainable(config, catalogue, hidden, encoder), run.parameters)

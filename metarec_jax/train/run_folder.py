@@ -30,9 +30,9 @@ from metarec_jax.config.run import Config
 from metarec_jax.core import arguments, locks
 from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
 from metarec_jax.core.checked_files import reading
+from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.plugins import plugins_of, require_plugins
-from metarec_jax.core.shown import shown
 
 _PARTS = {
     "sha256": "the data or the encoder",
@@ -178,7 +178,7 @@ def hold(folder: Path) -> Iterator[None]:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locks.hold(folder / ".lock", f"the folder {shown(folder)}"):
+        with locks.hold(folder / ".lock", f"the folder {path_argument(folder)}"):
             _HELD.add(folder)
             try:
                 remove_leftovers(folder)
@@ -216,7 +216,7 @@ def check_place(folder: Path, *, command: str = "train") -> None:
 def _refuse_run(folder: Path, command: str) -> None:
     if (folder / "config.json").exists():
         raise MetarecError(
-            f"{folder} already holds a run: continue it with `metarec {command} --resume {shown(folder)}`, "
+            f"{folder} already holds a run: continue it with `metarec {command} --resume {path_argument(folder)}`, "
             "or give another folder with --out"
         )
 
@@ -267,7 +267,7 @@ def check_paths(run: Run, command: str) -> None:
         kind = "" if Path(path).is_absolute() else ", a path relative to the folder that the run was started in"
         raise MetarecError(
             f"{run.folder / 'config.json'}: {option} is {path!r}{kind}, and nothing is there: bring it back, or name "
-            f"its new place: `metarec {command} {shown(run.folder)} --{option.replace('_', '-')} NEW`"
+            f"its new place: `metarec {command} {path_argument(run.folder)} --{option.replace('_', '-')} NEW`"
         )
 
 
@@ -310,7 +310,7 @@ def open_run(folder: str | Path, *, command: str = "train", base: Any = None) ->
             raise
         raise MetarecError(
             f"{folder} is not a run folder: {path} does not exist; make a run with `metarec {command} --out "
-            f"{shown(folder)}`, or name another folder"
+            f"{path_argument(folder)}`, or name another folder"
         ) from error
     try:
         document = json.loads(text.decode("utf-8"))

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from cases.metarec_process import SMALL, metarec, write_data
 
-from metarec_jax.core.shown import shown
+from metarec_jax.core.command_paths import path_argument
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_run_is_trained_resumed_and_asked_in_a_folder_of_any_name(tmp_path, na
 def test_paths_are_shown_as_words_of_a_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in (tmp_path / "a", tmp_path / "a b", tmp_path / "-x", tmp_path.parent / "it's", tmp_path / 'q"$x'):
-        (word,) = shlex.split(shown(path))
+        (word,) = shlex.split(path_argument(path))
         assert not word.startswith("-")
         assert (tmp_path / word).resolve() == path.resolve()
-    assert shown(tmp_path / "runs" / "a") == "runs/a"
+    assert path_argument(tmp_path / "runs" / "a") == "runs/a"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metarec_jax.config.data import Columns, DataConfig
-from metarec_jax.core.arguments import shown, takes, whole
+from metarec_jax.core.arguments import takes, whole, with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
@@ -62,9 +62,11 @@ def load(
     if isinstance(config, str | os.PathLike):
         path = os.fspath(config)
         if not isinstance(path, str) or not path:
-            raise MetarecError(f"load: config is {shown(config)}; pass the path of a file or folder")
+            raise MetarecError(f"load: config is {with_type(config)}; pass the path of a file or folder")
         if items is not None and not items_path:
-            raise MetarecError(f"load: items is {shown(items)} beside a path: pass the path of a table of items, too")
+            raise MetarecError(
+                f"load: items is {with_type(items)} beside a path: pass the path of a table of items, too"
+            )
         return load(DataConfig(source="auto", path=path, **options), seed=seed)
     from metarec_jax.data.sources.table import load_frame  # imported here because pyarrow is slow to import
 
@@ -101,7 +103,7 @@ def _columns(columns: Any) -> Columns:
     if columns is None or isinstance(columns, Columns):
         return columns or Columns()
     if not isinstance(columns, Mapping):
-        raise MetarecError(f"load: columns is {shown(columns)}; pass a mapping, such as {{'user': 'who'}}")
+        raise MetarecError(f"load: columns is {with_type(columns)}; pass a mapping, such as {{'user': 'who'}}")
     known = [field.name for field in dataclasses.fields(Columns)]
     for name in columns:
         if name not in known:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from metarec_jax.core.arguments import shown
+from metarec_jax.core.arguments import with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.sources.columns import select, typed_values
 from metarec_jax.data.values import Table
@@ -70,6 +70,6 @@ def _arrow_table(frame: Any) -> pa.Table:
             f"the table cannot be read ({str(error)[:200]}): each column must hold texts, or numbers, or times"
         ) from error
     raise MetarecError(
-        f"load: config is {shown(frame)}; pass a `DataConfig`, the path of a file, or a table of pandas, polars or "
+        f"load: config is {with_type(frame)}; pass a `DataConfig`, the path of a file, or a table of pandas, polars or "
         "pyarrow"
     )

@@ -14,10 +14,10 @@ def relative(path: Path) -> Path:
     return path
 
 
-def shown(path: str | Path) -> str:
+def path_argument(path: str | Path) -> str:
     """A path as a word of a command line: relative where it lies below the current folder, quoted where need be.
 
-    >>> shown("/runs/my run"), shown(Path.cwd() / "runs" / "a")
+    >>> path_argument("/runs/my run"), path_argument(Path.cwd() / "runs" / "a")
     ("'/runs/my run'", 'runs/a')
     """
     text = str(relative(Path(path)))
