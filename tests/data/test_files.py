@@ -40,7 +40,7 @@ def refusal(path, **options):
 def rows_of(data):
     return {
         (data.users.ids[u], data.items.ids[i], float(r), int(t))
-        for u, i, r, t in zip(data.user, data.item, data.rating, data.time)
+        for u, i, r, t in zip(data.user, data.item, data.scale.decimal(data.rating), data.time)
     }
 
 

@@ -54,9 +54,10 @@ def ours(path, fields, **options):
     """The rows of the file as `load` reads them: user, item, rating, time and text, by item."""
     data = load(DataConfig(source="table", path=str(path), columns=Columns(item_text="title"), **options))
     order = np.argsort(data.item)
+    ratings = data.scale.decimal(data.rating[order])
     return {
         (data.users.ids[u], data.items.ids[i], float(r), int(t), data.items.texts[i])
-        for u, i, r, t in zip(data.user[order], data.item[order], data.rating[order], data.time[order])
+        for u, i, r, t in zip(data.user[order], data.item[order], ratings, data.time[order])
     }, len(data)
 
 
