@@ -68,7 +68,7 @@ def merge(rows: Rows, rule: Rule, kind: Kind, users: tuple[str, ...], items: tup
     starts = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))
     ends = np.append(starts[1:], len(order))
     kept = order[starts] if rule == "first" else order[ends - 1]
-    rating = np.ones(len(table)) if "rating" not in table.columns else values.numbers(table, "rating")
+    rating = np.ones(len(table)) if "rating" not in table.columns else np.array(values.numbers(table, "rating"))
     if kind == "click" and rule not in ("first", "latest"):
         values.clicks(table)  # checked row by row
         rating[kept] = np.maximum.reduceat(rating[order], starts)

@@ -113,6 +113,7 @@ def attraction(rating: float | None, scale: Scale, curiosity: float) -> float:
     Returns:
         The probability, 0 to 1.
 
+    >>> from metarec_jax.core.scale import STARS
     >>> [attraction(rating, STARS, 0.02) for rating in (None, 1.0, 3.0, 5.0)]
     [0.02, 0.0, 0.1875, 0.9375]
     """

@@ -115,5 +115,5 @@ def test_the_ends_of_the_scale_can_be_given(made, name, capsys):
 def test_users_of_a_file_may_have_rated_everything_alike(made, tmp_path):
     run, _ = made("tenths")
     (tmp_path / "u.csv").write_text("user_id,item_id,rating\na,1,0.9\na,2,0.9\n")
-    command = ["recommend", str(run), "--users", str(tmp_path / "u.csv"), "--columns.time", "", "-k", "2"]
+    command = ["recommend", str(run), "--users", str(tmp_path / "u.csv"), "-k", "2"]
     assert main.main([*command, "--out", str(tmp_path / "lists.parquet")]) == 0

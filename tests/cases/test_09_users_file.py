@@ -43,11 +43,25 @@ def test_other_columns_are_named_with_the_options_of_train(answer):
     assert (status, table["user_id"]) == (0, ["anna"] * 3)
 
 
+def test_times_may_be_missing(answer):
+    status, _, table = answer("user_id,item_id,rating\nanna,1,4\n")
+    assert (status, table["user_id"]) == (0, ["anna"] * 3)
+
+
+def test_a_file_in_another_format_than_the_training_data(answer):
+    content = "user_id^item_id^rating\n'anna'^1^4,5\n'anna'^1^3,5\n"
+    options = ["--data.separator", "^", "--data.decimal", ",", "--data.repeats", "latest"]
+    status, _, table = answer(content, *options)
+    assert (status, table["user_id"]) == (0, ["'anna'"] * 3)
+    status, message, _ = answer(content, *options[:4])
+    assert status == 2
+    assert_says(message, "users.csv, line 3", "'anna'", "--data.repeats latest")
+
+
 @pytest.mark.parametrize(
     ("content", "names"),
     [
         ("who,item_id,rating,timestamp\nanna,1,4,1\n", ["users.csv", "'user_id'", "--data.columns.user"]),
-        ("user_id,item_id,rating\nanna,1,4\n", ["'timestamp'", "--data.columns.time", "''"]),
         ("user_id,item_id\nanna,1\n", ["'rating'", "--data.columns.rating NAME"]),
         (HEADER + "anna,1,4,1\nanna,999,5,2\n", ["'999'", "remove"]),
         (HEADER + "anna,1,6,1\n", ["users.csv, line 2", "6", "1 to 5"]),

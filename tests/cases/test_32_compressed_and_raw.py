@@ -47,7 +47,7 @@ def folder(tmp_path):
 def test_these_are_read(folder, source, name, columns):
     data = load(DataConfig(source=source, path=str(folder / name), columns=columns))
     assert (len(data), len(data.users), len(data.items)) == (240, 20, 12)
-    assert data.levels == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert data.scale.levels == (1.0, 2.0, 3.0, 4.0, 5.0)
 
 
 @pytest.mark.parametrize("source", ["auto", "table"])

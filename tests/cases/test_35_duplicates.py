@@ -32,5 +32,5 @@ def test_training_refuses_them_by_line_and_names_the_option(file, capsys):
 def test_the_option_merges_them(file, rule, rating):
     data = load(DataConfig(path=file, repeats=rule))
     assert len(data) == len(ROWS)
-    assert data.rating[(data.user == 0) & (data.item == 0)].tolist() == [rating]
+    assert data.scale.decimal(data.rating[(data.user == 0) & (data.item == 0)]).tolist() == [rating]
     assert_says(data.notes[0], "5 of 245 rows repeat", f"the {rule}")

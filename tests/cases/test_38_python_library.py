@@ -113,6 +113,10 @@ WRONG = [
     (lambda r, s: mr.load(FRAME), ["'user_id'", "who", "columns="]),
     (lambda r, s: mr.load(FRAME, columns={"usr": "who"}), ["'usr'", "user, item"]),
     (lambda r, s: mr.load(FRAME.astype(object), columns=["who"]), ["columns is of type list"]),
+    (lambda r, s: mr.load(FRAME, repeat="mean"), ["no option 'repeat'", "repeats"]),
+    (lambda r, s: mr.load(FRAME, items=[1], columns={"user": "who"}), ["of type list", "pandas"]),
+    (lambda r, s: mr.load("ratings.csv", items=FRAME), ["items is of type DataFrame"]),
+    (lambda r, s: mr.load(mr.preset("synthetic").data, columns={}), ["leave columns out"]),
     (lambda r, s: mr.meta_train({"train": 1}, "x"), ["config is of type dict", "preset"]),
     (lambda r, s: mr.meta_train(small_config(), None), ["folder is None"]),
     (lambda r, s: mr.meta_train(small_config(), "x", data=FRAME), ["data is of type DataFrame", "metarec_jax.load"]),
@@ -141,9 +145,37 @@ def test_a_wrong_argument_is_refused_with_what_to_pass(recommender, number):
 
 def test_a_table_in_memory_is_data():
     data = mr.load(FRAME, columns={"user": "who", "time": ""})
-    assert (data.users.ids, data.items.ids, data.rating.tolist()) == (("1", "2"), ("a", "b"), [1.0, 2.0, 3.0])
+    assert (data.users.ids, data.items.ids, data.scale.decimal(data.rating).tolist()) == (
+        ("1", "2"),
+        ("a", "b"),
+        [1.0, 2.0, 3.0],
+    )
     clicks = mr.load(pa.Table.from_pandas(FRAME), columns={"user": "who", "time": "", "rating": ""}, kind="click")
-    assert (clicks.kind, clicks.rating.tolist()) == ("click", [1.0, 1.0, 1.0])
+    assert (clicks.scale.kind, clicks.rating.tolist()) == ("click", [1.0, 1.0, 1.0])
+
+
+def test_items_and_options_of_a_table_in_memory(tmp_path):
+    """A table of items in memory or in a file; options of the command as arguments; the same tables as files."""
+    who = {"user": "who"}
+    items = pd.DataFrame({"item_id": ["b", "a"], "title": ["Bees", "Ants"], "legs": [6, 6]})
+    FRAME.to_csv(tmp_path / "ratings.csv", index=False)
+    items.to_csv(tmp_path / "items.csv", index=False)
+    read = [
+        mr.load(FRAME, items=items, columns=who),
+        mr.load(FRAME, items=str(tmp_path / "items.csv"), columns=who),
+        mr.load(tmp_path / "ratings.csv", items=tmp_path / "items.csv", columns=who),
+    ]
+    for data in read:
+        assert (data.items.ids, data.items.texts, data.items.details["legs"]) == (
+            ("a", "b"),
+            ("Ants", "Bees"),
+            ("6", "6"),
+        )
+    twice = pd.concat([FRAME, FRAME.assign(rating=FRAME.rating + 1)])
+    with pytest.raises(mr.MetarecError, match=r"--data\.repeats latest"):
+        mr.load(twice, columns=who)
+    merged = mr.load(twice, columns=who, repeats="mean")
+    assert merged.scale.decimal(merged.rating).tolist() == [1.5, 2.5, 3.5]
 
 
 def test_a_state_of_another_run_is_refused(recommender, ids, tmp_path):

@@ -30,7 +30,7 @@ def changed(name, hint, value):
         case tuple():
             return (91, 92) if isinstance(value[0], int) else ("output/.*",)
         case _:
-            return "latin-1" if name == "encoding" else value + "x"
+            return {"encoding": "latin-1", "liked": "4.5"}.get(name, value + "x")
 
 
 def every_option(config, prefix="--"):

@@ -28,7 +28,16 @@ def metarec(capsys):
 
 def test_lists_for_the_users_of_a_file(metarec, tmp_path):
     (tmp_path / "ratings.csv").write_text("who,item_id,rating\nann,7,5\nann,8,1\nbob,9,2\n")
-    options = ["--users", "ratings.csv", "--columns.user", "who", "--columns.time", "", "--out", "lists.parquet"]
+    options = [
+        "--users",
+        "ratings.csv",
+        "--data.columns.user",
+        "who",
+        "--data.columns.time",
+        "",
+        "--out",
+        "lists.parquet",
+    ]
     status, out, _ = metarec("recommend", trained_run(), *options, "-k", 3, "--json")
     assert (status, json.loads(out)) == (0, {"users": 2, "out": "lists.parquet"})
     table = pq.read_table("lists.parquet").to_pydict()

@@ -109,7 +109,7 @@ def test_what_is_no_run_is_refused_with_how_to_make_one(tmp_path, place):
         ),
         ('{"layout": "1"}', r"layout version '1'"),
         ('{"layout": 1, "sead": 3}', r"there is no option 'sead'; did you mean 'seed'\?"),
-        ('{"layout": 1, "seed": "3"}', r"seed is '3'; it must be of type int"),
+        ('{"layout": 1, "seed": "3"}', r"seed is '3' .str.; it must be of type int"),
         ('{"layout": 1, "train": {"epochs": 0}}', r"train\.epochs is 0; it must be at least 1"),
         ('{"layout": 1, "train": 3}', r"train must be an object"),
     ],

@@ -70,7 +70,7 @@ def load(
         return load(DataConfig(source="auto", path=path, **options), seed=seed)
     from metarec_jax.data.sources.table import load_frame  # imported here because pyarrow is slow to import
 
-    config_ = DataConfig(source="table", **options)
+    config_ = DataConfig(source="table", path="a table in memory", **options)
     return _finished(load_frame(config, config_, items=None if items_path else items), config_)
 
 

@@ -13,11 +13,6 @@ import pyarrow.compute as pc
 
 from metarec_jax.core.errors import MetarecError, listed, shown
 
-_ABSENT = {  # end of the error message about a missing column: the options for a file without it
-    "time": ", or '' where there is none",
-    "user_text": ", or '' where there is none",
-    "rating": ", or '' and --data.kind click where every row is a click",
-}
 NUMERIC = ("rating", "time", "item_vector")
 """Columns that keep the type that a file gives them."""
 _EXACT = 2**53  # whole numbers below this are exact as floats
@@ -67,7 +62,7 @@ def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, 
     if names and list(names) == [str(n) for n in range(1, len(names) + 1)]:
         message += " (numbers, since it has no header: --data.header yes reads its first line as one)"
     if option:
-        return f"{message}: say which it is with {option.format(guess or 'NAME')}{_ABSENT.get(column, '')}"
+        return f"{message}: say which it is with {option.format(guess or 'NAME')}"
     return f"{message}: rename {guess or 'the column'} if it is that one, or add it"
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.regular_files import require_regular
 
@@ -117,6 +115,8 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
 
 def _unpacked(name: str, data: mmap.mmap, codec: str) -> bytes:
     parts, total = [], 0
+    import pyarrow as pa  # imported here because the import is slow
+
     try:
         with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), codec) as stream:
             while part := stream.read(_BLOCK):

@@ -65,7 +65,8 @@ def load_frame(frame: Any, config: DataConfig, items: Any = None) -> Interaction
     """
     opened = FrameTable(frame)
     named = named_columns(config, "the entry {!r} of columns", items=items is not None)
-    options = {column: f"columns={{{{{column!r}: '{{}}'}}}}" for column in named}
+    absent = {"time": " (or '' if there is none)", "user_text": " (or '')", "rating": " (or '', with kind='click')"}
+    options = {column: f"columns={{{{{column!r}: '{{}}'}}}}{absent.get(column, '')}" for column in named}
     ratings = read_ratings(opened, named, config, options)
     if items is not None:
         table = _items(FrameTable(items, "the table of items"), config)
@@ -104,7 +105,7 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
         config.decimal,
     )
     opened = open_table(read_table_file(path, option), format_, list(named.values()))
-    ratings = read_ratings(opened, named, config)
+    ratings = read_ratings(opened, named, config, _options(named, trained=scale is not None))
     items, layout = None, f"{opened.name}: {opened.sentence}"
     if config.items_path:
         items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
@@ -181,17 +182,14 @@ def named_columns(config: DataConfig, option: str, *, trained: bool = False, ite
     return {column: name for column, name in named.items() if name}
 
 
-def read_ratings(
-    opened: OpenTable, named: dict[str, str], config: DataConfig, options: Mapping[str, str] | None = None
-) -> Table:
+def read_ratings(opened: OpenTable, named: dict[str, str], config: DataConfig, options: Mapping[str, str]) -> Table:
     """Read the columns of interactions from an open table.
 
     Args:
         opened: the table.
         named: result of `named_columns`.
         config: options of the data.
-        options: how a user names each column, for messages, as for `metarec_jax.data.sources.columns.select`; None
-            names the command-line options.
+        options: how a user names each column, for messages, as for `metarec_jax.data.sources.columns.select`.
 
     Returns:
         The columns, with notes on columns that are missing.
@@ -200,7 +198,7 @@ def read_ratings(
         MetarecError: a column is missing, or cannot be read.
     """
     named, notes = _present(opened, named, config)
-    ratings = opened.read(named, options=_options(named) if options is None else options)
+    ratings = opened.read(named, options=options)
     return dataclasses.replace(ratings, notes=(*notes, *ratings.notes))
 
 
@@ -231,8 +229,12 @@ def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tu
     return named, notes
 
 
-def _options(columns: Collection[str]) -> dict[str, str]:
-    return {column: f"--data.columns.{column.replace('_', '-')} {{}}" for column in columns}
+def _options(columns: Collection[str], *, trained: bool = False) -> dict[str, str]:
+    """Return the command-line option of each column, with {} for its name, and what to write if there is none."""
+    absent = {"time": ", or '' where there is none", "user_text": ", or '' where there is none"}
+    if not trained:
+        absent["rating"] = ", or '' and --data.kind click where every row is a click"
+    return {c: f"--data.columns.{c.replace('_', '-')} {{}}{absent.get(c, '')}" for c in columns}
 
 
 def _items(opened: OpenTable, config: DataConfig) -> Table:
