@@ -10,9 +10,9 @@ import numpy as np
 from metarec_jax.core.errors import shown
 from metarec_jax.data.values import Table, distinct
 
-_MISSING = {"nan", "NaN", "-nan", "NAN", "<NA>", "NaT", "None", "null", "NULL", r"\N"}
+MISSING = {"nan", "NaN", "-nan", "NAN", "<NA>", "NaT", "None", "null", "NULL", r"\N"}
 """What other programs write where a value is missing."""
-_MISSING_NUMBERS = _MISSING | {"NA", "N/A", "n/a", "#N/A", "none", "Null", "-", "?"}
+_MISSING_NUMBERS = MISSING | {"NA", "N/A", "n/a", "#N/A", "none", "Null", "-", "?"}
 """The same, where all other ids are numbers."""
 _NUMBER = re.compile(r"-?\d{1,20}(\.\d*)?([eE]\+?\d{1,2})?", re.ASCII)
 _EXACT = 2**53  # whole numbers below this are exact as floats
@@ -37,7 +37,7 @@ def ids(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
     code, seen = distinct(table, column)
     suspects = _MISSING_NUMBERS.intersection(seen)
     if suspects and not all(_NUMBER.fullmatch(word) for word in seen if word and word not in suspects):
-        suspects &= _MISSING
+        suspects &= MISSING
     missing = [n for n, word in enumerate(seen) if not word.strip() or word in suspects]
     if missing:
         row = np.flatnonzero(np.isin(code, missing))[0]

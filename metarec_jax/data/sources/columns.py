@@ -90,7 +90,7 @@ def typed_values(
             values[column] = value
             continue
         if column not in columns and _is_word_list(value.type):
-            value = pc.call_function("binary_join", [pc.cast(value, pa.list_(pa.string())), ", "])
+            value = pa.chunked_array([_joined(chunk) for chunk in value.chunks], pa.string())
         if column not in columns and (pa.types.is_nested(value.type) or _is_binary(value.type)):
             dropped.append(labels[column])
         else:
@@ -102,7 +102,20 @@ def typed_values(
 def _is_word_list(kind: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
-    return pa.types.is_string(kind.value_type) or pa.types.is_null(kind.value_type)
+    inner = kind.value_type
+    return pa.types.is_string(inner) or pa.types.is_null(inner) or _is_word_list(inner)
+
+
+def _joined(lists: pa.Array) -> pa.Array:
+    """Join lists of words, or lists of such lists, with commas; a missing list stays missing."""
+    if _is_word_list(lists.type.value_type):
+        # Offsets of a slice begin at its offset, where `flatten` begins at 0.
+        sizes = np.nan_to_num(pc.list_value_length(lists).to_numpy(zero_copy_only=False)).astype(np.int64)
+        offsets = pa.array(np.append(0, np.cumsum(sizes)), pa.int32())
+        inner = pc.fill_null(_joined(lists.flatten()), "")
+        lists = pa.ListArray.from_arrays(offsets, inner, mask=lists.is_null())
+    words = pc.cast(lists, pa.list_(pa.string()))
+    return pc.call_function("binary_join", [words, ", "])
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -64,13 +64,28 @@ def read_file(path: Path, option: str = "") -> File:
     Raises:
         MetarecError: the file is missing, not regular, empty, unreadable or damaged, or its format is not a table.
     """
-    data = map_file(path, option)
+    return unpacked(File(str(path), map_file(path, option)))
+
+
+def unpacked(file: File) -> File:
+    """Unpack a file if it is compressed with gzip, zstd, bzip2 or lz4.
+
+    Args:
+        file: content of the file.
+
+    Returns:
+        The unpacked content.
+
+    Raises:
+        MetarecError: the data is damaged, or its format is not a table.
+    """
+    name, data = file
     codec = next((codec for codec, magic in _PACKED.items() if re.match(magic, data)), "")
-    content = _unpacked(str(path), data, codec) if codec else data
+    content = _unpacked(name, data, codec) if codec else data
     what = next((what for magic, what in _OTHER.items() if re.match(magic, content)), "")
     if what:
-        raise MetarecError(f"{path} {'unpacks to' if codec else 'is'} {what}")
-    return File(str(path), content)
+        raise MetarecError(f"{name} {'unpacks to' if codec else 'is'} {what}")
+    return File(name, content)
 
 
 def map_file(path: Path, option: str = "") -> mmap.mmap:
@@ -113,7 +128,7 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
         )
 
 
-def _unpacked(name: str, data: mmap.mmap, codec: str) -> bytes:
+def _unpacked(name: str, data: bytes | mmap.mmap, codec: str) -> bytes:
     parts, total = [], 0
     import pyarrow as pa  # imported here because the import is slow
 

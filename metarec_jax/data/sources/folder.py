@@ -6,27 +6,37 @@ write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from metarec_jax.core.errors import MetarecError, listed
 from metarec_jax.core.regular_files import require_regular
-from metarec_jax.data.sources.files import File, check_expansion, read_file
+from metarec_jax.data.sources.files import File, check_expansion, read_file, unpacked
 
 _TABLES = (".csv", ".tsv", ".dat", ".data", ".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of files that may be a table, alone or before a suffix of `_PACKED`. Without .txt: archives often contain a
 README.txt."""
 _PACKED = (".gz", ".zst", ".bz2", ".lz4")
+_ATOMIC = (".inter", ".item", ".user")
+"""Suffixes of RecBole's atomic files, and of MovieLens-100K."""
 
 
 class Folder:
-    """Files of a folder or of a zip, by their names without folders."""
+    """Files of a folder or of a zip, by their names without folders.
+
+    A folder that holds no table itself stands for the folders in it, such as those of training and validation.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._members: dict[str, str] = {}  # name without folders -> name in the zip
+        self._members: dict[
+            str, list[str]
+        ] = {}  # name without folders -> names in the folder or zip, least depth first
         self.zipped = not os.path.isdir(path)  # unlike Path.is_dir, it never raises
         if self.zipped:
             require_regular(path)
@@ -34,13 +44,13 @@ class Folder:
             if self.zipped:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-                # Of files with equal names, the one at the least depth is used; files that macOS adds are left out.
-                for name in sorted(names, key=lambda name: (name.count("/"), name)):
-                    if not name.startswith("__MACOSX/"):
-                        self._members.setdefault(PurePosixPath(name).name, name)
-                self.names = tuple(self._members)
+                # Of files with equal names, that at the least depth comes first; files that macOS adds are left out.
+                names = [name for name in names if not name.startswith("__MACOSX/")]
+                self._add(sorted(names, key=lambda name: (name.count("/"), name)))
             else:
-                self.names = tuple(sorted(entry.name for entry in path.iterdir() if entry.is_file()))
+                self._add(sorted(entry.name for entry in path.iterdir() if entry.is_file()))
+                if not any(_is_table(name, (*_TABLES, *_ATOMIC)) for name in self.names):
+                    self._add(sorted(f"{entry.parent.name}/{entry.name}" for entry in _in_folders(path)))
         except zipfile.BadZipFile as error:
             raise MetarecError(f"{path}: not a zip file, or a truncated one ({error}): fetch it again") from error
         except OSError as error:
@@ -48,12 +58,20 @@ class Folder:
 
     def tables(self) -> list[str]:
         """Return the names of the files whose suffix is that of a table."""
+        return [name for name in self.names if _is_table(name, _TABLES)]
 
-        def ending(name: str) -> str:
-            path = PurePosixPath(name.lower())
-            return PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, without folders."""
+        return tuple(self._members)
 
-        return [name for name in self.names if ending(name) in _TABLES]
+    def matching(self, patterns: Sequence[str]) -> list[str]:
+        """Return the names of the files that match one of `patterns`, such as ``*.inter``."""
+        return [name for name in self.names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+    def _add(self, paths: list[str]) -> None:
+        for path in paths:
+            self._members.setdefault(PurePosixPath(path).name, []).append(path)
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -64,14 +82,28 @@ class Folder:
         Raises:
             MetarecError: the file does not exist, is empty, or cannot be read.
         """
-        if name not in self.names:
+        return self._read(self._paths(name)[0])
+
+    def read_all(self, name: str) -> list[File]:
+        """Read every file called `name`, whatever folder it is in.
+
+        Raises:
+            MetarecError: as for `read`.
+        """
+        return [self._read(path) for path in self._paths(name)]
+
+    def _paths(self, name: str) -> list[str]:
+        if name not in self._members:
             raise MetarecError(f"{self.path} has no file {name}; it holds {listed(self.names) or 'nothing'}")
+        return self._members[name]
+
+    def _read(self, path: str) -> File:
         if not self.zipped:
-            return read_file(self.path / name)
-        where = f"{self.path}/{self._members[name]}"
+            return read_file(self.path / path)
+        where = f"{self.path}/{path}"
         try:
             with zipfile.ZipFile(self.path) as archive:
-                member = archive.getinfo(self._members[name])
+                member = archive.getinfo(path)
                 check_expansion(where, member.compress_size, member.file_size)
                 data = archive.read(member)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
@@ -80,7 +112,20 @@ class Folder:
             raise MetarecError(f"{where}: cannot be unpacked ({error}): give the unpacked folder instead") from error
         if not data:
             raise MetarecError(f"{where} is empty")
-        return File(where, data)
+        return unpacked(File(where, data))
+
+
+def _is_table(name: str, suffixes: Sequence[str]) -> bool:
+    path = PurePosixPath(name.lower())
+    return (PurePosixPath(path.stem).suffix if path.suffix in _PACKED else path.suffix) in suffixes
+
+
+def _in_folders(path: Path) -> Iterator[Path]:
+    """Yield the files of the folders in `path` that can be read."""
+    for folder in path.iterdir():
+        if not folder.name.startswith(".") and os.path.isdir(folder):
+            with contextlib.suppress(OSError):
+                yield from (entry for entry in folder.iterdir() if entry.is_file())
 
 
 def is_zip(path: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
@@ -15,6 +18,8 @@ from metarec_jax.data.sources.files import File
 from metarec_jax.data.values import Table
 
 _BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1
+_SAMPLE = 1000
+"""Lines that the types of fields are taken from."""
 
 
 class JsonLines:
@@ -23,6 +28,8 @@ class JsonLines:
     Args:
         file: content of the file.
         encoding: as for `metarec_jax.data.sources.encodings.as_utf8`.
+        fields: names of the fields to read, whose types are those in the beginning of the file; others are skipped,
+            whatever they hold. None reads all fields.
 
     Raises:
         MetarecError: the file is not text, or a line is not a JSON object.
@@ -30,18 +37,22 @@ class JsonLines:
 
     header = True
 
-    def __init__(self, file: File, encoding: str) -> None:
+    def __init__(self, file: File, encoding: str, fields: Collection[str] | None = None) -> None:
         self.name = file.name
         self._data, encoding = as_utf8(file, encoding)
         self.sentence = f"JSON lines, {encoding.upper()}"
         try:
+            if fields is not None:
+                self._table = self._parse_fields(fields)
+                self.names: list[str] = self._table.column_names
+                return
             self._table = self._parse(min(_BLOCK, len(self._data)))
             dates = [field.name for field in self._table.schema if pa.types.is_timestamp(field.type)]
             if dates:  # texts, which Arrow takes for dates; as ids they are kept as they are written
                 self._table = self._parse(min(_BLOCK, len(self._data)), pa.schema([(n, pa.string()) for n in dates]))
         except pa.ArrowException as error:
             raise self._diagnosis(error) from error
-        self.names: list[str] = self._table.column_names
+        self.names = self._table.column_names
 
     def read(
         self, columns: Mapping[str, str], *, options: Mapping[str, str], rest: bool = False, numeric: bool = False
@@ -64,23 +75,42 @@ class JsonLines:
         values, notes = typed_values(self.name, found, labels, columns)
         return Table(name=self.name, columns=values, place=self._place, labels=labels, notes=notes)
 
-    def _parse(self, block: int, types: pa.Schema | None = None) -> pa.Table:
+    def _parse_fields(self, fields: Collection[str]) -> pa.Table:
+        try:
+            return self._parse(min(_BLOCK, len(self._data)), self._types(fields, _SAMPLE), "ignore")
+        except pa.ArrowInvalid:  # a type that only later lines show
+            return self._parse(min(_BLOCK, len(self._data)), self._types(fields, None), "ignore")
+
+    def _types(self, fields: Collection[str], lines: int | None) -> pa.Schema:
+        """Return the types of the fields that the first `lines` lines have; texts where all values are empty."""
+        seen: dict[str, list[Any]] = {}
+        for _, line in itertools.islice(self._lines(), lines):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise pa.ArrowInvalid(str(error)) from error
+            for name in fields:
+                if isinstance(row, dict) and name in row:
+                    seen.setdefault(name, []).extend([row[name]] if row[name] not in (None, [], "") else [])
+        return pa.schema([(name, pa.array(found).type if found else pa.string()) for name, found in seen.items()])
+
+    def _parse(self, block: int, types: pa.Schema | None = None, others: str = "infer") -> pa.Table:
         try:
             return pyarrow.json.read_json(
                 pa.BufferReader(pa.py_buffer(self._data)),
                 pyarrow.json.ReadOptions(block_size=block),
-                pyarrow.json.ParseOptions(explicit_schema=types),
+                pyarrow.json.ParseOptions(explicit_schema=types, unexpected_field_behavior=others),
             )
         except pa.ArrowInvalid:
             largest = min(len(self._data), _MOST_BLOCK)
             if block >= largest:
                 raise
-            return self._parse(largest, types)
+            return self._parse(largest, types, others)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number, from 1, and the bytes of each line that is not empty."""
-        for number, line in enumerate(bytes(self._data).split(b"\n"), 1):
-            if line.strip():
+        for number, match in enumerate(re.compile(rb"([^\n]*)(?:\n|\Z)").finditer(self._data), 1):
+            if line := match.group(1).strip():
                 yield number, line
 
     def _place(self, row: int) -> str:

@@ -1,4 +1,4 @@
-"""MovieLens-100K, as GroupLens publishes it or as the package recbole contains it (`recbole`).
+"""MovieLens-100K, as GroupLens publishes it or as the package recbole contains it (`movielens_recbole`).
 
 GroupLens: u.data, u.item and (if it is there) u.user.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
-from metarec_jax.data.sources import recbole
+from metarec_jax.data.sources import movielens_recbole
 from metarec_jax.data.sources.find import Package, Release
 from metarec_jax.data.sources.folder import Folder
 from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, films, profiles, strings
@@ -40,7 +40,7 @@ RELEASE = Release(
 )
 
 
-@register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "*.inter"), release=RELEASE)
+@register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "ml-100k.inter"), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
     """Read MovieLens-100K.
 
@@ -52,7 +52,7 @@ def read(folder: Folder, *, source: str) -> Interactions:
         The data set.
     """
     if "u.data" not in folder:
-        return recbole.read(folder, source=source)
+        return movielens_recbole.read(folder, source=source)
     names = ("user", "item", "rating", "time")
     ratings = read_text(folder.read("u.data"), {n: n for n in names}, separator="\t", names=names, numeric=True)
 

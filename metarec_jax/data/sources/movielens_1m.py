@@ -1,19 +1,23 @@
-"""MovieLens-1M as GroupLens publishes it: ratings.dat, movies.dat and (if it is there) users.dat.
+"""MovieLens-1M and -10M as GroupLens publishes them: ratings.dat, movies.dat and (1M, if it is there) users.dat.
 
-Layout, age groups and occupations: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt
+Layout, age groups and occupations: https://files.grouplens.org/datasets/movielens/ml-1m-README.txt; of 10M, which has
+half stars and no users: https://files.grouplens.org/datasets/movielens/ml-10m-README.html
 """
 
 from __future__ import annotations
+
+import pyarrow as pa
 
 from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, PUBLISHER, films, profiles, strings
 from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
+from metarec_jax.data.values import Table
 
 # By the code in the file, which is the least age of a group.
 AGES = {
@@ -55,7 +59,7 @@ RELEASE = Release(f"{PUBLISHER}/ml-1m.zip", stems=("ml-1m",), md5="c4d9eecfca2ab
 
 @register_layout("movielens-1m", title="MovieLens-1M", marks=("ratings.dat",), release=RELEASE)
 def read(folder: Folder, *, source: str) -> Interactions:
-    """Read MovieLens-1M.
+    """Read MovieLens-1M or -10M.
 
     Args:
         folder: the files.
@@ -80,10 +84,15 @@ def read(folder: Folder, *, source: str) -> Interactions:
         ratings,
         items=films(items, strings(items, "title"), genres),
         users=users,
-        scale=STARS,
+        scale=STARS if users or _all_whole(ratings) else HALF_STARS,
         source=source,
         citation=CITATION,
     )
+
+
+def _all_whole(ratings: Table) -> bool:
+    stars = ratings.columns["rating"]
+    return not pa.types.is_floating(stars.type) or bool((stars.to_numpy() % 1 == 0).all())
 
 
 def coded_profile(age: str, gender: str, occupation: str) -> str:

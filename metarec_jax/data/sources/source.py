@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +24,7 @@ _OF_TABLES = ("items_path", "separator", "header", "quoting", "escape", "encodin
 Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
 Read = Callable[..., Interactions]
-"""(folder, *, source) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
+"""(folder, *, source, **options) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
 
 
 class Layout(NamedTuple):
@@ -34,9 +33,12 @@ class Layout(NamedTuple):
     Attributes:
         name: name of the source.
         title: title of the data set, for messages.
-        marks: file names, or patterns such as ``*.inter``; a folder with such a file has this layout.
+        marks: file names, or patterns such as ``*.inter``, or several joined by " with "; a folder with such a file, or
+            such files, has this layout.
         read: function that reads a folder.
         release: published data set, used where no path is given; None if it is not published.
+        options: options of `DataConfig` that `read` takes. Without "kind" the data set has ratings; other options of
+            tables are refused.
     """
 
     name: str
@@ -44,10 +46,11 @@ class Layout(NamedTuple):
     marks: tuple[str, ...]
     read: Read
     release: Release | None = None
+    options: tuple[str, ...] = ()
 
     def mark_in(self, folder: Folder) -> str:
         """The first mark that matches a file of `folder`; "" if none does."""
-        return next((mark for mark in self.marks if any(fnmatchcase(name, mark) for name in folder.names)), "")
+        return next((mark for mark in self.marks if all(folder.matching([part]) for part in mark.split(" with "))), "")
 
     def load(self, config: DataConfig, seed: int = 0) -> Interactions:
         """Read the data set from ``config.path``, or without a path from its release.
@@ -104,7 +107,7 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
 
 
 def register_layout(
-    name: str, *, title: str, marks: tuple[str, ...], release: Release | None = None
+    name: str, *, title: str, marks: tuple[str, ...], release: Release | None = None, options: tuple[str, ...] = ()
 ) -> Callable[[Read], Read]:
     """A decorator that registers a reader of folders as a data source.
 
@@ -113,13 +116,14 @@ def register_layout(
         title: title of the data set, for messages.
         marks: file names or patterns of the layout, as in `Layout`.
         release: published data set; None if it is not published.
+        options: options that the reader takes, as in `Layout`.
 
     Returns:
-        The decorator, of a function (folder, *, source) -> `Interactions`.
+        The decorator, of a function (folder, *, source, **options) -> `Interactions`.
     """
 
     def decorate(read: Read) -> Read:
-        layout = Layout(name, title, marks, read, release)
+        layout = Layout(name, title, marks, read, release, options)
         SOURCES.register(name)(Source(layout.load, release is not None, layout))
         return read
 
@@ -148,7 +152,7 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
             f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
             f"{listed(folder.names) or 'nothing'}. A single table is read with --data.path {folder.path}/FILE.csv"
         )
-    if config.kind == "click":
+    if config.kind == "click" and "kind" not in layout.options:
         raise MetarecError(
             f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
         )
@@ -158,13 +162,15 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
             f"say --data.source {layout.name}, or give another --data.path"
         )
     usual = DataConfig()
-    told = next((option for option in _OF_TABLES if getattr(config, option) != getattr(usual, option)), "")
+    unused = [option for option in _OF_TABLES if option not in layout.options]
+    told = next((option for option in unused if getattr(config, option) != getattr(usual, option)), "")
     if told:
         raise MetarecError(
             f"data.{told} is {shown(getattr(config, told))}, but {path} holds {layout.name}, whose files are read as "
             f"they are published: leave --data.{told.replace('_', '-')} out"
         )
-    data = layout.read(folder, source=sentence or f"{layout.title} from {path}")
+    options = {option: getattr(config, option) for option in layout.options}
+    data = layout.read(folder, source=sentence or f"{layout.title} from {path}", **options)
     return data if data.layout else dataclasses.replace(data, layout=layout.name)
 
 

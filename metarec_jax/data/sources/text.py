@@ -31,10 +31,13 @@ class TextTable:
         file: content of the file.
         known: known properties of the table.
         wanted: names of columns that a header may contain.
+        skip: whether to leave out lines with a wrong number of values, with a note, in place of refusing them. Places
+            of rows are then those without such lines.
     """
 
-    def __init__(self, file: File, known: Format, wanted: Sequence[str] = ()) -> None:
+    def __init__(self, file: File, known: Format, wanted: Sequence[str] = (), *, skip: bool = False) -> None:
         self.name, self.known = file.name, known
+        self._skip, self._skipped = skip, 0
         self.dialect: Dialect = recognise(file, known, wanted)
         self.names, self.header = self.dialect.names, self.dialect.header
 
@@ -69,12 +72,16 @@ class TextTable:
         if parsed is None:
             parsed = self._strings(dict.fromkeys(wanted.values(), pa.string()))
         records = self.dialect.records()
+        skipped = (
+            f"{self.name}: {self._skipped:,} lines have another number of values than the header: they are left out"
+        )
         return Table(
             name=self.name,
             columns={column: parsed.column(str(n)) for column, n in wanted.items()},
             place=lambda row: f"line {records.line_of(row)}",
             labels={column: self.names[n] for column, n in wanted.items()},
             decimal=self.known.decimal,
+            notes=(skipped,) if self._skipped else (),
         )
 
     def _numbers(self, kinds: Mapping[int, pa.DataType]) -> pa.Table | None:
@@ -111,7 +118,7 @@ class TextTable:
         if not self.dialect.quoted or (table.num_rows == count_rows(data) and self.dialect.records().ends_closed()):
             return table
         rows = self.dialect.records().count(self.name, len(self.names), lenient)
-        if table.num_rows != rows:
+        if table.num_rows + self._skipped != rows:
             raise MetarecError(
                 f"{self.name}: {table.num_rows:,} records in {rows:,} rows of text: a backslash escapes a line end; "
                 "say --data.escape none if it is not meant to"
@@ -119,7 +126,7 @@ class TextTable:
         return table
 
     def _arrow(self, kinds: Mapping[int, pa.DataType], block: int = _BLOCK) -> pa.Table:
-        dialect = self.dialect
+        dialect, self._skipped = self.dialect, 0
         try:
             return pyarrow.csv.read_csv(
                 pa.BufferReader(pa.py_buffer(dialect.data)),
@@ -131,6 +138,7 @@ class TextTable:
                     quote_char='"' if dialect.quoted else False,
                     escape_char="\\" if dialect.escaped else False,
                     newlines_in_values=dialect.quoted,
+                    invalid_row_handler=self._skipped_row if self._skip else None,
                 ),
                 convert_options=pyarrow.csv.ConvertOptions(
                     include_columns=[str(n) for n in kinds],
@@ -142,6 +150,10 @@ class TextTable:
             if block >= min(len(dialect.data), _MOST_BLOCK):
                 raise
             return self._arrow(kinds, min(len(dialect.data), _MOST_BLOCK))
+
+    def _skipped_row(self, row: pyarrow.csv.InvalidRow) -> str:
+        self._skipped += 1
+        return "skip"
 
     def _diagnosis(self, error: pa.ArrowInvalid) -> MetarecError:
         dialect, width = self.dialect, len(self.names)
