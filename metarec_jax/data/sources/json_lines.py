@@ -38,7 +38,7 @@ class JsonLines:
     header = True
 
     def __init__(self, file: File, encoding: str, fields: Collection[str] | None = None) -> None:
-        self.name = file.name
+        self.name, self._fields = file.name, fields
         self._data, encoding = as_utf8(file, encoding)
         self.sentence = f"JSON lines, {encoding.upper()}"
         try:
@@ -91,8 +91,12 @@ class JsonLines:
                 raise pa.ArrowInvalid(str(error)) from error
             for name in fields:
                 if isinstance(row, dict) and name in row:
-                    seen.setdefault(name, []).extend([row[name]] if row[name] not in (None, [], "") else [])
-        return pa.schema([(name, pa.array(found).type if found else pa.string()) for name, found in seen.items()])
+                    seen.setdefault(name, []).extend([row[name]] if row[name] not in (None, "") else [])
+        types = {name: pa.array(found).type if found else pa.string() for name, found in seen.items()}
+        # Where all lists are empty, later ones hold words.
+        return pa.schema(
+            [(n, pa.list_(pa.string()) if kind == pa.list_(pa.null()) else kind) for n, kind in types.items()]
+        )
 
     def _parse(self, block: int, types: pa.Schema | None = None, others: str = "infer") -> pa.Table:
         try:
@@ -133,6 +137,8 @@ class JsonLines:
                     '{"user_id": 1, "item_id": 2, "rating": 5}'
                 )
             for name, value in row.items():
+                if self._fields is not None and name not in self._fields:
+                    continue
                 kind = float if type(value) is int else type(value)
                 before, first = kinds.setdefault(name, (kind, number)) if value is not None else (kind, number)
                 if kind is not before:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -121,41 +122,69 @@ def read(published: Published, folder: Folder, source: str, kind: Kind, repeats:
 
 
 def _interactions(published: Published, folder: Folder, of_items: Sequence[str]) -> Table:
-    tried = []
-    for form in published.interactions:
-        tables = []
-        for file in _files(folder, [name for name in folder.matching(form.files) if name not in of_items]):
-            opened = _open(file, form)
-            if set(form.columns.values()) <= set(opened.names):
-                tables.append(_mapped(opened.read(form.columns, options={}, numeric=form.numeric), form, folder))
-            else:
-                tried.append(f"{file.name} has the columns {listed(opened.names) or 'none'}")
-        if tables:
-            return stack(f"{folder.path}", tables)
-    forms = "; or ".join(
-        f"{' or '.join(form.files)} with {', '.join(form.columns.values())}" for form in published.interactions
-    )
-    raise MetarecError(
-        f"{folder.path} holds no interactions in a form that is published: {forms}. "
-        + (listed(tried, 3) or f"It holds {listed(folder.names)}")
-    )
+    forms = published.interactions
+    fits, tried = _fits(folder, forms, excluded=of_items)
+    if not fits:
+        known = "; or ".join(f"{' or '.join(form.files)} with {', '.join(form.columns.values())}" for form in forms)
+        found = tried or f"it holds {listed(folder.names)}"
+        raise MetarecError(f"{folder.path} holds no interactions in a form that is published: {known}; {found}")
+    first = min(forms.index(form) for _, form in fits)
+    tables = [
+        _mapped(opened.read(form.columns, options={}, numeric=form.numeric), form, folder)
+        for opened, form in fits
+        if form == forms[first]
+    ]
+    return stack(f"{folder.path}", tables)
 
 
-def _files(folder: Folder, names: Sequence[str]) -> list[File]:
-    return [file for name in names for file in folder.read_all(name)]
+def _fits(
+    folder: Folder, forms: Sequence[Form], excluded: Sequence[str] = (), required: Sequence[str] = ()
+) -> tuple[list[tuple[TextTable | JsonLines, Form]], str]:
+    """Open the files of some forms.
+
+    Args:
+        folder: the files.
+        forms: forms of a table.
+        excluded: names of files of other tables.
+        required: columns that need to be there; () requires all columns of a form.
+
+    Returns:
+        Each file with the form that most of its columns fit, and the columns of the first files that fit none.
+    """
+    fits, tried = [], []
+    for name in folder.matching([pattern for form in forms for pattern in form.files]):
+        named = [form for form in forms if any(fnmatchcase(name, pattern) for pattern in form.files)]
+        for file in folder.read_all(name) if name not in excluded else ():
+            best: tuple[int, TextTable | JsonLines, Form] | None = None
+            for opened, form in _opened(file, named):
+                missing = [column for column, label in form.columns.items() if label not in opened.names]
+                if not set(missing) & set(required or form.columns) and (
+                    best is None or len(form.columns) - len(missing) > best[0]
+                ):
+                    best = len(form.columns) - len(missing), opened, form
+                elif best is None:
+                    tried.append(f"{file.name} has the columns {listed(opened.names) or 'none'}")
+            fits += [best[1:]] if best else []
+    return fits, "; ".join(list(dict.fromkeys(tried))[:3])
 
 
-def _open(file: File, form: Form) -> TextTable | JsonLines:
-    if form.separator:
-        quoting, header = "double" if form.quoted else "none", "no" if form.header else "yes"
-        opened = TextTable(file, Format(form.separator, header, quoting, encoding=UTF8_OR_LATIN1), skip=form.skip)
-        opened.names = list(form.header) if len(form.header) == len(opened.names) else opened.names
-        return opened
-    return JsonLines(_as_json(file, form), "auto", form.columns.values())
+def _opened(file: File, forms: Sequence[Form]) -> Iterator[tuple[TextTable | JsonLines, Form]]:
+    """Open a file in each of some forms; JSON lines, which are parsed when they are opened, once for all."""
+    in_json = [form for form in forms if not form.separator]
+    if in_json:
+        fields = {label for form in in_json for label in form.columns.values()}
+        lines = JsonLines(_as_json(file, fields), "auto", fields)
+        yield from ((lines, form) for form in in_json)
+    for form in forms:
+        if form.separator:
+            quoting, header = "double" if form.quoted else "none", "no" if form.header else "yes"
+            table = TextTable(file, Format(form.separator, header, quoting, encoding=UTF8_OR_LATIN1), skip=form.skip)
+            table.names = list(form.header) if len(form.header) == len(table.names) else table.names
+            yield table, form
 
 
-def _as_json(file: File, form: Form) -> File:
-    """Convert lines of Python literals (Amazon of 2014) to JSON lines with the columns of a form."""
+def _as_json(file: File, fields: Collection[str]) -> File:
+    """Convert lines of Python literals (Amazon of 2014) to JSON lines with some fields."""
     if not bytes(file.data[:256]).lstrip().startswith(b"{'"):
         return file
     lines = []
@@ -171,7 +200,7 @@ def _as_json(file: File, form: Form) -> File:
                 f"{file.name}, line {number}: {shown(line[:100].decode('utf-8', 'replace'))} is no Python literal of "
                 f"an object in at most {_MOST_LITERAL:,} bytes: correct it, or remove the line"
             )
-        lines.append(json.dumps({name: row[name] for name in form.columns.values() if name in row}, default=str))
+        lines.append(json.dumps({name: row[name] for name in fields if name in row}, default=str))
     return File(file.name, "\n".join(lines).encode())
 
 
@@ -251,25 +280,16 @@ def read_items(forms: Sequence[Form], folder: Folder, ratings: Table) -> Table:
     Raises:
         MetarecError: no file has such columns, or none of the items is in one.
     """
+    fits, tried = _fits(folder, forms, required=("item", "title"))
+    if not fits:
+        raise MetarecError(f"{folder.path} holds no item file in a form that is published: {tried}")
     seen = named_items(ratings)
-    tables: list[Table] = []
-    tried = []
-    for form in forms:
-        for file in _files(folder, folder.matching(form.files)):
-            opened = _open(file, form)
-            there = {column: name for column, name in form.columns.items() if name in opened.names}
-            if "item" in there and "title" in there:
-                tables.append(_item_table(opened, form, there, seen))
-            else:
-                tried.append(f"{file.name} has the columns {listed(opened.names) or 'none'}")
-        if tables:
-            break
-    if not tables:
-        raise MetarecError(f"{folder.path} holds no item file in a form that is published: {listed(tried, 3)}")
+    tables = [_item_table(opened, form, seen) for opened, form in fits]
     return complete(stack(f"{folder.path}", tables), ratings)
 
 
-def _item_table(opened: TextTable | JsonLines, form: Form, there: Mapping[str, str], seen: pa.Array) -> Table:
+def _item_table(opened: TextTable | JsonLines, form: Form, seen: pa.Array) -> Table:
+    there = {column: name for column, name in form.columns.items() if name in opened.names}
     # Lists of words are details, which the readers join.
     table = opened.read({"item": there["item"]}, options={}, rest=True)
     item = pc.cast(table.columns["item"], pa.string())
