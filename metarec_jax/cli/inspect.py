@@ -12,7 +12,7 @@ import tyro
 
 from metarec_jax.cli.arguments import Json, parse, print_json
 from metarec_jax.config.data import DataConfig
-from metarec_jax.core.console import print_grid
+from metarec_jax.core.console import print_grid, printable
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def show(found: Mapping[str, Any]) -> None:
     shown = [[_short(str(row[n])) if row[n] is not None else "-" for n in names] for row in found["first"]]
     print_grid("First rows, by user and time", list(names), shown)
     for note in found["notes"]:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
 
 
 def _times(data: Interactions) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from metarec_jax.cli.arguments import (
     print_json,
 )
 from metarec_jax.cli.recommend import parse_rating, print_rated, score_title
-from metarec_jax.core.console import print_grid
+from metarec_jax.core.console import print_grid, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _read_line(prompt: str) -> str:
     """Read a line of stdin; the prompt goes to stderr, so that stdout has the result alone."""
-    print(prompt, end="", file=sys.stderr, flush=True)
+    print(printable(prompt), end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
         raise EOFError

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from metarec_jax.core.atomic_files import system_error
+from metarec_jax.core.console import printable
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.plugins import load_plugins
 
@@ -162,5 +163,5 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    print(f"metarec: {message}", file=sys.stderr)
+    print(f"metarec: {printable(message)}", file=sys.stderr)
     return 2

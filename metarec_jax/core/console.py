@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr, so that a result can be piped.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -19,12 +20,27 @@ def make_reporter() -> Reporter:
     return Bars() if sys.stderr.isatty() else Lines()
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal takes for commands, and those that turn the direction of text; tabs and line ends are not
+among them."""
+
+
+def printable(text: str) -> str:
+    """Replace characters that a terminal takes for commands by their codes, such as ``\\x1b``; texts of users' data may
+    hold any."""
+    return _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
+
+
+def _cell(text: str) -> str:
+    return printable(" ".join(text.splitlines()))
+
+
 class Lines:
     """Notes on stderr, one line each."""
 
     def note(self, text: str) -> None:
         """Print one line."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -50,7 +66,7 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Print one line, above the bar if there is one."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def bar(self, label: str, total: int) -> Iterator[Advance]:
@@ -103,6 +119,7 @@ def print_grid(
     from rich.text import Text
 
     console = result_console() if console is None else console
+    rows = [[_cell(cell) for cell in row] for row in rows]
     lines = box.SIMPLE_HEAD if console.is_terminal else None
     table = Table(title=Text(title), title_justify="left", title_style="bold", box=lines)
     folded = table_width(max(map(len, column)) for column in zip(header, *rows)) > console.width

@@ -22,6 +22,7 @@ from metarec_jax.core.types import Interactions, Items, Users
 from metarec_jax.data import values
 from metarec_jax.data.ids import ids
 from metarec_jax.data.repeats import Rows, Rule, first_repeat, merge
+from metarec_jax.data.text import beginning
 from metarec_jax.data.times import times
 from metarec_jax.data.values import Table
 
@@ -241,9 +242,16 @@ def _item_file(table: Table) -> tuple[Items, tuple[str, ...]]:
     names = _unique_ids(table, "item")
     columns = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "item_vector")}
     titles, texts = columns.pop("title"), columns.pop("text")
+    blank = sum(not title.strip() for title in titles)
     words = {name: columns[name] for name in ("name", "description", *columns) if _is_words(columns.get(name, []))}
     texts, notes = _filled(table, "item", names, texts, {"title": titles, **words})
-    return _catalogue(names, titles, texts, columns, table.columns.get("item_vector")), (*table.notes, *notes)
+    shown_titles = [
+        title if title.strip() else beginning(text) or name for title, text, name in zip(titles, texts, names)
+    ]
+    if blank:
+        count = "1 title is" if blank == 1 else f"{blank:,} titles are"
+        notes = (*notes, f"{table.name}: {count} blank; the beginning of the item's text is shown instead")
+    return _catalogue(names, shown_titles, texts, columns, table.columns.get("item_vector")), (*table.notes, *notes)
 
 
 def _is_words(column: list[str]) -> bool:

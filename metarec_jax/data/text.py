@@ -96,6 +96,24 @@ def profile_text(age: str, gender: str, occupation: str) -> str:
     return f"{text}, {occupation}." if occupation not in ("", "other", "none") else f"{text}."
 
 
+def beginning(text: str, most: int = 80) -> str:
+    """The beginning of a text, as a title.
+
+    Args:
+        text: the text.
+        most: greatest number of characters.
+
+    Returns:
+        Its first sentence or line, truncated; "" for a blank text.
+
+    Example:
+        >>> beginning("A story. It goes on.")
+        'A story'
+    """
+    first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
+    return first if len(first) <= most else first[: most - 1].rstrip() + "…"
+
+
 def describe_user(liked: Sequence[str], disliked: Sequence[str]) -> str:
     """Describe a user by titles of the support set.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from metarec_jax.config.run import Config, covers_all
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items, Params
 from metarec_jax.data.splits import Statistics
+from metarec_jax.data.text import beginning
 from metarec_jax.factors.update import Missing, after_ratings, missing, path_of, taste_of
 from metarec_jax.recommender.errors import InputError, located
 from metarec_jax.recommender.history import CheckedHistory, History, check_history
@@ -259,10 +259,4 @@ def _checked_vector(vector: Sequence[float] | np.ndarray | None, others: np.ndar
 
 def title_of(item: ColdItem) -> str:
     """Return the title of an item; the beginning of its text if the title is empty."""
-    return item.title.strip() or _beginning(item.text)
-
-
-def _beginning(text: str, most: int = 80) -> str:
-    """Return the first sentence or line of a text, truncated to `most` characters."""
-    first = re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0].strip().rstrip(".")
-    return first if len(first) <= most else first[: most - 1].rstrip() + "…"
+    return item.title.strip() or beginning(item.text)

@@ -51,5 +51,6 @@ def test_kinds_from_outside_are_used_by_their_names(tmp_path):
         "30 mine",
         "5 True Invented",
         "outside: data.source is 'fims'; it must be one of 'auto', 'movielens-100k', 'movielens-1m', "
-        "'movielens-latest', 'table', 'synthetic', 'few', 'films'; did you mean 'films'?",
+        "'movielens-latest', 'recbole', 'mind', 'amazon', 'goodreads', 'book-crossing', 'lastfm', 'table', "
+        "'synthetic', 'few', 'films'; did you mean 'films'?",
     ], run.stderr

@@ -103,14 +103,17 @@ def _is_word_list(kind: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     inner = kind.value_type
-    return pa.types.is_string(inner) or pa.types.is_null(inner) or _is_word_list(inner)
+    texts = pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    return texts or pa.types.is_null(inner) or _is_word_list(inner)
 
 
 def _joined(lists: pa.Array) -> pa.Array:
     """Join lists of words, or lists of such lists, with commas; a missing list stays missing."""
     if _is_word_list(lists.type.value_type):
         # Offsets of a slice begin at its offset, where `flatten` begins at 0.
-        sizes = np.nan_to_num(pc.list_value_length(lists).to_numpy(zero_copy_only=False)).astype(np.int64)
+        sizes = np.nan_to_num(pc.call_function("list_value_length", [lists]).to_numpy(zero_copy_only=False)).astype(
+            np.int64
+        )
         offsets = pa.array(np.append(0, np.cumsum(sizes)), pa.int32())
         inner = pc.fill_null(_joined(lists.flatten()), "")
         lists = pa.ListArray.from_arrays(offsets, inner, mask=lists.is_null())

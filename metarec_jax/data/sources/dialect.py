@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.data.sources.encodings import as_utf8
 from metarec_jax.data.sources.files import File
 from metarec_jax.data.sources.records import Records, count_lines, has_byte
@@ -14,6 +14,7 @@ from metarec_jax.data.sources.records import Records, count_lines, has_byte
 _CANDIDATES = (",", ";", "\t", "|", "::")  # of equally frequent candidates, the first is chosen
 _NAMES = {"\t": "tabs", " ": "spaces", ",": "commas", ";": "semicolons"}
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d*)?([eE][+-]?\d+)?", re.ASCII)
+_SAMPLE = 1 << 14  # bytes in which single quotes are looked for
 _UNIT = "\x1f"  # a control character that does not occur in texts
 
 
@@ -89,11 +90,15 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
     while match := re.compile(rb"(?:sep=([^\r\n]))?(?:\r\n|\r|\n)").match(data):  # an empty line, or "sep=" of Excel
         separator = separator or (match.group(1) or b"").decode("utf-8", "ignore")
         data, first_line = data[match.end() :], first_line + 1
-    line = re.compile(rb"[^\r\n]*").match(data)
-    head = line.group().decode() if line else ""
+    head = _first_line(data)
     if not head:
         raise MetarecError(f"{file.name} holds no line of text")
     separator = separator or _separator(head)
+    if separator == " " and not has_byte(data, b'"'):
+        data = memoryview(_without_padding(bytes(data)))
+        head = _first_line(data)
+    if known.quoting == "auto":
+        _refuse_single_quotes(file.name, data, separator, first_line)
     quoted, escaped, doubtful = _quotes(data, head, separator, known)
     if quoted and len(separator.encode()) > 1:
         raise MetarecError(
@@ -117,6 +122,30 @@ def recognise(file: File, known: Format, wanted: Collection[str] = ()) -> Dialec
 def separator_name(separator: str) -> str:
     """Return the name of a separator for messages."""
     return {"\t": "tabs", _UNIT: "'::' (or the separator given)"}.get(separator, repr(separator))
+
+
+def _first_line(data: Any) -> str:
+    line = re.compile(rb"[^\r\n]*").match(data)
+    return line.group().decode() if line else ""
+
+
+def _without_padding(data: bytes) -> bytes:
+    """Replace runs of spaces, which pad columns, by one space, and remove those at the ends of lines."""
+    return re.sub(rb"(?:\A|(?<=[\r\n])) | (?=[\r\n]|\Z)", b"", re.sub(rb" {2,}", b" ", data))
+
+
+def _refuse_single_quotes(name: str, data: Any, separator: str, first_line: int) -> None:
+    """Raise an error if a column of the first lines, without a header, stands in single quotes."""
+    lines = re.split(r"\r\n|\r|\n", bytes(data[:_SAMPLE]).decode("utf-8", "ignore"))
+    values = [[value.strip() for value in line.split(separator)] for line in lines[: -1 if len(lines) > 2 else None]]
+    rows = [row for row in values[1:] if row != [""]]
+    for column in range(min(map(len, rows), default=0)):
+        if all(re.fullmatch(r"'[^']*'", row[column]) for row in rows):
+            line = first_line + next(n for n, row in enumerate(values) if n and row != [""])
+            raise MetarecError(
+                f"{name}, line {line}: {shown(rows[0][column])} stands in single quotes, as all values of column "
+                f"{column + 1} do: write double quotes, or say --data.quoting none if they belong to the values"
+            )
 
 
 def _separator(head: str) -> str:

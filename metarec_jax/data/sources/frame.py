@@ -55,10 +55,29 @@ class FrameTable:
         return Table(name=self.name, columns=values, place=lambda row: f"row {row + 1}", labels=labels, notes=notes)
 
 
+def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert strings of Arrow's view layout, which polars has and few functions of Arrow take, to plain strings."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type):
+        words = [pa.DictionaryArray.from_arrays(c.indices, c.dictionary.cast(pa.string())) for c in column.chunks]
+        return pa.chunked_array(words, pa.dictionary(kind.index_type, pa.string()))
+    plain = _plain(kind)
+    return column if plain == kind else column.cast(plain)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind
+
+
 def _arrow_table(frame: Any) -> pa.Table:
     try:
         if isinstance(frame, pa.Table | pa.RecordBatch) or hasattr(frame, "__arrow_c_stream__"):
-            return pa.table(frame)
+            table = pa.table(frame)
+            return pa.table([_without_views(column) for column in table.columns], names=table.column_names)
         if hasattr(frame, "__dataframe__"):
             from pyarrow.interchange import from_dataframe
 

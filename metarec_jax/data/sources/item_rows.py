@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.sources.stacked import keep
 from metarec_jax.data.values import Table, distinct
+
+pc: Any = pyarrow.compute  # whose functions type checkers do not know
 
 
 def named_items(ratings: Table) -> pa.Array:

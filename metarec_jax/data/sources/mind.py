@@ -9,9 +9,11 @@ second before the user's first impression.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.scale import Kind
@@ -23,6 +25,8 @@ from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.sources.stacked import stack
 from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.values import Table, distinct
+
+pc: Any = pyarrow.compute  # whose functions type checkers do not know
 
 _COLUMNS = ("impression", "user", "time", "history", "impressions")
 _TIME = "%m/%d/%Y %I:%M:%S %p"

@@ -11,11 +11,11 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from metarec_jax.core.errors import MetarecError, listed, shown
 from metarec_jax.core.scale import Kind, Scale
@@ -32,6 +32,8 @@ from metarec_jax.data.sources.json_lines import JsonLines
 from metarec_jax.data.sources.stacked import keep, stack
 from metarec_jax.data.sources.text import TextTable
 from metarec_jax.data.values import Table
+
+pc: Any = pyarrow.compute  # whose functions type checkers do not know
 
 _MOST_LITERAL = 1 << 20
 """Longest line of a Python literal, in bytes."""

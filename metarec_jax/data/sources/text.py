@@ -169,6 +169,8 @@ class TextTable:
     def _hint(self, line: str) -> str:
         if self.dialect.quoted:
             return "; is there a double quote that is not closed, or escaped (--data.escape backslash)?"
+        if "'" in line:
+            return "; values in single quotes are not recognised: write double quotes"
         return "; --data.quoting double if values stand in quotes" if '"' in line else ""
 
 
