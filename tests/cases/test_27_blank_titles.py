@@ -38,6 +38,7 @@ def folder(tmp_path_factory):
         data=DataConfig(path=str(folder / "r.csv"), items_path=str(folder / "items.csv")),
         episodes=dataclasses.replace(small.episodes, min_ratings=8, query=5, validation=0.2, test=0.2),
         train=dataclasses.replace(small.train, epochs=1),
+        factors=dataclasses.replace(small.factors, rank=2),
         learner=dataclasses.replace(small.learner, user_side="none"),
     )
     meta_train(config, folder / "run")
