@@ -242,7 +242,8 @@ def _item_file(table: Table) -> tuple[Items, tuple[str, ...]]:
     names = _unique_ids(table, "item")
     columns = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "item_vector")}
     titles, texts = columns.pop("title"), columns.pop("text")
-    blank = sum(not title.strip() for title in titles)
+    # The remark on blank texts speaks for items without either.
+    blank = sum(not title.strip() and bool(text.strip()) for title, text in zip(titles, texts))
     words = {name: columns[name] for name in ("name", "description", *columns) if _is_words(columns.get(name, []))}
     texts, notes = _filled(table, "item", names, texts, {"title": titles, **words})
     shown_titles = [

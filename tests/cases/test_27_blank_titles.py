@@ -55,7 +55,7 @@ def test_a_blank_title_is_the_beginning_of_the_text_or_the_id(folder):
         "A story about 7",
     ]
     assert titles["20"] == "20"
-    assert any("4 titles are blank" in note for note in data.notes)
+    assert any("3 titles are blank" in note for note in data.notes)
 
 
 def test_no_cell_is_empty_and_no_command_reaches_the_terminal(folder, capsys):
