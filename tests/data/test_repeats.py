@@ -89,3 +89,11 @@ def test_texts_of_merged_rows_are_read(tmp_path):
     data = read(tmp_path, rows, header, repeats="mean", columns=Columns(item_text="words"))
     assert data.items.texts == ("A lamp", "A desk")
     assert data.scale.decimal(data.rating).tolist() == [1.5, 3.0]
+
+
+def test_repeats_in_a_typed_table_of_floats_are_merged():
+    """Columns of floats are read without a copy, and cannot be written to."""
+    table = {"user_id": ["u1", "u1", "u2"], "item_id": ["i1", "i1", "i2"], "rating": [1.0, 0.0, 1.0]}
+    assert load(table, kind="click").rating.tolist() == [1, 1]
+    data = load(table | {"rating": [1.0, 4.0, 5.0]}, repeats="mean")
+    assert data.scale.decimal(data.rating).tolist() == [2.5, 5]
