@@ -43,8 +43,8 @@ def test_json_says_what_is_read_and_nothing_is_written(metarec, contents, file):
         "details": ["brand"],
         "first": [
             {"user": "a", "item": "x", "title": "A lamp", "rating": 4.5, "time": "2014-05-13 16:53:20.500"},
-            {"user": "a", "item": "y", "title": "", "rating": 2.0, "time": "2014-05-15 00:00:00"},
-            {"user": "b", "item": "y", "title": "", "rating": 3.0, "time": "2014-05-16 00:00:00"},
+            {"user": "a", "item": "y", "title": "Bold", "rating": 2.0, "time": "2014-05-15 00:00:00"},
+            {"user": "b", "item": "y", "title": "Bold", "rating": 3.0, "time": "2014-05-16 00:00:00"},
         ],
     }
     assert_says(notes, "1 of 4 rows repeat a user and an item", "1 text is blank", "brand is read instead")
