@@ -30,7 +30,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core import arguments, locks
 from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
 from metarec_jax.core.checked_files import reading
-from metarec_jax.core.command_paths import path_argument
+from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.plugins import plugins_of, require_plugins
 
@@ -309,7 +309,7 @@ def open_run(folder: str | Path, *, command: str = "train", base: Any = None) ->
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
         raise MetarecError(
-            f"{folder} is not a run folder: {path} does not exist; make a run with `metarec {command} --out "
+            f"{relative(folder)} is not a run folder: {relative(path)} does not exist; make a run with `metarec {command} --out "
             f"{path_argument(folder)}`, or name another folder"
         ) from error
     try:
