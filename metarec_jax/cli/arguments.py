@@ -27,6 +27,7 @@ from metarec_jax.core import compile_cache, console
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.jax_settings import check_jax
+from metarec_jax.core.json_files import read_json
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
 from metarec_jax.core.progress import Reporter
@@ -132,35 +133,12 @@ def early_option(command: str, arguments: Sequence[str], option: str) -> str:
     return early.parse_known_args(arguments)[0].value
 
 
-def read_json(path: Path, option: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: path of the file.
-        option: option that names the file, for error messages.
-
-    Returns:
-        The parsed JSON.
-
-    Raises:
-        MetarecError: the file cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MetarecError(f"{option} {path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise MetarecError(f"{option} {path}: byte {error.start} is not UTF-8; the file must be JSON text") from error
-    except json.JSONDecodeError as error:
-        raise MetarecError(f"{option} {path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-
-
 def _read_config(path: Path, base: Chosen) -> Chosen:
-    tree = read_json(path, "--config")
+    tree = read_json(path, option="--config")
     if isinstance(tree, dict) and "layout" in tree:  # config.json of a run folder, which holds more than the config
         layout, _ = tree.pop("layout"), tree.pop("command", "")
         require_plugins(tree.pop("plugins", []), str(path))
-        tree = upgrade(tree, layout, str(path)) if layout in READABLE else tree
+        tree = upgrade(tree, layout, str(path)) if type(layout) is int and layout in READABLE else tree
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 

@@ -22,7 +22,6 @@ from metarec_jax.cli.arguments import (
     place,
     prepare,
     print_json,
-    read_json,
     resumable,
     run_name,
     starting_config,
@@ -30,6 +29,7 @@ from metarec_jax.cli.arguments import (
 from metarec_jax.config.run import DEFAULT_PRESET
 from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.console import print_grid
+from metarec_jax.core.json_files import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
     reporter = prepare(chosen.config)
     from metarec_jax.evaluation import plots, search
 
-    tree = read_json(Path(chosen.space), "--space") if chosen.space else search.SPACE
+    tree = read_json(Path(chosen.space), option="--space") if chosen.space else search.SPACE
     space = search.read_space(tree, chosen.config)
     folder = place(chosen.out) if chosen.out else (RUNS / f"tune-{run_name(name, chosen.config)}").resolve()
     with resumable(folder, reporter):

@@ -7,6 +7,7 @@ import os
 import typing
 from typing import Any
 
+from metarec_jax.config.limits import check_limits
 from metarec_jax.core import arguments
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.registry import choices_of, unknown
@@ -29,6 +30,8 @@ def require(condition: bool, message: str) -> None:
 def require_types(config: Any, section: str = "") -> None:
     """Check that each field of a config has a value of its type, and convert paths, lists and numbers of NumPy to it.
 
+    Numbers, texts and lists are also held to `metarec_jax.config.limits`.
+
     Values from files and from the command line are checked when they are read; this also checks values set in Python.
 
     Args:
@@ -36,11 +39,14 @@ def require_types(config: Any, section: str = "") -> None:
         section: name of the config's section, for the message; "" for a whole config.
 
     Raises:
-        MetarecError: a field has a value of another type, or not one of its choices; the message lists those.
+        MetarecError: a field has a value of another type or beyond its limit, or not one of its choices; the
+            message lists those.
     """
     for name, hint in typing.get_type_hints(type(config), include_extras=True).items():
         value = getattr(config, name)
-        taken = as_type(value, hint, f"{section}.{name}" if section else name)
+        option = f"{section}.{name}" if section else name
+        taken = as_type(value, hint, option)
+        check_limits(option, taken)
         if taken is not value:
             object.__setattr__(config, name, taken)
 

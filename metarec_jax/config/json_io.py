@@ -12,7 +12,8 @@ from metarec_jax.config.checks import as_type
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.arguments import with_type
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, listed, shown
+from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.registry import as_kind, name_of
 
@@ -40,16 +41,12 @@ def parse(text: str, *, where: str, base: Chosen) -> Chosen:
     Raises:
         MetarecError: invalid JSON, an unknown field, a value of the wrong type, or a value that is not allowed.
     """
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise MetarecError(f"{where}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    return _build(base, tree, where, "")
+    return _build(base, parse_json(text, where=where), where, "")
 
 
 def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
     if not isinstance(tree, dict):
-        raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {tree!r}")
+        raise MetarecError(f"{where}: {prefix.rstrip('.') or 'the file'} must be an object {{...}}, not {shown(tree)}")
     base = _of_kind(base, tree, where, prefix)
     hints = typing.get_type_hints(type(base), include_extras=True)
     hints = {field.name: hints[field.name] for field in dataclasses.fields(base)}
@@ -57,8 +54,8 @@ def _build(base: Any, tree: Any, where: str, prefix: str) -> Any:
     for name, value in tree.items():
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
-            raise MetarecError(f"{where}: there is no option {prefix + name!r}{hint}")
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {listed(tuple(hints), 40)}"
+            raise MetarecError(f"{where}: there is no option {shown(prefix + name)}{hint}")
         if dataclasses.is_dataclass(hints[name]):
             changes[name] = _build(getattr(base, name), value, where, f"{prefix}{name}.")
         else:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from metarec_jax.config.checks import require
+from metarec_jax.config.checks import require, require_types
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
@@ -29,6 +29,7 @@ class MlmConfig:
     starts untrained."""
 
     def __post_init__(self) -> None:
+        require_types(self, "mlm")
         require(0 < self.share < 1, f"mlm.share is {self.share}; it must lie between 0 and 1")
         require(0 <= self.item_share <= 1, f"mlm.item_share is {self.item_share}; it is a share, 0 to 1")
         require(self.tokens_per_step >= 1, f"mlm.tokens_per_step is {self.tokens_per_step}; it must be at least 1")
@@ -52,6 +53,7 @@ class ContrastiveConfig:
     """Most liked items of a user in a step, drawn for each step."""
 
     def __post_init__(self) -> None:
+        require_types(self, "contrastive")
         for name in ("weight", "temperature"):
             value = getattr(self, name)
             require(
@@ -98,13 +100,10 @@ class PretrainConfig:
     """Seed of all random draws."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(
             self.encoder.train != "no",
             "encoder.train is 'no', but pretraining trains the encoder: use --encoder.train all, or lora",
-        )
-        require(
-            self.objective in ("both", "mlm", "contrastive"),
-            f"objective is {self.objective!r}; it must be one of 'both', 'mlm', 'contrastive'",
         )
         require(0 <= self.held_out < 1, f"held_out is {self.held_out}; it must be at least 0 and below 1")
         for name in ("steps", "judge_every"):

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from metarec_jax.config.checks import require, require_types
 from metarec_jax.core.kinds import UPDATERS
+from metarec_jax.core.patterns import check_pattern
 from metarec_jax.core.registry import name_of
 
 
@@ -53,6 +54,8 @@ class UpdaterConfig:
             f"updater.adapted is {self.adapted!r}; it must be a tuple of at least one pattern, such as ('output/.*',); "
             "use --updater.steps 0 to adapt nothing",
         )
+        for pattern in self.adapted:
+            check_pattern("updater.adapted", pattern)
         require(
             math.isfinite(self.rate) and self.rate > 0,
             f"updater.rate is {self.rate}; it must be a finite number above 0",

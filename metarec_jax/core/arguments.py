@@ -5,6 +5,7 @@ A kind is a function from any value to the form that the function reads; it rais
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import numbers
@@ -69,9 +70,17 @@ def with_type(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return repr(value)
     if isinstance(value, str | bytes | numbers.Number):
-        text = repr(value)
+        text = _repr(value)
         return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
     return f"of type {type(value).__name__}"
+
+
+def _repr(value: Any) -> str:
+    """The `repr` of a value; Python refuses to write an integer of more than 4,300 digits."""
+    try:
+        return repr(value[:100] if isinstance(value, str | bytes) else value)
+    except ValueError:
+        return "an integer of thousands of digits"
 
 
 def whole(value: Any) -> int:
@@ -84,8 +93,9 @@ def whole(value: Any) -> int:
         try:
             return operator.index(value)
         except TypeError:
-            if isinstance(value, numbers.Real) and float(value).is_integer():
-                return int(float(value))
+            with contextlib.suppress(OverflowError):  # a fraction beyond float64
+                if isinstance(value, numbers.Real) and float(value).is_integer():
+                    return int(float(value))
     raise Unfit("a whole number, such as 10")
 
 
@@ -93,7 +103,10 @@ def number(value: Any) -> float:
     """A number that is not a boolean."""
     if _is_truth(value) or not isinstance(value, numbers.Real):
         raise Unfit("a number, such as 4.5")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Unfit("a number that float64 holds, such as 4.5") from None
 
 
 def truth(value: Any) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from metarec_jax.core.atomic_files import replacing, system_error
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.regular_files import open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,7 +56,8 @@ def reading(path: Path, remedy: str = RESTORE) -> Iterator[None]:
             ) from error
         if not _is_damage(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        what = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
+        reason = (what or type(error).__name__).splitlines()[0][:200]
         raise MetarecError(f"{path} is damaged ({reason}): {remedy}") from error
 
 
@@ -63,7 +65,15 @@ def _is_damage(error: Exception) -> bool:
     """Whether an exception is of a type that invalid content of a file raises."""
     module = type(error).__module__
     return module.startswith(("pyarrow", "safetensors")) or isinstance(
-        error, OSError | KeyError | IndexError | TypeError | ValueError | AttributeError
+        error,
+        OSError
+        | LookupError
+        | TypeError
+        | ValueError
+        | AttributeError
+        | ArithmeticError
+        | MemoryError
+        | RecursionError,
     )
 
 
@@ -102,8 +112,7 @@ def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray
     from safetensors import safe_open
 
     with reading(path, remedy):
-        with open(path, "rb"):  # raises an `OSError` with its errno if the file cannot be opened
-            pass
+        open_regular(path).close()  # raises an `OSError` with its errno if the file cannot be opened
         with safe_open(path, framework="np") as file:
             texts = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
@@ -150,7 +159,7 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
     with reading(path, remedy):
         # Pass an open file: pyarrow would parse a path for partition keys such as "user=3", and `pq.read_table` may
         # import pandas.
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             table = pq.ParquetFile(file).read()
         found = table.schema.metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}

@@ -3,12 +3,23 @@
 import signal
 from collections.abc import Sequence
 
+_MOST = 2400
+"""Greatest length of an error message, in characters."""
+
 
 class MetarecError(Exception):
     """Error that the user can resolve; the message names the value, its place and the remedy.
 
     The command line prints the message without a traceback and exits with status 2.
+
+    Args:
+        message: the message. The middle of one that quotes a very long value is left out.
     """
+
+    def __init__(self, message: str = ""):
+        if len(message) > _MOST:
+            message = f"{message[: _MOST // 2]} ... ({len(message) - _MOST:,} characters) ... {message[-_MOST // 2 :]}"
+        super().__init__(message)
 
 
 class Stopped(BaseException):
@@ -33,7 +44,10 @@ def shown(value: object, most: int = 80) -> str:
     Returns:
         The `repr` of the value; a longer one is truncated and followed by the number of characters.
     """
-    text = repr(value[: 2 * most] if isinstance(value, str) else value)
+    try:
+        text = repr(value[: 2 * most] if isinstance(value, str) else value)
+    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
+        return "an integer of thousands of digits"
     if len(text) <= most:
         return text
     return f"{text[: most - 20]}... ({len(value) if isinstance(value, str) else len(text):,} characters)"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """Error numbers of file systems without lock support; `hold` then continues without a lock."""
@@ -66,7 +67,7 @@ def _sign(handle: int) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         return f"process {found['pid']} on {found['host']} (since {found['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # the holder has not written it yet, or has just removed it
+    except (MetarecError, KeyError, TypeError):  # the holder has not written it yet, or has just removed it
         return "another process"

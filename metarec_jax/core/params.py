@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.core.patterns import check_pattern
 from metarec_jax.core.types import Params
 
 _ENCODER = (
@@ -48,12 +49,10 @@ def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
     names = path_names(tree)
     chosen: set[str] = set()
     for pattern in adapted:
-        try:
-            matched = [name for name in names if re.fullmatch(pattern, name)]
-        except re.error as error:
-            raise MetarecError(f"updater.adapted: {pattern!r} is not a regular expression: {error}") from error
+        check_pattern("updater.adapted", pattern)
+        matched = [name for name in names if re.fullmatch(pattern, name)]
         if not matched:
-            message = f"updater.adapted: {pattern!r} matches no parameter; there are {', '.join(names)}"
+            message = f"updater.adapted: {shown(pattern)} matches no parameter; there are {', '.join(names)}"
             if "encoder" in pattern and not any(name.startswith("encoder/") for name in names):
                 message += f". {_ENCODER}"
             raise MetarecError(message)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.kinds import ALL
 
 
@@ -58,11 +58,11 @@ def require_plugins(names: Any, where: str) -> None:
         MetarecError: a module is not loaded, or `names` is not a list of names.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise MetarecError(f"{where}: plugins is {names!r}; it must be a list of names of modules")
+        raise MetarecError(f"{where}: plugins is {shown(names)}; it must be a list of names of modules")
     missing = [name for name in names if name not in sys.modules]
     if missing:
-        options = " ".join(f"--plugin {name}" for name in missing)
+        options = " ".join(f"--plugin {name[:80]}" for name in missing[:3])
         raise MetarecError(
-            f"{where} was made with kinds that the module {missing[0]!r} registers: add {options} if you trust it "
-            f"(in Python: import {missing[0]} first)"
+            f"{where} was made with kinds that the module {shown(missing[0])} registers: add {options} if you trust it "
+            f"(in Python: import {missing[0][:80]} first)"
         )

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 
 Entry = TypeVar("Entry")
 
@@ -101,9 +101,9 @@ def unknown(option: str, value: object, known: Sequence[object]) -> MetarecError
         >>> print(unknown("data.source", "tabel", ("auto", "table")))
         data.source is 'tabel'; it must be one of 'auto', 'table'; did you mean 'table'?
     """
-    near = difflib.get_close_matches(str(value), [choice for choice in known if isinstance(choice, str)], n=3)
+    near = difflib.get_close_matches(str(value)[:100], [choice for choice in known if isinstance(choice, str)], n=3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return MetarecError(f"{option} is {value!r}; it must be one of {', '.join(map(repr, known))}{hint}")
+    return MetarecError(f"{option} is {shown(value)}; it must be one of {', '.join(map(repr, known))}{hint}")
 
 
 def name_of(registry: Registry[Any], *others: str) -> Any:

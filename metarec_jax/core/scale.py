@@ -144,7 +144,11 @@ def scale_from_json(document: Mapping[str, Any]) -> Scale:
     """The scale that ``scale._asdict()`` was written of.
 
     Raises:
-        KeyError, TypeError: the document describes none.
+        KeyError, TypeError, ValueError: the document describes none.
     """
-    levels = tuple(map(float, document["levels"]))
-    return Scale(document["kind"], levels, document["low"], document["high"], document.get("liked"))
+    kind, levels = document["kind"], tuple(map(float, document["levels"]))
+    low, high, liked = float(document["low"]), float(document["high"]), document.get("liked")
+    liked = None if liked is None else float(liked)
+    if kind not in ("rating", "click") or not all(map(math.isfinite, (*levels, low, high, liked or 0.0))) or low > high:
+        raise ValueError("it is no scale of ratings or clicks")
+    return Scale(kind, levels, low, high, liked)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import Splits
 
@@ -73,10 +74,11 @@ def refuse_behaviour(encoder: str) -> None:
 def read_marks(encoder: str) -> list[dict[str, Any]]:
     """The marks of all pretrainings of an encoder, the earliest first; see `metarec_jax.train.pretraining.held_out`."""
     path = Path(os.path.expanduser(encoder)) / MARK
-    if not os.path.isfile(path):
+    if not os.path.lexists(path):
         return []
+    remedy = "so it is unknown which users the encoder was pretrained on: restore it, or pretrain again"
+    documents = read_json(path, remedy=remedy)
     try:
-        documents = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(documents, list):
             raise ValueError("it is not a list")
         for document in documents:
@@ -85,11 +87,8 @@ def read_marks(encoder: str) -> list[dict[str, Any]]:
             if {"catalogue", "seed"} - document.keys():
                 raise ValueError("it does not say of which data")
         return documents
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MetarecError(
-            f"{path} is damaged ({error}), so it is unknown which users the encoder was pretrained on: restore it, or "
-            "pretrain again"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MetarecError(f"{path} is damaged ({error}), {remedy}") from error
 
 
 def catalogue_digest(data: Interactions) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
+from metarec_jax.core.regular_files import open_regular
 from metarec_jax.encoder import convert
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
@@ -27,15 +28,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         MetarecError: the file is missing or damaged, or does not hold an object; the message names file and line.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MetarecError(f"{path} is missing; it holds {what}") from None
-    except OSError as error:
-        raise MetarecError(f"{path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise MetarecError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except UnicodeDecodeError as error:
-        raise MetarecError(f"{path}: byte {error.start} is not UTF-8") from error
+        tree = read_json(path)
+    except MetarecError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise MetarecError(f"{path} is missing; it holds {what}") from None
+        raise
     if not isinstance(tree, dict):
         raise MetarecError(f"{path}: it must be an object {{...}}")
     return tree
@@ -58,7 +55,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _read_shards(folder: Path, index: Path) -> dict[str, np.ndarray]:
-    shards = read_json(index, "the names of the shards").get("weight_map")
+    shards = read_object(index, "the names of the shards").get("weight_map")
     if not isinstance(shards, Mapping) or not all(isinstance(shard, str) for shard in shards.values()):
         raise MetarecError(f"{index}: weight_map is missing, or does not name a file for each tensor")
     shards = {name: Path(shard).name for name, shard in shards.items()}
@@ -87,6 +84,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     import safetensors
 
     try:
+        open_regular(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:
             plain = {name: convert.plain_name(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
             wanted = convert.PARTS + convert.MASKED_HEADS

@@ -22,7 +22,7 @@ from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.bert import init
 from metarec_jax.encoder.bert_config import BertConfig, Pooling
-from metarec_jax.encoder.checkpoint_files import read_json, read_tensors
+from metarec_jax.encoder.checkpoint_files import read_object, read_tensors
 from metarec_jax.encoder.lora import merge_lora
 from metarec_jax.encoder.sentence_transformers import Hints, read_hints, write_hints
 from metarec_jax.encoder.tokenizer import FILES as TOKENIZER_FILES
@@ -223,7 +223,7 @@ def _from_hub(name: str) -> Path:
 
 def _from_folder(folder: Path, source: str) -> Encoder:
     config = convert.config_from_json(
-        read_json(folder / "config.json", "the architecture"), where=str(folder / "config.json")
+        read_object(folder / "config.json", "the architecture"), where=str(folder / "config.json")
     )
     tensors = read_tensors(folder)
     config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)

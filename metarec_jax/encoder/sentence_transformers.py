@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
 from metarec_jax.encoder.bert_config import Pooling
 
 _POOLINGS = {
@@ -112,6 +114,6 @@ def _pooling(settings: Any) -> str | None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except MetarecError:
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.checkpoint_files import read_json
+from metarec_jax.encoder.checkpoint_files import read_object
 from metarec_jax.encoder.transformers_import import import_transformers
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _unreadable(folder: Path, error: BaseException) -> MetarecError:
     """Make the error for a folder whose tokenizer transformers cannot read; it names the line of damaged JSON."""
     for name in FILES:
         if name.endswith(".json") and (folder / name).exists():
-            read_json(folder / name, "a part of the tokenizer")
+            read_object(folder / name, "a part of the tokenizer")
     reason = " ".join(str(error).split())
     return MetarecError(
         f"{folder}: transformers cannot read the tokenizer of {_present(folder)} ({type(error).__name__}: {reason}); "

@@ -17,6 +17,7 @@ import numpy as np
 
 from metarec_jax.core.checked_files import read_table, reading, write_table
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import Statistics
@@ -163,7 +164,7 @@ def load(path: Path) -> SeedAnswers | None:
         return None
     with contextlib.suppress(MetarecError), reading(path):
         table, texts = read_table(path)
-        about = json.loads(texts["about"])
+        about = parse_json(texts["about"], where=f"{path}, about", non_finite=True)
         columns = {name: table.column(name) for name in table.column_names}
         scenario = np.asarray(columns.pop("scenario").to_pylist(), object)
         values = {name: column.to_numpy() for name, column in columns.items()}

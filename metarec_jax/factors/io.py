@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metarec_jax.core.checked_files import read_arrays, reading, write_arrays
+from metarec_jax.core.checked_files import RESTORE, read_arrays, reading, write_arrays
+from metarec_jax.core.json_files import parse_json
 from metarec_jax.factors.item_factors import FACTORS, Beliefs
 from metarec_jax.factors.item_features import Numbers, Sources, Words
 from metarec_jax.factors.user_prior import no_tastes
@@ -54,7 +55,7 @@ def load(path: Path, items: int) -> Beliefs:
     """
     arrays, texts = read_arrays(path)
     with reading(path):
-        document = json.loads(texts["beliefs"])
+        document = parse_json(texts["beliefs"], where=f"{path}, beliefs", remedy=RESTORE)
         sources = Sources(
             details={name: _reader(reader) for name, reader in document["details"].items()},
             shift={name.removeprefix("shift."): array for name, array in arrays.items() if name.startswith("shift.")},

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, write_text
-from metarec_jax.core.checked_files import reading
+from metarec_jax.core.checked_files import RESTORE, reading
 from metarec_jax.core.command_paths import path_argument
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.core.json_files import read_json
 from metarec_jax.train.run_folder import Run
 
 LEAST_NOISE = 0.25
@@ -128,8 +129,12 @@ def read(run: Run) -> dict[str, Any] | None:
     """What `write` wrote; None for a run that is not private."""
     if not spent_file(run).exists():
         return None
+    found = read_json(spent_file(run), remedy=RESTORE)
     with reading(spent_file(run)):
-        return json.loads(spent_file(run).read_text(encoding="utf-8"))
+        numbers = {name: float(found[name]) for name in ("epsilon_spent", "epsilon", "delta")}
+        if found["covers"] not in ("run", "updates"):
+            raise ValueError(f"covers is {shown(found['covers'])}")
+    return {**found, **numbers}
 
 
 def secret(run: Run) -> tuple[int, ...]:
@@ -141,7 +146,7 @@ def secret(run: Run) -> tuple[int, ...]:
     if not path.exists():
         write_text(path, json.dumps([secrets.randbits(32) for _ in range(8)]), private=True)
     with reading(path, _NO_SECRET):
-        found = tuple(json.loads(path.read_text(encoding="utf-8")))
+        found = tuple(read_json(path, remedy=_NO_SECRET))
         if len(found) != 8 or not all(type(number) is int for number in found):
             raise ValueError("it does not hold eight numbers")
     return found

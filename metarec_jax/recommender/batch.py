@@ -18,9 +18,10 @@ import numpy as np
 
 from metarec_jax.core import locks
 from metarec_jax.core.atomic_files import explained, remove_leftovers, replacing, write_text
-from metarec_jax.core.checked_files import read_table, reading, write_table
+from metarec_jax.core.checked_files import read_table, write_table
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Interactions
@@ -205,8 +206,7 @@ def _check_job(path: Path, job: dict[str, Any], out: Path) -> None:
     if not path.exists():
         write_text(path, json.dumps(job) + "\n")
         return
-    with reading(path, f"delete {path.parent}, and run the same command again"):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path, remedy=f"delete {path.parent}, and run the same command again")
     if found != job:
         raise MetarecError(
             f"{path.parent} holds parts of a file that was made from another run, other users or other options: "

@@ -22,6 +22,7 @@ import numpy as np
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.types import Params
 from metarec_jax.meta.user import Trainable
 from metarec_jax.recommender.executor import Executor
@@ -29,6 +30,7 @@ from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import ItemIndex
 from metarec_jax.recommender.user_state import UserState
 
+_REMEDY = "hand back a state as it was given, or adapt to the history again"
 MAX_BYTES = 1 << 20
 """Greatest size of a decompressed state in bytes, which bounds the memory that a malicious state takes."""
 MAX_ADAPTED_BYTES = 40_000
@@ -116,7 +118,7 @@ class StateCodec:
             if header.get("run") != self.digest:
                 raise MetarecError("the state belongs to another run: adapt to the history again")
             arrays = load(content)
-            items = json.loads(header["item"])
+            items = parse_json(header["item"], where="the state is malformed: its items", remedy=_REMEDY)
             rating, embedding = arrays.pop("rating"), arrays.pop("embedding")
             if not (isinstance(items, list) and all(isinstance(item, str) for item in items)):
                 raise ValueError("its items are not a list of ids")
@@ -130,8 +132,7 @@ class StateCodec:
                 raise ValueError("an item is there twice")
             adapted = self._adapted(arrays, len(items)) if arrays else None
         except (zlib.error, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
-            remedy = "hand back a state as it was given, or adapt to the history again"
-            raise MetarecError(f"the state is malformed ({error}): {remedy}") from error
+            raise MetarecError(f"the state is malformed ({error}): {_REMEDY}") from error
         rows = np.array([self._items.titles.find_id(item).row for item in items], np.int32)
         return DecodedState(CheckedHistory(rows, rating), embedding, adapted)
 
@@ -161,7 +162,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     (length,) = struct.unpack("<Q", data[:8])
     if length > len(data) - 8:
         raise ValueError("it is cut short")
-    header = json.loads(data[8 : 8 + length])
+    header = parse_json(data[8 : 8 + length], where="the state is malformed: its header", remedy=_REMEDY)
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     if not isinstance(metadata, dict):
         raise ValueError("it has no header")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import parse_json
 
 FILE = "service.sqlite"
 """Name of the database in a store's folder."""
@@ -181,6 +181,6 @@ def decoded(text: str) -> Any:
         sqlite3.DatabaseError: it is not JSON, so the database is damaged.
     """
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return parse_json(text, where="a row", non_finite=True)
+    except MetarecError as error:
         raise sqlite3.DatabaseError(f"a row has {text[:40]!r} where JSON belongs") from error

@@ -9,6 +9,7 @@ import numpy as np
 
 from metarec_jax.core.checked_files import RESTORE, numbers, read_arrays, read_table, reading, write_arrays, write_table
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
@@ -94,11 +95,13 @@ def load(run: Run) -> Catalogue:
             },
         )
         statistics = Statistics(numbers(columns["rating_sum"]), numbers(columns["rating_count"]))
-        written = json.loads(texts["scale"])
-        believed = json.loads(texts.get("beliefs", "false"))
+        written = parse_json(texts["scale"], where=f"{run.catalogue}, scale", remedy=RESTORE)
+        believed = parse_json(texts.get("beliefs", "false"), where=f"{run.catalogue}, beliefs", remedy=RESTORE)
         if not isinstance(written, dict):
             raise ValueError("its scale is no object")
-        standardised = json.loads(texts.get("standardised", "false"))
+        standardised = parse_json(
+            texts.get("standardised", "false"), where=f"{run.catalogue}, standardised", remedy=RESTORE
+        )
         scale = scale_from_json(written)
     if not standardised and not scale.is_standard:
         raise MetarecError(

@@ -26,6 +26,8 @@ import jax.numpy as jnp
 
 from metarec_jax.core.atomic_files import explained, remove_leftovers, write_text
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.json_files import read_json
+from metarec_jax.core.regular_files import open_regular
 
 Tree = TypeVar("Tree")
 Read = TypeVar("Read")
@@ -248,7 +250,10 @@ class Checkpoints:
         path = self._folder / str(step)
         manifests = sorted(path.glob("digests.*.json"))
         for manifest in manifests[jax.process_index() :: jax.process_count()]:
-            for name, digest in json.loads(manifest.read_text(encoding="utf-8")).items():
+            digests = read_json(manifest)
+            if not isinstance(digests, dict):
+                raise ValueError(f"{manifest.name} is no object of digests")
+            for name, digest in digests.items():
                 if _digest(path / name) != digest:
                     raise ValueError(f"{name} is not what was written")
         if not manifests:
@@ -267,7 +272,7 @@ class Checkpoints:
         for key in keys:
             store.read(key).result()
         for path in (self._folder / str(step) / "state" / "array_metadatas").glob("*"):
-            json.loads(path.read_text(encoding="utf-8"))
+            read_json(path)
 
     def _check_fits(self, step: int, saved: dict[str, str], wanted: dict[str, str]) -> None:
         for name in sorted(saved.keys() | wanted.keys()):
@@ -301,7 +306,7 @@ def _without_patterns(folder: Path) -> Iterator[Path]:
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -31,8 +31,10 @@ from metarec_jax.core import arguments, locks
 from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
 from metarec_jax.core.checked_files import reading
 from metarec_jax.core.command_paths import path_argument, relative
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.core.json_files import MOST_BYTES, parse_json, read_json
 from metarec_jax.core.plugins import plugins_of, require_plugins
+from metarec_jax.core.regular_files import read_regular
 
 _PARTS = {
     "sha256": "the data or the encoder",
@@ -112,9 +114,9 @@ class Run:
         if not self.inputs.exists():
             return
         try:
-            kept = json.loads(self.inputs.read_text(encoding="utf-8"))
+            kept = read_json(self.inputs)
             changed = [name for name, digest in digests.items() if kept.get(name, digest) != digest]
-        except (OSError, ValueError, AttributeError):
+        except (MetarecError, AttributeError):
             changed = ["sha256"]
         if changed:
             what = ", ".join(_PARTS.get(name, name) for name in changed if name != "sha256" or len(changed) == 1)
@@ -139,14 +141,19 @@ class Run:
             file.write(json.dumps(line) + "\n")
 
     def read_metrics(self) -> Iterator[dict[str, Any]]:
-        """Yield the lines of ``metrics.jsonl``, up to a line that a crash truncated."""
+        """Yield the lines of ``metrics.jsonl``, up to a line that a crash truncated or that is no line of metrics."""
         if not self.metrics.exists():
             return
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        with reading(self.metrics, "move it away; training writes its lines of later epochs again"):
+            text = read_regular(self.metrics, MOST_BYTES)
+        for line in text.splitlines():
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
+                found = parse_json(line, where=str(self.metrics), non_finite=True)
+            except MetarecError:
                 return
+            if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+                return
+            yield found
 
     def keep_metrics(self, last: int) -> None:
         """Remove the lines of steps after `last`, which are repeated because their states were not saved."""
@@ -303,8 +310,7 @@ def open_run(folder: str | Path, *, command: str = "train", base: Any = None) ->
     folder = Path(folder)
     path = folder / "config.json"
     try:
-        with reading(path):
-            text = path.read_bytes()
+        document = read_json(path, remedy="the run cannot be read; restore it from a copy, or train it again")
     except MetarecError as error:
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
@@ -312,19 +318,17 @@ def open_run(folder: str | Path, *, command: str = "train", base: Any = None) ->
             f"{relative(folder)} is not a run folder: {relative(path)} does not exist; make a run with `metarec {command} --out "
             f"{path_argument(folder)}`, or name another folder"
         ) from error
-    try:
-        document = json.loads(text.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MetarecError(f"{path}: not valid JSON ({error}); the run cannot be read") from error
     layout = document.pop("layout", None) if isinstance(document, dict) else None
-    if layout not in READABLE:
+    if type(layout) is not int or layout not in READABLE:
         raise MetarecError(
-            f"{path}: the run has layout version {layout!r}, and this version of metarec_jax reads "
+            f"{path}: the run has layout version {shown(layout)}, and this version of metarec_jax reads "
             f"{', '.join(map(str, READABLE))}: train it again, or use the version that made it"
         )
     require_plugins(document.pop("plugins", []), str(folder))
     made_by = document.pop("command", "train")
     if made_by != command:
+        if not isinstance(made_by, str) or not made_by.isalpha():
+            raise MetarecError(f"{path}: command is {shown(made_by)}; it must be the name of a command of metarec")
         raise MetarecError(
             f"{folder} is a run of `metarec {made_by}`, and not of `metarec {command}`: name one of those"
         )

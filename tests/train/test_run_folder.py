@@ -99,8 +99,8 @@ def test_what_is_no_run_is_refused_with_how_to_make_one(tmp_path, place):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"not valid JSON \(.*line 1"),
-        ('{"layout": 1,\n "seed": 0', r"not valid JSON \(.*line 2"),
+        ("", r"line 1: not valid JSON \("),
+        ('{"layout": 1,\n "seed": 0', r"line 2: not valid JSON \("),
         ("[1, 2]", r"layout version None, and this version of metarec_jax reads 1, 2, 3, 4: train it again"),
         ("{}", r"layout version None"),
         (
@@ -109,7 +109,7 @@ def test_what_is_no_run_is_refused_with_how_to_make_one(tmp_path, place):
         ),
         ('{"layout": "1"}', r"layout version '1'"),
         ('{"layout": 1, "sead": 3}', r"there is no option 'sead'; did you mean 'seed'\?"),
-        ('{"layout": 1, "seed": "3"}', r"seed is '3' .str.; it must be of type int"),
+        ('{"layout": 1, "seed": "3"}', r"seed is '3' \(str\); it must be of type int"),
         ('{"layout": 1, "train": {"epochs": 0}}', r"train\.epochs is 0; it must be at least 1"),
         ('{"layout": 1, "train": 3}', r"train must be an object"),
     ],
@@ -123,7 +123,7 @@ def test_a_config_that_is_none_is_refused_by_file_and_value(run, text, message):
 
 def test_a_config_that_is_no_text_is_refused(run):
     (run.folder / "config.json").write_bytes(b'{"layout": 1, "seed": "\xff\xfe"}')
-    with pytest.raises(MetarecError, match=r"config\.json: not valid JSON \(.*utf-8"):
+    with pytest.raises(MetarecError, match=r"config\.json: byte 23 is not UTF-8"):
         run_folder.open_run(run.folder)
 
 
