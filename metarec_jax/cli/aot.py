@@ -14,7 +14,7 @@ from metarec_jax.cli.arguments import (
     ConfigOptions,
     Json,
     Preset,
-    check_least,
+    check_range,
     choices,
     parse,
     prepare,
@@ -60,9 +60,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec aot` and return the exit status."""
     _, base = starting_config("aot", arguments)
     chosen = parse(AotArguments, "aot", arguments, AotArguments(config=base))
-    check_least("--users-per-chip", chosen.users_per_chip, 0)
-    check_least("--items", chosen.items, 0)
-    check_least("--text-length", chosen.text_length, 3)
+    check_range("--users-per-chip", chosen.users_per_chip, 0, 1_000_000)
+    check_range("--items", chosen.items, 0, 2**31 - 1)
+    check_range("--text-length", chosen.text_length, 3, 100_000)
     if chosen.encoder and chosen.encoder not in ENCODER_SIZES:
         raise MetarecError(f"--encoder is {chosen.encoder!r}; it must be one of {', '.join(ENCODER_SIZES)}")
     from metarec_jax.train.aot import targets

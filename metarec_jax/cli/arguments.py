@@ -25,7 +25,7 @@ from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.command_paths import path_argument
-from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.errors import MetarecError, Stopped, shown
 from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.json_files import read_json
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
@@ -142,19 +142,22 @@ def _read_config(path: Path, base: Chosen) -> Chosen:
     return parse_json(json.dumps(tree), where=str(path), base=base)
 
 
-def check_least(option: str, value: int, least: int) -> None:
-    """Raise an error if the value of an option is less than its minimum.
+def check_range(option: str, value: int, least: int, most: int) -> None:
+    """Raise an error if the value of an option is less than its minimum or greater than its maximum.
 
     Args:
         option: name of the option, with its dashes.
         value: the given value.
         least: the smallest value allowed.
+        most: the greatest value that can be computed in any time or memory.
 
     Raises:
-        MetarecError: `value` is less than `least`.
+        MetarecError: `value` is less than `least` or greater than `most`.
     """
     if value < least:
-        raise MetarecError(f"{option} is {value}; it must be at least {least}")
+        raise MetarecError(f"{option} is {shown(value)}; it must be at least {least}")
+    if value > most:
+        raise MetarecError(f"{option} is {shown(value)}; it must be at most {most}, or the command would not end")
 
 
 def named_paths(config: Chosen, default: Chosen) -> tuple[dict[str, str], bool]:

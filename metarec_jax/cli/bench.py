@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarec_jax.cli.arguments import Json, check_least, parse, prepare, print_json
+from metarec_jax.cli.arguments import Json, check_range, parse, prepare, print_json
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.environment import environment
 
@@ -26,7 +26,7 @@ class BenchArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec bench` and return the exit status."""
     chosen = parse(BenchArguments, "bench", arguments)
-    check_least("--rounds", chosen.rounds, 1)
+    check_range("--rounds", chosen.rounds, 1, 1_000)
     reporter = prepare()
     from metarec_jax.cli.bench_measure import measure
 

@@ -16,7 +16,7 @@ from metarec_jax.cli.arguments import (
     Folder,
     Json,
     Preset,
-    check_least,
+    check_range,
     choices,
     early_option,
     named_paths,
@@ -137,7 +137,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec evaluate` and return the exit status."""
     name, base = starting_evaluation(arguments)
     chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=base))
-    check_least("--seeds", chosen.seeds or 1, 1)
+    check_range("--seeds", chosen.seeds or 1, 1, 10_000)
     config = chosen.config
     paths, more = named_paths(config, DEFAULT_CONFIG)
     if chosen.run and (chosen.protocol or more):

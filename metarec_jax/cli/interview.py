@@ -14,7 +14,7 @@ from metarec_jax.cli.arguments import (
     Json,
     Ratings,
     TrainedRun,
-    check_least,
+    check_range,
     parse,
     place,
     prepare,
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec interview` and return the exit status."""
     chosen = parse(InterviewArguments, "interview", arguments)
     known = [parse_rating(text) for text in chosen.rate]
-    check_least("--questions", chosen.questions, 1)
+    check_range("--questions", chosen.questions, 1, 10_000)
     reporter = prepare()
     from metarec_jax.recommender.interview import converse
     from metarec_jax.recommender.recommender import Rated, Recommender

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from metarec_jax.core.atomic_files import system_error
 from metarec_jax.core.console import printable
-from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.errors import MetarecError, Stopped, shortened
 from metarec_jax.core.plugins import load_plugins
 
 COMMANDS: Mapping[str, str] = {
@@ -57,7 +57,10 @@ Every command takes --plugin MODULE: a Python module that registers learners, up
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """
 
-_EXPLAINED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_EXPLAINED = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
 """Errors of the operating system that the user can resolve; others keep their traceback."""
 
 
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if found is None or found.errno not in _EXPLAINED:
             raise
         _discard_output()
-        place = f"{found.filename}: " if found.filename else ""
+        place = f"{shortened(str(found.filename))}: " if found.filename else ""
         if found.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(f"{place}{found.strerror}: free some space, then run the same command again")
         return _fail(f"{place}{found.strerror}: change the permissions, or name another file or folder")

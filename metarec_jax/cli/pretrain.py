@@ -104,6 +104,6 @@ def draw(run: Run) -> Path:
     lines = list(run.read_metrics())
     curves = {}
     for name, title in CURVES.items():
-        if having := [line for line in lines if name in line]:
+        if having := [line for line in lines if isinstance(line.get(name), int | float)]:
             curves[title] = [line["step"] for line in having], [line[name] for line in having]
     return plots.save(plots.pretraining_figure(curves), run.plots / "pretraining.png")

@@ -106,6 +106,7 @@ def draw(run: Run) -> Path:
     """Plot the losses of a run by epoch into its folder; returns the file."""
     from metarec_jax.evaluation import plots
 
-    lines = list(run.read_metrics())
-    losses = [[line[key] for line in lines] for key in ("epoch", "train_loss", "validation_loss")]
+    keys = ("epoch", "train_loss", "validation_loss")
+    lines = [line for line in run.read_metrics() if all(isinstance(line.get(key), int | float) for key in keys)]
+    losses = [[line[key] for line in lines] for key in keys]
     return plots.save(plots.training_figure(*losses), run.plots / "training.png")

@@ -17,7 +17,7 @@ from metarec_jax.cli.arguments import (
     Folder,
     Json,
     Preset,
-    check_least,
+    check_range,
     parse,
     place,
     prepare,
@@ -29,6 +29,7 @@ from metarec_jax.cli.arguments import (
 from metarec_jax.config.run import DEFAULT_PRESET
 from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.console import print_grid
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
 
 
@@ -59,12 +60,15 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec tune` and return the exit status."""
     name, base = starting_config("tune", arguments)
     chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
-    check_least("--trials", chosen.trials, 1)
+    check_range("--trials", chosen.trials, 1, 100_000)
     reporter = prepare(chosen.config)
     from metarec_jax.evaluation import plots, search
 
     tree = read_json(Path(chosen.space), option="--space") if chosen.space else search.SPACE
-    space = search.read_space(tree, chosen.config)
+    try:
+        space = search.read_space(tree, chosen.config)
+    except MetarecError as error:
+        raise MetarecError(f"--space {chosen.space}: {error}") from error
     folder = place(chosen.out) if chosen.out else (RUNS / f"tune-{run_name(name, chosen.config)}").resolve()
     with resumable(folder, reporter):
         found = search.tune(

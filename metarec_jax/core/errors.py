@@ -7,6 +7,13 @@ _MOST = 2400
 """Greatest length of an error message, in characters."""
 
 
+def shortened(text: str) -> str:
+    """A text whose middle is left out if it is longer than a message may be."""
+    if len(text) <= _MOST:
+        return text
+    return f"{text[: _MOST // 2]} ... ({len(text) - _MOST:,} characters) ... {text[-_MOST // 2 :]}"
+
+
 class MetarecError(Exception):
     """Error that the user can resolve; the message names the value, its place and the remedy.
 
@@ -17,9 +24,7 @@ class MetarecError(Exception):
     """
 
     def __init__(self, message: str = ""):
-        if len(message) > _MOST:
-            message = f"{message[: _MOST // 2]} ... ({len(message) - _MOST:,} characters) ... {message[-_MOST // 2 :]}"
-        super().__init__(message)
+        super().__init__(shortened(message))
 
 
 class Stopped(BaseException):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ MOST_DEPTH = 64
 """Deepest nesting of lists and objects."""
 MOST_BYTES = 1 << 28
 """Greatest size of a JSON file, in bytes."""
-_DIGITS = 20
-"""Most digits of an integer."""
+_DIGITS = 400
+"""Most digits of an integer that is converted at all."""
+_TOO_LARGE = "larger than any number that is read (64 bits)"
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -66,8 +66,10 @@ def parse_json(text: str | bytes, *, where: str, remedy: str = "", non_finite: b
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        options: dict[str, Callable[..., Any]] = {} if non_finite else {"parse_constant": _constant}
-        tree = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_number, **options)
+        constant = None if non_finite else _constant
+        tree = json.loads(
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=constant
+        )
         _check_tree(tree)
     except json.JSONDecodeError as error:
         raise MetarecError(f"{where}, line {error.lineno}: not valid JSON ({error.msg}){_then(remedy)}") from error
@@ -93,12 +95,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"the key {shown(twice)} is there twice: leave out one of the two")
+    for name, value in found.items():
+        if type(value) is int and not -(2**63) <= value < 2**64:
+            raise ValueError(f"{shown(name)} is {shown(value)}, {_TOO_LARGE}")
     return found
 
 
 def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > _DIGITS or not -(2**63) <= int(text) < 2**64:
-        raise ValueError(f"the number {shown(text)} is larger than any that is read (64 bits)")
+    if len(text) > _DIGITS:
+        raise ValueError(f"the number {shown(text)} is {_TOO_LARGE}")
     return int(text)
 
 
@@ -114,7 +119,7 @@ def _constant(text: str) -> float:
 
 
 def _check_tree(tree: Any) -> None:
-    """Raise a `ValueError` if a tree is too deep, or a string of it cannot be written as UTF-8."""
+    """Raise a `ValueError` if a tree is too deep, has too large an integer, or a string that UTF-8 cannot hold."""
     level = [tree]
     for _ in range(MOST_DEPTH + 1):
         below: list[Any] = []
@@ -124,6 +129,8 @@ def _check_tree(tree: Any) -> None:
                 below.extend(node.values())
             elif isinstance(node, list):
                 below.extend(node)
+            elif type(node) is int and not -(2**63) <= node < 2**64:
+                raise ValueError(f"the number {shown(node)} is {_TOO_LARGE}")
             elif isinstance(node, str) and not node.isascii() and _SURROGATE.search(node):
                 raise ValueError(f"the text {shown(node)} holds half of a surrogate pair, which is no character")
         level = below

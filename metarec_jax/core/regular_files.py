@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from metarec_jax.core.errors import MetarecError
 
@@ -34,7 +34,7 @@ def require_regular(path: Path, option: str = "") -> None:
         raise MetarecError(f"{named} is a pipe or a device: write its content to a file, and give that")
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading, without waiting for another process.
 
     Args:

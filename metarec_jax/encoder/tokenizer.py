@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.regular_files import open_regular
 from metarec_jax.encoder.checkpoint_files import read_object
 from metarec_jax.encoder.transformers_import import import_transformers
 
@@ -216,6 +217,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             f"{folder} holds its tokenizer as a SentencePiece model, which is read with the package sentencepiece: "
             "pip install 'metarec_jax[sentencepiece]'"
         )
+    for name in FILES:
+        _require_regular(folder / name)
     try:
         # An absolute path cannot be taken for a hub id.
         theirs = import_transformers().AutoTokenizer.from_pretrained(folder.absolute(), trust_remote_code=False)
@@ -245,6 +248,16 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             f"({error}); it needs a token for what is unknown"
         ) from error
     return tokenizer
+
+
+def _require_regular(path: Path) -> None:
+    """Refuse a file that transformers would leave out, or wait for, since it is a folder, a pipe or a device."""
+    try:
+        open_regular(path).close()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise MetarecError(f"{path} cannot be read ({error.strerror}): copy or download the folder again") from error
 
 
 def _present(folder: Path) -> str:

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.paths import absolute
 from metarec_jax.config.run import Config, from_json
-from metarec_jax.core.atomic_files import explained, make_folder, write_text
+from metarec_jax.core.atomic_files import explained, make_folder, system_error, write_text
+from metarec_jax.core.checked_files import reading
 from metarec_jax.core.errors import MetarecError, Stopped
+from metarec_jax.core.json_files import MOST_BYTES, parse_json
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.regular_files import read_regular
 from metarec_jax.core.types import Interactions
 from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.per_user import judge
@@ -50,6 +53,8 @@ SPACE: Mapping[str, Any] = {
 _REUSES_INPUTS = ("learner", "updater", "train")
 """Sections whose options, but for those below, leave data, embeddings and episodes as they are."""
 _CHANGES_INPUTS = ("learner.user_side", "learner.prior", "learner.kind", "learner.head")
+
+_REMEDY = "restore it from a copy, or begin a new search with another --out"
 
 Objective = Callable[[Config, Path], float]
 """A config, and a folder that the trial may use -> its value."""
@@ -181,15 +186,22 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
     optuna = _optuna()
     lower = metric == LOSS or metric_of(metric).better == "lower"
     _same_search(folder, {"base": dataclasses.asdict(base), "space": space, "metric": metric})
-    with explained(folder):
-        _repair(folder / "study.log")
-    journal = optuna.storages.journal.JournalFileBackend(str(folder / "study.log"))
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(journal),
-        study_name="tuning",
-        direction="minimize" if lower else "maximize",
-        load_if_exists=True,
-    )
+    path = folder / "study.log"
+    with explained(folder), reading(path, _REMEDY):
+        _repair(path)
+    journal = optuna.storages.journal.JournalFileBackend(str(path))
+    try:
+        study = optuna.create_study(
+            storage=optuna.storages.JournalStorage(journal),
+            study_name="tuning",
+            direction="minimize" if lower else "maximize",
+            load_if_exists=True,
+        )
+    except Exception as error:  # optuna raises any kind of error about a line that it did not write
+        if system_error(error) is not None:
+            raise
+        what = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise MetarecError(f"{path} is damaged ({what}): {_REMEDY}") from error
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the process was killed during this trial
     start = _options_of(base, space)
@@ -203,9 +215,14 @@ def _repair(journal: Path) -> None:
     """Remove what a killed search left: the end of a line that was cut short, and optuna's own lock."""
     for lock in journal.parent.glob(f"{journal.name}.lock*"):
         lock.unlink()
-    if journal.exists():
-        whole = journal.read_bytes().rfind(b"\n") + 1
-        os.truncate(journal, whole)
+    if os.path.lexists(journal):
+        text = read_regular(journal, MOST_BYTES)
+        os.truncate(journal, text.rfind(b"\n") + 1)
+        for number, line in enumerate(text.splitlines()[: text.count(b"\n")], 1):
+            if not isinstance(
+                parse_json(line, where=f"{journal}, line {number}", remedy=_REMEDY, non_finite=True), dict
+            ):
+                raise ValueError(f"line {number} is no object")
 
 
 def run_trials(
@@ -371,10 +388,13 @@ def _same_search(folder: Path, search: Mapping[str, Any]) -> None:
     """
     make_folder(folder)
     path, text = folder / "search.json", json.dumps(search, indent=2) + "\n"
-    if path.exists() and path.read_text() != text:
-        raise MetarecError(
-            f"{folder} holds a search with other options, another space or another metric: name another --out"
-        )
+    if os.path.lexists(path):
+        with reading(path, _REMEDY):
+            before = read_regular(path, MOST_BYTES)
+        if before != text.encode():
+            raise MetarecError(
+                f"{path} is of a search with other options, another space or another metric: name another --out"
+            )
     write_text(path, text)
 
 

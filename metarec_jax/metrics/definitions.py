@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +158,14 @@ def metric(name: str) -> Metric:
     """
     base, _, cutoff = name.partition("@")
     template = METRICS.get(f"{base}@k" if cutoff else base)
-    if template is None or (cutoff and not (cutoff.isascii() and cutoff.isdigit() and int(cutoff) > 0)):
+    if template is None or (
+        cutoff and not (cutoff.isascii() and cutoff.isdigit() and len(cutoff) < 8 and int(cutoff) > 0)
+    ):
         known = ", ".join(METRICS)
-        raise MetarecError(f"no metric is called {name!r}; there are {known}, with a whole number above 0 for k")
+        raise MetarecError(
+            f"no metric is called {shown(name)}; there are {known}, with a whole number above 0 for k (at most 7 "
+            "digits)"
+        )
     if not cutoff:
         return template
     k = str(int(cutoff))

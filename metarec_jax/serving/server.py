@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import ipaddress
-import math
 import os
 import socket
 import sys
@@ -15,7 +14,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode
@@ -40,8 +39,8 @@ CLOCK_SECONDS = 60
 RANGES = {
     "share": (0, 1),
     "explore": (0, 1),
-    "pool": (1, math.inf),
-    "together": (1, math.inf),
+    "pool": (1, 1_000_000),
+    "together": (1, 4096),
     "wait_ms": (0, 1000),
     "port": (0, 65535),
 }
@@ -159,8 +158,7 @@ def check(chosen: ServeArguments, token: str | None) -> None:
     for name, (low, high) in RANGES.items():
         value = getattr(chosen, name)
         if not low <= value <= high:
-            allowed = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
-            raise MetarecError(f"--{name.replace('_', '-')} is {value:g}; it must {allowed}")
+            raise MetarecError(f"--{name.replace('_', '-')} is {shown(value)}; it must lie between {low} and {high}")
     mode = mode_of(chosen)
     if (mode == "single") == bool(chosen.against):
         remedy = "leave out --against" if chosen.against else "name a second run with --against"

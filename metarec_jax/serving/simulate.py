@@ -91,7 +91,7 @@ class Client:
         """
         try:
             answer = self._http.get(path) if body is None else self._http.post(path, json=body)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: the name of no host
             raise MetarecError(
                 f"{self._address}: no service answers ({error}): start it with `metarec serve`"
             ) from error

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarec_jax.core.atomic_files import explained, make_folder
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.checked_files import reading
 from metarec_jax.core.locks import hold
+from metarec_jax.core.regular_files import read_regular
 from metarec_jax.recommender.errors import InputError
 from metarec_jax.serving.database import (
     FILE,
@@ -391,16 +392,14 @@ def _add_events(database: sqlite3.Connection, events: Sequence[Event], now: floa
 
 def _key(path: Path) -> bytes:
     """Read the key in a file, which is created with a random key if it does not exist."""
-    with explained(path):
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-        key = path.read_bytes()
-    if len(key) != 32:
-        raise MetarecError(
-            f"{path} is damaged: remove it, and states and users that were handed out are no longer valid"
-        )
+    with explained(path), contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            os.fsync(file.fileno())
+    with reading(path, "remove it, and states and users that were handed out are no longer valid"):
+        key = read_regular(path, 1 << 20)
+        if len(key) != 32:
+            raise ValueError(f"it has {len(key)} bytes, and not 32")
     return key

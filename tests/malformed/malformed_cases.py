@@ -61,6 +61,8 @@ READERS: dict[str, tuple[str, ...]] = {
     "space.json": ("tune", *FAILING, "--space", "space.json", "--out", "new"),
 }
 """Files, and a command that reads each."""
+TOLERATED = {("search/study.log", "empty"), ("search/study.log", "zeros")}
+"""A search whose first line was not written in full begins again."""
 CONFIGS: dict[str, tuple[tuple[str, ...], ...]] = {
     "run/config.json": (
         ("recommend", "run"),
@@ -253,7 +255,8 @@ def _write(tree: Any) -> Callable[[Path], None]:
 def _of_files() -> Iterator[tuple[str, Case]]:
     for file, arguments in READERS.items():
         for name, damage in REPLACED.items():
-            yield f"{file} is {name}", Case(arguments, file, damage, (Path(file).name,))
+            names = () if (file, name) in TOLERATED else (Path(file).stem.partition(".")[0],)
+            yield f"{file} is {name}", Case(arguments, file, damage, names)
         for name, damage in CHANGED.items():
             yield f"{file}: {name}", Case(arguments, file, damage)
     for name, damage in (REPLACED | CHANGED).items():

@@ -51,7 +51,9 @@ def assert_refused(case: Case, status: object, err: str) -> None:
         return
     assert status == 2
     messages = [line for line in err.splitlines() if line.startswith("metarec: ")]
-    from_parser = "─" in err or "usage:" in err  # a box of the parser of options
+    from_parser = any(
+        word in err for word in ("Error parsing", "Parsing error", "Value error", "Unrecognized", "usage:")
+    )
     assert len(messages) == 1 or (not messages and from_parser), err[-2000:]
     if messages:
         message = err[err.index("metarec: ") :]

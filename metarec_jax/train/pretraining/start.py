@@ -11,6 +11,7 @@ from metarec_jax import encoder as encoders
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.core.atomic_files import new_folder
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.encoder import merge_lora
 from metarec_jax.train import loop, run_folder
@@ -78,6 +79,8 @@ def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pr
     """
     fitted = loop.train(run, pretraining_program(pretraining), reporter=reporter)
     lines = list(run.read_metrics())
+    if not lines:
+        raise MetarecError(f"{run.metrics} has no line of metrics: restore it from a copy, or pretrain again")
     return Pretrained(fitted.trainable, fitted.progress.step, judged(lines[0]), judged(lines[-1]), fitted.signal)
 
 
