@@ -204,6 +204,23 @@ def cases() -> dict[str, Case]:
     return found
 
 
+@functools.cache
+def quick_cases() -> tuple[str, ...]:
+    """Names of the cases of `make test`: some of each option, key and resumed training, and all others."""
+    seen: dict[str, int] = {}
+    chosen = []
+    for name, case in cases().items():
+        group, every = "", 1
+        if case.arguments[:2] == ("train", "--resume"):
+            group, every = "resumed", 9
+        elif case.file == "config.json" or (case.file in KEYS and ": " in name):
+            group, every = case.file, 7
+        seen[group] = seen.get(group, 0) + 1
+        if seen[group] % every == 0:
+            chosen.append(name)
+    return tuple(chosen)
+
+
 def _of_arguments() -> Iterator[tuple[str, Case]]:
     for arguments, names in ARGUMENTS.items():
         yield " ".join(a if len(a) < 60 else f"{a[:10]}({len(a)})" for a in arguments), Case(arguments, names=names)
