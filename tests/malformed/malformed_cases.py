@@ -212,9 +212,9 @@ def quick_cases() -> tuple[str, ...]:
     for name, case in cases().items():
         group, every = "", 1
         if case.arguments[:2] == ("train", "--resume"):
-            group, every = "resumed", 9
+            group, every = "resumed", 20
         elif case.file == "config.json" or (case.file in KEYS and ": " in name):
-            group, every = case.file, 7
+            group, every = case.file, 11
         seen[group] = seen.get(group, 0) + 1
         if seen[group] % every == 0:
             chosen.append(name)
