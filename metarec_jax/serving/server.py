@@ -14,7 +14,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode
@@ -158,7 +158,7 @@ def check(chosen: ServeArguments, token: str | None) -> None:
     for name, (low, high) in RANGES.items():
         value = getattr(chosen, name)
         if not low <= value <= high:
-            raise MetarecError(f"--{name.replace('_', '-')} is {shown(value)}; it must lie between {low} and {high}")
+            raise MetarecError(f"--{name.replace('_', '-')} is {value:.15g}; it must lie between {low} and {high}")
     mode = mode_of(chosen)
     if (mode == "single") == bool(chosen.against):
         remedy = "leave out --against" if chosen.against else "name a second run with --against"
