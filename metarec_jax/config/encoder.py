@@ -8,6 +8,9 @@ from typing import Literal
 
 from metarec_jax.config.checks import require, require_types
 
+AUTO = "auto"
+"""Value of a prompt that is read from the checkpoint's folder."""
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
@@ -19,8 +22,18 @@ class EncoderConfig:
     pooling: Literal["auto", "mean", "cls"] = "auto"
     """Vector of a text: the mean over its tokens, or that of the first token ("cls"). "auto" follows the checkpoint's
     folder (1_Pooling/config.json of sentence-transformers), and is the mean if it has none."""
-    max_length: int = 128
-    """Most tokens of a text; longer texts are cut."""
+    query_prompt: str = AUTO
+    """Text put before the text of a user (profile or description), such as "query: " for E5. "auto" is the prompt that
+    the checkpoint's folder states for queries (config_sentence_transformers.json), and none if it states none; "" is
+    none."""
+    document_prompt: str = AUTO
+    """Text put before the text of an item, such as "passage: " for E5; "auto" as for `query_prompt`."""
+    pool_prompt: Literal["auto", "yes", "no"] = "auto"
+    """Whether the mean over a text's tokens includes those of its prompt. "auto" follows the checkpoint's folder
+    (include_prompt in 1_Pooling/config.json), and includes them if it says nothing."""
+    max_length: int = 0
+    """Most tokens of a text, prompt included; longer texts are cut. 0 is the checkpoint's own (max_seq_length of
+    sentence-transformers), and 128 if it states none; at most its positions."""
     train: Literal["no", "all", "lora"] = "no"
     """What the outer loop trains of the encoder: nothing (embeddings are computed once), all parameters, or low-rank
     factors (LoRA)."""
@@ -39,7 +52,10 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "encoder")
-        require(self.max_length >= 3, f"encoder.max_length is {self.max_length}; it must be at least 3")
+        require(
+            self.max_length == 0 or self.max_length >= 3,
+            f"encoder.max_length is {self.max_length}; it must be at least 3, or 0 for the checkpoint's own",
+        )
         require(
             math.isfinite(self.rate) and self.rate > 0,
             f"encoder.rate is {self.rate}; it must be a finite number above 0",

@@ -64,6 +64,8 @@ _CONSTANT: dict[str, dict[str, Any]] = {
     "": {"warmup": 0.1, "clip": 1.0},
 }
 """Options of versions 1 and 2 that are constants now, and their values. The key "" holds those of pretraining."""
+_WITHOUT_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
+"""Options of the encoder with which runs were trained before the options existed."""
 
 
 def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]:
@@ -75,17 +77,20 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
         where: name of the file, for error messages.
 
     Returns:
-        The document without removed options.
+        The document without removed options, and with the values that options added later had in effect.
 
     Raises:
         MetarecError: an option that is a constant now has another value.
     """
-    if layout == LAYOUT:
-        return document
-    found = {name: value for name, value in document.items() if _kept("", document, name, layout, where)}
-    for name, section in found.items():
-        if isinstance(section, dict):
-            found[name] = {option: section[option] for option in section if _kept(name, section, option, layout, where)}
+    found = document
+    if layout < LAYOUT:
+        found = {name: value for name, value in document.items() if _kept("", document, name, layout, where)}
+        for name, section in found.items():
+            if isinstance(section, dict):
+                kept = {option: section[option] for option in section if _kept(name, section, option, layout, where)}
+                found[name] = kept
+    if isinstance(found.get("encoder"), dict):
+        found = found | {"encoder": _WITHOUT_PROMPTS | found["encoder"]}
     return found
 
 

@@ -80,8 +80,10 @@ class PretrainConfig:
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     episodes: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
-    encoder: EncoderConfig = dataclasses.field(default_factory=lambda: EncoderConfig(train="all", rate=1e-4))
-    """The checkpoint to start from, its pooling and learning rate."""
+    encoder: EncoderConfig = dataclasses.field(
+        default_factory=lambda: EncoderConfig(train="all", rate=1e-4, max_length=128)
+    )
+    """The checkpoint to start from, its pooling and learning rate; passages have at most `max_length` tokens."""
     mlm: MlmConfig = MlmConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
     objective: Objective = "both"
@@ -134,5 +136,6 @@ class PretrainConfig:
 def starting_from(config: Config) -> PretrainConfig:
     """The pretraining for runs of `config`: of the same data, the same split and the same encoder."""
     own = PretrainConfig()
-    encoder = dataclasses.replace(config.encoder, train=own.encoder.train, rate=own.encoder.rate)
+    length = config.encoder.max_length or own.encoder.max_length
+    encoder = dataclasses.replace(config.encoder, train=own.encoder.train, rate=own.encoder.rate, max_length=length)
     return dataclasses.replace(own, data=config.data, episodes=config.episodes, encoder=encoder, seed=config.seed)

@@ -13,8 +13,9 @@ from metarec_jax.encoder.execution import Attention, Execution, choose_execution
 from metarec_jax.encoder.lora import LORA_LAYERS, add_lora, lora_layers, merge_lora
 from metarec_jax.encoder.padding import bucket, chunks, pack
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
+from metarec_jax.encoder.sentence_transformers import Side
 from metarec_jax.encoder.text_buckets import Picked, Texts
-from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, require_strings, tokenize, words_of
+from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, prompt_length, require_strings, tokenize, words_of
 
 __all__ = [
     "LORA_LAYERS",
@@ -24,6 +25,7 @@ __all__ = [
     "Execution",
     "Picked",
     "Pooling",
+    "Side",
     "Texts",
     "Tokenised",
     "Tokenizer",
@@ -43,6 +45,7 @@ __all__ = [
     "pack",
     "pool",
     "pooled",
+    "prompt_length",
     "random_encoder",
     "remarks",
     "require_strings",

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
@@ -88,12 +88,13 @@ def encode(
         x = embed(words, config, tokens, dtype=dtype)
         mask, layers = jnp.asarray(tokens.mask), config.num_layers
         last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, run=run)
-        return pool(last, mask, pooling=pooling, normalise=normalise)
+        return pool(last, mask, tokens.skip, pooling=pooling, normalise=normalise)
 
 
 def pool(
     last: Float[Array, "texts length hidden"],
     mask: Float[Array, "texts length"],
+    skip: Int[Array, " texts"] | None = None,
     *,
     pooling: Pooling = "mean",
     normalise: bool = False,
@@ -103,6 +104,7 @@ def pool(
     Args:
         last: output of the last layer.
         mask: 1 for a real token, 0 for padding.
+        skip: number of first tokens of each text that the mean leaves out; None leaves out none.
         pooling: "mean" of the real tokens, or the first token ("cls").
         normalise: scale vectors to unit length.
 
@@ -117,6 +119,8 @@ def pool(
         vectors = last[:, 0]
     elif pooling == "mean":
         mask = mask.astype(last.dtype)
+        if skip is not None:
+            mask = mask * (jnp.arange(mask.shape[1]) >= jnp.asarray(skip)[:, None])
         vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     else:
         raise MetarecError(f"pooling is {pooling!r}; it must be 'mean' or 'cls'")
@@ -146,7 +150,7 @@ def embed(
         MetarecError: tokens longer than ``config.max_positions``.
     """
     _require_positions(config, tokens)
-    tokens = Tokens(*map(jnp.asarray, tokens))
+    tokens = jax.tree.map(jnp.asarray, tokens)
     states: Any = _Embeddings(config, dtype=dtype).apply({"params": params["embeddings"]}, tokens)
     return states
 

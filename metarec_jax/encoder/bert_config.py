@@ -22,11 +22,14 @@ class Tokens(NamedTuple):
         ids: int32 [texts, length], rows of the vocabulary.
         mask: float32 [texts, length], 1 for a real token, 0 for padding, which has no effect on results.
         types: int32 [texts, length], segment of each token.
+        skip: int32 [texts], number of first tokens of each text that mean pooling leaves out (those of a prompt); None
+            where it leaves out none.
     """
 
     ids: Array
     mask: Array
     types: Array
+    skip: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)

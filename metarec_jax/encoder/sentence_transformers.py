@@ -1,14 +1,15 @@
-"""Pooling and normalisation of a checkpoint as its folder states them.
+"""Pooling, normalisation, prompts and greatest length of a checkpoint as its folder states them.
 
 Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) stores a list of modules next to the weights:
-modules.json names them, and 1_Pooling/config.json states how tokens are pooled.
+modules.json names them, and 1_Pooling/config.json states how tokens are pooled. config_sentence_transformers.json holds
+prompts by name, and sentence_bert_config.json, in the folder of the weights, the greatest number of tokens.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
@@ -23,21 +24,65 @@ _POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _FOLLOWED = ("Transformer", "Pooling", "Normalize")
+_PROMPTS = "config_sentence_transformers.json"
+_LENGTH = "sentence_bert_config.json"
+
+Side = Literal["query", "document"]
+"""What a text is to the encoder: a user's text is a query, an item's text a document."""
+_NAMES: dict[Side, tuple[str, ...]] = {
+    "query": ("query", "search_query"),
+    "document": ("document", "passage", "corpus", "search_document"),
+}
+"""Names of the prompts of each side: those of `encode_query` and `encode_document` of sentence-transformers, and those
+of Nomic's task prefixes."""
 
 
 class Hints(NamedTuple):
-    """Pooling and normalisation that a folder states.
+    """How a folder says that its encoder is used.
 
     Attributes:
         pooling: "mean", "cls", or a pooling that this package does not compute, such as "max" or "mean + max"; None
             where the folder does not state it.
         normalise: whether vectors are scaled to unit length; None where the folder does not state it.
         others: modules after the encoder that this package leaves out, such as "Dense".
+        prompts: (name, text put before each text) of every prompt.
+        default_prompt: name of the prompt of a side that has none of its own; None for no such prompt.
+        pool_prompt: whether the mean includes the tokens of a prompt.
+        max_length: greatest number of tokens of a text; None where the folder does not state it.
     """
 
     pooling: str | None = None
     normalise: bool | None = None
     others: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, str], ...] = ()
+    default_prompt: str | None = None
+    pool_prompt: bool = True
+    max_length: int | None = None
+
+    def prompt(self, side: Side) -> str:
+        """Text put before the texts of a side; "" where the folder states no prompt for it.
+
+        >>> Hints(prompts=(("query", "query: "),)).prompt("query"), Hints().prompt("query")
+        ('query: ', '')
+        """
+        prompts = dict(self.prompts)
+        return next((prompts[name] for name in (*_NAMES[side], self.default_prompt) if name in prompts), "")
+
+    def with_prompts(self, query: str, document: str) -> Hints:
+        """Replace the prompts of both sides.
+
+        Args:
+            query: text put before queries.
+            document: text put before documents.
+
+        Returns:
+            The hints, unchanged if they have these prompts already.
+        """
+        if (query, document) == (self.prompt("query"), self.prompt("document")):
+            return self
+        own = {name for names in _NAMES.values() for name in names}
+        others = tuple((name, text) for name, text in self.prompts if name not in own)
+        return self._replace(prompts=(("query", query), ("document", document), *others), default_prompt=None)
 
     def resolve(self, pooling: Pooling) -> Pooling:
         """Replace "auto" by the pooling of the folder, or by "mean" if the folder states none that can be computed.
@@ -63,31 +108,54 @@ class Hints(NamedTuple):
             )
         if self.others:
             found.append(f"the encoder's folder has modules that this package leaves out: {', '.join(self.others)}")
+        known = {name for names in _NAMES.values() for name in names} | {self.default_prompt}
+        if self.prompts and not known & {name for name, _ in self.prompts}:
+            names = ", ".join(name for name, _ in self.prompts)
+            found.append(
+                f"the encoder's folder has prompts, of which none is for queries or documents ({names:.200}): give "
+                "those that fit with --encoder.query-prompt and --encoder.document-prompt"
+            )
         return found
+
+
+def weights_folder(folder: Path) -> Path:
+    """Folder of config, weights and tokenizer: `folder`, or the one in it that modules.json names, as 0_Transformer."""
+    if (folder / "config.json").exists():
+        return folder
+    path = next((path for kind, path in _modules(folder) if kind == "Transformer"), "")
+    return folder / path
 
 
 def read_hints(folder: Path) -> Hints:
     """Read the hints of a folder; they are empty if it has no readable files of this kind."""
-    modules = _read(folder / "modules.json")
-    if not isinstance(modules, list):
-        return Hints()
-    kinds, pooling = [], None
-    for module in modules:
-        kind, path = (str(module.get(key, "")) if isinstance(module, dict) else "" for key in ("type", "path"))
-        kinds.append(kind.rpartition(".")[2])
-        if kinds[-1] == "Pooling":
-            pooling = _pooling(_read(folder / path / "config.json"))
-    return Hints(pooling, "Normalize" in kinds, tuple(kind for kind in kinds if kind not in _FOLLOWED))
+    modules = _modules(folder)
+    kinds = [kind for kind, _ in modules]
+    settings: Any = next((_read(folder / path / "config.json") for kind, path in modules if kind == "Pooling"), None)
+    settings = settings if isinstance(settings, dict) else {}
+    prompts, default = _prompts(_read(folder / _PROMPTS))
+    return Hints(
+        _pooling(settings),
+        "Normalize" in kinds if modules else None,
+        tuple(kind for kind in kinds if kind not in _FOLLOWED),
+        prompts,
+        default,
+        settings.get("include_prompt") is not False,
+        _length(weights_folder(folder)),
+    )
 
 
 def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
-    """Write the files that `read_hints` reads, so that a saved encoder keeps its pooling.
+    """Write the files that `read_hints` reads, so that a saved encoder is used as before.
 
     Args:
-        hints: pooling and normalisation to write; nothing is written if the pooling is not known.
+        hints: what to write; modules are not written if the pooling is not known.
         folder: an existing folder.
         hidden_size: width of a token's vector.
     """
+    if hints.prompts:
+        _write(folder / _PROMPTS, {"prompts": dict(hints.prompts), "default_prompt_name": hints.default_prompt})
+    if hints.max_length is not None:
+        _write(folder / _LENGTH, {"max_seq_length": hints.max_length, "do_lower_case": False})
     keys = {name: key for key, name in _POOLINGS.items()}
     if hints.pooling not in keys:
         return
@@ -99,13 +167,39 @@ def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
     ]
     settings = {"word_embedding_dimension": hidden_size} | {key: key == keys[hints.pooling] for key in _POOLINGS}
     (folder / paths[1]).mkdir()
-    (folder / paths[1] / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    _write(folder / paths[1] / "config.json", settings | {"include_prompt": hints.pool_prompt})
+    _write(folder / "modules.json", modules)
 
 
-def _pooling(settings: Any) -> str | None:
-    if not isinstance(settings, dict):
-        return None
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """Kind and subfolder of each module; empty where modules.json is not there or not readable."""
+    found = _read(folder / "modules.json")
+    if not isinstance(found, list):
+        return []
+    texts = [[str(m.get(key, "")) if isinstance(m, dict) else "" for key in ("type", "path")] for m in found]
+    return [(kind.rpartition(".")[2], path) for kind, path in texts]
+
+
+def _prompts(settings: Any) -> tuple[tuple[tuple[str, str], ...], str | None]:
+    """Prompts by name, and the name of the default prompt if there is such a prompt."""
+    settings = settings if isinstance(settings, dict) else {}
+    found = settings.get("prompts")
+    prompts = {name: text for name, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
+    default = settings.get("default_prompt_name")
+    return tuple(prompts.items()), default if isinstance(default, str) and default in prompts else None
+
+
+def _length(folder: Path) -> int | None:
+    """max_seq_length of the first file sentence_*_config.json, whose name has the model's type, that states one."""
+    for path in (folder / _LENGTH, *sorted(folder.glob("sentence_*_config.json"))):
+        settings = _read(path)
+        length = settings.get("max_seq_length") if isinstance(settings, dict) else None
+        if type(length) is int and length >= 3:
+            return length
+    return None
+
+
+def _pooling(settings: dict[str, Any]) -> str | None:
     if isinstance(settings.get("pooling_mode"), str):
         return settings["pooling_mode"]
     chosen = [name for key, name in _POOLINGS.items() if settings.get(key) is True]
@@ -117,3 +211,7 @@ def _read(path: Path) -> Any:
         return read_json(path)
     except MetarecError:
         return None
+
+
+def _write(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")

@@ -52,6 +52,7 @@ class Texts:
         pad: int = 0,
         split: int = 1,
         devices: int = 1,
+        skip: Sequence[int] = (),
     ) -> Texts:
         """Sort texts into length buckets.
 
@@ -62,23 +63,26 @@ class Texts:
             pad: id of the padding token.
             split: divisor of the number of texts in a call (devices that share a call).
             devices: number of devices, each of which encodes its share of the texts in separate calls.
+            skip: for each text the number of first tokens that mean pooling leaves out; empty for none.
 
         Returns:
             The bucketed texts.
         """
-        keys = [text.tobytes() for text in ids]
+        skip = skip or [0] * len(ids)
+        keys = [(text.tobytes(), left_out) for text, left_out in zip(ids, skip)]
         lengths = _merged(np.array([bucket(len(text), limit) for text in ids], np.int64), tokens_per_call * devices)
         bucket_of, row_of = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
         buckets, per_call = [], []
         for number, length in enumerate(np.unique(lengths).tolist()):
-            place: dict[bytes, int] = {}
+            place: dict[tuple[bytes, int], int] = {}
             own = []
             for text in np.flatnonzero(lengths == length).tolist():
                 if keys[text] not in place:
                     place[keys[text]] = len(own)
-                    own.append(ids[text])
+                    own.append(text)
                 bucket_of[text], row_of[text] = number, place[keys[text]]
-            buckets.append(pack(own, length, pad=pad))
+            members = [ids[text] for text in own]
+            buckets.append(pack(members, length, pad=pad, skip=[skip[text] for text in own]))
             per_call.append(-(-texts_of_call(tokens_per_call, length, -(-len(own) // devices)) // split) * split)
         return cls(tuple(buckets), tuple(per_call), bucket_of, row_of)
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -153,18 +154,46 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> Tok
     return Tokenised(tuple(rows), truncated)
 
 
-def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
+def prompt_length(tokenizer: Tokenizer, prompt: str, max_length: int) -> int:
+    """Number of tokens that a prompt takes at the start of each text, special tokens before it included.
+
+    Args:
+        tokenizer: from `pretrained.load`.
+        prompt: text put before each text; "" takes none.
+        max_length: greatest number of tokens of a text, prompt and special tokens included.
+
+    Returns:
+        The number, as sentence-transformers counts it.
+
+    Raises:
+        MetarecError: the prompt leaves no token of ``max_length`` for the text.
+    """
+    if not prompt:
+        return 0
+    # A space at the end of a prompt can be a token of its own, but belongs to the first word of a text.
+    (ids,) = tokenize(tokenizer, [prompt.rstrip()], sys.maxsize).ids
+    if len(ids) >= max_length:
+        raise MetarecError(
+            f"the prompt {prompt!r:.100} has {len(ids)} tokens with special ones, which leaves none of max_length "
+            f"{max_length} for a text: give a shorter prompt (--encoder.query-prompt, --encoder.document-prompt) or a "
+            "greater --encoder.max-length"
+        )
+    return len(ids) - tokenizer.tail
+
+
+def words_of(tokenizer: Tokenizer, text: str, max_length: int, *, prompt: str = "") -> Words:
     """Split a text into words with the tokenizer's pre-tokenizer.
 
     Args:
         tokenizer: from `pretrained.load`.
         text: any string.
         max_length: greatest number of tokens; words beyond them are left out.
+        prompt: text put before `text`; its words are left out.
 
     Returns:
-        The ids of the text, and the positions of the tokens of each word.
+        The ids of prompt and text, and the positions of the tokens of each word of the text.
     """
-    text = _LONE_SURROGATE.sub("\ufffd", text)
+    start, text = len(prompt), _LONE_SURROGATE.sub("\ufffd", prompt + text)
     (ids,) = tokenize(tokenizer, [text], max_length).ids
     encoding = tokenizer.backend.encode(text)
     # A text that is too long loses tokens before the special ones at its end.
@@ -174,7 +203,8 @@ def words_of(tokenizer: Tokenizer, text: str, max_length: int) -> Words:
         if word is not None:
             places.setdefault(word, []).append(place)
     spans = [(encoding.offsets[own[0]][0], encoding.offsets[own[-1]][1]) for own in places.values()]
-    return Words(ids, tuple((text[a:b].strip(), tuple(own)) for (a, b), own in zip(spans, places.values())))
+    words = ((text[max(a, start) : b].strip(), tuple(own)) for (a, b), own in zip(spans, places.values()))
+    return Words(ids, tuple(word for word, (_, b) in zip(words, spans) if b > start))
 
 
 def require_strings(texts: Sequence[object]) -> None:

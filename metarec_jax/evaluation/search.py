@@ -30,7 +30,8 @@ from metarec_jax.evaluation.per_user import judge
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.metrics import metric as metric_of
 from metarec_jax.train import run_folder, warm_start
-from metarec_jax.train.build import build, resolve, resolve_pooling
+from metarec_jax.train.build import build, resolve
+from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.model import make_model
 from metarec_jax.train.start import fit
@@ -328,7 +329,8 @@ def rebuild(
     Returns:
         The experiment of `config`.
     """
-    config = resolve_pooling(resolve(config, experiment.data), experiment.encoder)
+    config = resolve(config, experiment.data)
+    config = dataclasses.replace(config, encoder=resolve_encoder(config.encoder, experiment.encoder))
 
     def inputs(of: Config) -> list[Any]:
         sections = {f.name: getattr(of, f.name) for f in dataclasses.fields(of) if f.name not in _REUSES_INPUTS}

@@ -33,10 +33,12 @@ class Half(NamedTuple):
         states: float32 [texts, length, hidden], inputs of the first layer that is not computed yet; `Tokens` where the
             embeddings are not computed yet either.
         mask: float32 [texts, length], 1 for a real token.
+        skip: int32 [texts], number of first tokens that mean pooling leaves out; None for none.
     """
 
     states: Array | Tokens
     mask: Array
+    skip: Array | None = None
 
 
 class Reader(NamedTuple):
@@ -115,10 +117,10 @@ def _half(params: Params, tokens: Any, reader: Reader) -> Any:
     if not isinstance(tokens, Tokens):
         return tokens
     if reader.below < 0:
-        return Half(tokens, tokens.mask)
+        return Half(tokens, tokens.mask, tokens.skip)
     states = embed(params, reader.config, tokens)
     last = run_layers(params, reader.config, states, tokens.mask, first=0, last=reader.below, run=reader.run)
-    return Half(last, tokens.mask)
+    return Half(last, tokens.mask, tokens.skip)
 
 
 def apply(
@@ -150,7 +152,7 @@ def apply(
                 states, first = embed(encoder, reader.config, states), 0
             layers = {"first": first, "last": reader.config.num_layers}
             last = run_layers(encoder, reader.config, states, half.mask, **layers, run=reader.run)
-            half = pool(last, half.mask, pooling=reader.pooling, normalise=reader.normalise)
+            half = pool(last, half.mask, half.skip, pooling=reader.pooling, normalise=reader.normalise)
             half = half[0] if one else half
         return (half - along_last(fixed[side]["shift"], half)) * fixed[side]["scale"]
 

@@ -40,7 +40,7 @@ class PrivateTextBatches:
         self._mesh = mesh
         self._first_user = None if part.user_texts is None else len(item_texts)
         self._most = config.episodes.buckets[-1] + config.episodes.query + 1
-        self._texts = of_one_user(texts_of(config, encoder, (*item_texts, *(part.user_texts or ()))), self._most)
+        self._texts = of_one_user(texts_of(config, encoder, item_texts, part.user_texts or ()), self._most)
         self._buckets = replicate(mesh, self._texts.buckets)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
         self.reading = Reading(encode_with(config, encoder.config), self._texts.per_call)

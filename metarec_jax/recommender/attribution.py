@@ -187,14 +187,15 @@ def word_influences(
     Returns:
         The words of each text.
     """
-    from metarec_jax.encoder import bucket, pack, words_of  # slow to import, and rarely needed
+    from metarec_jax.encoder import bucket, pack, prompt_length, words_of  # slow to import, and rarely needed
 
+    skip = prompt_length(encoder.tokenizer, config.document_prompt, config.max_length)
+    skip = 0 if config.pool_prompt == "yes" else skip
     found = []
     for text, gradient in zip(texts, gradients):
-        words = words_of(encoder.tokenizer, text, config.max_length)
-        tokens = pack(
-            [words.ids], bucket(len(words.ids), encoder.config.max_positions), pad=encoder.config.pad_token_id
-        )
+        words = words_of(encoder.tokenizer, text, config.max_length, prompt=config.document_prompt)
+        length = bucket(len(words.ids), encoder.config.max_positions)
+        tokens = pack([words.ids], length, pad=encoder.config.pad_token_id, skip=[skip])
         of_tokens = jax.device_get(
             gradient_times_input(
                 encoder.params, jax.device_put(tokens), jax.device_put(gradient[None]), encoder.config, config
@@ -229,7 +230,7 @@ def gradient_times_input(
     def value(states: Array) -> Array:
         layers = architecture.num_layers
         last = bert.run_layers(params, architecture, states, jnp.asarray(tokens.mask), first=0, last=layers)
-        vector = bert.pool(last, jnp.asarray(tokens.mask), pooling=config.pooling, normalise=True)
+        vector = bert.pool(last, jnp.asarray(tokens.mask), tokens.skip, pooling=config.pooling, normalise=True)
         return jnp.sum(vector * gradients)
 
     states = bert.embed(params, architecture, tokens)

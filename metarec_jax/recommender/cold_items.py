@@ -76,12 +76,14 @@ class ColdItems:
         texts = [item.text for item in items]
         for text in texts:
             _check_text(text)
-        embeddings = self._texts.encode(texts)
+        embeddings = self._texts.encode(texts, side="document")
         statistic = np.zeros((len(items), 2), np.float32)
         beliefs = self._items.catalogue.beliefs
         if beliefs is not None:
             # Item factors are predicted from embeddings of the pretrained encoder, as when they were fitted.
-            before = self._texts.encode(texts, pretrained=True) if self._trained_encoder else embeddings
+            before = embeddings
+            if self._trained_encoder:
+                before = self._texts.encode(texts, side="document", pretrained=True)
             names = dict.fromkeys(name for item in items for name in item.details)
             details = {name: tuple(item.details.get(name, "") for item in items) for name in names}
             statistic = np.concatenate([statistic, beliefs.of_new_items(before, details, vectors)], axis=1)
@@ -228,7 +230,7 @@ class ColdItems:
         assert catalogue.beliefs is not None
         items, embeddings = catalogue.items, catalogue.embeddings[trained]
         if self._trained_encoder:
-            embeddings = self._texts.encode(items.texts[trained], pretrained=True)
+            embeddings = self._texts.encode(items.texts[trained], side="document", pretrained=True)
         details = {name: values[trained] for name, values in items.details.items()}
         vectors = None if items.vectors is None else items.vectors[trained]
         return missing(catalogue.beliefs, embeddings, details, catalogue.statistics.count[trained], vectors)

@@ -23,7 +23,7 @@ from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.train.catalogue import Catalogue
 
 if TYPE_CHECKING:
-    from metarec_jax.encoder import Encoder
+    from metarec_jax.encoder import Encoder, Side
 
 
 Check = Callable[[Mapping[str, str]], None]
@@ -123,11 +123,14 @@ class TextEncoder:
         with _needed():
             return load_encoder(self.config.path, self.check)
 
-    def encode(self, texts: Sequence[str], *, pretrained: bool = False) -> Float[np.ndarray, "texts hidden"]:
+    def encode(
+        self, texts: Sequence[str], *, side: Side, pretrained: bool = False
+    ) -> Float[np.ndarray, "texts hidden"]:
         """Encode texts.
 
         Args:
             texts: one or more texts.
+            side: "document" for texts of items, "query" for texts of users.
             pretrained: whether to use the pretrained encoder instead of the one that the run trained.
 
         Returns:
@@ -137,6 +140,7 @@ class TextEncoder:
             Unavailable: the encoder cannot be loaded, or cannot read the texts.
         """
         from metarec_jax.encoder import encode_table
+        from metarec_jax.train.encoder_options import prompt_of
 
         encoder = self.pretrained if pretrained else self.encoder
         with _needed():
@@ -144,6 +148,8 @@ class TextEncoder:
                 encoder,
                 texts,
                 pooling=self.config.pooling,
+                prompt=prompt_of(self.config, side),
+                pool_prompt=self.config.pool_prompt == "yes",
                 max_length=self.config.max_length,
                 report=self._report_once,
                 # The precision is that of training; the attention kernel may differ.
@@ -213,7 +219,7 @@ class UserEncoder:
         found = [self.average if before is None else before for before in known or [None] * len(texts)]
         unknown = [u for u, text in enumerate(texts) if text and (known is None or known[u] is None)]
         if unknown:
-            embeddings = self._texts.encode([texts[u] for u in unknown])
+            embeddings = self._texts.encode([texts[u] for u in unknown], side="query")
             for u, embedding in zip(unknown, embeddings):
                 found[u] = embedding
         return found

@@ -30,6 +30,7 @@ from metarec_jax.learner.inputs import standardisation
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.checks import check_adapted, check_data, check_encoder
 from metarec_jax.train.embed import embed, embed_users, user_texts
+from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Experiment, Part, Source, splits_of
 from metarec_jax.train.model import make_model
 
@@ -92,7 +93,7 @@ def build(
     division = divide(data, config, config.seed) if division is None else division
     check_division(config, data, division, reporter)
     encoder = open_encoder(config, encoder, reporter)
-    config = resolve_pooling(config, encoder)
+    config = dataclasses.replace(config, encoder=resolve_encoder(config.encoder, encoder, reporter))
     catalogue = make_catalogue(config, data, division, encoder, reporter)
     profiles = embed_profiles(config, data, encoder, reporter)
     catalogue, folded = learn_factors(config, data, division, catalogue, profiles, reporter)
@@ -136,7 +137,7 @@ def load_data(config: Config, data: Interactions | None = None, reporter: Report
 
 
 def resolve(config: Config, data: Interactions) -> Config:
-    """Replace every "auto" of a config, except for pooling, by a value that depends on the data.
+    """Replace every "auto" of a config, except for the encoder's, by a value that depends on the data.
 
     Args:
         config: config of the run.
@@ -157,20 +158,6 @@ def resolve(config: Config, data: Interactions) -> Config:
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         episodes=dataclasses.replace(config.episodes, draws=draws),
     )
-
-
-def resolve_pooling(config: Config, encoder: Encoder) -> Config:
-    """Replace pooling "auto" by the pooling that an encoder's checkpoint specifies.
-
-    Args:
-        config: config of the run.
-        encoder: its encoder.
-
-    Returns:
-        The config with the pooling.
-    """
-    pooling = encoder.hints.resolve(config.encoder.pooling)
-    return dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
 
 
 def check_division(config: Config, data: Interactions, division: Division, reporter: Reporter = QUIET) -> None:
@@ -262,7 +249,7 @@ def embed_profiles(
     """
     if not believes(config) or config.learner.user_side != "profile" or data.users.texts is None:
         return None
-    return embed(encoder, config, data.users.texts, reporter, "encoding users")
+    return embed(encoder, config, data.users.texts, reporter, "encoding users", side="query")
 
 
 def learn_factors(

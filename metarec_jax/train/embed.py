@@ -16,8 +16,9 @@ from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.tasks import TaskSource
-from metarec_jax.encoder import Encoder, choose_execution, encode_table, merge_lora
+from metarec_jax.encoder import Encoder, Side, choose_execution, encode_table, merge_lora
 from metarec_jax.meta.user import Trainable
+from metarec_jax.train.encoder_options import prompt_of, resolve_encoder
 from metarec_jax.train.experiment import Experiment, Part, Source
 
 Sources = Mapping[str, EpisodeSource | TaskSource]
@@ -31,32 +32,37 @@ def embed(
     reporter: Reporter = QUIET,
     label: str = "encoding",
     *,
+    side: Side = "document",
     warn_truncation: bool = True,
 ) -> np.ndarray:
     """Embed texts, with the cache on disk.
 
     Args:
         encoder: the encoder.
-        config: pooling, length and cache folder.
+        config: pooling, prompts, length and cache folder.
         texts: texts to encode; equal texts are encoded once.
         reporter: shows progress.
         label: label of the progress bar.
+        side: "document" for texts of items, "query" for texts of users; each has its prompt.
         warn_truncation: report how many texts exceeded ``encoder.max_length``.
 
     Returns:
         float32 [texts, hidden].
     """
+    chosen = resolve_encoder(config.encoder, encoder)
     with reporter.bar(label, len(set(texts))) as advance:
         return encode_table(
             encoder,
             texts,
-            pooling=config.encoder.pooling,
-            max_length=config.encoder.max_length,
+            pooling=chosen.pooling,
+            prompt=prompt_of(chosen, side),
+            pool_prompt=chosen.pool_prompt == "yes",
+            max_length=chosen.max_length,
             cache=cache_folder(config.data.cache) / "embeddings",
             progress=lambda done, total: advance(done),
             report=reporter.note if warn_truncation else None,
-            dtype=config.encoder.dtype,
-            run=choose_execution(jax.default_backend(), fused=config.encoder.attention == "fused"),
+            dtype=chosen.dtype,
+            run=choose_execution(jax.default_backend(), fused=chosen.attention == "fused"),
         )
 
 
@@ -114,7 +120,9 @@ def embed_users(
     for name, of_source in texts.items():
         if of_source not in found:
             label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
-            found[of_source] = embed(encoder, config, of_source or (), reporter, label, warn_truncation=warn_truncation)
+            found[of_source] = embed(
+                encoder, config, of_source or (), reporter, label, side="query", warn_truncation=warn_truncation
+            )
     return {name: found[of_source] for name, of_source in texts.items()}
 
 

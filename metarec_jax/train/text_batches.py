@@ -14,7 +14,6 @@ from jaxtyping import Array
 
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
-from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder import (
@@ -25,11 +24,13 @@ from metarec_jax.encoder import (
     Tokens,
     choose_execution,
     encode,
+    prompt_length,
     tokenize,
 )
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
 from metarec_jax.meta.outer import Losses
 from metarec_jax.meta.user import Trainable
+from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
 
@@ -61,15 +62,17 @@ class TextBatches:
         run: Execution | None = None,
     ):
         self._mesh, self._item_count = mesh, len(item_texts)
-        texts = (*item_texts, *(part.user_texts or ()))
+        users = part.user_texts or ()
         of_a_user = config.episodes.buckets[-1] + config.episodes.query + 1
         self._most = users_per_step * of_a_user
         self._most_of_device = -(-users_per_step // mesh.size) * of_a_user
-        shared = worth_sharing(len(set(texts)), self._most, self._most_of_device, mesh)
+        distinct = len({*item_texts, *users})
+        shared = worth_sharing(distinct, self._most, self._most_of_device, mesh)
         platform, split = mesh.devices.flat[0].platform, SHARDS in mesh.axis_names
         run = execution_of(config.encoder, platform, split=split) if run is None else run
         per_call = run.tokens_per_call
-        self._texts = texts_of(config, encoder, texts, devices=mesh.size if shared else 1, tokens_per_call=per_call)
+        devices = mesh.size if shared else 1
+        self._texts = texts_of(config, encoder, item_texts, users, devices=devices, tokens_per_call=per_call)
         self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
         self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared, run=run)
@@ -318,19 +321,21 @@ def encode_with(config: Config, architecture: BertConfig, run: Execution | None 
 def texts_of(
     config: Config,
     encoder: Encoder,
-    texts: Sequence[str],
+    items: Sequence[str],
+    users: Sequence[str] = (),
     reporter: Reporter = QUIET,
     *,
     split: int = 1,
     devices: int = 1,
     tokens_per_call: int = 0,
 ) -> Texts:
-    """Tokenize texts into length buckets.
+    """Tokenize texts into length buckets, each with the prompt of its side.
 
     Args:
         config: config of the run.
         encoder: its tokenizer is used.
-        texts: texts to encode.
+        items: texts of items.
+        users: texts of users, which follow those of items.
         reporter: shows the number of truncated texts; by default nothing, since `metarec_jax.train.embed.embed` shows
             it.
         split, devices: as for `metarec_jax.encoder.Texts.of`.
@@ -340,14 +345,16 @@ def texts_of(
         The buckets.
 
     Raises:
-        MetarecError: the config's greatest length exceeds the encoder's number of positions.
+        MetarecError: the config's greatest length exceeds the encoder's number of positions, or holds no more than a
+            prompt.
     """
-    chosen = config.encoder
-    if chosen.max_length > encoder.config.max_positions:
-        raise MetarecError(
-            f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {encoder.config.max_positions} "
-            f"positions: use --encoder.max-length {encoder.config.max_positions}"
-        )
+    chosen = resolve_encoder(config.encoder, encoder)
+    texts: list[str] = []
+    skip: list[int] = []
+    for prompt, own in ((chosen.document_prompt, items), (chosen.query_prompt, users)):
+        length = prompt_length(encoder.tokenizer, prompt, chosen.max_length)
+        texts += [prompt + text for text in own]
+        skip += [0 if chosen.pool_prompt == "yes" else length] * len(own)
     distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     found = tokenize(encoder.tokenizer, list(distinct), chosen.max_length)
     if found.truncated:
@@ -361,4 +368,5 @@ def texts_of(
         pad=encoder.config.pad_token_id,
         split=split,
         devices=devices,
+        skip=skip,
     )

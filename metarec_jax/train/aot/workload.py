@@ -82,7 +82,7 @@ def workload(
         config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
         encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
         items, users: of the data set; 0 takes what is known of ``data.reader``.
-        length: tokens of a text.
+        length: tokens of a text, prompt included.
         support: support interactions; 0 takes the largest bucket.
 
     Returns:
@@ -106,13 +106,13 @@ def workload(
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         encoder=dataclasses.replace(config.encoder, pooling=pooling),
     )
-    known = SIZES.get(config.data.reader, UNKNOWN)
+    known, architecture = SIZES.get(config.data.reader, UNKNOWN), _architecture(config, encoder)
     return Workload(
         config,
-        _architecture(config, encoder),
+        architecture,
         items or known[0],
         users or known[1],
-        min(length, config.encoder.max_length),
+        min(length, config.encoder.max_length or architecture.max_positions),
         support or config.episodes.buckets[-1],
     )
 

@@ -25,6 +25,7 @@ from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed
 from metarec_jax.train.checks import check_encoder
+from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.pretraining.batches import Likes, LikeSource, StepSource
 from metarec_jax.train.pretraining.contrastive import contrastive_loss
 from metarec_jax.train.pretraining.evaluate import Judge, hide_once, judge_with
@@ -113,11 +114,10 @@ def build(
     )
     refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
     encoder = load_encoder(config.encoder.path) if encoder is None else encoder
-    _check(config, encoder)
+    check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, config.encoder.pooling):
         reporter.note(remark)
-    pooling = encoder.hints.resolve(config.encoder.pooling)
-    config = dataclasses.replace(config, encoder=dataclasses.replace(config.encoder, pooling=pooling))
+    config = dataclasses.replace(config, encoder=resolve_encoder(config.encoder, encoder, reporter))
     mesh = user_mesh(config.devices)
     masked = _Masked(config, data, read, encoder, mesh, reporter) if config.hides else None
     liked = _Liked(config, data, read, encoder, mesh, reporter) if config.contrasts else None
@@ -136,16 +136,6 @@ def build(
         liked.loss if liked else _nothing,
     )
     return Pretraining(config, data, read, encoder, mesh, source, step, judge)
-
-
-def _check(config: PretrainConfig, encoder: Encoder) -> None:
-    chosen, architecture = config.encoder, encoder.config
-    check_encoder(chosen, encoder)
-    if chosen.max_length > architecture.max_positions:
-        raise MetarecError(
-            f"encoder.max_length is {chosen.max_length}, but {encoder.source} has {architecture.max_positions} "
-            f"positions: use --encoder.max-length {architecture.max_positions}"
-        )
 
 
 class _Masked:
@@ -213,7 +203,7 @@ class _Liked:
     ):
         # With masked words, truncated texts have already been reported.
         told = QUIET if config.hides else reporter
-        texts = texts_of(config.run, encoder, data.items.texts, told, split=mesh.size)
+        texts = texts_of(config.run, encoder, data.items.texts, reporter=told, split=mesh.size)
         self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:

@@ -154,7 +154,11 @@ def finish(run: Run, pretraining: Pretraining, pretrained: Pretrained) -> Path:
         return folder
     before = pretraining.encoder
     head = before.head if pretrained.weights.head is None else pretrained.weights.head
+    used = pretraining.config.encoder
+    hints = before.hints.with_prompts(used.query_prompt, used.document_prompt)
+    hints = hints._replace(pooling=used.pooling, pool_prompt=used.pool_prompt == "yes")
+    params = merge_lora(pretrained.weights.encoder)
     with new_folder(folder) as part:
-        encoders.save(dataclasses.replace(before, params=merge_lora(pretrained.weights.encoder), head=head), part)
+        encoders.save(dataclasses.replace(before, params=params, head=head, hints=hints), part)
         mark(part, pretraining.data, pretraining.seen, pretraining.config, before.source)
     return folder

@@ -1,0 +1,62 @@
+"""Options of the encoder that a run takes from its checkpoint's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from metarec_jax.config.encoder import AUTO, EncoderConfig
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.encoder import Encoder, Side
+
+
+def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter = QUIET) -> EncoderConfig:
+    """Replace every "auto" of the encoder's options, and a length of 0, by what the checkpoint's folder states.
+
+    Args:
+        config: options of the encoder; resolved ones are returned unchanged.
+        encoder: the encoder.
+        reporter: shows the prompts, if there are any.
+
+    Returns:
+        The resolved options, which are saved with the run.
+
+    Raises:
+        MetarecError: ``encoder.max_length`` exceeds the encoder's number of positions.
+    """
+    if config.max_length > encoder.config.max_positions:
+        raise MetarecError(
+            f"encoder.max_length is {config.max_length}, but {encoder.source} has {encoder.config.max_positions} "
+            f"positions: use --encoder.max-length {encoder.config.max_positions}"
+        )
+    hints = encoder.hints
+    prompts = {
+        side: hints.prompt(side) if prompt_of(config, side) == AUTO else prompt_of(config, side)
+        for side in ("query", "document")
+    }
+    if any(prompts.values()):
+        reporter.note(f"prompts: {prompts['query']!r:.100} before users, {prompts['document']!r:.100} before items")
+    pool_prompt = config.pool_prompt
+    if pool_prompt == "auto":
+        pool_prompt = "yes" if hints.pool_prompt else "no"
+    return dataclasses.replace(
+        config,
+        pooling=hints.resolve(config.pooling),
+        query_prompt=prompts["query"],
+        document_prompt=prompts["document"],
+        pool_prompt=pool_prompt,
+        max_length=config.max_length or encoder.max_length,
+    )
+
+
+def prompt_of(config: EncoderConfig, side: Side) -> str:
+    """Prompt of a side as configured.
+
+    Args:
+        config: options of the encoder.
+        side: "query" for users, "document" for items.
+
+    Returns:
+        The text put before each text; "auto" where the options are not resolved.
+    """
+    return config.query_prompt if side == "query" else config.document_prompt
