@@ -120,7 +120,8 @@ def pool(
     elif pooling == "mean":
         mask = mask.astype(last.dtype)
         if skip is not None:
-            mask = mask * (jnp.arange(mask.shape[1]) >= jnp.asarray(skip)[:, None])
+            place = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
+            mask = jnp.where(place >= jnp.asarray(skip)[:, None], mask, 0)
         vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     else:
         raise MetarecError(f"pooling is {pooling!r}; it must be 'mean' or 'cls'")

@@ -5,6 +5,8 @@ import pytest
 from metarec_jax.config.legacy import LAYOUT, upgrade
 from metarec_jax.core.errors import MetarecError
 
+NO_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
+
 
 @pytest.mark.parametrize(
     ("layout", "before", "after"),
@@ -18,7 +20,13 @@ from metarec_jax.core.errors import MetarecError
             {"learner": {"kind": "transformer", "width": 8}},
         ),
         (1, {"updater": {"form": "dense", "remat": True}, "train": {"save_every": 7}}, {"updater": {}, "train": {}}),
-        (1, {"encoder": {"lora_layers": [r"layer_\d+/(query|value)"], "keep": "products"}}, {"encoder": {}}),
+        (1, {"encoder": {"lora_layers": [r"layer_\d+/(query|value)"], "keep": "products"}}, {"encoder": NO_PROMPTS}),
+        (
+            LAYOUT,
+            {"encoder": {"path": "e5", "max_length": 128}},
+            {"encoder": {"path": "e5", "max_length": 128} | NO_PROMPTS},
+        ),
+        (LAYOUT, {"encoder": NO_PROMPTS | {"query_prompt": "q: "}}, {"encoder": NO_PROMPTS | {"query_prompt": "q: "}}),
         (2, {"factors": {"rank": 8, "noise": 0.8}, "seed": 3}, {"factors": {"rank": 8}, "seed": 3}),
         # An option of a plugin's kind that has the name of one that is gone.
         (2, {"updater": {"kind": "mine", "momentum": 0.5}}, {"updater": {"kind": "mine", "momentum": 0.5}}),
@@ -26,7 +34,7 @@ from metarec_jax.core.errors import MetarecError
         (LAYOUT, {"learner": {"kind": "mine", "heads": 2}}, {"learner": {"kind": "mine", "heads": 2}}),
     ],
 )
-def test_options_that_are_gone_are_left_out(layout, before, after):
+def test_options_that_are_gone_are_left_out_and_later_ones_have_no_effect(layout, before, after):
     assert upgrade(before, layout, "config.json") == after
 
 

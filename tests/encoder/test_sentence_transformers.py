@@ -35,7 +35,7 @@ def saved(path, hints: Hints):
 
 
 def test_minilm_says_what_it_does(minilm, minilm_folder):
-    assert minilm.hints == read_hints(minilm_folder) == Hints("mean", True)
+    assert minilm.hints == read_hints(minilm_folder) == Hints("mean", True, max_length=256)
     assert encoder.remarks(minilm, "auto") == []
 
 
