@@ -28,15 +28,15 @@ class Layout(NamedTuple):
 
 BGE_QUERY = "Represent this sentence for searching relevant passages: "
 LAYOUTS = {
-    "e5": Layout({"query": "query: ", "passage": "passage: "}, "query: ", "passage: ", length=40),
-    "bge": Layout({"query": BGE_QUERY}, BGE_QUERY, pooling="cls", length=64),
+    "e5": Layout({"query": "query: ", "passage": "passage: "}, "query: ", "passage: ", length=90),
+    "bge": Layout({"query": BGE_QUERY}, BGE_QUERY, pooling="cls", length=70),
     "nomic": Layout(
         {"search_query": "search_query: ", "search_document": "search_document: ", "clustering": "clustering: "},
         "search_query: ",
         "search_document: ",
     ),
     "not pooled": Layout(
-        {"query": "For search: ", "document": "Stored: "}, "For search: ", "Stored: ", pool_prompt=False, length=30
+        {"query": "For search: ", "document": "Stored: "}, "For search: ", "Stored: ", pool_prompt=False, length=80
     ),
     "default for both": Layout({"same": "text: "}, "text: ", "text: ", default="same"),
     "none": Layout({}),

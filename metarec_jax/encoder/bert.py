@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Array as AnyArray
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS, attend, attend_fused, attend_packed, distance_buckets
@@ -94,7 +95,7 @@ def encode(
 def pool(
     last: Float[Array, "texts length hidden"],
     mask: Float[Array, "texts length"],
-    skip: Int[Array, " texts"] | None = None,
+    skip: Int[AnyArray, " texts"] | None = None,
     *,
     pooling: Pooling = "mean",
     normalise: bool = False,

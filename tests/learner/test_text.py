@@ -103,6 +103,35 @@ def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name)
     assert jnp.abs(word).max() > 1e-4, "what is shared is trained all the same"
 
 
+def test_tokens_of_a_prompt_are_left_out_of_the_mean():
+    """As in `encode`, whose vectors a learner without an encoder reads."""
+    case, rng = tiny(embedding=4, users=2, support=3, query=2), np.random.default_rng(3)
+    ids = [rng.integers(1, 20, (texts, LENGTH)).astype(np.int32) for texts in (len(case.tables.items), 2)]
+    ones = [np.ones(own.shape, np.float64) for own in ids]
+    tables = Tables(*(Tokens(own, one, 0 * own, np.full(len(own), 2, np.int32)) for own, one in zip(ids, ones)))
+    tables = jax.tree.map(jnp.asarray, tables)
+    params = jax.tree.map(jnp.asarray, random_encoder())
+
+    updater = make_updater(UpdaterConfig(steps=1, rate=0.3))
+    read = case.model._replace(updater=updater, steps=1)
+
+    def loss(model, theta, prepared):
+        trainable = Trainable(theta, updater.init(partition(theta, model.adapted)[0]))
+        return jax.jit(functools.partial(meta_loss, model))(trainable, prepared, case.episodes)[0]
+
+    def loss_of_vectors(tables):
+        vectors = Tables(*(encoder.encode(params, BERT, tokens, normalise=True) for tokens in tables))
+        return loss(read, case.trainable.theta, read.prepare(case.trainable.theta, vectors))
+
+    wanted = loss_of_vectors(tables)
+    theta = case.trainable.theta | {"encoder": params}
+    for below in (-1, 1):
+        reader = text.make_reader(BERT, theta, PATTERNS["head"])._replace(below=below)
+        model = read._replace(apply=functools.partial(_apply, read.head, reader))
+        assert_close(loss(model, theta, text.prepare(theta, tables, reader=reader)), wanted)
+    assert jnp.abs(loss_of_vectors(Tables(*(tokens._replace(skip=None) for tokens in tables))) - wanted) > 1e-4
+
+
 def slope_at_zero(function, step=1e-4):
     """By central differences of fourth order."""
     far, near = (float(function(times * step)) - float(function(-times * step)) for times in (2, 1))
