@@ -108,14 +108,13 @@ class Hints(NamedTuple):
             )
         if self.others:
             found.append(f"the encoder's folder has modules that this package leaves out: {', '.join(self.others)}")
-        known = {name for names in _NAMES.values() for name in names} | {self.default_prompt}
-        if self.prompts and not known & {name for name, _ in self.prompts}:
-            names = ", ".join(name for name, _ in self.prompts)
-            found.append(
-                f"the encoder's folder has prompts, of which none is for queries or documents ({names:.200}): give "
-                "those that fit with --encoder.query-prompt and --encoder.document-prompt"
-            )
         return found
+
+    def unused_prompts(self) -> tuple[str, ...]:
+        """Names of all prompts where none of them is for queries or documents; otherwise none."""
+        used = {name for names in _NAMES.values() for name in names} | {self.default_prompt}
+        names = tuple(name for name, _ in self.prompts)
+        return () if used & set(names) else names
 
 
 def weights_folder(folder: Path) -> Path:

@@ -16,7 +16,7 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
     Args:
         config: options of the encoder; resolved ones are returned unchanged.
         encoder: the encoder.
-        reporter: shows the prompts, if there are any.
+        reporter: shows the prompts, if there are any, and whether the folder has only prompts for other tasks.
 
     Returns:
         The resolved options, which are saved with the run.
@@ -30,6 +30,11 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
             f"positions: use --encoder.max-length {encoder.config.max_positions}"
         )
     hints = encoder.hints
+    if AUTO in (config.query_prompt, config.document_prompt) and (names := hints.unused_prompts()):
+        reporter.note(
+            f"the encoder's folder has prompts, but none is for queries or documents ({', '.join(names):.200}): name "
+            "those that fit with --encoder.query-prompt and --encoder.document-prompt"
+        )
     prompts = {
         side: hints.prompt(side) if prompt_of(config, side) == AUTO else prompt_of(config, side)
         for side in ("query", "document")

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 from helpers import assert_says
 from prompt_layouts import LAYOUTS, Layout, reference, write
+from training import Watch
 
 from metarec_jax import encoder
+from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder.sentence_transformers import Hints
+from metarec_jax.train.encoder_options import resolve_encoder
 
 TEXTS = ["Alien (1979): a crew, hunted", "tea", "", "a lamp of many words " * 8]
 CLOSE = {"rtol": 0, "atol": 2e-6}  # a unit vector of 64 numbers, after two layers in float32
@@ -79,11 +82,13 @@ def test_the_length_is_bounded_by_positions_and_has_a_default(tmp_path, stated, 
     assert encoder.load(folder).max_length == length
 
 
-def test_prompts_for_other_tasks_only_are_a_remark(tmp_path):
-    bert = encoder.load(write(tmp_path / "model", Layout({"s2p": "Instruct: ", "sts": ""})))
-    assert bert.hints.prompt("query") == ""
-    (remark,) = encoder.remarks(bert, "auto")
-    assert_says(remark, "s2p, sts", "--encoder.query-prompt", "--encoder.document-prompt")
+def test_prompts_for_other_tasks_only_are_a_note_unless_prompts_are_given(tmp_path):
+    bert, watch = encoder.load(write(tmp_path / "model", Layout({"s2p": "Instruct: ", "sts": ""}))), Watch()
+    assert resolve_encoder(EncoderConfig(), bert, watch).query_prompt == ""
+    (note,) = watch.notes
+    assert_says(note, "s2p, sts", "--encoder.query-prompt", "--encoder.document-prompt")
+    resolve_encoder(EncoderConfig(query_prompt="", document_prompt=""), bert, watch)
+    assert len(watch.notes) == 1
 
 
 def test_the_cache_distinguishes_prompts_and_their_pooling(tmp_path):
