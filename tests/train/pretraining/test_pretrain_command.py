@@ -56,6 +56,7 @@ def test_the_encoder_is_an_ordinary_folder_and_trains_a_run(metarec):
 
     assert {path.name for path in Path("words/encoder").iterdir()} == {
         "config.json", "model.safetensors", "pretraining.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+        "modules.json", "1_Pooling",
     }  # fmt: skip
     masked = transformers.AutoModelForMaskedLM.from_pretrained("words/encoder")
     assert type(masked).__name__ == "BertForMaskedLM"
