@@ -46,7 +46,7 @@ def run_torch(model, tokens: encoder.Tokens) -> tuple[np.ndarray, np.ndarray | N
     """Hidden states [layers + 1, texts, length, hidden] and pooler output of a PyTorch model."""
     import torch
 
-    ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens)
+    ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens[:3])
     segments = {"token_type_ids": types} if hasattr(model.embeddings, "token_type_embeddings") else {}
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **segments)

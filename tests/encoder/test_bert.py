@@ -77,7 +77,7 @@ def test_what_is_in_the_padding_and_how_much_there_is_changes_nothing(params, to
     padding = tokens.mask == 0
     other = tokens._replace(ids=np.where(padding, 7, tokens.ids), types=np.where(padding, 1, tokens.types))
     np.testing.assert_array_equal(encode(params, CONFIG, other, pooling=pooling), before)
-    longer = encoder.Tokens(*(np.pad(field, ((0, 2), (0, 20))) for field in tokens))
+    longer = encoder.Tokens(*(np.pad(field, ((0, 2), (0, 20))) for field in tokens[:3]))
     assert_each_close(
         encode(params, CONFIG, longer, pooling=pooling)[:3], before, floor=1e-6, because="sums over longer rows"
     )

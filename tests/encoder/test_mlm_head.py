@@ -34,7 +34,7 @@ def scores(loaded: encoder.Encoder, tokens: encoder.Tokens) -> np.ndarray:
 def their_scores(model, tokens: encoder.Tokens) -> np.ndarray:
     import torch
 
-    ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens)
+    ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens[:3])
     segments = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 0) else {}
     with torch.no_grad():
         return model.eval()(input_ids=ids, attention_mask=mask, **segments).logits.numpy()
