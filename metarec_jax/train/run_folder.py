@@ -315,8 +315,8 @@ def open_run(folder: str | Path, *, command: str = "train", base: Any = None) ->
         if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             raise
         raise MetarecError(
-            f"{relative(folder)} is not a run folder: {relative(path)} does not exist; make a run with `metarec {command} --out "
-            f"{path_argument(folder)}`, or name another folder"
+            f"{relative(folder)} is not a run folder: {relative(path)} does not exist; make a run with "
+            f"`metarec {command} --out {path_argument(folder)}`, or name another folder"
         ) from error
     layout = document.pop("layout", None) if isinstance(document, dict) else None
     if type(layout) is not int or layout not in READABLE:
