@@ -170,15 +170,17 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
 
 
 def numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers without a missing one, as an array; `to_numpy` imports pandas where that is installed."""
+    """A column of numbers without a missing one, as an array; pyarrow's own conversions import pandas."""
+    import pyarrow as pa
+
+    kind = "f" if pa.types.is_floating(column.type) else "u" if pa.types.is_unsigned_integer(column.type) else "i"
+    dtype = np.dtype(f"{kind}{column.type.byte_width}")
     parts = [
-        np.frombuffer(
-            chunk.buffers()[1], chunk.type.to_pandas_dtype(), len(chunk), chunk.offset * chunk.type.byte_width
-        )
+        np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize)
         for chunk in column.chunks
         if len(chunk)
     ]
-    return np.concatenate(parts) if parts else np.zeros(0, column.type.to_pandas_dtype())
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 def _digest_of_arrays(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
