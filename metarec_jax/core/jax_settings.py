@@ -1,7 +1,8 @@
-"""Checks of the environment variables that JAX reads, where JAX itself ends in a traceback or ends the process."""
+"""Checks of JAX's settings, where JAX itself ends in a traceback or ends the process."""
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import subprocess
@@ -17,16 +18,34 @@ def check_jax() -> None:
     """Start JAX, and refuse settings with which it cannot start or with which this package does not compute.
 
     Raises:
-        MetarecError: $XLA_FLAGS has an unknown flag, $JAX_PLATFORMS names devices that are not there, or
-            $JAX_ENABLE_X64 is set.
+        MetarecError: as for `check_devices`; or jax_enable_x64 or jax_numpy_dtype_promotion has another value than
+            JAX's default, by $JAX_ENABLE_X64, say, or by `jax.config.update`.
+    """
+    check_devices()
+    import jax
+
+    if jax.config.jax_enable_x64:
+        raise MetarecError(
+            "JAX_ENABLE_X64 (jax_enable_x64) is set, but parameters and runs are float32: unset it (JAX_ENABLE_X64=0, "
+            "or jax.config.update('jax_enable_x64', False))"
+        )
+    promotion = jax.config.jax_numpy_dtype_promotion
+    if promotion != "standard":
+        raise MetarecError(
+            f"JAX_NUMPY_DTYPE_PROMOTION (jax_numpy_dtype_promotion) is {str(promotion)!r}, but the programs of this "
+            "package need 'standard': unset it, or call jax.config.update('jax_numpy_dtype_promotion', 'standard')"
+        )
+
+
+def check_devices() -> None:
+    """Start JAX on the devices of its settings.
+
+    Raises:
+        MetarecError: $XLA_FLAGS has an unknown flag, or $JAX_PLATFORMS names devices that are not there.
     """
     _check_xla_flags(os.environ.get("XLA_FLAGS", ""))
     import jax
 
-    if jax.config.values["jax_enable_x64"]:
-        raise MetarecError(
-            "JAX_ENABLE_X64 is set, but parameters and runs are float32: unset it (JAX_ENABLE_X64=0) for this command"
-        )
     asked = jax.config.values["jax_platforms"]
     try:
         jax.devices()
@@ -38,6 +57,7 @@ def check_jax() -> None:
         ) from error
 
 
+@functools.cache
 def _check_xla_flags(flags: str) -> None:
     """Refuse a flag that XLA does not know, for which it would end the process without an exception.
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from metarec_jax.core.atomic_files import new_folder
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.jax_settings import check_devices
 from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
@@ -116,8 +117,9 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
     Raises:
         MetarecError: nothing is found; files are missing or damaged; or the architecture is not supported
             (`architectures.ARCHITECTURES`). Pickled weights (pytorch_model.bin) and code in the folder are refused
-            without being read.
+            without being read. Or JAX cannot start on the devices of its settings.
     """
+    check_devices()
     name = os.fspath(path_or_name)
     if name in ENCODERS.names():
         return ENCODERS.get(name)()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
+from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET
 from metarec_jax.meta.user import Trainable
 from metarec_jax.privacy import accounting
@@ -37,8 +38,9 @@ def load_run(
 
     Raises:
         MetarecError: there is no run, the run is of another version, a file is damaged, or the parameters do not fit
-            the config.
+            the config; or a setting of JAX is not valid.
     """
+    check_jax()
     run = run_folder.open_run(folder)
     if encoder_path:
         run.config = absolute(with_paths(run.config, {"encoder.path": encoder_path}))

@@ -13,6 +13,7 @@ import numpy as np
 
 from metarec_jax.config.run import Config, believes, covers_all
 from metarec_jax.core.arguments import instance, optional, takes
+from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data import load
@@ -85,8 +86,9 @@ def build(
         The experiment, its config with every "auto" resolved.
 
     Raises:
-        MetarecError: an error of one of the steps.
+        MetarecError: an error of one of the steps, or of JAX's settings.
     """
+    check_jax()
     data = load_data(config, data, reporter)
     config = resolve(config, data)
     check_data(config, data, reporter)

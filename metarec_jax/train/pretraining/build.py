@@ -14,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data import load
@@ -95,8 +96,9 @@ def build(
         The parts.
 
     Raises:
-        MetarecError: the input of a step is not valid.
+        MetarecError: the input of a step is not valid, or a setting of JAX is not.
     """
+    check_jax()
     data = load(config.data, seed=config.seed) if data is None else data
     if config.data.negatives:
 
