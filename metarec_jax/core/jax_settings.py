@@ -24,12 +24,12 @@ def check_jax() -> None:
     check_devices()
     import jax
 
-    if jax.config.jax_enable_x64:
+    if jax.config.jax_enable_x64:  # pyrefly: ignore[missing-attribute]
         raise MetarecError(
             "JAX_ENABLE_X64 (jax_enable_x64) is set, but parameters and runs are float32: unset it (JAX_ENABLE_X64=0, "
             "or jax.config.update('jax_enable_x64', False))"
         )
-    promotion = jax.config.jax_numpy_dtype_promotion
+    promotion = jax.config.jax_numpy_dtype_promotion  # pyrefly: ignore[missing-attribute]
     if promotion != "standard":
         raise MetarecError(
             f"JAX_NUMPY_DTYPE_PROMOTION (jax_numpy_dtype_promotion) is {str(promotion)!r}, but the programs of this "
