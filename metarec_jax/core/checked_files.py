@@ -17,7 +17,7 @@ import numpy as np
 
 from metarec_jax.core.atomic_files import replacing, system_error
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.regular_files import open_regular
+from metarec_jax.core.regular_files import NO_PERMISSION, open_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,10 +50,7 @@ def reading(path: Path, remedy: str = RESTORE) -> Iterator[None]:
         if isinstance(found, FileNotFoundError):
             raise MetarecError(f"{path} does not exist: {remedy}") from error
         if isinstance(found, PermissionError):
-            raise MetarecError(
-                f"{path} cannot be read: this account has no permission: have its owner allow it (chmod a+r on the "
-                "file, a+rx on its folders)"
-            ) from error
+            raise MetarecError(f"{path} {NO_PERMISSION}") from error
         if not _is_damage(error):
             raise
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()

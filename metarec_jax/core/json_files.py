@@ -1,7 +1,8 @@
 """The one reader of JSON: text from outside is parsed within limits, so that what it returns is safe to walk and print.
 
-A document is refused if it nests deeper than `MOST_DEPTH`, names a key twice, or holds a number that neither an int64,
-a uint64 nor a finite float64 holds, half of a surrogate pair, NaN or Infinity (which are no JSON).
+A document is refused if it nests deeper than `MOST_DEPTH`, names a key twice, or holds a number that is no finite
+float64, half of a surrogate pair, NaN or Infinity (which are no JSON). An integer of more than 64 bits, such as the
+`model_max_length` that tokenizers write, is read as a float.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from metarec_jax.core.errors import MetarecError, shown
-from metarec_jax.core.regular_files import read_regular
+from metarec_jax.core.regular_files import NO_PERMISSION, read_regular
 
 MOST_DEPTH = 64
 """Deepest nesting of lists and objects."""
 MOST_BYTES = 1 << 28
 """Greatest size of a JSON file, in bytes."""
-_DIGITS = 400
-"""Most digits of an integer that is converted at all."""
-_TOO_LARGE = "larger than any number that is read (64 bits)"
+_DIGITS = 21
+"""More characters than an integer of 64 bits has."""
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -43,6 +43,8 @@ def read_json(path: Path, *, option: str = "", remedy: str = "") -> Any:
     where = f"{option} {path}".strip()
     try:
         data = read_regular(path, MOST_BYTES)
+    except PermissionError as error:
+        raise MetarecError(f"{where} {NO_PERMISSION}") from error
     except OSError as error:
         raise MetarecError(f"{where}: cannot be read ({error.strerror or error}){_then(remedy)}") from error
     return parse_json(data, where=where, remedy=remedy)
@@ -95,16 +97,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))
         raise ValueError(f"the key {shown(twice)} is there twice: leave out one of the two")
-    for name, value in found.items():
-        if type(value) is int and not -(2**63) <= value < 2**64:
-            raise ValueError(f"{shown(name)} is {shown(value)}, {_TOO_LARGE}")
     return found
 
 
-def _integer(text: str) -> int:
-    if len(text) > _DIGITS:
-        raise ValueError(f"the number {shown(text)} is {_TOO_LARGE}")
-    return int(text)
+def _integer(text: str) -> int | float:
+    if len(text) < _DIGITS and -(2**63) <= (found := int(text)) < 2**64:
+        return found
+    return _number(text)
 
 
 def _number(text: str) -> float:
@@ -119,7 +118,7 @@ def _constant(text: str) -> float:
 
 
 def _check_tree(tree: Any) -> None:
-    """Raise a `ValueError` if a tree is too deep, has too large an integer, or a string that UTF-8 cannot hold."""
+    """Raise a `ValueError` if a tree is too deep, or has a string that UTF-8 cannot hold."""
     level = [tree]
     for _ in range(MOST_DEPTH + 1):
         below: list[Any] = []
@@ -129,8 +128,6 @@ def _check_tree(tree: Any) -> None:
                 below.extend(node.values())
             elif isinstance(node, list):
                 below.extend(node)
-            elif type(node) is int and not -(2**63) <= node < 2**64:
-                raise ValueError(f"the number {shown(node)} is {_TOO_LARGE}")
             elif isinstance(node, str) and not node.isascii() and _SURROGATE.search(node):
                 raise ValueError(f"the text {shown(node)} holds half of a surrogate pair, which is no character")
         level = below

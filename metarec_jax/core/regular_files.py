@@ -10,6 +10,12 @@ from pathlib import Path
 
 from metarec_jax.core.errors import MetarecError
 
+NO_PERMISSION = (
+    "cannot be read: this account has no permission: have its owner allow it (chmod a+r on the file, a+rx on its "
+    "folders)"
+)
+"""Message for a file that this account may not read, after its name."""
+
 
 def require_regular(path: Path, option: str = "") -> None:
     """Refuse a path that opening would wait for, or that is no file.

@@ -76,7 +76,7 @@ class Tuned:
     trials: list[tuple[int, float, dict[str, Any]]]
 
 
-def read_space(tree: Mapping[str, Any], base: Config) -> dict[str, Any]:
+def read_space(tree: Any, base: Config) -> dict[str, Any]:
     """Check a search space.
 
     Args:

@@ -40,7 +40,7 @@ def test_a_run_keeps_the_prompts_it_was_trained_with(data, options, prompts, len
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (("--encoder.document-prompt", "word " * 2000), ["the prompt 'word word", "max_length 90", "shorter prompt"]),
+        (("--encoder.document-prompt", "word " * 800), ["the prompt 'word word", "max_length 90", "shorter prompt"]),
         (("--encoder.max-length", "2"), ["encoder.max_length is 2", "at least 3", "0 for the checkpoint's own"]),
         (("--encoder.max-length", "513"), ["encoder.max_length is 513", "512 positions", "--encoder.max-length 512"]),
         (("--encoder.pool-prompt", "maybe"), ["--encoder.pool-prompt", "maybe", "auto"]),

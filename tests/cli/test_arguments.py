@@ -24,7 +24,7 @@ def changed(name, hint, value):
         case bool():
             return not value
         case int():
-            return value - 1 if name == "max_support" else value + 1
+            return {"max_support": value - 1, "max_length": 64}.get(name, value + 1)
         case float():
             return value / 2
         case tuple():

@@ -92,7 +92,7 @@ def test_what_there_was_is_scored_however_often_the_search_is_killed_at_first(co
 def test_another_search_in_its_folder_is_refused(searched, config):
     folder, _ = searched
     for other in ({"metric": "mae"}, {"space": {"updater.steps": [1]}}):
-        with pytest.raises(MetarecError, match="holds a search with other options"):
+        with pytest.raises(MetarecError, match="is of a search with other options"):
             search.tune(config, folder, **{"trials": 1, "space": SPACE} | other)
 
 

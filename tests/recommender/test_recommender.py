@@ -428,7 +428,7 @@ def truncate(path, share):
     ("spoil", "message"),
     [
         (lambda run: shutil.rmtree(run), r"is not a run folder: .*config\.json does not exist; make a run with"),
-        (lambda run: (run / "config.json").write_text("{"), r"config\.json: not valid JSON"),
+        (lambda run: (run / "config.json").write_text("{"), r"config\.json, line 1: not valid JSON"),
         (lambda run: change_config(run, layout=7), r"layout version 7, and this version of metarec_jax reads 1"),
         (lambda run: change_config(run, train__epochs="two"), r"config\.json: train\.epochs is 'two'"),
         (lambda run: (run / "catalogue.parquet").unlink(), r"catalogue\.parquet does not exist: restore"),

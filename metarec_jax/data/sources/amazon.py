@@ -76,7 +76,7 @@ DATA = Published(
 @register_layout(
     "amazon",
     title="Amazon reviews",
-    marks=(*_META, "reviews_*.json", "reviews_*.json.gz", "ratings_*.csv"),
+    marks=(*_META, "reviews_*.json", "reviews_*.json.gz"),
     options=("kind", "repeats"),
 )
 def read(folder: Folder, *, source: str, kind: Kind, repeats: Rule) -> Interactions:
