@@ -168,6 +168,9 @@ def test_items_and_options_of_a_table_in_memory(tmp_path):
             ("Ants", "Bees"),
             ("6", "6"),
         )
+    (tmp_path / "latin.csv").write_bytes("item_id,title\na,Ameisen f\xfcr alle\nb,Bienen\n".encode("latin-1"))
+    latin = mr.load(FRAME, items=tmp_path / "latin.csv", columns=who, encoding="latin-1")
+    assert latin.items.texts == ("Ameisen für alle", "Bienen")
     twice = pd.concat([FRAME, FRAME.assign(rating=FRAME.rating + 1)])
     with pytest.raises(mr.MetarecError, match=r"--data\.repeats latest"):
         mr.load(twice, columns=who)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from metarec_jax.core.errors import MetarecError, listed, shown
+from metarec_jax.data.values import Table
 
 NUMERIC = ("rating", "time", "item_vector")
 """Columns that keep the type that a file gives them."""
@@ -64,6 +65,35 @@ def _missing(name: str, names: Sequence[str], free: Sequence[str], column: str, 
     if option:
         return f"{message}: say which it is with {option.format(guess or 'NAME')}"
     return f"{message}: rename {guess or 'the column'} if it is that one, or add it"
+
+
+def read_arrow(
+    name: str,
+    parsed: pa.Table,
+    columns: Mapping[str, str],
+    options: Mapping[str, str],
+    rest: bool,
+    place: Callable[[int], str],
+) -> Table:
+    """Read columns of an Arrow table that holds all of a table's columns.
+
+    Args:
+        name: name of the table, for messages.
+        parsed: the Arrow table.
+        columns, options, rest: as for `select`.
+        place: names a row, for messages.
+
+    Returns:
+        The requested columns.
+
+    Raises:
+        MetarecError: a column is missing, or holds neither text nor numbers.
+    """
+    wanted = select(name, parsed.column_names, columns, options, rest)
+    labels = {column: parsed.column_names[n] for column, n in wanted.items()}
+    found = {column: parsed.column(n) for column, n in wanted.items()}
+    values, notes = typed_values(name, found, labels, columns)
+    return Table(name=name, columns=values, place=place, labels=labels, notes=notes)
 
 
 def typed_values(

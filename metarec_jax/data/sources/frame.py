@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from metarec_jax.core.arguments import with_type
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.data.sources.columns import select, typed_values
+from metarec_jax.data.sources.columns import read_arrow
 from metarec_jax.data.values import Table
 
 
@@ -48,11 +48,7 @@ class FrameTable:
         Raises:
             MetarecError: a column is missing, or holds neither text nor numbers.
         """
-        wanted = select(self.name, self.names, columns, options, rest)
-        found = {column: self._table.column(n) for column, n in wanted.items()}
-        labels = {column: self.names[n] for column, n in wanted.items()}
-        values, notes = typed_values(self.name, found, labels, columns)
-        return Table(name=self.name, columns=values, place=lambda row: f"row {row + 1}", labels=labels, notes=notes)
+        return read_arrow(self.name, self._table, columns, options, rest, lambda row: f"row {row + 1}")
 
 
 def _without_views(column: pa.ChunkedArray) -> pa.ChunkedArray:

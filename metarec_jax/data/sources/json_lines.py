@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from metarec_jax.core.errors import MetarecError, shown
-from metarec_jax.data.sources.columns import select, typed_values
+from metarec_jax.data.sources.columns import read_arrow
 from metarec_jax.data.sources.encodings import as_utf8
 from metarec_jax.data.sources.files import File
 from metarec_jax.data.values import Table
@@ -69,11 +69,7 @@ class JsonLines:
         Raises:
             MetarecError: a column is missing, or holds neither text nor numbers.
         """
-        wanted = select(self.name, self.names, columns, options, rest)
-        labels = {column: self.names[n] for column, n in wanted.items()}
-        found = {column: self._table.column(n) for column, n in wanted.items()}
-        values, notes = typed_values(self.name, found, labels, columns)
-        return Table(name=self.name, columns=values, place=self._place, labels=labels, notes=notes)
+        return read_arrow(self.name, self._table, columns, options, rest, self._place)
 
     def _parse_fields(self, fields: Collection[str]) -> pa.Table:
         try:

@@ -68,13 +68,8 @@ def load_frame(frame: Any, config: DataConfig, items: Any = None) -> Interaction
     absent = {"time": " (or '' if there is none)", "user_text": " (or '')", "rating": " (or '', with kind='click')"}
     options = {column: f"columns={{{{{column!r}: '{{}}'}}}}{absent.get(column, '')}" for column in named}
     ratings = read_ratings(opened, named, config, options)
-    if items is not None:
-        table = _items(FrameTable(items, "the table of items"), config)
-    elif config.items_path:
-        items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
-        table = _items(open_table(items_file, Format(header="yes")), config)
-    else:
-        table = None
+    of_items = FrameTable(items, "the table of items") if items is not None else _items_file(config)
+    table = None if of_items is None else _items(of_items, config)
     return build(
         ratings, items=table, kind=config.kind, source=opened.sentence, layout=opened.sentence, repeats=config.repeats
     )
@@ -96,7 +91,19 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
     """
     path = Path(config.path).expanduser()
     named = named_columns(config, "--data.columns.{}", trained=scale is not None)
-    format_ = Format(
+    opened = open_table(read_table_file(path, option), _format(config), list(named.values()))
+    ratings = read_ratings(opened, named, config, _options(named, trained=scale is not None))
+    items, layout = None, f"{opened.name}: {opened.sentence}"
+    if of_items := _items_file(config):
+        items, layout = _items(of_items, config), f"{layout}; {of_items.name}: {of_items.sentence}"
+    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
+    return build(
+        ratings, items=items, kind=config.kind, scale=scale, source=source, layout=layout, repeats=config.repeats
+    )
+
+
+def _format(config: DataConfig) -> Format:
+    return Format(
         SEPARATORS.get(config.separator, config.separator),
         config.header,
         config.quoting,
@@ -104,17 +111,14 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
         config.encoding,
         config.decimal,
     )
-    opened = open_table(read_table_file(path, option), format_, list(named.values()))
-    ratings = read_ratings(opened, named, config, _options(named, trained=scale is not None))
-    items, layout = None, f"{opened.name}: {opened.sentence}"
-    if config.items_path:
-        items_file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
-        opened = open_table(items_file, format_._replace(separator="", header="yes"))
-        items, layout = _items(opened, config), f"{layout}; {opened.name}: {opened.sentence}"
-    source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(
-        ratings, items=items, kind=config.kind, scale=scale, source=source, layout=layout, repeats=config.repeats
-    )
+
+
+def _items_file(config: DataConfig) -> OpenTable | None:
+    """Open the item file of a config: its separator is detected, and it has a header; None if there is none."""
+    if not config.items_path:
+        return None
+    file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
+    return open_table(file, _format(config)._replace(separator="", header="yes"))
 
 
 def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenTable:
