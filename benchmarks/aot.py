@@ -229,12 +229,12 @@ def _layer(case: Case, target: Any, keep: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from metarec_jax.encoder import Execution, init, run_layers
+    from metarec_jax.encoder import Execution, param_shapes, run_layers
     from metarec_jax.train.aot import estimate, targets, workload
     from metarec_jax.train.sharding import user_mesh
 
     architecture = workload.ENCODERS[case.encoder]
-    shapes = jax.eval_shape(lambda key: init(key, architecture), jax.random.key(0))
+    shapes = param_shapes(architecture)
     texts = case.tokens_per_call // 32
     x = jax.ShapeDtypeStruct((texts, 32, architecture.hidden_size), jnp.dtype(case.compute))
     mesh = user_mesh(among=targets.devices(target))

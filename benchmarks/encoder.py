@@ -58,7 +58,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
     from benchmarks.torch_reference import encoder as theirs
 
     config, tokens = shape.config, batch_of(shape)
-    params = init(jax.random.key(0), config)
+    params = init(0, config)
     weights = np.random.default_rng(1).normal(size=(shape.texts, shape.hidden)).astype(np.float32)
     on_device, cotangent = jax.device_put((tokens, weights))
 

@@ -95,7 +95,7 @@ def length(lengths: tuple[int, ...], rounds: int, reporter: Reporter = QUIET, sm
     from metarec_jax.encoder import encode, init
 
     shape = SMOKE_SHAPE if smoke else MINILM
-    params = init(jax.random.key(0), shape.config)
+    params = init(0, shape.config)
     programs, facts, works = {}, {}, {}
     for tokens in lengths:
         one = dataclasses.replace(shape, length=tokens)

@@ -55,7 +55,7 @@ sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(lines), model_writer=model, vocab_size=40, minloglevel=2
 )
 config = dataclasses.replace(bert.config, vocab_size=64, max_positions=66, model_type="xlm-roberta", pad_token_id=1)
-encoder.save(dataclasses.replace(bert, config=config, params=encoder.init(jax.random.key(0), config)), sys.argv[1])
+encoder.save(dataclasses.replace(bert, config=config, params=encoder.init(0, config)), sys.argv[1])
 for path in Path(sys.argv[1]).iterdir():
     if path.name not in ("config.json", "model.safetensors"):
         path.unlink()

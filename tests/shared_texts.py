@@ -47,7 +47,7 @@ class Case:
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
         params = jax.tree.map(
             lambda leaf: (np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)).astype(dtype),
-            encoder.init(jax.random.key(0), bert),
+            encoder.init(0, bert),
         )
         self.trainable = Trainable(small.trainable.theta, small.trainable.phi, params)
         items = rng.integers(0, 12, (users, 7)).astype(np.int32)

@@ -266,7 +266,7 @@ def encoding(shape: Shape) -> Work:
         intermediate_size=4 * shape.features,
         has_pooler=False,
     )
-    params = init_encoder(jax.random.key(0), config)
+    params = init_encoder(0, config)
     ids = np.random.default_rng(0).integers(0, 1000, (shape.texts, 32)).astype(np.int32)
     tokens = jax.device_put(Tokens(ids, np.ones(ids.shape, np.float32), np.zeros_like(ids)))
 

@@ -6,7 +6,7 @@
 (3, 64)
 """
 
-from metarec_jax.encoder.bert import embed, encode, hidden_states, init, pool, pooled, run_layers
+from metarec_jax.encoder.bert import embed, encode, hidden_states, init, param_shapes, pool, pooled, run_layers
 from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
 from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.execution import Attention, Execution, choose_execution
@@ -43,6 +43,7 @@ __all__ = [
     "lora_layers",
     "merge_lora",
     "pack",
+    "param_shapes",
     "pool",
     "pooled",
     "prompt_length",

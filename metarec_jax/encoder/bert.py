@@ -6,14 +6,15 @@ Linen modules are private; parameters are a nested dict of arrays.
 
 from __future__ import annotations
 
-import functools
+import math
 from typing import Any, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Array as AnyArray
@@ -28,32 +29,44 @@ _ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
 _MATRICES = ("kernel", "embedding")
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def init(key: PRNGKeyArray, config: BertConfig) -> Params:
-    """Draw random parameters: normal matrices of scale ``config.init_scale``, zero biases, unit layer-norm scales.
+def param_shapes(config: BertConfig) -> Params:
+    """Return the shapes of the parameters, without computing the parameters.
 
     Args:
-        key: a typed key (`jax.random.key`).
         config: the architecture.
 
     Returns:
-        A nested dict of float32 arrays.
+        A nested dict of float32 ShapeDtypeStructs.
     """
-    one = jnp.zeros((1, 1), jnp.int32)
-    shapes = jax.eval_shape(_Bert(config).init, key, Tokens(one, one.astype(jnp.float32), one))["params"]
-    leaves, tree = jax.tree.flatten_with_path(shapes)
-    # One draw for all matrices: Linen's initialisers draw each separately, and take four times as long to compile.
-    matrices = [leaf for path, leaf in leaves if path[-1].key in _MATRICES]
-    draw = config.init_scale * jax.random.normal(key, (sum(leaf.size for leaf in matrices),))
-    values, start = [], 0
-    for path, leaf in leaves:
-        if path[-1].key in _MATRICES:
-            values.append(draw[start : start + leaf.size].reshape(leaf.shape))
-            start += leaf.size
-        else:
-            # Weakly typed arrays would compile the outer step twice, since its results are strongly typed.
-            values.append(jnp.full(leaf.shape, 1.0 if path[-1].key == "scale" else 0.0, draw.dtype))
-    return jax.tree.unflatten(tree, values)
+    one = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    tokens = Tokens(one, jax.ShapeDtypeStruct((1, 1), jnp.float32), one)
+    return jax.eval_shape(_Bert(config).init, jax.random.key(0), tokens)["params"]
+
+
+def init(seed: int, config: BertConfig) -> Params:
+    """Draw random parameters: matrices of standard deviation ``config.init_scale``, zero biases, unit norm scales.
+
+    Equal seeds give equal bits on every platform: an entry is the sum of four uniform 16-bit integers, which is nearly
+    normal, times one float32 factor. Normal draws would be rounded differently by each processor, device and compiler.
+
+    Args:
+        seed: 0 or more.
+        config: the architecture.
+
+    Returns:
+        A nested dict of float32 arrays on the default device.
+    """
+    bits = np.random.Philox(seed)
+    factor = np.float32(config.init_scale * math.sqrt(3 / (2**32 - 1)))  # such a sum has the variance (2^32 - 1) / 3
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path[-1].key not in _MATRICES:
+            return jnp.asarray(np.full(leaf.shape, path[-1].key == "scale", np.float32))
+        words = bits.random_raw(leaf.size).view(np.uint16).reshape(-1, 4)
+        sums = words.sum(axis=1, dtype=np.int32) - 2 * 65535  # below 2^24, thus exact in float32
+        return jnp.asarray((sums.astype(np.float32) * factor).reshape(leaf.shape))
+
+    return jax.tree.map_with_path(draw, param_shapes(config))
 
 
 def encode(

@@ -146,7 +146,8 @@ def minilm_encoder() -> Encoder:
 def random_encoder(seed: int = 0) -> Encoder:
     """Make a small untrained BERT with a built-in vocabulary, without reading files.
 
-    Texts of different words have different embeddings without meaning. Equal seeds give equal parameters.
+    Texts of different words have different embeddings without meaning. Equal seeds give equal parameters on every
+    machine.
     """
     tokenizer = tiny_wordpiece()
     config = BertConfig(
@@ -158,7 +159,7 @@ def random_encoder(seed: int = 0) -> Encoder:
         max_positions=512,
         has_pooler=False,
     )
-    return Encoder(config, init(jax.random.key(seed), config), tokenizer, f"an untrained encoder of seed {seed}")
+    return Encoder(config, init(seed, config), tokenizer, f"an untrained encoder of seed {seed}")
 
 
 def remarks(encoder: Encoder, pooling: Pooling) -> list[str]:

@@ -16,7 +16,6 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.learner import UserSide
 from metarec_jax.config.paths import is_folder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.data.describe import describe
 from metarec_jax.recommender.errors import InputError, Unavailable
 from metarec_jax.recommender.history import CheckedHistory
@@ -40,8 +39,7 @@ def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
 
     Args:
         path: ``encoder.path`` of the config.
-        check: called with the digest of the encoder; raises an error if the run was trained with another one. Not
-            called for an untrained encoder, whose random weights differ between processors by rounding.
+        check: called with the digest of the encoder; raises an error if the run was trained with another one.
 
     Returns:
         The encoder.
@@ -58,8 +56,7 @@ def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
             "`metarec train --resume RUN --encoder.path NEW`"
         )
     found = encoder.load(path)
-    if path not in ENCODERS.names():
-        check({"encoder": found.digest})
+    check({"encoder": found.digest})
     return found
 
 

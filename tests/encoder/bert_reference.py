@@ -93,7 +93,7 @@ def random_tokens(
 def random_params(config: encoder.BertConfig, seed: int) -> Params:
     """Parameters that are random everywhere: biases and scales too, so that a swapped one shows."""
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: encoder.init(key, config), jax.random.key(0))
+    shapes = encoder.param_shapes(config)
 
     def draw(leaf):
         spread = 0.2 if leaf.ndim == 1 else min(0.5, leaf.shape[0] ** -0.5)

@@ -196,7 +196,7 @@ def test_layers_one_by_one_and_lora_are_as_for_bert(kind):
 def test_every_parameter_has_a_name_and_init_makes_it(kind):
     config = of(kind)
     rows = list(convert.weights(config))
-    made = encoder.init(jax.random.key(0), config)
+    made = encoder.init(0, config)
     assert len({row.name for row in rows}) == len(rows) == len(jax.tree.leaves(made))
     assert jax.tree.structure(convert.params_from_tensors(convert.tensors_from_params(made, config), config, where=""))
     tokens = random_tokens(np.random.default_rng(0), config, [5, 2], 5)

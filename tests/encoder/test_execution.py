@@ -34,7 +34,7 @@ def case():
     ids = rng.integers(0, 30, (6, 10)).astype(np.int32)
     tokens = jax.tree.map(jnp.asarray, Tokens(ids, real.astype(np.float32), np.zeros_like(ids)))
     params = jax.tree.map(
-        lambda leaf: jnp.asarray(np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)), init(jax.random.key(0), BERT)
+        lambda leaf: jnp.asarray(np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)), init(0, BERT)
     )  # float64 where a test asks for it
     return params, tokens
 
@@ -78,7 +78,7 @@ def test_packed_attention_is_plain_attention(x64, length):
 def test_remat_keeps_less():
     """In a loop: of layers written out, a CPU's compiler merges what is computed anew with what was there."""
     architecture = BertConfig(**(vars(BERT) | {"num_layers": 6, "hidden_size": 64, "intermediate_size": 256}))
-    params = init(jax.random.key(0), architecture)
+    params = init(0, architecture)
     ids = jnp.zeros((64, 12), jnp.int32)
     tokens = Tokens(ids, jnp.ones((64, 12)), ids)
 

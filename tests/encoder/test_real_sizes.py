@@ -24,7 +24,7 @@ DEEP = {
 def recycled_params(config: encoder.BertConfig, seed: int):
     """As `random_params`, from a million draws: hundreds of millions take half a minute."""
     draws = np.random.default_rng(seed).standard_normal(1_000_003, np.float32)
-    shapes = jax.eval_shape(lambda key: encoder.init(key, config), jax.random.key(0))
+    shapes = encoder.param_shapes(config)
     start = 0
 
     def draw(leaf):

@@ -16,7 +16,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import CLICKS, STARS
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, init, load, random_encoder
+from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, load, param_shapes, random_encoder
 from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
@@ -186,7 +186,7 @@ def _state(work: Workload) -> TrainState:
     )
     encoder: Params = None
     if work.trains_encoder:
-        encoder = jax.eval_shape(lambda key: init(key, work.architecture), jax.random.key(0))
+        encoder = param_shapes(work.architecture)
     trainable = abstract_trainable(config, catalogue, hidden if work.user_texts else 0, encoder)
     optimiser = jax.eval_shape(make_optimiser(config, STEPS).init, trainable)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -58,7 +58,7 @@ def small_encoder() -> Encoder:
         max_positions=32,
         has_pooler=False,
     )
-    return Encoder(config, init(jax.random.key(0), config), tokenizer, "a small encoder")
+    return Encoder(config, init(0, config), tokenizer, "a small encoder")
 
 
 def small_pretraining(
