@@ -21,6 +21,8 @@ from helpers import assert_says
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
+from metarec_jax.data.sources.files import File
+from metarec_jax.data.sources.json_lines import JsonLines
 
 CSV = b"user_id,item_id,rating,timestamp\na,x,4,20\nb,y,1,10\na,y,2,30\n"
 WANTED = {("a", "x", 4.0, 20), ("b", "y", 1.0, 10), ("a", "y", 2.0, 30)}
@@ -176,6 +178,40 @@ def test_json_lines_with_a_mistake(tmp_path, content, says):
     path = tmp_path / "r.jsonl"
     path.write_bytes(content)
     assert_says(refusal(path), str(path), *says)
+
+
+def test_a_field_of_several_types_is_left_out_unless_it_is_asked_for(tmp_path):
+    path, items = tmp_path / "r.jsonl", tmp_path / "i.jsonl"
+    path.write_bytes(lines(*({**row, "more": n if n else "none"} for n, row in enumerate(GOOD))))
+    assert rows_of(read(path)) == WANTED
+    pages = [10, "about 20", None]
+    rows = [
+        {"item_id": i, "title": f"Book {i}", "pages": page, "shelf": "b"}
+        for i, page in zip(sorted({row["item_id"] for row in GOOD}), pages)
+    ]
+    items.write_bytes(lines(*rows, {"item_id": "other", "title": "?", "late": "x", "isbn": 2**70}))
+    data = read(path, items_path=str(items))
+    assert (set(data.items.details), len(data.items.ids)) == ({"shelf", "late", "isbn"}, len(rows) + 1)
+    assert any("left out, since their values are of several types: pages" in note for note in data.notes)
+    says = refusal(path, items_path=str(items), columns=Columns(item_text="pages"))
+    assert_says(says, str(items), "line 2", "'pages' is 'about 20'", "another type in line 1")
+
+
+def test_types_and_fields_of_late_blocks_of_lines_are_read(tmp_path, monkeypatch):
+    """Whole numbers, then fractions; a field that is null for long; and one that comes late."""
+    monkeypatch.setattr("metarec_jax.data.sources.json_lines._BLOCK", 10_000)
+    rows = [
+        {"user": n, "rating": 2 if n < 4000 else 2.5, "tags": None if n < 3000 else ["x", "y"], "skipped": n % 2 or "a"}
+        for n in range(6000)
+    ]
+    rows[5000]["late"] = "here"
+    file = File("r.jsonl", lines(*rows))
+    table = JsonLines(file, "auto", ["user", "rating", "tags", "late", "never"])
+    assert sorted(table.names) == ["late", "rating", "tags", "user"]
+    found = table.read({"user": "user", "rating": "rating"}, options={}, rest=True).columns
+    assert found["rating"].to_pylist() == [row["rating"] for row in rows]
+    assert found["tags"].to_pylist()[2999:3001] == [None, "x, y"]
+    assert found["late"].to_pylist()[4999:5002] == [None, "here", None]
 
 
 # No tables

@@ -127,7 +127,7 @@ def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenT
     Args:
         file: content of the file.
         known: known properties of a text table.
-        wanted: names of columns that the header of a text table may contain.
+        wanted: names of the columns that are read, if not all are.
 
     Returns:
         The open table.
@@ -142,7 +142,7 @@ def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenT
         raise MetarecError(
             f"{file.name} is one JSON array: write one object a line (df.to_json(orient='records', lines=True) does)"
         )
-    return JsonLines(file, known.encoding) if start else TextTable(file, known, list(wanted))
+    return JsonLines(file, known.encoding, wanted=wanted) if start else TextTable(file, known, list(wanted))
 
 
 def named_columns(config: DataConfig, option: str, *, trained: bool = False, items: bool = False) -> dict[str, str]:
