@@ -62,7 +62,7 @@ class Encoder:
         params: its parameters, a nested dict of float32 arrays.
         tokenizer: its tokenizer.
         source: its origin, for messages.
-        hints: pooling, normalisation, prompts and greatest length that its folder states.
+        hints: pooling, normalisation, prompts, greatest length and lower case that its folder states.
         head: parameters of its head of masked language modelling (`mlm_head`); None if it has none.
     """
 
@@ -246,7 +246,7 @@ def _from_folder(folder: Path, source: str) -> Encoder:
     config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)
     params = convert.params_from_tensors(tensors, config, where=str(folder))
     head = convert.head_from_tensors(tensors, config, params, where=str(folder))
-    tokenizer = read_tokenizer(folder)
+    tokenizer = read_tokenizer(folder, lower_case=hints.lower_case)
     if tokenizer.size > config.vocab_size:
         raise MetarecError(
             f"{folder}: the tokenizer has token ids up to {tokenizer.size - 1}, but config.json's vocab_size is "

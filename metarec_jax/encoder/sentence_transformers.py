@@ -2,7 +2,8 @@
 
 Sentence-transformers (Reimers & Gurevych 2019, arXiv 1908.10084) stores a list of modules next to the weights:
 modules.json names them, and 1_Pooling/config.json states how tokens are pooled. config_sentence_transformers.json holds
-prompts by name, and sentence_bert_config.json, in the folder of the weights, the greatest number of tokens.
+prompts by name, and sentence_bert_config.json, in the folder of the weights, the greatest number of tokens and whether
+texts are put in lower case.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _POOLINGS = {
 }
 _FOLLOWED = ("Transformer", "Pooling", "Normalize")
 _PROMPTS = "config_sentence_transformers.json"
-_LENGTH = "sentence_bert_config.json"
+_TEXTS = "sentence_bert_config.json"
 
 Side = Literal["query", "document"]
 """What a text is to the encoder: a user's text is a query, an item's text a document."""
@@ -49,6 +50,7 @@ class Hints(NamedTuple):
         default_prompt: name of the prompt of a side that has none of its own; None for no such prompt.
         pool_prompt: whether the mean includes the tokens of a prompt.
         max_length: greatest number of tokens of a text; None where the folder does not state it.
+        lower_case: whether texts are put in lower case before they are tokenized.
     """
 
     pooling: str | None = None
@@ -58,6 +60,7 @@ class Hints(NamedTuple):
     default_prompt: str | None = None
     pool_prompt: bool = True
     max_length: int | None = None
+    lower_case: bool = False
 
     def prompt(self, side: Side) -> str:
         """Text put before the texts of a side; "" where the folder states no prompt for it.
@@ -139,7 +142,7 @@ def read_hints(folder: Path) -> Hints:
         prompts,
         default,
         settings.get("include_prompt") is not False,
-        _length(weights_folder(folder)),
+        *_of_texts(weights_folder(folder)),
     )
 
 
@@ -153,8 +156,8 @@ def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
     """
     if hints.prompts:
         _write(folder / _PROMPTS, {"prompts": dict(hints.prompts), "default_prompt_name": hints.default_prompt})
-    if hints.max_length is not None:
-        _write(folder / _LENGTH, {"max_seq_length": hints.max_length, "do_lower_case": False})
+    if hints.max_length is not None or hints.lower_case:
+        _write(folder / _TEXTS, {"max_seq_length": hints.max_length, "do_lower_case": hints.lower_case})
     keys = {name: key for key, name in _POOLINGS.items()}
     if hints.pooling not in keys:
         return
@@ -188,14 +191,16 @@ def _prompts(settings: Any) -> tuple[tuple[tuple[str, str], ...], str | None]:
     return tuple(prompts.items()), default if isinstance(default, str) and default in prompts else None
 
 
-def _length(folder: Path) -> int | None:
-    """max_seq_length of the first file sentence_*_config.json, whose name has the model's type, that states one."""
-    for path in (folder / _LENGTH, *sorted(folder.glob("sentence_*_config.json"))):
-        settings = _read(path)
-        length = settings.get("max_seq_length") if isinstance(settings, dict) else None
-        if type(length) is int and length >= 3:
-            return length
-    return None
+def _of_texts(folder: Path) -> tuple[int | None, bool]:
+    """max_seq_length and do_lower_case of files sentence_*_config.json, whose name has the model's type.
+
+    Of several files, the first that states a length counts, and one that says yes to lower case.
+    """
+    found = map(_read, dict.fromkeys((folder / _TEXTS, *sorted(folder.glob("sentence_*_config.json")))))
+    settings = [each for each in found if isinstance(each, dict)]
+    lengths = (each.get("max_seq_length") for each in settings)
+    length = next((length for length in lengths if type(length) is int and length >= 3), None)
+    return length, any(each.get("do_lower_case") is True for each in settings)
 
 
 def _pooling(settings: dict[str, Any]) -> str | None:

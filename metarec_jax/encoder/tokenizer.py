@@ -227,11 +227,12 @@ def tiny_wordpiece() -> Tokenizer:
     return Tokenizer(import_transformers().BertTokenizer(vocab={piece: row for row, piece in enumerate(pieces)}))
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
+def read_tokenizer(folder: Path, *, lower_case: bool = False) -> Tokenizer:
     """Read the tokenizer of a checkpoint's folder with `AutoTokenizer`; no code of the folder is run.
 
     Args:
         folder: folder with a tokenizer.json, or with vocabulary files that transformers converts (see `FILES`).
+        lower_case: whether texts are put in lower case first, if the tokenizer does not do so itself.
 
     Returns:
         The tokenizer, without padding and truncation.
@@ -270,6 +271,8 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if not (folder / "tokenizer.json").exists():
         _check_vocabulary(folder, theirs)
     tokenizer = Tokenizer(theirs)
+    if lower_case:
+        _put_in_lower_case(tokenizer.backend)
     try:
         tokenizer.backend.encode(_UNCOMMON)
     except Exception as error:  # the library raises bare Exception
@@ -278,6 +281,15 @@ def read_tokenizer(folder: Path) -> Tokenizer:
             f"({error}); it needs a token for what is unknown"
         ) from error
     return tokenizer
+
+
+def _put_in_lower_case(backend: tokenizers.Tokenizer) -> None:
+    """Put lower case before the other normalizers of a tokenizer, if they do not change the case."""
+    from tokenizers import normalizers
+
+    others = backend.normalizer
+    if others is None or others.normalize_str("A").strip("_\u2581 ") != "a":
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([] if others is None else [others])])
 
 
 def _require_regular(path: Path) -> None:

@@ -65,3 +65,9 @@ def prompt_of(config: EncoderConfig, side: Side) -> str:
         The text put before each text; "auto" where the options are not resolved.
     """
     return config.query_prompt if side == "query" else config.document_prompt
+
+
+def reading_of(config: EncoderConfig) -> dict[str, str]:
+    """Return the options that change what the embedding of a text means: pooling and prompts, by name."""
+    names = ("pooling", "query_prompt", "document_prompt", "pool_prompt")
+    return {name: getattr(config, name) for name in names}

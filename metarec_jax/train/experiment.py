@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
@@ -19,6 +20,7 @@ from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder
 from metarec_jax.meta.user import Model
 from metarec_jax.train.catalogue import Catalogue
+from metarec_jax.train.encoder_options import reading_of
 
 Source = TypeVar("Source", EpisodeSource, TaskSource)
 
@@ -82,7 +84,12 @@ class Experiment:
 
     def inputs(self) -> dict[str, str]:
         """Digests of everything that training reads: `fingerprint` as "sha256", and those of its parts."""
-        return {"sha256": self.fingerprint(), **input_digests(self.data, self.encoder.digest)}
+        reading = json.dumps({**reading_of(self.config.encoder), "max_length": self.config.encoder.max_length})
+        return {
+            "sha256": self.fingerprint(),
+            **input_digests(self.data, self.encoder.digest),
+            "reading": hashlib.sha256(reading.encode()).hexdigest(),
+        }
 
     @property
     def training_user_table(self) -> np.ndarray:

@@ -43,6 +43,7 @@ _PARTS = {
     "users": "texts of users",
     "vectors": "vectors of items",
     "encoder": "the encoder",
+    "reading": "encoder.pooling, prompts or max_length in config.json",
 }
 """Name for messages of the input that each digest in inputs.json covers."""
 _HELD: set[Path] = set()

@@ -115,6 +115,7 @@ def start(
     experiment = build(config, data=data, reporter=reporter)
     if earlier is not None:
         warm_start.check_scale(config, experiment.catalogue.scale)
+        warm_start.check_encoder(experiment.config, experiment.encoder.digest)
         warm_start.check(config, earlier, jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reporter.note(
             f"training starts from the parameters of {config.train.begin}, which may have been trained on validation "

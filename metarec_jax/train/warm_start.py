@@ -7,6 +7,7 @@ run. The training users of the earlier run are not known, so validation losses o
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import jax
@@ -20,6 +21,7 @@ from metarec_jax.core.scale import Scale
 from metarec_jax.meta.user import Trainable
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
+from metarec_jax.train.encoder_options import reading_of
 from metarec_jax.train.run_folder import Run
 
 ANEW = "theta/prior/taste/"
@@ -83,6 +85,33 @@ def check_scale(config: Config, scale: Scale) -> None:
             f"but this data has {scale.kind}s of {scale.low:.7g} to {scale.high:.7g}: add the data that it was trained "
             "on (metarec feedback RUN --export FILE --merge), or begin anew"
         )
+
+
+def check_encoder(config: Config, digest: str) -> None:
+    """Refuse embeddings of another meaning than those of the run that training is to begin from.
+
+    Args:
+        config: of the new run, with every "auto" resolved.
+        digest: of the new run's encoder before training.
+
+    Raises:
+        MetarecError: pooling, a prompt or the encoder differs; a prompt of users counts only if users have texts.
+    """
+    earlier = run_folder.open_run(Path(config.train.begin))
+    theirs, ours = reading_of(earlier.config.encoder), reading_of(config.encoder)
+    for name, value in theirs.items():
+        if value != ours[name] and not (name == "query_prompt" and config.learner.user_side == "none"):
+            raise MetarecError(
+                f"train.begin is {config.train.begin!r}, a run with encoder.{name} {value!r:.100}, but this one has "
+                f"{ours[name]!r:.100}: say --encoder.{name.replace('_', '-')} {shlex.quote(value)}, or begin anew"
+            )
+    try:
+        earlier.check_inputs({"encoder": digest})
+    except MetarecError as error:
+        raise MetarecError(
+            f"train.begin is {config.train.begin!r}, a run with another encoder than {config.encoder.path!r}: say "
+            f"--encoder.path {shlex.quote(earlier.config.encoder.path)}, if that is as it was, or begin anew"
+        ) from error
 
 
 def check(config: Config, found: Trainable, like: Trainable) -> None:

@@ -318,3 +318,26 @@ def test_padding_to_any_length_in_the_file_is_not_applied(tmp_path):
     (folder / "tokenizer.json").write_text(json.dumps(whole))
     (ids,) = encoder.tokenize(encoder.load(folder).tokenizer, ["film"], 64).ids
     assert len(ids) < 64
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [("wordpiece", "bert"), ("byte-level BPE", "roberta"), ("unigram", "xlm-roberta")],
+)
+def test_texts_are_put_in_lower_case_where_the_folder_says_so(kind, model, tmp_path):
+    import transformers
+
+    theirs = KINDS[kind]()
+    folder = saved(theirs, tmp_path / "it", kind=model, pad=theirs.pad_token_id)
+    text, (plain,) = "The FILM, Été", encoder.tokenize(encoder.load(folder).tokenizer, ["The FILM, Été"], 64).ids
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 40, "do_lower_case": true}')
+    loaded = encoder.load(folder)
+    encoder.save(loaded, tmp_path / "again")
+    again = encoder.load(tmp_path / "again")
+    expected = transformers.AutoTokenizer.from_pretrained(folder)(text.lower())["input_ids"]
+    for one in (loaded, again):
+        (ids,) = encoder.tokenize(one.tokenizer, [text], 64).ids
+        assert ids.tolist() == expected != plain.tolist()
+        assert encoder.words_of(one.tokenizer, text, 64).words[0][0] == "The"
+    assert again.hints == loaded.hints
+    assert loaded.digest == again.digest

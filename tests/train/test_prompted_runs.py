@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -16,12 +18,13 @@ from metarec_jax import Recommender, preset
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.train import TrainConfig
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Tables
 from metarec_jax.privacy.text_batches import PrivateTextBatches
 from metarec_jax.recommender.cold_items import ColdItem
 from metarec_jax.train.build import build
 from metarec_jax.train.sharding import user_mesh
-from metarec_jax.train.start import meta_train, resume
+from metarec_jax.train.start import meta_train, resume, start
 from metarec_jax.train.text_batches import TextBatches
 
 NEW, PROFILE = "a lamp of glass and iron", "likes iron"
@@ -85,18 +88,16 @@ def test_words_of_an_explanation_are_those_of_the_text(run):
     assert any(word.influence for word in explanation.words)
 
 
-def test_a_run_of_before_prompts_has_none(run):
-    layout, _, folder, _ = run
-    path = folder / "config.json"
-    text = path.read_text()
-    document = json.loads(text)
+def test_a_run_of_before_prompts_has_none(run, tmp_path):
+    layout = run[0]
+    folder = Path(shutil.copytree(run[2], tmp_path / "run"))
+    document, inputs = (json.loads((folder / name).read_text()) for name in ("config.json", "inputs.json"))
     for option in ("query_prompt", "document_prompt", "pool_prompt"):
         del document["encoder"][option]
-    path.write_text(json.dumps(document))
-    try:
-        recommender, (_, experiment) = Recommender.load(folder, report=print), resume(folder)
-    finally:
-        path.write_text(text)
+    del inputs["reading"]
+    (folder / "config.json").write_text(json.dumps(document))
+    (folder / "inputs.json").write_text(json.dumps(inputs))
+    recommender, (_, experiment) = Recommender.load(folder, report=print), resume(folder)
     items = list(experiment.data.items.texts[:3])
     plain = reference(run[1], Layout({}, length=layout.length), "document", items)
     np.testing.assert_allclose(experiment.train.tables.items[:3], plain, **CLOSE)
@@ -132,3 +133,31 @@ def test_texts_of_private_joint_training_have_the_prompts_of_their_sides(experim
     assert_close(table[episodes.user[user]], part.tables.users[batch.user[user]])
     real = batch.support.mask[user] > 0
     assert_close(table[episodes.support.item[user][real]], part.tables.items[batch.support.item[user][real]])
+
+
+def test_a_run_is_not_continued_with_other_prompts(run, tmp_path):
+    """Neither resumed after a change of its config.json, nor the beginning of a run that reads otherwise."""
+    layout, checkpoint, folder, _ = run
+    own = {"query_prompt": layout.query, "document_prompt": layout.document}
+    own["pool_prompt"] = "yes" if layout.pool_prompt else "no"
+
+    def begun(name, **changes):
+        config = config_of(checkpoint, tmp_path, **{**own, **changes})
+        train = dataclasses.replace(config.train, begin=str(folder))
+        return start(dataclasses.replace(config, train=train), tmp_path / name)
+
+    begun("same")
+    for changes, says in [
+        ({"query_prompt": "auto"}, ["encoder.query_prompt", repr(layout.query), "'other: '", "--encoder.query-prompt"]),
+        ({"document_prompt": ""}, ["encoder.document_prompt", repr(layout.document), "--encoder.document-prompt"]),
+        ({"pooling": "cls"}, ["encoder.pooling", "'mean'", "'cls'", "--encoder.pooling mean"]),
+    ]:
+        with pytest.raises(MetarecError) as error:
+            begun("other", **changes)
+        assert_says(str(error.value), str(folder), *says)
+    copy = Path(shutil.copytree(folder, tmp_path / "run"))
+    tree = json.loads((copy / "config.json").read_text())
+    tree["encoder"]["document_prompt"] = "something else: "
+    (copy / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(MetarecError, match=r"inputs\.json: encoder\.pooling, prompts or max_length in config"):
+        resume(copy)

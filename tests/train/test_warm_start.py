@@ -10,6 +10,7 @@ from helpers import assert_says
 from trained import believing_config, believing_run, small_config, small_data, trained_run
 from training import write_table
 
+from metarec_jax import encoder
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.core.errors import MetarecError
@@ -89,6 +90,16 @@ def test_another_rating_scale_is_refused(tmp_path):
     with pytest.raises(MetarecError) as error:
         start.start(beginning(config, trained_run()), tmp_path / "run")
     assert_says(str(error.value), str(trained_run()), "1 to 5", "1 to 4", "--merge")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_encoder_is_refused(tmp_path):
+    encoder.save(encoder.random_encoder(1), tmp_path / "encoder")
+    small = small_config()
+    config = dataclasses.replace(small, encoder=dataclasses.replace(small.encoder, path=str(tmp_path / "encoder")))
+    with pytest.raises(MetarecError) as error:
+        start.start(beginning(config, trained_run()), tmp_path / "run")
+    assert_says(str(error.value), str(trained_run()), "another encoder", "--encoder.path random")
     assert not (tmp_path / "run").exists()
 
 
