@@ -21,8 +21,9 @@ OUTSIDE = """
     def few(config, seed):
         return synthetic(seed, users=30, items=40, kind=config.kind)[0]
 
-    @register_layout("films", title="Films", marks=("films.*",))
-    def films(folder, *, source):
+    @register_layout("films", title="Films", marks=("films.*",), options=("repeats",))
+    def films(folder, *, source, repeats):
+        print(repeats)
         return dataclasses.replace(read_100k(folder, source=source), citation=folder.read("films.txt").data[:].decode())
 
     @register_split("mine")
@@ -32,7 +33,8 @@ OUTSIDE = """
     config = from_json('{"data": {"source": "few"}, "split": {"kind": "mine"}}', where="outside")
     data = load(config.data, seed=2)
     print(len(data.users), divide(data, config, 2).description)
-    config = from_json('{"data": {"source": "films", "path": "%s"}}' % sys.argv[1], where="outside")
+    films = '{"data": {"source": "films", "path": "%s", "repeats": "latest"}}'
+    config = from_json(films % sys.argv[1], where="outside")
     found = load(config.data)
     print(len(found), found.source == f"Films from {sys.argv[1]}", found.citation)
     try:
@@ -49,6 +51,7 @@ def test_kinds_from_outside_are_used_by_their_names(tmp_path):
     run = subprocess.run(program, capture_output=True, text=True)
     assert run.stdout.splitlines() == [
         "30 mine",
+        "latest",
         "5 True Invented",
         "outside: data.source is 'fims'; it must be one of 'auto', 'movielens-100k', 'movielens-1m', "
         "'movielens-latest', 'recbole', 'mind', 'amazon', 'goodreads', 'book-crossing', 'lastfm', 'table', "

@@ -82,8 +82,8 @@ def test_new_items_and_profiles_are_read_with_the_prompts_of_the_run(run):
 
 def test_words_of_an_explanation_are_those_of_the_text(run):
     recommender = Recommender.load(run[2], report=print)
-    text = recommender.catalogue.items.texts[2]
-    (explanation,) = recommender.explain(recommender.adapt({7: 5, 8: 1, 9: 4}), [3], words=True)
+    text = recommender.catalogue.items.texts[3]
+    (explanation,) = recommender.explain(recommender.adapt({7: 5, 8: 1, 9: 4}), [4], words=True)
     assert "".join(word.text for word in explanation.words) == text.replace(" ", "")
     assert any(word.influence for word in explanation.words)
 
