@@ -1,8 +1,6 @@
 """``python -m metarec_jax`` is ``metarec``."""
 
-import sys
-
-from metarec_jax.cli.main import main
+from metarec_jax.cli.process import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

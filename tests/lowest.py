@@ -32,7 +32,7 @@ for kind in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
     warnings.filterwarnings("error", category=kind, module="metarec_jax")
 """
 """Start of a Python program in which such a warning at a line of this package is an error."""
-COMMAND = f"{STRICT}from metarec_jax.cli.main import main; sys.exit(main())"
+COMMAND = f"{STRICT}from metarec_jax.cli.process import run; run()"
 DEMO = f"""{STRICT}
 from pathlib import Path
 from metarec_jax.cli.demo import run_demo

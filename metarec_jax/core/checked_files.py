@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,12 +152,15 @@ def read_table(path: Path, remedy: str = RESTORE) -> tuple[pa.Table, dict[str, s
     Raises:
         MetarecError: the file is missing, damaged or may not be read.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with reading(path, remedy):
+        open_regular(path).close()  # raises an `OSError` with its errno if the file cannot be opened
         # Pass an open file: pyarrow would parse a path for partition keys such as "user=3", and `pq.read_table` may
-        # import pandas.
-        with open_regular(path) as file:
+        # import pandas. A file of Python would be read, and its buffers released, by threads of pyarrow, which abort
+        # if the interpreter ends meanwhile.
+        with pa.OSFile(os.fsencode(path)) as file:
             table = pq.ParquetFile(file).read()
         found = table.schema.metadata or {}
         texts = {key.decode(): value.decode() for key, value in found.items() if key != b"ARROW:schema"}

@@ -109,3 +109,28 @@ def test_stopped_before_training_leaves_nothing(environment, tmp_path):
     assert first.startswith("synthetic ratings of seed 0")
     assert rest.endswith("metarec: stopped\n")
     assert not run.exists()
+
+
+ENDING = """
+import atexit, threading, time
+
+class Kept:
+    def __del__(self):
+        print("finalised")
+
+kept = Kept()
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.5), print("a thread"))).start()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status", "said"), [(["--version"], 0, "metarec_jax"), (["nothing"], 2, "")])
+def test_a_process_ends_without_finalising_the_interpreter_under_threads_of_libraries(
+    environment, tmp_path, arguments, status, said
+):
+    (tmp_path / "ending.py").write_text(ENDING)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    done = metarec(environment, *arguments, "--plugin", "ending")
+    assert done.returncode == status
+    assert said in done.stdout
+    assert done.stdout.endswith("a thread\nat exit\n")
