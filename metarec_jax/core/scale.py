@@ -94,10 +94,10 @@ class Scale(NamedTuple):
         Args:
             rating: in the data's unit.
         """
+        low, high = (self.low, self.high) if self.kind == "click" else (STANDARD_LOW, STANDARD_HIGH)
         with np.errstate(over="ignore"):
             found = np.float32(self.standard(float(rating)))
-        ends = self.standardised()
-        return found if ends.low <= found <= ends.high else None
+        return found if low <= found <= high else None
 
     def standardised(self) -> Scale:
         """The scale of the ratings after `standard`."""
