@@ -26,7 +26,7 @@ from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped, shown
-from metarec_jax.core.jax_settings import check_jax
+from metarec_jax.core.jax_settings import check_jax, import_jax
 from metarec_jax.core.json_files import read_json
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
@@ -282,6 +282,7 @@ def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
     """
     from metarec_jax.data.sources.find import cache_folder
 
+    import_jax()
     compile_cache.keep_compilations(cache_folder(config.data.cache))
     check_jax()
     return console.make_reporter()

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from metarec_jax.cli.arguments import Json, choices, parse, print_json
+from metarec_jax.core.jax_settings import import_jax
 from metarec_jax.evaluation.metric_sets import MODES, mode
 
 
@@ -37,6 +38,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run `metarec compare` and return the exit status."""
     chosen = parse(CompareArguments, "compare", arguments)
     mode(chosen.metrics)
+    import_jax()
     from metarec_jax.evaluation import compare
 
     found = compare.compare(

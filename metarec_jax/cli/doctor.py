@@ -14,6 +14,7 @@ from metarec_jax.cli.arguments import Json, parse, print_json
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.environment import environment
+from metarec_jax.core.jax_settings import check_devices
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.data.sources import describe_sources
 from metarec_jax.data.sources.find import cache_folder
@@ -32,6 +33,7 @@ class DoctorArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec doctor` and return the exit status."""
     chosen = parse(DoctorArguments, "doctor", arguments)
+    check_devices()
     found = examine()
     if chosen.json:
         print_json(found)

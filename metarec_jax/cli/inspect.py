@@ -89,7 +89,7 @@ def examine(data: Interactions) -> dict[str, Any]:
                 "user": data.users.ids[data.user[row]],
                 "item": data.items.ids[data.item[row]],
                 "title": data.items.titles[data.item[row]],
-                "rating": round(float(data.scale.original(data.rating[row])), 6),
+                "rating": data.scale.decimal(data.rating[row]),
                 "time": _date(int(data.time[row]), data.time_unit) if data.time.any() else None,
             }
             for row in range(min(FIRST, len(data)))

@@ -166,5 +166,6 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _fail(message: str) -> int:
-    print(f"metarec: {printable(message)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where stderr is on a full disk, the status says it
+        print(f"metarec: {printable(message)}", file=sys.stderr, flush=True)
     return 2

@@ -37,13 +37,30 @@ def check_jax() -> None:
         )
 
 
+def import_jax() -> None:
+    """Import JAX, which reads its environment variables.
+
+    Raises:
+        MetarecError: one of them has a value that JAX does not accept.
+    """
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:
+        raise MetarecError(
+            f"JAX cannot start with its environment variables: {str(error)[:300]}; unset the one that is meant (its "
+            "name begins with JAX_), or give it a value that JAX accepts"
+        ) from error
+
+
 def check_devices() -> None:
     """Start JAX on the devices of its settings.
 
     Raises:
-        MetarecError: $XLA_FLAGS has an unknown flag, or $JAX_PLATFORMS names devices that are not there.
+        MetarecError: as for `import_jax`; $XLA_FLAGS has an unknown flag, or $JAX_PLATFORMS names devices that are not
+            there.
     """
     _check_xla_flags(os.environ.get("XLA_FLAGS", ""))
+    import_jax()
     import jax
 
     asked = jax.config.values["jax_platforms"]

@@ -56,6 +56,8 @@ def test_the_answer_is_the_same(changes, wrapper, cache):
         ({"JAX_PLATFORMS": "cuda"}, ["JAX_PLATFORMS='cuda'", "metarec_jax[cuda]"]),
         ({"JAX_ENABLE_X64": "1"}, ["JAX_ENABLE_X64", "float32"]),
         ({"XLA_FLAGS": "--xla_no_such_flag=1"}, ["XLA_FLAGS", "--xla_no_such_flag", "remove"]),
+        ({"JAX_DISABLE_JIT": "perhaps"}, ["'perhaps'", "JAX_DISABLE_JIT", "unset"]),
+        ({"JAX_DEFAULT_MATMUL_PRECISION": "most"}, ["most", "jax_default_matmul_precision", "unset"]),
         ({"XLA_FLAGS": "xla_dump_to=here"}, ["XLA_FLAGS", "xla_dump_to=here", "--"]),
     ],
 )
@@ -93,3 +95,18 @@ def test_a_user_that_the_system_does_not_know_has_a_cache():
     done = subprocess.run([sys.executable, "-c", UNKNOWN], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "metarec_jax-54321" in done.stdout
+
+
+def test_a_message_that_cannot_be_written_leaves_the_status(cache):
+    done = run(["recommend", "nowhere", "--rate", "id:1=5"], {}, cache, '"$@" 2>/dev/full')
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["compare", "a", "b"], ["bench"]], ids=" ".join)
+@pytest.mark.parametrize(("name", "value"), [("JAX_DISABLE_JIT", "perhaps"), ("JAX_PLATFORMS", "nope")])
+def test_a_value_that_jax_refuses_is_one_message_of_every_command(command, name, value, cache):
+    done = run(command, {name: value}, cache)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    if command != ["compare", "a", "b"] or name == "JAX_DISABLE_JIT":  # comparing starts no device
+        assert_says(done.stderr, name)

@@ -273,6 +273,7 @@ OTHERS = {
     "an Excel workbook": b"\xd0\xcf\x11\xe0" + bytes(100),
     "a web page": b"\n<!DOCTYPE html><html><body>log in</body></html>",
     "is empty": b"",
+    "unpacks to a compressed file once more": gzip.compress(gzip.compress(b"a,b\n")),
     "unpacks to nothing": gzip.compress(b""),
     "holds no line of text": b"\n\n",
     "a NUL byte": b"a,b\0c\n",

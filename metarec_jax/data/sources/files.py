@@ -83,6 +83,8 @@ def unpacked(file: File) -> File:
     codec = next((codec for codec, magic in _PACKED.items() if re.match(magic, data)), "")
     content = _unpacked(name, data, codec) if codec else data
     what = next((what for magic, what in _OTHER.items() if re.match(magic, content)), "")
+    if codec and any(re.match(magic, content) for magic in _PACKED.values()):
+        what = "a compressed file once more: unpack it"
     if what:
         raise MetarecError(f"{name} {'unpacks to' if codec else 'is'} {what}")
     return File(name, content)
