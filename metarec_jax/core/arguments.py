@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, written
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,32 +70,27 @@ def with_type(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return repr(value)
     if isinstance(value, str | bytes | numbers.Number):
-        text = _repr(value)
+        text = written(value[:100] if isinstance(value, str | bytes) else value)
         return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
     return f"of type {type(value).__name__}"
 
 
-def _repr(value: Any) -> str:
-    """The `repr` of a value; Python refuses to write an integer of more than 4,300 digits."""
-    try:
-        return repr(value[:100] if isinstance(value, str | bytes) else value)
-    except ValueError:
-        return "an integer of thousands of digits"
-
-
 def whole(value: Any) -> int:
-    """A whole number: also one of NumPy, and a float without a fraction.
+    """A whole number of at most 100 digits: also one of NumPy, and a float without a fraction.
 
     >>> whole(2.0)
     2
     """
     if not _is_truth(value):
+        found = None
         try:
-            return operator.index(value)
+            found = operator.index(value)
         except TypeError:
             with contextlib.suppress(OverflowError):  # a fraction beyond float64
                 if isinstance(value, numbers.Real) and float(value).is_integer():
-                    return int(float(value))
+                    found = int(float(value))
+        if found is not None and abs(found) < 10**100:
+            return found
     raise Unfit("a whole number, such as 10")
 
 

@@ -39,6 +39,14 @@ class Stopped(BaseException):
         self.number = number
 
 
+def written(value: object) -> str:
+    """The `repr` of a value, also of an integer of more than 4,300 digits, which Python refuses to write."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+
+
 def shown(value: object, most: int = 80) -> str:
     """Format a value for an error message.
 
@@ -49,10 +57,7 @@ def shown(value: object, most: int = 80) -> str:
     Returns:
         The `repr` of the value; a longer one is truncated and followed by the number of characters.
     """
-    try:
-        text = repr(value[: 2 * most] if isinstance(value, str) else value)
-    except ValueError:  # Python refuses to write an integer of more than 4,300 digits
-        return "an integer of thousands of digits"
+    text = written(value[: 2 * most] if isinstance(value, str) else value)
     if len(text) <= most:
         return text
     return f"{text[: most - 20]}... ({len(value) if isinstance(value, str) else len(text):,} characters)"

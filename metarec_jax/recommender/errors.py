@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, written
 
 
 class InputError(MetarecError):
@@ -68,5 +68,5 @@ def shortened(value: object, most: int = 100) -> str:
     >>> shortened("x" * 300, 8)
     "'xxxxxxx…"
     """
-    text = repr(value)
+    text = written(value)
     return text if len(text) <= most else f"{text[:most]}…"

@@ -138,7 +138,7 @@ def _on_scale(item: str | int, rating: Any, scale: Scale) -> np.float32:
         )
     try:
         value = float(rating)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
         value = math.nan
     given = shortened(rating) if isinstance(rating, int | float) else with_type(rating)
     if scale.kind == "click" and value not in (0.0, 1.0):
