@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,17 @@ def _distinct_integers(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return code.astype(np.int32), [str(value) for value in distinct.tolist()]
 
 
-def numbers(table: Table, column: str) -> np.ndarray:
+TRUTHS = {"true": "1", "false": "0"}
+"""Clicks as programs write truth values, in small letters."""
+
+
+def numbers(table: Table, column: str, meaning: Mapping[str, str] = MappingProxyType({})) -> np.ndarray:
     """Parse a column as finite numbers.
 
     Args:
         table: columns of the file.
         column: name of the column.
+        meaning: texts that stand for numbers, in small letters.
 
     Returns:
         float64 [rows].
@@ -114,7 +120,8 @@ def numbers(table: Table, column: str) -> np.ndarray:
             ) from error
         return _finite(table, column, number, lambda row: str(number[row]))
     code, words = distinct(table, column)
-    number = _parse(_with_points(words, table.decimal))[code]
+    meant = [meaning.get(word.strip().lower(), word) for word in words] if meaning else words
+    number = _parse(_with_points(meant, table.decimal))[code]
     return _finite(table, column, number, lambda row: words[code[row]])
 
 
@@ -172,7 +179,7 @@ def clicks(table: Table) -> np.ndarray:
     """Return the clicks, 0 or 1, as float32 [rows]; all 1 if the table has no column of clicks."""
     if "rating" not in table.columns:
         return np.ones(len(table), np.float32)
-    click = numbers(table, "rating")
+    click = numbers(table, "rating", TRUTHS)
     bad = np.flatnonzero((click != 0) & (click != 1))
     if len(bad):
         raise table.refuse(

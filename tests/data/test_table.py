@@ -111,6 +111,13 @@ def test_clicks_with_a_column(tmp_path):
     assert_says(refusal(path, kind="click"), f"{path}, line 3", "is 3", "0 or 1", "--data.kind rating")
 
 
+def test_clicks_may_be_truth_values(tmp_path):
+    for yes, no in (("True", "False"), ("true", "false"), ("TRUE", "0")):
+        path = write(tmp_path / "r.csv", f"{HEADER}a,x,{yes},0\na,y,{no},0\n")
+        np.testing.assert_array_equal(read(path, kind="click").rating, [1, 0])
+        assert_says(refusal(path), f"{path}, line 2", repr(yes), "not a finite number")
+
+
 def test_ids_are_kept_as_they_are_written(tmp_path):
     path = write(tmp_path / "r.csv", HEADER + "007,10,1,0\n7,9,2,0\nx,9,3,0\n1e3,9,3,0\n")
     data = read(path)
