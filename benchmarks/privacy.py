@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness, variants
-from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.run import Config, preset
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.evaluation.methods import adapting, untrained
 from metarec_jax.evaluation.table import SeedResult
 from metarec_jax.privacy import accounting
+from metarec_jax.privacy.options import PrivacyConfig
 
 ORDINARY = "without privacy"
 STARVED = "what a private run reads, untrained"

@@ -15,12 +15,12 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.json_io import parse
 from metarec_jax.config.learner import LearnerConfig
-from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.training import Training
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.arguments import instance, optional, takes, text
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.kinds import HEADS, LEARNERS, UPDATERS
+from metarec_jax.core.kinds import HEADS, LEARNERS, TRAININGS, UPDATERS
 from metarec_jax.core.registry import normal_form
 
 
@@ -36,7 +36,7 @@ class Config:
     learner: LearnerConfig = LearnerConfig()
     updater: UpdaterConfig = UpdaterConfig()
     train: TrainConfig = TrainConfig()
-    privacy: PrivacyConfig = PrivacyConfig()
+    privacy: TRAININGS.get("privacy") = TRAININGS.get("privacy")()
     seed: int = 0
     """Seed of all random draws."""
 
@@ -55,58 +55,22 @@ class Config:
             f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
             "over devices; use --train.shards 1, or train the encoder",
         )
-        if self.privacy.epsilon:
-            self._require_private()
+        self.privacy.check(self)
+
+    @property
+    def training(self) -> Training:
+        """Traits of the way of training."""
+        return self.privacy.training
 
     @property
     def program(self) -> str:
         """The module whose ``build`` makes the training program of this run."""
-        room = "privacy" if self.privacy.epsilon else "train"
-        kind = "frozen" if self.encoder.train == "no" else "joint"
-        return f"metarec_jax.{room}.{kind}_program"
+        return f"{self.training.package}.{'frozen' if self.encoder.train == 'no' else 'joint'}_program"
 
-    def _require_private(self) -> None:
-        """Refuse options that use training users without noise, or that do not compute users one by one."""
-        require(
-            self.train.shards == 1,
-            f"train.shards is {self.train.shards} with privacy.epsilon {self.privacy.epsilon:g}: each user's gradient "
-            "of the encoder is clipped as a whole, on one device; use --train.shards 1",
-        )
-        require(
-            not (self.data.negatives and self.data.negatives_popularity),
-            f"data.negatives_popularity is {self.data.negatives_popularity:g} with privacy.epsilon "
-            f"{self.privacy.epsilon:g}: what everybody saw would choose every user's negatives; use "
-            "--data.negatives-popularity 0",
-        )
-        if self.privacy.covers == "updates":
-            require(
-                self.learner.user_side != "description",
-                "learner.user_side is 'description' with privacy.epsilon: descriptions are written from supports that "
-                "the seed draws, and a private run draws others in secret, so that they would tell of query rows; use "
-                "--learner.user-side profile, or none",
-            )
-            return
-        remedy = "or say with --privacy.covers updates that it need not be covered"
-        require(
-            not believes(self),
-            f"factors.rank is {self.factors.rank}: factors are learned from training users without noise; use "
-            f"--factors.rank 0, {remedy}",
-        )
-        require(
-            self.learner.user_side in ("auto", "none"),
-            f"learner.user_side is {self.learner.user_side!r}: how inputs are centred is learned from the texts of "
-            f"training users without noise; use --learner.user-side none, {remedy}",
-        )
-
-
-def believes(config: Config) -> bool:
-    """Whether the run learns factors of items (`FactorsConfig`)."""
-    return config.learner.prior and config.factors.rank > 0
-
-
-def covers_all(config: Config) -> bool:
-    """Whether privacy covers the whole run, and not only the outer steps."""
-    return config.privacy.epsilon > 0 and config.privacy.covers == "run"
+    @property
+    def has_factors(self) -> bool:
+        """Whether the run learns factors of items (`FactorsConfig`)."""
+        return self.learner.prior and self.factors.rank > 0
 
 
 _GATED = LearnerConfig(gate=10.0)

@@ -32,8 +32,7 @@ class TrainConfig:
     wrote. Such a run is not evaluated, since the training users of the earlier run are not known."""
     users_per_device: int = 32
     """Users that a device computes at a time; a larger outer step adds up the gradients of several such micro-batches.
-    0 finds the largest number that fits in the device's memory. It is 1 if an encoder is trained with
-    privacy.epsilon."""
+    0 finds the largest number that fits in the device's memory."""
 
     def __post_init__(self) -> None:
         require_types(self, "train")

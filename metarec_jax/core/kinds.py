@@ -86,5 +86,9 @@ UPDATERS: Registry[Any] = Registry(
 """Inner-loop rules: dataclasses that extend `metarec_jax.config.updater.UpdaterConfig`, with a ``build(curvature)``
 that gives a `metarec_jax.meta.updaters.contract.Updater`."""
 
+TRAININGS: Registry[Any] = Registry("training", {"privacy": "metarec_jax.privacy.options"})
+"""Ways of training other than the ordinary one, by the section of the config that holds their options: dataclasses with
+a property ``training`` (`metarec_jax.config.training.Training`) and a ``check(config)``."""
+
 ALL: tuple[Registry[Any], ...] = (SOURCES, SPLITS, ENCODERS, LEARNERS, HEADS, UPDATERS)
-"""Every registry."""
+"""The registries whose names are values of options."""

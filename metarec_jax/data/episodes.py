@@ -277,7 +277,7 @@ def statistics_of(
     Returns:
         float32 [..., 2 + columns], 0 where not `real`.
     """
-    own = own & (statistics.count[item] > 0)  # the counts of a private run are 0: nothing to leave out
+    own = own & (statistics.count[item] > 0)  # no row of an item without a count was counted, so none is left out
     total = statistics.total[item] - np.where(own, rating, 0)
     count = statistics.count[item] - np.where(own, 1, 0)
     known = np.stack([total, count], axis=-1)

@@ -58,16 +58,20 @@ def refuse_leak(
                 )
 
 
-def refuse_behaviour(encoder: str) -> None:
-    """Refuse, for a private run, an encoder that was pretrained on interactions by this package.
+def refuse_behaviour(encoder: str, remedy: str) -> None:
+    """Refuse an encoder that was pretrained on interactions by this package, for a run that may not use it.
+
+    Args:
+        encoder: path of the encoder as in the config.
+        remedy: clause for the message: what may be done other than to take another encoder.
 
     Raises:
         MetarecError: the encoder was pretrained on interactions.
     """
     if read_marks(encoder):
         raise MetarecError(
-            f"the encoder {encoder} was pretrained on users' interactions without noise, so that a run with it is "
-            "not private: use another encoder, or exclude it from the guarantee with --privacy.covers updates"
+            f"the encoder {encoder} was pretrained on users' interactions, which this run may use in its own training "
+            f"steps only: use another encoder, {remedy}"
         )
 
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarec_jax.config.run import Config, believes
+from metarec_jax.config.run import Config
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition
@@ -106,7 +106,7 @@ def methods_of(
         found[rule.name] = Method(function, dict(rule.settings), rule.definition)
     tuned, chosen = _fine_tune(twin_experiment, twin, reporter, budget.fine_tuning)
     closed = {}
-    if believes(experiment.config):
+    if experiment.config.has_factors:
         closed[CLOSED] = adapting(twin_experiment.model, untrained(twin_experiment))
     networks = closed | {
         STRANGER: not_adapting(twin_experiment.model, twin),

@@ -40,7 +40,7 @@ class Plan(NamedTuple):
         epsilon, delta: privacy budget of a complete training.
         clip: greatest norm of a user's gradient.
         noise: standard deviation of the noise over `clip`.
-        covers: see `metarec_jax.config.privacy.PrivacyConfig`.
+        covers: see `metarec_jax.privacy.options.PrivacyConfig`.
     """
 
     users: int

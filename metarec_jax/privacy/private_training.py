@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from metarec_jax.config.run import Config, covers_all
+from metarec_jax.config.run import Config
 from metarec_jax.privacy.dp_step import Mechanism, Summed, make_private_step
 from metarec_jax.privacy.ledger import PrivacyLedger
 from metarec_jax.privacy.sampling import PoissonSource
@@ -32,7 +32,7 @@ def private_options(experiment: Experiment, ledger: PrivacyLedger) -> dict[str, 
     # draws of the others.
     episodes = dataclasses.replace(experiment.train.source, seed=ledger.secret[0])
     source = PoissonSource(episodes, ledger.plan.rate, ledger.secret[1:])
-    return {"source": source, "ledger": ledger, "chooses": not covers_all(experiment.config)}
+    return {"source": source, "ledger": ledger, "chooses": not experiment.config.training.only_steps}
 
 
 def secret_key(mesh: Mesh, ledger: PrivacyLedger) -> Any:

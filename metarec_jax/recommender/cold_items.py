@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.config.run import Config, covers_all
+from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items, Params
 from metarec_jax.data.splits import Statistics
@@ -52,7 +52,7 @@ class ColdItems:
     """
 
     def __init__(self, config: Config, items: ItemIndex, texts: TextEncoder, theta: Params):
-        self.learns = not covers_all(config)
+        self.learns = not config.training.only_steps
         self._items, self._texts, self._theta = items, texts, theta
         self._trained_encoder = config.encoder.train != "no"
         self._unrated: dict[int, np.ndarray] = {}  # statistics of added items before any rating

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.config.run import Config, believes, covers_all
+from metarec_jax.config.run import Config
 from metarec_jax.core.arguments import instance, optional, takes
 from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET, Reporter
@@ -152,7 +152,7 @@ def resolve(config: Config, data: Interactions) -> Config:
     if head == "auto":
         head = "click" if data.kind == "click" else "ordinal" if data.scale.levels else "rating"
     if side == "auto":
-        side = "none" if data.users.texts is None or covers_all(config) else "profile"
+        side = "none" if data.users.texts is None or config.training.only_steps else "profile"
     # Each draw of a support has a description that must be encoded, so their number is limited.
     draws = config.episodes.draws or (DESCRIBED_DRAWS if side == "description" else 0)
     return dataclasses.replace(
@@ -172,7 +172,8 @@ def check_division(config: Config, data: Interactions, division: Division, repor
         reporter: shows the sizes.
 
     Raises:
-        MetarecError: the encoder was pretrained on held-out users, or on any user where the whole run is private.
+        MetarecError: the encoder was pretrained on held-out users, or on any user where only outer steps may
+            use the data.
     """
     splits = splits_of(division)
     splits = splits._replace(validation=np.sort(splits.validation), test=np.sort(splits.test))
@@ -181,8 +182,8 @@ def check_division(config: Config, data: Interactions, division: Division, repor
         f"{len(division.train):,} rows train"
     )
     refuse_leak(config.encoder.path, data, splits)
-    if covers_all(config):
-        refuse_behaviour(config.encoder.path)
+    if config.training.only_steps:
+        refuse_behaviour(config.encoder.path, config.training.remedy)
 
 
 def open_encoder(config: Config, encoder: Encoder | None = None, reporter: Reporter = QUIET) -> Encoder:
@@ -214,7 +215,7 @@ def make_catalogue(
     Args:
         config: config of the run.
         data: its interactions.
-        division: its training rows are counted; none are where the whole run is private, since counts get no noise.
+        division: its training rows are counted; none are where only outer steps may use the data.
         encoder: embeds the texts.
         reporter: shows progress.
 
@@ -226,7 +227,7 @@ def make_catalogue(
     """
     catalogue = Catalogue(
         items=data.items,
-        statistics=row_statistics(data, division.train[:0] if covers_all(config) else division.train),
+        statistics=row_statistics(data, division.train[:0] if config.training.only_steps else division.train),
         embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
         scale=data.scale,
     )
@@ -249,7 +250,7 @@ def embed_profiles(
     Returns:
         float32 [users, hidden]; None where there are no item factors, or they do not use profiles.
     """
-    if not believes(config) or config.learner.user_side != "profile" or data.users.texts is None:
+    if not config.has_factors or config.learner.user_side != "profile" or data.users.texts is None:
         return None
     return embed(encoder, config, data.users.texts, reporter, "encoding users", side="query")
 
@@ -276,7 +277,7 @@ def learn_factors(
         The catalogue with factors, and cross-fitted factors for the training users. The unchanged catalogue and None
         where the config has no factors.
     """
-    if not believes(config):
+    if not config.has_factors:
         return catalogue, None
     if profiles is None:
         hidden = catalogue.embeddings.shape[1] if config.learner.user_side == "description" else 0

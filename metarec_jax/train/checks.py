@@ -7,7 +7,7 @@ import dataclasses
 import jax
 
 from metarec_jax.config.encoder import EncoderConfig
-from metarec_jax.config.run import Config, believes
+from metarec_jax.config.run import Config
 from metarec_jax.config.updater import rule_of
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition, path_names
@@ -31,7 +31,7 @@ def check_data(config: Config, data: Interactions, reporter: Reporter = QUIET) -
     Raises:
         MetarecError: items have vectors that no option uses, or the learner needs times and the data has none.
     """
-    if data.items.vectors is not None and not believes(config):
+    if data.items.vectors is not None and not config.has_factors:
         raise MetarecError(
             "items come with vectors, but nothing reads them: the factors of items do, so use --factors.rank 32, "
             "or leave the vectors out"
@@ -86,7 +86,7 @@ def check_adapted(config: Config, catalogue: Catalogue) -> None:
         MetarecError: a pattern matches nothing, the updater cannot adapt a matched parameter, or no pattern matches the
             context parameters.
     """
-    if believes(config):  # the values of the factors do not change the adaptable parameters
+    if config.has_factors:  # the values of the factors do not change the adaptable parameters
         catalogue = dataclasses.replace(catalogue, beliefs=NOTHING_KNOWN)
     theta = abstract_trainable(config, catalogue, catalogue.embeddings.shape[1]).theta
     adapted, _ = partition(theta, config.updater.adapted)

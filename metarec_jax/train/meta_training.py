@@ -304,7 +304,7 @@ def _close_epoch(
     """Compute the progress after an epoch, and its line of metrics.
 
     Training ends after `epochs` epochs, or after `patience` epochs without a lower validation loss. Where the
-    validation loss must not choose the best epoch, since it depends on private data of validation users, the last epoch
+    validation loss must not choose the best epoch, since only outer steps may use the data, the last epoch
     is the best.
     """
     epoch, loss = progress.epoch + 1, figures["validation_loss"]

@@ -50,13 +50,11 @@ def learned(config: Config) -> Trainable:
     """Read the parameters of the earlier run from which training starts, as host arrays.
 
     Raises:
-        MetarecError: there is no such run, it has not finished an epoch, or the new run is private.
+        MetarecError: there is no such run, it has not finished an epoch, or the way of training of the new run rules it
+            out.
     """
-    if config.privacy.epsilon:
-        raise MetarecError(
-            f"train.begin is {config.train.begin!r}, but the parameters of an earlier run are not private: "
-            "leave it out, or train without --privacy.epsilon"
-        )
+    if config.training.no_warm_start:
+        raise MetarecError(f"train.begin is {config.train.begin!r}, but {config.training.no_warm_start}")
     from metarec_jax.train.parameters import load_trainable
 
     earlier = run_folder.open_run(Path(config.train.begin))

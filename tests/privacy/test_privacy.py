@@ -17,7 +17,6 @@ from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.learner import LearnerConfig
-from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
@@ -25,6 +24,7 @@ from metarec_jax.core.params import path_names
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.privacy import accounting
+from metarec_jax.privacy.options import PrivacyConfig
 from metarec_jax.privacy.sampling import PoissonSource
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train import catalogue as catalogues

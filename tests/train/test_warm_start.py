@@ -12,10 +12,10 @@ from training import write_table
 
 from metarec_jax import encoder
 from metarec_jax.config.data import DataConfig
-from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.evaluation.evaluate import evaluate
+from metarec_jax.privacy.options import PrivacyConfig
 from metarec_jax.train import run_folder, start, warm_start
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import fit

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from metarec_jax.config.run import Config, believes
+from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import CLICKS, STARS
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
@@ -89,13 +89,10 @@ def workload(
         The sizes.
 
     Raises:
-        MetarecError: the config is that of a private run, which has another step.
+        MetarecError: the way of training of the config has another step.
     """
-    if config.privacy.epsilon:
-        raise MetarecError(
-            f"privacy.epsilon is {config.privacy.epsilon:g}, but only ordinary outer steps are compiled ahead of time: "
-            "leave out the privacy options"
-        )
+    if config.training.no_early_compilation:
+        raise MetarecError(config.training.no_early_compilation)
     head, side = config.learner.head, config.learner.user_side
     if head == "auto":
         head = "click" if config.data.kind == "click" else "ordinal"
@@ -174,7 +171,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
 def _state(work: Workload) -> TrainState:
     config, hidden = work.config, work.architecture.hidden_size
     believed = None
-    if believes(config):
+    if config.has_factors:
         profile = hidden if work.user_texts else 0
         believed = dataclasses.replace(NOTHING_KNOWN, tastes=no_tastes(config.factors.rank, profile))
     catalogue = Catalogue(
@@ -196,7 +193,7 @@ def _state(work: Workload) -> TrainState:
 def _episodes(work: Workload) -> Episodes:
     """A batch of zeros, since `metarec_jax.train.meta_training.padded` needs arrays."""
     users = work.config.train.users_per_step
-    columns = RATINGS + (2 + work.config.factors.rank if believes(work.config) else 0)
+    columns = RATINGS + (2 + work.config.factors.rank if work.config.has_factors else 0)
 
     def rows(count: int) -> Rows:
         flat = np.zeros((users, count), np.float32)

@@ -13,8 +13,8 @@ import pytest
 
 from metarec_jax import preset
 from metarec_jax.cli import main
-from metarec_jax.config.privacy import PrivacyConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.privacy.options import PrivacyConfig
 from metarec_jax.train.aot import report, targets, workload
 from metarec_jax.train.aot.chips import CHIPS
 
