@@ -36,7 +36,8 @@ from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.batch import planned
-from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of
+from metarec_jax.meta.model import Model, Task, Trainable
+from metarec_jax.meta.user import adapt_user, apply_user, context_of
 from metarec_jax.recommender.item_table import ItemTensors, tables_of
 from metarec_jax.recommender.programs import UserTask
 from metarec_jax.recommender.recommender import Rated, Recommender, UserState

@@ -31,7 +31,7 @@ from metarec_jax.core.types import Rows
 from metarec_jax.data.tasks import make_tasks
 from metarec_jax.evaluation.methods import adapting, untrained, without_inner_loop
 from metarec_jax.evaluation.per_user import judge
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function
 from metarec_jax.recommender.active_learning import TastePosterior, choose, taste_posterior

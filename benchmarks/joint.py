@@ -22,7 +22,7 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
 from metarec_jax.meta.encoder_step import Chosen, Reading, joint_gradient
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16

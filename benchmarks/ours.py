@@ -16,10 +16,10 @@ from metarec_jax.core.types import Episodes, Params, Prepared, Rows
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.gram import Form
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import Rates
 from metarec_jax.meta.updaters.gradient import gradient_descent
-from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.model import UNROLL
 
 

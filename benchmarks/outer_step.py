@@ -17,8 +17,8 @@ from benchmarks.cases import SMOKE, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.tasks import task_of
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import TrainState, make_step
-from metarec_jax.meta.user import Trainable
 
 LEVELS = {
     "(b) loop": "benchmarks.torch_reference.loop",

@@ -15,7 +15,7 @@ from metarec_jax.core.progress import Reporter
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.table import SeedResult
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.metrics.definitions import metric
 from metarec_jax.metrics.metrics import UserValues
 from metarec_jax.metrics.predictions import Function

@@ -19,8 +19,9 @@ from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepar
 from metarec_jax.learner import mlp
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.heads import Head
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.meta.user import Model, Trainable, inputs_of
+from metarec_jax.meta.user import inputs_of
 
 TOLERANCE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 """Of two ways to compute the same sums of tens of numbers: about a hundred roundings of each precision (in float64

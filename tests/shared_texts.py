@@ -11,8 +11,8 @@ from metarec_jax import encoder
 from metarec_jax.core.types import Prepared
 from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack
 from metarec_jax.meta.encoder_step import Chosen, Reading
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.user import Trainable
 from metarec_jax.privacy.dp_encoder_step import Apart
 from metarec_jax.train.text_batches import texts_used, with_slots
 

@@ -62,11 +62,11 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parse(TuneArguments, "tune", arguments, TuneArguments(config=base))
     check_range("--trials", chosen.trials, 1, 100_000)
     reporter = prepare(chosen.config)
-    from metarec_jax.evaluation import plots, search
+    from metarec_jax.evaluation import plots, search, search_space
 
-    tree = read_json(Path(chosen.space), option="--space") if chosen.space else search.SPACE
+    tree = read_json(Path(chosen.space), option="--space") if chosen.space else search_space.SPACE
     try:
-        space = search.read_space(tree, chosen.config)
+        space = search_space.read_space(tree, chosen.config)
     except MetarecError as error:
         raise MetarecError(f"--space {chosen.space}: {error}") from error
     folder = place(chosen.out) if chosen.out else (RUNS / f"tune-{run_name(name, chosen.config)}").resolve()

@@ -30,7 +30,7 @@ from metarec_jax.evaluation.methods import BEFORE, META, TWINS, methods_of, with
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, questions_of
 from metarec_jax.evaluation.table import Table
 from metarec_jax.evaluation.write_results import publish
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder, warm_start
 from metarec_jax.train.build import build, resolve

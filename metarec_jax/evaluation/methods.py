@@ -25,11 +25,12 @@ from metarec_jax.core.params import partition
 from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import Episodes, Tables
 from metarec_jax.data.tasks import TaskSource
-from metarec_jax.evaluation.baselines import Baseline, fit_baselines, fit_click_baselines
+from metarec_jax.evaluation.baselines import Baseline
 from metarec_jax.evaluation.budget import FULL, Budget
+from metarec_jax.evaluation.fit_baselines import fit_baselines, fit_click_baselines
 from metarec_jax.evaluation.per_user import judge
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.predictions import Function, Predictions
 from metarec_jax.train.experiment import Experiment, Part

@@ -10,14 +10,13 @@ import dataclasses
 import json
 import os
 import shutil
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.paths import absolute
-from metarec_jax.config.run import Config, from_json
+from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, make_folder, system_error, write_text
 from metarec_jax.core.checked_files import reading
 from metarec_jax.core.errors import MetarecError, Stopped
@@ -27,6 +26,7 @@ from metarec_jax.core.regular_files import read_regular
 from metarec_jax.core.types import Interactions
 from metarec_jax.evaluation.methods import adapting
 from metarec_jax.evaluation.per_user import judge
+from metarec_jax.evaluation.search_space import SPACE, options_of, suggest, with_options
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.metrics import metric as metric_of
 from metarec_jax.train import run_folder, warm_start
@@ -41,16 +41,6 @@ if TYPE_CHECKING:
 
 LOSS = "loss"
 """The query loss, by which training chooses its best epoch."""
-SPACE: Mapping[str, Any] = {
-    "train.rate": {"low": 5e-4, "high": 2e-2, "log": True},
-    "train.weight_decay": {"low": 1e-4, "high": 1e-1, "log": True},
-    "train.users_per_step": [16, 32, 64],
-    "learner.hidden": [32, 64, 128, 256],
-    "learner.dropout": {"low": 0.0, "high": 0.5},
-    "updater.rate": {"low": 0.05, "high": 3.0, "log": True},
-    "updater.steps": [1, 3, 5],
-}
-"""The default search space."""
 _REUSES_INPUTS = ("learner", "updater", "train")
 """Sections whose options, but for those below, leave data, embeddings and episodes as they are."""
 _CHANGES_INPUTS = ("learner.user_side", "learner.prior", "learner.kind", "learner.head")
@@ -74,60 +64,6 @@ class Tuned:
     config: Config
     value: float
     trials: list[tuple[int, float, dict[str, Any]]]
-
-
-def read_space(tree: Any, base: Config) -> dict[str, Any]:
-    """Check a search space.
-
-    Args:
-        tree: "section.option" -> a list of values, or {"low": A, "high": B}, with "log": true for a logarithmic scale.
-        base: the config whose options are searched.
-
-    Returns:
-        The search space.
-
-    Raises:
-        MetarecError: there is no such option, a value is impossible, or a range is empty.
-    """
-    if not isinstance(tree, Mapping) or not tree:
-        raise MetarecError('a search space is a JSON object such as {"train.rate": {"low": 0.001, "high": 0.01}}')
-    for name, choice in tree.items():
-        kind = _type_of(name, base)
-        if isinstance(choice, list) and choice:
-            for value in choice:
-                with_options(base, {name: value})
-            continue
-        bounds = {"low", "high"}
-        if not isinstance(choice, Mapping) or not bounds <= set(choice) <= bounds | {"log"} or kind not in (int, float):
-            raise MetarecError(
-                f'{name} is {choice!r}; give a list of values, or for a number {{"low": A, "high": B}}, '
-                'with "log": true where it is searched by orders of magnitude'
-            )
-        for bound in bounds:
-            with_options(base, {name: choice[bound]})
-        if not choice["low"] < choice["high"] or (choice.get("log") and choice["low"] <= 0):
-            raise MetarecError(f"{name} is searched from {choice['low']} to {choice['high']}, which is no range")
-    return dict(tree)
-
-
-def with_options(base: Config, options: Mapping[str, Any]) -> Config:
-    """Change options of a config.
-
-    Args:
-        base: the config.
-        options: "section.option" -> value.
-
-    Returns:
-        The changed config.
-
-    Raises:
-        MetarecError: there is no such option, or a value is impossible.
-    """
-    tree: dict[str, Any] = {}
-    for name, value in options.items():
-        section, _, field = name.rpartition(".")
-        (tree.setdefault(section, {}) if section else tree)[field] = value
-    return from_json(json.dumps(tree), where="the search space", base=base)
 
 
 def tune(
@@ -205,7 +141,7 @@ def open_study(base: Config, folder: Path, space: Mapping[str, Any] = SPACE, met
         raise MetarecError(f"{path} is damaged ({what}): {_REMEDY}") from error
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # the process was killed during this trial
-    start = _options_of(base, space)
+    start = options_of(base, space)
     waiting = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
     if not _finished(study) and not any(trial.system_attrs.get("fixed_params") == start for trial in waiting):
         study.enqueue_trial(start)
@@ -259,7 +195,7 @@ def run_trials(
     with reporter.bar("tuning", trials) as advance:
         while done < trials and failed < trials:
             trial = study.ask()
-            options = {name: _suggest(trial, name, choice, base) for name, choice in space.items()}
+            options = {name: suggest(trial, name, choice, base) for name, choice in space.items()}
             try:
                 value = objective(with_options(base, options), folder / f"trial-{trial.number}")
             except MetarecError as error:
@@ -346,36 +282,6 @@ def rebuild(
         model=make_model(config, experiment.catalogue.scale),
         train=dataclasses.replace(experiment.train, source=source),
     )
-
-
-def _suggest(trial: optuna.Trial, name: str, choice: Any, base: Config) -> Any:
-    if isinstance(choice, list):
-        return trial.suggest_categorical(name, choice)
-    draw = trial.suggest_int if _type_of(name, base) is int else trial.suggest_float
-    return draw(name, choice["low"], choice["high"], log=bool(choice.get("log")))
-
-
-def _options_of(base: Config, space: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that the config itself has, for those options whose value lies in the search space."""
-    found = {}
-    for name, choice in space.items():
-        value = base
-        for part in name.split("."):
-            value = getattr(value, part)
-        if value in choice if isinstance(choice, list) else choice["low"] <= value <= choice["high"]:
-            found[name] = value
-    return found
-
-
-def _type_of(name: str, base: Config) -> Any:
-    at: Any = base
-    *sections, field = name.split(".")
-    for section in sections:
-        at = getattr(at, section, None)
-    hints = typing.get_type_hints(type(at)) if dataclasses.is_dataclass(at) else {}
-    if field not in hints or dataclasses.is_dataclass(getattr(at, field)):
-        raise MetarecError(f"there is no option {name!r} to search for; write it as in config.json, such as train.rate")
-    return hints[field]
 
 
 def _finished(study: optuna.Study) -> list[Any]:

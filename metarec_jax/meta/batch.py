@@ -17,7 +17,8 @@ from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.gram import Plan
-from metarec_jax.meta.user import Model, Products, context_of, features_of, plan_user
+from metarec_jax.meta.model import Model, Products
+from metarec_jax.meta.user import context_of, features_of, plan_user
 
 Result = TypeVar("Result")
 

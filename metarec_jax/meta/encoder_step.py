@@ -23,8 +23,8 @@ from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.text_buckets import Picked
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
-from metarec_jax.meta.user import Model, Trainable
 
 Encode = Callable[[Params, Tokens], Array]
 """(parameters of the encoder, tokens) -> [texts, hidden]."""

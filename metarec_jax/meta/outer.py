@@ -15,7 +15,8 @@ from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import Episodes, Prepared
 from metarec_jax.meta.batch import planned, sum_over_users
-from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user, predict_user
+from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
+from metarec_jax.meta.user import lose_user, predict_user
 
 
 class TrainState(NamedTuple):
@@ -40,7 +41,7 @@ class Losses(NamedTuple):
     Attributes:
         query: sum of the query loss.
         rows: number of query rows in the sum.
-        stopped: int32 [users], as in `metarec_jax.meta.user.Outcome`.
+        stopped: int32 [users], as in `metarec_jax.meta.model.Outcome`.
         usable: bool [leaves], whether each parameter of an outer step holds valid numbers (`metarec_jax.core.params`);
             None outside an outer step. An invalid parameter is the cause of a loss that is not finite.
     """

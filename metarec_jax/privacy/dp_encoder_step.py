@@ -18,7 +18,8 @@ from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.text_buckets import Picked
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.encoder_step import Chosen, Reading, cached_gradient
-from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user
+from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
+from metarec_jax.meta.user import lose_user
 from metarec_jax.privacy.dp_step import Mechanism, Summed, clipped_sum, mean_loss
 
 

@@ -20,8 +20,9 @@ from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.learner.inputs import learned
+from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, updated
-from metarec_jax.meta.user import Model, Outcome, Shared, Task, Trainable, lose_user
+from metarec_jax.meta.user import lose_user
 
 
 class Fed(NamedTuple):

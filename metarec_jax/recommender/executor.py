@@ -1,4 +1,4 @@
-"""Execution of compiled programs for any number of users: supports and batches are padded to a few shapes.
+"""Execution of compiled programs for any number of users, in calls of few shapes (`CallShapes`).
 
 The programs compute on the standard scale (`metarec_jax.core.scale`), and what is returned is in the data's unit.
 
@@ -9,9 +9,8 @@ one runs.
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,39 +23,16 @@ from metarec_jax.core.exported_programs import Traced
 from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params, Rows
-from metarec_jax.meta.user import Model, Trainable
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.recommender import programs
+from metarec_jax.recommender.call_shapes import CallShapes, Limits, one_ahead
 from metarec_jax.recommender.history import CheckedHistory
-from metarec_jax.recommender.item_table import MAX_GRAM_ITEMS, ItemTable
+from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.programs import ItemRows, UserTask
 from metarec_jax.recommender.user_state import UserState
 
 EXPLAINED_PER_CALL = 10
 """Number of items that are explained in one call; there is one other program, for a single item."""
-
-Part = TypeVar("Part")
-Result = TypeVar("Result")
-
-
-class Limits(NamedTuple):
-    """Limits on the size of parallel computations.
-
-    Attributes:
-        batch_sizes: numbers of users in a call, ascending; a call for fewer users is padded to the next size.
-        floats_per_call: greatest number of floats that a call holds at any time.
-        floats_at_once: greatest number of floats in the widest layer of a parallel computation, so that it fits a
-            processor's caches.
-        users_adapted_at_once: greatest number of users whose inner loops run in parallel.
-        items_at_once: greatest number of items that are scored in parallel.
-        gram_items: greatest number of rows of an item table whose Gram matrix is stored.
-    """
-
-    batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
-    floats_per_call: int = 1 << 25
-    floats_at_once: int = 1 << 20
-    users_adapted_at_once: int = 32
-    items_at_once: int = 4096
-    gram_items: int = MAX_GRAM_ITEMS
 
 
 class Executor:
@@ -90,7 +66,7 @@ class Executor:
         self.model, self.trainable, self.digest = model, trainable, digest
         self.average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._table = table
-        self._buckets, self._max_support = config.episodes.buckets, config.episodes.max_support
+        self._shapes = CallShapes(config.episodes, model, table, limits)
         self._scale = scale
         self._adapted_shapes: dict[int, Params] = {}
         told = f"{to_json(config)}\n{scale}\n{limits}"
@@ -112,12 +88,6 @@ class Executor:
             name: Traced(functools.partial(function, model, *arguments), told, static)
             for name, (function, arguments, static) in bound.items()
         }
-        # A call holds the scores of its users, and for a large catalogue products of all items with their supports.
-        longest, items = self._buckets[-1], table.count
-        each = items if items <= limits.gram_items else items * (1 + longest)
-        self._sizes = [s for s in limits.batch_sizes if s == 1 or s * each <= limits.floats_per_call]
-        widest = model.floats_per_row(longest) * min(items, limits.items_at_once)
-        self._users_at_once = 1 << (max(limits.floats_at_once // widest, 1).bit_length() - 1)
 
     # Adapt
 
@@ -136,14 +106,14 @@ class Executor:
         refuse_fork()
 
         def call(users: list[int]) -> tuple[Rows, Params]:
-            supports = self._supports([histories[u] for u in users])
-            task = self._padded_task(np.stack([embeddings[u] for u in users]), supports)
+            supports = self._shapes.supports([histories[u] for u in users])
+            task = self._shapes.task(np.stack([embeddings[u] for u in users]), supports)
             items = self._table.tensors(single_user=len(task.embedding) == 1)
             return supports, self.programs["adapt"](self.trainable, items, task)
 
         states: dict[int, UserState] = {}
-        lengths = [self._bucket(len(history.rows)) for history in histories]
-        for users, (supports, adapted) in _one_ahead(self._batches(lengths), call):
+        lengths = [self._shapes.bucket(len(history.rows)) for history in histories]
+        for users, (supports, adapted) in one_ahead(self._shapes.batches(lengths), call):
             both = supports, jax.device_get(adapted)
             for row, u in enumerate(users):
                 support, own = jax.tree.map(lambda leaf, row=row: leaf[row], both)
@@ -161,16 +131,15 @@ class Executor:
         Returns:
             The state.
         """
-        support = jax.tree.map(lambda leaf: leaf[0], self._supports([history]))
+        support = jax.tree.map(lambda leaf: leaf[0], self._shapes.supports([history]))
         return UserState(history, embedding, support, adapted, self.digest)
 
     def adapted_shapes(self, length: int) -> Params:
         """Shapes and dtypes of the adapted parameters of a user with a history of `length` ratings."""
-        bucket = self._bucket(length)
+        bucket = self._shapes.bucket(length)
         if bucket not in self._adapted_shapes:
-            used = min(bucket, self._max_support)
-            blank = CheckedHistory(np.zeros(used, np.int32), np.zeros(used, np.float32))
-            task = self._padded_task(self.average_user[None], self._supports([blank]))
+            supports = self._shapes.supports([self._shapes.blank(bucket)])
+            task = self._shapes.task(self.average_user[None], supports)
             items = self._table.tensors(single_user=True)
             adapted = jax.eval_shape(self.programs["adapt"], self.trainable, items, task)
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), adapted)
@@ -183,22 +152,19 @@ class Executor:
         Returns:
             The number of programs.
         """
-        most = min(most, self._sizes[-1])
-        sizes = sorted({size for size in self._sizes if size <= most} | {self._size(most)})
+        most = min(most, self._shapes.sizes[-1])
+        sizes = sorted({size for size in self._shapes.sizes if size <= most} | {self._shapes.size(most)})
         explained = (1, EXPLAINED_PER_CALL)
         self._table.tensors(single_user=False)  # precomputes products, which calls for single users then also use
-        for length in self._buckets:
-            held = min(length, self._max_support, self._table.count)
-            history = CheckedHistory(
-                np.arange(held, dtype=np.int32), np.full(held, self._scale.standardised().low, np.float32)
-            )
+        for length in self._shapes.buckets:
+            history = self._shapes.blank(min(length, self._table.count), self._scale.standardised().low)
             for size in sizes:
                 for _ in self.score_all_with_deviation(self.adapt([history] * size, [self.average_user] * size)):
                     pass
             (state,) = self.adapt([history], [self.average_user])
             for items in explained:
                 self.influences(state, np.zeros(items, np.int32))
-        return (2 * len(sizes) + len(explained)) * len(self._buckets)
+        return (2 * len(sizes) + len(explained)) * len(self._shapes.buckets)
 
     # Score
 
@@ -233,9 +199,9 @@ class Executor:
             task = self._task([states[u] for u in users])
             size = len(task.embedding)
             items = self._table.tensors(single_user=size == 1)
-            return self.programs[name](self.trainable, items, task, at_once=min(self._users_at_once, size))
+            return self.programs[name](self.trainable, items, task, at_once=min(self._shapes.users_at_once, size))
 
-        for users, scored in _one_ahead(self._batches([len(state.support.item) for state in states]), call):
+        for users, scored in one_ahead(self._shapes.batches([len(state.support.item) for state in states]), call):
             found = jax.device_get(scored)[: len(users), ..., :count]
             found = found.reshape(len(users), -1, count)  # [users, 1 or 2, items]: scores, deviations
             _check_finite(found[:, 0])
@@ -337,35 +303,7 @@ class Executor:
             )
         return np.concatenate(found) * self._scale.unit
 
-    # Shapes
-
-    def _bucket(self, length: int) -> int:
-        """The padded support length of a history of `length` ratings."""
-        return next(bucket for bucket in self._buckets if bucket >= min(length, self._max_support))
-
-    def _size(self, users: int) -> int:
-        """The padded batch size of `users` users."""
-        return next(size for size in self._sizes if size >= users)
-
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Positions of the users of each call; users of one call have equal padded support lengths (`lengths`)."""
-        of_length: dict[int, list[int]] = defaultdict(list)
-        for user, length in enumerate(lengths):
-            of_length[length].append(user)
-        for users in of_length.values():
-            for start in range(0, len(users), self._sizes[-1]):
-                yield users[start : start + self._sizes[-1]]
-
-    def _supports(self, histories: Sequence[CheckedHistory]) -> Rows:
-        """The support of each user, padded to the smallest bucket that holds all of them."""
-        latest = [history.latest(self._max_support) for history in histories]
-        count = np.array([len(rows) for rows, _ in latest])
-        real = np.arange(self._bucket(int(count.max()))) < count[:, None]
-        item, rating = np.zeros(real.shape, np.int32), np.zeros(real.shape, np.float32)
-        item[real] = np.concatenate([rows for rows, _ in latest])
-        rating[real] = np.concatenate([ratings for _, ratings in latest])
-        statistic = np.where(real[..., None], self._table.statistic[item], 0).astype(np.float32)
-        return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
+    # Arguments
 
     def check_states(self, states: Sequence[UserState]) -> None:
         """Refuse states of other models, and to compute in a forked process.
@@ -384,13 +322,7 @@ class Executor:
     def _task(self, states: Sequence[UserState]) -> UserTask:
         self.check_states(states)
         each = [(state.embedding, state.support, state.adapted) for state in states]
-        return self._padded_task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
-
-    def _padded_task(self, embeddings: np.ndarray, supports: Rows, adapted: Params = ()) -> UserTask:
-        """Arguments of a program; the first user is repeated to pad the batch to one of the sizes."""
-        users = len(embeddings)
-        order = [u if u < users else 0 for u in range(self._size(users))]
-        return jax.tree.map(lambda leaf: leaf[order], UserTask(embeddings, supports, adapted))
+        return self._shapes.task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
 
     def _of_items(
         self,
@@ -414,19 +346,6 @@ class Executor:
         found = jax.device_get(found)[0, :count]
         _check_finite(found)
         return found
-
-
-def _one_ahead(parts: Iterable[Part], call: Callable[[Part], Result]) -> Iterator[tuple[Part, Result]]:
-    """Yield each part and the result of its call; the next call is started before a result is read, so that the device
-    is busy while Python reads."""
-    running = None
-    for part in parts:
-        called = part, call(part)
-        if running is not None:
-            yield running
-        running = called
-    if running is not None:
-        yield running
 
 
 def _explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

@@ -28,7 +28,7 @@ from metarec_jax.core.checked_files import write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import STANDARD_LOW, Scale
 from metarec_jax.core.types import Prepared
-from metarec_jax.meta.user import Model
+from metarec_jax.meta.model import Model
 from metarec_jax.recommender.item_table import tables_of
 from metarec_jax.recommender.programs import adapt_and_score
 from metarec_jax.recommender.recommender import Recommender

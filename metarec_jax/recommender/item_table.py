@@ -21,7 +21,7 @@ from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.batch import plan_batch
-from metarec_jax.meta.user import Model
+from metarec_jax.meta.model import Model
 
 MIN_SPARE, MAX_SPARE = 64, 8192
 """Bounds of the spare rows; between them an eighth of the catalogue. Spare rows are scored like all others, so they

@@ -11,7 +11,7 @@ from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
 from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.privacy import accounting
 from metarec_jax.recommender.text_encoder import load_encoder
 from metarec_jax.train import catalogue as catalogues

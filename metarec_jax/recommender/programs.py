@@ -25,7 +25,8 @@ from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.meta.batch import planned
 from metarec_jax.meta.gram import Adapted, Plan, gram_of
-from metarec_jax.meta.user import Model, Task, Trainable, adapt_user, apply_user, context_of, summarised, variance_user
+from metarec_jax.meta.model import Model, Task, Trainable
+from metarec_jax.meta.user import adapt_user, apply_user, context_of, summarised, variance_user
 from metarec_jax.recommender.item_table import ItemTensors, tables_of
 
 jax.export.register_pytree_node_serialization(

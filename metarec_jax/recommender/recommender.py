@@ -31,13 +31,14 @@ from metarec_jax.core.arguments import (
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.params import unusable_names
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.recommender import active_learning, attribution
 from metarec_jax.recommender.active_learning import Question
 from metarec_jax.recommender.attribution import Explanation, Influence, Word
+from metarec_jax.recommender.call_shapes import Limits
 from metarec_jax.recommender.cold_items import ColdItem, ColdItems
 from metarec_jax.recommender.errors import located
-from metarec_jax.recommender.executor import Executor, Limits
+from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.filters import ALL, Filters, as_filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable

@@ -24,7 +24,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.types import Params
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.items import ItemIndex

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int
 
 from metarec_jax.recommender.recommender import Recommender
-from metarec_jax.serving.store import Shown
+from metarec_jax.serving.rows import Shown
 
 Mode = Literal["single", "ab", "interleave"]
 

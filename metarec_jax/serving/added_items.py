@@ -14,7 +14,8 @@ from metarec_jax.recommender.cold_items import ColdItem, title_of
 from metarec_jax.recommender.history import History
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.database import StoreError
-from metarec_jax.serving.store import NewItem, Store
+from metarec_jax.serving.rows import NewItem
+from metarec_jax.serving.store import Store
 
 MAX_RATERS = 200
 """Latest raters that an added item learns from; with more ratings, train the model again."""

@@ -24,7 +24,8 @@ from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.recommender.user_state import UserState
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode, arm_of, explored, interleaved
 from metarec_jax.serving.added_items import MAX_ADDED, AddedItems
-from metarec_jax.serving.store import Shown, ShownList, Store
+from metarec_jax.serving.rows import Shown, ShownList
+from metarec_jax.serving.store import Store
 
 _HEADER = struct.Struct("<H")
 

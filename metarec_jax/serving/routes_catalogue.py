@@ -13,8 +13,8 @@ from metarec_jax.serving import schemas
 from metarec_jax.serving.answers import Answer
 from metarec_jax.serving.errors import FULL, NotFound, problem
 from metarec_jax.serving.middleware import TokenRoute
+from metarec_jax.serving.rows import NewItem
 from metarec_jax.serving.service import Service, ServiceDependency
-from metarec_jax.serving.store import NewItem
 
 router = APIRouter(route_class=TokenRoute, tags=["items"])
 

@@ -8,8 +8,8 @@ from metarec_jax.recommender.errors import InputError, shortened
 from metarec_jax.serving import schemas
 from metarec_jax.serving.answers import Answer
 from metarec_jax.serving.middleware import TokenRoute
+from metarec_jax.serving.rows import Event
 from metarec_jax.serving.service import Service, ServiceDependency
-from metarec_jax.serving.store import Event
 
 router = APIRouter(route_class=TokenRoute, tags=["feedback"])
 

@@ -22,8 +22,8 @@ from metarec_jax.serving.database import open_for_reading
 from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Done, Engine, Job, Whose
 from metarec_jax.serving.prometheus import ServiceMetrics
+from metarec_jax.serving.rows import Event, NewItem, ShownList
 from metarec_jax.serving.schemas import Problem, UserFields
-from metarec_jax.serving.store import Event, NewItem, ShownList
 
 WRITES_AT_ONCE = 256
 """Largest number of lists and events in one transaction, where requests are computed together."""

@@ -17,7 +17,7 @@ from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder, Side, choose_execution, encode_table, merge_lora
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.train.encoder_options import prompt_of, resolve_encoder
 from metarec_jax.train.experiment import Experiment, Part, Source
 

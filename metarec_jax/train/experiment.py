@@ -18,7 +18,7 @@ from metarec_jax.data.protocols import Division
 from metarec_jax.data.splits import Splits
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder
-from metarec_jax.meta.user import Model
+from metarec_jax.meta.model import Model
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.encoder_options import reading_of
 

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Prepared
+from metarec_jax.meta.model import Model
 from metarec_jax.meta.outer import make_step
-from metarec_jax.meta.user import Model
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.meta_training import (
     fitting_users,

@@ -13,7 +13,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.meta.encoder_step import make_joint_step
-from metarec_jax.meta.user import Model
+from metarec_jax.meta.model import Model
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
     fitting_users,

@@ -19,8 +19,8 @@ from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import Episodes, Tables
 from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss
-from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.checkpoints import Progress, Sums
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.program import Batch, Ledger, Program

@@ -20,8 +20,8 @@ from metarec_jax.core.types import Params
 from metarec_jax.learner.contract import make_head, make_learner
 from metarec_jax.learner.prior import Believed
 from metarec_jax.learner.ranking import ranking_loss
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.meta.user import Model, Trainable
 from metarec_jax.train.catalogue import Catalogue
 
 UNROLL = 5

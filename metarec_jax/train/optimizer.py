@@ -12,7 +12,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 
 CLIP = 1.0
 """Norm to which outer gradients are clipped."""

@@ -18,7 +18,7 @@ from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.model import abstract_trainable
 from metarec_jax.train.run_folder import Run

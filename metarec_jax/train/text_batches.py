@@ -28,8 +28,8 @@ from metarec_jax.encoder import (
     tokenize,
 )
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import Losses
-from metarec_jax.meta.user import Trainable
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole

@@ -18,7 +18,7 @@ from metarec_jax.core.checked_files import read_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.scale import Scale
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.train import catalogue as catalogues
 from metarec_jax.train import run_folder
 from metarec_jax.train.encoder_options import reading_of

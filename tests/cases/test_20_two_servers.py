@@ -14,11 +14,13 @@ from trained import trained_run
 
 from metarec_jax.cli import main
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.serving.store import NewItem, Store
+from metarec_jax.serving.rows import NewItem
+from metarec_jax.serving.store import Store
 
 HOLD = """
 import sys, pathlib
-from metarec_jax.serving.store import NewItem, Store
+from metarec_jax.serving.store import Store
+from metarec_jax.serving.rows import NewItem
 store = Store(pathlib.Path(sys.argv[1]))
 store.add_item(NewItem("new-lamp", "A lamp", "A bright lamp", {}))
 print("open", flush=True)

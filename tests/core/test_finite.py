@@ -7,7 +7,7 @@ import pytest
 from helpers import tiny
 
 from metarec_jax.core.params import names_as_used, unusable_names, usable
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 
 GOOD = Trainable(
     theta={"kernel": np.full((2, 2), 1e30, np.float32), "nothing": np.zeros((0, 3), np.float32)},

@@ -7,9 +7,10 @@ import pytest
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Rows
 from metarec_jax.evaluation import baselines as rules
-from metarec_jax.evaluation import compute, evaluate_users, sums
+from metarec_jax.evaluation import fit_baselines as fitting
 from metarec_jax.evaluation.baselines import Scale
 from metarec_jax.evaluation.budget import FULL
+from metarec_jax.metrics.metrics import compute, evaluate_users, sums
 
 SCALE = Scale(mean=3.0, median=4.0, low=1.0, high=5.0)
 
@@ -204,7 +205,7 @@ def test_fitting_recovers_how_a_simulated_world_was_made():
 
     index = np.arange(users)
     validation, test = episodes((index >= 400) & (index < 500)), episodes(index >= 500)
-    fitted = rules.fit_baselines([episodes(train)], [validation], low=-2.0, high=8.0, items=features)
+    fitted = fitting.fit_baselines([episodes(train)], [validation], low=-2.0, high=8.0, items=features)
     names = [rule.name for rule in fitted]
     assert names == [
         "constant, random order", "popularity", "user mean", "user median", "item mean", "item mean + user bias",
@@ -218,7 +219,7 @@ def test_fitting_recovers_how_a_simulated_world_was_made():
     assert rmse["constant, random order"] > rmse["item mean"] > rmse["item mean + user bias"]
     assert rmse["item mean + user bias"] - 0.1 > rmse["ridge per user"] > 0.5  # 0.5 is the noise
     assert found["user mean"]["auc"] == 0.5
-    with_levels = rules.fit_baselines(
+    with_levels = fitting.fit_baselines(
         [episodes(train)], [validation], low=-2.0, high=8.0, levels=(1.0, 2.0, 3.0), items=features
     )
     assert [r.name for r in with_levels][5:] == [
@@ -232,11 +233,11 @@ def test_fitting_recovers_how_a_simulated_world_was_made():
 def test_tuning_takes_the_least_validation_error_and_needs_validation_users():
     episodes = random_episodes(10)
     low, best, high = (rules.constant(SCALE._replace(median=m)) for m in (1.0, 3.0, 5.0))
-    assert rules.tune([low, best, high], [episodes, episodes]) is best
+    assert fitting.tune([low, best, high], [episodes, episodes]) is best
     with pytest.raises(MetarecError, match="tuned on validation users"):
-        rules.tune([low], [episodes._replace(weight=np.zeros(12, np.float32))])
+        fitting.tune([low], [episodes._replace(weight=np.zeros(12, np.float32))])
     with pytest.raises(MetarecError, match="tuned on validation users"):
-        rules.tune([], [episodes])
+        fitting.tune([], [episodes])
     with pytest.raises(MetarecError, match="penalty is 0"):
         rules.ridge(SCALE, np.ones((3, 2)), item_shrink=1.0, user_shrink=1.0, penalty=0.0)
 
@@ -249,7 +250,7 @@ def test_rules_for_clicks_by_hand():
     np.testing.assert_array_equal(rules.popularity(scale, clicks=True).predict(episodes).score, [[8, 1, 0]])
     found = rules.click_rate(scale, item_shrink=2.0).predict(episodes)
     np.testing.assert_allclose(found.score, [[9 / 12, 2 / 3, 0.5]])
-    fitted = rules.fit_click_baselines([episodes], [episodes])
+    fitted = fitting.fit_click_baselines([episodes], [episodes])
     assert [rule.name for rule in fitted] == ["constant, random order", "popularity", "item click rate"]
     # Of the candidates, the one with the least squared error on validation users.
     errors = [np.sum((rules.click_rate(fit, item_shrink=a).predict(episodes).mean - query.rating) ** 2)

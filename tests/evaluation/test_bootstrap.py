@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from metarec_jax.evaluation import Interval, paired_bootstrap
-from metarec_jax.evaluation.bootstrap import DRAWS_AT_ONCE
+from metarec_jax.evaluation.bootstrap import DRAWS_AT_ONCE, Interval, paired_bootstrap
 
 
 def test_a_method_against_itself_differs_by_exactly_zero():

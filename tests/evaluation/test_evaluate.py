@@ -34,8 +34,8 @@ from metarec_jax.evaluation.methods import BEFORE, BIAS, META, TUNED, TWIN, adap
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge
 from metarec_jax.evaluation.report import to_json
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import predict
-from metarec_jax.meta.user import Trainable
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.model import make_model

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.evaluation import UserValues, plots, write_results
+from metarec_jax.evaluation import plots, write_results
 from metarec_jax.evaluation.cohorts import KINDS
 from metarec_jax.evaluation.table import SeedResult, build_table
+from metarec_jax.metrics.metrics import UserValues
 
 
 def small_table(seeds=2):

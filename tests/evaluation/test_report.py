@@ -11,10 +11,12 @@ import rich.console
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Rows
-from metarec_jax.evaluation import Predictions, UserValues, evaluate_users, paired_bootstrap
 from metarec_jax.evaluation import report as module
+from metarec_jax.evaluation.bootstrap import paired_bootstrap
 from metarec_jax.evaluation.report import print_table, to_json, to_markdown, write_report
 from metarec_jax.evaluation.table import SeedResult, build_table
+from metarec_jax.metrics.metrics import UserValues, evaluate_users
+from metarec_jax.metrics.predictions import Predictions
 
 ENVIRONMENT = {
     "date": "2030-01-02T03:04:05+00:00",

@@ -12,7 +12,7 @@ from metarec_jax.config.run import from_json
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
-from metarec_jax.evaluation import search
+from metarec_jax.evaluation import search, search_space
 from metarec_jax.train.build import build
 
 SPACE = {"train.rate": {"low": 1e-4, "high": 1e-1, "log": True}, "updater.steps": [0, 1]}
@@ -39,7 +39,7 @@ def test_the_best_of_the_trials_is_the_config_that_is_written(searched, config):
     folder, found = searched
     assert [value for _, value, _ in found.trials] == sorted(value for _, value, _ in found.trials)
     assert found.value == found.trials[0][1]
-    assert found.config == search.with_options(config, found.trials[0][2])
+    assert found.config == search_space.with_options(config, found.trials[0][2])
     assert from_json((folder / "best.json").read_text(), where="best") == found.config
     assert not list(folder.glob("trial-*"))
 
@@ -114,11 +114,13 @@ def test_test_users_have_no_say(config, tmp_path):
 
 def test_a_trial_shares_what_it_does_not_change(config):
     experiment = build(config)
-    other = search.rebuild(experiment, search.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16}))
+    other = search.rebuild(
+        experiment, search_space.with_options(config, {"learner.hidden": 7, "train.users_per_step": 16})
+    )
     assert other.catalogue is experiment.catalogue
     assert other.config.learner.hidden == 7
     assert other.train.source.users_per_batch == 16
-    fewer = search.rebuild(experiment, search.with_options(config, {"episodes.query": 5}))
+    fewer = search.rebuild(experiment, search_space.with_options(config, {"episodes.query": 5}))
     assert fewer.train.source.config.query == 5
 
 
@@ -154,7 +156,7 @@ def test_impossible_trials_are_told_and_left_out(config, tmp_path):
 )
 def test_impossible_spaces_are_refused(space, said, config):
     with pytest.raises(MetarecError) as caught:
-        search.read_space(space, config)
+        search_space.read_space(space, config)
     assert said in str(caught.value)
 
 

@@ -18,8 +18,8 @@ from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.contract import make_learner
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.prior import Believed, prior_outputs
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
-from metarec_jax.meta.user import Trainable
 
 HUGE = 1e30
 RANK = 2

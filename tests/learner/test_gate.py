@@ -17,7 +17,7 @@ from metarec_jax.core.types import Params
 from metarec_jax.learner.contract import make_learner
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.prior import prior_outputs
-from metarec_jax.meta.user import Model
+from metarec_jax.meta.model import Model
 from metarec_jax.train.model import init_trainable
 
 DOUBT = 6.0

@@ -17,9 +17,9 @@ from metarec_jax.core.types import Tables
 from metarec_jax.encoder import BertConfig, Tokens, bert
 from metarec_jax.encoder.attention import attend
 from metarec_jax.learner import text
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.meta.user import Trainable
 
 pytestmark = pytest.mark.usefixtures("x64")
 BERT = BertConfig(

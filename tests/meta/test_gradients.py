@@ -10,10 +10,11 @@ from jax.flatten_util import ravel_pytree
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Prepared
 from metarec_jax.learner import mlp
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import Rates
 from metarec_jax.meta.updaters.gradient import gradient_descent
-from metarec_jax.meta.user import Model, Trainable, masked_mean
+from metarec_jax.meta.user import masked_mean
 
 pytestmark = pytest.mark.usefixtures("x64")
 

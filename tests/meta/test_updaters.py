@@ -18,9 +18,10 @@ from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Prepared, Rows
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss, predict
 from metarec_jax.meta.updaters import make_updater
-from metarec_jax.meta.user import Trainable, context_of, inputs_of
+from metarec_jax.meta.user import context_of, inputs_of
 from metarec_jax.train.sharding import replicate, shard_users, user_mesh
 
 RULES = {

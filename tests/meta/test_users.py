@@ -8,8 +8,9 @@ from helpers import assert_close, assert_equal, tiny
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.types import Prepared, Rows
+from metarec_jax.meta.model import Shared, Task
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.meta.user import Shared, Task, lose_user
+from metarec_jax.meta.user import lose_user
 
 pytestmark = pytest.mark.usefixtures("x64")
 CASES = (("rating", "dense"), ("ordinal", "factored"))

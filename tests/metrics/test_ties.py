@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metarec_jax.core.types import Rows
-from metarec_jax.evaluation import Predictions, Relevance, evaluate_users
+from metarec_jax.metrics.metrics import Relevance, evaluate_users
+from metarec_jax.metrics.predictions import Predictions
 from metarec_jax.metrics.ties import expected_weight, tie_groups, top_membership
 
 EXACT = {"floor": 1e-12, "because": "float64 throughout"}

@@ -16,8 +16,9 @@ from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Prepared
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.encoder_step import joint_gradient
+from metarec_jax.meta.model import Shared, Task, Trainable
 from metarec_jax.meta.outer import TrainState
-from metarec_jax.meta.user import Shared, Task, Trainable, lose_user
+from metarec_jax.meta.user import lose_user
 from metarec_jax.privacy.dp_encoder_step import joint_sum
 from metarec_jax.privacy.dp_step import Fed, Mechanism, make_private_step
 from metarec_jax.privacy.text_batches import of_one_user

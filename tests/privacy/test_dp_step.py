@@ -10,8 +10,9 @@ import pytest
 from helpers import assert_close, assert_equal, tiny, user_of
 
 from metarec_jax.learner.inputs import learned
+from metarec_jax.meta.model import Shared, Task
 from metarec_jax.meta.outer import TrainState, make_step
-from metarec_jax.meta.user import Shared, Task, lose_user
+from metarec_jax.meta.user import lose_user
 from metarec_jax.privacy.dp_step import Fed, Mechanism, frozen_sum, make_private_step, noisy
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -15,7 +15,8 @@ from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving import analytics, event_log, feedback
 from metarec_jax.serving.ab_test import Exploring, arm_of, explored, interleaved
 from metarec_jax.serving.event_log import Log
-from metarec_jax.serving.store import Event, Shown, ShownList, Store
+from metarec_jax.serving.rows import Event, Shown, ShownList
+from metarec_jax.serving.store import Store
 from metarec_jax.train.catalogue import Scale
 
 RATINGS = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)

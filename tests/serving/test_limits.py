@@ -11,7 +11,8 @@ from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.added_items import LEARNED_AT_ONCE
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.engine import Engine, Job, Whose
-from metarec_jax.serving.store import Event, NewItem, Store
+from metarec_jax.serving.rows import Event, NewItem
+from metarec_jax.serving.store import Store
 
 BEES = {"text": "A film about bees.", "id": "bees"}
 

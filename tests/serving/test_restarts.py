@@ -7,7 +7,8 @@ from trained import fresh
 from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.engine import Engine
-from metarec_jax.serving.store import Event, NewItem, Store
+from metarec_jax.serving.rows import Event, NewItem
+from metarec_jax.serving.store import Store
 
 
 def serving(recommender, folder) -> TestClient:

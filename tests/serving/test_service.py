@@ -17,7 +17,8 @@ from metarec_jax.serving.ab_test import Arm, Exploring
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.demo_users import Person
 from metarec_jax.serving.engine import Engine, Job, List, Whose
-from metarec_jax.serving.store import NewItem, Store
+from metarec_jax.serving.rows import NewItem
+from metarec_jax.serving.store import Store
 
 LIKES = [{"item": "7", "rating": 5}, {"item": "8", "rating": 1}]
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -9,7 +9,8 @@ import pytest
 from trained import trained_run
 
 from metarec_jax.cli import main
-from metarec_jax.serving.store import Event, Shown, ShownList, Store
+from metarec_jax.serving.rows import Event, Shown, ShownList
+from metarec_jax.serving.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.encoder import encode_table
-from metarec_jax.meta.user import Trainable
+from metarec_jax.meta.model import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder

@@ -14,8 +14,8 @@ from training import STEPS, Watch, changed, small_config, small_experiment, stop
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.device_memory import SHARE, free_memory, temporaries
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import Losses, TrainState
-from metarec_jax.meta.user import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
 from metarec_jax.train.frozen_program import frozen_step, prepared_tables
