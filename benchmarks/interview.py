@@ -127,13 +127,19 @@ def closed(config: Config, seeds: int, reporter: Reporter = QUIET, *, make: vari
         yield Asked(experiment, trainable, adapting(experiment.model, trainable))
 
 
-def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.Row]:
+def measure(
+    asked: Iterable[Asked],
+    reporter: Reporter = QUIET,
+    *,
+    answers: Sequence[int] = ANSWERS,
+    questions: Sequence[int] = QUESTIONS,
+) -> list[harness.Row]:
     """Let the test users of each model answer questions, and evaluate its predictions."""
     values: Values = {}
     users, seeds = [], []
     for one in asked:
         seed = one.experiment.config.seed
-        for place, found in _judged(one, np.random.default_rng(seed), reporter):
+        for place, found in _judged(one, np.random.default_rng(seed), reporter, answers, questions):
             values.setdefault(place, []).append(found)
         users.append(one.experiment.test.source.tasks.user)
         seeds.append(np.full(len(users[-1]), seed))
@@ -141,7 +147,7 @@ def measure(asked: Iterable[Asked], reporter: Reporter = QUIET) -> list[harness.
 
 
 def _judged(
-    asked: Asked, rng: np.random.Generator, reporter: Reporter
+    asked: Asked, rng: np.random.Generator, reporter: Reporter, answers: Sequence[int], questions: Sequence[int]
 ) -> list[tuple[tuple[str, str], Mapping[str, UserValues]]]:
     experiment, trainable, method = asked
     data, tasks = experiment.data, experiment.test.source.tasks
@@ -164,18 +170,18 @@ def _judged(
 
     pools = [data.item[rows] for rows in supports]
     everything = [np.arange(len(data.items))] * len(pools)
-    told = [ask.of_pool(pool, max(ANSWERS)) for pool in pools]
+    told = [ask.of_pool(pool, max(answers)) for pool in pools]
     liked = [ask.popular[np.isin(ask.popular, pool)] for pool in pools]
     found = []
-    with reporter.bar("asking", len(ANSWERS) + len(QUESTIONS)) as advance:
-        for k in ANSWERS:
+    with reporter.bar("asking", len(answers) + len(questions)) as advance:
+        for k in answers:
             case = f"{k} answers" if k > 1 else "1 answer"
             found.append(((case, OURS), judged(lambda u, k=k: told[u][:k])))
             found.append(((case, POPULAR), judged(lambda u, k=k: liked[u][:k])))
             found.append(((case, RANDOM), shuffled(k, pools)))
             advance(len(found) // 3)
-        sequences = [ask.of_catalogue(pool, max(QUESTIONS)) for pool in pools]
-        for k in QUESTIONS:
+        sequences = [ask.of_catalogue(pool, max(questions)) for pool in pools]
+        for k in questions:
             found.append(((f"{k} questions", OURS), judged(lambda u, k=k: np.array(sequences[u][:k]))))
             found.append(((f"{k} questions", POPULAR), judged(lambda u, k=k: ask.popular[:k])))
             found.append(((f"{k} questions", RANDOM), shuffled(k, everything)))

@@ -6,14 +6,16 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from metarec_jax.cli.arguments import DEFAULT_CONFIG, RunFolder, free_folder, parse, prepare
 from metarec_jax.cli.evaluate import All
 from metarec_jax.cli.train import draw, interrupted
 from metarec_jax.config.run import Config
 from metarec_jax.core.command_paths import path_argument
-from metarec_jax.core.console import print_grid
+from metarec_jax.core.console import make_reporter, print_grid
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.evaluation.budget import FULL, Budget
 
 NEW_USER = (
     ("Star Wars (1977)", 5.0),
@@ -37,16 +39,29 @@ class DemoArguments:
     all: All = False
 
 
+class Demo(NamedTuple):
+    """A demo that a command line asks for: config and folder of the run, and whether all methods are printed."""
+
+    config: Config
+    folder: Path
+    everything: bool
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec demo` and return the exit status."""
+    wanted = requested(arguments)
+    return run_demo(wanted.config, wanted.folder, everything=wanted.everything, reporter=prepare(wanted.config))
+
+
+def requested(arguments: Sequence[str]) -> Demo:
+    """Read the arguments of `metarec demo`, and choose a folder that does not exist."""
     chosen = parse(DemoArguments, "demo", arguments)
-    config = dataclasses.replace(DEFAULT_CONFIG, seed=chosen.seed)
-    reporter = prepare(config)
     folder = Path(chosen.out)
     if folder.exists():
         folder = free_folder(folder.name, folder.parent, first=2)
-        reporter.note(f"{chosen.out} exists already and is kept: this run is written to {folder}")
-    return run_demo(config, folder, everything=chosen.all, reporter=reporter)
+        note = f"{chosen.out} exists already and is kept: this run is written to {folder}"
+        make_reporter().note(note)
+    return Demo(dataclasses.replace(DEFAULT_CONFIG, seed=chosen.seed), folder, chosen.all)
 
 
 def run_demo(
@@ -55,6 +70,7 @@ def run_demo(
     *,
     new_user: Sequence[tuple[str, float]] = NEW_USER,
     everything: bool = False,
+    budget: Budget = FULL,
     reporter: Reporter = QUIET,
 ) -> int:
     """Load, encode, meta-train, evaluate and recommend, and print the results.
@@ -64,6 +80,7 @@ def run_demo(
         folder: new run folder.
         new_user: titles (or "id:" and an item's id) and ratings of the user who gets recommendations.
         everything: print every method and metric of the evaluation.
+        budget: as for `metarec_jax.evaluation.evaluate.evaluate`.
         reporter: where progress is shown.
 
     Returns:
@@ -80,7 +97,7 @@ def run_demo(
         return interrupted(fitted, run)
     draw(run)
 
-    tables = evaluate.evaluate(config, seeds=[config.seed], folder=folder, run=run, reporter=reporter)
+    tables = evaluate.evaluate(config, seeds=[config.seed], folder=folder, run=run, budget=budget, reporter=reporter)
     print()
     report.print_tables(tables, everything=everything)
     print()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -32,7 +33,11 @@ from metarec_jax.config.run import DEFAULT_PRESET, Config
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.environment import environment
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.metric_sets import MODES, mode
+
+if TYPE_CHECKING:
+    from metarec_jax.train.run_folder import Run
 
 All = Annotated[
     tyro.conf.FlagCreatePairsOff[bool],
@@ -133,8 +138,39 @@ def check_protocol(name: str, config: Config) -> None:
             )
 
 
+class Evaluation(NamedTuple):
+    """An evaluation that a command line asks for.
+
+    Attributes:
+        config: config of the model.
+        seeds: seeds, each with its own division, training and test.
+        folder: folder of tables and plots.
+        run: the finished run that is evaluated; None trains new runs.
+        metrics: name of a set of metrics.
+        everything: whether all methods and metrics are printed.
+        json: whether JSON is printed.
+    """
+
+    config: Config
+    seeds: range
+    folder: Path
+    run: Run | None
+    metrics: str
+    everything: bool
+    json: bool
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec evaluate` and return the exit status."""
+    return carry_out(requested(arguments))
+
+
+def requested(arguments: Sequence[str]) -> Evaluation:
+    """Read and check the arguments of `metarec evaluate`.
+
+    Raises:
+        MetarecError: an argument is not valid, or the run cannot be opened.
+    """
     name, base = starting_evaluation(arguments)
     chosen = parse(EvaluateArguments, "evaluate", arguments, EvaluateArguments(config=base))
     check_range("--seeds", chosen.seeds or 1, 1, 10_000)
@@ -157,26 +193,37 @@ def run(arguments: Sequence[str]) -> int:
         run_folder.check_paths(run, "evaluate")
     folder = place(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
+    numbers = range(config.seed, config.seed + seeds)
+    return Evaluation(config, numbers, folder, run, chosen.metrics, everything=chosen.all, json=chosen.json)
+
+
+def carry_out(wanted: Evaluation, *, budget: Budget = FULL) -> int:
+    """Evaluate, and print the tables.
+
+    Args:
+        wanted: the evaluation.
+        budget: candidates that are tried on validation users, and resamples of test users.
+
+    Returns:
+        The exit status.
+    """
+    config, seeds, folder, run, metrics = wanted[:5]
     reporter = prepare(config)
-    from metarec_jax.evaluation import evaluate, report
+    from metarec_jax.evaluation import report
+    from metarec_jax.evaluation.evaluate import evaluate
     from metarec_jax.privacy import accounting
 
     with resumable(folder, reporter):
-        tables = evaluate.evaluate(
-            config,
-            seeds=range(config.seed, config.seed + seeds),
-            folder=folder,
-            run=run,
-            metrics=chosen.metrics,
-            reporter=reporter,
+        tables = evaluate(
+            config, seeds=seeds, folder=folder, run=run, metrics=metrics, budget=budget, reporter=reporter
         )
     if run is not None and (warning := accounting.unfinished(run)):
         reporter.note(warning)
     if run is not None and (spent := accounting.read(run)) is not None:
         reporter.note(accounting.statement(spent))
-    if chosen.json:
+    if wanted.json:
         print(report.several_to_json(tables, environment()), end="")
     else:
-        report.print_tables(tables, everything=chosen.all)
+        report.print_tables(tables, everything=wanted.everything)
     reporter.note(f"tables and plots: {path_argument(folder)}")
     return 0

@@ -1,18 +1,12 @@
 """The `metarec` command in this process."""
 
-import functools
 import json
-import types
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from metarec_jax.cli import main
-from metarec_jax.evaluation import evaluate as evaluation
+from metarec_jax.cli import evaluate, main
 from metarec_jax.evaluation.budget import Budget
-from metarec_jax.evaluation.table import SeedResult, build_table
-from metarec_jax.metrics.metrics import UserValues
 
 
 @pytest.fixture
@@ -25,29 +19,25 @@ def empty_folder(monkeypatch, tmp_path):
     return work
 
 
-@pytest.fixture
-def asked(monkeypatch, empty_folder):
-    """What the evaluation is asked for; it answers with a table of two methods."""
-    calls = []
-
-    def evaluate(config, *, seeds, folder, run, reporter, metrics="own"):
-        calls.append(types.SimpleNamespace(config=config, seeds=list(seeds), folder=folder, run=run, metrics=metrics))
-
-        def result(error):
-            return SeedResult(0, np.arange(2), {"mae": UserValues(np.array([error, error]), np.ones(2))})
-
-        results = {"rule": [result(0.8)], "ours": [result(0.7)]}
-        return {"new users": build_table(results, title="Small", protocol="two users")}
-
-    monkeypatch.setattr(evaluation, "evaluate", evaluate)
-    return calls
+QUICK = Budget(((1, 0.1),), item_shrinks=(5.0,), user_shrinks=(5.0,), penalties=(3.0,), samples=10, plots=False)
+"""One value of what is tuned, few resamples of test users, and no plots."""
 
 
 @pytest.fixture
-def quick_evaluation(monkeypatch):
-    """Evaluations try one value of what is tuned, draw nothing, and resample test users a few times."""
-    budget = Budget(((1, 0.1),), item_shrinks=(5.0,), user_shrinks=(5.0,), penalties=(3.0,), samples=10, plots=False)
-    monkeypatch.setattr(evaluation, "evaluate", functools.partial(evaluation.evaluate, budget=budget))
+def quick():
+    """The budget of a quick evaluation."""
+    return QUICK
+
+
+@pytest.fixture
+def evaluated(capsys):
+    """Runs `metarec evaluate` quickly; returns its stdout."""
+
+    def run(*arguments: object) -> str:
+        assert evaluate.carry_out(evaluate.requested([str(argument) for argument in arguments]), budget=QUICK) == 0
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture

@@ -1,9 +1,13 @@
-"""`metarec evaluate`: what it asks for, and the table that it prints. The evaluation itself is tested elsewhere."""
+"""`metarec evaluate`: what its options ask for, and the tables that it prints."""
 
 import dataclasses
 import io
 import json
+import os
 import re
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +15,8 @@ import pytest
 import rich.console
 from trained import trained_run
 
-from metarec_jax.cli import main
-from metarec_jax.evaluation import evaluate, methods
+from metarec_jax.cli import evaluate, main
+from metarec_jax.evaluation import methods
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.report import print_tables
 from metarec_jax.evaluation.table import SeedResult, build_table
@@ -95,53 +99,55 @@ def test_every_set_of_metrics_has_headlines_of_its_own():
         assert set(counted.headline) <= set(counted.metrics)
 
 
-def test_a_run_is_evaluated_with_its_own_config(asked, capsys):
-    assert main.main(["evaluate", str(trained_run()), "--seeds", "3"]) == 0
-    (call,) = asked
-    assert call.config == open_run(trained_run()).config
-    assert call.seeds == [0, 1, 2]
-    assert call.folder == call.run.folder == trained_run()
-    out, err = capsys.readouterr()
-    assert "ours" in out
-    assert ".700" in out
-    assert err == f"tables and plots: {trained_run()}\n"
+def test_a_run_is_evaluated_with_its_own_config():
+    wanted = evaluate.requested([str(trained_run()), "--seeds", "3"])
+    assert wanted.config == open_run(trained_run()).config
+    assert list(wanted.seeds) == [0, 1, 2]
+    assert wanted.folder == wanted.run.folder == trained_run()
 
 
-def test_a_protocol_is_run_on_many_seeds(asked, capsys):
+def test_a_protocol_is_run_on_many_seeds():
     arguments = ["--protocol", "recbole-metarec", "--seed", "7", "--updater.steps", "2", "--json"]
-    assert main.main(["evaluate", *arguments]) == 0
-    (call,) = asked
-    assert call.run is None
-    assert call.seeds == list(range(7, 27))
-    assert call.config.updater.steps == 2
-    assert call.config.episodes.max_ratings == 100
-    assert call.folder == Path("runs/recbole-metarec")
-    tree = json.loads(capsys.readouterr().out)
-    assert [method["name"] for method in tree["methods"]] == ["rule", "ours"]
+    wanted = evaluate.requested(arguments)
+    assert wanted.run is None
+    assert list(wanted.seeds) == list(range(7, 27))
+    assert wanted.config.updater.steps == 2
+    assert wanted.config.episodes.max_ratings == 100
+    assert wanted.folder == Path("runs/recbole-metarec")
+    assert (wanted.json, wanted.everything) == (True, False)
 
 
 @pytest.mark.parametrize(("protocol", "most"), [("melu", 100), ("tallrec", 0), ("few-shot", 0), ("time", 0)])
-def test_every_protocol_has_its_division_and_its_folder(asked, protocol, most):
-    assert main.main(["evaluate", "--protocol", protocol, "--seeds", "2", "--metrics", "melu"]) == 0
-    (call,) = asked
-    assert call.config.split.kind == protocol
-    assert (call.config.episodes.query, call.config.episodes.max_ratings) == (10, most)
-    assert call.folder == Path("runs") / protocol
-    assert call.metrics == "melu"
+def test_every_protocol_has_its_division_and_its_folder(protocol, most):
+    wanted = evaluate.requested(["--protocol", protocol, "--seeds", "2", "--metrics", "melu"])
+    assert wanted.config.split.kind == protocol
+    assert (wanted.config.episodes.query, wanted.config.episodes.max_ratings) == (10, most)
+    assert wanted.folder == Path("runs") / protocol
+    assert wanted.metrics == "melu"
 
 
-def test_an_interrupted_evaluation_says_that_it_can_go_on(asked, capsys, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+def test_an_interrupted_evaluation_says_that_it_can_go_on(empty_folder, capsys, quick):
+    """Ctrl-C is pressed as soon as there is something in its folder."""
 
-    monkeypatch.setattr(evaluate, "evaluate", interrupted)
-    assert main.main(["evaluate", str(trained_run()), "--out", "here"]) == 130
+    def press():
+        while not list(Path("here").glob("*/*")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    arguments = [str(trained_run()), "--out", "here"]
+    threading.Thread(target=press).start()
+    assert main.main(["evaluate", *arguments]) == 130
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == "finished parts are kept in here: run the same command again to continue\nmetarec: stopped\n"
+    assert "finished parts are kept in here: run the same command again to continue\n" in err
+    assert err.splitlines()[-1].startswith("metarec: stopped")
+    assert evaluate.carry_out(evaluate.requested(arguments), budget=quick) == 0
+    out, err = capsys.readouterr()
+    assert methods.META in out
+    assert err.endswith("tables and plots: here\n")
 
 
-def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, capsys, quick_evaluation):
+def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, evaluated):
     rng = np.random.default_rng(0)
     chance = np.arange(1, 61) ** -0.8
     clicks = [(u, i) for u in range(40) for i in rng.choice(60, 8, replace=False, p=chance / chance.sum())]
@@ -154,12 +160,10 @@ def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypa
         "learner.hidden": 4, "updater.steps": 1, "train.epochs": 1, "out": "found",
     }  # fmt: skip
     arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    assert main.main(["evaluate", *arguments, "--all"]) == 0
-    printed = capsys.readouterr().out
+    printed = evaluated(*arguments, "--all")
     for rule in ("constant, random order", "popularity", "item click rate"):
         assert rule in printed
-    assert main.main(["evaluate", *arguments]) == 0
-    printed = capsys.readouterr().out
+    printed = evaluated(*arguments)
     assert max(map(len, printed.splitlines())) <= 100
     assert all(method in printed for method in ("item click rate", "twin, fine-tuned", "meta-learned"))
     assert "popularity" not in printed

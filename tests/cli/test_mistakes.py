@@ -11,7 +11,6 @@ from helpers import assert_says
 from trained import trained_run
 
 from metarec_jax.core import atomic_files
-from metarec_jax.train import start
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -194,10 +193,12 @@ def test_a_run_folder_that_cannot_be_written_is_removed_again(refused, monkeypat
     assert not Path("run").exists()
 
 
-def test_a_full_disk_during_training_is_explained(refused, monkeypatch):
-    def full(run, experiment, *, reporter):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.metrics))
-
-    monkeypatch.setattr(start, "fit", full)
-    message = refused("train", "--resume", trained_run())
+def test_a_full_disk_during_training_is_explained(metarec):
+    """The file of metrics is on a full device, and the training begins anew."""
+    shutil.copytree(trained_run(), "run")
+    shutil.rmtree("run/checkpoints")
+    Path("run/metrics.jsonl").unlink()
+    Path("run/metrics.jsonl").symlink_to("/dev/full")
+    status, _, message = metarec("train", "--resume", "run")
+    assert status == 2
     assert "metrics.jsonl: No space left on device: free some space" in message

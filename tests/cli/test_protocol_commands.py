@@ -1,26 +1,20 @@
 """A protocol of the field from files on disk to tables, through the command."""
 
-import functools
 import json
 
 import layouts
 import numpy as np
 
 from metarec_jax.cli import main
-from metarec_jax.evaluation import compare
 
 
-def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(
-    tmp_path, capsys, monkeypatch, quick_evaluation
-):
+def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, evaluated):
     """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
-    monkeypatch.setattr(compare, "compare", functools.partial(compare.compare, samples=10))
     data, out = layouts.movielens_1m_of(tmp_path / "ml-1m"), tmp_path / "out"
-    arguments = ["evaluate", "--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
+    arguments = ["--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
     small = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
     places = ["--data.cache", str(tmp_path / "cache"), "--out", str(out), "--metrics", "melu"]
-    assert main.main([*arguments, *small, "--train.devices", "1", *places, "--json"]) == 0
-    tree = json.loads(capsys.readouterr().out)
+    tree = json.loads(evaluated(*arguments, *small, "--train.devices", "1", *places, "--json"))
     assert list(tree["scenarios"]) == ["warm (training users)", "new users", "new items", "new users and items"]
     assert "items after 1997 are new" in tree["protocol"]
     for table in tree["scenarios"].values():

@@ -11,11 +11,12 @@ import pytest
 from helpers import assert_equal
 from training import Watch, trace_of
 
-from metarec_jax.core import console
+from metarec_jax.cli.train import interrupted
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.evaluation import methods
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
+from metarec_jax.train.start import fit, start
 from metarec_jax.train.state import first_state
 
 ANIL = ("--updater.adapted", "output/.*")
@@ -80,7 +81,7 @@ def test_the_standard_deviation_of_a_rating_is_shown(metarec):
 
 
 @pytest.mark.parametrize("kind", ["momentum", "learned"])
-def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypatch, kind):
+def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, capsys, kind):
     """Stopped in the middle of the second of three epochs, by SIGTERM."""
 
     def stop_at_third(step):
@@ -89,11 +90,10 @@ def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypa
 
     arguments = ["train", *SMALL, *KINDS[kind], "--train.epochs", 3]
     assert metarec(*arguments, "--out", "whole")[0] == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(console, "make_reporter", lambda: Watch(on_step=stop_at_third))
-        status, _, err = metarec(*arguments, "--out", "parts")
-    assert status == 128 + signal.SIGTERM
-    assert re.search(r"stopped by SIGTERM after (3|4) steps; everything is saved", err)
+    run, experiment = start(run_folder.open_run(Path("whole")).config, "parts")
+    fitted = fit(run, experiment, reporter=Watch(on_step=stop_at_third))
+    assert interrupted(fitted, run) == 128 + signal.SIGTERM
+    assert re.search(r"stopped by SIGTERM after (3|4) steps; everything is saved", capsys.readouterr().err)
     assert metarec("train", "--resume", "parts")[0] == 0
     whole, parts = (run_folder.open_run(Path(name)) for name in ("whole", "parts"))
     experiment = build(whole.config)
@@ -103,12 +103,10 @@ def test_a_training_that_is_gone_on_with_ends_in_the_same_bits(metarec, monkeypa
     assert (found.progress, found.metrics) == (wanted.progress, wanted.metrics)
 
 
-def test_an_updater_is_compared_with_its_twin(metarec, quick_evaluation):
+def test_an_updater_is_compared_with_its_twin(metarec, evaluated):
     """Reptile's, of whose twin no parameter would move if its order were Reptile's too."""
     assert metarec("train", *SMALL, *OTHERS["reptile"], "--out", "run")[0] == 0
-    status, out, err = metarec("evaluate", "run", "--json")
-    assert status == 0, err
-    found = {method["name"]: method for method in json.loads(out)["methods"]}
+    found = {method["name"]: method for method in json.loads(evaluated("run", "--json"))["methods"]}
     assert {methods.META, methods.TWIN, methods.TUNED} <= set(found)
     twin = run_folder.open_run(Path("run/seed-0/twin"))
     experiment = build(twin.config)

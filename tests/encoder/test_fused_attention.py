@@ -15,7 +15,6 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 from jax.experimental.pallas import tpu as pltpu
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import attention
 from metarec_jax.encoder.attention import attend, attend_cudnn, attend_flash, attend_fused, check_fused
 
 HEADS, WIDTH = 2, 16
@@ -144,7 +143,6 @@ def test_what_a_kernel_does_not_have_is_refused_before_compiling(platform, compu
     with pytest.raises(MetarecError, match=message):
         check_fused(platform, compute=compute, width=width)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
-    monkeypatch.setattr(attention, "FUSED", dict.fromkeys(attention.FUSED, None))
     x = jax.ShapeDtypeStruct((1, 8, width), jnp.dtype(compute))
     with jax.enable_x64(True), pytest.raises(MetarecError, match=message):
         jax.eval_shape(functools.partial(attend_fused, num_heads=1), x, x, x, jax.ShapeDtypeStruct((1, 8), jnp.float32))
