@@ -169,7 +169,7 @@ def config_of(case: Case, chips: int) -> Config:
     """The config of a run of the case."""
     return dataclasses.replace(
         preset("movielens-1m"),
-        episodes=EpisodeConfig(max_support=20, buckets=(20,)),
+        episodes=EpisodeConfig(buckets=(20,)),
         encoder=EncoderConfig(
             train=case.train,  # type: ignore[arg-type]
             compute=case.compute,  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ CASES: Mapping[str, tuple[str, EncoderConfig, dict[str, Any], int, int]] = {
     "ml-100k-joint": (
         "movielens-100k",
         EncoderConfig(max_length=16, train="all", rate=1e-4),
-        {"max_support": 32, "buckets": (32,)},  # one program to compile
+        {"buckets": (32,)},  # one program to compile
         16,
         1,
     ),

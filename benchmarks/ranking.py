@@ -60,7 +60,7 @@ def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int,
     rng = np.random.default_rng(0)
     learner = LearnerConfig(hidden=case.hidden, user_side="none", head="classes", prior=False)
     updater = UpdaterConfig(steps=case.steps, rate=0.03)
-    episodes = EpisodeConfig(buckets=(case.support,), max_support=case.support, min_ratings=case.support + 10)
+    episodes = EpisodeConfig(buckets=(case.support,), min_ratings=case.support + 10)
     config = Config(learner=learner, updater=updater, episodes=episodes)
     scale = Scale("rating", (1.0, 2.0, 3.0, 4.0, 5.0), 1.0, 5.0)
     names = tuple(map(str, range(case.items)))

@@ -62,9 +62,7 @@ def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
     """
     return Config(
         data=DataConfig(source="synthetic"),
-        episodes=EpisodeConfig(
-            min_ratings=8, query=4, max_ratings=12, max_support=8, buckets=buckets, validation=0.2, test=0.2
-        ),
+        episodes=EpisodeConfig(min_ratings=8, query=4, max_ratings=12, buckets=buckets, validation=0.2, test=0.2),
         encoder=EncoderConfig(path="random"),
         learner=LearnerConfig(hidden=4, head="rating", dropout=0.25, user_side="none"),
         updater=UpdaterConfig(steps=2, rate=0.1),

@@ -208,7 +208,6 @@ def _drawn(shape: Shape) -> tuple[Config, Catalogue, Any]:
         learner=LearnerConfig(hidden=shape.hidden, user_side="none", head="ordinal"),
         episodes=EpisodeConfig(
             buckets=(shape.support,),
-            max_support=shape.support,
             query=shape.query,
             min_ratings=shape.support + shape.query,
         ),

@@ -28,6 +28,7 @@ from metarec_jax.cli.arguments import (
     run_name,
     starting_config,
 )
+from metarec_jax.config.data import ending_at
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import DEFAULT_PRESET, Config
 from metarec_jax.core.command_paths import path_argument
@@ -52,21 +53,25 @@ class Protocol(NamedTuple):
         split: how rows are divided: a name of `metarec_jax.core.kinds.SPLITS`.
         fixed: episode options that belong to the protocol.
         first: episode options that the command line may change.
+        support: greatest support.
+        fixes_support: whether the command line may not change it.
     """
 
     split: str
     fixed: Mapping[str, Any]
     first: Mapping[str, Any]
+    support: int = 90
+    fixes_support: bool = False
 
 
-_NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "max_support": 90, "order": "random"}
+_NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "order": "random"}
 _EVERYONE = {"max_ratings": 0, "query": 10, "order": "random"}
 PROTOCOLS: Mapping[str, Protocol] = {
-    "melu": Protocol("melu", _NEW_USERS | {"test": 0.2}, {}),
-    "recbole-metarec": Protocol("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}),
-    "tallrec": Protocol("tallrec", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
-    "few-shot": Protocol("few-shot", _EVERYONE, {"min_ratings": 13, "max_support": 20, "lengths": "varied"}),
-    "time": Protocol("time", _EVERYONE, {"min_ratings": 13, "max_support": 90}),
+    "melu": Protocol("melu", _NEW_USERS | {"test": 0.2}, {}, fixes_support=True),
+    "recbole-metarec": Protocol("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}, fixes_support=True),
+    "tallrec": Protocol("tallrec", _EVERYONE, {"min_ratings": 13}),
+    "few-shot": Protocol("few-shot", _EVERYONE, {"min_ratings": 13, "lengths": "varied"}, support=20),
+    "time": Protocol("time", _EVERYONE, {"min_ratings": 13}),
 }
 """The values of --protocol."""
 
@@ -109,11 +114,12 @@ def starting_evaluation(arguments: Sequence[str]) -> tuple[str, Config]:
         return name, config
     if protocol not in PROTOCOLS:
         raise MetarecError(f"no protocol is called {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    split, fixed, first = PROTOCOLS[protocol]
+    split, fixed, first, support, _ = PROTOCOLS[protocol]
+    episodes = dataclasses.replace(config.episodes, buckets=ending_at(config.episodes.buckets, support))
     return protocol, dataclasses.replace(
         config,
         split=dataclasses.replace(config.split, kind=split),
-        episodes=dataclasses.replace(config.episodes, **{**first, **fixed}),
+        episodes=dataclasses.replace(episodes, **{**first, **fixed}),
     )
 
 
@@ -127,7 +133,7 @@ def check_protocol(name: str, config: Config) -> None:
     Raises:
         MetarecError: an option has another value than the protocol fixes.
     """
-    split, fixed, _ = PROTOCOLS[name]
+    split, fixed, _, support, fixes_support = PROTOCOLS[name]
     wanted = {"split.kind": split} | {f"episodes.{field}": value for field, value in fixed.items()}
     got = {"split.kind": config.split.kind} | {f"episodes.{field}": getattr(config.episodes, field) for field in fixed}
     for option, value in wanted.items():
@@ -136,6 +142,11 @@ def check_protocol(name: str, config: Config) -> None:
                 f"protocol {name} has {option} {value}, and not {got[option]}: leave out that option, or leave out "
                 "--protocol"
             )
+    if fixes_support and config.episodes.max_support != support:
+        raise MetarecError(
+            f"protocol {name} has a support of at most {support}, and not {config.episodes.max_support}: let "
+            f"episodes.buckets end at {support}, or leave out --protocol"
+        )
 
 
 class Evaluation(NamedTuple):

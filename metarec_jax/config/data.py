@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Literal
 
 from metarec_jax.config.checks import is_text_encoding, require, require_types
@@ -135,10 +136,9 @@ class EpisodeConfig:
     """Most interactions of a user; users with more are left out. 0 sets no limit."""
     query: int = 10
     """Query interactions of a user; the others are the support."""
-    max_support: int = 90
-    """Most support interactions of a user; further ones are left out."""
     buckets: tuple[int, ...] = (16, 32, 90)
-    """Support lengths that episodes are padded to, ascending; a program is compiled for each."""
+    """Support lengths that episodes are padded to, ascending; a program is compiled for each. The last one is the
+    greatest support of a user; further interactions are left out."""
     order: Literal["random", "time"] = "random"
     """Choice of the query: at random, or the latest interactions of the user."""
     lengths: Literal["all", "varied"] = "all"
@@ -152,6 +152,11 @@ class EpisodeConfig:
     test: float = 0.1
     """Share of the users that are test users."""
 
+    @property
+    def max_support(self) -> int:
+        """Greatest number of support interactions of a user."""
+        return self.buckets[-1]
+
     def __post_init__(self) -> None:
         require_types(self, "episodes")
         require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
@@ -164,15 +169,9 @@ class EpisodeConfig:
             self.max_ratings == 0 or self.max_ratings >= self.min_ratings,
             f"episodes.max_ratings is {self.max_ratings}, less than min_ratings {self.min_ratings}; 0 means no limit",
         )
-        require(self.max_support >= 1, f"episodes.max_support is {self.max_support}; it must be at least 1")
         require(
             len(self.buckets) > 0 and list(self.buckets) == sorted(set(self.buckets)) and self.buckets[0] >= 1,
             f"episodes.buckets is {self.buckets}; it must be ascending lengths of at least 1, such as (16, 32, 90)",
-        )
-        require(
-            self.buckets[-1] >= self.max_support,
-            f"episodes.buckets ends at {self.buckets[-1]}, but episodes.max_support is {self.max_support}: "
-            "the last bucket must hold the longest support",
         )
         require(self.draws >= 0, f"episodes.draws is {self.draws}; it must be 0 (a new draw each epoch) or more")
         for name in ("validation", "test"):
@@ -182,6 +181,22 @@ class EpisodeConfig:
             self.validation + self.test < 1,
             f"episodes.validation {self.validation} and episodes.test {self.test} leave no user to train on",
         )
+
+
+def ending_at(buckets: Sequence[int], most: int) -> tuple[int, ...]:
+    """End buckets at another greatest support.
+
+    Args:
+        buckets: ascending support lengths.
+        most: the greatest support.
+
+    Returns:
+        The buckets below `most`, and `most`.
+
+    >>> ending_at((16, 32, 90), 20)
+    (16, 20)
+    """
+    return (*(length for length in buckets if length < most), most)
 
 
 @dataclasses.dataclass(frozen=True)

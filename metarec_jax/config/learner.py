@@ -60,6 +60,6 @@ class LearnerConfig:
         require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
         require(
             math.isfinite(self.gate) and self.gate >= 0,
-            f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 hears the network always)",
+            f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 has no gate)",
         )
         require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")

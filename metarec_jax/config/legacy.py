@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from metarec_jax.config.data import EpisodeConfig, ending_at
 from metarec_jax.config.paths import is_folder, paths_of, with_paths
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import ENCODERS
@@ -89,9 +90,20 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
             if isinstance(section, dict):
                 kept = {option: section[option] for option in section if _kept(name, section, option, layout, where)}
                 found[name] = kept
+    if isinstance(found.get("episodes"), dict):
+        found = found | {"episodes": _with_support(found["episodes"])}
     if isinstance(found.get("encoder"), dict):
         found = found | {"encoder": _WITHOUT_PROMPTS | found["encoder"]}
     return found
+
+
+def _with_support(episodes: dict[str, Any]) -> dict[str, Any]:
+    """End the buckets at the greatest support, which earlier versions wrote beside them as ``max_support``."""
+    most, buckets = episodes.get("max_support"), episodes.get("buckets", list(EpisodeConfig().buckets))
+    if type(most) is not int or not isinstance(buckets, list) or not all(type(length) is int for length in buckets):
+        return episodes
+    rest = {name: value for name, value in episodes.items() if name != "max_support"}
+    return rest | {"buckets": list(ending_at(buckets, most))}
 
 
 def located(config: Chosen, layout: int) -> Chosen:

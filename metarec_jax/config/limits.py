@@ -15,7 +15,6 @@ MOST: Mapping[str, tuple[float, str]] = {
     "data.negatives": (10_000, "that many rows are drawn for each click"),
     "data.negatives_popularity": (100, "numbers of clicks are raised to this power"),
     "episodes.query": (100_000, _ROWS),
-    "episodes.max_support": (100_000, _ROWS),
     "episodes.buckets": (100_000, _ROWS),
     "episodes.draws": (100_000, "each draw is kept in memory"),
     "split.supports": (100_000, _ROWS),

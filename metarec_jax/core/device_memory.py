@@ -46,7 +46,7 @@ def users_that_fit(compile_with: Callable[[int], Any], most: int, budget: int) -
         if users == 1:
             raise MetarecError(
                 f"train.users_per_device is 0 (as many as fit), but one user needs {needed / 1e6:,.0f} MB and "
-                f"{budget / 1e6:,.0f} MB are free: lower --episodes.max-support or --learner.hidden"
+                f"{budget / 1e6:,.0f} MB are free: lower the last of --episodes.buckets, or --learner.hidden"
             )
         users = -(-users // 2)
     return users

@@ -22,7 +22,7 @@ from metarec_jax.evaluation.methods import META
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
-from metarec_jax.evaluation.report import header_of, plain, show_interval
+from metarec_jax.evaluation.report import header_of, interval, plain, show_interval
 from metarec_jax.evaluation.table import difference_between
 from metarec_jax.evaluation.text_table import number, print_grids
 from metarec_jax.metrics.definitions import metric
@@ -208,9 +208,6 @@ def _by_cohort(
 
 def to_tree(found: Comparison) -> dict[str, Any]:
     """A comparison as a tree of JSON values."""
-
-    def interval(i: Interval) -> dict[str, Any]:
-        return {**plain(i._asdict()), "excludes_zero": i.excludes_zero}
 
     def level(i: Interval) -> dict[str, Any]:
         return plain({"value": i.difference, "low": i.low, "high": i.high})

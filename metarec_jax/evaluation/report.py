@@ -45,9 +45,6 @@ def json_text(tree: Mapping[str, Any]) -> str:
 def tree_of(table: Table) -> dict[str, Any]:
     """A table as a tree of JSON values."""
 
-    def interval(found: Interval) -> dict[str, Any]:
-        return {**plain(found._asdict()), "excludes_zero": found.excludes_zero}
-
     def cell(found: Cell) -> dict[str, Any]:
         spread = None if found.interval is None else {k: getattr(found.interval, k) for k in ("low", "high", "users")}
         numbers = {"mean": found.mean, "sd": found.sd, "seeds": found.seeds}
@@ -300,6 +297,11 @@ def _best(table: Table, among: Sequence[Row]) -> set[tuple[int, int]]:
             top = min(finite) if m.better == "lower" else max(finite)
             best |= {(i, column) for i, row in enumerate(table.rows) if row.cells[m.name].mean == top}
     return best
+
+
+def interval(found: Interval) -> dict[str, Any]:
+    """An interval as JSON values, with whether it excludes zero."""
+    return {**plain(found._asdict()), "excludes_zero": found.excludes_zero}
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from metarec_jax.config.checks import require
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.core.kinds import HEADS, LEARNERS
 from metarec_jax.core.registry import as_kind
@@ -16,6 +18,22 @@ from metarec_jax.learner.inputs import Context, Features, prepare
 
 USER_DROPOUT = 0.5
 """Share of the users in training whose text is dropped, so that the model also works for users without one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ReaderConfig(LearnerConfig):
+    """A learner that reads the support: the options of every such kind."""
+
+    layers: int = 1
+    """Layers that read the support."""
+    width: int = 32
+    """Width of a token ("transformer"), or of the state ("recurrent")."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("layers", "width"):
+            value = getattr(self, name)
+            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
 
 
 class Learner(NamedTuple):

@@ -21,7 +21,7 @@ def init(doubt: float) -> Params:
     return {"log_doubt": jnp.log(jnp.float32(doubt))}
 
 
-def heard(params: Params, context: Context) -> Float[Array, ""]:
+def weight(params: Params, context: Context) -> Float[Array, ""]:
     """Compute the weight of the network's outputs, ``n / (n + doubt)`` with n support ratings.
 
     This is the weight of a mean of n measurements against a prior worth `doubt` measurements (Efron & Morris 1975).

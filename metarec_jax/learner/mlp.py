@@ -133,7 +133,7 @@ def apply(
     outputs = multiply(hidden.astype(compute or hidden.dtype), params["output"]["kernel"])
     outputs = outputs + params["output"]["bias"][None]
     if "gate" in params:
-        outputs = outputs * gates.heard(params["gate"], context)
+        outputs = outputs * gates.weight(params["gate"], context)
     return outputs + prior_path.prior_outputs(params["prior"], head, context, rows, statistics=prior)
 
 

@@ -18,12 +18,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from metarec_jax.config.checks import require
-from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
 from metarec_jax.learner import mlp
-from metarec_jax.learner.contract import Learner, text_learner
+from metarec_jax.learner.contract import Learner, ReaderConfig, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
@@ -186,22 +184,12 @@ def apply(
 
 @LEARNERS.register("recurrent")
 @dataclasses.dataclass(frozen=True)
-class RecurrentConfig(LearnerConfig):
+class RecurrentConfig(ReaderConfig):
     """A learner with a GRU over the support, in order of time."""
 
     needs_times = True
 
     kind: str = "recurrent"
-    layers: int = 1
-    """Layers that read the support."""
-    width: int = 32
-    """Width of the state."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("layers", "width"):
-            value = getattr(self, name)
-            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
 
     def build(self, head: Head) -> Learner:
         """The learner."""

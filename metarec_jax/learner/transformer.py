@@ -18,12 +18,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from metarec_jax.config.checks import require
-from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.types import Params
 from metarec_jax.learner import mlp
-from metarec_jax.learner.contract import Learner, text_learner
+from metarec_jax.learner.contract import Learner, ReaderConfig, text_learner
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features, of_user_text, whole
@@ -235,20 +233,10 @@ def _normalise(params: Params, states: Float[Array, "tokens width"]) -> Float[Ar
 
 @LEARNERS.register("transformer")
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig(LearnerConfig):
+class TransformerConfig(ReaderConfig):
     """A learner with attention over the support, as a set."""
 
     kind: str = "transformer"
-    layers: int = 1
-    """Layers that read the support."""
-    width: int = 32
-    """Width of a token."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("layers", "width"):
-            value = getattr(self, name)
-            require(value >= 1, f"learner.{name} is {value}; it must be at least 1")
 
     def build(self, head: Head) -> Learner:
         """The learner."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -64,11 +64,7 @@ class ItemIndex:
         Raises:
             InputError: an item is unknown or ambiguous; the field is the position in `items`.
         """
-        rows = np.zeros(len(items), np.int32)
-        for place, item in enumerate(items):
-            with located(place):
-                rows[place] = self.find(item).row
-        return rows
+        return _rows(self.find, items)
 
     def rows_of_ids(self, ids: Sequence[str | int]) -> Int[np.ndarray, " items"]:
         """Look up rows of items by id.
@@ -76,11 +72,7 @@ class ItemIndex:
         Raises:
             InputError: an id is unknown; the field is the position in `ids`.
         """
-        rows = np.zeros(len(ids), np.int32)
-        for place, identity in enumerate(ids):
-            with located(place):
-                rows[place] = self.titles.find_id(identity).row
-        return rows
+        return _rows(self.titles.find_id, ids)
 
     def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
         """Which items meet the conditions of `filters`.
@@ -217,3 +209,12 @@ def top_k(
         least = np.partition(of_rows, len(rows) - k)[len(rows) - k]
         rows = rows[of_rows >= least]
     return rows[np.argsort(-scores[rows], kind="stable")][:k]
+
+
+def _rows(find: Callable[[Any], Match], items: Sequence[str | int]) -> Int[np.ndarray, " items"]:
+    """The rows that `find` gives; an error has the position of its item in `items`."""
+    rows = np.zeros(len(items), np.int32)
+    for place, item in enumerate(items):
+        with located(place):
+            rows[place] = find(item).row
+    return rows

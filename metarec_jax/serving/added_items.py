@@ -32,7 +32,7 @@ class Full(MetarecError):
 class AddedItems:
     """The items of a store that the models were not trained with.
 
-    `hear`, `adds`, `history` and `store` may be called from any thread; the others from the thread that computes.
+    `note_rated`, `adds`, `history` and `store` may be called from any thread; the others from the thread that computes.
 
     Args:
         arms: the models by name; all have the same items.
@@ -48,7 +48,7 @@ class AddedItems:
         self._arms, self._store, self._max_added = arms, store, max_added
         self._first = next(iter(arms.values()))
         self._trained = self._first.items.trained
-        self._heard: dict[str, None] = {}  # ids of added items that were rated since they learned
+        self._noted: dict[str, None] = {}  # ids of added items that were rated since they learned
         self._followed = 0  # number of the latest item of the store that the models have
         self.follow()
         self.learn([item for item in store.rated_items() if self.adds(item)])
@@ -145,8 +145,8 @@ class AddedItems:
         titles = self._first.items.titles
         return titles.has_id(item) and titles.find_id(item).row >= self._trained
 
-    def hear(self, items: Iterable[str]) -> bool:
-        """Note that ratings of some items were added or removed, for `learn_heard`.
+    def note_rated(self, items: Iterable[str]) -> bool:
+        """Note that ratings of some items were added or removed, for `learn_noted`.
 
         Args:
             items: ids.
@@ -155,20 +155,20 @@ class AddedItems:
             Whether any of them learns from ratings.
         """
         added = [item for item in items if self.adds(item)]
-        self._heard |= dict.fromkeys(added)
+        self._noted |= dict.fromkeys(added)
         return bool(added)
 
-    def learn_heard(self) -> None:
+    def learn_noted(self) -> None:
         """Update items whose ratings changed since the last call. If the store cannot be read, a later call does."""
-        learning = list(self._heard)[:LEARNED_AT_ONCE]
+        learning = list(self._noted)[:LEARNED_AT_ONCE]
         if not learning:
             return
         for item in learning:
-            self._heard.pop(item, None)
+            self._noted.pop(item, None)
         try:
             self.learn(learning)
         except StoreError:
-            self._heard |= dict.fromkeys(learning)
+            self._noted |= dict.fromkeys(learning)
 
     def learn(self, items: Sequence[str]) -> None:
         """Update added items from their stored ratings.

@@ -164,19 +164,15 @@ def off_policy(log: Log, same: Bool[np.ndarray, " n"]) -> dict[str, Figure]:
         ``ips``, ``snips``, and ``weight``, the mean weight. Its expectation is the share of the ranking's places whose
         items are in the pools that lists were drawn from: the log has no information on the others.
     """
-    weight = np.where(same, 1 / log.propensity, 0.0)
-    one = np.ones(len(log.place))
-    gained = weight * log.clicked
-    return {
-        "ips": ratio(gained, one, log.user),
-        "snips": ratio(gained, weight, log.user),
-        "weight": ratio(weight, one, log.user),
-    }
+    return _weighted(log, np.where(same, 1 / log.propensity, 0.0))
 
 
 def uniform(log: Log) -> dict[str, Figure]:
     """Return the CTR that lists drawn at random from the pool would have had, with the same names as `off_policy`."""
-    weight = 1 / log.pool / log.propensity
+    return _weighted(log, 1 / log.pool / log.propensity)
+
+
+def _weighted(log: Log, weight: Float[np.ndarray, " n"]) -> dict[str, Figure]:
     one = np.ones(len(log.place))
     gained = weight * log.clicked
     return {

@@ -206,7 +206,7 @@ class Engine:
         Returns:
             The answer to each job, or the error of a job that has a mistake.
         """
-        self.added.learn_heard()
+        self.added.learn_noted()
         failed: dict[int, Exception] = {}
         states: list[dict[str, UserState]] = [{} for _ in jobs]
         scores: list[dict[str, np.ndarray]] = [{} for _ in jobs]

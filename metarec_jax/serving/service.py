@@ -210,9 +210,9 @@ class Service:
         If the queue is full, they are updated before the next requests are computed: the ratings are stored already,
         so the request that brought them is not refused.
         """
-        if self.engine.added.hear(rated):
+        if self.engine.added.note_rated(rated):
             with contextlib.suppress(QueueFull):
-                await self.computations.run(self.engine.added.learn_heard)
+                await self.computations.run(self.engine.added.learn_noted)
 
     # Health
 

@@ -24,7 +24,7 @@ def changed(name, hint, value):
         case bool():
             return not value
         case int():
-            return {"max_support": value - 1, "max_length": 64}.get(name, value + 1)
+            return {"max_length": 64}.get(name, value + 1)
         case float():
             return value / 2
         case tuple():

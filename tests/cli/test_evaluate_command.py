@@ -122,6 +122,7 @@ def test_every_protocol_has_its_division_and_its_folder(protocol, most):
     wanted = evaluate.requested(["--protocol", protocol, "--seeds", "2", "--metrics", "melu"])
     assert wanted.config.split.kind == protocol
     assert (wanted.config.episodes.query, wanted.config.episodes.max_ratings) == (10, most)
+    assert wanted.config.episodes.buckets == ((16, 20) if protocol == "few-shot" else (16, 32, 90))
     assert wanted.folder == Path("runs") / protocol
     assert wanted.metrics == "melu"
 

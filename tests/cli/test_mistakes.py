@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from helpers import assert_says
 from trained import trained_run
+from training import Watch
 
 from metarec_jax.core import atomic_files
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.train import start
+from metarec_jax.train.run_folder import open_run
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 
@@ -90,6 +94,7 @@ MISTAKES = {
     ("evaluate", "--protocol", "recbole-metarec", "--episodes.query", 5): ["recbole-metarec", "episodes.query 10", "5"],
     ("evaluate", "--protocol", "melu", "--split.kind", "users"): ["protocol melu", "split.kind melu", "users"],
     ("evaluate", "--protocol", "melu", "--episodes.query", "5"): ["protocol melu", "episodes.query 10", "5"],
+    ("evaluate", "--protocol", "melu", "--episodes.buckets", "20"): ["at most 90", "20", "episodes.buckets end at 90"],
     ("evaluate", "--protocol", "time", "--episodes.max-ratings", "90"): ["episodes.max_ratings 0", "90"],
     ("evaluate", "--split.supports", "3", "1"): ["split.supports is (3, 1)", "ascending"],
     ("recommend", "nowhere"): ["nowhere", "not a run folder"],
@@ -193,12 +198,13 @@ def test_a_run_folder_that_cannot_be_written_is_removed_again(refused, monkeypat
     assert not Path("run").exists()
 
 
-def test_a_full_disk_during_training_is_explained(metarec):
-    """The file of metrics is on a full device, and the training begins anew."""
-    shutil.copytree(trained_run(), "run")
-    shutil.rmtree("run/checkpoints")
-    Path("run/metrics.jsonl").unlink()
-    Path("run/metrics.jsonl").symlink_to("/dev/full")
-    status, _, message = metarec("train", "--resume", "run")
-    assert status == 2
-    assert "metrics.jsonl: No space left on device: free some space" in message
+def test_a_full_disk_during_training_is_explained(tmp_path):
+    """The file of metrics is on a full device from the first step on."""
+    run, experiment = start.start(open_run(trained_run()).config, tmp_path / "run")
+
+    def fill(step):
+        run.metrics.unlink(missing_ok=True)
+        run.metrics.symlink_to("/dev/full")
+
+    with pytest.raises(MetarecError, match=r"metrics\.jsonl: No space left on device: free some space"):
+        start.fit(run, experiment, reporter=Watch(on_step=fill))

@@ -26,7 +26,7 @@ from metarec_jax.meta.updaters.ridge import RidgeConfig
 
 OTHER = Config(
     data=DataConfig(source="table", path="a.csv", columns=Columns(user="who", rating=""), kind="click", download=False),
-    episodes=EpisodeConfig(min_ratings=5, max_ratings=0, query=2, max_support=7, buckets=(3, 7), order="time", draws=4),
+    episodes=EpisodeConfig(min_ratings=5, max_ratings=0, query=2, buckets=(3, 7), order="time", draws=4),
     encoder=EncoderConfig(path="here", pooling="cls", max_length=3),
     learner=RecurrentConfig(layers=2, hidden=1, head="click", prior=False, user_side="none", dropout=0.5),
     updater=UpdaterConfig(steps=0, rate=1e-3, learn_rate="no", order="first", adapted=("output/.*", "prior/.*")),
@@ -92,8 +92,6 @@ NAN, INFINITE = float("nan"), float("inf")
         (EpisodeConfig, {"query": 0}, ["episodes.query is 0", "at least 1"]),
         (EpisodeConfig, {"query": 13}, ["min_ratings is 13", "query is 13", "larger"]),
         (EpisodeConfig, {"max_ratings": 12}, ["max_ratings is 12", "min_ratings 13", "0 means no limit"]),
-        (EpisodeConfig, {"max_support": 0}, ["episodes.max_support is 0", "at least 1"]),
-        (EpisodeConfig, {"max_support": 91}, ["buckets ends at 90", "max_support is 91"]),
         (EpisodeConfig, {"buckets": ()}, ["episodes.buckets is ()", "ascending"]),
         (EpisodeConfig, {"buckets": (32, 16, 90)}, ["episodes.buckets is (32, 16, 90)", "ascending"]),
         (EpisodeConfig, {"buckets": (16, 16, 90)}, ["episodes.buckets is (16, 16, 90)", "ascending"]),

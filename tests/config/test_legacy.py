@@ -31,6 +31,13 @@ NO_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
         # An option of a plugin's kind that has the name of one that is gone.
         (2, {"updater": {"kind": "mine", "momentum": 0.5}}, {"updater": {"kind": "mine", "momentum": 0.5}}),
         (2, {"steps": 6, "warmup": 0.1, "clip": 1.0}, {"steps": 6}),  # of a pretraining
+        (
+            LAYOUT,
+            {"episodes": {"query": 10, "max_support": 20, "buckets": [16, 32, 90]}},
+            {"episodes": {"query": 10, "buckets": [16, 20]}},
+        ),
+        (1, {"episodes": {"max_support": 90}}, {"episodes": {"buckets": [16, 32, 90]}}),
+        (LAYOUT, {"episodes": {"max_support": "a"}}, {"episodes": {"max_support": "a"}}),  # refused as no option
         (LAYOUT, {"learner": {"kind": "mine", "heads": 2}}, {"learner": {"kind": "mine", "heads": 2}}),
     ],
 )

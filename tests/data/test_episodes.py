@@ -14,7 +14,7 @@ from metarec_jax.data.describe import describe, descriptions
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.splits import AsNew, Folded, item_statistics
 
-CONFIG = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, max_support=8, buckets=(2, 5, 8), draws=0)
+CONFIG = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, buckets=(2, 5, 8), draws=0)
 
 
 def source_of(data, users=None, *, training=True, train=None, **changes):
@@ -322,7 +322,7 @@ def test_users_of_a_table_of_their_own_are_counted_by_user_and_draw():
 def test_supports_of_varied_lengths_are_some_of_the_rows_from_none_to_all():
     """The query is unchanged, supports of all lengths occur, equal draws give equal lengths, and rows are by time."""
     data = random_interactions(np.random.default_rng(2), users=300, items=40, least=14, most=14)
-    whole, varied = (source_of(data, query=3, lengths=x, users_per_batch=300, max_support=8) for x in ("all", "varied"))
+    whole, varied = (source_of(data, query=3, lengths=x, users_per_batch=300) for x in ("all", "varied"))
     everything, some = (by_user(epoch_of(source, 1)) for source in (whole, varied))
     lengths = []
     for user, (support, query) in everything.items():

@@ -15,7 +15,7 @@ from metarec_jax.data.splits import item_statistics
 def made():
     data = random_interactions(np.random.default_rng(0), users=30, items=20, least=4, most=14)
     users = np.arange(30)
-    config = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, max_support=8, buckets=(2, 5, 8))
+    config = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, buckets=(2, 5, 8))
     return EpisodeSource(
         histories=histories(data, users),
         config=config,

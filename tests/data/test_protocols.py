@@ -21,7 +21,7 @@ from metarec_jax.data.protocols.melu import chosen_year, item_years
 from metarec_jax.data.splits import item_statistics
 from metarec_jax.data.tasks import TaskSource, make_tasks
 
-EPISODES = EpisodeConfig(min_ratings=5, max_ratings=9, query=3, max_support=6, buckets=(6,), validation=0.2, test=0.2)
+EPISODES = EpisodeConfig(min_ratings=5, max_ratings=9, query=3, buckets=(6,), validation=0.2, test=0.2)
 
 
 def dated(seed=0, users=60, items=30, least=6, most=20, years=True):
@@ -347,7 +347,7 @@ REFUSED = {
         "few-shot",
         {"supports": (9,)},
         None,
-        "split.supports ends at 9, but episodes.max_support is 6",
+        "split.supports ends at 9, but episodes.buckets at 6",
     ),
     "too few users": ("few-shot", {}, lambda d: dated(users=3, least=20), "users have 21 rows or more"),
 }
@@ -358,6 +358,6 @@ def test_data_that_lacks_what_a_protocol_needs_is_refused(kind, split, change, w
     data = (change or (lambda data: data))(dated())
     config = config_of(kind, **split)
     if words == "users have 21 rows or more":
-        config = dataclasses.replace(config, episodes=dataclasses.replace(EPISODES, max_support=20, buckets=(20,)))
+        config = dataclasses.replace(config, episodes=dataclasses.replace(EPISODES, buckets=(20,)))
     with pytest.raises(MetarecError, match=words):
         divide(data, config, 0)

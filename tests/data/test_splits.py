@@ -10,7 +10,7 @@ from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.splits import item_statistics, split_users
 
-CONFIG = EpisodeConfig(min_ratings=3, max_ratings=6, query=2, max_support=4, buckets=(4,), validation=0.2, test=0.1)
+CONFIG = EpisodeConfig(min_ratings=3, max_ratings=6, query=2, buckets=(4,), validation=0.2, test=0.1)
 
 
 def data(seed=0, users=60):

@@ -76,7 +76,7 @@ def config(data, tmp_path_factory):
         data=DataConfig(
             source="table", path=str(write_csv(folder / "ratings.csv", data, data.rating)), cache=str(folder / "cache")
         ),
-        episodes=EpisodeConfig(min_ratings=8, query=4, max_support=8, buckets=(8,), validation=0.2, test=0.2, draws=2),
+        episodes=EpisodeConfig(min_ratings=8, query=4, buckets=(8,), validation=0.2, test=0.2, draws=2),
         encoder=EncoderConfig(path="random", max_length=8),
         factors=FactorsConfig(rank=0),
         learner=LearnerConfig(hidden=4, head="rating", user_side="none", dropout=0.1),

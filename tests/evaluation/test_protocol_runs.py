@@ -73,7 +73,6 @@ def config_of(kind, folder):
             min_ratings=4,
             max_ratings=14 if kind in ("users", "melu") else 0,
             query=2,
-            max_support=8,
             buckets=(8,),
             validation=0.2,
             test=0.2,
@@ -162,7 +161,7 @@ def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_other
         config,
         data=dataclasses.replace(config.data, kind="click", negatives=2, negatives_popularity=1.0),
         split=dataclasses.replace(config.split, date="250" if kind == "time" else ""),
-        episodes=dataclasses.replace(config.episodes, max_ratings=0, max_support=20, buckets=(20,)),
+        episodes=dataclasses.replace(config.episodes, max_ratings=0, buckets=(20,)),
         learner=dataclasses.replace(config.learner, head="click", user_side="none"),
         factors=FactorsConfig(rank=0),  # beliefs are learned from the same rows
     )

@@ -1,4 +1,4 @@
-"""How much of the network is heard, by the number of ratings."""
+"""The weight of the network, by the number of ratings."""
 
 import dataclasses
 

@@ -37,7 +37,7 @@ def config_of(kind: str) -> Config:
     return dataclasses.replace(
         base,
         encoder=EncoderConfig(path="random"),
-        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         learner=LEARNERS[kind],
         updater=UpdaterConfig(steps=1, order="first"),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),

@@ -83,9 +83,7 @@ def test_the_step_is_compiled_once_for_each_bucket(devices, compilations):
     user = np.repeat(np.arange(len(counts)), counts)
     item = np.concatenate([np.arange(count) for count in counts])
     data = interactions(user, item, 1 + item % 5)
-    config = EpisodeConfig(
-        min_ratings=4, max_ratings=0, query=3, max_support=13, buckets=(2, 4, 8, 13), validation=0.1, test=0.1
-    )
+    config = EpisodeConfig(min_ratings=4, max_ratings=0, query=3, buckets=(2, 4, 8, 13), validation=0.1, test=0.1)
     everyone = np.arange(len(counts))
     source = EpisodeSource(
         histories=histories(data, everyone),

@@ -280,9 +280,7 @@ def test_a_run_trains_its_encoder_privately_is_stopped_and_goes_on(tmp_path):
     config = dataclasses.replace(
         config,
         encoder=dataclasses.replace(config.encoder, train="lora", lora_rank=2, rate=1e-3, max_length=12),
-        episodes=dataclasses.replace(
-            config.episodes, max_ratings=30, max_support=8, buckets=(8,), validation=0.1, test=0.8
-        ),
+        episodes=dataclasses.replace(config.episodes, max_ratings=30, buckets=(8,), validation=0.1, test=0.8),
         updater=dataclasses.replace(config.updater, steps=1),
         train=dataclasses.replace(config.train, users_per_step=5),
     )

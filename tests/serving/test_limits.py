@@ -66,23 +66,23 @@ def test_an_item_learns_once_for_all_ratings_that_came_together(engine):
     engine.added.add(NewItem("bees", "", BEES["text"], {}))
     for n in range(50):
         engine.store.add([], [Event(f"u{n}", "bees", "rating", 3.0)])
-        assert engine.added.hear(["bees", "7"])
-    assert not engine.added.hear(["7"])  # which the model was trained with
+        assert engine.added.note_rated(["bees", "7"])
+    assert not engine.added.note_rated(["7"])  # which the model was trained with
     engine.answer([Job(Whose("u"))])
-    engine.added.learn_heard()
+    engine.added.learn_noted()
     assert engine.store.learned == ["bees"]
-    engine.added.hear(["bees"])
-    engine.added.learn_heard()
+    engine.added.note_rated(["bees"])
+    engine.added.learn_noted()
     assert engine.store.learned == ["bees", "bees"]
 
 
 def test_no_request_waits_for_very_many_items_to_learn(engine):
     for n in range(20):
         engine.added.add(NewItem(f"n{n}", "", f"Film {n}", {}))
-    engine.added.hear(f"n{n}" for n in range(20))
-    engine.added.learn_heard()
+    engine.added.note_rated(f"n{n}" for n in range(20))
+    engine.added.learn_noted()
     assert len(engine.store.learned) == LEARNED_AT_ONCE
-    engine.added.learn_heard()
+    engine.added.learn_noted()
     assert sorted(engine.store.learned) == sorted(f"n{n}" for n in range(20))
 
 

@@ -30,7 +30,7 @@ def config_of(**encoder):
     return dataclasses.replace(
         base,
         encoder=EncoderConfig(path="random", rate=1e-3, **encoder),
-        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         train=TrainConfig(epochs=2, users_per_step=32, devices=1),
     )
 

@@ -37,7 +37,7 @@ def config_of(folder, cache, **encoder):
         base,
         data=DataConfig(source="synthetic", cache=str(cache)),
         encoder=EncoderConfig(path=str(folder), **encoder),
-        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         learner=dataclasses.replace(base.learner, hidden=4, user_side="profile"),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )

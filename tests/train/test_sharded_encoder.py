@@ -37,7 +37,7 @@ def experiment():
     config = dataclasses.replace(
         base,
         encoder=EncoderConfig(path="random", train="all", rate=1e-3),
-        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, max_support=16, buckets=(16,)),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
     return build(config)

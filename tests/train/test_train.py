@@ -335,7 +335,7 @@ def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     tight, parts = taken(needed(2) + 1, "tight")
     assert tight == 2
     assert_close(parts.trainable, whole.trainable)
-    with pytest.raises(MetarecError, match=r"one user needs .* MB .*lower --episodes\.max-support"):
+    with pytest.raises(MetarecError, match=r"one user needs .* MB .*lower the last of --episodes\.buckets"):
         taken(1, "none")
 
 

@@ -142,7 +142,7 @@ def drawn_tasks(
     Args:
         data: the data set.
         users: int [tasks], rows of its users.
-        config: ``order``, ``query`` and ``max_support`` are read.
+        config: ``order``, ``query`` and ``buckets`` are read.
         seed: seed of the draw.
         allowed: bool [rows], which rows the tasks may have; None allows all.
 

@@ -39,13 +39,13 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         The division.
 
     Raises:
-        MetarecError: the greatest k exceeds ``config.max_support``, or too few users have enough rows.
+        MetarecError: the greatest k exceeds ``config.buckets``, or too few users have enough rows.
     """
     require_times(data, "few-shot")
     last = split.supports[-1]
     if last > config.max_support:
         raise MetarecError(
-            f"split.supports ends at {last}, but episodes.max_support is {config.max_support}: raise it to {last}"
+            f"split.supports ends at {last}, but episodes.buckets at {config.max_support}: let it end at {last}"
         )
     least = max(config.min_ratings, last + 1)
     eligible = np.flatnonzero(counts_of(data) >= least)
