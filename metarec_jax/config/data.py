@@ -112,11 +112,6 @@ class DataConfig:
             not set('"\\\r\n\0') & set(SEPARATORS.get(self.separator, self.separator)),
             f"data.separator is {shown(self.separator)}; it must not contain quotes, backslashes or line ends",
         )
-        require(self.negatives >= 0, f"data.negatives is {self.negatives}; it must be 0 or more")
-        require(
-            math.isfinite(self.negatives_popularity) and self.negatives_popularity >= 0,
-            f"data.negatives_popularity is {self.negatives_popularity}; it must be a finite number of at least 0",
-        )
         if self.source == "table":
             require(bool(self.path), "data.source 'table' needs a file: give --data.path FILE.csv")
         require(
@@ -159,7 +154,6 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "episodes")
-        require(self.query >= 1, f"episodes.query is {self.query}; it must be at least 1")
         require(
             self.min_ratings > self.query,
             f"episodes.min_ratings is {self.min_ratings} and episodes.query is {self.query}: "
@@ -173,10 +167,6 @@ class EpisodeConfig:
             len(self.buckets) > 0 and list(self.buckets) == sorted(set(self.buckets)) and self.buckets[0] >= 1,
             f"episodes.buckets is {self.buckets}; it must be ascending lengths of at least 1, such as (16, 32, 90)",
         )
-        require(self.draws >= 0, f"episodes.draws is {self.draws}; it must be 0 (a new draw each epoch) or more")
-        for name in ("validation", "test"):
-            share = getattr(self, name)
-            require(0 < share < 1, f"episodes.{name} is {share}; it must lie between 0 and 1")
         require(
             self.validation + self.test < 1,
             f"episodes.validation {self.validation} and episodes.test {self.test} leave no user to train on",
@@ -224,12 +214,10 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "split")
-        require(self.year >= 0, f"split.year is {self.year}; it must be a year, or 0 to have one chosen")
         require(
             len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,
             f"split.supports is {self.supports}; it must be ascending numbers of ratings, such as (0, 1, 3, 5, 10, 20)",
         )
-        require(self.history >= 1, f"split.history is {self.history}; it must be at least 1")
 
 
 def _is_finite(text: str) -> bool:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
-from metarec_jax.config.checks import require, require_types
+from metarec_jax.config.checks import require_types
 
 AUTO = "auto"
 """Value of a prompt that is read from the checkpoint's folder."""
@@ -52,16 +51,6 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "encoder")
-        require(
-            self.max_length == 0 or self.max_length >= 3,
-            f"encoder.max_length is {self.max_length}; it must be at least 3, or 0 for the checkpoint's own",
-        )
-        require(
-            math.isfinite(self.rate) and self.rate > 0,
-            f"encoder.rate is {self.rate}; it must be a finite number above 0",
-        )
-        require(self.frozen_layers >= 0, f"encoder.frozen_layers is {self.frozen_layers}; it must be 0 or more")
-        require(self.lora_rank >= 1, f"encoder.lora_rank is {self.lora_rank}; it must be at least 1")
 
     @property
     def dtype(self) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from metarec_jax.config.checks import require, require_types
+from metarec_jax.config.checks import require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,5 +19,3 @@ class FactorsConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "factors")
-        require(self.rank >= 0, f"factors.rank is {self.rank}; it must be 0 or more")
-        require(0 <= self.dropout < 1, f"factors.dropout is {self.dropout}; it must be at least 0 and below 1")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar, Literal
 
-from metarec_jax.config.checks import require, require_types
+from metarec_jax.config.checks import require_types
 from metarec_jax.core.kinds import HEADS, LEARNERS
 from metarec_jax.core.registry import name_of
 
@@ -56,10 +55,3 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "learner")
-        require(self.hidden >= 1, f"learner.hidden is {self.hidden}; it must be at least 1")
-        require(self.context >= 0, f"learner.context is {self.context}; it must be 0 (none) or more")
-        require(
-            math.isfinite(self.gate) and self.gate >= 0,
-            f"learner.gate is {self.gate}; it must be a finite number of at least 0 (0 has no gate)",
-        )
-        require(0 <= self.dropout < 1, f"learner.dropout is {self.dropout}; it must be at least 0 and below 1")

@@ -1,8 +1,8 @@
-"""Greatest values of options: beyond them nothing can be computed, so that they are refused before anything begins."""
+"""Ranges of options, and greatest values, beyond which nothing can be computed: refused before anything begins."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from metarec_jax.core.errors import MetarecError, shown
@@ -11,6 +11,43 @@ _WIDTH = "parameters and their gradients grow with it"
 _ROWS = "episodes are padded to it"
 _TIME = "training would not end"
 
+_INFINITE = float("inf")
+_RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
+    ("episodes.query split.history encoder.lora_rank learner.hidden", lambda n: n >= 1, "be at least 1"),
+    ("train.epochs train.users_per_step train.shards", lambda n: n >= 1, "be at least 1"),
+    ("mlm.tokens_per_step steps judge_every", lambda n: n >= 1, "be at least 1"),
+    ("data.negatives encoder.frozen_layers factors.rank", lambda n: n >= 0, "be 0 or more"),
+    ("updater.steps train.patience", lambda n: n >= 0, "be 0 or more"),
+    ("train.devices devices", lambda n: n >= 0, "be 0 (all) or more"),
+    ("train.users_per_device", lambda n: n >= 0, "be 0 (as many as fit) or more"),
+    ("episodes.draws", lambda n: n >= 0, "be 0 (a new draw each epoch) or more"),
+    ("split.year", lambda n: n >= 0, "be a year, or 0 to have one chosen"),
+    ("learner.context", lambda n: n >= 0, "be 0 (none) or more"),
+    ("encoder.max_length", lambda n: n == 0 or n >= 3, "be at least 3, or 0 for the checkpoint's own"),
+    (
+        "contrastive.users_per_step",
+        lambda n: n >= 2,
+        "be at least 2, since the negatives of a user are the liked items of the others",
+    ),
+    (
+        "contrastive.liked_per_user",
+        lambda n: n >= 2,
+        "be at least 2, since positives are pairs of a user's liked items",
+    ),
+    ("encoder.rate updater.rate train.rate mlm.head_rate", lambda x: 0 < x < _INFINITE, "be a finite number above 0"),
+    ("contrastive.weight contrastive.temperature", lambda x: 0 < x < _INFINITE, "be a finite number above 0"),
+    ("data.negatives_popularity", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
+    ("train.weight_decay weight_decay", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
+    ("learner.gate", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0 (0 has no gate)"),
+    ("factors.dropout learner.dropout held_out", lambda x: 0 <= x < 1, "be at least 0 and below 1"),
+    ("episodes.validation episodes.test mlm.share", lambda x: 0 < x < 1, "lie between 0 and 1"),
+    ("mlm.item_share", lambda x: 0 <= x <= 1, "be a share, 0 to 1"),
+    ("seed", lambda n: 0 <= n < 2**31, f"lie between 0 and {2**31 - 1}"),
+)
+RANGES: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    name: (possible, must) for names, possible, must in _RANGES for name in names.split()
+}
+"""Whether a number is a possible value of an option, and what it must be."""
 MOST: Mapping[str, tuple[float, str]] = {
     "data.negatives": (10_000, "that many rows are drawn for each click"),
     "data.negatives_popularity": (100, "numbers of clicks are raised to this power"),
@@ -52,14 +89,15 @@ MOST_CHARACTERS = 4096
 
 
 def check_limits(name: str, value: Any) -> None:
-    """Check that the value of an option does not exceed its limit.
+    """Check that the value of an option is in its range, and does not exceed its limit.
 
     Args:
         name: name of the option, such as "learner.hidden".
         value: its value, of the option's type.
 
     Raises:
-        MetarecError: the value is too large or too long, or holds a character that no path and no column can have.
+        MetarecError: the value is impossible, too large or too long, or holds a character that no path and no column
+            can have.
     """
     if isinstance(value, tuple):
         if len(value) > MOST_MEMBERS:
@@ -72,6 +110,9 @@ def check_limits(name: str, value: Any) -> None:
         if "\0" in value:
             raise MetarecError(f"{name} is {shown(value)}; it must not contain a NUL character")
     elif isinstance(value, int | float) and not isinstance(value, bool):
+        possible, must = RANGES.get(name, (None, ""))
+        if possible is not None and not possible(value):
+            raise MetarecError(f"{name} is {value}; it must {must}")
         most, why = MOST.get(name, (MOST_FLOAT, "numbers are float32"))
         if isinstance(value, int) and name not in MOST:
             most, why = MOST_INTEGER, "integers have 32 bits"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Literal
 
 from metarec_jax.config.checks import require, require_types
@@ -30,13 +29,6 @@ class MlmConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "mlm")
-        require(0 < self.share < 1, f"mlm.share is {self.share}; it must lie between 0 and 1")
-        require(0 <= self.item_share <= 1, f"mlm.item_share is {self.item_share}; it is a share, 0 to 1")
-        require(self.tokens_per_step >= 1, f"mlm.tokens_per_step is {self.tokens_per_step}; it must be at least 1")
-        require(
-            math.isfinite(self.head_rate) and self.head_rate > 0,
-            f"mlm.head_rate is {self.head_rate}; it must be a finite number above 0",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,21 +46,6 @@ class ContrastiveConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "contrastive")
-        for name in ("weight", "temperature"):
-            value = getattr(self, name)
-            require(
-                math.isfinite(value) and value > 0, f"contrastive.{name} is {value}; it must be a finite number above 0"
-            )
-        require(
-            self.users_per_step >= 2,
-            f"contrastive.users_per_step is {self.users_per_step}; it must be at least 2, since the negatives "
-            "of a user are the liked items of the others",
-        )
-        require(
-            self.liked_per_user >= 2,
-            f"contrastive.liked_per_user is {self.liked_per_user}; it must be at least 2, since positives are "
-            "pairs of a user's liked items",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,15 +84,6 @@ class PretrainConfig:
             self.encoder.train != "no",
             "encoder.train is 'no', but pretraining trains the encoder: use --encoder.train all, or lora",
         )
-        require(0 <= self.held_out < 1, f"held_out is {self.held_out}; it must be at least 0 and below 1")
-        for name in ("steps", "judge_every"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"weight_decay is {self.weight_decay}; it must be a finite number of at least 0",
-        )
-        require(self.devices >= 0, f"devices is {self.devices}; it must be 0 (all) or more")
-        require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
 
     @property
     def run(self) -> Config:

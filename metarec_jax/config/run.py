@@ -44,7 +44,6 @@ class Config:
         require_types(self)
         object.__setattr__(self, "learner", normal_form(LEARNERS, LearnerConfig, self.learner))
         object.__setattr__(self, "updater", normal_form(UPDATERS, UpdaterConfig, self.updater))
-        require(0 <= self.seed < 2**31, f"seed is {self.seed}; it must lie between 0 and {2**31 - 1}")
         require(
             self.learner.head == "auto" or HEADS.get(self.learner.head).clicks == (self.data.kind == "click"),
             f"learner.head is {self.learner.head!r} but data.kind is {self.data.kind!r}: "

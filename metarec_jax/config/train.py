@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-from metarec_jax.config.checks import require, require_types
+from metarec_jax.config.checks import require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,20 +35,3 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_types(self, "train")
-        for name in ("epochs", "users_per_step", "shards"):
-            value = getattr(self, name)
-            require(value >= 1, f"train.{name} is {value}; it must be at least 1")
-        require(
-            math.isfinite(self.rate) and self.rate > 0,
-            f"train.rate is {self.rate}; it must be a finite number above 0",
-        )
-        require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"train.weight_decay is {self.weight_decay}; it must be a finite number of at least 0",
-        )
-        require(self.patience >= 0, f"train.patience is {self.patience}; it must be 0 or more")
-        require(self.devices >= 0, f"train.devices is {self.devices}; it must be 0 (all) or more")
-        require(
-            self.users_per_device >= 0,
-            f"train.users_per_device is {self.users_per_device}; it must be 0 (as many as fit) or more",
-        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import ClassVar, Literal
 
 from metarec_jax.config.checks import require, require_types
@@ -48,7 +47,6 @@ class UpdaterConfig:
     def __post_init__(self) -> None:
         require_types(self, "updater")
         rule = rule_of(self)
-        require(self.steps >= 0, f"updater.steps is {self.steps}; it must be 0 or more")
         require(
             len(self.adapted) > 0,
             f"updater.adapted is {self.adapted!r}; it must be a tuple of at least one pattern, such as ('output/.*',); "
@@ -56,10 +54,6 @@ class UpdaterConfig:
         )
         for pattern in self.adapted:
             check_pattern("updater.adapted", pattern)
-        require(
-            math.isfinite(self.rate) and self.rate > 0,
-            f"updater.rate is {self.rate}; it must be a finite number above 0",
-        )
         require(
             not rule.solves or self.order == "second",
             f"updater.order is {self.order!r}, but updater.kind {self.kind!r} is differentiated through its solution: "

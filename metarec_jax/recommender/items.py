@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,22 @@ from metarec_jax.recommender.filters import ALL, DetailIndex, Filters
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.title_search import Match, TitleIndex
 from metarec_jax.train.catalogue import Catalogue
+
+
+class Recommendation(NamedTuple):
+    """A recommended item.
+
+    Attributes:
+        id: id of the item in the data set.
+        title: title of the item.
+        score: expected rating, or probability of a click.
+        ratings: number of training users who rated the item.
+    """
+
+    id: str
+    title: str
+    score: float
+    ratings: int
 
 
 class ItemIndex:
@@ -73,6 +89,19 @@ class ItemIndex:
             InputError: an id is unknown; the field is the position in `ids`.
         """
         return _rows(self.titles.find_id, ids)
+
+    def recommendations(self, rows: Int[np.ndarray, " n"], scores: Float[np.ndarray, " items"]) -> list[Recommendation]:
+        """Make recommendations of rows.
+
+        Args:
+            rows: rows of the catalogue, best first.
+            scores: scores of all items.
+
+        Returns:
+            The recommendations, in the order of `rows`.
+        """
+        items, count = self.catalogue.items, self.catalogue.statistics.count
+        return [Recommendation(items.ids[r], items.titles[r], float(scores[r]), int(count[r])) for r in rows.tolist()]
 
     def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
         """Which items meet the conditions of `filters`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -16,7 +16,6 @@ from jaxtyping import Float
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.arguments import (
-    Unfit,
     function,
     instance,
     item,
@@ -34,6 +33,7 @@ from metarec_jax.core.params import unusable_names
 from metarec_jax.meta.model import Trainable
 from metarec_jax.recommender import active_learning, attribution
 from metarec_jax.recommender.active_learning import Question
+from metarec_jax.recommender.argument_kinds import HISTORIES, ITEMS, STATE, details, rater, some_bytes
 from metarec_jax.recommender.attribution import Explanation, Influence, Word
 from metarec_jax.recommender.call_shapes import Limits
 from metarec_jax.recommender.cold_items import ColdItem, ColdItems
@@ -42,7 +42,7 @@ from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.filters import ALL, Filters, as_filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable
-from metarec_jax.recommender.items import ItemIndex, statistic_columns, top_k
+from metarec_jax.recommender.items import ItemIndex, Recommendation, statistic_columns, top_k
 from metarec_jax.recommender.load_run import load_run
 from metarec_jax.recommender.state_codec import StateCodec, model_digest
 from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
@@ -68,45 +68,6 @@ __all__ = [
     "UserState",
     "Word",
 ]
-
-
-_STATE = instance(UserState, what="the state of a user, which `adapt` returns")
-_ITEMS = list_of(item, "items")
-_HISTORIES = list_of(lambda history: history, "histories (of a mapping by user, its values), or adapt one with `adapt`")
-
-
-def _some_bytes(value: Any) -> bytes:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise Unfit("the bytes that `to_bytes` returned")
-    return bytes(value)
-
-
-def _details(value: Any) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise Unfit('a mapping from names to strings, such as {"genres": "Comedy"}')
-    return {text(name): text(detail) for name, detail in value.items()}
-
-
-def _rater(value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        raise Unfit("a pair (history, rating)")
-    return value[0], value[1]
-
-
-class Recommendation(NamedTuple):
-    """A recommended item.
-
-    Attributes:
-        id: id of the item in the data set.
-        title: title of the item.
-        score: expected rating, or probability of a click.
-        ratings: number of training users who rated the item.
-    """
-
-    id: str
-    title: str
-    score: float
-    ratings: int
 
 
 class Recommender:
@@ -245,7 +206,7 @@ class Recommender:
         """
         return self.adapt_many([history], [profile])[0]
 
-    @takes(histories=_HISTORIES, profiles=optional(list_of(text, "strings")))
+    @takes(histories=HISTORIES, profiles=optional(list_of(text, "strings")))
     def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
         """Adapt to many users in batches.
 
@@ -270,7 +231,7 @@ class Recommender:
                 raise MetarecError(f"{where}{error}") from error
         return self._adapt(checked, profiles or [""] * len(checked))
 
-    @takes(state=_STATE, forget=_ITEMS)
+    @takes(state=STATE, forget=ITEMS)
     def update(self, state: UserState, ratings: History = (), forget: Sequence[str | int] = ()) -> UserState:
         """Adapt again to a user after ratings were added, changed or removed.
 
@@ -301,7 +262,7 @@ class Recommender:
     ) -> list[UserState]:
         return self.executor.adapt(histories, self.users.encode(self.catalogue, histories, profiles, known))
 
-    @takes(state=_STATE)
+    @takes(state=STATE)
     def to_bytes(self, state: UserState) -> bytes:
         """Encode a user's state as some kilobytes, which `from_bytes` reads.
 
@@ -311,7 +272,7 @@ class Recommender:
         self.executor.check_states([state])
         return self.codec.encode(state)
 
-    @takes(data=_some_bytes)
+    @takes(data=some_bytes)
     def from_bytes(self, data: bytes) -> UserState:
         """Decode a state that `to_bytes` encoded.
 
@@ -325,7 +286,7 @@ class Recommender:
 
     # Recommend
 
-    @takes(state=_STATE, k=whole, exclude_seen=truth, filters=as_filters)
+    @takes(state=STATE, k=whole, exclude_seen=truth, filters=as_filters)
     def recommend(
         self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[Recommendation]:
@@ -345,7 +306,7 @@ class Recommender:
         """
         return self.recommend_many([state], k, exclude_seen, filters)[0]
 
-    @takes(states=list_of(_STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
+    @takes(states=list_of(STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
     def recommend_many(
         self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
     ) -> list[list[Recommendation]]:
@@ -364,7 +325,7 @@ class Recommender:
         found: dict[int, list[Recommendation]] = {}
         for user, scores in self.executor.score_all(states):
             rows = top_k(scores, k, self.items.candidates(states[user].history.rows, allowed, exclude_seen))
-            found[user] = self._recommendations(rows, scores)
+            found[user] = self.items.recommendations(rows, scores)
         return [found[user] for user in range(len(states))]
 
     @takes(item=item, k=whole, by=text, filters=as_filters)
@@ -386,15 +347,11 @@ class Recommender:
         Raises:
             MetarecError: an item is unknown or ambiguous, `k` is out of range, or the run has no item factors.
         """
-        return self._recommendations(*self.items.similar(self.find(item).row, k, by, filters))
-
-    def _recommendations(self, rows: np.ndarray, scores: np.ndarray) -> list[Recommendation]:
-        items, count = self.catalogue.items, self.catalogue.statistics.count
-        return [Recommendation(items.ids[r], items.titles[r], float(scores[r]), int(count[r])) for r in rows.tolist()]
+        return self.items.recommendations(*self.items.similar(self.find(item).row, k, by, filters))
 
     # Score
 
-    @takes(state=_STATE, items=_ITEMS)
+    @takes(state=STATE, items=ITEMS)
     def score(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Predict ratings (or probabilities of a click) of items of the catalogue.
 
@@ -410,7 +367,7 @@ class Recommender:
         """
         return self.executor.score_rows(state, self.items.rows(items))
 
-    @takes(state=_STATE, text=text)
+    @takes(state=STATE, text=text)
     def score_text(self, state: UserState, text: str) -> float:
         """Predict the rating (or probability of a click) of an item that is not in the catalogue, from its text alone.
 
@@ -431,7 +388,7 @@ class Recommender:
         """Whether `uncertainty` is available: for a model with the updater "ridge" and the head "rating"."""
         return self.executor.gives_deviation
 
-    @takes(state=_STATE, items=_ITEMS)
+    @takes(state=STATE, items=ITEMS)
     def uncertainty(self, state: UserState, items: Sequence[str | int]) -> Float[np.ndarray, " items"]:
         """Predict standard deviations of the user's ratings of items around `score`.
 
@@ -455,7 +412,7 @@ class Recommender:
             )
         return self.executor.deviation(state, self.items.rows(items))
 
-    @takes(state=_STATE, items=_ITEMS, words=truth)
+    @takes(state=STATE, items=ITEMS, words=truth)
     def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:
         """Explain scores: the influence of each rating on each score, and a sentence that names the main reasons.
 
@@ -473,7 +430,7 @@ class Recommender:
         rows = self.items.rows(items)
         return attribution.explain(self.executor, self.texts, self.catalogue, state, rows, words=words)
 
-    @takes(state=_STATE, k=whole, skip=_ITEMS, among=_ITEMS)
+    @takes(state=STATE, k=whole, skip=ITEMS, among=ITEMS)
     def interview(
         self, state: UserState, k: int = 5, skip: Sequence[str | int] = (), among: Sequence[str | int] = ()
     ) -> list[Question]:
@@ -501,7 +458,7 @@ class Recommender:
 
     # Items
 
-    @takes(text=text, id=text, title=text, details=optional(_details))
+    @takes(text=text, id=text, title=text, details=optional(details))
     def add_item(
         self,
         text: str,
@@ -531,7 +488,7 @@ class Recommender:
         """
         return self.cold_items.add(ColdItem(text, id, title, dict(details or {})), vector)
 
-    @takes(item=item, raters=list_of(_rater, "pairs (history, rating)"))
+    @takes(item=item, raters=list_of(rater, "pairs (history, rating)"))
     def learn_item(self, item: str | int, raters: Sequence[tuple[History, float]]) -> None:
         """Update an added item from its first ratings, without training.
 

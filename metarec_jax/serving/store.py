@@ -41,7 +41,7 @@ COUNTED = ("items", "users", "lists", "events")
 class Store:
     """Database of a service, and the key that signs its states. A lock admits one process at a time.
 
-    A write waits up to `WAIT` seconds for a lock of another program. After a failed write, writes do not wait until one
+    A write waits for a lock of another program, for `wait` seconds at most. After a failed write, writes do not wait until one
     succeeds. Times increase in the order of the writes, even if the clock is set back.
 
     Args:
@@ -51,6 +51,7 @@ class Store:
         folder: folder of the store.
         key: key that signs states and user tokens, 32 bytes.
         latest: time of the latest row, in seconds since 1970.
+        wait: longest time for which a read or a write waits for a lock of another program, in seconds.
 
     Raises:
         MetarecError: the folder cannot be written, another process has locked it, or its store is damaged or of another
@@ -59,7 +60,7 @@ class Store:
 
     def __init__(self, folder: Path):
         make_folder(folder)
-        self.folder = folder
+        self.folder, self.wait = folder, WAIT
         self._failed: dict[str, StoreError | None] = {"read": None, "write": None}
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._path = path = folder / FILE
@@ -295,7 +296,7 @@ class Store:
         """Record whether the block succeeds. After a failure, do not wait for locks of other processes."""
         try:
             with explained_database(self._path):
-                database.execute(f"PRAGMA busy_timeout = {0 if self._failed[kind] else int(1000 * WAIT)}")
+                database.execute(f"PRAGMA busy_timeout = {0 if self._failed[kind] else int(1000 * self.wait)}")
                 yield
         except StoreError as error:
             self._failed[kind] = error

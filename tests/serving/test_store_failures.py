@@ -77,9 +77,9 @@ def removed(store: Store, folder):
         (removed, "removed or replaced", False),
     ],
 )
-def test_what_cannot_be_stored_is_not_served(client, recommender, tmp_path, monkeypatch, fault, says, passing):
-    monkeypatch.setattr(stores, "WAIT", 0.05)
+def test_what_cannot_be_stored_is_not_served(client, recommender, tmp_path, fault, says, passing):
     store = client.app.state.service.store
+    store.wait = 0.05
     listed = client.post("/recommend", json={"k": 1}).json()
     page = " " * 3900  # a row of an item fills a page of the database
     assert client.post("/items", json={"text": "Ants." + page}).status_code == 201
@@ -113,8 +113,8 @@ def test_what_cannot_be_stored_is_not_served(client, recommender, tmp_path, monk
         assert [item.id for _, item in again.items()] == ["new-121", "bees"]
 
 
-def test_a_write_that_waits_holds_nobody_up(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(stores, "WAIT", 60.0)
+def test_a_write_that_waits_holds_nobody_up(client, tmp_path):
+    client.app.state.service.store.wait = 60.0
     user = client.post("/users", json={"history": [{"item": "7", "rating": 5}]}).json()["user"]
     added: list[int] = []
     waiting = threading.Thread(target=lambda: added.append(client.post("/items", json=BEES).status_code))
