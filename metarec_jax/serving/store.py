@@ -41,8 +41,8 @@ COUNTED = ("items", "users", "lists", "events")
 class Store:
     """Database of a service, and the key that signs its states. A lock admits one process at a time.
 
-    A write waits for a lock of another program, for `wait` seconds at most. After a failed write, writes do not wait until one
-    succeeds. Times increase in the order of the writes, even if the clock is set back.
+    A write waits for a lock of another program, for `wait` seconds at most. After a failed write, writes do not wait
+    until one succeeds. Times increase in the order of the writes, even if the clock is set back.
 
     Args:
         folder: folder of the store, readable by its owner only; created if it does not exist.
