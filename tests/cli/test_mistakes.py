@@ -206,5 +206,7 @@ def test_a_full_disk_during_training_is_explained(tmp_path):
         run.metrics.unlink(missing_ok=True)
         run.metrics.symlink_to("/dev/full")
 
-    with pytest.raises(MetarecError, match=r"metrics\.jsonl: cannot be written: No space left on device: free some space"):
+    with pytest.raises(
+        MetarecError, match=r"metrics\.jsonl: cannot be written: No space left on device: free some space"
+    ):
         start.fit(run, experiment, reporter=Watch(on_step=fill))

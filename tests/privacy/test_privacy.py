@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from helpers import assert_equal
 from trained import small_config, small_data
 from training import stopping_at
 
+import metarec_jax
 from metarec_jax.cli.main import main
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -19,6 +21,7 @@ from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.training import Training
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.data.episodes import EpisodeSource, histories
@@ -189,6 +192,20 @@ def test_what_need_not_be_covered_is_allowed():
     Config(privacy=PrivacyConfig(1.0, covers="updates"), factors=FactorsConfig(rank=8))
     Config(factors=FactorsConfig(rank=8))
     Config(privacy=PrivacyConfig(1.0), factors=FactorsConfig(rank=0), encoder=EncoderConfig(train="all"))
+
+
+def test_the_options_state_what_such_a_training_rules_out():
+    run, updates = (PrivacyConfig(1.0, covers=covers).training for covers in ("run", "updates"))
+    assert PrivacyConfig().training == Training()
+    assert (run.only_steps, updates.only_steps) == (True, False)
+    assert run.package == updates.package == "metarec_jax.privacy"
+
+
+def test_rooms_below_read_these_traits_and_name_no_privacy():
+    package = Path(metarec_jax.__file__).parent
+    for room in ("train", "meta", "factors", "learner", "data", "metrics"):
+        for path in (package / room).rglob("*.py"):
+            assert "privacy" not in path.read_text(), path
 
 
 @pytest.mark.parametrize("changes", [{"epsilon": -1.0}, {"epsilon": math.inf}, {"delta": 1.0}, {"clip": 0.0}])
