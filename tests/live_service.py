@@ -17,6 +17,7 @@ from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
 from metarec_jax.serving.engine import Engine
+from metarec_jax.serving.protocol import LimitedProtocol
 from metarec_jax.serving.server import listen, uvicorn_config
 from metarec_jax.serving.store import Store
 
@@ -63,11 +64,18 @@ class Live(NamedTuple):
 
 
 @contextlib.contextmanager
-def live(recommender: Recommender, folder: Path, *, host: str = "127.0.0.1", **options: Any) -> Iterator[Live]:
-    """Serve a model with a store in `folder`; `options` are those of `make_app`."""
+def live(
+    recommender: Recommender,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    protocol: type[LimitedProtocol] | None = None,
+    **options: Any,
+) -> Iterator[Live]:
+    """Serve a model with a store in `folder`; `protocol` is that of `uvicorn_config`, `options` those of `make_app`."""
     listening = listen(host, 0)
     engine = Engine([Arm("a", recommender)], Store(folder), seed=0)
-    server = uvicorn.Server(uvicorn_config(make_app(engine, **{"hosts": HOSTS, **options})))
+    server = uvicorn.Server(uvicorn_config(make_app(engine, **{"hosts": HOSTS, **options}), protocol))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

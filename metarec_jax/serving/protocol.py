@@ -14,20 +14,21 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_CONNECTIONS = 1024
-"""Greatest number of open connections; it is lower if the process may open only few files."""
 MAX_HEADERS = 100
 """Greatest number of headers of a request."""
 MAX_HEAD = 64 * 1024
 """Greatest size of a request's address and headers together, in bytes."""
-REQUEST_SECONDS = 20.0
-"""Longest time from the start of a connection or request until the request has arrived, in seconds."""
 ANSWER_SECONDS = 300.0
 """Longest time from the arrival of a request until the client has read the response, in seconds."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """HTTP connection of `metarec serve`."""
+
+    most_connections = 1024
+    """Greatest number of open connections; it is lower if the process may open only few files."""
+    request_seconds = 20.0
+    """Longest time from the start of a connection or request until the request has arrived, in seconds."""
 
     def __init__(self, *arguments: Any, **named: Any):
         super().__init__(*arguments, **named)
@@ -41,8 +42,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Wait for a request. If there are too many connections, abort the oldest idle one, or else refuse this one."""
         super().connection_made(transport)
-        self._within(REQUEST_SECONDS)
-        if len(self.connections) <= _max_connections():
+        self._within(self.request_seconds)
+        if len(self.connections) <= self._most_open():
             return
         others = [one for one in self.connections if one is not self and isinstance(one, LimitedProtocol)]
         idle = [one for one in others if one.idle]
@@ -127,7 +128,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _begin(self) -> None:
         self._arriving = self._in_head = True
         self._received = self._head_bytes = self._headers = 0
-        self._within(REQUEST_SECONDS)
+        self._within(self.request_seconds)
 
     def _count(self, headers: int, size: int) -> None:
         self._headers += headers
@@ -145,7 +146,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _late(self) -> None:
         if self._arriving and self._in_head:
-            self._refuse(408, "header", f"the request did not arrive within {REQUEST_SECONDS:g} seconds")
+            self._refuse(408, "header", f"the request did not arrive within {self.request_seconds:g} seconds")
         else:
             self.transport.abort()  # a response may already be under way
 
@@ -161,12 +162,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.transport.close()
 
+    def _most_open(self) -> int:
+        """The smaller of `most_connections` and half the number of files that the process may open."""
+        if sys.platform == "win32":
+            return self.most_connections
+        import resource
 
-def _max_connections() -> int:
-    """Return the smaller of `MAX_CONNECTIONS` and half the number of files that the process may open."""
-    if sys.platform == "win32":
-        return MAX_CONNECTIONS
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft // 2)
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.most_connections if soft == resource.RLIM_INFINITY else min(self.most_connections, soft // 2)

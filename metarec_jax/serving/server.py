@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from metarec_jax.serving.protocol import LimitedProtocol
+
 TOKEN = "METAREC_TOKEN"
 """Environment variable of the token. Other users of the machine can read a command line, but not this."""
 MIN_TOKEN = 16
@@ -83,15 +85,23 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
 
 
-def uvicorn_config(app: FastAPI) -> uvicorn.Config:
-    """Return how uvicorn serves an application: without logs of requests, and with limits on connections."""
+def uvicorn_config(app: FastAPI, protocol: type[LimitedProtocol] | None = None) -> uvicorn.Config:
+    """Return how uvicorn serves an application: without logs of requests, and with limits on connections.
+
+    Args:
+        app: the application.
+        protocol: class of connections; None takes `LimitedProtocol`.
+
+    Returns:
+        The config of uvicorn.
+    """
     import uvicorn
 
-    from metarec_jax.serving.protocol import LimitedProtocol
+    from metarec_jax.serving import protocol as protocols
 
     return uvicorn.Config(
         app,
-        http=LimitedProtocol,
+        http=protocol or protocols.LimitedProtocol,
         ws="none",
         log_level="warning",
         access_log=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import socket
 import time
@@ -13,9 +14,9 @@ from live_service import live
 from trained import fresh
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.serving import protocol
 from metarec_jax.serving.answers import Answer
 from metarec_jax.serving.middleware import host_of
+from metarec_jax.serving.protocol import LimitedProtocol
 from metarec_jax.serving.simulate import Client
 
 TOKEN = "a token of some length"
@@ -26,6 +27,19 @@ OWN = {"content-type": "application/json"}
 def service(recommender, tmp_path_factory):
     with live(fresh(recommender), tmp_path_factory.mktemp("store"), token=TOKEN, hosts=None) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def limited(recommender, tmp_path_factory):
+    """Starts a service whose connections have other limits, by name of the limit."""
+    with contextlib.ExitStack() as opened:
+
+        def start(**limits):
+            protocol = type("Protocol", (LimitedProtocol,), limits)
+            folder = tmp_path_factory.mktemp("store")
+            return opened.enter_context(live(fresh(recommender), folder, protocol=protocol, token=TOKEN, hosts=None))
+
+        yield functools.cache(start)
 
 
 @contextlib.contextmanager
@@ -117,9 +131,8 @@ def test_the_reason_for_a_head_that_is_refused_is_said(service):
         ([HEAD + b"content-type: application/json\r\ncontent-length: 9\r\n\r\n", b"{", b" "], 0),
     ],
 )
-def test_a_request_that_does_not_arrive_in_time_is_ended(service, monkeypatch, pieces, status):
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 1.0)
-    with connected(service) as connection:
+def test_a_request_that_does_not_arrive_in_time_is_ended(limited, pieces, status):
+    with connected(limited(request_seconds=1.0)) as connection:
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(0.2)
@@ -128,8 +141,7 @@ def test_a_request_that_does_not_arrive_in_time_is_ended(service, monkeypatch, p
         assert found == status
 
 
-def test_a_connection_serves_requests_one_after_the_other(service, monkeypatch):
-    monkeypatch.setattr(protocol, "REQUEST_SECONDS", 5.0)
+def test_a_connection_serves_requests_one_after_the_other(service):
     ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
     with connected(service) as connection:
         for number in (1, 1, 3, 1):
@@ -140,8 +152,8 @@ def test_a_connection_serves_requests_one_after_the_other(service, monkeypatch):
             assert data.count(b"HTTP/1.1 200") == number
 
 
-def test_for_one_connection_too_many_the_one_that_is_idle_for_longest_is_closed(service, monkeypatch):
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 3)
+def test_for_one_connection_too_many_the_one_that_is_idle_for_longest_is_closed(limited):
+    service = limited(most_connections=3)
     ask = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"
     with contextlib.ExitStack() as opened:
         idle = []
@@ -159,9 +171,8 @@ def test_for_one_connection_too_many_the_one_that_is_idle_for_longest_is_closed(
             time.sleep(0.2)
 
 
-def test_a_connection_is_refused_if_none_can_be_closed(service, monkeypatch):
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 0)
-    with connected(service) as connection:
+def test_a_connection_is_refused_if_none_can_be_closed(limited):
+    with connected(limited(most_connections=0)) as connection:
         assert reply(connection) == (503, ["service"])
 
 
