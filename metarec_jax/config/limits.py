@@ -112,7 +112,7 @@ def check_limits(name: str, value: Any) -> None:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         possible, must = RANGES.get(name, (None, ""))
         if possible is not None and not possible(value):
-            raise MetarecError(f"{name} is {value}; it must {must}")
+            raise MetarecError(f"{name} is {shown(value)}; it must {must}")
         most, why = MOST.get(name, (MOST_FLOAT, "numbers are float32"))
         if isinstance(value, int) and name not in MOST:
             most, why = MOST_INTEGER, "integers have 32 bits"

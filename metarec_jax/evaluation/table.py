@@ -23,7 +23,7 @@ class SeedResult:
         seed: seed of the division.
         users: int [users], rows of the data set's users. The bootstrap draws all results of a user, of any seed,
             together.
-        values: metrics of each user, from `metarec_jax.evaluation.evaluate_users`.
+        values: metrics of each user, from `metarec_jax.metrics.metrics.evaluate_users`.
         overall: metrics that are not means over users, such as ``{"auc_global": .72}``; they get no interval.
         settings: hyperparameters that were chosen for this seed.
     """

@@ -143,6 +143,7 @@ NAN, INFINITE = float("nan"), float("inf")
         (TrainConfig, {"devices": -1}, ["train.devices is -1", "0 (all)"]),
         (TrainConfig, {"users_per_device": -1}, ["train.users_per_device is -1", "0 (as many as fit)"]),
         (Config, {"seed": -1}, ["seed is -1", "between 0"]),
+        (Config, {"seed": -(10**5000)}, ["seed is an integer of thousands of digits", "between 0"]),
         (Config, {"seed": 2**31}, [f"seed is {2**31}", f"{2**31 - 1}"]),
         (Config, {"learner": LearnerConfig(head="click")}, ["learner.head is 'click'", "data.kind is 'rating'"]),
         (

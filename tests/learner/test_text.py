@@ -57,7 +57,7 @@ def random_encoder(lora=False, config=BERT):
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: np.asarray(leaf, np.float64) + 0.3 * rng.normal(size=leaf.shape),
-        encoder.init(jax.random.key(0), config),
+        encoder.init(0, config),
     )
     if not lora:
         return params

@@ -39,7 +39,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         The division.
 
     Raises:
-        MetarecError: the greatest k exceeds ``config.buckets``, or too few users have enough rows.
+        MetarecError: the greatest k exceeds the last of ``config.buckets``, or too few users have enough rows.
     """
     require_times(data, "few-shot")
     last = split.supports[-1]
