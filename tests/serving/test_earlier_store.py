@@ -2,16 +2,22 @@
 
 tests/golden/stores/layout-1 was written by `metarec serve` of commit 376c7ae on the run tests/golden/runs/layout-1:
 a user with two ratings, one added item, a list, a click and two ratings after it. said.json holds answers of that
-service: the user, a portable state, and the list of that user in the end.
+service: the user, a portable state, and the list of that user in the end. Its encoder was an untrained one, which that
+version drew otherwise.
 """
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from metarec_jax import encoder
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.app import make_app
@@ -23,12 +29,24 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 SAID = json.loads((GOLDEN / "stores" / "layout-1" / "said.json").read_text())
 
 
+def earlier_encoder() -> encoder.Encoder:
+    """The untrained encoder of that version: its matrices are parts of one draw of normal numbers."""
+    like = encoder.random_encoder()
+    kernels = [leaf for leaf in jax.tree.leaves(like.params) if leaf.ndim > 1]
+    draw = like.config.init_scale * jax.random.normal(jax.random.key(0), (sum(leaf.size for leaf in kernels),))
+    parts = iter(jnp.split(draw, np.cumsum([leaf.size for leaf in kernels])[:-1]))
+    params = jax.tree.map(lambda leaf: next(parts).reshape(leaf.shape) if leaf.ndim > 1 else leaf, like.params)
+    return dataclasses.replace(like, params=params)
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     """The present service on the earlier run and a copy of its store."""
     folder = tmp_path_factory.mktemp("earlier")
     run = Path(shutil.copytree(GOLDEN / "runs" / "layout-1", folder / "run"))
-    fit(*resume(run))  # it has ended: this writes its best parameters to a file
+    encoder.save(earlier_encoder(), folder / "encoder")
+    # It has ended: this writes its best parameters to a file.
+    fit(*resume(run, paths={"encoder.path": str(folder / "encoder")}))
     store = shutil.copytree(GOLDEN / "stores" / "layout-1", folder / "store")
     engine = Engine([Arm("a", Recommender.load(run))], Store(store), seed=0)
     with TestClient(make_app(engine, hosts=frozenset({"127.0.0.1"})), base_url="http://127.0.0.1") as client:
