@@ -84,7 +84,7 @@ def run_demo(
         reporter: where progress is shown.
 
     Returns:
-        The exit status; where training was interrupted, nothing is evaluated.
+        The exit status; after a signal during training, nothing is evaluated.
     """
     from metarec_jax.evaluation import evaluate, report
     from metarec_jax.recommender.recommender import Recommender
@@ -93,7 +93,7 @@ def run_demo(
     started = time.perf_counter()
     run, experiment = start.start(config, folder, reporter=reporter)
     fitted = start.fit(run, experiment, reporter=reporter)
-    if fitted.interrupted:
+    if fitted.signal:
         return interrupted(fitted, run)
     draw(run)
 

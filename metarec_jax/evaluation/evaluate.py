@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -203,6 +202,6 @@ def _trained(config: Config, folder: Path, experiment: Experiment, reporter: Rep
     else:
         run = run_folder.create(folder, config, fill=lambda run: catalogues.save(experiment.catalogue, run))
     fitted = fit(run, experiment, reporter=reporter)
-    if fitted.interrupted:
-        raise Stopped(fitted.signal or signal.SIGINT)
+    if fitted.signal:
+        raise Stopped(fitted.signal)
     return fitted.trainable

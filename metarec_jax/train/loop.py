@@ -33,7 +33,7 @@ class Fitted:
             evaluation.
         progress: steps taken, and the step of the best evaluation.
         interrupted: whether training was stopped before its end.
-        signal: the signal that stopped it.
+        signal: the signal that stopped it, or that came after its last step; None for no signal.
     """
 
     trainable: Any

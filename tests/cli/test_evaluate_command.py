@@ -127,7 +127,15 @@ def test_every_protocol_has_its_division_and_its_folder(protocol, most):
     assert wanted.metrics == "melu"
 
 
-def test_an_interrupted_evaluation_says_that_it_can_go_on(empty_folder, capsys, quick):
+@pytest.fixture
+def listening():
+    """Ctrl-C interrupts, as in a terminal; a process that a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupted_evaluation_says_that_it_can_go_on(listening, empty_folder, capsys, quick):
     """Ctrl-C is pressed as soon as there is something in its folder."""
 
     def press():

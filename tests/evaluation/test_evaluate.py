@@ -317,12 +317,13 @@ def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, 
     assert_equal(answers_in(copy), kept)
 
 
-def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path):
+@pytest.mark.parametrize("last", [("twin", 4), ("meta", 9)], ids=["the twin's second epoch", "the last step"])
+def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, last):
     folder = tmp_path / "run"
 
     def interrupt(taken):
-        """Ctrl-C in the second epoch of the twin."""
-        if taken == ("twin", 4):
+        """Ctrl-C during a step."""
+        if taken == last:
             signal.raise_signal(signal.SIGINT)
 
     before = Steps(folder / f"seed-{SEED}", interrupt)
@@ -333,7 +334,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
     after = Steps(folder / f"seed-{SEED}")
     assert as_text(table_of(config, seeds=[SEED], folder=folder, reporter=after)) == as_text(evaluated[1])
     assert_equal(answers_in(folder), answers_in(evaluated[0]))
-    assert {name for name, _ in before.taken} == {"meta", "twin"}
+    assert before.taken[-1] == last
     assert after.taken[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
 
 
