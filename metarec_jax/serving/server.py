@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import ipaddress
@@ -66,23 +67,23 @@ def serve(chosen: ServeArguments, reporter: Reporter = QUIET) -> None:
     token = os.environ.get(TOKEN) or None
     chosen = dataclasses.replace(chosen, host=chosen.host.strip("[]"))  # as IPv6 is written in addresses
     check(chosen, token)
-    listening = listen(chosen.host, chosen.port)
-    host, port = listening.getsockname()[:2]
-    engine = load_engine(chosen, reporter)
-    reporter.note(f"{engine.warm(chosen.together)} programs are compiled")
-    app = make_app(
-        engine,
-        token=token,
-        hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", str(host), chosen.host.lower()}),
-        people=people_of(engine.first.config) if chosen.people else {},
-        wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
-        max_batch=chosen.together,
-    )
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    print(f"serving {chosen.run} at {address}", flush=True)
-    if chosen.open:
-        open_browser(address)
-    uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
+    with contextlib.closing(listen(chosen.host, chosen.port)) as listening:
+        host, port = listening.getsockname()[:2]
+        engine = load_engine(chosen, reporter)
+        reporter.note(f"{engine.warm(chosen.together)} programs are compiled")
+        app = make_app(
+            engine,
+            token=token,
+            hosts=None if token else frozenset({"127.0.0.1", "localhost", "::1", str(host), chosen.host.lower()}),
+            people=people_of(engine.first.config) if chosen.people else {},
+            wait=chosen.wait_ms / 1000 if chosen.together > 1 else 0.0,
+            max_batch=chosen.together,
+        )
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        print(f"serving {chosen.run} at {address}", flush=True)
+        if chosen.open:
+            open_browser(address)
+        uvicorn.Server(uvicorn_config(app)).run(sockets=[listening])
 
 
 def uvicorn_config(app: FastAPI, protocol: type[LimitedProtocol] | None = None) -> uvicorn.Config:

@@ -411,8 +411,7 @@ function endAsking() {
 
 // Adding an item
 
-async function addItem(event) {
-  event.preventDefault();
+async function addItem() {
   const details = {};
   for (const box of byId("new-details").querySelectorAll("input:checked")) {
     details[box.name] = details[box.name] ? `${details[box.name]}, ${box.value}` : box.value;
@@ -526,28 +525,37 @@ function route() {
 }
 
 async function start() {
+  const known = ask("./about").then((found) => {
+    about = found;
+  });
+  // What a visitor does before the answer is there waits for it.
+  const on = (id, kind, handler) =>
+    byId(id).addEventListener(kind, (event) => {
+      if (kind === "submit") event.preventDefault();
+      known.then(() => handler(event), () => {});
+    });
   session.load();
   addEventListener("hashchange", route);
   route();
   let timer = 0;
-  byId("search").addEventListener("input", () => {
+  on("search", "input", () => {
     clearTimeout(timer);
     timer = setTimeout(search, 150);
   });
-  byId("clear").addEventListener("click", () => {
+  on("clear", "click", () => {
     session.forgetAll();
     someoneElse("All ratings were removed.");
     byId("search").focus();
   });
-  byId("as-cards").addEventListener("click", () => choose("cards"));
-  byId("as-change").addEventListener("click", () => choose("change"));
-  byId("length").addEventListener("change", () => update());
-  byId("add-form").addEventListener("submit", addItem);
-  byId("ask-me").addEventListener("click", () => {
+  on("as-cards", "click", () => choose("cards"));
+  on("as-change", "click", () => choose("change"));
+  on("length", "change", () => update());
+  on("add-form", "submit", addItem);
+  on("ask-me", "click", () => {
     asked = 0;
     askNext();
   });
-  byId("as-person").addEventListener("click", async () => {
+  on("as-person", "click", async () => {
     try {
       const person = await ask(`./users/${encodeURIComponent(byId("person").value)}`);
       session.lookAs(person);
@@ -556,12 +564,11 @@ async function start() {
       problem(error);
     }
   });
-  byId("as-me").addEventListener("click", () => {
+  on("as-me", "click", () => {
     session.lookAsMe();
     someoneElse("These are your own ratings.");
   });
-  byId("profile-form").addEventListener("submit", (event) => {
-    event.preventDefault();
+  on("profile-form", "submit", () => {
     session.describe(byId("profile").value.trim());
     update("The list now uses your profile.");
   });
@@ -569,7 +576,7 @@ async function start() {
     if (event.target === byId("details")) byId("details").close(); // outside of what it shows
   });
   try {
-    about = await ask("./about");
+    await known;
   } catch (error) {
     return problem(error);
   }
