@@ -317,13 +317,17 @@ def test_lost_answers_are_asked_again_without_training(evaluated, config, copy, 
     assert_equal(answers_in(copy), kept)
 
 
-@pytest.mark.parametrize("last", [("twin", 4), ("meta", 9)], ids=["the twin's second epoch", "the last step"])
-def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, last):
+@pytest.mark.parametrize(
+    ("stop", "first"),
+    [(("twin", 4), ("twin", 6)), (("meta", 9), ("twin", 1))],
+    ids=["in the second epoch of the twin", "in the last step of the model"],
+)
+def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_path, stop, first):
     folder = tmp_path / "run"
 
     def interrupt(taken):
         """Ctrl-C during a step."""
-        if taken == last:
+        if taken == stop:
             signal.raise_signal(signal.SIGINT)
 
     before = Steps(folder / f"seed-{SEED}", interrupt)
@@ -334,8 +338,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
     after = Steps(folder / f"seed-{SEED}")
     assert as_text(table_of(config, seeds=[SEED], folder=folder, reporter=after)) == as_text(evaluated[1])
     assert_equal(answers_in(folder), answers_in(evaluated[0]))
-    assert before.taken[-1] == last
-    assert after.taken[0] == ("twin", 6), "the model was trained already, and of the twin five steps"
+    assert after.taken[0] == first, "finished steps are not taken again"
 
 
 def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy):
