@@ -1,0 +1,212 @@
+"""Rows of ratings, grouped by their owner (a user or an item) into dense batches of static shape.
+
+The rows of an owner are cut into pieces of 512, 64 and 8 rows, the last one padded. The batches of all pieces of a
+length have one shape, so that few programs are compiled. Owners are divided among devices and then into blocks, so that
+sums of each owner are kept for one block at a time (Mehta et al. 2021, "ALX: Large scale matrix factorization on TPUs",
+section 4.3, "dense batching").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+LENGTHS = (512, 64, 8)
+"""Rows of a piece."""
+MOST_OWNERS = 4096
+"""Greatest number of owners of a block."""
+KINDS = 24
+"""Kinds of owners by their number of rows: one kind for each power of 2."""
+_FLOATS_AT_ONCE = 1 << 22
+"""Greatest number of elements of the outer products of one batch."""
+_ROWS_AT_ONCE = 1 << 16
+
+
+class Layout(NamedTuple):
+    """Where the rows of a table of users or items lie.
+
+    The table has the shape [devices, each, columns]. Number ``n`` is in row ``n // devices`` of device ``n % devices``.
+
+    Attributes:
+        number: users or items.
+        devices: devices that share the table.
+        block: owners of a block.
+    """
+
+    number: int
+    devices: int
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of each device."""
+        return -(-self.number // (self.devices * self.block))
+
+    @property
+    def each(self) -> int:
+        """Rows of each device, with padding."""
+        return self.blocks * self.block
+
+    def place(self, numbers: np.ndarray) -> np.ndarray:
+        """Compute the row of users or items in the table, if its devices' parts are joined."""
+        return numbers % self.devices * self.each + numbers // self.devices
+
+    def spread(self, values: np.ndarray, padding: float = 0.0) -> np.ndarray:
+        """Lay out values [number, ...] as [devices, each, ...]."""
+        table = np.full((self.devices * self.each, *values.shape[1:]), padding, values.dtype)
+        table[self.place(np.arange(self.number))] = values
+        return table.reshape(self.devices, self.each, *values.shape[1:])
+
+    def joined(self, table: ArrayLike) -> np.ndarray:
+        """Return the values [number, ...] of a table."""
+        table = np.asarray(table)
+        return table.reshape(-1, *table.shape[2:])[self.place(np.arange(self.number))]
+
+
+def layout(number: int, devices: int) -> Layout:
+    """Lay out a table of `number` users or items over `devices`."""
+    each = max(-(-number // devices), 1)
+    return Layout(number, devices, min(1 << int(np.ceil(np.log2(each))), MOST_OWNERS))
+
+
+class Batch(NamedTuple):
+    """Pieces of one length, for each device.
+
+    Attributes:
+        owner: int32 [devices, pieces], place of the owner in its block; the size of a block for padding.
+        other: int32 [devices, pieces, length], place of each row's other side in its table; ``-1 - place`` for a row
+            that is held out.
+        value: float32 [devices, pieces, length], the rating; NaN for padding.
+    """
+
+    owner: np.ndarray | jax.Array
+    other: np.ndarray | jax.Array
+    value: np.ndarray | jax.Array
+
+
+class Rows(NamedTuple):
+    """Rows by owner.
+
+    Attributes:
+        layout: of the owners.
+        count: int64 [owners], number of rows of each owner that are not held out.
+        batches: batches of each block.
+    """
+
+    layout: Layout
+    count: np.ndarray
+    batches: Sequence[Sequence[Batch]]
+
+
+def rows_by_owner(
+    owner: np.ndarray,
+    other: np.ndarray,
+    value: np.ndarray,
+    held: np.ndarray,
+    owners: Layout,
+    others: Layout,
+    width: int,
+) -> Rows:
+    """Group rows by owner.
+
+    Args:
+        owner, other: int [rows], owner and other side of each row.
+        value: float [rows], ratings.
+        held: bool [rows], whether a row is held out.
+        owners, others: layouts of both sides.
+        width: columns of a row in the computation, which limit the size of a batch.
+
+    Returns:
+        The rows.
+    """
+    order = np.argsort(owner, kind="stable")
+    place = others.place(other[order]).astype(np.int32)
+    place = np.where(held[order], -1 - place, place)
+    value = value[order].astype(np.float32)
+    count = np.bincount(owner, minlength=owners.number)
+    start = np.concatenate([[0], np.cumsum(count)])
+    batches = []
+    for block in range(owners.blocks):
+        first = block * owners.block * owners.devices
+        members = np.arange(first, min(first + owners.block * owners.devices, owners.number))
+        batches.append(_batches(members, start, count, place, value, owners, width))
+    return Rows(owners, np.bincount(owner[~held], minlength=owners.number), batches)
+
+
+def _batches(
+    members: np.ndarray,
+    start: np.ndarray,
+    count: np.ndarray,
+    place: np.ndarray,
+    value: np.ndarray,
+    owners: Layout,
+    width: int,
+) -> list[Batch]:
+    """Batches of the owners of one block."""
+    at, left = start[members], count[members]
+    device, local = members % owners.devices, members // owners.devices % owners.block
+    found = []
+    for length in LENGTHS:
+        whole = left // length if length != LENGTHS[-1] else -(-left // length)
+        piece = np.repeat(np.arange(len(members)), whole)
+        number = np.arange(len(piece)) - np.repeat(np.cumsum(whole) - whole, whole)
+        first = at[piece] + number * length
+        size = np.minimum(left[piece] - number * length, length)
+        found += _filled(device[piece], local[piece], first, size, length, place, value, owners, width)
+        at, left = at + whole * length, np.maximum(left - whole * length, 0)
+    return found
+
+
+def _filled(
+    device: np.ndarray,
+    local: np.ndarray,
+    first: np.ndarray,
+    size: np.ndarray,
+    length: int,
+    place: np.ndarray,
+    value: np.ndarray,
+    owners: Layout,
+    width: int,
+) -> list[Batch]:
+    """Batches of the pieces of one length."""
+    at_once = max(min(_ROWS_AT_ONCE // length, _FLOATS_AT_ONCE // width**2, owners.block), 1)
+    of_device = [np.flatnonzero(device == d) for d in range(owners.devices)]
+    found = []
+    for begin in range(0, max(map(len, of_device), default=0), at_once):
+        owner = np.full((owners.devices, at_once), owners.block, np.int32)
+        other = np.zeros((owners.devices, at_once, length), np.int32)
+        values = np.full((owners.devices, at_once, length), np.nan, np.float32)
+        for d, pieces in enumerate(of_device):
+            some = pieces[begin : begin + at_once]
+            real = np.arange(length) < size[some, None]
+            rows = np.where(real, first[some, None] + np.arange(length), 0)
+            owner[d, : len(some)] = local[some]
+            other[d, : len(some)] = np.where(real, place[rows], 0)
+            values[d, : len(some)] = np.where(real, value[rows], np.nan)
+        found.append(Batch(owner, other, values))
+    return found
+
+
+def kinds(count: np.ndarray) -> np.ndarray:
+    """Compute the kind of each owner from its number of rows; 0 for an owner without rows."""
+    return np.minimum(np.ceil(np.log2(count + 1)).astype(np.int32), KINDS - 1)
+
+
+def count_by_kind(owner: np.ndarray, other_kind: np.ndarray, owners: Layout) -> np.ndarray:
+    """Count the rows of each owner by the kind of their other side.
+
+    Args:
+        owner: int [rows].
+        other_kind: int [rows], kind of each row's other side.
+        owners: layout of the owners.
+
+    Returns:
+        float32 [devices, each, KINDS].
+    """
+    place = owners.place(owner).astype(np.int64) * KINDS + other_kind
+    counted = np.bincount(place, minlength=owners.devices * owners.each * KINDS)
+    return counted.astype(np.float32).reshape(owners.devices, owners.each, KINDS)
