@@ -27,8 +27,7 @@ from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.evaluation.bootstrap import paired_bootstrap
-from metarec_jax.factors.hyperparameters import Hyperparameters
-from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs, believe, main_features, rated_most
+from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs, believe, plan
 from metarec_jax.factors.update import after_ratings, missing, path_of, taste_of
 from metarec_jax.train.embed import embed
 
@@ -110,11 +109,9 @@ def _seed(
     new[rng.choice(rated_often, len(rated_often) // SHARE, replace=False)] = True
 
     def of(rows: np.ndarray) -> Beliefs:
-        columns = data.user[rows], data.item[rows], data.rating[rows], 1.0
-        chosen, count = Hyperparameters(config.factors.rank), np.bincount(data.item[rows], minlength=len(data.items))
-        basis = rated_most(chosen, len(data.items), data.item[rows])
-        towards = main_features(chosen, data.items, embeddings, count)
-        return believe(chosen, data.items, embeddings, *columns, basis, towards)
+        columns = data.user[rows], data.item[rows], data.rating[rows]
+        common = plan(config.factors.rank, data.items, embeddings, data.user[rows], data.item[rows])
+        return believe(common, data.items, embeddings, *columns)
 
     old = division.train[~new[data.item[division.train]]]
     before, anew = of(old), of(division.train)

@@ -132,13 +132,6 @@ def startup(size: Size) -> Rows:
     yield case.compare(config, size.rounds, size.reporter)
 
 
-def beliefs(size: Size) -> Rows:
-    """Fitting of item factors, with OpenBLAS limited to one thread per call and with its default threads."""
-    from benchmarks import beliefs as case
-
-    yield case.compare(_config(size), size.rounds, size.reporter)
-
-
 def tracing(size: Size) -> Rows:
     """Seconds of tracing, lowering, compiling and the first call of the outer step, factored against dense."""
     from benchmarks import outer_step
@@ -174,7 +167,6 @@ CASES: Mapping[str, Case] = {
     "encoder": encoder,
     "catalogue": catalogue,
     "evaluation": evaluation,
-    "beliefs": beliefs,
     "tracing": tracing,
     "scaling": scaling,
 }

@@ -1,7 +1,7 @@
 """Cross-fitting of item factors: no training user's own ratings influence the factors in that user's episodes.
 
 The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds. Only
-the choice of the fitted items and the target of the rotation depend on the numbers of ratings of all folds.
+the plan (numbers of factors, standardisation and components of item features) depends on which items all folds rated.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from jax.sharding import Mesh
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
-from metarec_jax.factors.hyperparameters import Hyperparameters
-from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, main_features, rated_most
+from metarec_jax.factors.fit import SWEEPS
+from metarec_jax.factors.fit_cache import Cache
+from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, plan
 from metarec_jax.factors.user_prior import expect_tastes
+
+FOLDS, FEW_FOLDS, MANY_ROWS = 5, 2, 2_000_000
+"""Folds of training users, and folds from how many ratings on."""
 
 
 def believe_all(
-    config: Hyperparameters,
+    rank: int,
     data: Interactions,
     embeddings: np.ndarray,
     rows: np.ndarray,
@@ -29,11 +34,14 @@ def believe_all(
     reporter: Reporter = QUIET,
     *,
     dropout: float = 0.0,
+    folds: int = 0,
+    mesh: Mesh | None = None,
+    cache: Cache | None = None,
 ) -> tuple[Beliefs, Folded]:
     """Fit item factors to all training rows, and to the rows outside each fold.
 
     Args:
-        config: variances, rank and number of folds.
+        rank: number of factors of an item.
         data: the data set; only the training rows are read.
         embeddings: float32 [items, hidden], embeddings of the items' texts.
         rows: int64 [n], the training rows of `data`.
@@ -41,6 +49,9 @@ def believe_all(
         seed: seed of the assignment of users to folds.
         reporter: shows progress.
         dropout: share of the rows of a training user that get the factors of a new item.
+        folds: number of folds; 0 takes `FOLDS`, or `FEW_FOLDS` from `MANY_ROWS` ratings on.
+        mesh: devices that share the tables; None takes one.
+        cache: where long fits are kept; None keeps none.
 
     Returns:
         The factors fitted to all training rows, and those of each fold for the training episodes.
@@ -48,35 +59,39 @@ def believe_all(
     Raises:
         MetarecError: there are fewer than two training users, so that no fold has other users.
     """
-    unit = 0.25 if data.kind == "click" else 1.0
     users = np.unique(data.user[rows])
     if len(users) < 2:
         raise MetarecError(
-            f"factors.rank is {config.rank}, but there are {len(users)} training users, and each learns factors from "
+            f"factors.rank is {rank}, but there are {len(users)} training users, and each learns factors from "
             "the others: use --factors.rank 0, or bring more data"
         )
     fold = np.zeros(len(data.users), np.int32)
-    folds = min(config.folds, len(users))
+    folds = min(folds or (FOLDS if len(rows) < MANY_ROWS else FEW_FOLDS), len(users))
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
 
-    basis = rated_most(config, len(data.items), data.item[rows])
-    count = np.bincount(data.item[rows], minlength=len(data.items))
-    towards = main_features(config, data.items, embeddings, count)
+    common = plan(rank, data.items, embeddings, data.user[rows], data.item[rows])
 
-    def of(some: np.ndarray) -> Beliefs:
+    def of(some: np.ndarray, label: str) -> Beliefs:
         columns = data.user[some], data.item[some], data.rating[some]
-        return believe(config, data.items, embeddings, *columns, unit, basis, towards)
+        with reporter.bar(label, SWEEPS) as advance:
+            return believe(
+                common,
+                data.items,
+                embeddings,
+                *columns,
+                mesh=mesh,
+                cache=cache,
+                watch=lambda sweep, error: advance(sweep + 1, f"rmse {error:.4f}"),
+            )
 
-    others = []
-    with reporter.bar("learning item factors", folds + 1) as advance:
-        everyone = of(rows)
-        advance(1)
-        for number in range(folds):
-            others.append(of(rows[fold[data.user[rows]] != number]))
-            advance(number + 2)
+    everyone = of(rows, "item factors")
+    others = [
+        of(rows[fold[data.user[rows]] != number], f"item factors without fold {number + 1} of {folds}")
+        for number in range(folds)
+    ]
     parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
     ratings = data.user[rows], data.item[rows], data.rating[rows]
-    tastes = expect_tastes(config, parts, everyone.noise, *ratings, profiles)
+    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles)
     tables = np.stack([beliefs.table for beliefs in others])
     as_new = None
     if dropout:

@@ -1,29 +1,38 @@
 """Item factors: the mean, the factors and the residual variance of every item.
 
 Before a user has rated anything, a rating is ``mean_i + factor_i . w + rest + noise``, with a taste ``w ~ N(0, 1)`` of
-the user and ``rest ~ N(0, rest_i)``. Means and factors of rated items are fitted to the ratings of training users, with
-predictions from the items' features as prior mean: the more ratings an item has, the less its features matter (a hybrid
-of collaborative and content-based filtering). An item without ratings gets the predictions.
+the user and ``rest ~ N(0, rest_i)``. They come from a variational factorisation of the training users' ratings
+(`metarec_jax.factors.variational`), in which an item has columns of what is known of it beside free factors. What is
+known is also the prior mean of an item's mean and free factors: the more ratings an item has, the less its features
+matter (a hybrid of collaborative and content-based filtering). An item without ratings gets the predictions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
 from metarec_jax.core.types import Items, Params
-from metarec_jax.factors.em import batches, learn, low_rank
-from metarec_jax.factors.hyperparameters import Hyperparameters
-from metarec_jax.factors.item_features import POPULARITY, TEXT, VECTOR, Sources
+from metarec_jax.core.variance import root_mean_square, varies
+from metarec_jax.factors.fit import Known, fit
+from metarec_jax.factors.fit_cache import Cache
+from metarec_jax.factors.item_features import Sources
+from metarec_jax.factors.row_products import one_device
 from metarec_jax.factors.user_prior import no_tastes
 
 MEAN, REST, FACTORS = 0, 1, 2
 """Columns of the table of item factors: mean, residual variance, and first factor."""
-_ROUNDS = 3
-"""Alternations between estimating item means and user biases."""
+LEAST = 1e-4
+"""Least residual variance of an item, as a share of the variance of ratings."""
+_FEATURES = 512
+"""Greatest number of features of a source in the prior means, its leading principal components."""
+_FREE = 1.8
+"""Free factors for each square root of the ratings per user and item."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,193 +85,170 @@ NOTHING_KNOWN = Beliefs(
 """Item factors of an empty catalogue."""
 
 
+class Plan(NamedTuple):
+    """What fits to all training users and to parts of them have in common. It depends on no rating's value.
+
+    Attributes:
+        sources: features of items, standardised over the rated items.
+        features: float64 [width, features], map from the joined sources to the features of the prior means.
+        source: int [features], source of each feature.
+        columns: float64 [width, known], map from the joined sources to the known columns.
+        start: float64 [items, free], initial free factors.
+        rank: number of factors of an item.
+    """
+
+    sources: Sources
+    features: np.ndarray
+    source: np.ndarray
+    columns: np.ndarray
+    start: np.ndarray
+    rank: int
+
+
+def plan(
+    rank: int, items: Items, embeddings: Float[np.ndarray, "items hidden"], user: np.ndarray, item: np.ndarray
+) -> Plan:
+    """Choose the numbers of columns and free factors, and the columns.
+
+    Free factors are as many as the square root of the ratings per user and item allows, and at most half of all. The
+    other columns are a 1 and the leading principal components of the sources, each of mean squared norm 1.
+
+    Args:
+        rank: number of factors of an item.
+        items: the catalogue.
+        embeddings: embeddings of the items' texts.
+        user, item: int [rows], user and item of each training rating.
+
+    Returns:
+        The plan.
+    """
+    count = np.bincount(item, minlength=len(items))
+    sources = Sources.of(items, embeddings, count)
+    rows = sources.rows(items.details, embeddings, count, items.vectors)
+    seen = count > 0
+    density = len(item) / max(len(np.unique(user)) + int(seen.sum()), 1)
+    free = min(round(_FREE * np.sqrt(density)), rank // 2)
+    parts = [_components(rows[name][seen], _FEATURES) for name in sorted(rows)]
+    source = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
+    features = np.zeros((sum(map(len, parts)), len(source)))
+    for number, begin in enumerate(np.cumsum([0, *map(len, parts)])[:-1]):
+        features[begin : begin + len(parts[number]), source == number] = parts[number]
+    main = _components(_joined(rows)[seen] @ features, max(rank - free - 1, 0))
+    columns = features @ main / np.sqrt(max(len(parts), 1))
+    start = np.random.default_rng(1).normal(scale=0.1, size=(len(items), free))
+    return Plan(sources, features, source, columns, start, rank)
+
+
 def believe(
-    config: Hyperparameters,
+    plan: Plan,
     items: Items,
     embeddings: Float[np.ndarray, "items hidden"],
     user: np.ndarray,
     item: np.ndarray,
     rating: np.ndarray,
-    unit: float,
-    basis: np.ndarray,
-    towards: np.ndarray,
+    *,
+    mesh: Mesh | None = None,
+    watch: Callable[[int, float], None] = lambda sweep, error: None,
+    cache: Cache | None = None,
 ) -> Beliefs:
     """Fit item factors to ratings, with the same prior of the taste for all users.
 
     Args:
-        config: rank, and variances in squared units of ratings.
+        plan: from `plan`.
         items: the catalogue.
         embeddings: embeddings of the items' texts.
         user, item: int [rows], user and item of each rating.
         rating: float [rows].
-        unit: a quarter of the rating scale.
-        basis: int [n], items whose factors are fitted to ratings, from `rated_most`.
-        towards: float [items, rank], target of the rotation of the factors, from `main_features`.
+        mesh: devices that share the tables; None takes one.
+        watch: called after each sweep with its number and the root mean squared error on ratings that are held out.
+        cache: where long fits are kept; None keeps none.
 
     Returns:
-        The item factors; the prior mean of tastes is zero.
+        The item factors; the prior mean of tastes is zero. Where all ratings are equal, all predictions are equal.
     """
-    count = np.bincount(item, minlength=len(items)).astype(np.float64)
-    sources = Sources.of(items, embeddings, count)
-    rows = sources.rows(items.details, embeddings, count, items.vectors)
-    value = np.asarray(rating, np.float64) / unit
-    centre, weights, own = _means(config, rows, count, user, item, value)
-    mean = centre + _joined(rows, _variances(config, rows, mean=True)) @ weights + own
-
-    features = _with_one(_joined(rows, _variances(config, rows)))
-    features[:, 0] *= np.sqrt(config.bias)
-    place = np.full(len(items), -1)
-    place[basis] = np.arange(len(basis))
-    among = place[item] >= 0
-    first = features[basis] @ features[basis].T + config.item * np.eye(len(basis))
-    learned = learn(
-        batches(user[among], place[item[among]], value[among]),
-        mean[basis],
-        first,
-        noise=config.noise,
-        strength=config.strength,
-        iterations=config.iterations,
+    count = np.bincount(item, minlength=len(items))
+    sources = plan.sources.of_counts(count)
+    centre, scale = (
+        (float(np.mean(rating, dtype=np.float64)), float(np.std(rating, dtype=np.float64)))
+        if len(rating)
+        else (0.0, 0.0)
     )
-    rank = min(config.rank, len(basis))
-    factors, rest = (np.asarray(part, np.float64) for part in low_rank(learned.kernel, rank=rank))
-    factors = np.pad(factors, ((0, 0), (0, config.rank - rank)))
-    factors = turned(factors, towards[basis])
-    # The covariance of an item outside the basis depends on its features only: k(new, basis) K0^-1 F.
-    onto = features[basis].T @ np.linalg.solve(first, factors)
-
-    table = np.zeros((len(items), FACTORS + config.rank))
-    table[:, MEAN] = mean * unit
-    table[:, FACTORS:] = features @ onto
-    table[basis, FACTORS:] = factors
-    whole = np.sum(np.square(features), axis=1) + config.item
-    table[:, REST] = np.maximum(whole - np.sum(np.square(table[:, FACTORS:]), axis=1), 1e-4)
-    table[basis, REST] = rest
-    table[:, FACTORS:] *= unit
-    table[:, REST] *= unit**2
-
-    # Include the scales of the sources in the maps, so that these apply to standardised features.
-    scale = np.concatenate([[1.0], np.sqrt(_columns(rows, _variances(config, rows)))])
-    of_new = np.zeros((len(scale), FACTORS + config.rank))
-    of_new[:, FACTORS:] = onto * scale[:, None] * unit
-    of_new[0, FACTORS:] = onto[0] * np.sqrt(config.bias) * unit
-    of_new[:, MEAN] = np.concatenate([[centre], weights * np.sqrt(_columns(rows, _variances(config, rows, mean=True)))])
-    of_new[:, MEAN] *= unit
-    of_new[0, REST] = (config.item + config.mean_item) * unit**2
-    noise = float(learned.noise) * unit**2
-    return Beliefs(table.astype(np.float32), noise, of_new.astype(np.float32), sources, no_tastes(config.rank, 0))
-
-
-def rated_most(config: Hyperparameters, items: int, item: np.ndarray) -> np.ndarray:
-    """Select the items with the most ratings, whose factors are fitted to ratings.
-
-    Args:
-        config: ``items`` is the greatest number of items.
-        items: number of items of the catalogue.
-        item: int [rows], item of each rating.
-
-    Returns:
-        int [n], items in ascending order; items without ratings are left out.
-    """
-    count = np.bincount(item, minlength=items)
-    return np.sort(np.argsort(-count, kind="stable")[: min(int((count > 0).sum()), config.items)])
-
-
-def main_features(
-    config: Hyperparameters, items: Items, embeddings: Float[np.ndarray, "items hidden"], count: np.ndarray
-) -> Float[np.ndarray, "items rank"]:
-    """Project item features on the main directions in which the features of rated items vary.
-
-    The result depends on which items are rated, but not on the values of the ratings.
-
-    Args:
-        config: variances and rank.
-        items: the catalogue.
-        embeddings: embeddings of the items' texts.
-        count: [items], number of ratings of each item.
-
-    Returns:
-        Projections on the first `rank` singular vectors; zero columns where there are fewer.
-    """
-    rows = Sources.of(items, embeddings, count).rows(items.details, embeddings, count, items.vectors)
-    features = _with_one(_joined(rows, _variances(config, rows)))
-    _, _, directions = np.linalg.svd(features[count > 0], full_matrices=False)
-    main = features @ directions[: config.rank].T
-    return np.pad(main, ((0, 0), (0, config.rank - main.shape[1])))
-
-
-def _means(
-    config: Hyperparameters,
-    rows: dict[str, np.ndarray],
-    count: np.ndarray,
-    user: np.ndarray,
-    item: np.ndarray,
-    value: np.ndarray,
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Estimate item means ``centre + features . weights + own``, adjusted for the biases of the users who rated.
-
-    Means have a Gaussian process prior with a part explained by features and an independent part ``own`` of each item;
-    the biases of users are shrunk towards 0. Means and biases are estimated alternately.
-    """
-    features = _joined(rows, _variances(config, rows, mean=True))
-    centre = float(value.mean()) if len(value) else 0.0
-    _, who = np.unique(user, return_inverse=True)
-    rated = np.bincount(who)
-    bias = np.zeros(len(rated))
-    # Precision of the weights with the items' own parts integrated out: a mean of n ratings has variance
-    # own + noise / n.
-    seen = count > 0
-    spread = config.mean_item + config.mean_noise / count[seen]
-    precision = features[seen].T @ (features[seen] / spread[:, None]) + np.eye(features.shape[1])
-    weights, own = np.zeros(features.shape[1]), np.zeros(len(count))
-    for _ in range(_ROUNDS):
-        total = np.bincount(item, weights=value - centre - bias[who], minlength=len(count))
-        average = total[seen] / count[seen]
-        weights = np.linalg.solve(precision, features[seen].T @ (average / spread))
-        own[seen] = (average - features[seen] @ weights) * config.mean_item / spread
-        left = value - centre - (features @ weights + own)[item]
-        bias = np.bincount(who, weights=left) / (rated + config.mean_users)
-    return centre, weights, own
-
-
-def turned(
-    factors: Float[np.ndarray, "items rank"], towards: Float[np.ndarray, "items rank"]
-) -> Float[np.ndarray, "items rank"]:
-    """Rotate factors to be as close as possible to a target (orthogonal Procrustes; Schonemann 1966).
-
-    A rotation does not change inner products of factors, and thus no prediction. But the prior of tastes has parameters
-    for single factors that all folds share, so the factors of all folds are rotated towards one target, which does not
-    depend on the values of ratings.
-
-    Args:
-        factors: the factors.
-        towards: the target.
-
-    Returns:
-        The rotated factors.
-    """
-    left, _, right = np.linalg.svd(factors.T @ towards)
-    return factors @ (left @ right)
-
-
-def _variances(config: Hyperparameters, rows: dict[str, np.ndarray], *, mean: bool = False) -> dict[str, float]:
-    """Variance of each source in item means, or else in tastes."""
-    of_details = config.mean_details if mean else config.details
-    known = (
-        {TEXT: config.mean_text, POPULARITY: config.mean_popularity, VECTOR: config.mean_vectors}
-        if mean
-        else {TEXT: config.text, POPULARITY: config.popularity, VECTOR: config.vectors}
+    if not varies(scale, root_mean_square(rating)):
+        return _constant(plan, sources, len(items), centre)
+    rows = _joined(sources.rows(items.details, embeddings, count, items.vectors))
+    (_, who), (rated, which) = _numbered(user), _numbered(item)
+    found = fit(
+        who,
+        which,
+        ((rating - centre) / scale).astype(np.float32),
+        Known(
+            _with_one(rows[rated] @ plan.features),
+            np.concatenate([[-1], plan.source]),
+            _with_one(rows[rated] @ plan.columns),
+            plan.start[rated],
+        ),
+        mesh=one_device() if mesh is None else mesh,
+        watch=lambda sweep, error: watch(sweep, error * scale),
+        cache=cache,
     )
-    return {name: known.get(name, of_details) for name in rows}
+
+    # Maps from (1, joined sources) to means and columns of items without ratings.
+    mean_of = np.concatenate([found.map[:1, 0], plan.features @ found.map[1:, 0]])
+    known, free = 1 + plan.columns.shape[1], plan.start.shape[1]
+    columns_of = np.zeros((len(mean_of), known + free))
+    columns_of[0, 0] = 1
+    columns_of[1:, 1:known] = plan.columns
+    columns_of[0, known:] = found.map[0, 1:]
+    columns_of[1:, known:] = plan.features @ found.map[1:, 1:]
+
+    # Weights N(a, C) of users become tastes N(0, I): a goes to the items' means, and C to their factors.
+    half = np.zeros((known + free, plan.rank))
+    half[:, : known + free] = np.linalg.cholesky(found.covariance)
+    least = found.noise.min()
+    of_new = np.zeros((len(mean_of), FACTORS + plan.rank))
+    of_new[:, MEAN] = (mean_of + columns_of @ found.mean) * scale
+    of_new[0, MEAN] += centre
+    of_new[0, REST] = (found.new_doubt + max(found.common - least, 0) + LEAST) * scale**2
+    of_new[:, FACTORS:] = columns_of @ half * scale
+    table = of_new[0] + rows @ of_new[1:]
+    columns = np.concatenate([_with_one(rows[rated] @ plan.columns), found.free], axis=1)
+    table[rated, MEAN] = (found.bias + columns @ found.mean) * scale + centre
+    table[rated, REST] = (found.doubt + found.noise - least + LEAST) * scale**2
+    table[rated, FACTORS:] = columns @ half * scale
+    return Beliefs(
+        table.astype(np.float32),
+        float(least * scale**2),
+        of_new.astype(np.float32),
+        sources,
+        no_tastes(plan.rank, 0),
+    )
 
 
-def _columns(rows: dict[str, np.ndarray], variances: dict[str, float]) -> np.ndarray:
-    """Variance of each column of the joined features, [width]."""
-    return np.concatenate([np.full(rows[name].shape[1], variances[name]) for name in sorted(rows)])
+def _numbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct numbers in ascending order, and the place of each number among them."""
+    present = np.bincount(numbers) > 0
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[numbers]
 
 
-def _joined(rows: dict[str, np.ndarray], variances: dict[str, float]) -> np.ndarray:
-    """Concatenate all sources by name, each times the square root of its variance, [items, width]."""
-    return np.concatenate([rows[name] * np.sqrt(variances[name]) for name in sorted(rows)], axis=1)
+def _constant(plan: Plan, sources: Sources, items: int, centre: float) -> Beliefs:
+    """Item factors that predict one rating for all users and items."""
+    of_new = np.zeros((1 + len(plan.features), FACTORS + plan.rank), np.float32)
+    of_new[0, MEAN], of_new[0, REST] = centre, LEAST
+    table = np.broadcast_to(of_new[0], (items, of_new.shape[1])).copy()
+    return Beliefs(table, LEAST, of_new, sources, no_tastes(plan.rank, 0))
+
+
+def _components(rows: Float[np.ndarray, "items width"], most: int) -> Float[np.ndarray, "width components"]:
+    """Compute the leading directions of the second moments of rows, by decreasing size."""
+    rows = np.asarray(rows, np.float64)
+    size, directions = np.linalg.eigh(rows.T @ rows)
+    real = size > 1e-9 * max(size.max(initial=0), 1e-30)
+    return directions[:, ::-1][:, real[::-1]][:, :most]
+
+
+def _joined(rows: dict[str, np.ndarray]) -> Float[np.ndarray, "items width"]:
+    """Concatenate all sources by name."""
+    return np.concatenate([rows[name] for name in sorted(rows)], axis=1)
 
 
 def _with_one(rows: np.ndarray) -> np.ndarray:

@@ -97,6 +97,11 @@ class Sources:
         found = {name: standardisation(rows) for name, rows in raw.items()}
         return cls(details, {n: s.shift for n, s in found.items()}, {n: s.scale for n, s in found.items()})
 
+    def of_counts(self, count: np.ndarray) -> Sources:
+        """Standardise the popularity anew, over the items that have ratings in `count` [items]."""
+        found = standardisation(np.log1p(np.asarray(count, np.float64)[np.asarray(count) > 0])[:, None])
+        return Sources(self.details, self.shift | {POPULARITY: found.shift}, self.scale | {POPULARITY: found.scale})
+
     def rows(
         self,
         details: Mapping[str, tuple[str, ...]],

@@ -14,8 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metarec_jax.core.types import Params
-from metarec_jax.factors.em import LEAST
-from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs
+from metarec_jax.factors.item_factors import FACTORS, LEAST, MEAN, REST, Beliefs
 
 _OFTEN = 20
 """Number of ratings from which an item's fitted mean and factors are taken as exact."""

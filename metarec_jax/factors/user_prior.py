@@ -13,13 +13,14 @@ from jaxtyping import Float
 
 from metarec_jax.core.types import Params
 from metarec_jax.core.variance import root_mean_square, varies
-from metarec_jax.factors.hyperparameters import Hyperparameters
 
 _DOUBT = 20.0
 """Ratings that weigh as much as the doubt whether a user's choice of items says anything."""
 _LEAST_CHOICE = 0.1
 """Variance of choices that the ridge penalty is at least made for, as a share of what it were if each user drew items
 independently. Where nearly everybody rated nearly everything, a few omissions would otherwise get a large map."""
+CHOICES, PROFILE = 100.0, 2000.0
+"""Strengths of the ridge penalties of both maps, in users, chosen on validation users of MovieLens-100K."""
 _ROUNDS = 3
 _MOST_USERS = 20_000
 """Greatest number of users to which the maps are fitted; of more users, an evenly spaced sample is taken."""
@@ -46,24 +47,26 @@ def no_tastes(rank: int, hidden: int) -> Params:
 
 
 def expect_tastes(
-    config: Hyperparameters,
     beliefs: tuple[np.ndarray, np.ndarray, np.ndarray],
     noise: float,
     user: np.ndarray,
     item: np.ndarray,
     rating: np.ndarray,
     profiles: Float[np.ndarray, "users hidden"],
+    *,
+    choices: float = CHOICES,
+    profile: float = PROFILE,
 ) -> Params:
     """Fit both maps.
 
     Args:
-        config: strengths of the ridge penalties.
         beliefs: mean [items], residual variance [items] and factors [items, rank] of all items, in units of ratings.
         noise: variance of a rating around its expectation.
         user, item: int [rows], user and item of each rating.
         rating: float [rows].
         profiles: standardised embeddings of the users' texts (see `metarec_jax.learner.inputs.standardisation`); of
             width 0 where users have no texts, or where these are not known in advance.
+        choices, profile: strengths of the ridge penalties, in users; 0 leaves out the map.
 
     Returns:
         Parameters of the prior of tastes, for `metarec_jax.learner.prior`.
@@ -82,8 +85,8 @@ def expect_tastes(
         chosen = np.zeros_like(chosen)  # everybody rated the same items, which says nothing of anybody
     about = profiles[who[some]].astype(np.float64)
     sources = {
-        "choice": (chosen, config.choices, _LEAST_CHOICE * independent),
-        "profile": (about, config.profile, 0.0),
+        "choice": (chosen, choices, _LEAST_CHOICE * independent),
+        "profile": (about, profile, 0.0),
     }
     sources = {name: source for name, source in sources.items() if source[1] and source[0].any()}
     found = no_tastes(rank, profiles.shape[1])

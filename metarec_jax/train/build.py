@@ -21,12 +21,13 @@ from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.leakage import refuse_behaviour, refuse_leak
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import Division, divide
+from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.splits import Folded, row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.factors.cross_fitting import believe_all
-from metarec_jax.factors.hyperparameters import Hyperparameters
+from metarec_jax.factors.fit_cache import Cache
 from metarec_jax.learner.inputs import standardisation
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.checks import check_adapted, check_data, check_encoder
@@ -287,7 +288,7 @@ def learn_factors(
         standardised = (profiles - np.asarray(fixed["shift"])) * np.asarray(fixed["scale"])
     chosen = config.factors
     beliefs, folded = believe_all(
-        Hyperparameters(chosen.rank),
+        chosen.rank,
         data,
         catalogue.embeddings,
         division.train,
@@ -295,6 +296,7 @@ def learn_factors(
         config.seed,
         reporter,
         dropout=chosen.dropout,
+        cache=Cache(cache_folder(config.data.cache) / "factors"),
     )
     statistics = catalogue.statistics._replace(beliefs=beliefs.table)
     return dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs), folded

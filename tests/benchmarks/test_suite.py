@@ -22,7 +22,6 @@ SIZE = suite.Size(2, True, QUIET)
         "rank",
         "pipeline",
         "evaluation",
-        "beliefs",
         "encoder",
         "catalogue",
         "updaters",

@@ -13,7 +13,6 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import methods
 from metarec_jax.evaluation.methods import without_inner_loop
 from metarec_jax.factors.cross_fitting import believe_all
-from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import Beliefs
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train import catalogue as catalogues
@@ -168,7 +167,7 @@ def test_one_training_user_cannot_be_taught_by_others(config):
     rows = np.flatnonzero(data.user == data.user[0])
     ones = np.ones((len(data.items), 3), np.float32)
     with pytest.raises(MetarecError, match="1 training users"):
-        believe_all(Hyperparameters(config.factors.rank), data, ones, rows, ones, seed=0)
+        believe_all(config.factors.rank, data, ones, rows, ones, seed=0)
 
 
 def test_a_start_that_failed_leaves_no_beliefs(config, tmp_path):

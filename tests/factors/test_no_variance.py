@@ -10,11 +10,10 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.core.variance import standardisation
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias, ridge
 from metarec_jax.factors.cross_fitting import believe_all
-from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.item_factors import FACTORS, Beliefs
 from metarec_jax.factors.item_features import DETAIL, POPULARITY, TEXT, VECTOR, Sources
 
-SMALL = Hyperparameters(rank=4, iterations=4, folds=3)
+RANK, FOLDS = 4, 3
 USERS, ITEMS = 24, 12
 
 
@@ -35,7 +34,7 @@ def learned(data: Interactions, embeddings: np.ndarray | None = None, profiles: 
     """Beliefs, of which all numbers are finite."""
     embeddings = texts(len(data.items)) if embeddings is None else embeddings
     profiles = np.zeros((len(data.users), 0), np.float32) if profiles is None else profiles
-    found, folded = believe_all(SMALL, data, embeddings, np.arange(len(data)), profiles, 0)
+    found, folded = believe_all(RANK, data, embeddings, np.arange(len(data)), profiles, 0, folds=FOLDS)
     assert all(np.isfinite(part).all() for part in (found.table, found.of_new, folded.tables, found.noise))
     assert all(np.isfinite(found.tastes[name]["kernel"]).all() for name in ("choice", "profile"))
     assert np.abs(found.table).max() < 10
@@ -57,8 +56,7 @@ def test_a_single_omission_makes_no_large_map(rank):
     """What anybody's choice adds to the expected taste stays within the prior's own deviation."""
     data = panel()
     hole = dataclasses.replace(data, **{n: getattr(data, n)[:-1] for n in ("user", "item", "rating", "time")})
-    config = dataclasses.replace(SMALL, rank=rank)
-    found, _ = believe_all(config, hole, texts(), np.arange(len(hole)), np.zeros((USERS, 0), np.float32), 0)
+    found, _ = believe_all(rank, hole, texts(), np.arange(len(hole)), np.zeros((USERS, 0), np.float32), 0, folds=FOLDS)
     factors, choice = found.table[:, FACTORS:], found.tastes["choice"]
     for chosen in ([0], [0, 1], range(6)):
         rows = factors[list(chosen)]

@@ -1,16 +1,13 @@
 """What is expected of tastes before ratings: found where it is there, and zero where it is not."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from helpers import assert_each_close
 
-from metarec_jax.factors.hyperparameters import Hyperparameters
 from metarec_jax.factors.user_prior import expect_tastes
 
 USERS, ITEMS, RANK, HIDDEN, RATED = 900, 40, 2, 3, 25
-CONFIG = Hyperparameters(rank=RANK, choices=20.0, profile=20.0)
+WEAK = {"choices": 20.0, "profile": 20.0}
 
 
 def people(seed=0, by_profile=True, by_choice=True):
@@ -30,14 +27,14 @@ def people(seed=0, by_profile=True, by_choice=True):
 
 def test_it_finds_what_profiles_say():
     beliefs, rows, profiles, true = people(by_choice=False)
-    found = expect_tastes(dataclasses.replace(CONFIG, choices=0.0), beliefs, 0.2, *rows, profiles)
+    found = expect_tastes(beliefs, 0.2, *rows, profiles, choices=0.0, profile=20.0)
     assert_each_close(found["profile"]["kernel"], true, floor=0.12, because="of 900 users")
     assert not found["choice"]["kernel"].any()
 
 
 def test_choices_tell_of_tastes_only_where_they_follow_them():
     following, at_random = (
-        expect_tastes(CONFIG, *((beliefs, 0.2, *rows, profiles[:, :0])))["choice"]["kernel"]
+        expect_tastes(beliefs, 0.2, *rows, profiles[:, :0], **WEAK)["choice"]["kernel"]
         for beliefs, rows, profiles, _ in (people(by_profile=False), people(by_profile=False, by_choice=False))
     )
     assert np.diag(following).min() > 0.5  # who rates much of a kind likes it
@@ -47,8 +44,7 @@ def test_choices_tell_of_tastes_only_where_they_follow_them():
 @pytest.mark.parametrize("strength", [0.0, 1e9])
 def test_they_can_be_left_out(strength):
     beliefs, rows, profiles, _ = people()
-    config = dataclasses.replace(CONFIG, choices=strength, profile=strength)
-    found = expect_tastes(config, beliefs, 0.2, *rows, profiles)
+    found = expect_tastes(beliefs, 0.2, *rows, profiles, choices=strength, profile=strength)
     assert found["choice"]["kernel"].shape == (RANK, RANK)
     assert found["profile"]["kernel"].shape == (HIDDEN, RANK)
     assert max(np.abs(part["kernel"]).max() for part in found.values()) < 1e-4
@@ -58,8 +54,8 @@ def test_the_order_of_rows_and_the_names_of_users_do_not_matter():
     beliefs, (user, item, rating), profiles, _ = people()
     order = np.random.default_rng(2).permutation(len(user))
     moved = np.concatenate([np.zeros((7, HIDDEN), np.float32), profiles])
-    one = expect_tastes(CONFIG, beliefs, 0.2, user, item, rating, profiles)
-    two = expect_tastes(CONFIG, beliefs, 0.2, user[order] + 7, item[order], rating[order], moved)
+    one = expect_tastes(beliefs, 0.2, user, item, rating, profiles, **WEAK)
+    two = expect_tastes(beliefs, 0.2, user[order] + 7, item[order], rating[order], moved, **WEAK)
     assert_each_close(
         one["choice"]["kernel"], two["choice"]["kernel"], tolerance=1e-4, floor=1e-6, because="sums in another order"
     )

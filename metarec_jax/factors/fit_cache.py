@@ -1,0 +1,108 @@
+"""Long fits on disk: finished ones, and the state of one that was interrupted, by a hash of what is fitted."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.core.atomic_files import explained
+from metarec_jax.core.checked_files import read_arrays, write_arrays
+from metarec_jax.core.errors import MetarecError
+
+_FORMAT = "metarec_jax factors 1"
+
+
+class Cache(NamedTuple):
+    """Where fits are kept.
+
+    Attributes:
+        folder: the folder.
+        after: seconds of a fit after which it is kept, and seconds between two states of it.
+    """
+
+    folder: Path
+    after: float = 30.0
+
+
+class Kept:
+    """The files of one fit.
+
+    Args:
+        place: path without its ending; None keeps nothing.
+        after: as in `Cache`.
+    """
+
+    def __init__(self, place: Path | None, after: float) -> None:
+        self._place, self._after, self._begun = place, after, time.monotonic()
+        self._written = self._begun
+
+    def _path(self, ending: str) -> Path:
+        assert self._place is not None
+        return self._place.with_name(f"{self._place.name}{ending}.safetensors")
+
+    def finished(self) -> dict[str, np.ndarray] | None:
+        """Read the finished fit; None if there is none, or if it is damaged."""
+        return self._read("")
+
+    def state(self) -> dict[str, np.ndarray] | None:
+        """Read the state of the interrupted fit; None if there is none, or if it is damaged."""
+        return self._read("-unfinished")
+
+    def keep(self, state: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        """Write the state of a fit if it has been computed for long since the last one.
+
+        Args:
+            state: makes the arrays.
+        """
+        now = time.monotonic()
+        if self._place is not None and now - self._written > self._after:
+            self._write("-unfinished", state())
+            self._written = now
+
+    def finish(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a finished fit if it took long, and delete its states.
+
+        Args:
+            arrays: the fit.
+        """
+        if self._place is not None and time.monotonic() - self._begun > self._after:
+            self._write("", arrays)
+            self._path("-unfinished").unlink(missing_ok=True)
+
+    def _read(self, ending: str) -> dict[str, np.ndarray] | None:
+        if self._place is None:
+            return None
+        try:
+            return read_arrays(self._path(ending))[0]
+        except MetarecError:
+            return None
+
+    def _write(self, ending: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write arrays; a cache that cannot be written is no error."""
+        try:
+            with explained(self._path(ending).parent):
+                self._path(ending).parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(self._path(ending), {name: np.asarray(array) for name, array in arrays.items()})
+        except MetarecError:
+            self._place = None
+
+
+def kept(cache: Cache | None, *inputs: object) -> Kept:
+    """Find the files of a fit.
+
+    Args:
+        cache: where; None keeps nothing.
+        inputs: arrays and numbers that determine the fit.
+    """
+    if cache is None:
+        return Kept(None, 0.0)
+    total = hashlib.sha256(_FORMAT.encode())
+    for array in map(np.asarray, inputs):
+        total.update(f"{array.dtype.str} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return Kept(cache.folder / f"factors-{total.hexdigest()[:32]}", cache.after)
