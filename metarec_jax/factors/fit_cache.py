@@ -98,6 +98,9 @@ def kept(cache: Cache | None, *inputs: object) -> Kept:
     Args:
         cache: where; None keeps nothing.
         inputs: arrays and numbers that determine the fit.
+
+    Returns:
+        The files, named by a hash of the inputs.
     """
     if cache is None:
         return Kept(None, 0.0)

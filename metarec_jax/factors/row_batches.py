@@ -56,7 +56,15 @@ class Layout(NamedTuple):
         return numbers % self.devices * self.each + numbers // self.devices
 
     def spread(self, values: np.ndarray, padding: float = 0.0) -> np.ndarray:
-        """Lay out values [number, ...] as [devices, each, ...]."""
+        """Lay out the values of users or items as a table.
+
+        Args:
+            values: [number, ...].
+            padding: value of the rows that are nobody's.
+
+        Returns:
+            [devices, each, ...].
+        """
         table = np.full((self.devices * self.each, *values.shape[1:]), padding, values.dtype)
         table[self.place(np.arange(self.number))] = values
         return table.reshape(self.devices, self.each, *values.shape[1:])
@@ -68,7 +76,15 @@ class Layout(NamedTuple):
 
 
 def layout(number: int, devices: int) -> Layout:
-    """Lay out a table of `number` users or items over `devices`."""
+    """Lay out a table of users or items.
+
+    Args:
+        number: users or items.
+        devices: devices that share the table.
+
+    Returns:
+        The layout; a block has a power of 2 of owners, at most `MOST_OWNERS`.
+    """
     each = max(-(-number // devices), 1)
     return Layout(number, devices, min(1 << int(np.ceil(np.log2(each))), MOST_OWNERS))
 

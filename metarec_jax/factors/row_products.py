@@ -62,6 +62,9 @@ def sharded(function: Callable, mesh: Mesh, arguments: tuple, results: Any) -> C
         function: program of one device.
         mesh: the devices.
         arguments, results: partition specs, `SHARDED` or `SAME`.
+
+    Returns:
+        A function of arrays of all devices.
     """
     return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
 
