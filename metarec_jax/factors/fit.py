@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from metarec_jax.factors.fit_cache import Cache, Kept, kept
 from metarec_jax.factors.row_batches import KINDS, MOST_OWNERS, Rows, count_by_kind, kinds, layout, rows_by_owner
-from metarec_jax.factors.row_products import AXIS, gather
+from metarec_jax.factors.row_products import AXIS, sum_rows
 from metarec_jax.factors.variational import (
     ItemPrior,
     ItemSums,
@@ -300,12 +300,7 @@ class _Fit:
         return Other(table, jnp.asarray(covariance, self.dtype))
 
     def _sums(self, rows: Rows, block: int, other: Other) -> jax.Array:
-        width = other.covariance.shape[-1]
-        shape = (rows.layout.devices, rows.layout.block + 1, width, width)
-        sums = jnp.zeros(shape, self.dtype, device=NamedSharding(self.mesh, PartitionSpec(AXIS)))
-        for batch in rows.batches[block]:
-            sums = gather(sums, other.table, batch, jnp.asarray(self.everything), mesh=self.mesh)
-        return sums
+        return sum_rows(rows, block, other.table, self.everything, mesh=self.mesh)
 
     def _sweep_users(self, state: _State) -> Other:
         """Compute the users' posterior, and their prior from it."""

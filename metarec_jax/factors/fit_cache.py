@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -65,14 +66,18 @@ class Kept:
             self._written = now
 
     def finish(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a finished fit if it took long, and delete its states.
+        """Write a finished fit if it took long or was resumed, and delete its state.
 
         Args:
             arrays: the fit.
         """
-        if self._place is not None and time.monotonic() - self._begun > self._after:
+        if self._place is None:
+            return
+        unfinished = self._path("-unfinished")
+        if unfinished.exists() or time.monotonic() - self._begun > self._after:
             self._write("", arrays)
-            self._path("-unfinished").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
 
     def _read(self, ending: str) -> dict[str, np.ndarray] | None:
         if self._place is None:

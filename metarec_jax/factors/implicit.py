@@ -24,7 +24,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from metarec_jax.factors.row_batches import Layout, Rows, layout, rows_by_owner
-from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, gather, one_device, sharded
+from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, one_device, sharded, sum_rows
 from metarec_jax.learner.spd_inverse import inverse
 
 
@@ -121,13 +121,9 @@ def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, m
     own = rows.layout
     weight = penalties.ridge * (rows.count + penalties.alpha * others.number) ** penalties.power
     ridge = jax.device_put(own.spread(weight, padding=1.0).astype(other.dtype), place)
-    alpha, everything = jnp.asarray(penalties.alpha, other.dtype), jnp.asarray(True)
-    found = []
+    alpha, found = jnp.asarray(penalties.alpha, other.dtype), []
     for block in range(own.blocks):
-        shape = (own.devices, own.block + 1, *(other.shape[2] + 1,) * 2)
-        sums = jnp.zeros(shape, other.dtype, device=place)
-        for batch in rows.batches[block]:
-            sums = gather(sums, table, batch, everything, weighted=True, mesh=mesh)
+        sums = sum_rows(rows, block, table, True, weighted=True, mesh=mesh)
         some = slice(block * own.block, (block + 1) * own.block)
         found.append(_solve(sums, ridge[:, some], gram, alpha, mesh=mesh))
     return jnp.concatenate(found, axis=1)

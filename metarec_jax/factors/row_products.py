@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from metarec_jax.core.over_users import over_users
-from metarec_jax.factors.row_batches import Batch
+from metarec_jax.factors.row_batches import Batch, Rows
 
 AXIS = "shards"
 """Axis of the mesh over which tables are sharded."""
@@ -100,6 +100,28 @@ def gather(sums: Array, table: Array, batch: Batch, everything: Array, *, weight
 
     batch = Batch(*map(jnp.asarray, batch))
     return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED, SAME), SHARDED)(sums, table, batch, everything)
+
+
+def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, weighted: bool = False, mesh: Mesh) -> Array:
+    """Sum the outer products of all rows of the owners of a block, as in `gather`.
+
+    Args:
+        rows: rows by owner.
+        block: number of the block.
+        table: [devices, each, width + 1]: columns, offset and scale.
+        everything: whether rows that are held out are added.
+        weighted: whether the outer product of a row is multiplied by its value.
+        mesh: mesh with the axis `AXIS`.
+
+    Returns:
+        [devices, block + 1, width, width]; the last place is that of padding.
+    """
+    width = table.shape[-1] - 1
+    shape = (rows.layout.devices, rows.layout.block + 1, width, width)
+    sums, added = jnp.zeros(shape, table.dtype, device=NamedSharding(mesh, SHARDED)), jnp.asarray(everything)
+    for batch in rows.batches[block]:
+        sums = gather(sums, table, batch, added, weighted=weighted, mesh=mesh)
+    return sums
 
 
 def each_owner(function: Callable, block: tuple) -> tuple:

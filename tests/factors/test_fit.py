@@ -199,8 +199,29 @@ def test_a_fit_that_was_interrupted_goes_on_where_it_was(tmp_path):
     again = fit(*rows, mesh=one_device(), watch=kill, cache=cache)  # read, not fitted: nobody is called
     np.testing.assert_array_equal(again.free, whole.free)
     (path,) = tmp_path.iterdir()
+    assert not path.name.endswith("-unfinished.safetensors")
     path.write_bytes(path.read_bytes()[:-9])
     np.testing.assert_array_equal(fit(*rows, mesh=one_device(), cache=cache).free, whole.free)
+
+
+def test_a_resumed_fit_is_finished_however_short_it_was(tmp_path):
+    rows = made(users=200, items=60, rows=5200)
+
+    def kill(sweep, error):
+        if sweep == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(*rows, mesh=one_device(), watch=kill, cache=Cache(tmp_path, after=0.0))
+    fit(*rows, mesh=one_device(), cache=Cache(tmp_path, after=1e9))
+    assert [path.name.endswith("-unfinished.safetensors") for path in tmp_path.iterdir()] == [False]
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    rows = made(users=60, items=30, rows=500)
+    found = fit(*rows, mesh=one_device(), cache=Cache(tmp_path / "file" / "cache", after=0.0))
+    np.testing.assert_array_equal(found.free, fit(*rows, mesh=one_device()).free)
 
 
 def sparse(seed, per_user):
