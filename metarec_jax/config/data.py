@@ -72,10 +72,12 @@ class DataConfig:
     use it as a feature."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
-    """Whether interactions are ratings or clicks."""
+    """Whether interactions are ratings or clicks. "click" makes clicks of a published data set's ratings (see
+    `liked`)."""
     liked: str = ""
     """Least rating of a liked item, in the unit of the ratings; "" takes the top quarter of the scale, which is 4 of 1
-    to 5. Metrics, feedback and pretraining use it."""
+    to 5. Metrics, feedback and pretraining use it. With kind "click" it makes clicks of ratings: those of at least this
+    value are clicks, the others are left out."""
     negatives: int = 0
     """Items that the user did not click, drawn for each click, if the data has clicks only."""
     negatives_popularity: float = 0.75
@@ -98,10 +100,6 @@ class DataConfig:
         require(
             self.liked == "" or _is_finite(self.liked),
             f"data.liked is {shown(self.liked)}; it must be a number, or '' for the top quarter of the scale",
-        )
-        require(
-            self.liked == "" or self.kind == "rating",
-            f"data.liked is {shown(self.liked)}, but data.kind is {self.kind!r}: all clicks are liked, so leave it out",
         )
         require(
             self.encoding == "auto" or is_text_encoding(self.encoding),
@@ -196,9 +194,12 @@ class SplitConfig:
     kind: name_of(SPLITS) = "users"
     """What is held out. "users": random users. "melu": random users and items of late years, in four scenarios.
     "tallrec": random users, with their next item as the query. "few-shot": random users, with their first few ratings
-    as the support. "time": all rows after a date."""
+    as the support. "time": all rows after a date. "strong-generalisation": some of the clicks of random users.
+    "next-items": the last clicks of users. "cold-items": clicks on items that nobody clicked in training. The last
+    three judge lists over the whole catalogue."""
     everyone: bool = False
-    """For "users" and "melu": train on users outside episodes.min_ratings and episodes.max_ratings too."""
+    """For all but "tallrec", "few-shot" and "time": train on users outside episodes.min_ratings and
+    episodes.max_ratings too."""
     year: int = 0
     """For "melu": last year of known items; items of later years are new. 0 is 1997 for MovieLens-1M, and otherwise the
     latest year after which there are at least 15% of the items."""
@@ -212,12 +213,41 @@ class SplitConfig:
     """For "time": date from which rows are held out, such as 1998-03-01, or a time in the unit of the data. "" is the
     time before which 80% of the rows are."""
 
+    shown: float = 0.8
+    """For "strong-generalisation": share of a test user's clicks that is shown; the others are the targets."""
+    known_users: bool = False
+    """For "next-items": whether the clicks before the targets train, so that test users are known; otherwise test
+    users are new."""
+    cold: float = 0.1
+    """For "cold-items": share of the items that only test users' targets have, and an equal share for validation."""
+    cold_by: Literal["random", "latest"] = "random"
+    """For "cold-items": whether these items are drawn, or those that appear last in the data."""
+
     def __post_init__(self) -> None:
         require_types(self, "split")
         require(
             len(self.supports) > 0 and list(self.supports) == sorted(set(self.supports)) and self.supports[0] >= 0,
             f"split.supports is {self.supports}; it must be ascending numbers of ratings, such as (0, 1, 3, 5, 10, 20)",
         )
+
+
+def reaching(buckets: Sequence[int], most: int) -> tuple[int, ...]:
+    """Add doubled lengths to buckets until they reach a support.
+
+    Args:
+        buckets: ascending support lengths.
+        most: the greatest support.
+
+    Returns:
+        The buckets, and doubles of the last one up to the first that is at least `most`.
+
+    >>> reaching((16, 32, 90), 200), reaching((16, 32, 90), 20)
+    ((16, 32, 90, 180, 360), (16, 32, 90))
+    """
+    found = list(buckets)
+    while found[-1] < most:
+        found.append(2 * found[-1])
+    return tuple(found)
 
 
 def _is_finite(text: str) -> bool:

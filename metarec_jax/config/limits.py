@@ -40,7 +40,8 @@ _RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
     ("train.weight_decay weight_decay", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
     ("learner.gate", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0 (0 has no gate)"),
     ("factors.dropout learner.dropout held_out", lambda x: 0 <= x < 1, "be at least 0 and below 1"),
-    ("episodes.validation episodes.test mlm.share", lambda x: 0 < x < 1, "lie between 0 and 1"),
+    ("episodes.validation episodes.test split.shown mlm.share", lambda x: 0 < x < 1, "lie between 0 and 1"),
+    ("split.cold", lambda x: 0 < x < 0.5, "lie between 0 and .5, since training needs items, too"),
     ("mlm.item_share", lambda x: 0 <= x <= 1, "be a share, 0 to 1"),
     ("seed", lambda n: 0 <= n < 2**31, f"lie between 0 and {2**31 - 1}"),
 )

@@ -42,6 +42,9 @@ SPLITS: Registry[Any] = Registry(
         "tallrec": f"{_PROTOCOLS}.tallrec",
         "few-shot": f"{_PROTOCOLS}.few_shot",
         "time": f"{_PROTOCOLS}.time_split",
+        "strong-generalisation": f"{_PROTOCOLS}.strong_generalisation",
+        "next-items": f"{_PROTOCOLS}.next_items",
+        "cold-items": f"{_PROTOCOLS}.cold_items",
     },
 )
 """Evaluation protocols, which divide the rows: `metarec_jax.data.protocols.register_split`."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from metarec_jax.config.data import reaching
 from metarec_jax.core.types import Episodes, Interactions, Rows
 from metarec_jax.data.episodes import filled, statistics_of
 from metarec_jax.data.splits import Folded, Statistics
@@ -82,8 +83,10 @@ class TaskSource:
         statistics: statistics of the training rows.
         trained: bool [rows], which rows of the data set train. If a row of a task is among them, its rating is left out
             of the statistics of its item, so that no label is among the inputs that predict it.
-        buckets: support lengths that tasks are padded to.
-        users_per_batch: tasks of a batch; smaller ones are filled up with tasks of weight 0.
+        buckets: support lengths that tasks are padded to; longer supports get further lengths
+            (`metarec_jax.config.data.reaching`), so that none is cut.
+        users_per_batch: tasks of a batch, fewer with those further lengths; smaller batches are filled up with tasks of
+            weight 0.
         own_table: whether ``Episodes.user`` is the number of the task; otherwise it is the row of the data set's users.
         folded: cross-fitted item factors for tasks of users with training rows. They replace the factors of
             `statistics`, to which these users' own ratings contributed.
@@ -102,15 +105,24 @@ class TaskSource:
     """Number of draws, as in `EpisodeSource`; tasks are not drawn again."""
 
     @functools.cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """`buckets`, and the further lengths of longer supports."""
+        return reaching(self.buckets, int(self.tasks.supports.max(initial=0)))
+
+    @functools.cached_property
     def plan(self) -> list[tuple[int, np.ndarray]]:
         """The batches, as (bucket, numbers of the tasks)."""
-        bucket = np.searchsorted(self.buckets, self.tasks.supports)
+        bucket = np.searchsorted(self.lengths, self.tasks.supports)
         found = []
-        for b in range(len(self.buckets)):
+        for b in range(len(self.lengths)):
             members = np.flatnonzero(bucket == b)
-            batches = -(-len(members) // self.users_per_batch)
+            batches = -(-len(members) // self._users(b))
             found += [(b, part) for part in np.array_split(members, batches)] if batches else []
         return found
+
+    def _users(self, bucket: int) -> int:
+        """Tasks of a batch: no batch has more support slots than a full one of the last of `buckets`."""
+        return max(1, self.users_per_batch * self.buckets[-1] // max(self.lengths[bucket], self.buckets[-1]))
 
     @property
     def batches(self) -> int:
@@ -123,7 +135,26 @@ class TaskSource:
     def __getitem__(self, index: int) -> Episodes:
         """Batch `index` as numpy arrays."""
         bucket, members = self.plan[index]
-        return filled(self._cut(members, self.buckets[bucket]), self.users_per_batch)
+        return filled(self._cut(members, self.lengths[bucket]), self._users(bucket))
+
+    def over_items(self, bucket: int, members: np.ndarray, items: np.ndarray) -> Episodes:
+        """Tasks whose query is the same for all: some items, without ratings.
+
+        Args:
+            bucket: number of the support length.
+            members: int [users], numbers of the tasks.
+            items: int [query], rows of the items.
+
+        Returns:
+            The episodes. The statistics of an item that the user has a training row of are not corrected.
+        """
+        item = np.broadcast_to(items.astype(np.int32), (len(members), len(items)))
+        nothing, real = np.zeros(item.shape, np.float32), np.ones(item.shape, bool)
+        known = statistics_of(
+            self.statistics, item, nothing, real, own=False, beliefs=self._beliefs(members, item)
+        )
+        episodes = self._cut(members, self.lengths[bucket])
+        return episodes._replace(query=Rows(item, nothing, real.astype(np.float32), known))
 
     def users_of(self, episodes: Episodes) -> np.ndarray:
         """int32 [users], the row of the data set's users for each task, also with ``own_table``."""
@@ -131,7 +162,7 @@ class TaskSource:
 
     def batch_of_all(self, draw: int = 0) -> Episodes:
         """All tasks in one batch, in their order; `draw` is 0."""
-        return self._cut(np.arange(len(self.tasks)), self.buckets[-1])
+        return self._cut(np.arange(len(self.tasks)), self.lengths[-1])
 
     def _cut(self, members: np.ndarray, length: int) -> Episodes:
         tasks = self.tasks

@@ -40,6 +40,9 @@ class Division(NamedTuple):
         validation: tasks that choose hyper-parameters and the end of training.
         scenarios: test tasks of the final tables; at least one scenario.
         description: the protocol in one sentence.
+        candidates: bool [items], items of which lists are made, where the tasks are judged by lists over the catalogue:
+            query rows are then the targets, and all candidates that are not in the support are ranked. None where
+            the ratings of the query rows are predicted.
     """
 
     train: np.ndarray
@@ -47,6 +50,7 @@ class Division(NamedTuple):
     validation: Tasks
     scenarios: tuple[Scenario, ...]
     description: str
+    candidates: np.ndarray | None = None
 
 
 Divide = Callable[[Interactions, SplitConfig, EpisodeConfig, int], Division]

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.arguments import takes, whole, with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
+from metarec_jax.core.scale import CLICKS
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Place, places
 from metarec_jax.data.sources.source import register_layout, register_source
@@ -55,7 +58,7 @@ def load(
         given = [name for name, value in (("items", items), ("columns", columns)) if value is not None] + [*options]
         if given:
             raise MetarecError(f"load: leave {', '.join(given)} out beside a `DataConfig`, which has these options")
-        return _finished(SOURCES.get(config.source).load(config, seed), config)
+        return _finished(SOURCES.get(config.source).load(_as_read(config), seed), config)
     _check_options(options)
     items_path = items if isinstance(items, str) else os.fspath(items) if isinstance(items, os.PathLike) else ""
     options |= {"columns": _columns(columns), "items_path": items_path}
@@ -71,11 +74,16 @@ def load(
     from metarec_jax.data.sources.table import load_frame  # imported here because pyarrow is slow to import
 
     config_ = DataConfig(source="table", path="a table in memory", **options)
-    return _finished(load_frame(config, config_, items=None if items_path else items), config_)
+    return _finished(load_frame(config, _as_read(config_), items=None if items_path else items), config_)
+
+
+def _as_read(config: DataConfig) -> DataConfig:
+    """The config that a reader gets: ratings are read where a threshold makes clicks of them."""
+    return dataclasses.replace(config, kind="rating") if config.liked else config
 
 
 def _finished(data: Interactions, config: DataConfig) -> Interactions:
-    """Return the data set with the vectors and the threshold of liked items of a config."""
+    """Return the data set with the vectors and the threshold of liked items of a config, and clicks if it asks so."""
     if config.vectors and data.items.vectors is None:
         from metarec_jax.data.vectors import from_file  # imported here because pyarrow is slow to import
 
@@ -89,7 +97,34 @@ def _finished(data: Interactions, config: DataConfig) -> Interactions:
                 "the least of them"
             )
         data = dataclasses.replace(data, scale=data.scale._replace(liked=liked))
-    return data
+    return clicks_of(data) if config.kind == "click" and data.kind == "rating" else data
+
+
+def clicks_of(data: Interactions) -> Interactions:
+    """Make clicks of ratings: the rows of liked items (`Scale.least_liked`) are clicks, the others are left out.
+
+    Args:
+        data: ratings.
+
+    Returns:
+        The clicks, of the same users and items.
+
+    Raises:
+        MetarecError: no rating is high enough.
+    """
+    liked = np.flatnonzero(data.rating >= data.scale.least_liked)
+    least = f"{data.scale.liked_from:.7g}"
+    if not len(liked):
+        raise MetarecError(
+            f"data.kind is 'click', but none of {len(data):,} ratings is {least} or more: lower --data.liked"
+        )
+    return dataclasses.replace(
+        data,
+        **{name: getattr(data, name)[liked] for name in ("user", "item", "time")},
+        rating=np.ones(len(liked), np.float32),
+        scale=CLICKS,
+        notes=(*data.notes, f"the {len(liked):,} ratings of {least} or more are clicks; the others are left out"),
+    )
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

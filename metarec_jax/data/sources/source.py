@@ -37,8 +37,8 @@ class Layout(NamedTuple):
             such files, has this layout.
         read: function that reads a folder.
         release: published data set, used where no path is given; None if it is not published.
-        options: options of `DataConfig` that `read` takes. Without "kind" the data set has ratings; other options of
-            tables are refused.
+        options: options of `DataConfig` that `read` takes. Without "kind" the data set has ratings, of which
+            `metarec_jax.data.sources.load` makes clicks if asked for; other options of tables are refused.
     """
 
     name: str
@@ -151,10 +151,6 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
         raise MetarecError(
             f"{folder.path} holds no data that there is a reader for: none of {marks}. It holds "
             f"{listed(folder.names) or 'nothing'}. A single table is read with --data.path {folder.path}/FILE.csv"
-        )
-    if config.kind == "click" and "kind" not in layout.options:
-        raise MetarecError(
-            f"data.kind is 'click', but {path} holds ratings: use --data.kind rating, or give a table of clicks"
         )
     if config.source not in ("auto", layout.name):
         raise MetarecError(
