@@ -28,7 +28,7 @@ from metarec_jax.cli.arguments import (
     run_name,
     starting_config,
 )
-from metarec_jax.config.data import ending_at
+from metarec_jax.config.data import ending_at, reaching
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import DEFAULT_PRESET, Config
 from metarec_jax.core.command_paths import path_argument
@@ -66,12 +66,16 @@ class Protocol(NamedTuple):
 
 _NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "order": "random"}
 _EVERYONE = {"max_ratings": 0, "query": 10, "order": "random"}
+_CLICKS = {"min_ratings": 5, "max_ratings": 0}
 PROTOCOLS: Mapping[str, Protocol] = {
     "melu": Protocol("melu", _NEW_USERS | {"test": 0.2}, {}, fixes_support=True),
     "recbole-metarec": Protocol("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}, fixes_support=True),
     "tallrec": Protocol("tallrec", _EVERYONE, {"min_ratings": 13}),
     "few-shot": Protocol("few-shot", _EVERYONE, {"min_ratings": 13, "lengths": "varied"}, support=20),
     "time": Protocol("time", _EVERYONE, {"min_ratings": 13}),
+    "strong-generalisation": Protocol("strong-generalisation", {}, {**_CLICKS, "query": 4}, support=512),
+    "next-items": Protocol("next-items", {}, {**_CLICKS, "query": 1, "order": "time"}, support=512),
+    "cold-items": Protocol("cold-items", {}, {**_CLICKS, "query": 4}, support=512),
 }
 """The values of --protocol."""
 
@@ -115,7 +119,8 @@ def starting_evaluation(arguments: Sequence[str]) -> tuple[str, Config]:
     if protocol not in PROTOCOLS:
         raise MetarecError(f"no protocol is called {protocol!r}; there are {', '.join(PROTOCOLS)}")
     split, fixed, first, support, _ = PROTOCOLS[protocol]
-    episodes = dataclasses.replace(config.episodes, buckets=ending_at(config.episodes.buckets, support))
+    buckets = ending_at(reaching(config.episodes.buckets, support), support)
+    episodes = dataclasses.replace(config.episodes, buckets=buckets)
     return protocol, dataclasses.replace(
         config,
         split=dataclasses.replace(config.split, kind=split),

@@ -150,9 +150,7 @@ class TaskSource:
         """
         item = np.broadcast_to(items.astype(np.int32), (len(members), len(items)))
         nothing, real = np.zeros(item.shape, np.float32), np.ones(item.shape, bool)
-        known = statistics_of(
-            self.statistics, item, nothing, real, own=False, beliefs=self._beliefs(members, item)
-        )
+        known = statistics_of(self.statistics, item, nothing, real, own=False, beliefs=self._beliefs(members, item))
         episodes = self._cut(members, self.lengths[bucket])
         return episodes._replace(query=Rows(item, nothing, real.astype(np.float32), known))
 

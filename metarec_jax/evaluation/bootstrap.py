@@ -144,6 +144,21 @@ class Resampling:
         p = min(1.0, 2 * (tail + 1) / (self.samples + 1))
         return Interval(float(observed), float(low), float(high), float(p), level, self.users, self.samples)
 
+    def error(self, means: Float[np.ndarray, "draws strata"]) -> float:
+        """Compute the standard error of a mean, averaged over strata: its s.d. over the resamples.
+
+        Args:
+            means: from `means`.
+
+        Returns:
+            The standard error; NaN without users.
+        """
+        if not self.users:
+            return math.nan
+        exists = self._weight > 0
+        drawn = np.where(exists, means, 0.0).sum(axis=1) / np.maximum(exists.sum(axis=1), 1)
+        return float(drawn[1:].std())
+
     def _totals(self, values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, "draws strata"]:
         """Sum of weight times value over the observed users, and over every resample (a vector of counts)."""
         cells = _cells(values * self._weights, self._group, self._stratum)

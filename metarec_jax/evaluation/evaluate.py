@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.paths import absolute
@@ -23,8 +24,12 @@ from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.fingerprint import fingerprint
+from metarec_jax.evaluation import list_record
 from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.budget import FULL, Budget
+from metarec_jax.evaluation.list_answers import answer_lists
+from metarec_jax.evaluation.list_record import SeedLists
+from metarec_jax.evaluation.list_results import publish_lists
 from metarec_jax.evaluation.methods import BEFORE, META, TWINS, methods_of, without_inner_loop
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, questions_of
 from metarec_jax.evaluation.table import Table
@@ -82,13 +87,18 @@ def evaluate(
     warm_start.refuse(config, "evaluated")
     config, folder = absolute(config), make_folder(folder.resolve())
     with locks.hold(folder / LOCK, f"the evaluation in {path_argument(folder)}"):
-        found = []
+        found: list[SeedAnswers] = []
+        lists: list[SeedLists] = []
         for seed in seeds:
             seeded = dataclasses.replace(config, seed=seed)
             given = run if run and run.config.seed == seed else None
             of_seed = folder / f"seed-{seed}"
-            found.append(answer_seed(seeded, of_seed, given, budget=budget, data=data, reporter=reporter))
-        return publish(found, folder, metrics, budget)
+            answer = answer_seed(seeded, of_seed, given, metrics=metrics, budget=budget, data=data, reporter=reporter)
+            if isinstance(answer, SeedLists):
+                lists.append(answer)
+            else:
+                found.append(answer)
+        return publish_lists(lists, folder, budget) if lists else publish(found, folder, metrics, budget)
 
 
 def answer_seed(
@@ -96,33 +106,40 @@ def answer_seed(
     folder: Path,
     run: Run | None = None,
     *,
+    metrics: str = "own",
     budget: Budget = FULL,
     data: Interactions | None = None,
     reporter: Reporter = QUIET,
-) -> SeedAnswers:
-    """Train the model and its twin with one seed, and predict the query rows of every scenario with every method.
+) -> SeedAnswers | SeedLists:
+    """Train the model and its twin with one seed, and judge every method in every scenario.
 
     Args:
         config: config of the model, with the seed.
         folder: folder of the seed; results that it holds already are not computed again.
         run: a finished run of this seed.
-        budget, data, reporter: as for `evaluate`.
+        metrics, budget, data, reporter: as for `evaluate`.
 
     Returns:
-        The predictions of all methods, and settings that were chosen for them.
+        The predictions of all methods for the query rows, or the metrics of their lists where the protocol asks for
+        lists; and settings that were chosen for them.
 
     Raises:
-        MetarecError: the folder, or the run, has other options.
+        MetarecError: the folder, or the run, has other options; or lists cannot be judged by `metrics`.
     """
     remove_leftovers(make_folder(folder))
     # A run that was trained further since has other parameters, and more lines of metrics.
     given = to_json(run.config) + json.dumps(list(run.read_metrics())) if run else ""
     digest = hashlib.sha256((to_json(config) + given).encode()).hexdigest()
-    found = record.load(folder / ANSWERS)
-    if found is not None and found.about["digest"] == digest:
-        return found
+    for known in (record.load(folder / ANSWERS), list_record.load(folder / list_record.LISTS)):
+        if known is not None and known.about["digest"] == digest:
+            return known
     experiment = build(config, data=data, reporter=reporter)
     config = experiment.config
+    if experiment.division.candidates is not None and metrics != "own":
+        raise MetarecError(
+            f"protocol {config.split.kind} judges lists over the whole catalogue, and --metrics {metrics} predicted "
+            "ratings: leave out --metrics"
+        )
     if run and data is None:
         run.check_inputs(experiment.inputs())
     if run and resolve(run.config, experiment.data) != config:
@@ -140,9 +157,28 @@ def answer_seed(
     # If the encoder was trained, the model and the twin each read embeddings of their own encoder.
     twin_experiment = with_trained_encoder(twin_experiment, twin, reporter)
     own = with_trained_encoder(experiment, trainable, reporter)
-    found = _answers(experiment, own, twin_experiment, trainable, twin, digest, budget, reporter)
+    about = {"digest": digest, **about_of(experiment)}
+    if experiment.division.candidates is not None:
+        lists = answer_lists(experiment, own, twin_experiment, trainable, twin, about, budget, reporter)
+        list_record.save(lists, folder / list_record.LISTS)
+        return lists
+    found = _answers(experiment, own, twin_experiment, trainable, twin, about, budget, reporter)
     record.save(found, folder / ANSWERS)
     return found
+
+
+def about_of(experiment: Experiment) -> dict[str, Any]:
+    """What the record of a seed says of its experiment, as a JSON tree."""
+    return {
+        "seed": experiment.config.seed,
+        "data": fingerprint(experiment.data),
+        "source": experiment.data.source,
+        "kind": experiment.config.split.kind,
+        "protocol": experiment.division.description,
+        "scenarios": {
+            s.name: {"definition": s.definition, "held_out": s.held_out} for s in experiment.division.scenarios
+        },
+    }
 
 
 def _answers(
@@ -151,7 +187,7 @@ def _answers(
     twin_experiment: Experiment,
     trainable: Trainable,
     twin: Trainable,
-    digest: str,
+    about: Mapping[str, Any],
     budget: Budget,
     reporter: Reporter,
 ) -> SeedAnswers:
@@ -169,21 +205,12 @@ def _answers(
                 },
             )
             advance(len(scenarios), scenario)
-    about = {
-        "digest": digest,
-        "seed": experiment.config.seed,
-        "data": fingerprint(experiment.data),
-        "source": experiment.data.source,
-        "kind": experiment.config.split.kind,
-        "protocol": experiment.division.description,
-        "scenarios": {
-            s.name: {"definition": s.definition, "held_out": s.held_out} for s in experiment.division.scenarios
-        },
+    said = {
         "scale": experiment.catalogue.scale._asdict(),
         "settings": {name: method.settings for name, method in methods.items()},
         "definitions": {name: method.definition for name, method in methods.items()},
     }
-    return SeedAnswers(scenarios, about)
+    return SeedAnswers(scenarios, {**about, **said})
 
 
 def _trained(config: Config, folder: Path, experiment: Experiment, reporter: Reporter) -> Trainable:

@@ -105,20 +105,57 @@ def methods_of(
             return rule.predict(episodes)
 
         found[rule.name] = Method(function, dict(rule.settings), rule.definition)
-    tuned, chosen = _fine_tune(twin_experiment, twin, reporter, budget.fine_tuning)
-    closed = {}
-    if experiment.config.has_factors:
-        closed[CLOSED] = adapting(twin_experiment.model, untrained(twin_experiment))
-    networks = closed | {
+
+    def error(method: Function) -> float:
+        return _validation_error(twin_experiment, method)
+
+    return found | networks_of(experiment, trainable, twin_experiment, twin, reporter, budget, error, "MAE")
+
+
+def networks_of(
+    experiment: Experiment,
+    trainable: Trainable,
+    twin_experiment: Experiment,
+    twin: Trainable,
+    reporter: Reporter,
+    budget: Budget,
+    error: Callable[[Function], float],
+    measure: str,
+) -> dict[str, Method]:
+    """Make the methods that have a network: the model, the twin, and the closed form that both start from.
+
+    Args:
+        experiment, trainable, twin_experiment, twin, reporter, budget: as for `methods_of`.
+        error: error of a method on validation users, which the fine-tuned twin minimises.
+        measure: name of the error.
+
+    Returns:
+        Methods by name, in the order of the table.
+    """
+    tuned, chosen = _fine_tune(twin_experiment, twin, reporter, budget.fine_tuning, error, measure)
+    networks = closed_form(twin_experiment) | {
         STRANGER: not_adapting(twin_experiment.model, twin),
         TWIN: adapting(twin_experiment.model, twin),
         TUNED: tuned,
         BEFORE: not_adapting(experiment.model, trainable),
         META: adapting(experiment.model, trainable),
     }
-    for name, function in networks.items():
-        found[name] = Method(function, chosen if name == TUNED else {}, DEFINITIONS[name])
-    return found
+    return {
+        name: Method(function, chosen if name == TUNED else {}, DEFINITIONS[name])
+        for name, function in networks.items()
+    }
+
+
+def closed_form(experiment: Experiment) -> dict[str, Function]:
+    """The closed form alone, by its name; nothing where the experiment has no item factors.
+
+    Args:
+        experiment: experiment without an inner loop (`without_inner_loop`).
+
+    Returns:
+        The method by name.
+    """
+    return {CLOSED: adapting(experiment.model, untrained(experiment))} if experiment.config.has_factors else {}
 
 
 def untrained(experiment: Experiment) -> Trainable:
@@ -201,9 +238,14 @@ def _without_support(episodes: Episodes) -> Episodes:
 
 
 def _fine_tune(
-    experiment: Experiment, twin: Trainable, reporter: Reporter, candidates: Sequence[tuple[int, float]]
+    experiment: Experiment,
+    twin: Trainable,
+    reporter: Reporter,
+    candidates: Sequence[tuple[int, float]],
+    error_of: Callable[[Function], float],
+    measure: str,
 ) -> tuple[Function, dict[str, float]]:
-    """The twin, fine-tuned with the steps and rate of the least MAE on validation users; `experiment` is the twin's."""
+    """The twin, fine-tuned with the steps and rate of the least error; `experiment` is the twin's."""
     model = experiment.model
     adapted, _ = partition(twin.theta, model.adapted)
     best: tuple[float, Function, dict[str, float]] | None = None
@@ -216,10 +258,10 @@ def _fine_tune(
                 # The rate is an argument of the compiled function, so that trying another compiles nothing.
                 phi = {"log_rate": jax.tree.map(lambda _, r=rate: jnp.full((1,), math.log(r)), adapted)}
                 method = _bound(predictor, Trainable(twin.theta, phi))
-                error = _validation_error(experiment, method)
+                error = error_of(method)
                 if best is None or error < best[0]:
                     best = (error, method, {"steps": float(steps), "rate": rate})
-                advance(candidates.index((steps, rate)) + 1, f"validation MAE {best[0]:.4f}")
+                advance(candidates.index((steps, rate)) + 1, f"validation {measure} {best[0]:.4f}")
     assert best is not None
     return best[1], best[2]
 

@@ -19,7 +19,7 @@ from metarec_jax.evaluation.table import Cell, Row, Table
 from metarec_jax.evaluation.text_table import Grid, grid, number, print_grids
 from metarec_jax.metrics.definitions import Metric
 
-MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global")
+MAIN = ("mae", "rmse", "ndcg@5", "auc", "auc_liked", "auc_global", "recall_list@20", "ndcg_list@100")
 """Metrics that the summary of a table with more than `MOST` shows."""
 MOST = 9
 
@@ -48,6 +48,8 @@ def tree_of(table: Table) -> dict[str, Any]:
     def cell(found: Cell) -> dict[str, Any]:
         spread = None if found.interval is None else {k: getattr(found.interval, k) for k in ("low", "high", "users")}
         numbers = {"mean": found.mean, "sd": found.sd, "seeds": found.seeds}
+        if math.isfinite(found.error):
+            numbers["error"] = found.error
         return plain(numbers) | {"interval": spread if spread is None else plain(spread)}
 
     return {
@@ -268,7 +270,8 @@ def header_of(m: Metric) -> str:
 
 
 def _show(cell: Cell) -> str:
-    return number(cell.mean) + (f" ±{number(cell.sd)}" if math.isfinite(cell.sd) else "")
+    spread = cell.error if math.isfinite(cell.error) else cell.sd
+    return number(cell.mean) + (f" ±{number(spread)}" if math.isfinite(spread) else "")
 
 
 def _show_level(found: Interval) -> str:

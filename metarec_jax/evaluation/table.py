@@ -37,13 +37,15 @@ class SeedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A metric of a method: mean and sample s.d. over seeds (NaN for a single seed), the value of each seed, and an
-    interval of the mean that covers the choice of test users (None where there is none)."""
+    """A metric of a method: mean and sample s.d. over seeds (NaN for a single seed), the value of each seed, an
+    interval of the mean that covers the choice of test users (None where there is none), and the standard error of the
+    mean over users (NaN where it was not asked for)."""
 
     mean: float
     sd: float
     seeds: tuple[float, ...]
     interval: Interval | None = None
+    error: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,8 @@ def build_table(
     definitions: Mapping[str, str] | None = None,
     scale: Scale = STARS,
     intervals: Mapping[str, Mapping[str, Interval]] | None = None,
+    judged: str = "",
+    errors: bool = False,
     notes: Sequence[str] = (),
     samples: int = 2000,
     seed: int = 0,
@@ -119,6 +123,8 @@ def build_table(
         definitions: one line for a method.
         scale: of the ratings, which defines what is liked.
         intervals: of metrics that are no mean over users, by method and metric.
+        judged: sentence on how metrics judge; "" is that of predicted ratings, by `scale`.
+        errors: whether cells show the standard error over users, instead of the s.d. over seeds.
         notes: further sentences.
         samples, seed: number of resamples, and seed, of the bootstrap.
 
@@ -154,6 +160,7 @@ def build_table(
                         interval=between[name](method, None)
                         if name in between
                         else (intervals or {}).get(method, {}).get(name),
+                        error=between[name].error(method) if errors and name in between else math.nan,
                     )
                     for name in names
                 },
@@ -167,7 +174,12 @@ def build_table(
         )
     return Table(
         title=title,
-        notes=(protocol, *notes, *_notes(first, scale, samples, references), *_undefined(rows)),
+        notes=(
+            protocol,
+            *notes,
+            *_notes(first, judged or _judged(scale), errors, samples, references),
+            *_undefined(rows),
+        ),
         metrics=tuple(metric(name) for name in names),
         rows=tuple(rows),
         references=tuple(references),
@@ -219,20 +231,34 @@ class _Differences:
         other = None if theirs is None else self._means[theirs]
         return self._resampled.difference(self._means[ours], other, transform=self._root)
 
+    def error(self, method: Any) -> float:
+        """Standard error of the mean of a method over users: the s.d. of its resamples."""
+        return self._resampled.error(self._means[method])
+
 
 def _cell(values: Sequence[float]) -> Cell:
     mean = float(np.mean(values))
     return Cell(mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan, tuple(values))
 
 
-def _notes(results: Sequence[SeedResult], scale: Scale, samples: int, references: Sequence[str]) -> list[str]:
+def _judged(scale: Scale) -> str:
+    return f"{TIES}; {Relevance.of(scale)}; liked is a rating of at least {scale.liked_from:.7g}"
+
+
+def _notes(
+    results: Sequence[SeedResult], judged: str, errors: bool, samples: int, references: Sequence[str]
+) -> list[str]:
     counts = [len(r.users) for r in results]
     spread = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     distinct = len(np.unique(np.concatenate([r.users for r in results])))
-    seeds = f"{len(results)} seeds (± is the s.d. over them)" if len(results) > 1 else "1 seed"
+    seeds = f"{len(results)} seeds" if len(results) > 1 else "1 seed"
+    if errors:
+        seeds += " (± is the standard error over users)"
+    elif len(results) > 1:
+        seeds += " (± is the s.d. over them)"
     notes = [
         f"{seeds}, {spread} test users in each, {distinct} different users in all",
-        f"{TIES}; {Relevance.of(scale)}; liked is a rating of at least {scale.liked_from:.7g}",
+        judged,
     ]
     if references:
         notes.append(

@@ -122,8 +122,52 @@ METRICS: Mapping[str, Metric] = {
             in_ratings=True,
         ),
         Metric("ndcg_metahin@k", "nDCG@{k} MetaHIN", "higher", "predicted ratings of the {k} best items as gains"),
+        Metric(
+            "recall_list@k", "recall@{k}", "higher", "targets among the first {k} of the list, over min({k}, targets)"
+        ),
+        Metric(
+            "ndcg_list@k",
+            "nDCG@{k}",
+            "higher",
+            "gain 1 for a target, discount 1 / log2(1 + rank), over the best list of min({k}, targets)",
+        ),
+        Metric("hit_list@k", "hit@{k}", "higher", "probability that a target is among the first {k} of the list"),
+        Metric("map_list@k", "MAP@{k}", "higher", "precision at the rank of each hit, summed, over min({k}, targets)"),
+        Metric("mrr_list", "MRR", "higher", "1 / rank of the first target in the list of all candidates"),
+        Metric(
+            "coverage_list@k",
+            "coverage@{k}",
+            "higher",
+            "share of the candidates that are among the first {k} of at least one user's list",
+            per_user=False,
+        ),
+        Metric(
+            "novelty_list@k",
+            "novelty@{k}",
+            "higher",
+            "mean of -log2((training clicks + 1) / (training users + 1)) over the first {k}, in bits",
+        ),
+        Metric(
+            "popularity_list@k",
+            "popularity@{k}",
+            "lower",
+            "mean over the first {k} of the share of training users who clicked the item: the bias to popular items",
+        ),
     )
 }
+LISTS = (
+    "recall_list@20",
+    "recall_list@50",
+    "ndcg_list@10",
+    "ndcg_list@100",
+    "mrr_list",
+    "hit_list@20",
+    "map_list@20",
+    "novelty_list@20",
+    "popularity_list@20",
+    "coverage_list@20",
+)
+"""Metrics of tables of lists over the catalogue."""
 PUBLISHED = ("first", "tanp", "mamo", "metahin")
 """Suffixes of the names of metrics that reproduce published code: `metarec_jax.metrics.published`."""
 

@@ -1,0 +1,145 @@
+"""Tables and cohorts of an evaluation by lists, and the files that hold them.
+
+tables/evaluation.json, .md   every method with its difference from the model, for every scenario
+tables/cohorts.json           metrics by the number of shown clicks, and by the popularity of the targets
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarec_jax.core.atomic_files import make_folder, remove_leftovers, write_text
+from metarec_jax.core.environment import environment
+from metarec_jax.evaluation.budget import FULL, Budget
+from metarec_jax.evaluation.cohorts import LEAST_USERS, Kind, bounds, label
+from metarec_jax.evaluation.list_record import SeedLists
+from metarec_jax.evaluation.methods import BEFORE, CLOSED, META, STRANGER, TWIN
+from metarec_jax.evaluation.report import json_text, plain, several_to_json, several_to_markdown, write_report
+from metarec_jax.evaluation.table import SeedResult, Table, build_table, difference_between
+from metarec_jax.metrics.definitions import LISTS, TIES
+from metarec_jax.metrics.metrics import UserValues
+
+HEADLINE = ("recall_list@20", "recall_list@50", "ndcg_list@10", "ndcg_list@100")
+METHODS = ("random", "popularity", "text similarity", "item-kNN", "EASE", "iALS", CLOSED, STRANGER, TWIN, BEFORE, META)
+"""Methods that the command line prints by default."""
+COMPARED = (META, "EASE", "iALS", CLOSED)
+"""Methods that others are compared with, where the evaluation has them; stars refer to the first one."""
+COHORT_METRICS = ("recall_list@20", "ndcg_list@100")
+KINDS = (
+    Kind("history", "clicks that were shown", (1, 6, 11, 21, 51, 101, 201)),
+    Kind("popularity", "median training clicks of the user's targets", (0, 1, 6, 21, 51, 101, 201, 501, 1001)),
+)
+
+
+def publish_lists(seeds: Sequence[SeedLists], folder: Path, budget: Budget = FULL) -> dict[str, Table]:
+    """Make every table, and write them into a folder.
+
+    Args:
+        seeds: metrics of every seed.
+        folder: folder of the evaluation.
+        budget: resamples of the bootstrap.
+
+    Returns:
+        The table of each scenario.
+    """
+    names = list(dict.fromkeys(name for seed in seeds for name in seed.scenarios))
+    results = {name: _results(seeds, name) for name in names}
+    tables = {name: _table(seeds, name, results[name], budget, several=len(names) > 1) for name in names}
+    made = environment()
+    where = make_folder(folder / "tables")
+    remove_leftovers(where)
+    if len(tables) == 1:
+        write_report(next(iter(tables.values())), where, made)
+    else:
+        write_text(where / "evaluation.json", several_to_json(tables, made))
+        write_text(where / "evaluation.md", several_to_markdown(tables, made))
+    found = {name: _cohorts(seeds, name, results[name], budget.samples) for name in names}
+    write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
+    return tables
+
+
+def _results(seeds: Sequence[SeedLists], name: str) -> dict[str, list[SeedResult]]:
+    """Results of each method by seed."""
+    results: dict[str, list[SeedResult]] = {}
+    for seed in seeds:
+        if name not in seed.scenarios:
+            continue
+        users = seed.scenarios[name].user
+        for method, judged in seed.scenarios[name].methods.items():
+            one = SeedResult(
+                seed=seed.seed,
+                users=users,
+                values={m: UserValues(v, np.ones(len(users))) for m, v in judged.values.items()},
+                overall=judged.overall,
+                settings=seed.about["settings"][method],
+            )
+            results.setdefault(method, []).append(one)
+    return results
+
+
+def _table(
+    seeds: Sequence[SeedLists], name: str, results: Mapping[str, list[SeedResult]], budget: Budget, *, several: bool
+) -> Table:
+    first = next(seed for seed in seeds if name in seed.scenarios)
+    about = first.about
+    number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    compared = tuple(method for method in COMPARED if method in results)
+    table = build_table(
+        results,
+        title=f"{name}, {number}",
+        protocol=about["protocol"],
+        metrics=LISTS,
+        references=compared,
+        subject=compared[0],
+        definitions=about["definitions"],
+        judged=f"all {about['candidates']:,} candidates are ranked, none is sampled; {TIES}",
+        notes=[
+            *([f"{name}: {about['scenarios'][name]['definition']}"] if several else []),
+            *dict.fromkeys(note for seed in seeds for note in seed.about["notes"]),
+        ],
+        samples=budget.samples,
+        errors=True,
+    )
+    return dataclasses.replace(table, headline_metrics=HEADLINE, headline_methods=METHODS)
+
+
+def _cohorts(
+    seeds: Sequence[SeedLists], name: str, results: Mapping[str, list[SeedResult]], samples: int
+) -> dict[str, Any]:
+    reference = next(method for method in COMPARED if method in results)
+    scenarios = [seed.scenarios[name] for seed in seeds if name in seed.scenarios]
+    tree: dict[str, list[Any]] = {}
+    for kind in KINDS:
+        numbers = [getattr(scenario, kind.name) for scenario in scenarios]
+        tree[kind.name] = []
+        for low, high in bounds(kind):
+            chosen = [(n >= low) & (n < (np.inf if high is None else high + 1)) for n in numbers]
+            users = np.unique(np.concatenate([s.user[c] for s, c in zip(scenarios, chosen)]))
+            if len(users) < LEAST_USERS:
+                continue
+            part = {method: [_of(r, c) for r, c in zip(found, chosen)] for method, found in results.items()}
+            values, differences = (
+                {
+                    metric: {
+                        method: plain(difference_between(own, other, metric, samples, 0)._asdict())
+                        for method, own in part.items()
+                        if other is None or method != reference
+                    }
+                    for metric in COHORT_METRICS
+                }
+                for other in (None, part[reference])
+            )
+            bound = {"cohort": label(low, high), "first": low, "last": high, "users": len(users)}
+            tree[kind.name].append(bound | {"values": values, "differences": differences})
+    return {"reference": reference, "cohorts": tree}
+
+
+def _of(result: SeedResult, chosen: np.ndarray) -> SeedResult:
+    """The result of some of its users."""
+    values = {name: UserValues(v.values[chosen], v.weights[chosen]) for name, v in result.values.items()}
+    return dataclasses.replace(result, users=result.users[chosen], values=values)
