@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import linalg, sparse
@@ -111,7 +112,8 @@ def _neighbours(train: sparse.csr_matrix, most: int, shrinkage: float) -> tuple[
     step = max(1, _FLOATS_AT_ONCE // items)
     for first in range(0, items, step):
         part = slice(first, min(first + step, items))
-        shared = np.asarray((columns[:, part].T @ train).todense(), np.float64)
+        own = sparse.csr_matrix(columns[:, part].transpose())
+        shared = (own @ train).toarray().astype(np.float64)
         norm = np.sqrt(count[part, None] * count[None, :]) + shrinkage
         similarity = np.divide(shared, norm, out=np.zeros_like(shared), where=shared > 0)
         similarity[np.arange(len(shared)), np.arange(part.start, part.stop)] = 0
@@ -133,7 +135,7 @@ def ease(train: sparse.csr_matrix, ridges: Sequence[float]) -> Iterator[ListBase
     Yields:
         The baselines.
     """
-    gram = np.asarray((train.T @ train).todense(), np.float32)
+    gram = (train.T @ train).toarray().astype(np.float32)
     for ridge in ridges:
         weight = _ease_weights(gram, ridge)
         yield ListBaseline(
@@ -148,9 +150,10 @@ def _ease_weights(gram: Float[np.ndarray, "items items"], ridge: float) -> Float
     """``B``, float32; the inverse is computed in float64, in place of one copy of the matrix."""
     work = np.asfortranarray(gram, np.float64)
     work[np.diag_indices(len(work))] += ridge
-    work, failed = linalg.lapack.dpotrf(work, lower=True, overwrite_a=True, clean=False)
+    factorise, invert = linalg.get_lapack_funcs(("potrf", "potri"), (work,))
+    work, failed = factorise(work, lower=True, overwrite_a=True, clean=False)
     if not failed:
-        work, failed = linalg.lapack.dpotri(work, lower=True, overwrite_c=True)
+        work, failed = invert(work, lower=True, overwrite_c=True)
     if failed:
         raise ValueError(f"the Gram matrix of clicks with ridge {ridge} is not positive definite")
     diagonal = np.diag(work).copy()
@@ -189,7 +192,7 @@ def _folding(items: Float[np.ndarray, "items rank"], penalties: Penalties) -> Ca
     """A function from clicks to scores: one half-sweep computes the factors of all its users."""
     mesh, width = one_device(), items.shape[1] + 1
     others = layout(len(items), mesh.shape[AXIS])
-    table = others.spread(items)
+    table = jnp.asarray(others.spread(items))
 
     def scores(clicked: sparse.csr_matrix) -> np.ndarray:
         user, item = clicked.nonzero()

@@ -117,7 +117,7 @@ def load(path: Path) -> SeedLists | None:
             for method, whole in of_method.items():
                 own = {n.partition(":")[0]: v[chosen] for n, v in values.items() if n.partition(":")[2] == method}
                 methods[method] = Judged(own, whole)
-            users = (values[field][chosen] for field in ("user", "history", "popularity"))
-            scenarios[name] = Listed(*users, methods)
+            user, history, popularity = (values[field][chosen] for field in ("user", "history", "popularity"))
+            scenarios[name] = Listed(user, history, popularity, methods)
         return SeedLists(scenarios, about)
     return None

@@ -148,7 +148,7 @@ def in_chunks(score: Callable[[sparse.csr_matrix], np.ndarray]) -> Scores:
 
     def scores(lists: Lists) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for members in lists.chunks():
-            yield members, score(lists.clicked[members])
+            yield members, score(sparse.csr_matrix(lists.clicked[members]))
 
     return scores
 
@@ -181,7 +181,7 @@ def judge(
     for members, found in scores(lists):
         if not np.isfinite(found).all():
             raise MetarecError(f"the scores of {method!r} are not finite: no list can be made of them")
-        shown, targets = (_columns(part[members]) for part in (lists.shown, lists.targets))
+        shown, targets = (_columns(sparse.csr_matrix(part[members])) for part in (lists.shown, lists.targets))
         for short, value in catalogue_metrics(found, shown, targets, tuple(finds.values())).items():
             values[next(name for name, other in finds.items() if other == short)][members] = value
         for k in cutoffs:
