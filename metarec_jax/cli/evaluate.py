@@ -241,5 +241,6 @@ def carry_out(wanted: Evaluation, *, budget: Budget = FULL) -> int:
         print(report.several_to_json(tables, environment()), end="")
     else:
         report.print_tables(tables, everything=wanted.everything)
-    reporter.note(f"tables and plots: {path_argument(folder)}")
+    plots = " and plots" if (folder / "plots").exists() else ""
+    reporter.note(f"tables{plots}: {path_argument(folder)}")
     return 0

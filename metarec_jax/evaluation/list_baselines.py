@@ -112,8 +112,8 @@ def _neighbours(train: sparse.csr_matrix, most: int, shrinkage: float) -> tuple[
     step = max(1, _FLOATS_AT_ONCE // items)
     for first in range(0, items, step):
         part = slice(first, min(first + step, items))
-        own = sparse.csr_matrix(columns[:, part].transpose())
-        shared = (own @ train).toarray().astype(np.float64)
+        own = sparse.csc_matrix(columns[:, part])
+        shared = (own.transpose() @ train).toarray().astype(np.float64)
         norm = np.sqrt(count[part, None] * count[None, :]) + shrinkage
         similarity = np.divide(shared, norm, out=np.zeros_like(shared), where=shared > 0)
         similarity[np.arange(len(shared)), np.arange(part.start, part.stop)] = 0
