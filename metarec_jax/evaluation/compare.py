@@ -18,6 +18,7 @@ from metarec_jax.evaluation import predictions_table as record
 from metarec_jax.evaluation.bootstrap import Interval
 from metarec_jax.evaluation.cohorts import KINDS, LEAST_USERS, METRICS, bounds, difference, rows_between
 from metarec_jax.evaluation.cohorts import label as cohort_label
+from metarec_jax.evaluation.list_record import LISTS
 from metarec_jax.evaluation.methods import META
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge_rows
@@ -126,6 +127,11 @@ def read(folder: Path) -> dict[int, SeedAnswers]:
         found[answers.seed] = answers
     if found:
         return dict(sorted(found.items()))
+    if any(folder.glob(f"seed-*/{LISTS}")):
+        raise MetarecError(
+            f"{folder} holds an evaluation of lists over the catalogue, which has no predictions to compare: its "
+            "tables/evaluation.json has the paired differences of its methods"
+        )
     if (folder / "config.json").exists():
         raise MetarecError(f"{folder} was not evaluated yet: run `metarec evaluate {folder}` first")
     raise MetarecError(

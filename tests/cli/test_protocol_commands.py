@@ -1,11 +1,14 @@
 """A protocol of the field from files on disk to tables, through the command."""
 
+import dataclasses
 import json
 
 import layouts
 import numpy as np
+import pytest
 
-from metarec_jax.cli import main
+from metarec_jax.cli import evaluate, main
+from metarec_jax.evaluation.budget import ListBudget
 
 
 def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_path, capsys, evaluated):
@@ -31,3 +34,44 @@ def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_pat
     assert {line["difference"]["difference"] for line in lines} == {0.0}
     assert main.main(["compare", str(out), str(tmp_path)]) == 2
     assert "holds no evaluation" in capsys.readouterr().err
+
+
+SMALL = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
+
+
+def test_lists_over_the_catalogue_are_made_of_ratings_in_the_layout_of_movielens_1m(tmp_path, capsys, quick):
+    """Ratings of 4 or more are clicks; the table fits 100 columns, and an evaluation that is done is read again."""
+    data, out = layouts.movielens_1m_of(tmp_path / "ml-1m", users=50), tmp_path / "out"
+    places = ["--data.path", str(data), "--data.cache", str(tmp_path / "cache"), "--out", str(out)]
+    arguments = ["--protocol", "strong-generalisation", "--data.kind", "click", "--seeds", "1", "--train.devices", "1"]
+    lists = ListBudget(((5, 0.0),), (20.0,), ((0.3, 0.01),), (4,), (0.0,))
+    budget = dataclasses.replace(quick, lists=lists)
+    wanted = evaluate.requested([*arguments, *SMALL, *places])
+    assert evaluate.carry_out(wanted, budget=budget) == 0
+    printed = capsys.readouterr()
+    assert max(map(len, printed.out.splitlines())) <= 100
+    for name in ("recall@20", "recall@50", "nDCG@10", "nDCG@100", "popularity", "item-kNN", "EASE", "iALS", "random"):
+        assert name in printed.out
+    assert "ratings of 4 or more are clicks" in printed.err
+    tree = json.loads((out / "tables" / "evaluation.json").read_text())
+    assert "5 or more clicks" in tree["notes"][0]
+    for method in tree["methods"]:
+        for name, cell in method["metrics"].items():
+            assert 0 <= cell["mean"] <= (1 if "novelty" not in name else 10)
+
+    assert evaluate.carry_out(wanted, budget=budget) == 0
+    assert capsys.readouterr().out == printed.out
+    assert main.main(["compare", str(out), str(out)]) == 2
+    assert "lists over the catalogue" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("protocol", "query", "order"),
+    [("strong-generalisation", 4, "random"), ("next-items", 1, "time"), ("cold-items", 4, "random")],
+)
+def test_protocols_of_lists_take_users_of_five_clicks_or_more(protocol, query, order):
+    episodes = evaluate.requested(["--protocol", protocol, "--data.kind", "click"]).config.episodes
+    assert (episodes.min_ratings, episodes.max_ratings, episodes.query, episodes.order) == (5, 0, query, order)
+    assert episodes.max_support == 512
+    changed = evaluate.requested(["--protocol", protocol, "--episodes.min-ratings", "20"]).config.episodes
+    assert changed.min_ratings == 20

@@ -309,12 +309,6 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
     assert_says(refusal(tmp_path / "u.data"), str(tmp_path / "u.data"), "no column 'user_id'", "it has x")
 
 
-def test_clicks_are_not_made_of_ratings(tmp_path):
-    folder = layouts.movielens_100k(tmp_path)
-    with pytest.raises(MetarecError, match=r"holds ratings: use --data\.kind rating"):
-        load(DataConfig(source="auto", path=str(folder), kind="click"))
-
-
 @pytest.mark.parametrize("option", [{"repeats": "latest"}, {"separator": "tab"}, {"encoding": "latin-1"}])
 def test_options_of_tables_are_refused_for_a_layout(tmp_path, option):
     folder = layouts.movielens_1m(tmp_path)

@@ -131,7 +131,7 @@ def test_nothing_that_test_users_did_reaches_what_is_trained_or_chosen(answered,
 
 
 def test_the_table_has_every_method_with_errors_differences_and_cohorts(answered):
-    folder, config, found = answered
+    folder, _, found = answered
     (table,) = publish_lists([found], folder, BUDGET).values()
     wanted = {
         "random",
@@ -171,7 +171,7 @@ def test_the_table_has_every_method_with_errors_differences_and_cohorts(answered
 
 
 def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_made_anew(answered, tmp_path):
-    folder, config, found = answered
+    _, _, found = answered
     path = tmp_path / list_record.LISTS
     list_record.save(found, path)
     again = list_record.load(path)
@@ -190,5 +190,5 @@ def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_made_anew(answe
 
 def test_metrics_of_predicted_ratings_are_refused_for_lists(tmp_path):
     config = config_of("cold-items", tmp_path / "cache")
-    with pytest.raises(MetarecError, match="cold-items judges lists .* leave out --metrics"):
+    with pytest.raises(MetarecError, match=r"cold-items judges lists .* leave out --metrics"):
         evaluate(config, seeds=(1,), folder=tmp_path / "out", metrics="melu", budget=BUDGET, data=made())
