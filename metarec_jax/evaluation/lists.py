@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.tasks import Tasks
 from metarec_jax.metrics import catalogue_exposure
@@ -73,7 +73,7 @@ def lists_of(data: Interactions, tasks: Tasks, candidates: np.ndarray) -> Lists:
         The lists.
 
     Raises:
-        MetarecError: a user has two rows of one item.
+        MetarecError: a user has two rows of one item, one of which is shown and one a target.
     """
     place = np.cumsum(candidates) - 1
     width = int(candidates.sum())
@@ -92,13 +92,12 @@ def lists_of(data: Interactions, tasks: Tasks, candidates: np.ndarray) -> Lists:
         targets=matrix(tasks.query, tasks.queries, everything),
         items=np.flatnonzero(candidates),
     )
-    both = found.shown + found.targets
-    twice = np.flatnonzero(np.diff(both.indptr) < tasks.queries + np.diff(found.shown.indptr))
-    if len(twice) or (both.data > 1).any():
-        user = data.users.ids[tasks.user[twice[0] if len(twice) else int(np.argmax(both.max(axis=1).toarray()))]]
+    both = found.shown.multiply(found.targets).tocoo()
+    if both.nnz:
+        user, item = data.users.ids[tasks.user[both.row[0]]], data.items.ids[found.items[both.col[0]]]
         raise MetarecError(
-            f"user {user} of {data.source} has two rows of one item, so that a shown item can be a target: give each "
-            "pair of user and item one row"
+            f"{data.source} has two rows of user {shown(user)} and item {shown(item)}, of which one is shown and one "
+            "is a target: give each pair of user and item one row"
         )
     return found
 
@@ -181,11 +180,11 @@ def judge(
     for members, found in scores(lists):
         if not np.isfinite(found).all():
             raise MetarecError(f"the scores of {method!r} are not finite: no list can be made of them")
-        shown, targets = (_columns(sparse.csr_matrix(part[members])) for part in (lists.shown, lists.targets))
-        for short, value in catalogue_metrics(found, shown, targets, tuple(finds.values())).items():
+        hidden, targets = (_columns(sparse.csr_matrix(part[members])) for part in (lists.shown, lists.targets))
+        for short, value in catalogue_metrics(found, hidden, targets, tuple(finds.values())).items():
             values[next(name for name, other in finds.items() if other == short)][members] = value
         for k in cutoffs:
-            seen = exposure(found, shown, clicks, training_users, k)
+            seen = exposure(found, hidden, clicks, training_users, k)
             missing[k] += seen.missing
             for name in shows.keys() & values.keys():
                 if name.endswith(f"@{k}"):

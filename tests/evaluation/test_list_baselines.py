@@ -4,13 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import assert_close, assert_each_close
+from helpers import assert_close, assert_each_close, assert_says, interactions
 from scipy import sparse
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.data.tasks import make_tasks
 from metarec_jax.evaluation import list_baselines as rules
 from metarec_jax.evaluation import lists as lists_module
 from metarec_jax.evaluation.budget import FULL, ListBudget
-from metarec_jax.evaluation.lists import Lists, judge
+from metarec_jax.evaluation.lists import Lists, judge, training_clicks
+from metarec_jax.evaluation.lists import lists_of as make_lists
 from metarec_jax.evaluation.tune_lists import VALIDATED, fit_list_baselines, tune, value_on
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in
 
@@ -184,3 +187,25 @@ def test_targets_do_not_reach_the_scores():
     other = dataclasses.replace(lists, targets=sparse.csr_matrix(lists.targets.shape, dtype=np.float32))
     for baseline in (*rules.item_knn(train, [(4, 0.0)]), *rules.ials(train, [(4, 0.2, 0.02)])):
         assert np.array_equal(scores_of(baseline, lists), scores_of(baseline, other))
+
+
+def test_a_pair_of_two_rows_that_is_shown_and_a_target_is_refused():
+    data = interactions([0, 0, 0], [1, 2, 1], [1, 1, 1], kind="click")
+    tasks = make_tasks([0], [np.array([0, 1])], [np.array([2])])
+    with pytest.raises(MetarecError) as refused:
+        make_lists(data, tasks, np.ones(3, bool))
+    assert_says(str(refused.value), "user 'u0'", "item 'Item 1'", "one row")
+
+
+def test_shown_ratings_that_are_not_liked_are_no_clicks_and_no_candidates():
+    data = interactions([0, 0, 0, 0], [0, 1, 2, 3], [5, 2, 4, 4])
+    tasks = make_tasks([0], [np.array([0, 1])], [np.array([2])])
+    lists = make_lists(data, tasks, np.array([True, True, True, False]))
+    assert [part.toarray().tolist() for part in (lists.clicked, lists.shown, lists.targets)] == [
+        [[1, 0, 0]],
+        [[1, 1, 0]],
+        [[0, 0, 1]],
+    ]
+    assert training_clicks(data, np.array([0, 1, 3]), np.array([True, True, True, False])).toarray().tolist() == [
+        [1, 0, 0]
+    ]
