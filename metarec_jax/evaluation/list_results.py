@@ -88,6 +88,8 @@ def _table(
     first = next(seed for seed in seeds if name in seed.scenarios)
     about = first.about
     number = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    counts = [seed.about["candidates"] for seed in seeds]
+    ranked = f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
     compared = tuple(method for method in COMPARED if method in results)
     table = build_table(
         results,
@@ -97,7 +99,7 @@ def _table(
         references=compared,
         subject=compared[0],
         definitions=about["definitions"],
-        judged=f"all {about['candidates']:,} candidates are ranked, none is sampled; {TIES}",
+        judged=f"all {ranked} candidates are ranked, none is sampled; {TIES}",
         notes=[
             *([f"{name}: {about['scenarios'][name]['definition']}"] if several else []),
             *dict.fromkeys(note for seed in seeds for note in seed.about["notes"]),

@@ -78,7 +78,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         description=(
             f"users with {bounds}, split at random into training, validation ({config.validation:.0%}) and test "
             f"({config.test:.0%}) users; {split.cold:.0%} of the items ({number}, {chosen}) are held out for the test, "
-            f"and as many for validation; targets = a user's clicks on these, ranked among all {len(part):,} items "
+            "and as many for validation; targets = a user's clicks on these, ranked among all items of the catalogue "
             "that are not shown; shown are all clicks on items with training clicks"
             + ("; all users that are neither validation nor test users train" if split.everyone else "")
         ),

@@ -71,7 +71,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         description=(
             f"users with {bounds}, split at random into training, validation ({config.validation:.0%}) and test "
             f"({config.test:.0%}) users; targets = the {targets} by time of a user who is no training user, ranked "
-            f"among all {candidates.sum():,} items that have training clicks and were not clicked before by this user; "
+            "among all items that have training clicks and were not clicked before by this user; "
             + ("the rows before the targets train, too" if split.known_users else "these users do not train")
             + ("; all users that are neither validation nor test users train" if split.everyone else "")
         ),

@@ -61,7 +61,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
         description=(
             f"users with {bounds}, split at random into training, validation ({config.validation:.0%}) and test "
             f"({config.test:.0%}) users; a random {split.shown:.0%} of a user's clicks is shown, the others are the "
-            f"targets, ranked among all {candidates.sum():,} items that have training clicks and are not shown; users "
+            "targets, ranked among all items that have training clicks and are not shown; users "
             f"with fewer than {config.min_ratings} clicks on these items are left out"
             + ("; all users that are neither validation nor test users train" if split.everyone else "")
         ),
