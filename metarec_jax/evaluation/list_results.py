@@ -27,7 +27,7 @@ from metarec_jax.metrics.metrics import UserValues
 HEADLINE = ("recall_list@20", "recall_list@50", "ndcg_list@10", "ndcg_list@100")
 METHODS = ("random", "popularity", "text similarity", "item-kNN", "EASE", "iALS", CLOSED, STRANGER, TWIN, BEFORE, META)
 """Methods that the command line prints by default."""
-COMPARED = (META, "EASE", "iALS", CLOSED)
+COMPARED = (META, "EASE", "iALS", CLOSED, "text similarity", "popularity")
 """Methods that others are compared with, where the evaluation has them; stars refer to the first one."""
 COHORT_METRICS = ("recall_list@20", "ndcg_list@100")
 KINDS = (
