@@ -38,9 +38,10 @@ class LearnerConfig:
     """Prediction and loss. "ordinal" and "classes" (cross-entropy) predict a distribution over rating levels, "rating"
     regresses, "click" predicts a probability. "auto" is "ordinal" for rating levels, "rating" for continuous ratings,
     "click" for clicks."""
-    loss: Literal["likelihood", "bpr", "softmax"] = "likelihood"
-    """Outer loss: the head's likelihood, BPR over pairs of a user's query, or a listwise softmax over it. With the last
-    two, scores rank items and are no longer ratings or probabilities."""
+    loss: Literal["auto", "likelihood", "bpr", "softmax"] = "auto"
+    """Outer loss: the head's likelihood, BPR over pairs of a user's query, or a listwise softmax over it; for clicks
+    alone, the softmax is over the catalogue. With the last two, scores rank items and are no longer ratings or
+    probabilities. "auto" is "softmax" for clicks alone, and "likelihood" otherwise."""
     prior: bool = True
     """Whether predictions start from item statistics of training users and the user's bias (the prior path)."""
     user_side: UserSide = "auto"

@@ -115,6 +115,11 @@ class Interactions:
         """ "rating" or "click"."""
         return self.scale.kind
 
+    @property
+    def clicks_alone(self) -> bool:
+        """Whether the rows are clicks, and none says that there was no click."""
+        return self.kind == "click" and bool((self.rating > 0).all())
+
 
 class Rows(NamedTuple):
     """Some interactions of one user (or, with a leading ``users`` axis, of each user of a batch).

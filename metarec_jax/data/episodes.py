@@ -16,7 +16,11 @@ import numpy as np
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Episodes, Interactions, Rows
+from metarec_jax.data.candidates import Candidates, beside, joined_rows
 from metarec_jax.data.splits import Folded, Statistics
+
+_ASKED = 0.2
+"""Share of a user's clicks that are the query, where candidates follow the targets."""
 
 
 class Histories(NamedTuple):
@@ -103,6 +107,7 @@ class EpisodeSource:
         own_table: whether ``Episodes.user`` is a row of a user table made for this source, with a row for each user
             and draw, ``user * draws + draw``; otherwise it is the row of the data set's users.
         folded: cross-fitted item factors for these users' episodes, in place of the factors in `statistics`.
+        candidates: items that follow the targets in each query, with rating 0 and their weight as mask.
     """
 
     histories: Histories
@@ -114,9 +119,10 @@ class EpisodeSource:
     epochs: int = 1
     own_table: bool = False
     folded: Folded | None = None
+    candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
-        short = np.flatnonzero(self.histories.count <= self.config.query)
+        short = np.flatnonzero(self.histories.count <= (1 if self.candidates else self.config.query))
         if len(short):
             raise MetarecError(
                 f"user row {self.histories.users[short[0]]} has {self.histories.count[short[0]]} interactions, but a "
@@ -125,9 +131,17 @@ class EpisodeSource:
             )
 
     @functools.cached_property
+    def query_lengths(self) -> np.ndarray:
+        """int64 [users], query interactions of each user."""
+        count = self.histories.count
+        if self.candidates is None:
+            return np.full(len(count), self.config.query)
+        return np.clip(np.round(_ASKED * count).astype(np.int64), 1, self.config.query)
+
+    @functools.cached_property
     def support_lengths(self) -> np.ndarray:
         """int64 [users], support interactions of each user."""
-        return np.minimum(self.histories.count - self.config.query, self.config.max_support)
+        return np.minimum(self.histories.count - self.query_lengths, self.config.max_support)
 
     @functools.cached_property
     def bucket(self) -> np.ndarray:
@@ -159,7 +173,8 @@ class EpisodeSource:
             raise IndexError(f"batch {index} of {len(self)}")
         epoch, batch = divmod(index, self.batches)
         bucket, members = self._plan(epoch)[batch]
-        return filled(self._cut(epoch % self.draws, members, self.config.buckets[bucket]), self.users_per_batch)
+        made = self._cut(epoch % self.draws, members, self.config.buckets[bucket], index)
+        return filled(made, self.users_per_batch)
 
     def chosen(self, epoch: int, members: np.ndarray) -> Episodes:
         """Episodes of some users in an epoch, padded to the last bucket.
@@ -213,17 +228,31 @@ class EpisodeSource:
         share = np.random.default_rng([self.seed, 3, draw]).random(len(most))
         return np.minimum(np.floor((most + 2.0) ** share).astype(np.int64) - 1, most)
 
-    def _cut(self, draw: int, members: np.ndarray, length: int) -> Episodes:
+    def _cut(self, draw: int, members: np.ndarray, length: int, batch: int = 0) -> Episodes:
         count = self.histories.count[members]
         start = self.histories.start[members]
-        query = self.config.query
+        query = self.query_lengths[members]
         lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
             support=self._rows(draw, members, start + query, lengths, length, by_time=True),
-            query=self._rows(draw, members, start, np.minimum(count, query), query),
+            query=self._query(draw, members, start, np.minimum(count, query), batch),
             weight=np.ones(len(members), np.float32),
         )
+
+    def _query(self, draw: int, members: np.ndarray, start: np.ndarray, count: np.ndarray, batch: int) -> Rows:
+        targets = self._rows(draw, members, start, count, self.config.query)
+        if self.candidates is None:
+            return targets
+        own = self.histories.count[members]
+        place = np.repeat(start - np.cumsum(own) + own, own) + np.arange(own.sum())
+        owner = np.repeat(np.arange(len(members)), own)
+        drawn = self.candidates.draw(batch)
+        item, weight = beside(drawn, owner, self.histories.item[place], len(members))
+        uniform = np.random.default_rng([self.seed, 9, batch]).random(item.shape[1], np.float32)
+        nothing = np.zeros(item.shape, np.float32)
+        statistic = self._statistic(members, item, nothing, weight > 0, np.broadcast_to(uniform, item.shape))
+        return joined_rows(targets, Rows(item, nothing, weight, statistic))
 
     def _rows(
         self,
@@ -241,18 +270,24 @@ class EpisodeSource:
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
-        known = functools.partial(statistics_of, self.statistics, item, rating, real, own=self.training)
-        if self.folded is None:
-            statistic = known()
-        else:
-            fold = self.folded.fold[self.histories.users[members]][:, None]
-            statistic = known(beliefs=self.folded.tables[fold, item])
-            if self.training and self.folded.as_new is not None:
-                uniform = self._uniform(draw)[rows]
-                new, belief = self.folded.as_new.drop(fold, item, uniform)
-                unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
-                statistic = np.where((new & real)[..., None], unrated, statistic)
+        statistic = self._statistic(members, item, rating, real, self._uniform(draw)[rows])
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
+
+    def _statistic(
+        self, members: np.ndarray, item: np.ndarray, rating: np.ndarray, real: np.ndarray, uniform: np.ndarray
+    ) -> np.ndarray:
+        """Statistics of rows [users, n] of some users; `uniform` decides which rows get the factors of a new item."""
+        known = functools.partial(statistics_of, self.statistics, item, rating, real)
+        own = self.training & (rating != 0) if self.candidates else self.training
+        if self.folded is None:
+            return known(own=own)
+        fold = self.folded.fold[self.histories.users[members]][:, None]
+        statistic = known(own=own, beliefs=self.folded.tables[fold, item])
+        if self.training and self.folded.as_new is not None:
+            new, belief = self.folded.as_new.drop(fold, item, uniform)
+            unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
+            statistic = np.where((new & real)[..., None], unrated, statistic)
+        return statistic
 
 
 def statistics_of(

@@ -13,6 +13,7 @@ import numpy as np
 
 from metarec_jax.config.data import reaching
 from metarec_jax.core.types import Episodes, Interactions, Rows
+from metarec_jax.data.candidates import Candidates, beside, joined_rows
 from metarec_jax.data.episodes import filled, statistics_of
 from metarec_jax.data.splits import Folded, Statistics
 
@@ -90,6 +91,7 @@ class TaskSource:
         own_table: whether ``Episodes.user`` is the number of the task; otherwise it is the row of the data set's users.
         folded: cross-fitted item factors for tasks of users with training rows. They replace the factors of
             `statistics`, to which these users' own ratings contributed.
+        candidates: items that follow the targets in each query, with rating 0 and their weight as mask.
     """
 
     data: Interactions
@@ -100,6 +102,7 @@ class TaskSource:
     users_per_batch: int
     own_table: bool = False
     folded: Folded | None = None
+    candidates: Candidates | None = None
 
     draws = 1
     """Number of draws, as in `EpisodeSource`; tasks are not drawn again."""
@@ -135,7 +138,7 @@ class TaskSource:
     def __getitem__(self, index: int) -> Episodes:
         """Batch `index` as numpy arrays."""
         bucket, members = self.plan[index]
-        return filled(self._cut(members, self.lengths[bucket]), self._users(bucket))
+        return filled(self._cut(members, self.lengths[bucket], index), self._users(bucket))
 
     def over_items(self, bucket: int, members: np.ndarray, items: np.ndarray) -> Episodes:
         """Tasks whose query is the same for all: some items, without ratings.
@@ -162,15 +165,31 @@ class TaskSource:
         """All tasks in one batch, in their order; `draw` is 0."""
         return self._cut(np.arange(len(self.tasks)), self.lengths[-1])
 
-    def _cut(self, members: np.ndarray, length: int) -> Episodes:
+    def _cut(self, members: np.ndarray, length: int, batch: int = 0) -> Episodes:
         tasks = self.tasks
-        query = int(tasks.queries.max(initial=1))
         return Episodes(
             user=(members if self.own_table else tasks.user[members]).astype(np.int32),
             support=self._rows(tasks.support, self._support, members, length, shown=tasks.shown, by_time=True),
-            query=self._rows(tasks.query, self._query, members, query),
+            query=self._asked(members, batch),
             weight=np.ones(len(members), np.float32),
         )
+
+    def _asked(self, members: np.ndarray, batch: int) -> Rows:
+        tasks = self.tasks
+        targets = self._rows(tasks.query, self._query, members, int(tasks.queries.max(initial=1)))
+        if self.candidates is None:
+            return targets
+        owner, row = [], []
+        for rows, (start, count) in ((tasks.support, self._support), (tasks.query, self._query)):
+            own = count[members]
+            row.append(rows[np.repeat(start[members] - np.cumsum(own) + own, own) + np.arange(own.sum())])
+            owner.append(np.repeat(np.arange(len(members)), own))
+        drawn = self.candidates.draw(batch)
+        item, weight = beside(drawn, np.concatenate(owner), self.data.item[np.concatenate(row)], len(members))
+        nothing = np.zeros(item.shape, np.float32)
+        beliefs = self._beliefs(members, item)
+        statistic = statistics_of(self.statistics, item, nothing, weight > 0, own=False, beliefs=beliefs)
+        return joined_rows(targets, Rows(item, nothing, weight, statistic))
 
     def _rows(
         self,

@@ -1,12 +1,14 @@
 """Cross-fitting of item factors: no training user's own ratings influence the factors in that user's episodes.
 
 The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds. Only
-the plan (numbers of factors, standardisation and components of item features) depends on which items all folds rated.
+the plan (numbers of factors, standardisation and components of item features) depends on which items all folds rated;
+for clicks, which have a plan for each fold, only the weights of the loss (`choose_penalties`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from jax.sharding import Mesh
@@ -15,10 +17,13 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
+from metarec_jax.factors.click_factors import CHOICES, DEFAULT, believe_clicks, choose_penalties
+from metarec_jax.factors.click_factors import SWEEPS as CLICK_SWEEPS
 from metarec_jax.factors.fit import SWEEPS
 from metarec_jax.factors.fit_cache import Cache
+from metarec_jax.factors.implicit import Penalties
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, plan
-from metarec_jax.factors.user_prior import expect_tastes
+from metarec_jax.factors.user_prior import expect_tastes, no_tastes
 
 FOLDS, FEW_FOLDS, MANY_ROWS = 5, 2, 2_000_000
 """Folds of training users, and folds from how many ratings on."""
@@ -37,6 +42,7 @@ def believe_all(
     folds: int = 0,
     mesh: Mesh | None = None,
     cache: Cache | None = None,
+    weights: tuple[Penalties, float] | None = None,
 ) -> tuple[Beliefs, Folded]:
     """Fit item factors to all training rows, and to the rows outside each fold.
 
@@ -52,6 +58,7 @@ def believe_all(
         folds: number of folds; 0 takes `FOLDS`, or `FEW_FOLDS` from `MANY_ROWS` ratings on.
         mesh: devices that share the tables; None takes one.
         cache: where long fits are kept; None keeps none.
+        weights: for clicks, weights of the loss and sharpness of scores; None chooses them on the training rows.
 
     Returns:
         The factors fitted to all training rows, and those of each fold for the training episodes.
@@ -69,16 +76,29 @@ def believe_all(
     folds = min(folds or (FOLDS if len(rows) < MANY_ROWS else FEW_FOLDS), len(users))
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
 
-    common = plan(rank, data.items, embeddings, data.user[rows], data.item[rows])
+    planned = functools.partial(plan, rank, data.items, embeddings)
+    clicked = data.user[rows], data.item[rows]
+    if data.clicks_alone and weights is None:
+        with reporter.bar("weights of clicks", CHOICES) as advance:
+            weights = choose_penalties(
+                *clicked, items=len(data.items), rank=rank, seed=seed, mesh=mesh, watch=lambda fit: advance(fit + 1, "")
+            )
+    common = None if data.clicks_alone else planned(*clicked)
 
     def of(some: np.ndarray, label: str) -> Beliefs:
-        columns = data.user[some], data.item[some], data.rating[some]
-        with reporter.bar(label, SWEEPS) as advance:
+        which = data.user[some], data.item[some]
+        with reporter.bar(label, SWEEPS if common else CLICK_SWEEPS) as advance:
+            if common is None:
+                watch = lambda sweep: advance(sweep + 1, "")  # noqa: E731
+                return believe_clicks(
+                    planned(*which), data.items, embeddings, *which, *(weights or DEFAULT), mesh=mesh, watch=watch
+                )
             return believe(
                 common,
                 data.items,
                 embeddings,
-                *columns,
+                *which,
+                data.rating[some],
                 mesh=mesh,
                 cache=cache,
                 watch=lambda sweep, error: advance(sweep + 1, f"rmse {error:.4f}"),
@@ -89,12 +109,16 @@ def believe_all(
         of(rows[fold[data.user[rows]] != number], f"item factors without fold {number + 1} of {folds}")
         for number in range(folds)
     ]
-    parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
-    ratings = data.user[rows], data.item[rows], data.rating[rows]
-    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles)
     tables = np.stack([beliefs.table for beliefs in others])
     as_new = None
     if dropout:
         known = (embeddings, data.items.details, data.items.vectors)
         as_new = AsNew(np.stack([beliefs.of_new_items(*known) for beliefs in others]), dropout)
-    return dataclasses.replace(everyone, tastes=tastes), Folded(tables, fold, as_new)
+    folded = Folded(tables, fold, as_new)
+    if data.clicks_alone:
+        profile = no_tastes(rank, profiles.shape[1])["profile"]
+        return dataclasses.replace(everyone, tastes=everyone.tastes | {"profile": profile}), folded
+    parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
+    ratings = data.user[rows], data.item[rows], data.rating[rows]
+    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles)
+    return dataclasses.replace(everyone, tastes=tastes), folded

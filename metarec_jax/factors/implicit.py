@@ -154,6 +154,34 @@ def fold_in(
     return np.linalg.solve(matrix, own.T @ confidence)
 
 
+def fold_in_many(
+    user: np.ndarray,
+    item: np.ndarray,
+    users: int,
+    items: Float[np.ndarray, "items rank"],
+    penalties: Penalties = DEFAULT,
+) -> Float[np.ndarray, "users rank"]:
+    """Compute the factors of new users.
+
+    Args:
+        user, item: int [rows], clicks, each pair once.
+        users: number of users.
+        items: factors of all items.
+        penalties: weights of the loss.
+
+    Returns:
+        The factors; zeros for a user without clicks.
+    """
+    gram = items.T.astype(np.float64) @ items
+    order = np.argsort(user, kind="stable")
+    ends = np.cumsum(np.bincount(user, minlength=users))
+    found = np.zeros((users, items.shape[1]))
+    for number, own in enumerate(np.split(item[order], ends[:-1])):
+        if len(own):
+            found[number] = fold_in(own, np.ones(len(own)), items, gram, penalties)
+    return found
+
+
 @jax.jit
 def _table(factors: Array) -> Array:
     """Columns, offset 1 and scale 0: the vector of a row is ``(f, 1)``."""

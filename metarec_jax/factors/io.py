@@ -31,12 +31,14 @@ def save(beliefs: Beliefs, path: Path) -> None:
         else {"centres": reader.centres.tolist(), "width": reader.width}
         for name, reader in sources.details.items()
     }
-    document = {"noise": beliefs.noise, "details": details, "scale": sources.scale}
+    document = {"noise": beliefs.noise, "sharpness": beliefs.sharpness, "details": details, "scale": sources.scale}
     arrays = {"table": beliefs.table, "of_new": beliefs.of_new}
     arrays |= {f"shift.{name}": shift for name, shift in sources.shift.items()}
     tastes = beliefs.tastes
     arrays |= {"chosen": tastes["choice"]["kernel"], "middle": tastes["choice"]["middle"]}
     arrays |= {"profile": tastes["profile"]["kernel"]}
+    if "growth" in tastes:
+        arrays["growth"] = tastes["growth"]
     write_arrays(path, arrays, {"beliefs": json.dumps(document)})
 
 
@@ -78,7 +80,12 @@ def load(path: Path, items: int) -> Beliefs:
         tastes = no_tastes(rank, len(profile))
         tastes["choice"] |= {"kernel": chosen, "middle": middle}
         tastes["profile"] = {"kernel": profile}
-        return Beliefs(table, float(document["noise"]), of_new, sources, tastes)
+        if "growth" in arrays:
+            tastes["growth"] = np.asarray(arrays["growth"], np.float32)
+            if tastes["growth"].shape != (rank,):
+                raise ValueError("the growth of its precisions does not fit its factors")
+        sharpness = float(document.get("sharpness", 1.0))
+        return Beliefs(table, float(document["noise"]), of_new, sources, tastes, sharpness)
 
 
 def _reader(document: dict) -> Numbers | Words:

@@ -46,6 +46,7 @@ class Beliefs:
             intercept.
         sources: standardisation of the features.
         tastes: parameters of the prior of users' tastes (see `metarec_jax.factors.user_prior`).
+        sharpness: for clicks, the factor between scores and log-odds (see `metarec_jax.factors.click_factors`).
     """
 
     table: np.ndarray
@@ -53,6 +54,7 @@ class Beliefs:
     of_new: np.ndarray
     sources: Sources
     tastes: Params
+    sharpness: float = 1.0
 
     def of_new_items(
         self,
@@ -133,7 +135,7 @@ def plan(
     features = np.zeros((sum(map(len, parts)), len(source)))
     for number, begin in enumerate(np.cumsum([0, *map(len, parts)])[:-1]):
         features[begin : begin + len(parts[number]), source == number] = parts[number]
-    main = _components(_joined(rows)[seen] @ features, max(rank - free - 1, 0))
+    main = _components(joined(rows)[seen] @ features, max(rank - free - 1, 0))
     columns = features @ main / np.sqrt(max(len(parts), 1))
     start = np.random.default_rng(1).normal(scale=0.1, size=(len(items), free))
     return Plan(sources, features, source, columns, start, rank)
@@ -175,7 +177,7 @@ def believe(
     )
     if not varies(scale, root_mean_square(rating)):
         return _constant(plan, sources, len(items), centre)
-    rows = _joined(sources.rows(items.details, embeddings, count, items.vectors))
+    rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
     (_, who), (rated, which) = _numbered(user), _numbered(item)
     found = fit(
         who,
@@ -246,7 +248,7 @@ def _components(rows: Float[np.ndarray, "items width"], most: int) -> Float[np.n
     return directions[:, ::-1][:, real[::-1]][:, :most]
 
 
-def _joined(rows: dict[str, np.ndarray]) -> Float[np.ndarray, "items width"]:
+def joined(rows: dict[str, np.ndarray]) -> Float[np.ndarray, "items width"]:
     """Concatenate all sources by name."""
     return np.concatenate([rows[name] for name in sorted(rows)], axis=1)
 

@@ -27,10 +27,12 @@ class Believed(NamedTuple):
     Attributes:
         noise: variance of a rating around its prediction.
         tastes: parameters of the prior of users' tastes, from `metarec_jax.factors.user_prior`.
+        sharpness: for clicks, the factor between scores and log-odds.
     """
 
     noise: float
     tastes: Params
+    sharpness: float = 1.0
 
 
 class Taste(NamedTuple):
@@ -59,7 +61,12 @@ def init(head: Head, mean_rating: float, believed: Believed | None = None) -> Pa
         The parameters.
     """
     if believed is not None:
+        scored = {}
+        if "growth" in believed.tastes:
+            sharpness = jnp.float32(believed.sharpness)
+            scored = {"log_sharpness": jnp.log(sharpness), "offset": -sharpness / 2, "popularity": jnp.float32(0)}
         return {
+            **({"score": scored} if scored else {}),
             "log_noise": jnp.log(jnp.float32(believed.noise)),
             "log_gain": jnp.float32(0),
             "taste": jax.tree.map(jnp.asarray, believed.tastes),
@@ -94,7 +101,12 @@ def prior_outputs(
         [n, outputs].
     """
     if "log_noise" in params:
-        return head.believed(params["head"], *posterior(params, context, rows))
+        mean, variance = posterior(params, context, rows)
+        if "score" not in params:
+            return head.believed(params["head"], mean, variance)
+        own = params["score"]
+        popular = jnp.log1p(rows.statistic[:, 1])
+        return (jnp.exp(own["log_sharpness"]) * mean + own["popularity"] * popular + own["offset"])[:, None]
     if not statistics:
         return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
     residual = _residual(params, head, context) * context.mask
@@ -160,7 +172,10 @@ def taste_of(params: Params, context: Context) -> Taste:
     mean, _, factors = _belief(params, context.support)
     expected = _expected(params["taste"], context)
     precision = _precision(params, context)
-    covariance = inverse(jnp.eye(factors.shape[-1], dtype=factors.dtype) + factors.T @ (factors * precision[:, None]))
+    before = jnp.eye(factors.shape[-1], dtype=factors.dtype)
+    if "growth" in params["taste"]:
+        before = before + jnp.diag(jnp.exp(params["taste"]["growth"]) * jnp.sum(context.mask * context.rating))
+    covariance = inverse(before + factors.T @ (factors * precision[:, None]))
     surprise = precision * (context.rating - mean - factors @ expected)
     return Taste(expected + covariance @ (factors.T @ surprise), covariance, expected)
 

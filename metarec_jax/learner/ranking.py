@@ -72,7 +72,8 @@ def softmax(head: Head, low: float) -> QueryLoss:
 
     def loss(outputs: Array, rating: Array, mask: Array) -> Array:
         score = jnp.where(mask > 0, scores(head, outputs), -jnp.inf)
-        log_chance = score - jax.nn.logsumexp(jnp.where(jnp.any(mask > 0), score, 0.0))
+        weighed = score + jnp.log(jnp.where(mask > 0, mask, 1.0))
+        log_chance = score - jax.nn.logsumexp(jnp.where(jnp.any(mask > 0), weighed, 0.0))
         gain = mask * (jnp.exp2((rating - low) / head.quarter) - 1)
         lost = jnp.sum(jnp.where(mask > 0, -gain * log_chance, 0.0)) / jnp.maximum(jnp.sum(gain), 1e-6)
         return mask * lost

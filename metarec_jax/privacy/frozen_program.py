@@ -49,7 +49,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         mesh,
         localise=localise,
         make_step=make,
-        validate=validation(model, mesh, experiment.validation),
+        validate=validation(model, mesh, experiment.choosing),
         users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
         **private_options(experiment, ledger),
     )

@@ -17,6 +17,7 @@ from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data import load
+from metarec_jax.data.candidates import candidates_of
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.leakage import refuse_behaviour, refuse_leak
 from metarec_jax.data.negatives import beside_clicks
@@ -149,7 +150,9 @@ def resolve(config: Config, data: Interactions) -> Config:
     Returns:
         The resolved config, which is saved with the run.
     """
-    head, side = config.learner.head, config.learner.user_side
+    head, side, loss = config.learner.head, config.learner.user_side, config.learner.loss
+    if loss == "auto":
+        loss = "softmax" if data.clicks_alone else "likelihood"
     if head == "auto":
         head = "click" if data.kind == "click" else "ordinal" if data.scale.levels else "rating"
     if side == "auto":
@@ -158,7 +161,7 @@ def resolve(config: Config, data: Interactions) -> Config:
     draws = config.episodes.draws or (DESCRIBED_DRAWS if side == "description" else 0)
     return dataclasses.replace(
         config,
-        learner=dataclasses.replace(config.learner, head=head, user_side=side),
+        learner=dataclasses.replace(config.learner, head=head, user_side=side, loss=loss),
         episodes=dataclasses.replace(config.episodes, draws=draws),
     )
 
@@ -343,6 +346,9 @@ def cut_episodes(
         epochs=config.train.epochs,
         own_table=own_table,
         folded=folded,
+        candidates=candidates_of(data, catalogue.statistics.count, config.seed)
+        if config.learner.loss == "softmax"
+        else None,
     )
     return Episodes(
         train, asked(division.validation), {scenario.name: asked(scenario.tasks) for scenario in division.scenarios}

@@ -71,6 +71,12 @@ class Experiment:
         return next(iter(self.tests.values()))
 
     @property
+    def choosing(self) -> Part[TaskSource]:
+        """Validation episodes with the candidates of training episodes, whose loss chooses the best epoch."""
+        source = dataclasses.replace(self.validation.source, candidates=self.train.source.candidates)
+        return dataclasses.replace(self.validation, source=source)
+
+    @property
     def splits(self) -> Splits:
         """Users whose episodes train, validate and test; a user can be in several of the three."""
         return splits_of(self.division)

@@ -56,7 +56,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         mesh,
         localise=localise,
         make_step=make,
-        validate=validation(experiment.model, mesh, experiment.validation),
+        validate=validation(experiment.model, mesh, experiment.choosing),
         users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
     )
 

@@ -70,8 +70,8 @@ def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], floa
     Returns:
         Trainable -> loss.
     """
-    texts = texts_of_part(experiment, experiment.validation, mesh)
-    return validation(experiment.model, mesh, experiment.validation, texts)
+    texts = texts_of_part(experiment, experiment.choosing, mesh)
+    return validation(experiment.model, mesh, experiment.choosing, texts)
 
 
 def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches:

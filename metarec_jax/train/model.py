@@ -58,7 +58,7 @@ def _model(learner: LearnerConfig, updater: UpdaterConfig, scale: Scale) -> Mode
         summarise=made.summarise,
         taste=made.taste,
         head=head,
-        query_loss=None if learner.loss == "likelihood" else ranking_loss(learner.loss, head, scale.low),
+        query_loss=None if learner.loss in ("auto", "likelihood") else ranking_loss(learner.loss, head, scale.low),
         updater=make_updater(updater, head.curvature),
         adapted=updater.adapted,
         steps=updater.steps,
@@ -91,13 +91,14 @@ def init_trainable(
     """
     total, count = catalogue.statistics.total, catalogue.statistics.count
     seen = count > 0 if count.any() else np.ones(len(count), bool)
+    known = catalogue.beliefs
     mean = float(total.sum() / count.sum()) if count.any() else catalogue.scale.middle
     theta = make_learner(_learner(config), model.head).init(
         key,
         item_embeddings=catalogue.embeddings[seen],
         user_embeddings=user_table,
         mean_rating=mean,
-        believed=None if catalogue.beliefs is None else Believed(catalogue.beliefs.noise, catalogue.beliefs.tastes),
+        believed=None if known is None else Believed(known.noise, known.tastes, known.sharpness),
     )
     adapted, _ = partition(theta, model.adapted)
     if config.encoder.train == "no":

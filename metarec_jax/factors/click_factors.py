@@ -1,0 +1,246 @@
+"""Item factors of clicks, in the form of those of ratings: implicit least squares as a Bayesian linear regression.
+
+Given the items' factors ``f_i``, a user's factors under the loss of `metarec_jax.factors.implicit` are the posterior
+mean of ``t ~ N(0, P^-1)`` after a measurement 1 of ``f_i . t`` for each clicked item, with
+
+    P = alpha G + ridge (clicks + alpha items) I,      G = sum over all items of f_i f_i'.
+
+In the basis of the eigenvectors of ``G``, ``P`` is diagonal, and with factors scaled to ``P = I`` at no clicks it is
+``1 + growth_k clicks``: `metarec_jax.learner.prior` folds a user in with these factors, and the outer loop can train
+the growth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from metarec_jax.core.types import Items
+from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
+from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined
+from metarec_jax.factors.user_prior import no_tastes
+
+SWEEPS = 16
+"""Sweeps of a fit."""
+_ALPHAS, _RIDGES = (0.3, 0.1, 1.0), (0.003, 0.006, 0.012, 0.024)
+"""Weights of the loss that `choose_penalties` tries."""
+_CHOOSING_ROWS, _CHOOSING_USERS, _CHOOSING_SWEEPS = 200_000, 500, 8
+"""For the choice: greatest number of clicks, greatest number of users that are folded in, and sweeps of a fit."""
+_SHOWN, _LIST = 0.8, 100
+"""For the choice: share of a user's clicks that are shown, and length of the list that is compared."""
+_SHARPNESS = np.geomspace(1, 64, 25)
+"""Values of the sharpness that are tried."""
+DEFAULT = Penalties(), 8.0
+"""Weights of the loss and sharpness where there are too few users to choose them."""
+
+
+def choose_penalties(
+    user: np.ndarray,
+    item: np.ndarray,
+    *,
+    items: int,
+    rank: int,
+    seed: int,
+    mesh: Mesh | None = None,
+    watch: Callable[[int], None] = lambda fit: None,
+) -> tuple[Penalties, float]:
+    """Choose the weights of the loss, and the sharpness of scores, on clicks of training users.
+
+    Some users are left out of a fit and folded in from most of their clicks. The weights are those with the best nDCG
+    of their other clicks, by a search along the ridge and then along the weight of what was not clicked; the sharpness
+    is the factor of the scores with the greatest log-probability of these clicks, under a softmax over the items that
+    were not shown.
+
+    Args:
+        user, item: int [rows], each pair once.
+        items: number of items.
+        rank: number of factors.
+        seed: seed of the draws.
+        mesh: devices that share the tables; None takes one.
+        watch: called after each fit with its number.
+
+    Returns:
+        The weights, and the sharpness.
+    """
+    rng = np.random.default_rng([seed, 8])
+    users, who = np.unique(user, return_inverse=True)
+    turn = rng.permutation(len(users))
+    order = np.cumsum(np.bincount(who, minlength=len(users))[turn])
+    taken = turn[: max(int(np.searchsorted(order, _CHOOSING_ROWS)), min(len(users), 10))]
+    out = np.isin(who, taken[: min(len(taken) // 5, _CHOOSING_USERS)])
+    fitted = np.isin(who, taken) & ~out
+    asked = out & (rng.random(len(who)) >= _SHOWN)
+    held = _Held.of(who, item, out & ~asked, asked, np.bincount(item[fitted], minlength=items) > 0)
+    if held is None:
+        return DEFAULT
+    _, trained = np.unique(who[fitted], return_inverse=True)
+    number = 0
+
+    def scores_of(penalties: Penalties) -> np.ndarray:
+        nonlocal number
+        found = fit_clicks(
+            trained,
+            item[fitted],
+            np.ones(len(trained), np.float32),
+            users=int(trained.max()) + 1,
+            items=items,
+            rank=rank,
+            penalties=penalties,
+            sweeps=_CHOOSING_SWEEPS,
+            mesh=mesh,
+        ).items
+        watch(number)
+        number += 1
+        return fold_in_many(*held.shown, held.users, found, penalties) @ found.T
+
+    def best_of(tried: list[Penalties], known: list[tuple[float, Penalties, np.ndarray]]) -> list:
+        values = [(held.ndcg(scores), penalties, scores) for penalties in tried for scores in [scores_of(penalties)]]
+        return [max(known + values, key=lambda value: value[0])]
+
+    best = best_of([Penalties(_ALPHAS[0], ridge) for ridge in _RIDGES], [])
+    ((_, penalties, scores),) = best_of([Penalties(alpha, best[0][1].ridge) for alpha in _ALPHAS[1:]], best)
+    return penalties, float(max(_SHARPNESS, key=lambda sharpness: held.log_probability(sharpness * scores)))
+
+
+CHOICES = len(_ALPHAS) + len(_RIDGES) - 1
+"""Number of fits of `choose_penalties`."""
+
+
+class _Held(NamedTuple):
+    """Clicks of users who are left out of a fit.
+
+    Attributes:
+        users: number of users.
+        shown: user and item of each click that is folded in, int [shown].
+        targets: user and item of each of the others, int [targets].
+        candidates: bool [users, items], items that were clicked by somebody in the fit and were not shown.
+    """
+
+    users: int
+    shown: tuple[np.ndarray, np.ndarray]
+    targets: tuple[np.ndarray, np.ndarray]
+    candidates: np.ndarray
+
+    @classmethod
+    def of(
+        cls, who: np.ndarray, item: np.ndarray, shown: np.ndarray, asked: np.ndarray, known: np.ndarray
+    ) -> _Held | None:
+        """Keep the users with clicks of both kinds; None if there is none."""
+        asked = asked & known[item]
+        some = np.intersect1d(who[shown], who[asked])
+        if not len(some):
+            return None
+        place = np.full(int(who.max()) + 1, -1)
+        place[some] = np.arange(len(some))
+        shown, asked = (np.flatnonzero(part & (place[who] >= 0)) for part in (shown, asked))
+        candidates = np.tile(known, (len(some), 1))
+        candidates[place[who[shown]], item[shown]] = False
+        return cls(len(some), (place[who[shown]], item[shown]), (place[who[asked]], item[asked]), candidates)
+
+    def ndcg(self, scores: np.ndarray) -> float:
+        """Mean nDCG of the lists."""
+        scores = np.where(self.candidates, scores, -np.inf)
+        user, item = self.targets
+        length = min(_LIST, scores.shape[1])
+        first = -np.sort(-np.partition(scores, -length, axis=1)[:, -length:], axis=1)
+        rank = np.array([np.searchsorted(-first[u], -scores[u, i]) for u, i in zip(user, item)])
+        discount = 1 / np.log2(2 + np.arange(length))
+        gain = np.bincount(user, np.append(discount, 0.0)[rank], minlength=self.users)
+        ideal = np.cumsum(discount)[np.minimum(np.bincount(user, minlength=self.users), length) - 1]
+        return float(np.mean(gain / ideal))
+
+    def log_probability(self, scores: np.ndarray) -> float:
+        """Mean log-probability of the targets."""
+        most = scores.max()
+        of_all = np.sum(np.exp(scores - most), axis=1, where=self.candidates)
+        return float(np.mean(scores[self.targets] - most - np.log(of_all)[self.targets[0]]))
+
+
+def believe_clicks(
+    plan: Plan,
+    items: Items,
+    embeddings: Float[np.ndarray, "items hidden"],
+    user: np.ndarray,
+    item: np.ndarray,
+    penalties: Penalties,
+    sharpness: float,
+    *,
+    mesh: Mesh | None = None,
+    watch: Callable[[int], None] = lambda sweep: None,
+) -> Beliefs:
+    """Fit item factors to clicks.
+
+    Args:
+        plan: from `metarec_jax.factors.item_factors.plan`.
+        items: the catalogue.
+        embeddings: embeddings of the items' texts.
+        user, item: int [rows], each pair once.
+        penalties, sharpness: from `choose_penalties`.
+        mesh: devices that share the tables; None takes one.
+        watch: called after each sweep with its number.
+
+    Returns:
+        The item factors; those of items without clicks are predicted from their features.
+    """
+    count = np.bincount(item, minlength=len(items))
+    sources = plan.sources.of_counts(count)
+    rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
+    seen = np.flatnonzero(count)
+    users, who = np.unique(user, return_inverse=True)
+    place = np.cumsum(count > 0) - 1
+    fitted = fit_clicks(
+        who,
+        place[item],
+        np.ones(len(item), np.float32),
+        users=len(users),
+        items=len(seen),
+        rank=plan.rank,
+        penalties=penalties,
+        sweeps=SWEEPS,
+        mesh=mesh,
+        watch=watch,
+    )
+    factors = np.asarray(fitted.items, np.float64)
+    size, basis = np.linalg.eigh(factors.T @ factors)
+    none = penalties.ridge * (penalties.alpha * len(seen)) ** penalties.power
+    precision = penalties.alpha * np.maximum(size, 0) + none
+    factors = factors @ basis / np.sqrt(precision)
+    of_new = np.zeros((1 + len(plan.features), FACTORS + plan.rank))
+    found = _predictor(rows[seen] @ plan.features, factors, count[seen])
+    of_new[:, FACTORS:] = np.concatenate([found[:1], plan.features @ found[1:]])
+    table = of_new[0] + rows @ of_new[1:]
+    table[seen] = 0
+    table[seen, FACTORS:] = factors
+    tastes = no_tastes(plan.rank, 0)
+    tastes["growth"] = np.log(penalties.ridge / precision).astype(np.float32)
+    return Beliefs(table.astype(np.float32), 1.0, of_new.astype(np.float32), sources, tastes, sharpness)
+
+
+def _predictor(
+    features: Float[np.ndarray, "seen features"], factors: Float[np.ndarray, "seen rank"], count: np.ndarray
+) -> Float[np.ndarray, "features_and_one rank"]:
+    """Fit a linear map from features to factors by ridge regression, with the penalty of the least generalised error.
+
+    Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter". An item
+    of ``n`` clicks weighs ``n / (n + 5)``.
+    """
+    weight = np.sqrt(count / (count + 5.0))[:, None]
+    middle = (weight**2 * factors).sum(axis=0) / (weight**2).sum()
+    left, size, right = np.linalg.svd(features * weight, full_matrices=False)
+    apart = (factors - middle) * weight
+    target = left.T @ apart
+    beyond = np.square(apart).sum() - np.square(target).sum()
+
+    def error(strength: float) -> float:
+        lost = strength / (size**2 + strength)
+        left_over = len(factors) - len(size) + lost.sum()
+        return float((beyond + np.square(lost[:, None] * target).sum()) / max(left_over, 1e-9) ** 2)
+
+    strength = min(
+        np.geomspace(1e-3, 1e3, 25) * max(float(np.square(size).sum()) / max(len(size), 1), 1e-12), key=error
+    )
+    return np.concatenate([middle[None], right.T @ ((size / (size**2 + strength))[:, None] * target)])
