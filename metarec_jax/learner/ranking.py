@@ -81,6 +81,38 @@ def softmax(head: Head, low: float) -> QueryLoss:
     return loss
 
 
+LIST = 100
+"""Length of the list whose nDCG `list_loss` is about."""
+
+
+def list_loss(
+    head: Head, outputs: Float[Array, "n outputs"], rating: Float[Array, " n"], mask: Float[Array, " n"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """1 - nDCG of a user's list of the catalogue (Järvelin & Kekäläinen 2002), for clicks.
+
+    The rank of a target counts each candidate of a greater score with its weight, which estimates the rank in the
+    whole catalogue where candidates are a sample; a candidate of equal score counts half.
+
+    Args:
+        head: head of the outputs.
+        outputs: [n, outputs], of targets and candidates.
+        rating: [n], 1 for targets, 0 for candidates.
+        mask: [n], weights; 0 in padded slots.
+
+    Returns:
+        The loss, and whether the user has a target (1 or 0); the loss is 0 if not.
+    """
+    score, target = scores(head, outputs), (rating > 0) & (mask > 0)
+    order = jnp.argsort(-score)
+    weight = jnp.concatenate([jnp.zeros(1, mask.dtype), jnp.cumsum(mask[order])])
+    above, reached = (weight[jnp.searchsorted(-score[order], -score, side=side)] for side in ("left", "right"))
+    rank = (above + reached - mask) / 2  # a row does not stand above itself
+    discount = jnp.where(target & (rank < LIST), 1 / jnp.log2(2 + rank), 0.0)
+    ideal = jnp.cumsum(1 / jnp.log2(2 + jnp.arange(LIST)))[jnp.clip(jnp.sum(target), 1, LIST) - 1]
+    asked = jnp.any(target).astype(score.dtype)
+    return asked * (1 - jnp.sum(discount) / ideal), asked
+
+
 def scores(head: Head, outputs: Float[Array, "n outputs"]) -> Float[Array, " n"]:
     """Scores by which rows are ranked: expected ratings in quarters of the scale; for clicks, logits.
 

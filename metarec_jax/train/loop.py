@@ -84,7 +84,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
             reporter.note(program.describe(line, progress))
         checkpoints.wait()
     trained = jax.device_get(program.trained(state))
-    if progress.best_step not in (0, progress.step):
+    if progress.best_step != progress.step and (progress.best_step or program.first_counts):
         trained = parameters.load(trained, run.parameters)
     if progress.finished:
         program.ledger.finish()
@@ -100,10 +100,14 @@ def _start(
         run.keep_metrics(-1)
         run.parameters.unlink(missing_ok=True)
         progress = Progress.at_start()
-        if program.evaluates_first:
-            line = {"step": 0, **program.evaluate(state)}
+        if program.evaluates_first or program.first_counts:
+            figures = program.evaluate(state)
+            line = {"step": 0, **figures}
             run.append_metrics(line)
             reporter.note(program.describe(line, progress))
+            if program.first_counts:
+                parameters.save(jax.device_get(program.trained(state)), run.parameters)
+                progress = dataclasses.replace(progress, best_loss=figures["validation_loss"])
         return state, progress
     program.ledger.resume(progress)
     if progress.best_step and not run.parameters.exists():

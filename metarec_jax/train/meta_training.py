@@ -9,18 +9,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.device_memory import SHARE, free_memory, users_that_fit
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
-from metarec_jax.core.types import Episodes, Tables
+from metarec_jax.core.types import Episodes, Prepared, Tables
 from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
+from metarec_jax.learner.ranking import list_loss
 from metarec_jax.meta.model import Model, Trainable
-from metarec_jax.meta.outer import Losses, TrainState, meta_loss
+from metarec_jax.meta.outer import Losses, TrainState, meta_loss, predict
 from metarec_jax.train.checkpoints import Progress, Sums
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.program import Batch, Ledger, Program
@@ -84,6 +88,7 @@ def meta_training(
         trained=lambda state: state.trainable,
         scope=functools.partial(jax.set_mesh, mesh),
         ledger=ledger or Ledger(),
+        first_counts=experiment.train.source.candidates is not None and chooses,
     )
 
 
@@ -201,7 +206,9 @@ def fitting_users(
 
 
 def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> Callable[[Trainable], float]:
-    """Make the mean query loss of a part as a function of trained parameters, compiled once for each length bucket.
+    """Make the validation loss of a part as a function of trained parameters, compiled once for each length bucket.
+
+    It is the mean query loss; for queries with candidates, 1 - nDCG of the lists of the catalogue.
 
     Args:
         model: the functions.
@@ -214,22 +221,34 @@ def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None =
     """
     fixed = replicate(mesh, part.tables)
     batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
-    prepare, losses_of = _validating(model)
+    prepare, losses_of = _validating(model, part.source.candidates is not None)
 
     def loss(trainable: Trainable) -> float:
         raw: Tables = fixed if texts is None else texts.tables(trainable.encoder)
         trainable = trainable._replace(encoder=None)
         tables = prepare(trainable.theta, raw)
         sums = jax.device_get([losses_of(trainable, tables, batch) for batch in batches])
-        return float(sum(s.query for s in sums) / max(sum(s.rows for s in sums), 1.0))
+        return float(sum(lost for lost, _ in sums) / max(sum(rows for _, rows in sums), 1.0))
 
     return loss
 
 
 @functools.lru_cache(maxsize=8)
-def _validating(model: Model) -> tuple[Any, Any]:
-    """Jitted `Model.prepare` and losses of a batch; cached, so that equal models share compiled functions."""
-    return jax.jit(model.prepare), jax.jit(lambda *given: meta_loss(model, *given)[1])
+def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
+    """Jitted `Model.prepare`, and the sum and number of losses of a batch; equal models share compiled functions."""
+
+    def of_rows(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
+        losses = meta_loss(model, trainable, tables, episodes)[1]
+        return losses.query, losses.rows
+
+    def of_lists(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
+        query = episodes.query
+        outputs = predict(model, trainable, tables, episodes)
+        mask = query.mask * episodes.weight[:, None]
+        lost = over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
+        return jnp.sum(lost[0]), jnp.sum(lost[1])
+
+    return jax.jit(model.prepare), jax.jit(of_lists if lists else of_rows)
 
 
 def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progress) -> Sums:
@@ -335,6 +354,8 @@ def _close_epoch(
 
 
 def _describe(line: Mapping[str, Any], progress: Progress) -> str:
+    if "epoch" not in line:
+        return f"before training: validation {line['validation_loss']:.4f}"
     return (
         f"epoch {line['epoch']}: training loss {line['train_loss']:.4f}, validation {line['validation_loss']:.4f} "
         f"(best {progress.best_loss:.4f} at epoch {progress.best_epoch})"

@@ -80,6 +80,8 @@ class Program:
         scope: () -> the context in which steps run.
         ledger: records outside the state.
         evaluates_first: whether there is a line of metrics before the first step.
+        first_counts: whether the parameters before the first step are the best ones until an evaluation is better;
+            then there is such a line too.
     """
 
     title: str
@@ -97,6 +99,7 @@ class Program:
     scope: Callable[[], contextlib.AbstractContextManager[Any]]
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
     evaluates_first: bool = False
+    first_counts: bool = False
 
     def end_of_stretch(self, step: int) -> int:
         """The last step of the stretch that contains `step`."""

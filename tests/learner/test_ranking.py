@@ -10,7 +10,7 @@ from helpers import assert_each_close
 from trained import small_config
 
 from metarec_jax.learner.contract import make_head
-from metarec_jax.learner.ranking import ranking_loss, scores
+from metarec_jax.learner.ranking import list_loss, ranking_loss, scores
 from metarec_jax.train import run_folder, start
 
 RATING = np.array([5.0, 1.0, 3.0, 3.0, 4.0])
@@ -93,3 +93,26 @@ def test_a_run_is_trained_for_it(kind, tmp_path):
     losses = [line["validation_loss"] for line in run_folder.open_run(tmp_path / "run").read_metrics()]
     assert np.isfinite(losses).all()
     assert losses[-1] < losses[0]
+
+
+def test_the_loss_of_a_list_is_that_of_its_ndcg():
+    """Targets among candidates, with a tie, a padded slot, and a candidate of weight 3 that stands for three."""
+    head = head_of("click")
+    score = jnp.asarray([2.0, 0.5, 9.0, 3.0, 2.0, 1.0, -1.0])
+    rating = jnp.asarray([1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    mask = jnp.asarray([1.0, 1.0, 0.0, 1.0, 1.0, 3.0, 1.0])
+    lost, asked = list_loss(head, score[:, None], rating, mask)
+    # Above the first target: one item and half of a tie; above the second: these two, the tie and the three.
+    dcg = 1 / np.log2(2 + 1.5) + 1 / np.log2(2 + 6.0)
+    assert_each_close(lost, 1 - dcg / (1 + 1 / np.log2(3)))
+    assert asked == 1
+    assert [float(value) for value in list_loss(head, score[:, None], 0 * rating, mask)] == [0, 0]
+
+
+def test_weights_of_a_softmax_stand_for_several_rows():
+    head = head_of("click")
+    outputs, clicked = outputs_of(head, 3), jnp.asarray([1.0, 0.0, 0.0])
+    lost = ranking_loss("softmax", head, 0.0)
+    thrice = lost(outputs[jnp.asarray([0, 1, 1, 1, 2])], jnp.asarray([1.0, 0, 0, 0, 0]), jnp.ones(5))
+    weighed = lost(outputs, clicked, jnp.asarray([1.0, 3.0, 1.0]))
+    assert_each_close(weighed.sum(), thrice.sum())
