@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import tyro
 
@@ -22,7 +22,7 @@ from metarec_jax.config.json_io import parse as parse_json
 from metarec_jax.config.legacy import READABLE, upgrade
 from metarec_jax.config.paths import paths_of
 from metarec_jax.config.pretrain import PretrainConfig
-from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, preset
+from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, for_clicks, preset
 from metarec_jax.core import compile_cache, console
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped, shown
@@ -108,6 +108,10 @@ def starting_config(
     config, file = base(name), early_option(command, arguments, "--config")
     if file:
         name, config = Path(file).stem, _read_config(Path(file), config)
+    if isinstance(config, Config) and config.data.kind == "rating":
+        clicks = early_option(command, arguments, "--data.kind") == "click"
+        if clicks and not file and early_option(command, arguments, "--data.negatives") in ("", "0"):
+            config = cast("Chosen", for_clicks(config))
     for registry in (LEARNERS, UPDATERS):
         section, _, field = registry.option.partition(".")
         if hasattr(config, section) and (kind := early_option(command, arguments, f"--{registry.option}")):

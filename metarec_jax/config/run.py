@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from metarec_jax.config.checks import require, require_types
-from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig
+from metarec_jax.config.data import DataConfig, EpisodeConfig, SplitConfig, ending_at, reaching
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.json_io import parse
@@ -72,6 +72,24 @@ class Config:
         return self.learner.prior and self.factors.rank > 0
 
 
+def for_clicks(config: Config) -> Config:
+    """Replace the split and the bounds of episodes by those that suit clicks: lists for new users of any history.
+
+    Args:
+        config: any config.
+
+    Returns:
+        The config, with the split "strong-generalisation".
+    """
+    buckets = ending_at(reaching(config.episodes.buckets, _LONGEST), _LONGEST)
+    episodes = dataclasses.replace(config.episodes, min_ratings=5, max_ratings=0, query=4, buckets=buckets)
+    return dataclasses.replace(
+        config, split=dataclasses.replace(config.split, kind="strong-generalisation"), episodes=episodes
+    )
+
+
+_LONGEST = 512
+"""Greatest support of clicks in training."""
 _GATED = LearnerConfig(gate=10.0)
 """Helps users with few ratings, and makes no difference to others (docs/learners.md)."""
 

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from metarec_jax.core.types import Interactions
+from metarec_jax.core.types import Rows
 
 MOST = 2048
 """Candidates of a batch; a catalogue of at most so many items is taken whole."""
@@ -21,7 +21,7 @@ _POWER = 0.75
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Candidates:
-    """The items that training users clicked, and how candidates are drawn from them.
+    """The items of lists, and how candidates are drawn from them.
 
     Attributes:
         items: int32 [items], in ascending order.
@@ -49,23 +49,23 @@ class Candidates:
         return self.items[place], (1 / (MOST * self.chance[place])).astype(np.float32)
 
 
-def candidates_of(data: Interactions, count: np.ndarray, seed: int) -> Candidates | None:
-    """Make the candidates of a data set.
+def candidates_of(count: np.ndarray, seed: int, among: np.ndarray | None = None) -> Candidates:
+    """Make candidates.
 
     Args:
-        data: the data set.
         count: [items], training clicks of each item.
         seed: seed of the draws.
+        among: bool [items], the items to draw from; None takes those with clicks, or all where none has any.
 
     Returns:
-        The candidates; None where the data has rows without a click, or ratings.
+        The candidates.
     """
-    if not data.clicks_alone:
-        return None
-    items = np.flatnonzero(count > 0).astype(np.int32)
+    count = np.asarray(count, np.float64)
+    among = (count > 0 if count.any() else np.ones(len(count), bool)) if among is None else among
+    items = np.flatnonzero(among).astype(np.int32)
     if len(items) <= MOST:
         return Candidates(items, None, seed)
-    chance = np.asarray(count, np.float64)[items] ** _POWER
+    chance = np.maximum(count[items], 1.0) ** _POWER
     return Candidates(items, chance / chance.sum(), seed)
 
 
@@ -89,6 +89,13 @@ def beside(
     return np.broadcast_to(item, own.shape), np.where(own, 0, weight).astype(np.float32)
 
 
-def joined_rows(targets, others):
-    """Append rows to those of a query, along the axis of rows."""
-    return type(targets)(*(np.concatenate([one, two], axis=1) for one, two in zip(targets, others)))
+def joined_rows(targets: Rows, others: Rows) -> Rows:
+    """Append rows to those of a query.
+
+    Args:
+        targets, others: arrays with axes of users and rows.
+
+    Returns:
+        The rows of both.
+    """
+    return Rows(*(np.concatenate(pair, axis=1) for pair in zip(targets, others)))

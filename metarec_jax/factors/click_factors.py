@@ -97,13 +97,16 @@ def choose_penalties(
         number += 1
         return fold_in_many(*held.shown, held.users, found, penalties) @ found.T
 
-    def best_of(tried: list[Penalties], known: list[tuple[float, Penalties, np.ndarray]]) -> list:
-        values = [(held.ndcg(scores), penalties, scores) for penalties in tried for scores in [scores_of(penalties)]]
-        return [max(known + values, key=lambda value: value[0])]
-
-    best = best_of([Penalties(_ALPHAS[0], ridge) for ridge in _RIDGES], [])
-    ((_, penalties, scores),) = best_of([Penalties(alpha, best[0][1].ridge) for alpha in _ALPHAS[1:]], best)
-    return penalties, float(max(_SHARPNESS, key=lambda sharpness: held.log_probability(sharpness * scores)))
+    best = (-1.0, DEFAULT[0], np.zeros(held.candidates.shape))
+    for tried in ([(_ALPHAS[0], ridge) for ridge in _RIDGES], [(alpha, None) for alpha in _ALPHAS[1:]]):
+        ridge_before = best[1].ridge
+        for alpha, ridge in tried:
+            penalties = Penalties(alpha, ridge or ridge_before)
+            scores = scores_of(penalties)
+            best = max(best, (held.ndcg(scores), penalties, scores), key=lambda value: value[0])
+    _, penalties, scores = best
+    chances = [held.log_probability(sharpness * scores) for sharpness in _SHARPNESS]
+    return penalties, float(_SHARPNESS[int(np.argmax(chances))])
 
 
 CHOICES = len(_ALPHAS) + len(_RIDGES) - 1

@@ -346,8 +346,8 @@ def cut_episodes(
         epochs=config.train.epochs,
         own_table=own_table,
         folded=folded,
-        candidates=candidates_of(data, catalogue.statistics.count, config.seed)
-        if config.learner.loss == "softmax"
+        candidates=candidates_of(catalogue.statistics.count, config.seed)
+        if data.clicks_alone and config.learner.loss == "softmax"
         else None,
     )
     return Episodes(

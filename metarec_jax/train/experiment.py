@@ -12,6 +12,7 @@ import numpy as np
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.types import Interactions, Tables
+from metarec_jax.data.candidates import candidates_of
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
 from metarec_jax.data.protocols import Division
@@ -72,8 +73,12 @@ class Experiment:
 
     @property
     def choosing(self) -> Part[TaskSource]:
-        """Validation episodes with the candidates of training episodes, whose loss chooses the best epoch."""
-        source = dataclasses.replace(self.validation.source, candidates=self.train.source.candidates)
+        """Validation episodes whose loss chooses the best epoch: of clicks alone, and where lists are judged, with
+        candidates."""
+        candidates = self.train.source.candidates
+        if candidates is None and self.division.candidates is not None:
+            candidates = candidates_of(self.catalogue.statistics.count, self.config.seed, self.division.candidates)
+        source = dataclasses.replace(self.validation.source, candidates=candidates)
         return dataclasses.replace(self.validation, source=source)
 
     @property

@@ -88,7 +88,7 @@ def meta_training(
         trained=lambda state: state.trainable,
         scope=functools.partial(jax.set_mesh, mesh),
         ledger=ledger or Ledger(),
-        first_counts=experiment.train.source.candidates is not None and chooses,
+        first_counts=chooses and experiment.choosing.source.candidates is not None,
     )
 
 

@@ -31,26 +31,29 @@ def source_of(data, **options):
         training=True,
         users_per_batch=5,
         seed=3,
-        candidates=candidates_of(data, statistics.count, 3),
+        candidates=candidates_of(statistics.count, 3),
         **options,
     )
 
 
-def test_only_clicks_alone_have_candidates():
+def test_which_data_has_clicks_alone():
     data = clicks()
-    count = np.bincount(data.item, minlength=ITEMS)
-    assert candidates_of(data, count, 0) is not None
+    assert data.clicks_alone
     some = data.rating.copy()
     some[3] = 0
-    assert candidates_of(dataclasses.replace(data, rating=some), count, 0) is None
-    ratings = interactions(data.user, data.item, 1.0 + data.item % 5, users=USERS, items=ITEMS)
-    assert candidates_of(ratings, count, 0) is None
+    assert not dataclasses.replace(data, rating=some).clicks_alone
+    assert not interactions(data.user, data.item, 1.0 + data.item % 5, users=USERS, items=ITEMS).clicks_alone
+
+
+def test_without_any_count_all_items_are_candidates():
+    assert candidates_of(np.zeros(5), 0).items.tolist() == [0, 1, 2, 3, 4]
+    assert candidates_of(np.ones(5), 0, np.array([True, False, False, True, False])).items.tolist() == [0, 3]
 
 
 def test_a_small_catalogue_is_taken_whole_but_for_the_items_that_nobody_clicked():
     count = np.ones(ITEMS)
     count[[2, 7]] = 0
-    found = candidates_of(clicks(), count, 0)
+    found = candidates_of(count, 0)
     item, weight = found.draw(0)
     assert item.tolist() == [i for i in range(ITEMS) if i not in (2, 7)]
     assert set(weight) == {1.0}
@@ -111,7 +114,7 @@ def test_tasks_have_the_same_candidates():
     tasks = make_tasks(range(3), [rows[2:] for rows in first], [rows[:2] for rows in first])
     statistics = row_statistics(data, np.flatnonzero(data.user >= 3))
     trained = data.user >= 3
-    source = TaskSource(data, tasks, statistics, trained, (32,), 4, candidates=candidates_of(data, statistics.count, 0))
+    source = TaskSource(data, tasks, statistics, trained, (32,), 4, candidates=candidates_of(statistics.count, 0))
     episodes = source[0]
     for user in range(3):
         own = set(data.item[first[user]].tolist())

@@ -164,7 +164,7 @@ def test_the_table_has_every_method_with_errors_differences_and_cohorts(answered
         assert sum(cohort["users"] for cohort in cohorts[kind]) <= len(listed.user)
         first = cohorts[kind][0]
         number = getattr(listed, kind)
-        inside = (number >= first["first"]) & (number <= (first["last"] or np.inf))
+        inside = (number >= first["first"]) & (number < (first["last"] or np.inf) + 1)
         want = listed.methods[META].values["recall_list@20"][inside].mean()
         assert_close(np.float64(first["values"]["recall_list@20"][META]["difference"]), want)
     assert any("shown more than 3 clicks" in note for note in table.notes)

@@ -49,7 +49,8 @@ def training_rows(
     else:
         rows = rows_of(data, users, allowed)
     count = np.bincount(data.user[rows], minlength=len(data.users))
-    return np.asarray(users[count[users] > config.query], np.int32), rows
+    least = 1 if data.clicks_alone else config.query  # a query of clicks is a share of them
+    return np.asarray(users[count[users] > least], np.int32), rows
 
 
 def clicked_items(data: Interactions, rows: np.ndarray) -> np.ndarray:
