@@ -76,7 +76,10 @@ def taste_of(
     choice = {name: np.asarray(value, np.float64) for name, value in params["taste"]["choice"].items()}
     chosen = (rows[:, FACTORS:] - choice["middle"]).sum(axis=0) / (len(rows) + np.exp(choice["log_doubt"]))
     expected, factors = chosen @ choice["kernel"], rows[:, FACTORS:] * gain
-    covariance = np.linalg.inv(np.eye(factors.shape[1]) + factors.T @ (factors * precision[:, None]))
+    before = np.eye(factors.shape[1])
+    if "growth" in params["taste"]:  # of clicks
+        before += np.diag(np.exp(np.asarray(params["taste"]["growth"], np.float64)) * np.sum(ratings))
+    covariance = np.linalg.inv(before + factors.T @ (factors * precision[:, None]))
     surprise = ratings - rows[:, MEAN] - factors @ expected
     return gain * (expected + covariance @ (factors.T @ (precision * surprise))), gain**2 * covariance
 

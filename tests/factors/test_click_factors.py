@@ -13,6 +13,7 @@ from metarec_jax.factors.click_factors import DEFAULT, believe_clicks, choose_pe
 from metarec_jax.factors.cross_fitting import believe_all
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in
 from metarec_jax.factors.item_factors import FACTORS, plan
+from metarec_jax.factors.update import path_of, taste_of
 from metarec_jax.learner import prior
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.inputs import Context, Features
@@ -70,6 +71,13 @@ def test_the_prior_path_is_the_fold_in(beliefs, shown):
         np.searchsorted(seen, shown), np.ones(len(shown)), found, found.T.astype(np.float64) @ found, PENALTIES
     )
     assert_close(scores_of(beliefs, shown)[seen], want.astype(np.float32))
+
+
+def test_the_taste_on_the_host_is_that_of_the_prior_path(beliefs):
+    """`metarec_jax.factors.update.taste_of`, with which an added item learns, and the program of the prior path."""
+    shown = [1, 8, 9, 20]
+    mean, _ = taste_of(beliefs.table[shown], np.ones(len(shown)), path_of({}, beliefs))
+    assert_close((beliefs.table[:, FACTORS:] @ mean).astype(np.float32), scores_of(beliefs, shown))
 
 
 def test_an_item_without_clicks_gets_the_factors_of_its_features(beliefs):
