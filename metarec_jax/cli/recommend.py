@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -68,10 +69,14 @@ class RecommendArguments:
     include_seen: tyro.conf.FlagCreatePairsOff[bool] = False
     """Recommend items that the user has rated, too."""
     users: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
-    """Recommend to every user of a table with one rating in each row; needs --out."""
+    """Recommend to every user of a file; needs --out. The file has one user in each row with a history (JSON lines,
+    Parquet), one rating in each row (any table), or ids of users of the run's data (docs/batch.md)."""
+    part: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
+    """Recommend to the users of part I of N, 1/N to N/N; every part is a process with the same other options."""
     data: UsersFile = dataclasses.field(default_factory=UsersFile)
-    out: Annotated[str, tyro.conf.arg(metavar="FILE.parquet")] = ""
-    """File for the lists of --users. The same command continues where it was stopped."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    """Folder for the lists of --users, in Parquet files; without --part also one file that ends in .parquet. The same
+    command continues where it was stopped."""
     why: tyro.conf.FlagCreatePairsOff[bool] = False
     """Name, for each item, the user's ratings that raise its score most, where there are any."""
     encoder: EncoderPlace = dataclasses.field(default_factory=EncoderPlace)
@@ -167,32 +172,46 @@ def _reason(explanation: Explanation) -> dict[str, Any]:
 def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> int:
     """`metarec recommend --users`."""
     if not (chosen.users and chosen.out):
-        raise MetarecError("--users FILE and --out FILE.parquet go together: give both")
+        raise MetarecError("--users FILE and --out FOLDER go together: give both")
     if chosen.rate or chosen.profile or chosen.item_text:
         raise MetarecError("--users reads ratings from its file: leave out --rate, --profile and --item-text")
+    if chosen.why:
+        raise MetarecError("--why explains one list: leave it out with --users")
+    from metarec_jax.recommender.batch_parts import parse_part, recommend_file, recommend_part
+
+    part = parse_part(chosen.part) if chosen.part else None
+    out = place(chosen.out)
+    one_file = out.suffix.lower() == ".parquet"
+    if one_file and part is not None:
+        raise MetarecError(f"--part writes files into a folder, and --out {chosen.out} is one file: name a folder")
     reporter = prepare()
-    from metarec_jax.data.sources import table
-    from metarec_jax.recommender.batch import recommend_users
     from metarec_jax.recommender.recommender import Recommender
+    from metarec_jax.recommender.users_file import open_users
 
     recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
     # Parse the arguments again, with the options of the run as defaults.
-    scale, trained = recommender.catalogue.scale, recommender.config.data
+    trained = recommender.config.data
     names = [field.name for field in dataclasses.fields(UsersFile)]
     default = RecommendArguments(chosen.run, data=UsersFile(**{name: getattr(trained, name) for name in names}))
     options = vars(parse(RecommendArguments, "recommend", arguments, default).data)
     columns = dataclasses.replace(options["columns"], item_text="", item_vector="")  # the run has those of its items
-    source = DataConfig(source="table", path=chosen.users, kind=scale.kind, **{**options, "columns": columns})
-    users = recommend_users(
+    kind = recommender.catalogue.scale.kind
+    source = DataConfig(source="table", path=chosen.users, kind=kind, **{**options, "columns": columns})
+    write = recommend_file if one_file else functools.partial(recommend_part, part=part or parse_part("1/1"))
+    result = write(
         recommender,
-        table.read(source, scale._replace(levels=()), "--users"),
-        place(chosen.out),
+        open_users(recommender, source),
+        out=out,
         k=chosen.k,
         exclude_seen=not chosen.include_seen,
         reporter=reporter,
     )
+    rate = result.computed / result.seconds if result.seconds else 0.0
+    where = f"{Path(chosen.out)}" + (f", part {part}" if part else "")
     if chosen.json:
-        print_json({"users": users, "out": str(Path(chosen.out))})
+        print_json({"users": result.users, "out": str(Path(chosen.out)), "part": chosen.part or "1/1", "users/s": rate})
+    elif result.computed or not result.users:
+        print(f"lists for {result.users:,} users: {where} ({rate:,.0f} users/s)")
     else:
-        print(f"lists for {users:,} users: {Path(chosen.out)}")
+        print(f"lists for {result.users:,} users: {where} was finished already")
     return 0

@@ -69,7 +69,7 @@ def check_history(history: History | Any, find: Callable[[str | int], Match], sc
     """Look up the items of a history and check its ratings.
 
     Args:
-        history: items and ratings, oldest first, in any form that `pairs_of` reads.
+        history: items and ratings, oldest first, in any form that `pairs_of` reads; a checked one is returned.
         find: looks up an item by title or id.
         scale: the rating scale of the run, which the ratings are on.
 
@@ -80,6 +80,8 @@ def check_history(history: History | Any, find: Callable[[str | int], Match], sc
         InputError: an unknown or ambiguous item, an item that is rated twice, or a rating that is not on the scale;
             its field is the position in the history and "item" or "rating".
     """
+    if isinstance(history, CheckedHistory):
+        return history
     pairs = pairs_of(history, click=scale.kind == "click")
     names: dict[int, str | int] = {}
     ratings, notes = [], []

@@ -19,6 +19,7 @@ from metarec_jax.recommender.errors import located
 from metarec_jax.recommender.filters import ALL, DetailIndex, Filters
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.title_search import Match, TitleIndex
+from metarec_jax.recommender.top_rows import top_rows
 from metarec_jax.train.catalogue import Catalogue
 
 
@@ -232,12 +233,7 @@ def top_k(
     Returns:
         Rows by descending score; the lower row first where scores are equal.
     """
-    rows = np.flatnonzero(candidates)
-    of_rows = scores[rows]
-    if k < len(rows):
-        least = np.partition(of_rows, len(rows) - k)[len(rows) - k]
-        rows = rows[of_rows >= least]
-    return rows[np.argsort(-scores[rows], kind="stable")][:k]
+    return top_rows(scores, k, np.flatnonzero(candidates))
 
 
 def _rows(find: Callable[[Any], Match], items: Sequence[str | int]) -> Int[np.ndarray, " items"]:

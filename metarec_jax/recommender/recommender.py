@@ -207,11 +207,13 @@ class Recommender:
         return self.adapt_many([history], [profile])[0]
 
     @takes(histories=HISTORIES, profiles=optional(list_of(text, "strings")))
-    def adapt_many(self, histories: Sequence[History], profiles: Sequence[str] | None = None) -> list[UserState]:
+    def adapt_many(
+        self, histories: Sequence[History | CheckedHistory], profiles: Sequence[str] | None = None
+    ) -> list[UserState]:
         """Adapt to many users in batches.
 
         Args:
-            histories: histories of the users, each as for `adapt`.
+            histories: histories of the users, each as for `adapt`, or checked already.
             profiles: profiles of the users, or None.
 
         Returns:

@@ -7,39 +7,32 @@ error that lists the most similar ones.
 from __future__ import annotations
 
 import functools
-import heapq
-import re
-import unicodedata
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from rapidfuzz import fuzz, process
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
 from metarec_jax.data.text import title_year
 from metarec_jax.recommender.errors import shortened
+from metarec_jax.recommender.title_index import TitlePart
+from metarec_jax.recommender.title_names import LOOSE, OTHER, STRICT, bare, plain_name, readings, words
+from metarec_jax.recommender.top_rows import top_rows
 
 ID_PREFIX = "id:"
-_ARTICLES = frozenset(  # of several languages, without accents
-    re.findall(
-        r"\w+",
-        "the a an la le les l un une il lo i gli una el los las o os as der die das ein eine det den de het",
-    )
-)
-_LETTERS = str.maketrans({"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"})
-_BRACKETS = re.compile(r"[(\[]([^()\[\]]*)[)\]]")
-_BARE_YEAR = re.compile(r"\s+((?:18|19|20)\d\d)\s*$")
-_FRENCH = re.compile(r"\b([ld])['’`´]")  # "l'" is a separate word,
-_APOSTROPHE = re.compile(r"['’`´]")  # other apostrophes are inside words
-_WORD = re.compile(r"[^\W_]+")
 _SHOWN = 8
 """Greatest number of items that an error about an ambiguous title lists."""
 _SCORERS: tuple[Any, ...] = (fuzz.ratio, fuzz.token_sort_ratio, fuzz.partial_ratio)
 """Similarities of two titles; their sum tolerates misspelt, reordered and missing words."""
+_COMPARED = 1000
+"""Number of titles of a large catalogue that are compared with a misspelt one: those that share most trigrams."""
+_POPULAR = 50
+"""Number of them that have most ratings, whatever they share."""
+_LONGEST = 200
+"""Number of characters of a misspelt title that are compared."""
 
 
 class Match(NamedTuple):
@@ -47,20 +40,6 @@ class Match(NamedTuple):
 
     row: int
     note: str = ""
-
-
-class _Names(NamedTuple):
-    """Normalised names of the catalogue's titles.
-
-    Attributes:
-        levels: rows by name, from the strictest normalisation of a title to the loosest.
-        plain: name of each row, to which misspelt titles are compared.
-        words: all words of each row's title, each preceded by a space.
-    """
-
-    levels: tuple[dict[str, list[int]], ...]
-    plain: list[str]
-    words: list[str]
 
 
 class TitleIndex:
@@ -87,21 +66,20 @@ class TitleIndex:
             popularity: number of ratings of each item.
         """
         self.prepare()
-        names, first = self._names, len(self._items)
-        # What is looked up by row is written before the row can be found: ids before titles, and both before words.
-        self._popularity = popularity
-        self._years += [title_year(title) for title in items.titles[first:]]
-        names.plain.extend(_plain(title) for title in items.titles[first:])
+        parts, first = self._parts, len(self._items)
+        # Other threads search meanwhile: what is looked up by row is written before a row can be found.
         self._rows_of_ids.update((identity, first + n) for n, identity in enumerate(items.ids[first:]))
+        self._popularity = popularity
         self._items = items
-        for row, title in enumerate(items.titles[first:], start=first):
-            self._enter(names, row, title)
-            self._exact.setdefault(title, []).append(row)
-            names.words.append(f" {_words(title)}")
+        # Parts are merged so that each is larger than all that follow it, and few are searched.
+        while len(parts) > 1 and parts[-1].count <= len(items) - first:
+            first = parts[-1].first
+            parts = parts[:-1]
+        self._parts = (*parts, TitlePart(items.titles[first:], first))
 
     def prepare(self) -> None:
         """Build the index before the first search; call it before several threads search."""
-        _ = self._exact, self._rows_of_ids, self._years, self._names
+        _ = self._parts, self._rows_of_ids
 
     def search(self, text: str, most: int) -> list[int]:
         """Find items whose titles contain words that start with the words of `text`, most ratings first.
@@ -119,12 +97,11 @@ class TitleIndex:
         >>> TitleIndex(items, np.array([3, 4])).search("ti", 5)
         [1, 0]
         """
-        wanted = _words(text).split()
+        wanted = words(text).split()
         if not wanted:
-            return sorted(range(len(self._items)), key=lambda row: -self._popularity[row])[:most]
-        found = [row for row, words in enumerate(self._names.words) if all(f" {word}" in words for word in wanted)]
-        best = heapq.nsmallest(most, found, key=lambda row: (-self._popularity[row], row))
-        return best or self.nearest(text, most)
+            return top_rows(self._popularity, most, np.arange(len(self._items))).tolist()
+        found = np.concatenate([part.beginning(wanted) for part in self._parts])
+        return top_rows(self._popularity, most, found).tolist() or self.nearest(text, most)
 
     def find(self, name: str) -> Match:
         """Look up the item called `name`: a title, or "id:" and an id.
@@ -139,12 +116,13 @@ class TitleIndex:
             return self.find_id(name.removeprefix(ID_PREFIX).strip())
         if not name:
             raise MetarecError("a title is empty: name an item by its title or as id:ID")
-        if rows := self._exact.get(name):
+        if rows := self._named(0, name):
             return self._choose(name, rows)
-        for base, year in _readings(name):
-            for keys, rows_of in zip((_words(base), _bare(base), _bare(base)), self._names.levels):
-                rows = [r for r in rows_of.get(keys, ()) if year in ("", self._years[r]) or not self._years[r]]
-                if keys and rows:
+        titles = self._items.titles
+        for base, year in readings(name):
+            for level, key in ((STRICT, words(base)), (LOOSE, bare(base)), (OTHER, bare(base))):
+                rows = self._named(level, key) if key else []
+                if rows := [row for row in rows if not year or title_year(titles[row]) in ("", year)]:
                     return self._choose(name, rows)
         raise MetarecError(self._unknown(name))
 
@@ -178,15 +156,27 @@ class TitleIndex:
         Returns:
             Rows of the items, most similar first.
         """
-        items = len(self._items)  # read once: another thread may be adding an item
-        likeness = self._likeness(_bare(_readings(name)[0][0]) or name.casefold(), self._names.plain[:items])
-        order = np.lexsort((-self._popularity[:items], -np.round(likeness)))
+        titles = self._items.titles  # read once: another thread may be adding an item
+        name = (bare(readings(name)[0][0]) or name.casefold())[:_LONGEST]
+        rows = self._compared(name, len(titles))
+        likeness = self._likeness(name, [plain_name(titles[row]) for row in rows.tolist()])
+        order = np.lexsort((-self._popularity[rows], -np.round(likeness)))
         distinct: dict[str, int] = {}
-        for row in order.tolist():
-            distinct.setdefault(self._items.titles[row], row)
+        for row in rows[order].tolist():
+            distinct.setdefault(titles[row], row)
             if len(distinct) == count:
                 break
         return list(distinct.values())
+
+    def _compared(self, name: str, items: int) -> Int[np.ndarray, " rows"]:
+        """Rows of the first `items` whose titles are compared with a name, ascending: all of a small catalogue."""
+        every = np.arange(items)
+        if items <= _COMPARED:
+            return every
+        popular = top_rows(self._popularity, _POPULAR, every)
+        similar = [part.similar(name, _COMPARED, self._popularity) for part in self._parts]
+        rows = np.unique(np.concatenate([popular, *similar]))
+        return rows[rows < items]
 
     @staticmethod
     def _likeness(name: str, others: Sequence[str]) -> Float[np.ndarray, " others"]:
@@ -195,40 +185,15 @@ class TitleIndex:
         return np.sum(parts, axis=0)
 
     @functools.cached_property
-    def _exact(self) -> dict[str, list[int]]:
-        rows: dict[str, list[int]] = {}
-        for row, title in enumerate(self._items.titles):
-            rows.setdefault(title, []).append(row)
-        return rows
+    def _parts(self) -> tuple[TitlePart, ...]:
+        return (TitlePart(self._items.titles),)
 
     @functools.cached_property
     def _rows_of_ids(self) -> dict[str, int]:
         return {identity: row for row, identity in enumerate(self._items.ids)}
 
-    @functools.cached_property
-    def _years(self) -> list[str]:
-        return [title_year(title) for title in self._items.titles]
-
-    @functools.cached_property
-    def _names(self) -> _Names:
-        names = _Names((defaultdict(list), defaultdict(list), defaultdict(list)), [], [])
-        for row, title in enumerate(self._items.titles):
-            names.plain.append(_plain(title))
-            self._enter(names, row, title)
-            names.words.append(f" {_words(title)}")
-        return names
-
-    def _enter(self, names: _Names, row: int, title: str) -> None:
-        strict, loose, other = names.levels
-        base = _without_year(title)
-        main = _BRACKETS.sub(" ", base)
-        strict[_words(main)].append(row)
-        loose[_bare(main)].append(row)
-        if main != base:
-            strict[_words(base)].append(row)
-            loose[_bare(base)].append(row)
-            for name in _other_names(base):
-                other[_bare(name)].append(row)
+    def _named(self, level: int, name: str) -> list[int]:
+        return [row for part in self._parts for row in part.named(level, name)]
 
     def _choose(self, name: str, rows: Sequence[int]) -> Match:
         """Choose among `rows` with one common title the item with the most ratings.
@@ -259,47 +224,3 @@ class TitleIndex:
         near = "; ".join(self._items.titles[row] for row in self.nearest(name))
         hint = f", and {ID_PREFIX}{name} means the item of that id" if name in self._rows_of_ids else ""
         return f"no item is called {name!r}; the nearest are: {near}{hint}"
-
-
-def _readings(name: str) -> list[tuple[str, str]]:
-    """Possible (title, year) pairs of `name`: the year is in brackets, missing, or the last word."""
-    readings = [(_without_year(name), title_year(name))]
-    if not readings[0][1] and (bare := _BARE_YEAR.search(name)):
-        readings.append((name[: bare.start()], bare.group(1)))
-    return readings
-
-
-def _without_year(title: str) -> str:
-    return title[: title.rindex("(")] if title_year(title) else title
-
-
-def _plain(title: str) -> str:
-    """The form of a title to which misspelt names are compared."""
-    return _bare(_BRACKETS.sub(" ", _without_year(title)))
-
-
-def _other_names(base: str) -> Iterator[str]:
-    """Other names in brackets: "Seven (a.k.a. Se7en)" gives "Se7en"."""
-    for name in _BRACKETS.findall(base):
-        yield re.sub(r"^\s*a\.?k\.?a\.?\s+", "", name, flags=re.IGNORECASE)
-
-
-def _words(text: str) -> str:
-    """The words of `text` in lower case, without accents and punctuation, joined by single spaces."""
-    plain = text.casefold()
-    if not plain.isascii():
-        folded = unicodedata.normalize("NFKD", plain.translate(_LETTERS))
-        plain = "".join(c for c in folded if not unicodedata.combining(c))
-    plain = _FRENCH.sub(r"\1 ", plain.replace("&", " and "))
-    return " ".join(_WORD.findall(_APOSTROPHE.sub("", plain)))
-
-
-def _bare(text: str) -> str:
-    """`_words` without an article at the start, or at the end after a comma."""
-    head, comma, tail = text.rpartition(",")
-    words = _words(text).split(" ")
-    if comma and _words(head) and _words(tail) in _ARTICLES:
-        words = words[:-1]
-    elif len(words) > 1 and words[0] in _ARTICLES:
-        words = words[1:]
-    return " ".join(words)

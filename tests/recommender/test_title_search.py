@@ -7,6 +7,8 @@ import pytest
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Items
+from metarec_jax.recommender import title_search
+from metarec_jax.recommender.title_names import words
 from metarec_jax.recommender.title_search import TitleIndex
 
 TITLES = (
@@ -119,16 +121,102 @@ def test_an_id_without_prefix_gets_a_hint(index):
     assert index.find_id("107").row == 7
 
 
-def test_sixty_thousand_titles_are_searched_in_two_seconds():
-    rng = np.random.default_rng(0)
-    words = np.array([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in ("lon", "mar", "tic", "ver", "sun")])
-    chosen = words[rng.integers(len(words), size=(60_000, 3))]
-    titles = tuple(f"{' '.join(w)} ({year})" for w, year in zip(chosen, rng.integers(1930, 2020, 60_000)))
-    big = TitleIndex(Items(tuple(map(str, range(60_000))), titles, titles), np.zeros(60_000))
-    big.nearest("warm up")
-    started = time.process_time()
-    assert titles[big.nearest(titles[777][:-8] + "x")[0]][:8] == titles[777][:8]
-    assert time.process_time() - started < 2.0
+def many_titles(count: int, seed: int = 0) -> tuple[str, ...]:
+    """Titles of one to four made-up words and a year; words have other frequencies, and some titles are equal."""
+    rng = np.random.default_rng(seed)
+    made = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in ("lon", "marta", "tic", "ver", "sun", "ostra")]
+    words = np.array([*made, "Étoile", "Öl", "千と千尋の神隠し", "Война", "देव", "l'Île"])
+    lengths = rng.integers(1, 5, count)
+    chosen = np.split(words[(rng.zipf(1.2, lengths.sum()) - 1) % len(words)], np.cumsum(lengths)[:-1])
+    return tuple(f"{' '.join(own)} ({year})" for own, year in zip(chosen, rng.integers(1930, 2020, count)))
+
+
+def index_of(titles: tuple[str, ...], popularity: np.ndarray) -> TitleIndex:
+    """An index of titles whose ids are their rows."""
+    return TitleIndex(Items(tuple(map(str, range(len(titles)))), titles, titles), popularity)
+
+
+@pytest.fixture(scope="module")
+def many() -> tuple[tuple[str, ...], np.ndarray, TitleIndex]:
+    """More titles than are compared with a misspelt one: titles, popularity, index."""
+    titles = many_titles(4000)
+    popularity = np.random.default_rng(1).integers(0, 50, len(titles))
+    return titles, popularity, index_of(titles, popularity)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["b", "balon", "ba ga", "BALON 19", "1987", "etoile", "ÖL", "千と", "война b", "l'i", "l", "ile", "देव", "balonx"],
+)
+def test_words_are_found_by_their_beginnings_as_by_a_scan(many, text):
+    titles, popularity, index = many
+    wanted = words(text).split()
+    starts = [f" {words(title)}" for title in titles]
+    rows = [row for row, of_row in enumerate(starts) if all(f" {word}" in of_row for word in wanted)]
+    scanned = sorted(rows, key=lambda row: (-popularity[row], row))[:20]
+    assert index.search(text, 20) == (scanned or index.nearest(text, 20))
+    assert bool(scanned) == (text != "balonx")
+
+
+def test_without_words_the_most_rated_items_are_found(many):
+    _, popularity, index = many
+    assert index.search(" - ", 30) == sorted(range(len(popularity)), key=lambda row: (-popularity[row], row))[:30]
+
+
+def misspelt(title: str, rng: np.random.Generator) -> str:
+    """A title without its year, and with a letter left out, doubled, changed, or swapped with the next one."""
+    name = title[:-7]
+    at = int(rng.integers(len(name)))
+    here, rest = name[at], name[at + 1 :]
+    kinds = ["", here + here, "q", rest[:1] + here]
+    kind = int(rng.integers(4))
+    return name[:at] + kinds[kind] + (rest[1:] if kind == 3 else rest)
+
+
+def test_the_nearest_of_many_titles_is_that_of_a_comparison_with_all(many, monkeypatch):
+    titles, _, index = many
+    rng = np.random.default_rng(2)
+    names = [misspelt(titles[row], rng) for row in rng.integers(len(titles), size=60)]
+    found = [index.nearest(name)[0] for name in names]
+    monkeypatch.setattr(title_search, "_COMPARED", len(titles))
+    compared = [index.nearest(name)[0] for name in names]
+    assert np.mean([titles[a] == titles[b] for a, b in zip(found, compared)]) >= 0.98
+
+
+@pytest.mark.parametrize(("name", "part"), [("千尋の神", "千と千尋の神隠し"), ("Воина", "Война"), ("etoille", "Étoile")])
+def test_parts_and_misspellings_in_other_scripts_are_near(many, name, part):
+    titles, _, index = many
+    assert part in titles[index.nearest(name)[0]]
+
+
+def test_nothing_alike_is_answered_with_something(many):
+    _, _, index = many
+    for name in ("zzzz", "!", "x" * 5000):
+        assert len(index.nearest(name)) == 5
+
+
+def test_items_that_are_added_one_by_one_are_found_at_once_and_in_few_parts():
+    titles = many_titles(300)
+    popularity = np.random.default_rng(1).integers(0, 50, len(titles))
+    index = index_of(titles[:100], popularity[:100])
+    for count in range(101, len(titles) + 1):
+        index.add(Items(tuple(map(str, range(count))), titles[:count], titles[:count]), popularity[:count])
+        assert count - 1 in index.search(titles[count - 1], count)
+        assert titles[index.find(titles[count - 1]).row] == titles[count - 1]
+    whole = index_of(titles, popularity)
+    for text in ("", "b", "ba ga", "etoile", "balonn", "19"):
+        assert index.search(text, 40) == whole.search(text, 40)
+    assert len(index._parts) <= 10
+
+
+def test_sixty_thousand_titles_are_searched_without_a_scan():
+    titles = many_titles(60_000)
+    index = index_of(titles, np.zeros(60_000))
+    index.prepare()
+    for name in (titles[777][:-8] + "x", "b", "", "qqqq", titles[777]):
+        started = time.process_time()
+        assert index.search(name, 20)
+        assert time.process_time() - started < 0.2
 
 
 def test_a_search_while_an_item_is_added_finds_all_of_it_or_nothing():

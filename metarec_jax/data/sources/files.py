@@ -1,15 +1,18 @@
-"""Reading of files: regular files are memory-mapped, compressed files are unpacked.
+"""Reading of files: regular files are memory-mapped, compressed files are unpacked, at once or as a stream.
 
 The format of a file is detected from its first bytes, not from its name.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import mmap
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.regular_files import require_regular
@@ -80,7 +83,7 @@ def unpacked(file: File) -> File:
         MetarecError: the data is damaged, or its format is not a table.
     """
     name, data = file
-    codec = next((codec for codec, magic in _PACKED.items() if re.match(magic, data)), "")
+    codec = _codec(data)
     content = _unpacked(name, data, codec) if codec else data
     what = next((what for magic, what in _OTHER.items() if re.match(magic, content)), "")
     if codec and any(re.match(magic, content) for magic in _PACKED.values()):
@@ -88,6 +91,46 @@ def unpacked(file: File) -> File:
     if what:
         raise MetarecError(f"{name} {'unpacks to' if codec else 'is'} {what}")
     return File(name, content)
+
+
+@contextlib.contextmanager
+def open_stream(path: Path, option: str = "") -> Iterator[BinaryIO]:
+    """Open a file as a stream of its unpacked bytes, of which only a buffer is in memory.
+
+    Args:
+        path, option: as for `read_file`.
+
+    Yields:
+        The stream, from the first byte.
+
+    Raises:
+        MetarecError: the file is missing, not regular or unreadable, or its compressed data is damaged; also while the
+            context reads from the stream.
+    """
+    import pyarrow as pa  # imported here because the import is slow
+
+    require_regular(path, option)
+    codec = ""
+    try:
+        with path.open("rb") as file:
+            if codec := _codec(file.read(64)):
+                packed = pa.CompressedInputStream(pa.OSFile(os.fsencode(path)), codec)
+                with io.BufferedReader(packed, _BLOCK) as stream:  # pyrefly: ignore[bad-argument-type]
+                    yield stream
+            else:
+                file.seek(0)
+                yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)[:200]
+        what = (
+            f"damaged or truncated {codec} data ({reason}): fetch it again" if codec else f"cannot be read ({reason})"
+        )
+        raise MetarecError(f"{path}: {what}") from error
+
+
+def _codec(data: bytes | mmap.mmap) -> str:
+    """The compression of data from its first bytes; "" for none."""
+    return next((codec for codec, magic in _PACKED.items() if re.match(magic, data)), "")
 
 
 def map_file(path: Path, option: str = "") -> mmap.mmap:

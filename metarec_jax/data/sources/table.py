@@ -91,7 +91,7 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
     """
     path = Path(config.path).expanduser()
     named = named_columns(config, "--data.columns.{}", trained=scale is not None)
-    opened = open_table(read_table_file(path, option), _format(config), list(named.values()))
+    opened = open_table(read_table_file(path, option), text_format(config), list(named.values()))
     ratings = read_ratings(opened, named, config, _options(named, trained=scale is not None))
     items, layout = None, f"{opened.name}: {opened.sentence}"
     if of_items := _items_file(config):
@@ -102,7 +102,8 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
     )
 
 
-def _format(config: DataConfig) -> Format:
+def text_format(config: DataConfig) -> Format:
+    """Known properties of the text table that a config describes."""
     return Format(
         SEPARATORS.get(config.separator, config.separator),
         config.header,
@@ -118,7 +119,7 @@ def _items_file(config: DataConfig) -> OpenTable | None:
     if not config.items_path:
         return None
     file = read_table_file(Path(config.items_path).expanduser(), "--data.items-path")
-    return open_table(file, _format(config)._replace(separator="", header="yes"))
+    return open_table(file, text_format(config)._replace(separator="", header="yes"))
 
 
 def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenTable:
