@@ -209,7 +209,7 @@ def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> in
     rate = result.computed / result.seconds if result.seconds else 0.0
     where = f"{Path(chosen.out)}" + (f", part {part}" if part else "")
     if chosen.json:
-        print_json({"users": result.users, "out": str(Path(chosen.out)), "part": chosen.part or "1/1", "users/s": rate})
+        print_json({**result._asdict(), "users/s": rate, "out": str(Path(chosen.out)), "part": chosen.part or "1/1"})
     elif result.computed or not result.users:
         print(f"lists for {result.users:,} users: {where} ({rate:,.0f} users/s)")
     else:

@@ -183,7 +183,9 @@ def test_the_nearest_of_many_titles_is_that_of_a_comparison_with_all(many, monke
     assert np.mean([titles[a] == titles[b] for a, b in zip(found, compared)]) >= 0.98
 
 
-@pytest.mark.parametrize(("name", "part"), [("千尋の神", "千と千尋の神隠し"), ("Воина", "Война"), ("etoille", "Étoile")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("千尋の神", "千と千尋の神隠し"), ("Воина", "Война"), ("etoille", "Étoile")]
+)
 def test_parts_and_misspellings_in_other_scripts_are_near(many, name, part):
     titles, _, index = many
     assert part in titles[index.nearest(name)[0]]
