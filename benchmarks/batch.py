@@ -121,8 +121,6 @@ def scaling(run: Path, users: Path, rounds: int, processes: int, facts: dict[str
         The row.
     """
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < processes:
-        raise SystemExit(f"{processes} processes need {processes} processors, and this process may use {len(cores)}")
     rates: dict[int, list[float]] = {1: [], processes: []}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds + 1):  # programs are compiled in the first turn, which does not count
@@ -189,6 +187,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each number of processes")
     arguments = parser.parse_args()
+    if len(os.sched_getaffinity(0)) < arguments.processes:
+        parser.error(f"--processes {arguments.processes}: this process may use {len(os.sched_getaffinity(0))} cores")
     with tempfile.TemporaryDirectory() as folder:
         run = enlarge(arguments.run or trained(Path(folder)), Path(folder) / "run", arguments.items)
         users = Path(folder) / "users.jsonl"

@@ -72,3 +72,39 @@ def test_a_message_names_the_options_that_recommend_has(answer, content, names):
     assert status == 2
     assert_says(message, *names)
     assert "--data.kind" not in message
+
+
+def test_parts_are_written_into_a_folder_and_a_finished_one_says_so(tmp_path, capsys):
+    (tmp_path / "users.jsonl").write_text("".join(f'{{"user_id": {n}, "history": [[1, 5]]}}\n' for n in range(5)))
+    out = tmp_path / "lists"
+
+    def part(text: str) -> str:
+        users = ["--users", str(tmp_path / "users.jsonl"), "--out", str(out), "--part", text, "-k", "3"]
+        assert main(["recommend", str(trained_run()), *users]) == 0
+        return capsys.readouterr().out
+
+    assert_says(part("1/2"), "3 users", f"{out}, part 1/2", "users/s")
+    assert_says(part("2/2"), "2 users", "part 2/2")
+    assert_says(part("1/2"), "3 users", "part 1/2 was finished already")
+    assert sorted(pq.read_table(out)["user_id"].to_pylist()) == sorted(3 * ["0", "1", "2", "3", "4"])
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--out", "lists", "--part", "0/4"], ["--part 0/4", "1/4 to 4/4"]),
+        (["--out", "lists", "--part", "5/4"], ["--part 5/4", "1/4 to 4/4"]),
+        (["--out", "lists", "--part", "two"], ["--part 'two'", "such as 3/8"]),
+        (["--out", "lists.parquet", "--part", "1/4"], ["lists.parquet is one file", "name a folder"]),
+        (["--part", "1/4"], ["--out FOLDER"]),
+        (["--out", "lists", "--why"], ["--why", "leave it out"]),
+        (["--out", "lists", "-k", "100000"], ["k is 100000"]),
+        (["--out", "users.csv"], ["users.csv is a file", "name a folder"]),
+    ],
+)
+def test_a_part_or_a_place_that_does_not_fit_is_refused(tmp_path, monkeypatch, capsys, options, names):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "users.csv").write_text(HEADER + "anna,1,5,1\n")
+    assert main(["recommend", str(trained_run()), "--users", "users.csv", *options]) == 2
+    assert_says(capsys.readouterr().err, *names)
+    assert [file.name for file in tmp_path.iterdir()] == ["users.csv"]
