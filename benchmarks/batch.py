@@ -57,19 +57,20 @@ def trained(folder: Path) -> Path:
     return folder / "trained"
 
 
-def write_users(path: Path, users: int, items: int, seed: int = 0) -> None:
-    """Write users with histories of 5 to 60 items, popular items more often, one in each line of JSON.
+def write_users(path: Path, users: int, items: int, *, longest: int = 60, seed: int = 0) -> None:
+    """Write users with histories of at least 5 items, popular items more often, one in each line of JSON.
 
     Args:
         path: path of the file.
         users: number of users.
         items: number of items, whose ids are their rows.
+        longest: greatest number of items in a history.
         seed: seed of the draw.
     """
     rng = np.random.default_rng(seed)
     with path.open("w") as file:
         for user in range(users):
-            drawn = np.unique((items * rng.random(rng.integers(5, 61)) ** 2).astype(int)).tolist()
+            drawn = np.unique((items * rng.random(rng.integers(5, longest + 1)) ** 2).astype(int)).tolist()
             history = [
                 {"item_id": item, "rating": rating}
                 for item, rating in zip(drawn, rng.integers(1, 6, len(drawn)).tolist())

@@ -29,7 +29,7 @@ class EncoderPlace:
 
 
 @dataclasses.dataclass(frozen=True)
-class UsersFile:
+class UsersFormat:
     """Format of the file of --users, with the option names of `metarec train`; defaults are the options of the run."""
 
     columns: Columns = dataclasses.field(default_factory=Columns)
@@ -73,7 +73,7 @@ class RecommendArguments:
     Parquet), one rating in each row (any table), or ids of users of the run's data (docs/batch.md)."""
     part: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     """Recommend to the users of part I of N, 1/N to N/N; every part is a process with the same other options."""
-    data: UsersFile = dataclasses.field(default_factory=UsersFile)
+    data: UsersFormat = dataclasses.field(default_factory=UsersFormat)
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     """Folder for the lists of --users, in Parquet files; without --part also one file that ends in .parquet. The same
     command continues where it was stopped."""
@@ -86,7 +86,7 @@ class RecommendArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec recommend` and return the exit status."""
     chosen = parse(RecommendArguments, "recommend", arguments)
-    if chosen.users or chosen.out:
+    if chosen.users or chosen.out or chosen.part:
         return _recommend_users(chosen, arguments)
     history = [parse_rating(text) for text in chosen.rate]
     reporter = prepare()
@@ -191,8 +191,8 @@ def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> in
     recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
     # Parse the arguments again, with the options of the run as defaults.
     trained = recommender.config.data
-    names = [field.name for field in dataclasses.fields(UsersFile)]
-    default = RecommendArguments(chosen.run, data=UsersFile(**{name: getattr(trained, name) for name in names}))
+    names = [field.name for field in dataclasses.fields(UsersFormat)]
+    default = RecommendArguments(chosen.run, data=UsersFormat(**{name: getattr(trained, name) for name in names}))
     options = vars(parse(RecommendArguments, "recommend", arguments, default).data)
     columns = dataclasses.replace(options["columns"], item_text="", item_vector="")  # the run has those of its items
     kind = recommender.catalogue.scale.kind

@@ -23,10 +23,10 @@ import numpy as np
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError, listed, shown
 from metarec_jax.core.json_files import parse_json
-from metarec_jax.core.scale import Scale
-from metarec_jax.core.types import Interactions
 from metarec_jax.recommender.batch import User
-from metarec_jax.recommender.history import CheckedHistory, check_history
+from metarec_jax.recommender.data_histories import DataHistories
+from metarec_jax.recommender.history import check_history
+from metarec_jax.recommender.history_forms import pairs_of
 from metarec_jax.recommender.recommender import Recommender
 
 HISTORY = "history"
@@ -97,8 +97,8 @@ def _is_parquet(path: Path, option: str) -> bool:
     from metarec_jax.data.sources.files import open_stream
     from metarec_jax.data.sources.parquet import MAGIC
 
-    with open_stream(path, option) as stream:
-        return stream.read(len(MAGIC)) == MAGIC
+    with open_stream(path, option), path.open("rb") as packed:  # a compressed one is read whole, as a table of ratings
+        return packed.read(len(MAGIC)) == MAGIC
 
 
 def _fields_of_rows(path: Path, option: str) -> set[str]:
@@ -160,7 +160,7 @@ class _UserRows:
         self._find, self._scale = recommender.items.titles.find_id, recommender.catalogue.scale
         self._reads_profiles = recommender.users.side == "profile"
         self._seen: set[int] = set()
-        self.known: Callable[[], _Ratings] | None = None
+        self.known: Callable[[], DataHistories] | None = None
 
     def lines(self, size: int, first: int, step: int) -> Iterator[list[tuple[int, bytes]]]:
         """Blocks of numbered lines, as `UsersFile.blocks`."""
@@ -205,16 +205,14 @@ class _UserRows:
     def of_table(self, block: tuple[int, int, Any]) -> list[User]:
         """Convert rows of Parquet."""
         number, step, table = block
-        rows = table.to_pylist(maps_as_pydicts="lossy")
+        rows = table.to_pylist()
         return [self._user_of(row, f"{self._path}, row {number + n * step + 1}") for n, row in enumerate(rows)]
 
     def _user_of(self, row: Mapping[str, Any], where: str) -> User:
-        identity = row.get(self._user)
-        if isinstance(identity, bool) or not isinstance(identity, str | int) or not str(identity).strip():
-            raise MetarecError(
-                f"{where}: {self._user} is {shown(identity)}: write the user's id, a text or a whole number"
-            )
-        name = str(identity)
+        try:
+            name = _identity(row.get(self._user))
+        except _NoIdentity as error:
+            raise MetarecError(f"{where}: {self._user} {error}") from error
         if hash(name) in self._seen:
             raise MetarecError(f"{where}: user {shown(name)} is in an earlier row too: write each user once")
         self._seen.add(hash(name))
@@ -229,14 +227,18 @@ class _UserRows:
             raise MetarecError(f"{where}, user {shown(name)}: {error}") from error
         return User(name, history, profile if self._reads_profiles else "")
 
-    def _pairs(self, history: Any) -> Any:
-        """A history whose entries may be objects with the fields of an item and a rating."""
-        if not isinstance(history, list | tuple | dict):
+    def _pairs(self, history: Any) -> list[tuple[Any, Any]]:
+        """A history whose entries may be objects with the fields of an item and a rating, as pairs."""
+        if not isinstance(history, list | dict):
             raise MetarecError(f"{HISTORY} is {shown(history)}: write a list, as in {_EXAMPLE}")
-        if isinstance(history, dict):
-            return history
-        default = {self._rating: 1.0} if self._scale.kind == "click" else {}
-        return [self._pair({**default, **entry}) if isinstance(entry, dict) else entry for entry in history]
+        click = self._scale.kind == "click"
+        if isinstance(history, list):
+            default = {self._rating: 1.0} if click else {}
+            history = [self._pair({**default, **entry}) if isinstance(entry, dict) else entry for entry in history]
+        try:
+            return [(_identity(item), rating) for item, rating in pairs_of(history, click=click)]
+        except _NoIdentity as error:
+            raise MetarecError(f"{self._item} {error}") from error
 
     def _pair(self, entry: Mapping[str, Any]) -> tuple[Any, Any]:
         missing = next((name for name in (self._item, self._rating) if name not in entry), None)
@@ -248,67 +250,32 @@ class _UserRows:
         return entry[self._item], entry[self._rating]
 
 
+class _NoIdentity(MetarecError):
+    """A value that is no id."""
+
+
+def _identity(value: Any) -> str:
+    """An id as a text; a whole number is the same however it is written, as in tables (`metarec_jax.data.ids`).
+
+    Raises:
+        _NoIdentity: the value is missing, or neither a text nor a whole number.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise _NoIdentity(f"is {shown(value)}: write an id, a text or a whole number")
+    return str(value)
+
+
 # Ratings in memory
 
 
-class _Ratings:
-    """Histories of the users of a data set.
-
-    Args:
-        recommender: model with the items and the scale.
-        data: the data set, whose ratings may have a scale of their own.
-
-    Raises:
-        MetarecError: an item is not in the catalogue, or a rating is not on the scale.
-    """
-
-    def __init__(self, recommender: Recommender, data: Interactions):
-        self._item = _rows_of(recommender, data)[data.item]
-        self._rating = _on_scale(data, recommender.catalogue.scale)
-        self._order = np.lexsort((data.time, data.user))
-        self._starts = np.searchsorted(data.user[self._order], np.arange(len(data.users) + 1))
-        self._texts = data.users.texts if recommender.users.side == "profile" else None
-        self._source, self.ids = data.source, data.users.ids
-
-    @functools.cached_property
-    def _positions(self) -> dict[str, int]:
-        return {name: position for position, name in enumerate(self.ids)}
-
-    def at(self, position: int) -> User:
-        """The user at a position of `ids`."""
-        mine = self._order[self._starts[position] : self._starts[position + 1]]
-        text = self._texts[position] if self._texts else ""
-        return User(self.ids[position], CheckedHistory(self._item[mine], self._rating[mine]), text)
-
-    def user(self, name: str, where: str, profile: str = "") -> User:
-        """The user called `name`.
-
-        Args:
-            name: id of the user.
-            where: place of the id, for messages.
-            profile: text that replaces the user's own, unless it is "".
-
-        Returns:
-            The user.
-
-        Raises:
-            MetarecError: there is no such user.
-        """
-        if name not in self._positions:
-            raise MetarecError(
-                f"{where}: {self._source} has no user {shown(name)} (it has users such as {listed(self.ids[:3])}): "
-                f"give the user a {HISTORY}, as in {_EXAMPLE}; that of a new user is []"
-            )
-        found = self.at(self._positions[name])
-        return found._replace(profile=profile) if profile else found
-
-
-def _known_users(recommender: Recommender) -> Callable[[], _Ratings]:
+def _known_users(recommender: Recommender) -> Callable[[], DataHistories]:
     """A function that reads the data of the run at its first call."""
     from metarec_jax.data import load
 
     config = recommender.config
-    return functools.cache(lambda: _Ratings(recommender, load(config.data, seed=config.seed)))
+    return functools.cache(lambda: DataHistories(recommender, load(config.data, seed=config.seed)))
 
 
 def _of_table(recommender: Recommender, config: DataConfig, option: str, *, may_be_text: bool) -> UsersFile:
@@ -331,7 +298,7 @@ def _of_table(recommender: Recommender, config: DataConfig, option: str, *, may_
             functools.partial(_slices, names),
             lambda block: [known().user(name, file.name) for name in block],
         )
-    ratings = _Ratings(recommender, table.read(config, recommender.catalogue.scale._replace(levels=()), option))
+    ratings = DataHistories(recommender, table.read(config, recommender.catalogue.scale._replace(levels=()), option))
     return UsersFile(
         digest, functools.partial(_slices, range(len(ratings.ids))), lambda block: [ratings.at(p) for p in block]
     )
@@ -345,31 +312,3 @@ def _slices(users: Sequence[Any], size: int, first: int, step: int) -> Iterator[
 def _digest_of(content: Any, config: DataConfig) -> str:
     content.update(repr(dataclasses.replace(config, path="-")).encode())
     return content.hexdigest()
-
-
-def _rows_of(recommender: Recommender, data: Interactions) -> np.ndarray:
-    """The catalogue's row of each item of the data."""
-    titles = recommender.items.titles
-    missing = [item for item in data.items.ids if not titles.has_id(item)]
-    if missing:
-        named = ", ".join(map(shown, missing[:3]))
-        raise MetarecError(
-            f"{data.source}: the run knows no item {named}"
-            f"{' and others' if len(missing) > 3 else ''}: remove the rows of items that it was not trained with"
-        )
-    return np.array([titles.find_id(item).row for item in data.items.ids], np.int32)
-
-
-def _on_scale(data: Interactions, scale: Scale) -> np.ndarray:
-    """The ratings of the data, which may have a scale of its own, as the run reads them; float32 [rows]."""
-    written = data.scale.decimal(data.rating)
-    rating = np.asarray(scale.standard(written), np.float64).astype(np.float32)
-    ends = scale.standardised()
-    bad = np.flatnonzero((rating < ends.low) | (rating > ends.high))
-    if len(bad):
-        user = data.users.ids[data.user[bad[0]]]
-        raise MetarecError(
-            f"{data.source}: user {user!r} has a rating of {written[bad[0]]:.7g}; the run's lie between "
-            f"{scale.low:.7g} and {scale.high:.7g}"
-        )
-    return rating

@@ -36,7 +36,7 @@ def test_an_enlarged_run_ranks_a_catalogue_of_that_size(run):
 
 def test_two_processes_share_the_users(run, tmp_path):
     users, cores = tmp_path / "users.jsonl", sorted(os.sched_getaffinity(0))
-    batch.write_users(users, 21, ITEMS)
+    batch.write_users(users, 21, ITEMS, longest=9)
     answers = batch.computed(run, users, tmp_path / "lists", 2, [cores[0], cores[-1]])
     assert [(answer["part"], answer["users"], answer["computed"]) for answer in answers] == [
         ("1/2", 11, 11),
@@ -47,7 +47,7 @@ def test_two_processes_share_the_users(run, tmp_path):
 
 
 def test_the_phases_of_a_block_are_timed(run, tmp_path):
-    batch.write_users(tmp_path / "users.jsonl", batch.AT_ONCE, ITEMS)
+    batch.write_users(tmp_path / "users.jsonl", batch.AT_ONCE, ITEMS, longest=9)
     found = batch.phases(run, tmp_path / "users.jsonl")
     assert {"parse and check", "adapt", "score and rank", "write"} < found.keys()
     assert min(found.values()) > 0

@@ -97,6 +97,7 @@ def test_parts_are_written_into_a_folder_and_a_finished_one_says_so(tmp_path, ca
         (["--out", "lists", "--part", "two"], ["--part 'two'", "such as 3/8"]),
         (["--out", "lists.parquet", "--part", "1/4"], ["lists.parquet is one file", "name a folder"]),
         (["--part", "1/4"], ["--out FOLDER"]),
+        (["--part", "1/2"], ["--users FILE"]),
         (["--out", "lists", "--why"], ["--why", "leave it out"]),
         (["--out", "lists", "-k", "100000"], ["k is 100000"]),
         (["--out", "users.csv"], ["users.csv is a file", "name a folder"]),
@@ -105,6 +106,7 @@ def test_parts_are_written_into_a_folder_and_a_finished_one_says_so(tmp_path, ca
 def test_a_part_or_a_place_that_does_not_fit_is_refused(tmp_path, monkeypatch, capsys, options, names):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "users.csv").write_text(HEADER + "anna,1,5,1\n")
-    assert main(["recommend", str(trained_run()), "--users", "users.csv", *options]) == 2
+    users = [] if options == ["--part", "1/2"] else ["--users", "users.csv"]
+    assert main(["recommend", str(trained_run()), *users, *options]) == 2
     assert_says(capsys.readouterr().err, *names)
     assert [file.name for file in tmp_path.iterdir()] == ["users.csv"]

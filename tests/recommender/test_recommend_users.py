@@ -219,6 +219,8 @@ MISTAKES = {
     "no object": (LINE + "[1]\n", ["users.jsonl, line 2", "no object"]),
     "no id": (LINE + '{"history": []}\n', ["users.jsonl, line 2", "user_id is None"]),
     "a boolean id": (LINE + '{"user_id": true, "history": []}\n', ["users.jsonl, line 2", "user_id is True"]),
+    "an id that is no whole number": (LINE.replace('"a"', "1.5"), ["line 1", "user_id is 1.5", "a whole number"]),
+    "an item without id": (LINE.replace(": 1,", ": null,"), ["line 1", "'a'", "item_id is None"]),
     "twice": (LINE + "\n" + LINE, ["users.jsonl, line 3", "'a'", "write each user once"]),
     "unknown item": (LINE.replace("1,", '"x y",'), ["users.jsonl, line 1", "'a'", "no item has the id 'x y'"]),
     "rating off the scale": (LINE.replace("5}", "6}"), ["users.jsonl, line 1", "'a'", "rated 6", "1 and 5"]),
@@ -240,6 +242,23 @@ def test_a_mistake_in_a_file_of_users_is_refused(recommender, tmp_path, content,
         recommend_part(recommender, opened(recommender, path), tmp_path / "lists")
     assert_says(str(error.value), *names)
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("kind", ["map", "floats", "compressed ratings"])
+def test_tables_as_other_programs_write_them(recommender, tmp_path, kind):
+    path = tmp_path / "users.parquet"
+    if kind == "compressed ratings":
+        pq.write_table(pa.table({"user_id": ["7", "7"], "item_id": [1, 2], "rating": [5.0, 2.0]}), path)
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    elif kind == "map":
+        history = pa.array([[("1", 5.0), ("2", 2.0)]], pa.map_(pa.string(), pa.float64()))
+        pq.write_table(pa.table({"user_id": pa.array(["7"]).dictionary_encode(), "history": history}), path)
+    else:
+        path = tmp_path / "users.jsonl"
+        path.write_text('{"user_id": 7.0, "history": [[1.0, "5"], {"item_id": 2.0, "rating": 2.0}]}')
+    recommend_part(recommender, opened(recommender, path), tmp_path / "lists", k=3)
+    want = recommender.recommend(recommender.adapt({1: 5, 2: 2}), 3)
+    assert [item for _, item, _ in lists_of(tmp_path / "lists")["7"]] == [r.id for r in want]
 
 
 def test_a_damaged_file_is_named(recommender, histories, tmp_path):
