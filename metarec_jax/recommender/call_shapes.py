@@ -13,11 +13,13 @@ from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.types import Params, Rows
 from metarec_jax.meta.model import Model
 from metarec_jax.recommender.history import CheckedHistory
-from metarec_jax.recommender.item_table import MAX_GRAM_ITEMS, ItemTable
+from metarec_jax.recommender.item_table import MAX_DEVICE_FLOATS, MAX_GRAM_ITEMS, ItemTable
 from metarec_jax.recommender.programs import UserTask
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+EXPLAINED_PER_CALL = 10
+"""Number of items that are explained in one call; there is one other program, for a single item."""
 
 
 class Limits(NamedTuple):
@@ -31,6 +33,10 @@ class Limits(NamedTuple):
         users_adapted_at_once: greatest number of users whose inner loops run in parallel.
         items_at_once: greatest number of items that are scored in parallel.
         gram_items: greatest number of rows of an item table whose Gram matrix is stored.
+        device_floats: greatest number of floats in the embeddings of an item table that is held on the device.
+        whole_items: greatest number of items of which each list ranks all; with more, the whole model ranks
+            `candidates` (see `metarec_jax.recommender.retrieval`).
+        candidates: number of items that the whole model ranks where it does not rank all.
     """
 
     batch_sizes: tuple[int, ...] = (1, 4, 16, 64, 256)
@@ -39,6 +45,9 @@ class Limits(NamedTuple):
     users_adapted_at_once: int = 32
     items_at_once: int = 4096
     gram_items: int = MAX_GRAM_ITEMS
+    device_floats: int = MAX_DEVICE_FLOATS
+    whole_items: int = 16_384
+    candidates: int = 4096
 
 
 class CallShapes:
@@ -121,6 +130,13 @@ class CallShapes:
         users = len(embeddings)
         order = [u if u < users else 0 for u in range(self.size(users))]
         return jax.tree.map(lambda leaf: leaf[order], UserTask(embeddings, supports, adapted))
+
+
+def explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the rows that are explained in one call, and their padded number."""
+    for start in range(0, len(rows), EXPLAINED_PER_CALL):
+        part = rows[start : start + EXPLAINED_PER_CALL]
+        yield part, 1 if len(part) == 1 else EXPLAINED_PER_CALL
 
 
 def one_ahead(parts: Iterable[Part], call: Callable[[Part], Result]) -> Iterator[tuple[Part, Result]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
@@ -25,14 +25,11 @@ from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params, Rows
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.recommender import programs
-from metarec_jax.recommender.call_shapes import CallShapes, Limits, one_ahead
+from metarec_jax.recommender.call_shapes import EXPLAINED_PER_CALL, CallShapes, Limits, explained_parts, one_ahead
 from metarec_jax.recommender.history import CheckedHistory
-from metarec_jax.recommender.item_table import ItemTable
+from metarec_jax.recommender.item_table import ItemTable, ItemTensors
 from metarec_jax.recommender.programs import ItemRows, UserTask
 from metarec_jax.recommender.user_state import UserState
-
-EXPLAINED_PER_CALL = 10
-"""Number of items that are explained in one call; there is one other program, for a single item."""
 
 
 class Executor:
@@ -66,6 +63,7 @@ class Executor:
         self.model, self.trainable, self.digest = model, trainable, digest
         self.average_user = np.asarray(trainable.theta["input"]["user"]["shift"], np.float32)
         self._table = table
+        self._items_at_once = limits.items_at_once
         self._shapes = CallShapes(config.episodes, model, table, limits)
         self._scale = scale
         self._adapted_shapes: dict[int, Params] = {}
@@ -74,7 +72,7 @@ class Executor:
             "prepare": (programs.prepare, (), []),
             "adapt": (programs.adapt, (limits.users_adapted_at_once,), []),
             "score": (programs.score, (), []),
-            "deviation": (programs.deviation, (), []),
+            "score_with_deviation": (programs.score_with_deviation, (scale.standardised(),), []),
             "score_all": (programs.score_all, (limits.items_at_once,), ["at_once"]),
             "score_all_with_deviation": (
                 programs.score_all_with_deviation,
@@ -107,8 +105,7 @@ class Executor:
 
         def call(users: list[int]) -> tuple[Rows, Params]:
             supports = self._shapes.supports([histories[u] for u in users])
-            task = self._shapes.task(np.stack([embeddings[u] for u in users]), supports)
-            items = self._table.tensors(single_user=len(task.embedding) == 1)
+            task, items = self._with_items(self._shapes.task(np.stack([embeddings[u] for u in users]), supports))
             return supports, self.programs["adapt"](self.trainable, items, task)
 
         states: dict[int, UserState] = {}
@@ -139,8 +136,7 @@ class Executor:
         bucket = self._shapes.bucket(length)
         if bucket not in self._adapted_shapes:
             supports = self._shapes.supports([self._shapes.blank(bucket)])
-            task = self._shapes.task(self.average_user[None], supports)
-            items = self._table.tensors(single_user=True)
+            task, items = self._with_items(self._shapes.task(self.average_user[None], supports))
             adapted = jax.eval_shape(self.programs["adapt"], self.trainable, items, task)
             shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), adapted)
             self._adapted_shapes[bucket] = shapes
@@ -155,7 +151,8 @@ class Executor:
         most = min(most, self._shapes.sizes[-1])
         sizes = sorted({size for size in self._shapes.sizes if size <= most} | {self._shapes.size(most)})
         explained = (1, EXPLAINED_PER_CALL)
-        self._table.tensors(single_user=False)  # precomputes products, which calls for single users then also use
+        if self._table.on_device:  # precompute products, which calls for single users then also use
+            self._table.tensors(single_user=False)
         for length in self._shapes.buckets:
             history = self._shapes.blank(min(length, self._table.count), self._scale.standardised().low)
             for size in sizes:
@@ -188,7 +185,7 @@ class Executor:
         """As `score_all`, with a second row: the standard deviation of the rating; NaN where the model has none.
 
         With a head that predicts levels it is the standard deviation of the predicted distribution; with a predictive
-        variance it is that of `deviation`.
+        variance (`gives_deviation`) it is the root of that.
         """
         return self._over_catalogue("score_all_with_deviation", states)
 
@@ -196,10 +193,11 @@ class Executor:
         count = self._table.count
 
         def call(users: list[int]) -> Array:
-            task = self._task([states[u] for u in users])
-            size = len(task.embedding)
-            items = self._table.tensors(single_user=size == 1)
-            return self.programs[name](self.trainable, items, task, at_once=min(self._shapes.users_at_once, size))
+            task, items = self._task([states[u] for u in users])
+            if not self._table.on_device:
+                return self._by_blocks(name, task, items)
+            at_once = min(self._shapes.users_at_once, len(task.embedding))
+            return self.programs[name](self.trainable, items, task, at_once=at_once)
 
         for users, scored in one_ahead(self._shapes.batches([len(state.support.item) for state in states]), call):
             found = jax.device_get(scored)[: len(users), ..., :count]
@@ -208,6 +206,55 @@ class Executor:
             if not self._scale.is_standard:
                 found = np.concatenate([self._scale.original(found[:, :1]), found[:, 1:] * self._scale.unit], axis=1)
             yield from zip(users, found[:, 0] if name == "score_all" else found)
+
+    def _by_blocks(self, name: str, task: UserTask, items: ItemTensors) -> Float[np.ndarray, ...]:
+        """What the program `name` gives for a table that is not on the device: read and score a block at a time."""
+        program = self.programs["score" if name == "score_all" else "score_with_deviation"]
+        parts = []
+        for start in range(0, self._table.count, self._items_at_once):
+            rows = np.arange(start, start + self._items_at_once)
+            own = np.minimum(rows, self._table.count - 1)  # the last block repeats the last row
+            features = self._rows(self._table.embeddings[own], self._table.statistic[own])
+            parts.append(jax.device_get(program(self.trainable, items, task, features)))
+        return np.concatenate(parts, axis=-1)
+
+    def score_of_many(
+        self, states: Sequence[UserState], rows: Int[np.ndarray, " items"]
+    ) -> Float[np.ndarray, "users items"]:
+        """Score the same rows of the catalogue for many users.
+
+        Args:
+            states: states of the users.
+            rows: rows of the catalogue.
+
+        Returns:
+            Expected ratings, or probabilities of a click.
+
+        Raises:
+            MetarecError: predictions are NaN or infinite.
+        """
+        found = np.zeros((len(states), len(rows)), np.float32)
+        features = self._rows(self._table.embeddings[rows], self._table.statistic[rows])
+        for users in self._shapes.batches([len(state.support.item) for state in states]):
+            task, items = self._task([states[u] for u in users])
+            scored = self.programs["score"](self.trainable, items, task, features)
+            found[users] = jax.device_get(scored)[: len(users)]
+        _check_finite(found)
+        return self._scale.original(found)
+
+    def score_rows_with_deviation(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "two items"]:
+        """Score rows of the catalogue for one user, with standard deviations as of `score_all_with_deviation`.
+
+        Args:
+            state: state of the user.
+            rows: int [items].
+
+        Returns:
+            Scores, and standard deviations.
+        """
+        embeddings, statistic = self._table.embeddings[rows], self._table.statistic[rows]
+        mean, deviation = self._of_items("score_with_deviation", state, embeddings, statistic)
+        return np.stack([self._scale.original(mean), deviation * self._scale.unit])
 
     def score(
         self,
@@ -235,19 +282,6 @@ class Executor:
         """Whether the model has a predictive variance: with the updater "ridge" and the head "rating"."""
         return self.model.updater.variance is not None and self.model.head.unit is not None
 
-    def deviation(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
-        """Compute standard deviations of one user's ratings; only where `gives_deviation`.
-
-        Args:
-            state: state of the user.
-            rows: int32 [items], rows of the catalogue.
-
-        Returns:
-            Standard deviations, in ratings.
-        """
-        found = self._of_items("deviation", state, self._table.embeddings[rows], self._table.statistic[rows])
-        return found * self._scale.unit
-
     def score_rows(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, " items"]:
         """Score rows of the catalogue for one user.
 
@@ -274,11 +308,14 @@ class Executor:
         Returns:
             Scores, and derivatives.
         """
-        items, task = self._table.tensors(single_user=True), self._task([state])._replace(adapted=())
+        self.check_states([state])
+        whose = self._shapes.task(*jax.tree.map(lambda leaf: leaf[None], (state.embedding, state.support)))
         found = [(np.zeros(0, np.float32), np.zeros((0, len(state.support.item)), np.float32))]
-        for part, size in _explained_parts(rows):
+        for part, size in explained_parts(rows):
             padded = np.pad(part, (0, size - len(part))).astype(np.int32)
-            both = jax.device_get(self.programs["influences"](self.trainable, items, task, padded))
+            items, support, own = self._table.tensors_of(whose.support, padded, single_user=True)
+            task = whose._replace(support=support)
+            both = jax.device_get(self.programs["influences"](self.trainable, items, task, own))
             found.append(jax.tree.map(lambda leaf, part=part: leaf[0, : len(part)], both))
         scores, influences = (np.concatenate(parts) for parts in zip(*found))
         _check_finite(scores)
@@ -297,7 +334,7 @@ class Executor:
         """
         embeddings, statistic = self._table.embeddings, self._table.statistic
         found = [np.zeros((0, embeddings.shape[1]), np.float32)]
-        for part, size in _explained_parts(rows):
+        for part, size in explained_parts(rows):
             found.append(
                 self._of_items("embedding_gradients", state, embeddings[part], statistic[part], size, prepare=False)
             )
@@ -319,10 +356,19 @@ class Executor:
                     "the user's ratings with this recommender"
                 )
 
-    def _task(self, states: Sequence[UserState]) -> UserTask:
+    def _task(self, states: Sequence[UserState]) -> tuple[UserTask, ItemTensors]:
+        """The arguments of a program for some users: the users, and items that hold those of their supports."""
         self.check_states(states)
         each = [(state.embedding, state.support, state.adapted) for state in states]
-        return self._shapes.task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each))
+        return self._with_items(self._shapes.task(*jax.tree.map(lambda *leaves: np.stack(leaves), *each)))
+
+    def _with_items(self, task: UserTask) -> tuple[UserTask, ItemTensors]:
+        items, support, _ = self._table.tensors_of(task.support, single_user=len(task.embedding) == 1)
+        return task._replace(support=support), items
+
+    def _rows(self, embeddings: np.ndarray, statistic: np.ndarray) -> ItemRows:
+        """Items as an argument of a program."""
+        return ItemRows(self.programs["prepare"](self.trainable.theta, embeddings), statistic)
 
     def _of_items(
         self,
@@ -340,19 +386,12 @@ class Executor:
         embeddings, statistic = (
             np.pad(array, ((0, spare), (0, 0))).astype(np.float32) for array in (embeddings, statistic)
         )
-        rows = self.programs["prepare"](self.trainable.theta, embeddings) if prepare else embeddings
-        items = self._table.tensors(single_user=True)
-        found = self.programs[name](self.trainable, items, self._task([state]), ItemRows(rows, statistic))
-        found = jax.device_get(found)[0, :count]
-        _check_finite(found)
+        rows = self._rows(embeddings, statistic) if prepare else ItemRows(embeddings, statistic)
+        task, items = self._task([state])
+        scored = jax.device_get(self.programs[name](self.trainable, items, task, rows))[0]
+        found = scored[:, :count] if name == "score_with_deviation" else scored[:count]
+        _check_finite(found[0] if name == "score_with_deviation" else found)
         return found
-
-
-def _explained_parts(rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Yield the rows that are explained in one call, and their padded number."""
-    for start in range(0, len(rows), EXPLAINED_PER_CALL):
-        part = rows[start : start + EXPLAINED_PER_CALL]
-        yield part, 1 if len(part) == 1 else EXPLAINED_PER_CALL
 
 
 def _check_finite(scores: np.ndarray) -> None:

@@ -3,12 +3,15 @@
 Programs are compiled for the number of rows including spare ones, so that adding an item writes a row without
 compilation; the tables grow only when no spare row is left. Products of the items with kernels that are shared by all
 users are computed once and stored.
+
+A table that is too large for this stays where it is, in memory or in a mapped file. Programs then get the rows that a
+call needs: those of the supports, and the items to score.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -22,6 +25,7 @@ from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.batch import plan_batch
 from metarec_jax.meta.model import Model
+from metarec_jax.recommender.growing_rows import GrowingRows, Source
 
 MIN_SPARE, MAX_SPARE = 64, 8192
 """Bounds of the spare rows; between them an eighth of the catalogue. Spare rows are scored like all others, so they
@@ -30,6 +34,11 @@ MAX_WRITTEN = 16
 """Rows that are written into the tensors one by one, at most; with more, the tensors are built anew."""
 MAX_GRAM_ITEMS = 4096
 """Rows of the largest table whose Gram matrix is stored: 64 MB."""
+MAX_DEVICE_FLOATS = 1 << 27
+"""Embeddings of the largest table that is held on the device: 512 MB, or 350,000 items of width 384."""
+
+NO_ROWS = np.zeros(0, np.int32)
+"""No row of the catalogue."""
 
 
 class ItemTensors(NamedTuple):
@@ -62,33 +71,42 @@ class ItemTable:
     Args:
         model: prepares and multiplies the embeddings.
         theta: parameters of the model.
-        embeddings: float32 [items, hidden].
-        statistic: float32 [items, columns].
+        embeddings: float [items, hidden], an array or a file that is read by rows.
+        statistic: float32 [items, columns], likewise.
         user_hidden: width of a user's embedding.
         told: identifier of the model, for `metarec_jax.core.exported_programs.Traced`.
         max_gram_items: rows of the largest table whose Gram matrix is stored.
+        max_device_floats: numbers in the embeddings of the largest table that is held on the device.
 
     Attributes:
         count: number of items, without spare rows.
+        on_device: whether all items are on the device; if not, `tensors_of` gathers those of a call.
+        written: rows that were added or have changed, one array for each call of `add` and `set_statistic`.
     """
 
     def __init__(
         self,
         model: Model,
         theta: Params,
-        embeddings: Float[np.ndarray, "items hidden"],
-        statistic: Float[np.ndarray, "items columns"],
+        embeddings: Source,
+        statistic: Source,
         user_hidden: int,
         told: str,
         max_gram_items: int = MAX_GRAM_ITEMS,
+        max_device_floats: int = MAX_DEVICE_FLOATS,
     ):
-        self.count = len(embeddings)
+        self.count = embeddings.shape[0]
+        self.on_device = self.count * embeddings.shape[1] <= max_device_floats
+        self.written: list[np.ndarray] = []
         self._model, self._theta, self._told = model, theta, f"{told}\n{user_hidden}"
         self._max_gram_items = max_gram_items
-        rows = self.count + min(max(MIN_SPARE, self.count // 8), MAX_SPARE)
-        self._embeddings, self._statistic = _padded(embeddings, rows), _padded(statistic, rows)
         self._no_user = np.zeros((1, user_hidden), np.float32)
         self._prepare = Traced(functools.partial(_prepared, model, self._no_user), self._told)
+        if not self.on_device:
+            self._embeddings, self._statistic = GrowingRows(embeddings), GrowingRows(statistic)
+            return
+        rows = self.count + min(max(MIN_SPARE, self.count // 8), MAX_SPARE)
+        self._embeddings, self._statistic = (_padded(part[: self.count], rows) for part in (embeddings, statistic))
         self._restart(with_gram=self.count <= max_gram_items)
 
     def _restart(self, *, with_gram: bool) -> None:
@@ -108,6 +126,27 @@ class ItemTable:
             self._precomputed = True
         return self._tensors
 
+    def tensors_of(
+        self, support: Rows, more: Int[np.ndarray, " more"] = NO_ROWS, *, single_user: bool
+    ) -> tuple[ItemTensors, Rows, Int[np.ndarray, " more"]]:
+        """Return items as arguments of a program, with at least those of some supports.
+
+        Args:
+            support: supports of the users, by rows of the catalogue.
+            more: further rows of the catalogue that the program reads.
+            single_user: as for `tensors`.
+
+        Returns:
+            The items; the supports and the further rows, by rows of these items.
+        """
+        if self.on_device:
+            return self.tensors(single_user=single_user), support, more
+        rows = np.concatenate([np.asarray(support.item).reshape(-1), more])
+        places = np.arange(len(rows), dtype=np.int32)
+        own = places[: support.item.size].reshape(support.item.shape)
+        found = self._prepare(self._theta, self._embeddings[rows], self._statistic[rows])
+        return found, support._replace(item=own), places[support.item.size :]
+
     @functools.cached_property
     def _precompute(self) -> Traced:
         """`_with_products` for the kernels that multiply items, which an abstract evaluation of the model finds."""
@@ -120,14 +159,14 @@ class ItemTable:
         return len(self._embeddings)
 
     @property
-    def embeddings(self) -> Float[np.ndarray, "items hidden"]:
-        """Embeddings of the items from the encoder."""
-        return self._embeddings[: self.count]
+    def embeddings(self) -> Any:
+        """Embeddings of the items from the encoder, float32 [items, hidden]: an array or `GrowingRows`."""
+        return self._embeddings[: self.count] if self.on_device else self._embeddings
 
     @property
-    def statistic(self) -> Float[np.ndarray, "items columns"]:
-        """Statistics of the items."""
-        return self._statistic[: self.count]
+    def statistic(self) -> Any:
+        """Statistics of the items, float32 [items, columns]: an array or `GrowingRows`."""
+        return self._statistic[: self.count] if self.on_device else self._statistic
 
     def add(self, embeddings: Float[np.ndarray, "new hidden"], statistic: Float[np.ndarray, "new columns"]) -> None:
         """Append items. Calls that are running keep the tensors they started with.
@@ -136,7 +175,13 @@ class ItemTable:
             embeddings: float32 [new, hidden], as the encoder gave them.
             statistic: float32 [new, columns].
         """
+        if not self.on_device:
+            self._embeddings.append(embeddings)
+            self._statistic.append(statistic)
         first, self.count = self.count, self.count + len(embeddings)
+        self.written.append(np.arange(first, self.count))
+        if not self.on_device:
+            return
         rows = self.rows
         while rows < self.count:
             rows += min(rows, MAX_SPARE)
@@ -153,9 +198,13 @@ class ItemTable:
         """Replace the statistics of items. Calls that are running keep the tensors they started with.
 
         Args:
-            rows: of the items.
+            rows: of the items; of a table that is not on the device, items that were added.
             statistic: float32 [changed, columns].
         """
+        self.written.append(np.asarray(rows))
+        if not self.on_device:
+            self._statistic.replace(rows, statistic)
+            return
         self._statistic[rows] = statistic
         self._write_rows(rows)
 

@@ -22,6 +22,9 @@ from metarec_jax.recommender.title_search import Match, TitleIndex
 from metarec_jax.recommender.top_rows import top_rows
 from metarec_jax.train.catalogue import Catalogue
 
+_BLOCK = 1 << 15
+"""Number of items that are compared with one item at a time."""
+
 
 class Recommendation(NamedTuple):
     """A recommended item.
@@ -91,18 +94,21 @@ class ItemIndex:
         """
         return _rows(self.titles.find_id, ids)
 
-    def recommendations(self, rows: Int[np.ndarray, " n"], scores: Float[np.ndarray, " items"]) -> list[Recommendation]:
+    def recommendations(self, rows: Int[np.ndarray, " n"], scores: Float[np.ndarray, " n"]) -> list[Recommendation]:
         """Make recommendations of rows.
 
         Args:
             rows: rows of the catalogue, best first.
-            scores: scores of all items.
+            scores: their scores.
 
         Returns:
             The recommendations, in the order of `rows`.
         """
         items, count = self.catalogue.items, self.catalogue.statistics.count
-        return [Recommendation(items.ids[r], items.titles[r], float(scores[r]), int(count[r])) for r in rows.tolist()]
+        return [
+            Recommendation(items.ids[row], items.titles[row], float(score), int(count[row]))
+            for row, score in zip(rows.tolist(), scores)
+        ]
 
     def allowed(self, filters: Filters) -> Bool[np.ndarray, " items"]:
         """Which items meet the conditions of `filters`.
@@ -169,8 +175,13 @@ class ItemIndex:
         if by == "taste" and beliefs is None:
             raise MetarecError("this run has no item factors: compare by text, or train with --factors.rank 32")
         vectors = catalogue.embeddings if by == "text" or beliefs is None else beliefs[:, FACTORS:]
-        length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        cosine = vectors @ vectors[row] / np.maximum(length * length[row], 1e-12)
+        wanted = vectors[row : row + 1][0]
+        size = float(np.sqrt(wanted @ wanted))
+        cosine = np.empty(len(vectors), np.float32)
+        for start in range(0, len(vectors), _BLOCK):  # embeddings may be a file that does not fit into memory
+            part = vectors[start : start + _BLOCK]
+            length = np.sqrt(np.einsum("ij,ij->i", part, part))
+            cosine[start : start + _BLOCK] = part @ wanted / np.maximum(length * size, 1e-12)
         candidates = np.ones(len(vectors), bool) if filters == ALL else self.allowed(filters)
         candidates[row] = False
         return top_k(cosine, k, candidates), cosine
@@ -207,17 +218,32 @@ class ItemIndex:
         self.table.set_statistic(rows, statistic_columns(statistics, rows))
 
 
-def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndarray, "rows columns"]:
+def statistic_columns(statistics: Statistics, rows: np.ndarray) -> Float[np.ndarray, "*rows columns"]:
     """Convert statistics of items to the learner's input: total, count, and the posterior of item factors.
 
     Args:
         statistics: statistics of all items.
-        rows: int [rows], rows of the items.
+        rows: int [...], rows of the items.
 
     Returns:
-        float32.
+        float32 [..., columns].
     """
-    return statistics_of(statistics, rows, np.zeros(len(rows)), np.ones(len(rows), bool), own=False)
+    return statistics_of(statistics, rows, np.zeros(rows.shape), np.ones(rows.shape, bool), own=False)
+
+
+class StatisticRows:
+    """Statistics of items as rows of the learner's input, which are made when they are read."""
+
+    def __init__(self, statistics: Statistics):
+        self._statistics = statistics
+        beliefs = statistics.beliefs
+        self.shape = (len(statistics.count), 2 + (0 if beliefs is None else beliefs.shape[1]))
+
+    def __getitem__(self, rows: Any) -> Float[np.ndarray, ...]:
+        """Rows by number, float32."""
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.shape[0]))
+        return statistic_columns(self._statistics, rows)
 
 
 def top_k(

@@ -191,22 +191,26 @@ def score_all_with_deviation(
         Scores and standard deviations, stacked on the second axis, in units of the standardised scale. Standard
         deviations are NaN if the model does not define them.
     """
+    both = functools.partial(_mean_and_deviation, model, scale, trainable)
+    return _over_catalogue(model, items_at_once, trainable, items, task, at_once, both)
+
+
+def _mean_and_deviation(
+    model: Model, scale: Scale, trainable: Trainable, context: Context, adapted: Params, rows: Features
+) -> Float[Array, "two items"]:
+    """Scores and standard deviations of one user's rows, as `score_all_with_deviation` gives them."""
     levels = np.asarray(scale.levels, np.float32)
-
-    def score(context: Context, adapted: Params, rows: Features) -> Array:
-        outputs = apply_user(model, trainable, context, adapted, rows)
-        mean = model.head.mean(outputs)
-        if model.updater.variance is not None and model.head.unit is not None:
-            deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
-        elif model.head.above is None or scale.kind == "click":
-            deviation = jnp.full_like(mean, jnp.nan)
-        else:
-            # E[(R - l)^2] for the lowest level l, as a sum over the levels that R exceeds (Abel summation).
-            square = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
-            deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean - levels[0]), 0.0))
-        return jnp.stack([mean, deviation])
-
-    return _over_catalogue(model, items_at_once, trainable, items, task, at_once, score)
+    outputs = apply_user(model, trainable, context, adapted, rows)
+    mean = model.head.mean(outputs)
+    if model.updater.variance is not None and model.head.unit is not None:
+        deviation = model.head.unit * jnp.sqrt(variance_user(model, trainable, context, rows))
+    elif model.head.above is None or scale.kind == "click":
+        deviation = jnp.full_like(mean, jnp.nan)
+    else:
+        # E[(R - l)^2] for the lowest level l, as a sum over the levels that R exceeds (Abel summation).
+        square = model.head.above(outputs) @ jnp.diff(jnp.square(levels - levels[0]))
+        deviation = jnp.sqrt(jnp.maximum(square - jnp.square(mean - levels[0]), 0.0))
+    return jnp.stack([mean, deviation])
 
 
 def score(
@@ -232,22 +236,22 @@ def score(
     return _each_user(model, trainable, items, task, one)
 
 
-def deviation(
-    model: Model, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
-) -> Float[Array, "users items"]:
-    """Compute the standard deviation of every user's rating of some items.
+def score_with_deviation(
+    model: Model, scale: Scale, trainable: Trainable, items: ItemTensors, task: UserTask, rows: ItemRows
+) -> Float[Array, "users two items"]:
+    """Compute the score and the standard deviation of every user's rating of some items.
 
     Args:
         model, trainable, items, task, rows: as for `score`.
+        scale: as for `score_all_with_deviation`.
 
     Returns:
-        Standard deviations, in ratings.
+        As `score_all_with_deviation`.
     """
-    unit = model.head.unit or 1.0
 
     def one(context: Context, adapted: Params) -> Array:
         features = Features(Fixed(rows.embedding, None, "recommended"), rows.statistic)
-        return unit * jnp.sqrt(variance_user(model, trainable, context, features))
+        return _mean_and_deviation(model, scale, trainable, context, adapted, features)
 
     return _each_user(model, trainable, items, task, one)
 

@@ -42,8 +42,9 @@ from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.filters import ALL, Filters, as_filters
 from metarec_jax.recommender.history import CheckedHistory, History, Rated, check_history, rows_to_remove
 from metarec_jax.recommender.item_table import ItemTable
-from metarec_jax.recommender.items import ItemIndex, Recommendation, statistic_columns, top_k
+from metarec_jax.recommender.items import ItemIndex, Recommendation, StatisticRows, top_k
 from metarec_jax.recommender.load_run import load_run
+from metarec_jax.recommender.retrieval.candidates import Candidates
 from metarec_jax.recommender.state_codec import StateCodec, model_digest
 from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
 from metarec_jax.recommender.title_search import Match
@@ -86,6 +87,7 @@ class Recommender:
         config: as given.
         items: the catalogue and its indexes.
         executor: adapts to users with checked histories, and scores items for them.
+        candidates: proposes the items that the model ranks where there are too many to rank all.
         texts: encodes texts.
         users: encodes users' texts.
         cold_items: adds items, and learns from their ratings.
@@ -131,15 +133,17 @@ class Recommender:
         table = ItemTable(
             model,
             trainable.theta,
-            np.asarray(catalogue.embeddings, np.float32),
-            statistic_columns(catalogue.statistics, np.arange(len(catalogue.items))),
+            catalogue.embeddings,
+            StatisticRows(catalogue.statistics),
             len(trainable.theta["input"]["user"]["shift"]),
             f"{to_json(config)}\n{catalogue.scale}",
             limits.gram_items,
+            limits.device_floats,
         )
         self.items = ItemIndex(catalogue, table)
         digest = model_digest(config, catalogue.items.ids, trainable)
         self.executor = Executor(config, catalogue.scale, model, trainable, table, limits, digest)
+        self.candidates = Candidates(table, self.executor, limits)
         self.texts = TextEncoder(config.encoder, catalogue.embeddings.shape[1], encoder, report)
         self.users = UserEncoder(
             config.learner.user_side, self.executor.average_user, config.episodes.max_support, self.texts
@@ -288,17 +292,28 @@ class Recommender:
 
     # Recommend
 
-    @takes(state=STATE, k=whole, exclude_seen=truth, filters=as_filters)
+    @takes(state=STATE, k=whole, exclude_seen=truth, filters=as_filters, full=truth)
     def recommend(
-        self, state: UserState, k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
+        self,
+        state: UserState,
+        k: int = 10,
+        exclude_seen: bool = True,
+        filters: Filters = ALL,
+        *,
+        full: bool = False,
     ) -> list[Recommendation]:
         """Find the `k` items with the highest scores.
+
+        With more than 16,384 items and at most 1,024 places the model ranks 4,096 candidates, which the linear part of
+        the model proposes (`Limits.whole_items` and `Limits.candidates`; see docs/retrieval.md). Otherwise it ranks all
+        items.
 
         Args:
             state: state of the user.
             k: list length, 1 to the number of items.
             exclude_seen: whether items of the user's history are left out.
             filters: conditions on the items of the list.
+            full: whether the model ranks all items, however many there are.
 
         Returns:
             The items, best first; fewer than `k` only where fewer are left.
@@ -306,17 +321,29 @@ class Recommender:
         Raises:
             MetarecError: `k` is out of range, or a filter does not fit the catalogue.
         """
-        return self.recommend_many([state], k, exclude_seen, filters)[0]
+        return self.recommend_many([state], k, exclude_seen, filters, full=full)[0]
 
-    @takes(states=list_of(STATE, "states, which `adapt` returns"), k=whole, exclude_seen=truth, filters=as_filters)
+    @takes(
+        states=list_of(STATE, "states, which `adapt` returns"),
+        k=whole,
+        exclude_seen=truth,
+        filters=as_filters,
+        full=truth,
+    )
     def recommend_many(
-        self, states: Sequence[UserState], k: int = 10, exclude_seen: bool = True, filters: Filters = ALL
+        self,
+        states: Sequence[UserState],
+        k: int = 10,
+        exclude_seen: bool = True,
+        filters: Filters = ALL,
+        *,
+        full: bool = False,
     ) -> list[list[Recommendation]]:
         """Recommend items to many users in batches.
 
         Args:
             states: states of the users.
-            k, exclude_seen, filters: as for `recommend`.
+            k, exclude_seen, filters, full: as for `recommend`.
 
         Returns:
             The items of each user, as from `recommend`.
@@ -325,9 +352,16 @@ class Recommender:
         self.executor.check_states(states)
         allowed = None if filters == ALL else self.items.allowed(filters)
         found: dict[int, list[Recommendation]] = {}
-        for user, scores in self.executor.score_all(states):
-            rows = top_k(scores, k, self.items.candidates(states[user].history.rows, allowed, exclude_seen))
-            found[user] = self.items.recommendations(rows, scores)
+        if self.candidates.needed(k) and not full:
+            proposed = self.candidates.rows(states, allowed, exclude_seen=exclude_seen)
+            for user, rows in enumerate(proposed):
+                scores = self.executor.score_rows(states[user], rows)
+                best = top_k(scores, k, np.ones(len(rows), bool))
+                found[user] = self.items.recommendations(rows[best], scores[best])
+        else:
+            for user, scores in self.executor.score_all(states):
+                rows = top_k(scores, k, self.items.candidates(states[user].history.rows, allowed, exclude_seen))
+                found[user] = self.items.recommendations(rows, scores[rows])
         return [found[user] for user in range(len(states))]
 
     @takes(item=item, k=whole, by=text, filters=as_filters)
@@ -349,7 +383,8 @@ class Recommender:
         Raises:
             MetarecError: an item is unknown or ambiguous, `k` is out of range, or the run has no item factors.
         """
-        return self.items.recommendations(*self.items.similar(self.find(item).row, k, by, filters))
+        rows, cosine = self.items.similar(self.find(item).row, k, by, filters)
+        return self.items.recommendations(rows, cosine[rows])
 
     # Score
 
@@ -412,7 +447,7 @@ class Recommender:
                 f"updater.kind {self.config.updater.kind!r} with learner.head {self.config.learner.head!r} predicts no "
                 "uncertainty: train with --updater.kind ridge --updater.adapted 'output/.*' --learner.head rating"
             )
-        return self.executor.deviation(state, self.items.rows(items))
+        return self.executor.score_rows_with_deviation(state, self.items.rows(items))[1]
 
     @takes(state=STATE, items=ITEMS, words=truth)
     def explain(self, state: UserState, items: Sequence[str | int], *, words: bool = False) -> list[Explanation]:

@@ -1,0 +1,72 @@
+"""Files of indexes: safetensors with a digest of their content, and the run that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from metarec_jax.core.checked_files import read_arrays, reading, write_arrays
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.recommender.retrieval.build import IndexKind, build_index
+from metarec_jax.recommender.retrieval.graph import Graph
+from metarec_jax.recommender.retrieval.quantised import TILE, Quantised
+from metarec_jax.recommender.retrieval.scan import Scan
+from metarec_jax.recommender.retrieval.vectors import Index, Vectors
+
+__all__ = ["Path", "load", "save"]
+_REMEDY = "delete it, and save the index of this run again"
+
+
+def save(index: Index, path: Path, digest: str) -> None:
+    """Write an index to a file.
+
+    Args:
+        index: the index.
+        path: the file.
+        digest: identifier of the run.
+
+    Raises:
+        MetarecError: the file cannot be written.
+    """
+    graph = index if isinstance(index, Graph) else None
+    scan = index.scan if isinstance(index, Graph) else index
+    assert isinstance(scan, Scan)
+    table = scan.table
+    arrays = {"values": table.values, "scale": table.scale, "middle": table.middle, "spread": table.spread}
+    arrays["residual"] = np.float64(table.residual)
+    if graph is not None:
+        arrays["graph"] = graph.saved()
+    write_arrays(path, arrays, {"run": digest, "kind": "scan" if graph is None else "graph"})
+
+
+def load(vectors: Vectors, path: Path, digest: str) -> Index:
+    """Read an index of the same run.
+
+    Args:
+        vectors: vectors of the items.
+        path: the file.
+        digest: identifier of the run.
+
+    Returns:
+        The index.
+
+    Raises:
+        MetarecError: the file is missing or damaged, or the index belongs to another run.
+    """
+    arrays, texts = read_arrays(path, _REMEDY)
+    if texts.get("run") != digest:
+        raise MetarecError(f"{path} is the index of another run, or of other items: {_REMEDY}")
+    with reading(path, _REMEDY):
+        kind, count, width = texts["kind"], len(vectors), vectors.width
+        if kind not in get_args(IndexKind):
+            raise ValueError(f"an index of the kind {kind!r}")
+        shape = (-(-count // TILE), width, TILE)
+        values, scale = arrays["values"], arrays["scale"]
+        if values.shape != shape or values.dtype != np.int8 or scale.shape != (shape[0], TILE):
+            raise ValueError(f"its values are {values.dtype} of shape {values.shape}, not int8 of shape {shape}")
+        sizes = arrays["middle"], arrays["spread"]
+        table = Quantised(jnp.asarray(values), jnp.asarray(scale), *sizes, float(arrays["residual"]))
+        return build_index(vectors, "graph" if kind == "graph" else "scan", table, arrays.get("graph"))

@@ -1,0 +1,124 @@
+"""Lists of two stages, and tables that are not on the device, against the whole model on all items."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from helpers import assert_close
+from trained import believing_run, trained_run
+
+from metarec_jax.core.types import Items
+from metarec_jax.recommender.filters import Filters
+from metarec_jax.recommender.load_run import load_run
+from metarec_jax.recommender.recommender import Limits, Recommender
+from metarec_jax.train.catalogue import Catalogue, Statistics
+
+ITEMS = 2500
+SMALL = Limits(whole_items=500, candidates=200)
+OFF_DEVICE = SMALL._replace(device_floats=0, items_at_once=400)
+RATED = ({0: 5, 3: 1, 7: 4}, {10: 2}, {})
+
+
+def catalogue_of(found: Catalogue) -> Catalogue:
+    """Many items around those of a run."""
+    rng = np.random.default_rng(0)
+    parent = rng.integers(0, len(found.items), ITEMS)
+    names = tuple(map(str, range(ITEMS)))
+    items = Items(names, tuple(f"Film {n}" for n in names), names, {"year": tuple(str(1900 + n % 100) for n in parent)})
+
+    def around(rows, scale):
+        return (rows[parent] + scale * rows.std(axis=0) * rng.normal(size=rows[parent].shape)).astype(np.float32)
+
+    total, count, beliefs = found.statistics
+    if beliefs is not None:
+        beliefs = np.concatenate([beliefs[parent, :2], around(beliefs[:, 2:], 0.3)], axis=1)
+    statistics = Statistics(total[parent], count[parent], beliefs)
+    return dataclasses.replace(found, items=items, statistics=statistics, embeddings=around(found.embeddings, 0.3))
+
+
+def many_items(run, limits) -> Recommender:
+    config, found, trainable, encoder = load_run(run)
+    return Recommender(config, catalogue_of(found), trainable, encoder, limits=limits)
+
+
+def states_of(recommender):
+    return recommender.adapt_many([{f"id:{row}": rating for row, rating in rated.items()} for rated in RATED])
+
+
+@pytest.fixture(scope="module", params=["with factors", "without factors"])
+def run(request):
+    return believing_run() if request.param == "with factors" else trained_run()
+
+
+@pytest.fixture(scope="module")
+def two_stages(run):
+    return many_items(run, SMALL)
+
+
+def same_lists(found, wanted):
+    assert [[item.id for item in one] for one in found] == [[item.id for item in one] for one in wanted]
+    assert_close(*(np.array([[item.score for item in one] for one in lists], np.float32) for lists in (found, wanted)))
+
+
+def test_the_list_is_that_of_the_whole_model(two_stages):
+    states = states_of(two_stages)
+    assert two_stages.candidates.needed(10)
+    same_lists(two_stages.recommend_many(states, 10), two_stages.recommend_many(states, 10, full=True))
+    proposed = two_stages.candidates.rows(states, None, exclude_seen=True)
+    assert [len(rows) for rows in proposed] == [200, 200, 200]
+    assert not set(RATED[0]) & set(proposed[0].tolist())
+
+
+def test_long_lists_and_small_catalogues_rank_all_items(two_stages):
+    assert not two_stages.candidates.needed(51)
+    assert len(two_stages.recommend(states_of(two_stages)[0], ITEMS, exclude_seen=False)) == ITEMS
+    whole = many_items(trained_run(), Limits())
+    assert not whole.candidates.needed(1)
+
+
+def test_filters_and_seen_items(two_stages):
+    states = states_of(two_stages)
+    for filters in (Filters(between={"year": (1900, 1959)}), Filters({"year": ["1903"]}, exclude=["id:5"])):
+        for exclude_seen in (True, False):
+            found = two_stages.recommend_many(states, 10, exclude_seen, filters)
+            same_lists(found, two_stages.recommend_many(states, 10, exclude_seen, filters, full=True))
+    nothing = Filters({"year": ["1"]})
+    assert two_stages.recommend_many(states, 10, filters=nothing) == [[], [], []]
+
+
+@pytest.mark.parametrize("limits", [SMALL, OFF_DEVICE], ids=["on the device", "off the device"])
+def test_added_items_are_proposed_without_building_again(run, limits):
+    recommender = many_items(run, limits)
+    state = states_of(recommender)[0]
+    (best,) = recommender.recommend(state, 1)
+    index = recommender.candidates.index
+    text = recommender.catalogue.items.texts[0]
+    new = [recommender.add_item(text, title=f"New {n}") for n in range(3)]
+    row = recommender.find(f"id:{new[1]}").row
+    raters = [({f"id:{n}": 5}, 5.0) for n in range(40)]
+    recommender.learn_item(f"id:{new[1]}", raters)
+    assert recommender.candidates.index is index
+    found = recommender.recommend(state, 40)
+    same_lists([found], [recommender.recommend(state, 40, full=True)])
+    vector = recommender.candidates.vectors[np.array([row])][0].astype(np.float64)
+    (only,) = index.top(vector, 1, np.arange(ITEMS + 3) == row).rows.tolist()
+    assert only == row
+    assert best.id in {item.id for item in found}
+
+
+def test_a_table_off_the_device_gives_the_same_answers(run, two_stages):
+    other = many_items(run, OFF_DEVICE)
+    states, own = states_of(two_stages), states_of(other)
+    because = "products with the items of a call are added in another order than those of the whole table"
+    for left, right in zip(states, own):
+        assert_close(right.adapted, left.adapted, tolerance=1e-4, because=because)
+    same_lists(other.recommend_many(own, 10), two_stages.recommend_many(states, 10))
+    same_lists(other.recommend_many(own, 10, full=True), two_stages.recommend_many(states, 10, full=True))
+    rows = np.array([0, 7, 2499])
+    for recommender in (two_stages, other):
+        scored = dict(recommender.executor.score_all_with_deviation(states_of(recommender)))
+        some = recommender.executor.score_rows_with_deviation(states_of(recommender)[1], rows)
+        assert_close(some, scored[1][:, rows])
+    explained = [recommender.explain(states_of(recommender)[0], ["id:9"])[0] for recommender in (two_stages, other)]
+    assert explained[0].sentence == explained[1].sentence
+    assert [s.title for s in other.similar("id:4", 5)] == [s.title for s in two_stages.similar("id:4", 5)]
