@@ -10,14 +10,16 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metarec_jax.core.atomic_files import replacing, system_error
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.mapped_rows import MappedRows
 from metarec_jax.core.regular_files import NO_PERMISSION, open_regular
 
 if TYPE_CHECKING:
@@ -94,12 +96,15 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
         save_file(arrays, part, metadata={**texts, _KEY: _digest_of_arrays(arrays, texts)})
 
 
-def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_arrays(
+    path: Path, remedy: str = RESTORE, *, map_above: int | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a file that `write_arrays` wrote.
 
     Args:
         path: path of the file.
         remedy: as for `reading`.
+        map_above: bytes above which a matrix stays in the file, as `MappedRows`; None reads all arrays.
 
     Returns:
         The arrays by name, and the metadata texts by name.
@@ -111,13 +116,28 @@ def read_arrays(path: Path, remedy: str = RESTORE) -> tuple[dict[str, np.ndarray
 
     with reading(path, remedy):
         open_regular(path).close()  # raises an `OSError` with its errno if the file cannot be opened
+        arrays: dict[str, Any] = {}
         with safe_open(path, framework="np") as file:
             texts = dict(file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                mapped = None if map_above is None else _mapped(path, name, map_above)
+                arrays[name] = file.get_tensor(name) if mapped is None else mapped
         expected = texts.pop(_KEY, None)
         if expected is not None and expected != _digest_of_arrays(arrays, texts):
             raise ValueError("its content is not what was written")
         return arrays, texts
+
+
+def _mapped(path: Path, name: str, least: int) -> MappedRows | None:
+    """A matrix of a safetensors file, whose header was checked, as a mapped file; None for one that is not large."""
+    with open_regular(path) as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        entry = json.loads(file.read(length))[name]
+    first, last = entry["data_offsets"]
+    dtype = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}.get(entry["dtype"])
+    if dtype is None or len(entry["shape"]) != 2 or last - first <= least:
+        return None
+    return MappedRows(path, 8 + length + first, tuple(entry["shape"]), dtype)
 
 
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
@@ -184,12 +204,13 @@ def numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
-def _digest_of_arrays(arrays: Mapping[str, np.ndarray], texts: Mapping[str, str]) -> str:
+def _digest_of_arrays(arrays: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(json.dumps([name, str(array.dtype), arrays[name].shape]).encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        array = arrays[name]
+        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
+        for part in array.blocks() if isinstance(array, MappedRows) else [array]:
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

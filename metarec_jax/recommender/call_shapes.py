@@ -69,7 +69,7 @@ class CallShapes:
         self._table = table
         self.buckets, self._max_support = config.buckets, config.max_support
         # A call holds the scores of its users, and for a large catalogue products of all items with their supports.
-        longest, items = self.buckets[-1], table.count
+        longest, items = self.buckets[-1], table.count if table.on_device else min(table.count, limits.items_at_once)
         each = items if items <= limits.gram_items else items * (1 + longest)
         self.sizes = [s for s in limits.batch_sizes if s == 1 or s * each <= limits.floats_per_call]
         widest = model.floats_per_row(longest) * min(items, limits.items_at_once)

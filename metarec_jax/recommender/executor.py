@@ -8,9 +8,7 @@ one runs.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -19,7 +17,6 @@ from jaxtyping import Array, Float, Int
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.exported_programs import Traced
 from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params, Rows
@@ -45,7 +42,7 @@ class Executor:
         digest: identifier of the model, which its states hold.
 
     Attributes:
-        model, trainable, digest: as given.
+        model, trainable, scale, digest: as given.
         average_user: float32 [hidden], the embedding of a user without text.
         programs: the compiled programs by name.
     """
@@ -65,27 +62,10 @@ class Executor:
         self._table = table
         self._items_at_once = limits.items_at_once
         self._shapes = CallShapes(config.episodes, model, table, limits)
-        self._scale = scale
+        self.scale = scale
         self._adapted_shapes: dict[int, Params] = {}
         told = f"{to_json(config)}\n{scale}\n{limits}"
-        bound: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[str]]] = {
-            "prepare": (programs.prepare, (), []),
-            "adapt": (programs.adapt, (limits.users_adapted_at_once,), []),
-            "score": (programs.score, (), []),
-            "score_with_deviation": (programs.score_with_deviation, (scale.standardised(),), []),
-            "score_all": (programs.score_all, (limits.items_at_once,), ["at_once"]),
-            "score_all_with_deviation": (
-                programs.score_all_with_deviation,
-                (scale.standardised(), limits.items_at_once),
-                ["at_once"],
-            ),
-            "influences": (programs.influences, (), []),
-            "embedding_gradients": (programs.embedding_gradients, (), []),
-        }
-        self.programs: dict[str, Any] = {
-            name: Traced(functools.partial(function, model, *arguments), told, static)
-            for name, (function, arguments, static) in bound.items()
-        }
+        self.programs = programs.traced(model, scale, told, limits.users_adapted_at_once, limits.items_at_once)
 
     # Adapt
 
@@ -154,7 +134,7 @@ class Executor:
         if self._table.on_device:  # precompute products, which calls for single users then also use
             self._table.tensors(single_user=False)
         for length in self._shapes.buckets:
-            history = self._shapes.blank(min(length, self._table.count), self._scale.standardised().low)
+            history = self._shapes.blank(min(length, self._table.count), self.scale.standardised().low)
             for size in sizes:
                 for _ in self.score_all_with_deviation(self.adapt([history] * size, [self.average_user] * size)):
                     pass
@@ -199,12 +179,15 @@ class Executor:
             at_once = min(self._shapes.users_at_once, len(task.embedding))
             return self.programs[name](self.trainable, items, task, at_once=at_once)
 
-        for users, scored in one_ahead(self._shapes.batches([len(state.support.item) for state in states]), call):
+        # Off the device, the scores of several users and all items may not fit into memory.
+        alone = ([user] for user in range(len(states)))
+        parts = self._shapes.batches([len(s.support.item) for s in states]) if self._table.on_device else alone
+        for users, scored in one_ahead(parts, call):
             found = jax.device_get(scored)[: len(users), ..., :count]
             found = found.reshape(len(users), -1, count)  # [users, 1 or 2, items]: scores, deviations
             _check_finite(found[:, 0])
-            if not self._scale.is_standard:
-                found = np.concatenate([self._scale.original(found[:, :1]), found[:, 1:] * self._scale.unit], axis=1)
+            if not self.scale.is_standard:
+                found = np.concatenate([self.scale.original(found[:, :1]), found[:, 1:] * self.scale.unit], axis=1)
             yield from zip(users, found[:, 0] if name == "score_all" else found)
 
     def _by_blocks(self, name: str, task: UserTask, items: ItemTensors) -> Float[np.ndarray, ...]:
@@ -240,7 +223,7 @@ class Executor:
             scored = self.programs["score"](self.trainable, items, task, features)
             found[users] = jax.device_get(scored)[: len(users)]
         _check_finite(found)
-        return self._scale.original(found)
+        return self.scale.original(found)
 
     def score_rows_with_deviation(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "two items"]:
         """Score rows of the catalogue for one user, with standard deviations as of `score_all_with_deviation`.
@@ -254,7 +237,7 @@ class Executor:
         """
         embeddings, statistic = self._table.embeddings[rows], self._table.statistic[rows]
         mean, deviation = self._of_items("score_with_deviation", state, embeddings, statistic)
-        return np.stack([self._scale.original(mean), deviation * self._scale.unit])
+        return np.stack([self.scale.original(mean), deviation * self.scale.unit])
 
     def score(
         self,
@@ -275,7 +258,7 @@ class Executor:
         Raises:
             MetarecError: predictions are NaN or infinite.
         """
-        return self._scale.original(self._of_items("score", state, embeddings, statistic))
+        return self.scale.original(self._of_items("score", state, embeddings, statistic))
 
     @property
     def gives_deviation(self) -> bool:
@@ -320,7 +303,7 @@ class Executor:
         scores, influences = (np.concatenate(parts) for parts in zip(*found))
         _check_finite(scores)
         _check_finite(influences)
-        return self._scale.original(scores), influences * self._scale.unit
+        return self.scale.original(scores), influences * self.scale.unit
 
     def embedding_gradients(self, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "items hidden"]:
         """Compute the gradient of one user's score of each item by the embedding of the item's text.
@@ -338,7 +321,7 @@ class Executor:
             found.append(
                 self._of_items("embedding_gradients", state, embeddings[part], statistic[part], size, prepare=False)
             )
-        return np.concatenate(found) * self._scale.unit
+        return np.concatenate(found) * self.scale.unit
 
     # Arguments
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metarec_jax.core.exported_programs import Traced
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import path_names
 from metarec_jax.core.scale import Scale
@@ -57,6 +58,36 @@ class ItemRows(NamedTuple):
 
     embedding: Any
     statistic: Any
+
+
+def traced(model: Model, scale: Scale, told: str, users_at_once: int, items_at_once: int) -> dict[str, Traced]:
+    """The programs of a model by name, for calls without the arguments that are given here.
+
+    Args:
+        model: the model.
+        scale: the rating scale.
+        told: identifier of the model (see `metarec_jax.core.exported_programs.Traced`).
+        users_at_once: greatest number of users that are adapted in parallel.
+        items_at_once: greatest number of items that are scored in parallel.
+
+    Returns:
+        The programs.
+    """
+    standard = scale.standardised()
+    bound: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[str]]] = {
+        "prepare": (prepare, (), []),
+        "adapt": (adapt, (users_at_once,), []),
+        "score": (score, (), []),
+        "score_with_deviation": (score_with_deviation, (standard,), []),
+        "score_all": (score_all, (items_at_once,), ["at_once"]),
+        "score_all_with_deviation": (score_all_with_deviation, (standard, items_at_once), ["at_once"]),
+        "influences": (influences, (), []),
+        "embedding_gradients": (embedding_gradients, (), []),
+    }
+    return {
+        name: Traced(functools.partial(function, model, *arguments), told, static)
+        for name, (function, arguments, static) in bound.items()
+    }
 
 
 def prepare(model: Model, theta: Params, items: Array) -> Array:

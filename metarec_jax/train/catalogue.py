@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 
 from metarec_jax.core.checked_files import RESTORE, numbers, read_arrays, read_table, reading, write_arrays, write_table
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import parse_json
+from metarec_jax.core.mapped_rows import MappedRows
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
 from metarec_jax.factors.item_factors import Beliefs
 from metarec_jax.train.run_folder import Run
+
+MAPPED = 1 << 29
+"""Bytes of embeddings above which they stay in their file; this is the size that a device holds at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +30,14 @@ class Catalogue:
     Attributes:
         items: who they are.
         statistics: the training users' ratings of each, on the standard scale (`metarec_jax.core.scale`).
-        embeddings: float32 [items, hidden].
+        embeddings: float32 [items, hidden], an array, or rows that are read when they are asked for.
         scale: of the ratings as the data has them.
         beliefs: what was learned of items beside counts; None where nothing was.
     """
 
     items: Items
     statistics: Statistics
-    embeddings: np.ndarray
+    embeddings: Any
     scale: Scale
     beliefs: Beliefs | None = None
 
@@ -108,13 +113,15 @@ def load(run: Run) -> Catalogue:
             f"{run.folder} was trained on ratings of {scale.low:.7g} to {scale.high:.7g} by an earlier version, which "
             "did not move them to a standard scale: use that version with this run, or train it anew"
         )
-    arrays, _ = read_arrays(run.embeddings)
+    arrays, _ = read_arrays(run.embeddings, map_above=MAPPED)
     with reading(run.embeddings):
         embeddings, vectors = arrays["items"], arrays.get("vectors")
-        if embeddings.dtype != np.float32 or embeddings.ndim != 2:
+        if embeddings.dtype != np.float32 or len(embeddings.shape) != 2:
             raise ValueError(f"its items are {embeddings.dtype} of shape {embeddings.shape}, not float32 rows")
-        if not np.isfinite(embeddings).all():
+        parts = embeddings.blocks() if isinstance(embeddings, MappedRows) else [embeddings]
+        if not all(np.isfinite(part).all() for part in parts):
             raise ValueError("its items are not finite")
+        vectors = vectors[:] if isinstance(vectors, MappedRows) else vectors
         if vectors is not None and (vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(items)):
             raise ValueError(f"its vectors are {vectors.dtype} of shape {vectors.shape}, not one float32 row an item")
     if len(embeddings) != len(items):

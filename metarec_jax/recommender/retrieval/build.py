@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -21,7 +20,7 @@ IndexKind = Literal["scan", "approximate-scan", "graph"]
 
 
 def build_index(
-    vectors: Vectors, kind: IndexKind = "scan", table: Quantised | None = None, graph: np.ndarray | None = None
+    vectors: Vectors, kind: str = "scan", table: Quantised | None = None, graph: np.ndarray | None = None
 ) -> Index:
     """Build an index.
 
@@ -30,7 +29,7 @@ def build_index(
 
     Args:
         vectors: vectors of the items.
-        kind: the kind of index.
+        kind: one of `IndexKind`.
         table: the vectors, quantised before; None quantises them.
         graph: bytes of a graph that was built before; None builds it.
 
@@ -52,7 +51,7 @@ def build_index(
     return Graph(vectors, scan, graph) if kind == "graph" else scan
 
 
-def recall(index: Index, exact: Index, queries: Sequence[Float[np.ndarray, " columns"]], count: int) -> float:
+def recall(index: Index, exact: Index, queries: Float[np.ndarray, "queries columns"], count: int) -> float:
     """Share of the rows of highest products that an index finds.
 
     Args:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.call_shapes import Limits
 from metarec_jax.recommender.executor import Executor
+from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.item_table import ItemTable
 from metarec_jax.recommender.retrieval import index_file
-from metarec_jax.recommender.retrieval.build import IndexKind, build_index
+from metarec_jax.recommender.retrieval.build import build_index, recall
+from metarec_jax.recommender.retrieval.graph import Graph
 from metarec_jax.recommender.retrieval.item_vectors import ItemVectors, sample_rows
 from metarec_jax.recommender.retrieval.linear_fit import LinearFit
 from metarec_jax.recommender.retrieval.vectors import Index
 from metarec_jax.recommender.user_state import UserState
 
+_MADE_UP = 16
+"""Number of users with which recall is measured."""
 FITTED = 2048
 """Number of items whose scores the linear part is fitted to."""
 
@@ -69,18 +73,44 @@ class Candidates:
             self._index.put(np.concatenate(self._table.written[first : self._read]))
         return self._index
 
-    def use(self, kind: IndexKind) -> Index:
-        """Build an index of the items.
+    def use(self, kind: str, report: Callable[[str], None] = print) -> Index:
+        """Build an index of the items, and measure the recall of one that is not exact.
 
         Args:
-            kind: "scan" reads all items; "graph" reads some, with the package usearch.
+            kind: "scan" reads all items; "graph" reads some, with the package usearch; "approximate-scan" is a scan
+                with `approx_max_k`.
+            report: told the recall.
 
         Returns:
             The index.
+
+        Raises:
+            MetarecError: there is no such kind, or a package that it needs is not installed.
         """
         self._read = len(self._table.written)
         self._index = build_index(self.vectors, kind)
+        if kind != "scan":
+            exact = self._index.scan if isinstance(self._index, Graph) else build_index(self.vectors)
+            share = recall(self._index, exact, self._made_up_queries(), self.count)
+            report(
+                f'the index "{kind}" finds {share:.2%} of the {self.count:,} candidates of the exact scan '
+                f"({_MADE_UP} users with made-up ratings)"
+            )
         return self._index
+
+    def _made_up_queries(self) -> Float[np.ndarray, "queries columns"]:
+        """Queries of users with random ratings of some items."""
+        rng = np.random.default_rng(0)
+        scale = self._executor.scale.standardised()
+        histories = [
+            CheckedHistory(
+                rng.choice(self.fit.rows, min(10, len(self.fit.rows)), replace=False).astype(np.int32),
+                rng.choice(np.linspace(scale.low, scale.high, 5), min(10, len(self.fit.rows))).astype(np.float32),
+            )
+            for _ in range(_MADE_UP)
+        ]
+        states = self._executor.adapt(histories, [self._executor.average_user] * _MADE_UP)
+        return np.stack([self.fit.query(scores) for scores in self._executor.score_of_many(states, self.fit.rows)])
 
     def save(self, path: index_file.Path) -> None:
         """Write the index to a file, for `load`.

@@ -35,8 +35,7 @@ def save(index: Index, path: Path, digest: str) -> None:
     scan = index.scan if isinstance(index, Graph) else index
     assert isinstance(scan, Scan)
     table = scan.table
-    arrays = {"values": table.values, "scale": table.scale, "middle": table.middle, "spread": table.spread}
-    arrays["residual"] = np.float64(table.residual)
+    arrays = {name: np.asarray(part) for name, part in table._asdict().items()}
     if graph is not None:
         arrays["graph"] = graph.saved()
     write_arrays(path, arrays, {"run": digest, "kind": "scan" if graph is None else "graph"})

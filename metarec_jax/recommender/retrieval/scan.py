@@ -82,8 +82,8 @@ class Scan:
 
 
 @functools.cache
-def _compiled(shape: tuple[int, ...]) -> Callable[..., jax.Array]:
-    """`upper_bounds` for tables of one shape."""
+def scan_program(shape: tuple[int, ...]) -> Callable[..., jax.Array]:
+    """Compile `upper_bounds` for tables of one shape, [tiles, columns, TILE]."""
     tiles, columns, tile = shape
     arguments = [
         jax.ShapeDtypeStruct(shape, np.int8),
@@ -107,7 +107,7 @@ def highest_bounds(
     Returns:
         The rows, their bounds, and a bound of all other rows.
     """
-    values = _compiled(table.values.shape)(table.values, table.scale, query.weights, query.slack)
+    values = scan_program(table.values.shape)(table.values, table.scale, query.weights, query.slack)
     bounds = np.asarray(values).reshape(-1)[:count]
     if allowed is not None:
         bounds = np.where(allowed, bounds, np.float32(-np.inf))

@@ -82,8 +82,8 @@ def test_added_and_changed_rows_are_found_without_building_again():
     vectors = InMemory(drawn(3000))
     index = build_index(vectors)
     query = queries(12)[0]
-    best = drawn(1) + 100 * query.astype(np.float32)
-    vectors.rows = np.concatenate([vectors.rows, best, drawn(5, seed=9)])
+    best = drawn(1)[0] + 100 * query.astype(np.float32)
+    vectors.rows = np.concatenate([vectors.rows, best[None], drawn(5, seed=9)])
     index.put(np.arange(3000, 3006))
     vectors.rows[[3002, 17]] = best + query.astype(np.float32), best
     index.put(np.array([3002, 17]))
@@ -102,7 +102,7 @@ def test_rows_and_queries_that_are_not_finite_are_refused():
     with pytest.raises(MetarecError, match=r"updater\.rate"):
         index.top(np.full(12, np.nan), 3)
     vectors[31, 2] = np.inf
-    with pytest.raises(MetarecError, match="row 31 .* restore the run"):
+    with pytest.raises(MetarecError, match=r"row 31 .* restore the run"):
         scan_of(vectors)
 
 

@@ -45,14 +45,14 @@ def states_of(recommender):
     return recommender.adapt_many([{f"id:{row}": rating for row, rating in rated.items()} for rated in RATED])
 
 
-@pytest.fixture(scope="module", params=["with factors", "without factors"])
-def run(request):
-    return believing_run() if request.param == "with factors" else trained_run()
+@pytest.fixture(scope="module")
+def two_stages():
+    return many_items(believing_run(), SMALL)
 
 
 @pytest.fixture(scope="module")
-def two_stages(run):
-    return many_items(run, SMALL)
+def off_device():
+    return many_items(trained_run(), OFF_DEVICE)
 
 
 def same_lists(found, wanted):
@@ -60,11 +60,13 @@ def same_lists(found, wanted):
     assert_close(*(np.array([[item.score for item in one] for one in lists], np.float32) for lists in (found, wanted)))
 
 
-def test_the_list_is_that_of_the_whole_model(two_stages):
-    states = states_of(two_stages)
-    assert two_stages.candidates.needed(10)
-    same_lists(two_stages.recommend_many(states, 10), two_stages.recommend_many(states, 10, full=True))
-    proposed = two_stages.candidates.rows(states, None, exclude_seen=True)
+@pytest.mark.parametrize("name", ["two_stages", "off_device"])
+def test_the_list_is_that_of_the_whole_model(name, request):
+    recommender = request.getfixturevalue(name)
+    states = states_of(recommender)
+    assert recommender.candidates.needed(10)
+    same_lists(recommender.recommend_many(states, 10), recommender.recommend_many(states, 10, full=True))
+    proposed = recommender.candidates.rows(states, None, exclude_seen=True)
     assert [len(rows) for rows in proposed] == [200, 200, 200]
     assert not set(RATED[0]) & set(proposed[0].tolist())
 
@@ -72,8 +74,7 @@ def test_the_list_is_that_of_the_whole_model(two_stages):
 def test_long_lists_and_small_catalogues_rank_all_items(two_stages):
     assert not two_stages.candidates.needed(51)
     assert len(two_stages.recommend(states_of(two_stages)[0], ITEMS, exclude_seen=False)) == ITEMS
-    whole = many_items(trained_run(), Limits())
-    assert not whole.candidates.needed(1)
+    assert not Recommender.load(trained_run()).candidates.needed(1)
 
 
 def test_filters_and_seen_items(two_stages):
@@ -86,17 +87,21 @@ def test_filters_and_seen_items(two_stages):
     assert two_stages.recommend_many(states, 10, filters=nothing) == [[], [], []]
 
 
-@pytest.mark.parametrize("limits", [SMALL, OFF_DEVICE], ids=["on the device", "off the device"])
+@pytest.mark.parametrize(
+    ("run", "limits"), [(believing_run, SMALL), (trained_run, OFF_DEVICE)], ids=["on the device", "off the device"]
+)
 def test_added_items_are_proposed_without_building_again(run, limits):
-    recommender = many_items(run, limits)
+    recommender = many_items(run(), limits)
     state = states_of(recommender)[0]
     (best,) = recommender.recommend(state, 1)
     index = recommender.candidates.index
     text = recommender.catalogue.items.texts[0]
     new = [recommender.add_item(text, title=f"New {n}") for n in range(3)]
     row = recommender.find(f"id:{new[1]}").row
-    raters = [({f"id:{n}": 5}, 5.0) for n in range(40)]
-    recommender.learn_item(f"id:{new[1]}", raters)
+    statistics = recommender.catalogue.statistics
+    total, count = statistics.total.copy(), statistics.count.copy()
+    total[row], count[row] = 200, 40  # forty users gave the new item five stars
+    recommender.items.set_statistics(np.array([row]), statistics._replace(total=total, count=count))
     assert recommender.candidates.index is index
     found = recommender.recommend(state, 40)
     same_lists([found], [recommender.recommend(state, 40, full=True)])
@@ -106,8 +111,8 @@ def test_added_items_are_proposed_without_building_again(run, limits):
     assert best.id in {item.id for item in found}
 
 
-def test_a_table_off_the_device_gives_the_same_answers(run, two_stages):
-    other = many_items(run, OFF_DEVICE)
+def test_a_table_off_the_device_gives_the_same_answers(two_stages):
+    other = many_items(believing_run(), OFF_DEVICE)
     states, own = states_of(two_stages), states_of(other)
     because = "products with the items of a call are added in another order than those of the whole table"
     for left, right in zip(states, own):
