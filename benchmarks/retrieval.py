@@ -106,8 +106,8 @@ def network_share(recommender: Recommender, states: Sequence[UserState]) -> floa
     histories = [state.history for state in states]
     own = prior.executor.adapt(histories, [state.embedding for state in states])
     rows = recommender.candidates.fit.rows
-    whole = recommender.executor.score_of_many(states, rows)
-    rest = whole - prior.executor.score_of_many(own, rows)
+    whole = recommender.executor.score_of_many(states, recommender.executor.item_rows(rows))
+    rest = whole - prior.executor.score_of_many(own, prior.executor.item_rows(rows))
     return float(np.mean(rest.std(axis=1) / whole.std(axis=1)))
 
 
@@ -127,7 +127,7 @@ def whole_lists(recommender: Recommender, states: Sequence[UserState], items: in
     rows, scores = [np.zeros(0, np.int64)] * len(states), [np.zeros(0, np.float32)] * len(states)
     for start in range(0, items, _SCORED):
         block = np.arange(start, min(start + _SCORED, items))
-        for user, own in enumerate(recommender.executor.score_of_many(states, block)):
+        for user, own in enumerate(recommender.executor.score_of_many(states, recommender.executor.item_rows(block))):
             unseen = ~np.isin(block, states[user].history.rows)
             best = top_k(own, K, unseen)
             rows[user], scores[user] = np.append(rows[user], block[best]), np.append(scores[user], own[best])
@@ -194,10 +194,8 @@ def measure(
         np.mean([catalogue.items.ids[row] in {item.id for item in one} for row in rows])
         for one, rows in zip(lists, wanted)
     ]
-    proven = [
-        index.top(recommender.candidates.fit.query(scores), recommender.candidates.count).exact
-        for scores in recommender.executor.score_of_many(states[:20], recommender.candidates.fit.rows)
-    ]
+    queries = recommender.candidates.queries(states[:20])
+    proven = [index.top(query, recommender.candidates.count).exact for query in queries]
     faster = None
     if items <= IN_TURNS:
         faster = float(np.median(seconds["whole model on all items"] / seconds["two stages"]))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-RESIDENT = 1 << 28
-"""Bytes of pages that are kept in this process, about."""
+RESIDENT = 1 << 31
+"""Bytes of pages that are kept in this process, about; a smaller file stays in memory once it was read."""
 _AROUND = 1 << 16
 """Bytes that the system maps around a page that is read."""
 _BLOCK = 1 << 24
@@ -44,7 +44,7 @@ class MappedRows:
         self._touched += found.nbytes
         if not isinstance(rows, slice):
             self._touched += found.size // self.shape[1] * _AROUND
-        if self._touched > RESIDENT:
+        if self._touched > RESIDENT and self._rows.nbytes > RESIDENT:
             self._touched = 0
             if hasattr(mmap, "MADV_DONTNEED"):
                 self._rows._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined] # the pages stay in the file

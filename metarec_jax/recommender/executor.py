@@ -197,18 +197,19 @@ class Executor:
         for start in range(0, self._table.count, self._items_at_once):
             rows = np.arange(start, start + self._items_at_once)
             own = np.minimum(rows, self._table.count - 1)  # the last block repeats the last row
-            features = self._rows(self._table.embeddings[own], self._table.statistic[own])
-            parts.append(jax.device_get(program(self.trainable, items, task, features)))
+            parts.append(jax.device_get(program(self.trainable, items, task, self.item_rows(own))))
         return np.concatenate(parts, axis=-1)
 
-    def score_of_many(
-        self, states: Sequence[UserState], rows: Int[np.ndarray, " items"]
-    ) -> Float[np.ndarray, "users items"]:
-        """Score the same rows of the catalogue for many users.
+    def item_rows(self, rows: Int[np.ndarray, " items"]) -> ItemRows:
+        """Rows of the catalogue as an argument of `score_of_many`, for several calls."""
+        return self._rows(self._table.embeddings[rows], self._table.statistic[rows])
+
+    def score_of_many(self, states: Sequence[UserState], items: ItemRows) -> Float[np.ndarray, "users items"]:
+        """Score the same items for many users.
 
         Args:
             states: states of the users.
-            rows: rows of the catalogue.
+            items: from `item_rows`.
 
         Returns:
             Expected ratings, or probabilities of a click.
@@ -216,11 +217,10 @@ class Executor:
         Raises:
             MetarecError: predictions are NaN or infinite.
         """
-        found = np.zeros((len(states), len(rows)), np.float32)
-        features = self._rows(self._table.embeddings[rows], self._table.statistic[rows])
+        found = np.zeros((len(states), len(items.statistic)), np.float32)
         for users in self._shapes.batches([len(state.support.item) for state in states]):
-            task, items = self._task([states[u] for u in users])
-            scored = self.programs["score"](self.trainable, items, task, features)
+            task, own = self._task([states[u] for u in users])
+            scored = self.programs["score"](self.trainable, own, task, items)
             found[users] = jax.device_get(scored)[: len(users)]
         _check_finite(found)
         return self.scale.original(found)

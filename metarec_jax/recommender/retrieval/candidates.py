@@ -13,6 +13,7 @@ from metarec_jax.recommender.call_shapes import Limits
 from metarec_jax.recommender.executor import Executor
 from metarec_jax.recommender.history import CheckedHistory
 from metarec_jax.recommender.item_table import ItemTable
+from metarec_jax.recommender.programs import ItemRows
 from metarec_jax.recommender.retrieval import index_file
 from metarec_jax.recommender.retrieval.build import build_index, recall
 from metarec_jax.recommender.retrieval.graph import Graph
@@ -62,6 +63,14 @@ class Candidates:
         """Fits the linear part."""
         return LinearFit(self.vectors, sample_rows(self._table.count, FITTED))
 
+    @functools.cached_property
+    def _sample(self) -> ItemRows:
+        return self._executor.item_rows(self.fit.rows)
+
+    def queries(self, states: Sequence[UserState]) -> Float[np.ndarray, "users columns"]:
+        """The linear part of each user's adapted model, as a query of the index."""
+        return np.stack([self.fit.query(scores) for scores in self._executor.score_of_many(states, self._sample)])
+
     @property
     def index(self) -> Index:
         """The index, built at the first use unless `use` chose one; it follows items that are added or change."""
@@ -110,7 +119,7 @@ class Candidates:
             for _ in range(_MADE_UP)
         ]
         states = self._executor.adapt(histories, [self._executor.average_user] * _MADE_UP)
-        return np.stack([self.fit.query(scores) for scores in self._executor.score_of_many(states, self.fit.rows)])
+        return self.queries(states)
 
     def save(self, path: index_file.Path) -> None:
         """Write the index to a file, for `load`.
@@ -162,7 +171,7 @@ class Candidates:
             few = np.flatnonzero(allowed)
             return [np.setdiff1d(few, state.history.rows) if exclude_seen else few for state in states]
         index, found = self.index, []
-        for state, scores in zip(states, self._executor.score_of_many(states, self.fit.rows)):
+        for state, query in zip(states, self.queries(states) if states else ()):
             without = state.history.rows if exclude_seen else ()
-            found.append(np.sort(index.top(self.fit.query(scores), self.count, allowed, without).rows))
+            found.append(np.sort(index.top(query, self.count, allowed, without).rows))
         return found

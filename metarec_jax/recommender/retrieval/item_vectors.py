@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float16, Int
 
 from metarec_jax.core.types import Params
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.recommender.item_table import ItemTable
+from metarec_jax.recommender.retrieval.vectors import BLOCK
 
 TEXT_COLUMNS = 32
 """Greatest number of directions of the text embeddings, those of greatest variance."""
@@ -48,14 +49,25 @@ class ItemVectors:
         kept = kept[values[kept] > 1e-6 * max(float(values.max(initial=0.0)), 1e-30)]
         self._directions = directions[:, kept].astype(np.float32)
         self.width = self._of_statistic(statistic).shape[1] + len(kept)
+        self._texts = np.empty((table.count, len(kept)), np.float16)
+        for start in range(0, table.count, BLOCK):
+            part = slice(start, min(start + BLOCK, table.count))
+            self._texts[part] = self._project(table.embeddings[part])
 
     def __len__(self) -> int:
         return self._table.count
 
     def __getitem__(self, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some columns"]:
         """The vectors of some rows."""
-        texts = (np.asarray(self._table.embeddings[rows], np.float32) - self._middle) @ self._directions
+        added = rows >= len(self._texts)
+        texts = self._texts[np.where(added, 0, rows)].astype(np.float32)
+        if added.any():
+            texts[added] = self._project(self._table.embeddings[rows[added]])
         return np.concatenate([self._of_statistic(self._table.statistic[rows]), texts], axis=1)
+
+    def _project(self, embeddings: Float[np.ndarray, "some hidden"]) -> Float16[np.ndarray, "some kept"]:
+        """The text columns. Their float16 values are the vectors, so that embeddings are read once for all queries."""
+        return ((np.asarray(embeddings, np.float32) - self._middle) @ self._directions).astype(np.float16)
 
     def _of_statistic(self, statistic: Float[np.ndarray, "some columns"]) -> Float[np.ndarray, "some kept"]:
         if statistic.shape[1] > RATINGS:
