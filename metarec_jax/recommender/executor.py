@@ -136,12 +136,19 @@ class Executor:
         for length in self._shapes.buckets:
             history = self._shapes.blank(min(length, self._table.count), self.scale.standardised().low)
             for size in sizes:
-                for _ in self.score_all_with_deviation(self.adapt([history] * size, [self.average_user] * size)):
+                states = self.adapt([history] * size, [self.average_user] * size)
+                for _ in self.score_all_with_deviation(states if self._table.on_device else []):
                     pass
             (state,) = self.adapt([history], [self.average_user])
             for items in explained:
                 self.influences(state, np.zeros(items, np.int32))
         return (2 * len(sizes) + len(explained)) * len(self._shapes.buckets)
+
+    def blank_states(self) -> list[UserState]:
+        """A state for each padded length of a support, to compile programs with."""
+        low = self.scale.standardised().low
+        blank = [self._shapes.blank(min(length, self._table.count), low) for length in self._shapes.buckets]
+        return self.adapt(blank, [self.average_user] * len(blank))
 
     # Score
 

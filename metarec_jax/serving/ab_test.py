@@ -70,7 +70,7 @@ def explored(
 
     Args:
         order: rows of the pool's items, best first; at least `k` unless fewer items are allowed.
-        scores: scores of all rows.
+        scores: scores of the pool's items.
         k: list length.
         exploring: the probability of a random list; `order` has the pool already.
         arm: name of the model that the list is from.
@@ -90,7 +90,7 @@ def explored(
             place=place,
             item=ids[order[own]],
             arm=arm,
-            score=float(scores[order[own]]),
+            score=float(scores[own]),
             propensity=random + (1 - exploring.share if own + 1 == place else 0.0),
             own_place=own + 1,
         )

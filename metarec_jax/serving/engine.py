@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.errors import InputError, located
@@ -161,6 +161,9 @@ class Engine:
         Returns:
             The number of programs.
         """
+        for recommender in self.arms.values():
+            if recommender.candidates.needed(1):
+                recommender.candidates.warm()
         return sum(recommender.executor.warm(most) for recommender in self.arms.values())
 
     # States
@@ -214,13 +217,13 @@ class Engine:
             mine = [n for n, job in enumerate(jobs) if arm in self._arms_for(job) and n not in failed]
             for n, state in self._adapt(arm, {n: jobs[n].whose for n in mine}, failed).items():
                 states[n][arm] = state
-            asked = [n for n in mine if n not in failed and (jobs[n].list or jobs[n].items is not None)]
+            asked = [n for n in mine if n not in failed and self._ranks_all(recommender, jobs[n])]
             try:
                 for n, found in recommender.executor.score_all_with_deviation([states[n][arm] for n in asked]):
                     scores[asked[n]][arm] = found
             except MetarecError as error:
                 failed |= dict.fromkeys(asked, error)
-        masks: dict[str, np.ndarray] = {}
+        masks: dict[str, np.ndarray | None] = {}
         answers: list[Done | Exception] = []
         for n, job in enumerate(jobs):
             if n in failed:
@@ -279,17 +282,32 @@ class Engine:
             removed = rows_to_remove(before, whose.forget, find)
         return before.changed(new, removed), embedding
 
+    def _pool(self, wanted: List) -> int:
+        """Number of items that a list is made of."""
+        return max(self.exploring.pool, wanted.k)
+
+    def _ranks_all(self, recommender: Recommender, job: Job) -> bool:
+        """Whether the scores of all items are computed, for all jobs together."""
+        if job.list is None:
+            return job.items is not None and not recommender.candidates.needed(1)
+        return not recommender.candidates.needed(self._pool(job.list))
+
     def _answer(
-        self, job: Job, states: dict[str, UserState], scores: dict[str, np.ndarray], masks: dict[str, np.ndarray]
+        self,
+        job: Job,
+        states: dict[str, UserState],
+        scores: dict[str, np.ndarray],
+        masks: dict[str, np.ndarray | None],
     ) -> Done:
-        """The answer to a job, given states and [2, items] scores and deviations by arm; `masks` caches filters."""
+        """The answer to a job, given states and [2, items] scores and deviations by arm, where they were computed;
+        `masks` caches filters."""
         places: list[Place] = []
         shown = None
         if job.list is not None:
             places, shown = self._ranked(job.whose, job.list, states, scores, masks)
         asked = np.zeros((0, 2), np.float32)
         if job.items is not None:
-            name, of_arm = next(iter(scores.items()))
+            name = next(iter(states))
             recommender = self.arms[name]
             with located("items"):
                 rows = recommender.items.rows_of_ids(job.items)
@@ -297,7 +315,8 @@ class Engine:
             for n, text in enumerate(job.texts):
                 with located("texts", n):
                     of_texts[n, 0] = recommender.score_text(states[name], text)
-            asked = np.concatenate([of_arm[:, rows].T, of_texts])
+            of_items = scores[name][:, rows] if name in scores else _scored(recommender, states[name], rows)
+            asked = np.concatenate([of_items.T, of_texts])
         return Done(states, places, shown, asked)
 
     def _ranked(
@@ -306,32 +325,46 @@ class Engine:
         wanted: List,
         states: dict[str, UserState],
         scores: dict[str, np.ndarray],
-        masks: dict[str, np.ndarray],
+        masks: dict[str, np.ndarray | None],
     ) -> tuple[list[Place], ShownList | None]:
         """The list that is asked for, and its record."""
         filters = json.dumps(wanted.filters._asdict(), sort_keys=True)
-        pool = max(self.exploring.pool, wanted.k)
+        pool = self._pool(wanted)
         orders: dict[str, np.ndarray] = {}
+        found: dict[str, np.ndarray] = {}  # scores and deviations of the rows of `orders`
         for name, state in states.items():
-            items = self.arms[name].items
+            recommender = self.arms[name]
             if filters not in masks:
                 with located("filters"):
-                    masks[filters] = _allowed(items, wanted.filters)
-            candidates = items.candidates(state.history.rows, masks[filters], wanted.exclude_seen)
-            orders[name] = top_k(scores[name][0], pool, candidates)
+                    masks[filters] = None if wanted.filters == ALL else _allowed(recommender.items, wanted.filters)
+            allowed, seen = masks[filters], wanted.exclude_seen
+            if name in scores:
+                orders[name] = top_k(
+                    scores[name][0], pool, recommender.items.candidates(state.history.rows, allowed, seen)
+                )
+                found[name] = scores[name][:, orders[name]]
+            else:
+                (rows,) = recommender.candidates.rows([state], allowed, exclude_seen=seen)
+                proposed = _scored(recommender, state, rows)
+                best = top_k(proposed[0], pool, np.ones(len(rows), bool))
+                orders[name], found[name] = rows[best], proposed[:, best]
         names = tuple(orders)
         ids = self.first.catalogue.items.ids
         if self.mode == "interleave" and len(names) == 2:
             listed = [[ids[row] for row in orders[name]] for name in names]
-            by_id = [{ids[row]: float(scores[name][0, row]) for row in orders[name]} for name in names]
+            by_id = [dict(zip(ids_of, found[name][0].tolist())) for ids_of, name in zip(listed, names)]
             shown = interleaved((listed[0], listed[1]), (by_id[0], by_id[1]), (names[0], names[1]), wanted.k, self._rng)
             explore, arm = 0.0, "both"
         else:
             arm, explore = names[0], self.exploring.share if wanted.log else 0.0
             exploring = self.exploring._replace(share=explore)
-            shown = explored(orders[arm], scores[arm][0], wanted.k, exploring, arm, ids, self._rng)
-        find = self.first.items.titles.find_id
-        places = [Place(place, float(scores[place.arm][1, find(place.item).row])) for place in shown]
+            shown = explored(orders[arm], found[arm][0], wanted.k, exploring, arm, ids, self._rng)
+        deviations = {
+            (name, ids[row]): deviation
+            for name in names
+            for row, deviation in zip(orders[name], found[name][1].tolist())
+        }
+        places = [Place(place, deviations[place.arm, place.item]) for place in shown]
         if not wanted.log:
             return places, None
         rows, ratings, _ = states[names[0]].history
@@ -341,6 +374,13 @@ class Engine:
         asked = json.dumps({**json.loads(filters), "exclude_seen": wanted.exclude_seen})
         pool = len(orders[names[0]])
         return places, ShownList(identity, whose.user, arm, model, self.mode, history, asked, pool, explore, shown)
+
+
+def _scored(recommender: Recommender, state: UserState, rows: np.ndarray) -> Float[np.ndarray, "two rows"]:
+    """Scores and deviations of some rows."""
+    if not len(rows):
+        return np.zeros((2, 0), np.float32)
+    return recommender.executor.score_rows_with_deviation(state, rows)
 
 
 def _allowed(items: ItemIndex, filters: Filters) -> Bool[np.ndarray, " items"]:

@@ -150,6 +150,13 @@ class Candidates:
     def _digest(self) -> str:
         return self._executor.digest
 
+    def warm(self) -> None:
+        """Build the index, and compile the programs that propose and rank candidates of one user."""
+        for state in self._executor.blank_states():
+            (rows,) = self.rows([state], None, exclude_seen=True)
+            self._executor.score_rows(state, rows)
+            self._executor.score_rows_with_deviation(state, rows)
+
     def rows(
         self,
         states: Sequence[UserState],

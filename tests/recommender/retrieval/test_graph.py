@@ -9,7 +9,6 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.retrieval.build import build_index, recall
 from metarec_jax.recommender.retrieval.graph import Graph
 
-pytest.importorskip("usearch", reason="the extra ann is not installed")
 COUNT = 3000
 
 

@@ -26,7 +26,6 @@ def test_a_saved_index_answers_as_before(path):
 
 
 def test_a_saved_graph_answers_as_before(tmp_path):
-    pytest.importorskip("usearch", reason="the extra ann is not installed")
     graph = build_index(VECTORS, "graph")
     index_file.save(graph, tmp_path / "index", "this run")
     query = queries(12)[0]

@@ -8,9 +8,13 @@ from helpers import assert_close
 from trained import believing_run, trained_run
 
 from metarec_jax.core.types import Items
+from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.filters import Filters
 from metarec_jax.recommender.load_run import load_run
 from metarec_jax.recommender.recommender import Limits, Recommender
+from metarec_jax.serving.ab_test import Arm
+from metarec_jax.serving.engine import Engine, Job, List, Whose
+from metarec_jax.serving.store import Store
 from metarec_jax.train.catalogue import Catalogue, Statistics
 
 ITEMS = 2500
@@ -38,6 +42,8 @@ def catalogue_of(found: Catalogue) -> Catalogue:
 
 def many_items(run, limits) -> Recommender:
     config, found, trainable, encoder = load_run(run)
+    one_length = dataclasses.replace(config.episodes, buckets=(16,))  # fewer programs to compile
+    config = dataclasses.replace(config, episodes=one_length)
     return Recommender(config, catalogue_of(found), trainable, encoder, limits=limits)
 
 
@@ -127,3 +133,28 @@ def test_a_table_off_the_device_gives_the_same_answers(two_stages):
     explained = [recommender.explain(states_of(recommender)[0], ["id:9"])[0] for recommender in (two_stages, other)]
     assert explained[0].sentence == explained[1].sentence
     assert [s.title for s in other.similar("id:4", 5)] == [s.title for s in two_stages.similar("id:4", 5)]
+
+
+def test_the_service_lists_candidates(two_stages, tmp_path):
+    """The service's lists and scores are those of the library, with exploration among the best of the candidates."""
+    engine = Engine([Arm("one", two_stages)], Store(tmp_path))
+    engine.warm(1)
+    history = [(str(row), rating) for row, rating in RATED[0].items()]
+    jobs = [
+        Job(Whose("a", history=history), List(5), items=["3", "2499"]),
+        Job(Whose("b"), List(5, filters=Filters({"year": ["1903"]}))),
+        Job(Whose("c"), items=["7"]),
+        Job(Whose("d"), List(3, filters=Filters(exclude=["no such item"]))),
+    ]
+    *done, failed = engine.answer(jobs)
+    state = states_of(two_stages)[0]
+    wanted = two_stages.recommend(state, 5)
+    assert [place.shown.item for place in done[0].places] == [item.id for item in wanted]
+    assert_close(
+        np.float32([place.shown.score for place in done[0].places]), np.float32([item.score for item in wanted])
+    )
+    assert all(0 < place.deviation < 2 for place in done[0].places)
+    assert_close(done[0].scores[:, 0], two_stages.score(state, ["id:3", "id:2499"]))
+    assert {two_stages.catalogue.items.details["year"][int(p.shown.item)] for p in done[1].places} == {"1903"}
+    assert done[2].scores.shape == (1, 2)
+    assert isinstance(failed, InputError)
