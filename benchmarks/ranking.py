@@ -19,7 +19,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Items
-from metarec_jax.recommender.recommender import Recommender
+from metarec_jax.recommender.recommender import Limits, Recommender
 from metarec_jax.train.catalogue import Catalogue, Scale, Statistics
 from metarec_jax.train.model import init_trainable, make_model
 
@@ -92,7 +92,9 @@ def recommender_of(case: RankingCase) -> tuple[Recommender, Task, list[dict[int,
     # The package puts the latest rating first; the order in a mean affects only rounding.
     task = Task(table, ids, labels, ids[:, :0], labels[:, :0], layers, rates, offset)
     histories = [dict(zip(i.tolist(), (1.0 + own).tolist())) for i, own in zip(ids, labels)]
-    return Recommender(config, catalogue, trainable), task, histories
+    # Every list ranks all items, held on the device; `benchmarks.retrieval` measures candidates.
+    limits = Limits(whole_items=case.items, device_floats=case.items * case.features)
+    return Recommender(config, catalogue, trainable, limits=limits), task, histories
 
 
 def compare(case: RankingCase, rounds: int, reporter: Reporter = QUIET) -> list[harness.Row]:

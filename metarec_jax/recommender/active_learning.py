@@ -96,7 +96,7 @@ def questions(
         chance, weight = np.ones(len(items)), allowed / allowed.sum()
     allowed[state.history.rows] = False
     allowed[skip] = False
-    taste = taste_posterior(jax.device_get(theta["prior"]), items.table.statistic, state.support)
+    taste = taste_posterior(jax.device_get(theta["prior"]), items.table.statistic[: len(items)], state.support)
     rows, gains = choose(taste, chance, weight, allowed, k)
     ids, titles = catalogue.items.ids, catalogue.items.titles
     return [Question(ids[r], titles[r], known[r], g, int(r)) for r, g in zip(rows, gains)]

@@ -153,7 +153,13 @@ def test_propensities_are_how_often_things_are_shown():
 
 def test_without_exploring_a_list_is_the_model_s():
     found = explored(
-        np.array([3, 1, 0]), np.array([3.0, 1.0, 0.0]), 2, Exploring(), "x", ("a", "b", "c", "d"), np.random.default_rng(0)
+        np.array([3, 1, 0]),
+        np.array([3.0, 1.0, 0.0]),
+        2,
+        Exploring(),
+        "x",
+        ("a", "b", "c", "d"),
+        np.random.default_rng(0),
     )
     assert found == [Shown(1, "d", "x", 3.0, 1.0, 1), Shown(2, "b", "x", 1.0, 1.0, 2)]
 

@@ -7,14 +7,18 @@ import pytest
 from helpers import assert_close
 from trained import believing_run, trained_run
 
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.mapped_rows import MappedRows
 from metarec_jax.core.types import Items
 from metarec_jax.recommender.errors import InputError
+from metarec_jax.recommender.export import export_folder
 from metarec_jax.recommender.filters import Filters
 from metarec_jax.recommender.load_run import load_run
 from metarec_jax.recommender.recommender import Limits, Recommender
 from metarec_jax.serving.ab_test import Arm
 from metarec_jax.serving.engine import Engine, Job, List, Whose
 from metarec_jax.serving.store import Store
+from metarec_jax.train import catalogue
 from metarec_jax.train.catalogue import Catalogue, Statistics
 
 ITEMS = 2500
@@ -158,3 +162,41 @@ def test_the_service_lists_candidates(two_stages, tmp_path):
     assert {two_stages.catalogue.items.details["year"][int(p.shown.item)] for p in done[1].places} == {"1903"}
     assert done[2].scores.shape == (1, 2)
     assert isinstance(failed, InputError)
+
+
+def test_embeddings_that_stay_in_their_file_give_the_same_list(monkeypatch):
+    held = Recommender.load(trained_run())
+    monkeypatch.setattr(catalogue, "MAPPED", 0)
+    mapped = Recommender.load(trained_run())
+    assert isinstance(mapped.catalogue.embeddings, MappedRows)
+    lists = [r.recommend(r.adapt({"id:1": 5, "id:2": 1}), 10) for r in (held, mapped)]
+    assert lists[0] == lists[1]
+
+
+def test_a_saved_index_is_used_again_and_that_of_another_run_refused(tmp_path):
+    recommender, other = (many_items(run(), SMALL) for run in (believing_run, trained_run))
+    recommender.candidates.save(tmp_path / "index")
+    again = many_items(believing_run(), SMALL)
+    again.candidates.load(tmp_path / "index")
+    same_lists(again.recommend_many(states_of(again)), recommender.recommend_many(states_of(recommender)))
+    with pytest.raises(MetarecError, match="the index of another run"):
+        other.candidates.load(tmp_path / "index")
+    again.add_item("A new film")
+    with pytest.raises(MetarecError, match="save the index before"):
+        again.candidates.save(tmp_path / "later")
+
+
+def test_recall_is_told_when_an_approximate_index_is_built():
+    recommender, told = many_items(trained_run(), SMALL), []
+    for kind in ("graph", "approximate-scan", "scan"):
+        recommender.candidates.use(kind, told.append)
+        found = recommender.recommend_many(states_of(recommender), 10)
+        same_lists(found, recommender.recommend_many(states_of(recommender), 10, full=True))
+    assert len(told) == 2
+    assert '"graph" finds' in told[0]
+    assert '"approximate-scan" finds 100.00%' in told[1]
+
+
+def test_a_large_catalogue_cannot_be_exported(off_device, tmp_path):
+    with pytest.raises(MetarecError, match=r"2,500 items of width \d+, too many"):
+        export_folder(off_device, tmp_path / "out")
