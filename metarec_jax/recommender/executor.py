@@ -9,10 +9,11 @@ one runs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
 from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import Config
@@ -179,7 +180,7 @@ class Executor:
     def _over_catalogue(self, name: str, states: Sequence[UserState]) -> Iterator[tuple[int, np.ndarray]]:
         count = self._table.count
 
-        def call(users: list[int]) -> Array:
+        def call(users: list[int]) -> Any:
             task, items = self._task([states[u] for u in users])
             if not self._table.on_device:
                 return self._by_blocks(name, task, items)

@@ -106,8 +106,8 @@ def _tensors(recommender: Recommender) -> tuple[list[tuple[str, np.ndarray]], An
     named = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in leaves]
     if not table.on_device:
         raise MetarecError(
-            f"the catalogue has {table.count:,} items of width {table.embeddings.shape[1]}, too many for one program on "
-            "a user's device: export a run with fewer items"
+            f"the catalogue has {table.count:,} items of width {table.embeddings.shape[1]}, too many for one program "
+            "on a user's device: export a run with fewer items"
         )
     items = table.tensors(single_user=True)
     average = jnp.asarray(executor.average_user[None])

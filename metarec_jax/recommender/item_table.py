@@ -98,6 +98,9 @@ class ItemTable:
         self.count = embeddings.shape[0]
         self.on_device = self.count * embeddings.shape[1] <= max_device_floats
         self.written: list[np.ndarray] = []
+        # Padded arrays; `GrowingRows` of a table that is not on the device.
+        self._embeddings: Any
+        self._statistic: Any
         self._model, self._theta, self._told = model, theta, f"{told}\n{user_hidden}"
         self._max_gram_items = max_gram_items
         self._no_user = np.zeros((1, user_hidden), np.float32)

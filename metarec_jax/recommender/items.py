@@ -237,7 +237,7 @@ class StatisticRows:
     def __init__(self, statistics: Statistics):
         self._statistics = statistics
         beliefs = statistics.beliefs
-        self.shape = (len(statistics.count), 2 + (0 if beliefs is None else beliefs.shape[1]))
+        self.shape: tuple[int, ...] = (len(statistics.count), 2 + (0 if beliefs is None else beliefs.shape[1]))
 
     def __getitem__(self, rows: Any) -> Float[np.ndarray, ...]:
         """Rows by number, float32."""

@@ -60,7 +60,7 @@ class ItemRows(NamedTuple):
     statistic: Any
 
 
-def traced(model: Model, scale: Scale, told: str, users_at_once: int, items_at_once: int) -> dict[str, Traced]:
+def traced(model: Model, scale: Scale, told: str, users_at_once: int, items_at_once: int) -> dict[str, Any]:
     """The programs of a model by name, for calls without the arguments that are given here.
 
     Args:

@@ -147,6 +147,6 @@ def upper_bounds(values: Array, scale: Array, weights: Array, slack: Array) -> F
     return total * scale
 
 
-def compiler_options() -> dict[str, int]:
+def compiler_options() -> dict[str, bool | str]:
     """Options for programs with `upper_bounds`: XLA compiles for half of the vector registers' width by default."""
-    return {"xla_cpu_prefer_vector_width": 512} if jax.default_backend() == "cpu" else {}
+    return {"xla_cpu_prefer_vector_width": "512"} if jax.default_backend() == "cpu" else {}
