@@ -61,7 +61,17 @@ class Graph:
         allowed: Bool[np.ndarray, " items"] | None = None,
         without: Sequence[int] | Int[np.ndarray, " some"] = (),
     ) -> Found:
-        """Find rows with high products; see `metarec_jax.recommender.retrieval.vectors.Index`. Never `Found.exact`."""
+        """Find rows with high products; see `metarec_jax.recommender.retrieval.vectors.Index`. Never `Found.exact`.
+
+        Args:
+            query: finite numbers.
+            count: at least 1.
+            allowed: which rows may be found; None for all.
+            without: rows that are left out, few.
+
+        Returns:
+            The rows.
+        """
         if allowed is not None:
             return self.scan.top(query, count, allowed, without)
         query = np.asarray(query, np.float64)

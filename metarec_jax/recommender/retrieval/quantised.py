@@ -46,7 +46,7 @@ class Query(NamedTuple):
     Attributes:
         weights: float32 [columns].
         slack: bound of the error of ``values . weights``, whatever the row.
-        offset: product of the columns' middles with the query.
+        offset: product of the columns' middles with the query, and what float64 rounds.
     """
 
     weights: np.ndarray
@@ -125,7 +125,8 @@ def query_of(table: Quantised, query: Float[np.ndarray, " columns"]) -> Query:
     roundings = (len(exact) + 8) * _UNIT
     slack = quantisation + (_LEVELS + 1) * absolute * roundings / (1 - roundings)
     slack += np.finfo(np.float32).tiny * len(exact) * _LEVELS  # sums that underflow
-    return Query(weights, np.nextafter(np.float32(slack), np.float32(np.inf)), float(table.middle @ query))
+    offset = float(table.middle @ query) + 2.0**-45 * float(np.abs(table.middle) @ np.abs(query))
+    return Query(weights, np.nextafter(np.float32(slack), np.float32(np.inf)), offset)
 
 
 def upper_bounds(values: Array, scale: Array, weights: Array, slack: Array) -> Float[Array, "tiles TILE"]:

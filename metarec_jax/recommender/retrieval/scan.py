@@ -53,7 +53,17 @@ class Scan:
         allowed: Bool[np.ndarray, " items"] | None = None,
         without: Sequence[int] | Int[np.ndarray, " some"] = (),
     ) -> Found:
-        """Find the `count` rows with the highest products; see `metarec_jax.recommender.retrieval.vectors.Index`."""
+        """Find the `count` rows with the highest products; see `metarec_jax.recommender.retrieval.vectors.Index`.
+
+        Args:
+            query: finite numbers.
+            count: at least 1.
+            allowed: which rows may be found; None for all.
+            without: rows that are left out, few.
+
+        Returns:
+            The rows, proven to be the highest unless `proves` is False.
+        """
         query = np.asarray(query, np.float64)
         asked = query_of(self.table, query)
         put, of_put = self._of_put(query, allowed, without)
