@@ -198,5 +198,9 @@ def test_recall_is_told_when_an_approximate_index_is_built():
 
 
 def test_a_large_catalogue_cannot_be_exported(off_device, tmp_path):
+    with_profiles = dataclasses.replace(off_device.config.learner, user_side="profile")
+    config = dataclasses.replace(off_device.config, learner=with_profiles)
+    parts = off_device.catalogue, off_device.executor.trainable, off_device.texts.encoder
+    off_device = Recommender(config, *parts, limits=OFF_DEVICE)
     with pytest.raises(MetarecError, match=r"2,500 items of width \d+, too many"):
         export_folder(off_device, tmp_path / "out")
