@@ -141,8 +141,10 @@ class Candidates:
             path: the file.
 
         Raises:
-            MetarecError: the file is missing or damaged, or is of another run.
+            MetarecError: the file is missing or damaged, or is of another run; or items were added before.
         """
+        if self._table.written:
+            raise MetarecError("items were added or have changed: load the index before, since the file lacks them")
         index = index_file.load(self.vectors, path, self._digest)
         self._index, self._read = index, 0
 

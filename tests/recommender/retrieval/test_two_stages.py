@@ -184,6 +184,8 @@ def test_a_saved_index_is_used_again_and_that_of_another_run_refused(tmp_path):
     again.add_item("A new film")
     with pytest.raises(MetarecError, match="save the index before"):
         again.candidates.save(tmp_path / "later")
+    with pytest.raises(MetarecError, match="load the index before"):
+        again.candidates.load(tmp_path / "index")
 
 
 def test_recall_is_told_when_an_approximate_index_is_built():
