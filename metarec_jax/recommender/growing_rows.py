@@ -39,7 +39,10 @@ class GrowingRows:
     def __getitem__(self, rows: Int[np.ndarray, ...] | slice) -> Float[np.ndarray, ...]:
         """Rows by number, float32."""
         if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(len(self)))
+            first, last, step = rows.indices(len(self))
+            if last <= self._first:
+                return np.asarray(self._source[first:last:step], np.float32)
+            rows = np.arange(first, last, step)
         rows = np.asarray(rows)
         appended = rows >= self._first
         if not appended.any():
