@@ -40,7 +40,7 @@ class GrowingRows:
         """Rows by number, float32."""
         if isinstance(rows, slice):
             first, last, step = rows.indices(len(self))
-            if last <= self._first:
+            if step > 0 and last <= self._first:
                 return np.asarray(self._source[first:last:step], np.float32)
             rows = np.arange(first, last, step)
         rows = np.asarray(rows)
