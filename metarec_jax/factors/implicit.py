@@ -20,12 +20,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
-from metarec_jax.factors.row_batches import Layout, Rows, layout, rows_by_owner
-from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, one_device, sharded, sum_rows
-from metarec_jax.learner.spd_inverse import inverse
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.factors.row_batches import Batch, Layout, Rows, layout, rows_by_owner
+from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, fetch, one_device, sharded
+from metarec_jax.learner.spd_inverse import solve
+
+_FLOATS_OF_BLOCK = 1 << 20
+_WHOLE = lambda rank: rank // 2
+"""Greatest number of elements of the matrices of the owners of a block."""
+_LENGTHS = (64, 16)
+"""Clicks of a piece: with longer ones, rows of a batch leave a processor's cache; shorter ones add more matrices."""
 
 
 class Penalties(NamedTuple):
@@ -83,31 +90,102 @@ def fit_clicks(
         watch: called after each sweep with its number.
 
     Returns:
-        The factors.
+        The factors; zeros where there are no clicks at all.
+
+    Raises:
+        MetarecError: a weight of the loss or a confidence is negative, zero or not finite.
     """
+    _check(confidence, penalties)
+    if not len(user):
+        return Clicks(np.zeros((users, rank)), np.zeros((items, rank)))
     mesh = one_device() if mesh is None else mesh
-    of_users, of_items = layout(users, mesh.shape[AXIS]), layout(items, mesh.shape[AXIS])
-    held = np.zeros(len(user), bool)
-    by_user = rows_by_owner(user, item, confidence, held, of_users, of_items, rank + 1)
-    by_item = rows_by_owner(item, user, confidence, held, of_items, of_users, rank + 1)
-    start = np.random.default_rng(1).normal(scale=0.1 / np.sqrt(rank), size=(items, rank))
+    number_of_user, number_of_item = by_clicks(user, users), by_clicks(item, items)
+    of_users, of_items = click_layout(users, rank, mesh), click_layout(items, rank, mesh)
+    pairs = number_of_user[user], number_of_item[item]
+    by_user = group_clicks(*pairs, confidence, of_users, of_items, rank)
+    by_item = group_clicks(*pairs[::-1], confidence, of_items, of_users, rank)
+    start = np.random.default_rng(1).normal(scale=0.1 / np.sqrt(rank), size=(items, rank))[np.argsort(number_of_item)]
     start[by_item.count == 0] = 0.0
-    dtype = jnp.result_type(float)
-    place = NamedSharding(mesh, PartitionSpec(AXIS))
-    of_item = jax.device_put(of_items.spread(start).astype(dtype), place)
+    of_item = jax.device_put(of_items.spread(start).astype(jnp.result_type(float)), NamedSharding(mesh, SHARDED))
     of_user = of_item
     for sweep in range(sweeps):
         of_user = half_sweep(by_user, of_item, of_items, penalties, mesh)
         of_item = half_sweep(by_item, of_user, of_users, penalties, mesh)
         watch(sweep)
-    return Clicks(of_users.joined(of_user), of_items.joined(of_item))
+    return Clicks(of_users.joined(of_user)[number_of_user], of_items.joined(of_item)[number_of_item])
+
+
+def _check(confidence: np.ndarray, penalties: Penalties) -> None:
+    """Check that every half-sweep has one minimum."""
+    for name, value, least in (("ridge", penalties.ridge, 1e-12), ("alpha", penalties.alpha, 0.0)):
+        if not (np.isfinite(value) and value >= least):
+            raise MetarecError(
+                f"{name} is {value}, but a weight of the loss of clicks is at least {least:g} and finite"
+            )
+    wrong = np.flatnonzero(~(np.isfinite(confidence) & (np.asarray(confidence) > 0)))
+    if len(wrong):
+        raise MetarecError(
+            f"the confidence of click {wrong[0]} is {confidence[wrong[0]]}: confidences are positive and finite, so "
+            "leave out rows that count nothing"
+        )
+
+
+def by_clicks(owner: np.ndarray, owners: int) -> np.ndarray:
+    """Number owners by decreasing clicks, so that the owners of a block have similarly many.
+
+    Args:
+        owner: int [rows], owner of each click.
+        owners: number of owners.
+
+    Returns:
+        int32 [owners], the number of each.
+    """
+    number = np.empty(owners, np.int32)
+    number[np.argsort(-np.bincount(owner, minlength=owners), kind="stable")] = np.arange(owners, dtype=np.int32)
+    return number
+
+
+def click_layout(number: int, rank: int, mesh: Mesh) -> Layout:
+    """Lay out a table of users or items for half-sweeps, in blocks whose matrices fit in a processor's cache.
+
+    Args:
+        number: users or items.
+        rank: number of factors.
+        mesh: mesh with the axis `AXIS`.
+
+    Returns:
+        The layout.
+    """
+    return layout(number, mesh.shape[AXIS], 1 << int(np.log2(max(_FLOATS_OF_BLOCK // rank**2, 1))))
+
+
+def group_clicks(
+    owner: np.ndarray, other: np.ndarray, confidence: np.ndarray, owners: Layout, others: Layout, rank: int
+) -> Rows:
+    """Group clicks by owner for `half_sweep`.
+
+    Args:
+        owner, other: int [rows], numbers of both sides by decreasing clicks.
+        confidence: ``w``, positive.
+        owners, others: layouts of both sides, from `click_layout`.
+        rank: number of factors.
+
+    Returns:
+        The clicks; blocks of owners with at most as many as factors are solved in the space of clicks.
+    """
+    held = np.zeros(len(owner), bool)
+    return rows_by_owner(owner, other, confidence, held, owners, others, rank, lengths=_LENGTHS, most_whole=rank)
 
 
 def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, mesh: Mesh) -> Array:
     """Compute the factors of one side given those of the other.
 
+    In the basis in which the Gram matrix ``G`` of the other side is diagonal, the matrix of an owner is ``D + F' W F``
+    with a diagonal ``D``. Owners with at most as many clicks as factors are solved by
+    ``(D + F' W F)^-1 F' W = D^-1 F' (W^-1 + F D^-1 F')^-1``, at the cost of a matrix of clicks x clicks.
+
     Args:
-        rows: clicks by owner, their values the confidences.
+        rows: clicks by owner, from `group_clicks`.
         other: [devices, each, rank], factors of the other side.
         others: its layout.
         penalties: weights of the loss.
@@ -116,16 +194,23 @@ def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, m
     Returns:
         [devices, each, rank].
     """
-    table, gram = _table(other), _gram(other)
-    place = NamedSharding(mesh, PartitionSpec(AXIS))
+    size, basis = np.linalg.eigh(np.asarray(_gram(other), np.float64))
+    diagonal = jnp.asarray(penalties.alpha * np.maximum(size, 0.0), other.dtype)
+    table, basis = _rotated(other, jnp.asarray(basis, other.dtype)), jnp.asarray(basis.T, other.dtype)
     own = rows.layout
     weight = penalties.ridge * (rows.count + penalties.alpha * others.number) ** penalties.power
-    ridge = jax.device_put(own.spread(weight, padding=1.0).astype(other.dtype), place)
-    alpha, found = jnp.asarray(penalties.alpha, other.dtype), []
+    ridge = own.spread(weight, padding=1.0).astype(other.dtype)
+    found = []
     for block in range(own.blocks):
-        sums = sum_rows(rows, block, table, True, weighted=True, mesh=mesh)
-        some = slice(block * own.block, (block + 1) * own.block)
-        found.append(_solve(sums, ridge[:, some], gram, alpha, mesh=mesh))
+        own_ridge = ridge[:, block * own.block : (block + 1) * own.block]
+        if rows.whole[block]:
+            (batch,) = rows.batches[block]
+            found.append(_solve_by_click(table, batch, own_ridge, diagonal, basis, mesh=mesh))
+            continue
+        sums = _zero_sums(own.devices, own.block, table, mesh=mesh)
+        for batch in rows.batches[block]:
+            sums = _add_clicks(sums, table, batch, mesh=mesh)
+        found.append(_solve(sums, own_ridge, diagonal, basis, mesh=mesh))
     return jnp.concatenate(found, axis=1)
 
 
@@ -182,11 +267,16 @@ def fold_in_many(
     return found
 
 
-@jax.jit
-def _table(factors: Array) -> Array:
-    """Columns, offset 1 and scale 0: the vector of a row is ``(f, 1)``."""
-    one = jnp.ones_like(factors[..., :1])
-    return jnp.concatenate([factors, one, 0 * one], axis=-1)
+class _Sums(NamedTuple):
+    """Sums over the clicks of the owners of a block, with a place more for padding.
+
+    Attributes:
+        matrix: ``F' W F``, [devices, block + 1, rank, rank].
+        pull: ``F' w``, [devices, block + 1, rank].
+    """
+
+    matrix: Array
+    pull: Array
 
 
 @jax.jit
@@ -194,13 +284,57 @@ def _gram(factors: Array) -> Array:
     return jnp.einsum("dik,dim->km", factors, factors)
 
 
-@functools.partial(jax.jit, static_argnames="mesh")
-def _solve(sums: Array, ridge: Array, gram: Array, alpha: Array, *, mesh: Mesh) -> Array:
-    def of_owner(moments: Array, ridge: Array) -> tuple[Array]:
-        matrix = moments[:-1, :-1] + alpha * gram + ridge * jnp.eye(len(gram), dtype=gram.dtype)
-        return (inverse(matrix) @ moments[:-1, -1],)
+@jax.jit
+def _rotated(factors: Array, basis: Array) -> Array:
+    return factors @ basis
 
-    def of_device(sums: Array, ridge: Array) -> Array:
-        return each_owner(of_owner, (sums[0, :-1], ridge[0]))[0][None]
+
+@functools.partial(jax.jit, static_argnames=("devices", "block", "mesh"))
+def _zero_sums(devices: int, block: int, table: Array, *, mesh: Mesh) -> _Sums:
+    rank, place = table.shape[-1], NamedSharding(mesh, SHARDED)
+    shapes = _Sums((devices, block + 1, rank, rank), (devices, block + 1, rank))
+    return _Sums(*(jax.lax.with_sharding_constraint(jnp.zeros(shape, table.dtype), place) for shape in shapes))
+
+
+def _read(table: Array, batch: Batch) -> tuple[Array, Array, Array]:
+    """Owners, rows of the other side and confidences of one device's batch; zeros for padding."""
+    owner, other, value = (part[0] for part in batch)
+    return owner, fetch(table[0], other), jnp.nan_to_num(value).astype(table.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def _add_clicks(sums: _Sums, table: Array, batch: Batch, *, mesh: Mesh) -> _Sums:
+    def of_device(sums: _Sums, table: Array, batch: Batch) -> _Sums:
+        owner, rows, weight = _read(table, batch)
+        weighted = rows * weight[..., None]
+        matrix = sums.matrix[0].at[owner].add(jnp.einsum("plk,plm->pkm", weighted, rows))
+        pull = sums.pull[0].at[owner].add(jnp.sum(weighted, axis=1))
+        return _Sums(matrix[None], pull[None])
+
+    return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED), SHARDED)(sums, table, batch)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _solve(sums: _Sums, ridge: Array, diagonal: Array, basis: Array, *, mesh: Mesh) -> Array:
+    def of_owner(matrix: Array, pull: Array, ridge: Array) -> tuple[Array]:
+        return (solve(matrix + jnp.diag(diagonal + ridge), pull[:, None])[:, 0],)
+
+    def of_device(sums: _Sums, ridge: Array) -> Array:
+        return (each_owner(of_owner, (sums.matrix[0, :-1], sums.pull[0, :-1], ridge[0]))[0] @ basis)[None]
 
     return sharded(of_device, mesh, (SHARDED, SHARDED), SHARDED)(sums, ridge)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _solve_by_click(table: Array, batch: Batch, ridge: Array, diagonal: Array, basis: Array, *, mesh: Mesh) -> Array:
+    def of_owner(rows: Array, weight: Array, ridge: Array) -> tuple[Array]:
+        root = jnp.sqrt(weight)
+        rows = rows * root[:, None]
+        scaled = rows / (diagonal + ridge)[None]
+        return (solve(jnp.eye(len(root), dtype=rows.dtype) + scaled @ rows.T, root[:, None])[:, 0] @ scaled,)
+
+    def of_device(table: Array, batch: Batch, ridge: Array) -> Array:
+        _, rows, weight = _read(table, batch)
+        return (each_owner(of_owner, (rows, weight, ridge[0]))[0] @ basis)[None]
+
+    return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED), SHARDED)(table, batch, ridge)

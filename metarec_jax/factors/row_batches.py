@@ -24,6 +24,8 @@ KINDS = 24
 _FLOATS_AT_ONCE = 1 << 22
 """Greatest number of elements of the outer products of one batch."""
 _ROWS_AT_ONCE = 1 << 16
+_LEAST_WHOLE = 4
+"""Least length of a piece that has all rows of an owner."""
 
 
 class Layout(NamedTuple):
@@ -75,18 +77,19 @@ class Layout(NamedTuple):
         return table.reshape(-1, *table.shape[2:])[self.place(np.arange(self.number))]
 
 
-def layout(number: int, devices: int) -> Layout:
+def layout(number: int, devices: int, most: int = MOST_OWNERS) -> Layout:
     """Lay out a table of users or items.
 
     Args:
         number: users or items.
         devices: devices that share the table.
+        most: greatest number of owners of a block, a power of 2.
 
     Returns:
-        The layout; a block has a power of 2 of owners, at most `MOST_OWNERS`.
+        The layout; a block has a power of 2 of owners.
     """
     each = max(-(-number // devices), 1)
-    return Layout(number, devices, min(1 << int(np.ceil(np.log2(each))), MOST_OWNERS))
+    return Layout(number, devices, min(1 << int(np.ceil(np.log2(each))), most))
 
 
 class Batch(NamedTuple):
@@ -111,11 +114,13 @@ class Rows(NamedTuple):
         layout: of the owners.
         count: int64 [owners], number of rows of each owner that are not held out.
         batches: batches of each block.
+        whole: for each block, whether it has a single batch, in which piece ``n`` has all rows of owner ``n``.
     """
 
     layout: Layout
     count: np.ndarray
     batches: Sequence[Sequence[Batch]]
+    whole: Sequence[bool]
 
 
 def rows_by_owner(
@@ -126,6 +131,9 @@ def rows_by_owner(
     owners: Layout,
     others: Layout,
     width: int,
+    *,
+    lengths: Sequence[int] = LENGTHS,
+    most_whole: int = 0,
 ) -> Rows:
     """Group rows by owner.
 
@@ -135,6 +143,8 @@ def rows_by_owner(
         held: bool [rows], whether a row is held out.
         owners, others: layouts of both sides.
         width: columns of a row in the computation, which limit the size of a batch.
+        lengths: rows of a piece, descending.
+        most_whole: blocks of owners with at most so many rows each have a piece for each owner; 0 for none.
 
     Returns:
         The rows.
@@ -145,12 +155,33 @@ def rows_by_owner(
     value = value[order].astype(np.float32)
     count = np.bincount(owner, minlength=owners.number)
     start = np.concatenate([[0], np.cumsum(count)])
-    batches = []
+    batches, whole = [], []
     for block in range(owners.blocks):
         first = block * owners.block * owners.devices
         members = np.arange(first, min(first + owners.block * owners.devices, owners.number))
-        batches.append(_batches(members, start, count, place, value, owners, width))
-    return Rows(owners, np.bincount(owner[~held], minlength=owners.number), batches)
+        whole.append(most_whole > 0 and bool(count[members].max() <= most_whole))
+        if whole[-1]:
+            batches.append([_whole(members, start, count, place, value, owners)])
+        else:
+            batches.append(_batches(members, start, count, place, value, owners, width, lengths))
+    return Rows(owners, np.bincount(owner[~held], minlength=owners.number), batches, whole)
+
+
+def _whole(
+    members: np.ndarray, start: np.ndarray, count: np.ndarray, place: np.ndarray, value: np.ndarray, owners: Layout
+) -> Batch:
+    """The batch of a block that has a piece for each owner, whose length is a power of 2."""
+    length = 1 << int(np.ceil(np.log2(max(count[members].max(), _LEAST_WHOLE))))
+    device, local = members % owners.devices, members // owners.devices % owners.block
+    owner = np.full((owners.devices, owners.block), owners.block, np.int32)
+    other = np.zeros((owners.devices, owners.block, length), np.int32)
+    values = np.full((owners.devices, owners.block, length), np.nan, np.float32)
+    real = np.arange(length) < count[members, None]
+    rows = np.where(real, start[members, None] + np.arange(length), 0)
+    owner[device, local] = local
+    other[device, local] = np.where(real, place[rows], 0)
+    values[device, local] = np.where(real, value[rows], np.nan)
+    return Batch(owner, other, values)
 
 
 def _batches(
@@ -161,13 +192,14 @@ def _batches(
     value: np.ndarray,
     owners: Layout,
     width: int,
+    lengths: Sequence[int],
 ) -> list[Batch]:
     """Batches of the owners of one block."""
     at, left = start[members], count[members]
     device, local = members % owners.devices, members // owners.devices % owners.block
     found = []
-    for length in LENGTHS:
-        whole = left // length if length != LENGTHS[-1] else -(-left // length)
+    for length in lengths:
+        whole = left // length if length != lengths[-1] else -(-left // length)
         piece = np.repeat(np.arange(len(members)), whole)
         number = np.arange(len(piece)) - np.repeat(np.cumsum(whole) - whole, whole)
         first = at[piece] + number * length

@@ -69,8 +69,8 @@ def sharded(function: Callable, mesh: Mesh, arguments: tuple, results: Any) -> C
     return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
 
 
-@functools.partial(jax.jit, static_argnames=("weighted", "mesh"), donate_argnums=0)
-def gather(sums: Array, table: Array, batch: Batch, everything: Array, *, weighted: bool = False, mesh: Mesh) -> Array:
+@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def gather(sums: Array, table: Array, batch: Batch, everything: Array, *, mesh: Mesh) -> Array:
     """Add the outer products of the rows of a batch to the sums of their owners.
 
     The vector of a row has the columns of the other side's row in the table, and ``offset + scale value``.
@@ -80,7 +80,6 @@ def gather(sums: Array, table: Array, batch: Batch, everything: Array, *, weight
         table: [devices, each, width + 1]: columns, offset and scale.
         batch: rows.
         everything: [], whether rows that are held out are added.
-        weighted: whether the outer product of a row is multiplied by its value.
         mesh: mesh with the axis `AXIS`.
 
     Returns:
@@ -94,15 +93,14 @@ def gather(sums: Array, table: Array, batch: Batch, everything: Array, *, weight
         value = jnp.where(real, batch.value, 0).astype(rows.dtype)
         last = rows[..., -2] + rows[..., -1] * value
         rows = jnp.concatenate([rows[..., :-2], last[..., None]], axis=-1)
-        weight = value if weighted else real.astype(rows.dtype)
-        products = jnp.einsum("plk,plm->pkm", rows * weight[..., None], rows)
+        products = jnp.einsum("plk,plm->pkm", rows * real.astype(rows.dtype)[..., None], rows)
         return sums[0].at[batch.owner].add(products)[None]
 
     batch = Batch(*map(jnp.asarray, batch))
     return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED, SAME), SHARDED)(sums, table, batch, everything)
 
 
-def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, weighted: bool = False, mesh: Mesh) -> Array:
+def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, mesh: Mesh) -> Array:
     """Sum the outer products of all rows of the owners of a block, as in `gather`.
 
     Args:
@@ -110,7 +108,6 @@ def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, weighted
         block: number of the block.
         table: [devices, each, width + 1]: columns, offset and scale.
         everything: whether rows that are held out are added.
-        weighted: whether the outer product of a row is multiplied by its value.
         mesh: mesh with the axis `AXIS`.
 
     Returns:
@@ -120,7 +117,7 @@ def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, weighted
     shape = (rows.layout.devices, rows.layout.block + 1, width, width)
     sums, added = jnp.zeros(shape, table.dtype, device=NamedSharding(mesh, SHARDED)), jnp.asarray(everything)
     for batch in rows.batches[block]:
-        sums = gather(sums, table, batch, added, weighted=weighted, mesh=mesh)
+        sums = gather(sums, table, batch, added, mesh=mesh)
     return sums
 
 

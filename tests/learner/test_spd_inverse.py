@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import assert_each_close
 
-from metarec_jax.learner.spd_inverse import inverse
+from metarec_jax.learner.spd_inverse import inverse, solve
 
 
 def positive(size, seed=0):
@@ -20,6 +20,19 @@ def test_it_is_the_inverse(size):
         matrix = positive(size)
         assert_each_close(
             inverse(matrix), np.linalg.inv(matrix), tolerance=1e-9, floor=1e-12, because="roundings times the condition"
+        )
+
+
+@pytest.mark.parametrize(("size", "sides"), [(1, 1), (8, 2), (9, 1), (33, 3)])
+def test_halves_give_the_solution(size, sides):
+    with jax.enable_x64(True):
+        matrix, right = positive(size), np.random.default_rng(1).normal(size=(size, sides))
+        assert_each_close(
+            solve(matrix, jnp.asarray(right)),
+            np.linalg.solve(matrix, right),
+            tolerance=1e-9,
+            floor=1e-12,
+            because="roundings times the condition",
         )
 
 
