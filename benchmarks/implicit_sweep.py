@@ -64,12 +64,12 @@ def problem(rows: int, rank: int) -> Problem:
     items = len(data.items)
     pair = np.unique(data.user.astype(np.int64) * items + data.item)
     start = np.random.default_rng(1).normal(scale=0.1 / np.sqrt(rank), size=(items, rank))
-    user, item = ((part).astype(np.int32) for part in np.divmod(pair, items))
+    user, item = (part.astype(np.int32) for part in np.divmod(pair, items))
     return Problem(user, item, len(data.users), start.astype(np.float32))
 
 
 def ours(made: Problem) -> Sweep:
-    """Our half-sweeps. With ``w = c - 1`` their matrices are those of `implicit`, and their vectors 1 - 1 / c as long."""
+    """Our half-sweeps. With ``w = c - 1`` matrices are those of `implicit`, and vectors ``(c - 1) / c`` of its own."""
     import jax
 
     from metarec_jax.factors import implicit
@@ -205,7 +205,7 @@ def measure(rows: int, rank: int, rounds: int) -> list[dict[str, Any]]:
     seconds = harness.take_turns(turns, rounds=rounds, warmup=1)
     case = f"{len(made.user):,} clicks, {made.users:,} users, {len(made.start):,} items, rank {rank}"
     facts = {"losses": losses, "processor_seconds": {n: float(np.median(taken[1:])) for n, taken in processor.items()}}
-    bars = {name: BAR for name in sweeps}
+    bars = dict.fromkeys(sweeps, BAR)
     compared = {"ours": "metarec_jax", "work": len(made.user), "metric": "clicks/s", "facts": facts, "bars": bars}
     return [row.to_json() for row in harness.compare(case, seconds, **compared)]
 

@@ -22,7 +22,8 @@ class TrainConfig:
     patience: int = 8
     """Epochs without a better validation loss after which training stops; 0 never stops early."""
     devices: int = 0
-    """Number of devices that the users are divided among; 0 takes all."""
+    """Number of devices that the users of a step, and the tables of item factors while they are fitted, are divided
+    among; 0 takes all."""
     shards: int = 1
     """Devices that hold one copy of a trained encoder and of its optimizer's state, each a part. They gather a layer
     where it is used, and compute it again in the backward pass: room for larger encoders, for more time."""

@@ -1,9 +1,11 @@
-"""The number of users that a device can compute in parallel, found from the memory of compiled programs."""
+"""Memory of devices and of the machine, and the number of users that a device can compute in parallel."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,6 +22,18 @@ def free_memory(device: jax.Device) -> int:
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+
+
+def machine_memory() -> int:
+    """Memory of the machine in bytes, or what a control group or a limit of this process leaves of it."""
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        found.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    with contextlib.suppress(ImportError):
+        import resource
+
+        found += [limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY]
+    return min(found)
 
 
 def temporaries(compiled: Any) -> int:

@@ -19,10 +19,11 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
 from metarec_jax.factors.click_factors import CHOICES, DEFAULT, believe_clicks, choose_penalties
 from metarec_jax.factors.click_factors import SWEEPS as CLICK_SWEEPS
-from metarec_jax.factors.fit import SWEEPS
 from metarec_jax.factors.fit_cache import Cache
+from metarec_jax.factors.fit_memory import Sizes, announce
 from metarec_jax.factors.implicit import Penalties
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, plan
+from metarec_jax.factors.row_products import one_device
 from metarec_jax.factors.user_prior import expect_tastes, no_tastes
 
 FOLDS, FEW_FOLDS, MANY_ROWS = 5, 2, 2_000_000
@@ -64,7 +65,8 @@ def believe_all(
         The factors fitted to all training rows, and those of each fold for the training episodes.
 
     Raises:
-        MetarecError: there are fewer than two training users, so that no fold has other users.
+        MetarecError: there are fewer than two training users, so that no fold has other users; or the machine does not
+            have the memory for the fit.
     """
     users = np.unique(data.user[rows])
     if len(users) < 2:
@@ -78,31 +80,27 @@ def believe_all(
 
     planned = functools.partial(plan, rank, data.items, embeddings)
     clicked = data.user[rows], data.item[rows]
+    mesh = one_device() if mesh is None else mesh
+    common = planned(*clicked)
+    features, columns = common.features.shape[1], 1 + common.columns.shape[1] + common.start.shape[1]
+    announce(Sizes(len(rows), len(users), len(data.items), features, columns, folds), mesh, reporter)
     if data.clicks_alone and weights is None:
         with reporter.bar("weights of clicks", CHOICES) as advance:
             weights = choose_penalties(
                 *clicked, items=len(data.items), rank=rank, seed=seed, mesh=mesh, watch=lambda fit: advance(fit + 1, "")
             )
-    common = None if data.clicks_alone else planned(*clicked)
 
     def of(some: np.ndarray, label: str) -> Beliefs:
         which = data.user[some], data.item[some]
-        with reporter.bar(label, SWEEPS if common else CLICK_SWEEPS) as advance:
-            if common is None:
+        if data.clicks_alone:
+            made = planned(*which)
+            with reporter.bar(label, CLICK_SWEEPS) as advance:
                 watch = lambda sweep: advance(sweep + 1, "")  # noqa: E731
                 return believe_clicks(
-                    planned(*which), data.items, embeddings, *which, *(weights or DEFAULT), mesh=mesh, watch=watch
+                    made, data.items, embeddings, *which, *(weights or DEFAULT), mesh=mesh, watch=watch
                 )
-            return believe(
-                common,
-                data.items,
-                embeddings,
-                *which,
-                data.rating[some],
-                mesh=mesh,
-                cache=cache,
-                watch=lambda sweep, error: advance(sweep + 1, f"rmse {error:.4f}"),
-            )
+        columns = *which, data.rating[some]
+        return believe(common, data.items, embeddings, *columns, mesh=mesh, cache=cache, reporter=reporter, label=label)
 
     everyone = of(rows, "item factors")
     others = [
@@ -120,5 +118,5 @@ def believe_all(
         return dataclasses.replace(everyone, tastes=everyone.tastes | {"profile": profile}), folded
     parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
     ratings = data.user[rows], data.item[rows], data.rating[rows]
-    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles)
+    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles, reporter=reporter)
     return dataclasses.replace(everyone, tastes=tastes), folded

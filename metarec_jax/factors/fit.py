@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.factors.fit_cache import Cache, Kept, kept
+from metarec_jax.factors.fit_state import Fitted, Known, State
 from metarec_jax.factors.row_batches import KINDS, MOST_OWNERS, Rows, count_by_kind, kinds, layout, rows_by_owner
 from metarec_jax.factors.row_products import AXIS, sum_rows
 from metarec_jax.factors.variational import (
@@ -58,80 +60,6 @@ _DOUBT = 20.0
 Sums = TypeVar("Sums", UserSums, ItemSums)
 
 
-class Known(NamedTuple):
-    """What is known of items, in two forms.
-
-    Attributes:
-        features: ``g``, [items, features], a 1 first.
-        source: int [features], source of each feature, which has one variance; -1 for the 1.
-        columns: ``x``, [items, known], a 1 first.
-        start: [items, free], initial free factors.
-    """
-
-    features: np.ndarray
-    source: np.ndarray
-    columns: np.ndarray
-    start: np.ndarray
-
-
-class Fitted(NamedTuple):
-    """A fitted factorisation, in units of standardised ratings.
-
-    Attributes:
-        bias: float64 [items], posterior mean of ``b``.
-        free: float64 [items, free], posterior mean of ``f``.
-        noise: float64 [items], variance of the noise of each item's ratings.
-        doubt: float64 [items], variance of an expected rating that comes from the item's own uncertainty.
-        mean, covariance: ``a`` and ``C``, prior of users.
-        map: ``M``, [features, 1 + free].
-        variance: ``psi``, [1 + free].
-        common: variance of the noise over all rows.
-        new_doubt: variance of an expected rating of an item without ratings.
-        sweeps: number of sweeps.
-    """
-
-    bias: np.ndarray
-    free: np.ndarray
-    noise: np.ndarray
-    doubt: np.ndarray
-    mean: np.ndarray
-    covariance: np.ndarray
-    map: np.ndarray
-    variance: np.ndarray
-    common: float
-    new_doubt: float
-    sweeps: int
-
-
-@dataclasses.dataclass
-class _State:
-    """Hyperparameters, the items' posterior, and how far the fit is; tables [devices, each, ...] are on the devices.
-
-    Attributes:
-        mean, covariance, map, variance, common: as in `Fitted`.
-        scale: [sources, 1 + free], variance of the map of each source.
-        items: posterior means of ``(b_i, f_i)``.
-        noise: ``s_i``.
-        spread: [kinds, 1 + free, 1 + free], mean posterior covariance of ``(b_i, f_i)`` over ``s_i`` of each kind.
-        sweep: number of sweeps.
-        since: number of sweeps since the error last fell.
-        best: least error.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    map: np.ndarray
-    variance: np.ndarray
-    scale: np.ndarray
-    common: float
-    items: jax.Array
-    noise: jax.Array
-    spread: np.ndarray
-    sweep: int = 0
-    since: int = 0
-    best: float = float("inf")
-
-
 def fit(
     user: np.ndarray,
     item: np.ndarray,
@@ -142,6 +70,9 @@ def fit(
     sweeps: int = SWEEPS,
     watch: Callable[[int, float], None] = lambda sweep, error: None,
     cache: Cache | None = None,
+    reporter: Reporter = QUIET,
+    label: str = "item factors",
+    unit: float = 1.0,
 ) -> Fitted:
     """Fit the factorisation.
 
@@ -154,6 +85,9 @@ def fit(
         watch: called after each sweep with its number and the root mean squared error on rows that are held out (of
             fewer than 5,000 rows none are, and this is the standard deviation of the noise).
         cache: where long fits are kept, also while they are under way; None keeps none.
+        reporter: shows progress: of grouping rows, and of sweeps.
+        label: what is fitted.
+        unit: standard deviation of the ratings, in which the error is shown.
 
     Returns:
         The fit.
@@ -163,7 +97,14 @@ def fit(
     if finished is not None:
         fields: dict[str, Any] = finished | {name: finished[name].item() for name in _NUMBERS if name in finished}
         return Fitted(**fields)
-    found = _Fit(user, item, value, known, mesh).run(sweeps, watch, files)
+    made = _Fit(user, item, value, known, mesh, reporter, label)
+    with reporter.bar(label, sweeps) as advance:
+
+        def seen(sweep: int, error: float) -> None:
+            advance(sweep + 1, f"rmse {error * unit:.4f}")
+            watch(sweep, error)
+
+        found = made.run(sweeps, seen, files)
     files.finish(found._asdict())
     return found
 
@@ -171,7 +112,16 @@ def fit(
 class _Fit:
     """Rows and constant tables of a fit."""
 
-    def __init__(self, user: np.ndarray, item: np.ndarray, value: np.ndarray, known: Known, mesh: Mesh) -> None:
+    def __init__(
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        value: np.ndarray,
+        known: Known,
+        mesh: Mesh,
+        reporter: Reporter,
+        label: str,
+    ) -> None:
         self.mesh, self.free, self.known = mesh, known.start.shape[1], known
         self.dtype = jnp.result_type(float)
         devices, rng = mesh.shape[AXIS], np.random.default_rng(2)
@@ -182,8 +132,18 @@ class _Fit:
         self.held = rng.random(len(value), np.float32) < share
         self.width = known.columns.shape[1]
         width = self.width + self.free
-        self.by_user = rows_by_owner(user, item, value, self.held, self.users, self.items, width + 1)
-        self.by_item = rows_by_owner(item, user, value, self.held, self.items, self.users, width + 2)
+        sides = self.users, self.items
+        with reporter.bar(f"{label}: grouping {len(value):,} rows", sum(side.blocks for side in sides)) as advance:
+            self.by_user = rows_by_owner(user, item, value, self.held, *sides, width + 1, watch=advance)
+            self.by_item = rows_by_owner(
+                item,
+                user,
+                value,
+                self.held,
+                *sides[::-1],
+                width + 2,
+                watch=lambda block: advance(self.users.blocks + block),
+            )
         self.columns = self._put(self.items.spread(known.columns))
         self.features = self._put(self.items.spread(known.features))
         self.check = self._check(value)
@@ -225,14 +185,14 @@ class _Fit:
         self.gram = np.asarray(_gram(self.features, self.seen), np.float64)
         self.used = int(rows.sum())
 
-    def _start(self) -> _State:
+    def _start(self) -> State:
         """Initial values."""
         width, free = self.width, self.free
         variance = np.concatenate([[0.3], np.full(free, 1 / max(free, 1))])
         sources = self.known.source.max(initial=-1) + 1
         items = np.concatenate([np.zeros((self.items.number, 1)), self.known.start], axis=1)
         first = np.diag(np.concatenate([[0.05], np.full(free, 0.01)])) / 0.7
-        return _State(
+        return State(
             mean=np.zeros(width + free),
             covariance=np.diag(np.concatenate([[0.2], np.full(width - 1, 0.05), np.ones(free)])),
             map=np.zeros((self.known.features.shape[1], 1 + free)),
@@ -273,20 +233,20 @@ class _Fit:
             state.sweep,
         )
 
-    def _arrays(self, state: _State) -> dict[str, np.ndarray]:
+    def _arrays(self, state: State) -> dict[str, np.ndarray]:
         """The state as host arrays that do not depend on the number of devices."""
         found = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
         return {n: self.items.joined(v) if n in _TABLES else np.asarray(v) for n, v in found.items()}
 
-    def _restored(self, arrays: dict[str, np.ndarray] | None) -> _State | None:
+    def _restored(self, arrays: dict[str, np.ndarray] | None) -> State | None:
         """The state of `_arrays`."""
         if arrays is None:
             return None
         tables = {name: self._put(self.items.spread(arrays[name], padding=1.0)) for name in _TABLES}
         fields: dict[str, Any] = arrays | tables
-        return _State(**(fields | {name: arrays[name].item() for name in _NUMBERS if name in arrays}))
+        return State(**(fields | {name: arrays[name].item() for name in _NUMBERS if name in arrays}))
 
-    def _of_items(self, state: _State) -> Other:
+    def _of_items(self, state: State) -> Other:
         """What users are computed from."""
         width = self.width + self.free + 1
         table = _item_table(self.columns, state.items, state.noise)
@@ -302,7 +262,7 @@ class _Fit:
     def _sums(self, rows: Rows, block: int, other: Other) -> jax.Array:
         return sum_rows(rows, block, other.table, self.everything, mesh=self.mesh)
 
-    def _sweep_users(self, state: _State) -> Other:
+    def _sweep_users(self, state: State) -> Other:
         """Compute the users' posterior, and their prior from it."""
         other = self._of_items(state)
         tastes, parts = [], []
@@ -322,7 +282,7 @@ class _Fit:
         return Other(_user_table(jnp.concatenate(tastes, axis=1)), jnp.asarray(covariance, self.dtype))
 
     def _solve(
-        self, state: _State, found: jax.Array, block: int, other: Other, kind: jax.Array
+        self, state: State, found: jax.Array, block: int, other: Other, kind: jax.Array
     ) -> tuple[jax.Array, UserSums]:
         """Compute the posterior of the users of a block, and sums over the users whose kind is given."""
         some = slice(block * self.users.block, (block + 1) * self.users.block)
@@ -331,7 +291,7 @@ class _Fit:
             found, self.user_counts[:, some], kind[:, some], other.covariance, mean, precision, mesh=self.mesh
         )
 
-    def _fit_prior(self, state: _State, moments: ArrayLike) -> None:
+    def _fit_prior(self, state: State, moments: ArrayLike) -> None:
         """Fit the prior of the users to the second moments of ``(1, t_u)``."""
         moments = np.asarray(moments, np.float64)
         users, weight = moments[0, 0], self.width + self.free + 2
@@ -339,7 +299,7 @@ class _Fit:
         apart = moments[1:, 1:] - users * np.outer(state.mean, state.mean)
         state.covariance = (apart + weight * np.diag(np.diag(state.covariance))) / (users + weight)
 
-    def _sweep_items(self, state: _State, users: Other) -> jax.Array:
+    def _sweep_items(self, state: State, users: Other) -> jax.Array:
         """Compute the items' posterior, and their prior and the noise from it."""
         moments = self._moments(state)
         prior = ItemPrior(
@@ -368,14 +328,14 @@ class _Fit:
         self._fit_maps(state, total.variance)
         return doubt
 
-    def _moments(self, state: _State) -> np.ndarray:
+    def _moments(self, state: State) -> np.ndarray:
         """Second moments of ``(1, t_u)`` at the free factors, under the prior of users."""
         free = np.arange(self.width, self.width + self.free)
         moments = np.outer(*[np.concatenate([[1.0], state.mean[free]])] * 2)
         moments[1:, 1:] += state.covariance[np.ix_(free, free)]
         return moments
 
-    def _fit_maps(self, state: _State, variance: np.ndarray) -> None:
+    def _fit_maps(self, state: State, variance: np.ndarray) -> None:
         """Fit the map of features to the items' posterior means, one variance for each source and column."""
         pulls = np.asarray(_pulls(self.features, state.items, self.seen), np.float64)
         items = self.gram[0, 0]
@@ -396,7 +356,7 @@ class _Fit:
         )
         state.variance = np.maximum((errors + variance + widths) / max(items, 1), _FLOOR)
 
-    def _error(self, state: _State, users: Other) -> float:
+    def _error(self, state: State, users: Other) -> float:
         """Root mean squared error on the rows that are held out; without any, the standard deviation of the noise."""
         if not self.held.any():
             return float(np.sqrt(state.common))

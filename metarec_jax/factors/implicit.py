@@ -29,7 +29,6 @@ from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, fetch, o
 from metarec_jax.learner.spd_inverse import solve
 
 _FLOATS_OF_BLOCK = 1 << 20
-_WHOLE = lambda rank: rank // 2
 """Greatest number of elements of the matrices of the owners of a block."""
 _LENGTHS = (64, 16)
 """Clicks of a piece: with longer ones, rows of a batch leave a processor's cache; shorter ones add more matrices."""
@@ -292,7 +291,7 @@ def _rotated(factors: Array, basis: Array) -> Array:
 @functools.partial(jax.jit, static_argnames=("devices", "block", "mesh"))
 def _zero_sums(devices: int, block: int, table: Array, *, mesh: Mesh) -> _Sums:
     rank, place = table.shape[-1], NamedSharding(mesh, SHARDED)
-    shapes = _Sums((devices, block + 1, rank, rank), (devices, block + 1, rank))
+    shapes = (devices, block + 1, rank, rank), (devices, block + 1, rank)
     return _Sums(*(jax.lax.with_sharding_constraint(jnp.zeros(shape, table.dtype), place) for shape in shapes))
 
 

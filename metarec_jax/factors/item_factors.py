@@ -10,13 +10,14 @@ matter (a hybrid of collaborative and content-based filtering). An item without 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Items, Params
 from metarec_jax.core.variance import root_mean_square, varies
 from metarec_jax.factors.fit import Known, fit
@@ -150,8 +151,9 @@ def believe(
     rating: np.ndarray,
     *,
     mesh: Mesh | None = None,
-    watch: Callable[[int, float], None] = lambda sweep, error: None,
     cache: Cache | None = None,
+    reporter: Reporter = QUIET,
+    label: str = "item factors",
 ) -> Beliefs:
     """Fit item factors to ratings, with the same prior of the taste for all users.
 
@@ -162,8 +164,9 @@ def believe(
         user, item: int [rows], user and item of each rating.
         rating: float [rows].
         mesh: devices that share the tables; None takes one.
-        watch: called after each sweep with its number and the root mean squared error on ratings that are held out.
         cache: where long fits are kept; None keeps none.
+        reporter: shows progress.
+        label: what is fitted.
 
     Returns:
         The item factors; the prior mean of tastes is zero. Where all ratings are equal, all predictions are equal.
@@ -190,8 +193,10 @@ def believe(
             plan.start[rated],
         ),
         mesh=one_device() if mesh is None else mesh,
-        watch=lambda sweep, error: watch(sweep, error * scale),
         cache=cache,
+        reporter=reporter,
+        label=label,
+        unit=scale,
     )
 
     # Maps from (1, joined sources) to means and columns of items without ratings.

@@ -8,7 +8,7 @@ section 4.3, "dense batching").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -134,6 +134,7 @@ def rows_by_owner(
     *,
     lengths: Sequence[int] = LENGTHS,
     most_whole: int = 0,
+    watch: Callable[[int], None] = lambda block: None,
 ) -> Rows:
     """Group rows by owner.
 
@@ -145,6 +146,7 @@ def rows_by_owner(
         width: columns of a row in the computation, which limit the size of a batch.
         lengths: rows of a piece, descending.
         most_whole: blocks of owners with at most so many rows each have a piece for each owner; 0 for none.
+        watch: called after each block with the number of blocks that are grouped.
 
     Returns:
         The rows.
@@ -164,6 +166,7 @@ def rows_by_owner(
             batches.append([_whole(members, start, count, place, value, owners)])
         else:
             batches.append(_batches(members, start, count, place, value, owners, width, lengths))
+        watch(block + 1)
     return Rows(owners, np.bincount(owner[~held], minlength=owners.number), batches, whole)
 
 

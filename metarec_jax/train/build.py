@@ -36,6 +36,7 @@ from metarec_jax.train.embed import embed, embed_users, user_texts
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Experiment, Part, Source, splits_of
 from metarec_jax.train.model import make_model
+from metarec_jax.train.sharding import factor_mesh
 
 DESCRIBED_DRAWS = 4
 """Number of draws of support and query where user texts are descriptions and the config gives no number."""
@@ -267,7 +268,7 @@ def learn_factors(
     profiles: np.ndarray | None = None,
     reporter: Reporter = QUIET,
 ) -> tuple[Catalogue, Folded | None]:
-    """Fit item factors to the training rows.
+    """Fit item factors to the training rows, on the devices that the training uses.
 
     Args:
         config: config of the run.
@@ -299,6 +300,7 @@ def learn_factors(
         config.seed,
         reporter,
         dropout=chosen.dropout,
+        mesh=factor_mesh(config.train.devices),
         cache=Cache(cache_folder(config.data.cache) / "factors"),
     )
     statistics = catalogue.statistics._replace(beliefs=beliefs.table)

@@ -23,6 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.factors.row_products import AXIS
 
 Tree = TypeVar("Tree")
 USERS, SHARDS = "users", "shards"
@@ -67,6 +68,21 @@ def user_mesh(devices: int = 0, shards: int = 1, *, among: Sequence[Any] | None 
         )
     shape, names = ((len(chosen),), (USERS,)) if shards == 1 else ((len(chosen) // shards, shards), (USERS, SHARDS))
     return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names), devices=chosen)
+
+
+def factor_mesh(devices: int = 0) -> Mesh:
+    """Make the mesh over which the tables of users and items are sharded while item factors are fitted.
+
+    Args:
+        devices: number of devices, as for `user_mesh`.
+
+    Returns:
+        The mesh.
+
+    Raises:
+        MetarecError: there are too few devices.
+    """
+    return Mesh(user_mesh(devices).devices, (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def by_user(mesh: Mesh) -> PartitionSpec:
