@@ -4,18 +4,20 @@ python -m benchmarks.factors [--rows N ...] [--rank R] [--json OUT]
 
 Users and items have numbers of ratings that follow lognormal distributions. Ratings are the sum of an item's mean, a
 user's bias, a product of eight factors and noise, rounded to 1 to 5; items have genres, a year and a vector that follow
-some of their factors. Each number of rows is measured in a process of its own. Memory is anonymous memory (files that
-are mapped are not counted), sampled five times a second.
+some of their factors. Each number of rows is measured in a process of its own, and a line is fitted to the seconds.
+Memory is anonymous memory (files that are mapped are not counted), sampled five times a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy as np
 
 from benchmarks import harness
 from metarec_jax.core.console import make_reporter
-from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.progress import QUIET, Advance, Reporter
 from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Interactions, Items, Users
 from metarec_jax.factors.cross_fitting import believe_all
@@ -104,12 +106,12 @@ def measure(rows: int, rank: int, reporter: Reporter = QUIET) -> dict[str, Any]:
     Returns:
         Sizes, seconds, and gigabytes of memory before and while factors are fitted.
     """
-    begun = time.perf_counter()
+    begun, sweeps = time.perf_counter(), Sweeps(reporter)
     data, texts = made_up(rows)
     made, before = time.perf_counter(), anonymous()
     with Memory() as memory:
         found, folded = believe_all(
-            rank, data, texts, np.arange(rows), np.zeros((len(data.users), 0), np.float32), 0, reporter
+            rank, data, texts, np.arange(rows), np.zeros((len(data.users), 0), np.float32), 0, sweeps
         )
     if not (np.isfinite(found.table).all() and np.isfinite(folded.tables).all()):
         raise SystemExit(f"item factors of {rows:,} ratings are not finite")
@@ -120,10 +122,68 @@ def measure(rows: int, rank: int, reporter: Reporter = QUIET) -> dict[str, Any]:
         "rank": rank,
         "folds": len(folded.tables),
         "seconds": time.perf_counter() - made,
+        "seconds_of_a_sweep": float(np.median(sweeps.seconds)),
         "seconds_to_make_up": made - begun,
         "gigabytes_of_rows": before / 1e9,
         "gigabytes": memory.most / 1e9,
     }
+
+
+def linear(found: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    """Fit a line to a figure by the number of rows.
+
+    Args:
+        found: rows of `measure`.
+        key: the figure.
+
+    Returns:
+        The line at no rows, its slope for a million rows, and the share of the variance that it explains.
+    """
+    rows, figure = (np.array([row[name] for row in found], np.float64) for name in ("rows", key))
+    slope, start = np.polyfit(rows, figure, 1)
+    left = np.sum(np.square(figure - start - slope * rows))
+    r2 = 1 - left / max(np.sum(np.square(figure - figure.mean())), 1e-30)
+    return {"start": float(start), "for_a_million_rows": float(slope * 1e6), "r2": float(r2)}
+
+
+class Sweeps:
+    """A reporter that times sweeps, and passes everything on.
+
+    Args:
+        reporter: shows progress.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter, self.seconds = reporter, []
+
+    def note(self, text: str) -> None:
+        """Pass on the line."""
+        self._reporter.note(text)
+
+    @contextlib.contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Advance]:
+        """Show a bar, and time what is between its steps if they are sweeps.
+
+        Args:
+            label: text in front of the bar.
+            total: value at which the bar is full.
+
+        Yields:
+            A function that updates the bar.
+        """
+        with self._reporter.bar(label, total) as advance:
+            last = None
+
+            def seen(done: int, text: str = "") -> None:
+                nonlocal last
+                now = time.perf_counter()
+                if text.startswith("rmse"):
+                    if last is not None:  # the first sweep compiles
+                        self.seconds.append(now - last)
+                    last = now
+                advance(done, text)
+
+            yield seen
 
 
 def main() -> None:
@@ -154,9 +214,13 @@ def main() -> None:
         print("{rows:,} ratings: {seconds:.0f} s, {gigabytes:.2f} GB".format(**found[-1]), flush=True)
     document = {"made": harness.made(), "fits": found}
     if len(found) > 1:
-        slope, start = np.polyfit([row["rows"] for row in found], [row["seconds"] for row in found], 1)
-        document["linear"] = {"seconds_for_a_million_rows": float(slope * 1e6), "seconds_at_no_rows": float(start)}
-        print(f"{start:.0f} s, and {slope * 1e6:.1f} s for each million ratings")
+        document["linear"] = {key: linear(found, key) for key in ("seconds", "seconds_of_a_sweep")}
+        for key, line in document["linear"].items():
+            print(
+                "{key}: {start:.1f}, and {for_a_million_rows:.2f} for each million ratings, R^2 {r2:.4f}".format(
+                    key=key, **line
+                )
+            )
     if arguments.json:
         harness.write_document(document, arguments.json)
 

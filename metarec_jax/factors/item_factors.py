@@ -137,7 +137,7 @@ def plan(
     for number, begin in enumerate(np.cumsum([0, *map(len, parts)])[:-1]):
         features[begin : begin + len(parts[number]), source == number] = parts[number]
     main = _components(joined(rows)[seen] @ features, max(rank - free - 1, 0))
-    columns = features @ main / np.sqrt(max(len(parts), 1))
+    columns = features @ main / np.sqrt(max(sum(part.shape[1] > 0 for part in parts), 1))
     start = np.random.default_rng(1).normal(scale=0.1, size=(len(items), free))
     return Plan(sources, features, source, columns, start, rank)
 

@@ -27,8 +27,10 @@ _STRENGTHS = (1e5, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0)
 """Strengths of the ridge penalties that are compared, in users. With the first one a map is practically zero."""
 _STARTING = 1e3
 """Strength of the penalty of one map while that of the other is chosen."""
-_ROUNDS, _PARTS = 3, 2
+_ROUNDS, _PARTS = 3, 5
 """Rounds of expectation maximisation, and parts of the users, each predicted from the others."""
+_CHOSEN_BY = 4000
+"""Greatest number of users by whom strengths are chosen."""
 _USERS_AT_ONCE = 256
 """Users between two reports of progress."""
 _MOST_USERS = 20_000
@@ -69,8 +71,8 @@ def expect_tastes(
 ) -> Params:
     """Fit both maps.
 
-    The strengths of their ridge penalties are those with which the maps of half of the users give the ratings of the
-    other half the highest likelihood.
+    The strengths of their ridge penalties are those with which maps that are fitted to four fifths of the users give
+    the ratings of the others the highest likelihood.
 
     Args:
         beliefs: mean [items], residual variance [items] and factors [items, rank] of all items, in units of ratings.
@@ -168,7 +170,8 @@ def _chosen(
     users: _Users, strengths: Sequence[float | None], scales: Sequence[float], widths: Sequence[int]
 ) -> list[float]:
     """Choose the strengths that are None, one after the other, by the likelihood of users that are left out."""
-    part = np.random.default_rng(3).permutation(len(users.known)) % _PARTS
+    users = users.some(np.random.default_rng(3).permutation(len(users.known))[:_CHOSEN_BY])
+    part = np.arange(len(users.known)) % _PARTS
     found = [_STARTING if strength is None else strength for strength in strengths]
 
     def likelihood(place: int, strength: float) -> float:

@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import interactions
+from helpers import assert_close, interactions
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Interactions
 from metarec_jax.core.variance import standardisation
 from metarec_jax.evaluation.baselines import Scale, item_mean_user_bias, ridge
 from metarec_jax.factors.cross_fitting import believe_all
-from metarec_jax.factors.item_factors import FACTORS, Beliefs
+from metarec_jax.factors.item_factors import FACTORS, MEAN, Beliefs
 from metarec_jax.factors.item_features import DETAIL, POPULARITY, TEXT, VECTOR, Sources
 
 RANK, FOLDS = 4, 3
@@ -30,11 +31,13 @@ def texts(items: int = ITEMS) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(items, 5)).astype(np.float32)
 
 
-def learned(data: Interactions, embeddings: np.ndarray | None = None, profiles: np.ndarray | None = None) -> Beliefs:
+def learned(
+    data: Interactions, embeddings: np.ndarray | None = None, profiles: np.ndarray | None = None, rank: int = RANK
+) -> Beliefs:
     """Beliefs, of which all numbers are finite."""
     embeddings = texts(len(data.items)) if embeddings is None else embeddings
     profiles = np.zeros((len(data.users), 0), np.float32) if profiles is None else profiles
-    found, folded = believe_all(RANK, data, embeddings, np.arange(len(data)), profiles, 0, folds=FOLDS)
+    found, folded = believe_all(rank, data, embeddings, np.arange(len(data)), profiles, 0, folds=FOLDS)
     assert all(np.isfinite(part).all() for part in (found.table, found.of_new, folded.tables, found.noise))
     assert all(np.isfinite(found.tastes[name]["kernel"]).all() for name in ("choice", "profile"))
     assert np.abs(found.table).max() < 10
@@ -102,8 +105,45 @@ ODD = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_hardly_any_data_gives_finite_beliefs(case):
-    learned(ODD[case]())
+@pytest.mark.parametrize("rank", [RANK, 64])
+def test_hardly_any_data_gives_finite_beliefs(case, rank):
+    learned(ODD[case](), rank=rank)
+
+
+def test_equal_ratings_are_predicted_exactly():
+    found = learned(ODD["all ratings equal"]())
+    assert (found.table[:, MEAN] == 3).all()
+    assert not found.table[:, FACTORS:].any()
+    assert (found.of_new_items(texts(3))[:, MEAN] == 3).all()
+
+
+def test_an_item_with_nothing_is_predicted_from_its_features_and_a_user_with_nothing_changes_nothing():
+    data = interactions(*np.indices((20, 6)).reshape(2, -1), np.arange(120) * 7 % 5 + 1, users=20, items=9)
+    found = learned(data)
+    assert_close(found.table[6:], found.of_new_items(texts(9), data.items.details)[6:])
+    more = learned(dataclasses.replace(data, users=interactions([24], [0], [1], users=25, items=1).users))
+    np.testing.assert_array_equal(more.table, found.table)
+
+
+def test_one_user_is_refused_with_what_to_do():
+    with pytest.raises(MetarecError, match=r"there are 1 training users.*--factors\.rank 0"):
+        learned(interactions(np.zeros(6, int), np.arange(6), np.arange(6) % 5 + 1))
+
+
+NOTHING = {
+    "no vectors": np.full((ITEMS, 3), np.nan, np.float32),
+    "one vector": np.where(np.arange(ITEMS)[:, None] == 4, 1.0, np.nan).astype(np.float32) * np.ones((1, 3), "f"),
+    "vectors that are partly unknown": np.where(np.eye(ITEMS, 3) > 0, np.nan, texts()[:, :3]).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING)
+def test_vectors_that_are_unknown_are_the_mean(case):
+    """Where all known vectors are one, they say nothing: exactly as without them."""
+    data = panel(without=0.3)
+    found = learned(dataclasses.replace(data, items=dataclasses.replace(data.items, vectors=NOTHING[case])))
+    if case != "vectors that are partly unknown":
+        np.testing.assert_array_equal(found.table, learned(data).table)
 
 
 def test_a_ridge_on_embeddings_that_are_all_alike_is_its_base():
