@@ -107,3 +107,69 @@ def zipped(folder: Path, target: Path, top: str) -> Path:
         for path in sorted(folder.iterdir()):
             archive.write(path, f"{top}{path.name}")
     return target
+
+
+def made_up_ratings(
+    users: int, items: int, each: int, levels: int, seed: int = 0
+) -> tuple[list[tuple[int, int, int]], np.ndarray]:
+    """Ratings (user, item, 1 to `levels`) that follow an item's mean, a user's bias and two factors, popular items more
+    often than others; and the kind of each item, which its first factor decides.
+
+    Args:
+        users, items: how many.
+        each: of a user.
+        levels: highest rating.
+        seed: the draw.
+    """
+    rng = np.random.default_rng(seed)
+    factors, tastes = rng.normal(size=(items, 2)), rng.normal(size=(users, 2))
+    popular = rng.gumbel(size=(users, items)) + rng.normal(size=items)
+    mean, bias = rng.normal(size=items) / 2, rng.normal(size=users) / 3
+    rows = []
+    for user in range(users):
+        for item in np.argsort(popular[user])[-each:]:
+            liking = mean[item] + bias[user] + 0.7 * factors[item] @ tastes[user] + 0.4 * rng.normal()
+            rows.append((user, int(item), int(np.clip(round((1 + levels) / 2 + levels / 6 * liking), 1, levels))))
+    return rows, (factors[:, 0] > 0).astype(int)
+
+
+def movielens_1m_made_up(folder: Path) -> Path:
+    """MovieLens-1M's layout; a third of the films are of 1998 or later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, kinds = made_up_ratings(90, 60, 30, 5)
+    _lines(
+        folder / "ratings.dat",
+        [(str(u + 1), str(i + 1), str(r), str(900 + n)) for n, (u, i, r) in enumerate(rows)],
+        "::",
+    )
+    films = [(str(i + 1), f"Film {i + 1} ({1996 + i % 3})", ("Drama|War", "Comedy")[k]) for i, k in enumerate(kinds)]
+    _lines(folder / "movies.dat", films, "::", "latin-1")
+    people = [(str(u), "MF"[u % 2], ("1", "18", "25")[u % 3], str(u % 20), "00000") for u in range(1, 91)]
+    _lines(folder / "users.dat", people, "::")
+    return folder
+
+
+def anime_made_up(folder: Path) -> Path:
+    """RecBole's atomic files of ratings 1 to 10 of titles with genres, without times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, kinds = made_up_ratings(90, 60, 30, 10, seed=1)
+    ratings = [(f"{u}", f"{i}", f"{r}") for u, i, r in rows]
+    _lines(folder / "anime.inter", ratings, "\t", header="user_id:token\titem_id:token\trating:float")
+    titles = [(f"{i}", f"Title {i}", ("Action, Mecha", "Slice of Life")[k], "TV") for i, k in enumerate(kinds)]
+    header = "item_id:token\tname:token_seq\tgenre:token_seq\ttype:token"
+    _lines(folder / "anime.item", titles, "\t", header=header)
+    return folder
+
+
+def book_crossing_made_up(folder: Path) -> Path:
+    """Book-Crossing's layout: few ratings 1 to 10 of many books, and zeros, which are no ratings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, kinds = made_up_ratings(90, 400, 30, 10, seed=2)
+    ratings = [f'"{u}";"isbn{i}";"{r}"' for u, i, r in rows] + [f'"{u}";"isbn{u}";"0"' for u in range(20)]
+    books = [f'"isbn{i}";"Book {i}";"Author {k}";"{1990 + i % 9}";"P";"http://x"' for i, k in enumerate(kinds)]
+    _lines(
+        folder / "BX-Book-Ratings.csv", [(row,) for row in ratings], ";", "latin-1", '"User-ID";"ISBN";"Book-Rating"'
+    )
+    header = '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication";"Publisher";"Image-URL-S"'
+    _lines(folder / "BX-Books.csv", [(book,) for book in books], ";", "latin-1", header)
+    return folder

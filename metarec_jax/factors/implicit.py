@@ -13,7 +13,6 @@ matrix of the other side, so that no negatives are drawn. A half-sweep costs cli
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,9 +23,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.factors.row_batches import Batch, Layout, Rows, layout, rows_by_owner
-from metarec_jax.factors.row_products import AXIS, SHARDED, each_owner, fetch, one_device, sharded
-from metarec_jax.learner.spd_inverse import solve
+from metarec_jax.factors.click_programs import add_clicks, gram_of, rotated, solve_by_click, solve_sums, zero_sums
+from metarec_jax.factors.row_batches import Layout, Rows, layout, rows_by_owner
+from metarec_jax.factors.row_products import AXIS, SHARDED, one_device
 
 _FLOATS_OF_BLOCK = 1 << 20
 """Greatest number of elements of the matrices of the owners of a block."""
@@ -193,9 +192,14 @@ def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, m
     Returns:
         [devices, each, rank].
     """
-    size, basis = np.linalg.eigh(np.asarray(_gram(other), np.float64))
+    with jax.default_matmul_precision("highest"):  # a TPU multiplies float32 in bfloat16 by default
+        return _half_sweep(rows, other, others, penalties, mesh)
+
+
+def _half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, mesh: Mesh) -> Array:
+    size, basis = np.linalg.eigh(np.asarray(gram_of(other), np.float64))
     diagonal = jnp.asarray(penalties.alpha * np.maximum(size, 0.0), other.dtype)
-    table, basis = _rotated(other, jnp.asarray(basis, other.dtype)), jnp.asarray(basis.T, other.dtype)
+    table, basis = rotated(other, jnp.asarray(basis, other.dtype)), jnp.asarray(basis.T, other.dtype)
     own = rows.layout
     weight = penalties.ridge * (rows.count + penalties.alpha * others.number) ** penalties.power
     ridge = own.spread(weight, padding=1.0).astype(other.dtype)
@@ -204,12 +208,12 @@ def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, m
         own_ridge = ridge[:, block * own.block : (block + 1) * own.block]
         if rows.whole[block]:
             (batch,) = rows.batches[block]
-            found.append(_solve_by_click(table, batch, own_ridge, diagonal, basis, mesh=mesh))
+            found.append(solve_by_click(table, batch, own_ridge, diagonal, basis, mesh=mesh))
             continue
-        sums = _zero_sums(own.devices, own.block, table, mesh=mesh)
+        sums = zero_sums(own.devices, own.block, table, mesh=mesh)
         for batch in rows.batches[block]:
-            sums = _add_clicks(sums, table, batch, mesh=mesh)
-        found.append(_solve(sums, own_ridge, diagonal, basis, mesh=mesh))
+            sums = add_clicks(sums, table, batch, mesh=mesh)
+        found.append(solve_sums(sums, own_ridge, diagonal, basis, mesh=mesh))
     return jnp.concatenate(found, axis=1)
 
 
@@ -264,76 +268,3 @@ def fold_in_many(
         if len(own):
             found[number] = fold_in(own, np.ones(len(own)), items, gram, penalties)
     return found
-
-
-class _Sums(NamedTuple):
-    """Sums over the clicks of the owners of a block, with a place more for padding.
-
-    Attributes:
-        matrix: ``F' W F``, [devices, block + 1, rank, rank].
-        pull: ``F' w``, [devices, block + 1, rank].
-    """
-
-    matrix: Array
-    pull: Array
-
-
-@jax.jit
-def _gram(factors: Array) -> Array:
-    return jnp.einsum("dik,dim->km", factors, factors)
-
-
-@jax.jit
-def _rotated(factors: Array, basis: Array) -> Array:
-    return factors @ basis
-
-
-@functools.partial(jax.jit, static_argnames=("devices", "block", "mesh"))
-def _zero_sums(devices: int, block: int, table: Array, *, mesh: Mesh) -> _Sums:
-    rank, place = table.shape[-1], NamedSharding(mesh, SHARDED)
-    shapes = (devices, block + 1, rank, rank), (devices, block + 1, rank)
-    return _Sums(*(jax.lax.with_sharding_constraint(jnp.zeros(shape, table.dtype), place) for shape in shapes))
-
-
-def _read(table: Array, batch: Batch) -> tuple[Array, Array, Array]:
-    """Owners, rows of the other side and confidences of one device's batch; zeros for padding."""
-    owner, other, value = (part[0] for part in batch)
-    return owner, fetch(table[0], other), jnp.nan_to_num(value).astype(table.dtype)
-
-
-@functools.partial(jax.jit, static_argnames="mesh", donate_argnums=0)
-def _add_clicks(sums: _Sums, table: Array, batch: Batch, *, mesh: Mesh) -> _Sums:
-    def of_device(sums: _Sums, table: Array, batch: Batch) -> _Sums:
-        owner, rows, weight = _read(table, batch)
-        weighted = rows * weight[..., None]
-        matrix = sums.matrix[0].at[owner].add(jnp.einsum("plk,plm->pkm", weighted, rows))
-        pull = sums.pull[0].at[owner].add(jnp.sum(weighted, axis=1))
-        return _Sums(matrix[None], pull[None])
-
-    return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED), SHARDED)(sums, table, batch)
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _solve(sums: _Sums, ridge: Array, diagonal: Array, basis: Array, *, mesh: Mesh) -> Array:
-    def of_owner(matrix: Array, pull: Array, ridge: Array) -> tuple[Array]:
-        return (solve(matrix + jnp.diag(diagonal + ridge), pull[:, None])[:, 0],)
-
-    def of_device(sums: _Sums, ridge: Array) -> Array:
-        return (each_owner(of_owner, (sums.matrix[0, :-1], sums.pull[0, :-1], ridge[0]))[0] @ basis)[None]
-
-    return sharded(of_device, mesh, (SHARDED, SHARDED), SHARDED)(sums, ridge)
-
-
-@functools.partial(jax.jit, static_argnames="mesh")
-def _solve_by_click(table: Array, batch: Batch, ridge: Array, diagonal: Array, basis: Array, *, mesh: Mesh) -> Array:
-    def of_owner(rows: Array, weight: Array, ridge: Array) -> tuple[Array]:
-        root = jnp.sqrt(weight)
-        rows = rows * root[:, None]
-        scaled = rows / (diagonal + ridge)[None]
-        return (solve(jnp.eye(len(root), dtype=rows.dtype) + scaled @ rows.T, root[:, None])[:, 0] @ scaled,)
-
-    def of_device(table: Array, batch: Batch, ridge: Array) -> Array:
-        _, rows, weight = _read(table, batch)
-        return (each_owner(of_owner, (rows, weight, ridge[0]))[0] @ basis)[None]
-
-    return sharded(of_device, mesh, (SHARDED, SHARDED, SHARDED), SHARDED)(table, batch, ridge)
