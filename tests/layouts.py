@@ -134,15 +134,15 @@ def made_up_ratings(
 
 
 def movielens_1m_made_up(folder: Path) -> Path:
-    """MovieLens-1M's layout; a third of the films are of 1998 or later."""
+    """MovieLens-1M's layout; half of the films are of 1998 or later."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows, kinds = made_up_ratings(90, 60, 30, 5)
+    rows, kinds = made_up_ratings(90, 60, 40, 5)
     _lines(
         folder / "ratings.dat",
         [(str(u + 1), str(i + 1), str(r), str(900 + n)) for n, (u, i, r) in enumerate(rows)],
         "::",
     )
-    films = [(str(i + 1), f"Film {i + 1} ({1996 + i % 3})", ("Drama|War", "Comedy")[k]) for i, k in enumerate(kinds)]
+    films = [(str(i + 1), f"Film {i + 1} ({1996 + i % 4})", ("Drama|War", "Comedy")[k]) for i, k in enumerate(kinds)]
     _lines(folder / "movies.dat", films, "::", "latin-1")
     people = [(str(u), "MF"[u % 2], ("1", "18", "25")[u % 3], str(u % 20), "00000") for u in range(1, 91)]
     _lines(folder / "users.dat", people, "::")
