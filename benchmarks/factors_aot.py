@@ -124,12 +124,9 @@ def compile_all(name: str, users: int, items: int, rows: int, rank: int) -> list
         one = estimate.compiled_for(target, program.lowered, chips=mesh.size, users=0)
         row = {"program": program.name, "calls": program.calls, **dataclasses.asdict(one)}
         if target.chip is not None and one.fits:
-            limits = {
-                "matrix units": one.flops / target.chip.flops,
-                "memory": one.memory_seconds,
-                "links": one.link_seconds,
-            }
-            row |= {"limit": max(limits, key=limits.get), "seconds_at_best": program.calls * max(limits.values())}
+            seconds = ((one.flops or 0) / target.chip.flops, one.memory_seconds or 0.0, one.link_seconds or 0.0)
+            most, limit = max(zip(seconds, ("matrix units", "memory", "links")))
+            row |= {"limit": limit, "seconds_at_best": program.calls * most}
         found.append(row)
     return found
 

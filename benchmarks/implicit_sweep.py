@@ -95,7 +95,7 @@ def ours(made: Problem) -> Sweep:
 
 def theirs(made: Problem) -> Sweep:
     """`implicit`: the compiled function that `AlternatingLeastSquares(use_cg=False)` calls for each side."""
-    from implicit.cpu.als import AlternatingLeastSquares
+    from implicit.cpu.als import AlternatingLeastSquares  # pyrefly: ignore[missing-import]
     from scipy.sparse import csr_matrix
 
     shape, rank = (made.users, len(made.start)), made.start.shape[1]
@@ -114,8 +114,9 @@ def theirs(made: Problem) -> Sweep:
 
 def ials(made: Problem) -> Sweep:
     """iALS in NumPy: a pool of threads takes owners, as google-research/ials does."""
-    from scipy.linalg.blas import ssyrk
-    from scipy.linalg.lapack import sposv
+    from scipy.linalg import get_blas_funcs, get_lapack_funcs
+
+    (syrk,), (posv,) = get_blas_funcs(("syrk",), (made.start,)), get_lapack_funcs(("posv",), (made.start,))
 
     def cut(owner: np.ndarray, other: np.ndarray, owners: int) -> list[np.ndarray]:
         return np.split(other[np.argsort(owner, kind="stable")], np.cumsum(np.bincount(owner, minlength=owners))[:-1])
@@ -136,9 +137,9 @@ def ials(made: Problem) -> Sweep:
                 total = matrix
                 for first in range(0, len(rows), AT_ONCE):
                     batch = rows[first : first + AT_ONCE].T
-                    total = ssyrk(CONFIDENCE - 1, batch, 1.0, total, overwrite_c=total is not matrix)
+                    total = syrk(CONFIDENCE - 1, batch, 1.0, total, overwrite_c=total is not matrix)
                 if len(rows):
-                    found[owner] = sposv(total, CONFIDENCE * rows.sum(axis=0), overwrite_a=True)[1]
+                    found[owner] = posv(total, CONFIDENCE * rows.sum(axis=0), overwrite_a=True)[1]
 
         list(pool.map(solve, [range(n, len(owned), THREADS) for n in range(THREADS)]))
         return found

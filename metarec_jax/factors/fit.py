@@ -132,18 +132,12 @@ class _Fit:
         self.held = rng.random(len(value), np.float32) < share
         self.width = known.columns.shape[1]
         width = self.width + self.free
-        sides = self.users, self.items
-        with reporter.bar(f"{label}: grouping {len(value):,} rows", sum(side.blocks for side in sides)) as advance:
-            self.by_user = rows_by_owner(user, item, value, self.held, *sides, width + 1, watch=advance)
-            self.by_item = rows_by_owner(
-                item,
-                user,
-                value,
-                self.held,
-                *sides[::-1],
-                width + 2,
-                watch=lambda block: advance(self.users.blocks + block),
-            )
+        sides, grouped = (self.users, self.items), self.users.blocks
+        with reporter.bar(f"{label}: grouping {len(value):,} rows", grouped + self.items.blocks) as advance:
+            rows = user, item, value, self.held
+            self.by_user = rows_by_owner(*rows, *sides, width + 1, watch=advance)
+            rows = item, user, value, self.held
+            self.by_item = rows_by_owner(*rows, *sides[::-1], width + 2, watch=lambda block: advance(grouped + block))
         self.columns = self._put(self.items.spread(known.columns))
         self.features = self._put(self.items.spread(known.features))
         self.check = self._check(value)
