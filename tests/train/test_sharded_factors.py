@@ -69,6 +69,7 @@ def test_more_devices_than_there_are_are_refused():
         factor_mesh(9)
 
 
+@pytest.mark.slow
 def test_the_command_uses_all_devices(tmp_path, monkeypatch):
     """Two devices that XLA makes of the CPU: the same factors as with one, within rounding."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
