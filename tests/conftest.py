@@ -1,8 +1,8 @@
 """How every test runs: on the CPU, which stands for eight devices, with shapes and types checked, and with programs
 that are quickly compiled, whatever they take to run: most tests compile many small ones, and run each a few times.
 
-There is no compilation cache on disk: a fresh clone would not profit from one, and two test processes that write and
-read it at once would.
+What is encoded and compiled is kept for the session, in one cache folder for all test processes and for those that
+their tests start.
 """
 
 import contextlib
@@ -39,6 +39,16 @@ def _compile_quickly() -> None:
 
 
 _compile_quickly()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory):
+    """One cache folder for all tests of the session and the commands that they run. Tests of caching set their own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METAREC_CACHE", str(shared / "cache-of-the-session"))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,7 +38,6 @@ def test_notebook_is_its_text(text):
 @pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own client, which is none of ours
 def test_notebook_runs(text, tmp_path, monkeypatch):
-    monkeypatch.setenv("METAREC_CACHE", os.environ.get("METAREC_CACHE", str(tmp_path / "cache")))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     if text.stem != MEASURES:
         monkeypatch.setenv("XLA_FLAGS", quick_flags())

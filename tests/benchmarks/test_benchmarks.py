@@ -181,8 +181,7 @@ def small_pretraining(seed: int) -> PretrainConfig:
     )
 
 
-def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path, monkeypatch):
-    monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
+def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path):
     train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
     rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, objectives=("contrastive",))
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from quick import quick_flags
 
 SMALL = ("--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--train.epochs", "1")
 
@@ -29,7 +30,7 @@ def begin(*arguments: str | Path, cwd: Path, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "metarec_jax", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": root, "METAREC_CACHE": str(cwd / "cache")},
+        env={**os.environ, "PYTHONPATH": root, "XLA_FLAGS": quick_flags()},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

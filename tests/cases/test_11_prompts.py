@@ -16,7 +16,6 @@ QUICK = SMALL[2:]
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "model", LAYOUTS["e5"])
     return *write_data(tmp_path / "data"), *QUICK, "--encoder.path", "model"
 

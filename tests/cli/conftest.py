@@ -11,8 +11,7 @@ from metarec_jax.evaluation.budget import Budget
 
 @pytest.fixture
 def empty_folder(monkeypatch, tmp_path):
-    """A working folder that starts empty, and a cache folder beside it."""
-    monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
+    """A working folder that starts empty."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)

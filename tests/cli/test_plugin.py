@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def metarec(folder, *arguments):
         "HOME": str(folder),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": quick_flags(),
-        "METAREC_CACHE": str(folder / "cache"),
+        "METAREC_CACHE": os.environ["METAREC_CACHE"],
         "PYTHONPATH": str(GUIDE.parents[1]),
     }
     command = [sys.executable, "-m", "metarec_jax", *map(str, arguments)]

@@ -12,8 +12,8 @@ import pytest
 
 
 @pytest.fixture
-def environment(tmp_path) -> dict[str, str]:
-    return {**os.environ, "METAREC_CACHE": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
+def environment() -> dict[str, str]:
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "100"}
 
 
 def metarec(environment: dict[str, str], *arguments: str, **options) -> subprocess.CompletedProcess:

@@ -37,14 +37,6 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _encoded_once(tmp_path_factory):
-    """The items are encoded once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METAREC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _empty_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

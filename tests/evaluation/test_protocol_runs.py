@@ -80,6 +80,7 @@ def config_of(kind, folder):
             lengths="varied" if kind == "few-shot" else "all",
         ),
         encoder=EncoderConfig(path="random", max_length=8),
+        factors=FactorsConfig(rank=2),
         learner=LearnerConfig(hidden=4, head="ordinal", user_side="profile"),
         updater=UpdaterConfig(steps=1, rate=0.1, order="first"),
         train=TrainConfig(epochs=1, users_per_step=16, rate=1e-2, patience=0, devices=1),

@@ -34,7 +34,6 @@ def place(tmp_path, monkeypatch):
     """A copy of the valid inputs, as the working folder."""
     shutil.copytree(inputs(), tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("METAREC_CACHE", str(tmp_path / "cache"))
     return tmp_path / "work"
 
 

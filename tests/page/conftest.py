@@ -53,7 +53,7 @@ def chromium():
 def run(tmp_path_factory) -> Path:
     """MovieLens-100K, read by MiniLM and trained by the command, in another process: this one checks every call.
 
-    Texts that an earlier run had read are taken from the user's cache, as any training does.
+    Texts that another test has read are taken from the cache of the session, as any training does.
     """
     folder = tmp_path_factory.mktemp("movielens") / "run"
     command = [sys.executable, "-m", "metarec_jax", "train", *LITTLE.split(), "--out", str(folder)]

@@ -22,7 +22,7 @@ def here(**environment: str) -> dict[str, str]:
 def serving(run: Path, store: Path, *options: str, **environment: str) -> Iterator[str]:
     """Run `metarec serve` on a free port and yield its address."""
     command = [sys.executable, "-m", "metarec_jax", "serve", str(run), "--port", "0", "--together", "1"]
-    clean = here(METAREC_CACHE=str(store / "cache"), **environment)
+    clean = here(**environment)
     store.mkdir(parents=True, exist_ok=True)
     with open(store / "log", "w") as log:
         process = subprocess.Popen(

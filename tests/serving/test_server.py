@@ -34,9 +34,9 @@ from metarec_jax.serving.simulate import Client, Habits, held_out, simulate
 from metarec_jax.train.catalogue import Scale
 
 
-def started(store: Path, cache: Path, *options: str) -> tuple[subprocess.Popen, int]:
+def started(store: Path, *options: str) -> tuple[subprocess.Popen, int]:
     """`metarec serve` on a free port."""
-    environment = {**os.environ, "METAREC_CACHE": str(cache), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags()}
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick_flags()}
     environment.pop("METAREC_TOKEN", None)
     command = [sys.executable, "-m", "metarec_jax", "serve", str(trained_run()), "--port", "0", "--together", "4"]
     command += ["--store", str(store), *options]
@@ -72,8 +72,8 @@ class Killed(NamedTuple):
 @pytest.fixture(scope="module")
 def service(tmp_path_factory) -> Iterator[Killed]:
     folder = tmp_path_factory.mktemp("served")
-    store, cache = folder / "store", folder / "cache"
-    process, port = started(store, cache)
+    store = folder / "store"
+    process, port = started(store)
     acknowledged: list[tuple[str, str]] = []
     enough = threading.Event()
 
@@ -101,7 +101,7 @@ def service(tmp_path_factory) -> Iterator[Killed]:
         process.wait(30)
     for thread in threads:
         thread.join(60)
-    process, port = started(store, cache)
+    process, port = started(store)
     try:
         yield Killed(port, store, acknowledged, user, item)
     finally:

@@ -29,20 +29,15 @@ def place(tmp_path_factory):
     """A folder with a pretraining in `words`, and what it printed."""
     folder = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
-        _quiet(patch, folder)
+        patch.chdir(folder)
         assert main.main([str(a) for a in ("pretrain", *SMALL, "--out", "words")]) == 0
     return folder
-
-
-def _quiet(patch, folder: Path) -> None:
-    patch.setenv("METAREC_CACHE", str(folder / "cache"))
-    patch.chdir(folder)
 
 
 @pytest.fixture
 def metarec(place, monkeypatch, capsys):
     """Runs a command there; returns its status, stdout and stderr."""
-    _quiet(monkeypatch, place)
+    monkeypatch.chdir(place)
 
     def run(*arguments: object) -> tuple[int, str, str]:
         status = main.main([str(argument) for argument in arguments])
