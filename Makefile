@@ -12,6 +12,10 @@ PROJECT := $(INSTALL) $(if $(LOCK),--build-constraint $(LOCK)) --editable
 # What `make serve` serves; it is trained first where it is not there.
 RUN ?= runs/serve
 
+# Two test processes. Each takes one file at a time, in the order of tests/conftest.py, so that what a file builds once is
+# built by one of them.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 # What `make check` tests within three minutes on 2 cores: doctests, and the rooms whose tests train little. Of these it
 # leaves out the files that take longest.
 ROOMS := metarec_jax $(addprefix tests/,core config data metrics factors learner meta \
@@ -59,14 +63,14 @@ serve: $(VENV)/serve
 	$(BIN)/metarec serve $(RUN) --open
 
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not browser and not rivals and not slow" $(ROOMS) $(LONGEST)
+	$(PYTEST) -m "not browser and not rivals and not slow" $(ROOMS) $(LONGEST)
 
 test: $(VENV)/test $(VENV)/browser lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # Slow tests too, the others with every Python that is supported, and the lowest versions with each.
 test-all: test
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(PYTEST) -m slow
 	for python in $(PYTHON) $(PYTHONS); do $(MAKE) test-lowest PYTHON=$$python || exit 1; done
 	for python in $(PYTHONS); do $(MAKE) test VENV=.venv-$$python PYTHON=$$python || exit 1; done
 

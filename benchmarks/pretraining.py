@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import frozen, harness, variants
 from metarec_jax import encoder as encoders
+from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.pretrain import Objective, PretrainConfig, starting_from
 from metarec_jax.config.run import Config, preset
 from metarec_jax.config.train import TrainConfig
@@ -82,6 +83,7 @@ def measure(
     configs: Sequence[PretrainConfig],
     folder: Path,
     train: TrainConfig,
+    factors: FactorsConfig = FactorsConfig(),
     heads: Sequence[str] = HEADS,
     objectives: Sequence[Objective] = OBJECTIVES,
     reporter: Reporter = QUIET,
@@ -92,6 +94,7 @@ def measure(
         configs: one for each seed; with any objective.
         folder: folder of the runs.
         train: training options of meta-trained heads.
+        factors: item factors of meta-trained heads.
         heads: heads of the evaluation.
         objectives: objectives of the pretraining.
         reporter: shows progress.
@@ -102,7 +105,7 @@ def measure(
     users, seeds = [], []
     for base in configs:
         world = frozen.world_of(base)
-        config = Config(data=base.data, episodes=base.episodes, train=train, seed=base.seed)
+        config = Config(data=base.data, episodes=base.episodes, factors=factors, train=train, seed=base.seed)
         config = dataclasses.replace(config, encoder=dataclasses.replace(base.encoder, train="no"))
         asked = frozen.questions(world, config)
         users.append(frozen.users_of(asked))
@@ -184,7 +187,7 @@ def main() -> None:
 
     folder = arguments.runs or Path(tempfile.mkdtemp(prefix="metarec-pretraining-"))
     configs = [standard(seed, arguments.steps) for seed in range(arguments.seeds)]
-    rows = measure(configs, folder, preset("movielens-100k").train, arguments.heads, reporter=make_reporter())
+    rows = measure(configs, folder, preset("movielens-100k").train, heads=arguments.heads, reporter=make_reporter())
     if arguments.json:
         harness.write(rows, arguments.json)
     harness.show(rows)

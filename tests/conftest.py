@@ -27,6 +27,11 @@ install_import_hook("metarec_jax", "typechecking.check")
 pytest.register_assert_rewrite("helpers")
 
 
+def pytest_collection_modifyitems(items):
+    """Start the long files first, so that no test process is left with one at the end while the other has nothing."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def _compile_quickly() -> None:
     """Has this process take `QUICK` for the defaults of XLA, which reads its flags when it compiles for the first time.
     Processes that tests start compile as those of users do, unless a test gives them `quick_flags`."""

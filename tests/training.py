@@ -27,6 +27,7 @@ from safetensors.numpy import load_file
 
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
@@ -64,6 +65,7 @@ def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
         data=DataConfig(source="synthetic"),
         episodes=EpisodeConfig(min_ratings=8, query=4, max_ratings=12, buckets=buckets, validation=0.2, test=0.2),
         encoder=EncoderConfig(path="random"),
+        factors=FactorsConfig(rank=2),
         learner=LearnerConfig(hidden=4, head="rating", dropout=0.25, user_side="none"),
         updater=UpdaterConfig(steps=2, rate=0.1),
         train=TrainConfig(**{"epochs": 4, "users_per_step": 8, "rate": 1e-2, "patience": 0, "devices": 1} | changes),

@@ -31,6 +31,7 @@ from benchmarks.cases import SHARED, SMOKE, SMOKE_SHAPE, STANDARD
 from benchmarks.tasks import task_of
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.pretrain import ContrastiveConfig, MlmConfig, PretrainConfig
 from metarec_jax.config.run import preset
 from metarec_jax.core.environment import environment
@@ -183,7 +184,8 @@ def small_pretraining(seed: int) -> PretrainConfig:
 
 def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path):
     train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
-    rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, objectives=("contrastive",))
+    few = FactorsConfig(rank=2)
+    rows = pretraining.measure([small_pretraining(0)], tmp_path / "runs", train, few, objectives=("contrastive",))
     document = {"environment": environment(), "rows": [row.to_json() for row in rows]}
     wanted = {(f"{h}, {p} items", m) for h in pretraining.HEADS for p in frozen.PARTS for m in frozen.METRICS}
     assert {(row.case, row.metric) for row in rows if row.case != "held out of pretraining"} == wanted

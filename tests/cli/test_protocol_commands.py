@@ -15,7 +15,18 @@ def test_melus_protocol_runs_from_a_folder_in_the_layout_of_movielens_1m(tmp_pat
     """From ratings.dat, movies.dat and users.dat to tables, through the command; then compared with itself."""
     data, out = layouts.movielens_1m_of(tmp_path / "ml-1m"), tmp_path / "out"
     arguments = ["--protocol", "melu", "--preset", "movielens-1m", "--data.path", str(data), "--seeds", "1"]
-    small = ["--encoder.path", "random", "--learner.hidden", "4", "--updater.steps", "1", "--train.epochs", "1"]
+    small = [
+        "--encoder.path",
+        "random",
+        "--factors.rank",
+        "2",
+        "--learner.hidden",
+        "4",
+        "--updater.steps",
+        "1",
+        "--train.epochs",
+        "1",
+    ]
     places = ["--data.cache", str(tmp_path / "cache"), "--out", str(out), "--metrics", "melu"]
     tree = json.loads(evaluated(*arguments, *small, "--train.devices", "1", *places, "--json"))
     assert list(tree["scenarios"]) == ["warm (training users)", "new users", "new items", "new users and items"]

@@ -11,6 +11,7 @@ import pytest
 from metarec_jax import encoder
 from metarec_jax.config.data import DataConfig
 from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import Quiet
 from metarec_jax.encoder.sentence_transformers import Hints, read_hints
@@ -102,6 +103,12 @@ def test_a_table_is_pooled_as_the_folder_says_unless_told_otherwise(tmp_path):
     assert np.abs(auto - mean).max() > 1e-3
 
 
+def config_of(folder, cache):
+    """Synthetic ratings, for which nothing but the encoder is needed."""
+    data, encoder_ = DataConfig(source="synthetic", cache=str(cache)), EncoderConfig(str(folder))
+    return Config(data=data, encoder=encoder_, factors=FactorsConfig(rank=0))
+
+
 class Listening(Quiet):
     def __init__(self):
         self.heard = []
@@ -112,7 +119,7 @@ class Listening(Quiet):
 
 def test_a_run_keeps_the_pooling_that_its_encoder_says(tmp_path):
     folder = saved(tmp_path / "bert", Hints("cls", True))
-    config = Config(data=DataConfig(source="synthetic", cache=str(tmp_path)), encoder=EncoderConfig(str(folder)))
+    config = config_of(folder, tmp_path)
     assert config.encoder.pooling == "auto"
     run, assembly = start(config, tmp_path / "run")
     assert run.config.encoder.pooling == assembly.config.encoder.pooling == "cls"
@@ -125,6 +132,5 @@ def test_a_run_keeps_the_pooling_that_its_encoder_says(tmp_path):
 def test_a_user_hears_of_what_is_not_followed_once(tmp_path):
     listening = Listening()
     folder = saved(tmp_path / "bert", Hints("max", True))
-    config = Config(data=DataConfig(source="synthetic", cache=str(tmp_path)), encoder=EncoderConfig(str(folder)))
-    build.build(config, reporter=listening)
+    build.build(config_of(folder, tmp_path), reporter=listening)
     assert len([note for note in listening.heard if "'max'" in note]) == 1
