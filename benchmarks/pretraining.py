@@ -83,7 +83,7 @@ def measure(
     configs: Sequence[PretrainConfig],
     folder: Path,
     train: TrainConfig,
-    factors: FactorsConfig = FactorsConfig(),
+    factors: FactorsConfig | None = None,
     heads: Sequence[str] = HEADS,
     objectives: Sequence[Objective] = OBJECTIVES,
     reporter: Reporter = QUIET,
@@ -94,7 +94,7 @@ def measure(
         configs: one for each seed; with any objective.
         folder: folder of the runs.
         train: training options of meta-trained heads.
-        factors: item factors of meta-trained heads.
+        factors: item factors of meta-trained heads; None for the default.
         heads: heads of the evaluation.
         objectives: objectives of the pretraining.
         reporter: shows progress.
@@ -105,7 +105,8 @@ def measure(
     users, seeds = [], []
     for base in configs:
         world = frozen.world_of(base)
-        config = Config(data=base.data, episodes=base.episodes, factors=factors, train=train, seed=base.seed)
+        config = Config(data=base.data, episodes=base.episodes, train=train, seed=base.seed)
+        config = dataclasses.replace(config, factors=factors or config.factors)
         config = dataclasses.replace(config, encoder=dataclasses.replace(base.encoder, train="no"))
         asked = frozen.questions(world, config)
         users.append(frozen.users_of(asked))
