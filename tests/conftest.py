@@ -13,7 +13,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxtyping import install_import_hook
+import typechecking
 from quick import USUAL, quick_flags
 
 # Before the first array: the number of devices is fixed when JAX looks for them. Only tests of sharding use more
@@ -22,7 +22,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
 # Before the package is imported: every annotated function of it checks its arguments and results.
-install_import_hook("metarec_jax", "typechecking.check")
+typechecking.install("metarec_jax")
 
 pytest.register_assert_rewrite("helpers")
 
