@@ -17,6 +17,17 @@ if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and
     USUAL["xla_cpu_use_fusion_emitters"] = True
 
 
+def library_environment() -> dict[str, str]:
+    """Variables of a process in which the package is used as a library: what it compiles is kept for the next one, for
+    which commands see themselves."""
+    return {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": os.path.join(os.environ["METAREC_CACHE"], "library"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "XLA_FLAGS": quick_flags(),
+    }
+
+
 def quick_flags() -> str:
     """$XLA_FLAGS as they are, and `QUICK`."""
     own = (f"--{name}={str(value).lower()}" for name, value in QUICK.items())

@@ -7,7 +7,9 @@ from pathlib import Path
 import jupytext
 import nbclient
 import pytest
-from quick import quick_flags
+from quick import library_environment
+
+pytestmark = pytest.mark.long
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.py"))
 
@@ -37,9 +39,9 @@ def test_notebook_is_its_text(text):
 @pytest.mark.parametrize("text", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own client, which is none of ours
 def test_notebook_runs(text, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    if text.stem != MEASURES:
-        monkeypatch.setenv("XLA_FLAGS", quick_flags())
+    variables = {"JAX_PLATFORMS": "cpu"} if text.stem == MEASURES else library_environment()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = jupytext.read(text)
     nbclient.NotebookClient(

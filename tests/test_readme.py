@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from quick import quick_flags
+from quick import library_environment
 
 from benchmarks import report
 
@@ -44,7 +44,7 @@ def test_benchmarks_are_the_committed_ones(page):
 
 def test_the_python_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    command, environment = [sys.executable, "-c", example], os.environ | {"XLA_FLAGS": quick_flags()}
+    command, environment = [sys.executable, "-c", example], os.environ | library_environment()
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

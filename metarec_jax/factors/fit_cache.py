@@ -23,11 +23,13 @@ class Cache(NamedTuple):
 
     Attributes:
         folder: the folder.
-        after: seconds of a fit after which it is kept, and seconds between two states of it.
+        after: seconds between two states of a fit that is under way.
+        worth: seconds of a fit after which it is kept when it is finished.
     """
 
     folder: Path
     after: float = 30.0
+    worth: float = 2.0
 
 
 class Kept:
@@ -35,11 +37,11 @@ class Kept:
 
     Args:
         place: path without its ending; None keeps nothing.
-        after: as in `Cache`.
+        after, worth: as in `Cache`.
     """
 
-    def __init__(self, place: Path | None, after: float) -> None:
-        self._place, self._after, self._begun = place, after, time.monotonic()
+    def __init__(self, place: Path | None, after: float, worth: float) -> None:
+        self._place, self._after, self._worth, self._begun = place, after, worth, time.monotonic()
         self._written = self._begun
 
     def _path(self, ending: str) -> Path:
@@ -74,7 +76,7 @@ class Kept:
         if self._place is None:
             return
         unfinished = self._path("-unfinished")
-        if unfinished.exists() or time.monotonic() - self._begun > self._after:
+        if unfinished.exists() or time.monotonic() - self._begun > self._worth:
             self._write("", arrays)
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
@@ -108,9 +110,9 @@ def kept(cache: Cache | None, *inputs: object) -> Kept:
         The files, named by a hash of the inputs.
     """
     if cache is None:
-        return Kept(None, 0.0)
+        return Kept(None, 0.0, 0.0)
     total = hashlib.sha256(_FORMAT.encode())
     for array in map(np.asarray, inputs):
         total.update(f"{array.dtype.str} {array.shape}\n".encode())
         total.update(np.ascontiguousarray(array).data)
-    return Kept(cache.folder / f"factors-{total.hexdigest()[:32]}", cache.after)
+    return Kept(cache.folder / f"factors-{total.hexdigest()[:32]}", cache.after, cache.worth)

@@ -217,6 +217,15 @@ def test_a_resumed_fit_is_finished_however_short_it_was(tmp_path):
     assert [path.name.endswith("-unfinished.safetensors") for path in tmp_path.iterdir()] == [False]
 
 
+@pytest.mark.parametrize(("worth", "files"), [(0.0, 1), (1e9, 0)])
+def test_a_finished_fit_is_kept_where_it_took_long_enough(tmp_path, worth, files):
+    rows = made(users=60, items=30, rows=500)
+    found = fit(*rows, mesh=one_device(), cache=Cache(tmp_path, worth=worth))
+    assert len(list(tmp_path.iterdir())) == files
+    again = fit(*rows, mesh=one_device(), cache=Cache(tmp_path, worth=worth))
+    np.testing.assert_array_equal(again.free, found.free)
+
+
 def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path):
     (tmp_path / "file").write_text("no folder")
     rows = made(users=60, items=30, rows=500)
