@@ -8,9 +8,18 @@ from typing import Any
 
 import jax
 
-QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0}
-"""Options of XLA. Small programs take a third of the time and less, large ones about as long as ever."""
-USUAL: dict[str, Any] = {"xla_backend_optimization_level": 3}
+QUICK: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+"""Options of XLA. Small programs take a third of the time and less, large ones about as long as ever. A program is not
+split to be compiled by several threads, of which each has a cost of its own."""
+USUAL: dict[str, Any] = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 """What these are for users."""
 if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and refuse the option
     QUICK["xla_cpu_use_fusion_emitters"] = False

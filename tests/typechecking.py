@@ -8,6 +8,7 @@ longer than most of them run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def _has_shapes(function: FunctionType) -> bool:
 
 
 def _without_shapes(function: FunctionType) -> Any:
-    checked = check(function)
+    checked = check(_with_known_types(function))
 
     @functools.wraps(function)
     def called(*arguments: Any, **options: Any) -> Any:
@@ -66,3 +67,15 @@ def _without_shapes(function: FunctionType) -> Any:
         return used(*arguments, **options)
 
     return called
+
+
+def _with_known_types(function: FunctionType) -> FunctionType:
+    """A copy without annotations that its module does not know when it is defined, which jaxtyping leaves out too."""
+    arguments = function.__name__, function.__defaults__, function.__closure__
+    copy = FunctionType(function.__code__, function.__globals__, *arguments)
+    copy.__qualname__, copy.__module__ = function.__qualname__, function.__module__
+    copy.__kwdefaults__ = function.__kwdefaults__
+    for name, hint in function.__annotations__.items():
+        with contextlib.suppress(Exception):
+            copy.__annotations__[name] = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+    return copy
