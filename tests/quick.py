@@ -4,6 +4,7 @@ of the package, so that this file imports nothing of it."""
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,9 +28,10 @@ if jax.__version_info__ < (0, 11):  # later versions have no other emitters, and
 
 
 def library_environment() -> dict[str, str]:
-    """Variables of a process in which the package is used as a library: what it compiles is kept for the next one, for
-    which commands see themselves."""
+    """Variables of a process in which the package of this folder is used as a library: what it compiles is kept for the
+    next one, for which commands see themselves."""
     return {
+        "PYTHONPATH": str(Path(__file__).parents[1]),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": os.path.join(os.environ["METAREC_CACHE"], "library"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
