@@ -153,7 +153,7 @@ def test_an_interrupted_evaluation_says_that_it_can_go_on(listening, empty_folde
     assert evaluate.carry_out(evaluate.requested(arguments), budget=quick) == 0
     out, err = capsys.readouterr()
     assert methods.META in out
-    assert err.endswith("tables and plots: here\n")
+    assert err.endswith("tables: here\n")
 
 
 def test_of_clicks_there_are_rules_too_and_the_table_has_them(tmp_path, monkeypatch, evaluated):
