@@ -73,23 +73,26 @@ class Config:
 
 
 def for_clicks(config: Config) -> Config:
-    """Replace the split and the bounds of episodes by those that suit clicks: lists for new users of any history.
+    """Replace the split, the bounds of episodes and the number of factors by those that suit clicks.
 
     Args:
         config: any config.
 
     Returns:
-        The config, with the split "strong-generalisation".
+        The config, with the split "strong-generalisation": lists for new users with histories of any length.
     """
     buckets = ending_at(reaching(config.episodes.buckets, _LONGEST), _LONGEST)
     episodes = dataclasses.replace(config.episodes, min_ratings=5, max_ratings=0, query=4, buckets=buckets)
     return dataclasses.replace(
-        config, split=dataclasses.replace(config.split, kind="strong-generalisation"), episodes=episodes
+        config,
+        split=dataclasses.replace(config.split, kind="strong-generalisation"),
+        episodes=episodes,
+        factors=dataclasses.replace(config.factors, rank=_CLICK_RANK),
     )
 
 
-_LONGEST = 512
-"""Greatest support of clicks in training."""
+_LONGEST, _CLICK_RANK = 512, 64
+"""Greatest support of clicks in training, and factors of an item."""
 _GATED = LearnerConfig(gate=10.0)
 """Helps users with few ratings, and makes no difference to others (docs/learners.md)."""
 
