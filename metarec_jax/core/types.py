@@ -129,7 +129,7 @@ class Rows(NamedTuple):
     Attributes:
         item: int32 [n], row of the item table.
         rating: float32 [n].
-        mask: float32 [n], 1 where the row is real.
+        mask: float32 [n], 1 where the row is real; of a candidate of a list, its weight.
         statistic: float32 [n, columns], sum and count of the ratings that *other* training users gave the item,
             followed by the posterior of its factors where there are any.
     """

@@ -122,11 +122,12 @@ class EpisodeSource:
     candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
-        short = np.flatnonzero(self.histories.count <= (1 if self.candidates else self.config.query))
+        query = 1 if self.candidates else self.config.query
+        short = np.flatnonzero(self.histories.count <= query)
         if len(short):
             raise MetarecError(
                 f"user row {self.histories.users[short[0]]} has {self.histories.count[short[0]]} interactions, but a "
-                f"query of {self.config.query} and at least one support interaction need {self.config.query + 1}: "
+                f"query of {query} and at least one support interaction need {query + 1}: "
                 "lower --episodes.query or raise --episodes.min-ratings"
             )
 
