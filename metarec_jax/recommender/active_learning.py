@@ -118,7 +118,7 @@ def taste_posterior(prior: Params, statistic: Float[np.ndarray, "items columns"]
     factors = statistic[:, RATINGS + 2 :].astype(np.float64) * gain
     rows = support.item[support.mask > 0]
     before = np.eye(factors.shape[1])
-    if "growth" in prior["taste"]:  # of clicks
+    if "growth" in prior.get("taste", {}):  # of clicks
         before += np.diag(np.exp(np.asarray(prior["taste"]["growth"], np.float64)) * support.rating.sum())
     precision = before + factors[rows].T @ (factors[rows] / (rest[rows] + noise)[:, None])
     return TastePosterior(np.linalg.inv(precision), factors, rest + noise)

@@ -18,14 +18,17 @@ from metarec_jax.evaluation.budget import Budget
 from metarec_jax.evaluation.methods import _rules
 from metarec_jax.evaluation.per_user import judge, judge_rows
 from metarec_jax.evaluation.predictions_table import Questions
-from metarec_jax.metrics.definitions import METRICS, metric
+from metarec_jax.metrics.definitions import LISTS, METRICS, metric
 from metarec_jax.metrics.metrics import compute, sums
 from metarec_jax.metrics.predictions import Predictions
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.train.start import meta_train
 
 UNITS = st.tuples(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
-NAMES = [name.replace("@k", "@3") for name, spec in METRICS.items() if spec.per_user]
+LISTED = {name.partition("@")[0] for name in LISTS}
+NAMES = [
+    name.replace("@k", "@3") for name, spec in METRICS.items() if spec.per_user and name.partition("@")[0] not in LISTED
+]
 
 
 def in_unit(a: float, b: float, levels: tuple[float, ...] = STARS.levels) -> Scale:

@@ -40,7 +40,8 @@ def test_lists_for_the_users_of_a_file(metarec, tmp_path):
         "lists.parquet",
     ]
     status, out, _ = metarec("recommend", trained_run(), *options, "-k", 3, "--json")
-    assert (status, json.loads(out)) == (0, {"users": 2, "out": "lists.parquet"})
+    said = json.loads(out)
+    assert (status, said["users"], said["computed"], said["out"]) == (0, 2, 2, "lists.parquet")
     table = pq.read_table("lists.parquet").to_pydict()
     assert table["user_id"] == ["ann"] * 3 + ["bob"] * 3
     assert {"7", "8"}.isdisjoint(table["item_id"][:3])
@@ -52,7 +53,7 @@ def test_lists_for_the_users_of_a_file(metarec, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recommend", "RUN", "--users", "x.csv"], "--users FILE and --out FILE.parquet go together"),
+        (["recommend", "RUN", "--users", "x.csv"], "--users FILE and --out FOLDER go together"),
         (["recommend", "RUN", "--users", "x.csv", "--out", "y.parquet", "--rate", "A=5"], "leave out --rate"),
         (["feedback", "RUN", "--store", "empty"], "nothing was served from there yet"),
         (["feedback", "RUN", "--merge"], "--merge changes what --export writes"),
