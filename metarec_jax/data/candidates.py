@@ -8,6 +8,7 @@ probabilistic language model"; in terms of scores, the correction ``-log q``). A
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -45,8 +46,12 @@ class Candidates:
         if self.chance is None:
             return self.items, np.ones(len(self.items), np.float32)
         rng = np.random.default_rng([self.seed, 6, batch])
-        place = np.searchsorted(np.cumsum(self.chance), rng.random(MOST), side="right").clip(max=len(self.items) - 1)
+        place = np.searchsorted(self._edges, rng.random(MOST), side="right").clip(max=len(self.items) - 1)
         return self.items[place], (1 / (MOST * self.chance[place])).astype(np.float32)
+
+    @functools.cached_property
+    def _edges(self) -> np.ndarray:
+        return np.cumsum(self.chance)
 
 
 def candidates_of(count: np.ndarray, seed: int, among: np.ndarray | None = None) -> Candidates:

@@ -9,16 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy import linalg, sparse
 
 from metarec_jax.core.variance import standardisation
 from metarec_jax.evaluation.lists import Scores, in_chunks
-from metarec_jax.factors.implicit import Penalties, fit_clicks, half_sweep
-from metarec_jax.factors.row_batches import layout, rows_by_owner
-from metarec_jax.factors.row_products import AXIS, one_device
+from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
 
 MOST_EASE_ITEMS = 20_000
 """Greatest number of items of EASE, whose matrix is items x items."""
@@ -189,18 +186,10 @@ def ials(train: sparse.csr_matrix, candidates: Sequence[tuple[int, float, float]
 
 
 def _folding(items: Float[np.ndarray, "items rank"], penalties: Penalties) -> Callable[[sparse.csr_matrix], np.ndarray]:
-    """A function from clicks to scores: one half-sweep computes the factors of all its users."""
-    mesh, width = one_device(), items.shape[1] + 1
-    others = layout(len(items), mesh.shape[AXIS])
-    table = jnp.asarray(others.spread(items))
+    """A function from clicks to scores."""
 
     def scores(clicked: sparse.csr_matrix) -> np.ndarray:
-        user, item = clicked.nonzero()
-        owners = layout(clicked.shape[0], mesh.shape[AXIS])
-        ones, held = np.ones(len(user), np.float32), np.zeros(len(user), bool)
-        rows = rows_by_owner(user, item, ones, held, owners, others, width)
-        taste = owners.joined(half_sweep(rows, table, others, penalties, mesh))
-        return taste @ items.T
+        return fold_in_many(*clicked.nonzero(), clicked.shape[0], items, penalties) @ items.T
 
     return scores
 

@@ -249,7 +249,7 @@ def fold_in_many(
     items: Float[np.ndarray, "items rank"],
     penalties: Penalties = DEFAULT,
 ) -> Float[np.ndarray, "users rank"]:
-    """Compute the factors of new users.
+    """Compute the factors of new users, all in one half-sweep.
 
     Args:
         user, item: int [rows], clicks, each pair once.
@@ -260,11 +260,9 @@ def fold_in_many(
     Returns:
         The factors; zeros for a user without clicks.
     """
-    gram = items.T.astype(np.float64) @ items
-    order = np.argsort(user, kind="stable")
-    ends = np.cumsum(np.bincount(user, minlength=users))
-    found = np.zeros((users, items.shape[1]))
-    for number, own in enumerate(np.split(item[order], ends[:-1])):
-        if len(own):
-            found[number] = fold_in(own, np.ones(len(own)), items, gram, penalties)
-    return found
+    mesh, rank = one_device(), items.shape[1]
+    owners, others = click_layout(users, rank, mesh), click_layout(len(items), rank, mesh)
+    number = by_clicks(user, users)
+    rows = group_clicks(number[user], item, np.ones(len(user), np.float32), owners, others, rank)
+    table = jnp.asarray(others.spread(items).astype(jnp.result_type(float)))
+    return owners.joined(half_sweep(rows, table, others, penalties, mesh))[number]
