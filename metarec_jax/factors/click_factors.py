@@ -23,6 +23,7 @@ from metarec_jax.core.types import Items
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
 from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined
 from metarec_jax.factors.user_prior import no_tastes
+from metarec_jax.metrics.catalogue_ranking import catalogue_metrics
 
 SWEEPS = 16
 """Sweeps of a fit."""
@@ -30,8 +31,10 @@ _ALPHAS, _RIDGES = (0.3, 0.1, 1.0), (0.003, 0.006, 0.012, 0.024)
 """Weights of the loss that `choose_penalties` tries."""
 _CHOOSING_ROWS, _CHOOSING_USERS, _CHOOSING_SWEEPS = 200_000, 500, 8
 """For the choice: greatest number of clicks, greatest number of users that are folded in, and sweeps of a fit."""
-_SHOWN, _LIST = 0.8, 100
-"""For the choice: share of a user's clicks that are shown, and length of the list that is compared."""
+_CHOOSING_SCORES = 1 << 26
+"""For the choice: greatest number of scores of all users that are folded in."""
+_SHOWN, _METRIC = 0.8, "ndcg@100"
+"""For the choice: share of a user's clicks that are shown, and the metric of the list."""
 _SHARPNESS = np.geomspace(1, 64, 25)
 """Values of the sharpness that are tried."""
 DEFAULT = Penalties(), 8.0
@@ -71,7 +74,8 @@ def choose_penalties(
     turn = rng.permutation(len(users))
     order = np.cumsum(np.bincount(who, minlength=len(users))[turn])
     taken = turn[: max(int(np.searchsorted(order, _CHOOSING_ROWS)), min(len(users), 10))]
-    out = np.isin(who, taken[: min(len(taken) // 5, _CHOOSING_USERS)])
+    most = min(_CHOOSING_USERS, max(_CHOOSING_SCORES // items, 1))
+    out = np.isin(who, taken[: min(len(taken) // 5, most)])
     fitted = np.isin(who, taken) & ~out
     asked = out & (rng.random(len(who)) >= _SHOWN)
     held = _Held.of(who, item, out & ~asked, asked, np.bincount(item[fitted], minlength=items) > 0)
@@ -146,15 +150,10 @@ class _Held(NamedTuple):
 
     def ndcg(self, scores: np.ndarray) -> float:
         """Mean nDCG of the lists."""
-        scores = np.where(self.candidates, scores, -np.inf)
         user, item = self.targets
-        length = min(_LIST, scores.shape[1])
-        first = -np.sort(-np.partition(scores, -length, axis=1)[:, -length:], axis=1)
-        rank = np.array([np.searchsorted(-first[u], -scores[u, i]) for u, i in zip(user, item)])
-        discount = 1 / np.log2(2 + np.arange(length))
-        gain = np.bincount(user, np.append(discount, 0.0)[rank], minlength=self.users)
-        ideal = np.cumsum(discount)[np.minimum(np.bincount(user, minlength=self.users), length) - 1]
-        return float(np.mean(gain / ideal))
+        targets = [item[user == number] for number in range(self.users)]
+        hidden = [np.flatnonzero(~row) for row in self.candidates]
+        return float(catalogue_metrics(scores, hidden, targets, [_METRIC])[_METRIC].mean())
 
     def log_probability(self, scores: np.ndarray) -> float:
         """Mean log-probability of the targets."""
