@@ -30,7 +30,7 @@ from metarec_jax.cli.arguments import (
 )
 from metarec_jax.config.data import ending_at, reaching
 from metarec_jax.config.paths import absolute, with_paths
-from metarec_jax.config.run import DEFAULT_PRESET, Config
+from metarec_jax.config.run import CLICK_LEAST, CLICK_QUERY, CLICK_SUPPORT, DEFAULT_PRESET, Config
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.environment import environment
 from metarec_jax.core.errors import MetarecError
@@ -65,17 +65,17 @@ class Protocol(NamedTuple):
 
 
 _NEW_USERS = {"min_ratings": 13, "max_ratings": 100, "query": 10, "order": "random"}
+_CLICKS = {"min_ratings": CLICK_LEAST, "max_ratings": 0, "query": CLICK_QUERY}
 _EVERYONE = {"max_ratings": 0, "query": 10, "order": "random"}
-_CLICKS = {"min_ratings": 5, "max_ratings": 0}
 PROTOCOLS: Mapping[str, Protocol] = {
     "melu": Protocol("melu", _NEW_USERS | {"test": 0.2}, {}, fixes_support=True),
     "recbole-metarec": Protocol("users", _NEW_USERS | {"validation": 0.1, "test": 0.1}, {}, fixes_support=True),
     "tallrec": Protocol("tallrec", _EVERYONE, {"min_ratings": 13}),
     "few-shot": Protocol("few-shot", _EVERYONE, {"min_ratings": 13, "lengths": "varied"}, support=20),
     "time": Protocol("time", _EVERYONE, {"min_ratings": 13}),
-    "strong-generalisation": Protocol("strong-generalisation", {}, {**_CLICKS, "query": 4}, support=512),
-    "next-items": Protocol("next-items", {}, {**_CLICKS, "query": 1, "order": "time"}, support=512),
-    "cold-items": Protocol("cold-items", {}, {**_CLICKS, "query": 4}, support=512),
+    "strong-generalisation": Protocol("strong-generalisation", {}, _CLICKS, support=CLICK_SUPPORT),
+    "next-items": Protocol("next-items", {}, _CLICKS | {"query": 1, "order": "time"}, support=CLICK_SUPPORT),
+    "cold-items": Protocol("cold-items", {}, _CLICKS, support=CLICK_SUPPORT),
 }
 """The values of --protocol."""
 

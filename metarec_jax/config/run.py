@@ -81,8 +81,10 @@ def for_clicks(config: Config) -> Config:
     Returns:
         The config, with the split "strong-generalisation": lists for new users with histories of any length.
     """
-    buckets = ending_at(reaching(config.episodes.buckets, _LONGEST), _LONGEST)
-    episodes = dataclasses.replace(config.episodes, min_ratings=5, max_ratings=0, query=4, buckets=buckets)
+    buckets = ending_at(reaching(config.episodes.buckets, CLICK_SUPPORT), CLICK_SUPPORT)
+    episodes = dataclasses.replace(
+        config.episodes, min_ratings=CLICK_LEAST, max_ratings=0, query=CLICK_QUERY, buckets=buckets
+    )
     return dataclasses.replace(
         config,
         split=dataclasses.replace(config.split, kind="strong-generalisation"),
@@ -91,8 +93,8 @@ def for_clicks(config: Config) -> Config:
     )
 
 
-_LONGEST, _CLICK_RANK = 512, 64
-"""Greatest support of clicks in training, and factors of an item."""
+CLICK_LEAST, CLICK_QUERY, CLICK_SUPPORT, _CLICK_RANK = 5, 4, 512, 64
+"""Fewest clicks of a user, greatest query and support of clicks in training, and factors of an item."""
 _GATED = LearnerConfig(gate=10.0)
 """Helps users with few ratings, and makes no difference to others (docs/learners.md)."""
 

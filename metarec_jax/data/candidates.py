@@ -51,7 +51,7 @@ class Candidates:
 
     @functools.cached_property
     def _edges(self) -> np.ndarray:
-        return np.cumsum(self.chance)
+        return np.cumsum(np.zeros(0) if self.chance is None else self.chance)
 
 
 def candidates_of(count: np.ndarray, seed: int, among: np.ndarray | None = None) -> Candidates:

@@ -189,7 +189,8 @@ def _folding(items: Float[np.ndarray, "items rank"], penalties: Penalties) -> Ca
     """A function from clicks to scores."""
 
     def scores(clicked: sparse.csr_matrix) -> np.ndarray:
-        return fold_in_many(*clicked.nonzero(), clicked.shape[0], items, penalties) @ items.T
+        user, item = clicked.nonzero()
+        return fold_in_many(user, item, clicked.shape[0], items, penalties) @ items.T
 
     return scores
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import make_folder, remove_leftovers, write_text
+from metarec_jax.core.atomic_files import write_text
 from metarec_jax.core.environment import environment
 from metarec_jax.evaluation.budget import FULL, Budget
 from metarec_jax.evaluation.cohorts import LEAST_USERS, Kind, bounds, label
 from metarec_jax.evaluation.list_record import SeedLists
 from metarec_jax.evaluation.methods import BEFORE, CLOSED, META, STRANGER, TWIN
-from metarec_jax.evaluation.report import json_text, plain, several_to_json, several_to_markdown, write_report
+from metarec_jax.evaluation.report import json_text, plain, write_reports
 from metarec_jax.evaluation.table import SeedResult, Table, build_table, difference_between
 from metarec_jax.metrics.definitions import LISTS, TIES
 from metarec_jax.metrics.metrics import UserValues
@@ -51,13 +51,8 @@ def publish_lists(seeds: Sequence[SeedLists], folder: Path, budget: Budget = FUL
     results = {name: _results(seeds, name) for name in names}
     tables = {name: _table(seeds, name, results[name], budget, several=len(names) > 1) for name in names}
     made = environment()
-    where = make_folder(folder / "tables")
-    remove_leftovers(where)
-    if len(tables) == 1:
-        write_report(next(iter(tables.values())), where, made)
-    else:
-        write_text(where / "evaluation.json", several_to_json(tables, made))
-        write_text(where / "evaluation.md", several_to_markdown(tables, made))
+    where = folder / "tables"
+    write_reports(tables, where, made)
     found = {name: _cohorts(seeds, name, results[name], budget.samples) for name in names}
     write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
     return tables

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from metarec_jax.core.atomic_files import make_folder, write_text
+from metarec_jax.core.atomic_files import make_folder, remove_leftovers, write_text
 from metarec_jax.core.environment import summary
 from metarec_jax.evaluation.bootstrap import Interval
 from metarec_jax.evaluation.table import Cell, Row, Table
@@ -166,6 +166,25 @@ def write_report(table: Table, folder: str | os.PathLike[str], environment: Mapp
     for name, text in texts.items():
         write_text(folder / name, text)
     return [folder / name for name in texts]
+
+
+def write_reports(tables: Mapping[str, Table], folder: pathlib.Path, environment: Mapping[str, Any]) -> None:
+    """Write ``evaluation.json`` and ``evaluation.md`` of all scenarios, and remove what an interrupted writing left.
+
+    Args:
+        tables: tables by name of their scenario.
+        folder: where the files are written; it is made where it is missing.
+        environment: environment that made the tables.
+
+    Raises:
+        MetarecError: the folder cannot be written to.
+    """
+    remove_leftovers(make_folder(folder))
+    if len(tables) == 1:
+        write_report(next(iter(tables.values())), folder, environment)
+    else:
+        write_text(folder / "evaluation.json", several_to_json(tables, environment))
+        write_text(folder / "evaluation.md", several_to_markdown(tables, environment))
 
 
 def several_to_json(tables: Mapping[str, Table], environment: Mapping[str, Any]) -> str:

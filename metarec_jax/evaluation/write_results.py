@@ -25,7 +25,7 @@ from metarec_jax.evaluation.methods import BEFORE, BIAS, CLOSED, ITEM, META, NEA
 from metarec_jax.evaluation.metric_sets import Mode, mode
 from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
-from metarec_jax.evaluation.report import json_text, plain, several_to_json, several_to_markdown, write_report
+from metarec_jax.evaluation.report import json_text, plain, write_reports
 from metarec_jax.evaluation.table import SeedResult, Table, build_table
 from metarec_jax.metrics.definitions import metric
 
@@ -68,13 +68,8 @@ def _write(
     budget: Budget,
 ) -> None:
     made = environment()
-    where = make_folder(folder / "tables")
-    remove_leftovers(where)
-    if len(tables) == 1:
-        write_report(next(iter(tables.values())), where, made)
-    else:
-        write_text(where / "evaluation.json", several_to_json(tables, made))
-        write_text(where / "evaluation.md", several_to_markdown(tables, made))
+    where = folder / "tables"
+    write_reports(tables, where, made)
     shown = [name for name in CURVES if name in next(iter(tables.values())).methods]
     found = {name: _cohorts(seeds, name, shown, budget.samples) for name in tables}
     write_text(where / "cohorts.json", json_text({"scenarios": found, "environment": made}))
