@@ -17,5 +17,10 @@ class FactorsConfig:
     """Share of the items of a training user that get the factors of a new item, predicted from what is known of the
     item itself, so that the model learns to use these."""
 
+    train: bool = False
+    """Whether the outer loop trains a correction of the factors of each item, which starts at 0."""
+    rate: float = 0.01
+    """Learning rate of that correction, with the schedule of the others."""
+
     def __post_init__(self) -> None:
         require_types(self, "factors")

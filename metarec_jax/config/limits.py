@@ -34,7 +34,11 @@ _RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
         lambda n: n >= 2,
         "be at least 2, since positives are pairs of a user's liked items",
     ),
-    ("encoder.rate updater.rate train.rate mlm.head_rate", lambda x: 0 < x < _INFINITE, "be a finite number above 0"),
+    (
+        "encoder.rate factors.rate updater.rate train.rate mlm.head_rate",
+        lambda x: 0 < x < _INFINITE,
+        "be a finite number above 0",
+    ),
     ("contrastive.weight contrastive.temperature", lambda x: 0 < x < _INFINITE, "be a finite number above 0"),
     ("data.negatives_popularity", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),
     ("train.weight_decay weight_decay", lambda x: 0 <= x < _INFINITE, "be a finite number of at least 0"),

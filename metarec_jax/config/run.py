@@ -54,6 +54,17 @@ class Config:
             f"train.shards is {self.train.shards}, but encoder.train is 'no': only an encoder that is trained is split "
             "over devices; use --train.shards 1, or train the encoder",
         )
+        require(
+            not self.factors.train or self.has_factors,
+            f"factors.train is True with factors.rank {self.factors.rank} and learner.prior {self.learner.prior}: "
+            "no factors are learned that could be trained further; use --factors.rank 32 with --learner.prior, or "
+            "--factors.no-train",
+        )
+        require(
+            not self.factors.train or self.encoder.train == "no",
+            f"factors.train is True with encoder.train {self.encoder.train!r}: factors are trained with a frozen "
+            "encoder only; use --encoder.train no, or --factors.no-train",
+        )
         self.privacy.check(self)
 
     @property

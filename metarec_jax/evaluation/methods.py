@@ -257,7 +257,7 @@ def _fine_tune(
             for _, rate in tries:
                 # The rate is an argument of the compiled function, so that trying another compiles nothing.
                 phi = {"log_rate": jax.tree.map(lambda _, r=rate: jnp.full((1,), math.log(r)), adapted)}
-                method = _bound(predictor, Trainable(twin.theta, phi))
+                method = _bound(predictor, twin._replace(phi=phi))
                 error = error_of(method)
                 if best is None or error < best[0]:
                     best = (error, method, {"steps": float(steps), "rate": rate})

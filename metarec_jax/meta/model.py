@@ -61,11 +61,20 @@ class Model(NamedTuple):
 
 
 class Trainable(NamedTuple):
-    """Parameters that the outer loop trains: theta (learner), phi (updater), and the encoder's (None if frozen)."""
+    """Parameters that the outer loop trains.
+
+    Attributes:
+        theta: parameters of the learner.
+        phi: parameters of the updater.
+        encoder: parameters of the encoder; None if it is frozen.
+        factors: float [rows, rank], correction of the item factors (`metarec_jax.factors.correction`); None where
+            there is none.
+    """
 
     theta: Params
     phi: Params
     encoder: Params = None
+    factors: Params = None
 
 
 class Shared(NamedTuple):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import Episodes, Prepared
+from metarec_jax.factors.correction import correct, corrected, descend, pick
 from metarec_jax.meta.batch import planned, sum_over_users
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
 from metarec_jax.meta.user import lose_user, predict_user
@@ -27,12 +28,14 @@ class TrainState(NamedTuple):
         optimiser: state of the optax transform.
         step: int32 [], number of outer steps taken.
         key: typed key of the run; step ``i`` uses ``fold_in(key, i)``, from which each user's key is derived by row.
+        squares: float [rows], sums of `metarec_jax.factors.correction.descend`, where there is a correction.
     """
 
     trainable: Trainable
     optimiser: optax.OptState
     step: Array
     key: Array
+    squares: Array | None = None
 
 
 class Losses(NamedTuple):
@@ -66,6 +69,7 @@ def predict(
     Returns:
         Outputs.
     """
+    episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
     plan, products = planned(model, trainable.theta, tables, episodes)
     shared, tasks = Shared(trainable, tables, plan=plan), Task(episodes, products)
     return over_users(functools.partial(predict_user, model, shared), tasks)
@@ -93,6 +97,7 @@ def meta_loss(
     Returns:
         The mean over query rows, and the losses.
     """
+    episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
     plan, products = planned(model, trainable.theta, tables, episodes)
     shared, tasks = Shared(trainable, tables, key, plan), Task(episodes, products)
 
@@ -110,13 +115,15 @@ def make_step(
     optimiser: optax.GradientTransformation,
     *,
     at_once: int = 0,
+    factor_rate: optax.Schedule = lambda step: 0.0,
 ) -> Callable[[TrainState, Prepared, Episodes], tuple[TrainState, Losses]]:
     """Make the outer step, a pure function.
 
     Args:
         model: the functions.
-        optimiser: turns the gradient into an update.
+        optimiser: turns the gradient into an update; the correction of item factors has an update of its own.
         at_once: as for `meta_loss`.
+        factor_rate: step -> learning rate of the correction.
 
     Returns:
         (state, prepared tables, episodes) -> (new state, losses).
@@ -124,16 +131,29 @@ def make_step(
 
     def step(state: TrainState, tables: Prepared, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        slope = jax.grad(meta_loss, argnums=1, has_aux=True)
-        gradient, losses = slope(model, state.trainable, tables, episodes, key, at_once=at_once)
-        losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
-        return updated(state, gradient, optimiser), losses
+        table = state.trainable.factors
+        picked = None if table is None else pick(table, episodes)
+
+        def lose(trainable: Trainable) -> tuple[Array, Losses]:
+            """The loss of the parameters, with the rows of the batch's items in place of the whole correction."""
+            told = episodes if picked is None else correct(episodes, trainable.factors, picked)
+            return meta_loss(model, trainable._replace(factors=None), tables, told, key, at_once=at_once)
+
+        read = state.trainable._replace(factors=None if picked is None else picked.rows)
+        gradient, losses = jax.grad(lose, has_aux=True)(read)
+        losses = losses._replace(usable=jnp.stack(usable(read)))
+        new = updated(state, gradient, optimiser)
+        if picked is not None:
+            rate = factor_rate(state.step)
+            moved, squares = descend(table, state.squares, picked.item, gradient.factors, rate)
+            new = new._replace(trainable=new.trainable._replace(factors=moved), squares=squares)
+        return new, losses
 
     return step
 
 
 def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTransformation) -> TrainState:
-    """Update the state with a gradient.
+    """Update the state with a gradient, except for the correction of item factors.
 
     Args:
         state: the state.
@@ -143,7 +163,9 @@ def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTra
     Returns:
         The new state.
     """
+    dense, gradient = (tree._replace(factors=None) for tree in (state.trainable, gradient))
     with jax.named_scope("outer_update"):
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.trainable)
-        trainable = cast("Trainable", optax.apply_updates(state.trainable, updates))
-    return TrainState(trainable, optimiser_state, state.step + 1, state.key)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, dense)
+        moved = cast("Trainable", optax.apply_updates(dense, updates))
+    trainable = moved._replace(factors=state.trainable.factors)
+    return state._replace(trainable=trainable, optimiser=optimiser_state, step=state.step + 1)

@@ -73,6 +73,11 @@ class PrivacyConfig:
             f"{self.epsilon:g}: what everybody saw would choose every user's negatives; use "
             "--data.negatives-popularity 0",
         )
+        require(
+            not config.factors.train,
+            f"factors.train is True with privacy.epsilon {self.epsilon:g}: a step trains only the rows of items that "
+            "its users rated, so that which rows change tells of them, whatever noise is added; use --factors.no-train",
+        )
         side = config.learner.user_side
         if self.covers == "updates":
             require(

@@ -50,7 +50,7 @@ from metarec_jax.recommender.text_encoder import TextEncoder, UserEncoder, warn
 from metarec_jax.recommender.title_search import Match
 from metarec_jax.recommender.user_state import UserState
 from metarec_jax.train import run_folder
-from metarec_jax.train.catalogue import Catalogue
+from metarec_jax.train.catalogue import Catalogue, corrected
 from metarec_jax.train.model import make_model
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class Recommender:
         self.config = config
         # Without an outer gradient the order has no effect, and a loop that is not unrolled loads five times as fast.
         model = make_model(config, catalogue.scale)._replace(unroll=1, order="second")
-        trainable = jax.device_put(trainable._replace(encoder=None))
+        catalogue = corrected(catalogue, trainable.factors)
+        trainable = jax.device_put(trainable._replace(encoder=None, factors=None))
         table = ItemTable(
             model,
             trainable.theta,

@@ -16,7 +16,7 @@ from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
-from metarec_jax.factors.item_factors import Beliefs
+from metarec_jax.factors.item_factors import FACTORS, Beliefs
 from metarec_jax.train.run_folder import Run
 
 MAPPED = 1 << 29
@@ -40,6 +40,28 @@ class Catalogue:
     embeddings: Any
     scale: Scale
     beliefs: Beliefs | None = None
+
+
+def corrected(catalogue: Catalogue, correction: np.ndarray | None) -> Catalogue:
+    """Add a trained correction to the item factors of a catalogue.
+
+    Args:
+        catalogue: the catalogue.
+        correction: float [rows, rank] with a row for each item first (`metarec_jax.factors.correction`); None leaves
+            the catalogue as it is.
+
+    Returns:
+        The catalogue. Factors that are predicted for new items have no correction.
+    """
+    if correction is None or catalogue.beliefs is None:
+        return catalogue
+    table = catalogue.beliefs.table.copy()
+    table[:, FACTORS:] += np.asarray(correction)[: len(table)]
+    return dataclasses.replace(
+        catalogue,
+        statistics=catalogue.statistics._replace(beliefs=table),
+        beliefs=dataclasses.replace(catalogue.beliefs, table=table),
+    )
 
 
 def save(catalogue: Catalogue, run: Run) -> None:

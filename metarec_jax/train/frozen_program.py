@@ -22,7 +22,7 @@ from metarec_jax.train.meta_training import (
     starting_state,
     validation,
 )
-from metarec_jax.train.optimizer import make_optimiser
+from metarec_jax.train.optimizer import make_optimiser, schedule
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import replicate, user_mesh
@@ -99,5 +99,6 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
         model,
         make_optimiser(config, steps),
         at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
+        factor_rate=schedule(config.factors.rate, steps),
     )
     return jax.jit(step, donate_argnums=0)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarec_jax.config.learner import LearnerConfig
@@ -17,6 +18,8 @@ from metarec_jax.config.updater import UpdaterConfig, rule_of
 from metarec_jax.core.params import partition
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.types import Params
+from metarec_jax.factors.correction import table_rows
+from metarec_jax.factors.item_factors import FACTORS
 from metarec_jax.learner.contract import make_head, make_learner
 from metarec_jax.learner.prior import Believed
 from metarec_jax.learner.ranking import ranking_loss
@@ -108,7 +111,10 @@ def init_trainable(
 
         lora_key = jax.random.fold_in(key, 2)
         encoder = add_lora(encoder, LORA_LAYERS, rank=config.encoder.lora_rank, key=lora_key)
-    return Trainable(theta, model.updater.init(adapted), encoder)
+    factors = None
+    if config.factors.train and known is not None:
+        factors = jnp.zeros((table_rows(len(count)), known.table.shape[1] - FACTORS), jnp.float32)
+    return Trainable(theta, model.updater.init(adapted), encoder, factors)
 
 
 def abstract_trainable(config: Config, catalogue: Catalogue, user_hidden: int, encoder: Params = None) -> Trainable:

@@ -23,17 +23,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.factors.correction import MULTIPLE
 from metarec_jax.factors.row_products import AXIS
 
 Tree = TypeVar("Tree")
 USERS, SHARDS = "users", "shards"
 
+ITEM_ROWS = r"(trainable/)?factors|squares"
+"""Pattern of the correction of item factors and of its sums, of which every device holds a block of rows."""
 ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?encoder/(.*/)?(word|position|type)/embedding", PartitionSpec(None, SHARDS)),  # any vocabulary divides
     (r"(.*/)?encoder/(.*/)?(kernel|lora_a)", PartitionSpec(SHARDS, None)),
     (r"(.*/)?encoder/(.*/)?lora_b", PartitionSpec(None, SHARDS)),
     (r"(.*/)?encoder/(.*/)?(bias|scale|embedding)", PartitionSpec()),  # vectors, and the small table of distances
     (r"(.*/)?(theta|phi)/.*", PartitionSpec()),  # every user's inner loop starts from the learner as a whole
+    (ITEM_ROWS, PartitionSpec((USERS, SHARDS))),
     (r"(.*/)?(step|key|count)", PartitionSpec()),
 )
 """Pattern of a leaf's path -> how it is split where a mesh has shards; the first full match counts. An optimiser's
@@ -103,9 +107,13 @@ def by_role(mesh: Mesh, tree: Tree) -> Tree:
     Raises:
         MetarecError: a leaf has no role.
     """
-    if SHARDS not in mesh.axis_names:
-        return jax.tree.map(lambda leaf: PartitionSpec(), tree)
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: role(_name(path)), tree)
+
+    def spec(path: Any, leaf: Any) -> PartitionSpec:
+        if SHARDS in mesh.axis_names:
+            return role(_name(path))
+        return by_user(mesh) if mesh.size > 1 and re.fullmatch(ITEM_ROWS, _name(path)) else PartitionSpec()
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
 
 
 def shardings(mesh: Mesh, state: Tree) -> Tree:
@@ -119,10 +127,15 @@ def shardings(mesh: Mesh, state: Tree) -> Tree:
         A tree of the same structure with the sharding of each leaf.
 
     Raises:
-        MetarecError: a leaf has no role, or the number of shards does not divide its size.
+        MetarecError: a leaf has no role, or the number of shards or of devices does not divide its size.
     """
 
     def sharding(path: Any, leaf: Any, spec: PartitionSpec) -> NamedSharding:
+        if re.fullmatch(ITEM_ROWS, _name(path)) and leaf.shape[0] % mesh.size:
+            raise MetarecError(
+                f"there are {mesh.size} devices, which do not divide the {leaf.shape[0]} rows of the correction of "
+                f"item factors: use a divisor of {MULTIPLE} for --train.devices, or --factors.no-train"
+            )
         for size, axis in zip(leaf.shape, spec):
             if axis == SHARDS and size % mesh.shape[SHARDS]:
                 raise MetarecError(

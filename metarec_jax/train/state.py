@@ -26,4 +26,6 @@ def first_state(experiment: Experiment, steps: int) -> TrainState:
     encoder = jax.tree.map(jnp.copy, experiment.encoder.params)  # the first step donates the memory of its state
     trainable = init_trainable(experiment.config, experiment.model, experiment.catalogue, users, key, encoder)
     optimizer = make_optimiser(experiment.config, steps)
-    return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32), run_key)
+    squares = None if trainable.factors is None else jnp.zeros(len(trainable.factors), jnp.float32)
+    optimised = optimizer.init(trainable._replace(factors=None))
+    return TrainState(trainable, optimised, jnp.zeros((), jnp.int32), run_key, squares)

@@ -18,6 +18,7 @@ from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, load, param_shapes, random_encoder
 from metarec_jax.encoder.text_buckets import texts_of_call
+from metarec_jax.factors.correction import table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
@@ -185,9 +186,13 @@ def _state(work: Workload) -> TrainState:
     if work.trains_encoder:
         encoder = param_shapes(work.architecture)
     trainable = abstract_trainable(config, catalogue, hidden if work.user_texts else 0, encoder)
-    optimiser = jax.eval_shape(make_optimiser(config, STEPS).init, trainable)
+    optimiser = jax.eval_shape(make_optimiser(config, STEPS).init, trainable._replace(factors=None))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return TrainState(trainable, optimiser, jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), key)
+    squares = None
+    if config.factors.train:
+        table = jax.ShapeDtypeStruct((table_rows(work.items), config.factors.rank), jnp.float32)
+        trainable, squares = trainable._replace(factors=table), jax.ShapeDtypeStruct(table.shape[:1], table.dtype)
+    return TrainState(trainable, optimiser, jax.eval_shape(lambda: jnp.zeros((), jnp.int32)), key, squares)
 
 
 def _episodes(work: Workload) -> Episodes:
