@@ -38,6 +38,8 @@ from metarec_jax.data.protocols import divide
 from metarec_jax.data.splits import row_statistics
 from metarec_jax.data.tasks import Tasks, TaskSource
 from metarec_jax.encoder import random_encoder
+from metarec_jax.factors.item_factors import NOTHING_KNOWN
+from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.meta.outer import TrainState
 from metarec_jax.train import run_folder
 from metarec_jax.train.catalogue import Catalogue
@@ -73,13 +75,19 @@ def small_config(*, buckets: tuple[int, ...] = (8,), **changes: Any) -> Config:
 
 
 def small_experiment(config: Config) -> Experiment:
-    """The parts of a run of 44 users, without an encoder: embeddings are drawn."""
+    """The parts of a run of 44 users, without an encoder: embeddings, and item factors that are trained, are drawn."""
     rng = np.random.default_rng(config.seed)
     data = random_interactions(rng, users=44, items=20, least=8, most=12)
     division = divide(data, config, config.seed)
     tables = Tables(items=rng.normal(size=(20, 3)).astype(np.float32), users=np.zeros((44, 0), np.float32))
-    statistics = row_statistics(data, division.train)
-    catalogue = Catalogue(data.items, statistics, tables.items, data.scale)
+    statistics, beliefs = row_statistics(data, division.train), None
+    if config.factors.train:
+        rank = config.factors.rank
+        drawn = [rng.uniform(2, 4, 20), rng.uniform(0.2, 0.5, 20), *rng.normal(size=(rank, 20))]
+        table, of_new = np.stack(drawn, axis=1).astype(np.float32), np.ones((1, 2 + rank), np.float32)
+        beliefs = dataclasses.replace(NOTHING_KNOWN, table=table, of_new=of_new, tastes=no_tastes(rank, 0))
+        statistics = statistics._replace(beliefs=table)
+    catalogue = Catalogue(data.items, statistics, tables.items, data.scale, beliefs)
     trained = np.isin(np.arange(len(data)), division.train)
 
     def asked(tasks: Tasks) -> Part[TaskSource]:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from metarec_jax.core.types import Episodes, Rows
+from metarec_jax.core.types import Episodes, Params, Rows
 from metarec_jax.learner.prior import RATINGS
 
 FIRST = RATINGS + 2
@@ -96,16 +97,18 @@ def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], picked: Pic
         factors = part.statistic[..., FIRST:] + rows[place] * known
         return part._replace(statistic=jnp.concatenate([part.statistic[..., :FIRST], factors], axis=-1))
 
-    query = None if episodes.query is None else added(episodes.query, picked.query)
-    return episodes._replace(support=added(episodes.support, picked.support), query=query)
+    support = added(episodes.support, picked.support)
+    if picked.query is None:
+        return episodes._replace(support=support)
+    return episodes._replace(support=support, query=added(episodes.query, picked.query))
 
 
-def corrected(episodes: Episodes, table: Float[Array, "rows rank"] | None) -> Episodes:
+def corrected(episodes: Episodes, table: Params) -> Episodes:
     """Add a correction to the item factors of a batch.
 
     Args:
         episodes: the batch.
-        table: the correction; None leaves the batch as it is.
+        table: the correction, float [rows, rank]; None leaves the batch as it is.
 
     Returns:
         The batch.
@@ -121,7 +124,7 @@ def descend(
     squares: Float[Array, " rows"],
     item: Int[Array, " distinct"],
     gradient: Float[Array, "distinct rank"],
-    rate: Float[Array, ""] | float,
+    rate: ArrayLike,
 ) -> tuple[Float[Array, "rows rank"], Float[Array, " rows"]]:
     """Take a step of row-wise Adagrad: Adagrad (Duchi, Hazan & Singer 2011) with one sum for each row.
 

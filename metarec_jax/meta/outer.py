@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
-from metarec_jax.core.types import Episodes, Prepared
+from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.factors.correction import correct, corrected, descend, pick
 from metarec_jax.meta.batch import planned, sum_over_users
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
@@ -35,7 +35,7 @@ class TrainState(NamedTuple):
     optimiser: optax.OptState
     step: Array
     key: Array
-    squares: Array | None = None
+    squares: Params = None
 
 
 class Losses(NamedTuple):

@@ -1,0 +1,165 @@
+"""The trained correction of item factors: its gradient, its updates, and that it is the same on several devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from correction_case import ITEMS, drawn_case
+from helpers import assert_close, assert_equal
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.factors.correction import FIRST, MULTIPLE, correct, descend, pick, table_rows
+from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
+from metarec_jax.train.sharding import place, replicate, shard_users, user_mesh
+
+
+def first_state(case, optimiser):
+    step, dense = jnp.zeros((), jnp.int32), case.trainable._replace(factors=None)
+    squares = jnp.zeros(len(case.trainable.factors), case.trainable.factors.dtype)
+    return TrainState(case.trainable, optimiser.init(dense), step, jax.random.key(5), squares)
+
+
+def by_hand(episodes, table):
+    """The batch with `table` added where other users rated the item, row after row."""
+
+    def added(rows):
+        statistic = jnp.asarray(rows.statistic)
+        for user, place_ in np.ndindex(rows.item.shape):
+            if rows.statistic[user, place_, 1] > 0:
+                statistic = statistic.at[user, place_, FIRST:].add(table[rows.item[user, place_]])
+        return rows._replace(statistic=statistic)
+
+    return episodes._replace(support=added(episodes.support), query=added(episodes.query))
+
+
+def dense_gradient(case, trainable):
+    """Gradient by the whole table, without its rows being picked."""
+    bare = trainable._replace(factors=None)
+
+    def loss(table):
+        return meta_loss(case.model, bare, case.tables, by_hand(case.episodes, table))[0]
+
+    return jax.grad(loss)(trainable.factors)
+
+
+@pytest.fixture
+def case(x64):
+    return drawn_case(np.float64)
+
+
+def test_the_gradient_of_the_picked_rows_is_the_dense_one(case):
+    picked = pick(case.trainable.factors, case.episodes)
+    met = np.unique(np.concatenate([case.episodes.support.item.ravel(), case.episodes.query.item.ravel()]))
+    assert len(met) < ITEMS
+    np.testing.assert_array_equal(picked.item[: len(met)], met)
+    assert set(np.asarray(picked.item[len(met) :])) == {table_rows(ITEMS)}
+    assert not np.asarray(picked.rows[len(met) :]).any()
+
+    def loss(rows):
+        told = correct(case.episodes, rows, picked)
+        return meta_loss(case.model, case.trainable._replace(factors=None), case.tables, told)[0]
+
+    dense = np.asarray(dense_gradient(case, case.trainable))
+    sparse = np.asarray(jax.grad(loss)(picked.rows))
+    assert np.abs(dense[met]).max() > 1e-3
+    assert_close(sparse[: len(met)], dense[met])
+    assert not sparse[len(met) :].any()
+
+
+def test_losses_and_predictions_read_the_whole_table(case):
+    bare, told = case.trainable._replace(factors=None), by_hand(case.episodes, case.trainable.factors)
+    for function in (meta_loss, predict):
+        got = function(case.model, case.trainable, case.tables, case.episodes)
+        assert_close(got, function(case.model, bare, case.tables, told))
+
+
+def test_steps_are_row_wise_adagrad_and_other_rows_stay_bit_by_bit(case):
+    optimiser, rate = optax.sgd(0.1), 0.3
+    step = jax.jit(make_step(case.model, optimiser, factor_rate=lambda step: rate / (1 + step)))
+    state = first_state(case, optimiser)
+    want, squares = np.array(case.trainable.factors), np.zeros(len(case.trainable.factors))
+    moved = np.zeros(len(want), bool)
+    for number in range(3):
+        gradient = np.asarray(dense_gradient(case, state.trainable))
+        squares += (gradient**2).mean(axis=1)
+        some = gradient.any(axis=1)
+        want[some] -= rate / (1 + number) * gradient[some] / np.sqrt(squares[some])[:, None]
+        moved |= some
+        state, _ = step(state, case.tables, case.episodes)
+    assert_close(np.asarray(state.trainable.factors), want)
+    assert_close(np.asarray(state.squares), squares)
+    assert moved.any()
+    assert_equal(state.trainable.factors[~moved], case.trainable.factors[~moved])
+    assert not np.asarray(state.squares[~moved]).any()
+
+
+def test_an_item_without_ratings_of_others_is_as_a_new_one(case):
+    """It has neither a correction nor a gradient: its row in the batch stands for items that nobody rated."""
+    counted = [rows.statistic[..., 1] > 0 for rows in (case.episodes.support, case.episodes.query)]
+    met = {item for rows, some in zip(case.episodes[1:3], counted) for item in np.asarray(rows.item)[some]}
+    never = sorted({*np.asarray(case.episodes.query.item).ravel()} - met)
+    assert never
+    assert not np.asarray(dense_gradient(case, case.trainable))[never].any()
+    picked = pick(case.trainable.factors, case.episodes)
+    told = correct(case.episodes, picked.rows, picked)
+    for before, after, some in zip(case.episodes[1:3], told[1:3], counted):
+        assert_equal(after.statistic[~some], jnp.asarray(before.statistic)[~some])
+        assert_equal(after.statistic[..., :FIRST], jnp.asarray(before.statistic)[..., :FIRST])
+        assert (np.asarray(after.statistic)[some][:, FIRST:] != np.asarray(before.statistic)[some][:, FIRST:]).all()
+
+
+def test_a_rate_of_zero_is_a_training_without_a_correction(case):
+    optimiser, zero = optax.adam(0.05), jnp.zeros_like(case.trainable.factors)
+    case = case._replace(trainable=case.trainable._replace(factors=zero))
+    still = first_state(case, optimiser)
+    plain = still._replace(trainable=case.trainable._replace(factors=None), squares=None)
+    step = jax.jit(make_step(case.model, optimiser, factor_rate=lambda step: 0.0))
+    for _ in range(3):
+        (still, one), (plain, other) = (step(state, case.tables, case.episodes) for state in (still, plain))
+        assert_close(one.query, other.query)
+    assert_close(still.trainable._replace(factors=None), plain.trainable)
+    assert_equal(still.trainable.factors, zero)
+
+
+def test_rows_behind_the_table_are_ignored_and_a_row_without_gradient_stays():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    gradient = jnp.asarray([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
+    moved, squares = descend(table, jnp.zeros(4), jnp.array([1, 3, 4]), gradient, 0.5)
+    assert_equal(moved[jnp.array([0, 2, 3])], table[jnp.array([0, 2, 3])])
+    assert_close(moved[1], table[1] - 0.5 * gradient[0] / np.float32(np.sqrt(3)))
+    assert_close(squares, jnp.array([0, 3, 0, 0], jnp.float32))
+
+
+def test_eight_devices_hold_an_eighth_of_the_rows_each_and_give_the_numbers_of_one(case):
+    optimiser, found = optax.adam(0.05), {}
+    step = jax.jit(make_step(case.model, optimiser, factor_rate=lambda step: 0.3))
+    loss = jax.jit(lambda *arguments: meta_loss(case.model, *arguments))
+    for devices in (1, 8):
+        mesh = user_mesh(devices)
+        with jax.set_mesh(mesh):
+            state = place(mesh, jax.tree.map(jnp.copy, first_state(case, optimiser)))
+            tables = replicate(mesh, case.tables)
+            episodes = shard_users(mesh, jax.tree.map(np.asarray, case.episodes))
+            for _ in range(3):
+                state, losses = step(state, tables, episodes)
+            judged = loss(state.trainable, tables, episodes)
+        for leaf in (state.trainable.factors, state.squares):
+            assert {len(part.data) for part in leaf.addressable_shards} == {MULTIPLE // devices}
+        found[devices] = jax.device_get((state.trainable, state.squares, losses, judged))
+    assert_close(found[8], found[1])
+    with pytest.raises(MetarecError, match=r"there are 3 devices.*256 rows.*--train\.devices.*--factors\.no-train"):
+        place(user_mesh(3), first_state(case, optimiser))
+
+
+def test_a_step_makes_nothing_of_the_size_of_the_table(case):
+    """But the table itself: of 2 million rows, and a batch that reads 12 of them."""
+    rows, optimiser = 1 << 21, optax.adam(0.05)
+    shaped = jax.eval_shape(lambda: first_state(case, optimiser))
+    table = jax.ShapeDtypeStruct((rows, shaped.trainable.factors.shape[1]), shaped.squares.dtype)
+    squares = jax.ShapeDtypeStruct((rows,), table.dtype)
+    shaped = shaped._replace(trainable=shaped.trainable._replace(factors=table), squares=squares)
+    step = jax.jit(make_step(case.model, optimiser, factor_rate=lambda step: 0.3), donate_argnums=0)
+    memory = step.lower(shaped, case.tables, case.episodes).compile().memory_analysis()
+    assert memory.alias_size_in_bytes > 8 * rows * (table.shape[1] + 1)
+    assert memory.temp_size_in_bytes < 8 * rows / 8
