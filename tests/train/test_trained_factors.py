@@ -90,11 +90,12 @@ def test_a_recommender_adds_it_to_the_factors_of_the_items(finished, experiment)
     assert_equal(beliefs.of_new, fitted.of_new)
     assert recommender.executor.trainable.factors is None
 
-    trainable, episodes = finished[0].trainable, experiment.test.source[0]
-    tables = experiment.model.prepare(trainable.theta, experiment.test.tables)
+    episodes = experiment.test.source[0]
+    trainable, tables, on_device = jax.device_put((finished[0].trainable, experiment.test.tables, episodes))
+    tables = experiment.model.prepare(trainable.theta, tables)
     scores = [
-        jax.vmap(experiment.model.head.mean)(predict(experiment.model, parameters, tables, episodes))
-        for parameters in (trainable, trainable._replace(factors=np.zeros_like(table)))
+        jax.vmap(experiment.model.head.mean)(predict(experiment.model, parameters, tables, on_device))
+        for parameters in (trainable, trainable._replace(factors=0 * trainable.factors))
     ]
     assert np.abs(scores[0] - scores[1]).max() > 1e-3
     ids = experiment.data.items.ids
