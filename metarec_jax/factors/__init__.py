@@ -13,5 +13,6 @@ implicit          implicit least squares of clicks and plays
 item_factors      mean, residual variance and factors of every item, new items included
 user_prior        prior mean of a user's taste, from the items that the user rated and from the profile
 cross_fitting     item factors for each training user, fitted without that user's ratings
+correction        rows that the outer loop adds to the item factors, and their sparse updates
 update            posterior of a new item's mean and factors given its first ratings
 """

@@ -109,6 +109,21 @@ NAN, INFINITE = float("nan"), float("inf")
         (LearnerConfig, {"dropout": -0.1}, ["learner.dropout is -0.1", "at least 0"]),
         (LearnerConfig, {"dropout": NAN}, ["learner.dropout is nan", "at least 0"]),
         (FactorsConfig, {"dropout": 1.0}, ["factors.dropout is 1.0", "below 1"]),
+        *(
+            (FactorsConfig, {"rate": rate}, [f"factors.rate is {rate}", "above 0"])
+            for rate in (0.0, -1.0, NAN, INFINITE)
+        ),
+        *(
+            (
+                Config,
+                {"factors": FactorsConfig(train=True), **changes},
+                ["factors.train is True", *names, "--factors.no-train"],
+            )
+            for changes, names in (
+                ({"factors": FactorsConfig(rank=0, train=True)}, ["factors.rank 0", "--factors.rank 32"]),
+                ({"learner": LearnerConfig(prior=False)}, ["learner.prior False", "--learner.prior"]),
+            )
+        ),
         (UpdaterConfig, {"steps": -1}, ["updater.steps is -1", "0 or more"]),
         *(
             (kind, {name: value}, [f"updater.{name} is {value}", "a finite number above 0"])
