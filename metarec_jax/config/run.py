@@ -60,11 +60,6 @@ class Config:
             "no factors are learned that could be trained further; use --factors.rank 32 with --learner.prior, or "
             "--factors.no-train",
         )
-        require(
-            not self.factors.train or self.encoder.train == "no",
-            f"factors.train is True with encoder.train {self.encoder.train!r}: factors are trained with a frozen "
-            "encoder only; use --encoder.train no, or --factors.no-train",
-        )
         self.privacy.check(self)
 
     @property

@@ -29,20 +29,22 @@ _LEAST = 1e-12
 """Least root mean square of a row's gradients; a row without gradient is divided by it and stays as it is."""
 
 
+Places = tuple[Any, Any]
+"""A number for each row of the supports int32 [users, support] and of the queries [users, query] of a batch."""
+
+
 class Picked(NamedTuple):
     """Rows of the items of a batch.
 
     Attributes:
         item: int32 [distinct], rows of the table, ascending; behind the last one, the number of rows of the table.
         rows: float [distinct, rank], these rows; 0 behind the last one.
-        support: int32 [users, support], the place in `rows` of each row of the supports.
-        query: int32 [users, query], that of each row of the queries; None without queries.
+        places: int32 [users, support] and [users, query], the place in `rows` of each row of supports and queries.
     """
 
     item: Array
     rows: Array
-    support: Array
-    query: Array | None
+    places: Places
 
 
 def table_rows(items: int) -> int:
@@ -50,34 +52,35 @@ def table_rows(items: int) -> int:
     return -(-items // MULTIPLE) * MULTIPLE
 
 
-def pick(table: Float[Array, "rows rank"], episodes: Episodes) -> Picked:
+def items_of(episodes: Episodes) -> Places:
+    """The items of the supports and queries of a batch."""
+    return episodes.support.item, episodes.query.item
+
+
+def pick(table: Float[Array, "rows rank"], items: Places) -> Picked:
     """Read the rows of the distinct items of a batch.
 
     Args:
         table: the correction.
-        episodes: the batch, with ids of items that are rows of the table.
+        items: rows of the table, of the supports and of the queries of the batch.
 
     Returns:
         The rows; their number is that of the rows of the batch, or of the table if that is less.
     """
-    parts = [episodes.support.item] + ([] if episodes.query is None else [episodes.query.item])
-    items = jnp.concatenate([part.ravel() for part in parts])
-    most = min(len(items), len(table))
+    every = jnp.concatenate([part.ravel() for part in items])
+    most = min(len(every), len(table))
 
-    def of_device(part: Array, items: Array) -> tuple[Array, Array, Array]:
-        distinct, place = jnp.unique(items, return_inverse=True, size=most, fill_value=_devices() * len(part))
+    def of_device(part: Array, every: Array) -> tuple[Array, Array, Array]:
+        distinct, place = jnp.unique(every, return_inverse=True, size=most, fill_value=_devices() * len(part))
         rows = part.at[_own(part, distinct)].get(mode="fill", fill_value=0)
         return distinct, _total(rows), place.ravel()
 
-    distinct, rows, place = _on_devices(of_device, (_sharded(), PartitionSpec()), PartitionSpec())(table, items)
-    places = jnp.split(place.astype(jnp.int32), [parts[0].size])
-    support, query = places[0].reshape(parts[0].shape), None
-    if episodes.query is not None:
-        query = places[1].reshape(parts[1].shape)
-    return Picked(distinct, rows, support, query)
+    distinct, rows, place = _on_devices(of_device, (_sharded(), PartitionSpec()), PartitionSpec())(table, every)
+    support, query = jnp.split(place.astype(jnp.int32), [items[0].size])
+    return Picked(distinct, rows, (support.reshape(items[0].shape), query.reshape(items[1].shape)))
 
 
-def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], picked: Picked) -> Episodes:
+def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], places: Places) -> Episodes:
     """Add rows of the correction to the item factors of a batch.
 
     A row of an episode whose item has no ratings of others is left as it is: it stands for a new item, as rows do whose
@@ -86,7 +89,7 @@ def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], picked: Pic
     Args:
         episodes: the batch.
         rows: the correction of its distinct items.
-        picked: the place of each item in `rows`.
+        places: the place of each item in `rows`.
 
     Returns:
         The batch.
@@ -97,10 +100,8 @@ def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], picked: Pic
         factors = part.statistic[..., FIRST:] + rows[place] * known
         return part._replace(statistic=jnp.concatenate([part.statistic[..., :FIRST], factors], axis=-1))
 
-    support = added(episodes.support, picked.support)
-    if picked.query is None:
-        return episodes._replace(support=support)
-    return episodes._replace(support=support, query=added(episodes.query, picked.query))
+    support, query = map(added, (episodes.support, episodes.query), places)
+    return episodes._replace(support=support, query=query)
 
 
 def corrected(episodes: Episodes, table: Params) -> Episodes:
@@ -115,8 +116,8 @@ def corrected(episodes: Episodes, table: Params) -> Episodes:
     """
     if table is None:
         return episodes
-    picked = pick(jnp.asarray(table), episodes)
-    return correct(episodes, picked.rows, picked)
+    picked = pick(jnp.asarray(table), items_of(episodes))
+    return correct(episodes, picked.rows, picked.places)
 
 
 def descend(

@@ -23,8 +23,9 @@ from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.bert import Tokens
 from metarec_jax.encoder.text_buckets import Picked
+from metarec_jax.factors.correction import Places, correct
 from metarec_jax.meta.model import Model, Trainable
-from metarec_jax.meta.outer import Losses, TrainState, meta_loss, updated
+from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
 
 Encode = Callable[[Params, Tokens], Array]
 """(parameters of the encoder, tokens) -> [texts, hidden]."""
@@ -38,11 +39,13 @@ class Chosen(NamedTuple):
         picked: texts of each bucket to encode.
         users: [users, hidden], fixed embeddings where users have no text. None where they have texts; ``Episodes.user``
             is then a slot of the embeddings, like an item.
+        items: rows of the correction of item factors of the episodes' rows; None where there is no correction.
     """
 
     buckets: tuple[Tokens, ...]
     picked: tuple[Picked, ...]
     users: Array | None = None
+    items: Places | None = None
 
 
 class Reading(NamedTuple):
@@ -189,7 +192,7 @@ def cached_gradient(
     trained: Callable[[Params], tuple[Params, Params]],
     trainable: Trainable,
     chosen: Chosen,
-    loss: Callable[[Params, Params, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
+    loss: Callable[[Trainable, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
 ) -> tuple[Trainable, Any]:
     """Compute the gradient of a loss by learner, updater and encoder, through the cache of embeddings.
 
@@ -198,7 +201,7 @@ def cached_gradient(
         trained: parameters of the encoder -> (trained ones, the others), each with None for the rest.
         trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
-        loss: (theta, phi, embeddings by slot) -> (loss, auxiliary output).
+        loss: (trainable parameters without the encoder's, embeddings by slot) -> (loss, auxiliary output).
 
     Returns:
         The gradient, None for parameters of the encoder that are not trained; and the auxiliary output.
@@ -210,11 +213,11 @@ def cached_gradient(
 
     with jax.named_scope("embed"):
         embeddings = embed(reading, trainable.encoder, chosen)
-    slope = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
-    (theta, phi, cotangent), rest = slope(trainable.theta, trainable.phi, embeddings)
+    slope = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (gradient, cotangent), rest = slope(trainable._replace(encoder=None), embeddings)
     with jax.named_scope("pull_back"):
-        gradient = pull_back(reading, encode_with, moving, chosen, cotangent)
-    return Trainable(theta, phi, gradient), rest
+        encoder = pull_back(reading, encode_with, moving, chosen, cotangent)
+    return gradient._replace(encoder=encoder), rest
 
 
 def joint_gradient(
@@ -235,7 +238,8 @@ def joint_gradient(
         model: the functions of learner and updater.
         reading: options of encoding.
         trained, trainable: as for `cached_gradient`.
-        chosen: the distinct texts of the batch.
+        chosen: the distinct texts of the batch; ``chosen.items`` are places in ``trainable.factors``, which are the
+            rows that the batch reads.
         episodes: a batch whose ids are slots of the embeddings.
         key: key of this outer step; None disables dropout.
         at_once: as for `metarec_jax.meta.outer.meta_loss`.
@@ -247,11 +251,12 @@ def joint_gradient(
     """
     key = None if key is None else exchange.key(key)
 
-    def loss(theta: Params, phi: Params, own: Array) -> tuple[Float[Array, ""], Losses]:
+    def loss(read: Trainable, own: Array) -> tuple[Float[Array, ""], Losses]:
         embeddings = exchange.embeddings(own)
         users = embeddings if chosen.users is None else chosen.users
-        tables = model.prepare(theta, Tables(embeddings, users))
-        mean, losses = meta_loss(model, Trainable(theta, phi), tables, episodes, key, at_once=at_once)
+        tables = model.prepare(read.theta, Tables(embeddings, users))
+        told = episodes if chosen.items is None else correct(episodes, read.factors, chosen.items)
+        mean, losses = meta_loss(model, read._replace(factors=None), tables, told, key, at_once=at_once)
         query, rows = exchange.total((losses.query, losses.rows))
         # Weight of the mean over this device's rows in the mean over all rows.
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
@@ -272,6 +277,7 @@ def make_joint_step(
     at_once: int = 0,
     exchange: Exchange = ALONE,
     spread: Callable[..., Any] = lambda gradient: gradient,
+    factor_rate: optax.Schedule = lambda step: 0.0,
 ) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
     """Make the outer step that also trains the encoder.
 
@@ -280,6 +286,7 @@ def make_joint_step(
         optimiser: turns the gradient into an update.
         spread: transforms a function (trainable, chosen, episodes, key) -> gradient of one device into that of all
             devices.
+        factor_rate: step -> learning rate of the correction of item factors.
 
     Returns:
         (state, chosen texts, episodes) -> (new state, losses).
@@ -291,8 +298,12 @@ def make_joint_step(
 
     def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        gradient, losses = spread(gradient_of)(state.trainable, chosen, episodes, key)
-        losses = losses._replace(usable=jnp.stack(usable(state.trainable)))
-        return updated(state, gradient, optimiser), losses
+        read, picked = state.trainable, None
+        if chosen.items is not None:
+            read, picked = as_read(read, chosen.items)
+            chosen = chosen._replace(items=None if picked is None else picked.places)
+        gradient, losses = spread(gradient_of)(read, chosen, episodes, key)
+        losses = losses._replace(usable=jnp.stack(usable(read)))
+        return updated(state, gradient, optimiser, picked, factor_rate), losses
 
     return step

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import Episodes, Params, Prepared
-from metarec_jax.factors.correction import correct, corrected, descend, pick
+from metarec_jax.factors.correction import Picked, Places, correct, corrected, descend, items_of, pick
 from metarec_jax.meta.batch import planned, sum_over_users
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
 from metarec_jax.meta.user import lose_user, predict_user
@@ -131,41 +131,60 @@ def make_step(
 
     def step(state: TrainState, tables: Prepared, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        table = state.trainable.factors
-        picked = None if table is None else pick(table, episodes)
+        read, picked = as_read(state.trainable, items_of(episodes))
 
         def lose(trainable: Trainable) -> tuple[Array, Losses]:
-            """The loss of the parameters, with the rows of the batch's items in place of the whole correction."""
-            told = episodes if picked is None else correct(episodes, trainable.factors, picked)
+            told = episodes if picked is None else correct(episodes, trainable.factors, picked.places)
             return meta_loss(model, trainable._replace(factors=None), tables, told, key, at_once=at_once)
 
-        read = state.trainable._replace(factors=None if picked is None else picked.rows)
         gradient, losses = jax.grad(lose, has_aux=True)(read)
         losses = losses._replace(usable=jnp.stack(usable(read)))
-        new = updated(state, gradient, optimiser)
-        if picked is not None:
-            rate = factor_rate(state.step)
-            moved, squares = descend(table, state.squares, picked.item, gradient.factors, rate)
-            new = new._replace(trainable=new.trainable._replace(factors=moved), squares=squares)
-        return new, losses
+        return updated(state, gradient, optimiser, picked, factor_rate), losses
 
     return step
 
 
-def updated(state: TrainState, gradient: Trainable, optimiser: optax.GradientTransformation) -> TrainState:
-    """Update the state with a gradient, except for the correction of item factors.
+def as_read(trainable: Trainable, items: Places) -> tuple[Trainable, Picked | None]:
+    """Reduce the correction of item factors to the rows that a step reads.
+
+    Args:
+        trainable: trainable parameters.
+        items: rows of the correction, of the supports and of the queries of a batch.
+
+    Returns:
+        The parameters with the rows of the distinct items in place of the whole correction, and where these rows come
+        from; the unchanged parameters and None without a correction.
+    """
+    if trainable.factors is None:
+        return trainable, None
+    picked = pick(trainable.factors, items)
+    return trainable._replace(factors=picked.rows), picked
+
+
+def updated(
+    state: TrainState,
+    gradient: Trainable,
+    optimiser: optax.GradientTransformation,
+    picked: Picked | None = None,
+    factor_rate: optax.Schedule = lambda step: 0.0,
+) -> TrainState:
+    """Update the state with a gradient.
 
     Args:
         state: the state.
-        gradient: gradient by the trainable parameters.
-        optimiser: turns the gradient into an update.
+        gradient: gradient by the trainable parameters as they were read.
+        optimiser: turns the gradient into an update, except for the correction of item factors.
+        picked: from `as_read`.
+        factor_rate: step -> learning rate of the correction.
 
     Returns:
         The new state.
     """
-    dense, gradient = (tree._replace(factors=None) for tree in (state.trainable, gradient))
+    dense, by_row = state.trainable._replace(factors=None), gradient.factors
     with jax.named_scope("outer_update"):
-        updates, optimiser_state = optimiser.update(gradient, state.optimiser, dense)
+        updates, optimiser_state = optimiser.update(gradient._replace(factors=None), state.optimiser, dense)
         moved = cast("Trainable", optax.apply_updates(dense, updates))
-    trainable = moved._replace(factors=state.trainable.factors)
-    return state._replace(trainable=trainable, optimiser=optimiser_state, step=state.step + 1)
+        table, squares = state.trainable.factors, state.squares
+        if picked is not None:
+            table, squares = descend(table, squares, picked.item, by_row, factor_rate(state.step))
+    return TrainState(moved._replace(factors=table), optimiser_state, state.step + 1, state.key, squares)

@@ -74,10 +74,11 @@ def joint_sum(
             own_key = None if key is None else jax.random.fold_in(key, own.row)
 
             def loss(
-                theta: Params, phi: Params, embeddings: Float[Array, "slots hidden"]
+                trainable: Trainable, embeddings: Float[Array, "slots hidden"]
             ) -> tuple[Float[Array, ""], Outcome]:
-                tables = model.prepare(theta, Tables(embeddings, embeddings if read.users is None else read.users))
-                shared = Shared(Trainable(theta, phi), tables, own_key)
+                users = embeddings if read.users is None else read.users
+                tables = model.prepare(trainable.theta, Tables(embeddings, users))
+                shared = Shared(trainable, tables, own_key)
                 outcome = lose_user(model, shared, Task(own.episode))
                 return mean_loss(mechanism, outcome), outcome
 

@@ -22,7 +22,7 @@ from metarec_jax.train.meta_training import (
     starting_state,
     validation,
 )
-from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates
+from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates, schedule
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
@@ -111,6 +111,7 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
         at_once=micro_batch(config, mesh, users_per_device),
         exchange=devices.exchange,
         spread=devices.spread,
+        factor_rate=schedule(config.factors.rate, steps),
     )
     return jax.jit(step, donate_argnums=0)
 

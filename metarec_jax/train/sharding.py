@@ -29,8 +29,8 @@ from metarec_jax.factors.row_products import AXIS
 Tree = TypeVar("Tree")
 USERS, SHARDS = "users", "shards"
 
-ITEM_ROWS = r"(trainable/)?factors|squares"
-"""Pattern of the correction of item factors and of its sums, of which every device holds a block of rows."""
+ITEM_ROWS = r"trainable/factors|squares"
+"""Pattern of the correction of item factors in a training state and of its sums: each device holds a block of rows."""
 ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?encoder/(.*/)?(word|position|type)/embedding", PartitionSpec(None, SHARDS)),  # any vocabulary divides
     (r"(.*/)?encoder/(.*/)?(kernel|lora_a)", PartitionSpec(SHARDS, None)),
@@ -38,6 +38,7 @@ ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?encoder/(.*/)?(bias|scale|embedding)", PartitionSpec()),  # vectors, and the small table of distances
     (r"(.*/)?(theta|phi)/.*", PartitionSpec()),  # every user's inner loop starts from the learner as a whole
     (ITEM_ROWS, PartitionSpec((USERS, SHARDS))),
+    (r"factors", PartitionSpec()),  # the rows of the correction that a step reads
     (r"(.*/)?(step|key|count)", PartitionSpec()),
 )
 """Pattern of a leaf's path -> how it is split where a mesh has shards; the first full match counts. An optimiser's

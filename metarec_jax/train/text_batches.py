@@ -27,6 +27,7 @@ from metarec_jax.encoder import (
     prompt_length,
     tokenize,
 )
+from metarec_jax.factors.correction import items_of
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import Losses
@@ -61,7 +62,7 @@ class TextBatches:
         users_per_step: int,
         run: Execution | None = None,
     ):
-        self._mesh, self._item_count = mesh, len(item_texts)
+        self._mesh, self._item_count, self._corrected = mesh, len(item_texts), config.factors.train
         users = part.user_texts or ()
         of_a_user = config.episodes.buckets[-1] + config.episodes.query + 1
         self._most = users_per_step * of_a_user
@@ -95,7 +96,9 @@ class TextBatches:
             picked, slots = self._texts.pick_shared(*entries, self._most, size)
         else:
             picked, slots = self._texts.pick_apart(*entries, self._most_of_device, size)
-        return Chosen(self._buckets, self._put(picked), self._without_text), with_slots(episodes, slots)
+        items = shard_users(self._mesh, items_of(episodes)) if self._corrected else None
+        chosen = Chosen(self._buckets, self._put(picked), self._without_text, items)
+        return chosen, with_slots(episodes, slots)
 
     def _put(self, picked: Any) -> Any:
         return replicate(self._mesh, picked) if self._mesh.size == 1 else shard_users(self._mesh, picked)
@@ -225,11 +228,12 @@ class Devices:
         def own(trainable: Any, chosen: Chosen, *rest: Any) -> Any:
             return gradient(trainable, _own(chosen), *rest)
 
-        def everywhere(trainable: Any, *rest: Any) -> Any:
+        def everywhere(trainable: Any, chosen: Chosen, *rest: Any) -> Any:
             roles = by_role(self._mesh, trainable)
-            arguments = (roles, _held(users), users, Spec())
+            held = _held(users)._replace(items=None if chosen.items is None else users)
+            arguments = (roles, held, users, Spec())
             results = (roles, cast("Any", Losses)(Spec(), Spec(), users))
-            return per_device(self._mesh, own, arguments, results)(trainable, *rest)
+            return per_device(self._mesh, own, arguments, results)(trainable, chosen, *rest)
 
         return everywhere
 

@@ -9,7 +9,7 @@ from correction_case import ITEMS, drawn_case
 from helpers import assert_close, assert_equal
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.factors.correction import FIRST, MULTIPLE, correct, descend, pick, table_rows
+from metarec_jax.factors.correction import FIRST, MULTIPLE, correct, descend, items_of, pick, table_rows
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 from metarec_jax.train.sharding import place, replicate, shard_users, user_mesh
 
@@ -49,7 +49,7 @@ def case(x64):
 
 
 def test_the_gradient_of_the_picked_rows_is_the_dense_one(case):
-    picked = pick(case.trainable.factors, case.episodes)
+    picked = pick(case.trainable.factors, items_of(case.episodes))
     met = np.unique(np.concatenate([case.episodes.support.item.ravel(), case.episodes.query.item.ravel()]))
     assert len(met) < ITEMS
     np.testing.assert_array_equal(picked.item[: len(met)], met)
@@ -57,7 +57,7 @@ def test_the_gradient_of_the_picked_rows_is_the_dense_one(case):
     assert not np.asarray(picked.rows[len(met) :]).any()
 
     def loss(rows):
-        told = correct(case.episodes, rows, picked)
+        told = correct(case.episodes, rows, picked.places)
         return meta_loss(case.model, case.trainable._replace(factors=None), case.tables, told)[0]
 
     dense = np.asarray(dense_gradient(case, case.trainable))
@@ -101,8 +101,8 @@ def test_an_item_without_ratings_of_others_is_as_a_new_one(case):
     never = sorted({*np.asarray(case.episodes.query.item).ravel()} - met)
     assert never
     assert not np.asarray(dense_gradient(case, case.trainable))[never].any()
-    picked = pick(case.trainable.factors, case.episodes)
-    told = correct(case.episodes, picked.rows, picked)
+    picked = pick(case.trainable.factors, items_of(case.episodes))
+    told = correct(case.episodes, picked.rows, picked.places)
     for before, after, some in zip(case.episodes[1:3], told[1:3], counted):
         assert_equal(after.statistic[~some], jnp.asarray(before.statistic)[~some])
         assert_equal(after.statistic[..., :FIRST], jnp.asarray(before.statistic)[..., :FIRST])

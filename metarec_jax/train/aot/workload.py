@@ -18,7 +18,7 @@ from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, load, param_shapes, random_encoder
 from metarec_jax.encoder.text_buckets import texts_of_call
-from metarec_jax.factors.correction import table_rows
+from metarec_jax.factors.correction import items_of, table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
@@ -164,6 +164,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
         buckets=(_put(tokens, everywhere),),
         picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
         users=None if work.user_texts else _put(users, everywhere),
+        items=items_of(episodes) if config.factors.train else None,
     )
     devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
