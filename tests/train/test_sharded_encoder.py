@@ -4,17 +4,20 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 from helpers import assert_close
 from jax.sharding import NamedSharding, PartitionSpec
 
 from metarec_jax import preset
 from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.encoder import add_lora, choose_execution
 from metarec_jax.meta.encoder_step import joint_gradient
+from metarec_jax.meta.outer import make_step
 from metarec_jax.privacy.dp_encoder_step import joint_sum
 from metarec_jax.privacy.dp_step import Mechanism
 from metarec_jax.privacy.text_batches import PrivateTextBatches
@@ -106,7 +109,7 @@ def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared):
 
 
 def step_on(experiment, devices, shards):
-    """The parameters before and after a whole outer step, and the optimiser's state, as host arrays."""
+    """The parameters before and after a whole outer step, and what the optimisers keep, as host arrays."""
     mesh = user_mesh(devices, shards)
     part, config = experiment.train, experiment.config
     library = batches_on(experiment, mesh)
@@ -116,20 +119,35 @@ def step_on(experiment, devices, shards):
     with jax.set_mesh(mesh):
         step = joint_step(config, experiment.model, library.devices, 1, mesh, 2)
         after, _ = step(state, chosen, shard_users(mesh, local))
-    return before, jax.device_get(after.trainable), jax.device_get(after.optimiser)
+    return before, jax.device_get(after.trainable), jax.device_get((after.optimiser, after.squares))
+
+
+def squares_of_frozen(experiment):
+    """What a step with the same embeddings and a frozen encoder keeps of the gradient by the item factors."""
+    mesh, config = user_mesh(1), experiment.config
+    library, state = batches_on(experiment, mesh), first_state(experiment, 1)
+    tables = experiment.model.prepare(state.trainable.theta, library.tables(state.trainable.encoder))
+    bare = state.trainable._replace(encoder=None)
+    optimiser = optax.sgd(0.0)
+    state = state._replace(trainable=bare, optimiser=optimiser.init(bare._replace(factors=None)))
+    step = jax.jit(make_step(experiment.model, optimiser, factor_rate=lambda step: config.factors.rate))
+    return np.asarray(step(state, tables, padded(experiment.train.source[0], mesh))[0].squares)
 
 
 def test_a_step_is_that_of_one_device(experiment):
-    """Without texts of users, of which each device drops its own in training.
+    """With item factors that are trained, and without texts of users, of which each device drops its own in training.
 
     Moments of the gradient closely. Adam divides by its size, so that where there is none but rounding, a parameter
     goes as far as any: the ways are held against each other by norms, but for what softmax takes no notice of.
     """
     config = experiment.config
-    experiment = build(dataclasses.replace(config, learner=dataclasses.replace(config.learner, user_side="none")))
+    learner, factors = dataclasses.replace(config.learner, user_side="none"), FactorsConfig(rank=4, train=True)
+    experiment = build(dataclasses.replace(config, learner=learner, factors=factors))
     before, alone, moments = step_on(experiment, 1, 1)
     _, split, found = step_on(experiment, 8, 2)
     assert_close(found, moments, tolerance=1e-4, because="sums over devices, of clipped or squared gradients")
+    assert_close(moments[1], squares_of_frozen(experiment), tolerance=1e-4, because="squares of gradients")
+    assert np.count_nonzero(moments[1]) > 10
     ways = [jax.tree.map(np.subtract, after, before) for after in (alone, split)]
     for name, one, other in zip(path_names(before), *map(jax.tree.leaves, ways)):
         if name.endswith("key/bias"):  # its gradient is 0
