@@ -197,7 +197,8 @@ def fitting_users(
 
     def compile_with(users: int) -> Any:
         read, episodes = localise(padded(longest, mesh, users))
-        return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
+        with jax.set_mesh(mesh):  # as in training
+            return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
 
     budget = int(SHARE * free_memory(mesh.devices.flat[0]))
     users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)
