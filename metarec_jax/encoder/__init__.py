@@ -1,4 +1,4 @@
-"""BERT in JAX: loading and saving of pretrained weights, and encoding of texts as vectors.
+"""Text encoders in JAX: loading and saving of pretrained weights, and encoding of texts as vectors.
 
 >>> from metarec_jax import encoder
 >>> bert = encoder.load("random")
@@ -6,13 +6,18 @@
 (3, 64)
 """
 
-from metarec_jax.encoder.bert import embed, encode, hidden_states, init, param_shapes, pool, pooled, run_layers
-from metarec_jax.encoder.bert_config import BertConfig, Pooling, Tokens
+from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.execution import Attention, Execution, choose_execution
+from metarec_jax.encoder.families import config_class
+from metarec_jax.encoder.forward import embed, encode, hidden_states, init, param_shapes, pooled, run_layers
 from metarec_jax.encoder.lora import LORA_LAYERS, add_lora, lora_layers, merge_lora
+from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
+from metarec_jax.encoder.modernbert_config import ModernBertConfig
 from metarec_jax.encoder.padding import bucket, chunks, pack
+from metarec_jax.encoder.pooling import pool
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
+from metarec_jax.encoder.qwen3_config import Qwen3Config
 from metarec_jax.encoder.sentence_transformers import Side
 from metarec_jax.encoder.text_buckets import Picked, Texts
 from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, prompt_length, require_strings, tokenize, words_of
@@ -23,8 +28,11 @@ __all__ = [
     "BertConfig",
     "Encoder",
     "Execution",
+    "ModelConfig",
+    "ModernBertConfig",
     "Picked",
     "Pooling",
+    "Qwen3Config",
     "Side",
     "Texts",
     "Tokenised",
@@ -34,6 +42,7 @@ __all__ = [
     "bucket",
     "choose_execution",
     "chunks",
+    "config_class",
     "embed",
     "encode",
     "encode_table",

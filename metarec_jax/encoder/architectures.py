@@ -1,9 +1,10 @@
 """Differences between families of checkpoints, one `Architecture` each.
 
-All families have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
+Most families have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
 its multilingual and French versions number positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has
 no token types and no pooler, and MPNet (Song et al. 2020, arXiv 2004.09297) adds a relative position bias to attention
-scores. The names of tensors and of config.json's fields also differ.
+scores. ModernBERT (Warner et al. 2024, arXiv 2412.13663) and Qwen3 (Yang et al. 2025, arXiv 2505.09388) have layers of
+their own. The names of tensors and of config.json's fields also differ.
 """
 
 from __future__ import annotations
@@ -29,20 +30,33 @@ class MaskedHead(NamedTuple):
     activation: str | None = None
 
 
+_EMBEDDINGS = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "type": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+}
+
+
 class Architecture(NamedTuple):
     """One family of checkpoints.
 
     Attributes:
         model: class name in transformers of the encoder without a head.
         prefix: prefix of the encoder's tensor names in models with a task head.
-        fields: field of `BertConfig` -> name in config.json.
-        fixed: fields of `BertConfig` that have one value in all checkpoints of the family.
+        fields: field of its `model_config.ModelConfig` -> name in config.json, with a dot before each nested name.
+        fixed: fields of its config that have one value in all checkpoints of the family.
         layers: prefix of the names of a layer's tensors; the number of the layer follows.
-        layer: part of a layer in our parameters -> tensor name after the layer number.
-        masked: the head of masked language modelling.
+        layer: part of a layer in our parameters -> tensor name after the layer number. Parts of one name are rows of
+            one tensor, in this order.
+        masked: the head of masked language modelling; None where there is none.
+        family: a name of `families.FAMILIES`.
+        embeddings: part of the embeddings in our parameters -> tensor name.
+        final_norm: name of the norm after the last layer; None where there is none.
         relative_bias: name of the table of relative position biases; None where there is none.
         counts_padding: whether positions count the tokens that are not padding, starting at the padding's id + 1, and
             padding has its id as position. Otherwise positions are 0, 1, 2, ...
+        causal: whether a token attends only to itself and to the tokens before it.
     """
 
     model: str
@@ -51,18 +65,14 @@ class Architecture(NamedTuple):
     fixed: Mapping[str, Any]
     layers: str
     layer: Mapping[str, str]
-    masked: MaskedHead
+    masked: MaskedHead | None
+    family: str = "bert"
+    embeddings: Mapping[str, str] = _EMBEDDINGS
+    final_norm: str | None = None
     relative_bias: str | None = None
     counts_padding: bool = False
+    causal: bool = False
 
-
-EMBEDDINGS = {
-    "word": "embeddings.word_embeddings",
-    "position": "embeddings.position_embeddings",
-    "type": "embeddings.token_type_embeddings",
-    "norm": "embeddings.LayerNorm",
-}
-"""Part of the embeddings in our parameters -> tensor name, the same in all architectures."""
 
 _FIELDS = {
     "vocab_size": "vocab_size",
@@ -176,6 +186,100 @@ _MPNET = _BERT._replace(
     counts_padding=True,
 )
 
+_MODERNBERT = Architecture(
+    model="ModernBertModel",
+    prefix="model.",
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "max_positions": "max_position_embeddings",
+        "layer_norm_eps": "norm_eps",
+        "activation": "hidden_activation",
+        "pad_token_id": "pad_token_id",
+        "attention_dropout": "attention_dropout",
+        "init_scale": "initializer_range",
+        "layer_types": "layer_types",
+        "window": "local_attention",
+        "global_theta": "rope_parameters.full_attention.rope_theta",
+        "local_theta": "rope_parameters.sliding_attention.rope_theta",
+        "global_rotary": "rope_parameters.full_attention.rope_type",
+        "local_rotary": "rope_parameters.sliding_attention.rope_type",
+        "norm_bias": "norm_bias",
+        "attention_bias": "attention_bias",
+        "mlp_bias": "mlp_bias",
+        "dense_bias": "classifier_bias",
+        "decoder_bias": "decoder_bias",
+        "dense_activation": "classifier_activation",
+        "embedding_dropout": "embedding_dropout",
+        "mlp_dropout": "mlp_dropout",
+    },
+    fixed={"type_vocab_size": 0, "has_pooler": False},
+    layers="layers.",
+    layer={
+        "query": "attn.Wqkv",
+        "key": "attn.Wqkv",
+        "value": "attn.Wqkv",
+        "attention_output": "attn.Wo",
+        "attention_norm": "attn_norm",
+        "feed_forward": "mlp.Wi",
+        "multiplier": "mlp.Wi",
+        "output": "mlp.Wo",
+        "output_norm": "mlp_norm",
+    },
+    masked=MaskedHead(
+        model="ModernBertForMaskedLM", dense="head.dense", norm="head.norm", bias="decoder.bias", decoder="decoder"
+    ),
+    family="modernbert",
+    embeddings={"word": "embeddings.tok_embeddings", "norm": "embeddings.norm"},
+    final_norm="final_norm",
+)
+
+_QWEN3 = Architecture(
+    model="Qwen3Model",
+    prefix="model.",
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "max_positions": "max_position_embeddings",
+        "layer_norm_eps": "rms_norm_eps",
+        "activation": "hidden_act",
+        "pad_token_id": "pad_token_id",
+        "attention_dropout": "attention_dropout",
+        "init_scale": "initializer_range",
+        "num_key_value_heads": "num_key_value_heads",
+        "head_dim": "head_dim",
+        "theta": "rope_parameters.rope_theta",
+        "rotary": "rope_parameters.rope_type",
+        "attention_bias": "attention_bias",
+    },
+    fixed={"type_vocab_size": 0, "has_pooler": False},
+    layers="layers.",
+    layer={
+        "query": "self_attn.q_proj",
+        "key": "self_attn.k_proj",
+        "value": "self_attn.v_proj",
+        "query_norm": "self_attn.q_norm",
+        "key_norm": "self_attn.k_norm",
+        "attention_output": "self_attn.o_proj",
+        "attention_norm": "input_layernorm",
+        "feed_forward": "mlp.gate_proj",
+        "multiplier": "mlp.up_proj",
+        "output": "mlp.down_proj",
+        "output_norm": "post_attention_layernorm",
+    },
+    masked=None,
+    family="qwen3",
+    causal=True,
+    embeddings={"word": "embed_tokens"},
+    final_norm="norm",
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
@@ -183,5 +287,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "camembert": _ROBERTA._replace(model="CamembertModel", masked=_LM_HEAD._replace(model="CamembertForMaskedLM")),
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
+    "modernbert": _MODERNBERT,
+    "qwen3": _QWEN3,
 }
 """Supported families, by the ``model_type`` of a config.json."""

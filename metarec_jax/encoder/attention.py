@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Array as AnyArray
 
 DISTANCE_BUCKETS = 32
 """Number of rows of a table of relative position biases."""
@@ -15,12 +16,13 @@ DISTANCE_BUCKETS = 32
 
 def attend(
     query: Float[Array, "texts length hidden"],
-    key: Float[Array, "texts length hidden"],
-    value: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length key_hidden"],
+    value: Float[Array, "texts length key_hidden"],
     mask: Float[Array, "texts length"],
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
+    allowed: Bool[AnyArray, "length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """Compute scaled dot-product attention between the real tokens of each text.
 
@@ -31,24 +33,32 @@ def attend(
         query, key, value: projections of the tokens.
         mask: 1 for a real token, 0 for padding. Padding gets a weight of exactly 0; a text with no real token gets the
             mean of its values, which is finite and which pooling leaves out.
-        num_heads: number of heads; it divides ``hidden``.
+        num_heads: number of heads of queries; it divides ``hidden``. With fewer heads of keys and values, each of them
+            serves as many consecutive heads of queries (Ainslie et al. 2023, arXiv 2305.13245).
         bias: added to the scores of every text, or None.
+        allowed: whether the token of the first axis attends to that of the second; None for all pairs. A token that
+            attends to none gets the mean of the values.
 
     Returns:
         Attention outputs of the heads, concatenated.
     """
     texts, length, hidden = query.shape
     width = hidden // num_heads
-    # [texts * heads, length, width] with one batch axis: the layout that was fastest on a CPU.
+    groups = key.shape[-1] // width
+    together = num_heads // groups
+    # [texts * groups, together * length, width] with one batch axis: the layout that was fastest on a CPU. Heads of
+    # queries that share a head of keys are further rows.
     query, key, value = (
-        x.reshape(texts, length, num_heads, width).swapaxes(1, 2).reshape(texts * num_heads, length, width)
+        x.reshape(texts, length, -1, width).swapaxes(1, 2).reshape(texts * groups, -1, width)
         for x in (query, key, value)
     )
     scores = jnp.einsum("bqw,bkw->bqk", query * width**-0.5, key)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:
-        scores = scores + jnp.tile(bias.astype(scores.dtype), (texts, 1, 1))
-    real = jnp.repeat(mask > 0, num_heads, axis=0)[:, None, :]
+        scores = scores + jnp.tile(bias.astype(scores.dtype).reshape(groups, -1, length), (texts, 1, 1))
+    real = jnp.repeat(mask > 0, groups, axis=0)[:, None, :]
+    if allowed is not None:
+        real = real & jnp.tile(jnp.asarray(allowed), (together, 1))[None]
     weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min), axis=-1)
     mixed = jnp.einsum("bqk,bkw->bqw", weights.astype(value.dtype), value)
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
@@ -60,12 +70,13 @@ TILE = 128
 
 def attend_packed(
     query: Float[Array, "texts length hidden"],
-    key: Float[Array, "texts length hidden"],
-    value: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length key_hidden"],
+    value: Float[Array, "texts length key_hidden"],
     mask: Float[Array, "texts length"],
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
+    allowed: Bool[AnyArray, "length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """Compute `attend` with several short texts packed in each row of a matrix unit; texts do not attend to each other.
 
@@ -73,7 +84,7 @@ def attend_packed(
     pad, this is slower. Derivatives of any order exist.
 
     Args:
-        query, key, value, mask, num_heads, bias: as for `attend`.
+        query, key, value, mask, num_heads, bias, allowed: as for `attend`.
 
     Returns:
         As `attend`.
@@ -81,13 +92,14 @@ def attend_packed(
     texts, length, hidden = query.shape
     together = max(TILE // length, 1)
     if together == 1:
-        return attend(query, key, value, mask, num_heads=num_heads, bias=bias)
+        return attend(query, key, value, mask, num_heads=num_heads, bias=bias, allowed=allowed)
     width, missing = hidden // num_heads, -texts % together
     groups, row = (texts + missing) // together, together * length
 
     def packed(x: Array) -> Array:
         x = jnp.pad(x, ((0, missing), (0, 0), (0, 0)))
-        return x.reshape(groups, row, num_heads, width).swapaxes(1, 2)
+        heads = x.reshape(groups, row, -1, width).swapaxes(1, 2)
+        return jnp.repeat(heads, num_heads // heads.shape[1], axis=1)
 
     query, key, value = packed(query * width**-0.5), packed(key), packed(value)
     scores = jnp.einsum("ghqw,ghkw->ghqk", query, key)
@@ -96,6 +108,8 @@ def attend_packed(
         scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))[None]
     own = np.kron(np.eye(together), np.ones((length, length))) > 0
     real = jnp.pad(mask > 0, ((0, missing), (0, 0))).reshape(groups, 1, 1, row)
+    if allowed is not None:
+        real = real & jnp.tile(jnp.asarray(allowed), (together, together))[None, None]
     # A padded token has the least finite score, so that the mean of a text of padding alone is finite.
     scores = jnp.where(own, jnp.where(real, scores, jnp.finfo(scores.dtype).min), -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1)
@@ -105,12 +119,13 @@ def attend_packed(
 
 def attend_fused(
     query: Float[Array, "texts length hidden"],
-    key: Float[Array, "texts length hidden"],
-    value: Float[Array, "texts length hidden"],
+    key: Float[Array, "texts length key_hidden"],
+    value: Float[Array, "texts length key_hidden"],
     mask: Float[Array, "texts length"],
     *,
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
+    allowed: Bool[AnyArray, "length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
     """Compute `attend` with the accelerator's fused kernel: cuDNN's on a GPU, Pallas's on a TPU.
 
@@ -118,16 +133,17 @@ def attend_fused(
     come before its padding.
 
     Args:
-        query, key, value, mask, num_heads, bias: as for `attend`.
+        query, key, value, mask, num_heads, bias, allowed: as for `attend`.
 
     Returns:
         As `attend`.
 
     Raises:
-        MetarecError: there is no such kernel here (see `check_fused`).
+        MetarecError: there is no such kernel here, or it does not compute such attention (see `check_fused`).
     """
     platform = jax.default_backend()
-    check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads)
+    plain = allowed is None and key.shape == query.shape
+    check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads, plain=plain)
     return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
 
 
@@ -216,21 +232,27 @@ FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
 """Platform -> fused attention."""
 
 
-def check_fused(platform: str, *, compute: str, width: int) -> None:
+def check_fused(platform: str, *, compute: str, width: int, plain: bool = True) -> None:
     """Refuse fused attention where there is no kernel for it.
 
     Args:
         platform: name from `jax.default_backend`.
         compute: data type of the products.
         width: number of features of a head.
+        plain: whether every token attends to its whole text, with as many heads of keys and values as of queries.
 
     Raises:
-        MetarecError: the platform has no kernel, or its kernel does not support the type or the width.
+        MetarecError: the platform has no kernel, or its kernel does not support the type, the width or the attention.
     """
     otherwise = "use --encoder.attention auto"
     if platform not in FUSED:
         raise MetarecError(
             f"encoder.attention is 'fused', but this is a {platform.upper()}, which has no fused kernel: {otherwise}"
+        )
+    if not plain:
+        raise MetarecError(
+            "encoder.attention is 'fused', but this encoder's attention is causal, within a window, or with shared "
+            f"heads of keys (as of ModernBERT and Qwen3), for which no fused kernel is set up: {otherwise}"
         )
     if platform == "gpu" and compute not in ("bfloat16", "float16"):
         raise MetarecError(

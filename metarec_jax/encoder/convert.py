@@ -1,23 +1,27 @@
-"""Conversion from and to Hugging Face's names and layouts: config.json to `BertConfig`, tensors to parameters."""
+"""Conversion from and to Hugging Face's names and layouts: config.json to `ModelConfig`, tensors to parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
-from metarec_jax.encoder.architectures import ARCHITECTURES, EMBEDDINGS
+from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
-from metarec_jax.encoder.bert_config import BertConfig
+from metarec_jax.encoder.families import config_class
+from metarec_jax.encoder.forward import param_shapes
+from metarec_jax.encoder.mlm_head import identity_head
+from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.transformers_import import import_transformers
 
-PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
+PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.", "layers.", "final_norm.", "embed_tokens.", "norm.")
 """Prefixes of the plain names of an encoder's tensors; tensors of task heads have other prefixes."""
 
-MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_")
+MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_", "head.", "decoder.")
 """Prefixes of the names of tensors in heads of masked language modelling."""
 
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
@@ -31,19 +35,38 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "pruned_heads": ({}, None),
     "quantization_config": (None,),
     "auto_map": ({}, None),  # the model is code in the folder
+    "use_sliding_window": (False, None),
+    "use_bidirectional_attention": (False, None),
+    "partial_rotary_factor": (1.0, None),
 }
 
 
+_TENSOR = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+"""Name of an array in our parameters -> last part of its tensor's name."""
+
+NO_PADDING = 0
+"""Id with which texts are padded where config.json states none, as of decoders; padding has no effect on results."""
+
+
 class Weight(NamedTuple):
-    """One tensor: path in the parameters, Hugging Face name and shape, and whether it is transposed."""
+    """One array of the parameters, and the tensor that holds it.
+
+    Attributes:
+        path: path in the parameters.
+        name: Hugging Face name of the tensor.
+        shape: shape of the tensor.
+        transposed: whether the array is its transpose.
+        rows: first row of the tensor that belongs to the array, and the row after the last; None for all rows.
+    """
 
     path: tuple[str, ...]
     name: str
     shape: tuple[int, ...]
     transposed: bool
+    rows: tuple[int, int] | None = None
 
 
-def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
+def config_from_json(tree: Mapping[str, Any], *, where: str) -> ModelConfig:
     """Read an architecture from a config.json; `AutoConfig` checks the types and fills in defaults.
 
     Args:
@@ -59,7 +82,8 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise MetarecError(f"{where}: model_type is {kind!r}; the encoders that work are {', '.join(ARCHITECTURES)}")
-    for name, fine in _REFUSED.items():
+    refused = {"is_causal": (True, None), **_REFUSED} if ARCHITECTURES[kind].causal else _REFUSED
+    for name, fine in refused.items():
         if tree.get(name) not in fine:
             raise MetarecError(
                 f"{where}: {name} is {tree[name]!r}, which this package does not compute; "
@@ -72,57 +96,75 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> BertConfig:
         read = import_transformers().AutoConfig.for_model(kind, **settings)
     except Exception as error:  # transformers raises its own errors, and any error that wrong types cause
         raise MetarecError(f"{where}: transformers cannot read it: {' '.join(str(error).split())}") from error
-    values: dict[str, Any] = {field: getattr(read, name) for field, name in architecture.fields.items()}
+    values = {field: _at(read, name) for field, name in architecture.fields.items()}
+    if values["pad_token_id"] is None:
+        values["pad_token_id"] = NO_PADDING
     if architecture.counts_padding:
         values["max_positions"] -= values["pad_token_id"] + 1  # rows of the table that are never used
     try:
-        return BertConfig(**{**architecture.fixed, **values}, model_type=kind)
+        return config_class(kind)(**{**architecture.fixed, **values}, model_type=kind)
     except MetarecError as error:
         raise MetarecError(f"{where}: {error}") from None
 
 
-def config_to_json(config: BertConfig) -> dict[str, Any]:
+def _at(read: Any, name: str) -> Any:
+    """The value of a name in a config of transformers; nested names have a dot before each, and lists are tuples."""
+    first, *rest = name.split(".")
+    value = getattr(read, first)
+    for key in rest:
+        value = value[key]
+    return tuple(value) if isinstance(value, list) else value
+
+
+def config_to_json(config: ModelConfig) -> dict[str, Any]:
     """The config.json that describes ``config``, as transformers reads it."""
-    architecture = config.architecture
-    tree = {name: getattr(config, field) for field, name in architecture.fields.items()}
+    architecture, tree = config.architecture, dict[str, Any]()
+    for field, name in architecture.fields.items():
+        value, at = getattr(config, field), tree
+        *outer, last = name.split(".")
+        for key in outer:
+            at = at.setdefault(key, {})
+        at[last] = list(value) if isinstance(value, tuple) else value
     tree["max_position_embeddings"] += config.first_position
+    if config.architecture.causal and config.pad_token_id == NO_PADDING:
+        del tree["pad_token_id"]
     return {"architectures": [architecture.model], "model_type": config.model_type, **tree}
 
 
-def weights(config: BertConfig) -> Iterator[Weight]:
-    """Yield every tensor of a model of this architecture."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-
-    def dense(path: tuple[str, ...], name: str, inputs: int, outputs: int) -> Iterator[Weight]:
-        yield Weight((*path, "kernel"), f"{name}.weight", (outputs, inputs), True)  # PyTorch keeps [out, in]
-        yield Weight((*path, "bias"), f"{name}.bias", (outputs,), False)
-
-    def norm(path: tuple[str, ...], name: str) -> Iterator[Weight]:
-        yield Weight((*path, "scale"), f"{name}.weight", (hidden,), False)
-        yield Weight((*path, "bias"), f"{name}.bias", (hidden,), False)
-
-    architecture = config.architecture
-    for part, rows in (
-        ("word", config.vocab_size),
-        ("position", config.first_position + config.max_positions),
-        ("type", config.type_vocab_size),
-    ):
-        if rows:
-            yield Weight(("embeddings", part, "embedding"), f"{EMBEDDINGS[part]}.weight", (rows, hidden), False)
-    yield from norm(("embeddings", "norm"), EMBEDDINGS["norm"])
+def weights(config: ModelConfig) -> Iterator[Weight]:
+    """Yield every array of a model of this architecture, with its tensor."""
+    architecture, params = config.architecture, param_shapes(config)
+    for part, name in architecture.embeddings.items():
+        yield from _named(params["embeddings"], {part: name}, ("embeddings",))
     if architecture.relative_bias:
-        shape = (DISTANCE_BUCKETS, config.num_heads)
-        yield Weight(("relative_bias", "embedding"), f"{architecture.relative_bias}.weight", shape, False)
-    sizes = {"feed_forward": (hidden, wide), "output": (wide, hidden)}
+        yield from _named(params, {"relative_bias": architecture.relative_bias})
     for i in range(config.num_layers):
-        for part, name in architecture.layer.items():
-            path, name = (f"layer_{i}", part), f"{architecture.layers}{i}.{name}"
-            if part.endswith("norm"):
-                yield from norm(path, name)
-            else:
-                yield from dense(path, name, *sizes.get(part, (hidden, hidden)))
+        names = {part: f"{architecture.layers}{i}.{name}" for part, name in architecture.layer.items()}
+        yield from _named(params[f"layer_{i}"], names, (f"layer_{i}",))
+    if architecture.final_norm:
+        yield from _named(params, {"final_norm": architecture.final_norm})
     if config.has_pooler:
-        yield from dense(("pooler",), "pooler.dense", hidden, hidden)
+        yield from _named(params, {"pooler": "pooler.dense"})
+
+
+def _named(params: Params, names: Mapping[str, str], at: tuple[str, ...] = ()) -> Iterator[Weight]:
+    """Yield the arrays of some parts of the parameters.
+
+    Parts that the parameters do not have are left out; those of one name are rows of one tensor.
+    """
+    present = {part: name for part, name in names.items() if part in params}
+    for part, name in present.items():
+        for leaf in ("kernel", "scale", "embedding", "bias"):
+            if leaf not in params[part]:
+                continue
+            transposed = leaf == "kernel"  # PyTorch keeps [out, in]
+            parts = [other for other, its in present.items() if its == name]
+            sizes = [params[other][leaf].shape[1 if transposed else 0] for other in parts]
+            start, size = sum(sizes[: parts.index(part)]), sizes[parts.index(part)]
+            shape = params[part][leaf].shape
+            shape = (sum(sizes), *(shape[:1] if transposed else shape[1:]))
+            rows = (start, start + size) if len(parts) > 1 else None
+            yield Weight((*at, part, leaf), f"{name}.{_TENSOR[leaf]}", shape, transposed, rows)
 
 
 def plain_name(name: str) -> str:
@@ -135,7 +177,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def layers_in(names: Iterable[str], config: BertConfig) -> int:
+def layers_in(names: Iterable[str], config: ModelConfig) -> int:
     """Number of layers in a checkpoint.
 
     Args:
@@ -150,7 +192,7 @@ def layers_in(names: Iterable[str], config: BertConfig) -> int:
     return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
 
 
-def params_from_tensors(tensors: Mapping[str, np.ndarray], config: BertConfig, *, where: str) -> Params:
+def params_from_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig, *, where: str) -> Params:
     """Convert tensors to parameters as `encode` takes them.
 
     Args:
@@ -189,6 +231,7 @@ def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: st
             raise MetarecError(
                 f"{where}: {weight.name} is of type {tensor.dtype}; it must be float32, float16, bfloat16 or float64"
             )
+        tensor = tensor[slice(*weight.rows)] if weight.rows else tensor
         value = np.ascontiguousarray(tensor.T if weight.transposed else tensor, dtype=np.float32)
         if not np.isfinite(value).all():
             raise MetarecError(f"{where}: {weight.name} holds a NaN or an infinity; the weights are damaged")
@@ -199,7 +242,7 @@ def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: st
     return params
 
 
-def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndarray]:
+def tensors_from_params(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
     """Convert parameters to the tensors of transformers' model without a head: the inverse of `params_from_tensors`.
 
     Args:
@@ -213,28 +256,30 @@ def tensors_from_params(params: Params, config: BertConfig) -> dict[str, np.ndar
 
 
 def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
-    tensors = {}
+    """The tensors of some parameters by name."""
+    pieces: dict[str, list[np.ndarray]] = {}
     for weight in wanted:
         value: Any = params
         for key in weight.path:
             value = value[key]
         value = np.asarray(value, np.float32)
-        tensors[weight.name] = np.ascontiguousarray(value.T if weight.transposed else value)
-    return tensors
+        pieces.setdefault(weight.name, []).append(value.T if weight.transposed else value)
+    return {name: np.ascontiguousarray(np.concatenate(of) if of[1:] else of[0]) for name, of in pieces.items()}
 
 
-def head_weights(config: BertConfig) -> Iterator[Weight]:
-    """Yield every tensor of the head of masked language modelling except its decoder, the word embeddings."""
-    hidden, masked = config.hidden_size, config.architecture.masked
-    yield Weight(("dense", "kernel"), f"{masked.dense}.weight", (hidden, hidden), True)
-    yield Weight(("dense", "bias"), f"{masked.dense}.bias", (hidden,), False)
-    yield Weight(("norm", "scale"), f"{masked.norm}.weight", (hidden,), False)
-    yield Weight(("norm", "bias"), f"{masked.norm}.bias", (hidden,), False)
-    yield Weight(("bias",), masked.bias, (config.vocab_size,), False)
+def head_weights(config: ModelConfig) -> Iterator[Weight]:
+    """Yield every array of the head of masked language modelling except its decoder, the word embeddings."""
+    masked = config.architecture.masked
+    if masked is None:
+        return
+    head = jax.eval_shape(lambda: identity_head(config))
+    yield from _named(head, {"dense": masked.dense, "norm": masked.norm})
+    if "bias" in head:
+        yield Weight(("bias",), masked.bias, (config.vocab_size,), False)
 
 
 def head_from_tensors(
-    tensors: Mapping[str, np.ndarray], config: BertConfig, params: Params, *, where: str
+    tensors: Mapping[str, np.ndarray], config: ModelConfig, params: Params, *, where: str
 ) -> Params | None:
     """Convert tensors to parameters of the head of masked language modelling, as `mlm_head.logits` takes them.
 
@@ -250,16 +295,17 @@ def head_from_tensors(
     Raises:
         MetarecError: a tensor has a wrong shape or type, or holds a NaN or infinity.
     """
-    if any(weight.name not in tensors for weight in head_weights(config)):
+    masked = config.architecture.masked
+    if masked is None or any(weight.name not in tensors for weight in head_weights(config)):
         return None
-    decoder = tensors.get(f"{config.architecture.masked.decoder}.weight")
+    decoder = tensors.get(f"{masked.decoder}.weight")
     word = params["embeddings"]["word"]["embedding"]
     if decoder is not None and not np.array_equal(np.asarray(decoder, np.float32), word):
         return None
     return _tree(head_weights(config), tensors, where)
 
 
-def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def with_head(params: Params, head: Params, config: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Convert parameters to transformers' model with a head of masked language modelling.
 
     Args:
@@ -272,5 +318,6 @@ def with_head(params: Params, head: Params, config: BertConfig) -> tuple[dict[st
     """
     architecture = config.architecture
     tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}
+    assert architecture.masked is not None  # there is a head
     tree = {**config_to_json(config), "architectures": [architecture.masked.model], "tie_word_embeddings": True}
     return tree, tensors | _flat(head_weights(config), head)

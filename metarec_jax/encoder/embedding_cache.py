@@ -19,9 +19,9 @@ from jaxtyping import Float
 from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder.bert import encode
-from metarec_jax.encoder.bert_config import Pooling
 from metarec_jax.encoder.execution import Execution, choose_execution
+from metarec_jax.encoder.forward import encode
+from metarec_jax.encoder.model_config import Pooling
 from metarec_jax.encoder.padding import chunks
 from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokenizer import Tokenised, prompt_length, require_strings, tokenize
@@ -95,7 +95,7 @@ def encode_table(
     require_strings(texts)
     pooling = encoder.hints.resolve(pooling)
     skip = prompt_length(encoder.tokenizer, prompt, max_length)
-    if pooling == "cls" or (encoder.hints.pool_prompt if pool_prompt is None else pool_prompt):
+    if pooling != "mean" or (encoder.hints.pool_prompt if pool_prompt is None else pool_prompt):
         skip = 0
     texts = [prompt + text for text in texts]
     distinct = sorted(set(texts))

@@ -23,7 +23,7 @@ def add_lora(params: Params, layers: Sequence[str], *, rank: int, key: jax.Array
     ``alpha / r`` in A. A is random with the scale of W's columns and B is zero, so that results are unchanged at first.
 
     Args:
-        params: parameters of an encoder (`metarec_jax.encoder.bert`).
+        params: parameters of an encoder (`metarec_jax.encoder.forward`).
         layers: regular expressions, each matched against whole paths of dense layers ("layer_5/query").
         rank: rank of the product.
         key: typed PRNG key.

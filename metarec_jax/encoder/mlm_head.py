@@ -6,33 +6,43 @@ It is a dense layer with activation and layer norm, followed by a product with t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.linear import along_last, block_dot
+from metarec_jax.encoder.model_config import ModelConfig
+from metarec_jax.encoder.parts import layer_norm
 
 
-def identity_head(config: BertConfig) -> Params:
-    """Make a head for a checkpoint without one: its dense layer is the identity, its biases are zero."""
-    hidden = config.hidden_size
-    return {
-        "dense": {"kernel": jnp.eye(hidden), "bias": jnp.zeros(hidden)},
-        "norm": {"scale": jnp.ones(hidden), "bias": jnp.zeros(hidden)},
-        "bias": jnp.zeros(config.vocab_size),
-    }
+def identity_head(config: ModelConfig) -> Params:
+    """Make a head for a checkpoint without one: its dense layer is the identity, its biases are zero.
+
+    Raises:
+        MetarecError: the architecture has no such head.
+    """
+    if config.architecture.masked is None:
+        raise MetarecError(
+            f"the encoder is a {config.model_type}, which has no head for masked words: use --objective contrastive, "
+            "or another encoder"
+        )
+    hidden, biases = config.hidden_size, config.head_biases
+    head: Params = {"dense": {"kernel": jnp.eye(hidden)}, "norm": {"scale": jnp.ones(hidden)}}
+    for part, present in (("dense", biases.dense), ("norm", biases.norm)):
+        if present:
+            head[part]["bias"] = jnp.zeros(hidden)
+    return head | {"bias": jnp.zeros(config.vocab_size)} if biases.decoder else head
 
 
 def logits(
     head: Params,
     word: Float[Array, "vocabulary hidden"],
-    config: BertConfig,
+    config: ModelConfig,
     states: Float[Array, "*tokens hidden"],
     *,
     dtype: DTypeLike | None = None,
@@ -50,14 +60,16 @@ def logits(
     Returns:
         Scores in float32 or wider.
     """
-    wide = jnp.promote_types(head["bias"].dtype, jnp.float32)
-    dtype = head["bias"].dtype if dtype is None else dtype
+    kernel = head["dense"]["kernel"]
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    dtype = kernel.dtype if dtype is None else dtype
 
     def product(x: Array, kernel: Array) -> Array:
         return block_dot(x.astype(dtype), kernel.astype(dtype)).astype(wide)
 
-    activation = ACTIVATIONS[config.architecture.masked.activation or config.activation]
-    x = activation(product(states, head["dense"]["kernel"]) + along_last(head["dense"]["bias"], states))
-    norm = nn.LayerNorm(config.layer_norm_eps, use_fast_variance=False)
-    x: Any = norm.apply({"params": head["norm"]}, x)
-    return product(x, word.T) + along_last(head["bias"], states)
+    def biased(x: Array, part: Params) -> Array:
+        return x + along_last(part["bias"], x) if "bias" in part else x
+
+    x = ACTIVATIONS[config.head_activation](biased(product(states, kernel), head["dense"]))
+    x = cast("Array", layer_norm(config, bias="bias" in head["norm"]).apply({"params": head["norm"]}, x))
+    return biased(product(x, word.T), head)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarec_jax.encoder.bert_config import Tokens
+from metarec_jax.encoder.model_config import Tokens
 
 FEW = 32
 """Number of texts up to which padding a chunk costs less than another compilation."""

@@ -21,10 +21,11 @@ from metarec_jax.core.jax_settings import check_devices
 from metarec_jax.core.kinds import ENCODERS
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
-from metarec_jax.encoder.bert import init
-from metarec_jax.encoder.bert_config import BertConfig, Pooling
+from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.checkpoint_files import read_object, read_tensors
+from metarec_jax.encoder.forward import init
 from metarec_jax.encoder.lora import merge_lora
+from metarec_jax.encoder.model_config import ModelConfig, Pooling
 from metarec_jax.encoder.sentence_transformers import Hints, read_hints, weights_folder, write_hints
 from metarec_jax.encoder.tokenizer import FILES as TOKENIZER_FILES
 from metarec_jax.encoder.tokenizer import Tokenizer, read_tokenizer, tiny_wordpiece
@@ -55,7 +56,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoder:
-    """A BERT with its tokenizer.
+    """An encoder with its tokenizer.
 
     Attributes:
         config: the architecture.
@@ -66,7 +67,7 @@ class Encoder:
         head: parameters of its head of masked language modelling (`mlm_head`); None if it has none.
     """
 
-    config: BertConfig
+    config: ModelConfig
     params: Params
     tokenizer: Tokenizer
     source: str
@@ -243,7 +244,10 @@ def _from_folder(folder: Path, source: str) -> Encoder:
         read_object(folder / "config.json", "the architecture"), where=str(folder / "config.json")
     )
     tensors = read_tensors(folder)
-    config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)
+    if "has_pooler" not in config.architecture.fixed:
+        config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)
+    if config.architecture.causal and hints.pooling is None:
+        hints = hints._replace(pooling="lasttoken")  # the only token that attends to the whole text
     params = convert.params_from_tensors(tensors, config, where=str(folder))
     head = convert.head_from_tensors(tensors, config, params, where=str(folder))
     tokenizer = read_tokenizer(folder, lower_case=hints.lower_case)

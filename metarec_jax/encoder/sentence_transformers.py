@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
-from metarec_jax.encoder.bert_config import Pooling
+from metarec_jax.encoder.model_config import Pooling
 
 _POOLINGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -24,6 +24,7 @@ _POOLINGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_COMPUTED = ("mean", "cls", "lasttoken")
 _FOLLOWED = ("Transformer", "Pooling", "Normalize")
 _PROMPTS = "config_sentence_transformers.json"
 _TEXTS = "sentence_bert_config.json"
@@ -42,8 +43,8 @@ class Hints(NamedTuple):
     """How a folder says that its encoder is used.
 
     Attributes:
-        pooling: "mean", "cls", or a pooling that this package does not compute, such as "max" or "mean + max"; None
-            where the folder does not state it.
+        pooling: "mean", "cls", "lasttoken", or a pooling that this package does not compute, such as "max" or
+            "mean + max"; None where the folder does not state it.
         normalise: whether vectors are scaled to unit length; None where the folder does not state it.
         others: modules after the encoder that this package leaves out, such as "Dense".
         prompts: (name, text put before each text) of every prompt.
@@ -95,7 +96,7 @@ class Hints(NamedTuple):
         """
         if pooling != "auto":
             return pooling
-        return "cls" if self.pooling == "cls" else "mean"
+        return cast("Pooling", self.pooling) if self.pooling in _COMPUTED else "mean"
 
     def remarks(self, pooling: Pooling) -> list[str]:
         """A sentence for each part of the hints that an encoder used this way does not follow.
@@ -104,7 +105,7 @@ class Hints(NamedTuple):
             pooling: as configured. Only "auto" promises to follow the folder.
         """
         found = []
-        if pooling == "auto" and self.pooling not in (None, "mean", "cls"):
+        if pooling == "auto" and self.pooling not in (None, *_COMPUTED):
             found.append(
                 f"the encoder's folder says pooling {self.pooling!r}, which this package does not compute: "
                 "'mean' is used in its place"

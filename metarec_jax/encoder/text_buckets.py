@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarec_jax.core.types import Array
-from metarec_jax.encoder.bert_config import Tokens
+from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.padding import bucket, pack
 
 

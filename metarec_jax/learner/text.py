@@ -19,7 +19,7 @@ from jaxtyping import Array
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params, Prepared, Tables
-from metarec_jax.encoder import Attention, BertConfig, Execution, Pooling, Tokens, embed, pool, run_layers
+from metarec_jax.encoder import Attention, Execution, ModelConfig, Pooling, Tokens, embed, pool, run_layers
 from metarec_jax.encoder.linear import along_last
 from metarec_jax.learner import mlp
 from metarec_jax.learner.gathered_rows import Fixed, as_array
@@ -50,7 +50,7 @@ class Reader(NamedTuple):
         pooling, normalise, run: as for `metarec_jax.encoder.encode`.
     """
 
-    config: BertConfig
+    config: ModelConfig
     below: int
     pooling: Pooling = "mean"
     normalise: bool = True
@@ -58,7 +58,7 @@ class Reader(NamedTuple):
 
 
 def make_reader(
-    config: BertConfig,
+    config: ModelConfig,
     params: Params,
     adapted: Sequence[str],
     *,
@@ -93,6 +93,8 @@ def make_reader(
     layers = [int(m.group(1)) for name in of_encoder if (m := re.match(r"encoder/layer_(\d+)/", name))]
     if any(name.startswith("encoder/relative_bias/") for name in of_encoder):
         layers.append(0)  # every layer reads MPNet's relative position bias
+    if any(name.startswith("encoder/final_norm/") for name in of_encoder):
+        layers.append(config.num_layers - 1)  # the norm is computed with the last layer
     below = min(layers, default=config.num_layers)
     if any(name.startswith("encoder/embeddings/") for name in of_encoder):
         below = -1

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.text_buckets import Picked
 from metarec_jax.factors.correction import Places, correct
 from metarec_jax.meta.model import Model, Trainable

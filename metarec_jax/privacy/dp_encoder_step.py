@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder.bert import Tokens
+from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.text_buckets import Picked
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.encoder_step import Chosen, Reading, cached_gradient

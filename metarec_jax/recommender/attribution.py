@@ -26,7 +26,7 @@ from metarec_jax.train.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from metarec_jax.config.encoder import EncoderConfig
-    from metarec_jax.encoder import BertConfig, Encoder, Tokens
+    from metarec_jax.encoder import Encoder, ModelConfig, Tokens
 
 MIN_SHARE = 0.01
 """Least influence of a rating that is named as a reason, as a share of the rating scale."""
@@ -210,7 +210,7 @@ def gradient_times_input(
     params: Any,
     tokens: Tokens,
     gradients: Float[Array, "texts hidden"],
-    architecture: BertConfig,
+    architecture: ModelConfig,
     config: EncoderConfig,
 ) -> Float[Array, "texts length"]:
     """Compute gradient times input of each token, for the inner product of the text's embedding with `gradients`.
@@ -225,13 +225,13 @@ def gradient_times_input(
     Returns:
         Influence of each token; 0 for padding.
     """
-    from metarec_jax.encoder import bert
+    from metarec_jax.encoder import embed, pool, run_layers
 
     def value(states: Array) -> Array:
         layers = architecture.num_layers
-        last = bert.run_layers(params, architecture, states, jnp.asarray(tokens.mask), first=0, last=layers)
-        vector = bert.pool(last, jnp.asarray(tokens.mask), tokens.skip, pooling=config.pooling, normalise=True)
+        last = run_layers(params, architecture, states, jnp.asarray(tokens.mask), first=0, last=layers)
+        vector = pool(last, jnp.asarray(tokens.mask), tokens.skip, pooling=config.pooling, normalise=True)
         return jnp.sum(vector * gradients)
 
-    states = bert.embed(params, architecture, tokens)
+    states = embed(params, architecture, tokens)
     return jnp.sum(states * jax.grad(value)(states), axis=-1) * tokens.mask

@@ -61,7 +61,7 @@ def check_encoder(config: EncoderConfig, encoder: Encoder) -> None:
     """
     platform, architecture = jax.default_backend(), encoder.config
     if config.attention == "fused":
-        check_fused(platform, compute=config.compute, width=architecture.hidden_size // architecture.num_heads)
+        check_fused(platform, compute=config.compute, width=architecture.head_width, plain=architecture.plain)
     if config.compute == "bfloat16" and platform == "cpu":
         raise MetarecError(
             "encoder.compute is 'bfloat16', which is for accelerators, but this is a CPU: use --encoder.compute float32"

@@ -22,14 +22,20 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
         The resolved options, which are saved with the run.
 
     Raises:
-        MetarecError: ``encoder.max_length`` exceeds the encoder's number of positions.
+        MetarecError: ``encoder.max_length`` exceeds the encoder's number of positions, or the pooling is "cls" and the
+            encoder causal.
     """
     if config.max_length > encoder.config.max_positions:
         raise MetarecError(
             f"encoder.max_length is {config.max_length}, but {encoder.source} has {encoder.config.max_positions} "
             f"positions: use --encoder.max-length {encoder.config.max_positions}"
         )
-    hints = encoder.hints
+    hints, pooling = encoder.hints, encoder.hints.resolve(config.pooling)
+    if pooling == "cls" and encoder.config.architecture.causal:
+        raise MetarecError(
+            f"encoder.pooling is 'cls', but {encoder.source} is causal ({encoder.config.model_type}): its first token "
+            "does not depend on the others: use --encoder.pooling lasttoken"
+        )
     if AUTO in (config.query_prompt, config.document_prompt) and (names := hints.unused_prompts()):
         reporter.note(
             f"the encoder's folder has prompts, but none is for queries or documents ({', '.join(names):.200}): name "
@@ -46,7 +52,7 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
         pool_prompt = "yes" if hints.pool_prompt else "no"
     return dataclasses.replace(
         config,
-        pooling=hints.resolve(config.pooling),
+        pooling=pooling,
         query_prompt=prompts["query"],
         document_prompt=prompts["document"],
         pool_prompt=pool_prompt,

@@ -17,9 +17,9 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder import (
-    BertConfig,
     Encoder,
     Execution,
+    ModelConfig,
     Texts,
     Tokens,
     choose_execution,
@@ -183,7 +183,7 @@ class Devices:
     def __init__(
         self,
         config: Config,
-        architecture: BertConfig,
+        architecture: ModelConfig,
         per_call: tuple[int, ...],
         mesh: Mesh,
         *,
@@ -302,7 +302,7 @@ def execution_of(config: EncoderConfig, platform: str, *, split: bool = False) -
     return choose_execution(platform, fused=config.attention == "fused", split=split)
 
 
-def encode_with(config: Config, architecture: BertConfig, run: Execution | None = None) -> Encode:
+def encode_with(config: Config, architecture: ModelConfig, run: Execution | None = None) -> Encode:
     """Make the encoder a function of its parameters; vectors have unit length and the pooling of the config.
 
     Args:

@@ -1,4 +1,4 @@
-"""PyTorch's BERT and its kin as the reference, and random weights and tokens to compare it on."""
+"""PyTorch's encoders as the reference, and random weights and tokens to compare it on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def changed(**changes) -> encoder.BertConfig:
     return dataclasses.replace(SMALL, **changes)
 
 
-def torch_model(config: encoder.BertConfig, params: Params):
+def torch_model(config: encoder.ModelConfig, params: Params):
     """transformers' model with these parameters; it refuses tensors that are missing or too many."""
     import torch
     import transformers
@@ -47,7 +47,8 @@ def run_torch(model, tokens: encoder.Tokens) -> tuple[np.ndarray, np.ndarray | N
     import torch
 
     ids, mask, types = (torch.from_numpy(np.asarray(field)).long() for field in tokens[:3])
-    segments = {"token_type_ids": types} if hasattr(model.embeddings, "token_type_embeddings") else {}
+    embeddings = getattr(model, "embeddings", None)
+    segments = {"token_type_ids": types} if hasattr(embeddings, "token_type_embeddings") else {}
     with torch.no_grad():
         output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **segments)
     pooler = output.get("pooler_output")
@@ -55,9 +56,10 @@ def run_torch(model, tokens: encoder.Tokens) -> tuple[np.ndarray, np.ndarray | N
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def everything(params: Params, config: encoder.BertConfig, tokens: encoder.Tokens):
-    """Hidden states, both poolings and the pooler, compiled once a shape."""
-    vectors = {pooling: encoder.encode(params, config, tokens, pooling=pooling) for pooling in ("mean", "cls")}
+def everything(params: Params, config: encoder.ModelConfig, tokens: encoder.Tokens):
+    """Hidden states, all poolings and the pooler, compiled once a shape."""
+    poolings = ("mean", "cls", "lasttoken")
+    vectors = {pooling: encoder.encode(params, config, tokens, pooling=pooling) for pooling in poolings}
     pooled = encoder.pooled(params, config, tokens) if config.has_pooler else None
     return encoder.hidden_states(params, config, tokens), vectors, pooled
 
@@ -71,17 +73,19 @@ def compare(ours, theirs, tokens: encoder.Tokens) -> None:
     mean = (their_states[-1] * real[..., None]).sum(1) / real.sum(1, keepdims=True)
     assert_parity(vectors["mean"], mean)
     assert_parity(vectors["cls"], their_states[-1][:, 0])
+    last = real.shape[1] - 1 - real[:, ::-1].argmax(axis=1)
+    assert_parity(vectors["lasttoken"], their_states[-1][np.arange(len(last)), last])
     assert (pooled is None) == (their_pooled is None)
     if their_pooled is not None:
         assert_parity(pooled, their_pooled)
 
 
-def check(config: encoder.BertConfig, params: Params, tokens: encoder.Tokens) -> None:
+def check(config: encoder.ModelConfig, params: Params, tokens: encoder.Tokens) -> None:
     compare(everything(params, config, tokens), run_torch(torch_model(config, params), tokens), tokens)
 
 
 def random_tokens(
-    rng: np.random.Generator, config: encoder.BertConfig, lengths: list[int], padded: int
+    rng: np.random.Generator, config: encoder.ModelConfig, lengths: list[int], padded: int
 ) -> encoder.Tokens:
     """Texts of random tokens and segments, with random tokens in the padding too."""
     shape = (len(lengths), padded)
@@ -90,7 +94,7 @@ def random_tokens(
     return encoder.Tokens(ids, mask, rng.integers(0, max(config.type_vocab_size, 1), shape).astype(np.int32))
 
 
-def random_params(config: encoder.BertConfig, seed: int) -> Params:
+def random_params(config: encoder.ModelConfig, seed: int) -> Params:
     """Parameters that are random everywhere: biases and scales too, so that a swapped one shows."""
     rng = np.random.default_rng(seed)
     shapes = encoder.param_shapes(config)

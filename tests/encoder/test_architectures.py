@@ -1,4 +1,4 @@
-"""BERT's kin: the numbers of transformers' PyTorch models at every layer, out and in again, and what is refused."""
+"""Every architecture: the numbers of transformers' PyTorch models at every layer, files, and what is refused."""
 
 from __future__ import annotations
 
@@ -34,11 +34,15 @@ LENGTH = 20  # positions of a text
 COUNTS_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-def of(kind: str, **changes) -> encoder.BertConfig:
+NOT_BERT = ("modernbert", "qwen3")
+
+
+def of(kind: str, **changes) -> encoder.ModelConfig:
     """A small configuration of an architecture."""
-    pad = 1 if kind in COUNTS_PADDING else 0
-    fixed = ARCHITECTURES[kind].fixed
-    return changed(**{"num_layers": 2, "pad_token_id": pad, "model_type": kind, **fixed, **changes})
+    sizes = {name: getattr(changed(), name) for name in ("vocab_size", "hidden_size", "num_heads", "intermediate_size")}
+    pad, own = 1 if kind in COUNTS_PADDING else 0, {"num_key_value_heads": 1} if kind == "qwen3" else {}
+    own = {"num_layers": 2, "pad_token_id": pad, "model_type": kind, "max_positions": LENGTH, **own}
+    return encoder.config_class(kind)(**{**sizes, **own, **ARCHITECTURES[kind].fixed, **changes})
 
 
 def theirs(kind: str, **changes):
@@ -50,6 +54,8 @@ def theirs(kind: str, **changes):
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
     if kind == "distilbert":
         sizes = {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40}
+    if kind == "qwen3":
+        sizes |= {"num_key_value_heads": 1, "head_dim": 10}
     sizes |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     sizes["max_position_embeddings"] = LENGTH + (2 if kind in COUNTS_PADDING else 0)
     config = transformers.AutoConfig.for_model(kind, **sizes | changes)
@@ -93,7 +99,7 @@ def refused(folder, *words: str) -> None:
         assert word in str(error.value)
 
 
-def tokens_with_padding_inside(config: encoder.BertConfig) -> encoder.Tokens:
+def tokens_with_padding_inside(config: encoder.ModelConfig) -> encoder.Tokens:
     """Random texts, the longest as long as can be, and one that spells out the padding token in its middle."""
     tokens = random_tokens(np.random.default_rng(3), config, [LENGTH, 9, 1], LENGTH)
     tokens.ids[0, 4] = tokens.ids[1, 0] = tokens.ids[1, 6] = config.pad_token_id
@@ -173,7 +179,7 @@ def test_padding_changes_nothing_where_positions_count_it(kind):
     assert set(np.flatnonzero(used)) == set(numbers[~padding])
 
 
-@pytest.mark.parametrize("kind", ["roberta", "distilbert", "mpnet"])
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "mpnet", *NOT_BERT])
 def test_layers_one_by_one_and_lora_are_as_for_bert(kind):
     config = of(kind)
     params = random_params(config, 0)
@@ -192,12 +198,12 @@ def test_layers_one_by_one_and_lora_are_as_for_bert(kind):
     assert_close(encoder.encode(encoder.merge_lora(added), config, tokens), moved)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "distilbert", "mpnet"])
+@pytest.mark.parametrize("kind", ["roberta", "distilbert", "mpnet", *NOT_BERT])
 def test_every_parameter_has_a_name_and_init_makes_it(kind):
     config = of(kind)
     rows = list(convert.weights(config))
     made = encoder.init(0, config)
-    assert len({row.name for row in rows}) == len(rows) == len(jax.tree.leaves(made))
+    assert len(rows) == len(jax.tree.leaves(made)) == len({(row.name, row.rows) for row in rows})
     assert jax.tree.structure(convert.params_from_tensors(convert.tensors_from_params(made, config), config, where=""))
     tokens = random_tokens(np.random.default_rng(0), config, [5, 2], 5)
     assert np.isfinite(encoder.encode(made, config, tokens)).all()
@@ -252,7 +258,7 @@ def test_the_names_of_task_models_are_read(folders, tmp_path):
         "deberta-v2",
         "t5",
         "gpt2",
-        "modernbert",
+        "modernbert-decoder",
         "nomic_bert",
         "roberta-prelayernorm",
         "xlm-roberta-xl",
@@ -283,6 +289,20 @@ def test_other_architectures_are_refused_by_name_with_those_that_work(kind, fold
         ("distilbert", {"hidden_dim": 41}, ["transformer.layer.0.ffn.lin1.weight", "[40, 24]", "[41, 24]"]),
         ("distilbert", {"n_layers": 3}, ["no tensor transformer.layer.2.", "distilbert"]),
         ("distilbert", {"n_layers": 1}, ["2 layers", "says 1"]),
+        ("modernbert", {"intermediate_size": 41}, ["layers.0.mlp.Wi.weight", "[80, 24]", "[82, 24]"]),
+        ("modernbert", {"num_attention_heads": 5}, ["hidden_size 24", "num_heads 5"]),
+        ("modernbert", {"num_attention_heads": 8}, ["heads have 3 features", "even"]),
+        ("modernbert", {"layer_types": ["full_attention"]}, ["layer_types", "2"]),
+        ("modernbert", {"local_attention": 0}, ["window is 0"]),
+        ("modernbert", {"classifier_activation": "swoosh"}, ["dense_activation", "swoosh"]),
+        ("modernbert", {"norm_bias": True}, ["no tensor embeddings.norm.bias", "modernbert"]),
+        ("qwen3", {"num_key_value_heads": 3}, ["layers.0.self_attn.k_proj.weight", "[10, 24]", "[30, 24]"]),
+        ("qwen3", {"num_attention_heads": 4, "num_key_value_heads": 3}, ["num_heads 4", "num_key_value_heads 3"]),
+        ("qwen3", {"num_hidden_layers": 1, "layer_types": None}, ["2 layers", "says 1"]),
+        ("qwen3", {"use_sliding_window": True}, ["use_sliding_window is True", "False"]),
+        ("qwen3", {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, ["linear"]),
+        ("qwen3", {"is_causal": False}, ["is_causal is False", "True"]),
+        ("modernbert", {"auto_map": {"AutoModel": "code.Model"}}, ["auto_map", "code.Model"]),
         ("mpnet", {"model_type": "roberta"}, ["no tensor embeddings.token_type_embeddings.weight", "roberta"]),
     ],
     ids=str,
@@ -297,6 +317,7 @@ def test_a_config_that_does_not_fit_is_refused_by_tensor_and_shapes(kind, change
     ("change", "words"),
     [
         ({"model_type": "albert"}, ["albert", "mpnet"]),
+        ({"model_type": "qwen3"}, ["qwen3", "BertConfig", "config_class"]),
         ({"model_type": "distilbert"}, ["type_vocab_size is 2", "every distilbert it is 0"]),
         ({"model_type": "mpnet", "type_vocab_size": 0}, ["pad_token_id is 0"]),
         ({"type_vocab_size": 0}, ["type_vocab_size is 0"]),

@@ -11,7 +11,7 @@ from helpers import assert_each_close, assert_says
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.encoder import bert as bert_module
+from metarec_jax.encoder import parts
 from metarec_jax.encoder.attention import attend_packed
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
@@ -148,7 +148,7 @@ def test_a_table_is_computed_as_it_is_asked_for(bert, monkeypatch):
         calls.append(1)
         return attend_packed(*arguments, **options)
 
-    monkeypatch.setitem(bert_module._ATTEND, "packed", counted)
+    monkeypatch.setitem(parts.ATTEND, "packed", counted)
     packed = encoder.encode_table(bert, rows, run=encoder.Execution("packed"))
     assert len(calls) == bert.config.num_layers
     assert_each_close(packed, plain, floor=2e-6, because="sums over rows of other lengths")

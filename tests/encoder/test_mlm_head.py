@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 from bert_reference import assert_parity, random_params, random_tokens
 from helpers import assert_equal
-from test_architectures import ALL, LENGTH, copied, edit, of, refused, theirs
+from test_architectures import ALL as EVERY
+from test_architectures import LENGTH, copied, edit, of, refused, theirs
 
 from metarec_jax import encoder
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.mlm_head import identity_head, logits
+
+ALL = [kind for kind in EVERY if ARCHITECTURES[kind].masked]
 
 
 def scores(loaded: encoder.Encoder, tokens: encoder.Tokens) -> np.ndarray:
@@ -157,3 +161,32 @@ def test_a_config_without_its_weights_is_not_silently_given_a_head(folders, tmp_
     folder = copied(folders["roberta"], tmp_path / "half")
     edit(folder / "config.json", num_hidden_layers=1)
     refused(folder, "2 layers", "says 1")
+
+
+def test_an_architecture_without_such_a_head_is_refused():
+    with pytest.raises(MetarecError, match=r"qwen3.*--objective contrastive"):
+        identity_head(of("qwen3"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"decoder_bias": False}, {"dense_bias": True, "norm_bias": True}, {"dense_activation": "relu"}],
+    ids=str,
+)
+def test_the_biases_and_the_activation_of_a_head(changes, tmp_path):
+    import torch
+    import transformers
+
+    config = of("modernbert", **changes)
+    params, rng = random_params(config, 5), np.random.default_rng(5)
+    head = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), identity_head(config))
+    tree, tensors = convert.with_head(params, head, config)
+    model = transformers.ModernBertForMaskedLM(transformers.AutoConfig.for_model(**tree))
+    tensors = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    info = model.load_state_dict(tensors, strict=False)
+    assert (info.missing_keys, info.unexpected_keys) == (["decoder.weight"], [])
+    tokens = random_tokens(rng, config, [LENGTH, 9], LENGTH)
+    real = tokens.mask > 0
+    states = encoder.hidden_states(params, config, tokens)[-1]
+    ours = logits(head, params["embeddings"]["word"]["embedding"], config, states)
+    assert_parity(np.asarray(ours)[real], their_scores(model, tokens)[real])

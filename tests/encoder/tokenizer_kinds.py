@@ -6,7 +6,7 @@ import functools
 import json
 
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 LINES = [
     "The quick brown fox jumps over the lazy dog, 1994",
@@ -70,6 +70,32 @@ def byte_level():
 
 
 @functools.cache
+def bracketed():
+    """ModernBERT's: byte-level BPE with the special tokens of BERT."""
+    import transformers
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    backend = _bpe(special)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special))
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+@functools.cache
+def closed():
+    """Qwen3-Embedding's: byte-level BPE that ends each text with the token of padding."""
+    import transformers
+
+    backend = _bpe(["<|endoftext|>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", pair="$A $B <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|endoftext|>")
+
+
+@functools.cache
 def unigram():
     """XLM-R's, of SentencePiece's unigram language model."""
     import transformers
@@ -104,7 +130,19 @@ OF_ARCHITECTURE = {
     "camembert": unigram,
     "distilbert": wordpiece,
     "mpnet": mpnet,
+    "modernbert": bracketed,
+    "qwen3": closed,
 }
+
+
+def _bpe(special: list[str]) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet)
+    backend.train_from_iterator(LINES, trainer)
+    return backend
 
 
 def _model(backend: tokenizers.Tokenizer) -> dict:

@@ -14,7 +14,7 @@ from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition
 from metarec_jax.core.types import Tables
-from metarec_jax.encoder import BertConfig, Tokens, bert
+from metarec_jax.encoder import BertConfig, Tokens, parts
 from metarec_jax.encoder.attention import attend
 from metarec_jax.learner import text
 from metarec_jax.meta.model import Trainable
@@ -180,8 +180,8 @@ def test_the_attention_that_is_asked_for_is_the_one_that_runs(name, attention, m
         return attend(*arguments, **options)
 
     loss, at = reading(name, attention=attention)
-    monkeypatch.setitem(bert._ATTEND, attention, counted)
-    monkeypatch.setitem(bert._ATTEND, "xla", None)
+    monkeypatch.setitem(parts.ATTEND, attention, counted)
+    monkeypatch.setitem(parts.ATTEND, "xla", None)
     jax.eval_shape(jax.grad(loss), at)
     assert calls
 

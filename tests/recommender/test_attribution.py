@@ -14,8 +14,8 @@ from metarec_jax.cli.main import main
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Prepared, Tables
-from metarec_jax.encoder import bert, pack, random_encoder, tokenize, words_of
-from metarec_jax.encoder.bert import encode
+from metarec_jax.encoder import embed, pack, pool, random_encoder, run_layers, tokenize, words_of
+from metarec_jax.encoder.forward import encode
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Features
 from metarec_jax.meta.user import adapt_user, apply_user, context_of
@@ -232,9 +232,9 @@ def test_gradient_times_input_sums_to_the_directional_derivative():
 
     # All inputs of a text times 1 + h: to first order the embedding moves by h times the sum over tokens.
     def moved(h):
-        states = bert.embed(encoder.params, encoder.config, tokens) * (1 + h)
-        last = bert.run_layers(encoder.params, encoder.config, states, tokens.mask, first=0, last=2)
-        return jnp.sum(bert.pool(last, tokens.mask, normalise=True) * slope, axis=-1)
+        states = embed(encoder.params, encoder.config, tokens) * (1 + h)
+        last = run_layers(encoder.params, encoder.config, states, tokens.mask, first=0, last=2)
+        return jnp.sum(pool(last, tokens.mask, normalise=True) * slope, axis=-1)
 
     assert_close(moved(0.0), jnp.sum(encode(encoder.params, encoder.config, tokens, normalise=True) * slope, axis=-1))
     want = (moved(0.01) - moved(-0.01)) / 0.02

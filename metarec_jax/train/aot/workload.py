@@ -16,7 +16,18 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import CLICKS, STARS
 from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
-from metarec_jax.encoder import BertConfig, Execution, Picked, Tokens, load, param_shapes, random_encoder
+from metarec_jax.encoder import (
+    BertConfig,
+    Execution,
+    ModelConfig,
+    ModernBertConfig,
+    Picked,
+    Qwen3Config,
+    Tokens,
+    load,
+    param_shapes,
+    random_encoder,
+)
 from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.factors.correction import items_of, table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
@@ -24,7 +35,7 @@ from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
-from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES
+from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES, EncoderSize
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.frozen_program import frozen_step
 from metarec_jax.train.joint_program import joint_step
@@ -34,7 +45,15 @@ from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import SHARDS, by_user, shardings
 from metarec_jax.train.text_batches import Devices, execution_of, worth_sharing
 
-ENCODERS: Mapping[str, BertConfig] = {name: BertConfig(*size) for name, size in ENCODER_SIZES.items()}
+
+def _sized(size: EncoderSize) -> ModelConfig:
+    sizes = size[:5]
+    if size.family == "qwen3":
+        return Qwen3Config(*sizes, num_key_value_heads=size.key_heads, head_dim=size.head)
+    return ModernBertConfig(*sizes, pad_token_id=50283) if size.family == "modernbert" else BertConfig(*sizes)
+
+
+ENCODERS: Mapping[str, ModelConfig] = {name: _sized(size) for name, size in ENCODER_SIZES.items()}
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
 """Items and users of data sets with known sizes; others are assumed to be as large as the largest MovieLens."""
 UNKNOWN = (10_000, 100_000)
@@ -56,7 +75,7 @@ class Workload:
     """
 
     config: Config
-    architecture: BertConfig
+    architecture: ModelConfig
     items: int
     users: int
     length: int
@@ -80,7 +99,8 @@ def workload(
     """Determine the sizes of a run's outer step.
 
     Args:
-        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling.
+        config: of the run. "auto" is taken as for ratings from 1 to 5 by users who have a profile, and as mean pooling,
+            or the last token for a causal encoder.
         encoder: a name of `ENCODERS`, whose weights are not needed; "" is the one that the config names.
         items, users: of the data set; 0 takes what is known of ``data.reader``.
         length: tokens of a text, prompt included.
@@ -98,13 +118,15 @@ def workload(
     if head == "auto":
         head = "click" if config.data.kind == "click" else "ordinal"
     side = "profile" if side == "auto" else side
-    pooling = "mean" if config.encoder.pooling == "auto" else config.encoder.pooling
+    known, architecture = SIZES.get(config.data.reader, UNKNOWN), _architecture(config, encoder)
+    pooling = config.encoder.pooling
+    if pooling == "auto":
+        pooling = "lasttoken" if architecture.architecture.causal else "mean"
     config = dataclasses.replace(
         config,
         learner=dataclasses.replace(config.learner, head=head, user_side=side),
         encoder=dataclasses.replace(config.encoder, pooling=pooling),
     )
-    known, architecture = SIZES.get(config.data.reader, UNKNOWN), _architecture(config, encoder)
     return Workload(
         config,
         architecture,
@@ -115,7 +137,7 @@ def workload(
     )
 
 
-def _architecture(config: Config, name: str) -> BertConfig:
+def _architecture(config: Config, name: str) -> ModelConfig:
     if name or config.encoder.path in ENCODERS:
         return ENCODERS[name or config.encoder.path]
     return random_encoder().config if config.encoder.path == "random" else load(config.encoder.path).config

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from metarec_jax.core.types import Params
-from metarec_jax.encoder import BertConfig, Execution, embed, run_layers
+from metarec_jax.encoder import Execution, ModelConfig, embed, run_layers
 from metarec_jax.encoder.mlm_head import logits
 from metarec_jax.train.pretraining.masking import Hidden
 
@@ -28,7 +28,7 @@ class Sum(NamedTuple):
 def mlm_loss(
     encoder: Params,
     head: Params,
-    config: BertConfig,
+    config: ModelConfig,
     hidden: Hidden,
     *,
     dtype: DTypeLike | None = None,

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.core.params import combine
 from metarec_jax.core.types import Params
-from metarec_jax.encoder import LORA_LAYERS, BertConfig, Encoder, add_lora
+from metarec_jax.encoder import LORA_LAYERS, Encoder, ModelConfig, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
 from metarec_jax.train.optimizer import CLIP, by_rate, relative_rates, schedule
@@ -78,7 +78,7 @@ def first_state(config: PretrainConfig, encoder: Encoder) -> PretrainState:
 
 
 def mlm_gradient(
-    config: PretrainConfig, architecture: BertConfig, vocabulary: Vocabulary
+    config: PretrainConfig, architecture: ModelConfig, vocabulary: Vocabulary
 ) -> Callable[..., tuple[Weights, Sum]]:
     """Make the gradient of the loss of masked language modelling.
 

@@ -1,0 +1,57 @@
+"""Pooling of the vectors of a text's tokens into one vector."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Array as AnyArray
+from metarec_jax.encoder.model_config import Pooling
+
+
+def pool(
+    last: Float[jax.Array, "texts length hidden"],
+    mask: Float[jax.Array, "texts length"],
+    skip: Int[AnyArray, " texts"] | None = None,
+    *,
+    pooling: Pooling = "mean",
+    normalise: bool = False,
+) -> Float[jax.Array, "texts hidden"]:
+    """Pool the vectors of each text's tokens into one vector.
+
+    Args:
+        last: output of the last layer.
+        mask: 1 for a real token, 0 for padding.
+        skip: number of first tokens of each text that the mean leaves out; None leaves out none.
+        pooling: "mean" of the real tokens, the first token ("cls"), or the last real token ("lasttoken").
+        normalise: scale vectors to unit length.
+
+    Returns:
+        Vectors in float32 or wider. A text with no real token gets 0 from "mean" and "lasttoken".
+
+    Raises:
+        MetarecError: the pooling is none of these, such as an unresolved "auto".
+    """
+    last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
+    if pooling == "cls":
+        vectors = last[:, 0]
+    elif pooling == "mean":
+        mask = mask.astype(last.dtype)
+        if skip is not None:
+            place = jnp.arange(mask.shape[1], dtype=jnp.int32)[None]
+            mask = jnp.where(place >= jnp.asarray(skip)[:, None], mask, 0)
+        vectors = jnp.einsum("tlh,tl->th", last, mask) / jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
+    elif pooling == "lasttoken":
+        real = mask > 0  # padding may be on either side
+        place = jnp.where(real, jnp.arange(mask.shape[1], dtype=jnp.int32)[None], -1).max(axis=1)
+        vectors = jnp.take_along_axis(last, jnp.maximum(place, 0)[:, None, None], axis=1)[:, 0]
+        vectors = jnp.where(place[:, None] >= 0, vectors, 0)
+    else:
+        raise MetarecError(f"pooling is {pooling!r}; it must be 'mean', 'cls' or 'lasttoken'")
+    if normalise:
+        # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
+        square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+        vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+    return vectors

@@ -1,0 +1,129 @@
+"""Rotary positions, and which tokens of a text attend to which.
+
+Su et al. 2021 (arXiv 2104.09864, section 3.2.2), with the two halves of a head as the parts of complex numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metarec_jax.core.errors import MetarecError
+
+
+class Reach(NamedTuple):
+    """Rotary base of a layer, and the tokens that a token attends to.
+
+    Attributes:
+        theta: base of the rotary frequencies.
+        before, after: greatest distance of attended tokens before and after a token; None for any distance.
+    """
+
+    theta: float
+    before: int | None = None
+    after: int | None = None
+
+
+class Places(NamedTuple):
+    """`Reach` for texts of one padded length.
+
+    Attributes:
+        cosine, sine: float32 [length, head width / 2], of the angle of each position and frequency.
+        allowed: bool [length, length], whether the token of the first axis attends to that of the second; None where
+            all do.
+    """
+
+    cosine: Array | np.ndarray
+    sine: Array | np.ndarray
+    allowed: Array | np.ndarray | None
+
+
+def places(reach: Reach, length: int, width: int) -> Places:
+    """Compute angles and attended pairs for texts of one padded length.
+
+    Args:
+        reach: of a layer.
+        length: padded tokens of a text.
+        width: even number of features of a head.
+
+    Returns:
+        Constants of a compiled program.
+
+    >>> places(Reach(10_000.0, after=0), 2, 4).allowed.tolist()
+    [[True, False], [True, True]]
+    """
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    # Rounded to float32 where PyTorch rounds: an angle is a frequency times up to thousands of positions.
+    frequencies = np.float32(1) / np.power(reach.theta, exponents.astype(np.float64)).astype(np.float32)
+    angles = (np.arange(length, dtype=np.float32)[:, None] * frequencies).astype(np.float64)
+    distance = np.arange(length)[None, :] - np.arange(length)[:, None]
+    allowed = np.ones((length, length), bool)
+    if reach.before is not None:
+        allowed &= distance >= -reach.before
+    if reach.after is not None:
+        allowed &= distance <= reach.after
+    return Places(
+        np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32), None if allowed.all() else allowed
+    )
+
+
+def stacked(kinds: Sequence[Places]) -> Places:
+    """Stack the places of several layers along a new first axis.
+
+    Args:
+        kinds: of texts of one length.
+
+    Returns:
+        Arrays with the first axis of `kinds`.
+    """
+    allowed = None
+    if any(kind.allowed is not None for kind in kinds):
+        length = len(kinds[0].cosine)
+        everything = np.ones((length, length), bool)
+        allowed = jnp.stack([everything if kind.allowed is None else kind.allowed for kind in kinds])
+    return Places(jnp.stack([k.cosine for k in kinds]), jnp.stack([k.sine for k in kinds]), allowed)
+
+
+def rotate(x: Float[Array, "texts length heads width"], where: Places) -> Float[Array, "texts length heads width"]:
+    """Turn the features of each head by the angles of their positions.
+
+    Args:
+        x: queries or keys.
+        where: from `places`.
+
+    Returns:
+        As `x`; computed in float32 or wider.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    first, second = jnp.split(wide, 2, axis=-1)
+    cosine, sine = (jnp.asarray(table, wide.dtype)[None, :, None, :] for table in (where.cosine, where.sine))
+    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def require_default_rotary(config: Any, *names: str) -> None:
+    """Refuse kinds of rotary positions other than "default", such as "yarn", which stretches them for longer texts.
+
+    Args:
+        config: architecture of an encoder.
+        *names: fields that state a kind.
+
+    Raises:
+        MetarecError: a field states another kind.
+    """
+    for name in names:
+        if getattr(config, name) != "default":
+            raise MetarecError(
+                f"encoder {name} is {getattr(config, name)!r}, which this package does not compute; it works with "
+                "rope_type 'default'"
+            )
+
+
+def require_even_heads(config: Any) -> None:
+    """Refuse heads with an odd number of features, which rotary positions cannot pair."""
+    if config.head_width % 2:
+        raise MetarecError(f"encoder heads have {config.head_width} features; rotary positions need an even number")
