@@ -10,11 +10,11 @@ import torch
 import transformers
 
 from metarec_jax.core.types import Params
-from metarec_jax.encoder import BertConfig, Tokens
+from metarec_jax.encoder import ModelConfig, Tokens
 from metarec_jax.encoder.convert import tensors_from_params
 
 
-def bert(config: BertConfig, params: Params) -> Any:
+def bert(config: ModelConfig, params: Params) -> Any:
     """transformers' model with our parameters, without dropout."""
     architecture = transformers.BertConfig(
         vocab_size=config.vocab_size,
@@ -32,7 +32,7 @@ def bert(config: BertConfig, params: Params) -> Any:
     return model
 
 
-def compiled(config: BertConfig, params: Params) -> Any:
+def compiled(config: ModelConfig, params: Params) -> Any:
     """The same under `torch.compile`; it compiles at the first run of each kind."""
     torch.compiler.reset()
     return torch.compile(bert(config, params), dynamic=False)

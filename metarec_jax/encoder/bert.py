@@ -48,8 +48,6 @@ def _positions(config: BertConfig, ids: Array) -> Array:
 class RelativeBias(Part):
     """Relative position bias of attention scores, shared by all layers: [heads, length, length]."""
 
-    config: BertConfig
-
     @nn.compact
     def __call__(self, length: int) -> Array:
         """Look the bias of each pair of positions up."""

@@ -20,17 +20,22 @@ from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.parts import layer_norm
 
 
+def require_masked_head(config: ModelConfig) -> None:
+    """Refuse an architecture that has no head of masked language modelling."""
+    if config.architecture.masked is None:
+        raise MetarecError(
+            f"the encoder is a {config.model_type}, which has no head for masked words: use --objective contrastive, "
+            "or another encoder"
+        )
+
+
 def identity_head(config: ModelConfig) -> Params:
     """Make a head for a checkpoint without one: its dense layer is the identity, its biases are zero.
 
     Raises:
         MetarecError: the architecture has no such head.
     """
-    if config.architecture.masked is None:
-        raise MetarecError(
-            f"the encoder is a {config.model_type}, which has no head for masked words: use --objective contrastive, "
-            "or another encoder"
-        )
+    require_masked_head(config)
     hidden, biases = config.hidden_size, config.head_biases
     head: Params = {"dense": {"kernel": jnp.eye(hidden)}, "norm": {"scale": jnp.ones(hidden)}}
     for part, present in (("dense", biases.dense), ("norm", biases.norm)):

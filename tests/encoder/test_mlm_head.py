@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bert_reference import assert_parity, random_params, random_tokens
@@ -179,7 +180,7 @@ def test_the_biases_and_the_activation_of_a_head(changes, tmp_path):
 
     config = of("modernbert", **changes)
     params, rng = random_params(config, 5), np.random.default_rng(5)
-    head = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), identity_head(config))
+    head = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), identity_head(config))
     tree, tensors = convert.with_head(params, head, config)
     model = transformers.ModernBertForMaskedLM(transformers.AutoConfig.for_model(**tree))
     tensors = {name: torch.from_numpy(value) for name, value in tensors.items()}
@@ -188,5 +189,5 @@ def test_the_biases_and_the_activation_of_a_head(changes, tmp_path):
     tokens = random_tokens(rng, config, [LENGTH, 9], LENGTH)
     real = tokens.mask > 0
     states = encoder.hidden_states(params, config, tokens)[-1]
-    ours = logits(head, params["embeddings"]["word"]["embedding"], config, states)
+    ours = logits(head, jnp.asarray(params["embeddings"]["word"]["embedding"]), config, states)
     assert_parity(np.asarray(ours)[real], their_scores(model, tokens)[real])

@@ -24,6 +24,7 @@ from metarec_jax.data.negatives import with_negatives
 from metarec_jax.data.splits import split_users
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
+from metarec_jax.encoder.mlm_head import require_masked_head
 from metarec_jax.meta.encoder_step import Chosen, Reading, embed
 from metarec_jax.train.checks import check_encoder
 from metarec_jax.train.encoder_options import resolve_encoder
@@ -146,6 +147,7 @@ class _Masked:
     def __init__(
         self, config: PretrainConfig, data: Interactions, read: Seen, encoder: Encoder, mesh: Mesh, reporter: Reporter
     ):
+        require_masked_head(encoder.config)
         vocabulary = Vocabulary.of(encoder.tokenizer)
         if encoder.head is None:
             reporter.note(

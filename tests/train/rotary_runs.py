@@ -1,0 +1,43 @@
+"""Small encoders with rotary positions, and short trainings with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from metarec_jax import encoder, preset
+from metarec_jax.config.encoder import EncoderConfig
+from metarec_jax.config.run import Config
+from metarec_jax.config.train import TrainConfig
+from metarec_jax.encoder.tokenizer import tiny_wordpiece
+
+KINDS = ("modernbert", "qwen3")
+
+
+def small(kind: str, layers: int = 2) -> encoder.Encoder:
+    """A small untrained encoder of a kind."""
+    tokenizer = tiny_wordpiece()
+    own = {"num_key_value_heads": 2, "head_dim": 8} if kind == "qwen3" else {"window": 8, "pad_token_id": 0}
+    config = encoder.config_class(kind)(
+        vocab_size=tokenizer.size, hidden_size=32, num_layers=layers, num_heads=4, intermediate_size=48, **own
+    )
+    return encoder.Encoder(config, encoder.init(0, config), tokenizer, f"a small {kind}")
+
+
+def config_of(folder, **options) -> Config:
+    """A short training with an encoder of `save_all`."""
+    base = preset("synthetic")
+    return dataclasses.replace(
+        base,
+        encoder=EncoderConfig(path=str(folder), rate=1e-3, **options),
+        episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
+        learner=dataclasses.replace(base.learner, hidden=16),
+        train=TrainConfig(epochs=1, users_per_step=32, devices=1),
+    )
+
+
+def save_all(folder: Path) -> dict[str, Path]:
+    """Save an encoder of each kind; returns their folders."""
+    for kind in KINDS:
+        encoder.save(small(kind), folder / kind)
+    return {kind: folder / kind for kind in KINDS}
