@@ -26,20 +26,28 @@ MASKED_HEADS = ("cls.predictions.", "lm_head.", "vocab_", "head.", "decoder.")
 
 _PREFIXES = sorted({architecture.prefix for architecture in ARCHITECTURES.values()})
 
-# Fields of config.json that change the computation in unsupported ways, with their supported values.
-_REFUSED: Mapping[str, tuple[Any, ...]] = {
-    "position_embedding_type": ("absolute", None),
-    "is_decoder": (False, None),
-    "add_cross_attention": (False, None),
-    "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
-    "pruned_heads": ({}, None),
+# Fields of config.json that change the computation in unsupported ways, with their supported values: of all families,
+# and of each.
+_REFUSED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
     "auto_map": ({}, None),  # the model is code in the folder
-    "use_sliding_window": (False, None),
-    "use_bidirectional_attention": (False, None),
-    "partial_rotary_factor": (1.0, None),
 }
-
+_REFUSED_OF: Mapping[str, dict[str, tuple[Any, ...]]] = {
+    "bert": {
+        "position_embedding_type": ("absolute", None),
+        "is_decoder": (False, None),
+        "add_cross_attention": (False, None),
+        "relative_attention_num_buckets": (DISTANCE_BUCKETS, None),
+        "pruned_heads": ({}, None),
+    },
+    "modernbert": {"partial_rotary_factor": (1.0, None)},
+    "qwen3": {
+        "partial_rotary_factor": (1.0, None),
+        "use_sliding_window": (False, None),
+        "use_bidirectional_attention": (False, None),
+        "is_causal": (True, None),
+    },
+}
 
 _TENSOR = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 """Name of an array in our parameters -> last part of its tensor's name."""
@@ -82,8 +90,7 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> ModelConfig:
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise MetarecError(f"{where}: model_type is {kind!r}; the encoders that work are {', '.join(ARCHITECTURES)}")
-    refused = {"is_causal": (True, None), **_REFUSED} if ARCHITECTURES[kind].causal else _REFUSED
-    for name, fine in refused.items():
+    for name, fine in (_REFUSED | _REFUSED_OF[ARCHITECTURES[kind].family]).items():
         if tree.get(name) not in fine:
             raise MetarecError(
                 f"{where}: {name} is {tree[name]!r}, which this package does not compute; "

@@ -93,7 +93,7 @@ def encode_table(
             f"give a max_length of at most {encoder.config.max_positions}"
         )
     require_strings(texts)
-    pooling = encoder.hints.resolve(pooling)
+    pooling = encoder.pooling(pooling)
     skip = prompt_length(encoder.tokenizer, prompt, max_length)
     if pooling != "mean" or (encoder.hints.pool_prompt if pool_prompt is None else pool_prompt):
         skip = 0

@@ -79,6 +79,26 @@ class Encoder:
         """Greatest number of tokens of a text that its folder states, or `DEFAULT_LENGTH`; at most its positions."""
         return min(self.hints.max_length or DEFAULT_LENGTH, self.config.max_positions)
 
+    def pooling(self, wanted: Pooling) -> Pooling:
+        """Replace "auto" by the pooling of the folder (`Hints.resolve`).
+
+        Args:
+            wanted: pooling as configured.
+
+        Returns:
+            The pooling, not "auto".
+
+        Raises:
+            MetarecError: it is the first token, and the encoder is causal.
+        """
+        found = self.hints.resolve(wanted)
+        if found == "cls" and self.config.architecture.causal:
+            raise MetarecError(
+                f"encoder.pooling is 'cls', but {self.source} is causal ({self.config.model_type}): its first token "
+                "does not depend on the others: use --encoder.pooling lasttoken"
+            )
+        return found
+
     @functools.cached_property
     def digest(self) -> str:
         """sha256 of architecture, weights and tokenizer: equal digests give equal embeddings."""

@@ -30,12 +30,7 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
             f"encoder.max_length is {config.max_length}, but {encoder.source} has {encoder.config.max_positions} "
             f"positions: use --encoder.max-length {encoder.config.max_positions}"
         )
-    hints, pooling = encoder.hints, encoder.hints.resolve(config.pooling)
-    if pooling == "cls" and encoder.config.architecture.causal:
-        raise MetarecError(
-            f"encoder.pooling is 'cls', but {encoder.source} is causal ({encoder.config.model_type}): its first token "
-            "does not depend on the others: use --encoder.pooling lasttoken"
-        )
+    hints, pooling = encoder.hints, encoder.pooling(config.pooling)
     if AUTO in (config.query_prompt, config.document_prompt) and (names := hints.unused_prompts()):
         reporter.note(
             f"the encoder's folder has prompts, but none is for queries or documents ({', '.join(names):.200}): name "

@@ -14,6 +14,7 @@ from helpers import assert_close
 from test_architectures import theirs
 
 from metarec_jax import encoder
+from metarec_jax.core.errors import MetarecError
 
 QUERY = "Instruct: find films\nQuery:"
 
@@ -118,3 +119,20 @@ def test_a_window_ends_where_it_says():
 
     slope = np.abs(jax.grad(at)(embedded)).sum(axis=2)[0]
     assert set(np.flatnonzero(slope)) == {2, 3, 4, 5, 6}
+
+
+def test_the_first_token_of_a_causal_encoder_is_refused(folder):
+    with pytest.raises(MetarecError, match=r"'cls', but .* is causal \(qwen3\).*lasttoken"):
+        encoder.encode_table(encoder.load(folder), ["a film"], pooling="cls")
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "qwen3"])
+def test_bfloat16_is_close_and_its_results_are_float32(kind):
+    own = {"num_key_value_heads": 1, "head_dim": 8} if kind == "qwen3" else {"pad_token_id": 0}
+    config = encoder.config_class(kind)(30, 16, 3, 2, 24, **own)
+    params, tokens = encoder.init(0, config), encoder.pack([np.arange(1, 9, dtype=np.int32)], 12)
+    narrow, wide = (
+        np.asarray(encoder.encode(params, config, tokens, normalise=True, dtype=dtype)) for dtype in ("bfloat16", None)
+    )
+    assert narrow.dtype == np.float32
+    assert 0 < np.abs(narrow - wide).max() < 0.05
