@@ -52,6 +52,9 @@ _REFUSED_OF: Mapping[str, dict[str, tuple[Any, ...]]] = {
 _TENSOR = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 """Name of an array in our parameters -> last part of its tensor's name."""
 
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+"""Ids that transformers' config of a ModernBERT has, with those of ModernBERT-base where config.json states none."""
+
 NO_PADDING = 0
 """Id with which texts are padded where config.json states none, as of decoders; padding has no effect on results."""
 
@@ -133,6 +136,8 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
             at = at.setdefault(key, {})
         at[last] = list(value) if isinstance(value, tuple) else value
     tree["max_position_embeddings"] += config.first_position
+    if config.family == "modernbert":
+        tree |= dict.fromkeys(SPECIAL_TOKENS)
     if config.architecture.causal and config.pad_token_id == NO_PADDING:
         del tree["pad_token_id"]
     return {"architectures": [architecture.model], "model_type": config.model_type, **tree}

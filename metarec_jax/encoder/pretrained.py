@@ -224,6 +224,8 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
         tree, tensors = convert.config_to_json(encoder.config), convert.tensors_from_params(params, encoder.config)
     else:
         tree, tensors = convert.with_head(params, encoder.head, encoder.config)
+    special = encoder.tokenizer.pretrained
+    tree |= {name: getattr(special, name, None) for name in convert.SPECIAL_TOKENS if name in tree}
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise MetarecError(f"{folder} is already there; give a new folder to save the encoder in")
     with new_folder(folder) as part:

@@ -85,6 +85,12 @@ def test_what_transformers_saves_loads_with_its_scores_and_goes_back(kind, folde
     assert_equal((again.params, again.head), (ours.params, ours.head))
     saved = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours")
     assert type(saved) is type(original)
+    if kind == "modernbert":
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folders[kind])
+        assert (saved.config.cls_token_id, saved.config.sep_token_id) == (
+            tokenizer.cls_token_id,
+            tokenizer.sep_token_id,
+        )
     np.testing.assert_array_equal(their_scores(saved, tokens), wanted)
 
 
