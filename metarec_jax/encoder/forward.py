@@ -39,7 +39,7 @@ def param_shapes(config: ModelConfig) -> Params:
     Returns:
         A nested dict of float32 ShapeDtypeStructs.
     """
-    return jax.tree.map(lambda leaf: leaf, _shapes(config))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), _shapes(config))
 
 
 @functools.lru_cache(maxsize=16)
