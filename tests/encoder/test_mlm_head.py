@@ -189,7 +189,7 @@ def test_the_biases_and_the_activation_of_a_head(changes, tmp_path):
     head = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), identity_head(config))
     tree, tensors = convert.with_head(params, head, config)
     model = transformers.ModernBertForMaskedLM(transformers.AutoConfig.for_model(**tree))
-    tensors = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
     info = model.load_state_dict(tensors, strict=False)
     assert (info.missing_keys, info.unexpected_keys) == (["decoder.weight"], [])
     tokens = random_tokens(rng, config, [LENGTH, 9], LENGTH)
