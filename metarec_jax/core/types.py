@@ -26,11 +26,14 @@ import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Kind, Scale
+from metarec_jax.core.stored_columns import StoredColumn
 
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
 Params = Any  # a pytree of arrays
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Column = np.ndarray | StoredColumn
+"""A column of a data set: in memory, or in a file (`metarec_jax.data.store`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +89,10 @@ class Interactions:
         notes: remarks about what was read otherwise than it is written.
     """
 
-    user: np.ndarray
-    item: np.ndarray
-    rating: np.ndarray
-    time: np.ndarray
+    user: Column
+    item: Column
+    rating: Column
+    time: Column
     users: Users
     items: Items
     scale: Scale

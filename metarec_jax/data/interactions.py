@@ -62,24 +62,8 @@ def build(
     """
     if len(ratings) == 0:
         raise MetarecError(f"{ratings.name} holds no interaction: give a file with one row for each rating or click")
-    user_code, user_seen = ids(ratings, "user")
-    item_code, item_seen = ids(ratings, "item")
-
-    if items is None:
-        item_texts = _texts(ratings, "item_text", item_code, item_seen)
-        texts, notes = _filled(ratings, "item", item_seen, item_texts or item_seen, {})
-        catalogue = _catalogue(item_seen, texts, texts, {})
-    else:
-        catalogue, notes = _item_file(items)
-    if users is None:
-        order = _by_id(user_seen)
-        user_texts = _texts(ratings, "user_text", user_code, user_seen)
-        people = Users(_take(user_seen, order), None if user_texts is None else _take(user_texts, order))
-    else:
-        people = _user_file(users)
-
-    user = _rows(ratings, "user", user_code, user_seen, people.ids, users)
-    item = _rows(ratings, "item", item_code, item_seen, catalogue.ids, items)
+    people, user = user_rows(ratings, users)
+    catalogue, item, notes = item_rows(ratings, items)
     time, unit = times(ratings)
     ratings, user, item, time = merge(Rows(ratings, user, item, time), repeats, kind, people.ids, catalogue.ids)
     if kind == "click":
@@ -87,7 +71,7 @@ def build(
     else:
         rating, scale = values.ratings(ratings, scale)
 
-    order = _order(user, time, item)
+    order = row_order(user, time, item)
     return Interactions(
         user=user[order],
         item=item[order],
@@ -107,6 +91,51 @@ def build(
 # Ids
 
 
+def user_rows(ratings: Table, users: Table | None) -> tuple[Users, np.ndarray]:
+    """The users of a table of interactions, and the row of each one's id.
+
+    Args:
+        ratings: column user, and optionally user_text.
+        users: columns user and text; None takes the users of `ratings`.
+
+    Returns:
+        The users, and int32 [rows], the row of the user of each row of `ratings`.
+
+    Raises:
+        MetarecError: an id is missing, or not in `users`, or one user has two texts.
+    """
+    code, seen = ids(ratings, "user")
+    if users is None:
+        order = _by_id(seen)
+        texts = _texts(ratings, "user_text", code, seen)
+        people = Users(_take(seen, order), None if texts is None else _take(texts, order))
+    else:
+        people = _user_file(users)
+    return people, _rows(ratings, "user", code, seen, people.ids, users)
+
+
+def item_rows(ratings: Table, items: Table | None) -> tuple[Items, np.ndarray, tuple[str, ...]]:
+    """The items of a table of interactions, and the row of each one's id.
+
+    Args:
+        ratings: column item, and optionally item_text.
+        items: as for `build`; None takes the items of `ratings`.
+
+    Returns:
+        The catalogue; int32 [rows], the row of the item of each row of `ratings`; and remarks.
+
+    Raises:
+        MetarecError: an id is missing, or not in `items`, or one item has two texts.
+    """
+    code, seen = ids(ratings, "item")
+    if items is None:
+        texts, notes = _filled(ratings, "item", seen, _texts(ratings, "item_text", code, seen) or seen, {})
+        catalogue = _catalogue(seen, texts, texts, {})
+    else:
+        catalogue, notes = _item_file(items)
+    return catalogue, _rows(ratings, "item", code, seen, catalogue.ids, items), notes
+
+
 def _by_id(ids: list[str]) -> list[int]:
     """The order of `ids`: whole numbers by value, then all others as strings."""
 
@@ -122,8 +151,17 @@ def _take(column: Any, order: list[int]) -> tuple[str, ...]:
     return tuple(column[i] for i in order)
 
 
-def _order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """The order of rows by user, then time, then item; several times as fast as `np.lexsort`."""
+def row_order(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """The order of rows by user, then time, then item; several times as fast as `np.lexsort`.
+
+    Args:
+        user: int32 [rows], at least one row.
+        time: int64 [rows].
+        item: int32 [rows].
+
+    Returns:
+        int64 [rows].
+    """
     start = int(time.min())
     span = int(time.max()) - start + 1
     if (int(user.max()) + 1) * span >= 2**63:
