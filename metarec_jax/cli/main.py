@@ -29,6 +29,7 @@ from metarec_jax.core.plugins import load_plugins
 COMMANDS: Mapping[str, str] = {
     "demo": "load, encode, meta-train, evaluate and recommend, on MovieLens-100K",
     "inspect": "print what would be read of a file: layout, rows, scale, times",
+    "data": "write a data set as a row store, for more rows than memory holds",
     "pretrain": "train an encoder further, on item texts and on what users did",
     "train": "meta-train a run, or continue one",
     "tune": "search for options, on validation users",

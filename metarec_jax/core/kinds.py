@@ -28,6 +28,7 @@ SOURCES: Registry[Any] = Registry(
         "goodreads": f"{_SOURCES}.goodreads",
         "book-crossing": f"{_SOURCES}.book_crossing",
         "lastfm": f"{_SOURCES}.lastfm",
+        "row-store": f"{_SOURCES}.row_store",
         "table": f"{_SOURCES}.table",
         "synthetic": f"{_SOURCES}.synthetic",
     },

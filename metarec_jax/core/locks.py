@@ -20,7 +20,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str) -> Iterator[None]:
+def hold(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock within the context.
 
     The lock is an operating-system lock on an open file (``flock``), so it ends with its process. The file holds JSON
@@ -29,6 +29,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
     Args:
         path: path of the lock file, in an existing folder.
         what: the locked resource, for error messages, such as "the run folder runs/a".
+        wait: wait for another process that holds the lock, in place of an error.
 
     Yields:
         None.
@@ -38,7 +39,7 @@ def hold(path: Path, what: str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
+    lock = FileLock(path, timeout=-1 if wait else 0, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
     with explained(path):
         try:
             lock.acquire()

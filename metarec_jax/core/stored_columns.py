@@ -146,8 +146,12 @@ class OwnerColumn(StoredColumn):
     """
 
     def __init__(self, offsets: np.ndarray) -> None:
-        self.offsets = offsets
-        super().__init__(int(offsets[-1]), np.int32, self._owners)
+        self.offsets = np.asarray(offsets)
+        super().__init__(int(self.offsets[-1]), np.int32, self._owners)
+
+    def of(self, rows: np.ndarray) -> OwnerColumn:
+        """Return the owners of some rows (int64 [n], ascending), as a column of `n` rows."""
+        return OwnerColumn(np.searchsorted(rows, self.offsets))
 
     def _owners(self, rows: Any) -> np.ndarray:
         if not isinstance(rows, slice):
@@ -185,14 +189,16 @@ def widened(narrow: np.ndarray, dtype: Any) -> StoredColumn:
     return StoredColumn(len(narrow), dtype, lambda rows: np.asarray(narrow[rows]).astype(dtype))
 
 
-def picked(column: Any, rows: np.ndarray) -> StoredColumn:
-    """Some rows of a column, without a copy of their values.
+def rows_of(column: np.ndarray | StoredColumn, rows: np.ndarray) -> np.ndarray | StoredColumn:
+    """Some rows of a column: a copy of those of an array in memory, and otherwise a column that reads them.
 
     Args:
-        column: an array or a stored column.
+        column: the column.
         rows: int64 [n], its rows.
 
     Returns:
         The column of `n` rows.
     """
+    if isinstance(column, np.ndarray) and not isinstance(column, np.memmap):
+        return column[rows]
     return StoredColumn(len(rows), column.dtype, lambda some: np.asarray(column[rows[some]]))

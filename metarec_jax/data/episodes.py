@@ -15,7 +15,8 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Episodes, Interactions, Rows
+from metarec_jax.core.stored_columns import OwnerColumn, rows_of
+from metarec_jax.core.types import Column, Episodes, Interactions, Rows
 from metarec_jax.data.candidates import Candidates, beside, joined_rows
 from metarec_jax.data.splits import Folded, Statistics
 
@@ -34,14 +35,16 @@ class Histories(NamedTuple):
         rating: float32 [rows].
         time: int64 [rows].
         row: int64 [rows], the row of the data set.
+
+    Of a data set in a row store, item, rating and time stay in its files.
     """
 
     users: np.ndarray
     start: np.ndarray
     count: np.ndarray
-    item: np.ndarray
-    rating: np.ndarray
-    time: np.ndarray
+    item: Column
+    rating: Column
+    time: Column
     row: np.ndarray
 
 
@@ -56,20 +59,36 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
     Returns:
         The rows.
     """
-    place = np.full(len(data.users), -1, np.int64)
-    place[users] = np.arange(len(users))
-    rows = np.flatnonzero(place[data.user] >= 0 if allowed is None else (place[data.user] >= 0) & allowed)
-    rows = rows[np.lexsort((rows, data.time[rows], place[data.user[rows]]))]
-    count = np.bincount(place[data.user[rows]], minlength=len(users))
+    if isinstance(data.user, OwnerColumn):
+        rows, count = _stored_rows(data.user.offsets, users, allowed)
+    else:
+        place = np.full(len(data.users), -1, np.int64)
+        place[users] = np.arange(len(users))
+        rows = np.flatnonzero(place[data.user] >= 0 if allowed is None else (place[data.user] >= 0) & allowed)
+        rows = rows[np.lexsort((rows, data.time[rows], place[data.user[rows]]))]
+        count = np.bincount(place[data.user[rows]], minlength=len(users))
     return Histories(
         users=np.asarray(users, np.int32),
         start=np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int64),
         count=count.astype(np.int64),
-        item=data.item[rows],
-        rating=data.rating[rows],
-        time=data.time[rows],
+        item=rows_of(data.item, rows),
+        rating=rows_of(data.rating, rows),
+        time=rows_of(data.time, rows),
         row=rows,
     )
+
+
+def _stored_rows(
+    offsets: np.ndarray, users: np.ndarray, allowed: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of some users in a data set that is sorted by user and time, int64 [rows], and their number, [users]."""
+    first = np.asarray(offsets)[users]
+    count = np.asarray(offsets)[np.asarray(users) + 1] - first
+    rows = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+    if allowed is None:
+        return rows, count
+    kept = allowed[rows]
+    return rows[kept], np.bincount(np.repeat(np.arange(len(count)), count)[kept], minlength=len(count))
 
 
 def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw: int = 0) -> np.ndarray:

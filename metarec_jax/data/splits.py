@@ -9,6 +9,7 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.stored_columns import OwnerColumn, blocks
 from metarec_jax.core.types import Interactions
 
 
@@ -109,6 +110,8 @@ def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarr
     Returns:
         int64 [users].
     """
+    if allowed is None and isinstance(data.user, OwnerColumn):
+        return np.diff(data.user.offsets)
     return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
 
 
@@ -135,7 +138,9 @@ def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
     Returns:
         The statistics, without item factors.
     """
-    return row_statistics(data, np.flatnonzero(np.isin(data.user, users)))
+    chosen = np.zeros(len(data.users), bool)
+    chosen[users] = True
+    return row_statistics(data, np.concatenate([np.flatnonzero(chosen[data.user[s]]) + s.start for s in blocks(len(data))]))
 
 
 def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
@@ -148,10 +153,12 @@ def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
     Returns:
         The statistics, without item factors.
     """
-    item, rating = data.item[rows], data.rating[rows]
-    items = len(data.items)
-    total = np.bincount(item, weights=rating, minlength=items).astype(np.float32)
-    return Statistics(total=total, count=np.bincount(item, minlength=items).astype(np.float32))
+    total, count = np.zeros(len(data.items)), np.zeros(len(data.items), np.int64)
+    for some in blocks(len(rows)):
+        item = data.item[rows[some]]
+        np.add.at(total, item, data.rating[rows[some]].astype(np.float64))  # in the order of rows, as one sum is
+        count += np.bincount(item, minlength=len(count))
+    return Statistics(total=total.astype(np.float32), count=count.astype(np.float32))
 
 
 class AsNew(NamedTuple):

@@ -15,6 +15,7 @@ from metarec_jax.core.arguments import takes, whole, with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.scale import CLICKS
+from metarec_jax.core.stored_columns import OwnerColumn, rows_of
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Place, places
 from metarec_jax.data.sources.source import register_layout, register_source
@@ -58,7 +59,7 @@ def load(
         given = [name for name, value in (("items", items), ("columns", columns)) if value is not None] + [*options]
         if given:
             raise MetarecError(f"load: leave {', '.join(given)} out beside a `DataConfig`, which has these options")
-        return _finished(SOURCES.get(config.source).load(_as_read(config), seed), config)
+        return _finished(_read(_as_read(config), seed), config)
     _check_options(options)
     items_path = items if isinstance(items, str) else os.fspath(items) if isinstance(items, os.PathLike) else ""
     options |= {"columns": _columns(columns), "items_path": items_path}
@@ -75,6 +76,15 @@ def load(
 
     config_ = DataConfig(source="table", path="a table in memory", **options)
     return _finished(load_frame(config, _as_read(config_), items=None if items_path else items), config_)
+
+
+def _read(config: DataConfig, seed: int) -> Interactions:
+    """Read the data set of a config: files of more than `row_store.LARGE` bytes through a row store in the cache."""
+    from metarec_jax.data.sources import row_store  # imported here because pyarrow is slow to import
+
+    if row_store.is_large(config):
+        return row_store.cached(config, seed=seed)
+    return SOURCES.get(config.source).load(config, seed)
 
 
 def _as_read(config: DataConfig) -> DataConfig:
@@ -120,7 +130,9 @@ def clicks_of(data: Interactions) -> Interactions:
         )
     return dataclasses.replace(
         data,
-        **{name: getattr(data, name)[liked] for name in ("user", "item", "time")},
+        user=data.user.of(liked) if isinstance(data.user, OwnerColumn) else data.user[liked],
+        item=rows_of(data.item, liked),
+        time=rows_of(data.time, liked),
         rating=np.ones(len(liked), np.float32),
         scale=CLICKS,
         notes=(*data.notes, f"the {len(liked):,} ratings of {least} or more are clicks; the others are left out"),

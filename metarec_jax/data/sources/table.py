@@ -22,6 +22,7 @@ from metarec_jax.data.sources.json_lines import JsonLines
 from metarec_jax.data.sources.parquet import MAGIC, ParquetTable
 from metarec_jax.data.sources.source import register_source
 from metarec_jax.data.sources.text import TextTable
+from metarec_jax.data.store.batches import Batches
 from metarec_jax.data.values import Table
 
 OpenTable = TextTable | JsonLines | ParquetTable | FrameTable
@@ -93,13 +94,40 @@ def read(config: DataConfig, scale: Scale | None = None, option: str = "--data.p
     named = named_columns(config, "--data.columns.{}", trained=scale is not None)
     opened = open_table(read_table_file(path, option), text_format(config), list(named.values()))
     ratings = read_ratings(opened, named, config, _options(named, trained=scale is not None))
+    return build(ratings, kind=config.kind, scale=scale, repeats=config.repeats, **_beside(opened, config))
+
+
+def batches(config: DataConfig) -> Batches | None:
+    """The table at ``config.path`` in batches, for a row store.
+
+    Args:
+        config: options of the data.
+
+    Returns:
+        The batches; None if the table has to be read as a whole.
+
+    Raises:
+        MetarecError: a file or column is missing or not valid. `read` names the place.
+    """
+    named = named_columns(config, "--data.columns.{}")
+    opened = open_table(read_table_file(Path(config.path).expanduser(), "--data.path"), text_format(config), list(named.values()))
+    if not isinstance(opened, TextTable | ParquetTable) or {"item_text", "user_text"} & set(named):
+        return None
+    named, notes = _present(opened, named, config)
+    tables, done = opened.batches(named)
+    return Batches(
+        tables, opened.size, done, kind=config.kind, repeats=config.repeats, notes=notes, **_beside(opened, config)
+    )
+
+
+def _beside(opened: OpenTable, config: DataConfig) -> dict[str, Any]:
+    """The arguments of `build` beside the ratings: the items, and sentences on the files."""
     items, layout = None, f"{opened.name}: {opened.sentence}"
     if of_items := _items_file(config):
         items, layout = _items(of_items, config), f"{layout}; {of_items.name}: {of_items.sentence}"
+    path = Path(config.path).expanduser()
     source = f"the table {path}" + (f" with the items of {config.items_path}" if config.items_path else "")
-    return build(
-        ratings, items=items, kind=config.kind, scale=scale, source=source, layout=layout, repeats=config.repeats
-    )
+    return {"items": items, "layout": layout, "source": source}
 
 
 def text_format(config: DataConfig) -> Format:

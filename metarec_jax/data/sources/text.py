@@ -7,7 +7,7 @@ therefore read again record by record.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ class TextTable:
         self.name, self.known = file.name, known
         self._skip, self._skipped = skip, 0
         self.dialect: Dialect = recognise(file, known, wanted)
-        self.names, self.header = self.dialect.names, self.dialect.header
+        self.names, self.header, self.size = self.dialect.names, self.dialect.header, len(self.dialect.data)
 
     @property
     def sentence(self) -> str:
@@ -83,6 +83,38 @@ class TextTable:
             decimal=self.known.decimal,
             notes=(skipped,) if self._skipped else (),
         )
+
+    def batches(self, columns: Mapping[str, str], *, numeric: bool = False) -> tuple[Iterator[Table], Callable[[], int]]:
+        """Read columns in batches of rows, with values as `read` returns them, in memory that does not grow with them.
+
+        Args:
+            columns: the file's names of the requested columns, by their names in the table.
+            numeric: as for `read`; a file with other values is refused.
+
+        Returns:
+            The batches, whose places are not those of the file; and a function to the bytes that were read so far.
+
+        Raises:
+            MetarecError, pyarrow.ArrowInvalid: the file is not a valid table; also while batches are read. `read` names
+                the place.
+        """
+        wanted = select(self.name, self.names, columns, {}, False)
+        kinds = {n: pa.string() for n in wanted.values()}
+        if numeric:
+            kinds = {n: pa.float64() if column == "rating" else pa.int64() for column, n in wanted.items()}
+        buffer = pa.BufferReader(pa.py_buffer(self.dialect.data))
+
+        def tables() -> Iterator[Table]:
+            rows, dialect = 0, self.dialect
+            for batch in pyarrow.csv.open_csv(buffer, **self._options(kinds, _BLOCK)):
+                rows += len(batch)
+                found = {column: pa.chunked_array([batch.column(str(n))]) for column, n in wanted.items()}
+                labels = {column: self.names[n] for column, n in wanted.items()}
+                yield Table(self.name, found, lambda row: f"row {row}", labels, self.known.decimal)
+            if dialect.quoted and (rows != count_rows(dialect.data) or not dialect.records().ends_closed()):
+                raise MetarecError(f"{self.name}: its quotes have to be checked")
+
+        return tables(), buffer.tell
 
     def _numbers(self, kinds: Mapping[int, pa.DataType]) -> pa.Table | None:
         """Parse the columns at these positions as numbers; None if a value is missing or is not a number."""
@@ -128,28 +160,32 @@ class TextTable:
     def _arrow(self, kinds: Mapping[int, pa.DataType], block: int = _BLOCK) -> pa.Table:
         dialect, self._skipped = self.dialect, 0
         try:
-            return pyarrow.csv.read_csv(
-                pa.BufferReader(pa.py_buffer(dialect.data)),
-                read_options=pyarrow.csv.ReadOptions(
-                    column_names=[str(n) for n in range(len(self.names))], block_size=block
-                ),
-                parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=dialect.separator,
-                    quote_char='"' if dialect.quoted else False,
-                    escape_char="\\" if dialect.escaped else False,
-                    newlines_in_values=dialect.quoted,
-                    invalid_row_handler=self._skipped_row if self._skip else None,
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    include_columns=[str(n) for n in kinds],
-                    column_types={str(n): kind for n, kind in kinds.items()},
-                    strings_can_be_null=False,
-                ),
-            )
+            return pyarrow.csv.read_csv(pa.BufferReader(pa.py_buffer(dialect.data)), **self._options(kinds, block))
         except pa.ArrowInvalid:
             if block >= min(len(dialect.data), _MOST_BLOCK):
                 raise
             return self._arrow(kinds, min(len(dialect.data), _MOST_BLOCK))
+
+    def _options(self, kinds: Mapping[int, pa.DataType], block: int) -> dict[str, Any]:
+        """Arguments of Arrow's readers of CSV, for columns of these types at these positions."""
+        dialect = self.dialect
+        return {
+            "read_options": pyarrow.csv.ReadOptions(
+                column_names=[str(n) for n in range(len(self.names))], block_size=block
+            ),
+            "parse_options": pyarrow.csv.ParseOptions(
+                delimiter=dialect.separator,
+                quote_char='"' if dialect.quoted else False,
+                escape_char="\\" if dialect.escaped else False,
+                newlines_in_values=dialect.quoted,
+                invalid_row_handler=self._skipped_row if self._skip else None,
+            ),
+            "convert_options": pyarrow.csv.ConvertOptions(
+                include_columns=[str(n) for n in kinds],
+                column_types={str(n): kind for n, kind in kinds.items()},
+                strings_can_be_null=False,
+            ),
+        }
 
     def _skipped_row(self, row: pyarrow.csv.InvalidRow) -> str:
         self._skipped += 1

@@ -17,7 +17,6 @@ ratings of few levels with times in seconds.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -232,57 +231,3 @@ def _strings(path: Path) -> dict[str, tuple[str, ...]]:
     with pa.memory_map(str(path)) as file:
         table = pa.ipc.open_file(file).read_all()
         return {name: tuple(table.column(name).to_pylist()) for name in table.column_names}
-
-
-# Data sets in memory
-
-
-def contents_of(data: Interactions) -> Contents:
-    """What `write_files` needs of a data set whose rows are sorted by user.
-
-    Args:
-        data: the data set.
-
-    Returns:
-        Everything beside the rows.
-    """
-    offsets = np.append(0, np.cumsum(np.bincount(data.user, minlength=len(data.users)))).astype(np.int64)
-    levels = np.unique(np.asarray(data.rating))
-    coded_as = levels.astype(np.float32) if len(levels) <= MOST_CODES else None
-    return Contents(data, offsets, coded_as, (int(data.time.min()), int(data.time.max())))
-
-
-def blocks_of(data: Interactions, levels: np.ndarray | None, size: int = 1 << 20) -> Iterator[Block]:
-    """Cut a data set whose rows are sorted into the blocks that `write_files` takes.
-
-    Args:
-        data: the data set.
-        levels: as in `Contents`.
-        size: rows of a block.
-
-    Yields:
-        The blocks, in order.
-    """
-    for start in range(0, len(data), size):
-        some = slice(start, start + size)
-        rating = data.rating[some]
-        code = rating if levels is None else np.searchsorted(levels, rating).astype(np.uint8)
-        yield Block(data.item[some], code, data.time[some])
-
-
-def in_order(data: Interactions) -> Interactions:
-    """A data set with its rows by user, then time, then item: the same one where they already are.
-
-    Args:
-        data: the data set.
-
-    Returns:
-        The data set with sorted rows.
-    """
-    from metarec_jax.data.interactions import row_order
-
-    user = np.asarray(data.user)
-    if (user[1:] >= user[:-1]).all():
-        return data
-    order = row_order(user, np.asarray(data.time), np.asarray(data.item))
-    return dataclasses.replace(data, **{name: getattr(data, name)[order] for name in ("user", "item", "rating", "time")})
