@@ -117,7 +117,7 @@ def _seed(
     before, anew = of(old), of(division.train)
     known = np.bincount(data.item[old], minlength=len(data.items)).astype(np.float64)
     apart = missing(before, embeddings, dict(data.items.details), known)
-    people = _people(data.user, data.item, new, np.unique(division.scenarios[0].tasks.user))
+    people = _people(np.asarray(data.user), np.asarray(data.item), new, np.unique(division.scenarios[0].tasks.user))
 
     # Training users' ratings of each new item, in random order, and tastes from their other ratings.
     order = rng.permutation(division.train[new[data.item[division.train]]])

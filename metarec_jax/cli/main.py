@@ -53,7 +53,6 @@ A meta-learned recommender on a pretrained BERT: it adapts to a user by a few gr
 
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
-
 Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
 Exit status: 0, 2 for a mistake in the input, 130 / 143 when stopped by Ctrl-C / SIGTERM.
 """

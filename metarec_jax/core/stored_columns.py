@@ -15,12 +15,12 @@ BLOCK = 1 << 20
 """Rows that are decoded at a time."""
 
 
-def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
+def blocks(rows: int, size: int = 0) -> Iterator[slice]:
     """Cut a number of rows into slices.
 
     Args:
         rows: number of rows.
-        size: rows of a slice; the last one may have fewer.
+        size: rows of a slice, of which the last may have fewer; 0 is `BLOCK`.
 
     Yields:
         The slices, in order.
@@ -28,6 +28,7 @@ def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
     >>> list(blocks(5, 3))
     [slice(0, 3, None), slice(3, 5, None)]
     """
+    size = size or BLOCK
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
 

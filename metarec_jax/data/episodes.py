@@ -78,9 +78,7 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
     )
 
 
-def _stored_rows(
-    offsets: np.ndarray, users: np.ndarray, allowed: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _stored_rows(offsets: np.ndarray, users: np.ndarray, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows of some users in a data set that is sorted by user and time, int64 [rows], and their number, [users]."""
     first = np.asarray(offsets)[users]
     count = np.asarray(offsets)[np.asarray(users) + 1] - first

@@ -140,7 +140,9 @@ def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
     """
     chosen = np.zeros(len(data.users), bool)
     chosen[users] = True
-    return row_statistics(data, np.concatenate([np.flatnonzero(chosen[data.user[s]]) + s.start for s in blocks(len(data))]))
+    return row_statistics(
+        data, np.concatenate([np.flatnonzero(chosen[data.user[s]]) + s.start for s in blocks(len(data))])
+    )
 
 
 def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:

@@ -1,23 +1,16 @@
-"""A data set from a row store is that from memory bit by bit, whatever it was read from; a damaged store is refused."""
+"""A data set from a row store is that from memory bit by bit, whatever it was read from."""
 
 import dataclasses
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from helpers import assert_equal, assert_says
+from helpers import assert_equal
 
 from metarec_jax.config.data import Columns, DataConfig, EpisodeConfig, SplitConfig
 from metarec_jax.config.run import Config
-from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SPLITS
 from metarec_jax.core.progress import Quiet
 from metarec_jax.core.stored_columns import StoredColumn
@@ -25,7 +18,7 @@ from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
 from metarec_jax.data.protocols import divide
-from metarec_jax.data.sources import clicks_of, row_store
+from metarec_jax.data.sources import clicks_of
 from metarec_jax.data.sources.row_store import build_store
 from metarec_jax.data.splits import counts_of, item_statistics, row_statistics
 from metarec_jax.data.tasks import TaskSource
@@ -146,6 +139,19 @@ def test_parquet_in_batches_is_read_as_in_memory(tmp_path, kind):
     assert notes.lines == []
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_movielens_in_batches_is_read_as_in_memory(tmp_path):
+    columns = dict(zip(("userId", "movieId", "rating", "timestamp"), rows().values()))
+    columns["movieId"] = [int(i[1:]) for i in columns["movieId"]]
+    write_csv(tmp_path / "ratings.csv", columns)
+    films = [f'{n},"Film, {n} ({1980 + n % 20})",Drama|War' for n in range(ITEMS + 3)]
+    (tmp_path / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]) + "\n")
+    chosen, notes = DataConfig(path=str(tmp_path)), Notes()
+    memory = load(chosen)
+    assert_same(build_store(chosen, tmp_path / "store", reporter=notes), memory)
+    assert notes.lines == []
+
+
 def repeated(columns, times=1):
     return {name: values + values[:times] for name, values in columns.items()}
 
@@ -208,7 +214,7 @@ def everything(data, division):
     trains = np.zeros(len(data), bool)
     trains[division.train] = True
     own = histories(data, division.train_users, trains)
-    episodes = EpisodeSource(own, EPISODES, statistics, True, 8, 1, epochs=2)
+    episodes = EpisodeSource(own, dataclasses.replace(EPISODES, query=1), statistics, True, 8, 1, epochs=2)
     parts = {"validation": division.validation} | {scenario.name: scenario.tasks for scenario in division.scenarios}
     tasks = {name: list(TaskSource(data, part, statistics, trains, (6, 20), 8)) for name, part in parts.items()}
     facts = [division.train, division.train_users, division.candidates, statistics[:2], counts_of(data)]

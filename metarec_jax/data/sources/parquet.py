@@ -67,7 +67,9 @@ class ParquetTable:
         values, notes = typed_values(self.name, found, labels, columns)
         return Table(name=self.name, columns=values, place=lambda row: f"row {row + 1}", labels=labels, notes=notes)
 
-    def batches(self, columns: Mapping[str, str], *, numeric: bool = False) -> tuple[Iterator[Table], Callable[[], int]]:
+    def batches(
+        self, columns: Mapping[str, str], *, numeric: bool = False
+    ) -> tuple[Iterator[Table], Callable[[], int]]:
         """Read columns in batches of rows, as `metarec_jax.data.sources.text.TextTable.batches` does.
 
         Args:

@@ -25,14 +25,14 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources import table
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.sources.folder import Folder, is_zip
-from metarec_jax.data.sources.source import register_layout
+from metarec_jax.data.sources.source import check_options, recognise, register_layout
 from metarec_jax.data.store.batches import Batches, NotInBatches, save_batches
 from metarec_jax.data.store.files import HEADER, VERSION, open_store
 from metarec_jax.data.store.save import save
 
 LARGE = 1 << 29
-"""Bytes of files above which `metarec_jax.data.sources.load` makes a row store in the cache folder and reads that: about
-20 million rows of text."""
+"""Bytes of files above which `metarec_jax.data.sources.load` makes a row store in the cache folder and reads that.
+They are about 20 million rows of text."""
 _NOT_READ = ("cache", "download", "liked", "negatives", "negatives_popularity")
 """Options that do not change what a store holds."""
 
@@ -63,8 +63,8 @@ def read(folder: Folder, *, source: str, kind: Kind) -> Interactions:
 def build_store(config: DataConfig, out: Path, *, seed: int = 0, reporter: Reporter = QUIET) -> Interactions:
     """Make a row store of the data set that a config names.
 
-    Tables in text and Parquet are read in batches, so that memory does not grow with the rows; other sources, and tables
-    in which rows repeat a user and an item, are read as a whole first.
+    Tables in text and Parquet, and MovieLens-latest, are read in batches, so that memory does not grow with the rows.
+    Other sources, and tables in which rows repeat a user and an item, are read as a whole.
 
     Args:
         config: options of the data. ``config.liked`` and ``config.negatives`` do not matter: they apply to what a store
@@ -141,12 +141,13 @@ def digest(config: DataConfig) -> str:
 
 
 def _files(path: str) -> Iterator[Path]:
-    """The file at a path, or the files of the folder there, in order; those that cannot be read are left out."""
+    """The file at a path, or the files of the folder there (or, without any, of the folders in it), in order."""
     place = Path(path).expanduser()
     if path and os.path.isfile(place):
         yield place
     elif path and os.path.isdir(place):
-        yield from (file for file in sorted(place.rglob("*")) if os.path.isfile(file))
+        found = [file for file in sorted(place.glob("*")) if os.path.isfile(file)]
+        yield from found or [file for file in sorted(place.glob("*/*")) if os.path.isfile(file)]
 
 
 def _fill(config: DataConfig, part: Path, seed: int, reporter: Reporter) -> None:
@@ -158,17 +159,25 @@ def _fill(config: DataConfig, part: Path, seed: int, reporter: Reporter) -> None
                 save_batches(found, part, Path(temporary), reporter=reporter)
                 return
         except (MetarecError, NotInBatches, pa.ArrowException):
-            reporter.note("the data cannot be read in batches, so it is read as a whole")
+            pass  # reading it as a whole succeeds, or names the mistake
+    data = SOURCES.get(config.source).load(config, seed)
+    reporter.note("this data was not read in batches, but as a whole: memory grew with its rows")
     for path in part.iterdir():
         path.unlink()
-    save(SOURCES.get(config.source).load(config, seed), part)
+    save(data, part)
 
 
 def _batches(config: DataConfig) -> Batches | None:
+    """The data set of a config in batches; None where it has to be read as a whole."""
     path = Path(config.path).expanduser()
-    if not config.path or config.source not in ("auto", "table") or os.path.isdir(path) or is_zip(path):
-        return None
-    return table.batches(config)
+    if config.path and os.path.isdir(path):
+        folder = Folder(path)
+        layout = recognise(folder)
+        if layout is None or layout.batches is None or config.source not in ("auto", layout.name):
+            return None
+        check_options(layout, config, path)
+        return layout.batches(folder, source=f"{layout.title} from {path}")._replace(layout=layout.name)
+    return table.batches(config) if config.source in ("auto", "table") and not is_zip(path) else None
 
 
 def _require_free(out: Path) -> None:
@@ -183,4 +192,3 @@ def _remove_killed(out: Path) -> None:
     for path in out.parent.glob(".*.part"):
         if (path / out.name).is_dir():
             shutil.rmtree(path, ignore_errors=True)
-

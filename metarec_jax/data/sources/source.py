@@ -18,6 +18,7 @@ from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Release, find
 from metarec_jax.data.sources.folder import Folder, is_zip
+from metarec_jax.data.store.batches import Batches
 
 _OF_TABLES = ("items_path", "separator", "header", "quoting", "escape", "encoding", "decimal", "repeats")
 """Options of `DataConfig` that a layout has no use for."""
@@ -25,6 +26,8 @@ Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
 Read = Callable[..., Interactions]
 """(folder, *, source, **options) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
+ReadBatches = Callable[..., Batches]
+"""(folder, *, source) -> the same in batches."""
 
 
 class Layout(NamedTuple):
@@ -39,6 +42,8 @@ class Layout(NamedTuple):
         release: published data set, used where no path is given; None if it is not published.
         options: options of `DataConfig` that `read` takes. Without "kind" the data set has ratings, of which
             `metarec_jax.data.sources.load` makes clicks if asked for; other options of tables are refused.
+        batches: function (folder, *, source) to what `read` returns, in batches for a row store; None if the files are
+            read as a whole.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Layout(NamedTuple):
     read: Read
     release: Release | None = None
     options: tuple[str, ...] = ()
+    batches: ReadBatches | None = None
 
     def mark_in(self, folder: Folder) -> str:
         """The first mark that matches a file of `folder`; "" if none does."""
@@ -107,7 +113,13 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
 
 
 def register_layout(
-    name: str, *, title: str, marks: tuple[str, ...], release: Release | None = None, options: tuple[str, ...] = ()
+    name: str,
+    *,
+    title: str,
+    marks: tuple[str, ...],
+    release: Release | None = None,
+    options: tuple[str, ...] = (),
+    batches: ReadBatches | None = None,
 ) -> Callable[[Read], Read]:
     """A decorator that registers a reader of folders as a data source.
 
@@ -117,13 +129,14 @@ def register_layout(
         marks: file names or patterns of the layout, as in `Layout`.
         release: published data set; None if it is not published.
         options: options that the reader takes, as in `Layout`.
+        batches: reader in batches, as in `Layout`.
 
     Returns:
         The decorator, of a function (folder, *, source, **options) -> `Interactions`.
     """
 
     def decorate(read: Read) -> Read:
-        layout = Layout(name, title, marks, read, release, options)
+        layout = Layout(name, title, marks, read, release, options, batches)
         SOURCES.register(name)(Source(layout.load, release is not None, layout))
         return read
 
@@ -157,6 +170,23 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
             f"{path} holds {layout.mark_in(folder)}, which is {layout.name}, but data.source is {config.source!r}: "
             f"say --data.source {layout.name}, or give another --data.path"
         )
+    check_options(layout, config, path)
+    options = {option: getattr(config, option) for option in layout.options}
+    data = layout.read(folder, source=sentence or f"{layout.title} from {path}", **options)
+    return data if data.layout else dataclasses.replace(data, layout=layout.name)
+
+
+def check_options(layout: Layout, config: DataConfig, path: Path) -> None:
+    """Refuse options of tables that a layout has no use for.
+
+    Args:
+        layout: the layout.
+        config: options of the data.
+        path: the folder, for the message.
+
+    Raises:
+        MetarecError: such an option is not at its default.
+    """
     usual = DataConfig()
     unused = [option for option in _OF_TABLES if option not in layout.options]
     told = next((option for option in unused if getattr(config, option) != getattr(usual, option)), "")
@@ -165,9 +195,6 @@ def _read_folder(path: Path, config: DataConfig, sentence: str = "") -> Interact
             f"data.{told} is {shown(getattr(config, told))}, but {path} holds {layout.name}, whose files are read as "
             f"they are published: leave --data.{told.replace('_', '-')} out"
         )
-    options = {option: getattr(config, option) for option in layout.options}
-    data = layout.read(folder, source=sentence or f"{layout.title} from {path}", **options)
-    return data if data.layout else dataclasses.replace(data, layout=layout.name)
 
 
 def layouts() -> list[Layout]:

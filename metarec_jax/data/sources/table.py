@@ -110,7 +110,9 @@ def batches(config: DataConfig) -> Batches | None:
         MetarecError: a file or column is missing or not valid. `read` names the place.
     """
     named = named_columns(config, "--data.columns.{}")
-    opened = open_table(read_table_file(Path(config.path).expanduser(), "--data.path"), text_format(config), list(named.values()))
+    opened = open_table(
+        read_table_file(Path(config.path).expanduser(), "--data.path"), text_format(config), list(named.values())
+    )
     if not isinstance(opened, TextTable | ParquetTable) or {"item_text", "user_text"} & set(named):
         return None
     named, notes = _present(opened, named, config)

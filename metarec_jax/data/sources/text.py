@@ -84,7 +84,9 @@ class TextTable:
             notes=(skipped,) if self._skipped else (),
         )
 
-    def batches(self, columns: Mapping[str, str], *, numeric: bool = False) -> tuple[Iterator[Table], Callable[[], int]]:
+    def batches(
+        self, columns: Mapping[str, str], *, numeric: bool = False
+    ) -> tuple[Iterator[Table], Callable[[], int]]:
         """Read columns in batches of rows, with values as `read` returns them, in memory that does not grow with them.
 
         Args:
@@ -239,10 +241,29 @@ def read_text(
     Raises:
         MetarecError: the file is not text, a line has the wrong number of values, or a column is missing.
     """
-    known: dict[str, Any] = {"header": "no" if names else "yes", "quoting": "double" if quoted else "none"}
-    table = TextTable(file, Format(separator, encoding=UTF8_OR_LATIN1 if latin1 else "auto", **known))
+    table = open_text(file, separator=separator, names=names, quoted=quoted, latin1=latin1)
     if typed_header:
         table.names = [name.split(":")[0] for name in table.names]
+    return table.read(columns, options={}, numeric=numeric)
+
+
+def open_text(
+    file: File, *, separator: str, names: Sequence[str] = (), quoted: bool = False, latin1: bool = False
+) -> TextTable:
+    """Open a text table of known layout.
+
+    Args:
+        file: content of the file.
+        separator, names, quoted, latin1: as for `read_text`.
+
+    Returns:
+        The open table.
+
+    Raises:
+        MetarecError: the file is not text.
+    """
+    known: dict[str, Any] = {"header": "no" if names else "yes", "quoting": "double" if quoted else "none"}
+    table = TextTable(file, Format(separator, encoding=UTF8_OR_LATIN1 if latin1 else "auto", **known))
     if names:
         table.names = list(names)
-    return table.read(columns, options={}, numeric=numeric)
+    return table

@@ -1,10 +1,11 @@
 """A sort of more rows than memory holds, by user, then time, then item.
 
-Rows come in any order, and the order of users is known only when all have come. So rows are first appended to one file;
-then they are dealt to files of consecutive users, each of which is small enough to be sorted in memory. Both passes read
-and write files from their beginning to their end, so the time of a row does not grow with their number. NumPy alone does
-it: an engine such as DuckDB would sort as well, but the rules of ids, scales and repeats are those of this package, and
-they need the rows in batches with their codes in any case.
+Rows come in any order, and the order of users is known only when all have come. So rows are first appended to one file.
+Then they are dealt to files of consecutive users, each small enough to be sorted in memory. Both passes read and write
+files from their beginning to their end, so the time for a row does not grow with their number.
+
+pyarrow reads the batches and NumPy sorts them. DuckDB would sort as well, but the rules of ids, scales and repeats are
+those of this package, and need the rows as codes in batches in any case, so a further dependency would save little.
 """
 
 from __future__ import annotations

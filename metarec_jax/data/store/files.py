@@ -206,7 +206,7 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
     if header["levels"] is not None:
         rating = coded(rating, np.array(header["levels"], np.float32))
     users, items = _strings(folder / "users.arrow"), _strings(folder / "items.arrow")
-    scale = header["scale"]
+    scale: dict[str, Any] = {**header["scale"], "levels": tuple(header["scale"]["levels"])}
     vectors = np.load(folder / "vectors.npy", mmap_mode="r") if "vectors.npy" in header["files"] else None
     return Interactions(
         user=OwnerColumn(columns["offsets"]),
@@ -221,7 +221,7 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
             details={name.removeprefix(_DETAIL): values for name, values in items.items()},
             vectors=vectors,
         ),
-        scale=Scale(**{**scale, "levels": tuple(scale["levels"])}),
+        scale=Scale(**scale),
         notes=tuple(header["notes"]),
         **{name: header[name] for name in _ABOUT},
     )

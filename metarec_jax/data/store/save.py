@@ -45,6 +45,5 @@ def _in_order(data: Interactions) -> Interactions:
     if ((user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & later)).all():
         return data
     order = row_order(user, time, item)
-    return dataclasses.replace(
-        data, **{name: np.asarray(getattr(data, name))[order] for name in ("user", "item", "rating", "time")}
-    )
+    rating = np.asarray(data.rating)[order]
+    return dataclasses.replace(data, user=user[order], item=item[order], rating=rating, time=time[order])

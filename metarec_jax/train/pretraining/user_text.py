@@ -29,7 +29,7 @@ def sentences(data: Interactions, users: np.ndarray, rows: Bool[np.ndarray, " ro
     """
     own = histories(_only(data, rows), users)
     words = CLICKED if data.kind == "click" else RATED
-    place = np.rint(_part_of_scale(data, own.rating) * (len(words) - 1)).astype(int)
+    place = np.rint(_part_of_scale(data, np.asarray(own.rating)) * (len(words) - 1)).astype(int)
     told = [f"{words[p]} {data.items.titles[i]}." for p, i in zip(place, own.item)]
     return [told[start : start + count] for start, count in zip(own.start, own.count)]
 
