@@ -181,6 +181,8 @@ def train() -> None:
     Path("ratings.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n")
     Path("newcomers.csv").write_text("user_id,item_id,rating,timestamp\na,1,5,1\na,2,2,2\nb,3,4,1\n")
     metarec("inspect", "ratings.csv")
+    metarec("data", "build", "ratings.csv", "store")
+    metarec("inspect", "store")
     with background("epoch 1:", "train", *SMALL, *RANDOM, "--train.epochs", "8", "--out", "run"):
         pass  # stopped in the second epoch or later
     metarec("train", "--resume", "run")

@@ -12,7 +12,7 @@ import tyro
 
 from metarec_jax.cli.arguments import Json, parse, print_json
 from metarec_jax.config.data import DataConfig
-from metarec_jax.core.console import print_grid, printable
+from metarec_jax.core.console import make_reporter, print_grid, printable
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     config = dataclasses.replace(chosen.data, path=chosen.file) if chosen.file else chosen.data
     from metarec_jax.data import load
 
-    found = examine(load(config, seed=0))
+    found = examine(load(config, seed=0, reporter=make_reporter()))
     if chosen.json:
         print_json(found)
     else:

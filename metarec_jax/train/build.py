@@ -134,7 +134,7 @@ def load_data(config: Config, data: Interactions | None = None, reporter: Report
     Returns:
         The interactions.
     """
-    data = beside_clicks(load(config.data, seed=config.seed) if data is None else data, config)
+    data = beside_clicks(load(config.data, seed=config.seed, reporter=reporter) if data is None else data, config)
     reporter.note(f"{data.source}: {len(data):,} interactions, {len(data.users):,} users, {len(data.items):,} items")
     for note in data.notes:
         reporter.note(note)

@@ -14,11 +14,12 @@ from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.arguments import takes, whole, with_type
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SOURCES
+from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import CLICKS
 from metarec_jax.core.stored_columns import OwnerColumn, rows_of
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Place, places
-from metarec_jax.data.sources.source import register_layout, register_source
+from metarec_jax.data.sources.source import as_read, register_layout, register_source
 
 _GIVEN = ("source", "path", "items_path", "columns")
 """Options that `load` sets from its other arguments."""
@@ -33,6 +34,7 @@ def load(
     items: str | os.PathLike[str] | Any = None,
     columns: Columns | Mapping[str, str] | None = None,
     seed: int = 0,
+    reporter: Reporter = QUIET,
     **options: Any,
 ) -> Interactions:
     """Load and check the data set that `config` names, or a table in memory.
@@ -45,6 +47,7 @@ def load(
         columns: for a path or a table, the names of its columns, such as ``{"user": "who", "time": ""}``; "" if there
             is no such column.
         seed: seed of the generator of the source "synthetic".
+        reporter: shows progress where large files become a row store in the cache folder (`row_store.LARGE`).
         **options: for a path or a table, other options of `DataConfig`, such as ``kind="click"``. Messages name them as
             the command line does: ``--data.repeats latest`` is ``repeats="latest"`` here.
 
@@ -59,7 +62,7 @@ def load(
         given = [name for name, value in (("items", items), ("columns", columns)) if value is not None] + [*options]
         if given:
             raise MetarecError(f"load: leave {', '.join(given)} out beside a `DataConfig`, which has these options")
-        return _finished(_read(_as_read(config), seed), config)
+        return _finished(_read(as_read(config), seed, reporter), config)
     _check_options(options)
     items_path = items if isinstance(items, str) else os.fspath(items) if isinstance(items, os.PathLike) else ""
     options |= {"columns": _columns(columns), "items_path": items_path}
@@ -71,25 +74,20 @@ def load(
             raise MetarecError(
                 f"load: items is {with_type(items)} beside a path: pass the path of a table of items, too"
             )
-        return load(DataConfig(source="auto", path=path, **options), seed=seed)
+        return load(DataConfig(source="auto", path=path, **options), seed=seed, reporter=reporter)
     from metarec_jax.data.sources.table import load_frame  # imported here because pyarrow is slow to import
 
     config_ = DataConfig(source="table", path="a table in memory", **options)
-    return _finished(load_frame(config, _as_read(config_), items=None if items_path else items), config_)
+    return _finished(load_frame(config, as_read(config_), items=None if items_path else items), config_)
 
 
-def _read(config: DataConfig, seed: int) -> Interactions:
+def _read(config: DataConfig, seed: int, reporter: Reporter) -> Interactions:
     """Read the data set of a config: files of more than `row_store.LARGE` bytes through a row store in the cache."""
     from metarec_jax.data.sources import row_store  # imported here because pyarrow is slow to import
 
     if row_store.is_large(config):
-        return row_store.cached(config, seed=seed)
+        return row_store.cached(config, seed=seed, reporter=reporter)
     return SOURCES.get(config.source).load(config, seed)
-
-
-def _as_read(config: DataConfig) -> DataConfig:
-    """The config that a reader gets: ratings are read where a threshold makes clicks of them."""
-    return dataclasses.replace(config, kind="rating") if config.liked else config
 
 
 def _finished(data: Interactions, config: DataConfig) -> Interactions:

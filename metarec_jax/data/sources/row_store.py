@@ -25,7 +25,7 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources import table
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.sources.folder import Folder, is_zip
-from metarec_jax.data.sources.source import check_options, recognise, register_layout
+from metarec_jax.data.sources.source import as_read, check_options, recognise, register_layout
 from metarec_jax.data.store.batches import Batches, NotInBatches, save_batches
 from metarec_jax.data.store.files import HEADER, VERSION, open_store
 from metarec_jax.data.store.save import save
@@ -85,7 +85,7 @@ def build_store(config: DataConfig, out: Path, *, seed: int = 0, reporter: Repor
         _require_free(out)
         _remove_killed(out)
         with new_folder(out) as part:
-            _fill(config, part, seed, reporter)
+            _fill(as_read(config), part, seed, reporter)
     return open_store(out)
 
 

@@ -197,6 +197,11 @@ def check_options(layout: Layout, config: DataConfig, path: Path) -> None:
         )
 
 
+def as_read(config: DataConfig) -> DataConfig:
+    """The config that a reader gets: ratings are read where a threshold makes clicks of them."""
+    return dataclasses.replace(config, kind="rating") if config.liked else config
+
+
 def layouts() -> list[Layout]:
     """Every registered layout."""
     return [source.layout for source in map(SOURCES.get, SOURCES.names()) if source.layout]

@@ -100,7 +100,7 @@ def build(
         MetarecError: the input of a step is not valid, or a setting of JAX is not.
     """
     check_jax()
-    data = load(config.data, seed=config.seed) if data is None else data
+    data = load(config.data, seed=config.seed, reporter=reporter) if data is None else data
     if config.data.negatives:
 
         def trained(rows: Interactions) -> np.ndarray:
