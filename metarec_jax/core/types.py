@@ -27,11 +27,14 @@ import numpy as np
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Kind, Scale
 from metarec_jax.core.stored_columns import StoredColumn
+from metarec_jax.core.stored_strings import StoredStrings
 
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
 Params = Any  # a pytree of arrays
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
+Strings = tuple[str, ...] | StoredStrings
+"""Strings in memory, or in a file."""
 Column = np.ndarray | StoredColumn
 """A column of a data set: in memory, or in a file (`metarec_jax.data.store`)."""
 
@@ -63,7 +66,7 @@ class Items:
 class Users:
     """The users of a data set, in row order; ``texts`` are their profiles, or None where the source has none."""
 
-    ids: tuple[str, ...]
+    ids: Strings
     texts: tuple[str, ...] | None = None
 
     def __len__(self) -> int:

@@ -7,14 +7,21 @@ import json
 
 import numpy as np
 
+from metarec_jax.core.stored_columns import blocks
 from metarec_jax.core.types import Interactions
+
+_NAMES = 1 << 16  # ids that are joined at a time
 
 
 def fingerprint(data: Interactions) -> str:
     """sha256 of users, items, ratings and times of all interactions."""
-    digest = hashlib.sha256("\n".join((*data.users.ids, "", *data.items.ids)).encode())
+    digest = hashlib.sha256()
+    for start, names in ((b"", data.users.ids), (b"\n\n", data.items.ids)):
+        for some in blocks(len(names), _NAMES):
+            digest.update((b"\n" if some.start else start) + "\n".join(names[some]).encode())
     for column in (data.user, data.item, data.rating, data.time):
-        digest.update(np.ascontiguousarray(column).tobytes())
+        for some in blocks(len(column)):
+            digest.update(np.ascontiguousarray(column[some]).tobytes())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from metarec_jax.core.errors import MetarecError, shown
 from metarec_jax.core.scale import CLICKS, Kind, Scale
-from metarec_jax.core.types import Interactions, Items, Users
+from metarec_jax.core.types import Interactions, Items, Strings, Users
 from metarec_jax.data import values
 from metarec_jax.data.ids import ids
 from metarec_jax.data.repeats import Rows, Rule, first_repeat, merge
@@ -190,7 +190,7 @@ def _unique_ids(table: Table, column: str) -> list[str]:
 
 
 def _rows(
-    table: Table, column: str, code: np.ndarray, seen: list[str], known: tuple[str, ...], file: Table | None
+    table: Table, column: str, code: np.ndarray, seen: list[str], known: Strings, file: Table | None
 ) -> np.ndarray:
     """The index in `known` of each row's id, int32 [rows]; `code` and `seen` are from `values.ids`."""
     position = {identity: row for row, identity in enumerate(known)}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from metarec_jax.core.errors import shown
-from metarec_jax.core.types import Kind
+from metarec_jax.core.types import Kind, Strings
 from metarec_jax.data import values
 from metarec_jax.data.values import Table
 
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     time: np.ndarray
 
 
-def merge(rows: Rows, rule: Rule, kind: Kind, users: tuple[str, ...], items: tuple[str, ...]) -> Rows:
+def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: tuple[str, ...]) -> Rows:
     """Merge rows of the same user and item.
 
     Args:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from helpers import assert_says
-from trained import trained_run
 
 pytestmark = pytest.mark.usefixtures("empty_folder")
 

@@ -1,6 +1,7 @@
 """A data set from a row store is that from memory bit by bit, whatever it was read from."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from metarec_jax.core.progress import Quiet
 from metarec_jax.core.stored_columns import StoredColumn
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories
-from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
+from metarec_jax.data.fingerprint import fingerprint, fingerprint_with_texts, input_digests
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.sources import clicks_of
 from metarec_jax.data.sources.row_store import build_store
@@ -219,6 +220,16 @@ def everything(data, division):
     tasks = {name: list(TaskSource(data, part, statistics, trains, (6, 20), 8)) for name, part in parts.items()}
     facts = [division.train, division.train_users, division.candidates, statistics[:2], counts_of(data)]
     return [facts, list(episodes), tasks]
+
+
+def test_the_fingerprint_is_that_of_all_ids_and_columns(both, monkeypatch):
+    memory = both[1]
+    ids = "\n".join((*memory.users.ids, "", *memory.items.ids)).encode()
+    columns = [column.tobytes() for column in (memory.user, memory.item, memory.rating, memory.time)]
+    want = hashlib.sha256(b"".join([ids, *columns])).hexdigest()
+    monkeypatch.setattr("metarec_jax.data.fingerprint._NAMES", 7)
+    monkeypatch.setattr("metarec_jax.core.stored_columns.BLOCK", 100)
+    assert [fingerprint(data) for data in both] == [want, want]
 
 
 def test_statistics_of_users_are_the_same(both):

@@ -32,6 +32,7 @@ from metarec_jax.core.json_files import read_json
 from metarec_jax.core.regular_files import open_regular
 from metarec_jax.core.scale import Scale
 from metarec_jax.core.stored_columns import OwnerColumn, coded, widened
+from metarec_jax.core.stored_strings import StoredStrings
 from metarec_jax.core.types import Interactions, Items, Users
 
 HEADER = "row-store.json"
@@ -206,6 +207,7 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
     if header["levels"] is not None:
         rating = coded(rating, np.array(header["levels"], np.float32))
     users, items = _strings(folder / "users.arrow"), _strings(folder / "items.arrow")
+    details = {name: tuple(column) for name, column in items.items() if name.startswith(_DETAIL)}
     scale: dict[str, Any] = {**header["scale"], "levels": tuple(header["scale"]["levels"])}
     vectors = np.load(folder / "vectors.npy", mmap_mode="r") if "vectors.npy" in header["files"] else None
     return Interactions(
@@ -213,12 +215,12 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
         item=columns["item"],
         rating=rating,
         time=columns["time"] if columns["time"].dtype == np.int64 else widened(columns["time"], np.int64),
-        users=Users(users["id"], users.get("text")),
+        users=Users(users["id"], tuple(users["text"]) if "text" in users else None),
         items=Items(
-            ids=items.pop("id"),
-            titles=items.pop("title"),
-            texts=items.pop("text"),
-            details={name.removeprefix(_DETAIL): values for name, values in items.items()},
+            ids=tuple(items["id"]),
+            titles=tuple(items["title"]),
+            texts=tuple(items["text"]),
+            details={name.removeprefix(_DETAIL): values for name, values in details.items()},
             vectors=vectors,
         ),
         scale=Scale(**scale),
@@ -227,7 +229,6 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
     )
 
 
-def _strings(path: Path) -> dict[str, tuple[str, ...]]:
-    with pa.memory_map(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all()
-        return {name: tuple(table.column(name).to_pylist()) for name in table.column_names}
+def _strings(path: Path) -> dict[str, StoredStrings]:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()  # the map lasts as long as the table
+    return {name: StoredStrings(table.column(name)) for name in table.column_names}
