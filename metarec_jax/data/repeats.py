@@ -68,7 +68,8 @@ def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: tuple[str, 
     starts = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))
     ends = np.append(starts[1:], len(order))
     kept = order[starts] if rule == "first" else order[ends - 1]
-    rating = np.ones(len(table)) if "rating" not in table.columns else np.array(values.numbers(table, "rating"))
+    truths = values.TRUTHS if kind == "click" else {}
+    rating = np.ones(len(table)) if "rating" not in table.columns else np.array(values.numbers(table, "rating", truths))
     if kind == "click" and rule not in ("first", "latest"):
         values.clicks(table)  # checked row by row
         rating[kept] = np.maximum.reduceat(rating[order], starts)
@@ -77,10 +78,7 @@ def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: tuple[str, 
         rating[kept] = total / (ends - starts) if rule == "mean" else total
     kept = np.sort(kept)
     merged = len(table) - len(kept)
-    what = {"auto": "they count as one click", "latest": "the latest counts", "first": "the first counts"}.get(
-        rule, f"the {rule} of their ratings counts" if kind == "rating" else "they count as one click"
-    )
-    note = f"{table.name}: {merged:,} of {len(table):,} rows repeat a user and an item; {what}"
+    note = remark(table.name, merged, len(table), rule, kind)
     columns = {"user": table.columns["user"], "rating": pa.chunked_array([pa.array(rating[kept])])}
     place = table.place
     return Rows(
@@ -91,6 +89,24 @@ def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: tuple[str, 
         item[kept],
         time[kept],
     )
+
+
+def remark(name: str, merged: int, rows: int, rule: Rule, kind: Kind) -> str:
+    """The remark on merged rows.
+
+    Args:
+        name: name of the file.
+        merged: rows that were merged into others.
+        rows: rows of the file.
+        rule, kind: as for `merge`.
+
+    Returns:
+        The remark.
+    """
+    what = {"auto": "they count as one click", "latest": "the latest counts", "first": "the first counts"}.get(
+        rule, f"the {rule} of their ratings counts" if kind == "rating" else "they count as one click"
+    )
+    return f"{name}: {merged:,} of {rows:,} rows repeat a user and an item; {what}"
 
 
 def first_repeat(key: np.ndarray) -> tuple[int, int]:

@@ -54,6 +54,7 @@ def test_kinds_from_outside_are_used_by_their_names(tmp_path):
         "latest",
         "5 True Invented",
         "outside: data.source is 'fims'; it must be one of 'auto', 'movielens-100k', 'movielens-1m', "
-        "'movielens-latest', 'recbole', 'mind', 'amazon', 'goodreads', 'book-crossing', 'lastfm', 'table', "
+        "'movielens-latest', "
+        "'recbole', 'mind', 'amazon', 'goodreads', 'book-crossing', 'lastfm', 'row-store', 'table', "
         "'synthetic', 'few', 'films'; did you mean 'films'?",
     ], run.stderr

@@ -66,6 +66,11 @@ def test_repeated_clicks_are_one_click_with_a_remark(tmp_path):
     assert rows_of(data) == {"ax": (1, 2), "ay": (1, 3)}
 
 
+def test_clicks_in_words_may_repeat(tmp_path):
+    data = read(tmp_path, ["a,x,True,1", "a,x,False,3", "b,x,False,2", "b,x,false,1", "b,y,1,4"], kind="click")
+    assert rows_of(data) == {"ax": (1, 3), "bx": (0, 2), "by": (1, 4)}
+
+
 def test_plays_are_counted(tmp_path):
     rows, header = ["a,x,1", "a,x,2", "a,y,3", "a,x,9"], "user_id,item_id,timestamp"
     for columns in (Columns(), Columns(rating="")):

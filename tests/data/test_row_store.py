@@ -86,7 +86,28 @@ def iso(time):
     return str(np.datetime64(time, "s")).replace("T", " ")
 
 
+def repeated(columns, times=1):
+    """Some rows again, with another rating, half of them at the same time."""
+    rng = np.random.default_rng(4)
+    again = {name: values[:times] for name, values in columns.items()}
+    if "rating" in again:
+        again["rating"] = rng.permutation(columns["rating"])[:times].tolist()
+    if "timestamp" in again:
+        again["timestamp"] = [time + n % 2 * 100 for n, time in enumerate(again["timestamp"])]
+    order = rng.permutation(len(columns["user_id"]) + times)
+    return {name: [(values + again[name])[n] for n in order] for name, values in columns.items()}
+
+
 IN_BATCHES = {
+    "clicks that repeat": (repeated(rows(half=False), 300), {"kind": "click"}),
+    "clicks that repeat, in words": (
+        repeated({**rows(half=False), "rating": ["True" if r else "0" for r in rows(half=False)["rating"]]}, 300),
+        {"kind": "click"},
+    ),
+    "plays that repeat": ({n: c for n, c in repeated(rows(), 300).items() if n != "rating"}, {"kind": "click"}),
+    "the latest rating": (repeated(rows(), 300), {"repeats": "latest"}),
+    "the first rating": (repeated(rows(), 300), {"repeats": "first"}),
+    "the latest click": (repeated(rows(half=False), 300), {"kind": "click", "repeats": "latest"}),
     "half stars": (rows(), {}),
     "ids that are numbers": ({**rows(), "item_id": [int(i[1:]) for i in rows()["item_id"]]}, {}),
     "clicks of 0 and 1": (rows(half=False), {"kind": "click", "repeats": "refuse"}),
@@ -153,12 +174,10 @@ def test_movielens_in_batches_is_read_as_in_memory(tmp_path):
     assert notes.lines == []
 
 
-def repeated(columns, times=1):
-    return {name: values + values[:times] for name, values in columns.items()}
-
-
 AS_A_WHOLE = {
-    "clicks that repeat": (repeated(rows(half=False), 5), {"kind": "click"}),
+    "a scale that loses its end": (
+        {n: [*c, c[0], c[0]] if n != "rating" else [*c, 5.5, 3.0] for n, c in rows().items()}, {"repeats": "latest"}
+    ),
     "ratings that repeat": (repeated(rows(), 5), {"repeats": "mean"}),
     "plays that are counted": ({n: c for n, c in repeated(rows(), 5).items() if n != "rating"}, {"repeats": "sum"}),
     "times with fractions": (with_times(rows(), lambda time: f"{time}.25" if time % 2 else f"{time}"), {}),

@@ -64,7 +64,7 @@ def build_store(config: DataConfig, out: Path, *, seed: int = 0, reporter: Repor
     """Make a row store of the data set that a config names.
 
     Tables in text and Parquet, and MovieLens-latest, are read in batches, so that memory does not grow with the rows.
-    Other sources, and tables in which rows repeat a user and an item, are read as a whole.
+    Other sources, and tables with more than that (`metarec_jax.data.store.batches`), are read as a whole.
 
     Args:
         config: options of the data. ``config.liked`` and ``config.negatives`` do not matter: they apply to what a store

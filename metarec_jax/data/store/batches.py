@@ -2,12 +2,13 @@
 
 Batches are coded and appended to temporary files. The rules of ids, ratings and times are those of
 `metarec_jax.data.interactions.build`: they are applied to the distinct values, of which there are few. What needs more
-than that (rows of one user and item, times with fractions, ids that are floats) is left to a reader of the whole table,
+than that (means and sums of ratings, times with fractions, ids that are floats) is left to a reader of the whole table,
 and so are mistakes, whose place it names.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ from metarec_jax.core.scale import CLICKS, Kind, Scale
 from metarec_jax.core.types import Interactions, TimeUnit
 from metarec_jax.data import values
 from metarec_jax.data.interactions import item_rows, user_rows
-from metarec_jax.data.repeats import Rule
+from metarec_jax.data.repeats import Rule, remark
 from metarec_jax.data.store.external_sort import Spill
-from metarec_jax.data.store.files import MOST_CODES, Block, Contents, write_files
+from metarec_jax.data.store.files import MOST_CODES, Block, write_description, write_rows
 from metarec_jax.data.times import PER_SECOND, times
 from metarec_jax.data.values import Table, distinct, is_text
 
@@ -85,28 +86,51 @@ def save_batches(batches: Batches, folder: Path, temporary: Path, *, reporter: R
         coded = rows.finish(batches)
     except (MetarecError, pa.ArrowException) as error:
         raise NotInBatches from error
-    count = rows.spill.counts(coded.user_rows, len(coded.about.users))
-    offsets = np.append(0, np.cumsum(count))
+    users, items = coded.about.users, coded.about.items
+    offsets = np.append(0, np.cumsum(rows.spill.counts(coded.user_rows, len(users))))
     found = np.unique(coded.ratings)
     levels = found if len(found) <= MOST_CODES else None
     codes = coded.ratings if levels is None else np.searchsorted(levels, coded.ratings).astype(np.uint8)
+    kept = np.zeros(len(codes), bool)
+    total = rows.spill.rows
 
     def sorted_blocks(advance: Callable[..., None]) -> Iterator[Block]:
-        done = 0
-        for part in rows.spill.sorted_rows(offsets, coded.user_rows, coded.item_rows):
-            _require_no_repeat(part, len(coded.about.items))
-            done += len(part)
-            advance(done)
-            yield Block(part["item"], codes[part["rating"]], part["time"])
+        def merge(part: np.ndarray) -> np.ndarray:
+            return _merged(part, len(items), codes, batches)
 
-    with reporter.bar("sorting rows", rows.spill.rows) as advance:
-        write_files(folder, Contents(coded.about, offsets, levels, rows.times), sorted_blocks(advance))
+        for part in rows.spill.sorted_rows(offsets, coded.user_rows, coded.item_rows, merge):
+            kept[part["rating"]] = True
+            advance(int(offsets[part["user"][-1] + 1]))
+            yield Block(part["user"], part["item"], codes[part["rating"]], part["time"])
+
+    with reporter.bar("sorting rows", total) as advance:
+        is_coded = levels is not None
+        written = write_rows(folder, sorted_blocks(advance), users=len(users), coded=is_coded, times=rows.times)
+    about = coded.about
+    if written < total:
+        if batches.kind == "rating" and not (kept.all() and len(found) == len(codes)):
+            raise NotInBatches  # the scale is that of the ratings that are left
+        note = remark(coded.name, total - written, total, batches.repeats, batches.kind)
+        about = dataclasses.replace(about, notes=(*batches.notes, note, *coded.notes))
+    write_description(folder, about, levels)
 
 
-def _require_no_repeat(rows: np.ndarray, items: int) -> None:
-    key = np.sort(rows["user"].astype(np.int64) * items + rows["item"])
-    if (key[1:] == key[:-1]).any():
+def _merged(rows: np.ndarray, items: int, codes: np.ndarray, batches: Batches) -> np.ndarray:
+    """Rows of whole users, of which those of one user and item are merged as `metarec_jax.data.repeats.merge` does."""
+    key = rows["user"].astype(np.int64) * items + rows["item"]
+    ordered = np.sort(key)
+    if (ordered[1:] != ordered[:-1]).all():
+        return rows
+    rule, picks = batches.repeats, batches.repeats in ("first", "latest")
+    if rule == "refuse" or (batches.kind == "rating" and not picks):
         raise NotInBatches
+    order = np.lexsort((rows["time"], key))
+    starts = np.flatnonzero(np.append(True, key[order][1:] != key[order][:-1]))
+    kept = order[starts] if rule == "first" else order[np.append(starts[1:], len(order)) - 1]
+    if not picks:  # of clicks, the greatest counts
+        best = np.maximum.reduceat(codes[rows["rating"][order]], starts)
+        rows["rating"][kept] = np.unique(codes, return_index=True)[1][best]
+    return rows[np.sort(kept)]
 
 
 class _Coded(NamedTuple):
@@ -116,12 +140,16 @@ class _Coded(NamedTuple):
         about: the data set without rows.
         user_rows, item_rows: int32 [n], the row of each number's user and item.
         ratings: float32 [n], the rating of each code, on the standard scale.
+        name: of the table.
+        notes: remarks on its items.
     """
 
     about: Interactions
     user_rows: np.ndarray
     item_rows: np.ndarray
     ratings: np.ndarray
+    name: str
+    notes: tuple[str, ...]
 
 
 class _Numbers:
@@ -246,4 +274,4 @@ class _Rows:
             layout=batches.layout,
             notes=(*batches.notes, *notes),
         )
-        return _Coded(about, of_user, of_item, standard)
+        return _Coded(about, of_user, of_item, standard, first.name, notes)

@@ -10,7 +10,7 @@ those of this package, and need the rows as codes in batches in any case, so a f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +82,19 @@ class Spill:
         np.add.at(count, user_rows[: len(self._count)], self._count)
         return count
 
-    def sorted_rows(self, offsets: np.ndarray, user_rows: np.ndarray, item_rows: np.ndarray) -> Iterator[np.ndarray]:
+    def sorted_rows(
+        self,
+        offsets: np.ndarray,
+        user_rows: np.ndarray,
+        item_rows: np.ndarray,
+        merge: Callable[[np.ndarray], np.ndarray],
+    ) -> Iterator[np.ndarray]:
         """Sort the rows; the file is removed on the way.
 
         Args:
             offsets: int64 [users + 1], the first row of each user, and the number of rows.
             user_rows, item_rows: int32 [n], the user and the item that each number stands for.
+            merge: function of all rows of some users, in the order in which they came, to those that are kept.
 
         Yields:
             Rows (`ROW`) by user, then time, then item, whose user and item are rows of the data set; each user's in one
@@ -107,7 +114,7 @@ class Spill:
         self._path.unlink()
         for path in paths:
             if path.exists():
-                rows = np.fromfile(path, ROW)
+                rows = merge(np.fromfile(path, ROW))
                 path.unlink()
                 yield rows[row_order(rows["user"], rows["time"], rows["item"])]
 

@@ -17,6 +17,7 @@ ratings of few levels with times in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,7 @@ MOST_CODES = 256
 """Greatest number of different ratings that are stored as codes of one byte."""
 _DETAIL = "detail: "
 _READ = 1 << 22
+_COLUMNS = ("offsets", "item", "rating", "time")
 _ABOUT = ("source", "citation", "layout", "time_unit")
 
 
@@ -50,53 +52,68 @@ class Block(NamedTuple):
     """Consecutive rows of a store.
 
     Attributes:
+        user: int32 [rows], ascending, also from block to block.
         item: int32 [rows].
         rating: float32 [rows], or the uint8 code of each in the table of levels.
         time: int64 [rows].
     """
 
+    user: np.ndarray
     item: np.ndarray
     rating: np.ndarray
     time: np.ndarray
 
 
-class Contents(NamedTuple):
-    """What a store holds beside its rows.
-
-    Attributes:
-        about: a data set whose columns are not used.
-        offsets: int64 [users + 1], the first row of each user, and the number of rows.
-        levels: float32 [at most 256], ascending, the ratings that codes stand for; None where ratings are stored.
-        times: the least and the greatest time.
-    """
-
-    about: Interactions
-    offsets: np.ndarray
-    levels: np.ndarray | None
-    times: tuple[int, int]
-
-
-def write_files(folder: Path, contents: Contents, rows: Iterator[Block]) -> None:
-    """Write the files of a store.
+def write_rows(folder: Path, rows: Iterator[Block], *, users: int, coded: bool, times: tuple[int, int]) -> int:
+    """Write the columns of a store.
 
     Args:
-        folder: an empty folder, which becomes a store when the last file is written.
-        contents: everything beside the rows.
+        folder: an empty folder.
         rows: all rows in order, in blocks of any length.
+        users: number of users.
+        coded: whether ratings are codes.
+        times: the least and the greatest time.
+
+    Returns:
+        Number of rows.
 
     Raises:
         OSError: a file cannot be written.
-        MetarecError: `rows` are not as many as `contents` says.
     """
-    about, count = contents.about, int(contents.offsets[-1])
-    narrow = all(-(2**31) <= time < 2**31 for time in contents.times)
-    types = {
-        "item": np.dtype(np.int32),
-        "rating": np.dtype(np.float32 if contents.levels is None else np.uint8),
-        "time": np.dtype(np.int32 if narrow else np.int64),
-    }
-    np.save(folder / "offsets.npy", np.asarray(contents.offsets, np.int64))
-    _write_columns(folder, types, count, rows)
+    narrow = all(-(2**31) <= time < 2**31 for time in times)
+    types = {"item": np.int32, "rating": np.uint8 if coded else np.float32, "time": np.int32 if narrow else np.int64}
+    count = np.zeros(users, np.int64)
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(folder / f"{name}.npy", "wb")) for name in types}
+
+        def write_headers(length: int) -> None:
+            for name, file in files.items():
+                about = {"descr": np.dtype(types[name]).str, "fortran_order": False, "shape": (length,)}
+                np.lib.format.write_array_header_1_0(file, about)
+
+        write_headers(0)
+        for block in rows:
+            count += np.bincount(block.user, minlength=users)
+            for name, file in files.items():
+                file.write(np.ascontiguousarray(getattr(block, name), types[name]).data)
+        for file in files.values():
+            file.seek(0)
+        write_headers(int(count.sum()))  # of the same length: NumPy leaves room for any number of rows
+    np.save(folder / "offsets.npy", np.append(0, np.cumsum(count)))
+    return int(count.sum())
+
+
+def write_description(folder: Path, about: Interactions, levels: np.ndarray | None) -> None:
+    """Write everything of a store beside its rows; then it is whole.
+
+    Args:
+        folder: folder of the rows that `write_rows` wrote.
+        about: a data set, whose columns are not used.
+        levels: float32 [at most 256], ascending, the ratings that codes stand for; None where ratings are stored.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     _write_strings(folder / "users.arrow", {"id": about.users.ids, "text": about.users.texts})
     details = {f"{_DETAIL}{name}": values for name, values in about.items.details.items()}
     catalogue = {"id": about.items.ids, "title": about.items.titles, "text": about.items.texts, **details}
@@ -105,11 +122,10 @@ def write_files(folder: Path, contents: Contents, rows: Iterator[Block]) -> None
         np.save(folder / "vectors.npy", np.asarray(about.items.vectors, np.float32))
     header = {
         "version": VERSION,
-        "rows": count,
+        "rows": int(np.load(folder / "offsets.npy", mmap_mode="r")[-1]),
         "users": len(about.users),
         "items": len(about.items),
-        "types": {name: dtype.name for name, dtype in types.items()},
-        "levels": None if contents.levels is None else [float(level) for level in contents.levels],
+        "levels": None if levels is None else [float(level) for level in levels],
         "scale": about.scale._asdict(),
         "notes": list(about.notes),
         **{name: getattr(about, name) for name in _ABOUT},
@@ -117,25 +133,6 @@ def write_files(folder: Path, contents: Contents, rows: Iterator[Block]) -> None
     }
     text = json.dumps({**header, "sha256": _digest_of_header(header)}, indent=1)
     (folder / HEADER).write_text(text + "\n", encoding="utf-8")
-
-
-def _write_columns(folder: Path, types: Mapping[str, np.dtype], count: int, rows: Iterator[Block]) -> None:
-    written = 0
-    with (
-        open(folder / "item.npy", "wb") as item,
-        open(folder / "rating.npy", "wb") as rating,
-        open(folder / "time.npy", "wb") as time,
-    ):
-        files = {"item": item, "rating": rating, "time": time}
-        for name, file in files.items():
-            about = {"descr": types[name].newbyteorder("<").str, "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(file, about)
-        for block in rows:
-            for name, file in files.items():
-                file.write(np.ascontiguousarray(getattr(block, name), types[name]).data)
-            written += len(block.item)
-    if written != count:
-        raise MetarecError(f"{folder}: {written:,} rows where there must be {count:,}: build the store again")
 
 
 def _write_strings(path: Path, columns: Mapping[str, Any]) -> None:
@@ -202,7 +199,7 @@ def _header(folder: Path, remedy: str) -> dict[str, Any]:
 
 
 def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
-    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("offsets", *header["types"])}
+    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS}
     rating = columns["rating"]
     if header["levels"] is not None:
         rating = coded(rating, np.array(header["levels"], np.float32))

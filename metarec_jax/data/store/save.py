@@ -11,7 +11,7 @@ import numpy as np
 from metarec_jax.core.stored_columns import blocks
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import row_order
-from metarec_jax.data.store.files import MOST_CODES, Block, Contents, write_files
+from metarec_jax.data.store.files import MOST_CODES, Block, write_description, write_rows
 
 
 def save(data: Interactions, folder: Path) -> None:
@@ -25,18 +25,18 @@ def save(data: Interactions, folder: Path) -> None:
         OSError: a file cannot be written.
     """
     data = _in_order(data)
-    count = np.bincount(data.user, minlength=len(data.users))
     levels = np.unique(np.asarray(data.rating, np.float32))
     codes = levels if len(levels) <= MOST_CODES else None
     times = int(data.time.min()), int(data.time.max())
-    write_files(folder, Contents(data, np.append(0, np.cumsum(count)), codes, times), _blocks(data, codes))
+    write_rows(folder, _blocks(data, codes), users=len(data.users), coded=codes is not None, times=times)
+    write_description(folder, data, codes)
 
 
 def _blocks(data: Interactions, levels: np.ndarray | None) -> Iterator[Block]:
     for some in blocks(len(data)):
         rating = data.rating[some]
         codes = rating if levels is None else np.searchsorted(levels, rating).astype(np.uint8)
-        yield Block(data.item[some], codes, data.time[some])
+        yield Block(data.user[some], data.item[some], codes, data.time[some])
 
 
 def _in_order(data: Interactions) -> Interactions:
