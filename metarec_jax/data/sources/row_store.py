@@ -170,7 +170,9 @@ def _fill(config: DataConfig, part: Path, seed: int, reporter: Reporter) -> None
 def _batches(config: DataConfig) -> Batches | None:
     """The data set of a config in batches; None where it has to be read as a whole."""
     path = Path(config.path).expanduser()
-    if config.path and os.path.isdir(path):
+    if not config.path:
+        return None
+    if os.path.isdir(path):
         folder = Folder(path)
         layout = recognise(folder)
         if layout is None or layout.batches is None or config.source not in ("auto", layout.name):
