@@ -63,7 +63,7 @@ def test_ratings_off_the_scale_are_refused(refused):
 
 
 MISTAKES = {
-    ("nosuch",): ["'nosuch'", "commands are demo, inspect, pretrain"],
+    ("nosuch",): ["'nosuch'", "commands are demo, inspect, data, pretrain"],
     ("recomend",): ["'recomend'", "did you mean 'recommend'?"],
     ("train", "--preset", "movies"): ["preset", "'movies'", "there are movielens-100k"],
     ("train", "--config", "none.json"): ["--config", "none.json", "No such file or directory"],
