@@ -12,7 +12,7 @@ from metarec_jax.core.checked_files import read_arrays, reading, write_arrays
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.retrieval.build import IndexKind, build_index
 from metarec_jax.recommender.retrieval.graph import Graph
-from metarec_jax.recommender.retrieval.quantised import TILE, Quantised
+from metarec_jax.recommender.retrieval.quantised import Quantised
 from metarec_jax.recommender.retrieval.scan import Scan
 from metarec_jax.recommender.retrieval.vectors import Index, Vectors
 
@@ -62,9 +62,10 @@ def load(vectors: Vectors, path: Path, digest: str) -> Index:
         kind, count, width = texts["kind"], len(vectors), vectors.width
         if kind not in get_args(IndexKind):
             raise ValueError(f"an index of the kind {kind!r}")
-        shape = (-(-count // TILE), width, TILE)
         values, scale = arrays["values"], arrays["scale"]
-        if values.shape != shape or values.dtype != np.int8 or scale.shape != (shape[0], TILE):
+        tile = max(scale.shape[1], 1) if scale.ndim == 2 else 1
+        shape = (-(-count // tile), width, tile)
+        if values.shape != shape or values.dtype != np.int8 or scale.shape != (shape[0], tile):
             raise ValueError(f"its values are {values.dtype} of shape {values.shape}, not int8 of shape {shape}")
         sizes = arrays["middle"], arrays["spread"]
         table = Quantised(jnp.asarray(values), jnp.asarray(scale), *sizes, float(arrays["residual"]))

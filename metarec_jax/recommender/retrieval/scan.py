@@ -93,7 +93,7 @@ class Scan:
 
 @functools.cache
 def scan_program(shape: tuple[int, ...]) -> Callable[..., jax.Array]:
-    """Compile `upper_bounds` for tables of one shape, [tiles, columns, TILE]."""
+    """Compile `upper_bounds` for tables of one shape, [tiles, columns, tile]."""
     tiles, columns, tile = shape
     arguments = [
         jax.ShapeDtypeStruct(shape, np.int8),

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool
 
-from metarec_jax.recommender.retrieval.quantised import TILE, Quantised, Query, compiler_options, upper_bounds
+from metarec_jax.recommender.retrieval.quantised import Quantised, Query, compiler_options, upper_bounds
 
 _AXIS = "items"
 _SPLIT, _WHOLE = PartitionSpec(_AXIS), PartitionSpec()
@@ -71,7 +71,7 @@ class ShardedBounds:
         def local(values: Array, scale: Array, may: Array, weights: Array, slack: Array) -> tuple[Array, Array]:
             bounds = jnp.where(may, upper_bounds(values, scale, weights, slack), -jnp.inf).reshape(-1)
             found, rows = find(bounds)
-            rows = rows + jax.lax.axis_index(_AXIS) * scale.shape[0] * TILE
+            rows = rows + jax.lax.axis_index(_AXIS) * scale.size
             found, rows = (jax.lax.all_gather(part, _AXIS, tiled=True) for part in (found, rows))
             best, places = jax.lax.top_k(found, min(size, len(found)))
             return best, rows[places]

@@ -8,7 +8,7 @@ from made_vectors import InMemory, drawn, queries, sorted_rows
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.recommender.retrieval.build import build_index
-from metarec_jax.recommender.retrieval.quantised import TILE, quantise, query_of, upper_bounds
+from metarec_jax.recommender.retrieval.quantised import CPU_TILE, quantise, query_of, upper_bounds
 from metarec_jax.recommender.retrieval.scan import highest
 
 
@@ -16,7 +16,7 @@ def scan_of(vectors):
     return build_index(InMemory(vectors))
 
 
-@pytest.mark.parametrize("count", [1, 7, TILE, TILE + 1, 5000])
+@pytest.mark.parametrize("count", [1, 7, CPU_TILE, CPU_TILE + 1, 5000])
 def test_the_highest_products_are_found_and_proven(count):
     vectors = drawn(count)
     index = scan_of(vectors)
