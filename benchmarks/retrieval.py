@@ -188,7 +188,8 @@ def measure(
     contenders = [harness.Contender(name, run) for name, run in runs.items()] + machine.contenders()
     seconds = harness.take_turns(contenders, rounds=rounds, warmup=2)
     gigabytes = (table.values.nbytes + 2 * table.scale.nbytes) / 1e9
-    share = gigabytes / seconds["scan alone"] / machine.best(seconds).bandwidth
+    bandwidth = machine.best(seconds).bandwidth
+    scanned = gigabytes / seconds["scan alone"]
     wanted = whole_lists(recommender, states, items)
     shares = [
         np.mean([catalogue.items.ids[row] in {item.id for item in one} for row in rows])
@@ -196,9 +197,6 @@ def measure(
     ]
     queries = recommender.candidates.queries(states[:20])
     proven = [index.top(query, recommender.candidates.count).exact for query in queries]
-    faster = None
-    if items <= IN_TURNS:
-        faster = float(np.median(seconds["whole model on all items"] / seconds["two stages"]))
     return {
         "items": items,
         "users": users,
@@ -207,12 +205,41 @@ def measure(
         "share of the network": network_share(recommender, states),
         "seconds to load and build": built,
         "peak gigabytes": peak,
-        "seconds": {name: [float(q) for q in np.quantile(taken, [0.5, 0.95])] for name, taken in seconds.items()},
-        "times faster": faster,
-        "of bandwidth": float(np.median(share)),
+        "seconds": {name: taken.tolist() for name, taken in seconds.items()},
+        "GB/s of the scan": scanned.tolist(),
+        "GB/s of the memory": bandwidth.tolist(),
         "recall@10": float(np.mean(shares)),
         "lists of candidates proven exact": float(np.mean(proven)),
     }
+
+
+def rows_of(found: dict[str, Any]) -> list[harness.Row]:
+    """Compare what `measure` found with the whole model, with the memory, and with the bars.
+
+    Args:
+        found: answer of `measure`.
+
+    Returns:
+        Rows of a table; the first of them holds everything that was found.
+    """
+    count, seconds = f"{found['items']:,} items", {name: 1e3 * np.array(each) for name, each in found["seconds"].items()}
+    whole = "whole model on all items"
+    other, bar = (whole, BARS["times faster"]) if whole in seconds else ("scan alone", None)
+    lists, scan, memory = seconds["two stages"], np.array(found["GB/s of the scan"]), np.array(found["GB/s of the memory"])
+    recall, peak = np.array([found["recall@10"]]), np.array([found["peak gigabytes"]])
+    ways = [
+        (_row(f"a list, {count}", other, "ms", lists, seconds[other], seconds[other] / lists), bar),
+        (_row(f"scan, {count}", "memory bandwidth", "GB/s", scan, memory, scan / memory), BARS["of bandwidth"]),
+        (_row(f"list, {count}", whole, "recall@10", recall, np.ones(1), recall), BARS["recall"]),
+        (_row(f"process, {count}", "target", "GB at most", peak, np.array([BARS["GB"]]), BARS["GB"] / peak), 1.0),
+    ]
+    return [dataclasses.replace(row, bar=bar, facts=found if number == 0 else {}) for number, (row, bar) in enumerate(ways)]
+
+
+def _row(case: str, other: str, metric: str, ours: np.ndarray, theirs: np.ndarray, ratio: np.ndarray) -> harness.Row:
+    low, median, high = np.quantile(ratio, [0.05, 0.5, 0.95])
+    spread = {"median": float(median), "low": float(low), "high": float(high)}
+    return harness.Row(case, other, metric, float(np.median(ours)), float(np.median(theirs)), spread)
 
 
 def _gigabytes() -> float:
@@ -241,10 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command += ["--users", str(chosen.users), "--network", str(chosen.network)]
         command += [] if chosen.folder is None else ["--folder", str(chosen.folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(json.dumps(rows[-1], indent=1))
+        rows += rows_of(json.loads(done.stdout.splitlines()[-1]))
     if chosen.json:
-        chosen.json.write_text(json.dumps({"environment": harness.made(), "bars": BARS, "rows": rows}, indent=1) + "\n")
+        harness.write(rows, chosen.json)
+    harness.show(rows)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,12 @@ def test_two_stages_are_measured(tmp_path):
     assert 0 < found["share of the network"] < 3
     assert set(found["seconds"]) == {"two stages", "scan alone", "whole model on all items"}
     assert found["peak gigabytes"] > 0
-    assert found["times faster"] > 0
-    assert found["of bandwidth"] > 0
+    rows = retrieval.rows_of(found)
+    assert [row.metric for row in rows] == ["ms", "GB/s", "recall@10", "GB at most"]
+    assert all(row.ratio["median"] > 0 for row in rows)
+    assert rows[0].bar == retrieval.BARS["times faster"]
+    del found["seconds"]["whole model on all items"]
+    assert retrieval.rows_of(found)[0].bar is None
 
 
 def test_a_scaled_network_has_a_larger_share(tmp_path):
