@@ -39,13 +39,13 @@ def run(arguments: Sequence[str]) -> int:
     chosen = parse(CompareArguments, "compare", arguments)
     mode(chosen.metrics)
     import_jax()
-    from metarec_jax.evaluation import compare
+    from metarec_jax.evaluation import compare, comparison
 
     found = compare.compare(
         Path(chosen.a), Path(chosen.b), method=chosen.method, reference=chosen.against, metrics=chosen.metrics
     )
     if chosen.json:
-        print_json(compare.to_tree(found))
+        print_json(comparison.to_tree(found))
     else:
-        compare.print_comparison(found)
+        comparison.print_comparison(found)
     return 0

@@ -1,62 +1,37 @@
 """Comparison of two evaluations, over all rows and by cohort.
 
-Both must have predicted the same query rows: then each user of one is paired with the same user of the other, and a
-difference has the interval of a paired bootstrap over users (`metarec_jax.evaluation.bootstrap`).
+Both must have predicted the same query rows, or made lists for the same users: then each user of one is paired with the
+same user of the other, and a difference has the interval of a paired bootstrap over users
+(`metarec_jax.evaluation.bootstrap`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.evaluation import compare_lists, list_record
 from metarec_jax.evaluation import predictions_table as record
-from metarec_jax.evaluation.bootstrap import Interval
 from metarec_jax.evaluation.cohorts import KINDS, LEAST_USERS, METRICS, bounds, difference, rows_between
 from metarec_jax.evaluation.cohorts import label as cohort_label
-from metarec_jax.evaluation.list_record import LISTS
+from metarec_jax.evaluation.comparison import ALL, Comparison, Line
+from metarec_jax.evaluation.list_record import Listed, SeedLists
 from metarec_jax.evaluation.methods import META
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge_rows
 from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers
-from metarec_jax.evaluation.report import header_of, interval, plain, show_interval
 from metarec_jax.evaluation.table import difference_between
-from metarec_jax.evaluation.text_table import number, print_grids
 from metarec_jax.metrics.definitions import metric
 
-ALL = "all rows"
-
-
-@dataclasses.dataclass(frozen=True)
-class Line:
-    """One metric of both evaluations.
-
-    Attributes:
-        scenario: its name.
-        rows: `ALL`, or the title of a cohort.
-        metric: its name.
-        a, b: its value in each evaluation, with an interval.
-        difference: A minus B.
-    """
-
-    scenario: str
-    rows: str
-    metric: str
-    a: Interval
-    b: Interval
-    difference: Interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The result of `compare`: its lines, and notes on what was compared."""
-
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...]
+_FILES: tuple[tuple[str, Callable[[Path], SeedAnswers | SeedLists | None]], ...] = (
+    ("answers.parquet", record.load),
+    (list_record.LISTS, list_record.load),
+)
+"""What an evaluation keeps of a seed: predictions of rows, or metrics of lists."""
 
 
 def compare(
@@ -88,19 +63,20 @@ def compare(
         _require_same(a, b, ours[seed], theirs[seed])
     other = reference or method
     for folder, found, wanted in ((a, ours, method), (b, theirs, other)):
-        known = next(iter(found[common[0]].scenarios.values())).predictions
+        known = _methods(next(iter(found[common[0]].scenarios.values())))
         if wanted not in known:
             raise MetarecError(f"{folder} has no method {wanted!r}; it has {', '.join(known)}")
     names = [m for m in mode(metrics).metrics if metric(m).per_user]
     lines: list[Line] = []
     for scenario in dict.fromkeys(name for seed in common for name in ours[seed].scenarios):
-        pairs = [
-            (ours[seed], seed, ours[seed].scenarios[scenario], theirs[seed].scenarios[scenario])
-            for seed in common
-            if scenario in ours[seed].scenarios
-        ]
-        lines += _overall(pairs, scenario, method, other, names, samples)
-        lines += _by_cohort([pair[1:] for pair in pairs], scenario, method, other, samples)
+        here = [seed for seed in common if scenario in ours[seed].scenarios]
+        sides = [[found[seed] for seed in here] for found in (ours, theirs)]
+        if isinstance(ours[common[0]], SeedLists):
+            lines += compare_lists.lines_of(*sides, scenario, method, other, samples)  # type: ignore[arg-type]
+            continue
+        pairs = [(a, a.seed, a.scenarios[scenario], b.scenarios[scenario]) for a, b in zip(*sides)]
+        lines += _overall(pairs, scenario, method, other, names, samples)  # type: ignore[arg-type]
+        lines += _by_cohort([pair[1:] for pair in pairs], scenario, method, other, samples)  # type: ignore[arg-type]
     dropped = (set(ours) | set(theirs)) - set(common)
     notes = [
         f"A is {method!r} of {a}",
@@ -113,25 +89,21 @@ def compare(
     return Comparison(tuple(lines), tuple(notes))
 
 
-def read(folder: Path) -> dict[int, SeedAnswers]:
-    """Read the predictions of every seed in a folder that `metarec evaluate` wrote.
+def read(folder: Path) -> Mapping[int, SeedAnswers | SeedLists]:
+    """Read what `metarec evaluate` kept of every seed in a folder.
 
     Raises:
-        MetarecError: there are none, or a file is damaged.
+        MetarecError: there is nothing, or a file is damaged.
     """
-    found = {}
-    for path in sorted(folder.glob("seed-*/answers.parquet")):
-        answers = record.load(path)
-        if answers is None:
-            raise MetarecError(f"{path} is damaged: evaluate again with `metarec evaluate`, which computes it anew")
-        found[answers.seed] = answers
-    if found:
-        return dict(sorted(found.items()))
-    if any(folder.glob(f"seed-*/{LISTS}")):
-        raise MetarecError(
-            f"{folder} holds an evaluation of lists over the catalogue, which has no predictions to compare: its "
-            "tables/evaluation.json has the paired differences of its methods"
-        )
+    found: dict[int, SeedAnswers | SeedLists] = {}
+    for name, load in _FILES:
+        for path in sorted(folder.glob(f"seed-*/{name}")):
+            answers = load(path)
+            if answers is None:
+                raise MetarecError(f"{path} is damaged: evaluate again with `metarec evaluate`, which computes it anew")
+            found[answers.seed] = answers
+        if found:
+            return dict(sorted(found.items()))
     if (folder / "config.json").exists():
         raise MetarecError(f"{folder} was not evaluated yet: run `metarec evaluate {folder}` first")
     raise MetarecError(
@@ -139,7 +111,11 @@ def read(folder: Path) -> dict[int, SeedAnswers]:
     )
 
 
-def _require_same(a: Path, b: Path, ours: SeedAnswers, theirs: SeedAnswers) -> None:
+def _methods(scenario: Answers | Listed) -> Mapping[str, Any]:
+    return scenario.methods if isinstance(scenario, Listed) else scenario.predictions
+
+
+def _require_same(a: Path, b: Path, ours: SeedAnswers | SeedLists, theirs: SeedAnswers | SeedLists) -> None:
     if ours.about["data"] != theirs.about["data"]:
         raise MetarecError(
             f"{a} and {b} are about different data ({ours.about['source']}; {theirs.about['source']}): only "
@@ -149,14 +125,22 @@ def _require_same(a: Path, b: Path, ours: SeedAnswers, theirs: SeedAnswers) -> N
     if set(ours.scenarios) != set(theirs.scenarios):
         scenarios, others = (", ".join(side.scenarios) for side in (ours, theirs))
         raise MetarecError(f"{a} and {b} are of different protocols ({scenarios}; {others}): {remedy}")
-    for name, (questions, _) in ours.scenarios.items():
-        asked = theirs.scenarios[name].questions
-        same = (np.array_equal(getattr(questions, f), getattr(asked, f)) for f in ("task", "user", "item", "rating"))
-        if not all(same):
+    if type(ours) is not type(theirs):
+        raise MetarecError(f"one of {a} and {b} judges lists, and the other predictions of rows: {remedy}")
+    for name, asked in ours.scenarios.items():
+        if not all(np.array_equal(*pair) for pair in zip(_asked(asked), _asked(theirs.scenarios[name]))):
             raise MetarecError(
                 f"{a} and {b} are of different splits: in seed {ours.seed} they ask about other rows in scenario "
                 f"{name!r}: {remedy}"
             )
+
+
+def _asked(scenario: Answers | Listed) -> tuple[np.ndarray, ...]:
+    """What identifies the questions of a scenario."""
+    if isinstance(scenario, Listed):
+        return scenario.user, scenario.history, scenario.popularity
+    questions = scenario.questions
+    return questions.task, questions.user, questions.item, questions.rating
 
 
 def _overall(
@@ -210,46 +194,6 @@ def _by_cohort(
                 ]
                 lines.append(Line(scenario, f"{kind.title}: {cohort_label(first, last)}", name, *values))
     return lines
-
-
-def to_tree(found: Comparison) -> dict[str, Any]:
-    """A comparison as a tree of JSON values."""
-
-    def level(i: Interval) -> dict[str, Any]:
-        return plain({"value": i.difference, "low": i.low, "high": i.high})
-
-    lines = [
-        {"scenario": x.scenario, "rows": x.rows, "metric": x.metric, "a": level(x.a), "b": level(x.b)}
-        | {"difference": interval(x.difference)}
-        for x in found.lines
-    ]
-    return {"notes": list(found.notes), "lines": lines}
-
-
-def print_comparison(found: Comparison) -> None:
-    """Print a comparison: for each scenario a table of all rows and a table by cohort."""
-    parts = []
-    scenarios: dict[str, list[Line]] = {}
-    for line in found.lines:
-        scenarios.setdefault(line.scenario, []).append(line)
-    for scenario, lines in scenarios.items():
-        for title, chosen, first in (
-            (scenario, [x for x in lines if x.rows == ALL], "metric"),
-            (f"{scenario}, by cohort", [x for x in lines if x.rows != ALL and x.metric == "mae"], "MAE of"),
-        ):
-            body = [
-                [
-                    header_of(metric(x.metric)) if x.rows == ALL else x.rows,
-                    number(x.a.difference),
-                    number(x.b.difference),
-                    show_interval(x.difference),
-                    str(x.difference.users),
-                ]
-                for x in chosen
-            ]
-            if body:
-                parts.append((title, [first, "A", "B", "A - B", "users"], body, set()))
-    print_grids(parts, found.notes)
 
 
 def _listed(seeds: Any) -> str:

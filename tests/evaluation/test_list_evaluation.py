@@ -16,7 +16,7 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.data.sources import clicks_of
-from metarec_jax.evaluation import list_methods, list_record
+from metarec_jax.evaluation import compare, comparison, list_methods, list_record
 from metarec_jax.evaluation.budget import Budget, ListBudget
 from metarec_jax.evaluation.evaluate import answer_seed, evaluate
 from metarec_jax.evaluation.list_methods import over_catalogue, prepare
@@ -186,6 +186,46 @@ def test_a_record_is_read_as_it_was_written_and_a_damaged_one_is_made_anew(answe
     path.write_bytes(path.read_bytes()[:-100])
     assert list_record.load(path) is None
     assert list_record.load(tmp_path / "nowhere") is None
+
+
+def test_lists_are_compared_with_themselves_and_by_method(answered, tmp_path):
+    folder, _, found = answered
+    same = compare.compare(folder, folder, samples=20)
+    assert {line.difference.difference for line in same.lines} == {0.0}
+    lines = {(x.rows, x.metric): x for x in compare.compare(folder, folder, reference="EASE", samples=20).lines}
+    (listed,) = found.scenarios.values()
+    values = [listed.methods[method].values["recall_list@20"] for method in (META, "EASE")]
+    whole = lines[comparison.ALL, "recall_list@20"]
+    assert_close(np.float64(whole.difference.difference), (values[0] - values[1]).mean())
+    few = listed.history <= 5
+    part = lines["clicks that were shown: 1–5", "recall_list@20"]
+    assert part.difference.users == len(np.unique(listed.user[few]))
+    assert_close(np.float64(part.a.difference), values[0][few].mean())
+    comparison.print_comparison(compare.compare(folder, folder, reference="EASE", samples=20))
+
+
+def test_lists_of_other_tasks_are_not_compared(answered, tmp_path):
+    folder, _, found = answered
+    (name,) = found.scenarios
+    (listed,) = found.scenarios.values()
+
+    def kept(place, scenarios=found.scenarios, **about):
+        path = tmp_path / place / f"seed-{SEED}" / list_record.LISTS
+        path.parent.mkdir(parents=True)
+        list_record.save(dataclasses.replace(found, scenarios=scenarios, about={**found.about, **about}), path)
+        return path.parent.parent
+
+    refused = {
+        kept("data", data="0" * 64): "are about different data",
+        kept("users", {name: listed._replace(user=listed.user[::-1].copy())}): "are of different splits",
+        kept("protocol", {"elsewhere": listed}): "are of different protocols",
+        kept("seed", seed=SEED + 6): "other seeds are other splits",
+    }
+    for other, words in refused.items():
+        with pytest.raises(MetarecError, match=words):
+            compare.compare(folder, other)
+    with pytest.raises(MetarecError, match="has no method 'mine'; it has random, popularity"):
+        compare.compare(folder, folder, method="mine")
 
 
 def test_metrics_of_predicted_ratings_are_refused_for_lists(tmp_path):
