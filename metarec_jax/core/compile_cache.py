@@ -34,6 +34,21 @@ def keep_compilations(cache: Path) -> None:
 
 
 @contextlib.contextmanager
+def released_programs() -> Iterator[None]:
+    """Release all compiled programs of this process at the end of a block, as after each of several trainings.
+
+    Each program takes a few mappings of memory, of which Linux allows a process 65,530 (vm.max_map_count): ten trainings
+    of different shapes have more. Programs that are used again are compiled again, or read from the cache on disk.
+    """
+    import jax
+
+    try:
+        yield
+    finally:
+        jax.clear_caches()
+
+
+@contextlib.contextmanager
 def compiled_anew() -> Iterator[None]:
     """Disable the cache on disk in a block, so that compilation can be timed."""
     import jax

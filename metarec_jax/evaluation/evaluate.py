@@ -20,6 +20,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core import locks
 from metarec_jax.core.atomic_files import make_folder, remove_leftovers
 from metarec_jax.core.command_paths import path_argument
+from metarec_jax.core.compile_cache import released_programs
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
@@ -93,7 +94,10 @@ def evaluate(
             seeded = dataclasses.replace(config, seed=seed)
             given = run if run and run.config.seed == seed else None
             of_seed = folder / f"seed-{seed}"
-            answer = answer_seed(seeded, of_seed, given, metrics=metrics, budget=budget, data=data, reporter=reporter)
+            with released_programs():
+                answer = answer_seed(
+                    seeded, of_seed, given, metrics=metrics, budget=budget, data=data, reporter=reporter
+                )
             if isinstance(answer, SeedLists):
                 lists.append(answer)
             else:

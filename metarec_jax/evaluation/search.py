@@ -19,6 +19,7 @@ from metarec_jax.config.paths import absolute
 from metarec_jax.config.run import Config
 from metarec_jax.core.atomic_files import explained, make_folder, system_error, write_text
 from metarec_jax.core.checked_files import reading
+from metarec_jax.core.compile_cache import released_programs
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.json_files import MOST_BYTES, parse_json
 from metarec_jax.core.progress import QUIET, Reporter
@@ -197,7 +198,8 @@ def run_trials(
             trial = study.ask()
             options = {name: suggest(trial, name, choice, base) for name, choice in space.items()}
             try:
-                value = objective(with_options(base, options), folder / f"trial-{trial.number}")
+                with released_programs():
+                    value = objective(with_options(base, options), folder / f"trial-{trial.number}")
             except MetarecError as error:
                 if isinstance(error.__cause__, OSError):
                     raise  # the disk is full, say: nothing that another trial would do better

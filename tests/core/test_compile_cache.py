@@ -1,14 +1,17 @@
-"""Compiled programs are kept where nobody else can put one."""
+"""Compiled programs are kept where nobody else can put one, and released where many follow one another."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
-from metarec_jax.core.compile_cache import private_folder, processor
+from metarec_jax.core.compile_cache import private_folder, processor, released_programs
 
 KEEPING = """
 import sys
@@ -87,3 +90,16 @@ def test_what_is_compiled_is_kept_and_the_users_choice_respected(tmp_path):
 def test_what_is_compiled_to_be_timed_is_neither_read_nor_kept(tmp_path):
     """Though JAX looked for the cache before; and it is used again after."""
     assert start(tmp_path / "cache", ANEW) == ["True", "True", "True"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists the mappings of a process")
+def test_programs_are_released_after_a_block():
+    def mappings():
+        return len(Path("/proc/self/maps").read_text().splitlines())
+
+    with pytest.raises(ZeroDivisionError), released_programs():
+        for size in range(2, 32):
+            jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones(size))
+        during = mappings()
+        raise ZeroDivisionError
+    assert mappings() < during - 30
