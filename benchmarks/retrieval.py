@@ -222,18 +222,21 @@ def rows_of(found: dict[str, Any]) -> list[harness.Row]:
     Returns:
         Rows of a table; the first of them holds everything that was found.
     """
-    count, seconds = f"{found['items']:,} items", {name: 1e3 * np.array(each) for name, each in found["seconds"].items()}
+    count = f"{found['items']:,} items"
+    taken = {name: 1e3 * np.array(each) for name, each in found["seconds"].items()}
     whole = "whole model on all items"
-    other, bar = (whole, BARS["times faster"]) if whole in seconds else ("scan alone", None)
-    lists, scan, memory = seconds["two stages"], np.array(found["GB/s of the scan"]), np.array(found["GB/s of the memory"])
+    other, bar = (whole, BARS["times faster"]) if whole in taken else ("scan alone", None)
+    scan, memory = (np.array(found[f"GB/s of the {name}"]) for name in ("scan", "memory"))
+    lists = taken["two stages"]
     recall, peak = np.array([found["recall@10"]]), np.array([found["peak gigabytes"]])
     ways = [
-        (_row(f"a list, {count}", other, "ms", lists, seconds[other], seconds[other] / lists), bar),
+        (_row(f"a list, {count}", other, "ms", lists, taken[other], taken[other] / lists), bar),
         (_row(f"scan, {count}", "memory bandwidth", "GB/s", scan, memory, scan / memory), BARS["of bandwidth"]),
         (_row(f"list, {count}", whole, "recall@10", recall, np.ones(1), recall), BARS["recall"]),
         (_row(f"process, {count}", "target", "GB at most", peak, np.array([BARS["GB"]]), BARS["GB"] / peak), 1.0),
     ]
-    return [dataclasses.replace(row, bar=bar, facts=found if number == 0 else {}) for number, (row, bar) in enumerate(ways)]
+    rows = [dataclasses.replace(row, bar=bar) for row, bar in ways]
+    return [dataclasses.replace(rows[0], facts=found), *rows[1:]]
 
 
 def _row(case: str, other: str, metric: str, ours: np.ndarray, theirs: np.ndarray, ratio: np.ndarray) -> harness.Row:

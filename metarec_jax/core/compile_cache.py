@@ -37,8 +37,9 @@ def keep_compilations(cache: Path) -> None:
 def released_programs() -> Iterator[None]:
     """Release all compiled programs of this process at the end of a block, as after each of several trainings.
 
-    Each program takes a few mappings of memory, of which Linux allows a process 65,530 (vm.max_map_count): ten trainings
-    of different shapes have more. Programs that are used again are compiled again, or read from the cache on disk.
+    Each program takes a few mappings of memory, of which Linux allows a process 65,530 (vm.max_map_count): ten
+    trainings of different shapes have more. Programs that are used again are compiled again, or read from the cache on
+    disk.
     """
     import jax
 

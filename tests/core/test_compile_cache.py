@@ -97,9 +97,8 @@ def test_programs_are_released_after_a_block():
     def mappings():
         return len(Path("/proc/self/maps").read_text().splitlines())
 
-    with pytest.raises(ZeroDivisionError), released_programs():
+    with released_programs():
         for size in range(2, 32):
             jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones(size))
         during = mappings()
-        raise ZeroDivisionError
     assert mappings() < during - 30
