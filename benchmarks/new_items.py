@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks import harness
 from metarec_jax.config.run import Config, preset
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.row_ranges import Selection
 from metarec_jax.core.types import Params
 from metarec_jax.data import load
 from metarec_jax.data.protocols import divide
@@ -108,7 +109,7 @@ def _seed(
     new = np.zeros(len(data.items), bool)
     new[rng.choice(rated_often, len(rated_often) // SHARE, replace=False)] = True
 
-    def of(rows: np.ndarray) -> Beliefs:
+    def of(rows: Selection) -> Beliefs:
         columns = data.user[rows], data.item[rows], data.rating[rows]
         common = plan(config.factors.rank, data.items, embeddings, data.user[rows], data.item[rows])
         return believe(common, data.items, embeddings, *columns)

@@ -14,6 +14,7 @@ from metarec_jax.cli.arguments import Json, parse, print_json
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.console import make_reporter, print_grid, printable
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.stored_columns import count_values
 
 if TYPE_CHECKING:
     from metarec_jax.core.types import Interactions, TimeUnit
@@ -63,14 +64,16 @@ def examine(data: Interactions) -> dict[str, Any]:
         ``texts``: an example of what the encoder reads; ``notes``: what was merged, left out or assumed; ``first``:
         the first rows, by user and time.
     """
-    count = np.bincount(data.user, minlength=len(data.users))
+    from metarec_jax.data.splits import counts_of  # imported here because data is slow to import
+
+    count = counts_of(data)
     return {
         "source": data.source,
         "layout": data.layout,
         "rows": len(data),
         "users": len(data.users),
         "items": len(data.items),
-        "items_without_rows": len(data.items) - len(np.unique(data.item)),
+        "items_without_rows": int((count_values(data.item, len(data.items)) == 0).sum()),
         "rows_of_a_user": {
             "least": int(count.min()),
             "median": float(np.median(count)),

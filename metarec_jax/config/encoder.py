@@ -46,6 +46,9 @@ class EncoderConfig:
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of the encoder's matrix products; parameters, layer norms, softmax and pooling are float32. bfloat16 is
     refused on a CPU, where it is slower."""
+    stored: Literal["float32", "float16"] = "float32"
+    """Precision in which embeddings of a frozen encoder are kept in the cache folder. float16 halves the files, and
+    rounds each embedding to about 3 digits."""
     attention: Literal["auto", "fused"] = "auto"
     """"auto" is plain attention, on a TPU with several short texts in a row; "fused" is the accelerator's own kernel
     (cuDNN or Pallas), which has no second derivative."""

@@ -19,6 +19,10 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """Error numbers of file systems without lock support; `hold` then continues without a lock."""
 
 
+class InUseError(MetarecError):
+    """Another process holds a lock."""
+
+
 @contextlib.contextmanager
 def hold(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock within the context.
@@ -35,7 +39,8 @@ def hold(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         None.
 
     Raises:
-        MetarecError: another process holds the lock (the message names the process), or the file cannot be written.
+        InUseError: another process holds the lock; the message names the process.
+        MetarecError: the file cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -44,7 +49,7 @@ def hold(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         try:
             lock.acquire()
         except Timeout as error:
-            raise MetarecError(
+            raise InUseError(
                 f"{what} is in use by {_holder(path)}: wait until that has ended, or name another folder"
             ) from error
         except OSError as error:

@@ -136,6 +136,10 @@ class StoredColumn(np.lib.mixins.NDArrayOperatorsMixin):
         return all(bool(self[some].all()) for some in blocks(len(self)))
 
 
+Column = np.ndarray | StoredColumn
+"""A column of a data set: in memory, or in a file (`metarec_jax.data.store`)."""
+
+
 class OwnerColumn(StoredColumn):
     """The owner of each row, where rows are sorted by owner.
 
@@ -156,12 +160,22 @@ class OwnerColumn(StoredColumn):
 
     def _owners(self, rows: Any) -> np.ndarray:
         if not isinstance(rows, slice):
-            return (np.searchsorted(self.offsets, rows, "right") - 1).astype(np.int32)
+            return self._owners_of(rows)
         if rows.start == rows.stop:
             return np.empty(0, np.int32)
         first, last = np.searchsorted(self.offsets, [rows.start, rows.stop - 1], "right") - 1
         count = np.diff(np.clip(self.offsets[first : last + 2], rows.start, rows.stop))
         return np.repeat(np.arange(first, last + 1, dtype=np.int32), count)
+
+    def _owners_of(self, rows: np.ndarray) -> np.ndarray:
+        """The owners of rows in any order; of many ascending ones, found by their borders."""
+        if len(rows) > 1 and (rows[1:] >= rows[:-1]).all():
+            first, last = np.searchsorted(self.offsets, rows[[0, -1]], "right") - 1
+            if last - first < len(rows):
+                edges = np.searchsorted(rows, self.offsets[first + 1 : last + 1])
+                count = np.diff(np.concatenate([[0], edges, [len(rows)]]))
+                return np.repeat(np.arange(first, last + 1, dtype=np.int32), count)
+        return (np.searchsorted(self.offsets, rows, "right") - 1).astype(np.int32)
 
 
 def coded(codes: np.ndarray, values: np.ndarray) -> StoredColumn:
@@ -190,7 +204,34 @@ def widened(narrow: np.ndarray, dtype: Any) -> StoredColumn:
     return StoredColumn(len(narrow), dtype, lambda rows: np.asarray(narrow[rows]).astype(dtype))
 
 
-def rows_of(column: np.ndarray | StoredColumn, rows: np.ndarray) -> np.ndarray | StoredColumn:
+def computed(column: Column, function: Callable[[np.ndarray], np.ndarray], dtype: Any) -> StoredColumn:
+    """A column whose values are a function of those of another one.
+
+    Args:
+        column: the other one.
+        function: function of values [n] to values [n].
+        dtype: of the results.
+
+    Returns:
+        The column, of the same length.
+    """
+    return StoredColumn(len(column), dtype, lambda rows: np.asarray(function(np.asarray(column[rows])), dtype))
+
+
+def picked(column: Column, rows: Column) -> StoredColumn:
+    """Some rows of a column, which are read when they are asked for.
+
+    Args:
+        column: the column.
+        rows: int64 [n], its rows.
+
+    Returns:
+        The column of `n` rows.
+    """
+    return StoredColumn(len(rows), column.dtype, lambda some: np.asarray(column[rows[some]]))
+
+
+def rows_of(column: Column, rows: Column) -> Column:
     """Some rows of a column: a copy of those of an array in memory, and otherwise a column that reads them.
 
     Args:
@@ -202,4 +243,48 @@ def rows_of(column: np.ndarray | StoredColumn, rows: np.ndarray) -> np.ndarray |
     """
     if isinstance(column, np.ndarray) and not isinstance(column, np.memmap):
         return column[rows]
-    return StoredColumn(len(rows), column.dtype, lambda some: np.asarray(column[rows[some]]))
+    return picked(column, rows)
+
+
+def count_values(column: Column, least: int = 0) -> np.ndarray:
+    """Count how often each number is in a column, as `np.bincount` does.
+
+    Args:
+        column: int [rows], not negative.
+        least: least length of the result.
+
+    Returns:
+        int64 [greatest number + 1, or `least` if that is more].
+    """
+    count = np.zeros(least, np.int64)
+    for some in blocks(len(column)):
+        found = np.bincount(column[some], minlength=len(count))
+        found[: len(count)] += count
+        count = found
+    return count
+
+
+def mean_and_deviation(column: Column) -> tuple[float, float]:
+    """Mean and standard deviation of a column, in float64.
+
+    Sums are taken in the pairs in which NumPy adds an array, so the result does not depend on where the column is.
+
+    Args:
+        column: float [rows].
+
+    Returns:
+        Mean and standard deviation; zeros without rows.
+    """
+    rows = len(column)
+    if not rows:
+        return 0.0, 0.0
+    mean = _total(lambda some: np.asarray(column[some], np.float64), 0, rows) / rows
+    return mean, float(np.sqrt(_total(lambda some: np.square(column[some] - np.array([mean])), 0, rows) / rows))
+
+
+def _total(values: Callable[[slice], np.ndarray], first: int, rows: int) -> float:
+    if rows <= BLOCK:
+        return float(np.add.reduce(values(slice(first, first + rows))))
+    half = rows // 2
+    half -= half % 8
+    return _total(values, first, half) + _total(values, first + half, rows - half)

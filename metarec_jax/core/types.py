@@ -26,7 +26,7 @@ import numpy as np
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import Kind, Scale
-from metarec_jax.core.stored_columns import StoredColumn
+from metarec_jax.core.stored_columns import Column as Column
 from metarec_jax.core.stored_strings import StoredStrings
 
 Array = Any  # a numpy or jax array, or a tracer: the pure functions take any of them
@@ -35,8 +35,6 @@ Params = Any  # a pytree of arrays
 TimeUnit = Literal["s", "ms", "us", "ns"]
 Strings = tuple[str, ...] | StoredStrings
 """Strings in memory, or in a file."""
-Column = np.ndarray | StoredColumn
-"""A column of a data set: in memory, or in a file (`metarec_jax.data.store`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +50,10 @@ class Items:
             the data; a row of NaN for an item without one, and None where no item has one.
     """
 
-    ids: tuple[str, ...]
-    titles: tuple[str, ...]
-    texts: tuple[str, ...]
-    details: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    ids: Strings
+    titles: Strings
+    texts: Strings
+    details: Mapping[str, Strings] = dataclasses.field(default_factory=dict)
     vectors: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
     def __len__(self) -> int:
@@ -67,7 +65,7 @@ class Users:
     """The users of a data set, in row order; ``texts`` are their profiles, or None where the source has none."""
 
     ids: Strings
-    texts: tuple[str, ...] | None = None
+    texts: Strings | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,8 +1,8 @@
 """Episodes of users in batches: a pure function of (seed, epoch, index).
 
-An epoch orders every user's rows in one sort (`draw_rows`), divides the users into batches whose supports fit the same
-bucket, and takes the rows of each batch by index arithmetic. Any batch of any epoch can thus be made in any order. A
-support is always in descending order of time, since learners may read it as a sequence.
+An epoch divides the users into batches whose supports fit the same bucket. The rows of a batch are drawn when it is
+made (`draw_rows`), and no others are read: its time and memory do not grow with the data. Any batch of any epoch can be
+made in any order. A support is always in descending order of time, since learners may read it as a sequence.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.row_ranges import Ranges, Selection, expand, where
 from metarec_jax.core.stored_columns import OwnerColumn, rows_of
 from metarec_jax.core.types import Column, Episodes, Interactions, Rows
 from metarec_jax.data.candidates import Candidates, beside, joined_rows
-from metarec_jax.data.splits import Folded, Statistics
+from metarec_jax.data.random_streams import random_at
+from metarec_jax.data.splits import Folded, Statistics, counts_of
 
 _ASKED = 0.2
 """Share of a user's clicks that are the query, where candidates follow the targets."""
@@ -36,7 +38,7 @@ class Histories(NamedTuple):
         time: int64 [rows].
         row: int64 [rows], the row of the data set.
 
-    Of a data set in a row store, item, rating and time stay in its files.
+    Of a data set in a row store, item, rating and time stay in its files, and rows are ranges.
     """
 
     users: np.ndarray
@@ -45,10 +47,10 @@ class Histories(NamedTuple):
     item: Column
     rating: Column
     time: Column
-    row: np.ndarray
+    row: Selection
 
 
-def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> Histories:
+def histories(data: Interactions, users: np.ndarray, allowed: Column | None = None) -> Histories:
     """The rows of some users, in the order in which the users are given.
 
     Args:
@@ -59,8 +61,12 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
     Returns:
         The rows.
     """
-    if isinstance(data.user, OwnerColumn):
-        rows, count = _stored_rows(data.user.offsets, users, allowed)
+    if isinstance(data.user, OwnerColumn):  # sorted by user and time
+        first = np.asarray(data.user.offsets)[users]
+        count = np.asarray(data.user.offsets)[np.asarray(users) + 1] - first
+        rows: Selection = Ranges(first, count)
+        if allowed is not None:
+            rows, count = where(rows, lambda some: allowed[some]), counts_of(data, allowed)[users]
     else:
         place = np.full(len(data.users), -1, np.int64)
         place[users] = np.arange(len(users))
@@ -78,18 +84,13 @@ def histories(data: Interactions, users: np.ndarray, allowed: np.ndarray | None 
     )
 
 
-def _stored_rows(offsets: np.ndarray, users: np.ndarray, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of some users in a data set that is sorted by user and time, int64 [rows], and their number, [users]."""
-    first = np.asarray(offsets)[users]
-    count = np.asarray(offsets)[np.asarray(users) + 1] - first
-    rows = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-    if allowed is None:
-        return rows, count
-    kept = allowed[rows]
-    return rows[kept], np.bincount(np.repeat(np.arange(len(count)), count)[kept], minlength=len(count))
-
-
-def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw: int = 0) -> np.ndarray:
+def draw_rows(
+    own: Histories,
+    order: Literal["random", "time"],
+    seed: int,
+    draw: int = 0,
+    members: np.ndarray | None = None,
+) -> np.ndarray:
     """Draw support and query: order each user's rows so that the query comes first and the support follows it.
 
     Args:
@@ -97,15 +98,32 @@ def draw_rows(own: Histories, order: Literal["random", "time"], seed: int, draw:
         order: "random", or "time": latest first, so that the query is later than the support.
         seed: seed of the draw.
         draw: number of the draw; each one gives another random order.
+        members: int [n], which users of `own`; None takes all. A user's order is the same beside any others.
 
     Returns:
         int64 [rows], rows of `own`, user after user.
     """
-    rows = len(own.item)
-    owner = np.repeat(np.arange(len(own.users)), own.count)
-    if order == "random":
-        return np.lexsort((np.random.default_rng([seed, 1, draw]).random(rows), owner))
-    return np.lexsort((-np.arange(rows), owner))
+    start, count = (own.start, own.count) if members is None else (own.start[members], own.count[members])
+    rows, owner = expand(start, count), np.repeat(np.arange(len(count)), count)
+    key = random_at([seed, 1, draw], start, count) if order == "random" else -rows
+    return rows[np.lexsort((key, owner))]
+
+
+class _Drawn(NamedTuple):
+    """Rows of some users in the order of a draw.
+
+    Attributes:
+        rows: int64 [rows], rows of the histories, user after user.
+        first: int64 [users], the first row of each user in `rows`.
+        start: int64 [users], the first row of each user in the histories.
+        uniform: float32 [rows], uniform between 0 and 1: decides which rows of the histories are dropped, in their
+            order, user after user; None where none is.
+    """
+
+    rows: np.ndarray
+    first: np.ndarray
+    start: np.ndarray
+    uniform: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,6 +195,11 @@ class EpisodeSource:
         return int(self._batches_of_bucket.sum())
 
     @property
+    def longest(self) -> int:
+        """Number of the first batch whose supports are padded to the greatest length of the first epoch."""
+        return int(np.argmax([bucket for bucket, _ in self._plan(0)]))
+
+    @property
     def draws(self) -> int:
         """Number of different draws of support and query; the epochs take them in turn."""
         return min(self.config.draws, self.epochs) or self.epochs
@@ -214,18 +237,18 @@ class EpisodeSource:
         """All users in one batch, in the order of `histories`, in draw number `draw`."""
         return self._cut(draw, np.arange(len(self.histories.users)), self.config.buckets[-1])
 
+    def _draw(self, draw: int, members: np.ndarray) -> _Drawn:
+        own = self.histories
+        start, count = own.start[members], own.count[members]
+        drops = self.training and self.folded is not None and self.folded.as_new is not None
+        return _Drawn(
+            draw_rows(own, self.config.order, self.seed, draw, members),
+            np.cumsum(count) - count,
+            start,
+            random_at([self.seed, 5, draw], start, count, np.float32) if drops else None,
+        )
+
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a source lives as long as its run; the batches of an epoch share this
-    def _order(self, draw: int) -> np.ndarray:
-        return draw_rows(self.histories, self.config.order, self.seed, draw)
-
-    @functools.lru_cache(maxsize=2)  # noqa: B019
-    def _uniform(self, draw: int) -> np.ndarray:
-        """float32 [rows], uniform between 0 and 1: decides which rows of `histories` are dropped."""
-        rng = np.random.default_rng([self.seed, 5, draw])
-        # The second number of each row is unused; drawing one per row would change the draws of every seed.
-        return rng.random((len(self.histories.item), 2), np.float32)[:, 0]
-
-    @functools.lru_cache(maxsize=2)  # noqa: B019
     def _plan(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """The batches of an epoch, as (bucket, users)."""
         rng = np.random.default_rng([self.seed, 2, epoch])
@@ -238,35 +261,33 @@ class EpisodeSource:
             plan += [(bucket, part) for part in np.array_split(members, batches)] if batches else []
         return [plan[i] for i in rng.permutation(len(plan))] if self.training else plan
 
-    def _drawn_lengths(self, draw: int) -> np.ndarray:
-        """int64 [users], support interactions of each user in this draw (`EpisodeConfig.lengths`)."""
-        most = self.support_lengths
-        if self.config.lengths == "all":
+    def _drawn_lengths(self, draw: int, members: np.ndarray) -> np.ndarray:
+        """int64 [users], support interactions of some users in this draw (`EpisodeConfig.lengths`)."""
+        most = self.support_lengths[members]
+        if not self.training or self.config.lengths == "all":
             return most
-        share = np.random.default_rng([self.seed, 3, draw]).random(len(most))
+        share = random_at([self.seed, 3, draw], members, np.ones_like(members))
         return np.minimum(np.floor((most + 2.0) ** share).astype(np.int64) - 1, most)
 
     def _cut(self, draw: int, members: np.ndarray, length: int, batch: int = 0) -> Episodes:
-        count = self.histories.count[members]
-        start = self.histories.start[members]
-        query = self.query_lengths[members]
-        lengths = self._drawn_lengths(draw)[members] if self.training else self.support_lengths[members]
+        query, drawn = self.query_lengths[members], self._draw(draw, members)
+        asked = np.minimum(self.histories.count[members], query)
+        lengths = self._drawn_lengths(draw, members)
         return Episodes(
             user=(members * self.draws + draw if self.own_table else self.histories.users[members]).astype(np.int32),
-            support=self._rows(draw, members, start + query, lengths, length, by_time=True),
-            query=self._query(draw, members, start, np.minimum(count, query), batch),
+            support=self._rows(drawn, members, query, lengths, length, by_time=True),
+            query=self._query(drawn, members, asked, batch),
             weight=np.ones(len(members), np.float32),
         )
 
-    def _query(self, draw: int, members: np.ndarray, start: np.ndarray, count: np.ndarray, batch: int) -> Rows:
-        targets = self._rows(draw, members, start, count, self.config.query)
+    def _query(self, drawn: _Drawn, members: np.ndarray, count: np.ndarray, batch: int) -> Rows:
+        targets = self._rows(drawn, members, np.zeros_like(count), count, self.config.query)
         if self.candidates is None:
             return targets
         own = self.histories.count[members]
-        place = np.repeat(start - np.cumsum(own) + own, own) + np.arange(own.sum())
         owner = np.repeat(np.arange(len(members)), own)
-        drawn = self.candidates.draw(batch)
-        item, weight = beside(drawn, owner, self.histories.item[place], len(members))
+        others = self.candidates.draw(batch)
+        item, weight = beside(others, owner, self.histories.item[expand(drawn.start, own)], len(members))
         uniform = np.random.default_rng([self.seed, 9, batch]).random(item.shape[1], np.float32)
         nothing = np.zeros(item.shape, np.float32)
         statistic = self._statistic(members, item, nothing, weight > 0, np.broadcast_to(uniform, item.shape))
@@ -274,25 +295,29 @@ class EpisodeSource:
 
     def _rows(
         self,
-        draw: int,
+        drawn: _Drawn,
         members: np.ndarray,
-        start: np.ndarray,
+        skipped: np.ndarray,
         count: np.ndarray,
         length: int,
         *,
         by_time: bool = False,
     ) -> Rows:
+        """Rows [users, length]: `count` of each user's, after the first `skipped` of the draw."""
         real = np.arange(length) < count[:, None]
-        rows = self._order(draw)[np.where(real, start[:, None] + np.arange(length), 0)]
+        rows = drawn.rows[np.where(real, (drawn.first + skipped)[:, None] + np.arange(length), 0)]
         if by_time:  # latest first: a user's rows of `histories` are in ascending order of time; padding comes last
             rows = -np.sort(np.where(real, -rows, 1), axis=1)
         item = np.where(real, self.histories.item[rows], 0).astype(np.int32)
         rating = np.where(real, self.histories.rating[rows], 0).astype(np.float32)
-        statistic = self._statistic(members, item, rating, real, self._uniform(draw)[rows])
+        uniform = None
+        if drawn.uniform is not None:
+            uniform = drawn.uniform[np.where(real, rows + (drawn.first - drawn.start)[:, None], 0)]
+        statistic = self._statistic(members, item, rating, real, uniform)
         return Rows(item=item, rating=rating, mask=real.astype(np.float32), statistic=statistic)
 
     def _statistic(
-        self, members: np.ndarray, item: np.ndarray, rating: np.ndarray, real: np.ndarray, uniform: np.ndarray
+        self, members: np.ndarray, item: np.ndarray, rating: np.ndarray, real: np.ndarray, uniform: np.ndarray | None
     ) -> np.ndarray:
         """Statistics of rows [users, n] of some users; `uniform` decides which rows get the factors of a new item."""
         known = functools.partial(statistics_of, self.statistics, item, rating, real)
@@ -301,7 +326,7 @@ class EpisodeSource:
             return known(own=own)
         fold = self.folded.fold[self.histories.users[members]][:, None]
         statistic = known(own=own, beliefs=self.folded.tables[fold, item])
-        if self.training and self.folded.as_new is not None:
+        if self.training and self.folded.as_new is not None and uniform is not None:
             new, belief = self.folded.as_new.drop(fold, item, uniform)
             unrated = np.pad(belief, [(0, 0), (0, 0), (statistic.shape[-1] - belief.shape[-1], 0)])
             statistic = np.where((new & real)[..., None], unrated, statistic)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,24 @@ def fingerprint(data: Interactions) -> str:
     return digest.hexdigest()
 
 
+def json_digest(*values: Any) -> str:
+    """sha256 of the JSON text of values one after the other, each a string, None or a sequence of values."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if value is None or isinstance(value, str):
+            digest.update(json.dumps(value).encode())
+            return
+        for place, part in enumerate(value):
+            digest.update(b", " if place else b"[")
+            add(part)
+        digest.update(b"]" if len(value) else b"[]")
+
+    for value in values:
+        add(value)
+    return digest.hexdigest()
+
+
 def input_digests(data: Interactions, encoder: str) -> dict[str, str]:
     """sha256 of each part of what a training reads.
 
@@ -36,12 +56,11 @@ def input_digests(data: Interactions, encoder: str) -> dict[str, str]:
         Digests by part: "ratings", "items", "users", "vectors" and "encoder".
     """
     items = data.items
-    details = [(name, list(values)) for name, values in items.details.items()]
-    texts = {"items": [items.titles, items.texts, details], "users": data.users.texts}
+    texts = {"items": [items.titles, items.texts, [*items.details.items()]], "users": data.users.texts}
     vectors = b"" if items.vectors is None else np.ascontiguousarray(items.vectors).tobytes()
     return {
         "ratings": fingerprint(data),
-        **{name: hashlib.sha256(json.dumps(text).encode()).hexdigest() for name, text in texts.items()},
+        **{name: json_digest(text) for name, text in texts.items()},
         "vectors": hashlib.sha256(vectors).hexdigest(),
         "encoder": encoder,
     }
@@ -58,7 +77,7 @@ def fingerprint_with_texts(data: Interactions, encoder: str) -> str:
         Hexadecimal digest.
     """
     digest = hashlib.sha256(f"{encoder}\n{fingerprint(data)}\n".encode())
-    for text in (*(data.users.texts or ()), *data.items.texts, *data.items.titles):
+    for text in itertools.chain(data.users.texts or (), data.items.texts, data.items.titles):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
     if data.items.vectors is not None:
         digest.update(np.ascontiguousarray(data.items.vectors).tobytes())

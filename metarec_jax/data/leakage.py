@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxtyping import Bool
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
 from metarec_jax.core.types import Interactions
+from metarec_jax.data.fingerprint import json_digest
 from metarec_jax.data.splits import Splits
 
 MARK = "pretraining.json"
@@ -97,10 +96,7 @@ def read_marks(encoder: str) -> list[dict[str, Any]]:
 
 def catalogue_digest(data: Interactions) -> str:
     """A digest of the ids of users and items; it does not depend on the ratings."""
-    total = hashlib.sha256()
-    for ids in (data.users.ids, data.items.ids):
-        total.update(json.dumps(ids).encode())
-    return total.hexdigest()
+    return json_digest(data.users.ids, data.items.ids)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.row_ranges import Selection
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.protocols import divide
 
@@ -49,7 +50,7 @@ def with_negatives(
     per_click: int,
     popularity: float,
     seed: int,
-    trained: Callable[[Interactions], np.ndarray],
+    trained: Callable[[Interactions], Selection],
 ) -> Interactions:
     """Add rows with click 0 of items that the user never clicked, each item at most once for a user.
 

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     time: np.ndarray
 
 
-def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: tuple[str, ...]) -> Rows:
+def merge(rows: Rows, rule: Rule, kind: Kind, users: Strings, items: Strings) -> Rows:
     """Merge rows of the same user and item.
 
     Args:

@@ -9,8 +9,9 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.row_ranges import Ranges, Selection, where
 from metarec_jax.core.stored_columns import OwnerColumn, blocks
-from metarec_jax.core.types import Interactions
+from metarec_jax.core.types import Column, Interactions
 
 
 class Splits(NamedTuple):
@@ -100,7 +101,7 @@ def deal(
     return np.split(order, np.cumsum(sizes))
 
 
-def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarray:
+def counts_of(data: Interactions, allowed: Column | None = None) -> np.ndarray:
     """Count the rows of each user.
 
     Args:
@@ -112,7 +113,31 @@ def counts_of(data: Interactions, allowed: np.ndarray | None = None) -> np.ndarr
     """
     if allowed is None and isinstance(data.user, OwnerColumn):
         return np.diff(data.user.offsets)
-    return np.bincount(data.user if allowed is None else data.user[allowed], minlength=len(data.users))
+    count = np.zeros(len(data.users), np.int64)
+    for some in blocks(len(data)):
+        user = data.user[some]
+        count += np.bincount(user if allowed is None else user[allowed[some]], minlength=len(count))
+    return count
+
+
+def rows_of_users(data: Interactions, chosen: np.ndarray, allowed: Column | None = None) -> Selection:
+    """Select the rows of some users.
+
+    Args:
+        data: the data set.
+        chosen: bool [users], which users.
+        allowed: bool [rows], which rows to take; None takes all.
+
+    Returns:
+        The rows, ascending.
+    """
+    if not isinstance(data.user, OwnerColumn):
+        mine = chosen[data.user]
+        return np.flatnonzero(mine if allowed is None else mine & allowed)
+    begin, end = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8))).reshape(-1, 2).T
+    first = np.asarray(data.user.offsets)[begin]
+    rows = Ranges(first, np.asarray(data.user.offsets)[end] - first)
+    return rows if allowed is None else where(rows, lambda some: allowed[some])
 
 
 def within(count: np.ndarray, config: EpisodeConfig) -> np.ndarray:
@@ -140,12 +165,10 @@ def item_statistics(data: Interactions, users: np.ndarray) -> Statistics:
     """
     chosen = np.zeros(len(data.users), bool)
     chosen[users] = True
-    return row_statistics(
-        data, np.concatenate([np.flatnonzero(chosen[data.user[s]]) + s.start for s in blocks(len(data))])
-    )
+    return row_statistics(data, rows_of_users(data, chosen))
 
 
-def row_statistics(data: Interactions, rows: np.ndarray) -> Statistics:
+def row_statistics(data: Interactions, rows: Selection) -> Statistics:
     """Sum and number of each item's ratings among some rows; other rows are not read.
 
     Args:

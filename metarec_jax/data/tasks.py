@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from metarec_jax.config.data import reaching
-from metarec_jax.core.types import Episodes, Interactions, Rows
+from metarec_jax.core.row_ranges import expand
+from metarec_jax.core.types import Column, Episodes, Interactions, Rows
 from metarec_jax.data.candidates import Candidates, beside, joined_rows
 from metarec_jax.data.episodes import filled, statistics_of
-from metarec_jax.data.splits import Folded, Statistics
+from metarec_jax.data.splits import Folded, Statistics, counts_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ class TaskSource:
     data: Interactions
     tasks: Tasks
     statistics: Statistics
-    trained: np.ndarray
+    trained: Column
     buckets: tuple[int, ...]
     users_per_batch: int
     own_table: bool = False
@@ -182,7 +183,7 @@ class TaskSource:
         owner, row = [], []
         for rows, (start, count) in ((tasks.support, self._support), (tasks.query, self._query)):
             own = count[members]
-            row.append(rows[np.repeat(start[members] - np.cumsum(own) + own, own) + np.arange(own.sum())])
+            row.append(rows[expand(start[members], own)])
             owner.append(np.repeat(np.arange(len(members)), own))
         drawn = self.candidates.draw(batch)
         item, weight = beside(drawn, np.concatenate(owner), self.data.item[np.concatenate(row)], len(members))
@@ -242,7 +243,7 @@ class TaskSource:
     @functools.cached_property
     def _has_trained(self) -> np.ndarray:
         """bool [users], whether the user has a training row."""
-        return np.bincount(self.data.user[self.trained], minlength=len(self.data.users)) > 0
+        return counts_of(self.data, self.trained) > 0
 
     @functools.cached_property
     def _support(self) -> tuple[np.ndarray, np.ndarray]:

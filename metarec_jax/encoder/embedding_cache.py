@@ -1,4 +1,4 @@
-"""Embeddings of a frozen encoder: each distinct text is encoded once, and the table is cached on disk."""
+"""Embeddings of a frozen encoder: each distinct text is encoded once, and the table is cached on disk in shards."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,9 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
-from metarec_jax.core.atomic_files import explained
-from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.stored_columns import blocks
+from metarec_jax.encoder.embedding_shards import SHARD, Shard, filled
 from metarec_jax.encoder.execution import Execution, choose_execution
 from metarec_jax.encoder.forward import encode
 from metarec_jax.encoder.model_config import Pooling
@@ -27,17 +27,6 @@ from metarec_jax.encoder.pretrained import Encoder
 from metarec_jax.encoder.tokenizer import Tokenised, prompt_length, require_strings, tokenize
 
 _FORMAT = "metarec_jax embeddings 3"
-
-
-_REPORTED: set[Path] = set()
-"""Cache folders that could not be written."""
-
-
-class _Kept(NamedTuple):
-    """Embeddings of distinct texts, and the number of texts that were cut."""
-
-    table: np.ndarray
-    truncated: int
 
 
 def encode_table(
@@ -55,6 +44,7 @@ def encode_table(
     tokens_per_call: int | None = None,
     dtype: DTypeLike | None = None,
     run: Execution | None = None,
+    stored: Literal["float32", "float16"] = "float32",
 ) -> Float[np.ndarray, "texts hidden"]:
     """Encode texts, or read their embeddings from a cache on disk.
 
@@ -70,14 +60,16 @@ def encode_table(
         max_length: greatest number of tokens of a text, prompt included; longer texts are cut. 0 takes that of the
             checkpoint (`Encoder.max_length`).
         normalise: whether embeddings are scaled to unit length.
-        cache: folder of cached tables, each named by a hash of weights, tokenizer, texts and options. A damaged file
-            is written again. None disables the cache.
+        cache: folder of cached tables, in shards (`metarec_jax.encoder.embedding_shards`) that are named by a hash of
+            weights, tokenizer, texts and options. A damaged file is written again. None disables the cache.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made, and
             with one if the cache folder cannot be written.
         tokens_per_call: greatest number of tokens of one call; None takes 2,048 on a CPU and 32,768 on an accelerator.
         dtype: as for `bert.encode`; each ``dtype`` has its own table.
         run: how layers are computed; None chooses by platform (`choose_execution`).
+        stored: precision of the cached tables. float16 halves the files, and rounds every embedding, whether it was
+            read from the cache or not.
 
     Returns:
         float32 [texts, hidden], in the order of ``texts``.
@@ -99,34 +91,47 @@ def encode_table(
         skip = 0
     texts = [prompt + text for text in texts]
     distinct = sorted(set(texts))
-    rows = {text: row for row, text in enumerate(distinct)}
-    order = np.fromiter((rows[text] for text in texts), np.int64, count=len(texts))
-    shape = (len(distinct), encoder.config.hidden_size)
-
-    def say_cut(count: int) -> None:
-        if count and report is not None:
-            report(f"{count} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
-
+    places = {text: place for place, text in enumerate(distinct)}
+    order = np.fromiter((places[text] for text in texts), np.int64, count=len(texts))
+    width, parts = encoder.config.hidden_size, list(blocks(len(distinct), SHARD))
     options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
     if skip:
         options["skip"] = skip
     if dtype is not None:
         options["dtype"] = jnp.dtype(dtype).name
-    path = None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct, options)[:32]}.safetensors"
-    kept = None if path is None else _read(path, shape)
-    if kept is None:
-        tokens = tokenize(encoder.tokenizer, distinct, max_length)
-        say_cut(tokens.truncated)
-        run = choose_execution(jax.default_backend()) if run is None else run
-        encoded = _encode_all(encoder, tokens, skip, tokens_per_call, progress, (pooling, normalise, dtype, run))
-        kept = _Kept(encoded, tokens.truncated)
-        if path is not None:
-            _write(path, kept, report)
-    else:
-        say_cut(kept.truncated)
+    if stored != "float32":
+        options["stored"] = stored
+    run = choose_execution(jax.default_backend()) if run is None else run
+    done = cut = 0
+
+    def encode_shard(number: int, alive: Callable[[], None]) -> Shard:
+        tokens = tokenize(encoder.tokenizer, distinct[parts[number]], max_length)
+
+        def told(rows: int) -> None:
+            alive()
+            if progress is not None:
+                progress(done + rows, len(distinct))
+
+        table = _encode_all(encoder, tokens, skip, tokens_per_call, told, (pooling, normalise, dtype, run))
+        return Shard(table.astype(stored, copy=False), tokens.truncated)
+
+    paths = [
+        None if cache is None else Path(cache) / f"embeddings-{_key(encoder, distinct[part], options)[:32]}.safetensors"
+        for part in parts
+    ]
+    sizes = [part.stop - part.start for part in parts]
+    table = np.empty((len(texts), width), np.float32)
+    by_shard = np.argsort(order // SHARD, kind="stable")
+    ends = np.cumsum(np.bincount(order // SHARD, minlength=len(parts)))
+    for number, shard in filled(paths, sizes, encode_shard, width=width, dtype=np.dtype(stored), report=report):
+        rows = by_shard[ends[number - 1] if number else 0 : ends[number]]
+        table[rows] = shard.table[order[rows] - parts[number].start]
+        done, cut = done + sizes[number], cut + shard.truncated
+    if cut and report is not None:
+        report(f"{cut} of {len(distinct)} texts are longer than {max_length} tokens and were cut")
     if progress is not None:
         progress(len(distinct), len(distinct))
-    return kept.table[order]
+    return table
 
 
 @functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dtype", "run"))
@@ -139,7 +144,7 @@ def _encode_all(
     tokens: Tokenised,
     skip: int,
     tokens_per_call: int | None,
-    progress: Callable[[int, int], None] | None,
+    watch: Callable[[int], None],
     how: tuple[Pooling, bool, DTypeLike | None, Execution],
 ) -> np.ndarray:
     config = encoder.config
@@ -154,8 +159,7 @@ def _encode_all(
         vectors = _encode_chunk(params, jax.device_put(chunk.tokens), config, *how)
         table[chunk.rows] = jax.device_get(vectors)[: len(chunk.rows)]
         done += len(chunk.rows)
-        if progress is not None:
-            progress(done, len(table))
+        watch(done)
     return table
 
 
@@ -166,27 +170,3 @@ def _key(encoder: Encoder, texts: Sequence[str], options: Mapping[str, object]) 
         total.update(len(data).to_bytes(8, "little"))  # distinguishes ("ab", "c") from ("a", "bc")
         total.update(data)
     return total.hexdigest()
-
-
-def _read(path: Path, shape: tuple[int, int]) -> _Kept | None:
-    """The cached table at `path`; None if there is none, or if it is damaged."""
-    try:
-        arrays, _ = read_arrays(path)
-    except MetarecError:
-        return None
-    table, truncated = arrays.get("embeddings"), arrays.get("truncated")
-    if table is None or truncated is None or truncated.shape != ():
-        return None
-    return _Kept(table, int(truncated)) if table.shape == shape and table.dtype == np.float32 else None
-
-
-def _write(path: Path, kept: _Kept, report: Callable[[str], None] | None) -> None:
-    """Write the cached table at `path`; if that fails, report it once for a folder, and go on without a cache."""
-    try:
-        with explained(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_arrays(path, {"embeddings": kept.table, "truncated": np.asarray(kept.truncated)})
-    except MetarecError as error:
-        if report is not None and path.parent not in _REPORTED:
-            _REPORTED.add(path.parent)
-            report(f"embeddings are not cached: {error} (--data.cache or METAREC_CACHE names another cache folder)")

@@ -64,7 +64,7 @@ def tune(candidates: Iterable[Baseline], validation: Sequence[Episodes], metric:
 
 
 def fit_baselines(
-    train: Sequence[Episodes],
+    train: Iterable[Episodes],
     validation: Sequence[Episodes],
     *,
     low: float,
@@ -77,7 +77,8 @@ def fit_baselines(
     """Fit every baseline on training users, with hyperparameters that are chosen on validation users.
 
     Args:
-        train, validation: episodes, in any number of batches; support lengths may differ between batches.
+        train, validation: episodes, in any number of batches; support lengths may differ between batches. Those of
+            `train` are read once, one after the other.
         low, high: ends of the rating scale, to which rating predictions are clipped (scores are not).
         levels: values that a rating can have; without them there are no baselines of the nearest level.
         items: item embeddings [items, hidden] for the ridge; None leaves it out.
@@ -112,7 +113,7 @@ def fit_baselines(
 
 
 def fit_click_baselines(
-    train: Sequence[Episodes], validation: Sequence[Episodes], *, budget: Budget = FULL
+    train: Iterable[Episodes], validation: Sequence[Episodes], *, budget: Budget = FULL
 ) -> tuple[Baseline, ...]:
     """Fit every baseline for clicks; squared error chooses hyperparameters, since the true probability minimises it.
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from metarec_jax.core.errors import MetarecError, shown
+from metarec_jax.core.row_ranges import Selection, where
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.tasks import Tasks
 from metarec_jax.metrics import catalogue_exposure
@@ -102,18 +103,19 @@ def lists_of(data: Interactions, tasks: Tasks, candidates: np.ndarray) -> Lists:
     return found
 
 
-def training_clicks(data: Interactions, rows: np.ndarray, candidates: np.ndarray) -> sparse.csr_matrix:
+def training_clicks(data: Interactions, rows: Selection, candidates: np.ndarray) -> sparse.csr_matrix:
     """The clicks of training users.
 
     Args:
         data: the data set.
-        rows: int [n], the rows that train.
+        rows: the rows that train.
         candidates: bool [items].
 
     Returns:
         float32 CSR [training users, candidates], 1 for a click; users without a click have no row.
     """
-    rows = rows[(data.rating[rows] >= data.scale.least_liked) & candidates[data.item[rows]]]
+    least = data.scale.least_liked
+    rows = where(rows, lambda some: (data.rating[some] >= least) & candidates[data.item[some]])
     users, user = np.unique(data.user[rows], return_inverse=True)
     place = np.cumsum(candidates) - 1
     return incidence(user, place[data.item[rows]], (len(users), int(candidates.sum())))

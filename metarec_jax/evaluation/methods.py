@@ -166,7 +166,7 @@ def untrained(experiment: Experiment) -> Trainable:
 
 def _rules(experiment: Experiment, budget: Budget) -> Sequence[Baseline]:
     scale, train = experiment.catalogue.scale.standardised(), experiment.train.source
-    found = [train[i] for i in range(train.batches)], list(batches_of(experiment.validation))
+    found = (train[i] for i in range(train.batches)), list(batches_of(experiment.validation))
     if scale.kind == "click":
         return fit_click_baselines(*found, budget=budget)
     return fit_baselines(

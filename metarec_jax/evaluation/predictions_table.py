@@ -20,7 +20,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.types import Interactions
-from metarec_jax.data.splits import Statistics
+from metarec_jax.data.splits import Statistics, counts_of
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.metrics.predictions import Function, Predictions
 from metarec_jax.train.experiment import Part
@@ -93,7 +93,7 @@ def questions_of(data: Interactions, source: TaskSource, statistics: Statistics)
     tasks = source.tasks
     task = np.repeat(np.arange(len(tasks)), tasks.queries)
     user, item = tasks.user[task], data.item[tasks.query]
-    activity = np.bincount(data.user, minlength=len(data.users))
+    activity = counts_of(data)
     return Questions(
         task=task,
         user=user,

@@ -13,15 +13,17 @@ the growth.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
+from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.core.types import Items
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
-from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined
+from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined, numbered
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.metrics.catalogue_ranking import catalogue_metrics
 
@@ -42,8 +44,8 @@ DEFAULT = Penalties(), 8.0
 
 
 def choose_penalties(
-    user: np.ndarray,
-    item: np.ndarray,
+    user: Column,
+    item: Column,
     *,
     items: int,
     rank: int,
@@ -59,7 +61,7 @@ def choose_penalties(
     were not shown.
 
     Args:
-        user, item: int [rows], each pair once.
+        user, item: int [rows], each pair once. Columns are read in slices.
         items: number of items.
         rank: number of factors.
         seed: seed of the draws.
@@ -70,14 +72,17 @@ def choose_penalties(
         The weights, and the sharpness.
     """
     rng = np.random.default_rng([seed, 8])
-    users, who = np.unique(user, return_inverse=True)
+    count = count_values(user)
+    users = np.flatnonzero(count)
     turn = rng.permutation(len(users))
-    order = np.cumsum(np.bincount(who, minlength=len(users))[turn])
+    order = np.cumsum(count[users][turn])
     taken = turn[: max(int(np.searchsorted(order, _CHOOSING_ROWS)), min(len(users), 10))]
     most = min(_CHOOSING_USERS, max(_CHOOSING_SCORES // items, 1))
+    who, item, drawn = _rows_of(users[taken], user, item, rng)
+    who = np.searchsorted(users, who)
     out = np.isin(who, taken[: min(len(taken) // 5, most)])
-    fitted = np.isin(who, taken) & ~out
-    asked = out & (rng.random(len(who)) >= _SHOWN)
+    fitted = ~out
+    asked = out & (drawn >= _SHOWN)
     held = _Held.of(who, item, out & ~asked, asked, np.bincount(item[fitted], minlength=items) > 0)
     if held is None:
         return DEFAULT
@@ -111,6 +116,19 @@ def choose_penalties(
     _, penalties, scores = best
     chances = [held.log_probability(sharpness * scores) for sharpness in _SHARPNESS]
     return penalties, float(_SHARPNESS[int(np.argmax(chances))])
+
+
+def _rows_of(
+    some_users: np.ndarray, user: Column, item: Column, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """User and item of each row of some users, and a number between 0 and 1, which is drawn for rows of others, too."""
+    found = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))]
+    for some in blocks(len(user)):
+        who, drawn = user[some], rng.random(some.stop - some.start)
+        mine = np.isin(who, some_users)
+        found.append((who[mine], item[some][mine], drawn[mine]))
+    who, item_, drawn = (np.concatenate(part) for part in zip(*found))
+    return who, item_, drawn
 
 
 CHOICES = len(_ALPHAS) + len(_RIDGES) - 1
@@ -166,13 +184,14 @@ def believe_clicks(
     plan: Plan,
     items: Items,
     embeddings: Float[np.ndarray, "items hidden"],
-    user: np.ndarray,
-    item: np.ndarray,
+    user: Column,
+    item: Column,
     penalties: Penalties,
     sharpness: float,
     *,
     mesh: Mesh | None = None,
     watch: Callable[[int], None] = lambda sweep: None,
+    folder: Path | None = None,
 ) -> Beliefs:
     """Fit item factors to clicks.
 
@@ -180,31 +199,31 @@ def believe_clicks(
         plan: from `metarec_jax.factors.item_factors.plan`.
         items: the catalogue.
         embeddings: embeddings of the items' texts.
-        user, item: int [rows], each pair once.
+        user, item: int [rows], each pair once. Columns are read in slices.
         penalties, sharpness: from `choose_penalties`.
         mesh: devices that share the tables; None takes one.
         watch: called after each sweep with its number.
+        folder: where files are made if there are many rows; None takes the folder for temporary files.
 
     Returns:
         The item factors; those of items without clicks are predicted from their features.
     """
-    count = np.bincount(item, minlength=len(items))
+    count, of_user = count_values(item, len(items)), count_values(user)
     sources = plan.sources.of_counts(count)
     rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
     seen = np.flatnonzero(count)
-    users, who = np.unique(user, return_inverse=True)
-    place = np.cumsum(count > 0) - 1
     fitted = fit_clicks(
-        who,
-        place[item],
-        np.ones(len(item), np.float32),
-        users=len(users),
+        numbered(user, of_user),
+        numbered(item, count),
+        computed(item, lambda some: np.ones(len(some)), np.float32),
+        users=int(np.count_nonzero(of_user)),
         items=len(seen),
         rank=plan.rank,
         penalties=penalties,
         sweeps=SWEEPS,
         mesh=mesh,
         watch=watch,
+        folder=folder,
     )
     factors = np.asarray(fitted.items, np.float64)
     size, basis = np.linalg.eigh(factors.T @ factors)

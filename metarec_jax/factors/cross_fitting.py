@@ -15,6 +15,8 @@ from jax.sharding import Mesh
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.row_ranges import Selection, where
+from metarec_jax.core.stored_columns import count_values, picked
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
 from metarec_jax.factors.click_factors import CHOICES, DEFAULT, believe_clicks, choose_penalties
@@ -24,7 +26,7 @@ from metarec_jax.factors.fit_memory import Sizes, announce
 from metarec_jax.factors.implicit import Penalties
 from metarec_jax.factors.item_factors import FACTORS, MEAN, REST, Beliefs, believe, plan
 from metarec_jax.factors.row_products import one_device
-from metarec_jax.factors.user_prior import expect_tastes, no_tastes
+from metarec_jax.factors.user_prior import expect_tastes, no_tastes, sample_of
 
 FOLDS, FEW_FOLDS, MANY_ROWS = 5, 2, 2_000_000
 """Folds of training users, and folds from how many ratings on."""
@@ -34,7 +36,7 @@ def believe_all(
     rank: int,
     data: Interactions,
     embeddings: np.ndarray,
-    rows: np.ndarray,
+    rows: Selection,
     profiles: np.ndarray,
     seed: int,
     reporter: Reporter = QUIET,
@@ -51,7 +53,7 @@ def believe_all(
         rank: number of factors of an item.
         data: the data set; only the training rows are read.
         embeddings: float32 [items, hidden], embeddings of the items' texts.
-        rows: int64 [n], the training rows of `data`.
+        rows: int64 [n], the training rows of `data`; its columns are read in slices.
         profiles: float32 [users, hidden], as for `metarec_jax.factors.user_prior.expect_tastes`.
         seed: seed of the assignment of users to folds.
         reporter: shows progress.
@@ -68,7 +70,7 @@ def believe_all(
         MetarecError: there are fewer than two training users, so that no fold has other users; or the machine does not
             have the memory for the fit.
     """
-    users = np.unique(data.user[rows])
+    users = np.flatnonzero(count_values(picked(data.user, rows)))
     if len(users) < 2:
         raise MetarecError(
             f"factors.rank is {rank}, but there are {len(users)} training users, and each learns factors from "
@@ -79,7 +81,7 @@ def believe_all(
     fold[users] = np.random.default_rng([seed, 4]).permutation(len(users)) % folds
 
     planned = functools.partial(plan, rank, data.items, embeddings)
-    clicked = data.user[rows], data.item[rows]
+    clicked = picked(data.user, rows), picked(data.item, rows)
     mesh = one_device() if mesh is None else mesh
     common = planned(*clicked)
     features, columns = common.features.shape[1], 1 + common.columns.shape[1] + common.start.shape[1]
@@ -90,23 +92,23 @@ def believe_all(
                 *clicked, items=len(data.items), rank=rank, seed=seed, mesh=mesh, watch=lambda fit: advance(fit + 1, "")
             )
 
-    def of(some: np.ndarray, label: str) -> Beliefs:
-        which = data.user[some], data.item[some]
+    def of(some: Selection, label: str) -> Beliefs:
+        which = picked(data.user, some), picked(data.item, some)
         if data.clicks_alone:
             made = planned(*which)
             with reporter.bar(label, CLICK_SWEEPS) as advance:
                 watch = lambda sweep: advance(sweep + 1, "")  # noqa: E731
-                return believe_clicks(
-                    made, data.items, embeddings, *which, *(weights or DEFAULT), mesh=mesh, watch=watch
-                )
-        columns = *which, data.rating[some]
+                folder = None if cache is None else cache.folder
+                chosen = *which, *(weights or DEFAULT)
+                return believe_clicks(made, data.items, embeddings, *chosen, mesh=mesh, watch=watch, folder=folder)
+        columns = *which, picked(data.rating, some)
         return believe(common, data.items, embeddings, *columns, mesh=mesh, cache=cache, reporter=reporter, label=label)
 
+    def outside(number: int) -> Selection:
+        return where(rows, lambda some: fold[data.user[some]] != number)
+
     everyone = of(rows, "item factors")
-    others = [
-        of(rows[fold[data.user[rows]] != number], f"item factors without fold {number + 1} of {folds}")
-        for number in range(folds)
-    ]
+    others = [of(outside(n), f"item factors without fold {n + 1} of {folds}") for n in range(folds)]
     tables = np.stack([beliefs.table for beliefs in others])
     as_new = None
     if dropout:
@@ -117,6 +119,9 @@ def believe_all(
         profile = no_tastes(rank, profiles.shape[1])["profile"]
         return dataclasses.replace(everyone, tastes=everyone.tastes | {"profile": profile}), folded
     parts = everyone.table[:, MEAN], everyone.table[:, REST], everyone.table[:, FACTORS:]
-    ratings = data.user[rows], data.item[rows], data.rating[rows]
-    tastes = expect_tastes(parts, everyone.noise, *ratings, profiles, reporter=reporter)
+    sampled = np.zeros(len(data.users), bool)
+    sampled[users[sample_of(len(users))]] = True
+    some_rows = where(rows, lambda some: sampled[data.user[some]])
+    user, item, rating = (np.asarray(picked(column, some_rows)) for column in (data.user, data.item, data.rating))
+    tastes = expect_tastes(parts, everyone.noise, user, item, rating, profiles, reporter=reporter)
     return dataclasses.replace(everyone, tastes=tastes), folded

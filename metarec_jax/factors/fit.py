@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.stored_columns import Column
 from metarec_jax.factors.fit_cache import Cache, Kept, kept
+from metarec_jax.factors.fit_rows import FitRows
 from metarec_jax.factors.fit_state import Fitted, Known, State
-from metarec_jax.factors.row_batches import KINDS, MOST_OWNERS, Rows, count_by_kind, kinds, layout, rows_by_owner
+from metarec_jax.factors.row_batches import KINDS, MOST_OWNERS, Rows, layout
 from metarec_jax.factors.row_products import AXIS, sum_rows
 from metarec_jax.factors.variational import (
     ItemPrior,
@@ -35,9 +37,6 @@ from metarec_jax.factors.variational import (
 
 _FLOOR = 1e-6
 """Least variance, as a share of the variance of the ratings."""
-_HELD_OUT, _LEAST_HELD_OUT, _MOST_HELD_OUT = 0.02, 100, 50_000
-"""Share, least and greatest number of the rows that are held out to decide when to stop. With fewer rows none are, and
-the noise decides."""
 _GAIN = 5e-4
 """Least relative gain on rows held out that counts."""
 _PATIENCE = 3
@@ -61,9 +60,9 @@ Sums = TypeVar("Sums", UserSums, ItemSums)
 
 
 def fit(
-    user: np.ndarray,
-    item: np.ndarray,
-    value: Float[np.ndarray, " rows"],
+    user: Column,
+    item: Column,
+    value: Column,
     known: Known,
     *,
     mesh: Mesh,
@@ -77,8 +76,8 @@ def fit(
     """Fit the factorisation.
 
     Args:
-        user, item: int [rows], numbered from 0 without gaps.
-        value: ratings, of mean 0 and variance 1 over all rows.
+        user, item: int [rows], numbered from 0 without gaps. Columns are read in slices.
+        value: float [rows], ratings, of mean 0 and variance 1 over all rows.
         known: what is known of the items.
         mesh: mesh with the axis `AXIS`, over which users and items are sharded.
         sweeps: greatest number of sweeps.
@@ -97,7 +96,7 @@ def fit(
     if finished is not None:
         fields: dict[str, Any] = finished | {name: finished[name].item() for name in _NUMBERS if name in finished}
         return Fitted(**fields)
-    made = _Fit(user, item, value, known, mesh, reporter, label)
+    made = _Fit(user, item, value, known, mesh, reporter, label, None if cache is None else cache.folder)
     with reporter.bar(label, sweeps) as advance:
 
         def seen(sweep: int, error: float) -> None:
@@ -114,34 +113,26 @@ class _Fit:
 
     def __init__(
         self,
-        user: np.ndarray,
-        item: np.ndarray,
-        value: np.ndarray,
+        user: Column,
+        item: Column,
+        value: Column,
         known: Known,
         mesh: Mesh,
         reporter: Reporter,
         label: str,
+        folder: Path | None,
     ) -> None:
         self.mesh, self.free, self.known = mesh, known.start.shape[1], known
         self.dtype = jnp.result_type(float)
-        devices, rng = mesh.shape[AXIS], np.random.default_rng(2)
+        devices = mesh.shape[AXIS]
         self.users, self.items = layout(int(user.max()) + 1, devices), layout(len(known.columns), devices)
-        user = rng.permutation(self.users.number).astype(np.int32)[user]  # so that the first users are a sample of all
-        self.row_user, self.row_item = user, item
-        share = min(_HELD_OUT, _MOST_HELD_OUT / len(value)) if _HELD_OUT * len(value) >= _LEAST_HELD_OUT else 0.0
-        self.held = rng.random(len(value), np.float32) < share
         self.width = known.columns.shape[1]
         width = self.width + self.free
-        sides, grouped = (self.users, self.items), self.users.blocks
-        with reporter.bar(f"{label}: grouping {len(value):,} rows", grouped + self.items.blocks) as advance:
-            rows = user, item, value, self.held
-            self.by_user = rows_by_owner(*rows, *sides, width + 1, watch=advance)
-            rows = item, user, value, self.held
-            self.by_item = rows_by_owner(*rows, *sides[::-1], width + 2, watch=lambda block: advance(grouped + block))
+        widths = (width + 1, width + 2)
+        self.rows = FitRows(user, item, value, self.users, self.items, widths, reporter, label, folder)
         self.columns = self._put(self.items.spread(known.columns))
         self.features = self._put(self.items.spread(known.features))
-        self.check = self._check(value)
-        self.rows = len(value)
+        self.check = self.rows.check(devices)
         self._count(everything=False)
 
     def _put(self, table: np.ndarray) -> jax.Array:
@@ -149,35 +140,18 @@ class _Fit:
         dtype = self.dtype if np.issubdtype(table.dtype, np.floating) else table.dtype
         return jax.device_put(table.astype(dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
-    def _check(self, value: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Rows that are held out, [devices, n] each: user, item, rating, and NaN for padding."""
-        rows = np.flatnonzero(self.held)
-        devices = self.mesh.shape[AXIS]
-        each = max(-(-len(rows) // devices), 1)
-        user, item = np.zeros((2, devices * each), np.int32)
-        rating = np.full(devices * each, np.nan)
-        user[: len(rows)] = self.users.place(self.row_user[rows])
-        item[: len(rows)] = self.items.place(self.row_item[rows])
-        rating[: len(rows)] = value[rows]
-        return tuple(part.reshape(devices, each) for part in (user, item, rating))
-
     def _count(self, *, everything: bool) -> None:
         """Count the rows that are used by owner and kind of the other side."""
         self.everything = everything
-        rows = np.ones(self.rows, bool) if everything else ~self.held
-        user, item = self.row_user[rows], self.row_item[rows]
-        of_user = np.bincount(user, minlength=self.users.number)
-        of_item = np.bincount(item, minlength=self.items.number)
-        self.user_kind, self.item_kind = kinds(of_user), kinds(of_item)
-        self.user_counts = self._put(count_by_kind(user, self.item_kind[item], self.users))
-        self.item_counts = self._put(count_by_kind(item, self.user_kind[user], self.items))
+        found = self.rows.counts(everything=everything)
+        self.used, self.user_kind, self.item_kind = found.used, found.user_kind, found.item_kind
+        self.user_counts, self.item_counts = self._put(found.of_users), self._put(found.of_items)
         self.kind_of_users = self._put(self.users.spread(self.user_kind))
         sampled = np.arange(self.users.number) < _SAMPLE
         self.sample = self._put(self.users.spread(np.where(sampled, self.user_kind, 0)))
         self.kind_of_items = self._put(self.items.spread(self.item_kind))
-        self.seen = self._put(self.items.spread((of_item > 0).astype(np.float64)))
+        self.seen = self._put(self.items.spread(found.seen.astype(np.float64)))
         self.gram = np.asarray(_gram(self.features, self.seen), np.float64)
-        self.used = int(rows.sum())
 
     def _start(self) -> State:
         """Initial values."""
@@ -261,7 +235,7 @@ class _Fit:
         other = self._of_items(state)
         tastes, parts = [], []
         for block in range(self.users.blocks):
-            found = self._sums(self.by_user, block, other)
+            found = self._sums(self.rows.by_user, block, other)
             if block == 0 and state.sweep >= _PRIOR_FROM:
                 for _ in range(_PRIOR_STEPS):
                     self._fit_prior(state, self._solve(state, found, block, other, self.sample)[1].moments)
@@ -303,7 +277,7 @@ class _Fit:
         for block in range(self.items.blocks):
             some = slice(block * self.items.block, (block + 1) * self.items.block)
             *table, sums = solve_items(
-                self._sums(self.by_item, block, users),
+                self._sums(self.rows.by_item, block, users),
                 self.item_counts[:, some],
                 self.kind_of_items[:, some],
                 users.covariance,
@@ -352,7 +326,7 @@ class _Fit:
 
     def _error(self, state: State, users: Other) -> float:
         """Root mean squared error on the rows that are held out; without any, the standard deviation of the noise."""
-        if not self.held.any():
+        if not self.rows.held.any():
             return float(np.sqrt(state.common))
         table = _item_table(self.columns, state.items, state.noise)
         user, item, rating = self.check

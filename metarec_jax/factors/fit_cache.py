@@ -14,6 +14,7 @@ import numpy as np
 from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.stored_columns import StoredColumn, blocks
 
 _FORMAT = "metarec_jax factors 1"
 
@@ -112,7 +113,9 @@ def kept(cache: Cache | None, *inputs: object) -> Kept:
     if cache is None:
         return Kept(None, 0.0, 0.0)
     total = hashlib.sha256(_FORMAT.encode())
-    for array in map(np.asarray, inputs):
+    for given in inputs:
+        array = given if isinstance(given, StoredColumn) else np.asarray(given)
         total.update(f"{array.dtype.str} {array.shape}\n".encode())
-        total.update(np.ascontiguousarray(array).data)
+        for part in [array] if isinstance(array, np.ndarray) else (array[some] for some in blocks(len(array))):
+            total.update(np.ascontiguousarray(part).data)
     return Kept(cache.folder / f"factors-{total.hexdigest()[:32]}", cache.after, cache.worth)

@@ -11,9 +11,14 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import Reporter
 from metarec_jax.factors.row_batches import KINDS, MOST_OWNERS
 from metarec_jax.factors.row_products import AXIS
+from metarec_jax.factors.sorted_rows import IN_FILES
 
-_OF_ROW = 64
-"""Bytes of a row on the host: its copy, in both groupings with their padding, and while it is sorted."""
+_OF_ROW = 40
+"""Bytes of a row on the host while rows are in memory: in both groupings with their padding, and while it is sorted."""
+_OF_FILE_ROW = 4
+"""Bytes of a row on the host while rows are in files: a mask, and what is sorted at a time."""
+_ON_DISK = 32
+"""Bytes of a row in temporary files: in both groupings, and while it is sorted."""
 _OF_PROGRAMS = 500_000_000
 """Bytes of the compiled programs and of one batch."""
 _FLOAT, _DOUBLE = 4, 8
@@ -43,10 +48,12 @@ class Need(NamedTuple):
     Attributes:
         host: of the machine's memory; on a CPU with what devices need.
         device: of each device.
+        disk: of temporary files.
     """
 
     host: int
     device: int
+    disk: int = 0
 
 
 def need(sizes: Sizes, devices: int, *, on_host: bool) -> Need:
@@ -68,8 +75,10 @@ def need(sizes: Sizes, devices: int, *, on_host: bool) -> Need:
     device = _FLOAT * (-(-tables // devices) + sums // devices)
     kept = _FLOAT * items * width * (sizes.folds + 1)
     prepared = _DOUBLE * (items * (3 * sizes.features + 2 * width) + (users + items) * KINDS)
-    host = sizes.rows * _OF_ROW + kept + prepared + _OF_PROGRAMS + (device * devices if on_host else 0)
-    return Need(host, device)
+    in_files = sizes.rows >= IN_FILES
+    of_rows = sizes.rows * (_OF_FILE_ROW if in_files else _OF_ROW)
+    host = of_rows + kept + prepared + _OF_PROGRAMS + (device * devices if on_host else 0)
+    return Need(host, device, sizes.rows * _ON_DISK if in_files else 0)
 
 
 def announce(sizes: Sizes, mesh: Mesh, reporter: Reporter) -> None:
@@ -89,7 +98,8 @@ def announce(sizes: Sizes, mesh: Mesh, reporter: Reporter) -> None:
     what = f"item factors of {sizes.rows:,} ratings, {sizes.users:,} users and {sizes.items:,} items"
     on = f"on {devices} {device.platform} devices" if devices > 1 else f"on one {device.platform} device"
     own = "" if on_host else f", and {found.device / 1e9:.1f} GB of each device"
-    reporter.note(f"{what} {on}: about {found.host / 1e9:.1f} GB of memory{own}")
+    files = f", and {found.disk / 1e9:.1f} GB of temporary files" if found.disk else ""
+    reporter.note(f"{what} {on}: about {found.host / 1e9:.1f} GB of memory{own}{files}")
     for need_, there, where in (
         (found.host, machine_memory(), "this machine has"),
         (0 if on_host else found.device, free_memory(device), f"a {device.platform} device has free"),

@@ -14,6 +14,7 @@ matrix of the other side, so that no negatives are drawn. A half-sweep costs cli
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -23,9 +24,12 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.scratch import Scratch
+from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.factors.click_programs import add_clicks, gram_of, rotated, solve_by_click, solve_sums, zero_sums
 from metarec_jax.factors.row_batches import Layout, Rows, layout, rows_by_owner
 from metarec_jax.factors.row_products import AXIS, SHARDED, one_device
+from metarec_jax.factors.sorted_rows import scratch_for
 
 _FLOATS_OF_BLOCK = 1 << 20
 """Greatest number of elements of the matrices of the owners of a block."""
@@ -63,9 +67,9 @@ class Clicks(NamedTuple):
 
 
 def fit_clicks(
-    user: np.ndarray,
-    item: np.ndarray,
-    confidence: Float[np.ndarray, " rows"],
+    user: Column,
+    item: Column,
+    confidence: Column,
     *,
     users: int,
     items: int,
@@ -74,18 +78,20 @@ def fit_clicks(
     sweeps: int = 16,
     mesh: Mesh | None = None,
     watch: Callable[[int], None] = lambda sweep: None,
+    folder: Path | None = None,
 ) -> Clicks:
     """Fit factors to clicks by alternating least squares.
 
     Args:
-        user, item: int [rows], each pair at most once.
-        confidence: ``w``, positive; ones where clicks are not counted.
+        user, item: int [rows], each pair at most once. Columns are read in slices.
+        confidence: float [rows], ``w``, positive; ones where clicks are not counted.
         users, items: numbers of users and items; those without clicks get zeros.
         rank: number of factors.
         penalties: weights of the loss.
         sweeps: number of sweeps.
         mesh: devices that share the tables; None takes one.
         watch: called after each sweep with its number.
+        folder: where files are made if there are many rows; None takes the folder for temporary files.
 
     Returns:
         The factors; zeros where there are no clicks at all.
@@ -99,9 +105,13 @@ def fit_clicks(
     mesh = one_device() if mesh is None else mesh
     number_of_user, number_of_item = by_clicks(user, users), by_clicks(item, items)
     of_users, of_items = click_layout(users, rank, mesh), click_layout(items, rank, mesh)
-    pairs = number_of_user[user], number_of_item[item]
-    by_user = group_clicks(*pairs, confidence, of_users, of_items, rank)
-    by_item = group_clicks(*pairs[::-1], confidence, of_items, of_users, rank)
+    pairs = (
+        computed(user, lambda some: number_of_user[some], np.int32),
+        computed(item, lambda some: number_of_item[some], np.int32),
+    )
+    scratch = scratch_for(len(user), folder)
+    by_user = group_clicks(*pairs, confidence, of_users, of_items, rank, scratch)
+    by_item = group_clicks(*pairs[::-1], confidence, of_items, of_users, rank, scratch)
     start = np.random.default_rng(1).normal(scale=0.1 / np.sqrt(rank), size=(items, rank))[np.argsort(number_of_item)]
     start[by_item.count == 0] = 0.0
     of_item = jax.device_put(of_items.spread(start).astype(jnp.result_type(float)), NamedSharding(mesh, SHARDED))
@@ -113,22 +123,24 @@ def fit_clicks(
     return Clicks(of_users.joined(of_user)[number_of_user], of_items.joined(of_item)[number_of_item])
 
 
-def _check(confidence: np.ndarray, penalties: Penalties) -> None:
+def _check(confidence: Column, penalties: Penalties) -> None:
     """Check that every half-sweep has one minimum."""
     for name, value, least in (("ridge", penalties.ridge, 1e-12), ("alpha", penalties.alpha, 0.0)):
         if not (np.isfinite(value) and value >= least):
             raise MetarecError(
                 f"{name} is {value}, but a weight of the loss of clicks is at least {least:g} and finite"
             )
-    wrong = np.flatnonzero(~(np.isfinite(confidence) & (np.asarray(confidence) > 0)))
-    if len(wrong):
-        raise MetarecError(
-            f"the confidence of click {wrong[0]} is {confidence[wrong[0]]}: confidences are positive and finite, so "
-            "leave out rows that count nothing"
-        )
+    for some in blocks(len(confidence)):
+        part = np.asarray(confidence[some])
+        wrong = np.flatnonzero(~(np.isfinite(part) & (part > 0)))
+        if len(wrong):
+            raise MetarecError(
+                f"the confidence of click {some.start + wrong[0]} is {part[wrong[0]]}: confidences are positive and "
+                "finite, so leave out rows that count nothing"
+            )
 
 
-def by_clicks(owner: np.ndarray, owners: int) -> np.ndarray:
+def by_clicks(owner: Column, owners: int) -> np.ndarray:
     """Number owners by decreasing clicks, so that the owners of a block have similarly many.
 
     Args:
@@ -139,7 +151,7 @@ def by_clicks(owner: np.ndarray, owners: int) -> np.ndarray:
         int32 [owners], the number of each.
     """
     number = np.empty(owners, np.int32)
-    number[np.argsort(-np.bincount(owner, minlength=owners), kind="stable")] = np.arange(owners, dtype=np.int32)
+    number[np.argsort(-count_values(owner, owners), kind="stable")] = np.arange(owners, dtype=np.int32)
     return number
 
 
@@ -158,7 +170,13 @@ def click_layout(number: int, rank: int, mesh: Mesh) -> Layout:
 
 
 def group_clicks(
-    owner: np.ndarray, other: np.ndarray, confidence: np.ndarray, owners: Layout, others: Layout, rank: int
+    owner: Column,
+    other: Column,
+    confidence: Column,
+    owners: Layout,
+    others: Layout,
+    rank: int,
+    scratch: Scratch | None = None,
 ) -> Rows:
     """Group clicks by owner for `half_sweep`.
 
@@ -167,12 +185,24 @@ def group_clicks(
         confidence: ``w``, positive.
         owners, others: layouts of both sides, from `click_layout`.
         rank: number of factors.
+        scratch: keeps the clicks; None keeps them in memory.
 
     Returns:
         The clicks; blocks of owners with at most as many as factors are solved in the space of clicks.
     """
     held = np.zeros(len(owner), bool)
-    return rows_by_owner(owner, other, confidence, held, owners, others, rank, lengths=_LENGTHS, most_whole=rank)
+    return rows_by_owner(
+        owner,
+        other,
+        confidence,
+        held,
+        owners,
+        others,
+        rank,
+        lengths=_LENGTHS,
+        most_whole=rank,
+        scratch=scratch,
+    )
 
 
 def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, mesh: Mesh) -> Array:

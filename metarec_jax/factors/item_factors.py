@@ -18,8 +18,9 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Items, Params
-from metarec_jax.core.variance import root_mean_square, varies
+from metarec_jax.core.stored_columns import Column, computed, count_values, mean_and_deviation
+from metarec_jax.core.types import Items, Params, Strings
+from metarec_jax.core.variance import varies
 from metarec_jax.factors.fit import Known, fit
 from metarec_jax.factors.fit_cache import Cache
 from metarec_jax.factors.item_features import Sources
@@ -60,7 +61,7 @@ class Beliefs:
     def of_new_items(
         self,
         embeddings: Float[np.ndarray, "items hidden"],
-        details: Mapping[str, tuple[str, ...]] | None = None,
+        details: Mapping[str, Strings] | None = None,
         vectors: Float[np.ndarray, "items width"] | None = None,
     ) -> Float[np.ndarray, "items columns"]:
         """Predict the factors of items without ratings from their features.
@@ -108,9 +109,7 @@ class Plan(NamedTuple):
     rank: int
 
 
-def plan(
-    rank: int, items: Items, embeddings: Float[np.ndarray, "items hidden"], user: np.ndarray, item: np.ndarray
-) -> Plan:
+def plan(rank: int, items: Items, embeddings: Float[np.ndarray, "items hidden"], user: Column, item: Column) -> Plan:
     """Choose the numbers of columns and free factors, and the columns.
 
     Free factors are as many as the square root of the ratings per user and item allows, and at most half of all. The
@@ -125,11 +124,11 @@ def plan(
     Returns:
         The plan.
     """
-    count = np.bincount(item, minlength=len(items))
+    count = count_values(item, len(items))
     sources = Sources.of(items, embeddings, count)
     rows = sources.rows(items.details, embeddings, count, items.vectors)
     seen = count > 0
-    density = len(item) / max(len(np.unique(user)) + int(seen.sum()), 1)
+    density = len(item) / max(np.count_nonzero(count_values(user)) + int(seen.sum()), 1)
     free = min(round(_FREE * np.sqrt(density)), rank // 2)
     parts = [_components(rows[name][seen], _FEATURES) for name in sorted(rows)]
     source = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
@@ -146,9 +145,9 @@ def believe(
     plan: Plan,
     items: Items,
     embeddings: Float[np.ndarray, "items hidden"],
-    user: np.ndarray,
-    item: np.ndarray,
-    rating: np.ndarray,
+    user: Column,
+    item: Column,
+    rating: Column,
     *,
     mesh: Mesh | None = None,
     cache: Cache | None = None,
@@ -161,7 +160,7 @@ def believe(
         plan: from `plan`.
         items: the catalogue.
         embeddings: embeddings of the items' texts.
-        user, item: int [rows], user and item of each rating.
+        user, item: int [rows], user and item of each rating. Columns are read in slices.
         rating: float [rows].
         mesh: devices that share the tables; None takes one.
         cache: where long fits are kept; None keeps none.
@@ -171,21 +170,17 @@ def believe(
     Returns:
         The item factors; the prior mean of tastes is zero. Where all ratings are equal, all predictions are equal.
     """
-    count = np.bincount(item, minlength=len(items))
+    count = count_values(item, len(items))
     sources = plan.sources.of_counts(count)
-    centre, scale = (
-        (float(np.mean(rating, dtype=np.float64)), float(np.std(rating, dtype=np.float64)))
-        if len(rating)
-        else (0.0, 0.0)
-    )
-    if not varies(scale, root_mean_square(rating)):
+    centre, scale = mean_and_deviation(rating)
+    if not varies(scale, float(np.hypot(centre, scale))):
         return _constant(plan, sources, len(items), centre)
     rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
-    (_, who), (rated, which) = _numbered(user), _numbered(item)
+    rated = np.flatnonzero(count)
     found = fit(
-        who,
-        which,
-        ((rating - centre) / scale).astype(np.float32),
+        numbered(user, count_values(user)),
+        numbered(item, count),
+        computed(rating, lambda some: (some - centre) / scale, np.float32),
         Known(
             _with_one(rows[rated] @ plan.features),
             np.concatenate([[-1], plan.source]),
@@ -231,10 +226,18 @@ def believe(
     )
 
 
-def _numbered(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct numbers in ascending order, and the place of each number among them."""
-    present = np.bincount(numbers) > 0
-    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[numbers]
+def numbered(numbers: Column, count: np.ndarray) -> Column:
+    """Renumber a column without gaps.
+
+    Args:
+        numbers: int [rows].
+        count: int [greatest number + 1], how often each number is there.
+
+    Returns:
+        int32 [rows], the place of each number among those whose count is not 0.
+    """
+    place = np.cumsum(count > 0, dtype=np.int32) - 1
+    return computed(numbers, lambda some: place[some], np.int32)
 
 
 def _constant(plan: Plan, sources: Sources, items: int, centre: float) -> Beliefs:

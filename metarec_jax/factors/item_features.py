@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.core.types import Items
+from metarec_jax.core.types import Items, Strings
 from metarec_jax.core.variance import standardisation
 
 TEXT, POPULARITY, VECTOR, DETAIL = "text", "popularity", "vector", "detail:"
@@ -33,7 +33,7 @@ class Numbers:
     centres: np.ndarray
     width: float
 
-    def rows(self, values: tuple[str, ...]) -> Float[np.ndarray, "items bumps"]:
+    def rows(self, values: Strings) -> Float[np.ndarray, "items bumps"]:
         """Compute a row of features for each value; zeros for a value that is not a number."""
         number = np.array([_number(value) for value in values])
         distance = (number[:, None] - self.centres) / self.width
@@ -50,7 +50,7 @@ class Words:
 
     known: tuple[str, ...]
 
-    def rows(self, values: tuple[str, ...]) -> Float[np.ndarray, "items words"]:
+    def rows(self, values: Strings) -> Float[np.ndarray, "items words"]:
         """Compute a row of features for each value; zeros for a value without a known word."""
         place = {word: i for i, word in enumerate(self.known)}
         found = np.zeros((len(values), len(self.known)))
@@ -104,7 +104,7 @@ class Sources:
 
     def rows(
         self,
-        details: Mapping[str, tuple[str, ...]],
+        details: Mapping[str, Strings],
         embeddings: Float[np.ndarray, "items hidden"],
         count: np.ndarray,
         vectors: Float[np.ndarray, "items width"] | None = None,
@@ -134,7 +134,7 @@ class Sources:
 
 def _raw(
     readers: dict[str, Numbers | Words],
-    details: Mapping[str, tuple[str, ...]],
+    details: Mapping[str, Strings],
     embeddings: np.ndarray,
     count: np.ndarray,
     vectors: np.ndarray | None,

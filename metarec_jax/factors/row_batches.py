@@ -8,12 +8,16 @@ section 4.3, "dense batching").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
+
+from metarec_jax.core.scratch import Scratch
+from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
+from metarec_jax.factors.sorted_rows import sort_by_owner
 
 LENGTHS = (512, 64, 8)
 """Rows of a piece."""
@@ -107,6 +111,25 @@ class Batch(NamedTuple):
     value: np.ndarray | jax.Array
 
 
+class KeptBatches(Sequence[Batch]):
+    """Batches in memory or in a file, which are read one at a time.
+
+    Args:
+        scratch: keeps them.
+        batches: the batches.
+    """
+
+    def __init__(self, scratch: Scratch, batches: Iterable[Batch]) -> None:
+        self._kept = [tuple(scratch.keep(np.asarray(part)) for part in batch) for batch in batches]
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, number: Any) -> Any:
+        """The batch with a number."""
+        return Batch(*(part.read() for part in self._kept[number]))
+
+
 class Rows(NamedTuple):
     """Rows by owner.
 
@@ -124,9 +147,9 @@ class Rows(NamedTuple):
 
 
 def rows_by_owner(
-    owner: np.ndarray,
-    other: np.ndarray,
-    value: np.ndarray,
+    owner: Column,
+    other: Column,
+    value: Column,
     held: np.ndarray,
     owners: Layout,
     others: Layout,
@@ -135,6 +158,7 @@ def rows_by_owner(
     lengths: Sequence[int] = LENGTHS,
     most_whole: int = 0,
     watch: Callable[[int], None] = lambda block: None,
+    scratch: Scratch | None = None,
 ) -> Rows:
     """Group rows by owner.
 
@@ -147,32 +171,32 @@ def rows_by_owner(
         lengths: rows of a piece, descending.
         most_whole: blocks of owners with at most so many rows each have a piece for each owner; 0 for none.
         watch: called after each block with the number of blocks that are grouped.
+        scratch: keeps the rows; None keeps them in memory.
 
     Returns:
         The rows.
     """
-    order = np.argsort(owner, kind="stable")
-    place = others.place(other[order]).astype(np.int32)
-    place = np.where(held[order], -1 - place, place)
-    value = value[order].astype(np.float32)
-    count = np.bincount(owner, minlength=owners.number)
+    scratch = Scratch() if scratch is None else scratch
+    count, trained = count_values(owner, owners.number), np.zeros(owners.number, np.int64)
+    for some in blocks(len(owner)):
+        trained += np.bincount(owner[some][~held[some]], minlength=owners.number)
     start = np.concatenate([[0], np.cumsum(count)])
+    rows = sort_by_owner(owner, computed(other, others.place, np.int32), value, held, start, scratch)
     batches, whole = [], []
     for block in range(owners.blocks):
         first = block * owners.block * owners.devices
         members = np.arange(first, min(first + owners.block * owners.devices, owners.number))
         whole.append(most_whole > 0 and bool(count[members].max() <= most_whole))
         if whole[-1]:
-            batches.append([_whole(members, start, count, place, value, owners)])
+            found: Iterable[Batch] = [_whole(members, start, count, rows, owners)]
         else:
-            batches.append(_batches(members, start, count, place, value, owners, width, lengths))
+            found = _batches(members, start, count, rows, owners, width, lengths)
+        batches.append(KeptBatches(scratch, found))
         watch(block + 1)
-    return Rows(owners, np.bincount(owner[~held], minlength=owners.number), batches, whole)
+    return Rows(owners, trained, batches, whole)
 
 
-def _whole(
-    members: np.ndarray, start: np.ndarray, count: np.ndarray, place: np.ndarray, value: np.ndarray, owners: Layout
-) -> Batch:
+def _whole(members: np.ndarray, start: np.ndarray, count: np.ndarray, sorted_rows: np.ndarray, owners: Layout) -> Batch:
     """The batch of a block that has a piece for each owner, whose length is a power of 2."""
     length = 1 << int(np.ceil(np.log2(max(count[members].max(), _LEAST_WHOLE))))
     device, local = members % owners.devices, members // owners.devices % owners.block
@@ -182,8 +206,9 @@ def _whole(
     real = np.arange(length) < count[members, None]
     rows = np.where(real, start[members, None] + np.arange(length), 0)
     owner[device, local] = local
-    other[device, local] = np.where(real, place[rows], 0)
-    values[device, local] = np.where(real, value[rows], np.nan)
+    found = sorted_rows[rows]
+    other[device, local] = np.where(real, found["other"], 0)
+    values[device, local] = np.where(real, found["value"], np.nan)
     return Batch(owner, other, values)
 
 
@@ -191,25 +216,22 @@ def _batches(
     members: np.ndarray,
     start: np.ndarray,
     count: np.ndarray,
-    place: np.ndarray,
-    value: np.ndarray,
+    sorted_rows: np.ndarray,
     owners: Layout,
     width: int,
     lengths: Sequence[int],
-) -> list[Batch]:
+) -> Iterator[Batch]:
     """Batches of the owners of one block."""
     at, left = start[members], count[members]
     device, local = members % owners.devices, members // owners.devices % owners.block
-    found = []
     for length in lengths:
         whole = left // length if length != lengths[-1] else -(-left // length)
         piece = np.repeat(np.arange(len(members)), whole)
         number = np.arange(len(piece)) - np.repeat(np.cumsum(whole) - whole, whole)
         first = at[piece] + number * length
         size = np.minimum(left[piece] - number * length, length)
-        found += _filled(device[piece], local[piece], first, size, length, place, value, owners, width)
+        yield from _filled(device[piece], local[piece], first, size, length, sorted_rows, owners, width)
         at, left = at + whole * length, np.maximum(left - whole * length, 0)
-    return found
 
 
 def _filled(
@@ -218,15 +240,13 @@ def _filled(
     first: np.ndarray,
     size: np.ndarray,
     length: int,
-    place: np.ndarray,
-    value: np.ndarray,
+    sorted_rows: np.ndarray,
     owners: Layout,
     width: int,
-) -> list[Batch]:
+) -> Iterator[Batch]:
     """Batches of the pieces of one length."""
     at_once = max(min(_ROWS_AT_ONCE // length, _FLOATS_AT_ONCE // width**2, owners.block), 1)
     of_device = [np.flatnonzero(device == d) for d in range(owners.devices)]
-    found = []
     for begin in range(0, max(map(len, of_device), default=0), at_once):
         owner = np.full((owners.devices, at_once), owners.block, np.int32)
         other = np.zeros((owners.devices, at_once, length), np.int32)
@@ -236,10 +256,10 @@ def _filled(
             real = np.arange(length) < size[some, None]
             rows = np.where(real, first[some, None] + np.arange(length), 0)
             owner[d, : len(some)] = local[some]
-            other[d, : len(some)] = np.where(real, place[rows], 0)
-            values[d, : len(some)] = np.where(real, value[rows], np.nan)
-        found.append(Batch(owner, other, values))
-    return found
+            found = sorted_rows[rows]
+            other[d, : len(some)] = np.where(real, found["other"], 0)
+            values[d, : len(some)] = np.where(real, found["value"], np.nan)
+        yield Batch(owner, other, values)
 
 
 def kinds(count: np.ndarray) -> np.ndarray:
@@ -247,17 +267,20 @@ def kinds(count: np.ndarray) -> np.ndarray:
     return np.minimum(np.ceil(np.log2(count + 1)).astype(np.int32), KINDS - 1)
 
 
-def count_by_kind(owner: np.ndarray, other_kind: np.ndarray, owners: Layout) -> np.ndarray:
+def count_by_kind(owner: Column, other_kind: Column, owners: Layout, left_out: np.ndarray | None = None) -> np.ndarray:
     """Count the rows of each owner by the kind of their other side.
 
     Args:
         owner: int [rows].
         other_kind: int [rows], kind of each row's other side.
         owners: layout of the owners.
+        left_out: bool [rows], rows that are not counted; None counts all.
 
     Returns:
         float32 [devices, each, KINDS].
     """
-    place = owners.place(owner).astype(np.int64) * KINDS + other_kind
-    counted = np.bincount(place, minlength=owners.devices * owners.each * KINDS)
+    counted = np.zeros(owners.devices * owners.each * KINDS, np.int32)
+    for some in blocks(len(owner)):
+        place = owners.place(owner[some]).astype(np.int64) * KINDS + other_kind[some]
+        np.add.at(counted, place if left_out is None else place[~left_out[some]], 1)
     return counted.astype(np.float32).reshape(owners.devices, owners.each, KINDS)

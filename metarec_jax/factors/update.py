@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from metarec_jax.core.types import Params
+from metarec_jax.core.types import Params, Strings
 from metarec_jax.factors.item_factors import FACTORS, LEAST, MEAN, REST, Beliefs
 
 _OFTEN = 20
@@ -35,7 +35,7 @@ class Missing(NamedTuple):
 def missing(
     beliefs: Beliefs,
     embeddings: Float[np.ndarray, "items hidden"],
-    details: Mapping[str, tuple[str, ...]],
+    details: Mapping[str, Strings],
     count: Float[np.ndarray, " items"],
     vectors: Float[np.ndarray, "items width"] | None = None,
 ) -> Missing:

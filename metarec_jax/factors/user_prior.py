@@ -51,6 +51,11 @@ def no_tastes(rank: int, hidden: int) -> Params:
     }
 
 
+def sample_of(users: int) -> np.ndarray:
+    """The numbers of the users to which the maps are fitted, int64, of a number of users."""
+    return np.unique(np.linspace(0, users - 1, min(users, _MOST_USERS)).astype(int))
+
+
 def expect_tastes(
     beliefs: tuple[np.ndarray, np.ndarray, np.ndarray],
     noise: float,
@@ -68,7 +73,7 @@ def expect_tastes(
     Args:
         beliefs: mean [items], residual variance [items] and factors [items, rank] of all items, in units of ratings.
         noise: variance of a rating around its expectation.
-        user, item: int [rows], user and item of each rating.
+        user, item: int [rows], user and item of each rating; those of users outside of `sample_of` are not used.
         rating: float [rows].
         profiles: standardised embeddings of the users' texts (see `metarec_jax.learner.inputs.standardisation`); of
             width 0 where users have no texts, or where these are not known in advance.
@@ -81,7 +86,7 @@ def expect_tastes(
     mean, rest, factors = (np.asarray(part, np.float64) for part in beliefs)
     rank, order = factors.shape[1], np.argsort(user, kind="stable")
     who, start, count = np.unique(user[order], return_index=True, return_counts=True)
-    some = np.unique(np.linspace(0, len(who) - 1, min(len(who), _MOST_USERS)).astype(int))
+    some = sample_of(len(who))
     rows = [order[start[u] : start[u] + count[u]] for u in some]
 
     middle = np.mean([factors[item[own]].mean(axis=0) for own in rows], axis=0)

@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from metarec_jax.core.types import Strings
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.rows import Shown
 
@@ -63,7 +64,7 @@ def explored(
     k: int,
     exploring: Exploring,
     arm: str,
-    ids: tuple[str, ...],
+    ids: Strings,
     rng: np.random.Generator,
 ) -> list[Shown]:
     """Make a list of `k` items: the best ones in order, or a random list.

@@ -15,6 +15,7 @@ from metarec_jax.config.run import Config
 from metarec_jax.core.arguments import instance, optional, takes
 from metarec_jax.core.jax_settings import check_jax
 from metarec_jax.core.progress import QUIET, Reporter
+from metarec_jax.core.row_ranges import holds
 from metarec_jax.core.types import Interactions, Tables
 from metarec_jax.data import load
 from metarec_jax.data.candidates import candidates_of
@@ -104,7 +105,7 @@ def build(
     catalogue, folded = learn_factors(config, data, division, catalogue, profiles, reporter)
     episodes = cut_episodes(config, data, division, catalogue, folded)
     texts = user_texts(config, data, episodes.by_name())
-    known = {} if profiles is None or data.users.texts is None else {data.users.texts: profiles}
+    known = None if profiles is None or data.users.texts is None else (data.users.texts, profiles)
     users = embed_users(encoder, config, len(data.users), texts, reporter, known)
 
     def part(name: str, source: Source) -> Part[Source]:
@@ -323,8 +324,7 @@ def cut_episodes(
         The episodes.
     """
     own_table = config.learner.user_side == "description"
-    trained = np.zeros(len(data), bool)
-    trained[division.train] = True
+    trained = holds(division.train, len(data))
 
     def asked(tasks: Tasks) -> TaskSource:
         return TaskSource(

@@ -13,6 +13,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import parse_json
 from metarec_jax.core.mapped_rows import MappedRows
 from metarec_jax.core.scale import Scale, scale_from_json
+from metarec_jax.core.stored_strings import as_arrow
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
@@ -76,10 +77,10 @@ def save(catalogue: Catalogue, run: Run) -> None:
     items = catalogue.items
     table = pa.table(
         {
-            "id": list(items.ids),
-            "title": list(items.titles),
-            "text": list(items.texts),
-            **{f"detail:{name}": list(values) for name, values in items.details.items()},
+            "id": as_arrow(items.ids),
+            "title": as_arrow(items.titles),
+            "text": as_arrow(items.texts),
+            **{f"detail:{name}": as_arrow(values) for name, values in items.details.items()},
             "rating_sum": catalogue.statistics.total,
             "rating_count": catalogue.statistics.count,
         }

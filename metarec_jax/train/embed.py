@@ -11,7 +11,7 @@ import numpy as np
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Interactions, Params, Tables
+from metarec_jax.core.types import Interactions, Params, Strings, Tables
 from metarec_jax.data.describe import descriptions
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.sources.find import cache_folder
@@ -63,10 +63,11 @@ def embed(
             report=reporter.note if warn_truncation else None,
             dtype=chosen.dtype,
             run=choose_execution(jax.default_backend(), fused=chosen.attention == "fused"),
+            stored=chosen.stored,
         )
 
 
-def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str, tuple[str, ...] | None]:
+def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str, Strings | None]:
     """Choose the text of each user of each source.
 
     Args:
@@ -97,9 +98,9 @@ def embed_users(
     encoder: Encoder,
     config: Config,
     users: int,
-    texts: Mapping[str, tuple[str, ...] | None],
+    texts: Mapping[str, Strings | None],
     reporter: Reporter = QUIET,
-    known: Mapping[tuple[str, ...], np.ndarray] | None = None,
+    known: tuple[Strings, np.ndarray] | None = None,
     *,
     warn_truncation: bool = True,
 ) -> dict[str, np.ndarray]:
@@ -110,20 +111,25 @@ def embed_users(
         users: number of users, for sources without texts.
         texts: texts of each source, from `user_texts`.
         reporter: shows progress.
-        known: embeddings that are already computed, by texts.
+        known: texts whose embeddings are already computed, and these.
         warn_truncation: as for `embed`.
 
     Returns:
         float32 [users, hidden] for each source; of width 0 where users have no text.
     """
-    found: dict[tuple[str, ...] | None, np.ndarray] = {None: np.zeros((users, 0), np.float32), **(known or {})}
+    made: list[tuple[Strings | None, np.ndarray]] = [(None, np.zeros((users, 0), np.float32))]
+    made += [known] if known is not None else []
+    found = {}
     for name, of_source in texts.items():
-        if of_source not in found:
+        before = next((embeddings for of_other, embeddings in made if of_other is of_source), None)
+        if before is None:
             label = f"encoding {name} users" if config.learner.user_side == "description" else "encoding users"
-            found[of_source] = embed(
+            before = embed(
                 encoder, config, of_source or (), reporter, label, side="query", warn_truncation=warn_truncation
             )
-    return {name: found[of_source] for name, of_source in texts.items()}
+            made.append((of_source, before))
+        found[name] = before
+    return found
 
 
 def trained_encoder(encoder: Encoder, params: Params) -> Encoder:

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from metarec_jax.config.run import Config
-from metarec_jax.core.types import Interactions, Tables
+from metarec_jax.core.stored_columns import blocks
+from metarec_jax.core.types import Interactions, Strings, Tables
 from metarec_jax.data.candidates import candidates_of
 from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.fingerprint import fingerprint_with_texts, input_digests
@@ -38,7 +39,7 @@ class Part(Generic[Source]):
 
     source: Source
     tables: Tables
-    user_texts: tuple[str, ...] | None = None
+    user_texts: Strings | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,8 @@ class Experiment:
         """sha256 of all inputs of training: equal fingerprints and configs give equal results."""
         digest = hashlib.sha256(fingerprint_with_texts(self.data, self.encoder.digest).encode())
         for rows in (self.division.train, self.division.train_users, self.division.validation.query):
-            digest.update(np.ascontiguousarray(rows).tobytes())
+            for some in blocks(len(rows)):
+                digest.update(np.ascontiguousarray(rows[some]).tobytes())
         return digest.hexdigest()
 
     def inputs(self) -> dict[str, str]:

@@ -192,7 +192,7 @@ def fitting_users(
     config, source = experiment.config.train, experiment.train.source
     if config.users_per_device:
         return config.users_per_device
-    longest = max((source[i] for i in range(source.batches)), key=lambda episodes: episodes.support.mask.shape[1])
+    longest = source[source.longest]
     at = state()
 
     def compile_with(users: int) -> Any:

@@ -199,7 +199,7 @@ def test_a_field_of_several_types_is_left_out_unless_it_is_asked_for(tmp_path):
 
 def test_types_and_fields_of_late_blocks_of_lines_are_read(tmp_path, monkeypatch):
     """Whole numbers, then fractions; a field that is null for long; and one that comes late."""
-    monkeypatch.setattr("metarec_jax.data.sources.json_lines._BLOCK", 10_000)
+    monkeypatch.setattr("metarec_jax.data.sources.json_text.BLOCK", 10_000)
     rows = [
         {"user": n, "rating": 2 if n < 4000 else 2.5, "tags": None if n < 3000 else ["x", "y"], "skipped": n % 2 or "a"}
         for n in range(6000)

@@ -1,7 +1,16 @@
 """A data set from a row store is that from memory bit by bit, whatever it was read from."""
 
+import bz2
+import codecs
 import dataclasses
+import gzip
 import hashlib
+import json
+import mmap
+import re
+import shutil
+import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +21,18 @@ from helpers import assert_equal
 
 from metarec_jax.config.data import Columns, DataConfig, EpisodeConfig, SplitConfig
 from metarec_jax.config.run import Config
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SPLITS
 from metarec_jax.core.progress import Quiet
-from metarec_jax.core.stored_columns import StoredColumn
+from metarec_jax.core.row_ranges import Ranges, holds
+from metarec_jax.core.stored_columns import OwnerColumn, StoredColumn
+from metarec_jax.core.stored_strings import StoredStrings
 from metarec_jax.data import load
 from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.fingerprint import fingerprint, fingerprint_with_texts, input_digests
 from metarec_jax.data.protocols import divide
 from metarec_jax.data.sources import clicks_of
+from metarec_jax.data.sources.folder import read_table_file
 from metarec_jax.data.sources.row_store import build_store
 from metarec_jax.data.splits import counts_of, item_statistics, row_statistics
 from metarec_jax.data.tasks import TaskSource
@@ -128,6 +141,8 @@ def small_parts(monkeypatch):
     """Has rows come in many batches, and be sorted in many parts."""
     monkeypatch.setattr("metarec_jax.data.sources.text._BLOCK", 1 << 10)
     monkeypatch.setattr("metarec_jax.data.sources.parquet._BATCH", 100)
+    monkeypatch.setattr("metarec_jax.data.sources.json_text.BLOCK", 1 << 10)
+    monkeypatch.setattr("metarec_jax.data.sources.files.IN_FILE", 1 << 12)
     monkeypatch.setattr("metarec_jax.data.store.external_sort.BUCKET", 100)
     monkeypatch.setattr("metarec_jax.data.store.external_sort._AT_ONCE", 70)
 
@@ -161,14 +176,75 @@ def test_parquet_in_batches_is_read_as_in_memory(tmp_path, kind):
     assert notes.lines == []
 
 
+JSON_LINES = {
+    "numbers": (rows(), ""),
+    "ids that are numbers": ({**rows(), "item_id": [int(i[1:]) for i in rows()["item_id"]]}, ""),
+    "whole ratings first": ({**rows(), "rating": [4] * 600 + rows()["rating"][600:]}, ""),
+    "dates": (with_times(rows(), iso), ""),
+    "a field that comes late": ({**rows(), "timestamp": [None] * 1200 + rows()["timestamp"][1200:]}, "whole"),
+    "no times": ({n: c for n, c in rows().items() if n != "timestamp"}, ""),
+    "other fields, of several types": ({**rows(), "more": [1, "a", {"b": [2]}] * (USERS * 5)}, ""),
+    "clicks in words": ({**rows(half=False), "rating": [bool(r) for r in rows(half=False)["rating"]]}, "click"),
+}
+
+
 @pytest.mark.usefixtures("small_parts")
-def test_movielens_in_batches_is_read_as_in_memory(tmp_path):
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("case", JSON_LINES)
+def test_json_lines_in_batches_are_read_as_in_memory(tmp_path, case, mark):
+    columns, how = JSON_LINES[case]
+    lines = [json.dumps(dict(zip(columns, row))) for row in zip(*columns.values())]
+    (tmp_path / "r.jsonl").write_bytes(mark + "\n".join(lines).encode())
+    chosen = DataConfig(path=str(tmp_path / "r.jsonl"), kind="click" if how == "click" else "rating")
+    try:
+        memory = load(chosen)
+    except MetarecError as error:
+        with pytest.raises(MetarecError, match=re.escape(str(error))):
+            build_store(chosen, tmp_path / "store")
+        assert how == "whole"
+        return
+    notes = Notes()
+    assert_same(build_store(chosen, tmp_path / "store", reporter=notes), memory)
+    assert notes.lines == []
+
+
+def packed(path, how):
+    """A file, compressed; the zip has it in a folder."""
+    if how == "zip":
+        with zipfile.ZipFile(path.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(path, f"folder/{path.name}")
+        return path.with_suffix(".zip")
+    made = path.with_name(f"{path.name}.{how}")
+    made.write_bytes(gzip.compress(path.read_bytes()) if how == "gz" else bz2.compress(path.read_bytes()))
+    return made
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("how", ["gz", "bz2", "zip"])
+def test_compressed_tables_are_unpacked_to_a_file_and_read_in_batches(tmp_path, how, monkeypatch):
+    path = packed(Path(write_csv(tmp_path / "r.csv", rows())), how)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    chosen, notes = DataConfig(path=str(path)), Notes()
+    memory = load(chosen)
+    assert isinstance(read_table_file(path, "").data, mmap.mmap)
+    assert_same(build_store(chosen, tmp_path / "store", reporter=notes), memory)
+    assert notes.lines == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["r.csv", path.name, "store"])
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("zipped", [False, True])
+def test_movielens_in_batches_is_read_as_in_memory(tmp_path, zipped):
+    folder = tmp_path / "ml"
+    folder.mkdir()
     columns = dict(zip(("userId", "movieId", "rating", "timestamp"), rows().values()))
     columns["movieId"] = [int(i[1:]) for i in columns["movieId"]]
-    write_csv(tmp_path / "ratings.csv", columns)
+    write_csv(folder / "ratings.csv", columns)
     films = [f'{n},"Film, {n} ({1980 + n % 20})",Drama|War' for n in range(ITEMS + 3)]
-    (tmp_path / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]) + "\n")
-    chosen, notes = DataConfig(path=str(tmp_path)), Notes()
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *films]) + "\n")
+    path = shutil.make_archive(str(folder), "zip", folder) if zipped else str(folder)
+    chosen, notes = DataConfig(path=path), Notes()
     memory = load(chosen)
     assert_same(build_store(chosen, tmp_path / "store", reporter=notes), memory)
     assert notes.lines == []
@@ -231,13 +307,13 @@ def test_divisions_statistics_and_episodes_are_the_same(both, kind):
 def everything(data, division):
     """All that a division says, and batches of its episodes and tasks."""
     statistics = row_statistics(data, division.train)
-    trains = np.zeros(len(data), bool)
-    trains[division.train] = True
+    trains = holds(division.train, len(data))
+    assert isinstance(division.train, Ranges) == isinstance(data.user, OwnerColumn)
     own = histories(data, division.train_users, trains)
     episodes = EpisodeSource(own, dataclasses.replace(EPISODES, query=1), statistics, True, 8, 1, epochs=2)
     parts = {"validation": division.validation} | {scenario.name: scenario.tasks for scenario in division.scenarios}
     tasks = {name: list(TaskSource(data, part, statistics, trains, (6, 20), 8)) for name, part in parts.items()}
-    facts = [division.train, division.train_users, division.candidates, statistics[:2], counts_of(data)]
+    facts = [np.asarray(division.train), division.train_users, division.candidates, statistics[:2], counts_of(data)]
     return [facts, list(episodes), tasks]
 
 
@@ -254,3 +330,37 @@ def test_the_fingerprint_is_that_of_all_ids_and_columns(both, monkeypatch):
 def test_statistics_of_users_are_the_same(both):
     users = np.array([3, 80, 5])
     assert_equal(*(item_statistics(data, users)[:2] for data in both))
+
+
+def test_a_batch_reads_rows_of_its_users_alone(both, monkeypatch):
+    """However many rows there are: those of the support and the query, and no whole column."""
+    stored, read = both[0], []
+
+    def counted(column):
+        def take(rows):
+            found = column[rows]
+            read.append(len(found))
+            return found
+
+        return StoredColumn(len(column), column.dtype, take)
+
+    monkeypatch.setattr("metarec_jax.core.stored_columns.BLOCK", 100)
+    data = dataclasses.replace(stored, **{name: counted(getattr(stored, name)) for name in ("item", "rating", "time")})
+    division = divide(data, Config(episodes=EPISODES), 5)
+    statistics = row_statistics(data, division.train)
+    trained = holds(division.train, len(data))
+    own = histories(data, division.train_users, trained)
+    source = EpisodeSource(own, EPISODES, statistics, True, 8, 1)
+    assert max(read) <= 100
+    assert all(isinstance(part, StoredColumn) for part in (own.row, own.item, own.rating, own.time, trained))
+    read.clear()
+    slots = source[0].support.mask.size + source[0].query.mask.size
+    assert 0 < sum(read) <= 2 * 2 * slots  # items and ratings, of two batches
+
+
+def test_strings_of_a_store_stay_in_its_files(tmp_path):
+    table = DataConfig(path=write_csv(tmp_path / "r.csv", rows()), items_path=write_items(tmp_path / "i.csv"))
+    items = build_store(table, tmp_path / "store").items
+    assert all(isinstance(part, StoredStrings) for part in (items.ids, items.titles, items.texts))
+    assert all(isinstance(part, StoredStrings) for part in items.details.values())
+    assert len(items.details) == 2

@@ -12,6 +12,8 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.row_ranges import Selection, where
+from metarec_jax.core.stored_columns import count_values, picked
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.episodes import histories
 from metarec_jax.data.protocols.division import everyone_else, rows_of
@@ -30,7 +32,7 @@ def training_rows(
     users: np.ndarray,
     held_out: np.ndarray,
     allowed: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, Selection]:
     """Training users and training rows.
 
     Args:
@@ -42,18 +44,18 @@ def training_rows(
         allowed: bool [rows], which rows may train; None allows all.
 
     Returns:
-        int32 [users], the users whose rows become episodes, and int64 [rows].
+        int32 [users], the users whose rows become episodes, and the rows, ascending.
     """
     if split.everyone:
         users, rows = everyone_else(data, config, held_out, users, allowed)
     else:
         rows = rows_of(data, users, allowed)
-    count = np.bincount(data.user[rows], minlength=len(data.users))
+    count = count_values(picked(data.user, rows), len(data.users))
     least = 1 if data.clicks_alone else config.query  # a query of clicks is a share of them
     return np.asarray(users[count[users] > least], np.int32), rows
 
 
-def clicked_items(data: Interactions, rows: np.ndarray) -> np.ndarray:
+def clicked_items(data: Interactions, rows: Selection) -> np.ndarray:
     """Find the items that were clicked in some rows.
 
     Args:
@@ -63,9 +65,8 @@ def clicked_items(data: Interactions, rows: np.ndarray) -> np.ndarray:
     Returns:
         bool [items].
     """
-    found = np.zeros(len(data.items), bool)
-    found[data.item[rows[clicks_of(data)[rows]]]] = True
-    return found
+    clicked = clicks_of(data)
+    return count_values(picked(data.item, where(rows, lambda some: clicked[some])), len(data.items)) > 0
 
 
 Choose = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]

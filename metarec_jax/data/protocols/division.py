@@ -10,9 +10,14 @@ import numpy as np
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.kinds import SPLITS
-from metarec_jax.core.types import Interactions
+from metarec_jax.core.row_ranges import Selection, holds, runs
+from metarec_jax.core.types import Column, Interactions
 from metarec_jax.data.episodes import draw_rows, histories
+from metarec_jax.data.splits import counts_of, rows_of_users
 from metarec_jax.data.tasks import Tasks, make_tasks
+
+_ROWS_AT_ONCE = 1 << 20
+"""Rows of the users whose tasks are drawn at a time, about."""
 
 
 class Scenario(NamedTuple):
@@ -45,7 +50,7 @@ class Division(NamedTuple):
             the ratings of the query rows are predicted.
     """
 
-    train: np.ndarray
+    train: Selection
     train_users: np.ndarray
     validation: Tasks
     scenarios: tuple[Scenario, ...]
@@ -72,20 +77,16 @@ def check(division: Division, data: Interactions) -> None:
     Raises:
         ValueError: a held-out row is a training row, which is a mistake in the protocol.
     """
-    trained = np.zeros(len(data), bool)
-    trained[division.train] = True
+    trained = holds(division.train, len(data))
     held_out = [scenario.tasks for scenario in division.scenarios if scenario.held_out]
     for tasks in (division.validation, *held_out):
         if trained[tasks.query].any():
             raise ValueError("a query row is among the training rows")
-    tested = np.zeros(len(data), bool)
-    for tasks in held_out:
-        tested[tasks.query] = True
-    if tested[division.validation.query].any():
+    if any(np.isin(division.validation.query, tasks.query).any() for tasks in held_out):
         raise ValueError("a query row of a test is among those of validation")
 
 
-def rows_of(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = None) -> np.ndarray:
+def rows_of(data: Interactions, users: np.ndarray, allowed: Column | None = None) -> Selection:
     """The rows of some users.
 
     Args:
@@ -94,10 +95,11 @@ def rows_of(data: Interactions, users: np.ndarray, allowed: np.ndarray | None = 
         allowed: bool [rows], which rows to take; None takes all.
 
     Returns:
-        int64 [rows], ascending.
+        The rows, ascending.
     """
-    chosen = np.isin(data.user, users)
-    return np.flatnonzero(chosen if allowed is None else chosen & allowed)
+    chosen = np.zeros(len(data.users), bool)
+    chosen[users] = True
+    return rows_of_users(data, chosen, allowed)
 
 
 def rows_by_time(data: Interactions, users: np.ndarray) -> list[np.ndarray]:
@@ -119,8 +121,8 @@ def everyone_else(
     config: EpisodeConfig,
     held_out: np.ndarray,
     first: np.ndarray,
-    allowed: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+    allowed: Column | None = None,
+) -> tuple[np.ndarray, Selection]:
     """Training users and training rows if all users train that are not held out.
 
     Args:
@@ -131,15 +133,17 @@ def everyone_else(
         allowed: bool [rows], which rows may train; None allows all.
 
     Returns:
-        int32 [users], the users whose rows become episodes, and int64 [rows], the rows of all users who train.
+        int32 [users], the users whose rows become episodes, and the rows of all users who train, ascending.
     """
-    rows = np.flatnonzero(~np.isin(data.user, held_out) & (True if allowed is None else allowed))
-    enough = np.flatnonzero(np.bincount(data.user[rows], minlength=len(data.users)) >= config.min_ratings)
+    training = np.ones(len(data.users), bool)
+    training[held_out] = False
+    rows = rows_of_users(data, training, allowed)
+    enough = np.flatnonzero(training & (counts_of(data, allowed) >= config.min_ratings))
     return np.concatenate([first, np.setdiff1d(enough, first)]).astype(np.int32), rows
 
 
 def drawn_tasks(
-    data: Interactions, users: np.ndarray, config: EpisodeConfig, seed: int, allowed: np.ndarray | None = None
+    data: Interactions, users: np.ndarray, config: EpisodeConfig, seed: int, allowed: Column | None = None
 ) -> Tasks:
     """A task for each user, with support and query from the first draw of `metarec_jax.data.episodes.draw_rows`.
 
@@ -154,10 +158,13 @@ def drawn_tasks(
         The tasks, in the order of `users`.
     """
     found = histories(data, users, allowed)
-    order = draw_rows(found, config.order, seed)
-    rows = [found.row[order[start : start + count]] for start, count in zip(found.start, found.count)]
-    last = config.query + config.max_support
-    return make_tasks(users, [r[config.query : last] for r in rows], [r[: config.query] for r in rows])
+    support, query, last = [], [], config.query + config.max_support
+    for first, end in zip(*runs(found.start // _ROWS_AT_ONCE)):
+        rows = found.row[draw_rows(found, config.order, seed, members=np.arange(first, end))]
+        for own in np.split(rows, np.cumsum(found.count[first:end])[:-1]):
+            query.append(own[: config.query].copy())
+            support.append(own[config.query : last].copy())
+    return make_tasks(users, support, query)
 
 
 def require_times(data: Interactions, protocol: str) -> None:

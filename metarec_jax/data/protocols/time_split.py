@@ -13,7 +13,8 @@ import numpy as np
 
 from metarec_jax.config.data import EpisodeConfig, SplitConfig
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.types import Interactions, TimeUnit
+from metarec_jax.core.stored_columns import blocks
+from metarec_jax.core.types import Column, Interactions, TimeUnit
 from metarec_jax.data.protocols.division import (
     Division,
     Scenario,
@@ -128,7 +129,7 @@ def date_of(data: Interactions, text: str) -> int:
         MetarecError: `text` is neither a date nor a whole number.
     """
     if not text:
-        return int(np.sort(data.time)[int(len(data) * BEFORE)])
+        return _at_place(data.time, int(len(data) * BEFORE))
     try:
         if text.lstrip("-").isdecimal():
             return int(text)
@@ -139,6 +140,16 @@ def date_of(data: Interactions, text: str) -> int:
         ) from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
     return (moment - _EPOCH) // datetime.timedelta(microseconds=1) * PER_SECOND[data.time_unit] // 10**6
+
+
+def _at_place(times: Column, place: int) -> int:
+    """The time at a place in ascending order, found by halving the span of times: no copy of them is sorted."""
+    low, high = int(times.min()), int(times.max())
+    while low < high:
+        middle = (low + high) // 2
+        before = sum(int(np.count_nonzero(times[some] <= middle)) for some in blocks(len(times)))
+        low, high = (low, middle) if before > place else (middle + 1, high)
+    return low
 
 
 def _shown(moment: int, unit: TimeUnit) -> str:

@@ -10,16 +10,20 @@ import io
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.regular_files import require_regular
 
 _BLOCK = 1 << 22  # bytes that are unpacked in one read
 MOST_UNPACKED = 1 << 33
 """Greatest unpacked size of a compressed file, in bytes."""
+IN_FILE = 1 << 26
+"""Unpacked bytes above which they are in a temporary file."""
 MOST_TIMES, FREE = 250, 1 << 26
 """Greatest ratio of unpacked to compressed size, and the unpacked size in bytes up to which any ratio is allowed."""
 
@@ -173,18 +177,46 @@ def check_expansion(name: str, packed: int, unpacked: int) -> None:
         )
 
 
-def _unpacked(name: str, data: bytes | mmap.mmap, codec: str) -> bytes:
-    parts, total = [], 0
+def _unpacked(name: str, data: bytes | mmap.mmap, codec: str) -> bytes | mmap.mmap:
     import pyarrow as pa  # imported here because the import is slow
+
+    def parts(stream: Any) -> Iterator[bytes]:
+        total = 0
+        while part := stream.read(_BLOCK):
+            total += len(part)
+            check_expansion(name, len(data), total)
+            yield part
 
     try:
         with pa.CompressedInputStream(pa.BufferReader(pa.py_buffer(data)), codec) as stream:
-            while part := stream.read(_BLOCK):
-                total += len(part)
-                check_expansion(name, len(data), total)
-                parts.append(part)
+            found = joined(parts(stream))
     except (pa.ArrowException, OSError) as error:
         raise MetarecError(f"{name}: damaged or truncated {codec} data ({str(error)[:200]}): fetch it again") from error
-    if not total:
+    if not len(found):
         raise MetarecError(f"{name} unpacks to nothing: it is empty")
-    return b"".join(parts)
+    return found
+
+
+def joined(parts: Iterable[bytes]) -> bytes | mmap.mmap:
+    """Join parts of a file: in memory, or if they are large in a temporary file without a name, which is mapped.
+
+    Args:
+        parts: the parts, in order.
+
+    Returns:
+        All bytes.
+
+    Raises:
+        MetarecError: there is no room for the temporary file.
+    """
+    size = 0
+    with tempfile.SpooledTemporaryFile(IN_FILE) as file:
+        for part in parts:
+            with explained(Path(tempfile.gettempdir())):
+                size += file.write(part)
+        if size <= IN_FILE:
+            file.seek(0)
+            return file.read()
+        with explained(Path(tempfile.gettempdir())):
+            file.flush()
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

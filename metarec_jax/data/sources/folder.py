@@ -1,7 +1,7 @@
 """Common interface to the files of a folder and of a zip.
 
-Each file of a zip is read into memory and never unpacked to disk, so that a malicious file name in a zip cannot cause a
-write.
+A file of a zip is read into memory, or if it is large into a temporary file without a name, so that a malicious file
+name in a zip cannot cause a write.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path, PurePosixPath
 
 from metarec_jax.core.errors import MetarecError, listed
 from metarec_jax.core.regular_files import require_regular
-from metarec_jax.data.sources.files import File, check_expansion, read_file, unpacked
+from metarec_jax.data.sources.files import File, check_expansion, joined, read_file, unpacked
 
 _TABLES = (".csv", ".tsv", ".dat", ".data", ".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of files that may be a table, alone or before a suffix of `_PACKED`. Without .txt: archives often contain a
 README.txt."""
 _PACKED = (".gz", ".zst", ".bz2", ".lz4")
+_BLOCK = 1 << 22
 _ATOMIC = (".inter", ".item", ".user")
 """Suffixes of RecBole's atomic files, and of MovieLens-100K."""
 
@@ -105,12 +106,13 @@ class Folder:
             with zipfile.ZipFile(self.path) as archive:
                 member = archive.getinfo(path)
                 check_expansion(where, member.compress_size, member.file_size)
-                data = archive.read(member)
+                with archive.open(member) as stream:
+                    data = joined(iter(lambda: stream.read(_BLOCK), b""))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise MetarecError(f"{where}: damaged ({error}): fetch the zip again") from error
         except (RuntimeError, NotImplementedError) as error:  # a password, or an unsupported compression method
             raise MetarecError(f"{where}: cannot be unpacked ({error}): give the unpacked folder instead") from error
-        if not data:
+        if not len(data):
             raise MetarecError(f"{where} is empty")
         return unpacked(File(where, data))
 

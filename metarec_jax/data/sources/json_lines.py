@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import pyarrow as pa
-import pyarrow.json
 
 from metarec_jax.core.errors import MetarecError, listed, shown
-from metarec_jax.data.sources.columns import read_arrow
-from metarec_jax.data.sources.encodings import as_utf8
+from metarec_jax.data.sources.columns import read_arrow, select, typed_values
 from metarec_jax.data.sources.files import File
-from metarec_jax.data.sources.json_types import FieldTypes
-from metarec_jax.data.values import Table
-
-_BLOCK, _MOST_BLOCK = 1 << 24, 2**31 - 1
-_SAMPLE = 1000
-"""Lines that the types of fields are taken from at a time."""
-_LINE = re.compile(rb"([^\n]*)(?:\n|\Z)")
+from metarec_jax.data.sources.json_text import JsonText
+from metarec_jax.data.values import Table, is_text
 
 
 class JsonLines:
@@ -45,8 +35,8 @@ class JsonLines:
         self, file: File, encoding: str, fields: Collection[str] | None = None, *, wanted: Collection[str] = ()
     ) -> None:
         self.name, self._mixed = file.name, set[str]()
-        self._data, encoding = as_utf8(file, encoding)
-        self.sentence = f"JSON lines, {encoding.upper()}"
+        self._text = JsonText(file, encoding)
+        self.sentence = self._text.sentence
         try:
             self._table = self._parse_all(wanted) if fields is None else self._parse_fields(fields)
         except pa.ArrowException as error:
@@ -78,80 +68,34 @@ class JsonLines:
 
     def _parse_all(self, wanted: Collection[str]) -> pa.Table:
         try:
-            table = self._parse()
+            table = self._text.parse()
         except pa.ArrowInvalid:  # a field of several types
             table = self._parse_fields(wanted) if wanted else None
             complete = table is not None and set(wanted) <= set(table.column_names)
             return table if complete else self._parse_fields(None)
         dates = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
         if dates:  # texts, which Arrow takes for dates; as ids they are kept as they are written
-            table = self._parse(pa.schema([(name, pa.string()) for name in dates]))
+            table = self._text.parse(pa.schema([(name, pa.string()) for name in dates]))
         return table
 
     def _parse_fields(self, fields: Collection[str] | None) -> pa.Table:
-        types = FieldTypes(fields)
-        types.add(_parsed(itertools.islice(self._lines(), _SAMPLE)))
+        types = self._text.sampled(fields)
         try:
-            table = self._parse(self._known(types, fields), "ignore")
+            table = self._text.parse(self._text.known(types, fields), "ignore")
         except pa.ArrowInvalid:
-            self._add_later(types, fields)
-            table = self._parse(self._known(types, fields), "ignore")
+            self._text.add_later(types, fields)
+            table = self._text.parse(self._text.known(types, fields), "ignore")
         self._mixed = types.mixed
         # A field that no line has is a column of nulls, as is one that only the first lines have, as null.
         return table.select([n for n in table.column_names if n in types.present or table[n].null_count < len(table)])
 
-    def _add_later(self, types: FieldTypes, fields: Collection[str] | None) -> None:
-        """Add the types of the blocks of lines that the types so far do not cover."""
-        start = 0
-        while start < len(self._data):
-            end = self._data.find(b"\n", start + _BLOCK) + 1 or len(self._data)
-            try:
-                # All fields of a block are looked at where their names are not known.
-                self._parse(self._known(types, fields), "ignore" if fields is not None else "error", start, end)
-            except pa.ArrowInvalid:
-                lines = self._lines(start, end)
-                while batch := list(itertools.islice(lines, _SAMPLE)):
-                    types.add(_parsed(batch))
-            start = end
-
-    def _known(self, types: FieldTypes, fields: Collection[str] | None) -> pa.Schema:
-        """Return the types so far; raise an error for a field of `fields` that has several."""
-        if fields is not None and types.mixed:
-            raise pa.ArrowInvalid("values of several types")
-        return types.schema()
-
-    def _parse(
-        self, types: pa.Schema | None = None, others: str = "infer", start: int = 0, end: int | None = None
-    ) -> pa.Table:
-        """Parse the lines from byte `start` to `end`, in larger blocks if a line is longer than a block."""
-        data = pa.py_buffer(self._data)
-        data = data.slice(start, (len(self._data) if end is None else end) - start)
-        options = pyarrow.json.ParseOptions(explicit_schema=types, unexpected_field_behavior=others)
-        largest = min(data.size, _MOST_BLOCK)
-        for block in sorted({min(_BLOCK, largest), largest}):
-            try:
-                return pyarrow.json.read_json(
-                    pa.BufferReader(data), pyarrow.json.ReadOptions(block_size=block), options
-                )
-            except pa.ArrowInvalid:
-                if block == largest:
-                    raise
-        raise AssertionError("unreachable: the last block size returns or raises")
-
-    def _lines(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Yield the number, from 1 at `start`, and the bytes of each line that is not empty."""
-        stop = len(self._data) if end is None else end
-        for number, match in enumerate(_LINE.finditer(self._data, start, stop), 1):
-            if line := match.group(1).strip():
-                yield number, line
-
     def _place(self, row: int) -> str:
-        return next((f"line {line}" for n, (line, _) in enumerate(self._lines()) if n == row), f"row {row + 1}")
+        return next((f"line {line}" for n, (line, _) in enumerate(self._text.lines()) if n == row), f"row {row + 1}")
 
     def _diagnosis(self, error: Exception, fields: Collection[str] | None) -> MetarecError:
         """Make the error that names the first line that is no JSON object, or that changes the type of a field."""
         kinds: dict[str, tuple[type, int]] = {}
-        for number, line in self._lines():
+        for number, line in self._text.lines():
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as broken:
@@ -178,10 +122,56 @@ class JsonLines:
         return MetarecError(f"{self.name}: not readable ({str(error)[:200]})")
 
 
-def _parsed(lines: Iterable[tuple[int, bytes]]) -> Iterator[Any]:
-    """Parse lines; raise the error of Arrow's reader for one that is not JSON."""
-    for _, line in lines:
-        try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise pa.ArrowInvalid(str(error)) from error
+class JsonLineBatches:
+    """Table of JSON lines that is read in batches, in memory that does not grow with the lines.
+
+    Args:
+        file, encoding: as for `JsonLines`.
+        wanted: names of the fields to read.
+
+    Raises:
+        MetarecError, pyarrow.ArrowInvalid: the file is not a valid table; `JsonLines` names the place.
+    """
+
+    header = True
+
+    def __init__(self, file: File, encoding: str, wanted: Collection[str]) -> None:
+        self.name, self._text = file.name, JsonText(file, encoding)
+        self.sentence, self.size = self._text.sentence, self._text.size
+        types = self._text.sampled(wanted)
+        self._text.add_later(types, wanted)
+        self._types = self._text.known(types, wanted)
+        self.names = [name for name in wanted if name in types.present]
+
+    def batches(
+        self, columns: Mapping[str, str], *, numeric: bool = False
+    ) -> tuple[Iterator[Table], Callable[[], int]]:
+        """Read columns in batches of rows, as `metarec_jax.data.sources.text.TextTable.batches` does.
+
+        Args:
+            columns: the file's names of the requested columns, by their names in the table.
+            numeric: not used.
+
+        Returns:
+            The batches; and a function to the bytes that were read so far.
+
+        Raises:
+            MetarecError: ids are neither texts nor integers.
+        """
+        select(self.name, self.names, columns, {}, False)
+        for column in ("user", "item"):
+            kind = self._types.field(columns[column]).type
+            if not (pa.types.is_integer(kind) or is_text(kind)):
+                raise MetarecError(f"{self.name}: field {columns[column]!r} holds {kind}: it is not read in batches")
+        read = 0
+
+        def tables() -> Iterator[Table]:
+            nonlocal read
+            for start, end in self._text.blocks():
+                parsed = self._text.parse(self._types, "ignore", start, end)
+                found = {column: parsed.column(label) for column, label in columns.items()}
+                values, _ = typed_values(self.name, found, columns, columns)
+                yield Table(self.name, values, lambda row: f"row {row}", columns)
+                read = end
+
+        return tables(), lambda: read

@@ -63,7 +63,8 @@ def read(folder: Folder, *, source: str, kind: Kind) -> Interactions:
 def build_store(config: DataConfig, out: Path, *, seed: int = 0, reporter: Reporter = QUIET) -> Interactions:
     """Make a row store of the data set that a config names.
 
-    Tables in text and Parquet, and MovieLens-latest, are read in batches, so that memory does not grow with the rows.
+    Tables in text, JSON lines and Parquet, and MovieLens-latest, are read in batches, so that memory does not grow with
+    the rows; compressed ones are unpacked to a temporary file.
     Other sources, and tables with more than that (`metarec_jax.data.store.batches`), are read as a whole.
 
     Args:
@@ -172,14 +173,15 @@ def _batches(config: DataConfig) -> Batches | None:
     path = Path(config.path).expanduser()
     if not config.path:
         return None
-    if os.path.isdir(path):
+    if config.source != "table" and (os.path.isdir(path) or is_zip(path)):
         folder = Folder(path)
         layout = recognise(folder)
-        if layout is None or layout.batches is None or config.source not in ("auto", layout.name):
-            return None
-        check_options(layout, config, path)
-        return layout.batches(folder, source=f"{layout.title} from {path}")._replace(layout=layout.name)
-    return table.batches(config) if config.source in ("auto", "table") and not is_zip(path) else None
+        if layout is not None:
+            if layout.batches is None or config.source not in ("auto", layout.name):
+                return None
+            check_options(layout, config, path)
+            return layout.batches(folder, source=f"{layout.title} from {path}")._replace(layout=layout.name)
+    return table.batches(config) if config.source in ("auto", "table") else None
 
 
 def _require_free(out: Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from metarec_jax.config.data import SEPARATORS, Columns, DataConfig
 from metarec_jax.core.errors import MetarecError, listed
@@ -18,7 +18,7 @@ from metarec_jax.data.sources.dialect import Format
 from metarec_jax.data.sources.files import File
 from metarec_jax.data.sources.folder import read_table_file
 from metarec_jax.data.sources.frame import FrameTable
-from metarec_jax.data.sources.json_lines import JsonLines
+from metarec_jax.data.sources.json_lines import JsonLineBatches, JsonLines
 from metarec_jax.data.sources.parquet import MAGIC, ParquetTable
 from metarec_jax.data.sources.source import register_source
 from metarec_jax.data.sources.text import TextTable
@@ -110,11 +110,10 @@ def batches(config: DataConfig) -> Batches | None:
         MetarecError: a file or column is missing or not valid. `read` names the place.
     """
     named = named_columns(config, "--data.columns.{}")
-    opened = open_table(
-        read_table_file(Path(config.path).expanduser(), "--data.path"), text_format(config), list(named.values())
-    )
-    if not isinstance(opened, TextTable | ParquetTable) or {"item_text", "user_text"} & set(named):
+    if {"item_text", "user_text"} & set(named):
         return None
+    file = read_table_file(Path(config.path).expanduser(), "--data.path")
+    opened = open_table(file, text_format(config), list(named.values()), in_batches=True)
     named, notes = _present(opened, named, config)
     tables, done = opened.batches(named)
     return Batches(
@@ -122,7 +121,7 @@ def batches(config: DataConfig) -> Batches | None:
     )
 
 
-def _beside(opened: OpenTable, config: DataConfig) -> dict[str, Any]:
+def _beside(opened: OpenTable | JsonLineBatches, config: DataConfig) -> dict[str, Any]:
     """The arguments of `build` beside the ratings: the items, and sentences on the files."""
     items, layout = None, f"{opened.name}: {opened.sentence}"
     if of_items := _items_file(config):
@@ -152,13 +151,26 @@ def _items_file(config: DataConfig) -> OpenTable | None:
     return open_table(file, text_format(config)._replace(separator="", header="yes"))
 
 
-def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenTable:
+@overload
+def open_table(
+    file: File, known: Format, wanted: Collection[str] = ..., *, in_batches: Literal[True]
+) -> TextTable | JsonLineBatches | ParquetTable: ...
+
+
+@overload
+def open_table(file: File, known: Format, wanted: Collection[str] = ...) -> OpenTable: ...
+
+
+def open_table(
+    file: File, known: Format, wanted: Collection[str] = (), *, in_batches: bool = False
+) -> OpenTable | JsonLineBatches:
     """Open a table in any supported format, which is detected from the first bytes or the suffix ".parquet".
 
     Args:
         file: content of the file.
         known: known properties of a text table.
         wanted: names of the columns that are read, if not all are.
+        in_batches: whether the table is to be read in batches, and not as a whole.
 
     Returns:
         The open table.
@@ -173,6 +185,8 @@ def open_table(file: File, known: Format, wanted: Collection[str] = ()) -> OpenT
         raise MetarecError(
             f"{file.name} is one JSON array: write one object a line (df.to_json(orient='records', lines=True) does)"
         )
+    if start and in_batches:
+        return JsonLineBatches(file, known.encoding, wanted)
     return JsonLines(file, known.encoding, wanted=wanted) if start else TextTable(file, known, list(wanted))
 
 
@@ -237,7 +251,9 @@ def read_ratings(opened: OpenTable, named: dict[str, str], config: DataConfig, o
     return dataclasses.replace(ratings, notes=(*notes, *ratings.notes))
 
 
-def _present(opened: OpenTable, named: dict[str, str], config: DataConfig) -> tuple[dict[str, str], tuple[str, ...]]:
+def _present(
+    opened: OpenTable | JsonLineBatches, named: dict[str, str], config: DataConfig
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the columns to read, without missing ones of default names, and a note on each changed column."""
     columns, clicks = config.columns, config.kind == "click" or config.repeats == "sum"
     if not opened.header and (columns.user, columns.item) == (_USUAL.user, _USUAL.item):

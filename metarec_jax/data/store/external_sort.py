@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metarec_jax.core.row_ranges import runs
 from metarec_jax.core.stored_columns import blocks
 from metarec_jax.data.interactions import row_order
 
@@ -108,7 +109,7 @@ class Spill:
             wanted = bucket_of[block["user"]]
             order = np.argsort(wanted, kind="stable")
             block, wanted = block[order], wanted[order]
-            for start, stop in zip(*_runs(wanted)):
+            for start, stop in zip(*runs(wanted)):
                 with open(paths[wanted[start]], "ab") as file:
                     file.write(block[start:stop].data)
         self._path.unlink()
@@ -124,9 +125,3 @@ def _read(path: Path) -> Iterator[np.ndarray]:
     with open(path, "rb") as file:
         for some in blocks(rows, _AT_ONCE):
             yield np.fromfile(file, ROW, some.stop - some.start)
-
-
-def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last (exclusive) index of each run of equal values."""
-    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    return starts, np.append(starts[1:], len(values))

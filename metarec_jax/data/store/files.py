@@ -204,7 +204,7 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
     if header["levels"] is not None:
         rating = coded(rating, np.array(header["levels"], np.float32))
     users, items = _strings(folder / "users.arrow"), _strings(folder / "items.arrow")
-    details = {name: tuple(column) for name, column in items.items() if name.startswith(_DETAIL)}
+    details = {name: column for name, column in items.items() if name.startswith(_DETAIL)}
     scale: dict[str, Any] = {**header["scale"], "levels": tuple(header["scale"]["levels"])}
     vectors = np.load(folder / "vectors.npy", mmap_mode="r") if "vectors.npy" in header["files"] else None
     return Interactions(
@@ -212,11 +212,11 @@ def _opened(folder: Path, header: Mapping[str, Any]) -> Interactions:
         item=columns["item"],
         rating=rating,
         time=columns["time"] if columns["time"].dtype == np.int64 else widened(columns["time"], np.int64),
-        users=Users(users["id"], tuple(users["text"]) if "text" in users else None),
+        users=Users(users["id"], users.get("text")),
         items=Items(
-            ids=tuple(items["id"]),
-            titles=tuple(items["title"]),
-            texts=tuple(items["text"]),
+            ids=items["id"],
+            titles=items["title"],
+            texts=items["text"],
             details={name.removeprefix(_DETAIL): values for name, values in details.items()},
             vectors=vectors,
         ),
