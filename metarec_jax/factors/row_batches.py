@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metarec_jax.core.global_arrays import host
+
 LENGTHS = (512, 64, 8)
 """Rows of a piece."""
 MOST_OWNERS = 4096
@@ -73,7 +75,7 @@ class Layout(NamedTuple):
 
     def joined(self, table: ArrayLike) -> np.ndarray:
         """Return the values [number, ...] of a table."""
-        table = np.asarray(table)
+        table = np.asarray(host(table))
         return table.reshape(-1, *table.shape[2:])[self.place(np.arange(self.number))]
 
 
