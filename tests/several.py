@@ -23,7 +23,7 @@ LIMIT = 150
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
     "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "6",
-    "--train.patience", "0", "--split.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
+    "--train.patience", "0", "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
 )  # fmt: skip
 FROZEN = (*SMALL, "--factors.rank", "4", "--train.epochs", "4")
 JOINT = (*SMALL, "--factors.rank", "0", "--train.epochs", "4", "--encoder.train", "all", "--encoder.rate", "1e-3")
@@ -130,7 +130,7 @@ def train_alone(arguments: Sequence[str], *, devices: int, cwd: Path) -> Ended:
 def statuses(found: Sequence[Ended]) -> list[int]:
     """Exit statuses; what was said is shown where a test fails."""
     for number, one in enumerate(found):
-        print(f"--- process {number}: {one.status}\n{one.out[-2000:]}{one.err[-3000:]}")
+        print(f"--- process {number}: {one.status}\nOUT {one.out[-2000:]}ERR {one.err[-3000:]}")
     return [one.status for one in found]
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -300,6 +302,16 @@ def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
     compile_cache.keep_compilations(cache_folder(config.data.cache))
     check_jax()
     return console.make_reporter() if processes.is_first() else QUIET
+
+
+def keep_stdout() -> None:
+    """Keep stdout for results: what libraries in C++ print there, as the collectives of CPUs do, goes to stderr."""
+    if not isinstance(sys.stdout, io.TextIOWrapper) or sys.stdout.fileno() != 1:
+        return
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = open(own, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)  # noqa: SIM115 - for good
 
 
 def print_json(tree: Any) -> None:

@@ -20,6 +20,7 @@ from metarec_jax.cli.arguments import (
     RunFolder,
     check_range,
     check_resume,
+    keep_stdout,
     held_folder,
     parse,
     prepare,
@@ -33,7 +34,6 @@ from metarec_jax.config.run import DEFAULT_PRESET
 from metarec_jax.core import peers, processes
 from metarec_jax.core.command_paths import path_argument, relative
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.jax_settings import import_jax
 from metarec_jax.core.peers import WAIT
 
 PREEMPTED = 75
@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
             raise MetarecError("--detect and --wait are for several processes: add --distributed, or leave them out")
         return _train(chosen, name, paths)
     check_range("--wait", chosen.wait, 1, 1_000_000)
-    import_jax()
+    keep_stdout()
     with peers.joined(chosen.detect, chosen.wait):
         check_equal_commands(chosen)
         return _train(chosen, name, paths)

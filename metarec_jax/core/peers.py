@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from metarec_jax.core import processes
 from metarec_jax.core.errors import MetarecError, PeerError, Stopped, listed, shown
+from metarec_jax.core.jax_settings import import_jax
 from metarec_jax.core.processes import PREFIX, Group
 
 HEARTBEAT = 10
@@ -90,7 +91,8 @@ def joined(detect: str = "", wait: int = WAIT) -> Iterator[None]:
 
 def _join(detect: str, wait: int) -> Group:
     """Connect to the other processes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # JAX reads it when it first connects
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when JAX is imported
+    import_jax()
     import jax
     from jax._src import distributed
 

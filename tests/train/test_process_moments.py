@@ -41,7 +41,8 @@ def whole(data, tmp_path_factory):
 
 def command(data, run):
     """The command that begins a run, or goes on with it."""
-    return ["--resume", str(run)] if (run / "config.json").exists() else [*data, *LONG, "--out", str(run)]
+    begun = ["--resume", str(run)] if (run / "config.json").exists() else [*data, *LONG, "--out", str(run)]
+    return [*begun, "--wait", "20"]
 
 
 def disturbed(data, run, number, allowed, rng):
