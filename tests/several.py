@@ -22,10 +22,10 @@ from safetensors.numpy import load_file
 LIMIT = 150
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
-    "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "6",
+    "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "8",
     "--train.patience", "0", "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
 )  # fmt: skip
-FROZEN = (*SMALL, "--factors.rank", "4", "--train.epochs", "4")
+FROZEN = (*SMALL, "--factors.rank", "2", "--train.epochs", "4")
 JOINT = (*SMALL, "--factors.rank", "0", "--train.epochs", "4", "--encoder.train", "all", "--encoder.rate", "1e-3")
 
 
@@ -58,11 +58,12 @@ def free_port() -> int:
 def begin(arguments: Sequence[str], *, devices: int, cwd: Path, **environment: str) -> subprocess.Popen:
     """Start one `metarec train` with some CPU devices."""
     flags = f"{quick_flags()} --xla_force_host_platform_device_count={devices}"
-    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **environment}
+    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # set by JAX
     return subprocess.Popen(
         [sys.executable, "-m", "metarec_jax", "train", *arguments],
         cwd=cwd,
-        env={**os.environ, **own},
+        env={**inherited, **own, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

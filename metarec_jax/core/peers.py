@@ -91,7 +91,6 @@ def joined(detect: str = "", wait: int = WAIT) -> Iterator[None]:
 
 def _join(detect: str, wait: int) -> Group:
     """Connect to the other processes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when JAX is imported
     import_jax()
     import jax
     from jax._src import distributed

@@ -100,7 +100,7 @@ def test_all_stop_together_and_go_on_in_any_number(data, reference, tmp_path):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_ends_the_others_and_is_named(victim, data, reference, tmp_path):
+def test_a_process_that_dies_ends_the_others_and_is_named(victim, data, tmp_path):
     run = tmp_path / "run"
     longer = [*data, *FROZEN, "--train.epochs", "200"]
     with several(2, [*longer, "--out", str(run)], devices=2, cwd=tmp_path) as running:
@@ -151,7 +151,6 @@ def test_a_process_that_sees_another_folder_is_told_so(data, tmp_path):
     assert statuses(found) == [2, 2]
     for one in found:
         assert_says(one.err, "run in process 1 of 2 (host ", "is another folder than in process 0 of 2", "share")
-    assert not (places[0] / "run").exists()
 
 
 def test_processes_with_other_options_are_told_so(data, tmp_path):
