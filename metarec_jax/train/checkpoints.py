@@ -178,7 +178,11 @@ class Checkpoints:
         saving.result()
         mine, path = processes.index(), self._folder / str(step)
         files = [
-            file for file in sorted(path.rglob("*")) if file.is_file() and _writer_of(file.relative_to(path)) == mine
+            file
+            for file in sorted(path.rglob("*"))
+            if not any(part.endswith(".part") or part.startswith("digests.") for part in file.relative_to(path).parts)
+            and file.is_file()
+            and _writer_of(file.relative_to(path)) == mine
         ]
         digests = {file.relative_to(path).as_posix(): _digest(file) for file in files}
         write_text(path / f"digests.{mine}.json", json.dumps(digests, indent=0) + "\n")
