@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -13,7 +14,7 @@ from metarec_jax.core import processes
 Tree = TypeVar("Tree")
 
 
-def put(tree: Tree, shardings: Any) -> Tree:
+def put(tree: Any, shardings: Any) -> Any:
     """Put host arrays on devices; each process has the whole arrays, and puts the parts of its own devices.
 
     Args:
@@ -47,7 +48,7 @@ def from_first(tree: Tree) -> Tree:
     assert received is not None
     found = [received[str(place)] for place in range(len(leaves))]
     return structure.unflatten(
-        [jax.random.wrap_key_data(array) if _is_key(leaf) else array for leaf, array in zip(leaves, found)]
+        [jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(leaf) else array for leaf, array in zip(leaves, found)]
     )
 
 

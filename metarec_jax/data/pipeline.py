@@ -35,7 +35,15 @@ class EpisodeBatches(Protocol):
         ...
 
     def part(self, index: int, places: np.ndarray) -> Episodes:
-        """The users at some places of batch `index`, of weight 0 behind its last user."""
+        """Make a part of a batch.
+
+        Args:
+            index: number of the batch.
+            places: int [n], places in the batch, ascending; behind its last user are ones of weight 0.
+
+        Returns:
+            The users at these places.
+        """
         ...
 
     def users_in(self, index: int) -> np.ndarray:

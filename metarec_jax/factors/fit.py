@@ -150,6 +150,10 @@ class _Fit:
         dtype = self.dtype if np.issubdtype(table.dtype, np.floating) else table.dtype
         return put(table.astype(dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
+    def _same(self, values: ArrayLike) -> Any:
+        """An argument that all devices have: a host array, since one on a device of a process is not on the others'."""
+        return np.asarray(values, self.dtype)
+
     def _check(self, value: np.ndarray) -> tuple[np.ndarray, ...]:
         """Rows that are held out, [devices, n] each: user, item, rating, and NaN for padding."""
         rows = np.flatnonzero(self.held)
@@ -252,7 +256,7 @@ class _Fit:
         covariance[:, own[:, None], own[None]] = (
             state.spread[:, order[:, None], order[None]] * sign[:, None] * sign[None]
         )
-        return Other(table, np.asarray(covariance, self.dtype))
+        return Other(table, self._same(covariance))
 
     def _sums(self, rows: Rows, block: int, other: Other) -> jax.Array:
         return sum_rows(rows, block, other.table, self.everything, mesh=self.mesh)
@@ -274,14 +278,14 @@ class _Fit:
         width = self.width + self.free
         covariance = np.zeros((KINDS, width + 2, width + 2))
         covariance[:, 1:-1, 1:-1] = _mean_by_kind(total.covariance, self.user_kind)
-        return Other(_user_table(jnp.concatenate(tastes, axis=1)), np.asarray(covariance, self.dtype))
+        return Other(_user_table(jnp.concatenate(tastes, axis=1)), self._same(covariance))
 
     def _solve(
         self, state: State, found: jax.Array, block: int, other: Other, kind: jax.Array
     ) -> tuple[jax.Array, UserSums]:
         """Compute the posterior of the users of a block, and sums over the users whose kind is given."""
         some = slice(block * self.users.block, (block + 1) * self.users.block)
-        mean, precision = (np.asarray(a, self.dtype) for a in (state.mean, np.linalg.inv(state.covariance)))
+        mean, precision = (self._same(a) for a in (state.mean, np.linalg.inv(state.covariance)))
         return solve_users(
             found, self.user_counts[:, some], kind[:, some], other.covariance, mean, precision, mesh=self.mesh
         )
@@ -297,9 +301,7 @@ class _Fit:
     def _sweep_items(self, state: State, users: Other) -> jax.Array:
         """Compute the items' posterior, and their prior and the noise from it."""
         moments = self._moments(state)
-        prior = ItemPrior(
-            *(np.asarray(part, self.dtype) for part in (state.map, state.variance, state.common, _DOUBT, moments))
-        )
+        prior = ItemPrior(*(self._same(part) for part in (state.map, state.variance, state.common, _DOUBT, moments)))
         tables, parts = [], []
         for block in range(self.items.blocks):
             some = slice(block * self.items.block, (block + 1) * self.items.block)
@@ -346,9 +348,7 @@ class _Fit:
                 total = np.square(state.map[own, column]).sum() + np.trace(inverse[np.ix_(own, own)])
                 state.scale[source, column] = total / max(own.sum(), 1)
             widths.append((self.gram * inverse).sum())
-        errors = np.asarray(
-            host(_errors(self.features, state.items, self.seen, np.asarray(state.map, self.dtype))), np.float64
-        )
+        errors = np.asarray(host(_errors(self.features, state.items, self.seen, self._same(state.map))), np.float64)
         state.variance = np.maximum((errors + variance + widths) / max(items, 1), _FLOOR)
 
     def _error(self, state: State, users: Other) -> float:

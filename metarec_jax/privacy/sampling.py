@@ -51,7 +51,14 @@ class PoissonSource:
         return self.part(index, np.arange(self.size))
 
     def part(self, index: int, places: np.ndarray) -> Episodes:
-        """A part of a batch, as from `EpisodeSource.part`."""
+        """Make a part of a batch.
+
+        Args:
+            index, places: as for `EpisodeSource.part`.
+
+        Returns:
+            The users at these places.
+        """
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")

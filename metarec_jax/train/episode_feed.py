@@ -34,7 +34,7 @@ class _Parts:
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[int, Episodes]:
-        return int(index), self._source.part(index, self._places)
+        return index, self._source.part(index, self._places)
 
 
 class EpisodeFeed:
