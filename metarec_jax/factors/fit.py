@@ -150,7 +150,7 @@ class _Fit:
         dtype = self.dtype if np.issubdtype(table.dtype, np.floating) else table.dtype
         return put(table.astype(dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
-    def _same(self, values: ArrayLike) -> Any:
+    def _same(self, values: ArrayLike | float) -> Any:
         """An argument that all devices have: a host array, since one on a device of a process is not on the others'."""
         return np.asarray(values, self.dtype)
 
