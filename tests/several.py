@@ -19,7 +19,7 @@ import numpy as np
 from quick import quick_flags
 from safetensors.numpy import load_file
 
-LIMIT = 150
+LIMIT = 300
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
     "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "8",
