@@ -97,7 +97,8 @@ def _join(detect: str, wait: int) -> Group:
 
     told = _told()
     # The service then does not abort every process where one is lost, but tells which are alive.
-    jax.config.update("jax_enable_recoverability", True)
+    with contextlib.suppress(AttributeError):
+        jax.config.update("jax_enable_recoverability", True)
     arguments: dict[str, Any] = {"cluster_detection_method": detect} if detect else {}
     if len(told) == 3:
         arguments["cluster_detection_method"] = "deactivate"

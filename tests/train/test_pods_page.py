@@ -1,4 +1,4 @@
-"""The scripts of docs/pods.md run, in their form for CPUs: two processes, small data, and a stand-in for Slurm's srun."""
+"""The scripts of docs/pods.md run in their form for CPUs: two processes, small data, a stand-in for Slurm's srun."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from quick import quick_flags
 from several import FROZEN, LIMIT, free_port, metrics, write_data
 
@@ -78,7 +79,6 @@ def test_the_script_trains_under_slurm_and_goes_on_on_one_machine(shared):
 
 
 def test_the_job_set_runs_the_script_on_every_host_of_the_slice():
-    yaml = pytest.importorskip("yaml")
     (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     job = yaml.safe_load(text)["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod = job["template"]["spec"]
