@@ -25,9 +25,9 @@ SMALL = (
     "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "8",
     "--train.patience", "0", "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
 )  # fmt: skip
-FROZEN = (*SMALL, "--factors.rank", "0", "--train.epochs", "4")
+FROZEN = (*SMALL, "--factors.rank", "0", "--train.epochs", "20")
 FACTORS = (*SMALL, "--factors.rank", "2", "--train.epochs", "4", "--factors.train")
-JOINT = (*FROZEN, "--encoder.train", "all", "--encoder.rate", "1e-3")
+JOINT = (*FROZEN, "--train.epochs", "4", "--encoder.train", "all", "--encoder.rate", "1e-3")
 
 
 class Ended(NamedTuple):

@@ -79,9 +79,16 @@ def test_frozen_training_with_factors_is_that_of_one_process(number, devices, da
     assert_same_training(tmp_path / "run", want)
 
 
-@pytest.mark.parametrize("options", [JOINT, (*JOINT, "--train.shards", "2")], ids=["joint", "sharded"])
-def test_joint_training_is_that_of_one_process(options, data, reference, tmp_path):
-    want = reference("-".join(options[-2:]), options)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("joint", JOINT),
+        pytest.param("sharded", (*JOINT, "--train.shards", "2"), marks=pytest.mark.slow),
+        pytest.param("lora", (*JOINT, "--encoder.train", "lora"), marks=pytest.mark.slow),
+    ],
+)
+def test_joint_training_is_that_of_one_process(name, options, data, reference, tmp_path):
+    want = reference(name, options)
     found = run_together(2, [*data, *options, "--out", str(tmp_path / "run")], devices=2, cwd=tmp_path)
     assert statuses(found) == [0, 0]
     assert_same_training(tmp_path / "run", want)
@@ -104,27 +111,19 @@ def test_all_stop_together_and_go_on_in_any_number(data, reference, tmp_path):
         assert_same_training(copy, want)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_ends_the_others_and_is_named(victim, data, tmp_path):
-    run = tmp_path / "run"
-    longer = [*data, *FROZEN, "--train.epochs", "500"]
-    with several(2, [*longer, "--out", str(run)], devices=2, cwd=tmp_path) as running:
-        wait_until(lambda: len(metrics(run)) >= 2, running)
-        running[victim].send_signal(signal.SIGKILL)
-        found = ended(running, limit=30)
-    assert statuses(found)[victim] == -signal.SIGKILL
-    other = found[1 - victim]
-    assert other.status == LOST
-    assert_says(other.err, f"process {victim} of 2 (host ", "--resume")
-
-
-def test_a_restart_after_a_kill_is_bitwise_the_uninterrupted_training(data, tmp_path):
+def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits_of_a_whole_run(data, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert statuses(run_together(2, [*data, *FROZEN, "--out", str(whole)], devices=1, cwd=tmp_path)) == [0, 0]
-    with several(2, [*data, *FROZEN, "--out", str(run)], devices=1, cwd=tmp_path) as running:
-        wait_until(lambda: len(metrics(run)) >= 2, running)
-        running[1].send_signal(signal.SIGKILL)
-        ended(running, limit=30)
+    for victim, lines, command in ((0, 2, [*data, *FROZEN, "--out", str(run)]), (1, 8, ["--resume", str(run)])):
+        with several(2, command, devices=1, cwd=tmp_path) as running:
+            wait_until(lambda least=lines: len(metrics(run)) >= least, running)
+            running[victim].send_signal(signal.SIGKILL)
+            found = ended(running, limit=30)
+        assert statuses(found)[victim] == -signal.SIGKILL
+        other = found[1 - victim]
+        assert other.status == LOST
+        assert_says(other.err, f"process {victim} of 2 (host ", "--resume")
+    assert len(metrics(run)) < len(metrics(whole))
     assert statuses(run_together(2, ["--resume", str(run)], devices=1, cwd=tmp_path)) == [0, 0]
     assert metrics(run) == metrics(whole)
     assert_equal(saved_state(run), saved_state(whole))
