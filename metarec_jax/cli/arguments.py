@@ -208,9 +208,9 @@ def check_resume(chosen: Any) -> dict[str, str]:
     if chosen.resume and (
         more or dataclasses.replace(chosen, resume="", json=False, config=default.config, **kept) != default
     ):
+        others = ", ".join(f"--{option}" for option in ("json", *kept))
         raise MetarecError(
-            "--resume takes no option but --json, --distributed, --detect, --wait and new places of data and encoder "
-            "(--data.path, --encoder.path): "
+            f"--resume takes no option but {others} and new places of data and encoder (--data.path, --encoder.path): "
             f"training continues with the options in {chosen.resume}/config.json; leave out the others"
         )
     return paths

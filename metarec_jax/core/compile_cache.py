@@ -21,6 +21,8 @@ def keep_compilations(cache: Path) -> None:
 
     $JAX_COMPILATION_CACHE_DIR takes precedence, and JAX_ENABLE_COMPILATION_CACHE=false disables the cache.
     """
+    # Suppresses XLA's log messages about cached programs; the variable is read when JAX is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     if jax.config.values["jax_compilation_cache_dir"] is not None:
