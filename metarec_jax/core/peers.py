@@ -102,6 +102,13 @@ def _join(detect: str, wait: int) -> Group:
     arguments: dict[str, Any] = {"cluster_detection_method": detect} if detect else {}
     if len(told) == 3:
         arguments["cluster_detection_method"] = "deactivate"
+    global _waiting
+    total = f"{told['num_processes']} " if "num_processes" in told else ""
+    _waiting = (
+        f"not all {total}processes came to {told.get('coordinator_address', 'process 0')} within {wait} s (--wait): "
+        "see whether each of them runs this command, and reaches that address"
+    )
+    _explain_aborts()
     try:
         jax.distributed.initialize(
             **told,
@@ -127,12 +134,13 @@ def _join(detect: str, wait: int) -> Group:
             f"process {distributed.global_state.process_id} cannot reach the others at "
             f"{distributed.global_state.coordinator_address} within {wait} s (--wait): {str(error)[:300]}"
         ) from error
+    _waiting = ""
     state = distributed.global_state
     processes.group = Group(state.client, state.process_id, ("?",) * state.num_processes, wait)
     hosts = tuple(processes.everyone("the start", socket.gethostname()))
     processes.group = Group(state.client, state.process_id, hosts, wait, processes.group.numbers)
-    if not processes.is_first():
-        _name_first_on_abort(str(state.coordinator_address))
+    global _first
+    _first = "" if processes.is_first() else str(state.coordinator_address)
     return processes.group
 
 
@@ -269,24 +277,24 @@ def lost_message(lost: list[int]) -> str:
     return f"{names} ended without a word: see its messages, then run the same commands again with --resume"
 
 
-def _name_first_on_abort(address: str) -> None:
-    """Name process 0 where JAX aborts this process because that one, and its service, are gone.
+def _explain_aborts() -> None:
+    """Say why JAX aborts this process: not all others came, or process 0, and its service, are gone.
 
-    JAX's client aborts the process from a thread of its own, without a Python exception. The signal is raised in that
-    thread, which holds no lock of Python.
+    JAX's client aborts the process without a Python exception, from a thread that holds no lock of Python.
     """
-    host, _, port = address.rpartition(":")
-    message = f"{lost_message([0])}"
 
     def aborted(number: int) -> None:
         if _ended:
             end(*_said)
-        if processes.group is None:
+        if _waiting:
+            end(PeerError.status, _waiting)
+        if processes.group is None or not _first:
             return
+        host, _, port = _first.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), 2).close()
         except OSError:
-            end(PeerError.status, message)
+            end(PeerError.status, lost_message([0]))
 
     global _handler
     _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(aborted)
@@ -294,4 +302,8 @@ def _name_first_on_abort(address: str) -> None:
         ctypes.CDLL(None).signal(int(signal.SIGABRT), _handler)
 
 
+_first = ""
+"""Address of process 0; "" in that process."""
+_waiting = ""
+"""What to say where the others do not come."""
 _handler: Any = None

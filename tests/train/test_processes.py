@@ -182,12 +182,12 @@ def test_processes_with_other_data_are_told_so(data, tmp_path):
         assert_says(one.err, "the ratings", "in process 1 of 2", "in process 0 of 2", "--data.path")
 
 
-def test_a_process_that_never_starts_is_named(data, tmp_path):
+def test_a_process_that_never_starts_is_not_waited_for_longer(data, tmp_path):
     options = [*data, *FROZEN, "--wait", "3", "--out", str(tmp_path / "run")]
     with several(2, options, devices=1, cwd=tmp_path, start=[0]) as running:
         found = ended(running, limit=60)
     assert statuses(found) == [LOST]
-    assert_says(found[0].err, "1", "did not start", "--wait")
+    assert_says(found[0].err, "not all 2 processes", "within 3 s (--wait)")
 
 
 def test_a_process_that_nobody_told_of_others_says_how_to_tell_it(data, tmp_path):
