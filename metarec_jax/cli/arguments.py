@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,14 +25,14 @@ from metarec_jax.config.legacy import READABLE, upgrade
 from metarec_jax.config.paths import paths_of
 from metarec_jax.config.pretrain import PretrainConfig
 from metarec_jax.config.run import DEFAULT_PRESET, PRESETS, Config, for_clicks, preset
-from metarec_jax.core import compile_cache, console
+from metarec_jax.core import compile_cache, console, processes
 from metarec_jax.core.command_paths import path_argument
 from metarec_jax.core.errors import MetarecError, Stopped, shown
 from metarec_jax.core.jax_settings import check_jax, import_jax
 from metarec_jax.core.json_files import read_json
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
 from metarec_jax.core.plugins import require_plugins
-from metarec_jax.core.progress import Reporter
+from metarec_jax.core.progress import QUIET, Reporter
 
 RUNS = Path("runs")
 """Default folder of runs and evaluations."""
@@ -202,9 +204,13 @@ def check_resume(chosen: Any) -> dict[str, str]:
     """
     default = type(chosen)()
     paths, more = named_paths(chosen.config, default.config)
-    if chosen.resume and (more or dataclasses.replace(chosen, resume="", json=False, config=default.config) != default):
+    kept = {name: getattr(default, name) for name in ("distributed", "detect", "wait") if hasattr(default, name)}
+    if chosen.resume and (
+        more or dataclasses.replace(chosen, resume="", json=False, config=default.config, **kept) != default
+    ):
+        others = ", ".join(f"--{option}" for option in ("json", *kept))
         raise MetarecError(
-            "--resume takes no option but --json and new places of data and encoder (--data.path, --encoder.path): "
+            f"--resume takes no option but {others} and new places of data and encoder (--data.path, --encoder.path): "
             f"training continues with the options in {chosen.resume}/config.json; leave out the others"
         )
     return paths
@@ -248,15 +254,21 @@ def held_folder(chosen: Any, name: str, command: str) -> Iterator[Path]:
     """
     from metarec_jax.train import run_folder
 
-    if chosen.resume:
-        folder = place(chosen.resume)
-        if not (folder / "config.json").exists():
-            run_folder.open_run(folder, command=command)  # raises an error that states the fault
-    else:
+    def checked_folder() -> Path:
+        if chosen.resume:
+            folder = place(chosen.resume)
+            if not (folder / "config.json").exists():
+                run_folder.open_run(folder, command=command)  # raises an error that states the fault
+            return folder
         folder = place(chosen.out) if chosen.out else free_folder(name).resolve()
         run_folder.check_place(folder, command=command)
-    with run_folder.hold(folder):
-        yield folder
+        return folder
+
+    # The first of several processes decides; `hold` checks that a folder that was named is the same for all.
+    folder = Path(processes.from_first("folder", lambda: str(checked_folder())))
+    named = chosen.resume or chosen.out
+    with run_folder.hold(place(named) if named else folder):
+        yield place(named) if named else folder
 
 
 def free_folder(name: str, folder: Path = RUNS, first: int = 1) -> Path:
@@ -289,7 +301,17 @@ def prepare(config: Config | PretrainConfig = DEFAULT_CONFIG) -> Reporter:
     import_jax()
     compile_cache.keep_compilations(cache_folder(config.data.cache))
     check_jax()
-    return console.make_reporter()
+    return console.make_reporter() if processes.is_first() else QUIET
+
+
+def keep_stdout() -> None:
+    """Keep stdout for results: what libraries in C++ print there, as the collectives of CPUs do, goes to stderr."""
+    if not isinstance(sys.stdout, io.TextIOWrapper) or sys.stdout.fileno() != 1:
+        return
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = open(own, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)  # noqa: SIM115 - for good
 
 
 def print_json(tree: Any) -> None:

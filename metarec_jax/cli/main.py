@@ -1,8 +1,10 @@
 """The `metarec` command: its table of commands, exit statuses and signals.
 
 Exit status: 0; 2 for a mistake in the input, with one message on stderr; 130 or 143 after Ctrl-C or SIGTERM; 141 where
-the reader of the output ended first. Results go to stdout, everything else to stderr. Each command is a module of this
-package, which is imported when the command runs; importing this module, and asking for help, imports no JAX.
+the reader of the output ended first; of `metarec train --distributed` 75 where all processes stopped and saved after
+SIGTERM at one of them, and 76 where another process is gone. Results go to stdout, everything else to stderr. Each
+command is a module of this package, which is imported when the command runs; importing this module, and asking for
+help, imports no JAX.
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log; read when JAX is imported
     _print_any_text()
     try:
         with _sigterm_raises():
@@ -83,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return status
     except MetarecError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.status)
     except BrokenPipeError:
         _discard_output()
         return 128 + signal.SIGPIPE
@@ -165,7 +168,7 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
     with contextlib.suppress(OSError):  # where stderr is on a full disk, the status says it
         print(f"metarec: {printable(message)}", file=sys.stderr, flush=True)
-    return 2
+    return status

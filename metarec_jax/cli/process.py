@@ -12,22 +12,38 @@ import contextlib
 import os
 import sys
 import threading
+import traceback
 from typing import NoReturn
 
 from metarec_jax.cli.main import main
+from metarec_jax.core import peers
 
 
 def run() -> NoReturn:
     """Run the command of this process, and end the process with its status.
 
     As at every end of Python, threads that are no daemons are waited for, functions of `atexit` are called, and
-    output is written. An exception that leaves `main` ends Python as usual.
+    output is written. An exception that leaves `main` ends Python as usual. A process that left others of a training by
+    an error waits for nothing.
     """
-    status = main()
+    try:
+        status = main()
+    except BaseException:
+        if not peers.broken():
+            raise
+        traceback.print_exc()
+        status = 1
+    if peers.broken():  # threads of JAX and orbax wait for other processes
+        _flush()
+        os._exit(status)
     # `multiprocessing` ends its processes by the same calls.
     threading._shutdown()  # pyrefly: ignore[missing-attribute]
     atexit._run_exitfuncs()
+    _flush()
+    os._exit(status)
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(status)

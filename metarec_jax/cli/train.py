@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import tyro
 
 from metarec_jax.cli.arguments import (
     DEFAULT_CONFIG,
@@ -15,8 +18,10 @@ from metarec_jax.cli.arguments import (
     Json,
     Preset,
     RunFolder,
+    check_range,
     check_resume,
     held_folder,
+    keep_stdout,
     parse,
     prepare,
     print_json,
@@ -24,8 +29,15 @@ from metarec_jax.cli.arguments import (
     starting_config,
     stopped,
 )
+from metarec_jax.config.json_io import to_json
 from metarec_jax.config.run import DEFAULT_PRESET
+from metarec_jax.core import peers, processes
 from metarec_jax.core.command_paths import path_argument, relative
+from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.peers import WAIT
+
+PREEMPTED = 75
+"""Exit status of all processes that stopped together and saved everything: the same command with --resume goes on."""
 
 if TYPE_CHECKING:
     from metarec_jax.train.loop import Fitted
@@ -45,6 +57,15 @@ class TrainArguments:
     """New run folder. "" is the first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     resume: RunFolder = ""
     """Run folder of a training to continue. Its options stay as they are."""
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Be one of several processes that train one run (docs/pods.md). All run the same command. They find each other
+    under Slurm, Kubernetes and Open MPI and on TPU slices, or by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID."""
+    detect: str = ""
+    """With --distributed: how JAX finds the other processes, such as mpi4py; "" tries all ways that need no choice."""
+    wait: int = WAIT
+    """With --distributed: seconds that the processes wait for each other at the start, before a checkpoint is restored,
+    before the first step and before a new checkpoint."""
     json: Json = False
     config: ConfigOptions = DEFAULT_CONFIG
 
@@ -54,6 +75,35 @@ def run(arguments: Sequence[str]) -> int:
     name, base = starting_config("train", arguments)
     chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
     paths = check_resume(chosen)
+    if not chosen.distributed:
+        if (chosen.detect, chosen.wait) != ("", WAIT):
+            raise MetarecError("--detect and --wait are for several processes: add --distributed, or leave them out")
+        return _train(chosen, name, paths)
+    check_range("--wait", chosen.wait, 1, 1_000_000)
+    keep_stdout()
+    with peers.joined(chosen.detect, chosen.wait):
+        check_equal_commands(chosen)
+        return _train(chosen, name, paths)
+
+
+def check_equal_commands(chosen: TrainArguments) -> None:
+    """Check that all processes were given the same options.
+
+    Args:
+        chosen: the options of this process.
+
+    Raises:
+        MetarecError: they differ; the message names an option and a process.
+    """
+    options = {"--out": chosen.out, "--resume": chosen.resume}
+    for section, fields in json.loads(to_json(chosen.config)).items():
+        whole = fields if isinstance(fields, dict) else {"": fields}
+        options |= {f"--{section}.{name}".rstrip(".").replace("_", "-"): str(value) for name, value in whole.items()}
+    processes.check_equal("options", options, "give all processes the same command")
+
+
+def _train(chosen: TrainArguments, name: str, paths: Mapping[str, str]) -> int:
+    """Train, and print the result; of several processes the first one prints it."""
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
@@ -66,6 +116,8 @@ def run(arguments: Sequence[str]) -> int:
         fitted = start.fit(run, experiment, reporter=reporter)
         if fitted.interrupted:
             return interrupted(fitted, run)
+        if not processes.is_first():
+            return 0
         plot = draw(run)
     progress, spent = fitted.progress, accounting.read(run)
     if chosen.json:
@@ -99,7 +151,11 @@ def interrupted(fitted: Fitted, run: Run) -> int:
         The exit status.
     """
     command = f"metarec train --resume {path_argument(run.folder)}"
-    return stopped(fitted.signal or signal.SIGINT, fitted.progress.step, command)
+    if processes.count() == 1:
+        return stopped(fitted.signal or signal.SIGINT, fitted.progress.step, command)
+    if processes.is_first():
+        stopped(fitted.signal or signal.SIGINT, fitted.progress.step, f"{command} --distributed")
+    return PREEMPTED
 
 
 def draw(run: Run) -> Path:

@@ -21,10 +21,21 @@ class MetarecError(Exception):
 
     Args:
         message: the message. The middle of one that quotes a very long value is left out.
+
+    Attributes:
+        status: exit status of the command.
     """
+
+    status = 2
 
     def __init__(self, message: str = ""):
         super().__init__(shortened(message))
+
+
+class PeerError(MetarecError):
+    """Other processes of a training are gone or do not answer; the command exits with status 76, and can be resumed."""
+
+    status = 76
 
 
 class Stopped(BaseException):

@@ -209,13 +209,30 @@ class EpisodeSource:
 
     def __getitem__(self, index: int) -> Episodes:
         """Batch `index` as numpy arrays."""
+        return self.part(index, np.arange(self.users_per_batch))
+
+    def part(self, index: int, places: np.ndarray) -> Episodes:
+        """A part of a batch, which costs what this part alone takes.
+
+        Args:
+            index: number of the batch.
+            places: int [n], places in the batch, ascending; behind its last user are ones of weight 0.
+
+        Returns:
+            The users at these places.
+        """
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
         epoch, batch = divmod(index, self.batches)
         bucket, members = self._plan(epoch)[batch]
-        made = self._cut(epoch % self.draws, members, self.config.buckets[bucket], index)
-        return filled(made, self.users_per_batch)
+        own = members[places[places < len(members)]]
+        return filled(self._cut(epoch % self.draws, own, self.config.buckets[bucket], index), len(places))
+
+    def users_in(self, index: int) -> np.ndarray:
+        """int32 [users], the rows of the data set's users in batch `index`, in their order."""
+        epoch, batch = divmod(int(index), self.batches)
+        return self.histories.users[self._plan(epoch)[batch][1]]
 
     def chosen(self, epoch: int, members: np.ndarray) -> Episodes:
         """Episodes of some users in an epoch, padded to the last bucket.

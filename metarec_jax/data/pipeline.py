@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,20 +25,46 @@ class EpisodeBatches(Protocol):
         """Batches of all epochs."""
         ...
 
+    @property
+    def users_per_batch(self) -> int:
+        """Users of a batch, with those of weight 0 that fill it up."""
+        ...
+
     def __getitem__(self, index: int) -> Episodes:
         """Batch `index` as numpy arrays."""
         ...
 
-    def users_of(self, episodes: Episodes) -> np.ndarray:
-        """Rows of the users of a batch."""
+    def part(self, index: int, places: np.ndarray) -> Episodes:
+        """Make a part of a batch.
+
+        Args:
+            index: number of the batch.
+            places: int [n], places in the batch, ascending; behind its last user are ones of weight 0.
+
+        Returns:
+            The users at these places.
+        """
+        ...
+
+    def users_in(self, index: int) -> np.ndarray:
+        """Rows of the users of batch `index`, without those of weight 0."""
         ...
 
 
-def training_iterator(source: EpisodeBatches, *, threads: int = 2, ahead: int = 8) -> grain.DatasetIterator:
+@runtime_checkable
+class Numbered(Protocol):
+    """Anything that is found by its number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
+def training_iterator(source: Numbered, *, threads: int = 2, ahead: int = 8) -> grain.DatasetIterator:
     """Iterate over the batches of all epochs in order.
 
     Args:
-        source: the batches.
+        source: the batches, by number.
         threads: number of threads that make batches.
         ahead: number of batches that are prefetched.
 

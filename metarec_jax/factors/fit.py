@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
 
+from metarec_jax.core.global_arrays import host, put
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.stored_columns import Column
 from metarec_jax.factors.fit_cache import Cache, Kept, kept
@@ -138,7 +139,11 @@ class _Fit:
     def _put(self, table: np.ndarray) -> jax.Array:
         """Move a table [devices, ...] to the devices."""
         dtype = self.dtype if np.issubdtype(table.dtype, np.floating) else table.dtype
-        return jax.device_put(table.astype(dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
+        return put(table.astype(dtype), NamedSharding(self.mesh, PartitionSpec(AXIS)))
+
+    def _same(self, values: ArrayLike | float) -> Any:
+        """An argument that all devices have: a host array, since one on a device of a process is not on the others'."""
+        return np.asarray(values, self.dtype)
 
     def _count(self, *, everything: bool) -> None:
         """Count the rows that are used by owner and kind of the other side."""
@@ -151,7 +156,7 @@ class _Fit:
         self.sample = self._put(self.users.spread(np.where(sampled, self.user_kind, 0)))
         self.kind_of_items = self._put(self.items.spread(self.item_kind))
         self.seen = self._put(self.items.spread(found.seen.astype(np.float64)))
-        self.gram = np.asarray(_gram(self.features, self.seen), np.float64)
+        self.gram = np.asarray(host(_gram(self.features, self.seen)), np.float64)
 
     def _start(self) -> State:
         """Initial values."""
@@ -225,7 +230,7 @@ class _Fit:
         covariance[:, own[:, None], own[None]] = (
             state.spread[:, order[:, None], order[None]] * sign[:, None] * sign[None]
         )
-        return Other(table, jnp.asarray(covariance, self.dtype))
+        return Other(table, self._same(covariance))
 
     def _sums(self, rows: Rows, block: int, other: Other) -> jax.Array:
         return sum_rows(rows, block, other.table, self.everything, mesh=self.mesh)
@@ -247,14 +252,14 @@ class _Fit:
         width = self.width + self.free
         covariance = np.zeros((KINDS, width + 2, width + 2))
         covariance[:, 1:-1, 1:-1] = _mean_by_kind(total.covariance, self.user_kind)
-        return Other(_user_table(jnp.concatenate(tastes, axis=1)), jnp.asarray(covariance, self.dtype))
+        return Other(_user_table(jnp.concatenate(tastes, axis=1)), self._same(covariance))
 
     def _solve(
         self, state: State, found: jax.Array, block: int, other: Other, kind: jax.Array
     ) -> tuple[jax.Array, UserSums]:
         """Compute the posterior of the users of a block, and sums over the users whose kind is given."""
         some = slice(block * self.users.block, (block + 1) * self.users.block)
-        mean, precision = (jnp.asarray(a, self.dtype) for a in (state.mean, np.linalg.inv(state.covariance)))
+        mean, precision = (self._same(a) for a in (state.mean, np.linalg.inv(state.covariance)))
         return solve_users(
             found, self.user_counts[:, some], kind[:, some], other.covariance, mean, precision, mesh=self.mesh
         )
@@ -270,9 +275,7 @@ class _Fit:
     def _sweep_items(self, state: State, users: Other) -> jax.Array:
         """Compute the items' posterior, and their prior and the noise from it."""
         moments = self._moments(state)
-        prior = ItemPrior(
-            *(jnp.asarray(part, self.dtype) for part in (state.map, state.variance, state.common, _DOUBT, moments))
-        )
+        prior = ItemPrior(*(self._same(part) for part in (state.map, state.variance, state.common, _DOUBT, moments)))
         tables, parts = [], []
         for block in range(self.items.blocks):
             some = slice(block * self.items.block, (block + 1) * self.items.block)
@@ -305,7 +308,7 @@ class _Fit:
 
     def _fit_maps(self, state: State, variance: np.ndarray) -> None:
         """Fit the map of features to the items' posterior means, one variance for each source and column."""
-        pulls = np.asarray(_pulls(self.features, state.items, self.seen), np.float64)
+        pulls = np.asarray(host(_pulls(self.features, state.items, self.seen)), np.float64)
         items = self.gram[0, 0]
         widths = []
         for column in range(1 + self.free):
@@ -319,9 +322,7 @@ class _Fit:
                 total = np.square(state.map[own, column]).sum() + np.trace(inverse[np.ix_(own, own)])
                 state.scale[source, column] = total / max(own.sum(), 1)
             widths.append((self.gram * inverse).sum())
-        errors = np.asarray(
-            _errors(self.features, state.items, self.seen, jnp.asarray(state.map, self.dtype)), np.float64
-        )
+        errors = np.asarray(host(_errors(self.features, state.items, self.seen, self._same(state.map))), np.float64)
         state.variance = np.maximum((errors + variance + widths) / max(items, 1), _FLOOR)
 
     def _error(self, state: State, users: Other) -> float:
@@ -330,7 +331,7 @@ class _Fit:
             return float(np.sqrt(state.common))
         table = _item_table(self.columns, state.items, state.noise)
         user, item, rating = self.check
-        found = np.asarray(predict(users.table, table, user, item, mesh=self.mesh), np.float64)
+        found = np.asarray(host(predict(users.table, table, user, item, mesh=self.mesh)), np.float64)
         return float(np.sqrt(np.nanmean(np.square(found - rating))))
 
 

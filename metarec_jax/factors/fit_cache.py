@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from metarec_jax.core import processes
 from metarec_jax.core.atomic_files import explained
 from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
@@ -51,11 +52,11 @@ class Kept:
 
     def finished(self) -> dict[str, np.ndarray] | None:
         """Read the finished fit; None if there is none, or if it is damaged."""
-        return self._read("")
+        return processes.arrays_from_first("finished fit", lambda: self._read(""))
 
     def state(self) -> dict[str, np.ndarray] | None:
         """Read the state of the interrupted fit; None if there is none, or if it is damaged."""
-        return self._read("-unfinished")
+        return processes.arrays_from_first("interrupted fit", lambda: self._read("-unfinished"))
 
     def keep(self, state: Callable[[], Mapping[str, np.ndarray]]) -> None:
         """Write the state of a fit if it has been computed for long since the last one.
@@ -64,9 +65,13 @@ class Kept:
             state: makes the arrays.
         """
         now = time.monotonic()
-        if self._place is not None and now - self._written > self._after:
+        due = processes.from_first("state of a fit", lambda: str(self._due(now)))
+        if due == str(True):  # for all processes, since each has a part of the state
             self._write("-unfinished", state())
             self._written = now
+
+    def _due(self, now: float) -> bool:
+        return self._place is not None and now - self._written > self._after
 
     def finish(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write a finished fit if it took long or was resumed, and delete its state.
@@ -74,7 +79,7 @@ class Kept:
         Args:
             arrays: the fit.
         """
-        if self._place is None:
+        if self._place is None or not processes.is_first():
             return
         unfinished = self._path("-unfinished")
         if unfinished.exists() or time.monotonic() - self._begun > self._worth:
@@ -91,7 +96,9 @@ class Kept:
             return None
 
     def _write(self, ending: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write arrays; a cache that cannot be written is no error."""
+        """Write arrays; a cache that cannot be written is no error. Process 0 alone writes."""
+        if self._place is None or not processes.is_first():
+            return
         try:
             with explained(self._path(ending).parent):
                 self._path(ending).parent.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ def announce(sizes: Sizes, mesh: Mesh, reporter: Reporter) -> None:
     Raises:
         MetarecError: the machine or a device does not have the memory.
     """
-    devices, device = mesh.shape[AXIS], mesh.devices.flat[0]
+    devices, device = mesh.shape[AXIS], mesh.local_devices[0]
     on_host = device.platform == "cpu"
     found = need(sizes, devices, on_host=on_host)
     what = f"item factors of {sizes.rows:,} ratings, {sizes.users:,} users and {sizes.items:,} items"

@@ -24,6 +24,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.global_arrays import host, put
 from metarec_jax.core.scratch import Scratch
 from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.factors.click_programs import add_clicks, gram_of, rotated, solve_by_click, solve_sums, zero_sums
@@ -114,7 +115,7 @@ def fit_clicks(
     by_item = group_clicks(*pairs[::-1], confidence, of_items, of_users, rank, scratch)
     start = np.random.default_rng(1).normal(scale=0.1 / np.sqrt(rank), size=(items, rank))[np.argsort(number_of_item)]
     start[by_item.count == 0] = 0.0
-    of_item = jax.device_put(of_items.spread(start).astype(jnp.result_type(float)), NamedSharding(mesh, SHARDED))
+    of_item = put(of_items.spread(start).astype(jnp.result_type(float)), NamedSharding(mesh, SHARDED))
     of_user = of_item
     for sweep in range(sweeps):
         of_user = half_sweep(by_user, of_item, of_items, penalties, mesh)
@@ -227,9 +228,9 @@ def half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, m
 
 
 def _half_sweep(rows: Rows, other: Array, others: Layout, penalties: Penalties, mesh: Mesh) -> Array:
-    size, basis = np.linalg.eigh(np.asarray(gram_of(other), np.float64))
-    diagonal = jnp.asarray(penalties.alpha * np.maximum(size, 0.0), other.dtype)
-    table, basis = rotated(other, jnp.asarray(basis, other.dtype)), jnp.asarray(basis.T, other.dtype)
+    size, basis = np.linalg.eigh(np.asarray(host(gram_of(other)), np.float64))
+    diagonal = np.asarray(penalties.alpha * np.maximum(size, 0.0), other.dtype)
+    table, basis = rotated(other, np.asarray(basis, other.dtype)), np.asarray(basis.T, other.dtype)
     own = rows.layout
     weight = penalties.ridge * (rows.count + penalties.alpha * others.number) ** penalties.power
     ridge = own.spread(weight, padding=1.0).astype(other.dtype)

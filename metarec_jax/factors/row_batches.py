@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metarec_jax.core.global_arrays import host
 from metarec_jax.core.scratch import Scratch
 from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.factors.sorted_rows import sort_by_owner
@@ -77,7 +78,7 @@ class Layout(NamedTuple):
 
     def joined(self, table: ArrayLike) -> np.ndarray:
         """Return the values [number, ...] of a table."""
-        table = np.asarray(table)
+        table = np.asarray(host(table))
         return table.reshape(-1, *table.shape[2:])[self.place(np.arange(self.number))]
 
 

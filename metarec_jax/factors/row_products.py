@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
@@ -28,8 +29,8 @@ _AT_ONCE = 128
 
 
 def one_device() -> Mesh:
-    """Make a mesh of the first device."""
-    return jax.make_mesh((1,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:1])
+    """Make a mesh of the first device of this process."""
+    return jax.make_mesh((1,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.local_devices()[:1])
 
 
 def fetch(table: Array, place: Array) -> Array:
@@ -115,7 +116,7 @@ def sum_rows(rows: Rows, block: int, table: Array, everything: bool, *, mesh: Me
     """
     width = table.shape[-1] - 1
     shape = (rows.layout.devices, rows.layout.block + 1, width, width)
-    sums, added = jnp.zeros(shape, table.dtype, device=NamedSharding(mesh, SHARDED)), jnp.asarray(everything)
+    sums, added = jnp.zeros(shape, table.dtype, device=NamedSharding(mesh, SHARDED)), np.asarray(everything)
     for batch in rows.batches[block]:
         sums = gather(sums, table, batch, added, mesh=mesh)
     return sums

@@ -51,6 +51,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         localise=localise,
         make_step=make,
         validate=joint_validation(experiment, mesh),
+        whole_batches=True,
         users_per_device=1,  # each user has a separate gradient of the encoder
         **private_options(experiment, ledger),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from metarec_jax.core import processes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import Reporter
 from metarec_jax.privacy import accounting
@@ -31,14 +33,16 @@ class PrivacyLedger(Ledger):
 
     def __init__(self, run: Run, experiment: Experiment, reporter: Reporter):
         self._run = run
-        self._had_secret = accounting.secret_file(run).exists()
+        exists = processes.from_first("whether there is a secret", lambda: str(accounting.secret_file(run).exists()))
+        self._had_secret = exists == str(True)
         source = experiment.train.source
         self.plan = accounting.make_plan(experiment.config, len(source.histories.users), len(source))
         reporter.note(
             f"private: epsilon {self.plan.epsilon:g} at delta {self.plan.delta:.2g} takes noise of "
             f"{self.plan.noise:.3g} times the clip {self.plan.clip:g} in each of {self.plan.steps} outer steps"
         )
-        self.secret = accounting.secret(run)
+        # Of several processes the first draws it for all, so that sample and noise are drawn once.
+        self.secret = tuple(json.loads(processes.from_first("secret", lambda: json.dumps(accounting.secret(run)))))
 
     def resume(self, progress: Progress) -> None:
         """Refuse to continue without the secret seed of the steps so far."""

@@ -41,12 +41,34 @@ class PoissonSource:
         """Number of users of every batch, including padding."""
         return max(1, max((self._count(index) for index in range(len(self))), default=1))
 
+    @property
+    def users_per_batch(self) -> int:
+        """The same as `size`."""
+        return self.size
+
     def __getitem__(self, index: int) -> Episodes:
         """Batch `index` as numpy arrays."""
+        return self.part(index, np.arange(self.size))
+
+    def part(self, index: int, places: np.ndarray) -> Episodes:
+        """Make a part of a batch.
+
+        Args:
+            index, places: as for `EpisodeSource.part`.
+
+        Returns:
+            The users at these places.
+        """
         index = int(index)
         if not 0 <= index < len(self):
             raise IndexError(f"batch {index} of {len(self)}")
-        return filled(self.episodes.chosen(index // self.batches, self.members(index)), self.size)
+        members = self.members(index)
+        own = members[places[places < len(members)]]
+        return filled(self.episodes.chosen(index // self.batches, own), len(places))
+
+    def users_in(self, index: int) -> np.ndarray:
+        """Rows of the data set's users in batch `index`."""
+        return self.episodes.histories.users[self.members(int(index))]
 
     def members(self, index: int) -> np.ndarray:
         """int64 [n], the users of batch `index`."""

@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 
+from metarec_jax.core import peers, processes
 from metarec_jax.core.atomic_files import explained, remove_leftovers, write_text
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
@@ -125,7 +126,11 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and processes.count() > 1:  # the others end too, so that orbax would wait for them forever
+            self._worker.shutdown(wait=False, cancel_futures=True)
+            self._aliases.close()
+            return
         try:
             self.wait()
         finally:
@@ -149,6 +154,7 @@ class Checkpoints:
             MetarecError: this checkpoint or the previous one cannot be written.
         """
         self.wait()
+        processes.barrier(f"the checkpoint of step {progress.step}")
         self._sound.discard(progress.step)
         with self._writing():
             saving = self._checkpointer.save_checkpointables_async(
@@ -170,9 +176,13 @@ class Checkpoints:
     def _finish(self, step: int, saving: Any) -> None:
         """Wait for orbax, write the digests of a checkpoint, and remove all but the latest `KEPT` checkpoints."""
         saving.result()
-        mine, path = jax.process_index(), self._folder / str(step)
+        mine, path = processes.index(), self._folder / str(step)
         files = [
-            file for file in sorted(path.rglob("*")) if file.is_file() and _writer_of(file.relative_to(path)) == mine
+            file
+            for file in sorted(path.rglob("*"))
+            if not any(part.endswith(".part") or part.startswith("digests.") for part in file.relative_to(path).parts)
+            and file.is_file()
+            and _writer_of(file.relative_to(path)) == mine
         ]
         digests = {file.relative_to(path).as_posix(): _digest(file) for file in files}
         write_text(path / f"digests.{mine}.json", json.dumps(digests, indent=0) + "\n")
@@ -189,8 +199,8 @@ class Checkpoints:
 
     def _remove_leftovers(self) -> None:
         """Remove checkpoints that were only partly saved or partly removed."""
-        remove_leftovers(self._folder)
-        if jax.process_count() == 1:
+        if processes.is_first():
+            remove_leftovers(self._folder)
             for path in self._folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -201,7 +211,8 @@ class Checkpoints:
     def latest(self) -> Progress | None:
         """Return the progress of the latest checkpoint; None if there is no checkpoint."""
         found = self._checkpointer.latest
-        return None if found is None else self.progress(found.step)
+        step = processes.from_first("latest checkpoint", lambda: "" if found is None else str(found.step))
+        return self.progress(int(step)) if step else None
 
     def progress(self, step: int) -> Progress:
         """Return the progress stored in checkpoint `step`."""
@@ -237,6 +248,8 @@ class Checkpoints:
             self._probe(step)
             return read()
         except Exception as error:  # orbax and tensorstore raise many kinds of errors
+            if peers.lost_peer(error):
+                raise
             raise self._unreadable(step, str(error).strip() or type(error).__name__) from error
 
     def _probe(self, step: int) -> None:
@@ -249,7 +262,7 @@ class Checkpoints:
             return
         path = self._folder / str(step)
         manifests = sorted(path.glob("digests.*.json"))
-        for manifest in manifests[jax.process_index() :: jax.process_count()]:
+        for manifest in manifests[processes.index() :: processes.count()]:
             digests = read_json(manifest)
             if not isinstance(digests, dict):
                 raise ValueError(f"{manifest.name} is no object of digests")

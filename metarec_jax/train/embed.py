@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from metarec_jax.config.run import Config
+from metarec_jax.core import processes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions, Params, Strings, Tables
@@ -35,7 +36,7 @@ def embed(
     side: Side = "document",
     warn_truncation: bool = True,
 ) -> np.ndarray:
-    """Embed texts, with the cache on disk.
+    """Embed texts, with the cache on disk. Of several processes the first encodes, and sends the others the result.
 
     Args:
         encoder: the encoder.
@@ -50,21 +51,28 @@ def embed(
         float32 [texts, hidden].
     """
     chosen = resolve_encoder(config.encoder, encoder)
-    with reporter.bar(label, len(set(texts))) as advance:
-        return encode_table(
-            encoder,
-            texts,
-            pooling=chosen.pooling,
-            prompt=prompt_of(chosen, side),
-            pool_prompt=chosen.pool_prompt == "yes",
-            max_length=chosen.max_length,
-            cache=cache_folder(config.data.cache) / "embeddings",
-            progress=lambda done, total: advance(done),
-            report=reporter.note if warn_truncation else None,
-            dtype=chosen.dtype,
-            run=choose_execution(jax.default_backend(), fused=chosen.attention == "fused"),
-            stored=chosen.stored,
-        )
+
+    def encoded() -> dict[str, np.ndarray]:
+        with reporter.bar(label, len(set(texts))) as advance:
+            found = encode_table(
+                encoder,
+                texts,
+                pooling=chosen.pooling,
+                prompt=prompt_of(chosen, side),
+                pool_prompt=chosen.pool_prompt == "yes",
+                max_length=chosen.max_length,
+                cache=cache_folder(config.data.cache) / "embeddings",
+                progress=lambda done, total: advance(done),
+                report=reporter.note if warn_truncation else None,
+                dtype=chosen.dtype,
+                run=choose_execution(jax.default_backend(), fused=chosen.attention == "fused"),
+                stored=chosen.stored,
+            )
+        return {"embeddings": found}
+
+    found = processes.arrays_from_first(label, encoded)
+    assert found is not None
+    return found["embeddings"]
 
 
 def user_texts(config: Config, data: Interactions, sources: Sources) -> dict[str, Strings | None]:

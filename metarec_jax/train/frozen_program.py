@@ -14,11 +14,11 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Prepared
 from metarec_jax.meta.model import Model
 from metarec_jax.meta.outer import make_step
+from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.meta_training import (
     fitting_users,
     meta_training,
-    micro_batch,
     starting_state,
     validation,
 )

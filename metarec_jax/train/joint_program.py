@@ -14,11 +14,11 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.meta.encoder_step import make_joint_step
 from metarec_jax.meta.model import Model
+from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
     fitting_users,
     meta_training,
-    micro_batch,
     starting_state,
     validation,
 )
@@ -57,6 +57,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         make_step=make,
         validate=joint_validation(experiment, mesh),
         users_per_device=fitting_users(experiment, mesh, texts.localise, make, state, reporter),
+        whole_batches=True,  # the texts of a batch are divided over all devices
     )
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import jax
 
+from metarec_jax.core import peers, processes
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.forks import refuse_fork
+from metarec_jax.core.global_arrays import host, local
 from metarec_jax.core.progress import QUIET, Advance, Reporter
 from metarec_jax.train import parameters, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
@@ -64,29 +66,34 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
         StopRequest().listening() as stop,
         reporter.bar(program.title, program.steps) as advance,
         program.scope(),
+        peers.telling(),
     ):
         state, progress = _start(run, program, checkpoints, feed, reporter)
-        while not progress.finished and stop.signal is None:
+        processes.barrier("the first step")
+        while not progress.finished and not stop.reached(progress.step):
             started = time.perf_counter()
             until = program.end_of_stretch(progress.step)
             state, progress, users = _steps(program, state, feed, progress, until, stop, advance)
             program.check(state, progress.step)
             if progress.step < until:
-                program.ledger.record(progress.step)
+                if processes.is_first():
+                    program.ledger.record(progress.step)
                 checkpoints.save(state, progress)
                 break
             figures = program.evaluate(state)
             progress, line = program.close(progress, figures, time.perf_counter() - started, users)
-            run.append_metrics({**line, **program.ledger.record(progress.step)})
+            if processes.is_first():
+                run.append_metrics({**line, **program.ledger.record(progress.step)})
             if progress.best_step == progress.step:
-                parameters.save(jax.device_get(program.trained(state)), run.parameters)
+                _save_trained(run, program, state)
             checkpoints.save(state, progress)
             reporter.note(program.describe(line, progress))
         checkpoints.wait()
-    trained = jax.device_get(program.trained(state))
+        trained = host(program.trained(state))
+        processes.barrier("the last checkpoint")
     if progress.best_step != progress.step and (progress.best_step or program.first_counts):
         trained = parameters.load(trained, run.parameters)
-    if progress.finished:
+    if progress.finished and processes.is_first():
         program.ledger.finish()
     return Fitted(trained, progress, interrupted=not progress.finished, signal=stop.signal)
 
@@ -97,20 +104,23 @@ def _start(
     """The state to continue from: that of the latest checkpoint, or the initial one."""
     state, progress = program.first_state(), checkpoints.latest()
     if progress is None:
-        run.keep_metrics(-1)
-        run.parameters.unlink(missing_ok=True)
+        if processes.is_first():
+            run.keep_metrics(-1)
+            run.parameters.unlink(missing_ok=True)
         progress = Progress.at_start()
         if program.evaluates_first or program.first_counts:
             figures = program.evaluate(state)
             line = {"step": 0, **figures}
-            run.append_metrics(line)
+            if processes.is_first():
+                run.append_metrics(line)
             reporter.note(program.describe(line, progress))
             if program.first_counts:
-                parameters.save(jax.device_get(program.trained(state)), run.parameters)
+                _save_trained(run, program, state)
                 progress = dataclasses.replace(progress, best_loss=figures["validation_loss"])
         return state, progress
     program.ledger.resume(progress)
-    if progress.best_step and not run.parameters.exists():
+    processes.barrier("the restored checkpoint")
+    if progress.best_step and processes.from_first("best parameters", lambda: str(run.parameters.exists())) == "False":
         # A run of version 0.1 kept its best parameters as a checkpoint.
         try:
             best = checkpoints.load(state, progress.best_step)
@@ -118,11 +128,19 @@ def _start(
             raise MetarecError(
                 f"{run.parameters} does not exist, which holds the best parameters, and no checkpoint has them: {error}"
             ) from error
-        parameters.save(jax.device_get(program.trained(best)), run.parameters)
+        _save_trained(run, program, best)
     state = checkpoints.load(state, progress.step)
     feed.continue_at(progress.position)
-    run.keep_metrics(progress.step)
+    if processes.is_first():
+        run.keep_metrics(progress.step)
     return state, progress
+
+
+def _save_trained(run: Run, program: Program, state: Any) -> None:
+    """Write the trained parameters of a state to the run folder, as the best ones."""
+    trained = host(program.trained(state))
+    if processes.is_first():
+        parameters.save(trained, run.parameters)
 
 
 def _steps(
@@ -136,13 +154,13 @@ def _steps(
         if pending is None:
             return progress
         losses, batch = pending
-        progress = progress.plus(program.sums(jax.device_get(losses), batch, progress))
+        progress = progress.plus(program.sums(local(losses), batch, progress))
         advance(progress.step, ", ".join(f"{name} {mean:.4f}" for name, mean in progress.means().items()))
         return progress
 
     # Without jit every operation transfers its constants, so that the guard would refuse all of them.
     with jax.transfer_guard("allow" if jax.config.values["jax_disable_jit"] else "disallow"):
-        while at < until and stop.signal is None:
+        while at < until and not stop.reached(at):
             batch = next(feed)
             state, losses = program.step(state, *batch.arguments)
             progress = fetch(progress, pending)

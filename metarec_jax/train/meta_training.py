@@ -14,28 +14,28 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from metarec_jax.config.run import Config
+from metarec_jax.core import processes
 from metarec_jax.core.device_memory import SHARE, free_memory, users_that_fit
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.global_arrays import host
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
 from metarec_jax.core.types import Episodes, Prepared, Tables
-from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
+from metarec_jax.data.pipeline import EpisodeBatches
 from metarec_jax.learner.ranking import list_loss
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, predict
 from metarec_jax.train.checkpoints import Progress, Sums
+from metarec_jax.train.episode_feed import EpisodeFeed, Localise, padded
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.program import Batch, Ledger, Program
 from metarec_jax.train.run_folder import Run
-from metarec_jax.train.sharding import place, replicate, round_up, shard_users
+from metarec_jax.train.sharding import own_users, place, replicate, round_up, shard_users
 from metarec_jax.train.state import first_state
 from metarec_jax.train.text_batches import TextBatches
 from metarec_jax.train.warm_start import begun
 
-Localise = Callable[[Episodes], tuple[Any, Episodes]]
-"""Episodes on the host -> (further inputs of the step, on the devices; episodes with ids into these)."""
 MakeStep = Callable[[int], Any]
 """Number of users that a device computes in parallel -> the jitted step: (state, further inputs, episodes) -> (state,
 losses). The step donates the memory of its state."""
@@ -50,6 +50,7 @@ def meta_training(
     make_step: MakeStep,
     validate: Callable[[Trainable], float],
     users_per_device: int,
+    whole_batches: bool = False,
     source: EpisodeBatches | None = None,
     ledger: Ledger | None = None,
     chooses: bool = True,
@@ -64,6 +65,8 @@ def meta_training(
         make_step: makes the step.
         validate: trainable -> validation loss.
         users_per_device: number of users that a device computes in parallel.
+        whole_batches: whether `localise` needs all users of a batch; otherwise a process makes the episodes of the
+            users on its own devices alone.
         source: batches of episodes; None takes those of the experiment.
         ledger: records outside the training state.
         chooses: whether the validation loss chooses the best epoch; otherwise the last one is the best.
@@ -79,8 +82,8 @@ def meta_training(
         stretch=source.batches,
         first_state=functools.partial(starting_state, run, experiment, mesh),
         step=make_step(users_per_device),
-        feed=functools.partial(_Feed, source, mesh, users_per_device, localise),
-        sums=functools.partial(_sums, experiment),
+        feed=functools.partial(EpisodeFeed, source, mesh, users_per_device, localise, whole_batches),
+        sums=functools.partial(_sums, experiment, mesh),
         check=_refuse_not_finite,
         evaluate=lambda state: {"validation_loss": validate(state.trainable)},
         close=functools.partial(_close_epoch, config.epochs, config.patience, chooses),
@@ -107,63 +110,6 @@ def starting_state(run: Run, experiment: Experiment, mesh: Mesh) -> TrainState:
     if experiment.config.train.begin:
         state = state._replace(trainable=begun(state.trainable, run))
     return place(mesh, state)
-
-
-class _Feed:
-    """Batches of episodes on the devices."""
-
-    def __init__(self, source: EpisodeBatches, mesh: Mesh, users_per_device: int, localise: Localise):
-        self._iterator = training_iterator(source)
-        self._source, self._mesh, self._users_per_device = source, mesh, users_per_device
-        self._localise = localise
-
-    def __next__(self) -> Batch:
-        episodes = next(self._iterator)
-        read, local = self._localise(padded(episodes, self._mesh, self._users_per_device))
-        on_devices = shard_users(self._mesh, local)
-        return Batch((read, on_devices), self._source.users_of(episodes)[episodes.weight > 0])
-
-    def position(self) -> dict[str, Any]:
-        return self._iterator.get_state()
-
-    def continue_at(self, position: dict[str, Any]) -> None:
-        self._iterator.set_state(position)
-
-    def close(self) -> None:
-        self._iterator.close()
-
-
-def padded(episodes: Episodes, mesh: Mesh, users_per_device: int = 0) -> Episodes:
-    """Add users of weight 0 to a batch until it splits evenly over the mesh, and into micro-batches.
-
-    Args:
-        episodes: a batch, on the host.
-        mesh: the devices.
-        users_per_device: number of users of a micro-batch on one device; 0 makes no micro-batches.
-
-    Returns:
-        The batch.
-    """
-    users = len(episodes.weight)
-    wanted = round_up(users, mesh)
-    at_once = users_per_device * mesh.size
-    if 0 < at_once < wanted:
-        wanted = -(-users // at_once) * at_once
-    return jax.tree.map(lambda leaf: np.pad(leaf, [(0, wanted - users)] + [(0, 0)] * (leaf.ndim - 1)), episodes)
-
-
-def micro_batch(config: Config, mesh: Mesh, users_per_device: int) -> int:
-    """Compute the number of users of a micro-batch on one device.
-
-    Args:
-        config: config of the run.
-        mesh: the devices.
-        users_per_device: number of users that a device computes in parallel.
-
-    Returns:
-        `users_per_device`; 0 if that is at least the device's part of a batch.
-    """
-    return users_per_device if users_per_device * mesh.size < round_up(config.train.users_per_step, mesh) else 0
 
 
 def fitting_users(
@@ -200,7 +146,8 @@ def fitting_users(
         with jax.set_mesh(mesh):  # as in training
             return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
 
-    budget = int(SHARE * free_memory(mesh.devices.flat[0]))
+    free = processes.everyone("free memory", str(free_memory(jax.local_devices()[0])))
+    budget = int(SHARE * min(map(int, free)))
     users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)
     reporter.note(f"{users} users at a time on each device: as many as fit in {budget / 1e9:.1f} GB")
     return users
@@ -228,7 +175,7 @@ def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None =
         raw: Tables = fixed if texts is None else texts.tables(trainable.encoder)
         trainable = trainable._replace(encoder=None)
         tables = prepare(trainable.theta, raw)
-        sums = jax.device_get([losses_of(trainable, tables, batch) for batch in batches])
+        sums = host([losses_of(trainable, tables, batch) for batch in batches])
         return float(sum(lost for lost, _ in sums) / max(sum(rows for _, rows in sums), 1.0))
 
     return loss
@@ -252,8 +199,8 @@ def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
     return jax.jit(model.prepare), jax.jit(of_lists if lists else of_rows)
 
 
-def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progress) -> Sums:
-    """Sum of the query loss of a step, and its number of rows.
+def _sums(experiment: Experiment, mesh: Mesh, losses: Losses, batch: Batch, progress: Progress) -> Sums:
+    """Sum of the query loss of a step, and its number of rows; `losses` has the users of this process's devices.
 
     Raises:
         MetarecError: the loss is not finite; the message names the user whose inner loop diverged, or the parameter
@@ -262,7 +209,10 @@ def _sums(experiment: Experiment, losses: Losses, batch: Batch, progress: Progre
     if math.isfinite(losses.query):
         return {"loss": (float(losses.query), float(losses.rows))}
     names = experiment.data.users.ids
-    reason = _diverged(np.asarray(losses.stopped), [names[row] for row in batch.users], experiment.model.steps)
+    stopped = np.asarray(losses.stopped)
+    places = own_users(mesh, len(stopped) * processes.count())
+    own = [names[batch.users[place]] for place in places if place < len(batch.users)]
+    reason = _diverged(stopped, own, experiment.model.steps)
     if losses.usable is not None and not all(losses.usable):  # then the supports are not the cause
         leaves = names_as_used(jax.eval_shape(lambda: first_state(experiment, 1).trainable))
         reason = (
@@ -299,7 +249,7 @@ def _refuse_not_finite(state: TrainState, step: int) -> None:
     Raises:
         MetarecError: one of them is not finite.
     """
-    trainable, optimizer = jax.device_get((state.trainable, state.optimiser))
+    trainable, optimizer = host((state.trainable, state.optimiser))
     names = unusable_names(trainable)
     if names or not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(optimizer)):
         raise MetarecError(

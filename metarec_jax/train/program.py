@@ -20,7 +20,7 @@ class Batch(NamedTuple):
 
     Attributes:
         arguments: arguments of the step after the state, on the devices.
-        users: rows of the users in the batch, where it has users.
+        users: rows of the users in the batch of all processes, where it has users.
     """
 
     arguments: tuple[Any, ...]
@@ -71,7 +71,8 @@ class Program:
         first_state: () -> the state before the first step, on the devices.
         step: (state, *arguments of a batch) -> (state, losses before the step). Donates the memory of its state.
         feed: () -> the batches from the first one on.
-        sums: (losses on the host, batch, progress) -> sum and weight of each loss. Raises where one is not finite.
+        sums: (losses on the host, with the users of this process's devices, batch, progress) -> sum and weight of each
+            loss. Raises where one is not finite.
         check: (state, step) -> None. Raises where a parameter is not finite.
         evaluate: state -> metrics on held-out data.
         close: (progress, metrics, seconds, users seen) -> (progress after the stretch, its line of metrics).

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from metarec_jax.config.json_io import parse, to_json
 from metarec_jax.config.legacy import LAYOUT, READABLE, located, upgrade
 from metarec_jax.config.paths import missing
 from metarec_jax.config.run import Config
-from metarec_jax.core import arguments, locks
+from metarec_jax.core import arguments, locks, processes
 from metarec_jax.core.atomic_files import explained, make_folder, remove_leftovers, write_text
 from metarec_jax.core.checked_files import reading
 from metarec_jax.core.command_paths import path_argument, relative
@@ -48,6 +50,8 @@ _PARTS = {
 """Name for messages of the input that each digest in inputs.json covers."""
 _HELD: set[Path] = set()
 """Folders that this process has locked."""
+_SEEN_AFTER = 20
+"""Seconds after which a new file of another machine is seen in a shared folder."""
 
 
 class Run:
@@ -162,12 +166,25 @@ class Run:
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
 
+def check_equal_inputs(digests: Mapping[str, str]) -> None:
+    """Check that all processes read the same inputs.
+
+    Args:
+        digests: digest of each input, as for `Run.keep_inputs`.
+
+    Raises:
+        MetarecError: they differ; the message names an input and a process.
+    """
+    parts = {_PARTS[name]: digest for name, digest in digests.items() if name != "sha256"}
+    processes.check_equal("inputs", parts, "give all processes the same files (--data.path, --encoder.path)")
+
+
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
     """Lock a folder for writing, and remove temporary files of killed processes.
 
     The folder and its parents are created if they do not exist, and then removed at the end if they are still empty. A
-    process that has locked the folder may lock it again.
+    process that has locked the folder may lock it again. Of several processes the first locks the folder for all.
 
     Args:
         folder: folder of a run, or of another resumable task.
@@ -176,23 +193,60 @@ def hold(folder: Path) -> Iterator[None]:
         None.
 
     Raises:
-        MetarecError: another process has locked the folder, or it cannot be written.
+        MetarecError: another process has locked the folder, or it cannot be written; or one of several processes sees
+            another folder there.
     """
     folder = folder.resolve()
     if folder in _HELD:
         yield
         return
+    with _locked(folder) if processes.is_first() else contextlib.nullcontext():
+        _HELD.add(folder)
+        try:
+            _check_shared(folder)
+            yield
+        finally:
+            _HELD.discard(folder)
+
+
+def _check_shared(folder: Path) -> None:
+    """Check that all processes see the same folder, by a file that the first one writes there.
+
+    Raises:
+        MetarecError: this process does not.
+    """
+    if processes.count() == 1:
+        return
+    mark, until = folder / ".shared", time.monotonic() + _SEEN_AFTER
+
+    def write() -> str:
+        token = secrets.token_hex(8)
+        write_text(mark, token)
+        return token
+
+    token = processes.from_first("mark of the folder", write)
+    while not (mark.exists() and mark.read_text() == token):
+        if time.monotonic() > until:
+            raise MetarecError(
+                f"{path_argument(folder)} in {processes.named(processes.index())} is another folder than in "
+                f"{processes.named(0)}: name a folder on a file system that all processes share"
+            )
+        time.sleep(0.1)
+    processes.barrier("the run folder")
+    if processes.is_first():
+        mark.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a folder that this process has not locked yet."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         with locks.hold(folder / ".lock", f"the folder {path_argument(folder)}"):
-            _HELD.add(folder)
-            try:
-                remove_leftovers(folder)
-                yield
-            finally:
-                _HELD.discard(folder)
+            remove_leftovers(folder)
+            yield
     finally:
         with contextlib.suppress(OSError):  # the folder is not empty
             for path in made:

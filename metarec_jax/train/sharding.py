@@ -19,10 +19,13 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
+from metarec_jax.core import processes
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.global_arrays import from_first, put
 from metarec_jax.factors.correction import MULTIPLE
 from metarec_jax.factors.row_products import AXIS
 
@@ -64,6 +67,11 @@ def user_mesh(devices: int = 0, shards: int = 1, *, among: Sequence[Any] | None 
         raise MetarecError(
             f"train.devices is {devices}, but only {len(present)} {present[0].platform} device(s) are here; "
             "on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of them"
+        )
+    if among is None and processes.count() > 1 and devices not in (0, len(present)):
+        raise MetarecError(
+            f"train.devices is {devices}, but the {processes.count()} processes have {len(present)} devices, and all "
+            "take part: leave --train.devices out"
         )
     chosen = present[: devices or len(present)]
     if len(chosen) % shards:
@@ -185,12 +193,49 @@ def shard_users(mesh: Mesh, tree: Tree) -> Tree:
 
     Args:
         mesh: the devices.
-        tree: host arrays.
+        tree: host arrays of all users, in every process.
 
     Returns:
         Device arrays.
     """
-    return jax.device_put(tree, NamedSharding(mesh, by_user(mesh)))
+    return put(tree, NamedSharding(mesh, by_user(mesh)))
+
+
+def own_users(mesh: Mesh, users: int) -> np.ndarray:
+    """Find the users of a batch that are on the devices of this process.
+
+    Args:
+        mesh: the devices.
+        users: number of users of the batch, which splits evenly over the mesh.
+
+    Returns:
+        int64 [n], their places in the batch, ascending.
+    """
+    places = np.arange(users)
+    if processes.count() == 1:
+        return places
+    parts = NamedSharding(mesh, by_user(mesh)).addressable_devices_indices_map((users,)).values()
+    return np.unique(np.concatenate([places[part] for part in parts if part is not None]))
+
+
+def shard_own_users(mesh: Mesh, tree: Tree, users: int) -> Tree:
+    """Put arrays on the devices of all processes, split along their leading axis of users.
+
+    Args:
+        mesh: the devices.
+        tree: host arrays of the users of this process (`own_users`).
+        users: number of users of the batch in all processes.
+
+    Returns:
+        Device arrays.
+    """
+    split = NamedSharding(mesh, by_user(mesh))
+
+    def of_all(leaf: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(split, leaf, (users, *leaf.shape[1:]))
+
+    with jax.transfer_guard("allow"):  # this transfer is meant
+        return jax.tree.map(of_all, tree)
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
@@ -203,11 +248,11 @@ def replicate(mesh: Mesh, tree: Tree) -> Tree:
     Returns:
         Device arrays.
     """
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def place(mesh: Mesh, state: Tree) -> Tree:
-    """Put a training state on the devices, each leaf by its role.
+    """Put a training state on the devices, each leaf by its role; of several processes that of the first.
 
     Args:
         mesh: the devices.
@@ -216,7 +261,7 @@ def place(mesh: Mesh, state: Tree) -> Tree:
     Returns:
         Device arrays.
     """
-    return jax.device_put(state, shardings(mesh, state))
+    return put(from_first(state), shardings(mesh, state))
 
 
 def per_device(mesh: Mesh, function: Callable[..., Any], arguments: Any, results: Any) -> Callable[..., Any]:

@@ -1,4 +1,8 @@
-"""Stop a training between two steps when SIGTERM or Ctrl-C arrives."""
+"""Stop a training between two steps when SIGTERM or Ctrl-C arrives; several processes stop after the same step.
+
+JAX's coordination service handles SIGTERM in a group of processes: one process tells the others, and all agree on a
+step that none has taken. A handler of Python would take the signal away from it.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,41 @@ from collections.abc import Generator
 from signal import Signals
 from typing import Any
 
+from metarec_jax.core import processes
+
 
 class StopRequest:
     """Records that SIGTERM or Ctrl-C arrived, so that the loop can save and end between two steps."""
 
     def __init__(self) -> None:
         self.signal: Signals | None = None
+        self._asked = False
 
     def __call__(self, number: int, _frame: Any) -> None:
         """Handle a signal; the second one ends the process immediately."""
-        if self.signal is not None:
+        if self._asked:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        if processes.count() > 1:
+            number = signal.SIGTERM
+            signal.raise_signal(number)  # to the coordination service
+        else:
+            self.signal = signal.Signals(number)
+        self._asked = True
+
+    def reached(self, step: int) -> bool:
+        """Whether to stop now; every process of a group asks before each step.
+
+        Args:
+            step: steps taken.
+
+        Returns:
+            Whether this process, or a group of processes, is to stop after `step` steps.
+        """
+        if processes.count() > 1 and self.signal is None:
+            from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+            self.signal = signal.SIGTERM if reached_preemption_sync_point(step) else None
+        return self.signal is not None
 
     @contextlib.contextmanager
     def listening(self) -> Generator[StopRequest]:
@@ -28,7 +55,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = (signal.SIGINT,) if processes.count() > 1 else (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self) for number in numbers}
         try:
             yield self
         finally:

@@ -14,6 +14,7 @@ import jax
 
 from metarec_jax.config.paths import absolute, with_paths
 from metarec_jax.config.run import Config
+from metarec_jax.core import processes
 from metarec_jax.core.arguments import instance, optional, path, takes
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
@@ -109,7 +110,8 @@ def start(
             is left in the folder.
     """
     folder = Path(folder)
-    run_folder.check_place(folder)  # before minutes of reading and encoding
+    if processes.is_first():
+        run_folder.check_place(folder)  # before minutes of reading and encoding
     config = absolute(config)
     earlier = warm_start.learned(config) if config.train.begin else None
     experiment = build(config, data=data, reporter=reporter)
@@ -128,7 +130,9 @@ def start(
         catalogues.save(experiment.catalogue, run)
         run.keep_inputs(experiment.inputs())
 
-    return run_folder.create(folder, experiment.config, fill=fill), experiment
+    run_folder.check_equal_inputs(experiment.inputs())
+    made = processes.from_first("run", lambda: str(run_folder.create(folder, experiment.config, fill=fill).folder))
+    return Run(Path(made), experiment.config), experiment
 
 
 @takes(folder=path, data=_DATA)
@@ -160,10 +164,16 @@ def resume(
             run_folder.check_paths(run, "train --resume")
         experiment = build(run.config, data=data, reporter=reporter)
         run.check_inputs(experiment.inputs())
-        if not run.inputs.exists():  # killed before it was written
-            run.keep_inputs(experiment.inputs())
-        if paths and run.config != before:
-            run_folder.write_config(run)
-        if not (run.catalogue.exists() and run.embeddings.exists()):  # killed before these were written
-            catalogues.save(experiment.catalogue, run)
+        run_folder.check_equal_inputs(experiment.inputs())
+
+        def complete() -> str:
+            if not run.inputs.exists():  # killed before it was written
+                run.keep_inputs(experiment.inputs())
+            if paths and run.config != before:
+                run_folder.write_config(run)
+            if not (run.catalogue.exists() and run.embeddings.exists()):  # killed before these were written
+                catalogues.save(experiment.catalogue, run)
+            return ""
+
+        processes.from_first("files of the run", complete)
         return run, experiment

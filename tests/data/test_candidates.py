@@ -2,9 +2,10 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
-from helpers import assert_close, interactions
+from helpers import assert_close, assert_equal, interactions
 
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.core.scale import CLICKS
@@ -137,3 +138,11 @@ def test_users_of_few_clicks_and_of_all(chance):
         assert (episodes.query.mask * episodes.query.rating).sum(axis=1)[real].min() >= 1
         unseen = sum(ITEMS - (data.user == user).sum() for user in episodes.user[real])
         assert (episodes.query.mask * (1 - episodes.query.rating)).sum() == unseen
+
+
+def test_parts_of_a_batch_have_the_candidates_of_the_batch():
+    source = source_of(clicks())
+    for index in range(len(source)):
+        parts = [source.part(index, own) for own in np.split(np.arange(7), [2, 5])]
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:5], *parts)
+        assert_equal(whole, source[index])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 from helpers import assert_equal, interactions, random_interactions
@@ -134,6 +135,20 @@ def test_any_batch_can_be_made_at_any_time_in_any_order(case, random):
     random.shuffle(indices)
     for index in indices:
         assert_equal(again[index], in_order[index])
+
+
+@given(CASES, st.integers(1, 4), st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_parts_of_a_batch_are_the_batch(case, processes, beyond):
+    """Each of several processes makes its part, and one alone gives the same, with users of weight 0 at the end."""
+    _, source = made(case)
+    size = -(-case["size"] // processes) * processes + beyond * processes
+    for index in range(len(source)):
+        parts = [source.part(index, own) for own in np.split(np.arange(size), processes)]
+        whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        assert_equal(jax.tree.map(lambda leaf: leaf[: case["size"]], whole), source[index])
+        assert (whole.weight[case["size"] :] == 0).all()
+        np.testing.assert_array_equal(source.users_in(index), source.users_of(whole)[whole.weight > 0])
 
 
 @given(CASES)

@@ -141,6 +141,9 @@ def test_batches_are_those_users_in_one_shape():
         real = batch.weight > 0
         np.testing.assert_array_equal(source.users_of(batch)[real], source.members(i))
         assert not batch.support.mask[~real].any()
+        halves = [source.part(i, own) for own in np.array_split(np.arange(source.size), 2)]
+        assert_equal(jax.tree.map(lambda *leaves: np.concatenate(leaves), *halves), batch)
+        np.testing.assert_array_equal(source.users_in(i), source.members(i))
     assert len(shapes) == 1
     assert [list(poisson(seed=6).members(i)) for i in range(4)] != [list(source.members(i)) for i in range(4)]
     with pytest.raises(IndexError):
