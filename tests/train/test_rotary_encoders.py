@@ -1,4 +1,4 @@
-"""ModernBERT and Qwen3 in runs: joint training, frozen layers, LoRA, attributions, and compiling ahead."""
+"""ModernBERT, Qwen3 and EmbeddingGemma in runs: joint training, LoRA, attributions, and compiling ahead."""
 
 from __future__ import annotations
 
@@ -62,11 +62,14 @@ def test_a_step_is_compiled_ahead_of_time(kind, folders):
     assert found["flops"] > 0
 
 
-@pytest.mark.parametrize("kind", ["modernbert-base", "modernbert-large", "qwen3-0.6b", "qwen3-4b", "qwen3-8b"])
+@pytest.mark.parametrize(
+    "kind", ["modernbert-base", "modernbert-large", "qwen3-0.6b", "qwen3-4b", "qwen3-8b", "embeddinggemma-300m"]
+)
 def test_sizes_that_are_compiled_without_weights(kind):
     shapes = encoder.param_shapes(workload.ENCODERS[kind])
     billions = sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e9
     wanted = {"modernbert-base": 0.149, "modernbert-large": 0.395, "qwen3-0.6b": 0.596, "qwen3-4b": 4.02}
+    wanted |= {"embeddinggemma-300m": 0.303}
     assert billions == pytest.approx(wanted.get(kind, 7.57), rel=0.01)
 
 
