@@ -7,6 +7,7 @@ keys serves several queries, feed-forward layers are gated, and most layers atte
 from __future__ import annotations
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -31,7 +32,7 @@ class Norm(nn.Module):
         offset = self.param("offset", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-        scaled = wide / jnp.sqrt(square + self.config.layer_norm_eps) * (1 + along_last(offset, wide))
+        scaled = wide * jax.lax.rsqrt(square + self.config.layer_norm_eps) * (1 + along_last(jnp.asarray(offset), wide))
         return scaled.astype(x.dtype if self.dtype is None else self.dtype)
 
 

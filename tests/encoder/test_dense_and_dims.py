@@ -60,7 +60,7 @@ def test_a_saved_encoder_has_its_dense_layers(dense, folder, tmp_path):
 
 
 def test_gradients_reach_dense_layers_and_stop_at_numbers_that_are_cut(dense):
-    tokens = jax.tree.map(jnp.asarray, encoder.pack(encoder.tokenize(dense.tokenizer, TEXTS[:2], 128).ids, 16))
+    tokens = jax.tree.map(jnp.asarray, encoder.pack(encoder.tokenize(dense.tokenizer, TEXTS[:2], 128).ids, 24))
 
     def loss(params):
         return jnp.sum(jnp.sin(encoder.encode(params, dense.config, tokens, normalise=True, dims=7)))
