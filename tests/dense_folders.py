@@ -43,8 +43,11 @@ def write_dense(folder: Path, layers: tuple[tuple[int, int, bool, str], ...] = L
     return folder
 
 
-def by_torch(folder: Path, texts: list[str], dims: int | None = None) -> np.ndarray:
-    """Unit vectors of texts by PyTorch: the mean of the tokens, the dense layers, and the first `dims` numbers."""
+def by_torch(folder: Path, texts: list[str], dims: int | None = None, length: int = 128) -> np.ndarray:
+    """Unit vectors of texts by PyTorch: the mean of the tokens, the dense layers, and the first `dims` numbers.
+
+    Texts are cut to `length` tokens.
+    """
     import torch
     import transformers
     from safetensors.torch import load_file
@@ -53,7 +56,7 @@ def by_torch(folder: Path, texts: list[str], dims: int | None = None) -> np.ndar
     model = transformers.AutoModel.from_pretrained(folder).eval()
     vectors = []
     for text in texts:
-        ids = torch.tensor([tokenizer(text, truncation=True, max_length=128)["input_ids"]])
+        ids = torch.tensor([tokenizer(text, truncation=True, max_length=length)["input_ids"]])
         with torch.no_grad():
             vector = model(ids).last_hidden_state[0].mean(dim=0)
             for path in sorted(folder.glob("*_Dense")):

@@ -39,8 +39,8 @@ def tower(kind: str, *, whole: bool = False):
         model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**vision))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for value in model.parameters():
-            spread = 0.2 if value.ndim == 1 else min(0.5, value[0].numel() ** -0.5)
+        for value in (value for value in model.parameters() if value.ndim):
+            spread = 0.2 if value.ndim == 1 else min(0.5, (value.numel() / max(len(value), 1)) ** -0.5)
             value.copy_(spread * torch.randn(value.shape, generator=generator) + 0.5 * (value.ndim == 1))
     return model.eval()
 

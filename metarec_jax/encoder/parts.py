@@ -43,12 +43,12 @@ class Dense(nn.Module):
 
 
 def layer_norm(
-    config: ModelConfig, *, dtype: DTypeLike | None = None, bias: bool = True, name: str | None = None
+    config: Any, *, dtype: DTypeLike | None = None, bias: bool = True, name: str | None = None
 ) -> nn.LayerNorm:
     """Make a layer norm.
 
     Args:
-        config: the architecture.
+        config: an architecture, of text or pictures, of which ``layer_norm_eps`` is read.
         dtype: data type of the result; statistics are in float32 or wider.
         bias: whether it has a bias.
         name: its name in the parameters of the module that it is a part of.

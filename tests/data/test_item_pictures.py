@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_read_are_named(shop, pictures, words):
             {"columns": Columns(image="photo", item_vector="v")},
             ["data.columns.image is 'photo'", "vectors of their own"],
         ),
-        ({"columns": Columns(image="cover")}, ["no column 'cover'", "--data.columns.image photo"]),
+        ({"columns": Columns(image="cover")}, ["no column 'cover'", "--data.columns.image NAME"]),
         ({"image_encoder": "nowhere/at-all"}, ["data.image_encoder is 'nowhere/at-all'", "CLIP or SigLIP"]),
     ],
     ids=["no tower", "no column", "two sources", "other column", "no such tower"],

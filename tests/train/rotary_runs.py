@@ -30,7 +30,8 @@ def config_of(folder, **options) -> Config:
     base = preset("synthetic")
     return dataclasses.replace(
         base,
-        encoder=EncoderConfig(path=str(folder), rate=1e-3, **options),
+        # Texts of one length, so that each program is compiled once; it is more than a window.
+        encoder=EncoderConfig(path=str(folder), rate=1e-3, **{"max_length": 16} | options),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         learner=dataclasses.replace(base.learner, hidden=4),
         updater=dataclasses.replace(base.updater, steps=1, order="first"),

@@ -23,12 +23,16 @@ from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import meta_train, resume, start
 
 
+LENGTH = 16
+"""Tokens to which every text is cut, so that each program is compiled once."""
+
+
 def config_of(checkpoint, cache, **options):
     base = preset("synthetic")
     return dataclasses.replace(
         base,
         data=DataConfig(source="synthetic", cache=str(cache)),
-        encoder=EncoderConfig(path=str(checkpoint), rate=1e-3, **options),
+        encoder=EncoderConfig(path=str(checkpoint), rate=1e-3, max_length=LENGTH, **options),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         learner=dataclasses.replace(base.learner, hidden=4),
         updater=dataclasses.replace(base.updater, steps=1, order="first"),
@@ -52,7 +56,7 @@ def test_the_run_trains_its_dense_layers_and_keeps_the_width(folder):
     assert experiment.train.tables.items.shape[1] == experiment.train.tables.users.shape[1] == 10
     texts = list(experiment.data.items.texts[:3])
     np.testing.assert_allclose(
-        experiment.train.tables.items[:3], by_torch(folder / "model", texts, 10), rtol=0, atol=2e-6
+        experiment.train.tables.items[:3], by_torch(folder / "model", texts, 10, LENGTH), rtol=0, atol=2e-6
     )
     trained = load_trainable(run, experiment.catalogue, experiment.encoder.params).encoder
     for name in ("projection_0", "projection_1"):

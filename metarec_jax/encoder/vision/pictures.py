@@ -67,6 +67,8 @@ def read_picture(data: bytes) -> Any:
             return ImageOps.exif_transpose(image).convert("RGB")
     except MetarecError:
         raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"the picture has far more than {MOST_PIXELS:,} pixels, the most that are read") from None
     except Image.UnidentifiedImageError:
         raise PictureError(f"this is no picture of a known format ({', '.join(FORMATS)})") from None
     except Exception as error:  # decoders of damaged files raise many kinds of errors

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarec_jax.core.types import Array as AnyArray
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.attention import attend
@@ -46,7 +47,7 @@ class Head(Layer):
         """Pool [pictures, tokens, hidden] into [pictures, hidden]."""
         config, width = self.config, self.config.hidden_size // self.config.num_heads
         probe = self.param("probe", nn.initializers.zeros, (config.hidden_size,))
-        query = self.dense(config.hidden_size, "query")(probe[None]).reshape(config.num_heads, width)
+        query = self.dense(config.hidden_size, "query")(jnp.asarray(probe)[None]).reshape(config.num_heads, width)
         key, value = (
             self.dense(config.hidden_size, name)(x).reshape(*x.shape[:2], config.num_heads, width)
             for name in ("key", "value")
@@ -105,8 +106,8 @@ def param_shapes(config: VisionConfig) -> Params:
 
 
 def encode_pixels(
-    params: Params, config: VisionConfig, pixels: Float[Array, "pictures height width colours"]
-) -> Float[Array, "pictures width"]:
+    params: Params, config: VisionConfig, pixels: Float[AnyArray, "pictures height width colours"]
+) -> Float[Array, "pictures features"]:
     """Encode prepared pictures as vectors of unit length.
 
     Args:
@@ -123,8 +124,8 @@ def encode_pixels(
 
 
 def states_of(
-    params: Params, config: VisionConfig, pixels: Float[Array, "pictures height width colours"]
-) -> tuple[Float[Array, "pictures width"], list[Float[Array, "pictures tokens hidden"]]]:
+    params: Params, config: VisionConfig, pixels: Float[AnyArray, "pictures height width colours"]
+) -> tuple[Float[Array, "pictures features"], list[Float[Array, "pictures tokens hidden"]]]:
     """Compute the vectors of pictures, before they are scaled, and the states at every layer.
 
     Args:
@@ -133,4 +134,4 @@ def states_of(
     Returns:
         The vectors, and the input of the first layer and the output of each layer.
     """
-    return cast("tuple[Array, list[Array]]", Tower(config).apply({"params": params}, pixels))
+    return cast("tuple[Array, list[Array]]", Tower(config).apply({"params": params}, jnp.asarray(pixels)))
