@@ -14,6 +14,7 @@ from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
 from metarec_jax.encoder.families import config_class
 from metarec_jax.encoder.forward import param_shapes
+from metarec_jax.encoder.gemma3_config import Gemma3Config
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.transformers_import import import_transformers
@@ -143,7 +144,7 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
     tree["max_position_embeddings"] += config.first_position
     if config.family == "modernbert":
         tree |= dict.fromkeys(SPECIAL_TOKENS)
-    if config.family == "gemma3":
+    if isinstance(config, Gemma3Config):
         tree["sliding_window"] = 2 * (config.window - 1)  # transformers halves it, and adds 1, where it reads it
     if config.architecture.causal and config.pad_token_id == NO_PADDING:
         del tree["pad_token_id"]

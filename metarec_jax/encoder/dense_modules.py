@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -144,9 +144,13 @@ def _readable(folder: Path) -> DenseModule | None:
         return None
     if not isinstance(tree, dict) or not (folder / _WEIGHTS).exists():
         return None
-    sizes = [tree.get(name) for name in ("in_features", "out_features")]
+    inputs, outputs = (tree.get(name) for name in ("in_features", "out_features"))
     activation = _ACTIVATIONS.get(str(tree.get("activation_function", "torch.nn.modules.activation.Tanh")))
     ends = {tree.get(f"module_{end}_name") or _VECTOR for end in ("input", "output")}
-    if activation is None or ends != {_VECTOR} or not all(type(size) is int and size > 0 for size in sizes):
+    if activation is None or ends != {_VECTOR} or not _is_size(inputs) or not _is_size(outputs):
         return None
-    return DenseModule(folder, sizes[0], Projection(sizes[1], tree.get("bias", True) is True, activation))
+    return DenseModule(folder, inputs, Projection(outputs, tree.get("bias", True) is True, activation))
+
+
+def _is_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and value > 0

@@ -22,7 +22,6 @@ from metarec_jax.train.build import build
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import meta_train, resume, start
 
-
 LENGTH = 16
 """Tokens to which every text is cut, so that each program is compiled once."""
 
