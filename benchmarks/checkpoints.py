@@ -152,10 +152,11 @@ def checks_of(ours: Encoder, model: Any) -> list[Check]:
     ]
     pairs = [
         *((f"{side} prompt", ours.hints.prompt(side), prompt_of(model, side)) for side in SIDES),
-        ("pooling", ours.pooling("auto"), pooling.get_pooling_mode_str()),
+        ("pooling", ours.pooling("auto"), pooling.pooling_mode),
         ("pooled prompt", ours.hints.pool_prompt, bool(pooling.include_prompt)),
         ("dense layers", [list(projection) for projection in ours.config.projections], dense),
-        ("width", ours.config.vector_size, model.get_sentence_embedding_dimension()),
+        ("greatest length", ours.max_length, model.max_seq_length),
+        ("width", ours.config.vector_size, model.get_embedding_dimension()),
     ]
     return [Check(what, mine, other, mine == other) for what, mine, other in pairs]
 
@@ -195,7 +196,7 @@ def rows_of(ours: Encoder, model: Any, side: Side, texts: Sequence[str], dims: i
     theirs = theirs / np.maximum(np.linalg.norm(theirs, axis=1, keepdims=True), 1e-12)
     rows = []
     for text, own, mine, other in zip(texts, ids, vectors, theirs, strict=True):
-        wanted = np.asarray(model.tokenize([prompt + text])["input_ids"][0]).tolist()
+        wanted = np.asarray(model.preprocess([prompt + text])["input_ids"][0]).tolist()
         difference = float(np.abs(mine - other).max()) if mine.shape == other.shape else float("inf")
         rows.append(Row(side, text[:40], len(own), own.tolist() == wanted, difference))
     return rows

@@ -28,6 +28,16 @@ _ACTIVATIONS = {
 _VECTOR = "sentence_embedding"
 """Name of the pooled vector among the inputs and outputs of a module."""
 _WEIGHTS = "model.safetensors"
+_KNOWN = {
+    "in_features",
+    "out_features",
+    "bias",
+    "activation_function",
+    "module_input_name",
+    "module_output_name",
+    "use_residual",
+}
+"""Settings of a Dense module; one with others computes something else."""
 
 
 class DenseModule(NamedTuple):
@@ -143,6 +153,8 @@ def _readable(folder: Path) -> DenseModule | None:
     except MetarecError:
         return None
     if not isinstance(tree, dict) or not (folder / _WEIGHTS).exists():
+        return None
+    if not tree.keys() <= _KNOWN or tree.get("use_residual", False) is not False:
         return None
     inputs, outputs = (tree.get(name) for name in ("in_features", "out_features"))
     activation = _ACTIVATIONS.get(str(tree.get("activation_function", "torch.nn.modules.activation.Tanh")))

@@ -26,6 +26,8 @@ _POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _COMPUTED = ("mean", "cls", "lasttoken")
+_ENDLESS = 1_000_000
+"""Numbers of tokens from here on are no limit: transformers writes 10^30 for none."""
 _FOLLOWED = ("Transformer", "Pooling", "Normalize")
 _PROMPTS = "config_sentence_transformers.json"
 _TEXTS = "sentence_bert_config.json"
@@ -213,18 +215,24 @@ def _prompts(settings: Any) -> tuple[tuple[tuple[str, str], ...], str | None]:
 def _of_texts(folder: Path) -> tuple[int | None, bool]:
     """max_seq_length and do_lower_case of files sentence_*_config.json, whose name has the model's type.
 
-    Of several files, the first that states a length counts, and one that says yes to lower case.
+    Of several files, the first that states a length counts, and one that says yes to lower case. Files of version 6,
+    which name a task, leave the length to model_max_length of tokenizer_config.json.
     """
     found = map(_read, dict.fromkeys((folder / _TEXTS, *sorted(folder.glob("sentence_*_config.json")))))
     settings = [each for each in found if isinstance(each, dict)]
-    lengths = (each.get("max_seq_length") for each in settings)
-    length = next((length for length in lengths if type(length) is int and length >= 3), None)
+    lengths = [each.get("max_seq_length") for each in settings]
+    if any("transformer_task" in each for each in settings):
+        tokenizer = _read(folder / "tokenizer_config.json")
+        lengths.append(tokenizer.get("model_max_length") if isinstance(tokenizer, dict) else None)
+    length = next((length for length in lengths if type(length) is int and 3 <= length < _ENDLESS), None)
     return length, any(each.get("do_lower_case") is True for each in settings)
 
 
 def _pooling(settings: dict[str, Any]) -> str | None:
-    if isinstance(settings.get("pooling_mode"), str):
-        return settings["pooling_mode"]
+    modes = settings.get("pooling_mode")
+    modes = [modes] if isinstance(modes, str) else modes
+    if isinstance(modes, list):
+        return " + ".join(map(str, modes)) or None
     chosen = [name for key, name in _POOLINGS.items() if settings.get(key) is True]
     return " + ".join(chosen) or None
 

@@ -95,6 +95,8 @@ def test_more_numbers_than_there_are_are_refused():
         {"activation_function": "mine.Activation"},
         {"in_features": "64"},
         {"out_features": 0},
+        {"use_residual": True},
+        {"later_option": 1},
         {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"},
     ],
     ids=str,
