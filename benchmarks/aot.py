@@ -169,7 +169,6 @@ DECODERS = (
     encoding("v5e:2x2", "qwen3-8b", 4),
     encoding("v5e:2x2", "qwen3-8b", 4, scan=True),
     encoding("v5e:2x4", "qwen3-8b", 8),
-    encoding("v5e:16x16", "qwen3-8b", 8),
 )
 """Frozen encoders of up to 8 billion parameters, in bfloat16."""
 HOPPER = (
