@@ -29,7 +29,9 @@ def write_dense(folder: Path, layers: tuple[tuple[int, int, bool, str], ...] = L
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 64, "pooling_mode_mean_tokens": True})
+    )
     generator = torch.Generator().manual_seed(0)
     for i, (inputs, outputs, bias, activation) in enumerate(layers, start=2):
         own = folder / f"{i}_Dense"
