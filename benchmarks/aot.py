@@ -40,7 +40,8 @@ class Case:
         compute: precision of products.
         attention: attention of the encoder.
         tokens_per_call: tokens that a chip encodes at a time.
-        form: form of the inner loop, "dense" or "factored"; or "layer" for one layer of the encoder, with derivative.
+        form: form of the inner loop, "dense" or "factored"; "layer" for one layer of the encoder, with derivative; or
+            "texts" for the encoding of `users` texts of `TEXT` tokens on each chip by a frozen encoder.
         level: level of optimisation: "O1" compiles three times as fast as the default, and fuses less. Cycles are
             comparable only within one level.
     """
@@ -71,6 +72,18 @@ def joint(target: str, encoder: str, train: str = "all", **changes: Any) -> Case
     case = Case("", target, encoder, train, **changes)
     extra = "".join(f", {name} {value}" for name, value in changes.items())
     return dataclasses.replace(case, name=f"{encoder} {train}, {target}{extra}")
+
+
+TEXT = 128
+"""Tokens of a text that a frozen encoder encodes."""
+
+
+def encoding(target: str, encoder: str, shards: int = 1, scan: bool = False) -> Case:
+    """1,024 texts on each chip, with parameters stored in bfloat16 and split over `shards` chips."""
+    name = f"{encoder}, {target}, {shards} to a copy{', a loop over layers' if scan else ''}"
+    return Case(
+        name, target, encoder, "no", 1024, shards=shards, remat=False, scan=scan, attention="packed", form="texts"
+    )
 
 
 INNER = tuple(
@@ -148,6 +161,16 @@ CHIPS = (
     ),
 )
 """One program on each kind of chip: the step on stored embeddings, and the joint step that is fastest on a v5e."""
+DECODERS = (
+    *(encoding("v5e:1x1", name) for name in ("embeddinggemma-300m", "modernbert-large", "qwen3-0.6b", "qwen3-4b")),
+    encoding("v5e:2x2", "qwen3-4b", 4),
+    encoding("v5e:1x1", "qwen3-8b"),
+    encoding("v5e:2x2", "qwen3-8b", 2),
+    encoding("v5e:2x2", "qwen3-8b", 4),
+    encoding("v5e:2x2", "qwen3-8b", 4, scan=True),
+    encoding("v5e:2x4", "qwen3-8b", 8),
+)
+"""Frozen encoders of up to 8 billion parameters, in bfloat16."""
 HOPPER = (
     joint("cuda:h100", "bert-base", "no", users=1024, level=""),
     joint("cuda:h100", "bert-base", users=64, scan=False, level=""),
@@ -162,6 +185,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "bought": BOUGHT,
     "chips": CHIPS,
     "hopper": HOPPER,
+    "decoders": DECODERS,
 }
 
 
@@ -185,7 +209,9 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
     from metarec_jax.train.aot import estimate, targets, workload
 
     target = targets.parse(case.target)
-    if case.form == "layer":
+    if case.form == "texts":
+        found = _texts(case, target, keep)
+    elif case.form == "layer":
         found = _layer(case, target, keep)
     elif case.form:
         found = _inner(case, target, keep)
@@ -195,6 +221,18 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
         work = dataclasses.replace(work, run=run)
         found = estimate.estimate(work, target, level=case.level, keep=keep)
     return {"case": dataclasses.asdict(case), **found.to_json()}
+
+
+def _texts(case: Case, target: Any, keep: Any) -> Any:
+    """Encoding of texts by a frozen encoder."""
+    from metarec_jax.encoder import Execution
+    from metarec_jax.train.aot import encoding, workload
+
+    config = config_of(dataclasses.replace(case, shards=1), 1)
+    work = workload.workload(config, encoder=case.encoder, length=TEXT)
+    run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
+    work = dataclasses.replace(work, run=run)
+    return encoding.estimate_encoding(work, target, texts=case.users, shards=case.shards, level=case.level, keep=keep)
 
 
 def _inner(case: Case, target: Any, keep: Any) -> Any:
@@ -290,8 +328,10 @@ def run(
 def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
     """The cases of a group that `rows` hold, as a Markdown table. The first half are facts, the second estimates."""
     found = {row["case"]["name"]: row for row in rows}
+    counted = "texts" if CASES[group][0].form == "texts" else "users"
+    columns = "peak GiB | GFLOP | GB moved | sent MB | est. ms | links ms | matrix units"
     lines = [
-        "| case | fits | peak GiB | GFLOP | GB moved | sent MB | est. ms | links ms | matrix units | users/s at best |",
+        f"| case | fits | {columns} | {counted}/s at best |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in (found[case.name] for case in CASES[group] if case.name in found):

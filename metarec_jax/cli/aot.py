@@ -1,4 +1,4 @@
-"""`metarec aot`: compile the outer step for accelerators that are not present, and estimate its cost."""
+"""`metarec aot`: compile the outer step, or the encoding of texts, for accelerators that are not present."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ class AotArguments:
     """Items of the data set; 0 is their number in --data.source."""
     text_length: int = 32
     """Tokens of a text."""
+    texts_per_chip: int = 0
+    """Compile the encoding of this many texts on each chip by a frozen encoder, whose parameters are stored in the
+    precision of --encoder.compute, in place of the outer step; 0 compiles the step."""
+    split: int = 1
+    """Chips that hold one copy of the frozen encoder, each a part, with --texts-per-chip."""
     quick: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile at a lower optimization level, in about a third of the time; compare such results only with each
     other."""
@@ -63,6 +68,13 @@ def run(arguments: Sequence[str]) -> int:
     check_range("--users-per-chip", chosen.users_per_chip, 0, 1_000_000)
     check_range("--items", chosen.items, 0, 2**31 - 1)
     check_range("--text-length", chosen.text_length, 3, 100_000)
+    check_range("--texts-per-chip", chosen.texts_per_chip, 0, 100_000_000)
+    check_range("--split", chosen.split, 1, 256)
+    if chosen.split > 1 and not chosen.texts_per_chip:
+        raise MetarecError(
+            f"--split is {chosen.split}, but it divides the encoder of --texts-per-chip alone: give that, or use "
+            "--train.shards with --encoder.train all or lora"
+        )
     if chosen.encoder and chosen.encoder not in ENCODER_SIZES:
         raise MetarecError(f"--encoder is {chosen.encoder!r}; it must be one of {', '.join(ENCODER_SIZES)}")
     from metarec_jax.train.aot import targets
@@ -70,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     wanted = [targets.parse(name) for name in chosen.target]
     targets.prepare_process(wanted)  # before JAX looks for devices
     reporter = prepare(chosen.config)
-    from metarec_jax.train.aot import estimate, report, workload
+    from metarec_jax.train.aot import encoding, estimate, report, workload
 
     found = []
     for target in wanted:
@@ -79,9 +91,14 @@ def run(arguments: Sequence[str]) -> int:
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, users_per_step=users))
         work = workload.workload(config, encoder=chosen.encoder, items=chosen.items, length=chosen.text_length)
         reporter.note(f"compiling for {target.name}")
-        found.append(estimate.estimate(work, target, level="O1" if chosen.quick else ""))
+        level = "O1" if chosen.quick else ""
+        if chosen.texts_per_chip:
+            sizes = {"texts": chosen.texts_per_chip, "shards": chosen.split}
+            found.append(encoding.estimate_encoding(work, target, level=level, **sizes))
+        else:
+            found.append(estimate.estimate(work, target, level=level))
     if chosen.json:
         print_json({"environment": environment(), "estimates": [one.to_json() for one in found]})
     else:
-        report.show(found)
+        report.show(found, "texts" if chosen.texts_per_chip else "users")
     return 0

@@ -194,7 +194,9 @@ def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> in
     names = [field.name for field in dataclasses.fields(UsersFormat)]
     default = RecommendArguments(chosen.run, data=UsersFormat(**{name: getattr(trained, name) for name in names}))
     options = vars(parse(RecommendArguments, "recommend", arguments, default).data)
-    columns = dataclasses.replace(options["columns"], item_text="", item_vector="")  # the run has those of its items
+    columns = dataclasses.replace(
+        options["columns"], item_text="", item_vector="", image=""
+    )  # the run has those of its items
     kind = recommender.catalogue.scale.kind
     source = DataConfig(source="table", path=chosen.users, kind=kind, **{**options, "columns": columns})
     write = recommend_file if one_file else functools.partial(recommend_part, part=part or parse_part("1/1"))

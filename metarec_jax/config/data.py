@@ -33,6 +33,9 @@ class Columns:
     """Text of a user, for the encoder; "" if users have none."""
     item_vector: str = ""
     """Vector of an item, a list of numbers in a Parquet item file (see `DataConfig.vectors`)."""
+    image: str = ""
+    """Picture of an item in the item file: its path, relative to that file, or (in Parquet) its bytes. Missing or empty
+    where an item has none. `DataConfig.image_encoder` reads it."""
 
     def __post_init__(self) -> None:
         require_types(self, "data.columns")
@@ -70,6 +73,9 @@ class DataConfig:
     """A .npy file with a further vector of each item (of its image or sound, say): float [items, width], in the order
     of the item file (of the item ids, if the source is not "table"); a row of NaN for an item without one. Item factors
     use it as a feature."""
+    image_encoder: str = ""
+    """Folder or hub id of a CLIP or SigLIP, whose vision tower makes vectors of the pictures of `columns.image`, for
+    item factors."""
     columns: Columns = Columns()
     kind: Literal["rating", "click"] = "rating"
     """Whether interactions are ratings or clicks. "click" makes clicks of a published data set's ratings (see
@@ -116,6 +122,16 @@ class DataConfig:
             not (self.vectors and self.columns.item_vector),
             f"data.vectors is {self.vectors!r} and data.columns.item_vector {self.columns.item_vector!r}: "
             "vectors come from one of the two",
+        )
+        require(
+            bool(self.image_encoder) or not self.columns.image,
+            f"data.columns.image is {self.columns.image!r}, but nothing reads pictures: name a CLIP or SigLIP with "
+            "--data.image-encoder FOLDER",
+        )
+        require(
+            not (self.columns.image and (self.vectors or self.columns.item_vector)),
+            f"data.columns.image is {self.columns.image!r}, but items have vectors of their own (data.vectors or "
+            "data.columns.item_vector): leave one of the two out",
         )
 
 

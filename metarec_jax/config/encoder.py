@@ -31,6 +31,12 @@ class EncoderConfig:
     pool_prompt: Literal["auto", "yes", "no"] = "auto"
     """Whether the mean over a text's tokens includes those of its prompt. "auto" follows the checkpoint's folder
     (include_prompt in 1_Pooling/config.json), and includes them if it says nothing."""
+    dense: bool = True
+    """Whether the dense layers that the checkpoint's folder has after pooling (2_Dense of sentence-transformers) are
+    computed."""
+    dims: int = 0
+    """Number of first numbers that are kept of each vector, which is scaled to unit length afterwards: for encoders
+    that were trained so (Matryoshka). 0 keeps all."""
     max_length: int = 0
     """Most tokens of a text, prompt included; longer texts are cut. 0 is the checkpoint's own (max_seq_length of
     sentence-transformers), and 128 if it states none; at most its positions."""

@@ -65,7 +65,7 @@ _CONSTANT: dict[str, dict[str, Any]] = {
     "": {"warmup": 0.1, "clip": 1.0},
 }
 """Options of versions 1 and 2 that are constants now, and their values. The key "" holds those of pretraining."""
-_WITHOUT_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
+_LATER = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes", "dense": False, "dims": 0}
 """Options of the encoder with which runs were trained before the options existed."""
 
 
@@ -93,7 +93,7 @@ def upgrade(document: dict[str, Any], layout: int, where: str) -> dict[str, Any]
     if isinstance(found.get("episodes"), dict):
         found = found | {"episodes": _with_support(found["episodes"])}
     if isinstance(found.get("encoder"), dict):
-        found = found | {"encoder": _WITHOUT_PROMPTS | found["encoder"]}
+        found = found | {"encoder": _LATER | found["encoder"]}
     return found
 
 

@@ -23,6 +23,7 @@ _RANGES: Sequence[tuple[str, Callable[[float], bool], str]] = (
     ("episodes.draws", lambda n: n >= 0, "be 0 (a new draw each epoch) or more"),
     ("split.year", lambda n: n >= 0, "be a year, or 0 to have one chosen"),
     ("learner.context", lambda n: n >= 0, "be 0 (none) or more"),
+    ("encoder.dims", lambda n: n >= 0, "be 0 (the whole vector) or more"),
     ("encoder.max_length", lambda n: n == 0 or n >= 3, "be at least 3, or 0 for the checkpoint's own"),
     (
         "contrastive.users_per_step",
@@ -62,6 +63,7 @@ MOST: Mapping[str, tuple[float, str]] = {
     "split.supports": (100_000, _ROWS),
     "split.history": (100_000, _ROWS),
     "encoder.max_length": (100_000, "texts are padded to it"),
+    "encoder.dims": (1_000_000, "no encoder has vectors that wide"),
     "encoder.frozen_layers": (10_000, "no encoder has so many layers"),
     "encoder.lora_rank": (65_536, _WIDTH),
     "factors.rank": (4_096, "the factors of items grow with its square"),

@@ -12,13 +12,16 @@ from metarec_jax.core.kinds import ENCODERS
 Chosen = TypeVar("Chosen")
 
 
+_MODELS = ("encoder.path", "data.image_encoder")
+"""Options that are a folder, a name or a hub id."""
+
+
 def paths_of(config: object) -> dict[str, str]:
     """Return the value of every option that is a path, by name such as "data.path"; "" for a path not given."""
     data = vars(config)["data"]
     names = [field.name for field in dataclasses.fields(data)]
     found = {f"data.{name}": getattr(data, name) for name in names if name.endswith("path") or name == "vectors"}
-    found["encoder.path"] = vars(config)["encoder"].path
-    return found
+    return found | {"data.image_encoder": data.image_encoder, "encoder.path": vars(config)["encoder"].path}
 
 
 def with_paths(config: Chosen, paths: Mapping[str, str]) -> Chosen:
@@ -39,11 +42,9 @@ def with_paths(config: Chosen, paths: Mapping[str, str]) -> Chosen:
 
 
 def absolute(config: Chosen) -> Chosen:
-    """Make every path of a config absolute; the encoder's path only if it is a folder, not a name or hub id."""
-    found = {name: _absolute(path) for name, path in paths_of(config).items() if path and name != "encoder.path"}
-    encoder = paths_of(config)["encoder.path"]
-    if is_folder(encoder):
-        found["encoder.path"] = _absolute(encoder)
+    """Make every path of a config absolute; those of models only if they are folders, not names or hub ids."""
+    given = {name: path for name, path in paths_of(config).items() if path}
+    found = {name: _absolute(path) for name, path in given.items() if name not in _MODELS or is_folder(path)}
     if cache := vars(config)["data"].cache:
         found["data.cache"] = _absolute(cache)
     begin = getattr(vars(config).get("train"), "begin", "")
@@ -61,12 +62,8 @@ def is_folder(encoder: str) -> bool:
 
 def missing(config: object) -> dict[str, str]:
     """Return the paths of a config that do not exist, by option name."""
-    found = paths_of(config)
-    encoder = found.pop("encoder.path")
-    gone = {name: path for name, path in found.items() if path and not Path(path).expanduser().exists()}
-    if is_folder(encoder) and not Path(encoder).expanduser().exists():
-        gone["encoder.path"] = encoder
-    return gone
+    found = {name: path for name, path in paths_of(config).items() if name not in _MODELS or is_folder(path)}
+    return {name: path for name, path in found.items() if path and not Path(path).expanduser().exists()}
 
 
 def _absolute(path: str) -> str:

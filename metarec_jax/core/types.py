@@ -19,7 +19,7 @@ and `metarec_jax.meta.batch` maps them over users.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,6 +48,8 @@ class Items:
         details: further columns by name (``genres``, ``year``, ...), one string per item.
         vectors: float32 [items, width], embeddings of other content than the text (an image, a sound) that are part of
             the data; a row of NaN for an item without one, and None where no item has one.
+        pictures: a small copy of the picture of each item, as a JPEG, for display; None for an item without one. Items
+            that were added later have none.
     """
 
     ids: Strings
@@ -55,9 +57,14 @@ class Items:
     texts: Strings
     details: Mapping[str, Strings] = dataclasses.field(default_factory=dict)
     vectors: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    pictures: Sequence[bytes | None] | None = dataclasses.field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def picture(self, row: int) -> bytes | None:
+        """Return the small copy of the picture of the item of a row; None if it has none."""
+        return None if self.pictures is None or row >= len(self.pictures) else self.pictures[row]
 
 
 @dataclasses.dataclass(frozen=True)

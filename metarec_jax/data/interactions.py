@@ -10,7 +10,7 @@ value), rows by user, then time, then item. The same content in two layouts give
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,8 @@ def build(
     Args:
         ratings: columns user and item, and optionally rating (otherwise every row is a click of 1), time (otherwise 0),
             item_text and user_text, which must be equal in all rows of an id.
-        items: columns item, title and text, and optionally item_vector (an array); other columns become details. None
-            takes the items that have ratings.
+        items: columns item, title and text, and optionally item_vector (an array) and item_picture (a sequence); other
+            columns become details. None takes the items that have ratings.
         users: columns user and text. None takes the users that have ratings.
         kind: "rating" or "click".
         scale: the ratings that are allowed; None derives it from the ratings.
@@ -257,7 +257,12 @@ def _filled(
 
 
 def _catalogue(
-    ids: list[str], titles: Any, texts: Any, details: Mapping[str, Any], vectors: np.ndarray | None = None
+    ids: list[str],
+    titles: Any,
+    texts: Any,
+    details: Mapping[str, Any],
+    vectors: np.ndarray | None = None,
+    pictures: Sequence[bytes | None] | None = None,
 ) -> Items:
     order = _by_id(ids)
     return Items(
@@ -266,6 +271,7 @@ def _catalogue(
         texts=_take(texts, order),
         details={name: _take(column, order) for name, column in details.items()},
         vectors=None if vectors is None else vectors[order],
+        pictures=None if pictures is None else tuple(pictures[row] for row in order),
     )
 
 
@@ -278,7 +284,7 @@ def _item_file(table: Table) -> tuple[Items, tuple[str, ...]]:
     if len(table) == 0:
         raise MetarecError(f"{table.name} holds no item: give one row for each item")
     names = _unique_ids(table, "item")
-    columns = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "item_vector")}
+    columns = {n: _strings(v) for n, v in table.columns.items() if n not in ("item", "item_vector", "item_picture")}
     titles, texts = columns.pop("title"), columns.pop("text")
     # The remark on blank texts speaks for items without either.
     blank = sum(not title.strip() and bool(text.strip()) for title, text in zip(titles, texts))
@@ -290,7 +296,10 @@ def _item_file(table: Table) -> tuple[Items, tuple[str, ...]]:
     if blank:
         count = "1 title is" if blank == 1 else f"{blank:,} titles are"
         notes = (*notes, f"{table.name}: {count} blank; the beginning of the item's text is shown instead")
-    return _catalogue(names, shown_titles, texts, columns, table.columns.get("item_vector")), (*table.notes, *notes)
+    catalogue = _catalogue(
+        names, shown_titles, texts, columns, table.columns.get("item_vector"), table.columns.get("item_picture")
+    )
+    return catalogue, (*table.notes, *notes)
 
 
 def _is_words(column: list[str]) -> bool:

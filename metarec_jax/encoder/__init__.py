@@ -11,11 +11,12 @@ from metarec_jax.encoder.embedding_cache import encode_table
 from metarec_jax.encoder.execution import Attention, Execution, choose_execution
 from metarec_jax.encoder.families import config_class
 from metarec_jax.encoder.forward import embed, encode, hidden_states, init, param_shapes, pooled, run_layers
+from metarec_jax.encoder.gemma3_config import Gemma3Config
 from metarec_jax.encoder.lora import LORA_LAYERS, add_lora, lora_layers, merge_lora
-from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
+from metarec_jax.encoder.model_config import ModelConfig, Pooling, Projection, Tokens
 from metarec_jax.encoder.modernbert_config import ModernBertConfig
 from metarec_jax.encoder.padding import bucket, chunks, pack
-from metarec_jax.encoder.pooling import pool
+from metarec_jax.encoder.pooling import pool, text_vectors
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.qwen3_config import Qwen3Config
 from metarec_jax.encoder.sentence_transformers import Side
@@ -28,10 +29,12 @@ __all__ = [
     "BertConfig",
     "Encoder",
     "Execution",
+    "Gemma3Config",
     "ModelConfig",
     "ModernBertConfig",
     "Picked",
     "Pooling",
+    "Projection",
     "Qwen3Config",
     "Side",
     "Texts",
@@ -61,6 +64,7 @@ __all__ = [
     "require_strings",
     "run_layers",
     "save",
+    "text_vectors",
     "tokenize",
     "words_of",
 ]

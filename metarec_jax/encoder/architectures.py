@@ -3,8 +3,8 @@
 Most families have BERT's layers (Devlin et al. 2019, arXiv 1810.04805). RoBERTa (Liu et al. 2019, arXiv 1907.11692) and
 its multilingual and French versions number positions differently, DistilBERT (Sanh et al. 2019, arXiv 1910.01108) has
 no token types and no pooler, and MPNet (Song et al. 2020, arXiv 2004.09297) adds a relative position bias to attention
-scores. ModernBERT (Warner et al. 2024, arXiv 2412.13663) and Qwen3 (Yang et al. 2025, arXiv 2505.09388) have layers of
-their own. The names of tensors and of config.json's fields also differ.
+scores. ModernBERT (Warner et al. 2024, arXiv 2412.13663), Qwen3 (Yang et al. 2025, arXiv 2505.09388) and Gemma 3 (arXiv
+2503.19786) have layers of their own. The names of tensors and of config.json's fields also differ.
 """
 
 from __future__ import annotations
@@ -280,6 +280,31 @@ _QWEN3 = Architecture(
     final_norm="norm",
 )
 
+_GEMMA3 = _QWEN3._replace(
+    model="Gemma3TextModel",
+    fields={
+        **{name: at for name, at in _QWEN3.fields.items() if name not in ("activation", "theta", "rotary")},
+        "activation": "hidden_activation",
+        "query_scale": "query_pre_attn_scalar",
+        "layer_types": "layer_types",
+        "window": "sliding_window",
+        "global_theta": "rope_parameters.full_attention.rope_theta",
+        "local_theta": "rope_parameters.sliding_attention.rope_theta",
+        "global_rotary": "rope_parameters.full_attention.rope_type",
+        "local_rotary": "rope_parameters.sliding_attention.rope_type",
+        "bidirectional": "use_bidirectional_attention",
+    },
+    fixed={**_QWEN3.fixed, "bidirectional": True},
+    layer={
+        **_QWEN3.layer,
+        "attention_post_norm": "post_attention_layernorm",
+        "output_norm": "pre_feedforward_layernorm",
+        "output_post_norm": "post_feedforward_layernorm",
+    },
+    family="gemma3",
+    causal=False,
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
@@ -289,5 +314,6 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "mpnet": _MPNET,
     "modernbert": _MODERNBERT,
     "qwen3": _QWEN3,
+    "gemma3_text": _GEMMA3,
 }
 """Supported families, by the ``model_type`` of a config.json."""

@@ -42,7 +42,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     """Read all tensors of a folder, by plain name."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        return _read_safetensors(single)
+        return read_safetensors(single)
     if index.exists():
         return _read_shards(folder, index)
     if (folder / "pytorch_model.bin").exists():
@@ -68,7 +68,7 @@ def _read_shards(folder: Path, index: Path) -> dict[str, np.ndarray]:
         )
     tensors: dict[str, np.ndarray] = {}
     for shard in files:
-        found = _read_safetensors(folder / shard)
+        found = read_safetensors(folder / shard)
         promised = [convert.plain_name(name) for name, where in shards.items() if where == shard]
         lost = [name for name in promised if name.startswith(convert.PARTS) and name not in found]
         if lost:
@@ -80,14 +80,27 @@ def _read_shards(folder: Path, index: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def read_safetensors(
+    path: Path, wanted: tuple[str, ...] = (*convert.PARTS, *convert.MASKED_HEADS)
+) -> dict[str, np.ndarray]:
+    """Read tensors of a file.
+
+    Args:
+        path: the file.
+        wanted: prefixes of the plain names of the tensors to read.
+
+    Returns:
+        Tensors by plain name.
+
+    Raises:
+        MetarecError: the file is damaged.
+    """
     import safetensors
 
     try:
         open_regular(path).close()
         with safetensors.safe_open(path, framework="numpy") as file:
             plain = {name: convert.plain_name(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-            wanted = convert.PARTS + convert.MASKED_HEADS
             return {mine: file.get_tensor(name) for name, mine in plain.items() if mine.startswith(wanted)}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise MetarecError(f"{path} cannot be read ({error}); it is damaged, so copy or download it again") from error

@@ -14,6 +14,7 @@ from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.attention import DISTANCE_BUCKETS
 from metarec_jax.encoder.families import config_class
 from metarec_jax.encoder.forward import param_shapes
+from metarec_jax.encoder.gemma3_config import Gemma3Config
 from metarec_jax.encoder.mlm_head import identity_head
 from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.transformers_import import import_transformers
@@ -47,9 +48,14 @@ _REFUSED_OF: Mapping[str, dict[str, tuple[Any, ...]]] = {
         "use_bidirectional_attention": (False, None),
         "is_causal": (True, None),
     },
+    "gemma3": {
+        "partial_rotary_factor": (1.0, None),
+        "attn_logit_softcapping": (None,),
+        "use_bidirectional_attention": (True,),
+    },
 }
 
-_TENSOR = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
+_TENSOR = {"kernel": "weight", "scale": "weight", "offset": "weight", "embedding": "weight", "bias": "bias"}
 """Name of an array in our parameters -> last part of its tensor's name."""
 
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
@@ -96,7 +102,7 @@ def config_from_json(tree: Mapping[str, Any], *, where: str) -> ModelConfig:
     for name, fine in (_REFUSED | _REFUSED_OF[ARCHITECTURES[kind].family]).items():
         if tree.get(name) not in fine:
             raise MetarecError(
-                f"{where}: {name} is {tree[name]!r}, which this package does not compute; "
+                f"{where}: {name} is {tree.get(name)!r}, which this package does not compute; "
                 f"it works with {name} {fine[0]!r}, a plain {kind} encoder"
             )
     architecture, settings = ARCHITECTURES[kind], {k: v for k, v in tree.items() if k != "model_type"}
@@ -138,6 +144,8 @@ def config_to_json(config: ModelConfig) -> dict[str, Any]:
     tree["max_position_embeddings"] += config.first_position
     if config.family == "modernbert":
         tree |= dict.fromkeys(SPECIAL_TOKENS)
+    if isinstance(config, Gemma3Config):
+        tree["sliding_window"] = 2 * (config.window - 1)  # transformers halves it, and adds 1, where it reads it
     if config.architecture.causal and config.pad_token_id == NO_PADDING:
         del tree["pad_token_id"]
     return {"architectures": [architecture.model], "model_type": config.model_type, **tree}
@@ -166,7 +174,7 @@ def _named(params: Params, names: Mapping[str, str], at: tuple[str, ...] = ()) -
     """
     present = {part: name for part, name in names.items() if part in params}
     for part, name in present.items():
-        for leaf in ("kernel", "scale", "embedding", "bias"):
+        for leaf in ("kernel", "scale", "offset", "embedding", "bias"):
             if leaf not in params[part]:
                 continue
             transposed = leaf == "kernel"  # PyTorch keeps [out, in]
@@ -227,11 +235,23 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig, 
                 f"{where}: there is no tensor {weight.name}; the weights are not those of a complete "
                 f"{config.model_type} encoder"
             )
-    return _tree(weights(config), tensors, where)
+    return tree_of(weights(config), tensors, where)
 
 
-def _tree(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: str) -> Params:
-    """The tensors as a nested dict of float32 arrays."""
+def tree_of(wanted: Iterable[Weight], tensors: Mapping[str, np.ndarray], where: str) -> Params:
+    """Convert tensors to a nested dict of float32 arrays.
+
+    Args:
+        wanted: the arrays.
+        tensors: tensors by name, with all that the arrays are in.
+        where: name of the weights in errors.
+
+    Returns:
+        The arrays by their paths.
+
+    Raises:
+        MetarecError: a tensor has a wrong shape or type, or holds a NaN or infinity.
+    """
     params: dict[str, Any] = {}
     for weight in wanted:
         tensor = tensors[weight.name]
@@ -264,11 +284,19 @@ def tensors_from_params(params: Params, config: ModelConfig) -> dict[str, np.nda
     Returns:
         Tensors by their names in transformers.
     """
-    return _flat(weights(config), params)
+    return tensors_of(weights(config), params)
 
 
-def _flat(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
-    """The tensors of some parameters by name."""
+def tensors_of(wanted: Iterable[Weight], params: Params) -> dict[str, np.ndarray]:
+    """Convert parameters to tensors: the inverse of `tree_of`.
+
+    Args:
+        wanted: the arrays.
+        params: a nested dict with these arrays.
+
+    Returns:
+        Tensors by name.
+    """
     pieces: dict[str, list[np.ndarray]] = {}
     for weight in wanted:
         value: Any = params
@@ -314,7 +342,7 @@ def head_from_tensors(
     word = params["embeddings"]["word"]["embedding"]
     if decoder is not None and not np.array_equal(np.asarray(decoder, np.float32), word):
         return None
-    return _tree(head_weights(config), tensors, where)
+    return tree_of(head_weights(config), tensors, where)
 
 
 def with_head(params: Params, head: Params, config: ModelConfig) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -332,4 +360,4 @@ def with_head(params: Params, head: Params, config: ModelConfig) -> tuple[dict[s
     tensors = {architecture.prefix + name: tensor for name, tensor in tensors_from_params(params, config).items()}
     assert architecture.masked is not None  # there is a head
     tree = {**config_to_json(config), "architectures": [architecture.masked.model], "tie_word_embeddings": True}
-    return tree, tensors | _flat(head_weights(config), head)
+    return tree, tensors | tensors_of(head_weights(config), head)

@@ -38,6 +38,7 @@ def encode_table(
     pool_prompt: bool | None = None,
     max_length: int = 0,
     normalise: bool = True,
+    dims: int = 0,
     cache: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
     report: Callable[[str], None] | None = None,
@@ -45,7 +46,7 @@ def encode_table(
     dtype: DTypeLike | None = None,
     run: Execution | None = None,
     stored: Literal["float32", "float16"] = "float32",
-) -> Float[np.ndarray, "texts hidden"]:
+) -> Float[np.ndarray, "texts width"]:
     """Encode texts, or read their embeddings from a cache on disk.
 
     Each distinct text is encoded once, in chunks of texts of one padded length; each length is compiled once. Padding
@@ -54,29 +55,30 @@ def encode_table(
     Args:
         encoder: weights and tokenizer.
         texts: any strings.
-        pooling: "mean" or "cls", as for `bert.encode`; "auto" takes the pooling that the checkpoint's folder states.
+        pooling: as for `forward.encode`; "auto" takes the pooling that the checkpoint's folder states.
         prompt: text put before each text, such as ``encoder.hints.prompt("query")``.
         pool_prompt: whether the mean includes the tokens of the prompt; None follows the checkpoint's folder.
         max_length: greatest number of tokens of a text, prompt included; longer texts are cut. 0 takes that of the
             checkpoint (`Encoder.max_length`).
         normalise: whether embeddings are scaled to unit length.
+        dims: number of first numbers that are kept of each embedding, before it is scaled; 0 keeps all.
         cache: folder of cached tables, in shards (`metarec_jax.encoder.embedding_shards`) that are named by a hash of
             weights, tokenizer, texts and options. A damaged file is written again. None disables the cache.
         progress: called with (texts done, distinct texts) after each chunk, and once at the end.
         report: called with one sentence if texts were cut to ``max_length``, now or when a cached table was made, and
             with one if the cache folder cannot be written.
         tokens_per_call: greatest number of tokens of one call; None takes 2,048 on a CPU and 32,768 on an accelerator.
-        dtype: as for `bert.encode`; each ``dtype`` has its own table.
+        dtype: as for `forward.encode`; each ``dtype`` has its own table.
         run: how layers are computed; None chooses by platform (`choose_execution`).
         stored: precision of the cached tables. float16 halves the files, and rounds every embedding, whether it was
             read from the cache or not.
 
     Returns:
-        float32 [texts, hidden], in the order of ``texts``.
+        float32 [texts, width], in the order of ``texts``.
 
     Raises:
-        MetarecError: ``max_length`` exceeds the encoder's positions or holds no more than the prompt, or a text is not
-            a string.
+        MetarecError: ``max_length`` exceeds the encoder's positions or holds no more than the prompt, ``dims`` exceeds
+            the width of its vectors, or a text is not a string.
     """
     max_length = max_length or encoder.max_length
     if max_length > encoder.config.max_positions:
@@ -84,6 +86,7 @@ def encode_table(
             f"max_length is {max_length}, but {encoder.source} has {encoder.config.max_positions} positions: "
             f"give a max_length of at most {encoder.config.max_positions}"
         )
+    encoder.check_dims(dims)
     require_strings(texts)
     pooling = encoder.pooling(pooling)
     skip = prompt_length(encoder.tokenizer, prompt, max_length)
@@ -93,10 +96,12 @@ def encode_table(
     distinct = sorted(set(texts))
     places = {text: place for place, text in enumerate(distinct)}
     order = np.fromiter((places[text] for text in texts), np.int64, count=len(texts))
-    width, parts = encoder.config.hidden_size, list(blocks(len(distinct), SHARD))
+    width, parts = encoder.config.width(dims), list(blocks(len(distinct), SHARD))
     options: dict[str, object] = {"pooling": pooling, "max_length": max_length, "normalise": normalise}
     if skip:
         options["skip"] = skip
+    if width != encoder.config.vector_size:
+        options["dims"] = dims
     if dtype is not None:
         options["dtype"] = jnp.dtype(dtype).name
     if stored != "float32":
@@ -112,7 +117,7 @@ def encode_table(
             if progress is not None:
                 progress(done + rows, len(distinct))
 
-        table = _encode_all(encoder, tokens, skip, tokens_per_call, told, (pooling, normalise, dtype, run))
+        table = _encode_all(encoder, tokens, skip, tokens_per_call, told, (pooling, normalise, dims, dtype, run))
         return Shard(table.astype(stored, copy=False), tokens.truncated)
 
     paths = [
@@ -134,9 +139,9 @@ def encode_table(
     return table
 
 
-@functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dtype", "run"))
-def _encode_chunk(params, tokens, config, pooling, normalise, dtype, run):
-    return encode(params, config, tokens, pooling=pooling, normalise=normalise, dtype=dtype, run=run)
+@functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dims", "dtype", "run"))
+def _encode_chunk(params, tokens, config, pooling, normalise, dims, dtype, run):
+    return encode(params, config, tokens, pooling=pooling, normalise=normalise, dims=dims, dtype=dtype, run=run)
 
 
 def _encode_all(
@@ -145,13 +150,13 @@ def _encode_all(
     skip: int,
     tokens_per_call: int | None,
     watch: Callable[[int], None],
-    how: tuple[Pooling, bool, DTypeLike | None, Execution],
+    how: tuple[Pooling, bool, int, DTypeLike | None, Execution],
 ) -> np.ndarray:
     config = encoder.config
     if tokens_per_call is None:
         tokens_per_call = 2048 if jax.default_backend() == "cpu" else 32768
     params = jax.device_put(encoder.params)
-    table = np.zeros((len(tokens.ids), config.hidden_size), np.float32)
+    table = np.zeros((len(tokens.ids), config.width(how[2])), np.float32)
     done = 0
     for chunk in chunks(
         tokens.ids, limit=config.max_positions, tokens_per_call=tokens_per_call, pad=config.pad_token_id, skip=skip

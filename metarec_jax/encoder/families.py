@@ -8,9 +8,10 @@ from typing import NamedTuple
 import flax.linen as nn
 from jax.typing import DTypeLike
 
-from metarec_jax.encoder import bert, modernbert, qwen3
+from metarec_jax.encoder import bert, gemma3, modernbert, qwen3
 from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.bert_config import BertConfig
+from metarec_jax.encoder.gemma3_config import Gemma3Config
 from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.modernbert_config import ModernBertConfig
 from metarec_jax.encoder.parts import layer_norm, rms_norm
@@ -41,6 +42,7 @@ FAMILIES: Mapping[str, Family] = {
     "bert": Family(BertConfig, bert.Embeddings, bert.Layer),
     "modernbert": Family(ModernBertConfig, modernbert.Embeddings, modernbert.Layer, _modernbert_norm),
     "qwen3": Family(Qwen3Config, qwen3.Embeddings, qwen3.Layer, rms_norm),
+    "gemma3": Family(Gemma3Config, gemma3.Embeddings, gemma3.Layer, gemma3.Norm),
 }
 
 

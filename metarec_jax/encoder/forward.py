@@ -1,6 +1,6 @@
 """Encoders as pure functions of explicit parameters, a nested dict of arrays.
 
-The Linen modules of each family (`bert`, `modernbert`, `qwen3`) are private to this package.
+The Linen modules of each family (`bert`, `modernbert`, `qwen3`, `gemma3`) are private to this package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from metarec_jax.encoder.execution import EXECUTION, Execution
 from metarec_jax.encoder.families import family_of
 from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
 from metarec_jax.encoder.parts import Dense
-from metarec_jax.encoder.pooling import pool
+from metarec_jax.encoder.pooling import text_vectors
 from metarec_jax.encoder.rotary import places, stacked
 
 _MATRICES = ("kernel", "embedding")
@@ -56,12 +56,18 @@ def _shapes(config: ModelConfig) -> Params:
     if config.architecture.relative_bias:
         bias = bert.RelativeBias(config)
         params["relative_bias"] = jax.eval_shape(lambda: bias.init(key, 1))["params"]
-    for number in range(config.num_layers):
-        params[f"layer_{number}"] = shapes(family.layer(config, number=number), x, tokens.mask, where)
+    for number in range(config.num_layers):  # layers after the first have equal parameters
+        known = params.get("layer_1")
+        params[f"layer_{number}"] = known or shapes(family.layer(config, number=number), x, tokens.mask, where)
     if family.final_norm is not None:
         params["final_norm"] = shapes(family.final_norm(config), x)
     if config.has_pooler:
         params["pooler"] = shapes(Dense(config.hidden_size), x)
+    width = config.hidden_size
+    for number, projection in enumerate(config.projections):
+        dense = Dense(projection.features, use_bias=projection.bias)
+        params[f"projection_{number}"] = shapes(dense, jax.ShapeDtypeStruct((1, width), jnp.float32))
+        width = projection.features
     return params
 
 
@@ -98,9 +104,10 @@ def encode(
     *,
     pooling: Pooling = "mean",
     normalise: bool = False,
+    dims: int = 0,
     dtype: DTypeLike | None = None,
     run: Execution = EXECUTION,
-) -> Float[Array, "texts hidden"]:
+) -> Float[Array, "texts width"]:
     """Encode each text as one vector.
 
     Args:
@@ -109,13 +116,13 @@ def encode(
         tokens: padded texts.
         pooling: "mean" of the real tokens of the last layer, its first token ("cls"), or its last real token
             ("lasttoken").
-        normalise: whether vectors are scaled to unit length.
+        normalise, dims: as for `pooling.text_vectors`.
         dtype: data type of the computation, such as `jnp.bfloat16`; None takes that of the parameters. Softmax,
             layer-norm statistics and pooling are always in float32 or wider.
         run: how the layers are computed.
 
     Returns:
-        Vectors in float32 or wider. A text with no real token gets 0 from "mean" and "lasttoken".
+        Vectors in float32 or wider. A text with no real token gets 0 from "mean" and "lasttoken", before dense layers.
 
     Raises:
         MetarecError: tokens longer than ``config.max_positions``.
@@ -125,7 +132,8 @@ def encode(
         x = embed(words, config, tokens, dtype=dtype)
         mask, layers = jnp.asarray(tokens.mask), config.num_layers
         last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, run=run)
-        return pool(last, mask, tokens.skip, pooling=pooling, normalise=normalise)
+        how = {"pooling": pooling, "normalise": normalise, "dims": dims, "run": run}
+        return text_vectors(params, config, last, mask, tokens.skip, **how)
 
 
 def embed(

@@ -33,6 +33,20 @@ class Tokens(NamedTuple):
     skip: Array | None = None
 
 
+class Projection(NamedTuple):
+    """A dense layer that is applied to the vector of a text, after pooling.
+
+    Attributes:
+        features: width of its output.
+        bias: whether it has a bias.
+        activation: a name of `activations.ACTIVATIONS`.
+    """
+
+    features: int
+    bias: bool = True
+    activation: str = "linear"
+
+
 class HeadBiases(NamedTuple):
     """Which layers of a head of masked language modelling have a bias."""
 
@@ -67,6 +81,8 @@ class ModelConfig:
     """Number of segments; 0 where the architecture has none."""
     has_pooler: bool = False
     """Whether there are weights for `pooled`."""
+    projections: tuple[Projection, ...] = ()
+    """Dense layers after pooling, in order."""
     family: ClassVar[str]
     """A name of `families.FAMILIES`."""
 
@@ -84,6 +100,15 @@ class ModelConfig:
     def plain(self) -> bool:
         """Whether every token attends to its whole text, with as many heads of keys and values as of queries."""
         return not self.reaches
+
+    @property
+    def vector_size(self) -> int:
+        """Width of the vector of a text: of the last dense layer after pooling, or else of a token's."""
+        return self.projections[-1].features if self.projections else self.hidden_size
+
+    def width(self, dims: int) -> int:
+        """Width of the vectors of texts that are cut to their first `dims` numbers; 0 does not cut."""
+        return dims or self.vector_size
 
     @property
     def head_width(self) -> int:

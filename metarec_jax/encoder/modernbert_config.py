@@ -8,9 +8,15 @@ from typing import ClassVar
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder.activations import ACTIVATIONS
 from metarec_jax.encoder.model_config import HeadBiases, ModelConfig
-from metarec_jax.encoder.rotary import Reach, require_default_rotary, require_even_heads
-
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
+from metarec_jax.encoder.rotary import (
+    GLOBAL,
+    LOCAL,
+    Reach,
+    require_default_rotary,
+    require_even_heads,
+    require_layer_types,
+    with_layer_types,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +75,7 @@ class ModernBertConfig(ModelConfig):
         return tuple(of_kind[kind] for kind in self.layer_types)
 
     def __post_init__(self) -> None:
-        if not self.layer_types:
-            kinds = tuple(LOCAL if number % 3 else GLOBAL for number in range(self.num_layers))
-            object.__setattr__(self, "layer_types", kinds)
+        with_layer_types(self, every=3, first=0)
         super().__post_init__()
         self.require_equal_heads()
         require_even_heads(self)
@@ -79,11 +83,7 @@ class ModernBertConfig(ModelConfig):
         self.require_positive("global_theta", "local_theta")
         self.require_shares("embedding_dropout", "mlp_dropout")
         require_default_rotary(self, "global_rotary", "local_rotary")
-        if len(self.layer_types) != self.num_layers or not set(self.layer_types) <= {GLOBAL, LOCAL}:
-            raise MetarecError(
-                f"encoder layer_types are {', '.join(map(str, self.layer_types)):.200}; they must be {GLOBAL!r} or "
-                f"{LOCAL!r} for each of {self.num_layers} layers"
-            )
+        require_layer_types(self)
         if self.dense_activation not in ACTIVATIONS:
             raise MetarecError(
                 f"encoder dense_activation {self.dense_activation!r} is not known; known are {', '.join(ACTIVATIONS)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -42,12 +43,12 @@ class Dense(nn.Module):
 
 
 def layer_norm(
-    config: ModelConfig, *, dtype: DTypeLike | None = None, bias: bool = True, name: str | None = None
+    config: Any, *, dtype: DTypeLike | None = None, bias: bool = True, name: str | None = None
 ) -> nn.LayerNorm:
     """Make a layer norm.
 
     Args:
-        config: the architecture.
+        config: an architecture, of text or pictures, of which ``layer_norm_eps`` is read.
         dtype: data type of the result; statistics are in float32 or wider.
         bias: whether it has a bias.
         name: its name in the parameters of the module that it is a part of.
@@ -132,18 +133,40 @@ class Part(nn.Module):
         gate = ACTIVATIONS[self.config.activation](self.dense(wide, "feed_forward", bias=bias)(x))
         return self.dense(x.shape[-1], "output", bias=bias)(gate * self.dense(wide, "multiplier", bias=bias)(x))
 
-    def rotary_heads(self, x: Array, heads: int, where: Places, norm: str = "") -> Array:
+    def rotary_heads(self, x: Array, heads: int, where: Places, norm: nn.Module | None = None) -> Array:
         """Turn queries or keys by their rotary positions.
 
         Args:
             x: [texts, length, heads * width].
             heads: number of heads.
             where: angles of the positions.
-            norm: name of an `rms_norm` of each head before; "" for none.
+            norm: norm of each head before; None for none.
 
         Returns:
             As `x`.
         """
         split = x.reshape(*x.shape[:2], heads, -1)
-        split = self.rms_norm(norm)(split) if norm else split
+        split = split if norm is None else norm(split)  # type: ignore[operator]
         return rotate(jnp.asarray(split), where).reshape(x.shape)
+
+    def grouped_heads(self, x: Array, where: Places, norm: Callable[..., nn.Module]) -> tuple[Array, Array, Array]:
+        """Compute normed and turned queries and keys, and values, with fewer heads of keys and values than of queries.
+
+        Args:
+            x: [texts, length, hidden].
+            where: angles of the positions.
+            norm: (config, dtype, name) -> norm of each query and of each key.
+
+        Returns:
+            Queries [texts, length, heads * width], keys and values [texts, length, key heads * width].
+        """
+        config = self.config
+        heads = {"query": config.num_heads, "key": config.num_key_value_heads, "value": config.num_key_value_heads}
+        query, key, value = (
+            self.dense(count * config.head_dim, name, bias=config.attention_bias)(x) for name, count in heads.items()
+        )
+        query, key = (
+            self.rotary_heads(each, heads[name], where, norm(config, dtype=self.dtype, name=f"{name}_norm"))
+            for name, each in (("query", query), ("key", key))
+        )
+        return query, key, value

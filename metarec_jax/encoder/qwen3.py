@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from metarec_jax.encoder.execution import Attention
 from metarec_jax.encoder.model_config import Tokens
-from metarec_jax.encoder.parts import ATTEND, Part
+from metarec_jax.encoder.parts import ATTEND, Part, rms_norm
 from metarec_jax.encoder.qwen3_config import Qwen3Config
 from metarec_jax.encoder.rotary import Places
 
@@ -47,14 +47,8 @@ class Layer(Part):
         Returns:
             As `x`.
         """
-        config, bias = self.config, self.config.attention_bias
-        normed = self.rms_norm("attention_norm")(x)
-        heads = {"query": config.num_heads, "key": config.num_key_value_heads, "value": config.num_key_value_heads}
-        query, key, value = (
-            self.dense(count * config.head_dim, name, bias=bias)(normed) for name, count in heads.items()
-        )
-        query = self.rotary_heads(query, heads["query"], where, norm="query_norm")
-        key = self.rotary_heads(key, heads["key"], where, norm="key_norm")
+        config = self.config
+        query, key, value = self.grouped_heads(self.rms_norm("attention_norm")(x), where, norm=rms_norm)
         mixed = ATTEND[self.attention](query, key, value, mask, num_heads=config.num_heads, allowed=where.allowed)
-        x = x + self.dense(config.hidden_size, "attention_output", bias=bias)(mixed)
+        x = x + self.dense(config.hidden_size, "attention_output", bias=config.attention_bias)(mixed)
         return x + self.gated(self.rms_norm("output_norm")(x))

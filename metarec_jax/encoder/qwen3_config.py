@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder.model_config import ModelConfig
-from metarec_jax.encoder.rotary import Reach, require_default_rotary, require_even_heads
+from metarec_jax.encoder.rotary import Reach, require_default_rotary, require_even_heads, require_shared_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +45,5 @@ class Qwen3Config(ModelConfig):
         self.require_least(1, "num_key_value_heads", "head_dim")
         self.require_positive("theta")
         require_default_rotary(self, "rotary")
-        if self.num_heads % self.num_key_value_heads:
-            raise MetarecError(
-                f"encoder num_heads {self.num_heads} is not divisible by num_key_value_heads "
-                f"{self.num_key_value_heads}; every head of keys and values serves as many queries"
-            )
+        require_shared_heads(self)
         require_even_heads(self)

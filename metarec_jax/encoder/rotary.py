@@ -123,6 +123,41 @@ def require_default_rotary(config: Any, *names: str) -> None:
             )
 
 
+GLOBAL, LOCAL = "full_attention", "sliding_attention"
+"""Kinds of layers: a token attends to its whole text, or within a window."""
+
+
+def with_layer_types(config: Any, *, every: int, first: int) -> None:
+    """Fill in the kinds of layers where a config states none.
+
+    Args:
+        config: architecture of an encoder, which is changed.
+        every: distance of global layers.
+        first: number of the first global layer.
+    """
+    if not config.layer_types:
+        kinds = tuple(GLOBAL if number % every == first else LOCAL for number in range(config.num_layers))
+        object.__setattr__(config, "layer_types", kinds)
+
+
+def require_layer_types(config: Any) -> None:
+    """Refuse kinds of layers that are not known, or not as many as there are layers."""
+    if len(config.layer_types) != config.num_layers or not set(config.layer_types) <= {GLOBAL, LOCAL}:
+        raise MetarecError(
+            f"encoder layer_types are {', '.join(map(str, config.layer_types)):.200}; they must be {GLOBAL!r} or "
+            f"{LOCAL!r} for each of {config.num_layers} layers"
+        )
+
+
+def require_shared_heads(config: Any) -> None:
+    """Refuse heads of queries that the heads of keys and values do not divide."""
+    if config.num_heads % config.num_key_value_heads:
+        raise MetarecError(
+            f"encoder num_heads {config.num_heads} is not divisible by num_key_value_heads "
+            f"{config.num_key_value_heads}; every head of keys and values serves as many queries"
+        )
+
+
 def require_even_heads(config: Any) -> None:
     """Refuse heads with an odd number of features, which rotary positions cannot pair."""
     if config.head_width % 2:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.json_files import read_json
+from metarec_jax.encoder.dense_modules import find_dense
 from metarec_jax.encoder.model_config import Pooling
 
 _POOLINGS = {
@@ -25,6 +26,8 @@ _POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _COMPUTED = ("mean", "cls", "lasttoken")
+_ENDLESS = 1_000_000
+"""Numbers of tokens from here on are no limit: transformers writes 10^30 for none."""
 _FOLLOWED = ("Transformer", "Pooling", "Normalize")
 _PROMPTS = "config_sentence_transformers.json"
 _TEXTS = "sentence_bert_config.json"
@@ -46,7 +49,7 @@ class Hints(NamedTuple):
         pooling: "mean", "cls", "lasttoken", or a pooling that this package does not compute, such as "max" or
             "mean + max"; None where the folder does not state it.
         normalise: whether vectors are scaled to unit length; None where the folder does not state it.
-        others: modules after the encoder that this package leaves out, such as "Dense".
+        others: modules after the encoder that this package leaves out, such as "LayerNorm".
         prompts: (name, text put before each text) of every prompt.
         default_prompt: name of the prompt of a side that has none of its own; None for no such prompt.
         pool_prompt: whether the mean includes the tokens of a prompt.
@@ -125,21 +128,32 @@ def weights_folder(folder: Path) -> Path:
     """Folder of config, weights and tokenizer: `folder`, or the one in it that modules.json names, as 0_Transformer."""
     if (folder / "config.json").exists():
         return folder
-    path = next((path for kind, path in _modules(folder) if kind == "Transformer"), "")
+    path = next((path for kind, path in read_modules(folder) if kind == "Transformer"), "")
     return folder / path
 
 
-def read_hints(folder: Path) -> Hints:
-    """Read the hints of a folder; they are empty if it has no readable files of this kind."""
-    modules = _modules(folder)
+def read_hints(folder: Path, *, dense: bool = True) -> Hints:
+    """Read the hints of a folder; they are empty if it has no readable files of this kind.
+
+    Args:
+        folder: folder of the checkpoint.
+        dense: whether dense layers after pooling are computed.
+
+    Returns:
+        The hints.
+    """
+    modules = read_modules(folder)
+    computed = len(find_dense(folder, modules)) if dense else 0
     kinds = [kind for kind, _ in modules]
+    first = kinds.index("Pooling") + 1 if computed else 0
+    others = [kind for kind in (*kinds[:first], *kinds[first + computed :]) if kind not in _FOLLOWED]
     settings: Any = next((_read(folder / path / "config.json") for kind, path in modules if kind == "Pooling"), None)
     settings = settings if isinstance(settings, dict) else {}
     prompts, default = _prompts(_read(folder / _PROMPTS))
     return Hints(
         _pooling(settings),
         "Normalize" in kinds if modules else None,
-        tuple(kind for kind in kinds if kind not in _FOLLOWED),
+        tuple(others),
         prompts,
         default,
         settings.get("include_prompt") is not False,
@@ -147,34 +161,40 @@ def read_hints(folder: Path) -> Hints:
     )
 
 
-def write_hints(hints: Hints, folder: Path, hidden_size: int) -> None:
+def write_hints(hints: Hints, folder: Path, hidden_size: int, dense: int = 0) -> list[Path]:
     """Write the files that `read_hints` reads, so that a saved encoder is used as before.
 
     Args:
         hints: what to write; modules are not written if the pooling is not known.
         folder: an existing folder.
         hidden_size: width of a token's vector.
+        dense: number of dense layers after pooling.
+
+    Returns:
+        The folders of the dense layers, which are not written.
     """
     if hints.prompts:
         _write(folder / _PROMPTS, {"prompts": dict(hints.prompts), "default_prompt_name": hints.default_prompt})
     if hints.max_length is not None or hints.lower_case:
         _write(folder / _TEXTS, {"max_seq_length": hints.max_length, "do_lower_case": hints.lower_case})
     keys = {name: key for key, name in _POOLINGS.items()}
-    if hints.pooling not in keys:
-        return
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if hints.normalise else [])]
+    pooling = hints.pooling or ("mean" if dense else None)
+    if pooling not in keys:
+        return []
+    kinds = ["Transformer", "Pooling", *["Dense"] * dense, *(["Normalize"] if hints.normalise else [])]
     paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds[1:], start=1))]
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (kind, path) in enumerate(zip(kinds, paths))
     ]
-    settings = {"word_embedding_dimension": hidden_size} | {key: key == keys[hints.pooling] for key in _POOLINGS}
+    settings = {"word_embedding_dimension": hidden_size} | {key: key == keys[pooling] for key in _POOLINGS}
     (folder / paths[1]).mkdir()
     _write(folder / paths[1] / "config.json", settings | {"include_prompt": hints.pool_prompt})
     _write(folder / "modules.json", modules)
+    return [folder / path for kind, path in zip(kinds, paths) if kind == "Dense"]
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
+def read_modules(folder: Path) -> list[tuple[str, str]]:
     """Kind and subfolder of each module; empty where modules.json is not there or not readable."""
     found = _read(folder / "modules.json")
     if not isinstance(found, list):
@@ -195,18 +215,24 @@ def _prompts(settings: Any) -> tuple[tuple[tuple[str, str], ...], str | None]:
 def _of_texts(folder: Path) -> tuple[int | None, bool]:
     """max_seq_length and do_lower_case of files sentence_*_config.json, whose name has the model's type.
 
-    Of several files, the first that states a length counts, and one that says yes to lower case.
+    Of several files, the first that states a length counts, and one that says yes to lower case. Files of version 6,
+    which name a task, leave the length to model_max_length of tokenizer_config.json.
     """
     found = map(_read, dict.fromkeys((folder / _TEXTS, *sorted(folder.glob("sentence_*_config.json")))))
     settings = [each for each in found if isinstance(each, dict)]
-    lengths = (each.get("max_seq_length") for each in settings)
-    length = next((length for length in lengths if type(length) is int and length >= 3), None)
+    lengths = [each.get("max_seq_length") for each in settings]
+    if any("transformer_task" in each for each in settings):
+        tokenizer = _read(folder / "tokenizer_config.json")
+        lengths.append(tokenizer.get("model_max_length") if isinstance(tokenizer, dict) else None)
+    length = next((length for length in lengths if type(length) is int and 3 <= length < _ENDLESS), None)
     return length, any(each.get("do_lower_case") is True for each in settings)
 
 
 def _pooling(settings: dict[str, Any]) -> str | None:
-    if isinstance(settings.get("pooling_mode"), str):
-        return settings["pooling_mode"]
+    modes = settings.get("pooling_mode")
+    modes = [modes] if isinstance(modes, str) else modes
+    if isinstance(modes, list):
+        return " + ".join(map(str, modes)) or None
     chosen = [name for key, name in _POOLINGS.items() if settings.get(key) is True]
     return " + ".join(chosen) or None
 

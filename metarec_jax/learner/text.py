@@ -19,7 +19,7 @@ from jaxtyping import Array
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.core.types import Params, Prepared, Tables
-from metarec_jax.encoder import Attention, Execution, ModelConfig, Pooling, Tokens, embed, pool, run_layers
+from metarec_jax.encoder import Attention, Execution, ModelConfig, Pooling, Tokens, embed, run_layers, text_vectors
 from metarec_jax.encoder.linear import along_last
 from metarec_jax.learner import mlp
 from metarec_jax.learner.gathered_rows import Fixed, as_array
@@ -47,13 +47,14 @@ class Reader(NamedTuple):
     Attributes:
         config: the encoder's architecture.
         below: number of layers that are computed once for each distinct text; with -1 the embeddings are not either.
-        pooling, normalise, run: as for `metarec_jax.encoder.encode`.
+        pooling, normalise, dims, run: as for `metarec_jax.encoder.encode`.
     """
 
     config: ModelConfig
     below: int
     pooling: Pooling = "mean"
     normalise: bool = True
+    dims: int = 0
     run: Execution = Execution()
 
 
@@ -64,6 +65,7 @@ def make_reader(
     *,
     pooling: Pooling = "mean",
     normalise: bool = True,
+    dims: int = 0,
     attention: Attention = "xla",
 ) -> Reader:
     """Make the options of encoding texts for a model that adapts the parameters of some patterns.
@@ -72,7 +74,7 @@ def make_reader(
         config: the encoder's architecture.
         params: parameters of the learner, with ``encoder``.
         adapted: patterns of adapted parameters, as for `metarec_jax.core.params.partition`.
-        pooling, normalise: as for `metarec_jax.encoder.encode`.
+        pooling, normalise, dims: as for `metarec_jax.encoder.encode`.
         attention: as for `metarec_jax.encoder.Execution`.
 
     Returns:
@@ -98,7 +100,7 @@ def make_reader(
     below = min(layers, default=config.num_layers)
     if any(name.startswith("encoder/embeddings/") for name in of_encoder):
         below = -1
-    return Reader(config, below, pooling, normalise, Execution(attention))
+    return Reader(config, below, pooling, normalise, dims, Execution(attention))
 
 
 def prepare(params: Params, tables: Tables, *, reader: Reader) -> Prepared:
@@ -154,7 +156,8 @@ def apply(
                 states, first = embed(encoder, reader.config, states), 0
             layers = {"first": first, "last": reader.config.num_layers}
             last = run_layers(encoder, reader.config, states, half.mask, **layers, run=reader.run)
-            half = pool(last, half.mask, half.skip, pooling=reader.pooling, normalise=reader.normalise)
+            how = {"pooling": reader.pooling, "normalise": reader.normalise, "dims": reader.dims, "run": reader.run}
+            half = text_vectors(encoder, reader.config, last, half.mask, half.skip, **how)
             half = half[0] if one else half
         return (half - along_last(fixed[side]["shift"], half)) * fixed[side]["scale"]
 

@@ -225,12 +225,13 @@ def gradient_times_input(
     Returns:
         Influence of each token; 0 for padding.
     """
-    from metarec_jax.encoder import embed, pool, run_layers
+    from metarec_jax.encoder import embed, run_layers, text_vectors
 
     def value(states: Array) -> Array:
         layers = architecture.num_layers
         last = run_layers(params, architecture, states, jnp.asarray(tokens.mask), first=0, last=layers)
-        vector = pool(last, jnp.asarray(tokens.mask), tokens.skip, pooling=config.pooling, normalise=True)
+        how = {"pooling": config.pooling, "normalise": True, "dims": config.dims}
+        vector = text_vectors(params, architecture, last, jnp.asarray(tokens.mask), tokens.skip, **how)
         return jnp.sum(vector * gradients)
 
     states = embed(params, architecture, tokens)

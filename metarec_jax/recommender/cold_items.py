@@ -154,6 +154,7 @@ class ColdItems:
                 name: (*values, *(item.details.get(name, "") for item in new)) for name, values in old.details.items()
             },
             vectors=None if old.vectors is None or vectors is None else np.concatenate([old.vectors, vectors]),
+            pictures=old.pictures,
         )
         self._unrated |= dict(enumerate(statistic, start=len(old)))
         self._items.add(items, embeddings, statistic)

@@ -51,7 +51,7 @@ def load_run(
         return run.config, catalogue, load_trainable(run, catalogue), None
     from metarec_jax.train.embed import embed, trained_encoder  # slow to import
 
-    start = load_encoder(run.config.encoder.path, run.check_inputs)
+    start = load_encoder(run.config.encoder, run.check_inputs)
     trainable = load_trainable(run, catalogue, start.params)
     encoder = trained_encoder(start, trainable.encoder)
     embeddings = embed(encoder, run.config, catalogue.items.texts, QUIET, "")

@@ -34,11 +34,11 @@ def warn(sentence: str) -> None:
     warnings.warn(sentence, stacklevel=7)
 
 
-def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
+def load_encoder(config: EncoderConfig, check: Check = lambda digests: None) -> Encoder:
     """Load the pretrained encoder that a run's config names.
 
     Args:
-        path: ``encoder.path`` of the config.
+        config: options of the encoder, of which the path and whether it has dense layers are read.
         check: called with the digest of the encoder; raises an error if the run was trained with another one.
 
     Returns:
@@ -49,13 +49,13 @@ def load_encoder(path: str, check: Check = lambda digests: None) -> Encoder:
     """
     from metarec_jax import encoder  # imported here because the import is slow and rarely needed
 
-    if is_folder(path) and not Path(path).exists():
+    if is_folder(config.path) and not Path(config.path).exists():
         raise MetarecError(
-            f"encoder.path of the run is {path!r}, and nothing is there: bring it back, name its new place for this "
-            "command with --encoder.path NEW (`metarec recommend`), or have the run keep it: "
+            f"encoder.path of the run is {config.path!r}, and nothing is there: bring it back, name its new place for "
+            "this command with --encoder.path NEW (`metarec recommend`), or have the run keep it: "
             "`metarec train --resume RUN --encoder.path NEW`"
         )
-    found = encoder.load(path)
+    found = encoder.load(config.path, dense=config.dense)
     check({"encoder": found.digest})
     return found
 
@@ -103,10 +103,10 @@ class TextEncoder:
             Unavailable: the encoder does not exist, or is not the encoder that the run was trained with.
         """
         with _needed():
-            encoder = load_encoder(self.config.path, self.check)
-            if encoder.config.hidden_size != self._width:
+            encoder, dims = load_encoder(self.config, self.check), self.config.dims
+            if encoder.config.vector_size < dims or encoder.config.width(dims) != self._width:
                 raise MetarecError(
-                    f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.hidden_size}, "
+                    f"encoder.path {self.config.path!r} leads to an encoder of width {encoder.config.vector_size}, "
                     f"but the run's items have embeddings of width {self._width}: "
                     "use the encoder that the run was trained with"
                 )
@@ -118,7 +118,7 @@ class TextEncoder:
         if self.config.train == "no":
             return self.encoder
         with _needed():
-            return load_encoder(self.config.path, self.check)
+            return load_encoder(self.config, self.check)
 
     def encode(
         self, texts: Sequence[str], *, side: Side, pretrained: bool = False
@@ -148,6 +148,7 @@ class TextEncoder:
                 prompt=prompt_of(self.config, side),
                 pool_prompt=self.config.pool_prompt == "yes",
                 max_length=self.config.max_length,
+                dims=self.config.dims,
                 report=self._report_once,
                 # The precision is that of training; the attention kernel may differ.
                 dtype=self.config.dtype,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from metarec_jax.core.errors import MetarecError
@@ -72,6 +72,16 @@ async def add_item(request: schemas.ItemRequest, service: ServiceDependency) -> 
     """Add an item that is given by a text. It can be recommended at once, and is on disk before this answers."""
     identity = await service.add_item(NewItem(request.id, request.title, request.text, request.details))
     return Answer(service.item(identity), 201)
+
+
+@router.get("/picture", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+def picture(service: ServiceDependency, item: Annotated[str, Query(min_length=1)]) -> Response:
+    """Return a small copy of an item's picture, as a JPEG."""
+    _check_exists(item, service, ("query", "item"))
+    found = service.picture(item)
+    if found is None:
+        raise NotFound(f"the item {shortened(item)} has no picture", "query", "item")
+    return Response(found, media_type="image/jpeg")
 
 
 @router.get("/similar", response_model=schemas.SimilarResponse)

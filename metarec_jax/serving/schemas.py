@@ -106,6 +106,7 @@ class Item(BaseModel):
     details: dict[str, str]
     ratings: int = Field(description="Number of ratings by training users.")
     new: bool = Field(description="Whether it was added while serving.")
+    picture: bool = Field(description="Whether GET /picture has a small copy of its picture.")
 
 
 class Card(Item):

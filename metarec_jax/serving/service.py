@@ -177,7 +177,13 @@ class Service:
             "details": {name: values[row] for name, values in items.details.items()},
             "ratings": int(catalogue.statistics.count[row]),
             "new": row >= self.engine.trained_items,
+            "picture": items.picture(row) is not None,
         }
+
+    def picture(self, identity: str) -> bytes | None:
+        """Return a small copy of the picture of the item with an id, as a JPEG; None if it has none."""
+        first = self.engine.first
+        return first.catalogue.items.picture(first.items.titles.find_id(identity).row)
 
     async def add_item(self, new: NewItem) -> str:
         """Add an item. The models have it once it is on disk.

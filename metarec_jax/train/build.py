@@ -206,7 +206,7 @@ def open_encoder(config: Config, encoder: Encoder | None = None, reporter: Repor
     Raises:
         MetarecError: the folder is damaged, or the encoder does not fit the config.
     """
-    encoder = load_encoder(config.encoder.path) if encoder is None else encoder
+    encoder = load_encoder(config.encoder.path, dense=config.encoder.dense) if encoder is None else encoder
     check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, config.encoder.pooling):
         reporter.note(remark)
@@ -234,7 +234,7 @@ def make_catalogue(
     catalogue = Catalogue(
         items=data.items,
         statistics=row_statistics(data, division.train[:0] if config.training.only_steps else division.train),
-        embeddings=np.zeros((len(data.items), encoder.config.hidden_size), np.float32),
+        embeddings=np.zeros((len(data.items), encoder.config.width(config.encoder.dims)), np.float32),
         scale=data.scale,
     )
     check_adapted(config, catalogue)

@@ -18,6 +18,7 @@ from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
 from metarec_jax.factors.item_factors import FACTORS, Beliefs
+from metarec_jax.train import picture_file
 from metarec_jax.train.run_folder import Run
 
 MAPPED = 1 << 29
@@ -89,6 +90,8 @@ def save(catalogue: Catalogue, run: Run) -> None:
     write_arrays(run.embeddings, {name: np.asarray(array, np.float32) for name, array in arrays.items()})
     if catalogue.beliefs is not None:
         io.save(catalogue.beliefs, run.beliefs)
+    if items.pictures is not None:
+        picture_file.save(items.pictures, run.pictures)
     write_table(
         run.catalogue,
         table,
@@ -151,7 +154,7 @@ def load(run: Run) -> Catalogue:
         raise MetarecError(
             f"{run.embeddings} has {len(embeddings)} rows, but {run.catalogue} has {len(items)} items: {RESTORE}"
         )
-    items = dataclasses.replace(items, vectors=vectors)
+    items = dataclasses.replace(items, vectors=vectors, pictures=picture_file.load(run.pictures, len(items)))
     if not believed:
         return Catalogue(items, statistics, embeddings, scale)
     beliefs = io.load(run.beliefs, len(items))

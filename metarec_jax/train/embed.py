@@ -48,7 +48,7 @@ def embed(
         warn_truncation: report how many texts exceeded ``encoder.max_length``.
 
     Returns:
-        float32 [texts, hidden].
+        float32 [texts, width].
     """
     chosen = resolve_encoder(config.encoder, encoder)
 
@@ -61,6 +61,7 @@ def embed(
                 prompt=prompt_of(chosen, side),
                 pool_prompt=chosen.pool_prompt == "yes",
                 max_length=chosen.max_length,
+                dims=chosen.dims,
                 cache=cache_folder(config.data.cache) / "embeddings",
                 progress=lambda done, total: advance(done),
                 report=reporter.note if warn_truncation else None,

@@ -22,14 +22,15 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
         The resolved options, which are saved with the run.
 
     Raises:
-        MetarecError: ``encoder.max_length`` exceeds the encoder's number of positions, or the pooling is "cls" and the
-            encoder causal.
+        MetarecError: ``encoder.max_length`` exceeds the encoder's number of positions, ``encoder.dims`` the width of
+            its vectors, or the pooling is "cls" and the encoder causal.
     """
     if config.max_length > encoder.config.max_positions:
         raise MetarecError(
             f"encoder.max_length is {config.max_length}, but {encoder.source} has {encoder.config.max_positions} "
             f"positions: use --encoder.max-length {encoder.config.max_positions}"
         )
+    encoder.check_dims(config.dims)
     hints, pooling = encoder.hints, encoder.pooling(config.pooling)
     if AUTO in (config.query_prompt, config.document_prompt) and (names := hints.unused_prompts()):
         reporter.note(
@@ -51,6 +52,7 @@ def resolve_encoder(config: EncoderConfig, encoder: Encoder, reporter: Reporter 
         query_prompt=prompts["query"],
         document_prompt=prompts["document"],
         pool_prompt=pool_prompt,
+        dims=0 if config.dims == encoder.config.vector_size else config.dims,
         max_length=config.max_length or encoder.max_length,
     )
 
@@ -69,6 +71,7 @@ def prompt_of(config: EncoderConfig, side: Side) -> str:
 
 
 def reading_of(config: EncoderConfig) -> dict[str, str]:
-    """Return the options that change what the embedding of a text means: pooling and prompts, by name."""
+    """Return the options that change what the embedding of a text means: pooling, prompts and width, by name."""
     names = ("pooling", "query_prompt", "document_prompt", "pool_prompt")
-    return {name: getattr(config, name) for name in names}
+    found = {name: str(getattr(config, name)) for name in names}
+    return found | {"dims": str(config.dims)} if config.dims else found  # runs from before `dims` keep a digest of this

@@ -3,6 +3,7 @@
     config.json        all options of the run, and the version of this layout
     catalogue.parquet  the items: ids, titles, texts, details, and the training users' statistics of each
     tables.safetensors embeddings of the items
+    pictures.arrow     small copies of the items' pictures, where they have any
     metrics.jsonl      one line per epoch
     checkpoints/       orbax
     inputs.json        digest of the data and the encoder at the start of the run
@@ -75,6 +76,11 @@ class Run:
     def catalogue(self) -> Path:
         """File of the items, as Parquet."""
         return self.folder / "catalogue.parquet"
+
+    @property
+    def pictures(self) -> Path:
+        """File of small copies of the items' pictures, in Arrow's format; there is none where no item has a picture."""
+        return self.folder / "pictures.arrow"
 
     @property
     def beliefs(self) -> Path:

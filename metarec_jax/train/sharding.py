@@ -38,7 +38,10 @@ ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?encoder/(.*/)?(word|position|type)/embedding", PartitionSpec(None, SHARDS)),  # any vocabulary divides
     (r"(.*/)?encoder/(.*/)?(kernel|lora_a)", PartitionSpec(SHARDS, None)),
     (r"(.*/)?encoder/(.*/)?lora_b", PartitionSpec(None, SHARDS)),
-    (r"(.*/)?encoder/(.*/)?(bias|scale|embedding)", PartitionSpec()),  # vectors, and the small table of distances
+    (
+        r"(.*/)?encoder/(.*/)?(bias|scale|offset|embedding)",
+        PartitionSpec(),
+    ),  # vectors, and the small table of distances
     (r"(.*/)?(theta|phi)/.*", PartitionSpec()),  # every user's inner loop starts from the learner as a whole
     (ITEM_ROWS, PartitionSpec((USERS, SHARDS))),
     (r"factors", PartitionSpec()),  # the rows of the correction that a step reads

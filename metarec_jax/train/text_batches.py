@@ -317,7 +317,8 @@ def encode_with(config: Config, architecture: ModelConfig, run: Execution | None
     run = execution_of(chosen, jax.default_backend()) if run is None else run
 
     def function(params: Params, tokens: Tokens) -> Array:
-        return encode(params, architecture, tokens, pooling=chosen.pooling, normalise=True, dtype=chosen.dtype, run=run)
+        how = {"pooling": chosen.pooling, "normalise": True, "dims": chosen.dims, "dtype": chosen.dtype, "run": run}
+        return encode(params, architecture, tokens, **how)
 
     return function
 

@@ -62,7 +62,7 @@ def learned(config: Config) -> Trainable:
     if earlier.config.encoder.train != "no":
         from metarec_jax.encoder import load
 
-        start = load(earlier.config.encoder.path).params
+        start = load(earlier.config.encoder.path, dense=earlier.config.encoder.dense).params
     return load_trainable(earlier, catalogues.load(earlier), start)
 
 
@@ -97,11 +97,12 @@ def check_encoder(config: Config, digest: str) -> None:
     """
     earlier = run_folder.open_run(Path(config.train.begin))
     theirs, ours = reading_of(earlier.config.encoder), reading_of(config.encoder)
-    for name, value in theirs.items():
-        if value != ours[name] and not (name == "query_prompt" and config.learner.user_side == "none"):
+    for name in dict.fromkeys([*theirs, *ours]):
+        value, own = theirs.get(name, "0"), ours.get(name, "0")
+        if value != own and not (name == "query_prompt" and config.learner.user_side == "none"):
             raise MetarecError(
                 f"train.begin is {config.train.begin!r}, a run with encoder.{name} {value!r:.100}, but this one has "
-                f"{ours[name]!r:.100}: say --encoder.{name.replace('_', '-')} {shlex.quote(value)}, or begin anew"
+                f"{own!r:.100}: say --encoder.{name.replace('_', '-')} {shlex.quote(value)}, or begin anew"
             )
     try:
         earlier.check_inputs({"encoder": digest})

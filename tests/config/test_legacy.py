@@ -5,7 +5,7 @@ import pytest
 from metarec_jax.config.legacy import LAYOUT, upgrade
 from metarec_jax.core.errors import MetarecError
 
-NO_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
+BEFORE = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes", "dense": False, "dims": 0}
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ NO_PROMPTS = {"query_prompt": "", "document_prompt": "", "pool_prompt": "yes"}
             {"learner": {"kind": "transformer", "width": 8}},
         ),
         (1, {"updater": {"form": "dense", "remat": True}, "train": {"save_every": 7}}, {"updater": {}, "train": {}}),
-        (1, {"encoder": {"lora_layers": [r"layer_\d+/(query|value)"], "keep": "products"}}, {"encoder": NO_PROMPTS}),
+        (1, {"encoder": {"lora_layers": [r"layer_\d+/(query|value)"], "keep": "products"}}, {"encoder": BEFORE}),
         (
             LAYOUT,
             {"encoder": {"path": "e5", "max_length": 128}},
-            {"encoder": {"path": "e5", "max_length": 128} | NO_PROMPTS},
+            {"encoder": {"path": "e5", "max_length": 128} | BEFORE},
         ),
-        (LAYOUT, {"encoder": NO_PROMPTS | {"query_prompt": "q: "}}, {"encoder": NO_PROMPTS | {"query_prompt": "q: "}}),
+        (LAYOUT, {"encoder": BEFORE | {"query_prompt": "q: "}}, {"encoder": BEFORE | {"query_prompt": "q: "}}),
         (2, {"factors": {"rank": 8, "noise": 0.8}, "seed": 3}, {"factors": {"rank": 8}, "seed": 3}),
         # An option of a plugin's kind that has the name of one that is gone.
         (2, {"updater": {"kind": "mine", "momentum": 0.5}}, {"updater": {"kind": "mine", "momentum": 0.5}}),

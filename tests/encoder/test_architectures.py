@@ -34,13 +34,14 @@ LENGTH = 20  # positions of a text
 COUNTS_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-NOT_BERT = ("modernbert", "qwen3")
+NOT_BERT = ("modernbert", "qwen3", "gemma3_text")
+SHARED_KEYS = ("qwen3", "gemma3_text")
 
 
 def of(kind: str, **changes) -> encoder.ModelConfig:
     """A small configuration of an architecture."""
     sizes = {name: getattr(changed(), name) for name in ("vocab_size", "hidden_size", "num_heads", "intermediate_size")}
-    pad, own = 1 if kind in COUNTS_PADDING else 0, {"num_key_value_heads": 1} if kind == "qwen3" else {}
+    pad, own = 1 if kind in COUNTS_PADDING else 0, {"num_key_value_heads": 1} if kind in SHARED_KEYS else {}
     own = {"num_layers": 2, "pad_token_id": pad, "model_type": kind, "max_positions": LENGTH, **own}
     return encoder.config_class(kind)(**{**sizes, **own, **ARCHITECTURES[kind].fixed, **changes})
 
@@ -54,8 +55,11 @@ def theirs(kind: str, **changes):
     sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40}
     if kind == "distilbert":
         sizes = {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40}
-    if kind == "qwen3":
+    if kind in SHARED_KEYS:
         sizes |= {"num_key_value_heads": 1, "head_dim": 10}
+    if kind == "gemma3_text":
+        sizes |= {"use_bidirectional_attention": True, "sliding_window": 8, "query_pre_attn_scalar": 7}
+        sizes |= {"layer_types": ["sliding_attention", "full_attention"]}
     sizes |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     sizes["max_position_embeddings"] = LENGTH + (2 if kind in COUNTS_PADDING else 0)
     config = transformers.AutoConfig.for_model(kind, **sizes | changes)
@@ -302,6 +306,10 @@ def test_other_architectures_are_refused_by_name_with_those_that_work(kind, fold
         ("qwen3", {"use_sliding_window": True}, ["use_sliding_window is True", "False"]),
         ("qwen3", {"rope_parameters": None, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, ["linear"]),
         ("qwen3", {"is_causal": False}, ["is_causal is False", "True"]),
+        ("gemma3_text", {"use_bidirectional_attention": False}, ["use_bidirectional_attention is False", "True"]),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, ["attn_logit_softcapping is 50.0", "None"]),
+        ("gemma3_text", {"layer_types": ["full_attention"]}, ["layer_types", "2"]),
+        ("gemma3_text", {"query_pre_attn_scalar": 0}, ["query_scale is 0"]),
         ("modernbert", {"auto_map": {"AutoModel": "code.Model"}}, ["auto_map", "code.Model"]),
         ("mpnet", {"model_type": "roberta"}, ["no tensor embeddings.token_type_embeddings.weight", "roberta"]),
     ],

@@ -82,6 +82,15 @@ def test_the_length_is_bounded_by_positions_and_has_a_default(tmp_path, stated, 
     assert encoder.load(folder).max_length == length
 
 
+@pytest.mark.parametrize(("stated", "length"), [(77, 77), (10**30, 128), (None, 128), (10_000, 512)])
+def test_files_of_version_6_leave_the_length_to_the_tokenizer(tmp_path, stated, length):
+    folder = write(tmp_path / "model", LAYOUTS["none"])
+    (folder / "sentence_bert_config.json").write_text('{"transformer_task": "feature-extraction"}')
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": stated}))
+    assert encoder.load(folder).max_length == length
+
+
 def test_prompts_for_other_tasks_only_are_a_note_unless_prompts_are_given(tmp_path):
     bert, watch = encoder.load(write(tmp_path / "model", Layout({"s2p": "Instruct: ", "sts": ""}))), Watch()
     assert resolve_encoder(EncoderConfig(), bert, watch).query_prompt == ""

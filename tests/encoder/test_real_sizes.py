@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bert_reference import assert_parity, random_params, random_tokens, run_torch, torch_model
+from bert_reference import assert_parity, random_params, random_tokens, recycled_params, run_torch, torch_model
 
 from metarec_jax import encoder
 
@@ -19,22 +19,6 @@ DEEP = {
     "bert-base": encoder.BertConfig(hidden_size=768, num_layers=12, num_heads=12, intermediate_size=3072, **FEW),
     "bert-large": encoder.BertConfig(hidden_size=1024, num_layers=24, num_heads=16, intermediate_size=4096, **FEW),
 }
-
-
-def recycled_params(config: encoder.BertConfig, seed: int):
-    """As `random_params`, from a million draws: hundreds of millions take half a minute."""
-    draws = np.random.default_rng(seed).standard_normal(1_000_003, np.float32)
-    shapes = encoder.param_shapes(config)
-    start = 0
-
-    def draw(leaf):
-        nonlocal start
-        start += 7919  # another part of the draws for each leaf, and for each row: the number of draws is a prime
-        spread = 0.2 if leaf.ndim == 1 else min(0.5, leaf.shape[0] ** -0.5)
-        values = np.resize(np.roll(draws, start), leaf.shape)
-        return (spread * values + 0.5 * (leaf.ndim == 1)).astype(np.float32)
-
-    return jax.tree.map(draw, shapes)
 
 
 @pytest.mark.parametrize("name", DEEP)

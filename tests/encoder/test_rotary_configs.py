@@ -77,6 +77,38 @@ QWEN3 = {
     "use_sliding_window": False,
     "vocab_size": 151669,
 }
+GEMMA3 = {
+    "_sliding_window_pattern": 6,
+    "architectures": ["Gemma3TextModel"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attn_logit_softcapping": None,
+    "bos_token_id": 2,
+    "dtype": "float32",
+    "eos_token_id": 1,
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 1152,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4,
+    "max_position_embeddings": 2048,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 3,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000.0,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": 512,
+    "use_bidirectional_attention": True,
+    "use_cache": True,
+    "vocab_size": 262144,
+}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +117,9 @@ QWEN3 = {
         (MODERNBERT, encoder.ModernBertConfig(50368, 768, 22, 12, 1152, pad_token_id=50283)),
         (MULTILINGUAL, encoder.ModernBertConfig(256000, 768, 22, 12, 1152, local_theta=160000.0)),
         (QWEN3, encoder.Qwen3Config(151669, 1024, 28, 16, 3072)),
+        (GEMMA3, encoder.Gemma3Config(262144, 768, 24, 3, 1152)),
     ],
-    ids=["ModernBERT-base", "mmBERT-base", "Qwen3-Embedding-0.6B"],
+    ids=["ModernBERT-base", "mmBERT-base", "Qwen3-Embedding-0.6B", "EmbeddingGemma-300M"],
 )
 def test_a_published_config_is_read_and_written(tree, wanted):
     read = convert.config_from_json(tree, where="config.json")
@@ -106,6 +139,9 @@ def test_a_published_config_is_read_and_written(tree, wanted):
         (QWEN3 | {"quantization_config": {"bits": 4}}, ["quantization_config"]),
         (QWEN3 | {"head_dim": 127}, ["127", "even"]),
         (QWEN3 | {"rope_theta": -1.0}, ["theta is -1.0"]),
+        (GEMMA3 | {"use_bidirectional_attention": None}, ["use_bidirectional_attention is None", "True"]),
+        (GEMMA3 | {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, ["_rotary is 'linear'"]),
+        (GEMMA3 | {"num_attention_heads": 4, "num_key_value_heads": 3}, ["num_heads 4", "num_key_value_heads 3"]),
         (MODERNBERT | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, ["global_rotary is 'linear'"]),
         (MODERNBERT | {"auto_map": {"AutoModel": "modeling.Model"}}, ["auto_map", "modeling.Model"]),
         (MODERNBERT | {"hidden_activation": "swoosh"}, ["swoosh", "gelu"]),

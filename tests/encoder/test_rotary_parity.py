@@ -1,4 +1,4 @@
-"""The same numbers as transformers' ModernBertModel and Qwen3Model, at every layer."""
+"""The same numbers as transformers' ModernBertModel, Qwen3Model and Gemma3TextModel, at every layer."""
 
 from __future__ import annotations
 
@@ -26,10 +26,25 @@ QWEN3 = encoder.Qwen3Config(
     num_key_value_heads=2,
     head_dim=10,
 )
+GEMMA3 = encoder.Gemma3Config(
+    vocab_size=50,
+    hidden_size=24,
+    num_layers=3,
+    num_heads=4,
+    intermediate_size=40,
+    max_positions=400,
+    num_key_value_heads=2,
+    head_dim=10,
+    query_scale=10,
+    window=65,
+    layer_types=("sliding_attention", "sliding_attention", "full_attention"),
+)
+MIXED = ("sliding_attention", "full_attention")
+every_kind = pytest.mark.parametrize("config", [MODERNBERT, QWEN3, GEMMA3], ids=["modernbert", "qwen3", "gemma3"])
 
 
 @pytest.mark.parametrize("length", [9, 65, 66, 300])
-@pytest.mark.parametrize("config", [MODERNBERT, QWEN3], ids=["modernbert", "qwen3"])
+@every_kind
 def test_short_texts_and_texts_beyond_the_window(config, length):
     tokens = random_tokens(np.random.default_rng(1), config, [length, max(length // 2, 1), 1], length)
     check(config, random_params(config, 1), tokens)
@@ -43,14 +58,24 @@ def test_short_texts_and_texts_beyond_the_window(config, length):
         dataclasses.replace(MODERNBERT, global_theta=1000.0, local_theta=50.0, layer_norm_eps=1e-3, num_heads=12),
         dataclasses.replace(QWEN3, attention_bias=True, num_key_value_heads=1, theta=10_000.0),
         dataclasses.replace(QWEN3, num_key_value_heads=4, head_dim=6, layer_norm_eps=1e-2, activation="gelu"),
+        dataclasses.replace(GEMMA3, window=5, query_scale=3, global_theta=500.0, local_theta=50.0),
+        dataclasses.replace(GEMMA3, attention_bias=True, num_key_value_heads=4, layer_norm_eps=1e-2, window=1),
     ],
-    ids=["biases", "window of 8", "bases", "one head of keys", "a head of keys for each of queries"],
+    ids=[
+        "biases",
+        "window of 8",
+        "bases",
+        "one head of keys",
+        "a head of keys for each of queries",
+        "scaled scores",
+        "window of 1",
+    ],
 )
 def test_odd_configurations(config):
     check(config, random_params(config, 2), random_tokens(np.random.default_rng(2), config, [20, 1, 7], 20))
 
 
-@pytest.mark.parametrize("config", [MODERNBERT, QWEN3], ids=["modernbert", "qwen3"])
+@every_kind
 def test_padding_on_the_left_is_as_padding_on_the_right(config):
     params = random_params(config, 3)
     tokens = random_tokens(np.random.default_rng(3), config, [12, 5, 1], 12)
@@ -66,11 +91,10 @@ def test_padding_on_the_left_is_as_padding_on_the_right(config):
 
 
 @pytest.mark.parametrize("attention", ["xla", "packed"])
-@pytest.mark.parametrize("config", [MODERNBERT, QWEN3], ids=["modernbert", "qwen3"])
+@every_kind
 def test_packed_attention_and_loops_give_the_same_values_and_gradients(config, attention, x64):
-    config = dataclasses.replace(
-        config, num_layers=5, **({} if config.architecture.causal else {"layer_types": (), "window": 8})
-    )
+    kinds = {} if config.architecture.causal else {"window": 8, "layer_types": GEMMA3.layer_types + MIXED}
+    config = dataclasses.replace(config, num_layers=5, **kinds)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_params(config, 4))
     tokens = jax.tree.map(jnp.asarray, random_tokens(np.random.default_rng(4), config, [14, 3, 0, 8, 14], 14))
 

@@ -51,6 +51,7 @@ def test_minilm_says_what_it_does(minilm, minilm_folder):
             Hints("mean + max", False, ("Dense",)),
         ),
         (["Transformer", "Pooling"], {}, Hints(None, False)),
+        (["Transformer", "Pooling"], {"pooling_mode": ["mean", "max"]}, Hints("mean + max", False)),
     ],
 )
 def test_what_modules_say(tmp_path, modules, pooling, hints):

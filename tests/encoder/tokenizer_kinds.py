@@ -132,6 +132,7 @@ OF_ARCHITECTURE = {
     "mpnet": mpnet,
     "modernbert": bracketed,
     "qwen3": closed,
+    "gemma3_text": bracketed,
 }
 
 

@@ -156,7 +156,7 @@ def test_attention(function):
 def small_encoder(kind: str):
     """(config, parameters, tokens) of an architecture."""
     sizes = {"vocab_size": 30, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "intermediate_size": 12}
-    own = {"num_key_value_heads": 1, "head_dim": 4} if kind == "qwen3" else {}
+    own = {"num_key_value_heads": 1, "head_dim": 4} if kind in ("qwen3", "gemma3_text") else {}
     own |= {"max_positions": 9, "model_type": kind, "pad_token_id": ARCHITECTURES[kind].fixed.get("pad_token_id", 0)}
     config = encoder.config_class(kind)(**sizes | own | ARCHITECTURES[kind].fixed)
     shape = (3, 5)

@@ -313,7 +313,7 @@ def test_every_route_but_healthz_needs_the_token(recommender, tmp_path):
         right = {"authorization": "Bearer correct horse battery"}
         paths = client.get("/openapi.json", headers=right).json()["paths"]
         routes = [(method, path) for path, methods in paths.items() for method in methods if path != "/healthz"]
-        assert len(routes) == 17
+        assert len(routes) == 18
         for wrong in ({}, {"authorization": "Bearer wrong"}, {"authorization": "correct horse battery"}):
             for method, path in [*routes, ("get", "/openapi.json")]:
                 refused = client.request(

@@ -11,15 +11,16 @@ from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
-KINDS = ("modernbert", "qwen3")
+KINDS = ("modernbert", "qwen3", "gemma3_text")
 
 
 def small(kind: str, layers: int = 2) -> encoder.Encoder:
     """A small untrained encoder of a kind."""
     tokenizer = tiny_wordpiece()
-    own = {"num_key_value_heads": 2, "head_dim": 8} if kind == "qwen3" else {"window": 8, "pad_token_id": 0}
+    shared = {"num_key_value_heads": 2, "head_dim": 8}
+    own = {"modernbert": {"window": 8, "pad_token_id": 0}, "qwen3": shared, "gemma3_text": shared | {"window": 5}}
     config = encoder.config_class(kind)(
-        vocab_size=tokenizer.size, hidden_size=32, num_layers=layers, num_heads=4, intermediate_size=48, **own
+        vocab_size=tokenizer.size, hidden_size=32, num_layers=layers, num_heads=4, intermediate_size=48, **own[kind]
     )
     return encoder.Encoder(config, encoder.init(0, config), tokenizer, f"a small {kind}")
 
@@ -29,9 +30,11 @@ def config_of(folder, **options) -> Config:
     base = preset("synthetic")
     return dataclasses.replace(
         base,
-        encoder=EncoderConfig(path=str(folder), rate=1e-3, **options),
+        # Texts of one length, so that each program is compiled once; it is more than a window.
+        encoder=EncoderConfig(path=str(folder), rate=1e-3, **{"max_length": 16} | options),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
-        learner=dataclasses.replace(base.learner, hidden=16),
+        learner=dataclasses.replace(base.learner, hidden=4),
+        updater=dataclasses.replace(base.updater, steps=1, order="first"),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
 

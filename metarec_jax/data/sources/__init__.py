@@ -92,6 +92,11 @@ def _read(config: DataConfig, seed: int, reporter: Reporter) -> Interactions:
 
 def _finished(data: Interactions, config: DataConfig) -> Interactions:
     """Return the data set with the vectors and the threshold of liked items of a config, and clicks if it asks so."""
+    if config.image_encoder and not config.columns.image:
+        raise MetarecError(
+            f"data.image_encoder is {config.image_encoder!r}, but no column has pictures: name that of the item file "
+            "with --data.columns.image NAME, or leave the encoder out"
+        )
     if config.vectors and data.items.vectors is None:
         from metarec_jax.data.vectors import from_file  # imported here because pyarrow is slow to import
 

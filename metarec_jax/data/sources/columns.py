@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from metarec_jax.core.errors import MetarecError, listed, shown
 from metarec_jax.data.values import Table
 
-NUMERIC = ("rating", "time", "item_vector")
+NUMERIC = ("rating", "time", "item_vector", "item_image")
 """Columns that keep the type that a file gives them."""
 _EXACT = 2**53  # whole numbers below this are exact as floats
 

@@ -29,6 +29,7 @@ OpenTable = TextTable | JsonLines | ParquetTable | FrameTable
 _TEXTS = ("text", "title", "name", "description")  # usual names of the column of item texts, in order of preference
 _TITLES = ("title", "name")
 _USUAL = Columns()
+_IMAGE = {"item_image": "--data.columns.image {}"}
 _ORDER = {"user": "1", "item": "2", "rating": "3", "time": "4"}
 """Numbers of the columns in a table without a header, in the order of MovieLens and of most published tables."""
 
@@ -217,8 +218,9 @@ def named_columns(config: DataConfig, option: str, *, trained: bool = False, ite
             "item as the rating)"
         )
         raise MetarecError(f"{option.format('rating')} is empty, so every row is a click: {remedy}")
-    if (config.vectors or columns.item_vector) and not (config.items_path or items):
-        raise MetarecError("vectors of items need a file with one row an item: give --data.items-path FILE")
+    if (config.vectors or columns.item_vector or columns.image) and not (config.items_path or items):
+        what = "pictures" if columns.image else "vectors"
+        raise MetarecError(f"{what} of items need a file with one row an item: give --data.items-path FILE")
     named = {
         "user": columns.user,
         "item": columns.item,
@@ -298,8 +300,10 @@ def _items(opened: OpenTable, config: DataConfig) -> Table:
         columns["item_text"] = config.columns.item_text
     if config.columns.item_vector:
         columns["item_vector"] = config.columns.item_vector
+    if config.columns.image:
+        columns["item_image"] = config.columns.image
     # --data.columns.item names the column in both files, so a message about this file cannot recommend it.
-    table = opened.read(columns, options=_options(("item_text", "item_vector")), rest=True)
+    table = opened.read(columns, options=_options(("item_text", "item_vector")) | _IMAGE, rest=True)
     details = {name: values for name, values in table.columns.items() if name not in columns}
     if "item_text" in table.columns:
         text = table.columns["item_text"]
@@ -312,11 +316,16 @@ def _items(opened: OpenTable, config: DataConfig) -> Table:
             )
         text = details[name]
     title = next((details[name] for name in _TITLES if name in details), text)
-    reserved = ("item", "title", "text", "item_vector")  # names that have another meaning in `build`
+    reserved = ("item", "title", "text", "item_vector", "item_picture")  # names that have another meaning in `build`
     kept = {n: v for n, v in details.items() if v is not text and v is not title and n not in reserved}
     kept |= {"item": table.columns["item"], "title": title, "text": text}
     if config.columns.item_vector:
         kept["item_vector"] = vectors.from_column(table, "item_vector")
     if config.vectors:
         kept["item_vector"] = vectors.from_file(config.vectors, len(table))
+    if config.columns.image:
+        from metarec_jax.data.sources import item_pictures  # imported here because JAX is slow to import
+
+        found = item_pictures.read(table, "item_image", config)
+        kept |= {"item_vector": found.vectors, "item_picture": found.small}
     return dataclasses.replace(table, columns=kept)

@@ -69,6 +69,14 @@ export function moved(was, now, reach) {
   return el("span", { class: `moved ${how}`, title: `for anybody place ${was}` }, by ? `${sign} ${Math.abs(by)}` : sign);
 }
 
+// An item's picture, which comes later than the rest. What it shows the title says.
+export function pictureOf(item, picture) {
+  if (!item.picture) return null;
+  const image = el("img", { class: "picture", alt: "" });
+  picture(item.id).then((source) => (source ? image.setAttribute("src", source) : image.remove()));
+  return image;
+}
+
 // A card whose parts can change while it stays: `update` is called after every re-ranking.
 export function card(item, about, on) {
   const scale = about.scale;
@@ -85,6 +93,7 @@ export function card(item, about, on) {
     el(
       "div",
       { class: "what" },
+      pictureOf(item, on.picture),
       el("h3", {}, open),
       facts({ ...item, isNew: item.new }, about.details),
       rest && el("p", { class: "text" }, rest),

@@ -1,10 +1,10 @@
 // The page: what is asked of the service, when, and where the answers go.
 
 import { arrange, byId, count, el } from "./dom.js";
-import { card, facts, restOfText, scoreBox, shown, titleOnly } from "./cards.js";
+import { card, facts, pictureOf, restOfText, scoreBox, shown, titleOnly } from "./cards.js";
 import { change } from "./change.js";
 import { dashboard } from "./dashboard.js";
-import { ask } from "./service.js";
+import { ask, picture } from "./service.js";
 import * as session from "./session.js";
 import { stars } from "./stars.js";
 
@@ -191,7 +191,7 @@ function show() {
   const nodes = items.map((item) => {
     let one = cards.get(item.id);
     if (!one) {
-      one = card(item, about, { rate: (what, value) => rate(what, value, list.list_id), open });
+      one = card(item, about, { rate: (what, value) => rate(what, value, list.list_id), open, picture });
       cards.set(item.id, one);
     }
     if (!one.root.isConnected) fresh++;
@@ -312,6 +312,7 @@ async function open(item) {
   const rest = restOfText(item);
   dialog.replaceChildren(
     close,
+    pictureOf(item, picture),
     el("h2", { id: "details-title" }, titleOnly(item)),
     facts({ ...item, isNew: item.new }, about.details),
     rest && el("p", {}, rest),

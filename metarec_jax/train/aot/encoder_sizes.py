@@ -34,6 +34,7 @@ ENCODER_SIZES: Mapping[str, EncoderSize] = {
     "qwen3-0.6b": EncoderSize(151669, 1024, 28, 16, 3072, "qwen3", 8, 128),
     "qwen3-4b": EncoderSize(151665, 2560, 36, 32, 9728, "qwen3", 8, 128),
     "qwen3-8b": EncoderSize(151665, 4096, 36, 32, 12288, "qwen3", 8, 128),
+    "embeddinggemma-300m": EncoderSize(262144, 768, 24, 3, 1152, "gemma3_text", 1, 256),
     # No checkpoints of these sizes exist. They have 1.1 and 7.0 billion parameters.
     "bert-1b": EncoderSize(30522, 2048, 20, 16, 8192),
     "bert-7b": EncoderSize(30522, 4096, 34, 32, 16384),

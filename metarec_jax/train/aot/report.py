@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from metarec_jax.core.console import print_grid
 from metarec_jax.train.aot.estimate import Estimate
@@ -11,8 +12,13 @@ FACTS = "facts about the compiled program"
 GUESS = "estimated by the compiler or from published figures, not measured"
 
 
-def show(found: Sequence[Estimate]) -> None:
-    """Print one column per target."""
+def show(found: Sequence[Estimate], counted: Literal["users", "texts"] = "users") -> None:
+    """Print one column per target.
+
+    Args:
+        found: estimates of the outer step, or of the encoding of texts.
+        counted: what ``Estimate.users`` counts.
+    """
     rows: list[list[str]] = []
 
     def row(label: str, cells: Sequence[str]) -> None:
@@ -20,7 +26,7 @@ def show(found: Sequence[Estimate]) -> None:
 
     row(f"-- {FACTS} --", [""] * len(found))
     row("chips", [str(e.chips) for e in found])
-    row("users a step, all chips", [f"{e.users:,}" for e in found])
+    row("users a step, all chips" if counted == "users" else "texts, all chips", [f"{e.users:,}" for e in found])
     row("fits in memory", ["yes" if e.fits else f"NO: {e.why}" for e in found])
     row("peak memory, a chip", [_bytes(e.peak_memory) for e in found])
     row("of it arguments", [_bytes(e.arguments) for e in found])
@@ -37,9 +43,10 @@ def show(found: Sequence[Estimate]) -> None:
     row("  matrix units busy", [f"{e.utilisation:.0%}" if e.utilisation else "-" for e in found])
     row("traffic at published bandwidth", [_time(e.memory_seconds) for e in found])
     row("collectives at published links", [_time(e.link_seconds) for e in found])
-    row("users a second, at best", [_number(e.users_per_second) for e in found])
+    row(f"{counted} a second, at best", [_number(e.users_per_second) for e in found])
     row("optimisation level", [e.level for e in found])
-    print_grid("The outer step, compiled ahead of time", ["", *(e.target for e in found)], rows)
+    what = "The outer step" if counted == "users" else "Encoding of texts by a frozen encoder"
+    print_grid(f"{what}, compiled ahead of time", ["", *(e.target for e in found)], rows)
     if any(e.guessed for e in found):
         print("The number of iterations of some loops depends on the data; their bodies are counted once.")
 

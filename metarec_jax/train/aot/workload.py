@@ -19,6 +19,7 @@ from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import (
     BertConfig,
     Execution,
+    Gemma3Config,
     ModelConfig,
     ModernBertConfig,
     Picked,
@@ -48,8 +49,9 @@ from metarec_jax.train.text_batches import Devices, execution_of, worth_sharing
 
 def _sized(size: EncoderSize) -> ModelConfig:
     sizes = size[:5]
-    if size.family == "qwen3":
-        return Qwen3Config(*sizes, num_key_value_heads=size.key_heads, head_dim=size.head)
+    if size.family in ("qwen3", "gemma3_text"):
+        kind = Qwen3Config if size.family == "qwen3" else Gemma3Config
+        return kind(*sizes, num_key_value_heads=size.key_heads, head_dim=size.head)
     return ModernBertConfig(*sizes, pad_token_id=50283) if size.family == "modernbert" else BertConfig(*sizes)
 
 
@@ -86,6 +88,11 @@ class Workload:
     def trains_encoder(self) -> bool:
         """Whether texts are encoded in the step."""
         return self.config.encoder.train != "no"
+
+    @property
+    def width(self) -> int:
+        """Width of the vector of a text."""
+        return self.architecture.width(self.config.encoder.dims)
 
     @property
     def user_texts(self) -> int:
@@ -140,7 +147,11 @@ def workload(
 def _architecture(config: Config, name: str) -> ModelConfig:
     if name or config.encoder.path in ENCODERS:
         return ENCODERS[name or config.encoder.path]
-    return random_encoder().config if config.encoder.path == "random" else load(config.encoder.path).config
+    return (
+        random_encoder().config
+        if config.encoder.path == "random"
+        else load(config.encoder.path, dense=config.encoder.dense).config
+    )
 
 
 def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
@@ -163,10 +174,10 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     state = _state(work)
     episodes = _put(padded(_episodes(work), mesh, per_device), mesh_users)
     held = jax.tree.map(_abstract, state, shardings(mesh, state))
-    side = work.architecture.hidden_size if work.user_texts else 0
+    side = work.width if work.user_texts else 0
     users = jax.ShapeDtypeStruct((work.users, side), jnp.float32)
     if not work.trains_encoder:
-        items = jax.ShapeDtypeStruct((work.items, work.architecture.hidden_size), jnp.float32)
+        items = jax.ShapeDtypeStruct((work.items, work.width), jnp.float32)
         tables = jax.eval_shape(model.prepare, state.trainable.theta, Tables(items, users))
         step = frozen_step(config, model, STEPS, mesh, per_device)
         return step, (held, _put(tables, everywhere), episodes), 1
@@ -176,15 +187,8 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
     run = work.run or execution_of(config.encoder, mesh.devices.flat[0].platform, split=SHARDS in mesh.axis_names)
     per_call = texts_of_call(run.tokens_per_call, work.length, used)
-    turns = -(-used // per_call)
-    shape = (texts, work.length)
-    tokens = Tokens(*(jax.ShapeDtypeStruct(shape, kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
-    alone = mesh.size == 1
-    rows = jax.ShapeDtypeStruct((mesh.size * turns * per_call,), jnp.int32)
-    count = jax.ShapeDtypeStruct(() if alone else (mesh.size,), jnp.int32)
-    chosen = Chosen(
-        buckets=(_put(tokens, everywhere),),
-        picked=(_put(Picked(rows, count), everywhere if alone else mesh_users),),
+    chosen, turns = chosen_texts(mesh, texts, work.length, per_call, used)
+    chosen = chosen._replace(
         users=None if work.user_texts else _put(users, everywhere),
         items=items_of(episodes) if config.factors.train else None,
     )
@@ -192,8 +196,31 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 
+def chosen_texts(mesh: Mesh, texts: int, length: int, per_call: int, used: int) -> tuple[Chosen, int]:
+    """Make the abstract texts of a program.
+
+    Args:
+        mesh: the devices.
+        texts: number of all texts, which every device holds.
+        length: padded tokens of a text.
+        per_call: texts of a chunk.
+        used: greatest number of texts that a device encodes.
+
+    Returns:
+        The texts as shapes with shardings on `mesh`, and the number of chunks of a device.
+    """
+    everywhere, by_device = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, by_user(mesh))
+    turns, alone = -(-used // per_call), mesh.size == 1
+    kinds = (jnp.int32, jnp.float32, jnp.int32)
+    tokens = Tokens(*(jax.ShapeDtypeStruct((texts, length), kind) for kind in kinds))
+    rows = jax.ShapeDtypeStruct((mesh.size * turns * per_call,), jnp.int32)
+    count = jax.ShapeDtypeStruct(() if alone else (mesh.size,), jnp.int32)
+    picked = _put(Picked(rows, count), everywhere if alone else by_device)
+    return Chosen(buckets=(_put(tokens, everywhere),), picked=(picked,)), turns
+
+
 def _state(work: Workload) -> TrainState:
-    config, hidden = work.config, work.architecture.hidden_size
+    config, hidden = work.config, work.width
     believed = None
     if config.has_factors:
         profile = hidden if work.user_texts else 0

@@ -116,7 +116,7 @@ def build(
         f"test users and {int(read.cold.sum())} of {len(data.items)} items are held out"
     )
     refuse_leak(config.encoder.path, data, read.splits, cold=read.cold)
-    encoder = load_encoder(config.encoder.path) if encoder is None else encoder
+    encoder = load_encoder(config.encoder.path, dense=config.encoder.dense) if encoder is None else encoder
     check_encoder(config.encoder, encoder)
     for remark in remarks(encoder, config.encoder.pooling):
         reporter.note(remark)
