@@ -209,8 +209,8 @@ def _inner(case: Case, target: Any, keep: Any) -> Any:
     from metarec_jax.train.sharding import by_user, user_mesh
 
     task = task_of(dataclasses.replace(STANDARD, users=case.users))
-    model, trainable, tables, episodes = ours.problem(task, case.form)  # type: ignore[arg-type]
-    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(case.compute)), tables)
+    problem = ours.problem(task, case.form, compute=jnp.dtype(case.compute))  # type: ignore[arg-type]
+    model, trainable, tables, episodes = problem
     mesh = user_mesh(among=targets.devices(target))
 
     def abstract(tree: Any, spec: Any) -> Any:
