@@ -51,7 +51,13 @@ class Program(NamedTuple):
 
 
 def problem(
-    task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True, compute: DTypeLike = np.float32
+    task: Task,
+    form: Form,
+    *,
+    unroll: int = UNROLL,
+    learn: bool = True,
+    compute: DTypeLike = np.float32,
+    kernel: int = 0,
 ) -> Problem:
     """The network of `Task` as a model, equal for every `form`.
 
@@ -61,6 +67,7 @@ def problem(
         unroll: inner steps in one iteration of the compiled loop.
         learn: whether rates are learned.
         compute: data type of the table, and thus of the products with its rows.
+        kernel: users of a block of the Pallas kernel; 0 leaves the inner loop to XLA.
     """
     classes, steps = len(task.offset), task.steps
     levels = tuple(float(level) for level in range(1, classes + 1))
@@ -79,6 +86,7 @@ def problem(
         order="second",
         form=form,
         unroll=unroll,
+        kernel=kernel,
     )
 
     def rows(ids: np.ndarray, labels: np.ndarray) -> Rows:
@@ -110,14 +118,15 @@ def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Ep
     return jax.value_and_grad(loss)
 
 
-def program(task: Task, form: Form, *, at_once: int, learn: bool = True, compute: DTypeLike = np.float32) -> Program:
+def program(task: Task, form: Form, *, at_once: int, **options: Any) -> Program:
     """Compile the meta-gradient of `task`.
 
     Args:
-        task, form, learn, compute: as for `problem`.
+        task, form: as for `problem`.
         at_once: users of a micro-batch; 0 for all.
+        **options: those of `problem`.
     """
-    model, *arguments = problem(task, form, learn=learn, compute=compute)
+    model, *arguments = problem(task, form, **options)
     compiled, facts = phases(gradient_of(model, at_once), *arguments)
 
     def start() -> Any:

@@ -24,6 +24,8 @@ from metarec_jax.encoder import Texts, choose_execution
 USERS, JOINT_USERS = 1024, 64
 TORCH_AT_ONCE = 256
 """Users that PyTorch computes at a time on an accelerator: its matrices of all users would take tens of GB."""
+KERNEL = 8
+"""Users of a block of the kernel."""
 FORMS: Mapping[str, tuple[Any, Any]] = {
     "Gram, float32": ("factored", np.float32),
     "Gram, bfloat16": ("factored", jnp.bfloat16),
@@ -47,7 +49,7 @@ def _shown(facts: Mapping[str, float], compute: Any, **more: Any) -> dict[str, A
 
 
 def inner_loop(asked: Asked) -> Iterator[Row]:
-    """The meta-gradient of 1,024 users in Gram space, with dense matrices, and by torch.func.
+    """The meta-gradient of 1,024 users in Gram space, in the kernel, with dense matrices, and by torch.func.
 
     Args:
         asked: size and time.
@@ -59,9 +61,9 @@ def inner_loop(asked: Asked) -> Iterator[Row]:
     task, at_once = task_of(case), _at_once(case)
     known: list[Any] = []
 
-    def program(form: Any, compute: Any, precision: Any = None) -> Work:
+    def program(form: Any, compute: Any, precision: Any = None, kernel: int = 0) -> Work:
         with jax.default_matmul_precision(precision) if precision else contextlib.nullcontext():
-            made = ours.program(task, form, at_once=at_once[form], compute=compute)
+            made = ours.program(task, form, at_once=at_once[form], compute=compute, kernel=kernel)
         if precision:
             known.append(made.result)
         error = ours.relative_error(made.result, known[0]) if known else float("nan")
@@ -78,10 +80,13 @@ def inner_loop(asked: Asked) -> Iterator[Row]:
         PRECISE: functools.partial(program, "factored", np.float32, "highest"),
         "Gram, float32": functools.partial(program, *FORMS["Gram, float32"]),
         "Gram, bfloat16": functools.partial(program, *FORMS["Gram, bfloat16"]),
+        "kernel, bfloat16": functools.partial(program, *FORMS["Gram, bfloat16"], kernel=min(KERNEL, task.users)),
         "PyTorch, torch.func, float32": rival,
         "dense, bfloat16": functools.partial(program, *FORMS["dense, bfloat16"]),
         "dense, float32": functools.partial(program, *FORMS["dense, float32"]),
     }
+    if jax.default_backend() == "cpu" and not asked.smoke:
+        del programs["kernel, bfloat16"]  # on a CPU it runs operation by operation
     yield from measured(f"meta-gradient, {case.users:,} users", programs, asked, most=2.0)
 
 

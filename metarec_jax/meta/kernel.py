@@ -1,9 +1,9 @@
 """Many users in a Pallas kernel: the sum of a one-user function and its gradient, computed in scratch memory.
 
 The function is the one that `metarec_jax.meta.batch` maps over users. Its value and gradient are traced inside the
-kernel (`metarec_jax.core.two_axes`) for a few users in each iteration of the grid. Their operations alternate, so that
-they fill each other's waiting times. Gradients by what all users share are summed over the grid in the chip's scratch
-memory.
+kernel (`metarec_jax.core.two_axes_evaluate`) for a few users in each iteration of the grid. Their operations alternate,
+so that they fill each other's waiting times. Gradients by what all users share are summed over the grid in the chip's
+scratch memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.two_axes import Flat, Unsupported, evaluate, lift
+from metarec_jax.core.two_axes import Flat, Unsupported, lift
+from metarec_jax.core.two_axes_evaluate import evaluate
 from metarec_jax.meta.batch import merge, scaled_gradient, sum_at_once
 
 Result = TypeVar("Result")
 Function = Callable[[Any, Any], tuple[Array, Any]]
 TOGETHER = 8
-"""Users whose operations alternate. By Mosaic's static schedule for a v5e, an iteration of eight users takes 15,930 cycles,
-and 23,126 if the users follow one another."""
+"""Users whose operations alternate. By Mosaic's static schedule for a v5e, an iteration of eight users takes 15,930
+cycles, and 23,126 if the users follow one another."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -109,7 +109,13 @@ def test_all_ways_to_compute_a_case_are_there(smoke):
     for row in smoke["rows"]:
         programs.setdefault(row["part"], []).append(row["program"])
     assert {"bfloat16", "float32", "float32, highest precision", "copy", "read"} <= set(programs["limits"])
-    for name in ("Gram, float32", "Gram, bfloat16", "dense, float32", "PyTorch, torch.func, float32"):
+    for name in (
+        "Gram, float32",
+        "Gram, bfloat16",
+        "kernel, bfloat16",
+        "dense, float32",
+        "PyTorch, torch.func, float32",
+    ):
         assert name in programs["inner loop"]
     assert programs["encoder, 32 tokens"] == ["ours", "PyTorch, sdpa"] * 2
     assert "PyTorch, torch.func, float32" in programs["outer step"]
@@ -124,8 +130,8 @@ def test_programs_of_the_inner_loop_agree(smoke):
         for row in smoke["rows"]
         if row["part"] == "inner loop" and "relative_error" in row["facts"]
     }
-    assert len(errors) == 6
-    assert {name: error for name, error in errors.items() if error > (0.1 if "bfloat16" in name else 1e-4)} == {}
+    assert len(errors) == 7
+    assert {name: error for name, error in errors.items() if not error < (0.1 if "bfloat16" in name else 1e-4)} == {}
 
 
 def test_compile_times_and_peak_memory_are_written(smoke):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
-from metarec_jax.core.two_axes import Flat, Unsupported, evaluate, lift
+from metarec_jax.core.two_axes import Flat, Unsupported, lift
+from metarec_jax.core.two_axes_evaluate import evaluate
 
 ROWS, COLUMNS = 6, 4
 
@@ -52,6 +53,7 @@ FUNCTIONS = {
     "parts": lambda at: (at["rows"][2], at["rows"][1:3], at["matrix"][:, 1:3], at["matrix"][2]),
     "joined": lambda at: (jnp.append(at["rows"], at["number"]), jnp.concatenate([at["matrix"], at["matrix"]], axis=1)),
     "another function": lambda at: jax.nn.relu(at["matrix"]) + jax.jit(jnp.tanh)(at["matrix"]),
+    "one of each row": lambda at: jnp.take_along_axis(at["matrix"], jnp.argmax(at["matrix"], 1)[:, None], 1)[:, 0],
     "no argument": lambda at: jnp.arange(4.0) + at["columns"],
     "loops": loops,
     "a gradient": jax.grad(loops),
