@@ -110,9 +110,9 @@ def page(document: Mapping[str, Any]) -> str:
         "# What the package reaches on this device",
         "",
         "Printed by `python -m benchmarks.report --page` from the JSON beside it. `x PyTorch` is PyTorch's time over "
-        "this one; `of peak` the share of the speed of a large product in the same data type, and `of memory` that of "
-        "the fastest pass through memory. FLOPs of an encoder are those of the model; others are those of all products in "
-        "the program. `error` is the relative error of the gradient. Peak memory is the compiler's.",
+        "this one; `of peak` the share of the speed of a large product in the same data type, and `of memory` that "
+        "of the fastest pass through memory. FLOPs of an encoder are those of the model; others are those of all "
+        "products in the program. `error` is the relative error of the gradient. Peak memory is the compiler's.",
         "",
         tables(document),
         "",
