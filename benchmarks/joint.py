@@ -64,7 +64,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
     buckets = jax.device_put(texts.buckets)
-    options = {"normalise": True, **how}
+    options: dict[str, Any] = {"normalise": True, **how}
     reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.per_call)
     support = task.support_ids.shape[1]
 

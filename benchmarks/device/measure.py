@@ -108,9 +108,9 @@ def seconds_of(work: Work, *, most: float) -> np.ndarray:
     until = time.perf_counter() + most
     while len(found) < GROUPS and (not found or time.perf_counter() < until):
         begun = time.perf_counter()
-        for _ in range(calls):
-            last = work.start()
-        work.wait(last)
+        for _ in range(calls - 1):
+            work.start()
+        work.wait(work.start())
         found.append((time.perf_counter() - begun) / calls)
     return np.array(found)
 

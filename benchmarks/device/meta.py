@@ -159,7 +159,7 @@ def joint_step(length: int, asked: Asked) -> Iterator[Row]:
         A row.
     """
     encoder = bert_base(smoke=asked.smoke)
-    small = {} if not asked.smoke else {"support": 3, "query": 2, "hidden": 8, "steps": 2}
+    small: dict[str, Any] = {} if not asked.smoke else {"support": 3, "query": 2, "hidden": 8, "steps": 2}
     users = 2 if asked.smoke else JOINT_USERS
     case = dataclasses.replace(STANDARD, users=users, features=encoder.config.hidden_size, **small)
     run = choose_execution(jax.default_backend())

@@ -149,9 +149,9 @@ def _dot(params: Any, shape: Shape, left: Any, right: Any) -> Flat:
         raise Unsupported(f"a product of {left.shape} and {right.shape} over {len(of_left)} axes")
     # An array of one axis is a row whose second axis is summed over.
     axes = [1 if len(value.shape) == 1 else axis for value, axis in ((left, of_left[0]), (right, of_right[0]))]
-    operands = [value.as_column(False).whole() for value in (left, right)]
     found = lax.dot_general(
-        *operands,
+        left.as_column(False).whole(),
+        right.as_column(False).whole(),
         (((axes[0],), (axes[1],)), ((), ())),
         precision=params["precision"],
         preferred_element_type=params["preferred_element_type"],

@@ -87,13 +87,13 @@ class Shared(NamedTuple):
 
     Attributes:
         trainable: theta and phi.
-        tables: embeddings, prepared (``model.prepare``).
+        tables: embeddings, prepared (``model.prepare``); None where each task has its own rows of them.
         key: key of the outer step; None disables dropout.
         plan: how adapted parameters are stored; with None, it is determined for each user.
     """
 
     trainable: Trainable
-    tables: Prepared
+    tables: Prepared | Any
     key: Array | None = None
     plan: Plan | None = None
 
