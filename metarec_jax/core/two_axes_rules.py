@@ -39,7 +39,7 @@ def compute(equation: Any, given: Sequence[Any]) -> Any:
         return _RULES[name](equation.params, result.shape, *given)
     if name in _ELEMENTWISE:
         return _elementwise(functools.partial(equation.primitive.bind, **equation.params), result.shape, given)
-    raise Unsupported(f"the operation {name} of {', '.join(str(v.aval) for v in equation.invars)}")
+    raise Unsupported(f"the operation {name} of {', '.join(str(v.aval) for v in equation.invars[:3])}")
 
 
 def _elementwise(function: Callable[..., Array], shape: Shape, given: Sequence[Any]) -> Flat:
