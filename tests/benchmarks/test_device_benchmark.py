@@ -20,6 +20,8 @@ from quick import quick_flags
 from benchmarks import report
 from benchmarks.device import measure, page, parts, supervise
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 NAMED = ("jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy", "torch")
 """Distributions that the benchmark may use, with all that they need."""
