@@ -214,7 +214,7 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
     elif case.form == "layer":
         found = _layer(case, target, keep)
     elif case.form:
-        found = _inner(case, target, keep)
+        found = compile_inner(case, target, keep)
     else:
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
         run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
@@ -235,8 +235,18 @@ def _texts(case: Case, target: Any, keep: Any) -> Any:
     return encoding.estimate_encoding(work, target, texts=case.users, shards=case.shards, level=case.level, keep=keep)
 
 
-def _inner(case: Case, target: Any, keep: Any) -> Any:
-    """The program that `benchmarks.inner_loop` times: its meta-gradient, with all users at once."""
+def compile_inner(case: Case, target: Any, keep: Callable[[str], Any] | None = None, *, kernel: int = 0) -> Any:
+    """Compile the program that `benchmarks.inner_loop` times: its meta-gradient, with all users at once.
+
+    Args:
+        case: form, data type and users.
+        target: the parsed target.
+        keep: called with the text of the compiled program.
+        kernel: users of a block of the Pallas kernel; 0 for XLA's program.
+
+    Returns:
+        The estimate.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -247,8 +257,8 @@ def _inner(case: Case, target: Any, keep: Any) -> Any:
     from metarec_jax.train.sharding import by_user, user_mesh
 
     task = task_of(dataclasses.replace(STANDARD, users=case.users))
-    model, trainable, tables, episodes = ours.problem(task, case.form)  # type: ignore[arg-type]
-    tables = jax.tree.map(lambda leaf: leaf.astype(jnp.dtype(case.compute)), tables)
+    form, compute = case.form, jnp.dtype(case.compute)
+    model, trainable, tables, episodes = ours.problem(task, form, compute=compute, kernel=kernel)  # type: ignore
     mesh = user_mesh(among=targets.devices(target))
 
     def abstract(tree: Any, spec: Any) -> Any:

@@ -16,10 +16,9 @@ import numpy as np
 from benchmarks import harness, roofline
 from benchmarks.cases import SMOKE_SHAPE, Shape, batch_of
 from benchmarks.phases import Watched, first, phases, together
-from metarec_jax.config.data import DataConfig
+from benchmarks.tasks import movielens
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
-from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Tokens, chunks, encode, encode_table, init, load, tokenize
 
 BARS = {"forward": 1.0, "forward + backward": 1.0, "catalogue": 2.0}
@@ -124,7 +123,7 @@ def one_batch(shape: Shape, rounds: int, reporter: Reporter = QUIET) -> list[har
 def real_texts(rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) -> list[harness.Row]:
     """GFLOP/s of products on the items of MovieLens-100K in length buckets, against a large matrix product."""
     encoder = load("random" if smoke else "minilm")
-    texts = load_data(DataConfig(), seed=0).items.texts[: FEW if smoke else None]
+    texts = movielens().items.texts[: FEW if smoke else None]
     tokens = tokenize(encoder.tokenizer, texts, 128)
     parts = [jax.device_put(chunk.tokens) for chunk in chunks(tokens.ids, limit=128, tokens_per_call=2048)]
     program = jax.jit(lambda params, tokens: encode(params, encoder.config, tokens, normalise=True))
@@ -166,7 +165,7 @@ def real_texts(rounds: int, reporter: Reporter = QUIET, *, smoke: bool = False) 
 
 def catalogue_texts(count: int) -> list[str]:
     """Distinct texts, from titles to descriptions of a hundred tokens: one item's text, then a few more titles."""
-    items = load_data(DataConfig(), seed=0).items
+    items = movielens().items
     rng = np.random.default_rng(0)
     more = np.minimum(rng.geometric(0.4, count) - 1, 12)
     return [

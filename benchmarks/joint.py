@@ -16,10 +16,8 @@ from benchmarks import harness, ours, roofline
 from benchmarks.cases import SHARED, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.rivals import Task
-from benchmarks.tasks import task_of, users_of
-from metarec_jax.config.data import DataConfig
+from benchmarks.tasks import movielens, task_of, users_of
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.data import load as load_data
 from metarec_jax.encoder import Encoder, Texts, encode, load, pack, tokenize
 from metarec_jax.meta.encoder_step import Chosen, Reading, joint_gradient
 from metarec_jax.meta.model import Trainable
@@ -51,13 +49,23 @@ class Step(NamedTuple):
     facts: dict[str, float]
 
 
-def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False) -> Step:
-    """The package's own, compiled; with `adam` it moves a state of its own, and gives the losses only."""
+def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: bool = False, **how: Any) -> Step:
+    """Compile the package's own joint gradient.
+
+    Args:
+        task: the batch.
+        encoder: the encoder.
+        texts: texts of the items.
+        at_once: users of a micro-batch; 0 for all.
+        adam: whether the program moves a state of its own, and gives the losses only.
+        **how: options of `encode`.
+    """
     problem = ours.problem(task, "factored")
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
     buckets = jax.device_put(texts.buckets)
-    reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, normalise=True), texts.per_call)
+    options: dict[str, Any] = {"normalise": True, **how}
+    reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.per_call)
     support = task.support_ids.shape[1]
 
     def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any) -> Any:
@@ -124,7 +132,7 @@ def real_texts(
         The encoder; token ids of each text; the texts in length buckets.
     """
     encoder = load(name)
-    ids = tokenize(encoder.tokenizer, load_data(DataConfig(), seed=0).items.texts, 128).ids
+    ids = tokenize(encoder.tokenizer, movielens().items.texts, 128).ids
     return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=tokens_per_call)
 
 
@@ -237,7 +245,7 @@ def _textbook(encoder: Encoder, ids: Any, case: InnerLoopCase, task: Task) -> Ca
 
     rng = np.random.default_rng(0)
     users, items, labels = textbook_pairs(case, task)
-    profiles = load_data(DataConfig(), seed=0).users.texts
+    profiles = movielens().users.texts
     assert profiles is not None  # MovieLens-100K has them
     of_users = tokenize(encoder.tokenizer, [profiles[user] for user in users], 128).ids
     of_items = [ids[item] for item in items]

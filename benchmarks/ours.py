@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
@@ -16,11 +17,10 @@ from metarec_jax.core.types import Episodes, Params, Prepared, Rows
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.gram import Form
-from metarec_jax.meta.model import Model, Trainable
+from metarec_jax.meta.model import UNROLL, Model, Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import Rates
 from metarec_jax.meta.updaters.gradient import gradient_descent
-from metarec_jax.train.model import UNROLL
 
 
 class Problem(NamedTuple):
@@ -36,20 +36,39 @@ class Program(NamedTuple):
     """A compiled meta-gradient.
 
     Attributes:
+        start: starts the computation, and returns its result, which need not be done.
         run: computes it once, and blocks until it is done.
         result: the result.
         facts: seconds of each phase, and the compiler's FLOPs, bytes and memory, with loop bodies counted once.
         text: the program, as HLO.
     """
 
+    start: Callable[[], Any]
     run: Callable[[], Any]
     result: MetaGradient
     facts: dict[str, float]
     text: str
 
 
-def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True) -> Problem:
-    """The network of `Task` as a model, equal for every `form`; `learn` is whether rates are learned."""
+def problem(
+    task: Task,
+    form: Form,
+    *,
+    unroll: int = UNROLL,
+    learn: bool = True,
+    compute: DTypeLike = np.float32,
+    kernel: int = 0,
+) -> Problem:
+    """The network of `Task` as a model, equal for every `form`.
+
+    Args:
+        task: the task.
+        form: form of the inner loop.
+        unroll: inner steps in one iteration of the compiled loop.
+        learn: whether rates are learned.
+        compute: data type of the table, and thus of the products with its rows.
+        kernel: users of a block of the Pallas kernel; 0 leaves the inner loop to XLA.
+    """
     classes, steps = len(task.offset), task.steps
     levels = tuple(float(level) for level in range(1, classes + 1))
 
@@ -67,6 +86,7 @@ def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True)
         order="second",
         form=form,
         unroll=unroll,
+        kernel=kernel,
     )
 
     def rows(ids: np.ndarray, labels: np.ndarray) -> Rows:
@@ -80,7 +100,7 @@ def problem(task: Task, form: Form, *, unroll: int = UNROLL, learn: bool = True)
         weight=np.ones(task.users, np.float32),
     )
     trainable = Trainable(task.theta, {"log_rate": task.log_rate} if learn else {})
-    tables = Prepared(items=task.table, users=np.zeros((1, 0), np.float32))
+    tables = Prepared(items=task.table.astype(compute), users=np.zeros((1, 0), np.float32))
     return Problem(model, *jax.device_put((trainable, tables, episodes)))
 
 
@@ -98,17 +118,27 @@ def gradient_of(model: Model, at_once: int) -> Callable[[Trainable, Prepared, Ep
     return jax.value_and_grad(loss)
 
 
-def program(task: Task, form: Form, *, at_once: int, learn: bool = True) -> Program:
-    """Compile the meta-gradient of `task`."""
-    model, *arguments = problem(task, form, learn=learn)
+def program(task: Task, form: Form, *, at_once: int, **options: Any) -> Program:
+    """Compile the meta-gradient of `task`.
+
+    Args:
+        task, form: as for `problem`.
+        at_once: users of a micro-batch; 0 for all.
+        **options: those of `problem`.
+    """
+    model, *arguments = problem(task, form, **options)
     compiled, facts = phases(gradient_of(model, at_once), *arguments)
 
+    def start() -> Any:
+        return compiled(*arguments)
+
     def run() -> Any:
-        return jax.block_until_ready(compiled(*arguments))
+        return jax.block_until_ready(start())
 
     facts["first_s"] = first(run)
-    loss, gradient = jax.tree.map(np.asarray, compiled(*arguments))
+    loss, gradient = jax.tree.map(np.asarray, start())
     return Program(
+        start=start,
         run=run,
         result=MetaGradient(float(loss), gradient.theta, gradient.phi.get("log_rate")),
         facts={"at_once": at_once, **facts},

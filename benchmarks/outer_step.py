@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
 
 from benchmarks import harness, ours, rivals, roofline
 from benchmarks.cases import SMOKE, InnerLoopCase
@@ -52,15 +53,16 @@ class Step(NamedTuple):
     text: str
 
 
-def our_step(task: rivals.Task, form: Any, at_once: int) -> Step:
+def our_step(task: rivals.Task, form: Any, at_once: int, *, compute: DTypeLike = np.float32) -> Step:
     """Compile the package's step on a task.
 
     Args:
         task: the batch, the same in every step.
         form: form of the inner loop.
         at_once: users of a micro-batch; 0 for all.
+        compute: data type of products with rows of the table.
     """
-    model, trainable, tables, episodes = ours.problem(task, form)
+    model, trainable, tables, episodes = ours.problem(task, form, compute=compute)
     optimiser = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, weight_decay=DECAY))
     state = [TrainState(trainable, optimiser.init(trainable), jnp.zeros((), jnp.int32), jax.random.key(0))]
     step = make_step(model, optimiser, at_once=at_once)

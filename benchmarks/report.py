@@ -2,7 +2,7 @@
 
 python -m benchmarks.report                                           all results in benchmarks/results
 python -m benchmarks.report benchmarks/results/inner-loop.json [CASE ...] [--as KIND]
-python -m benchmarks.report --page benchmarks/results/suite.json      write a page with plots beside the JSON
+python -m benchmarks.report --page benchmarks/results/suite.json      write a page beside the JSON (suite or device)
 python -m benchmarks.report --update                                  print the marked blocks of README and docs again
 """
 
@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.device import page as of_device
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.text_table import grid, number
 
@@ -217,7 +218,7 @@ LEAST = 0.01
 NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
-KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline")
+KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline", "device")
 """Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
@@ -257,6 +258,7 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
         "differences": differences,
         "costs": costs,
         "roofline": roofline,
+        "device": of_device.tables,
     }
     return wrap(shown[kind](document, wanted))
 
@@ -339,7 +341,9 @@ def everything(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         rows = document.get("rows") or []
-        if "cases" in document:
+        if "parts" in document:
+            parts.append(of_device.page(document))
+        elif "cases" in document:
             parts.append(page(document).replace("# Results of the benchmark suite", f"# {path.stem}", 1))
         elif rows and "ratio" in rows[0]:
             parts.append(f"# {path.stem}\n\n{table(document)}\n")
@@ -374,12 +378,16 @@ def main(given: Sequence[str] | None = None) -> None:
     if not arguments.page:
         print(block(arguments.kind, str(arguments.results.resolve()), "; ".join(arguments.cases)))
         return
-    from benchmarks.figures import draw
-
     document = json.loads(arguments.results.read_text(encoding="utf-8"))
-    plots = draw(document, arguments.results.with_suffix(""))
     out = arguments.results.with_suffix(".md")
-    out.write_text(page(document, [(title, f"{out.stem}/{path.name}") for title, path in plots]), encoding="utf-8")
+    if "parts" in document:
+        text = wrap(of_device.page(document))
+    else:
+        from benchmarks.figures import draw
+
+        plots = draw(document, arguments.results.with_suffix(""))
+        text = page(document, [(title, f"{out.stem}/{path.name}") for title, path in plots])
+    out.write_text(text, encoding="utf-8")
     print(out)
 
 

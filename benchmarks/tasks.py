@@ -6,8 +6,7 @@ import numpy as np
 
 from benchmarks.cases import InnerLoopCase
 from benchmarks.rivals import Layers, Task
-from metarec_jax.config.data import DataConfig
-from metarec_jax.data import load
+from metarec_jax.core.types import Interactions
 
 
 def task_of(case: InnerLoopCase) -> Task:
@@ -47,9 +46,17 @@ def _distinct(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray
     return ids, rng.integers(0, case.classes, ids.shape).astype(np.int32), items
 
 
+def movielens() -> Interactions:
+    """MovieLens-100K. Importing this module does not import the readers of data, which random ratings do not need."""
+    from metarec_jax.config.data import DataConfig
+    from metarec_jax.data import load
+
+    return load(DataConfig(), seed=0)
+
+
 def users_of(case: InnerLoopCase) -> np.ndarray:
     """Rows of the users of MovieLens-100K in a case of real ratings: the first with enough ratings."""
-    data = load(DataConfig(), seed=0)
+    data = movielens()
     rows = case.support + case.query
     found = np.flatnonzero(np.bincount(data.user, minlength=len(data.users)) >= rows)
     if len(found) < case.users:
@@ -59,7 +66,7 @@ def users_of(case: InnerLoopCase) -> np.ndarray:
 
 def _real(case: InnerLoopCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
     """Ratings of MovieLens-100K, a fixed number of each user."""
-    data = load(DataConfig(), seed=0)
+    data = movielens()
     ids, labels = [], []
     for user in users_of(case):
         chosen = rng.permutation(np.flatnonzero(data.user == user))[: case.support + case.query]

@@ -68,7 +68,8 @@ def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callabl
 
     def run() -> dict[str, torch.Tensor]:
         model.zero_grad(set_to_none=True)
-        embed(model, ids, mask).backward(cotangent)
+        embeddings = embed(model, ids, mask)
+        embeddings.backward(cotangent.to(embeddings.dtype))
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     return run

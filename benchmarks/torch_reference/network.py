@@ -27,7 +27,7 @@ def layers(tensors: Tensors) -> Layers:
     nested: Layers = {}
     for path, tensor in tensors.items():
         layer, name = path.split(".")
-        nested.setdefault(layer, {})[name] = tensor.detach().numpy()
+        nested.setdefault(layer, {})[name] = tensor.detach().cpu().numpy()
     return nested
 
 

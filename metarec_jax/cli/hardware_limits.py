@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 
 class Limit(NamedTuple):
@@ -17,11 +18,29 @@ class Limit(NamedTuple):
     work: float
 
 
-def product(size: int = 2048) -> Limit:
-    """A float32 product of two matrices [size, size]; `work` in GFLOP."""
-    a = jax.random.normal(jax.random.key(0), (size, size))
-    program = jax.jit(jnp.matmul)
-    return Limit(lambda: jax.block_until_ready(program(a, a)), 2e-9 * size**3)
+def product(
+    size: int = 2048, dtype: DTypeLike = np.float32, *, precision: jax.lax.PrecisionLike = None, times: int = 1
+) -> Limit:
+    """Products of matrices [size, size], one after another; `work` in GFLOP.
+
+    Args:
+        size: rows of each matrix.
+        dtype: data type of the matrices.
+        precision: precision of a float32 product; None takes the default, which is lower on accelerators.
+        times: number of products in one run, so that the start of a run is a small part of it.
+
+    Returns:
+        The limit.
+    """
+    a = (jax.random.normal(jax.random.key(0), (size, size)) / size**0.5).astype(dtype)
+
+    @jax.jit
+    def multiplied(x: jax.Array, a: jax.Array) -> jax.Array:
+        for _ in range(times):
+            x = jnp.matmul(x, a, precision=precision)
+        return x
+
+    return Limit(lambda: jax.block_until_ready(multiplied(a, a)), 2e-9 * times * size**3)
 
 
 def memory(megabytes: int = 256) -> dict[str, Limit]:

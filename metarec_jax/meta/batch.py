@@ -59,6 +59,21 @@ def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -
     return plan, products
 
 
+def gathered(tables: Prepared, episodes: Episodes) -> dict[str, Any]:
+    """Gather the rows of a batch, for `Task.rows`.
+
+    Args:
+        tables: prepared tables.
+        episodes: a batch.
+
+    Returns:
+        Rows by name, with a leading axis of users.
+    """
+    of_items = {"support": episodes.support.item, "query": episodes.query.item}
+    found = {name: jax.tree.map(lambda leaf, ids=ids: leaf[ids], tables.items) for name, ids in of_items.items()}
+    return found | {"user": jax.tree.map(lambda leaf: leaf[episodes.user], tables.users)}
+
+
 def _devices() -> int:
     """Number of devices over which the compiler splits the users of a batch; each would multiply a whole table.
 
@@ -107,11 +122,19 @@ def sum_over_users(
     """
     users = jax.tree.leaves(tasks)[0].shape[0]
     if at_once in (0, users):
-        return _sum_at_once(function, shared, tasks)
+        return sum_at_once(function, shared, tasks)
     return _sum_by_parts(function, at_once, shared, tasks)
 
 
-def _sum_at_once(function: Callable[[Any, Any], tuple[Array, Result]], shared: Any, tasks: Any) -> tuple[Array, Result]:
+def sum_at_once(function: Callable[[Any, Any], tuple[Array, Result]], shared: Any, tasks: Any) -> tuple[Array, Result]:
+    """`sum_over_users` of all users at once.
+
+    Args:
+        function, shared, tasks: as for `sum_over_users`.
+
+    Returns:
+        As `sum_over_users`.
+    """
     values, rest = over_users(lambda task: function(shared, task), tasks)
     return jnp.sum(values), jax.tree.map(jax.lax.stop_gradient, rest)
 
@@ -121,7 +144,7 @@ _SUM, _CONCAT = AccumulationType.SUM, AccumulationType.CONCAT
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sum_by_parts(function: Any, at_once: int, shared: Any, tasks: Any) -> Any:
-    part = functools.partial(_sum_at_once, function)
+    part = functools.partial(sum_at_once, function)
     return microbatch(part, argnums=1, microbatch_size=at_once, accumulator=(_SUM, _CONCAT))(shared, tasks)
 
 
@@ -132,9 +155,9 @@ def _forward(function: Any, at_once: int, shared: Any, tasks: Any) -> tuple[Any,
 
     def part(shared: Any, tasks: Any) -> Any:
         def of_moving(*moving: Any) -> Any:
-            return _sum_at_once(function, *_merge(wanted, moving, (shared, tasks)))
+            return sum_at_once(function, *merge(wanted, moving, (shared, tasks)))
 
-        moving = tuple(_merge(wanted, (shared, tasks), None))
+        moving = tuple(merge(wanted, (shared, tasks), None))
         return jax.value_and_grad(of_moving, argnums=(0, 1), has_aux=True)(*moving)
 
     accumulator = ((_SUM, _CONCAT), (_SUM, _CONCAT))
@@ -142,6 +165,19 @@ def _forward(function: Any, at_once: int, shared: Any, tasks: Any) -> tuple[Any,
 
 
 def _backward(function: Any, at_once: int, gradient: Any, cotangents: Any) -> Any:
+    return scaled_gradient(gradient, cotangents)
+
+
+def scaled_gradient(gradient: Any, cotangents: Any) -> Any:
+    """The gradient of a sum, which was computed with it, times the cotangent of the sum.
+
+    Args:
+        gradient: gradient by all arguments.
+        cotangents: of the sum, and of the auxiliary output.
+
+    Returns:
+        A tree like `gradient`.
+    """
     cotangent = cotangents[0]
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return jax.tree.map(jnp.zeros_like, gradient)
@@ -151,8 +187,16 @@ def _backward(function: Any, at_once: int, gradient: Any, cotangents: Any) -> An
 _sum_by_parts.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
-def _merge(which: Any, yes: Any, no: Any) -> Any:
-    """Leaves of `yes` where `which` is true, of `no` elsewhere; None represents a tree of None."""
+def merge(which: Any, yes: Any, no: Any) -> Any:
+    """Merge two trees.
+
+    Args:
+        which: a tree of bool.
+        yes, no: leaves where `which` is true, and where it is false; None represents a tree of None.
+
+    Returns:
+        A tree like `which`.
+    """
     leaves, structure = jax.tree.flatten(which)
     yes = structure.flatten_up_to(yes)
     no = [None] * len(leaves) if no is None else structure.flatten_up_to(no)

@@ -15,7 +15,8 @@ from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import Episodes, Params, Prepared
 from metarec_jax.factors.correction import Picked, Places, correct, corrected, descend, items_of, pick
-from metarec_jax.meta.batch import planned, sum_over_users
+from metarec_jax.meta.batch import gathered, planned, sum_over_users
+from metarec_jax.meta.kernel import sum_in_kernel
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
 from metarec_jax.meta.user import lose_user, predict_user
 
@@ -105,7 +106,11 @@ def meta_loss(
         outcome = lose_user(model, shared, task)
         return outcome.query, outcome
 
-    total, outcomes = sum_over_users(lose, shared, tasks, at_once=at_once)
+    if model.kernel:
+        shared, tasks = shared._replace(tables=None), tasks._replace(rows=gathered(tables, episodes))
+        total, outcomes = sum_in_kernel(lose, model.kernel, shared, tasks)
+    else:
+        total, outcomes = sum_over_users(lose, shared, tasks, at_once=at_once)
     losses = Losses(total, jnp.sum(outcomes.rows), outcomes.stopped)
     return total / jnp.maximum(losses.rows, 1.0), losses
 

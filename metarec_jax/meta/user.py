@@ -39,7 +39,7 @@ def features_of(
 
     Args:
         tables: prepared tables.
-        rows: rows of one user.
+        rows: rows of one user; without ids (None), those of the whole item table.
         name: identifier of the rows (see `metarec_jax.learner.gathered_rows.Fixed`).
         theta, products: parameters, and precomputed products of these rows with kernels of theta.
 
@@ -52,7 +52,7 @@ def features_of(
 
 def context_of(
     tables: Prepared,
-    user: Array,
+    user: Array | None,
     support: Rows,
     key: Array | None = None,
     theta: Params = None,
@@ -62,7 +62,7 @@ def context_of(
 
     Args:
         tables: prepared tables.
-        user: int32 [], row of the user table.
+        user: int32 [], row of the user table; None where the table is that row.
         support: the support.
         key: key of this user in training, for dropout; None outside training.
         theta, products: as for `features_of`.
@@ -307,6 +307,11 @@ def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:
     """The learner's inputs about the user and about the query."""
     episode, theta = task.episode, shared.trainable.theta
     key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
-    context = context_of(shared.tables, episode.user, episode.support, key, theta, task.products)
+    user, support, query = episode.user, episode.support, episode.query
+    of_support = of_query = shared.tables
+    if task.rows is not None:
+        user, support, query = None, support._replace(item=None), query._replace(item=None)
+        of_support, of_query = (Prepared(task.rows[name], task.rows["user"]) for name in ("support", "query"))
+    context = context_of(of_support, user, support, key, theta, task.products)
     context = summarised(model, theta, context)
-    return context, features_of(shared.tables, episode.query, "query", theta, task.products)
+    return context, features_of(of_query, query, "query", theta, task.products)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from helpers import assert_close, tiny
 
+from metarec_jax.meta.model import UNROLL
 from metarec_jax.meta.outer import meta_loss
-from metarec_jax.train.model import UNROLL
 
 RULES = {
     "gradient, dense": {"form": "dense"},
