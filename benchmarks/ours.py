@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
-from metarec_jax.cli import flops
+from metarec_jax.core import flops
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metarec_jax.cli.arguments import (
     DEFAULT_CONFIG,
+    MOST_TRACED,
     ConfigFile,
     ConfigOptions,
     Json,
     Preset,
     RunFolder,
+    Trace,
+    TrackerNames,
+    check_range,
     check_resume,
     held_folder,
     parse,
@@ -45,25 +50,35 @@ class TrainArguments:
     """New run folder. "" is the first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     resume: RunFolder = ""
     """Run folder of a training to continue. Its options stay as they are."""
+    trace: Trace = 0
+    tracker: TrackerNames = ()
     json: Json = False
     config: ConfigOptions = DEFAULT_CONFIG
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec train` and return the exit status."""
+    began = time.perf_counter()
     name, base = starting_config("train", arguments)
     chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
     paths = check_resume(chosen)
+    check_range("--trace", chosen.trace, 0, MOST_TRACED)
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
+    from metarec_jax.train.goodput import sentence
+    from metarec_jax.train.monitor import Monitor
 
-    with held_folder(chosen, run_name(name, chosen.config), "train") as folder:
+    with (
+        Monitor(began=began, trace=chosen.trace, trackers=chosen.tracker) as monitor,
+        held_folder(chosen, run_name(name, chosen.config), "train") as folder,
+    ):
         if chosen.resume:
             run, experiment = start.resume(folder, paths=paths, reporter=reporter)
         else:
             run, experiment = start.start(chosen.config, folder, reporter=reporter)
-        fitted = start.fit(run, experiment, reporter=reporter)
+        fitted = start.fit(run, experiment, reporter=reporter, monitor=monitor)
+        reporter.note(sentence(fitted.goodput))
         if fitted.interrupted:
             return interrupted(fitted, run)
         plot = draw(run)
@@ -74,6 +89,7 @@ def run(arguments: Sequence[str]) -> int:
             "run": str(relative(run.folder)),
             "plot": str(relative(plot)),
             **{field: getattr(progress, field) for field in fields},
+            "goodput": fitted.goodput,
         }
         print_json(tree if spent is None else {**tree, "privacy": spent})
         return 0
