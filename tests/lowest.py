@@ -189,6 +189,7 @@ def train() -> None:
     metarec("train", "--data.path", "ratings.csv", *SMALL[2:], *RANDOM, "--factors.rank", "2", "--out", "table")
     metarec("train", *SMALL, *RANDOM, "--encoder.train", "all", "--train.users-per-step", "16", "--out", "joint")
     metarec("train", *SMALL, *RANDOM, "--privacy.epsilon", "8", "--out", "private")
+    metarec("train", *SMALL, *RANDOM, "--trace", "1", "--tracker", "tensorboard", "--out", "observed")
     metarec("pretrain", *SMALL[:2], *RANDOM, "--steps", "2", "--judge-every", "1", "--out", "words")
     metarec("pretrain", "--resume", "words")
     metarec("train", *SMALL, "--encoder.path", "words/encoder", "--out", "pretrained")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,7 +45,7 @@ def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda pa
         elif equation.primitive.name == "while":
             times = turns(str(equation.source_info.name_stack)) or 1
         elif equation.primitive.name == "shard_map":  # its body is the program of one device
-            times = math.prod(equation.params["mesh"].shape[axis] for axis in equation.params["manual_axes"])
+            times = equation.params["mesh"].size
         inside = [products_of_jaxpr(inner, turns) for inner in _called_by(equation)]
         total += max(inside) if equation.primitive.name == "cond" else times * sum(inside)
     return total
