@@ -38,8 +38,8 @@ class Pool:
     """
 
     actors: int
-    cpus: float = 1
-    gpus: float = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
 
 
 class ListWorker:
@@ -129,8 +129,8 @@ def recommend_users(
 
     columns = columns or open_run(run).config.data.columns
     worker = (str(run.resolve()), encoder_path, columns, str(users), k, exclude_seen)
-    count = _distinct(users, columns.user, HISTORY)
-    return Result(count, count, _job(users, out, pool, block, ListWorker, worker))
+    count, files = _checked(users, columns.user, HISTORY)
+    return Result(count, count, _job(files, out, pool, block, ListWorker, worker))
 
 
 def encode_texts(
@@ -163,12 +163,12 @@ def encode_texts(
         MetarecError: as for `recommend_users`.
     """
     worker = (str(run.resolve()), encoder_path, column)
-    count = _distinct(texts, item, column)
-    return Result(count, count, _job(texts, out, pool, block, TextWorker, worker))
+    count, files = _checked(texts, item, column)
+    return Result(count, count, _job(files, out, pool, block, TextWorker, worker))
 
 
-def _distinct(path: Path, name: str, *others: str) -> int:
-    """The number of rows of Parquet files, whose ids must differ.
+def _checked(path: Path, name: str, *others: str) -> tuple[int, list[str]]:
+    """Check Parquet files whose rows have different ids.
 
     Args:
         path: a file, or a folder.
@@ -176,18 +176,17 @@ def _distinct(path: Path, name: str, *others: str) -> int:
         *others: further columns that there must be.
 
     Returns:
-        The number.
+        The number of rows, and the paths of the files.
 
     Raises:
         MetarecError: the files cannot be read, a column is missing, or an id is there twice.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.dataset
 
     remedy = "give a Parquet file, or a folder of some"
     try:
-        files = pa.dataset.dataset(path, format="parquet")
+        files = pa.dataset.dataset(path.resolve(), format="parquet")
         if missing := [column for column in (name, *others) if column not in files.schema.names]:
             raise MetarecError(
                 f"{path} has no column {missing[0]!r}; it has {listed(sorted(files.schema.names))}: write the column "
@@ -198,18 +197,19 @@ def _distinct(path: Path, name: str, *others: str) -> int:
         raise MetarecError(f"{path}: {(str(error).splitlines() or [''])[0][:200]}: {remedy}") from error
     if len(ids) == 0:
         raise MetarecError(f"{path} has no rows: {remedy}")
-    if pc.count_distinct(ids, mode="all").as_py() < len(ids):
-        counts = pc.value_counts(ids).to_pylist()
-        twice = next(count["values"] for count in counts if count["counts"] > 1)
+    if len(ids.unique()) < len(ids):
+        twice = next(count["values"] for count in ids.value_counts().to_pylist() if count["counts"] > 1)
         raise MetarecError(f"{path}: {name} {shown(twice)} is in several rows: write each once")
-    return len(ids)
+    return len(ids), list(files.files)
 
 
-def _job(files: Path, out: Path, pool: Pool, block: int, worker: Callable[..., Any], arguments: Sequence[Any]) -> float:
+def _job(
+    files: Sequence[str], out: Path, pool: Pool, block: int, worker: Callable[..., Any], arguments: Sequence[Any]
+) -> float:
     """Send the rows of Parquet files through actors, and write what they return.
 
     Args:
-        files: a file, or a folder.
+        files: paths of the files.
         out: new folder.
         pool: the actors.
         block: number of rows that an actor gets at a time.
@@ -230,7 +230,7 @@ def _job(files: Path, out: Path, pool: Pool, block: int, worker: Callable[..., A
     started = time.monotonic()
     with new_folder(out) as folder, _errors_of_workers():
         (
-            ray.data.read_parquet(str(files.resolve()))
+            ray.data.read_parquet(list(files), file_extensions=None)
             .repartition(target_num_rows_per_block=block)
             .map_batches(
                 worker,

@@ -34,6 +34,7 @@ def cluster():
     """Two nodes of two CPUs each; this process is connected to them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the usual 30 seconds
         patch.setenv("JAX_PLATFORMS", "cpu")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of this package, for the actors
         import ray
