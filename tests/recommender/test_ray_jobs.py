@@ -34,13 +34,14 @@ def cluster():
     """Two nodes of two CPUs each; this process is connected to them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the usual 30 seconds
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # a busy machine takes longer than the usual 30 s
+        patch.setenv("RAY_agent_register_timeout_ms", "300000")
         patch.setenv("JAX_PLATFORMS", "cpu")
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # of this package, for the actors
         import ray
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 2, "object_store_memory": 100 << 20}
+        node = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_log_monitor": False}
         made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         made.add_node(**node)
         ray.init(address=made.address, log_to_driver=False)
