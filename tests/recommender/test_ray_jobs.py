@@ -41,7 +41,7 @@ def cluster():
         import ray
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_log_monitor": False}
+        node = {"num_cpus": 2, "object_store_memory": 600 << 20, "include_log_monitor": False}
         made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         made.add_node(**node)
         ray.init(address=made.address, log_to_driver=False)
