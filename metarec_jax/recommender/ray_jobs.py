@@ -228,7 +228,7 @@ def _job(
         ray.init(log_to_driver=False)  # RAY_ADDRESS, or a cluster of this machine
     _check_room(ray.cluster_resources(), pool)
     started = time.monotonic()
-    with new_folder(out) as folder, _errors_of_workers():
+    with _errors_of_workers(), new_folder(out) as folder:
         (
             ray.data.read_parquet(list(files), file_extensions=None)
             .repartition(target_num_rows_per_block=block)
@@ -268,14 +268,18 @@ def _check_room(resources: Mapping[str, float], pool: Pool) -> None:
 @contextlib.contextmanager
 def _errors_of_workers() -> Iterator[None]:
     """Raise the `MetarecError` that an actor raised, out of those of Ray that wrap it."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    before, context.raise_original_map_exception = context.raise_original_map_exception, True
     try:
         yield
     except Exception as error:
-        found: BaseException | None = error
-        for _ in range(10):
-            if found is None or isinstance(found, MetarecError):
-                break
-            found = getattr(found, "cause", None) or found.__cause__
+        found: BaseException = error
+        while inner := getattr(found, "cause", None) or found.__cause__:
+            found = inner
         if not isinstance(found, MetarecError):
             raise
         raise MetarecError(str(found)) from error
+    finally:
+        context.raise_original_map_exception = before
