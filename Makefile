@@ -26,7 +26,7 @@ LONGEST := $(addprefix --ignore=tests/,learner/test_text.py learner/test_conform
 # What `make test-all` tests with, besides $(PYTHON).
 PYTHONS := python3.12 python3.13
 # The extras of users; the others are for tests and benchmarks.
-EXTRAS := serve sentencepiece privacy ann images tune tpu cuda
+EXTRAS := serve sentencepiece privacy ann images tensorboard ray tune tpu cuda
 
 .PHONY: demo serve check test test-all test-latest test-lowest lint format lock bench screenshots clean
 

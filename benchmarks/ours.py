@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from benchmarks.phases import first, phases
 from benchmarks.rivals import MetaGradient, Task
-from metarec_jax.cli import flops
+from metarec_jax.core import flops
 from metarec_jax.core.types import Episodes, Params, Prepared, Rows
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.gathered_rows import multiply

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from metarec_jax.cli.flops import products_of_jaxpr
 from metarec_jax.core.compile_cache import compiled_anew
+from metarec_jax.core.flops import products_of_jaxpr
 from metarec_jax.train.aot.hlo import Turns, tally
 
 WORK = ("gflop_of_products", "gbytes_moved")

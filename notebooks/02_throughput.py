@@ -30,9 +30,9 @@ import jax
 import numpy as np
 
 from metarec_jax.cli.bench_measure import verdict
-from metarec_jax.cli.flops import products
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
+from metarec_jax.core.flops import products
 from metarec_jax.core.types import Episodes, Items, Rows, Tables
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.train.catalogue import Catalogue, Scale, Statistics

@@ -62,6 +62,13 @@ for path in Path(sys.argv[1]).iterdir():
 (Path(sys.argv[1]) / "sentencepiece.bpe.model").write_bytes(model.getvalue())
 """
 """Write an untrained encoder with a SentencePiece model as its tokenizer."""
+USERS = """
+import pyarrow as pa
+import pyarrow.parquet as pq
+users = [{"user_id": "a", "history": [{"item_id": "1", "rating": 5.0}]}, {"user_id": "b", "history": []}]
+pq.write_table(pa.Table.from_pylist(users), "users.parquet")
+"""
+"""Write a file of users with a history in each row."""
 SMALL = ("--preset", "synthetic", "--train.epochs", "1", "--updater.steps", "1")
 RANDOM = ("--encoder.path", "random")
 ADDRESS = r"http://\S+:[1-9]\d*/"
@@ -189,6 +196,7 @@ def train() -> None:
     metarec("train", "--data.path", "ratings.csv", *SMALL[2:], *RANDOM, "--factors.rank", "2", "--out", "table")
     metarec("train", *SMALL, *RANDOM, "--encoder.train", "all", "--train.users-per-step", "16", "--out", "joint")
     metarec("train", *SMALL, *RANDOM, "--privacy.epsilon", "8", "--out", "private")
+    metarec("train", *SMALL, *RANDOM, "--trace", "1", "--tracker", "tensorboard", "--out", "observed")
     metarec("pretrain", *SMALL[:2], *RANDOM, "--steps", "2", "--judge-every", "1", "--out", "words")
     metarec("pretrain", "--resume", "words")
     metarec("train", *SMALL, "--encoder.path", "words/encoder", "--out", "pretrained")
@@ -205,6 +213,8 @@ def use() -> None:
     metarec("compare", "run", "run", "--against", "item mean")
     metarec("recommend", "run", "--rate", "id:1=5", "--rate", "id:2=2", "--why")
     metarec("recommend", "run", "--users", "newcomers.csv", "--out", "lists.parquet")
+    python(USERS)
+    metarec("recommend", "run", "--users", "users.parquet", "--out", "lists", "--ray", "1")
     metarec("interview", "table", "--list", "--questions", "2")
     metarec("export", "run", "--out", "device")
     python(DEMO)

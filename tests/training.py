@@ -50,6 +50,8 @@ from metarec_jax.train.run_folder import Run
 from metarec_jax.train.start import fit
 from metarec_jax.train.state import first_state
 
+TIMES = ("users_per_second", "seconds")
+"""Entries of a line of metrics that differ between equal trainings."""
 STEPS = 4
 """Outer steps of an epoch of `small_experiment`."""
 
@@ -172,7 +174,7 @@ def trace_of(run: Run, experiment: Experiment, *, like: TrainState | None = None
         states = {step: jax.device_get(_plain(checkpoints.load(like, step))) for step in steps}
         progress = {step: checkpoints.progress(step) for step in steps}
     lines = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
-    metrics = [{k: v for k, v in line.items() if k != "users_per_second"} for line in lines]
+    metrics = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     return Trace(states, progress, metrics, load_file(run.parameters) if run.parameters.exists() else {})
 
 

@@ -40,6 +40,11 @@ DEFAULT_CONFIG = preset(DEFAULT_PRESET)
 
 Arguments = TypeVar("Arguments")
 
+MOST_TRACED = 10_000
+"""Largest number of steps in a profile, which takes up to a megabyte for each."""
+OF_THE_CALL = ("json", "trace", "tracker", "distributed", "detect", "wait")
+"""Options of trainings that hold for one process, and are not kept in the run."""
+
 
 # Options of several commands
 
@@ -68,6 +73,22 @@ TrainedRun = Annotated[
 ]
 RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Folder = Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+Trace = Annotated[
+    int,
+    tyro.conf.arg(
+        metavar="N",
+        help="Profile N training steps with JAX's profiler, into RUN/profile; the first steps, which compile, are not "
+        "among them.",
+    ),
+]
+TrackerNames = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]],
+    tyro.conf.arg(
+        metavar="NAME",
+        help="Send the lines of metrics.jsonl to a tracker while training: tensorboard (into RUN/tensorboard), or one "
+        "that a --plugin registers. May be given several times.",
+    ),
+]
 Ratings = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="TITLE=RATING")]
 ItemCount = Annotated[int, tyro.conf.arg(aliases=("-k",), metavar="N")]
 
@@ -191,10 +212,10 @@ def _other_options(config: Any) -> dict[str, Any]:
 
 
 def check_resume(chosen: Any) -> dict[str, str]:
-    """Check that --resume is combined only with --json and new paths of data and encoder.
+    """Check that --resume is combined only with new paths of data and encoder, and with options of the call.
 
     Args:
-        chosen: options of the command, with fields ``resume``, ``json`` and ``config``.
+        chosen: options of the command, with fields ``resume``, ``config`` and `OF_THE_CALL`.
 
     Returns:
         The new paths by option name.
@@ -204,13 +225,11 @@ def check_resume(chosen: Any) -> dict[str, str]:
     """
     default = type(chosen)()
     paths, more = named_paths(chosen.config, default.config)
-    kept = {name: getattr(default, name) for name in ("distributed", "detect", "wait") if hasattr(default, name)}
-    if chosen.resume and (
-        more or dataclasses.replace(chosen, resume="", json=False, config=default.config, **kept) != default
-    ):
-        others = ", ".join(f"--{option}" for option in ("json", *kept))
+    call = {name: getattr(default, name) for name in OF_THE_CALL if hasattr(default, name)}
+    if chosen.resume and (more or dataclasses.replace(chosen, resume="", config=default.config, **call) != default):
+        options = ", ".join(f"--{name}" for name in call)
         raise MetarecError(
-            f"--resume takes no option but {others} and new places of data and encoder (--data.path, --encoder.path): "
+            f"--resume takes no option but {options} and new places of data and encoder (--data.path, --encoder.path): "
             f"training continues with the options in {chosen.resume}/config.json; leave out the others"
         )
     return paths

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from metarec_jax.cli.flops import products
 from metarec_jax.cli.hardware_limits import memory as memory_limits
 from metarec_jax.cli.hardware_limits import product as product_limit
 from metarec_jax.config.data import EpisodeConfig
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.core.compile_cache import compiled_anew
+from metarec_jax.core.flops import products
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import STARS
 from metarec_jax.core.types import Episodes, Items, Rows, Tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from metarec_jax.cli.arguments import (
+    MOST_TRACED,
     ConfigFile,
     Json,
     Preset,
     RunFolder,
+    Trace,
+    TrackerNames,
+    check_range,
     check_resume,
     held_folder,
     parse,
@@ -56,6 +61,8 @@ class PretrainArguments:
     """New run folder. "" is the first of runs/pretrain-NAME-1, runs/pretrain-NAME-2, ... that does not exist."""
     resume: RunFolder = ""
     """Run folder of a pretraining to continue. Its options stay as they are."""
+    trace: Trace = 0
+    tracker: TrackerNames = ()
     json: Json = False
     config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = DEFAULT_PRETRAINING
 
@@ -67,18 +74,26 @@ def starting_pretraining(arguments: Sequence[str]) -> tuple[str, PretrainConfig]
 
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec pretrain` and return the exit status."""
+    began = time.perf_counter()
     name, base = starting_pretraining(arguments)
     chosen = parse(PretrainArguments, "pretrain", arguments, PretrainArguments(config=base))
     paths = check_resume(chosen)
+    check_range("--trace", chosen.trace, 0, MOST_TRACED)
     reporter = prepare(chosen.config)
+    from metarec_jax.train.goodput import sentence
+    from metarec_jax.train.monitor import Monitor
     from metarec_jax.train.pretraining import start
 
-    with held_folder(chosen, f"pretrain-{run_name(name, chosen.config)}", start.COMMAND) as folder:
+    with (
+        Monitor(began=began, trace=chosen.trace, trackers=chosen.tracker) as monitor,
+        held_folder(chosen, f"pretrain-{run_name(name, chosen.config)}", start.COMMAND) as folder,
+    ):
         if chosen.resume:
             run, pretraining = start.resume(folder, paths=paths, reporter=reporter)
         else:
             run, pretraining = start.start(chosen.config, folder, reporter=reporter)
-        pretrained = start.fit(run, pretraining, reporter=reporter)
+        pretrained = start.fit(run, pretraining, reporter=reporter, monitor=monitor)
+        reporter.note(sentence(pretrained.goodput))
         if pretrained.signal:
             command = f"metarec pretrain --resume {path_argument(run.folder)}"
             return stopped(pretrained.signal, pretrained.step, command)
@@ -86,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
     before, after, step = pretrained.before, pretrained.after, pretrained.step
     if chosen.json:
         tree = {name: str(relative(path)) for name, path in (("run", run.folder), ("encoder", encoder), ("plot", plot))}
-        print_json({**tree, "step": step, "before": before, "after": after})
+        print_json({**tree, "step": step, "before": before, "after": after, "goodput": pretrained.goodput})
         return 0
     rows = [[CURVES[name], f"{value:,.4g}", f"{after[name]:,.4g}"] for name, value in before.items()]
     print_grid(f"Pretrained for {step} steps", ["lower is better", "before", "after"], rows, numbers=[1, 2])

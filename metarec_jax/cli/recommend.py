@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from metarec_jax.cli.arguments import ItemCount, Json, Ratings, TrainedRun, parse, place, prepare, print_json
+from metarec_jax.cli.arguments import (
+    ItemCount,
+    Json,
+    Ratings,
+    TrainedRun,
+    check_range,
+    parse,
+    place,
+    prepare,
+    print_json,
+)
 from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.console import print_grid
 from metarec_jax.core.errors import MetarecError
 
 if TYPE_CHECKING:
     from metarec_jax.recommender.attribution import Explanation
+    from metarec_jax.recommender.batch_parts import Part, Result
     from metarec_jax.recommender.recommender import Recommender
 
 
@@ -73,6 +84,9 @@ class RecommendArguments:
     Parquet), one rating in each row (any table), or ids of users of the run's data (docs/batch.md)."""
     part: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
     """Recommend to the users of part I of N, 1/N to N/N; every part is a process with the same other options."""
+    ray: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Recommend to the users of a Parquet file with histories by N actors of a Ray cluster: that of RAY_ADDRESS, or one
+    on this machine (docs/batch.md)."""
     data: UsersFormat = dataclasses.field(default_factory=UsersFormat)
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     """Folder for the lists of --users, in Parquet files; without --part also one file that ends in .parquet. The same
@@ -86,7 +100,7 @@ class RecommendArguments:
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec recommend` and return the exit status."""
     chosen = parse(RecommendArguments, "recommend", arguments)
-    if chosen.users or chosen.out or chosen.part:
+    if chosen.users or chosen.out or chosen.part or chosen.ray:
         return _recommend_users(chosen, arguments)
     history = [parse_rating(text) for text in chosen.rate]
     reporter = prepare()
@@ -179,24 +193,25 @@ def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> in
         raise MetarecError("--why explains one list: leave it out with --users")
     from metarec_jax.recommender.batch_parts import parse_part, recommend_file, recommend_part
 
+    check_range("--ray", chosen.ray, 0, 1_000_000)
     part = parse_part(chosen.part) if chosen.part else None
+    if chosen.ray and part is not None:
+        raise MetarecError("--part divides the users among processes, and --ray among actors: leave out one of them")
     out = place(chosen.out)
     one_file = out.suffix.lower() == ".parquet"
-    if one_file and part is not None:
-        raise MetarecError(f"--part writes files into a folder, and --out {chosen.out} is one file: name a folder")
+    if one_file and (part is not None or chosen.ray):
+        option = "--ray" if chosen.ray else "--part"
+        raise MetarecError(f"{option} writes files into a folder, and --out {chosen.out} is one file: name a folder")
     reporter = prepare()
+    if chosen.ray:
+        return _recommend_on_a_cluster(chosen, arguments, out)
     from metarec_jax.recommender.recommender import Recommender
     from metarec_jax.recommender.users_file import open_users
 
     recommender = Recommender.load(place(chosen.run), encoder_path=chosen.encoder.path, report=reporter.note)
-    # Parse the arguments again, with the options of the run as defaults.
-    trained = recommender.config.data
-    names = [field.name for field in dataclasses.fields(UsersFormat)]
-    default = RecommendArguments(chosen.run, data=UsersFormat(**{name: getattr(trained, name) for name in names}))
-    options = vars(parse(RecommendArguments, "recommend", arguments, default).data)
-    columns = dataclasses.replace(
-        options["columns"], item_text="", item_vector="", image=""
-    )  # the run has those of its items
+    options = vars(_format_of(recommender.config.data, chosen, arguments))
+    # The run has the columns of its items.
+    columns = dataclasses.replace(options["columns"], item_text="", item_vector="", image="")
     kind = recommender.catalogue.scale.kind
     source = DataConfig(source="table", path=chosen.users, kind=kind, **{**options, "columns": columns})
     write = recommend_file if one_file else functools.partial(recommend_part, part=part or parse_part("1/1"))
@@ -208,6 +223,36 @@ def _recommend_users(chosen: RecommendArguments, arguments: Sequence[str]) -> in
         exclude_seen=not chosen.include_seen,
         reporter=reporter,
     )
+    return _print_result(result, chosen, part)
+
+
+def _format_of(trained: DataConfig, chosen: RecommendArguments, arguments: Sequence[str]) -> UsersFormat:
+    """Parse the arguments again, with the options of the run as defaults, for the format of the file of users."""
+    names = [field.name for field in dataclasses.fields(UsersFormat)]
+    default = RecommendArguments(chosen.run, data=UsersFormat(**{name: getattr(trained, name) for name in names}))
+    return parse(RecommendArguments, "recommend", arguments, default).data
+
+
+def _recommend_on_a_cluster(chosen: RecommendArguments, arguments: Sequence[str], out: Path) -> int:
+    """`metarec recommend --users --ray`."""
+    from metarec_jax.recommender.ray_jobs import Pool, recommend_users
+    from metarec_jax.train.run_folder import open_run
+
+    run = place(chosen.run)
+    result = recommend_users(
+        run,
+        place(chosen.users),
+        out,
+        Pool(chosen.ray),
+        k=chosen.k,
+        exclude_seen=not chosen.include_seen,
+        columns=_format_of(open_run(run).config.data, chosen, arguments).columns,
+        encoder_path=chosen.encoder.path,
+    )
+    return _print_result(result, chosen, None)
+
+
+def _print_result(result: Result, chosen: RecommendArguments, part: Part | None) -> int:
     rate = result.computed / result.seconds if result.seconds else 0.0
     where = f"{Path(chosen.out)}" + (f", part {part}" if part else "")
     if chosen.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,14 @@ import tyro
 
 from metarec_jax.cli.arguments import (
     DEFAULT_CONFIG,
+    MOST_TRACED,
     ConfigFile,
     ConfigOptions,
     Json,
     Preset,
     RunFolder,
+    Trace,
+    TrackerNames,
     check_range,
     check_resume,
     held_folder,
@@ -66,24 +70,28 @@ class TrainArguments:
     wait: int = WAIT
     """With --distributed: seconds that the processes wait for each other at the start, before a checkpoint is restored,
     before the first step and before a new checkpoint."""
+    trace: Trace = 0
+    tracker: TrackerNames = ()
     json: Json = False
     config: ConfigOptions = DEFAULT_CONFIG
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run `metarec train` and return the exit status."""
+    began = time.perf_counter()
     name, base = starting_config("train", arguments)
     chosen = parse(TrainArguments, "train", arguments, TrainArguments(config=base))
     paths = check_resume(chosen)
+    check_range("--trace", chosen.trace, 0, MOST_TRACED)
     if not chosen.distributed:
         if (chosen.detect, chosen.wait) != ("", WAIT):
             raise MetarecError("--detect and --wait are for several processes: add --distributed, or leave them out")
-        return _train(chosen, name, paths)
+        return _train(chosen, name, paths, began)
     check_range("--wait", chosen.wait, 1, 1_000_000)
     keep_stdout()
     with peers.joined(chosen.detect, chosen.wait):
         check_equal_commands(chosen)
-        return _train(chosen, name, paths)
+        return _train(chosen, name, paths, began)
 
 
 def check_equal_commands(chosen: TrainArguments) -> None:
@@ -102,18 +110,24 @@ def check_equal_commands(chosen: TrainArguments) -> None:
     processes.check_equal("options", options, "give all processes the same command")
 
 
-def _train(chosen: TrainArguments, name: str, paths: Mapping[str, str]) -> int:
+def _train(chosen: TrainArguments, name: str, paths: Mapping[str, str], began: float) -> int:
     """Train, and print the result; of several processes the first one prints it."""
     reporter = prepare(chosen.config)
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
+    from metarec_jax.train.goodput import sentence
+    from metarec_jax.train.monitor import Monitor
 
-    with held_folder(chosen, run_name(name, chosen.config), "train") as folder:
+    with (
+        Monitor(began=began, trace=chosen.trace, trackers=chosen.tracker) as monitor,
+        held_folder(chosen, run_name(name, chosen.config), "train") as folder,
+    ):
         if chosen.resume:
             run, experiment = start.resume(folder, paths=paths, reporter=reporter)
         else:
             run, experiment = start.start(chosen.config, folder, reporter=reporter)
-        fitted = start.fit(run, experiment, reporter=reporter)
+        fitted = start.fit(run, experiment, reporter=reporter, monitor=monitor)
+        reporter.note(sentence(fitted.goodput))
         if fitted.interrupted:
             return interrupted(fitted, run)
         if not processes.is_first():
@@ -126,6 +140,7 @@ def _train(chosen: TrainArguments, name: str, paths: Mapping[str, str]) -> int:
             "run": str(relative(run.folder)),
             "plot": str(relative(plot)),
             **{field: getattr(progress, field) for field in fields},
+            "goodput": fitted.goodput,
         }
         print_json(tree if spent is None else {**tree, "privacy": spent})
         return 0

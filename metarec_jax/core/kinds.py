@@ -94,5 +94,8 @@ TRAININGS: Registry[Any] = Registry("training", {"privacy": "metarec_jax.privacy
 """Ways of training other than the ordinary one, by the section of the config that holds their options: dataclasses with
 a property ``training`` (`metarec_jax.config.training.Training`) and a ``check(config)``."""
 
+TRACKERS: Registry[Any] = Registry("--tracker", {"tensorboard": "metarec_jax.train.tensorboard"})
+"""Receivers of metrics: functions (run folder, config as a dictionary) -> `metarec_jax.train.tracker.Tracker`."""
+
 ALL: tuple[Registry[Any], ...] = (SOURCES, SPLITS, ENCODERS, LEARNERS, HEADS, UPDATERS)
 """The registries whose names are values of options."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarec_jax.config.data import DataConfig
+from metarec_jax.config.data import Columns, DataConfig
 from metarec_jax.core.errors import MetarecError, listed, shown
 from metarec_jax.core.json_files import parse_json
 from metarec_jax.recommender.batch import User
@@ -88,6 +88,27 @@ def open_users(recommender: Recommender, config: DataConfig, option: str = "--us
             "--data.columns.user NAME"
         )
     return _of_table(recommender, config, option, may_be_text=not fields)
+
+
+def users_of_rows(
+    recommender: Recommender, columns: Columns, rows: Sequence[Mapping[str, Any]], where: str
+) -> list[User]:
+    """Convert rows with one user each and the column ``history``, as of a Parquet file.
+
+    Args:
+        recommender: model with the items and the scale of the histories.
+        columns: names of the columns.
+        rows: the rows; a user may be in one of them only.
+        where: name of the file, for messages.
+
+    Returns:
+        The users.
+
+    Raises:
+        MetarecError: a row is not valid; the message names the user.
+    """
+    profile = columns.user_text or "profile"
+    return _UserRows(Path(where), columns.user, columns.item, columns.rating, profile, recommender).of_rows(rows, where)
 
 
 # One user in each row
@@ -207,6 +228,10 @@ class _UserRows:
         number, step, table = block
         rows = table.to_pylist()
         return [self._user_of(row, f"{self._path}, row {number + n * step + 1}") for n, row in enumerate(rows)]
+
+    def of_rows(self, rows: Sequence[Mapping[str, Any]], where: str) -> list[User]:
+        """Convert rows whose place in the file is not known."""
+        return [self._user_of(row, where) for row in rows]
 
     def _user_of(self, row: Mapping[str, Any], where: str) -> User:
         try:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.extras import needs_extra
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.recommender.recommender import Recommender
 from metarec_jax.serving.ab_test import Arm, Exploring, Mode
 from metarec_jax.serving.demo_users import people_of
 from metarec_jax.serving.engine import Engine
-from metarec_jax.serving.extras import needs_extra
 from metarec_jax.serving.options import ServeArguments
 from metarec_jax.serving.store import Store
 

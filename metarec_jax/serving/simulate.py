@@ -18,13 +18,13 @@ import numpy as np
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.extras import needs_extra
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.scale import STANDARD_LOW, Scale
 from metarec_jax.data import load
 from metarec_jax.data.negatives import beside_clicks
 from metarec_jax.data.protocols import divide
 from metarec_jax.serving.demo_users import Person, persons
-from metarec_jax.serving.extras import needs_extra
 from metarec_jax.train.build import resolve
 
 with needs_extra("serve"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections.abc import Mapping
 from signal import Signals
 from typing import Any
 
@@ -21,6 +22,7 @@ from metarec_jax.core.global_arrays import host, local
 from metarec_jax.core.progress import QUIET, Advance, Reporter
 from metarec_jax.train import parameters, run_folder
 from metarec_jax.train.checkpoints import Checkpoints, Progress
+from metarec_jax.train.monitor import Monitor
 from metarec_jax.train.program import Batch, Feed, Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.signals import StopRequest
@@ -36,21 +38,24 @@ class Fitted:
         progress: steps taken, and the step of the best evaluation.
         interrupted: whether training was stopped before its end.
         signal: the signal that stopped it, or that came after its last step; None for no signal.
+        goodput: what its seconds were spent on (`metarec_jax.train.goodput.Goodput.summary`).
     """
 
     trainable: Any
     progress: Progress
     interrupted: bool
     signal: Signals | None = None
+    goodput: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
-def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
+def train(run: Run, program: Program, *, reporter: Reporter = QUIET, monitor: Monitor | None = None) -> Fitted:
     """Run a program to its end, starting from the latest checkpoint of the run if there is one.
 
     Args:
         run: the run folder, which receives checkpoints, metrics and the best parameters.
         program: the training program.
         reporter: shows progress.
+        monitor: observes the training, in whose context this is; None observes from now on.
 
     Returns:
         The parameters of the best evaluation, and the progress of the training.
@@ -61,6 +66,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
     refuse_fork()
     with (
         run_folder.hold(run.folder),
+        Monitor() if monitor is None else contextlib.nullcontext(monitor) as monitor,
         Checkpoints(run.checkpoints) as checkpoints,
         contextlib.closing(program.feed()) as feed,
         StopRequest().listening() as stop,
@@ -68,51 +74,59 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET) -> Fitted:
         program.scope(),
         peers.telling(),
     ):
-        state, progress = _start(run, program, checkpoints, feed, reporter)
+        state, progress = _start(run, program, checkpoints, feed, reporter, monitor)
         processes.barrier("the first step")
         while not progress.finished and not stop.reached(progress.step):
             started = time.perf_counter()
             until = program.end_of_stretch(progress.step)
-            state, progress, users = _steps(program, state, feed, progress, until, stop, advance)
+            state, progress, users = _steps(program, state, feed, progress, until, stop, advance, monitor)
             program.check(state, progress.step)
             if progress.step < until:
+                monitor.goodput.enter("saving")
                 if processes.is_first():
                     program.ledger.record(progress.step)
                 checkpoints.save(state, progress)
                 break
+            monitor.goodput.enter("evaluating")
             figures = program.evaluate(state)
             progress, line = program.close(progress, figures, time.perf_counter() - started, users)
-            if processes.is_first():
-                run.append_metrics({**line, **program.ledger.record(progress.step)})
+            spent = program.ledger.record(progress.step) if processes.is_first() else {}
+            monitor.record({**line, **spent})
+            monitor.goodput.enter("saving")
             if progress.best_step == progress.step:
                 _save_trained(run, program, state)
             checkpoints.save(state, progress)
+            monitor.goodput.write()
             reporter.note(program.describe(line, progress))
+        monitor.goodput.enter("saving")
         checkpoints.wait()
+        monitor.goodput.write()
+        goodput = monitor.goodput.summary()
         trained = host(program.trained(state))
         processes.barrier("the last checkpoint")
     if progress.best_step != progress.step and (progress.best_step or program.first_counts):
         trained = parameters.load(trained, run.parameters)
     if progress.finished and processes.is_first():
         program.ledger.finish()
-    return Fitted(trained, progress, interrupted=not progress.finished, signal=stop.signal)
+    return Fitted(trained, progress, interrupted=not progress.finished, signal=stop.signal, goodput=goodput)
 
 
 def _start(
-    run: Run, program: Program, checkpoints: Checkpoints, feed: Feed, reporter: Reporter
+    run: Run, program: Program, checkpoints: Checkpoints, feed: Feed, reporter: Reporter, monitor: Monitor
 ) -> tuple[Any, Progress]:
     """The state to continue from: that of the latest checkpoint, or the initial one."""
     state, progress = program.first_state(), checkpoints.latest()
     if progress is None:
+        monitor.start(run, 0, reporter)
         if processes.is_first():
             run.keep_metrics(-1)
             run.parameters.unlink(missing_ok=True)
         progress = Progress.at_start()
         if program.evaluates_first or program.first_counts:
+            monitor.goodput.enter("evaluating")
             figures = program.evaluate(state)
             line = {"step": 0, **figures}
-            if processes.is_first():
-                run.append_metrics(line)
+            monitor.record(line)
             reporter.note(program.describe(line, progress))
             if program.first_counts:
                 _save_trained(run, program, state)
@@ -133,6 +147,7 @@ def _start(
     feed.continue_at(progress.position)
     if processes.is_first():
         run.keep_metrics(progress.step)
+    monitor.start(run, progress.step, reporter)
     return state, progress
 
 
@@ -144,7 +159,14 @@ def _save_trained(run: Run, program: Program, state: Any) -> None:
 
 
 def _steps(
-    program: Program, state: Any, feed: Feed, progress: Progress, until: int, stop: StopRequest, advance: Advance
+    program: Program,
+    state: Any,
+    feed: Feed,
+    progress: Progress,
+    until: int,
+    stop: StopRequest,
+    advance: Advance,
+    monitor: Monitor,
 ) -> tuple[Any, Progress, int]:
     """Take the steps up to `until`; losses are fetched one step later, so that the device does not wait."""
     pending: tuple[Any, Batch] | None = None
@@ -161,9 +183,12 @@ def _steps(
     # Without jit every operation transfers its constants, so that the guard would refuse all of them.
     with jax.transfer_guard("allow" if jax.config.values["jax_disable_jit"] else "disallow"):
         while at < until and not stop.reached(at):
+            monitor.goodput.enter("data")
             batch = next(feed)
-            state, losses = program.step(state, *batch.arguments)
+            monitor.goodput.enter("steps")
+            state, losses = monitor.take(program.step, state, *batch.arguments)
             progress = fetch(progress, pending)
             at, users, pending = at + 1, users + len(batch.users), (losses, batch)
+            monitor.goodput.took(at, len(batch.users))
         progress = fetch(progress, pending)
     return state, dataclasses.replace(progress, position=feed.position()), users

@@ -6,8 +6,10 @@
     pictures.arrow     small copies of the items' pictures, where they have any
     metrics.jsonl      one line per epoch
     checkpoints/       orbax
+    goodput.json       seconds of the training so far by phase
     inputs.json        digest of the data and the encoder at the start of the run
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
+    profile/, tensorboard/  output of `metarec train --trace` and `--tracker tensorboard`
     tables/, plots/    output of `metarec evaluate`
     .lock              lock of the process that trains in the folder
 
@@ -101,6 +103,11 @@ class Run:
     def embeddings(self) -> Path:
         """File of the items' embeddings, as safetensors."""
         return self.folder / "tables.safetensors"
+
+    @property
+    def goodput(self) -> Path:
+        """File of the seconds of the training so far by phase, as JSON."""
+        return self.folder / "goodput.json"
 
     @property
     def inputs(self) -> Path:

@@ -23,6 +23,7 @@ from metarec_jax.train import loop, parameters, run_folder, warm_start
 from metarec_jax.train.build import build
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.loop import Fitted
+from metarec_jax.train.monitor import Monitor
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.state import first_state
@@ -53,19 +54,20 @@ def meta_train(
     """
     folder = Path(folder)
     run_folder.check_place(folder)
-    with run_folder.hold(folder):
+    with run_folder.hold(folder), Monitor() as monitor:
         run, experiment = start(config, folder, data=data, reporter=reporter)
-        return fit(run, experiment, reporter=reporter)
+        return fit(run, experiment, reporter=reporter, monitor=monitor)
 
 
 @takes(run=_RUN, experiment=_EXPERIMENT)
-def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitted:
+def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET, monitor: Monitor | None = None) -> Fitted:
     """Train, starting from the run's latest checkpoint if there is one.
 
     Args:
         run: the run folder.
         experiment: from `metarec_jax.train.build.build` with the run's config.
         reporter: shows progress.
+        monitor: observes the training, in whose context this is; None observes from now on.
 
     Returns:
         The parameters with the least validation loss, and the progress of the training.
@@ -73,7 +75,7 @@ def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Fitt
     Raises:
         MetarecError: a loss is not finite (its state is not saved), or a checkpoint cannot be read.
     """
-    return loop.train(run, program_of(run, experiment, reporter=reporter), reporter=reporter)
+    return loop.train(run, program_of(run, experiment, reporter=reporter), reporter=reporter, monitor=monitor)
 
 
 def program_of(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:

@@ -24,13 +24,36 @@ OWN = {
     "encoder": ("--encoder.path", "tiny"),
 }
 
+WANDB = """
+import json, pathlib
+
+def init(**options):
+    run = Run()
+    run.write({name: str(value) for name, value in options.items()})
+    return run
+
+class Run:
+    def write(self, line):
+        with pathlib.Path("wandb.jsonl").open("a") as file:
+            file.write(json.dumps(line) + chr(10))
+
+    def log(self, metrics, step=None):
+        self.write({"step": step, **metrics})
+
+    def finish(self):
+        self.write({"finished": True})
+"""
+"""A module with the functions of wandb that the guide calls, which writes what it is told into a file."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with the guide's module, and ratings in its format."""
     made = tmp_path_factory.mktemp("elsewhere")
-    (code,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    code, tracker = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     (made / "my_kinds.py").write_text(code, encoding="utf-8")
+    (made / "my_trackers.py").write_text(tracker, encoding="utf-8")
+    (made / "wandb.py").write_text(WANDB, encoding="utf-8")
     rng = np.random.default_rng(0)
     lines = [
         f"u{user} i{item} {rng.integers(1, 6)}" for user in range(60) for item in rng.choice(40, size=20, replace=False)
@@ -58,7 +81,8 @@ def metarec(folder, *arguments):
 def run(folder):
     """A run that is made of the six kinds."""
     options = [option for options in OWN.values() for option in options]
-    status, _, errors = metarec(folder, "train", "--plugin", "my_kinds", *options, *SMALL, "--out", "run")
+    plugins = ("--plugin", "my_kinds", "--plugin", "my_trackers", "--tracker", "wandb")
+    status, _, errors = metarec(folder, "train", *plugins, *options, *SMALL, "--out", "run")
     assert status == 0, errors
     return folder / "run"
 
@@ -70,6 +94,16 @@ def test_a_run_of_six_own_kinds_keeps_their_choices_and_the_module(run):
     assert (config["updater"]["kind"], config["updater"]["softness"]) == ("soft-sign", 0.2)
     assert (config["learner"]["head"], config["encoder"]["path"]) == ("huber", "tiny")
     assert (config["data"]["source"], config["split"]["kind"]) == ("triples", "first-users")
+
+
+def test_the_tracker_of_the_guide_gets_the_lines_of_metrics(run):
+    begun, *lines, ended = map(json.loads, (run.parent / "wandb.jsonl").read_text().splitlines())
+    assert (begun["id"], begun["dir"]) == ("run", str(run))
+    assert "'kind': 'linear'" in begun["config"]
+    metrics = list(map(json.loads, (run / "metrics.jsonl").read_text().splitlines()))
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in metrics]
+    assert [line["seconds/steps"] for line in lines] == [line["seconds"]["steps"] for line in metrics]
+    assert ended == {"finished": True}
 
 
 @pytest.mark.parametrize(

@@ -41,14 +41,16 @@ def test_train_then_resume(metarec):
     tree = json.loads(out)
     assert tree["run"] == "a/run"
     assert (tree["epoch"], tree["finished"]) == (1, True)
+    assert tree["goodput"]["seconds"]["start_up"] > 0
+    assert "goodput" in err.splitlines()[-1]
     assert {p.name for p in Path("a/run").iterdir()} == {
         "config.json", "catalogue.parquet", "tables.safetensors", "metrics.jsonl", "checkpoints", "plots",
-        "parameters.safetensors", "inputs.json",
+        "parameters.safetensors", "inputs.json", "goodput.json",
     }  # fmt: skip
     assert Path(tree["plot"]).stat().st_size > 1000
     # A run that was killed before its items were written is made whole again.
     Path("a/run/catalogue.parquet").unlink()
-    status, out, _ = metarec("train", "--resume", "a/run")
+    status, out, _ = metarec("train", "--resume", "a/run", "--trace", 1, "--tracker", "tensorboard")
     assert status == 0
     assert "trained 1 epochs" in out
     assert Path("a/run/catalogue.parquet").exists()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import assert_equal, random_interactions
-from training import Watch
+from training import TIMES, Watch
 
 from metarec_jax.config.data import DataConfig, EpisodeConfig
 from metarec_jax.config.encoder import EncoderConfig
@@ -441,4 +441,4 @@ def test_ratings_of_training_users_do_train(evaluated, experiment, tmp_path):
 
 
 def without_speed(run):
-    return [{k: v for k, v in line.items() if k != "users_per_second"} for line in run.read_metrics()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in run.read_metrics()]

@@ -61,7 +61,11 @@ def test_losses_without_a_gradient_are_those_of_xla():
     [
         ({"head": "classes"}, 2, ["a block of 2 users does not divide 3 users"]),
         ({"head": "ordinal"}, 3, ["does not compute pad", "use kernel = 0"]),
-        ({"head": "classes", "kind": "imaml"}, 3, ["does not compute the operation custom_linear_solve", "use kernel = 0"]),
+        (
+            {"head": "classes", "kind": "imaml"},
+            3,
+            ["does not compute the operation custom_linear_solve", "use kernel = 0"],
+        ),
     ],
 )
 def test_what_the_kernel_does_not_compute_is_named(case, kernel, named):

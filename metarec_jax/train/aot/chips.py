@@ -50,3 +50,27 @@ CHIPS: Mapping[str, Chip] = {
         "NVIDIA H100 SXM", 989.4e12, 80 * 10**9, 3350e9, 450e9, 0, "https://www.nvidia.com/en-us/data-center/h100/"
     ),
 }
+
+_KINDS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h100",
+}
+"""JAX's name of a device -> a chip whose matrix units it has (an H200 has those of an H100)."""
+
+
+def peak_flops(kind: str) -> float | None:
+    """Dense bfloat16 FLOPs per second of a device.
+
+    Args:
+        kind: JAX's name of the device, its ``device_kind``.
+
+    Returns:
+        The figure; None for a device that is not known.
+    """
+    return CHIPS[_KINDS[kind]].flops if kind in _KINDS else None

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 from metarec_jax import encoder as encoders
 from metarec_jax.config.paths import absolute, with_paths
@@ -15,6 +16,7 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.encoder import merge_lora
 from metarec_jax.train import loop, run_folder
+from metarec_jax.train.monitor import Monitor
 from metarec_jax.train.pretraining.build import Pretraining, build
 from metarec_jax.train.pretraining.held_out import mark
 from metarec_jax.train.pretraining.program import judged, pretraining_program
@@ -34,6 +36,7 @@ class Pretrained:
         step: steps taken.
         before, after: metrics on held-out data before the first step and after the last one.
         signal: the signal that stopped it before its end; None if it was not stopped.
+        goodput: as of `metarec_jax.train.loop.Fitted`.
     """
 
     weights: Weights
@@ -41,6 +44,7 @@ class Pretrained:
     before: dict[str, float]
     after: dict[str, float]
     signal: Signals | None = None
+    goodput: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter = QUIET) -> Path:
@@ -58,18 +62,21 @@ def pretrain(config: PretrainConfig, folder: str | Path, *, reporter: Reporter =
         MetarecError: as for `start` and `fit`; or a signal stopped it.
     """
     run_folder.check_place(Path(folder), command=COMMAND)
-    with run_folder.hold(Path(folder)):
+    with run_folder.hold(Path(folder)), Monitor() as monitor:
         run, pretraining = start(config, Path(folder), reporter=reporter)
-        return finish(run, pretraining, fit(run, pretraining, reporter=reporter))
+        return finish(run, pretraining, fit(run, pretraining, reporter=reporter, monitor=monitor))
 
 
-def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pretrained:
+def fit(
+    run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET, monitor: Monitor | None = None
+) -> Pretrained:
     """Pretrain, starting from the run's latest checkpoint if there is one.
 
     Args:
         run: the run folder.
         pretraining: from `metarec_jax.train.pretraining.build.build` with the run's config.
         reporter: shows progress.
+        monitor: observes the training, in whose context this is; None observes from now on.
 
     Returns:
         The result.
@@ -77,11 +84,12 @@ def fit(run: Run, pretraining: Pretraining, *, reporter: Reporter = QUIET) -> Pr
     Raises:
         MetarecError: a loss is not finite (its state is not saved), or a checkpoint cannot be read.
     """
-    fitted = loop.train(run, pretraining_program(pretraining), reporter=reporter)
+    fitted = loop.train(run, pretraining_program(pretraining), reporter=reporter, monitor=monitor)
     lines = list(run.read_metrics())
     if not lines:
         raise MetarecError(f"{run.metrics} has no line of metrics: restore it from a copy, or pretrain again")
-    return Pretrained(fitted.trainable, fitted.progress.step, judged(lines[0]), judged(lines[-1]), fitted.signal)
+    first, last = judged(lines[0]), judged(lines[-1])
+    return Pretrained(fitted.trainable, fitted.progress.step, first, last, fitted.signal, fitted.goodput)
 
 
 def start(config: PretrainConfig, folder: Path, *, reporter: Reporter = QUIET) -> tuple[Run, Pretraining]:

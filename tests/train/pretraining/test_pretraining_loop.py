@@ -49,7 +49,9 @@ def run(pretraining, tmp_path):
 
 def lines(run) -> list[dict]:
     found = [json.loads(line) for line in run.metrics.read_text(encoding="utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name != "steps_per_second"} for line in found]
+    return [
+        {name: value for name, value in line.items() if name not in ("steps_per_second", "seconds")} for line in found
+    ]
 
 
 def test_everything_is_trained_and_judged(uninterrupted, pretraining):

@@ -44,6 +44,8 @@ def products_of_jaxpr(jaxpr: Any, turns: Callable[[str], int | None] = lambda pa
             times = equation.params["length"]
         elif equation.primitive.name == "while":
             times = turns(str(equation.source_info.name_stack)) or 1
+        elif equation.primitive.name == "shard_map":  # its body is the program of one device
+            times = equation.params["mesh"].size
         inside = [products_of_jaxpr(inner, turns) for inner in _called_by(equation)]
         total += max(inside) if equation.primitive.name == "cond" else times * sum(inside)
     return total
