@@ -9,7 +9,7 @@ items. Each number of rows is measured in a process of its own, and lines are fi
 - sampling: the division into training, validation and test users, and batches of 64 training users at random places of
   an epoch, without a model;
 - for at most `--train` rows, item factors, and one epoch of meta-training of the usual learner, with a small untrained
-  encoder; `--sweeps` and `--steps` end fits and the epoch early. Blocked is the share of the epoch's time in which the
+  encoder; `--steps` ends the epoch early. Blocked is the share of the epoch's time in which the
   next batch was waited for.
 
 Memory is anonymous memory (files that are mapped are not counted), sampled five times a second; that of factors and of
@@ -20,7 +20,6 @@ there is removed.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import math
 import signal
@@ -28,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,11 +49,9 @@ from metarec_jax.data.episodes import EpisodeSource, histories
 from metarec_jax.data.sources.row_store import build_store
 from metarec_jax.data.splits import item_statistics, split_users
 from metarec_jax.encoder import random_encoder
-from metarec_jax.factors import item_factors
-from metarec_jax.factors.fit import SWEEPS
-from metarec_jax.factors.fit import fit as fit_factors
 from metarec_jax.train import build as parts
-from metarec_jax.train import meta_training, run_folder
+from metarec_jax.train import run_folder
+from metarec_jax.train.monitor import Monitor
 from metarec_jax.train.start import fit
 
 ROWS, OF_A_USER, MOST_ITEMS = (8_000_000, 32_000_000, 100_000_000), 160, 80_000
@@ -96,13 +93,11 @@ class Limits(NamedTuple):
 
     Attributes:
         rows: most rows with which factors and an epoch are trained.
-        sweeps: most sweeps of a fit of factors.
         steps: most outer steps of the epoch; 0 takes all.
         rank: number of factors of an item.
     """
 
     rows: int = 32_000_000
-    sweeps: int = SWEEPS
     steps: int = 0
     rank: int = 32
 
@@ -173,7 +168,6 @@ def _training(data: Interactions, store: Path, folder: Path, reporter: Reporter,
     encoder, config = random_encoder(), parts.resolve(config, data)
     division = parts.divide(data, config, config.seed)
     catalogue = parts.make_catalogue(config, data, division, encoder, reporter)
-    setattr(item_factors, "fit", functools.partial(fit_factors, sweeps=limits.sweeps))  # noqa: B010
     start, begun = anonymous(), time.perf_counter()
     with Memory() as of_factors:
         catalogue, folded = parts.learn_factors(config, data, division, catalogue, None, reporter)
@@ -182,58 +176,40 @@ def _training(data: Interactions, store: Path, folder: Path, reporter: Reporter,
     with Memory() as of_building:
         experiment = parts.build(config, data=data, division=division, encoder=encoder, reporter=reporter)
         run = run_folder.create(folder / "run", experiment.config)
-    begun, waits = time.perf_counter(), _Waits(limits.steps)
-    with Memory() as of_epoch, waits:
-        fit(run, experiment, reporter=reporter)
+    begun = time.perf_counter()
+    with Memory() as of_epoch, _Ending(limits.steps) as monitor:
+        spent = fit(run, experiment, reporter=reporter, monitor=monitor).goodput["seconds"]
     epoch = time.perf_counter() - begun
     return {
         "seconds_of_factors": seconds,
         "gigabytes_before_factors": start / 1e9,
         "gigabytes_of_factors": of_factors.most / 1e9,
         "gigabytes_to_prepare": of_building.most / 1e9,
-        "steps": waits.batches,
+        "steps": monitor.steps,
         "seconds_of_an_epoch": epoch,
         "gigabytes_of_an_epoch": of_epoch.most / 1e9,
-        "share_blocked": waits.seconds / epoch,
+        "share_blocked": spent["data"] / spent["total"],
     }
 
 
-class _Waits:
-    """Seconds in which training waits for its next batch, while the context lasts.
+class _Ending(Monitor):
+    """Observes a training, and asks it to stop after some steps, as Ctrl+C does.
 
     Args:
-        most: batches after which training is asked to stop, as by Ctrl+C; 0 for none.
+        most: number of steps; 0 for all.
     """
 
     def __init__(self, most: int) -> None:
-        self.most = most
+        super().__init__()
+        self._most, self.steps = most, 0
 
-    def __enter__(self) -> _Waits:
-        self.seconds, self.batches, self._iterator = 0.0, 0, meta_training.training_iterator
-        setattr(meta_training, "training_iterator", lambda source: _Timed(self._iterator(source), self))  # noqa: B010
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        setattr(meta_training, "training_iterator", self._iterator)  # noqa: B010
-
-
-class _Timed:
-    """An iterator whose waits are added up."""
-
-    def __init__(self, iterator: Any, waits: _Waits) -> None:
-        self._iterator, self._waits = iterator, waits
-
-    def __next__(self) -> Any:
-        begun = time.perf_counter()
-        found = next(self._iterator)
-        self._waits.seconds += time.perf_counter() - begun
-        self._waits.batches += 1
-        if self._waits.batches == self._waits.most:
+    def take(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Take a step."""
+        results = super().take(step, *arguments)
+        self.steps += 1
+        if self.steps == self._most:
             signal.raise_signal(signal.SIGINT)
-        return found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._iterator, name)
+        return results
 
 
 def main() -> None:
@@ -241,7 +217,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="numbers of ratings")
     parser.add_argument("--train", type=int, default=DEFAULT.rows, help="most rows with which factors are trained")
-    parser.add_argument("--sweeps", type=int, default=DEFAULT.sweeps, help="most sweeps of a fit of factors")
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help="most steps of the epoch; 0 takes all")
     parser.add_argument("--rank", type=int, default=DEFAULT.rank, help="factors of an item")
     parser.add_argument("--folder", type=Path, help="folder with room for 120 bytes a row")
@@ -250,13 +225,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.one:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            limits = Limits(arguments.train, arguments.sweeps, arguments.steps, arguments.rank)
+            limits = Limits(arguments.train, arguments.steps, arguments.rank)
             print(json.dumps(measure(arguments.rows[0], Path(folder), make_reporter(), limits)))
         return
     found = []
     for rows in arguments.rows:
         command = [sys.executable, "-m", "benchmarks.row_store", "--one", "--rows", str(rows)]
-        for name in ("train", "sweeps", "steps", "rank"):
+        for name in ("train", "steps", "rank"):
             command += [f"--{name}", str(getattr(arguments, name))]
         command += ["--folder", str(arguments.folder)] if arguments.folder else []
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

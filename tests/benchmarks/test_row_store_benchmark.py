@@ -30,7 +30,7 @@ def test_a_small_number_of_rows_is_measured(tmp_path):
 
 @pytest.mark.slow  # compiles the usual learner
 def test_factors_and_an_epoch_are_measured(tmp_path):
-    (found,) = measured(tmp_path, "--rows", "16000", "--sweeps", "1", "--rank", "2", "--steps", "1")["stores"]
+    (found,) = measured(tmp_path, "--rows", "16000", "--rank", "2", "--steps", "1")["stores"]
     assert found["steps"] == 1
     assert 0 < found["share_blocked"] < 1
     assert min(found["gigabytes_of_factors"], found["gigabytes_of_an_epoch"]) > 0
