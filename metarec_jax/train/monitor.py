@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 
@@ -41,7 +41,7 @@ class Monitor:
         self._writes = False
         self._reporter: Reporter = QUIET
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         self.goodput.__enter__()
         return self
 
