@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -272,6 +273,9 @@ def _errors_of_workers() -> Iterator[None]:
 
     context = ray.data.DataContext.get_current()
     before, context.raise_original_map_exception = context.raise_original_map_exception, True
+    logger = logging.getLogger("ray.data")  # it would write the traceback of a mistake
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     except Exception as error:
@@ -280,6 +284,7 @@ def _errors_of_workers() -> Iterator[None]:
             found = inner
         if not isinstance(found, MetarecError):
             raise
-        raise MetarecError(str(found)) from error
+        raise MetarecError(str(found).partition("\nFailed to apply UDF")[0]) from error  # what follows is Ray's advice
     finally:
         context.raise_original_map_exception = before
+        logger.setLevel(level)

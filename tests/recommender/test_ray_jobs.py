@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -98,11 +99,11 @@ def test_lists_equal_those_of_the_plain_command_with_an_actor_killed_on_the_way(
         end = time.monotonic() + 300
         while time.monotonic() < end and not killed:
             written = len(list(tmp_path.glob(".*.part/lists/*.parquet")))
-            actors = [
-                process.pid
-                for process in psutil.Process().children(recursive=True)
-                if process.name().startswith("ray::") and "ListWorker" in " ".join(process.cmdline())
-            ]
+            actors = []
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                    title = " ".join(process.cmdline())
+                    actors += [process.pid] if title.startswith("ray::") and "ListWorker" in title else []
             if written and actors:
                 os.kill(actors[0], signal.SIGKILL)
                 killed.append(written)
