@@ -176,8 +176,8 @@ def _training(data: Interactions, store: Path, folder: Path, reporter: Reporter,
     with Memory() as of_building:
         experiment = parts.build(config, data=data, division=division, encoder=encoder, reporter=reporter)
         run = run_folder.create(folder / "run", experiment.config)
-    begun = time.perf_counter()
-    with Memory() as of_epoch, _Ending(limits.steps) as monitor:
+    begun, monitor = time.perf_counter(), _Ending(limits.steps)
+    with Memory() as of_epoch, monitor:
         spent = fit(run, experiment, reporter=reporter, monitor=monitor).goodput["seconds"]
     epoch = time.perf_counter() - begun
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 
@@ -41,7 +41,7 @@ class Monitor:
         self._writes = False
         self._reporter: Reporter = QUIET
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Monitor:
         self.goodput.__enter__()
         return self
 
