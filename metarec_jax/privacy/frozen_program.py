@@ -12,7 +12,7 @@ from metarec_jax.privacy.ledger import PrivacyLedger
 from metarec_jax.privacy.private_training import mechanism_of, private_options, private_step, secret_key
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.frozen_program import prepared_tables
-from metarec_jax.train.meta_training import fitting_users, meta_training, starting_state, validation
+from metarec_jax.train.meta_training import Validation, fitting_users, meta_training, starting_state
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
@@ -49,7 +49,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         mesh,
         localise=localise,
         make_step=make,
-        validate=validation(model, mesh, experiment.choosing),
+        validate=Validation(model, mesh, experiment.choosing),
         users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
         **private_options(experiment, ledger),
     )

@@ -17,10 +17,10 @@ from metarec_jax.meta.outer import make_step
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.meta_training import (
+    Validation,
     fitting_users,
     meta_training,
     starting_state,
-    validation,
 )
 from metarec_jax.train.optimizer import make_optimiser, schedule
 from metarec_jax.train.program import Program
@@ -56,7 +56,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         mesh,
         localise=localise,
         make_step=make,
-        validate=validation(experiment.model, mesh, experiment.choosing),
+        validate=Validation(experiment.model, mesh, experiment.choosing),
         users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
     )
 

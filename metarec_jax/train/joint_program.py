@@ -17,10 +17,10 @@ from metarec_jax.meta.model import Model
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
+    Validation,
     fitting_users,
     meta_training,
     starting_state,
-    validation,
 )
 from metarec_jax.train.optimizer import by_rate, make_optimiser, relative_rates, schedule
 from metarec_jax.train.program import Program
@@ -61,7 +61,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
     )
 
 
-def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], float]:
+def joint_validation(experiment: Experiment, mesh: Mesh) -> Validation:
     """Make the validation loss with the encoder in training.
 
     Args:
@@ -72,7 +72,7 @@ def joint_validation(experiment: Experiment, mesh: Mesh) -> Callable[[Any], floa
         Trainable -> loss.
     """
     texts = texts_of_part(experiment, experiment.choosing, mesh)
-    return validation(experiment.model, mesh, experiment.choosing, texts)
+    return Validation(experiment.model, mesh, experiment.choosing, texts)
 
 
 def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -48,7 +47,7 @@ def meta_training(
     *,
     localise: Localise,
     make_step: MakeStep,
-    validate: Callable[[Trainable], float],
+    validate: Validation,
     users_per_device: int,
     whole_batches: bool = False,
     source: EpisodeBatches | None = None,
@@ -63,7 +62,7 @@ def meta_training(
         mesh: the devices.
         localise: makes the further inputs of a step.
         make_step: makes the step.
-        validate: trainable -> validation loss.
+        validate: the validation loss.
         users_per_device: number of users that a device computes in parallel.
         whole_batches: whether `localise` needs all users of a batch; otherwise a process makes the episodes of the
             users on its own devices alone.
@@ -76,22 +75,24 @@ def meta_training(
     """
     config = experiment.config.train
     source = experiment.train.source if source is None else source
+    first_state = functools.partial(starting_state, run, experiment, mesh)
+    first_counts = chooses and experiment.choosing.source.candidates is not None
     return Program(
         title="meta-training",
         steps=len(source),
         stretch=source.batches,
-        first_state=functools.partial(starting_state, run, experiment, mesh),
+        first_state=first_state,
         step=make_step(users_per_device),
         feed=functools.partial(EpisodeFeed, source, mesh, users_per_device, localise, whole_batches),
         sums=functools.partial(_sums, experiment, mesh),
         check=_refuse_not_finite,
-        evaluate=lambda state: {"validation_loss": validate(state.trainable)},
+        evaluate=_Evaluation(validate, first_state if first_counts else None),
         close=functools.partial(_close_epoch, config.epochs, config.patience, chooses),
         describe=_describe,
         trained=lambda state: state.trainable,
         scope=functools.partial(jax.set_mesh, mesh),
         ledger=ledger or Ledger(),
-        first_counts=chooses and experiment.choosing.source.candidates is not None,
+        first_counts=first_counts,
     )
 
 
@@ -153,8 +154,8 @@ def fitting_users(
     return users
 
 
-def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> Callable[[Trainable], float]:
-    """Make the validation loss of a part as a function of trained parameters, compiled once for each length bucket.
+class Validation:
+    """The validation loss of a part as a function of trained parameters, compiled once for each length bucket.
 
     It is the mean query loss; for queries with candidates, 1 - nDCG of the lists of the catalogue.
 
@@ -163,27 +164,72 @@ def validation(model: Model, mesh: Mesh, part: Part, texts: TextBatches | None =
         mesh: the devices.
         part: episodes and their tables.
         texts: texts of the part, if the encoder is trained: each call encodes them with its encoder.
-
-    Returns:
-        Trainable -> loss.
     """
-    fixed = replicate(mesh, part.tables)
-    batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
-    prepare, losses_of = _validating(model, part.source.candidates is not None)
 
-    def loss(trainable: Trainable) -> float:
-        raw: Tables = fixed if texts is None else texts.tables(trainable.encoder)
+    def __init__(self, model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> None:
+        self._tables, self._texts = replicate(mesh, part.tables), texts
+        self._batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
+        self._prepare, self._losses = _validating(model, part.source.candidates is not None)
+
+    def __call__(self, trainable: Trainable) -> float:
+        """The loss."""
+        return _mean(*self.losses(trainable))
+
+    def losses(self, trainable: Trainable) -> tuple[np.ndarray, np.ndarray]:
+        """The sum and the number of losses of each batch; of lists, of each user.
+
+        Args:
+            trainable: the parameters.
+
+        Returns:
+            float [n] each.
+        """
+        raw: Tables = self._tables if self._texts is None else self._texts.tables(trainable.encoder)
         trainable = trainable._replace(encoder=None)
-        tables = prepare(trainable.theta, raw)
-        sums = host([losses_of(trainable, tables, batch) for batch in batches])
-        return float(sum(lost for lost, _ in sums) / max(sum(rows for _, rows in sums), 1.0))
+        tables = self._prepare(trainable.theta, raw)
+        found = host([self._losses(trainable, tables, batch) for batch in self._batches])
+        lost, number = (np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*found))
+        return lost.astype(np.float64), number.astype(np.float64)
 
-    return loss
+
+class _Evaluation:
+    """Evaluates a state: the validation loss.
+
+    Where parameters before training are a candidate, so is the standard error of the difference from them
+    (``validation_doubt``), paired by users: with few users, the best of many epochs is better by chance.
+
+    Args:
+        validate: the validation loss.
+        first: makes the state before training, if it is a candidate.
+    """
+
+    def __init__(self, validate: Validation, first: Callable[[], TrainState] | None) -> None:
+        self._validate, self._first = validate, first
+        self._before: np.ndarray | None = None
+
+    def __call__(self, state: TrainState) -> dict[str, float]:
+        """The figures of a state."""
+        lost, number = self._validate.losses(state.trainable)
+        figures = {"validation_loss": _mean(lost, number)}
+        if self._first is not None:
+            if self._before is None:
+                begun = int(host(state.step)) == 0
+                self._before = lost if begun else self._validate.losses(self._first().trainable)[0]
+            gain = (lost - self._before)[number > 0]
+            figures["validation_doubt"] = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
+        return figures
+
+
+def _mean(lost: np.ndarray, number: np.ndarray) -> float:
+    return float(lost.sum() / max(number.sum(), 1.0))
 
 
 @functools.lru_cache(maxsize=8)
 def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
-    """Jitted `Model.prepare`, and the sum and number of losses of a batch; equal models share compiled functions."""
+    """Jitted `Model.prepare`, and the sum and number of losses of a batch (of lists, of each of its users).
+
+    Equal models share compiled functions.
+    """
 
     def of_rows(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
         losses = meta_loss(model, trainable, tables, episodes)[1]
@@ -193,8 +239,7 @@ def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
         query = episodes.query
         outputs = predict(model, trainable, tables, episodes)
         mask = query.mask * episodes.weight[:, None]
-        lost = over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
-        return jnp.sum(lost[0]), jnp.sum(lost[1])
+        return over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
 
     return jax.jit(model.prepare), jax.jit(of_lists if lists else of_rows)
 
@@ -275,7 +320,7 @@ def _close_epoch(
 
     Training ends after `epochs` epochs, or after `patience` epochs without a lower validation loss. Where the
     validation loss must not choose the best epoch, since only outer steps may use the data, the last epoch
-    is the best.
+    is the best. An epoch is better than the parameters before training by more than the doubt about the difference.
     """
     epoch, loss = progress.epoch + 1, figures["validation_loss"]
     if not math.isfinite(loss):
@@ -290,7 +335,9 @@ def _close_epoch(
         "validation_loss": loss,
         "users_per_second": round(users / seconds, 1),
     }
-    better = loss < progress.best_loss or not chooses
+    doubt = figures.get("validation_doubt", 0.0)
+    line |= {"validation_doubt": doubt} if "validation_doubt" in figures else {}
+    better = loss < progress.best_loss - (0.0 if progress.best_step else doubt) or not chooses
     best_epoch = epoch if better else progress.best_epoch
     closed = dataclasses.replace(
         progress,

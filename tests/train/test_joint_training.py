@@ -18,7 +18,7 @@ from metarec_jax.meta.model import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.embed import with_trained_encoder
-from metarec_jax.train.meta_training import validation
+from metarec_jax.train.meta_training import Validation
 from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.start import fit, program_of, start
@@ -59,7 +59,7 @@ def test_validation_reads_with_the_encoder_that_is_trained(trained):
     """The loss that was booked for the best epoch is that of tables that the saved encoder gives."""
     _, experiment, fitted, _ = trained
     again = with_trained_encoder(experiment, fitted.trainable)
-    loss = validation(again.model, user_mesh(1), again.validation)(fitted.trainable)
+    loss = Validation(again.model, user_mesh(1), again.validation)(fitted.trainable)
     assert loss == pytest.approx(fitted.progress.best_loss, rel=1e-4)
 
 
