@@ -151,7 +151,8 @@ def metrics(run: Path) -> list[dict]:
     """Lines of metrics of a run, without those that depend on the time."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [{name: value for name, value in line.items() if name != "users_per_second"} for line in lines]
+    timed = ("users_per_second", "seconds", "slowest_process")
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
 
 
 def saved_state(run: Path) -> dict[str, np.ndarray]:

@@ -55,6 +55,10 @@ class HeadBiases(NamedTuple):
     decoder: bool = True
 
 
+_MOST = 2**31 - 1
+"""Greatest size of an array's axis."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes and options that all architectures have; impossible values are refused."""
@@ -161,18 +165,20 @@ class ModelConfig:
         self.require_positive("layer_norm_eps", "init_scale")
 
     def require_least(self, least: int, *names: str) -> None:
-        """Refuse fields below a number.
+        """Refuse fields below a number, and above what 32 bits hold: they are sizes of arrays.
 
         Args:
             least: the least value.
             *names: fields.
 
         Raises:
-            MetarecError: a field is below it.
+            MetarecError: a field is not in these bounds.
         """
         for name in names:
             if getattr(self, name) < least:
                 raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at least {least}")
+            if getattr(self, name) > _MOST:
+                raise MetarecError(f"encoder {name} is {getattr(self, name)}; it must be at most {_MOST}")
 
     def require_shares(self, *names: str) -> None:
         """Refuse fields that are not at least 0 and below 1."""

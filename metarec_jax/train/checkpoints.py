@@ -17,6 +17,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -177,6 +178,8 @@ class Checkpoints:
         """Wait for orbax, write the digests of a checkpoint, and remove all but the latest `KEPT` checkpoints."""
         saving.result()
         mine, path = processes.index(), self._folder / str(step)
+        if mine:
+            _await_folder(path)
         files = [
             file
             for file in sorted(path.rglob("*"))
@@ -237,9 +240,12 @@ class Checkpoints:
             raise self._unreadable(step, "its metadata cannot be read")
         raw = _storable(like)
         self._check_fits(step, _shapes(saved), _shapes(raw))
-        wanted = {"state": jax.tree.map(_abstract, raw)}
+        # By the structure of the checkpoint, which has no entry for a part that did not exist when it was written.
+        expected = _by_path(raw)
+        wanted = {"state": jax.tree_util.tree_map_with_path(lambda at, _: _abstract(expected[_path(at)]), saved)}
         restored = self._attempt(step, lambda: self._checkpointer.load_checkpointables(step, wanted)["state"])
-        leaves = iter(jax.tree.leaves(restored))
+        found = _by_path(restored)
+        leaves = iter([found[path] for path in expected])
         return jax.tree.map(lambda to: _restored(leaves, to), like)
 
     def _attempt(self, step: int, read: Callable[[], Read]) -> Read:
@@ -333,6 +339,13 @@ def _is_key(leaf: Any) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def _await_folder(path: Path) -> None:
+    """Wait for process 0 to give the folder of a checkpoint its name, after all processes have written their parts."""
+    end = time.monotonic() + (processes.group.wait if processes.group else 0)
+    while not path.is_dir() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def _storable(tree: Any) -> Any:
     """Replace typed keys by their raw data and empty arrays by None, since orbax accepts neither."""
     return jax.tree.map(
@@ -352,9 +365,14 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(tree: Any) -> dict[str, str]:
-    """Return dtype and shape of every leaf by its path, which is equal for named tuples and the dicts of orbax."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
+    """Return dtype and shape of every leaf by its path."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(tree).items()}
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Return every leaf by its path, which is equal for named tuples and the dicts of orbax."""
+    return {_path(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def _path(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")

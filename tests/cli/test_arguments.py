@@ -56,8 +56,9 @@ def test_every_option_of_a_config_can_be_given(prefix, name, hint, value):
         arguments = [f"{prefix}{dashed}" if new else f"{prefix}no-{dashed}"]
     else:
         arguments = [f"{prefix}{dashed}", *map(str, new if isinstance(new, tuple) else [new])]
-    needed = {"--encoder.train": "all"} if name == "shards" else {}  # only what is trained is split
-    arguments += [part for option in needed.items() for part in option]
+    # Only what is trained is split, and only a tower reads pictures.
+    needed = {"shards": {"--encoder.train": "all"}, "image": {"--data.image_encoder": "x"}}.get(name, {})
+    arguments += [part.replace("_", "-") for option in needed.items() for part in option]
     config = parse(TrainArguments, "train", arguments, TrainArguments(config=Config())).config
     found = {p + n: v for p, n, _, v in every_option(config)}
     assert {option: found[option] for option in (p + n for p, n, _, _ in OPTIONS)} == {

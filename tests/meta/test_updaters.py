@@ -161,7 +161,7 @@ def written_out_slope(case):
 
 def reptile_slope(case):
     """Adapted parameters: minus the mean way of the users. All else: the query loss where the ways end."""
-    (theta, phi, _), tables = case.trainable, case.tables
+    (theta, phi, *_), tables = case.trainable, case.tables
     adapted, shared = partition(theta, case.model.adapted)
     by_user = []
     for user in users_that_count(case):
@@ -181,7 +181,7 @@ def reptile_slope(case):
 
 def implicit_slope(case):
     """By the implicit function theorem, with the Hessian of the regularised support loss as a matrix."""
-    (theta, phi, _), tables = case.trainable, case.tables
+    (theta, phi, *_), tables = case.trainable, case.tables
     adapted, shared = partition(theta, case.model.adapted)
     start, unflatten = ravel_pytree(adapted)
     others = (phi, start, shared, tables)

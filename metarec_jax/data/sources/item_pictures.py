@@ -70,9 +70,9 @@ def _opener(table: Table, row: int, label: str, path: Path) -> Callable[[], byte
             with open_regular(path) as file:
                 return file.read(MOST_BYTES + 1)
         except (OSError, ValueError) as error:
-            raise table.refuse(
-                row, f"{label} is {shown(str(path))}, which cannot be read ({getattr(error, 'strerror', '') or error})"
-            ) from error
+            name = shown("/".join(path.parts[-2:]))  # of a long path the end, which is in the table
+            reason = getattr(error, "strerror", "") or error
+            raise table.refuse(row, f"{label} is {name}, which cannot be read ({reason})") from error
 
     return opened
 

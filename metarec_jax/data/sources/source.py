@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError, listed, shown
@@ -18,7 +18,6 @@ from metarec_jax.core.kinds import SOURCES
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.sources.find import Release, find
 from metarec_jax.data.sources.folder import Folder, is_zip
-from metarec_jax.data.store.batches import Batches
 
 _OF_TABLES = ("items_path", "separator", "header", "quoting", "escape", "encoding", "decimal", "repeats")
 """Options of `DataConfig` that a layout has no use for."""
@@ -26,8 +25,8 @@ Load = Callable[[DataConfig, int], Interactions]
 """(config, seed) -> interactions."""
 Read = Callable[..., Interactions]
 """(folder, *, source, **options) -> interactions: reads a `Folder`; `source` becomes `Interactions.source`."""
-ReadBatches = Callable[..., Batches]
-"""(folder, *, source) -> the same in batches."""
+ReadBatches = Callable[..., Any]
+"""(folder, *, source) -> the same as `metarec_jax.data.store.batches.Batches`."""
 
 
 class Layout(NamedTuple):
