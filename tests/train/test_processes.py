@@ -70,7 +70,7 @@ def assert_same_training(run, other):
         np.testing.assert_array_equal(state[name], same[name])
 
 
-@pytest.mark.parametrize(("number", "devices"), [(2, 2), (4, 1)])
+@pytest.mark.parametrize(("number", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
 def test_frozen_training_with_factors_is_that_of_one_process(number, devices, data, reference, tmp_path):
     want = reference("factors", FACTORS)
     found = run_together(number, [*data, *FACTORS, "--out", str(tmp_path / "run")], devices=devices, cwd=tmp_path)
@@ -94,6 +94,7 @@ def test_joint_training_is_that_of_one_process(name, options, data, reference, t
     assert_same_training(tmp_path / "run", want)
 
 
+@pytest.mark.slow
 def test_all_stop_together_and_go_on_in_any_number(data, reference, tmp_path):
     want, run = reference("frozen", FROZEN), tmp_path / "run"
     with several(2, [*data, *FROZEN, "--out", str(run)], devices=2, cwd=tmp_path) as running:
@@ -111,6 +112,7 @@ def test_all_stop_together_and_go_on_in_any_number(data, reference, tmp_path):
         assert_same_training(copy, want)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits_of_a_whole_run(data, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert statuses(run_together(2, [*data, *FROZEN, "--out", str(whole)], devices=1, cwd=tmp_path)) == [0, 0]
