@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from metarec_jax.cli import bench, bench_measure, flops
+from metarec_jax.cli import bench, bench_measure
 from metarec_jax.cli.bench_measure import Work
 from metarec_jax.cli.hardware_limits import memory
+from metarec_jax.core import flops
 from metarec_jax.encoder.linear import WIDE, block_dot
 
 
