@@ -13,8 +13,9 @@ PROJECT := $(INSTALL) $(if $(LOCK),--build-constraint $(LOCK)) --editable
 RUN ?= runs/serve
 
 # Two test processes. Each takes one file at a time, in the order of tests/conftest.py, so that what a file builds once is
-# built by one of them.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# built by one of them. Each does linear algebra of NumPy and PyTorch in one thread: more threads than processors wait for
+# one another by spinning, which takes several times as long.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What `make check` tests within three minutes on 2 cores: doctests, and the rooms whose tests train little. Of these it
 # leaves out the files that take longest.

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
+from scipy.linalg.lapack import dtrtri
 
 from metarec_jax.core.global_arrays import host, put
 from metarec_jax.core.progress import QUIET, Reporter
@@ -315,13 +316,17 @@ class _Fit:
             penalty = np.full(len(self.gram), _FLOOR)
             for source, scale in enumerate(state.scale[:, column]):
                 penalty[self.known.source == source] = 1 / max(scale, 1e-9)
-            inverse = np.linalg.inv(self.gram / state.variance[column] + np.diag(penalty))
-            state.map[:, column] = inverse @ pulls[:, column] / state.variance[column]
+            noise = state.variance[column]
+            # With the inverse L of the Cholesky factor of a precision P, the inverse of P is L'L. Only its diagonal is
+            # needed: the trace of gram times the inverse of P, by noise, is the width less penalty . diagonal.
+            root, _ = dtrtri(np.linalg.cholesky(self.gram / noise + np.diag(penalty)), lower=1)
+            spread = np.square(root).sum(axis=0)
+            state.map[:, column] = root.T @ (root @ pulls[:, column]) / noise
             for source in range(len(state.scale)):
                 own = self.known.source == source
-                total = np.square(state.map[own, column]).sum() + np.trace(inverse[np.ix_(own, own)])
+                total = np.square(state.map[own, column]).sum() + spread[own].sum()
                 state.scale[source, column] = total / max(own.sum(), 1)
-            widths.append((self.gram * inverse).sum())
+            widths.append(noise * (len(penalty) - penalty @ spread))
         errors = np.asarray(host(_errors(self.features, state.items, self.seen, self._same(state.map))), np.float64)
         state.variance = np.maximum((errors + variance + widths) / max(items, 1), _FLOOR)
 
