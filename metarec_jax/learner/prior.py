@@ -87,7 +87,9 @@ def prior_outputs(
 
     Without item factors this is item mean + user bias, both shrunk: ``item_mean = (sum + a mean) / (count + a)`` and
     ``user_bias = sum_support residual / (support + b)``, with learned ``a``, ``b`` and ``mean``: posterior means under
-    normal priors (Efron & Morris 1975). With item factors, see `posterior`.
+    normal priors (Efron & Morris 1975). With item factors, see `posterior`. With factors of clicks, the output is a
+    score whose softmax over the catalogue predicts the next click. Without clicks of the user it is predicted by the
+    items' shares of all clicks: the logarithm of an item's clicks is added.
 
     Args:
         params: from `init`.
@@ -105,8 +107,9 @@ def prior_outputs(
         if "score" not in params:
             return head.believed(params["head"], mean, variance)
         own = params["score"]
-        popular = jnp.log1p(rows.statistic[:, 1])
-        return (jnp.exp(own["log_sharpness"]) * mean + own["popularity"] * popular + own["offset"])[:, None]
+        nothing = jnp.sum(context.mask * context.rating) <= 0
+        popular = (own["popularity"] + nothing) * jnp.log1p(rows.statistic[:, 1])
+        return (jnp.exp(own["log_sharpness"]) * mean + popular + own["offset"])[:, None]
     if not statistics:
         return head.prior(params["head"], jnp.full(rows.statistic.shape[0], params["mean"]), jnp.zeros(()))
     residual = _residual(params, head, context) * context.mask

@@ -45,14 +45,14 @@ def beliefs():
     return believe_clicks(made, data.items, embeddings(), data.user, data.item, PENALTIES, 4.0)
 
 
-def scores_of(beliefs, shown):
-    """Scores of all items by the prior path of a user who clicked `shown`."""
+def scores_of(beliefs, shown, count=0):
+    """Scores of all items, clicked `count` times, by the prior path of a user who clicked `shown`."""
     head = make_head("click", levels=(0.0, 1.0), low=0, high=1)
     tastes = beliefs.tastes | {"profile": {"kernel": np.zeros((2, RANK), np.float32)}}
     params = prior.init(head, 0.5, prior.Believed(beliefs.noise, tastes, beliefs.sharpness))
-    statistic = jnp.asarray(np.pad(beliefs.table, [(0, 0), (2, 0)]))
+    statistic = jnp.asarray(np.pad(beliefs.table, [(0, 0), (2, 0)])).at[:, 1].set(count)
     mask = jnp.asarray([1.0] * len(shown) + [0.0])
-    support = Features(jnp.zeros((len(shown) + 1, 2)), statistic[np.append(shown, 0)])
+    support = Features(jnp.zeros((len(shown) + 1, 2)), statistic[np.append(shown, 0).astype(int)])
     context = Context(jnp.zeros(2), support, mask, mask)
     outputs = prior.prior_outputs(params, head, context, Features(jnp.zeros((ITEMS, 2)), statistic), statistics=True)
     return (np.asarray(outputs)[:, 0] - float(params["score"]["offset"])) / beliefs.sharpness
@@ -71,6 +71,12 @@ def test_the_prior_path_is_the_fold_in(beliefs, shown):
         np.searchsorted(seen, shown), np.ones(len(shown)), found, found.T.astype(np.float64) @ found, PENALTIES
     )
     assert_close(scores_of(beliefs, shown)[seen], want.astype(np.float32))
+
+
+def test_without_clicks_the_scores_are_the_popularity(beliefs):
+    count = np.random.default_rng(3).permutation(ITEMS).astype(np.float32)
+    assert_close(scores_of(beliefs, [], count) * beliefs.sharpness, np.log1p(count))
+    assert_close(scores_of(beliefs, [3], count), scores_of(beliefs, [3]))
 
 
 def test_the_taste_on_the_host_is_that_of_the_prior_path(beliefs):

@@ -21,7 +21,8 @@ _PRIOR_COUNT = 5.0
 class ItemVectors:
     """The vector of an item: mean, variance and factors of its prior path, then directions of its text.
 
-    Without item factors the first two are the shrunk mean rating and the logarithm of the number of ratings.
+    Without item factors the first two are the shrunk mean rating and the logarithm of the number of ratings. With
+    factors of clicks, which have no mean, the first is the logarithm of the number of clicks.
 
     Args:
         table: the items.
@@ -38,6 +39,7 @@ class ItemVectors:
         some = sample_rows(table.count, _SAMPLE)
         statistic = table.statistic[some]
         mean = float(statistic[:, 0].sum() / max(float(statistic[:, 1].sum()), 1.0))
+        self._clicks = "score" in prior
         self._mean, self._weight = known.get("mean", mean), _PRIOR_COUNT
         if "log_item_weight" in known:
             self._weight = float(np.exp(known["log_item_weight"]))
@@ -71,7 +73,10 @@ class ItemVectors:
 
     def _of_statistic(self, statistic: Float[np.ndarray, "some columns"]) -> Float[np.ndarray, "some kept"]:
         if statistic.shape[1] > RATINGS:
-            return statistic[:, RATINGS:]
+            found = statistic[:, RATINGS:]
+            if self._clicks:
+                found = np.concatenate([np.log1p(statistic[:, 1:2]), found[:, 1:]], axis=1)
+            return found
         total, count = statistic.T
         return np.stack([(total + self._weight * self._mean) / (count + self._weight), np.log1p(count)], axis=1)
 
