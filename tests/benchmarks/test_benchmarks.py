@@ -182,6 +182,7 @@ def small_pretraining(seed: int) -> PretrainConfig:
     )
 
 
+@pytest.mark.slow
 def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path):
     train = dataclasses.replace(preset("synthetic").train, epochs=1, users_per_step=160, devices=1)
     few = FactorsConfig(rank=2)
@@ -202,6 +203,7 @@ def test_pretraining_is_compared_with_the_untouched_encoder(tmp_path):
     assert (tmp_path / "runs/0/contrastive/pretraining/encoder/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_influences_are_compared_with_leaving_ratings_out():
     recommender = Recommender.load(trained_run())
     everyone = explain.test_users(recommender)
@@ -235,6 +237,7 @@ def test_privacy_is_compared_with_the_training_without_it(tmp_path):
     assert report.costs(json.loads(json.dumps(document))).count("| epsilon 20 |") == len(variants.METRICS)
 
 
+@pytest.mark.slow
 def test_encoders_in_the_loop_are_compared_with_a_frozen_one(tmp_path):
     config = preset("synthetic")
     config = dataclasses.replace(

@@ -14,6 +14,7 @@ from metarec_jax.data.protocols import divide
 from metarec_jax.train import run_folder
 
 
+@pytest.mark.slow
 def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
     config = run_folder.open_run(believing_run()).config
     rows = constants.measure(config, [f"rank={config.factors.rank}", "rank=2"], 2)

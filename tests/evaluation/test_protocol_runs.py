@@ -187,7 +187,9 @@ def test_nor_can_clicks_that_are_held_out_not_even_by_what_is_drawn_beside_other
         assert_equal(*(source[index] for source in sources))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k not in ("users", "time"))) for k in KINDS]
+)
 def test_what_some_test_users_do_changes_nothing_that_is_predicted_for_others(evaluated, kind, tmp_path):
     _, before = evaluated(kind)
     data, config = made_data(), config_of(kind, tmp_path)

@@ -43,6 +43,7 @@ def case_of(name: str) -> tuple[Config, str]:
 
 
 CPU = ("movielens-100k on here", "movielens-1m on here", "synthetic on here", "synthetic joint on here x 8 / 2")
+SLOW = ("movielens-1m on here",)
 TPU = ("movielens-100k on v5e:1x1", "synthetic joint on v5e:2x2")
 
 
@@ -65,7 +66,9 @@ def kept() -> dict[str, dict[str, dict[str, object]]]:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
 
-@pytest.mark.parametrize("name", [*CPU, *TPU])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in [*CPU, *TPU]]
+)
 def test_a_step_stays_what_it_was(name):
     if name in TPU and importlib.util.find_spec("libtpu") is None:
         pytest.skip("libtpu is not installed: pip install 'metarec_jax[tpu]'")
