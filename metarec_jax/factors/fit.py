@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import ArrayLike
-from scipy.linalg.lapack import dtrtri
+from scipy.linalg import get_lapack_funcs
 
 from metarec_jax.core.global_arrays import host, put
 from metarec_jax.core.progress import QUIET, Reporter
@@ -311,6 +311,7 @@ class _Fit:
         """Fit the map of features to the items' posterior means, one variance for each source and column."""
         pulls = np.asarray(host(_pulls(self.features, state.items, self.seen)), np.float64)
         items = self.gram[0, 0]
+        (invert,) = get_lapack_funcs(("trtri",), (self.gram,))
         widths = []
         for column in range(1 + self.free):
             penalty = np.full(len(self.gram), _FLOOR)
@@ -319,7 +320,7 @@ class _Fit:
             noise = state.variance[column]
             # With the inverse L of the Cholesky factor of a precision P, the inverse of P is L'L. Only its diagonal is
             # needed: the trace of gram times the inverse of P, by noise, is the width less penalty . diagonal.
-            root, _ = dtrtri(np.linalg.cholesky(self.gram / noise + np.diag(penalty)), lower=1)
+            root, _ = invert(np.linalg.cholesky(self.gram / noise + np.diag(penalty)), lower=1)
             spread = np.square(root).sum(axis=0)
             state.map[:, column] = root.T @ (root @ pulls[:, column]) / noise
             for source in range(len(state.scale)):
