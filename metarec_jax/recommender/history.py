@@ -23,7 +23,14 @@ class Rated(NamedTuple):
     rating: float
 
 
-History = Sequence[Rated] | Sequence[tuple[str | int, float]] | Mapping[str, float] | Mapping[int, float]
+History = (
+    Sequence[Rated]
+    | Sequence[tuple[str | int, float]]
+    | Mapping[str, float]
+    | Mapping[int, float]
+    | Sequence[str | int]
+)
+"""Interactions, oldest first: items and their ratings; of a run on clicks also the clicked items alone."""
 
 
 class CheckedHistory(NamedTuple):
