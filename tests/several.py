@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,18 +14,23 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from forked import Command
 from quick import quick_flags
 from safetensors.numpy import load_file
 
-LIMIT = 300
+LIMIT = 600
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
-    "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "8",
-    "--train.patience", "0", "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
+    "--encoder.path", "random", "--learner.hidden", "4", "--learner.user-side", "none",
+    "--updater.steps", "1", "--updater.order", "first",
+    "--train.users-per-step", "8", "--train.epochs", "4", "--train.patience", "0",
+    "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
 )  # fmt: skip
-FROZEN = (*SMALL, "--factors.rank", "0", "--train.epochs", "20")
-FACTORS = (*SMALL, "--factors.rank", "2", "--train.epochs", "4", "--factors.train")
-JOINT = (*FROZEN, "--train.epochs", "4", "--encoder.train", "all", "--encoder.rate", "1e-3")
+FACTORS = (*SMALL, "--factors.rank", "2", "--factors.train")
+FROZEN = (*SMALL, "--factors.rank", "0")
+JOINT = (*FROZEN, "--encoder.train", "all", "--encoder.rate", "1e-3")
+PRIVATE = (*FROZEN, "--privacy.epsilon", "8")
+"""Options of trainings of four epochs of five steps each."""
 
 
 class Ended(NamedTuple):
@@ -56,19 +59,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def begin(arguments: Sequence[str], *, devices: int, cwd: Path, **environment: str) -> subprocess.Popen:
+def begin(arguments: Sequence[str], *, devices: int, cwd: Path, **environment: str) -> Command:
     """Start one `metarec train` with some CPU devices."""
     flags = f"{quick_flags()} --xla_force_host_platform_device_count={devices}"
-    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # set by JAX
-    return subprocess.Popen(
-        [sys.executable, "-m", "metarec_jax", "train", *arguments],
-        cwd=cwd,
-        env={**inherited, **own, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    return Command(["train", *arguments], cwd, {**os.environ, **own, **environment})
 
 
 @contextlib.contextmanager
@@ -79,7 +74,7 @@ def several(
     devices: int,
     cwd: Path | Callable[[int], Path],
     start: Sequence[int] | None = None,
-) -> Iterator[list[subprocess.Popen]]:
+) -> Iterator[list[Command]]:
     """Start processes that train one run; those that are left at the end are killed.
 
     Args:
@@ -105,7 +100,7 @@ def several(
             process.communicate()
 
 
-def ended(running: Sequence[subprocess.Popen], limit: float = LIMIT) -> list[Ended]:
+def ended(running: Sequence[Command], limit: float = LIMIT) -> list[Ended]:
     """Wait for processes; one that takes longer than `limit` seconds fails the test, and is killed with the others."""
     until, found = time.monotonic() + limit, []
     for process in running:
@@ -136,7 +131,7 @@ def statuses(found: Sequence[Ended]) -> list[int]:
     return [one.status for one in found]
 
 
-def wait_until(done: Callable[[], bool], running: Sequence[subprocess.Popen], limit: float = LIMIT) -> None:
+def wait_until(done: Callable[[], bool], running: Sequence[Command], limit: float = LIMIT) -> None:
     """Wait for something that processes do; fail where one ends before."""
     until = time.monotonic() + limit
     while not done():
@@ -174,6 +169,6 @@ def best_parameters(run: Path) -> dict[str, np.ndarray]:
     return load_file(run / "parameters.safetensors")
 
 
-def terminate(process: subprocess.Popen) -> None:
+def terminate(process: Command) -> None:
     """Send SIGTERM."""
     process.send_signal(signal.SIGTERM)
