@@ -18,10 +18,13 @@ from forked import Command
 from quick import quick_flags
 from safetensors.numpy import load_file
 
+from metarec_jax import encoder
+from metarec_jax.encoder.tokenizer import tiny_wordpiece
+
 LIMIT = 600
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
-    "--encoder.path", "random", "--learner.hidden", "4", "--learner.user-side", "none",
+    "--learner.hidden", "4", "--learner.user-side", "none",
     "--updater.steps", "1", "--updater.order", "first",
     "--train.users-per-step", "8", "--train.epochs", "4", "--train.patience", "0",
     "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
@@ -42,14 +45,26 @@ class Ended(NamedTuple):
 
 
 def write_data(folder: Path) -> tuple[str, ...]:
-    """Write ratings.csv and items.csv of 48 users and 30 items; returns the options that name them."""
+    """Write ratings.csv and items.csv of 48 users and 30 items, and a small encoder, which is sooner read than drawn.
+
+    Args:
+        folder: folder of the three.
+
+    Returns:
+        The options that name them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = [f"u{u},{i},{rng.integers(1, 6)},{t}" for u in range(48) for t, i in enumerate(rng.permutation(30)[:16])]
     (folder / "ratings.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n")
     titles = [f"{i},Lamp {'abcdefghij'[i % 10]} number {i}" for i in range(30)]
     (folder / "items.csv").write_text("\n".join(["item_id,title", *titles]) + "\n")
-    return "--data.path", str(folder / "ratings.csv"), "--data.items-path", str(folder / "items.csv")
+    tokenizer = tiny_wordpiece()
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "max_positions": 64}
+    config = encoder.BertConfig(vocab_size=tokenizer.size, has_pooler=False, **sizes)
+    encoder.save(encoder.Encoder(config, encoder.init(0, config), tokenizer, "a small encoder"), folder / "encoder")
+    files = ("--data.path", "ratings.csv"), ("--data.items-path", "items.csv"), ("--encoder.path", "encoder")
+    return tuple(text for option, name in files for text in (option, str(folder / name)))
 
 
 def free_port() -> int:

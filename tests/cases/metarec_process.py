@@ -9,7 +9,10 @@ import numpy as np
 from forked import Command
 from quick import quick_flags
 
-SMALL = ("--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--train.epochs", "1")
+SMALL = (
+    "--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--learner.user-side", "none",
+    "--updater.steps", "1", "--updater.order", "first", "--train.epochs", "1",
+)  # fmt: skip
 
 
 def write_data(folder: Path) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def mistaken(data, tmp_path_factory):
     changed = folder / "data-1" / "ratings.csv"
     changed.write_text(re.sub(r"u0,(\d+),\d", r"u0,\1,1", changed.read_text()))
     options = [*data, *FACTORS]
-    relative = ["--data.path", "ratings.csv", "--data.items-path", "items.csv", *FACTORS]
+    relative = ["--data.path", "ratings.csv", "--data.items-path", "items.csv", "--encoder.path", "encoder", *FACTORS]
     makers = {
         "folder": lambda: several(2, [*options, "--out", "run"], devices=1, cwd=lambda index: folder / str(index)),
         "options": lambda: several(
