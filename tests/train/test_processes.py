@@ -219,5 +219,5 @@ def test_a_mistake_ends_all_processes_and_is_named_by_each(mistake, status, part
 
 def test_processes_with_mistakes_leave_no_run(mistaken):
     folder, _ = mistaken
-    assert not list(folder.glob("**/config.json"))
+    assert not list(folder.glob("**/inputs.json"))
     assert not [name for name in ("options", "data", "absent") if (folder / name).exists()]
