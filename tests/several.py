@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,18 +14,26 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from forked import Command
 from quick import quick_flags
 from safetensors.numpy import load_file
 
-LIMIT = 300
+from metarec_jax import encoder
+from metarec_jax.encoder.tokenizer import tiny_wordpiece
+
+LIMIT = 600
 """Seconds after which a process is killed, whatever it does."""
 SMALL = (
-    "--encoder.path", "random", "--learner.hidden", "4", "--train.users-per-step", "8",
-    "--train.patience", "0", "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
+    "--learner.hidden", "4", "--learner.user-side", "none",
+    "--updater.steps", "1", "--updater.order", "first",
+    "--train.users-per-step", "8", "--train.epochs", "4", "--train.patience", "0",
+    "--episodes.min-ratings", "8", "--episodes.query", "4", "--episodes.buckets", "16",
 )  # fmt: skip
-FROZEN = (*SMALL, "--factors.rank", "0", "--train.epochs", "20")
-FACTORS = (*SMALL, "--factors.rank", "2", "--train.epochs", "4", "--factors.train")
-JOINT = (*FROZEN, "--train.epochs", "4", "--encoder.train", "all", "--encoder.rate", "1e-3")
+FACTORS = (*SMALL, "--factors.rank", "2", "--factors.train")
+FROZEN = (*SMALL, "--factors.rank", "0")
+JOINT = (*FROZEN, "--encoder.train", "all", "--encoder.rate", "1e-3")
+PRIVATE = (*FROZEN, "--privacy.epsilon", "8")
+"""Options of trainings of four epochs of five steps each."""
 
 
 class Ended(NamedTuple):
@@ -39,14 +45,26 @@ class Ended(NamedTuple):
 
 
 def write_data(folder: Path) -> tuple[str, ...]:
-    """Write ratings.csv and items.csv of 48 users and 30 items; returns the options that name them."""
+    """Write ratings.csv and items.csv of 48 users and 30 items, and a small encoder, which is sooner read than drawn.
+
+    Args:
+        folder: folder of the three.
+
+    Returns:
+        The options that name them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = [f"u{u},{i},{rng.integers(1, 6)},{t}" for u in range(48) for t, i in enumerate(rng.permutation(30)[:16])]
     (folder / "ratings.csv").write_text("\n".join(["user_id,item_id,rating,timestamp", *rows]) + "\n")
     titles = [f"{i},Lamp {'abcdefghij'[i % 10]} number {i}" for i in range(30)]
     (folder / "items.csv").write_text("\n".join(["item_id,title", *titles]) + "\n")
-    return "--data.path", str(folder / "ratings.csv"), "--data.items-path", str(folder / "items.csv")
+    tokenizer = tiny_wordpiece()
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "max_positions": 64}
+    config = encoder.BertConfig(vocab_size=tokenizer.size, has_pooler=False, **sizes)
+    encoder.save(encoder.Encoder(config, encoder.init(0, config), tokenizer, "a small encoder"), folder / "encoder")
+    files = ("--data.path", "ratings.csv"), ("--data.items-path", "items.csv"), ("--encoder.path", "encoder")
+    return tuple(text for option, name in files for text in (option, str(folder / name)))
 
 
 def free_port() -> int:
@@ -56,19 +74,11 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def begin(arguments: Sequence[str], *, devices: int, cwd: Path, **environment: str) -> subprocess.Popen:
+def begin(arguments: Sequence[str], *, devices: int, cwd: Path, **environment: str) -> Command:
     """Start one `metarec train` with some CPU devices."""
     flags = f"{quick_flags()} --xla_force_host_platform_device_count={devices}"
-    own = {"PYTHONPATH": str(Path(__file__).parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # set by JAX
-    return subprocess.Popen(
-        [sys.executable, "-m", "metarec_jax", "train", *arguments],
-        cwd=cwd,
-        env={**inherited, **own, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    return Command(["train", *arguments], cwd, {**os.environ, **own, **environment})
 
 
 @contextlib.contextmanager
@@ -79,7 +89,7 @@ def several(
     devices: int,
     cwd: Path | Callable[[int], Path],
     start: Sequence[int] | None = None,
-) -> Iterator[list[subprocess.Popen]]:
+) -> Iterator[list[Command]]:
     """Start processes that train one run; those that are left at the end are killed.
 
     Args:
@@ -105,7 +115,7 @@ def several(
             process.communicate()
 
 
-def ended(running: Sequence[subprocess.Popen], limit: float = LIMIT) -> list[Ended]:
+def ended(running: Sequence[Command], limit: float = LIMIT) -> list[Ended]:
     """Wait for processes; one that takes longer than `limit` seconds fails the test, and is killed with the others."""
     until, found = time.monotonic() + limit, []
     for process in running:
@@ -136,7 +146,7 @@ def statuses(found: Sequence[Ended]) -> list[int]:
     return [one.status for one in found]
 
 
-def wait_until(done: Callable[[], bool], running: Sequence[subprocess.Popen], limit: float = LIMIT) -> None:
+def wait_until(done: Callable[[], bool], running: Sequence[Command], limit: float = LIMIT) -> None:
     """Wait for something that processes do; fail where one ends before."""
     until = time.monotonic() + limit
     while not done():
@@ -174,6 +184,6 @@ def best_parameters(run: Path) -> dict[str, np.ndarray]:
     return load_file(run / "parameters.safetensors")
 
 
-def terminate(process: subprocess.Popen) -> None:
+def terminate(process: Command) -> None:
     """Send SIGTERM."""
     process.send_signal(signal.SIGTERM)

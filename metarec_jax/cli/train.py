@@ -113,11 +113,13 @@ def check_equal_commands(chosen: TrainArguments) -> None:
 def _train(chosen: TrainArguments, name: str, paths: Mapping[str, str], began: float) -> int:
     """Train, and print the result; of several processes the first one prints it."""
     reporter = prepare(chosen.config)
+    from metarec_jax.core.device_groups import connect_processes
     from metarec_jax.privacy import accounting
     from metarec_jax.train import start
     from metarec_jax.train.goodput import sentence
     from metarec_jax.train.monitor import Monitor
 
+    connect_processes()
     with (
         Monitor(began=began, trace=chosen.trace, trackers=chosen.tracker) as monitor,
         held_folder(chosen, run_name(name, chosen.config), "train") as folder,

@@ -266,7 +266,7 @@ class _Watch:
 
         self._leaving = True
         if self._group.index == 0:
-            self._alone.wait(HEARTBEAT)
+            self._alone.wait(self._group.wait)
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()
 

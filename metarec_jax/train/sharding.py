@@ -24,6 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from metarec_jax.core import processes
+from metarec_jax.core.device_groups import connect
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.global_arrays import from_first, put
 from metarec_jax.factors.correction import MULTIPLE
@@ -83,7 +84,10 @@ def user_mesh(devices: int = 0, shards: int = 1, *, among: Sequence[Any] | None 
             "the devices"
         )
     shape, names = ((len(chosen),), (USERS,)) if shards == 1 else ((len(chosen) // shards, shards), (USERS, SHARDS))
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names), devices=chosen)
+    mesh = jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names), devices=chosen)
+    if among is None and shards > 1:  # without shards, its devices were connected before
+        connect(mesh)
+    return mesh
 
 
 def factor_mesh(devices: int = 0) -> Mesh:

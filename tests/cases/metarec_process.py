@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from forked import Command
 from quick import quick_flags
 
-SMALL = ("--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--train.epochs", "1")
+SMALL = (
+    "--encoder.path", "random", "--factors.rank", "2", "--learner.hidden", "8", "--learner.user-side", "none",
+    "--updater.steps", "1", "--updater.order", "first", "--train.epochs", "1",
+)  # fmt: skip
 
 
 def write_data(folder: Path) -> tuple[str, ...]:
@@ -24,23 +26,14 @@ def write_data(folder: Path) -> tuple[str, ...]:
     return "--data.path", str(folder / "ratings.csv"), "--data.items-path", str(folder / "items.csv")
 
 
-def begin(*arguments: str | Path, cwd: Path, **options) -> subprocess.Popen:
+def begin(*arguments: str | Path, cwd: Path) -> Command:
     """Start `metarec` with these arguments."""
-    root = str(Path(__file__).parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-m", "metarec_jax", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": root, "XLA_FLAGS": quick_flags()},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    return Command(list(map(str, arguments)), cwd, {**os.environ, "XLA_FLAGS": quick_flags()})
 
 
-def metarec(*arguments: str | Path, cwd: Path, **options) -> tuple[int, str, str]:
+def metarec(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
     """Run `metarec`: status, stdout, stderr; no traceback is ever right."""
-    process = begin(*arguments, cwd=cwd, **options)
+    process = begin(*arguments, cwd=cwd)
     out, err = process.communicate(timeout=300)
     assert "Traceback" not in err, err
     return process.returncode, out, err

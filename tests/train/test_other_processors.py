@@ -1,5 +1,6 @@
 """A run is continued by a process that computes other roundings: with other XLA flags, or on another processor."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,7 +14,12 @@ import dataclasses, sys
 from metarec_jax import preset
 from metarec_jax.train.start import start
 base = preset("synthetic")
-start(dataclasses.replace(base, train=dataclasses.replace(base.train, epochs=1, devices=1)), sys.argv[1])
+small = {
+    "learner": dataclasses.replace(base.learner, hidden=4, user_side="none"),
+    "updater": dataclasses.replace(base.updater, steps=1, order="first"),
+    "train": dataclasses.replace(base.train, epochs=1, devices=1),
+}
+start(dataclasses.replace(base, **small), sys.argv[1])
 """
 RESUME = """
 import sys
@@ -23,6 +29,7 @@ print(fit(*resume(sys.argv[1])).progress.finished)
 DRAW = "from metarec_jax.encoder import random_encoder; print(random_encoder(3).digest)"
 
 
+@functools.cache
 def printed(script, flags, *arguments):
     """What a script prints in a process with these XLA flags."""
     done = subprocess.run(

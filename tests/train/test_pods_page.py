@@ -39,8 +39,8 @@ def write_script(path: Path, body: str) -> None:
 @pytest.fixture
 def shared(tmp_path):
     """The shared folder with the data and train.sh, and the environment of scripts."""
-    write_data(tmp_path)
-    options = " ".join((*FROZEN, "--train.epochs", "2"))
+    *_, option, encoder = write_data(tmp_path)
+    options = " ".join((option, encoder, *FROZEN, "--train.epochs", "2"))
     script = block("exec metarec train").replace("--train.users-per-step 4096", options)
     write_script(tmp_path / "train.sh", script.replace("/shared", str(tmp_path)))
     commands = tmp_path / "bin"

@@ -22,7 +22,7 @@ from several import (
 pytestmark = pytest.mark.slow
 
 LONG = (*FROZEN, "--train.epochs", "30")
-LATEST = 14.0
+LATEST = 10.0
 """Seconds after the start of processes within which one is killed: start, compilation, steps and saving lie in them."""
 
 

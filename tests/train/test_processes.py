@@ -1,5 +1,7 @@
 """Several processes train one run: they give what one gives, stop together, and end where one is lost."""
 
+import contextlib
+import functools
 import re
 import shutil
 import signal
@@ -9,8 +11,9 @@ import pytest
 from helpers import assert_close, assert_equal, assert_says
 from several import (
     FACTORS,
-    FROZEN,
     JOINT,
+    PRIVATE,
+    begin,
     best_parameters,
     ended,
     metrics,
@@ -26,6 +29,8 @@ from several import (
 
 pytestmark = pytest.mark.long
 
+STEPS = 20
+"""Of the trainings that are compared."""
 TOGETHER, LOST = 75, 76
 """Exit statuses of processes that stopped together, and of those that lost another one."""
 
@@ -37,24 +42,46 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(data, tmp_path_factory):
-    """Runs of one process with four devices, by kind: the function that makes and keeps them."""
-    folder, made = tmp_path_factory.mktemp("alone"), {}
+    """The runs of one process with four devices by their options, each trained once."""
 
-    def run(name, options):
-        if name not in made:
-            made[name] = folder / name
-            found = train_alone([*data, *options, "--out", str(made[name])], devices=4, cwd=folder)
-            assert statuses([found]) == [0]
-        return made[name]
+    @functools.cache
+    def run(options):
+        out = tmp_path_factory.mktemp("alone") / "run"
+        assert statuses([train_alone([*data, *options, "--out", str(out)], devices=4, cwd=out.parent)]) == [0]
+        return out
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A frozen run with factors of two processes with two devices each, which nobody stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    found = run_together(2, [*data, *FACTORS, "--out", str(out)], devices=2, cwd=out.parent)
+    assert statuses(found) == [0, 0]
+    assert found[1].out == ""
+    return out
+
+
+@pytest.fixture(scope="module")
+def stopped(data, tmp_path_factory):
+    """The same run after a SIGTERM to one of its processes, sent when they compile the first step."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with several(2, [*data, *FACTORS, "--out", str(out)], devices=2, cwd=out.parent) as running:
+        wait_until((out / "checkpoints").exists, running)
+        terminate(running[1])
+        found = ended(running)
+    assert statuses(found) == [TOGETHER] * 2
+    assert_says(found[0].err, "SIGTERM", "--resume", "--distributed")
+    assert 0 < int(re.search(r"after (\d+) steps", found[0].err)[1]) < STEPS
+    return out
 
 
 def assert_same_training(run, other):
     """Two runs took the same steps, to rounding."""
     lines, want = metrics(run), metrics(other)
     assert [line["step"] for line in lines] == [line["step"] for line in want]
-    assert want[-1]["step"] >= 20
+    assert want[-1]["step"] == STEPS
     because = "the sums of devices of several processes are added in another order"
     for name in ("train_loss", "validation_loss"):
         losses, same = (np.array([line[name] for line in found]) for found in (lines, want))
@@ -70,55 +97,49 @@ def assert_same_training(run, other):
         np.testing.assert_array_equal(state[name], same[name])
 
 
-@pytest.mark.parametrize(("number", "devices"), [(2, 2), pytest.param(4, 1, marks=pytest.mark.slow)])
-def test_frozen_training_with_factors_is_that_of_one_process(number, devices, data, reference, tmp_path):
-    want = reference("factors", FACTORS)
-    found = run_together(number, [*data, *FACTORS, "--out", str(tmp_path / "run")], devices=devices, cwd=tmp_path)
-    assert statuses(found) == [0] * number
-    assert all(one.out == "" for one in found[1:])
-    assert_same_training(tmp_path / "run", want)
+def test_frozen_training_with_factors_is_that_of_one_process(whole, reference):
+    assert_same_training(whole, reference(FACTORS))
+
+
+@pytest.mark.slow
+def test_frozen_training_with_factors_in_four_processes_is_that_of_one(data, reference, tmp_path):
+    found = run_together(4, [*data, *FACTORS, "--out", str(tmp_path / "run")], devices=1, cwd=tmp_path)
+    assert statuses(found) == [0] * 4
+    assert_same_training(tmp_path / "run", reference(FACTORS))
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("number", "more"),
     [
-        ("joint", JOINT),
-        pytest.param("sharded", (*JOINT, "--train.shards", "2"), marks=pytest.mark.slow),
-        pytest.param("lora", (*JOINT, "--encoder.train", "lora"), marks=pytest.mark.slow),
+        pytest.param(2, (), id="two processes"),
+        pytest.param(4, (), id="four processes"),
+        pytest.param(2, ("--train.shards", "2"), id="sharded", marks=pytest.mark.slow),
+        pytest.param(2, ("--encoder.train", "lora"), id="lora", marks=pytest.mark.slow),
     ],
 )
-def test_joint_training_is_that_of_one_process(name, options, data, reference, tmp_path):
-    want = reference(name, options)
-    found = run_together(2, [*data, *options, "--out", str(tmp_path / "run")], devices=2, cwd=tmp_path)
-    assert statuses(found) == [0, 0]
-    assert_same_training(tmp_path / "run", want)
+def test_joint_training_is_that_of_one_process(number, more, data, reference, tmp_path):
+    options = (*JOINT, *more)
+    found = run_together(number, [*data, *options, "--out", str(tmp_path / "run")], devices=4 // number, cwd=tmp_path)
+    assert statuses(found) == [0] * number
+    assert_same_training(tmp_path / "run", reference(options))
 
 
-@pytest.mark.slow
-def test_all_stop_together_and_go_on_in_any_number(data, reference, tmp_path):
-    want, run = reference("frozen", FROZEN), tmp_path / "run"
-    with several(2, [*data, *FROZEN, "--out", str(run)], devices=2, cwd=tmp_path) as running:
-        wait_until(lambda: len(metrics(run)) >= 1, running)
-        terminate(running[1])
-        found = ended(running)
-    assert statuses(found) == [TOGETHER] * 2
-    assert_says(found[0].err, "SIGTERM", "--resume", "--distributed")
-    assert len(metrics(run)) < len(metrics(want))
-    for number in (1, 2, 4):
-        copy = tmp_path / f"run-{number}"
-        shutil.copytree(run, copy)
-        found = run_together(number, ["--resume", str(copy)], devices=4 // number, cwd=tmp_path)
-        assert statuses(found) == [0] * number
-        assert_same_training(copy, want)
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_stopped_training_goes_on_in_any_number(number, stopped, reference, tmp_path):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    found = run_together(number, ["--resume", str(run)], devices=4 // number, cwd=tmp_path)
+    assert statuses(found) == [0] * number
+    assert_same_training(run, reference(FACTORS))
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits_of_a_whole_run(data, tmp_path):
-    whole, run = tmp_path / "whole", tmp_path / "run"
-    assert statuses(run_together(2, [*data, *FROZEN, "--out", str(whole)], devices=1, cwd=tmp_path)) == [0, 0]
-    for victim, lines, command in ((0, 2, [*data, *FROZEN, "--out", str(run)]), (1, 8, ["--resume", str(run)])):
-        with several(2, command, devices=1, cwd=tmp_path) as running:
-            wait_until(lambda least=lines: len(metrics(run)) >= least, running)
+def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits_of_a_whole_run(
+    stopped, whole, tmp_path
+):
+    run = shutil.copytree(stopped, tmp_path / "run")
+    for victim in (0, 1):
+        before = len(metrics(run))
+        with several(2, ["--resume", str(run)], devices=2, cwd=tmp_path) as running:
+            wait_until(lambda least=before + 1: len(metrics(run)) >= least, running)
             running[victim].send_signal(signal.SIGKILL)
             found = ended(running, limit=30)
         assert statuses(found)[victim] == -signal.SIGKILL
@@ -126,74 +147,77 @@ def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits
         assert other.status == LOST
         assert_says(other.err, f"process {victim} of 2 (host ", "--resume")
     assert len(metrics(run)) < len(metrics(whole))
-    assert statuses(run_together(2, ["--resume", str(run)], devices=1, cwd=tmp_path)) == [0, 0]
+    assert statuses(run_together(2, ["--resume", str(run)], devices=2, cwd=tmp_path)) == [0, 0]
     assert metrics(run) == metrics(whole)
     assert_equal(saved_state(run), saved_state(whole))
     assert_equal(best_parameters(run), best_parameters(whole))
 
 
 def test_a_private_run_draws_its_sample_and_its_noise_once_for_all(data, tmp_path):
-    run = tmp_path / "run"
-    private = [*data, *FROZEN, "--factors.rank", "0", "--learner.user-side", "none", "--privacy.epsilon", "8"]
-    with several(2, [*private, "--out", str(run)], devices=2, cwd=tmp_path) as running:
-        wait_until(lambda: len(metrics(run)) >= 1, running)
-        terminate(running[0])
-        assert statuses(ended(running)) == [TOGETHER] * 2
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    shutil.copytree(run, alone)  # with the secret seed
-    shutil.copytree(run, together)
-    assert train_alone(["--resume", str(alone)], devices=4, cwd=tmp_path).status == 0
-    assert statuses(run_together(2, ["--resume", str(together)], devices=2, cwd=tmp_path)) == [0, 0]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    with several(2, [*data, *PRIVATE, "--out", str(together)], devices=2, cwd=tmp_path) as running:
+        wait_until((together / "secret.json").exists, running)
+        # The run before its first step, with the secret seed.
+        shutil.copytree(together, alone, ignore=shutil.ignore_patterns("checkpoints", ".*", "*.jsonl"))
+        assert statuses(ended(running)) == [0, 0]
+    assert statuses([train_alone(["--resume", str(alone)], devices=4, cwd=tmp_path)]) == [0]
     assert_same_training(together, alone)
     assert (together / "privacy.json").read_text() == (alone / "privacy.json").read_text()
 
 
-def test_a_process_that_sees_another_folder_is_told_so(data, tmp_path):
-    places = [tmp_path / "a", tmp_path / "b"]
-    for place in places:
-        place.mkdir()
-    with several(2, [*data, *FROZEN, "--out", "run"], devices=1, cwd=lambda index: places[index]) as running:
-        found = ended(running)
-    assert statuses(found) == [2, 2]
-    for one in found:
-        assert_says(one.err, "run in process 1 of 2 (host ", "is another folder than in process 0 of 2", "share")
-
-
-def test_processes_with_other_options_are_told_so(data, tmp_path):
-    def options(index):
-        return [*data, *FROZEN, "--seed", str(index), "--out", str(tmp_path / "run")]
-
-    with several(2, options, devices=1, cwd=tmp_path) as running:
-        found = ended(running)
-    assert statuses(found) == [2, 2]
-    for one in found:
-        assert_says(one.err, "--seed", "'1' in process 1 of 2", "'0' in process 0 of 2", "the same command")
-    assert not (tmp_path / "run").exists()
-
-
-def test_processes_with_other_data_are_told_so(data, tmp_path):
+@pytest.fixture(scope="module")
+def mistaken(data, tmp_path_factory):
+    """How processes with mistakes ended, by mistake. All are started at the same time, since most of them wait."""
+    folder = tmp_path_factory.mktemp("mistaken")
     for index in range(2):
-        write_data(tmp_path / str(index))
-    changed = tmp_path / "1" / "ratings.csv"
+        (folder / str(index)).mkdir()
+        write_data(folder / f"data-{index}")
+    changed = folder / "data-1" / "ratings.csv"
     changed.write_text(re.sub(r"u0,(\d+),\d", r"u0,\1,1", changed.read_text()))
-    options = ["--data.path", "ratings.csv", "--data.items-path", "items.csv", *FROZEN, "--out", str(tmp_path / "run")]
-    with several(2, options, devices=1, cwd=lambda index: tmp_path / str(index)) as running:
-        found = ended(running)
-    assert statuses(found) == [2, 2]
-    for one in found:
-        assert_says(one.err, "the ratings", "in process 1 of 2", "in process 0 of 2", "--data.path")
+    options = [*data, *FACTORS]
+    relative = ["--data.path", "ratings.csv", "--data.items-path", "items.csv", "--encoder.path", "encoder", *FACTORS]
+    makers = {
+        "folder": lambda: several(2, [*options, "--out", "run"], devices=1, cwd=lambda index: folder / str(index)),
+        "options": lambda: several(
+            2, lambda index: [*options, "--seed", str(index), "--out", "options"], devices=1, cwd=folder
+        ),
+        "data": lambda: several(
+            2, [*relative, "--out", str(folder / "data")], devices=1, cwd=lambda index: folder / f"data-{index}"
+        ),
+        "absent": lambda: several(2, [*options, "--wait", "3", "--out", "absent"], devices=1, cwd=folder, start=[0]),
+    }
+    with contextlib.ExitStack() as stack:
+        running = {name: stack.enter_context(make()) for name, make in makers.items()}
+        running["unaware"] = [begin(["--distributed", *options], devices=1, cwd=folder)]
+        stack.callback(running["unaware"][0].kill)
+        found = {name: ended(own) for name, own in running.items()}
+    return folder, found
 
 
-def test_a_process_that_never_starts_is_not_waited_for_longer(data, tmp_path):
-    options = [*data, *FROZEN, "--wait", "3", "--out", str(tmp_path / "run")]
-    with several(2, options, devices=1, cwd=tmp_path, start=[0]) as running:
-        found = ended(running, limit=60)
-    assert statuses(found) == [LOST]
-    assert_says(found[0].err, "not all 2 processes", "within 3 s (--wait)")
+@pytest.mark.parametrize(
+    ("mistake", "status", "parts"),
+    [
+        ("folder", 2, ["run in process 1 of 2 (host ", "is another folder than in process 0 of 2", "share"]),
+        ("options", 2, ["--seed", "'1' in process 1 of 2", "'0' in process 0 of 2", "the same command"]),
+        ("data", 2, ["the ratings", "in process 1 of 2", "in process 0 of 2", "--data.path"]),
+        ("absent", LOST, ["not all 2 processes", "within 3 s (--wait)"]),
+        (
+            "unaware",
+            2,
+            ["--distributed", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "Slurm"],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_ends_all_processes_and_is_named_by_each(mistake, status, parts, mistaken):
+    _, found = mistaken
+    assert statuses(found[mistake]) == [status] * len(found[mistake])
+    for one in found[mistake]:
+        assert_says(one.err, *parts)
+        assert "Traceback" not in one.err
 
 
-def test_a_process_that_nobody_told_of_others_says_how_to_tell_it(data, tmp_path):
-    found = train_alone(["--distributed", *data, *FROZEN, "--out", "run"], devices=1, cwd=tmp_path)
-    assert statuses([found]) == [2]
-    assert_says(found.err, "--distributed", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "Slurm")
-    assert "Traceback" not in found.err
+def test_processes_with_mistakes_leave_no_run(mistaken):
+    folder, _ = mistaken
+    assert not list(folder.glob("**/inputs.json"))
+    assert not [name for name in ("options", "data", "absent") if (folder / name).exists()]

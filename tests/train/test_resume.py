@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import training
 from helpers import assert_equal
-from quick import quick_flags
+from quick import library_environment
 from training import STEPS, Watch, small_config, small_experiment, stopping_at, trace_of
 
 from metarec_jax.core.errors import MetarecError
@@ -29,6 +29,8 @@ from metarec_jax.train.state import first_state
 
 PATIENCE = 120
 """Seconds after which a process is killed, whatever it does."""
+KEPT = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+"""What a process compiled, the next one reads."""
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +197,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "XLA_FLAGS": quick_flags()},  # as here, to the last bit
+            env={**os.environ, **library_environment(), **KEPT, "PYTHONUNBUFFERED": "1"},
         )
         self._deadline = threading.Timer(PATIENCE, self._process.kill)
         self.lines = []
