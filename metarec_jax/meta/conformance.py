@@ -167,13 +167,13 @@ def _leaks(case: Case) -> bool:
     return any(np.asarray(leaf)[1:].any() for leaf in gradient)
 
 
-def _direction(leaf: Array) -> Array:
+def _direction(leaf: Any) -> np.ndarray:
     """A direction in which a leaf is moved, of norm 1."""
-    drawn = np.random.default_rng(2).normal(size=np.shape(leaf))
-    return drawn / max(float(np.linalg.norm(drawn)), 1.0)
+    drawn = np.asarray(np.random.default_rng(2).normal(size=np.shape(leaf)))
+    return np.asarray(drawn / max(float(np.linalg.norm(drawn)), 1.0))
 
 
-def _differences(case: Case) -> dict[str, Array]:
+def _differences(case: Case) -> dict[str, Any]:
     """Derivative of the sum of losses along one direction of each leaf, by the five-point rule."""
     flat, unflatten = ravel_pytree(case.trainable)
     leaves, structure = jax.tree.flatten(case.trainable)
@@ -181,7 +181,7 @@ def _differences(case: Case) -> dict[str, Array]:
     for number in range(len(leaves)):
         one = [_direction(leaf) if number == i else np.zeros(leaf.shape) for i, leaf in enumerate(leaves)]
         moves.append(ravel_pytree(structure.unflatten(one))[0])
-    ways = STEP * jnp.stack(moves)[:, None] * jnp.array([2.0, 1, -1, -2])[:, None]
+    ways = STEP * jnp.stack(moves)[:, None] * jnp.array([2.0, 1, -1, -2])[None, :, None]
 
     @jax.jit
     def values() -> Array:
@@ -191,7 +191,7 @@ def _differences(case: Case) -> dict[str, Array]:
     return dict(zip(named_leaves(case.trainable), np.asarray(values())))
 
 
-def named_leaves(tree: Any) -> dict[str, Array]:
+def named_leaves(tree: Any) -> dict[str, np.ndarray]:
     """The leaves of a tree by their paths, as arrays of NumPy."""
     return {name: np.asarray(leaf) for name, leaf in zip(path_names(tree), jax.tree.leaves(tree))}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,23 +13,23 @@ import numpy as np
 from jaxtyping import Array
 
 from metarec_jax.config.learner import LearnerConfig
+from metarec_jax.core.kinds import LEARNERS
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import combine, partition
-from metarec_jax.core.types import Episodes, Params, Prepared, Rows, Tables
-from metarec_jax.learner.contract import Learner, make_head, make_learner
-from metarec_jax.learner.heads import Head
-from metarec_jax.learner.inputs import Context, Features, learned
+from metarec_jax.core.registry import as_kind
+from metarec_jax.core.types import Episodes, Params, Rows, Tables
+from metarec_jax.learner.contract import Learner, make_head
+from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.batch import planned
 from metarec_jax.meta.conformance import EXACT, HUGE, Case, findings, refuse
 from metarec_jax.meta.gram import Form
 from metarec_jax.meta.model import Model, Shared, Task, Trainable
 from metarec_jax.meta.updaters import Rates
 from metarec_jax.meta.updaters.gradient import gradient_descent
-from metarec_jax.meta.user import lose_user
+from metarec_jax.meta.user import context_of, features_of, lose_user
 
 LEARNER_PROPERTIES = (
     "outputs have the shape [rows, outputs of the head]",
-    "a row is scored alike whatever other rows are scored with it",
     "the traced program is the same each time",
     "all losses and gradients are finite",
     "users together give what each gives alone",
@@ -36,6 +38,7 @@ LEARNER_PROPERTIES = (
     "the meta-gradient equals finite differences",
     "the meta-gradient of adapted parameters is not zero",
     "low-rank changes give what full matrices give",
+    "a row is scored alike whatever other rows are scored with it",
 )
 """What `check_learner` checks, in this order."""
 USERS, SUPPORT, QUERY, HIDDEN = 3, 4, 3, 5
@@ -47,7 +50,7 @@ def check_learner(
     """Check a learner of one's own for recommenders on three users, in double precision, under gradient descent.
 
     Args:
-        learner: the learner, or its options with small sizes.
+        learner: options of the learner, with small sizes; or the learner, whose products of float64 are float64.
         head: name of the head that it is checked with.
         adapted: patterns of the parameters that the inner loop adapts.
 
@@ -58,7 +61,7 @@ def check_learner(
         MetarecError: a property does not hold; the message lists each with its remedy.
     """
     made_head = make_head(head, levels=(1.0, 2.0, 3.0, 4.0, 5.0), low=1.0, high=5.0)
-    made = learner if isinstance(learner, Learner) else make_learner(learner, made_head)
+    made = learner if isinstance(learner, Learner) else _in_double(learner).build(made_head)
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         tables, episodes = draw_episodes(
@@ -93,16 +96,33 @@ def check_learner(
                 trainable = trainable._replace(theta=combine(trainable.theta, constant))
             return _losses(model._replace(form=form), trainable, tables, episodes)
 
-        broken = _of_outputs(model, made_head, theta, tables, episodes)
-        if not broken:
+        score = functools.partial(_scored, model, theta, tables, episodes)
+        shape = jax.eval_shape(lambda: score(QUERY)).shape
+        broken = []
+        if shape != (QUERY, made_head.outputs):
+            broken = [
+                f"apply gives outputs of the shape {shape} for {QUERY} rows: return [rows, {made_head.outputs}], which "
+                "the head reads"
+            ]
+        else:
             last = len(tables.items) - 1
             spoiled = episodes._replace(support=_spoiled(episodes.support, last), query=_spoiled(episodes.query, last))
             patterns = [f"theta/({pattern})" for pattern in adapted]
             broken = findings(
                 Case(losses, Trainable(trained, updater.init(parts)), episodes, spoiled, trained=patterns)
             )
+            together, alone = score(QUERY)[:1], score(1)
+            if np.abs(together - alone).max() > EXACT * np.abs(together).max():
+                broken.append("apply scores a row differently with other rows beside it: compute each row by itself")
         refuse("the learner", broken)
     return LEARNER_PROPERTIES
+
+
+def _in_double(config: LearnerConfig) -> Any:
+    """Options of the learner's own kind with products in float64, which no training has."""
+    config = copy.copy(as_kind(LEARNERS, config) if type(config) is LearnerConfig else config)
+    object.__setattr__(config, "compute", "float64")
+    return config
 
 
 def draw_episodes(
@@ -163,24 +183,9 @@ def _spoiled(rows: Rows, item: int) -> Rows:
     )
 
 
-def _of_outputs(model: Model, head: Head, theta: Params, tables: Tables, episodes: Episodes) -> list[str]:
-    """Shape of the outputs, and whether a row's outputs depend on the rows that are scored with it."""
-    prepared: Prepared | Any = model.prepare(theta, tables)
-    episode = jax.tree.map(lambda leaf: leaf[0], episodes)
-
-    def features(rows: Rows) -> Features:
-        return Features(prepared.items[rows.item], rows.statistic)
-
-    context = Context(
-        prepared.users[episode.user], features(episode.support), episode.support.rating, episode.support.mask
-    )
-    together = model.apply(theta, context, features(episode.query))
-    if together.shape != (QUERY, head.outputs):
-        return [
-            f"apply gives outputs of the shape {together.shape} for {QUERY} rows: return [rows, {head.outputs}], which "
-            "the head reads"
-        ]
-    first = model.apply(theta, context, features(jax.tree.map(lambda leaf: leaf[:1], episode.query)))
-    if np.abs(together[:1] - first).max() > EXACT * np.abs(together).max():
-        return ["apply scores a row differently with other rows beside it: compute each row by itself"]
-    return []
+def _scored(model: Model, theta: Params, tables: Tables, episodes: Episodes, rows: int) -> Array:
+    """Outputs of the first rows of the first user's query, without an inner loop."""
+    prepared, episode = model.prepare(theta, tables), jax.tree.map(lambda leaf: leaf[0], episodes)
+    context = context_of(prepared, episode.user, episode.support)
+    query = jax.tree.map(lambda leaf: leaf[:rows], episode.query)
+    return model.apply(theta, context, features_of(prepared, query, "query"))

@@ -60,12 +60,10 @@ def check_updater(updater: Updater, *, adapted: Sequence[str] = (".*",), steps: 
         )
         theta, tasks, spoiled = _drawn()
         parts, _ = partition(theta, problem.adapted, option="adapted")
-        broken = _contract(updater, parts, tasks)
-        if broken:
-            refuse("the updater", broken)
+        refuse("the updater", _wrong_types(updater, parts))
         trainable = Trainable(theta, _moved(updater.init(parts), 0.1))
         fresh = Trainable(theta, updater.init(parts))
-        broken = _descent(problem, fresh, tasks)
+        broken = _moves_without_gradient(updater, parts) + _descent(problem, fresh, tasks)
         case = Case(
             lambda form, trainable, tasks: _losses(problem._replace(form=form), trainable, tasks),
             trainable,
@@ -118,15 +116,23 @@ def _moved(tree: Params, size: float) -> Params:
     return jax.tree.map(lambda leaf: leaf + size * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), tree)
 
 
-def _contract(updater: Updater, adapted: Params, tasks: Tasks) -> list[str]:
-    """Structures, shapes and data types of phi, state and parameters, and a step without a gradient."""
-
-    def types(tree: Params) -> Any:
-        return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
+def _stepped(updater: Updater, phi: Params, adapted: Params) -> tuple[Params, Params, Params]:
+    """The state at the start, and parameters and state after a step with a gradient of zero, without support rows."""
 
     def inputs() -> Inputs:
         left = jax.tree.map(lambda leaf: jnp.ones((4, leaf.shape[0])) if leaf.ndim == 2 else None, adapted)
         return Inputs(left, jnp.zeros(4))
+
+    state = updater.start(phi, adapted, inputs)
+    still = jax.tree.map(jnp.zeros_like, adapted)
+    return state, *updater.step(phi, state, adapted, still, jnp.zeros((), jnp.int32))
+
+
+def _wrong_types(updater: Updater, adapted: Params) -> list[str]:
+    """Whether phi has the precision of the parameters, and a step keeps structures, shapes and data types."""
+
+    def types(tree: Params) -> Any:
+        return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree)
 
     phi = updater.init(adapted)
     wrong = [name for name, leaf in named_leaves(phi).items() if leaf.dtype != np.float64]
@@ -135,22 +141,25 @@ def _contract(updater: Updater, adapted: Params, tasks: Tasks) -> list[str]:
             f"phi has {some(wrong)} in another precision than the parameters: make it with their `dtype`, as "
             "`jnp.result_type(*jax.tree.leaves(adapted))` is"
         ]
-    state = updater.start(phi, adapted, inputs)
-    still = jax.tree.map(jnp.zeros_like, adapted)
-    moved, carried = updater.step(phi, state, adapted, still, jnp.zeros((), jnp.int32))
-    for name, before, after in (("the parameters", adapted, moved), ("the state", state, carried)):
-        if types(before) != types(after):
-            return [
-                f"a step changes the structure, a shape or a data type of {name}: return what it was given, since "
-                "steps are a loop of fixed types"
-            ]
+    state, moved, carried = _stepped(updater, phi, adapted)
+    return [
+        f"a step changes the structure, a shape or a data type of {name}: return what it was given, since steps are a "
+        "loop of fixed types"
+        for name, before, after in (("the parameters", adapted, moved), ("the state", state, carried))
+        if types(before) != types(after)
+    ]
+
+
+def _moves_without_gradient(updater: Updater, adapted: Params) -> list[str]:
+    _, moved, _ = _stepped(updater, updater.init(adapted), adapted)
     ways = named_leaves(jax.tree.map(jnp.subtract, moved, adapted))
-    if moves := [name for name, way in ways.items() if np.abs(way).max() > 1e-14]:
-        return [
-            f"a step with a gradient of zero changes {some(moves)}: a task without rows has to keep the parameters "
-            "that the outer loop trains"
-        ]
-    return []
+    moves = [name for name, way in ways.items() if np.abs(way).max() > 1e-14]
+    if not moves:
+        return []
+    return [
+        f"a step with a gradient of zero changes {some(moves)}: a task without rows has to keep the parameters that "
+        "the outer loop trains"
+    ]
 
 
 def _descent(problem: Problem, trainable: Trainable, tasks: Tasks) -> list[str]:

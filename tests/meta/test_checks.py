@@ -1,17 +1,20 @@
 """The checks of a rule or a learner of one's own: each finds the fault that it is for, and names the remedy."""
 
-import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_says, learner_config
+from helpers import assert_says
 
 from metarec_jax import meta
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.learner.contract import make_head, make_learner
+from metarec_jax.core.types import Prepared
+from metarec_jax.learner.contract import Learner
+from metarec_jax.learner.mlp import MlpConfig
+from metarec_jax.meta.learner_checks import LEARNER_PROPERTIES
 
 RATE = meta.Rates(0.1)
 
@@ -100,9 +103,18 @@ def test_a_faulty_rule_is_found(updater, names):
     assert_says(str(refused.value), "the updater", *names)
 
 
+class Changed(MlpConfig):
+    """A small MLP, of whose functions some are changed."""
+
+    changes: typing.ClassVar = {}
+
+    def build(self, head):
+        learner = super().build(head)
+        return learner._replace(**{name: change(getattr(learner, name)) for name, change in self.changes.items()})
+
+
 def made(**changes):
-    learner = make_learner(learner_config("mlp", hidden=4), make_head("rating", levels=(), low=1.0, high=5.0))
-    return learner._replace(**{name: change(getattr(learner, name)) for name, change in changes.items()})
+    return type("Faulty", (Changed,), {"changes": changes})(hidden=4)
 
 
 def reading_padding(apply):
@@ -138,6 +150,13 @@ def test_a_faulty_learner_is_found(changes, names):
     assert_says(str(refused.value), "the learner", *names)
 
 
-def test_a_learner_is_checked_by_its_options_or_as_functions():
-    config = dataclasses.replace(learner_config("mlp", hidden=4), prior=False)
-    assert meta.check_learner(config, head="ordinal") == meta.check_learner(made())
+def test_the_functions_of_a_learner_are_checked_too():
+    def init(key, *, item_embeddings, **rest):
+        return {"output": {"kernel": jnp.zeros((item_embeddings.shape[1], 1)), "bias": jnp.zeros(1)}}
+
+    def apply(params, context, rows):
+        return rows.embedding @ params["output"]["kernel"] + params["output"]["bias"][None]
+
+    linear = Learner(init=init, prepare=lambda params, tables: Prepared(*tables), apply=apply)
+    assert meta.check_learner(linear) == LEARNER_PROPERTIES
+    assert meta.check_learner(made()) == LEARNER_PROPERTIES
