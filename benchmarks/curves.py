@@ -70,22 +70,15 @@ def tables(document: Mapping[str, Any], titles: Sequence[str] = ()) -> str:
     for found in document["panels"]:
         if titles and found["title"] not in titles:
             continue
-        best = [
-            (min if document["facts"].get("better") == "lower" else max)(column)
-            for column in zip(*found["values"].values())
-        ]
-        body = []
-        for name, values in found["values"].items():
-            cells = [
-                ("**{}**" if value == top else "{}").format(f"{value:.3g} ± {half:.1g}")
-                for value, half, top in zip(values, found["halves"][name], best)
-            ]
-            body.append([name, *cells])
-        header = [
-            f"{found['title']}: {document['unit']}",
-            *(f"{found['axis']} {column}" for column in found["columns"]),
-        ]
-        parts.append("\n".join(grid(header, body)))
+        least = document["facts"].get("better") == "lower"
+        best = [(min if least else max)(column) for column in zip(*found["values"].values())]
+        body, bold = [], set()
+        for row, (name, values) in enumerate(found["values"].items()):
+            body.append([name, *(f"{v:.3g} ± {half:.1g}" for v, half in zip(values, found["halves"][name]))])
+            bold |= {(row, column + 1) for column, value in enumerate(values) if value == best[column]}
+        first, columns = f"{found['title']}: {document['unit']}", found["columns"]
+        header = [first, *(f"{found['axis']} {column}" for column in columns)]
+        parts.append("\n".join(grid(header, body, bold)))
     return "\n\n".join(parts)
 
 
