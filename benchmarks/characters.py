@@ -258,7 +258,8 @@ def train_twin(classes: np.ndarray, iterations: int, seed: int = 0) -> Any:
 def judged(method: Method, trainable: Any, tasks: meta.Tasks) -> np.ndarray:
     """Accuracy of each task."""
     tasks = with_support(tasks) if method.accuracy is prototype_accuracy else tasks
-    return np.asarray(jax.jit(lambda: meta.predict(method.problem, trainable, tasks, method.accuracy))())
+    function = jax.jit(lambda trainable, tasks: meta.predict(method.problem, trainable, tasks, method.accuracy))
+    return np.asarray(function(trainable, tasks))
 
 
 def fine_tuned(params: Any, validation: meta.Tasks, test: meta.Tasks) -> tuple[np.ndarray, dict[str, Any]]:

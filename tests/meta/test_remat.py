@@ -52,7 +52,7 @@ def temporaries(*, backward, steps, **rule):
         ("remat", {}, 20, 0.5),
         ("remat", {"kind": "learned"}, 20, 0.15),
         ("remat", {}, UNROLL, 0.8),
-        ("mixed", {"kind": "learned"}, 20, 0.15),
+        pytest.param("mixed", {"kind": "learned"}, 20, 0.15, marks=pytest.mark.slow),  # it compiles for long
     ],
     ids=["gradient", "learned", "a few steps", "learned, mixed"],
 )
