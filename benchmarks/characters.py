@@ -213,7 +213,7 @@ def methods() -> dict[str, Method]:
     return {
         "MAML": Method(meta.Problem(loss, descent, steps=5, rows=("x",))),
         "first-order MAML": Method(meta.Problem(loss, descent, steps=5, rows=("x",), order="first")),
-        "ANIL": Method(meta.Problem(loss, descent, steps=5, adapted=("output/.*",))),
+        "ANIL": Method(meta.Problem(loss, descent, steps=5, adapted=("output/.*",), rows=("x",))),
         "ProtoNet": Method(
             meta.Problem(lambda params, rows: jnp.zeros(()), descent, steps=0, query_loss=prototype_loss),
             prototype_accuracy,
@@ -226,24 +226,23 @@ def train(method: Method, classes: np.ndarray, iterations: int, shots: int, seed
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
     of_params, of_tasks = jax.random.split(jax.random.key(seed))
     step = meta.make_step(method.problem, optimizer)
-    classes = jnp.asarray(classes)
 
-    def one(state: Any, _: None) -> tuple[Any, None]:
+    def one(classes: Any, state: Any, _: None) -> tuple[Any, None]:
         tasks = draw(jax.random.fold_in(state.key, state.step), classes, TASKS, shots)
         return step(state, with_support(tasks) if method.accuracy is prototype_accuracy else tasks)[0], None
 
     state = meta.init_state(method.problem, first_params(of_params), optimizer, of_tasks)
-    return jax.jit(lambda state: jax.lax.scan(one, state, None, iterations)[0])(state).trainable
+    run = jax.jit(lambda state, classes: jax.lax.scan(functools.partial(one, classes), state, None, iterations)[0])
+    return run(state, jnp.asarray(classes)).trainable
 
 
 def train_twin(classes: np.ndarray, iterations: int, seed: int = 0) -> Any:
     """Train the network to tell all training classes apart; returns its parameters."""
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
     key = jax.random.key(seed)
-    params, classes = first_params(key, len(classes)), jnp.asarray(classes)
-    batch = TASKS * WAYS * QUERY
+    params, batch = first_params(key, len(classes)), TASKS * WAYS * QUERY
 
-    def one(carry: Any, index: Any) -> tuple[Any, None]:
+    def one(classes: Any, carry: Any, index: Any) -> tuple[Any, None]:
         params, state = carry
         of_class, of_font, of_shift = jax.random.split(jax.random.fold_in(key, index), 3)
         y = jax.random.randint(of_class, (batch,), 0, classes.shape[0])
@@ -252,14 +251,20 @@ def train_twin(classes: np.ndarray, iterations: int, seed: int = 0) -> Any:
         return (optax.apply_updates(params, updates), state), None
 
     carry = (params, optimizer.init(params))
-    return jax.jit(lambda carry: jax.lax.scan(one, carry, jnp.arange(iterations))[0][0])(carry)
+    indices = jnp.arange(iterations)
+    run = jax.jit(lambda carry, classes: jax.lax.scan(functools.partial(one, classes), carry, indices)[0][0])
+    return run(carry, jnp.asarray(classes))
 
 
-def judged(method: Method, trainable: Any, tasks: meta.Tasks) -> np.ndarray:
-    """Accuracy of each task."""
-    tasks = with_support(tasks) if method.accuracy is prototype_accuracy else tasks
-    function = jax.jit(lambda trainable, tasks: meta.predict(method.problem, trainable, tasks, method.accuracy))
-    return np.asarray(function(trainable, tasks))
+def judge_of(method: Method) -> Callable[[Any, meta.Tasks], np.ndarray]:
+    """A compiled function (what was trained, tasks) -> accuracy of each task."""
+
+    @jax.jit
+    def judge(trainable: Any, tasks: meta.Tasks) -> Any:
+        tasks = with_support(tasks) if method.accuracy is prototype_accuracy else tasks
+        return meta.predict(method.problem, trainable, tasks, method.accuracy)
+
+    return lambda *at: np.asarray(judge(*at))
 
 
 def fine_tuned(params: Any, validation: meta.Tasks, test: meta.Tasks) -> tuple[np.ndarray, dict[str, Any]]:
@@ -270,14 +275,17 @@ def fine_tuned(params: Any, validation: meta.Tasks, test: meta.Tasks) -> tuple[n
         validation, test: tasks.
     """
     params = params | {"output": first_params(jax.random.key(0))["output"]}
-    best: tuple[float, Any, Any] = (-1.0, None, None)
-    for adapted, rate, steps in itertools.product(("output/.*", ".*"), (0.01, 0.1, 0.5), (5, 20, 100)):
-        problem = meta.Problem(loss, meta.gradient_descent(meta.Rates(rate)), steps=steps, adapted=(adapted,))
-        method, trainable = Method(problem), meta.init_state(problem, params, optax.identity()).trainable
-        found = float(judged(method, trainable, validation).mean())
-        if found > best[0]:
-            best = (found, (method, trainable), {"adapted": adapted, "rate": rate, "steps": steps})
-    return judged(*best[1], test), best[2]
+    best = (-1.0, np.zeros(0), {})
+    for adapted, steps in itertools.product(("output/.*", ".*"), (5, 50)):
+        rule = meta.gradient_descent(meta.Rates(1.0, "layer"))
+        problem = meta.Problem(loss, rule, steps=steps, adapted=(adapted,), rows=("x",))
+        judge, trainable = judge_of(Method(problem)), meta.init_state(problem, params, optax.identity()).trainable
+        for rate in (0.01, 0.03, 0.1, 0.3, 1.0):
+            at = trainable._replace(phi=jax.tree.map(lambda log, rate=rate: log + np.log(rate), trainable.phi))
+            found = float(judge(at, validation).mean())
+            if found > best[0]:
+                best = (found, judge(at, test), {"adapted": adapted, "rate": rate, "steps": steps})
+    return best[1], best[2]
 
 
 def measure(
@@ -307,7 +315,7 @@ def measure(
         for name, method in methods().items():
             reporter.note(f"{name}, {count}-shot")
             trainable = train(method, drawn.train, iterations, count)
-            found.setdefault(name, []).append(judged(method, trainable, test))
+            found.setdefault(name, []).append(judge_of(method)(trainable, test))
         values, chosen[f"{count}-shot"] = fine_tuned(twin, validation, test)
         found.setdefault(TWIN, []).append(values)
     of_tasks = {name: np.stack(values, axis=1) for name, values in found.items()}
