@@ -104,7 +104,7 @@ def cases(small: bool = False) -> dict[str, Case]:
     learned = meta.learned_rule(meta.Rates(0.01, "layer"))
     sizes = {"width": 16, "hidden": 8, "rows": 4} if small else {}
     return {
-        ENCODER.format(shape=shape.name): encoder_layers(shape, 2),
+        ENCODER.format(shape=shape.name): encoder_layers(shape, 2 if small else 1),
         "an MLP, Adam": mlp(adam, 2 if small else 32, **sizes),
         "an MLP, learned rule": mlp(learned, 2 if small else 8, **sizes),
     }
@@ -185,9 +185,11 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     from metarec_jax.core.console import make_reporter
 
-    rows = compare(cases(arguments.smoke), arguments.steps, arguments.rounds, arguments.most_mb, make_reporter())
-    if arguments.json:
-        harness.write(rows, arguments.json)
+    rows = []
+    for name, case in cases(arguments.smoke).items():
+        rows += compare({name: case}, arguments.steps, arguments.rounds, arguments.most_mb, make_reporter())
+        if arguments.json:  # what is measured so far
+            harness.write(rows, arguments.json)
     harness.show(rows)
 
 
