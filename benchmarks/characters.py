@@ -77,8 +77,8 @@ def pictures(seed: int = 0, most: int = 0) -> Pictures:
     codes = sorted(code for code in shared if chr(code).isalnum())
     drawn: dict[bytes, np.ndarray] = {}
     for code in codes[: most or None]:
-        each = [_picture(font, chr(code)) for font in fonts]
-        if all(picture is not None for picture in each):
+        each = [picture for font in fonts if (picture := _picture(font, chr(code))) is not None]
+        if len(each) == len(fonts):
             drawn.setdefault(np.round(each[0] * 4).tobytes(), np.stack([p.ravel() for p in each]))
     classes = np.stack(list(drawn.values())).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(classes))

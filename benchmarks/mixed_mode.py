@@ -94,7 +94,7 @@ def mlp(updater: meta.Updater, tasks: int, width: int = 768, hidden: int = 128, 
         "output": {"kernel": normal(hidden, 1)},
     }
     sides = [{"x": normal(tasks, rows, width), "y": normal(tasks, rows)} for _ in range(2)]
-    return Case(meta.Problem(loss, updater, steps=1), params, meta.Tasks(*sides))
+    return Case(meta.Problem(loss, updater, steps=1), params, meta.Tasks(sides[0], sides[1]))
 
 
 def cases(small: bool = False) -> dict[str, Case]:
@@ -168,10 +168,9 @@ def compiled(case: Case, steps: int, backward: Any) -> tuple[Callable[[], Any], 
     problem = case.problem._replace(steps=steps, backward=backward)
     trainable = meta.init_state(problem, case.params, optax.identity()).trainable
     program = jax.jit(lambda *at: meta.meta_gradient(problem, *at)).lower(trainable, case.tasks).compile()
-    return (
-        lambda: jax.block_until_ready(program(trainable, case.tasks)),
-        program.memory_analysis().temp_size_in_bytes / 1e6,
-    )
+    memory = program.memory_analysis()
+    assert memory is not None
+    return lambda: jax.block_until_ready(program(trainable, case.tasks)), memory.temp_size_in_bytes / 1e6
 
 
 def main(given: Sequence[str] | None = None) -> None:

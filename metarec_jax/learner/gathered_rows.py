@@ -63,21 +63,8 @@ def _operator(name: str) -> Any:
     return apply
 
 
-for _name in (
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "mul",
-    "rmul",
-    "truediv",
-    "rtruediv",
-    "pow",
-    "neg",
-    "abs",
-    "getitem",
-    "len",
-):
+_BINARY = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow")
+for _name in (*_BINARY, "neg", "abs", "getitem", "iter"):
     setattr(AsArray, f"__{_name}__", _operator(f"__{_name}__"))
 
 

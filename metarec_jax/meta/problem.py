@@ -80,7 +80,7 @@ class Tasks(NamedTuple):
 
     support: Any
     query: Any
-    weight: Array | None = None
+    weight: Any = None
 
 
 class Adaptation(NamedTuple):
