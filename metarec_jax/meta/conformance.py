@@ -23,6 +23,8 @@ EXACT = 1e-11
 """Relative difference of two ways to compute the same sums in float64."""
 STEP, DIFFERENCES = 1e-5, 1e-7
 """Step of finite differences, and their relative error by the five-point rule."""
+ROUNDINGS = 10
+"""Roundings of the sum of losses in a finite difference."""
 
 
 class Case(NamedTuple):
@@ -100,7 +102,8 @@ def findings(case: Case) -> list[str]:
         found.append("the loss of the first task depends on another task: compute nothing across tasks")
     differences = _differences(case)
     directions = {name: np.sum(leaf * _direction(leaf)) for name, leaf in named.items()}
-    if far := _far(directions, differences, DIFFERENCES):
+    rounding = ROUNDINGS * float(jnp.finfo(losses.dtype).eps * np.abs(losses).sum()) / STEP
+    if far := _far(directions, differences, DIFFERENCES, rounding):
         found.append(
             f"the meta-gradient by {far} is not the derivative of the loss: look for `stop_gradient`, a derivative of "
             "your own, a loss with a kink, or steps that have not converged to the root"
@@ -196,15 +199,16 @@ def named_leaves(tree: Any) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in zip(path_names(tree), jax.tree.leaves(tree))}
 
 
-def _far(found: dict[str, Any], wanted: dict[str, Any], tolerance: float) -> str:
-    """The names of numbers that differ, measured against the largest of their array, or a thousandth of all; or ""."""
+def _far(found: dict[str, Any], wanted: dict[str, Any], tolerance: float, rounding: float = 0.0) -> str:
+    """The names of numbers that differ by more than `rounding`, measured against the largest of their array, or a
+    thousandth of all; "" for none."""
     sizes = {name: np.abs(leaf).max(initial=0) for name, leaf in wanted.items()}
     floor = 1e-3 * max(sizes.values())
     return some(
         [
             name
             for name, leaf in found.items()
-            if not np.abs(leaf - wanted[name]).max(initial=0) <= tolerance * max(sizes[name], floor)
+            if not np.abs(leaf - wanted[name]).max(initial=0) <= tolerance * max(sizes[name], floor) + rounding
         ]
     )
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from benchmarks import characters
 
@@ -23,6 +24,7 @@ def test_pictures_are_of_different_characters_and_no_class_is_in_two_parts():
     assert between < 0.8 * across
 
 
+@pytest.mark.slow
 def test_every_method_learns_more_than_chance(tmp_path, capsys):
     written = tmp_path / "characters.json"
     sizes = ["--iterations", "150", "--test-tasks", "50", "--classes", "150"]

@@ -4,11 +4,13 @@ import json
 
 import jax
 import optax
+import pytest
 from helpers import assert_close
 
 from benchmarks import harness, mixed_mode
 
 
+@pytest.mark.slow
 def test_all_ways_give_the_same_meta_gradient():
     for name, case in mixed_mode.cases(small=True).items():
         found = {way: mixed_mode.compiled(case, 3, way)[0]() for way in mixed_mode.WAYS}
@@ -17,6 +19,7 @@ def test_all_ways_give_the_same_meta_gradient():
         assert optax.tree.norm(jax.tree.leaves(found["mixed"][0])) > 1e-4, name
 
 
+@pytest.mark.slow
 def test_memory_and_time_are_written(tmp_path):
     written = tmp_path / "mixed.json"
     mixed_mode.main(["--smoke", "--rounds", "2", "--steps", "5", "--json", str(written)])

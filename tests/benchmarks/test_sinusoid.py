@@ -2,14 +2,28 @@
 
 import json
 
+import jax
 import numpy as np
+import pytest
 
 from benchmarks import report, sinusoid
 
 
+def test_errors_are_those_of_the_network_before_and_fall_on_the_points_that_it_adapts_to():
+    theta = sinusoid.first_params(jax.random.key(0))
+    tasks = sinusoid.draw(jax.random.key(1), 4, 10, 3)
+    tasks = tasks._replace(query=tasks.support)
+    found = sinusoid.errors(0.003, (".*",), theta, tasks)
+    assert found.shape == (4, len(sinusoid.STEPS))
+    before = [(sinusoid.network(theta, x) - y) ** 2 for x, y in zip(tasks.query["x"], tasks.query["y"])]
+    np.testing.assert_allclose(found[:, 0], np.mean(before, axis=1), rtol=1e-5)
+    assert (np.diff(found, axis=1) < 0).all()
+
+
+@pytest.mark.slow
 def test_one_step_helps_maml_and_not_the_network_that_was_trained_on_all_tasks(tmp_path, capsys):
     written, plot = tmp_path / "sinusoid.json", tmp_path / "sinusoid.png"
-    sinusoid.main(["--iterations", "1500", "--test-tasks", "100", "--json", str(written), "--plot", str(plot)])
+    sinusoid.main(["--iterations", "3000", "--test-tasks", "100", "--json", str(written), "--plot", str(plot)])
     document = json.loads(written.read_text())
     few, many = document["panels"]
     assert [few["title"], many["title"]] == ["5 points", "10 points"]
