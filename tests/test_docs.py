@@ -106,7 +106,7 @@ def test_the_guide_to_updaters_runs(capsys):
     names: dict = {}
     exec(rule + use + check, names)
     assert re.fullmatch(r"query loss \d\.\d+, rate \d\.\d+\n\d+ properties hold\n", capsys.readouterr().out)
-    phi, start = names["state"].trainable.phi, names["falling"]().init(None)
+    phi, start = names["state"].trainable.phi, names["falling"]().init(names["state"].trainable.theta)
     assert all(jnp.abs(phi[name] - start[name]) > 1e-3 for name in ("log_rate", "log_decay"))
     factoring = names["model"].form == "auto" and not names["model"].updater.elementwise
     assert factoring, "the rule runs in Gram space, as the guide says"

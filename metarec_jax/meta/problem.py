@@ -283,7 +283,8 @@ def _kernel(leaf: Any) -> bool:
 
 
 def _fixed(problem: Problem, rows: Any, name: str) -> Any:
-    """The rows of a task, with an object in place of each leaf that `problem.rows` matches."""
+    """The rows of a task as JAX arrays, with an object in place of each leaf that `problem.rows` matches."""
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, rows)
     if not problem.rows:
         return rows
     chosen, _ = partition(rows, problem.rows, option="rows", of=f"array of the {name}")

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from helpers import assert_close
 
 from benchmarks import report, sinusoid
 
@@ -16,7 +17,7 @@ def test_errors_are_those_of_the_network_before_and_fall_on_the_points_that_it_a
     found = sinusoid.errors(0.003, (".*",), theta, tasks)
     assert found.shape == (4, len(sinusoid.STEPS))
     before = [(sinusoid.network(theta, x) - y) ** 2 for x, y in zip(tasks.query["x"], tasks.query["y"])]
-    np.testing.assert_allclose(found[:, 0], np.mean(before, axis=1), rtol=1e-5)
+    assert_close(found[:, 0], np.mean(before, axis=1))
     assert (np.diff(found, axis=1) < 0).all()
 
 
