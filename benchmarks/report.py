@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import curves as of_curves
 from benchmarks.device import page as of_device
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.text_table import grid, number
@@ -219,6 +220,7 @@ NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
 KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline", "device")
+KINDS += ("curves",)
 """Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
@@ -259,6 +261,7 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
         "costs": costs,
         "roofline": roofline,
         "device": of_device.tables,
+        "curves": lambda document, titles: f"{of_curves.tables(document, titles)}\n\n{_made(document, [])}",
     }
     return wrap(shown[kind](document, wanted))
 

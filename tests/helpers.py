@@ -19,6 +19,7 @@ from metarec_jax.core.types import Episodes, Interactions, Items, Params, Prepar
 from metarec_jax.learner import mlp
 from metarec_jax.learner.contract import make_head
 from metarec_jax.learner.heads import Head
+from metarec_jax.meta.learner_checks import draw_episodes
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import inputs_of
@@ -145,7 +146,7 @@ def tiny(
     dropout: float = 0.0,
     adapted: tuple[str, ...] = ("hidden/.*", "output/.*"),
     form: str = "auto",
-    remat: bool = False,
+    backward: str = "stored",
     seed: int = 0,
     **updater: object,
 ) -> Tiny:
@@ -163,7 +164,7 @@ def tiny(
         dropout: share of hidden features.
         adapted: patterns of adapted parameters.
         form: how the inner loop is computed.
-        remat: whether the outer gradient computes inner steps again.
+        backward: how the outer gradient passes through inner steps.
         seed: the draw.
         **updater: fields of `UpdaterConfig`; two steps of rate 0.3 where not given.
     """
@@ -175,28 +176,10 @@ def tiny(
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(size=shape)
 
-    items = users * (support + query)
-    tables = Prepared(items=normal(items, embedding), users=normal(users, embedding))
-    low, high = (0.1, 0.9) if head == "click" else (1.0, 5.0)
-
-    def rows(first: int, length: int) -> Rows:
-        real = np.arange(length) < np.maximum(length - np.arange(users), 1)[:, None]
-        count = rng.integers(1, 9, (users, length))
-        mean = rng.uniform(low, high, (users, length))
-        levels = rng.integers(0, 2, (users, length)) if head == "click" else rng.integers(1, 6, (users, length))
-        return Rows(
-            item=(first + np.arange(users * length).reshape(users, length)).astype(np.int32),
-            rating=np.where(real, levels, 0).astype(dtype),
-            mask=real.astype(dtype),
-            statistic=(np.stack([mean * count, count], axis=-1) * real[..., None]).astype(dtype),
-        )
-
-    episodes = Episodes(
-        user=np.arange(users, dtype=np.int32),
-        support=rows(0, support),
-        query=rows(users * support, query),
-        weight=np.ones(users, dtype),
-    )
+    click = head == "click"
+    drawn, episodes = draw_episodes(rng, users=users, support=support, query=query, width=embedding, click=click)
+    tables, low, high = Prepared(*drawn), *((0.1, 0.9) if click else (1.0, 5.0))
+    episodes = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.dtype == np.float64 else leaf, episodes)
     module = sys.modules[LEARNERS.get(learner).__module__]
     sizes, reading = LEARNER_SIZES[learner]
     theta = module.init(
@@ -226,7 +209,7 @@ def tiny(
         steps=config.steps,
         order=config.order,
         form=form,
-        remat=remat,
+        backward=backward,
     )
     tables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tables)
     episodes = jax.tree.map(jnp.asarray, episodes)

@@ -101,15 +101,36 @@ def _paths(config: Any, prefix: str = "") -> Iterator[str]:
 def test_the_guide_to_updaters_runs(capsys):
     """Its rule is short, learns, and the outer loop moves both of its numbers."""
     text = (DOCS / "updaters.md").read_text()
-    rule, use = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    rule, use, check = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(rule.splitlines()) <= 30
     names: dict = {}
-    exec(rule + use, names)
-    assert re.fullmatch(r"query loss \d\.\d+, rate \d\.\d+\n", capsys.readouterr().out)
-    phi, start = names["state"].trainable.phi, names["falling"]().init(None)
+    exec(rule + use + check, names)
+    assert re.fullmatch(r"query loss \d\.\d+, rate \d\.\d+\n\d+ properties hold\n", capsys.readouterr().out)
+    phi, start = names["state"].trainable.phi, names["falling"]().init(names["state"].trainable.theta)
     assert all(jnp.abs(phi[name] - start[name]) > 1e-3 for name in ("log_rate", "log_decay"))
     factoring = names["model"].form == "auto" and not names["model"].updater.elementwise
     assert factoring, "the rule runs in Gram space, as the guide says"
+
+
+def test_the_guide_to_the_engine_runs(capsys):
+    """It learns, adapts one task, and computes in Gram space."""
+    first, second, check = re.findall(r"```python\n(.*?)```", (DOCS / "engine.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(first, names)
+    before, after, shapes = capsys.readouterr().out.splitlines()
+    assert float(after.split()[-1]) < 0.5 * float(before.split()[-1])
+    assert shapes == "(32, 1) (3,)"
+    exec(second + check, names)
+    loss, kept = capsys.readouterr().out.splitlines()
+    assert float(loss.split()[-1]) > 0
+    assert kept == "structures, shapes and data types are kept"
+
+
+def test_the_guide_to_the_engine_lists_every_function():
+    from metarec_jax import meta
+
+    text = (DOCS / "engine.md").read_text()
+    assert [name for name in meta.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_the_guide_lists_every_kind_of_updater():

@@ -30,12 +30,16 @@ def path_names(tree: Params) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
-def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
+def partition(
+    tree: Params, adapted: Sequence[str], *, option: str = "updater.adapted", of: str = "parameter"
+) -> tuple[Params, Params]:
     """Split `tree` into (adapted, shared).
 
     Args:
         tree: parameters of a learner.
         adapted: regular expressions, each matched against whole paths.
+        option: the option that holds the patterns, for messages.
+        of: what a leaf of the tree is, for messages.
 
     Returns:
         Both parts, each with None for the leaves of the other.
@@ -49,10 +53,10 @@ def partition(tree: Params, adapted: Sequence[str]) -> tuple[Params, Params]:
     names = path_names(tree)
     chosen: set[str] = set()
     for pattern in adapted:
-        check_pattern("updater.adapted", pattern)
+        check_pattern(option, pattern)
         matched = [name for name in names if re.fullmatch(pattern, name)]
         if not matched:
-            message = f"updater.adapted: {shown(pattern)} matches no parameter; there are {', '.join(names)}"
+            message = f"{option}: {shown(pattern)} matches no {of}; there are {', '.join(names)}"
             if "encoder" in pattern and not any(name.startswith("encoder/") for name in names):
                 message += f". {_ENCODER}"
             raise MetarecError(message)

@@ -44,7 +44,31 @@ def as_array(kernel: Any) -> Array:
     return jnp.asarray(kernel) if hasattr(kernel, "__jax_array__") else kernel
 
 
-class Fixed:
+class AsArray:
+    """Operators and attributes of an array, for an object that ``__jax_array__`` turns into one."""
+
+    def __jax_array__(self) -> Array:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.__jax_array__(), name)
+
+
+def _operator(name: str) -> Any:
+    def apply(self: AsArray, *others: Any) -> Any:
+        return getattr(self.__jax_array__(), name)(*others)
+
+    return apply
+
+
+_BINARY = ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow")
+for _name in (*_BINARY, "neg", "abs", "getitem", "iter"):
+    setattr(AsArray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+class Fixed(AsArray):
     """Rows ``table[ids]``, with precomputed products.
 
     Args:
@@ -72,6 +96,9 @@ class Fixed:
 
     def __matmul__(self, kernel: Array | Kernel) -> Array:
         return kernel.multiplied_by(self) if isinstance(kernel, Kernel) else self.product(kernel)
+
+    def __jax_array__(self) -> Array:
+        return self.array()
 
     def product(self, kernel: Array) -> Array:
         """``rows @ kernel`` for a matrix."""

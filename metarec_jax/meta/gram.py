@@ -30,14 +30,14 @@ from jaxtyping import Array
 
 from metarec_jax.core.params import combine, path_names
 from metarec_jax.core.types import Params
-from metarec_jax.learner.gathered_rows import Fixed, multiply
+from metarec_jax.learner.gathered_rows import AsArray, Fixed, multiply
 
 Form = Literal["auto", "dense", "factored"]
 NARROW = 32
 """Number of columns below which a matrix is stored transposed, since its rows do not fill a vector register or tile."""
 
 
-class Spy:
+class Spy(AsArray):
     """A matrix that records its uses."""
 
     def __init__(self, base: Array):
@@ -120,6 +120,11 @@ class Factored:
 
     __rmatmul__ = right_of
 
+    def array(self) -> Array:
+        """The matrix itself."""
+        rows = jnp.atleast_2d(self.rows.array()).astype(self.base.dtype)
+        return self.base + rows.T @ jnp.atleast_2d(self.moved)
+
 
 class Sideways:
     """A matrix [in, out] of one user that is stored as [out, in]."""
@@ -142,6 +147,10 @@ class Sideways:
         return jnp.einsum("...i,oi->...o", rows, kernel, preferred_element_type=self.transposed.dtype)
 
     __rmatmul__ = right_of
+
+    def array(self) -> Array:
+        """The matrix itself."""
+        return self.transposed.T
 
 
 def gram_of(left: Fixed, right: Fixed, dtype: DTypeLike) -> Array:
@@ -213,6 +222,9 @@ class Plan:
                     forms[adapts[name]] = "transposed"
         if query:
             apply(structure.unflatten(spies), "query")
+            for name, spy in zip(names, spies):
+                if name in adapts and isinstance(spy, Spy) and spy.other_use:
+                    forms[adapts[name]] = "dense"  # the query reads it as an array
         met = []
         for name, spy in zip(names, spies):
             unchanged = name not in adapts or (
@@ -270,11 +282,14 @@ class InnerParameters:
 
         return self._each(start)
 
-    def value_and_gradient(self, loss: Callable[[Params], Array]) -> Callable[[Params], tuple[Array, Params]]:
+    def value_and_gradient(
+        self, loss: Callable[[Params], Array], differentiate: Callable[[Any], Any] = jax.value_and_grad
+    ) -> Callable[[Params], tuple[Array, Params]]:
         """Make the value and gradient of a loss in the forms of the plan.
 
         Args:
             loss: function of the adapted parameters as the learner reads them.
+            differentiate: `jax.value_and_grad`, or that of `metarec_jax.meta.mixed_mode`.
 
         Returns:
             Function of the parameters in their forms -> (loss, gradient): the gradient d by ``X @ kernel`` for factored
@@ -287,7 +302,7 @@ class InnerParameters:
             def probed(probes: list[Array]) -> Array:
                 return loss(self._each(lambda i, _: self._kernel(i, moved[i], probes[i])))
 
-            value, gradient = jax.value_and_grad(probed)(
+            value, gradient = differentiate(probed)(
                 [jnp.zeros_like(leaf) if factored else leaf for leaf, factored in zip(moved, self._factored)]
             )
             return value, self._structure.unflatten(gradient)
@@ -348,45 +363,3 @@ class InnerParameters:
 
     def _each(self, function: Callable[[int, Array], Any]) -> Params:
         return self._structure.unflatten([function(i, leaf) for i, leaf in enumerate(self._leaves)])
-
-
-class _Watched:
-    """A matrix that records its left operand."""
-
-    def __init__(self, base: Array):
-        self.base = base
-        self.left: Array | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    def multiplied_by(self, rows: Fixed) -> Array:
-        self.left = rows.array().astype(self.base.dtype)
-        return rows.product(self.base)
-
-    def right_of(self, rows: Array) -> Array:
-        self.left = rows.astype(self.base.dtype)
-        return multiply(rows, self.base)
-
-    __rmatmul__ = right_of
-
-
-def left_operands(function: Callable[[Params], Any], params: Params) -> Params:
-    """Record the left operand of each matrix in a function's matrix products.
-
-    Args:
-        function: function of `params`; it may use matrices only as right operands of products.
-        params: a tree of arrays.
-
-    Returns:
-        A tree like `params` with the left operand of each matrix (the last one, if there are several); None for a leaf
-        that is not a matrix, or is not multiplied.
-    """
-    watched = jax.tree.map(lambda leaf: _Watched(leaf) if leaf.ndim == 2 else leaf, params)
-    function(watched)
-    return jax.tree.map(
-        lambda leaf: leaf.left if isinstance(leaf, _Watched) else None,
-        watched,
-        is_leaf=lambda leaf: isinstance(leaf, _Watched),
-    )

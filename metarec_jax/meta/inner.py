@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
@@ -14,6 +15,9 @@ from metarec_jax.core.types import Params
 from metarec_jax.meta.updaters import Inputs, Updater
 
 Order = Literal["second", "first", "reptile"]
+Backward = Literal["stored", "remat", "mixed"]
+GRADIENT = "inner_gradient"
+"""Name of the values that a recomputed step keeps in mixed mode."""
 CONJUGATE_STEPS = 50
 """Greatest number of conjugate gradient steps for an implicit gradient."""
 
@@ -46,7 +50,7 @@ def adapt(
     steps: int,
     order: Order = "second",
     unroll: int = 1,
-    remat: bool = False,
+    backward: Backward = "stored",
     inputs: Callable[[], Inputs] = _no_inputs,
 ) -> Path:
     """Take `steps` inner steps.
@@ -60,8 +64,10 @@ def adapt(
         order: "second" differentiates through every inner gradient. With "first" (first-order MAML) and "reptile" the
             inner gradients are constants (``stop_gradient``); the outer loop computes the rest of Reptile's gradient.
         unroll: number of steps in one iteration of the compiled loop.
-        remat: whether the outer gradient recomputes each step from its initial point. Then a step stores only the point
-            that it ends at, and the loop is not unrolled.
+        backward: what the outer gradient needs of each step. "stored" keeps its intermediate values. "remat" computes
+            them again from the point that the step starts at, which is all that it keeps; the loop is not unrolled.
+            "mixed" also keeps the inner gradient, so that only the rule is computed again; `value_and_gradient` is then
+            one of `metarec_jax.meta.mixed_mode`.
         inputs: function that computes further inputs for the updater's start.
 
     Returns:
@@ -77,13 +83,16 @@ def adapt(
                 value, gradient = value_and_gradient(adapted)
                 if order != "second" or root is not None:
                     gradient = jax.lax.stop_gradient(gradient)
+                if backward == "mixed":
+                    gradient = checkpoint_name(gradient, GRADIENT)
                 adapted, state = updater.step(phi, state, adapted, gradient, index)
                 return (adapted, state), (adapted, value)
 
-        if remat:
-            step = jax.checkpoint(step)
+        if backward != "stored":
+            kept = jax.checkpoint_policies.save_only_these_names(GRADIENT)
+            step = jax.checkpoint(step, policy=kept if backward == "mixed" else None)
         # In an unrolled loop the compiler may merge the recomputation with the first computation, and store its result.
-        turn = 1 if remat else unroll
+        turn = unroll if backward == "stored" else 1
         carry = (start, updater.start(phi, start, inputs))
         (end, _), (points, losses) = jax.lax.scan(step, carry, jnp.arange(steps), unroll=turn)
         return Path(end, points, losses)

@@ -37,7 +37,7 @@ class Model(NamedTuple):
         order: whether the outer gradient flows through the inner gradients (see `metarec_jax.meta.inner.adapt`).
         form: how adapted matrices are stored (see `metarec_jax.meta.gram`).
         unroll: inner steps in one iteration of the compiled loop. More allow more fusion, but take longer to compile.
-        remat: whether the outer gradient recomputes inner steps (see `metarec_jax.meta.inner.adapt`).
+        backward: how the outer gradient passes through the inner steps (see `metarec_jax.meta.inner.adapt`).
         kernel: users of a block of the Pallas kernel that computes the meta-gradient (see `metarec_jax.meta.kernel`);
             0 leaves it to XLA.
         prepare: (theta, tables) -> tables in the form that `apply` reads; computed once for each distinct row.
@@ -56,7 +56,7 @@ class Model(NamedTuple):
     order: inner.Order
     form: Form = "auto"
     unroll: int = 1
-    remat: bool = False
+    backward: inner.Backward = "stored"
     kernel: int = 0
     prepare: Callable[[Params, Tables], Prepared] = _as_they_are
     summarise: Callable[[Params, Context], Any] | None = None

@@ -9,12 +9,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.params import combine, partition, path_names
+from metarec_jax.core.params import partition, path_names
 from metarec_jax.core.types import Params, Prepared, Rows
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.meta import inner
-from metarec_jax.meta.gram import Adapted, InnerParameters, Plan, left_operands
+from metarec_jax.meta.adaptation import (
+    adapt_task,
+    adapted_theta,
+    first_not_finite,
+    left_of,
+    plan_task,
+    with_reptile,
+)
+from metarec_jax.meta.gram import Adapted, Plan
 from metarec_jax.meta.model import Model, Outcome, Products, Shared, Task, Trainable
 from metarec_jax.meta.updaters import Inputs
 
@@ -123,42 +131,21 @@ def plan_user(model: Model, theta: Params, context: Context, query: Features | N
     Raises:
         MetarecError: the model's form is "factored", and its updater needs full matrices.
     """
-    if model.updater.elementwise and model.form == "factored":
-        raise MetarecError(
-            "the form 'factored' was asked for, but the updater changes each element of a matrix on its own, "
-            "which factors cannot follow: use the form 'auto'"
-        )
 
     def apply(theta: Params, name: str) -> Array:
         rows = context.support if query is None or name == "support" else query
         return model.apply(theta, context, rows)
 
-    found: list[Plan] = []
-
-    def decide() -> None:
-        plan = Plan.of(
-            apply,
-            *partition(theta, model.adapted),
-            model.form,
-            elementwise=model.updater.elementwise,
-            constant_start=model.order == "reptile",
-            query=query is not None,
-        )
-        found.append(plan)
-
-    jax.eval_shape(decide)  # abstract: computes nothing
-    return found[0]
+    return plan_task(model, theta, apply, query=query is not None)
 
 
-def _inner_parameters(model: Model, theta: Params, context: Context, plan: Plan) -> tuple[InnerParameters, Params]:
-    """The adapted parameters of one user, and the shared part of theta."""
-    adapted, shared = partition(theta, model.adapted)
-    rows = {"support": cast("Fixed", context.support.embedding), "user": cast("Fixed", context.embedding)}
-    return InnerParameters(adapted, plan, rows), shared
+def _rows(context: Context) -> dict[str, Fixed]:
+    """The fixed rows of one user, by name."""
+    return {"support": cast("Fixed", context.support.embedding), "user": cast("Fixed", context.embedding)}
 
 
-def _support_loss(model: Model, shared: Params, context: Context, adapted: Params) -> Array:
-    outputs = model.apply(combine(adapted, shared), context, context.support)
+def _support_loss(model: Model, context: Context, theta: Params) -> Array:
+    outputs = model.apply(theta, context, context.support)
     return masked_mean(model.head.loss(outputs, context.rating), context.mask)
 
 
@@ -177,8 +164,7 @@ def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
 
 
 def _left(model: Model, theta: Params, context: Context, rows: Features) -> Params:
-    adapted, shared = partition(theta, model.adapted)
-    return left_operands(lambda watched: model.apply(combine(watched, shared), context, rows), adapted)
+    return left_of(model, theta, lambda theta: model.apply(theta, context, rows))
 
 
 def adapt_user(model: Model, trainable: Trainable, context: Context, plan: Plan | None = None) -> inner.Path:
@@ -195,21 +181,15 @@ def adapt_user(model: Model, trainable: Trainable, context: Context, plan: Plan 
     """
     plan = plan_user(model, trainable.theta, context) if plan is None else plan
     context = summarised(model, trainable.theta, context)
-    parameters, shared = _inner_parameters(model, trainable.theta, context, plan)
-    path = inner.adapt(
-        parameters.value_and_gradient(lambda adapted: _support_loss(model, shared, context, adapted)),
-        model.updater,
+    return adapt_task(
+        model,
+        trainable.theta,
         trainable.phi,
-        parameters.start(),
-        steps=model.steps,
-        order=model.order,
-        unroll=model.unroll,
-        remat=model.remat,
-        inputs=lambda: inputs_of(model, trainable.theta, context),
+        lambda theta: _support_loss(model, context, theta),
+        plan,
+        _rows(context),
+        lambda: inputs_of(model, trainable.theta, context),
     )
-    forms = Plan(plan.forms)
-    points = None if path.points is None else Adapted(path.points, forms)
-    return path._replace(end=Adapted(path.end, forms), points=points)
 
 
 def apply_user(
@@ -228,8 +208,8 @@ def apply_user(
         Outputs.
     """
     context = summarised(model, trainable.theta, context)
-    parameters, shared = _inner_parameters(model, trainable.theta, context, adapted.plan)
-    return model.apply(combine(parameters.kernels(adapted.moved, order=model.order), shared), context, rows)
+    theta = adapted_theta(model, trainable.theta, adapted, _rows(context))
+    return model.apply(theta, context, rows)
 
 
 def variance_user(model: Model, trainable: Trainable, context: Context, rows: Features) -> Float[Array, " n"]:
@@ -273,9 +253,8 @@ def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "quer
 def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
     """Compute the query loss of one user after adapting to the support.
 
-    With order "reptile", its gradient by adapted parameters is minus the displacement of the inner loop times the
-    number of query rows (Nichol, Achiam & Schulman 2018, arXiv 1803.02999, algorithm 2); the gradient by other
-    parameters is that of the query loss at the adapted parameters.
+    With order "reptile", its gradient by adapted parameters is that of `metarec_jax.meta.adaptation.with_reptile`; the
+    gradient by other parameters is that of the query loss at the adapted parameters.
 
     Args:
         model: the functions.
@@ -294,13 +273,9 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
         lost = jnp.sum(model.query_loss(outputs, task.episode.query.rating, mask))
     else:
         lost = jnp.sum(jnp.where(mask > 0, model.head.loss(outputs, task.episode.query.rating), 0.0))
-    if model.order == "reptile":
-        parameters, _ = _inner_parameters(model, shared.trainable.theta, context, path.end.plan)
-        product = parameters.path_product(path.end.moved) * jnp.sum(mask)
-        lost += jax.lax.stop_gradient(product) - product
-    finite = jnp.append(jnp.isfinite(path.losses), jnp.isfinite(lost)) | (task.episode.weight == 0)
-    stopped = jnp.where(finite.all(), model.steps + 1, jnp.argmin(finite))
-    return Outcome(query=lost, rows=jnp.sum(mask), stopped=stopped.astype(jnp.int32))
+    lost = with_reptile(model, shared.trainable.theta, path.end, _rows(context), lost, jnp.sum(mask))
+    stopped = first_not_finite(path.losses, lost, task.episode.weight == 0)
+    return Outcome(query=lost, rows=jnp.sum(mask), stopped=stopped)
 
 
 def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:

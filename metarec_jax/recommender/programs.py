@@ -344,7 +344,7 @@ def influences(
         Scores, and derivatives; these are 0 for padded rows.
     """
     # Training may leave out derivatives (first order) or recompute steps; here all of them are differentiated once.
-    model = model._replace(order="second", remat=False)
+    model = model._replace(order="second", backward="stored")
     tables = tables_of(model, trainable.theta, items, task.embedding)
     features = Features(Fixed(tables.items[rows], None, "recommended"), items.statistic[rows])
     episodes = Episodes(jnp.arange(len(task.embedding)), task.support, query=None, weight=None)

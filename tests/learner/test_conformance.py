@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import assert_close, assert_equal, finite_differences, head_of, learner_config, tiny, written_out
+from helpers import assert_close, assert_equal, head_of, learner_config, tiny, written_out
 
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.core.kinds import LEARNERS, UPDATERS
@@ -18,7 +18,7 @@ from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.contract import make_learner
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.prior import Believed, prior_outputs
-from metarec_jax.meta.model import Trainable
+from metarec_jax.meta.learner_checks import LEARNER_PROPERTIES, check_learner
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 
 HUGE = 1e30
@@ -244,34 +244,12 @@ def test_the_loss_and_its_gradients_are_those_of_the_inner_loop_written_out(kind
     assert (tables.items[-1] == 0).all(), "padding has no gradient"
 
 
-@pytest.mark.usefixtures("x64")
-@each_reader
-def test_the_meta_gradient_equals_finite_differences(kind):
-    case = case_of(kind, adapted=("hidden/.*", "output/.*", "support/layer_0/.*"), hidden=3)
-    theta = dict(case.trainable.theta)
-    constant = {"input": theta.pop("input")}  # statistics of the data, which are not trained
-
-    def loss(theta):
-        return meta_loss(case.model, Trainable(theta | constant, case.trainable.phi), case.tables, case.episodes)[0]
-
-    assert_close(
-        jax.jit(jax.grad(loss))(theta), finite_differences(loss, theta), tolerance=1e-8, because="finite differences"
-    )
-
-
-@pytest.mark.usefixtures("x64")
-@each_reader
-def test_ratings_and_statistics_of_padded_slots_have_no_gradient(kind):
-    case = case_of(kind, form="factored")
-
-    def loss(rating, statistic):
-        support = case.episodes.support._replace(rating=rating, statistic=statistic)
-        return meta_loss(case.model, *case[1:3], case.episodes._replace(support=support))[0]
-
-    support = case.episodes.support
-    found = jax.jit(jax.grad(loss, argnums=(0, 1)))(support.rating, support.statistic)
-    assert_equal(found[0] != 0, support.mask > 0)
-    assert_equal((found[1] != 0).any(axis=-1), support.mask > 0)
+@pytest.mark.parametrize(("kind", "head"), list(zip(LEARNERS.names(), ["rating", "ordinal", "click"], strict=True)))
+def test_it_keeps_what_the_public_checks_ask_of_a_learner(kind, head):
+    """Purity, independence of rows, users and padding, and a true meta-gradient, also of what reads the support."""
+    adapted = ("hidden/.*", "output/.*") + (() if kind == "mlp" else ("support/layer_0/.*",))
+    config = learner_config(kind, hidden=4, layers=1, width=4)
+    assert check_learner(config, head=head, adapted=adapted) == LEARNER_PROPERTIES
 
 
 @each_reader

@@ -22,7 +22,7 @@ CASES = {
     "clicks": {"head": "click"},
     "a context": {"head": "classes", "context": 2},
     "no steps": {"head": "classes", "steps": 0},
-    "recomputed steps": {"head": "classes", "remat": True},
+    "recomputed steps": {"head": "classes", "backward": "remat"},
 }
 
 

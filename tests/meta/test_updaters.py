@@ -1,7 +1,7 @@
 """What every updater keeps, in one list of checks that runs over the table of all of them.
 
-Each entry is compared with the same thing written out (loops, dense equations), with finite differences, and with
-itself: padded, in micro-batches, on eight devices.
+Each entry is compared with the same thing written out (loops, dense equations), and with itself: padded, in
+micro-batches, on eight devices. Its contract is what `check_updater` checks.
 """
 
 import functools
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Tiny, assert_close, assert_equal, finite_differences, tiny, written_out
+from helpers import Tiny, assert_close, assert_equal, tiny, written_out
 from jax.flatten_util import ravel_pytree
 
 from metarec_jax.config.updater import UpdaterConfig
@@ -20,6 +20,7 @@ from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Prepared, Rows
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss, predict
+from metarec_jax.meta.updater_checks import PROPERTIES, check_updater
 from metarec_jax.meta.updaters import make_updater
 from metarec_jax.meta.user import context_of, inputs_of
 from metarec_jax.train.sharding import replicate, shard_users, user_mesh
@@ -45,7 +46,6 @@ RULES = {
     "ridge-rating": {"kind": "ridge", "adapted": ("output/.*",)},
     "ridge-ordinal": {"kind": "ridge", "adapted": ("output/.*",), "head": "ordinal"},
 }
-SECOND_ORDER = [name for name, rule in RULES.items() if rule.get("order", "second") == "second"]
 USERS = 16
 HUGE = 1e30
 
@@ -220,27 +220,6 @@ def test_the_loss_and_its_gradients_are_those_of_the_rule_written_out(name):
     assert_close((value, gradient), wanted)
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SECOND_ORDER)
-def test_the_meta_gradient_equals_finite_differences(name):
-    case, episodes, function = compiled(name)
-    _, (trainable, tables) = function(only([0, 1], episodes))
-    theta = dict(case.trainable.theta)
-    constant = {"input": theta.pop("input")}  # statistics of the data, which are not trained
-    two = jax.tree.map(lambda leaf: leaf[:2], case.episodes)
-
-    def loss(at):
-        theta, phi, items, users = at
-        tables = Prepared(case.tables.items.at[: len(items)].set(items), users)
-        return meta_loss(case.model, Trainable(theta | constant, phi), tables, two)[0]
-
-    at = (theta, case.trainable.phi, case.tables.items[:-1], case.tables.users)
-    found = ({part: trainable.theta[part] for part in theta}, trainable.phi, tables.items[:-1], tables.users)
-    assert_close(found, finite_differences(loss, at), tolerance=1e-8, because="finite differences")
-    sizes = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(trainable.phi)]
-    assert all(size > 0 for size in sizes), "everything that the rule learns matters"
-
-
 # Users, padding, micro-batches, devices
 
 
@@ -307,37 +286,37 @@ def test_one_device_and_eight_give_the_same_numbers_in_single_precision(name):
 # The contract
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
-@each_rule
-def test_a_rule_is_pure_and_keeps_structures_shapes_and_types(name, dtype):
-    """phi is of the parameters' precision; a step returns what it was given, so that steps can be scanned; and where
-    the support says nothing, an untrained rule leaves the prior alone."""
-    with jax.enable_x64(dtype == np.float64):
-        case = case_of(name, dtype=dtype, users=1)
-        updater = case.model.updater
-        adapted, _ = partition(case.trainable.theta, case.model.adapted)
-        episode = jax.tree.map(lambda leaf: leaf[0], case.episodes)
+CONTRACTS = {
+    "gradient": {"learn_rate": "no"},
+    "gradient-layer": {"learn_rate": "layer"},
+    "gradient-layer-step": {"learn_rate": "layer-step"},
+    **{kind: {"kind": kind} for kind in UPDATERS.names() if kind != "gradient"},
+    "imaml": {"kind": "imaml", "precision": 4.0},
+    "ridge": {"kind": "ridge", "adapted": ("output/.*",)},
+}
 
-        def start(phi, adapted):
-            context = context_of(case.tables, episode.user, episode.support)
-            return updater.start(phi, adapted, lambda: inputs_of(case.model, case.trainable.theta, context))
 
-        def step(phi, adapted, gradient):
-            state = start(phi, adapted)
-            return state, *updater.step(phi, state, adapted, gradient, jnp.zeros((), jnp.int32))
+@pytest.mark.parametrize("rule", CONTRACTS.values(), ids=CONTRACTS)
+def test_a_rule_keeps_its_contract(rule):
+    """In float64, with the checks that are public: purity, types, independence, and a meta-gradient that is true."""
+    options = {"steps": 3, "rate": 0.1} | rule
+    updater = make_updater(UPDATERS.get(options.get("kind", "gradient"))(**options))
+    found = check_updater(updater, adapted=options.get("adapted", (".*",)))
+    assert found == PROPERTIES[: -1 if updater.elementwise else None]
 
-        def types(tree):
-            return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree)
 
-        phi = updater.init(adapted)
-        assert all(leaf.dtype == dtype and not leaf.weak_type for leaf in jax.tree.leaves(phi))
-        state, moved, carried = jax.eval_shape(step, phi, adapted, adapted)
-        assert types(moved) == types(jax.eval_shape(lambda: adapted))
-        assert types(carried) == types(state)
+@pytest.mark.parametrize("rule", CONTRACTS.values(), ids=CONTRACTS)
+def test_a_rule_keeps_single_precision(rule):
+    updater = make_updater(UPDATERS.get(rule.get("kind", "gradient"))(**{"steps": 3} | rule))
+    case = case_of("ridge-rating" if "adapted" in rule else "gradient", dtype=np.float32, users=1)
+    adapted, _ = partition(case.trainable.theta, case.model.adapted)
+    phi = updater.init(adapted)
+    assert all(leaf.dtype == np.float32 and not leaf.weak_type for leaf in jax.tree.leaves(phi))
+    context = context_of(case.tables, *(jax.tree.map(lambda leaf: leaf[0], case.episodes)[:2]))
 
-        function = jax.jit(step)
-        once, again = function(phi, adapted, adapted), function(phi, adapted, adapted)
-        assert_equal(once, again)
-        assert_equal(updater.init(adapted), phi)
-        still = function(phi, adapted, jax.tree.map(jnp.zeros_like, adapted))[1]
-        assert_close(still, adapted, tolerance=1e-14 if dtype == np.float64 else 1e-6, because="a rounding")
+    def step():
+        state = updater.start(phi, adapted, lambda: inputs_of(case.model, case.trainable.theta, context))
+        return (adapted, state), updater.step(phi, state, adapted, adapted, jnp.zeros((), jnp.int32))
+
+    given, returned = jax.eval_shape(step)
+    assert jax.tree.map(jnp.dtype, given) == jax.tree.map(jnp.dtype, returned)

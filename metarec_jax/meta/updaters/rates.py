@@ -24,12 +24,12 @@ class Rates(NamedTuple):
     Attributes:
         rate: the rate, or the initial value of learned rates.
         learn: "no", "layer" or "layer-step".
-        steps: number of inner steps.
+        steps: number of inner steps, for "layer-step".
     """
 
     rate: float
-    learn: Learn
-    steps: int
+    learn: Learn = "no"
+    steps: int = 1
 
     def init(self, adapted: Params) -> Params:
         """Initial values of the rates in phi: {} or {"log_rate": a tree like `adapted` of arrays [1] or [steps]}."""
