@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "meta-train a run, or continue one",
     "tune": "search for options, on validation users",
     "evaluate": "compare a run, or a protocol over several seeds, with the baselines",
+    "card": "print the model card of a run: data, licence, metrics, limits, how to reproduce it",
     "compare": "compare two evaluations, on the same test users",
     "recommend": "adapt a run to the ratings of one user, and recommend",
     "interview": "ask a new user for the most informative ratings, and recommend",
