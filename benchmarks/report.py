@@ -219,7 +219,9 @@ LEAST = 0.01
 NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
-KINDS = tuple("benchmark speed headline results profile differences costs roofline device history".split())
+KINDS = (
+    "benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline", "device", "history",
+)  # fmt: skip
 """Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
