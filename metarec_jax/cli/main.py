@@ -53,7 +53,6 @@ COMMANDS: Mapping[str, str] = {
 HELP = f"""\
 usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help lists its options
 A meta-learned recommender on a pretrained BERT: it adapts to a user by a few gradient steps.
-
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
 Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.
