@@ -20,13 +20,17 @@ SECONDS = 1800
 DEMO = re.findall(r"^DEMO := (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[0].split()
 
 
-def run(*command: object, folder: Path, **changes: str) -> subprocess.CompletedProcess:
-    """Run a command in a folder, without any path of the checkout in its environment."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "METAREC"))}
-    environment |= {"JAX_PLATFORMS": "cpu", **changes}
+def outside() -> dict[str, str]:
+    """Variables of a process that knows nothing of the checkout."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "METAREC"))}
+    return own | {"JAX_PLATFORMS": "cpu"}
+
+
+def run(*command: object, folder: Path) -> subprocess.CompletedProcess:
+    """Run a command in a folder."""
     return subprocess.run(
         [str(part) for part in command],
-        cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
+        cwd=folder, env=outside(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
 
 
@@ -84,7 +88,7 @@ def page_is_served(installed: Path, work: Path) -> None:
     with (work / "log").open("w") as log:
         service = subprocess.Popen(
             [installed / "metarec", "serve", "run", "--port", "0"],
-            cwd=work, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stdout=log, stderr=log,
+            cwd=work, env=outside(), stdout=log, stderr=log,
         )  # fmt: skip
     try:
         end = time.monotonic() + SECONDS
