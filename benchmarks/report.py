@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import curves as of_curves
+from benchmarks import history
 from benchmarks.device import page as of_device
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.text_table import grid, number
@@ -220,7 +221,7 @@ NOT_YET = "not measured yet"
 WIDTH = 120
 """Greatest length of a line of a marked block, tables apart."""
 KINDS = ("benchmark", "speed", "headline", "results", "profile", "differences", "costs", "roofline", "device")
-KINDS += ("curves",)
+KINDS += ("curves", "history")
 """Kinds of marked blocks."""
 BLOCK = re.compile(
     rf"<!-- ({'|'.join(KINDS)}): (\S+)([^>]*?) -->\n(.*?)\n?<!-- end of \1 -->",
@@ -236,7 +237,7 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
     """Print a marked block.
 
     Args:
-        kind: one of `KINDS`; "results" shows a Markdown file as it is.
+        kind: one of `KINDS`; "results" shows a Markdown file as it is, "history" a folder of releases.
         path: path of the results file, below `root`.
         cases: names, separated by ";" and a blank or line break; all where "".
         root: the repository.
@@ -246,11 +247,13 @@ def block(kind: str, path: str, cases: str, root: Path = ROOT) -> str:
     """
     if not (root / path).exists():
         return NOT_YET
+    wanted = [case for case in " ".join(cases.split()).split("; ") if case]
+    if kind == "history":
+        return wrap(history.table(root / path, wanted))
     text = (root / path).read_text(encoding="utf-8")
     if kind == "results":
         return wrap(text.strip())
     document = json.loads(text)
-    wanted = [case for case in " ".join(cases.split()).split("; ") if case]
     if kind == "profile":
         return wrap(profile(document, *wanted))
     shown = {

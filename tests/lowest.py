@@ -210,6 +210,7 @@ def use() -> None:
     for name in ("run", "table"):
         metarec("evaluate", name)
     metarec("evaluate", *SMALL, *RANDOM, "--protocol", "few-shot", "--seeds", "1", "--out", "few-shot")
+    metarec("card", "run")
     metarec("compare", "run", "run", "--against", "item mean")
     metarec("recommend", "run", "--rate", "id:1=5", "--rate", "id:2=2", "--why")
     metarec("recommend", "run", "--users", "newcomers.csv", "--out", "lists.parquet")

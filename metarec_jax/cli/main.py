@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, str] = {
     "train": "meta-train a run, or continue one",
     "tune": "search for options, on validation users",
     "evaluate": "compare a run, or a protocol over several seeds, with the baselines",
+    "card": "print the model card of a run: data, licence, metrics, limits, how to reproduce it",
     "compare": "compare two evaluations, on the same test users",
     "recommend": "adapt a run to the ratings of one user, and recommend",
     "interview": "ask a new user for the most informative ratings, and recommend",
@@ -52,7 +53,6 @@ COMMANDS: Mapping[str, str] = {
 HELP = f"""\
 usage: metarec COMMAND [OPTIONS]        metarec COMMAND --help lists its options
 A meta-learned recommender on a pretrained BERT: it adapts to a user by a few gradient steps.
-
 {"".join(f"  {name:<12}{summary}" + chr(10) for name, summary in COMMANDS.items())}
   metarec train --data.path ratings.csv --data.columns.user who --data.columns.item what
 Every command takes --plugin MODULE: a Python module that registers learners, updaters or sources.

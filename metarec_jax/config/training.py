@@ -19,6 +19,9 @@ class Training(NamedTuple):
         remedy: clause for messages: how an input that `only_steps` rules out may be used all the same.
         no_warm_start: why training cannot start from an earlier run, and a remedy; "" if it can.
         no_early_compilation: why the outer step cannot be compiled ahead of time, and a remedy; "" if it can.
+        guarantee: module with a function ``guarantee(run)`` that returns what a run in a folder guarantees to its
+            training users, a mapping of JSON values with a "statement" and "details", which are texts by name, or None
+            if nothing is known yet; "" for a training that guarantees nothing.
     """
 
     package: str = "metarec_jax.train"
@@ -26,3 +29,4 @@ class Training(NamedTuple):
     remedy: str = ""
     no_warm_start: str = ""
     no_early_compilation: str = ""
+    guarantee: str = ""

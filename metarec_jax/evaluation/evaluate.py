@@ -36,8 +36,8 @@ from metarec_jax.evaluation.predictions_table import Answers, SeedAnswers, ask, 
 from metarec_jax.evaluation.table import Table
 from metarec_jax.evaluation.write_results import publish
 from metarec_jax.meta.model import Trainable
+from metarec_jax.train import card, run_folder, warm_start
 from metarec_jax.train import catalogue as catalogues
-from metarec_jax.train import run_folder, warm_start
 from metarec_jax.train.build import build, resolve
 from metarec_jax.train.embed import with_trained_encoder
 from metarec_jax.train.experiment import Experiment
@@ -66,7 +66,8 @@ def evaluate(
     """Train and evaluate a config with several seeds, and write tables and plots.
 
     The runs and predictions of each seed are kept in the folder, so that an evaluation that was interrupted continues
-    where it stopped. Tables and plots are written to ``folder/tables`` and ``folder/plots``.
+    where it stopped. Tables and plots are written to ``folder/tables`` and ``folder/plots``. The model card of a
+    run that is evaluated in its own folder is written again.
 
     Args:
         config: config of the model; its seed is replaced by each of `seeds`.
@@ -102,7 +103,10 @@ def evaluate(
                 lists.append(answer)
             else:
                 found.append(answer)
-        return publish_lists(lists, folder, budget) if lists else publish(found, folder, metrics, budget)
+        tables = publish_lists(lists, folder, budget) if lists else publish(found, folder, metrics, budget)
+        if run is not None and folder == run.folder:
+            card.write(run)
+        return tables
 
 
 def answer_seed(

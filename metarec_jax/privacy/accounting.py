@@ -28,6 +28,10 @@ LEAST_NOISE = 0.25
 _MOST_NOISE = 1e4
 _NO_SECRET = "what is left of this private training cannot be accounted for; train a new run"
 _PRECISION = 1e-3
+_COVERED = {
+    "run": "everything that a recommender reads of the run",
+    "updates": "the outer steps alone, not item statistics, factors or user texts",
+}
 
 
 class Plan(NamedTuple):
@@ -177,6 +181,31 @@ def statement(document: dict[str, Any]) -> str:
     if document["covers"] == "run":
         return promise
     return f"{promise}; the updates alone are covered, not what else was learned of training users"
+
+
+def guarantee(run: Run) -> dict[str, Any] | None:
+    """What a model card says of the privacy of a run (`metarec_jax.config.training.Training.guarantee`).
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        ``statement``, ``details`` (texts by name), ``epsilon``, ``epsilon_spent``, ``delta`` and ``covers``; None
+        before the first checkpoint.
+    """
+    found = read(run)
+    if found is None:
+        return None
+    details = {
+        "epsilon": f"{found['epsilon_spent']:.4g} spent of {found['epsilon']:g}",
+        "delta": f"{found['delta']:.4g}",
+        "unit": str(found.get("unit", "")),
+        "covers": _COVERED[found["covers"]],
+        "accountant": str(found.get("accountant", "")),
+        "warning": unfinished(run),
+    }
+    numbers = {name: found[name] for name in ("epsilon", "epsilon_spent", "delta", "covers")}
+    return {"statement": statement(found), "details": details, **numbers}
 
 
 @functools.lru_cache(maxsize=64)

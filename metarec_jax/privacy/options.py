@@ -52,6 +52,7 @@ class PrivacyConfig:
             "--privacy.epsilon",
             no_early_compilation=f"privacy.epsilon is {self.epsilon:g}, but only ordinary outer steps are compiled "
             "ahead of time: leave out the privacy options",
+            guarantee="metarec_jax.privacy.accounting",
         )
 
     def check(self, config: Any) -> None:

@@ -8,6 +8,8 @@
     checkpoints/       orbax
     goodput.json       seconds of the training so far by phase
     inputs.json        digest of the data and the encoder at the start of the run
+    about.json         data set, division and software at the start of the run (see `metarec_jax.train.about`)
+    card.md            model card (see `metarec_jax.train.card`)
     parameters.safetensors  the best parameters so far (see `metarec_jax.train.parameters`)
     profile/, tensorboard/  output of `metarec train --trace` and `--tracker tensorboard`
     tables/, plots/    output of `metarec evaluate`
@@ -41,7 +43,7 @@ from metarec_jax.core.json_files import MOST_BYTES, parse_json, read_json
 from metarec_jax.core.plugins import plugins_of, require_plugins
 from metarec_jax.core.regular_files import read_regular
 
-_PARTS = {
+PARTS = {
     "sha256": "the data or the encoder",
     "ratings": "the ratings",
     "items": "titles, texts or details of items",
@@ -137,7 +139,7 @@ class Run:
         except (MetarecError, AttributeError):
             changed = ["sha256"]
         if changed:
-            what = ", ".join(_PARTS.get(name, name) for name in changed if name != "sha256" or len(changed) == 1)
+            what = ", ".join(PARTS.get(name, name) for name in changed if name != "sha256" or len(changed) == 1)
             raise MetarecError(
                 f"{self.inputs}: {what}: no longer what the run began with: bring that back as it was, or start a new "
                 "run"
@@ -177,19 +179,6 @@ class Run:
         """Remove the lines of steps after `last`, which are repeated because their states were not saved."""
         kept = [json.dumps(line) for line in self.read_metrics() if line["step"] <= last]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
-
-
-def check_equal_inputs(digests: Mapping[str, str]) -> None:
-    """Check that all processes read the same inputs.
-
-    Args:
-        digests: digest of each input, as for `Run.keep_inputs`.
-
-    Raises:
-        MetarecError: they differ; the message names an input and a process.
-    """
-    parts = {_PARTS[name]: digest for name, digest in digests.items() if name != "sha256"}
-    processes.check_equal("inputs", parts, "give all processes the same files (--data.path, --encoder.path)")
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from metarec_jax.core import processes
 from metarec_jax.core.arguments import instance, optional, path, takes
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Interactions
+from metarec_jax.train import about, card, loop, parameters, run_folder, warm_start
 from metarec_jax.train import catalogue as catalogues
-from metarec_jax.train import loop, parameters, run_folder, warm_start
 from metarec_jax.train.build import build
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.loop import Fitted
@@ -61,7 +61,7 @@ def meta_train(
 
 @takes(run=_RUN, experiment=_EXPERIMENT)
 def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET, monitor: Monitor | None = None) -> Fitted:
-    """Train, starting from the run's latest checkpoint if there is one.
+    """Train, starting from the run's latest checkpoint if there is one; at the end a model card is written.
 
     Args:
         run: the run folder.
@@ -75,7 +75,10 @@ def fit(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET, monitor
     Raises:
         MetarecError: a loss is not finite (its state is not saved), or a checkpoint cannot be read.
     """
-    return loop.train(run, program_of(run, experiment, reporter=reporter), reporter=reporter, monitor=monitor)
+    fitted = loop.train(run, program_of(run, experiment, reporter=reporter), reporter=reporter, monitor=monitor)
+    if not fitted.interrupted and processes.is_first():
+        card.write(run)
+    return fitted
 
 
 def program_of(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
@@ -131,8 +134,9 @@ def start(
             parameters.save(earlier, run.beginning)
         catalogues.save(experiment.catalogue, run)
         run.keep_inputs(experiment.inputs())
+        about.keep(run, experiment, loaded=data is None)
 
-    run_folder.check_equal_inputs(experiment.inputs())
+    check_equal_inputs(experiment.inputs())
     made = processes.from_first("run", lambda: str(run_folder.create(folder, experiment.config, fill=fill).folder))
     return Run(Path(made), experiment.config), experiment
 
@@ -166,11 +170,13 @@ def resume(
             run_folder.check_paths(run, "train --resume")
         experiment = build(run.config, data=data, reporter=reporter)
         run.check_inputs(experiment.inputs())
-        run_folder.check_equal_inputs(experiment.inputs())
+        check_equal_inputs(experiment.inputs())
 
         def complete() -> str:
             if not run.inputs.exists():  # killed before it was written
                 run.keep_inputs(experiment.inputs())
+            if not about.about_file(run).exists():  # a run of an earlier version
+                about.keep(run, experiment, loaded=data is None)
             if paths and run.config != before:
                 run_folder.write_config(run)
             if not (run.catalogue.exists() and run.embeddings.exists()):  # killed before these were written
@@ -179,3 +185,16 @@ def resume(
 
         processes.from_first("files of the run", complete)
         return run, experiment
+
+
+def check_equal_inputs(digests: Mapping[str, str]) -> None:
+    """Check that all processes read the same inputs.
+
+    Args:
+        digests: digest of each input, as for `Run.keep_inputs`.
+
+    Raises:
+        MetarecError: they differ; the message names an input and a process.
+    """
+    parts = {run_folder.PARTS[name]: digest for name, digest in digests.items() if name != "sha256"}
+    processes.check_equal("inputs", parts, "give all processes the same files (--data.path, --encoder.path)")

@@ -45,7 +45,7 @@ def test_train_then_resume(metarec):
     assert "goodput" in err.splitlines()[-1]
     assert {p.name for p in Path("a/run").iterdir()} == {
         "config.json", "catalogue.parquet", "tables.safetensors", "metrics.jsonl", "checkpoints", "plots",
-        "parameters.safetensors", "inputs.json", "goodput.json",
+        "parameters.safetensors", "inputs.json", "goodput.json", "about.json", "card.md",
     }  # fmt: skip
     assert Path(tree["plot"]).stat().st_size > 1000
     # A run that was killed before its items were written is made whole again.

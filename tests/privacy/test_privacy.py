@@ -263,6 +263,17 @@ def test_a_run_says_what_it_has_spent(private_run):
     assert "epsilon" in accounting.statement(document)
 
 
+def test_the_card_states_what_was_spent_and_what_is_covered(private_run):
+    spent, card = accounting.read(run_folder.open_run(private_run)), (private_run / "card.md").read_text()
+    assert f"- epsilon: {spent['epsilon_spent']:.4g} spent of 20" in card
+    assert f"- delta: {spent['delta']:.4g}" in card
+    assert "- covers: everything that a recommender reads of the run" in card
+    stored = json.loads((private_run / "about.json").read_text())
+    assert set(stored["data"]) & {"rows", "users"} == set()
+    assert "description" not in stored["split"]
+    assert stored["split"]["users"]["train"] == spent["users"]
+
+
 def test_nothing_that_gives_the_noise_away_is_left(private_run):
     run = run_folder.open_run(private_run)
     assert not accounting.secret_file(run).exists()

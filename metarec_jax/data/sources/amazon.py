@@ -78,6 +78,8 @@ DATA = Published(
     title="Amazon reviews",
     marks=(*_META, "reviews_*.json", "reviews_*.json.gz"),
     options=("kind", "repeats"),
+    licence="the publishers name none that is known here: see their pages (https://amazon-reviews-2023.github.io/, "
+    "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/)",
 )
 def read(folder: Folder, *, source: str, kind: Kind, repeats: Rule) -> Interactions:
     """Read Amazon reviews.

@@ -46,6 +46,7 @@ DATA = Published(
     title="Book-Crossing",
     marks=("BX-Book-Ratings.csv", "Ratings.csv with Books.csv"),
     options=("kind", "repeats"),
+    licence="research use with acknowledgement (http://www2.informatik.uni-freiburg.de/~cziegler/BX/)",
 )
 def read(folder: Folder, *, source: str, kind: Kind, repeats: Rule) -> Interactions:
     """Read Book-Crossing.

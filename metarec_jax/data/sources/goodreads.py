@@ -54,7 +54,14 @@ DATA = Published(
 )
 
 
-@register_layout("goodreads", title="Goodreads", marks=("goodreads_interactions*",), options=("kind", "repeats"))
+@register_layout(
+    "goodreads",
+    title="Goodreads",
+    marks=("goodreads_interactions*",),
+    options=("kind", "repeats"),
+    licence="academic use; neither redistribution nor commercial use "
+    "(https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html)",
+)
 def read(folder: Folder, *, source: str, kind: Kind, repeats: Rule) -> Interactions:
     """Read Goodreads.
 

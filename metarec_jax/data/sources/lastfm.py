@@ -50,7 +50,14 @@ DATA = Published(
 )
 
 
-@register_layout("lastfm", title="Last.fm", marks=("user_artists.dat", _360K, _1K), options=("kind", "repeats"))
+@register_layout(
+    "lastfm",
+    title="Last.fm",
+    marks=("user_artists.dat", _360K, _1K),
+    options=("kind", "repeats"),
+    licence="non-commercial use, by permission of Last.fm (http://ocelma.net/MusicRecommendationDataset/, "
+    "https://grouplens.org/datasets/hetrec-2011/)",
+)
 def read(folder: Folder, *, source: str, kind: Kind, repeats: Rule) -> Interactions:
     """Read Last.fm.
 

@@ -43,7 +43,13 @@ CITATION = (
 )
 
 
-@register_layout("mind", title="MIND", marks=("behaviors.tsv with news.tsv",), options=("kind",))
+@register_layout(
+    "mind",
+    title="MIND",
+    marks=("behaviors.tsv with news.tsv",),
+    options=("kind",),
+    licence="research use under the Microsoft Research License Terms (https://msnews.github.io/)",
+)
 def read(folder: Folder, *, source: str, kind: Kind) -> Interactions:
     """Read MIND.
 

@@ -16,6 +16,10 @@ CITATION = (
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. ACM Transactions on "
     "Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"
 )
+LICENCE = (
+    "research use with acknowledgement; neither redistribution nor commercial use without permission of GroupLens "
+    "(https://files.grouplens.org/datasets/movielens/ml-100k-README.txt)"
+)
 HALF_STARS = Scale("rating", tuple(n / 2 for n in range(1, 11)), 0.5, 5.0)
 
 _NO_GENRE = ("", "unknown", "(no genres listed)")

@@ -13,7 +13,7 @@ from metarec_jax.data.interactions import build
 from metarec_jax.data.sources import movielens_recbole
 from metarec_jax.data.sources.find import Package, Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, PUBLISHER, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, LICENCE, PUBLISHER, films, profiles, strings
 from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
@@ -40,7 +40,13 @@ RELEASE = Release(
 )
 
 
-@register_layout("movielens-100k", title="MovieLens-100K", marks=("u.data", "ml-100k.inter"), release=RELEASE)
+@register_layout(
+    "movielens-100k",
+    title="MovieLens-100K",
+    marks=("u.data", "ml-100k.inter"),
+    release=RELEASE,
+    licence=LICENCE,
+)
 def read(folder: Folder, *, source: str) -> Interactions:
     """Read MovieLens-100K.
 

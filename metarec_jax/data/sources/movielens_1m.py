@@ -13,7 +13,7 @@ from metarec_jax.core.types import Interactions
 from metarec_jax.data.interactions import build
 from metarec_jax.data.sources.find import Release
 from metarec_jax.data.sources.folder import Folder
-from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, PUBLISHER, films, profiles, strings
+from metarec_jax.data.sources.movielens import CITATION, HALF_STARS, LICENCE, PUBLISHER, films, profiles, strings
 from metarec_jax.data.sources.source import register_layout
 from metarec_jax.data.sources.text import read_text
 from metarec_jax.data.text import profile_text
@@ -57,7 +57,13 @@ OCCUPATIONS = (
 RELEASE = Release(f"{PUBLISHER}/ml-1m.zip", stems=("ml-1m",), md5="c4d9eecfca2ab87c1945afe126590906")
 
 
-@register_layout("movielens-1m", title="MovieLens-1M", marks=("ratings.dat",), release=RELEASE)
+@register_layout(
+    "movielens-1m",
+    title="MovieLens-1M",
+    marks=("ratings.dat",),
+    release=RELEASE,
+    licence=LICENCE.replace("ml-100k-README.txt", "ml-1m-README.txt"),
+)
 def read(folder: Folder, *, source: str) -> Interactions:
     """Read MovieLens-1M or -10M.
 

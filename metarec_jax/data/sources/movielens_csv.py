@@ -18,6 +18,10 @@ from metarec_jax.data.values import Table
 RELEASE = Release(f"{PUBLISHER}/ml-latest-small.zip", stems=("ml-latest-small", "ml-latest", "ml-25m", "ml-32m"))
 
 
+LICENCE = (
+    "research use with acknowledgement; redistribution under the same conditions alone, and no commercial use without "
+    "permission of GroupLens (https://files.grouplens.org/datasets/movielens/ml-latest-README.html)"
+)
 _COLUMNS = {"user": "userId", "item": "movieId", "rating": "rating", "time": "timestamp"}
 
 
@@ -36,7 +40,14 @@ def read_batches(folder: Folder, *, source: str) -> Batches:
     return Batches(tables, opened.size, done, _films(folder), "rating", source, HALF_STARS, CITATION)
 
 
-@register_layout("movielens-latest", title="MovieLens", marks=("ratings.csv",), release=RELEASE, batches=read_batches)
+@register_layout(
+    "movielens-latest",
+    title="MovieLens",
+    marks=("ratings.csv",),
+    release=RELEASE,
+    batches=read_batches,
+    licence=LICENCE,
+)
 def read(folder: Folder, *, source: str) -> Interactions:
     """Read MovieLens-latest, -25M or -32M.
 

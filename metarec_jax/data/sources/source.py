@@ -85,19 +85,23 @@ class Source(NamedTuple):
         load: (config, seed) -> data set.
         public: whether the data is publicly available: published, or generated.
         layout: layout of its folder; None if it is not read from a folder.
+        licence: under what terms its publisher makes the data available, with the address of the terms, in one line; ""
+            if they are not known here, as of files of the user's own.
     """
 
     load: Load
     public: bool = False
     layout: Layout | None = None
+    licence: str = ""
 
 
-def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load]:
+def register_source(name: str, *, public: bool = False, licence: str = "") -> Callable[[Load], Load]:
     """A decorator that registers a function as a data source.
 
     Args:
         name: name of the source in ``data.source``.
         public: see `Source`.
+        licence: see `Source`.
 
     Returns:
         The decorator, of a function (config, seed) -> `Interactions`; `metarec_jax.data.interactions.build` makes
@@ -105,7 +109,7 @@ def register_source(name: str, *, public: bool = False) -> Callable[[Load], Load
     """
 
     def decorate(load: Load) -> Load:
-        SOURCES.register(name)(Source(load, public))
+        SOURCES.register(name)(Source(load, public, licence=licence))
         return load
 
     return decorate
@@ -119,6 +123,7 @@ def register_layout(
     release: Release | None = None,
     options: tuple[str, ...] = (),
     batches: ReadBatches | None = None,
+    licence: str = "",
 ) -> Callable[[Read], Read]:
     """A decorator that registers a reader of folders as a data source.
 
@@ -129,6 +134,7 @@ def register_layout(
         release: published data set; None if it is not published.
         options: options that the reader takes, as in `Layout`.
         batches: reader in batches, as in `Layout`.
+        licence: see `Source`.
 
     Returns:
         The decorator, of a function (folder, *, source, **options) -> `Interactions`.
@@ -136,7 +142,7 @@ def register_layout(
 
     def decorate(read: Read) -> Read:
         layout = Layout(name, title, marks, read, release, options, batches)
-        SOURCES.register(name)(Source(layout.load, release is not None, layout))
+        SOURCES.register(name)(Source(layout.load, release is not None, layout, licence))
         return read
 
     return decorate

@@ -48,7 +48,7 @@ class Truth(NamedTuple):
     preferences: Float[np.ndarray, "users hidden"]
 
 
-@register_source("synthetic", public=True)
+@register_source("synthetic", public=True, licence="none is needed: the ratings are drawn by this package")
 def load(config: DataConfig, seed: int) -> Interactions:
     """Draw ratings or clicks of the default size.
 
