@@ -182,3 +182,17 @@ class Prepared(NamedTuple):
 
     items: Array
     users: Array
+
+
+class BatchRows(NamedTuple):
+    """Embeddings of the rows of a batch, in place of a table that is too large for a device.
+
+    Attributes:
+        support: float [users, support, hidden].
+        query: float [users, query, hidden].
+        user: float [users, hidden].
+    """
+
+    support: Array
+    query: Array
+    user: Array

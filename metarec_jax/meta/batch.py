@@ -14,16 +14,16 @@ from optax.microbatching import AccumulationType, microbatch
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import path_names
-from metarec_jax.core.types import Episodes, Params, Prepared
+from metarec_jax.core.types import BatchRows, Episodes, Params, Prepared, Tables
 from metarec_jax.learner.gathered_rows import multiply
 from metarec_jax.meta.gram import Plan
 from metarec_jax.meta.model import Model, Products
-from metarec_jax.meta.user import context_of, features_of, plan_user
+from metarec_jax.meta.user import plan_user, told
 
 Result = TypeVar("Result")
 
 
-def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> tuple[Plan, Products]:
+def planned(model: Model, theta: Params, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Plan, Products]:
     """Choose the form of adapted parameters for a batch, and compute the products with shared kernels.
 
     Each product is one large matrix product: over the distinct rows of a table where a device's part of the batch has
@@ -32,7 +32,7 @@ def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -
     Args:
         model: the functions.
         theta: parameters of the learner.
-        tables: prepared tables.
+        tables: prepared tables, or prepared rows of the batch.
         episodes: a batch; without a query (None), there are products of support and user only.
 
     Returns:
@@ -45,6 +45,10 @@ def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -
     products: dict[str, dict[str, Array]] = {}
     plan = plan_batch(model, theta, tables, episodes)
     for path, met in plan.met:
+        if isinstance(tables, BatchRows):
+            for name in met & {*items, "user"}:
+                products.setdefault(name, {})[path] = multiply(getattr(tables, name), kernels[path])
+            continue
         for table, ids in ((tables.items, items), (tables.users, {"user": episodes.user[:, None]})):
             wanted = {name: rows for name, rows in ids.items() if name in met}
             if not wanted:
@@ -59,19 +63,42 @@ def planned(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -
     return plan, products
 
 
-def gathered(tables: Prepared, episodes: Episodes) -> dict[str, Any]:
+def gathered(tables: Prepared | Tables, episodes: Episodes) -> BatchRows:
     """Gather the rows of a batch, for `Task.rows`.
 
     Args:
-        tables: prepared tables.
+        tables: prepared tables, or tables of a host.
         episodes: a batch.
 
     Returns:
-        Rows by name, with a leading axis of users.
+        The rows.
     """
-    of_items = {"support": episodes.support.item, "query": episodes.query.item}
-    found = {name: jax.tree.map(lambda leaf, ids=ids: leaf[ids], tables.items) for name, ids in of_items.items()}
-    return found | {"user": jax.tree.map(lambda leaf: leaf[episodes.user], tables.users)}
+
+    def rows(table: Any, ids: Array) -> Any:
+        return jax.tree.map(lambda leaf: leaf[ids], table)
+
+    of_items = (rows(tables.items, part.item) for part in (episodes.support, episodes.query))
+    return BatchRows(*of_items, rows(tables.users, episodes.user))
+
+
+def prepare_rows(model: Model, theta: Params, rows: BatchRows) -> BatchRows:
+    """Prepare the rows of a batch as `Model.prepare` does those of a table.
+
+    Args:
+        model: the functions.
+        theta: parameters of the learner.
+        rows: embeddings.
+
+    Returns:
+        The prepared rows.
+    """
+
+    def of_items(part: Array) -> Array:
+        found = model.prepare(theta, Tables(part.reshape(-1, part.shape[-1]), rows.user)).items
+        return found.reshape(*part.shape[:-1], -1)
+
+    users = model.prepare(theta, Tables(rows.support[:, 0], rows.user)).users
+    return BatchRows(of_items(rows.support), of_items(rows.query), users)
 
 
 def _devices() -> int:
@@ -83,7 +110,7 @@ def _devices() -> int:
     return math.prod(mesh.shape[name] for name in mesh.axis_names if name not in mesh.manual_axes)
 
 
-def plan_batch(model: Model, theta: Params, tables: Prepared, episodes: Episodes) -> Plan:
+def plan_batch(model: Model, theta: Params, tables: Prepared | BatchRows, episodes: Episodes) -> Plan:
     """Choose the form of adapted parameters for a batch by abstract evaluation.
 
     Args:
@@ -94,12 +121,14 @@ def plan_batch(model: Model, theta: Params, tables: Prepared, episodes: Episodes
     """
     found: list[Plan] = []
 
-    def run(theta: Params, tables: Prepared, episode: Episodes) -> None:
-        context = context_of(tables, episode.user, episode.support)
-        query = None if episode.query is None else features_of(tables, episode.query, "query")
+    by_user = isinstance(tables, BatchRows)
+
+    def run(theta: Params, tables: Prepared | BatchRows, episode: Episodes) -> None:
+        context, query = told(None if by_user else tables, tables if by_user else None, episode)
         found.append(plan_user(model, theta, context, query))
 
-    jax.eval_shape(run, theta, tables, jax.tree.map(lambda leaf: leaf[0], episodes))
+    first = jax.tree.map(lambda leaf: leaf[0], (tables, episodes))
+    jax.eval_shape(run, theta, first[0] if by_user else tables, first[1])
     return found[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from metarec_jax.core.types import Episodes, Params, Prepared, Tables
+from metarec_jax.core.types import BatchRows, Episodes, Params, Prepared, Tables
 from metarec_jax.learner.heads import Head
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.learner.ranking import QueryLoss
@@ -104,12 +104,12 @@ class Task(NamedTuple):
     Attributes:
         episode: the episode.
         products: products of its rows with kernels, precomputed for all users together.
-        rows: rows of the tables of "support", "query" and "user"; None gathers them by the ids of the episode.
+        rows: its rows of the tables; None gathers them by the ids of the episode.
     """
 
     episode: Episodes
     products: Products | None = None
-    rows: Mapping[str, Any] | None = None
+    rows: BatchRows | None = None
 
 
 class Outcome(NamedTuple):

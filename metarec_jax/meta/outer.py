@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
-from metarec_jax.core.types import Episodes, Params, Prepared
+from metarec_jax.core.types import BatchRows, Episodes, Params, Prepared
 from metarec_jax.factors.correction import Picked, Places, correct, corrected, descend, items_of, pick
 from metarec_jax.meta.batch import gathered, planned, sum_over_users
 from metarec_jax.meta.kernel import sum_in_kernel
@@ -57,29 +57,27 @@ class Losses(NamedTuple):
 
 
 def predict(
-    model: Model, trainable: Trainable, tables: Prepared, episodes: Episodes
+    model: Model, trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes
 ) -> Float[Array, "users query outputs"]:
     """Predict the queries of a batch of users, each after adapting to its own support.
 
     Args:
         model: the functions.
         trainable: theta and phi.
-        tables: prepared tables.
+        tables: prepared tables, or prepared rows of the batch.
         episodes: a batch.
 
     Returns:
         Outputs.
     """
-    episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
-    plan, products = planned(model, trainable.theta, tables, episodes)
-    shared, tasks = Shared(trainable, tables, plan=plan), Task(episodes, products)
+    shared, tasks = _given(model, trainable, tables, episodes)
     return over_users(functools.partial(predict_user, model, shared), tasks)
 
 
 def meta_loss(
     model: Model,
     trainable: Trainable,
-    tables: Prepared,
+    tables: Prepared | BatchRows,
     episodes: Episodes,
     key: Array | None = None,
     *,
@@ -90,7 +88,7 @@ def meta_loss(
     Args:
         model: the functions.
         trainable: theta and phi.
-        tables: prepared tables (``model.prepare``).
+        tables: prepared tables (``model.prepare``), or prepared rows of the batch.
         episodes: a batch.
         key: key of this outer step; None disables dropout.
         at_once: number of users computed in parallel; it must divide their number. 0 takes all.
@@ -98,21 +96,37 @@ def meta_loss(
     Returns:
         The mean over query rows, and the losses.
     """
-    episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
-    plan, products = planned(model, trainable.theta, tables, episodes)
-    shared, tasks = Shared(trainable, tables, key, plan), Task(episodes, products)
+    shared, tasks = _given(model, trainable, tables, episodes, key)
 
     def lose(shared: Shared, task: Task) -> tuple[Array, Outcome]:
         outcome = lose_user(model, shared, task)
         return outcome.query, outcome
 
     if model.kernel:
-        shared, tasks = shared._replace(tables=None), tasks._replace(rows=gathered(tables, episodes))
+        if tasks.rows is None:
+            shared, tasks = shared._replace(tables=None), tasks._replace(rows=gathered(shared.tables, tasks.episode))
         total, outcomes = sum_in_kernel(lose, model.kernel, shared, tasks)
     else:
         total, outcomes = sum_over_users(lose, shared, tasks, at_once=at_once)
     losses = Losses(total, jnp.sum(outcomes.rows), outcomes.stopped)
     return total / jnp.maximum(losses.rows, 1.0), losses
+
+
+def _given(
+    model: Model,
+    trainable: Trainable,
+    tables: Prepared | BatchRows,
+    episodes: Episodes,
+    key: Array | None = None,
+) -> tuple[Shared, Task]:
+    """Inputs of all users of a batch, and of each."""
+    episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
+    plan, products = planned(model, trainable.theta, tables, episodes)
+    by_user = isinstance(tables, BatchRows)
+    return (
+        Shared(trainable, None if by_user else tables, key, plan),
+        Task(episodes, products, tables if by_user else None),
+    )
 
 
 def make_step(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import partition, path_names
-from metarec_jax.core.types import Params, Prepared, Rows
+from metarec_jax.core.types import BatchRows, Episodes, Params, Prepared, Rows
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.learner.inputs import Context, Features
 from metarec_jax.meta import inner
@@ -279,14 +279,38 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
 
 
 def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:
-    """The learner's inputs about the user and about the query."""
+    """The learner's inputs about the user and about the query, with summaries."""
     episode, theta = task.episode, shared.trainable.theta
     key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
+    context, query = told(shared.tables, task.rows, episode, key, theta, task.products)
+    assert query is not None
+    return summarised(model, theta, context), query
+
+
+def told(
+    tables: Prepared | None,
+    rows: BatchRows | None,
+    episode: Episodes,
+    key: Array | None = None,
+    theta: Params = None,
+    products: Products | None = None,
+) -> tuple[Context, Features | None]:
+    """Make the learner's inputs about one user and the query.
+
+    Args:
+        tables: prepared tables; None where there are `rows`.
+        rows: prepared rows of this user; None gathers them by the ids of the episode.
+        episode: the user's episode.
+        key, theta, products: as for `context_of`.
+
+    Returns:
+        The inputs about the user, and about the query; None in place of these for an episode without one.
+    """
     user, support, query = episode.user, episode.support, episode.query
-    of_support = of_query = shared.tables
-    if task.rows is not None:
-        user, support, query = None, support._replace(item=None), query._replace(item=None)
-        of_support, of_query = (Prepared(task.rows[name], task.rows["user"]) for name in ("support", "query"))
-    context = context_of(of_support, user, support, key, theta, task.products)
-    context = summarised(model, theta, context)
-    return context, features_of(of_query, query, "query", theta, task.products)
+    of_support = of_query = cast("Prepared", tables)
+    if rows is not None:
+        user, support = None, support._replace(item=None)
+        query = None if query is None else query._replace(item=None)
+        of_support, of_query = (Prepared(part, rows.user) for part in (rows.support, rows.query))
+    context = context_of(of_support, user, support, key, theta, products)
+    return context, None if query is None else features_of(of_query, query, "query", theta, products)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from metarec_jax.config.run import Config
-from metarec_jax.core.types import Episodes
+from metarec_jax.core.types import BatchRows, Episodes
 from metarec_jax.data.pipeline import EpisodeBatches, training_iterator
 from metarec_jax.train.program import Batch
 from metarec_jax.train.sharding import own_users, round_up, shard_own_users, shard_users
 
+Tree = TypeVar("Tree")
 Localise = Callable[[Episodes], tuple[Any, Episodes]]
-"""Episodes on the host -> (further inputs of the step, on the devices; episodes with ids into these)."""
+"""Episodes on the host -> (further inputs of the step, on the devices; episodes with ids into these). Inputs that are
+the rows of the batch's users (`BatchRows`) are on the host, and go to the devices as episodes do."""
 
 
 class _Parts:
@@ -59,12 +61,14 @@ class EpisodeFeed:
     def __next__(self) -> Batch:
         index, episodes = next(self._iterator)
         read, local = self._localise(episodes)
+        if isinstance(read, BatchRows):
+            read = self._on_devices(read)
         return Batch((read, self._on_devices(local)), self._source.users_in(index))
 
-    def _on_devices(self, episodes: Episodes) -> Episodes:
+    def _on_devices(self, of_users: Tree) -> Tree:
         if self._whole:
-            return shard_users(self._mesh, episodes)
-        return shard_own_users(self._mesh, episodes, self._users)
+            return shard_users(self._mesh, of_users)
+        return shard_own_users(self._mesh, of_users, self._users)
 
     def position(self) -> dict[str, Any]:
         """The position after the last batch."""

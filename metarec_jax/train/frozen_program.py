@@ -1,9 +1,14 @@
-"""Meta-training with a frozen encoder: embeddings are computed once, and every step gathers from the same tables."""
+"""Meta-training with a frozen encoder: embeddings are computed once.
+
+Every step gathers from the same tables, which are on each device. Where they are too large for that, they stay in the
+host's memory or in their file, and each process reads the rows of its own users for every step.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,9 +16,10 @@ from jax.sharding import Mesh
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Episodes, Prepared
+from metarec_jax.core.types import BatchRows, Episodes, Prepared
+from metarec_jax.meta.batch import gathered, prepare_rows
 from metarec_jax.meta.model import Model
-from metarec_jax.meta.outer import make_step
+from metarec_jax.meta.outer import Losses, TrainState, make_step
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment
 from metarec_jax.train.meta_training import (
@@ -27,24 +33,31 @@ from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import replicate, user_mesh
 
+MOST_BYTES = 2 << 30
+"""Bytes of embeddings, in float32, above which each batch brings its own rows."""
 
-def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
+
+def build(run: Run, experiment: Experiment, *, by_batch: bool | None = None, reporter: Reporter = QUIET) -> Program:
     """Build the program of a run that trains learner and updater alone.
 
     Args:
         run: the run folder.
         experiment: data and model.
+        by_batch: whether each batch brings the embeddings of its rows; otherwise they are tables on each device. None
+            decides by their size.
         reporter: shows the size of micro-batches, if it is chosen automatically.
 
     Returns:
         The program.
     """
-    config = experiment.config
+    config, embeddings = experiment.config, experiment.train.tables
     mesh = user_mesh(config.train.devices)
-    tables = prepared_tables(run, experiment, mesh)
+    if by_batch is None:
+        by_batch = 4 * math.prod(embeddings.items.shape) > MOST_BYTES
+    tables = None if by_batch else prepared_tables(run, experiment, mesh)
 
-    def localise(episodes: Episodes) -> tuple[Prepared, Episodes]:
-        return tables, episodes
+    def localise(episodes: Episodes) -> tuple[Prepared | BatchRows, Episodes]:
+        return gathered(embeddings, episodes) if tables is None else tables, episodes
 
     def make(users_per_device: int) -> Any:
         return frozen_step(config, experiment.model, len(experiment.train.source), mesh, users_per_device)
@@ -56,7 +69,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
         mesh,
         localise=localise,
         make_step=make,
-        validate=Validation(experiment.model, mesh, experiment.choosing),
+        validate=Validation(experiment.model, mesh, experiment.choosing, by_batch=by_batch),
         users_per_device=fitting_users(experiment, mesh, localise, make, state, reporter),
     )
 
@@ -87,7 +100,7 @@ def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_
         users_per_device: number of users that a device computes in parallel.
 
     Returns:
-        (state, tables, episodes) -> (state, losses).
+        (state, prepared tables or rows of the batch, episodes) -> (state, losses).
     """
     return _frozen_step(dataclasses.replace(config, seed=0), model, steps, mesh, users_per_device)
 
@@ -101,4 +114,10 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
         at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
         factor_rate=schedule(config.factors.rate, steps),
     )
-    return jax.jit(step, donate_argnums=0)
+
+    def of_batch(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
+        if isinstance(tables, BatchRows):
+            tables = prepare_rows(model, state.trainable.theta, tables)
+        return step(state, tables, episodes)
+
+    return jax.jit(of_batch, donate_argnums=0)

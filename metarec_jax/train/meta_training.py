@@ -20,9 +20,10 @@ from metarec_jax.core.global_arrays import host
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import names_as_used, unusable_names
 from metarec_jax.core.progress import Reporter
-from metarec_jax.core.types import Episodes, Prepared, Tables
+from metarec_jax.core.types import BatchRows, Episodes, Prepared, Tables
 from metarec_jax.data.pipeline import EpisodeBatches
 from metarec_jax.learner.ranking import list_loss
+from metarec_jax.meta.batch import gathered, prepare_rows
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, meta_loss, predict
 from metarec_jax.train.checkpoints import Progress, Sums
@@ -144,6 +145,8 @@ def fitting_users(
 
     def compile_with(users: int) -> Any:
         read, episodes = localise(padded(longest, mesh, users))
+        if isinstance(read, BatchRows):
+            read = shard_users(mesh, read)
         with jax.set_mesh(mesh):  # as in training
             return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
 
@@ -164,11 +167,22 @@ class Validation:
         mesh: the devices.
         part: episodes and their tables.
         texts: texts of the part, if the encoder is trained: each call encodes them with its encoder.
+        by_batch: whether the tables stay on the host, from which each batch reads its rows.
     """
 
-    def __init__(self, model: Model, mesh: Mesh, part: Part, texts: TextBatches | None = None) -> None:
-        self._tables, self._texts = replicate(mesh, part.tables), texts
-        self._batches = [shard_users(mesh, padded(part.source[i], mesh)) for i in range(len(part.source))]
+    def __init__(
+        self,
+        model: Model,
+        mesh: Mesh,
+        part: Part,
+        texts: TextBatches | None = None,
+        *,
+        by_batch: bool = False,
+    ) -> None:
+        self._mesh, self._texts, self._by_batch = mesh, texts, by_batch
+        self._tables = part.tables if by_batch else replicate(mesh, part.tables)
+        batches = [padded(part.source[i], mesh) for i in range(len(part.source))]
+        self._batches = batches if by_batch else [shard_users(mesh, batch) for batch in batches]
         self._prepare, self._losses = _validating(model, part.source.candidates is not None)
 
     def __call__(self, trainable: Trainable) -> float:
@@ -186,8 +200,12 @@ class Validation:
         """
         raw: Tables = self._tables if self._texts is None else self._texts.tables(trainable.encoder)
         trainable = trainable._replace(encoder=None)
-        tables = self._prepare(trainable.theta, raw)
-        found = host([self._losses(trainable, tables, batch) for batch in self._batches])
+        if self._by_batch:
+            given = ((gathered(raw, batch), batch) for batch in self._batches)
+            found = [host(self._losses(trainable, *shard_users(self._mesh, one))) for one in given]
+        else:
+            tables = self._prepare(trainable.theta, raw)
+            found = host([self._losses(trainable, tables, batch) for batch in self._batches])
         lost, number = (np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*found))
         return lost.astype(np.float64), number.astype(np.float64)
 
@@ -231,13 +249,16 @@ def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
     Equal models share compiled functions.
     """
 
-    def of_rows(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
-        losses = meta_loss(model, trainable, tables, episodes)[1]
+    def read(trainable: Trainable, tables: Prepared | BatchRows) -> Prepared | BatchRows:
+        return prepare_rows(model, trainable.theta, tables) if isinstance(tables, BatchRows) else tables
+
+    def of_rows(trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Array, Array]:
+        losses = meta_loss(model, trainable, read(trainable, tables), episodes)[1]
         return losses.query, losses.rows
 
-    def of_lists(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
+    def of_lists(trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Array, Array]:
         query = episodes.query
-        outputs = predict(model, trainable, tables, episodes)
+        outputs = predict(model, trainable, read(trainable, tables), episodes)
         mask = query.mask * episodes.weight[:, None]
         return over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.scale import CLICKS, STARS
-from metarec_jax.core.types import Episodes, Items, Params, Rows, Tables
+from metarec_jax.core.types import BatchRows, Episodes, Items, Params, Rows, Tables
 from metarec_jax.data.splits import Statistics
 from metarec_jax.encoder import (
     BertConfig,
@@ -38,7 +39,7 @@ from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
 from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES, EncoderSize
 from metarec_jax.train.catalogue import Catalogue
-from metarec_jax.train.frozen_program import frozen_step
+from metarec_jax.train.frozen_program import MOST_BYTES, frozen_step
 from metarec_jax.train.joint_program import joint_step
 from metarec_jax.train.meta_training import padded
 from metarec_jax.train.model import abstract_trainable, make_model
@@ -176,11 +177,15 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     held = jax.tree.map(_abstract, state, shardings(mesh, state))
     side = work.width if work.user_texts else 0
     users = jax.ShapeDtypeStruct((work.users, side), jnp.float32)
+    step = functools.partial(frozen_step, config, model, STEPS, mesh, per_device)
+    if not work.trains_encoder and 4 * work.items * work.width > MOST_BYTES:
+        of_items = [(*part.item.shape, work.width) for part in (episodes.support, episodes.query)]
+        rows = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (*of_items, (len(episodes.weight), side))]
+        return step(), (held, _put(BatchRows(*rows), mesh_users), episodes), 1
     if not work.trains_encoder:
         items = jax.ShapeDtypeStruct((work.items, work.width), jnp.float32)
         tables = jax.eval_shape(model.prepare, state.trainable.theta, Tables(items, users))
-        step = frozen_step(config, model, STEPS, mesh, per_device)
-        return step, (held, _put(tables, everywhere), episodes), 1
+        return step(), (held, _put(tables, everywhere), episodes), 1
     texts, entries = work.items + work.user_texts, len(episodes.weight) * (work.support + config.episodes.query + 1)
     own = entries // mesh.size
     shared = worth_sharing(texts, entries, own, mesh)
