@@ -50,6 +50,10 @@ class Instruction(NamedTuple):
     attributes: str
 
 
+_NO_ESTIMATE = 1 << 50
+"""Cycles from which on the compiler says that it has no estimate (of large sorts on v6e, say)."""
+
+
 @dataclasses.dataclass
 class Tally:
     """Operations of one run of a program on one device.
@@ -218,7 +222,7 @@ class _Reader:
     def _count(self, line: Instruction, types: Mapping[str, str], into: Tally) -> None:
         operation, attributes = line.operation, line.attributes
         if cycles := re.search(r'"estimated_cycles":"(\d+)"', attributes):
-            into.cycles += int(cycles[1])
+            into.cycles += int(cycles[1]) if int(cycles[1]) < _NO_ESTIMATE else 0
         into.seconds += _reified(attributes)
         if operation == "while":
             turns = self._turns_of(line)
