@@ -77,8 +77,8 @@ def gathered(tables: Prepared | Tables, episodes: Episodes) -> BatchRows:
     def rows(table: Any, ids: Array) -> Any:
         return jax.tree.map(lambda leaf: leaf[ids], table)
 
-    of_items = (rows(tables.items, part.item) for part in (episodes.support, episodes.query))
-    return BatchRows(*of_items, rows(tables.users, episodes.user))
+    support, query = (rows(tables.items, part.item) for part in (episodes.support, episodes.query))
+    return BatchRows(support, query, rows(tables.users, episodes.user))
 
 
 def prepare_rows(model: Model, theta: Params, rows: BatchRows) -> BatchRows:
@@ -121,14 +121,20 @@ def plan_batch(model: Model, theta: Params, tables: Prepared | BatchRows, episod
     """
     found: list[Plan] = []
 
-    by_user = isinstance(tables, BatchRows)
+    first = jax.tree.map(lambda leaf: leaf[0], episodes)
+    if isinstance(tables, BatchRows):
+        of_first = jax.tree.map(lambda leaf: leaf[0], tables)
 
-    def run(theta: Params, tables: Prepared | BatchRows, episode: Episodes) -> None:
-        context, query = told(None if by_user else tables, tables if by_user else None, episode)
-        found.append(plan_user(model, theta, context, query))
+        def run(theta: Params, rows: BatchRows, episode: Episodes) -> None:
+            found.append(plan_user(model, theta, *told(None, rows, episode)))
 
-    first = jax.tree.map(lambda leaf: leaf[0], (tables, episodes))
-    jax.eval_shape(run, theta, first[0] if by_user else tables, first[1])
+        jax.eval_shape(run, theta, of_first, first)
+    else:
+
+        def run_with(theta: Params, tables: Prepared, episode: Episodes) -> None:
+            found.append(plan_user(model, theta, *told(tables, None, episode)))
+
+        jax.eval_shape(run_with, theta, tables, first)
     return found[0]
 
 

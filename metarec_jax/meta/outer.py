@@ -122,11 +122,9 @@ def _given(
     """Inputs of all users of a batch, and of each."""
     episodes, trainable = corrected(episodes, trainable.factors), trainable._replace(factors=None)
     plan, products = planned(model, trainable.theta, tables, episodes)
-    by_user = isinstance(tables, BatchRows)
-    return (
-        Shared(trainable, None if by_user else tables, key, plan),
-        Task(episodes, products, tables if by_user else None),
-    )
+    if isinstance(tables, BatchRows):
+        return Shared(trainable, None, key, plan), Task(episodes, products, tables)
+    return Shared(trainable, tables, key, plan), Task(episodes, products)
 
 
 def make_step(
@@ -135,7 +133,7 @@ def make_step(
     *,
     at_once: int = 0,
     factor_rate: optax.Schedule = lambda step: 0.0,
-) -> Callable[[TrainState, Prepared, Episodes], tuple[TrainState, Losses]]:
+) -> Callable[[TrainState, Prepared | BatchRows, Episodes], tuple[TrainState, Losses]]:
     """Make the outer step, a pure function.
 
     Args:
@@ -145,10 +143,10 @@ def make_step(
         factor_rate: step -> learning rate of the correction.
 
     Returns:
-        (state, prepared tables, episodes) -> (new state, losses).
+        (state, prepared tables or prepared rows of the batch, episodes) -> (new state, losses).
     """
 
-    def step(state: TrainState, tables: Prepared, episodes: Episodes) -> tuple[TrainState, Losses]:
+    def step(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
         read, picked = as_read(state.trainable, items_of(episodes))
 

@@ -116,8 +116,7 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
     )
 
     def of_batch(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
-        if isinstance(tables, BatchRows):
-            tables = prepare_rows(model, state.trainable.theta, tables)
-        return step(state, tables, episodes)
+        given = prepare_rows(model, state.trainable.theta, tables) if isinstance(tables, BatchRows) else tables
+        return step(state, given, episodes)
 
     return jax.jit(of_batch, donate_argnums=0)
