@@ -13,7 +13,7 @@ import pytest
 from metarec_jax.cli.main import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-FOR_DEVELOPERS = {"test", "bench"}
+FOR_DEVELOPERS = {"test", "bench", "docs"}
 
 
 def test_every_command_is_run():

@@ -16,6 +16,7 @@ import metarec_jax as mr
 DOCS = Path(__file__).parents[1] / "docs"
 OF_OTHER_TESTS = {
     "adapting-the-encoder": "tests/test_docs.py",
+    "engine": "tests/test_docs.py",
     "updaters": "tests/test_docs.py",
     "extending": "tests/cli/test_plugin.py",
 }

@@ -134,6 +134,8 @@ class Checkpoints:
             return
         try:
             self.wait()
+            if self._tidy:  # process 0 removes what is being written, which other processes may still do
+                processes.barrier("the end of the last checkpoint")
         finally:
             self._worker.shutdown()
             try:

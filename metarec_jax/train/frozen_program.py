@@ -108,15 +108,15 @@ def frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_
 @functools.lru_cache(maxsize=8)
 def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per_device: int) -> Any:
     """Cached, so that all seeds share one compiled step."""
-    step = make_step(
+    outer_step = make_step(
         model,
         make_optimiser(config, steps),
         at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
         factor_rate=schedule(config.factors.rate, steps),
     )
 
-    def of_batch(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
+    def step(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
         given = prepare_rows(model, state.trainable.theta, tables) if isinstance(tables, BatchRows) else tables
-        return step(state, given, episodes)
+        return outer_step(state, given, episodes)
 
-    return jax.jit(of_batch, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0)
