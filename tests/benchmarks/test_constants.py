@@ -25,6 +25,7 @@ def test_what_is_the_same_differs_by_nothing_and_what_is_not_by_something():
     assert {row.case for row in other} == {"rank=2"}
 
 
+@pytest.mark.slow
 def test_models_are_trained_once_and_kept(tmp_path):
     config = run_folder.open_run(believing_run()).config
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))

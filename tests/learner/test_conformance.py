@@ -244,7 +244,13 @@ def test_the_loss_and_its_gradients_are_those_of_the_inner_loop_written_out(kind
     assert (tables.items[-1] == 0).all(), "padding has no gradient"
 
 
-@pytest.mark.parametrize(("kind", "head"), list(zip(LEARNERS.names(), ["rating", "ordinal", "click"], strict=True)))
+@pytest.mark.parametrize(
+    ("kind", "head"),
+    [
+        pytest.param(kind, head, marks=[pytest.mark.slow] * (kind == "transformer"))
+        for kind, head in zip(LEARNERS.names(), ["rating", "ordinal", "click"], strict=True)
+    ],
+)
 def test_it_keeps_what_the_public_checks_ask_of_a_learner(kind, head):
     """Purity, independence of rows, users and padding, and a true meta-gradient, also of what reads the support."""
     adapted = ("hidden/.*", "output/.*") + (() if kind == "mlp" else ("support/layer_0/.*",))

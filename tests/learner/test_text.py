@@ -138,7 +138,14 @@ def slope_at_zero(function, step=1e-4):
     return (8 * near - far) / (12 * step)
 
 
-@pytest.mark.parametrize("name", ["layer norms and head", "LoRA", pytest.param("everything", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("layer norms and head", marks=pytest.mark.slow),
+        "LoRA",
+        pytest.param("everything", marks=pytest.mark.slow),
+    ],
+)
 def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
     """Along a random direction of everything that is trained."""
     loss, at = reading(name)
