@@ -81,17 +81,19 @@ def gathered(tables: Prepared | Tables, episodes: Episodes) -> BatchRows:
     return BatchRows(support, query, rows(tables.users, episodes.user))
 
 
-def prepare_rows(model: Model, theta: Params, rows: BatchRows) -> BatchRows:
+def prepare_rows(model: Model, theta: Params, rows: Prepared | BatchRows) -> Prepared | BatchRows:
     """Prepare the rows of a batch as `Model.prepare` does those of a table.
 
     Args:
         model: the functions.
         theta: parameters of the learner.
-        rows: embeddings.
+        rows: embeddings of a batch; prepared tables in their place are returned as they are.
 
     Returns:
-        The prepared rows.
+        The prepared rows, or the tables.
     """
+    if not isinstance(rows, BatchRows):
+        return rows
 
     def of_items(part: Array) -> Array:
         found = model.prepare(theta, Tables(part.reshape(-1, part.shape[-1]), rows.user)).items

@@ -116,7 +116,6 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
     )
 
     def step(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
-        given = prepare_rows(model, state.trainable.theta, tables) if isinstance(tables, BatchRows) else tables
-        return outer_step(state, given, episodes)
+        return outer_step(state, prepare_rows(model, state.trainable.theta, tables), episodes)
 
     return jax.jit(step, donate_argnums=0)

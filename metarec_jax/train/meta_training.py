@@ -167,7 +167,8 @@ class Validation:
         mesh: the devices.
         part: episodes and their tables.
         texts: texts of the part, if the encoder is trained: each call encodes them with its encoder.
-        by_batch: whether the tables stay on the host, from which each batch reads its rows.
+        by_batch: whether the tables stay on the host, from which each batch reads its rows. Lists read the whole table,
+            which is then on the devices all the same.
     """
 
     def __init__(
@@ -179,11 +180,12 @@ class Validation:
         *,
         by_batch: bool = False,
     ) -> None:
-        self._mesh, self._texts, self._by_batch = mesh, texts, by_batch
-        self._tables = part.tables if by_batch else replicate(mesh, part.tables)
+        lists = part.source.candidates is not None
+        self._mesh, self._texts, self._by_batch = mesh, texts, by_batch and not lists
+        self._tables = part.tables if self._by_batch else replicate(mesh, part.tables)
         batches = [padded(part.source[i], mesh) for i in range(len(part.source))]
-        self._batches = batches if by_batch else [shard_users(mesh, batch) for batch in batches]
-        self._prepare, self._losses = _validating(model, part.source.candidates is not None)
+        self._batches = batches if self._by_batch else [shard_users(mesh, batch) for batch in batches]
+        self._prepare, self._losses = _validating(model, lists)
 
     def __call__(self, trainable: Trainable) -> float:
         """The loss."""
@@ -249,16 +251,13 @@ def _validating(model: Model, lists: bool) -> tuple[Any, Any]:
     Equal models share compiled functions.
     """
 
-    def read(trainable: Trainable, tables: Prepared | BatchRows) -> Prepared | BatchRows:
-        return prepare_rows(model, trainable.theta, tables) if isinstance(tables, BatchRows) else tables
-
     def of_rows(trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Array, Array]:
-        losses = meta_loss(model, trainable, read(trainable, tables), episodes)[1]
+        losses = meta_loss(model, trainable, prepare_rows(model, trainable.theta, tables), episodes)[1]
         return losses.query, losses.rows
 
-    def of_lists(trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[Array, Array]:
+    def of_lists(trainable: Trainable, tables: Prepared, episodes: Episodes) -> tuple[Array, Array]:
         query = episodes.query
-        outputs = predict(model, trainable, read(trainable, tables), episodes)
+        outputs = predict(model, trainable, tables, episodes)
         mask = query.mask * episodes.weight[:, None]
         return over_users(lambda user: list_loss(model.head, *user), (outputs, query.rating, mask))
 
