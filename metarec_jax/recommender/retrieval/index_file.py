@@ -17,6 +17,8 @@ from metarec_jax.recommender.retrieval.scan import Scan
 from metarec_jax.recommender.retrieval.vectors import Index, Vectors
 
 __all__ = ["Path", "load", "save"]
+_FORM = "2"
+"""Version of the vectors that indexes are of (`metarec_jax.recommender.retrieval.item_vectors`)."""
 _REMEDY = "delete it, and save the index of this run again"
 
 
@@ -38,7 +40,7 @@ def save(index: Index, path: Path, digest: str) -> None:
     arrays = {name: np.asarray(part) for name, part in table._asdict().items()}
     if graph is not None:
         arrays["graph"] = graph.saved()
-    write_arrays(path, arrays, {"run": digest, "kind": "scan" if graph is None else "graph"})
+    write_arrays(path, arrays, {"run": digest, "vectors": _FORM, "kind": "scan" if graph is None else "graph"})
 
 
 def load(vectors: Vectors, path: Path, digest: str) -> Index:
@@ -58,6 +60,8 @@ def load(vectors: Vectors, path: Path, digest: str) -> Index:
     arrays, texts = read_arrays(path, _REMEDY)
     if texts.get("run") != digest:
         raise MetarecError(f"{path} is the index of another run, or of other items: {_REMEDY}")
+    if texts.get("vectors") != _FORM:
+        raise MetarecError(f"{path} is the index of an earlier version, whose vectors were others: {_REMEDY}")
     with reading(path, _REMEDY):
         kind, count, width = texts["kind"], len(vectors), vectors.width
         if kind not in get_args(IndexKind):
