@@ -106,7 +106,7 @@ def check_learner(
             ]
         else:
             last = len(tables.items) - 1
-            spoiled = episodes._replace(support=_spoiled(episodes.support, last), query=_spoiled(episodes.query, last))
+            spoiled = episodes._replace(support=spoil(episodes.support, last), query=spoil(episodes.query, last))
             patterns = [f"theta/({pattern})" for pattern in adapted]
             broken = findings(
                 Case(losses, Trainable(trained, updater.init(parts)), episodes, spoiled, trained=patterns)
@@ -172,8 +172,16 @@ def _losses(model: Model, trainable: Trainable, tables: Tables, episodes: Episod
     return over_users(lambda task: lose_user(model, shared, task).query, Task(episodes, products))
 
 
-def _spoiled(rows: Rows, item: int) -> Rows:
-    """Rows with nonsense in padded slots; `item` is a row of the table that holds it."""
+def spoil(rows: Rows, item: int) -> Rows:
+    """Put nonsense into padded slots.
+
+    Args:
+        rows: rows of episodes.
+        item: row of the table that holds nonsense.
+
+    Returns:
+        The rows.
+    """
     real = rows.mask > 0
     return Rows(
         item=jnp.where(real, rows.item, item),

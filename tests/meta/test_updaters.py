@@ -18,6 +18,7 @@ from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.core.kinds import UPDATERS
 from metarec_jax.core.params import combine, partition
 from metarec_jax.core.types import Episodes, Prepared, Rows
+from metarec_jax.meta.learner_checks import spoil
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss, predict
 from metarec_jax.meta.updater_checks import PROPERTIES, check_updater
@@ -67,17 +68,7 @@ def padded(rows, more, item):
     def longer(leaf):
         return jnp.pad(leaf, [(0, 0), (0, more)] + [(0, 0)] * (leaf.ndim - 2))
 
-    return spoiled(Rows(*map(longer, rows)), item)
-
-
-def spoiled(rows, item):
-    real = rows.mask > 0
-    return Rows(
-        item=jnp.where(real, rows.item, item),
-        rating=jnp.where(real, rows.rating, -HUGE),
-        mask=rows.mask,
-        statistic=jnp.where(real[..., None], rows.statistic, HUGE),
-    )
+    return spoil(Rows(*map(longer, rows)), item)
 
 
 def slope(model, at_once=0):
@@ -241,9 +232,7 @@ def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
     assert_close(added(of_users([0], episodes), of_users([1], episodes)), both)
     assert_close(of_users([0, 1], jax.tree.map(lambda leaf: leaf.at[2:].set(0), episodes)), both)
 
-    unseen = spoiled(
-        episodes.support._replace(mask=episodes.support.mask.at[1].set(0)), item=len(case.tables.items) - 1
-    )
+    unseen = spoil(episodes.support._replace(mask=episodes.support.mask.at[1].set(0)), item=len(case.tables.items) - 1)
     bare = episodes._replace(support=unseen)
     assert_equal(of_users([0], bare), of_users([0], episodes))
     _, (_, tables) = alone = of_users([1], bare)
