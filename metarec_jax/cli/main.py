@@ -9,6 +9,7 @@ help, imports no JAX.
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import difflib
@@ -152,6 +153,9 @@ def _take_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _sigterm_raises() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that partly written files are removed while it propagates.
 
+    Python discards an exception that a callback raises, such as JAX's of the garbage collector. The signal is then
+    delivered once more a little later, and so is Ctrl-C.
+
     A thread other than the main one may not handle signals, and handles none.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -161,10 +165,23 @@ def _sigterm_raises() -> Iterator[None]:
     def stop(number: int, _frame: Any) -> NoReturn:
         raise Stopped(signal.Signals(number))
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def again(unraisable: Any) -> None:
+        """Deliver a signal once more whose exception could not propagate, as in a callback of the garbage collector."""
+        exception = unraisable.exc_value
+        if not isinstance(exception, (Stopped, KeyboardInterrupt)):
+            hook(unraisable)
+            return
+        number = exception.number if isinstance(exception, Stopped) else signal.SIGINT
+        timer = threading.Timer(0.05, _thread.interrupt_main, (number,))
+        timer.daemon = True
+        timer.start()
+
+    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
 
 

@@ -15,11 +15,12 @@ import glob
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeVar, cast
 
 import jax
@@ -182,14 +183,8 @@ class Checkpoints:
         mine, path = processes.index(), self._folder / str(step)
         if mine:
             _await_folder(path)
-        files = [
-            file
-            for file in sorted(path.rglob("*"))
-            if not any(part.endswith(".part") or part.startswith("digests.") for part in file.relative_to(path).parts)
-            and file.is_file()
-            and _writer_of(file.relative_to(path)) == mine
-        ]
-        digests = {file.relative_to(path).as_posix(): _digest(file) for file in files}
+        own = (name for name in _file_names(path) if _writer_of(PurePath(name)) == mine)
+        digests = {name: _digest(path / name) for name in own}
         write_text(path / f"digests.{mine}.json", json.dumps(digests, indent=0) + "\n")
         if mine == 0:
             for old in self._steps()[:-KEPT]:
@@ -331,7 +326,19 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _writer_of(path: Path) -> int:
+def _file_names(folder: Path) -> list[str]:
+    """Return the names, relative to a checkpoint's folder, of the files that orbax wrote.
+
+    Other processes write their digests at the same time, in temporary folders that may be gone before they are read.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.endswith(".part")]
+        found += [(Path(place) / name).relative_to(folder).as_posix() for name in files]
+    return sorted(name for name in found if not name.startswith("digests."))
+
+
+def _writer_of(path: PurePath) -> int:
     """Return the index of the process that wrote a file, from the folder that orbax creates for each process."""
     found = next((part for part in path.parts if part.startswith("ocdbt.process_")), "0")
     return int(found.removeprefix("ocdbt.process_"))

@@ -111,6 +111,28 @@ def test_stopped_before_training_leaves_nothing(environment, tmp_path):
     assert not run.exists()
 
 
+SIGNALLED = """
+import gc, os, signal, time
+
+def callback(phase, info):
+    gc.callbacks.remove(callback)
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(0)  # Python handles the signal here, and discards the exception
+
+gc.callbacks.append(callback)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_callback_of_the_garbage_collector_stops(number, environment, tmp_path):
+    (tmp_path / "signalled.py").write_text(SIGNALLED.format(name=number.name))
+    arguments = ("train", "--plugin", "signalled", "--preset", "synthetic", "--out", str(tmp_path / "run"))
+    done = metarec(environment, *arguments, cwd=tmp_path)
+    assert done.returncode == 128 + number
+    assert done.stderr.endswith("metarec: stopped\n")
+    assert not (tmp_path / "run").exists()
+
+
 ENDING = """
 import atexit, threading, time
 

@@ -1,10 +1,12 @@
 """Checkpoints: whole or refused, the two latest kept, and nothing in them is code."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
 import pickle
 import shutil
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 from helpers import assert_equal
 
+from metarec_jax.core.atomic_files import write_text
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.train.checkpoints import Checkpoints, Progress
+from metarec_jax.train.checkpoints import Checkpoints, Progress, _file_names
 
 
 class State(NamedTuple):
@@ -290,3 +293,24 @@ def test_no_pickle_is_written_or_read(saved, monkeypatch):
             assert not any(bytes([0x80, protocol]) == data[:2] for protocol in range(2, 6)), path
             assert b"cbuiltins" not in data, path
             assert os.path.splitext(path.name)[1] not in (".pkl", ".pickle", ".pt"), path
+
+
+def test_files_of_other_processes_that_come_and_go_are_not_listed(tmp_path):
+    kept = ["_METADATA", "state/ocdbt.process_1/d/1", "state/ocdbt.process_1/manifest"]
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    ended = threading.Event()
+
+    def write():
+        while not ended.is_set():
+            write_text(tmp_path / "digests.1.json", "{}")
+
+    with concurrent.futures.ThreadPoolExecutor(1) as worker:
+        writing = worker.submit(write)
+        try:
+            for _ in range(200):
+                assert _file_names(tmp_path) == kept
+        finally:
+            ended.set()
+        writing.result()
