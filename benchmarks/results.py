@@ -113,11 +113,12 @@ def publish(made: Path, place: Path, files: Sequence[str]) -> None:
     Args:
         made: folder of the evaluation.
         place: folder of the committed files, which is created.
-        files: their names.
+        files: their names, without the folder (``tables``, or ``plots`` of a PNG).
     """
     for file in files:
         place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made / file, place / file)
+        folder = "plots" if file.endswith(".png") else "tables"
+        shutil.copyfile(made / folder / file, place / file)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

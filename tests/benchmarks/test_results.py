@@ -25,12 +25,13 @@ def test_every_file_that_is_copied_is_committed():
 
 
 def test_files_are_copied_to_the_committed_folder(tmp_path):
-    (tmp_path / "run").mkdir()
-    for name in ("evaluation.md", "evaluation.json", "state.json"):
-        (tmp_path / "run" / name).write_text(name)
-    results.publish(tmp_path / "run", tmp_path / "committed" / "place", results.TABLE)
+    wanted = {"evaluation.md": "tables", "evaluation.json": "tables", "methods.png": "plots"}
+    for name, folder in {**wanted, "other.json": "tables"}.items():
+        (tmp_path / "run" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / folder / name).write_text(name)
+    results.publish(tmp_path / "run", tmp_path / "committed" / "place", list(wanted))
     found = {path.name: path.read_text() for path in (tmp_path / "committed" / "place").iterdir()}
-    assert found == {"evaluation.md": "evaluation.md", "evaluation.json": "evaluation.json"}
+    assert found == {name: name for name in wanted}
 
 
 def test_an_unknown_name_is_refused(capsys):
