@@ -32,6 +32,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
+def pytest_collection_finish():
+    """Have the garbage collector pass over what has been imported and collected, which stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def _compile_quickly() -> None:
     """Has this process take `QUICK` for the defaults of XLA, which reads its flags when it compiles for the first time.
     Processes that tests start compile as those of users do, unless a test gives them `quick_flags`."""

@@ -92,7 +92,7 @@ print(cache_folder())
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root becomes another user")
 def test_a_user_that_the_system_does_not_know_has_a_cache():
     environment = {name: v for name, v in os.environ.items() if name not in ("HOME", "METAREC_CACHE", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", UNKNOWN], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", UNKNOWN], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "metarec_jax-54321" in done.stdout
 

@@ -41,6 +41,8 @@ def experiment():
         base,
         encoder=EncoderConfig(path="random", train="all", rate=1e-3),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
+        learner=dataclasses.replace(base.learner, hidden=4),
+        updater=dataclasses.replace(base.updater, steps=1),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
     return build(config)
