@@ -21,6 +21,8 @@ from metarec_jax.learner.prior import Believed, prior_outputs
 from metarec_jax.meta.learner_checks import LEARNER_PROPERTIES, check_learner
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 
+pytestmark = pytest.mark.long
+
 HUGE = 1e30
 RANK = 2
 READERS = [kind for kind in LEARNERS.names() if kind != "mlp"]

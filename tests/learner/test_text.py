@@ -21,7 +21,7 @@ from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import make_updater
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("x64")]
 BERT = BertConfig(
     vocab_size=20, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=8, has_pooler=False
 )

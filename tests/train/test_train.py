@@ -310,7 +310,6 @@ def test_micro_batches_train_as_the_whole_batch_does(tmp_path):
 def test_as_many_users_as_fit_are_taken(tmp_path, monkeypatch):
     """By the memory of the compiled step: with room for a few users, the largest half, quarter, ... that fits."""
     config = small_config(epochs=1, users_per_device=0)
-    config = dataclasses.replace(config, updater=UpdaterConfig(steps=1, order="first"))  # sooner compiled
     experiment = small_experiment(config)
 
     def taken(budget, folder):
