@@ -26,6 +26,9 @@ typechecking.install("metarec_jax")
 
 pytest.register_assert_rewrite("helpers")
 
+# Tracing makes many objects and few cycles of them: a collection of garbage seldom frees anything.
+gc.set_threshold(20_000, 20, 20)
+
 
 def pytest_collection_modifyitems(items):
     """Start the long files first, so that no test process is left with one at the end while the other has nothing."""
@@ -33,10 +36,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Have the garbage collector pass over what has been imported and collected, which stays."""
+    """Keep modules and tests, which stay until the end, out of every later collection of garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
 
 
 def _compile_quickly() -> None:

@@ -43,7 +43,7 @@ from metarec_jax.train.parameters import load_trainable
 from metarec_jax.train.start import fit
 
 SEED = 3
-CHOICES = ((1, 0.1), (1, 1.0), (2, 0.3))
+CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
 """Steps and rates of fine-tuning: fewer than `Budget` has, so that fewer programs are compiled."""
 BUDGET = Budget(fine_tuning=CHOICES, samples=20, plots=False)
 
@@ -80,7 +80,7 @@ def config(data, tmp_path_factory):
         encoder=EncoderConfig(path="random", max_length=8),
         factors=FactorsConfig(rank=0),
         learner=LearnerConfig(hidden=4, head="rating", user_side="none", dropout=0.1),
-        updater=UpdaterConfig(steps=2, rate=0.1, order="first"),
+        updater=UpdaterConfig(steps=2, rate=0.1),
         train=TrainConfig(epochs=3, users_per_step=8, rate=1e-2, patience=0, devices=1),
     )
 
