@@ -45,6 +45,8 @@ PROBLEMS = {
     "gram, mixed": {"rows": ("x",), "backward": "mixed"},
     "one kernel": {"adapted": ("hidden/kernel",), "rows": ("x",)},
 }
+ALIKE = ("gram", "gram, mixed", "first order, another query loss")
+"""Problems that are computed as another of the list is: slow tests."""
 
 
 def made(seed=0, dtype=np.float64):
@@ -106,7 +108,9 @@ def test_public_names_are_where_the_package_says():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("fields", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    "fields", [pytest.param(own, id=n, marks=[pytest.mark.slow] * (n in ALIKE)) for n, own in PROBLEMS.items()]
+)
 def test_the_meta_loss_and_its_gradients_are_those_of_loops_written_out(fields):
     """Of unequal tasks, by theta and by what the rule learns."""
     params, pairs, batch = made()
@@ -253,8 +257,12 @@ def module_tree(params):
 
 @pytest.mark.parametrize(
     ("tree", "rows"),
-    [(linen_tree, ()), (nnx_tree, ()), (module_tree, ()), (module_tree, ("x",))],
-    ids=["linen", "nnx", "module", "module, gram"],
+    [
+        pytest.param(linen_tree, (), id="linen"),
+        pytest.param(nnx_tree, (), id="nnx"),
+        pytest.param(module_tree, ("x",), id="module, gram"),
+        pytest.param(module_tree, (), id="module", marks=pytest.mark.slow),
+    ],
 )
 def test_an_outer_step_of_any_tree_is_that_of_the_dictionary(tree, rows):
     params, _, batch = made(dtype=np.float32)
