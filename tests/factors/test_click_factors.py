@@ -120,7 +120,7 @@ def test_no_click_of_a_user_reaches_the_factors_of_the_user():
     rows = np.arange(len(data))
     profiles = np.zeros((USERS, 0), np.float32)
     changed = dataclasses.replace(data, item=np.where(data.user == 5, (data.item + 7) % (ITEMS - 1), data.item))
-    weights = PENALTIES, 4.0
+    weights = PENALTIES, 4.0, 2.0
     one, two = (
         believe_all(RANK, some, embeddings(), rows, profiles, 0, weights=weights)[1] for some in (data, changed)
     )
