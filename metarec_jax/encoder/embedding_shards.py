@@ -1,7 +1,7 @@
 """Shards of a table of embeddings: files that several processes fill together, each once.
 
 A shard has a fixed range of the distinct texts in order, and is named by a hash of them. Whoever fills one holds its
-lock; the others fill other shards meanwhile. What is there is read again, so a process that is killed loses one shard at
+lock; the others fill other shards meanwhile. What is there is read again: a process that is killed loses one shard at
 most.
 """
 
