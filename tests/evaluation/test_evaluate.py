@@ -41,7 +41,7 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.model import make_model
 from metarec_jax.train.parameters import load_trainable
-from metarec_jax.train.start import fit
+from metarec_jax.train.start import fit, meta_train
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
@@ -353,6 +353,19 @@ def test_a_seed_that_another_process_answered_is_read_and_leaves_the_first_alone
     for row in table.rows:
         assert row.cells["mae"].seeds[0] == evaluated[1].row(row.method).cells["mae"].mean
     assert table.row(META).cells["mae"].seeds[1] != table.row(META).cells["mae"].seeds[0]
+    assert_equal(answers_in(copy), answers_in(evaluated[0]))
+
+
+def test_a_twin_that_was_trained_by_itself_is_read(evaluated, config, copy):
+    """As by `metarec train --distributed --updater.steps 0 --updater.order second` (docs/pods.md)."""
+    folder = copy / f"seed-{SEED}"
+    (folder / "answers.parquet").unlink()
+    shutil.rmtree(folder / "twin")
+    updater = dataclasses.replace(config.updater, steps=0, order="second")
+    meta_train(dataclasses.replace(config, updater=updater), folder / "twin")
+    steps = Steps(folder)
+    answer_seeds(config, seeds=[SEED], folder=copy, budget=BUDGET, reporter=steps)
+    assert steps.taken == []
     assert_equal(answers_in(copy), answers_in(evaluated[0]))
 
 

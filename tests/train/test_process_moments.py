@@ -1,5 +1,6 @@
 """Processes that are killed or stopped at any moment end soon, and the training goes on to the bits of a whole one."""
 
+import json
 import random
 import shutil
 import signal
@@ -46,14 +47,15 @@ def command(data, run):
     return ["--resume", str(run)] if (run / "config.json").exists() else [*data, *LONG, "--out", str(run)]
 
 
-def disturbed(data, run, number, allowed, rng, *, training):
-    """Send a signal to one of two processes at a random moment; all end within 30 seconds, with an allowed status.
+def disturbed(data, run, number, allowed, limit, rng, *, training):
+    """Send a signal to one of two processes at a random moment; all end in time, with an allowed status.
 
     Args:
         data: options of the data.
         run: folder of the run.
         number: the signal.
         allowed: exit statuses.
+        limit: seconds within which they end.
         rng: draws the process and the moment.
         training: whether the moment is after the first epoch of these processes.
     """
@@ -66,7 +68,7 @@ def disturbed(data, run, number, allowed, rng, *, training):
         time.sleep(rng.uniform(0, TRAINING if training else STARTING))
         running[victim].send_signal(number)
         sent = time.monotonic()
-        found = ended(running, limit=30)
+        found = ended(running, limit)
     print(
         f"process {victim}, {'training' if training else 'starting'}, {len(metrics(run))} epochs: statuses "
         f"{[one.status for one in found]} after {time.monotonic() - sent:.1f} s"
@@ -81,8 +83,12 @@ def disturbed(data, run, number, allowed, rng, *, training):
 )
 def test_whatever_the_moment_a_training_goes_on_to_the_same_bits(number, moments, allowed, data, whole, tmp_path):
     rng, run, kept = random.Random(number), tmp_path / "run-0", tmp_path / "kept"
+    limit = 30.0
+    if number == signal.SIGTERM:  # which processes that have joined follow at their first step
+        spent = json.loads((whole / "goodput.json").read_text())["seconds"]
+        limit += spent["start_up"] + spent["compiling"]
     for moment in range(moments):
-        disturbed(data, run, number, allowed, rng, training=moment % 2 == 1)
+        disturbed(data, run, number, allowed, limit, rng, training=moment % 2 == 1)
         epochs = len(metrics(run))
         if 0 < epochs < EPOCHS:
             shutil.rmtree(kept, ignore_errors=True)
