@@ -58,6 +58,16 @@ def test_missing_and_damaged_shards_alone_are_encoded_again(tmp_path):
     assert [path.stat().st_mtime_ns for path in others] == times
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_ranges_of_processes_are_whole_shards_and_the_table_together():
+    for count in (1, 2, 3, SHARDS, SHARDS + 1):
+        parts = [embedding_cache.texts_of_process([*ROWS, *ROWS], index, count) for index in range(count)]
+        assert [text for part in parts for text in part] == sorted(ROWS)
+        assert all(len(part) % SIZE == 0 for part in parts if sorted(ROWS)[-1] not in part)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 2 * SIZE
+        assert parts[0], "the first process, which makes the table, encodes a table of one shard"
+
+
 def test_a_large_shard_stays_in_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_shards, "_MAPPED", 100)
     made = Shard(np.arange(60, dtype=np.float32).reshape(20, 3), 2)
