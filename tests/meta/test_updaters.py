@@ -44,6 +44,7 @@ RULES = {
     # The minimum of a network with ReLUs may lie on a kink, where no gradient is zero and steps go to and fro. Drawn to
     # theta as strongly as this, and with this seed, no user's does.
     "imaml": {"kind": "imaml", "steps": 200, "rate": 0.12, "precision": 4.0, "seed": 6},
+    "amortised": {"kind": "amortised", "form": "factored"},
     "ridge-rating": {"kind": "ridge", "adapted": ("output/.*",)},
     "ridge-ordinal": {"kind": "ridge", "adapted": ("output/.*",), "head": "ordinal"},
 }
