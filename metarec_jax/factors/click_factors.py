@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.core.types import Items
+from metarec_jax.factors.feature_map import feature_map
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
 from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined, numbered, plan
 from metarec_jax.factors.update import path_of, taste_of
@@ -186,8 +187,8 @@ def _rows_of(
     return who, item_, drawn
 
 
-CHOICES = len(_ALPHAS) + len(_RIDGES)
-"""Number of fits of `choose_penalties` and `choose_lift`."""
+CHOICES = len(_ALPHAS) + len(_RIDGES) - 1
+"""Number of fits of `choose_penalties`."""
 
 
 class _Held(NamedTuple):
@@ -289,7 +290,8 @@ def believe_clicks(
     precision = penalties.alpha * np.maximum(size, 0) + none
     factors = factors @ basis / np.sqrt(precision)
     of_new = np.zeros((1 + len(plan.features), FACTORS + plan.rank))
-    found = _predictor(rows[seen] @ plan.features, factors, count[seen])
+    # An item of n clicks weighs n / (n + 5).
+    found = feature_map(rows[seen] @ plan.features, factors, count[seen] / (count[seen] + 5.0))
     of_new[:, FACTORS:] = lift * np.concatenate([found[:1], plan.features @ found[1:]])
     table = of_new[0] + rows @ of_new[1:]
     table[seen] = 0
@@ -297,29 +299,3 @@ def believe_clicks(
     tastes = no_tastes(plan.rank, 0)
     tastes["growth"] = np.log(penalties.ridge / precision).astype(np.float32)
     return Beliefs(table.astype(np.float32), 1.0, of_new.astype(np.float32), sources, tastes, sharpness)
-
-
-def _predictor(
-    features: Float[np.ndarray, "seen features"], factors: Float[np.ndarray, "seen rank"], count: np.ndarray
-) -> Float[np.ndarray, "features_and_one rank"]:
-    """Fit a linear map from features to factors by ridge regression, with the penalty of the least generalised error.
-
-    Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter". An item
-    of ``n`` clicks weighs ``n / (n + 5)``.
-    """
-    weight = np.sqrt(count / (count + 5.0))[:, None]
-    middle = (weight**2 * factors).sum(axis=0) / (weight**2).sum()
-    left, size, right = np.linalg.svd(features * weight, full_matrices=False)
-    apart = (factors - middle) * weight
-    target = left.T @ apart
-    beyond = np.square(apart).sum() - np.square(target).sum()
-
-    def error(strength: float) -> float:
-        lost = strength / (size**2 + strength)
-        left_over = len(factors) - len(size) + lost.sum()
-        return float((beyond + np.square(lost[:, None] * target).sum()) / max(left_over, 1e-9) ** 2)
-
-    strength = min(
-        np.geomspace(1e-3, 1e3, 25) * max(float(np.square(size).sum()) / max(len(size), 1), 1e-12), key=error
-    )
-    return np.concatenate([middle[None], right.T @ ((size / (size**2 + strength))[:, None] * target)])

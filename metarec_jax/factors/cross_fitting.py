@@ -47,6 +47,7 @@ def believe_all(
     mesh: Mesh | None = None,
     cache: Cache | None = None,
     weights: tuple[Penalties, float, float] | None = None,
+    for_new_items: bool = False,
 ) -> tuple[Beliefs, Folded]:
     """Fit item factors to all training rows, and to the rows outside each fold.
 
@@ -64,6 +65,7 @@ def believe_all(
         cache: where long fits are kept; None keeps none.
         weights: for clicks, weights of the loss, sharpness of scores, and factor of the scores of new items; None
             chooses them on the training rows.
+        for_new_items: for clicks, whether the factor of the scores of new items is chosen, too; otherwise it is 1.
 
     Returns:
         The factors fitted to all training rows, and those of each fold for the training episodes.
@@ -89,11 +91,13 @@ def believe_all(
     features, columns = common.features.shape[1], 1 + common.columns.shape[1] + common.start.shape[1]
     announce(Sizes(len(rows), len(users), len(data.items), features, columns, folds), mesh, reporter)
     if data.clicks_alone and weights is None:
-        with reporter.bar("weights of clicks", CHOICES) as advance:
+        with reporter.bar("weights of clicks", CHOICES + for_new_items) as advance:
             penalties, sharpness = choose_penalties(
                 *clicked, items=len(data.items), rank=rank, seed=seed, mesh=mesh, watch=lambda fit: advance(fit + 1, "")
             )
-            lift = choose_lift(data.items, embeddings, *clicked, penalties, rank=rank, seed=seed, mesh=mesh)
+            lift = 1.0
+            if for_new_items:
+                lift = choose_lift(data.items, embeddings, *clicked, penalties, rank=rank, seed=seed, mesh=mesh)
             weights = penalties, sharpness, lift
 
     def of(some: Selection, label: str) -> Beliefs:
