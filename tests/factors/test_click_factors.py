@@ -121,6 +121,8 @@ def test_items_that_training_treats_as_new_are_lifted():
         for lift in (1.0, 2.0)
     )
     assert np.array_equal(lifted.tables[:, :-1], plain.tables[:, :-1])
+    assert lifted.as_new is not None
+    assert plain.as_new is not None
     assert_close(lifted.as_new.table, 2 * plain.as_new.table)
 
 
