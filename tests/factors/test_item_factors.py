@@ -8,6 +8,7 @@ from helpers import assert_each_close, assert_equal
 
 from metarec_jax.config.data import DataConfig
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.types import Items
 from metarec_jax.data import load
 from metarec_jax.factors import io
 from metarec_jax.factors.cross_fitting import believe_all
@@ -82,6 +83,24 @@ def test_an_item_that_nobody_rated_is_believed_in_by_its_features(data, embeddin
         floor=1e-6,
         because="sums that cancel, in float32",
     )
+
+
+def test_features_that_tell_popular_items_tell_the_mean_of_a_new_item():
+    """Means depend on the popularity alone, and the text tells the popularity: of a new item, only the text is known."""
+    rng = np.random.default_rng(5)
+    popular = np.arange(100) % 2
+    count = np.where(popular, rng.integers(15, 60, 100), rng.integers(3, 20, 100))
+    count[:2] = 0  # one new item of each kind
+    item = np.repeat(np.arange(100), count).astype(np.int32)
+    user = np.concatenate([rng.permutation(60)[:n] for n in count]).astype(np.int32)
+    mean = np.log1p(count)
+    rating = (mean[item] + rng.normal(scale=0.3, size=len(item))).astype(np.float32)
+    items = Items(tuple(map(str, range(100))), tuple(map(str, range(100))), tuple(map(str, range(100))))
+    embeddings = np.stack([2.0 * popular - 1, rng.normal(size=100)], axis=1).astype(np.float32)
+    found = believe(plan(RANK, items, embeddings, user, item), items, embeddings, user, item, rating)
+    seen = count > 0
+    expected = [mean[seen & (popular == kind)].mean() for kind in (0, 1)]
+    np.testing.assert_allclose(found.table[:2, MEAN], expected, atol=0.2)
 
 
 def test_factors_follow_the_unit_of_the_ratings(data, embeddings):
