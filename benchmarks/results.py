@@ -82,6 +82,16 @@ COMMITTED: Mapping[str, Committed] = {
         "tallrec-ml-100k",
         (*TABLE, "methods-the-whole-past-with-stars.png"),
     ),
+    **{
+        name: Committed(
+            f"{_EVALUATE} recbole-metarec --seeds 3{options} --out {{out}}", f"amortised-ml-100k/{name}", TABLE
+        )
+        for name, options in {
+            "gradient": "",
+            "amortised": " --updater.kind amortised --updater.steps 1",
+            "amortised-5": " --updater.kind amortised",
+        }.items()
+    },
     "new-items": Committed("benchmarks.new_items --seeds 10 --json {out}", "new-items.json"),
     "interview": Committed("benchmarks.interview --seeds 20 --json {out}", "interview.json"),
 }

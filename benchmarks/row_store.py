@@ -3,7 +3,8 @@
 python -m benchmarks.row_store [--rows N ...] [--train N] [--folder FOLDER] [--json OUT]
 
 The rows are a CSV file of half-star ratings in an order in which users are mixed, of 160 rows a user and up to 80,000
-items. Each number of rows is measured in a process of its own, and lines are fitted to seconds and memory:
+items. Each number of rows is measured in a process of its own. Lines are fitted to seconds and memory by rows, and
+extended to 1,000 million rows:
 
 - the build of the store;
 - sampling: the division into training, validation and test users, and batches of 64 training users at random places of
@@ -242,7 +243,9 @@ def main() -> None:
         keys = ("seconds", "gigabytes", "seconds_to_divide", "milliseconds_of_a_batch", "gigabytes_of_sampling")
         document["linear"] = {key: linear(found, key) for key in keys}
         for key, line in document["linear"].items():
-            print("{key}: {start:.2f}, and {for_a_million_rows:.4f} for each million rows".format(key=key, **line))
+            line["for_a_billion_rows"] = line["start"] + 1000 * line["for_a_million_rows"]
+            text = "{key}: {start:.2f}, and {for_a_million_rows:.4f} a million rows: {for_a_billion_rows:.1f} for 1,000"
+            print(text.format(key=key, **line))
     if arguments.json:
         harness.write_document(document, arguments.json)
 

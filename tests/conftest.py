@@ -26,10 +26,19 @@ typechecking.install("metarec_jax")
 
 pytest.register_assert_rewrite("helpers")
 
+# Tracing makes many objects and few cycles of them: a collection of garbage seldom frees anything.
+gc.set_threshold(20_000, 20, 20)
+
 
 def pytest_collection_modifyitems(items):
     """Start the long files first, so that no test process is left with one at the end while the other has nothing."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish():
+    """Keep modules and tests, which stay until the end, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def _compile_quickly() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,17 @@ def test_a_run_is_trained_evaluated_and_recommends(installed, work):
     assert len(json.loads(done.stdout)["recommended"]) > 1
     assert "## Metrics" in (work / "run" / "card.md").read_text()
     page_is_served(installed, work)
+    example_runs_on_the_export(installed, work)
+
+
+def example_runs_on_the_export(installed: Path, work: Path) -> None:
+    """Export the run, and recommend from the folder by the example, which is copied out of the checkout."""
+    assert run(installed / "metarec", "export", "run", "--out", "device", folder=work).returncode == 0
+    shutil.copyfile(ROOT / "examples" / "on_device.py", work / "on_device.py")
+    command = ["on_device.py", "device", "--rate", "id:1=5", "-k", "3", "--json"]
+    done = run(installed / "python", *command, folder=work)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 3
 
 
 def page_is_served(installed: Path, work: Path) -> None:
@@ -108,6 +120,12 @@ def page_is_served(installed: Path, work: Path) -> None:
     finally:
         service.send_signal(signal.SIGTERM)
         assert service.wait(60) == 128 + signal.SIGTERM
+
+
+def test_the_demo_runs(installed, work):
+    done = run(installed / "metarec", "demo", "--out", "demo", folder=work)
+    assert done.returncode == 0, done.stderr
+    assert all(line in done.stdout for line in ("meta-learned", "Recommended", "Run folder: demo"))
 
 
 def test_the_example_of_the_readme_runs(installed, work):

@@ -38,6 +38,7 @@ def films(tmp_path_factory) -> Path:
             config,
             factors=dataclasses.replace(config.factors, rank=2),
             episodes=dataclasses.replace(config.episodes, buckets=(16,)),
+            updater=dataclasses.replace(config.updater, steps=1, order="first"),
             train=dataclasses.replace(config.train, epochs=1, devices=1),
         ),
         folder,

@@ -42,8 +42,8 @@ def test_the_citation_is_of_this_version():
     assert all(author.get("name") or author.get("family-names") for author in cited["authors"])
 
 
-def test_there_are_workflows_for_tests_and_releases():
-    assert [path.stem for path in WORKFLOWS] == ["release", "test"]
+def test_there_are_workflows_for_docs_tests_and_releases():
+    assert [path.stem for path in WORKFLOWS] == ["docs", "release", "test"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import metarec_jax
+import metarec_jax.meta
 
 ROOT = Path(__file__).parents[1]
 LOADS = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=["'](?:https?:)?//[^"']+""")
@@ -39,11 +39,12 @@ def test_every_page_is_reached_from_the_first(site):
     assert {page for page in pages - {"index.html"} if f'href="{page}"' not in index} == set()
 
 
-def test_every_public_name_is_documented(site):
-    page = (site / "reference" / "python.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("package", "page"), [(metarec_jax, "python"), (metarec_jax.meta, "engine")])
+def test_every_public_name_is_documented(site, package, page):
+    page = (site / "reference" / f"{page}.html").read_text(encoding="utf-8")
     undocumented = []
-    for name in metarec_jax.__all__:
-        found = getattr(metarec_jax, name)
+    for name in package.__all__:
+        found = getattr(package, name)
         if f'id="{name.lower().replace("_", "-")}"' not in page:
             undocumented.append(name)
         members = {name: found}

@@ -14,9 +14,12 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from sphinx.application import Sphinx
+
+import metarec_jax.meta
 
 DOCS = Path(__file__).parents[1]
 NOTEBOOKS = DOCS.parent / "notebooks"
@@ -24,17 +27,25 @@ METHODS = ("post", "get", "put", "delete")
 
 
 def python_api() -> str:
-    """The page of all public names, in the order of the package's list of them."""
-    import metarec_jax
+    """The page of the names of the package."""
+    return _api(metarec_jax, "Python", "`import metarec_jax as mr` imports each when it is first used.")
 
-    stub = ast.parse(Path(metarec_jax.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+
+def engine_api() -> str:
+    """The page of the names of the engine."""
+    return _api(
+        metarec_jax.meta, "Engine", "`from metarec_jax import meta`; [the engine](../engine.md) shows their use."
+    )
+
+
+def _api(package: ModuleType, title: str, about: str) -> str:
+    """All public names of a package, functions before classes."""
+    stub = ast.parse(Path(str(package.__file__)).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [line for line in stub.body if isinstance(line, ast.ImportFrom)]
-    homes = {name.name: f"metarec_jax.{line.module}" for line in imports for name in line.names}
-    lines = ["# Python", "", "All public names. `import metarec_jax as mr` imports each when it is first used.", ""]
-    for name in sorted(
-        metarec_jax.__all__, key=lambda name: (inspect.isclass(getattr(metarec_jax, name)), name.lower())
-    ):
-        found = getattr(metarec_jax, name)
+    homes = {name.name: f"{package.__name__}.{line.module}" for line in imports for name in line.names}
+    lines = [f"# {title}", "", f"All public names of `{package.__name__}`. {about}", ""]
+    for name in sorted(package.__all__, key=lambda name: (inspect.isclass(getattr(package, name)), name.lower())):
+        found = getattr(package, name)
         if inspect.isclass(found):
             directive = "autoexception" if issubclass(found, Exception) else "autoclass"
             options = ["   :members:"] if directive == "autoclass" else []
@@ -169,7 +180,7 @@ def write(app: Sphinx) -> None:
     """Write the pages that have changed."""
     for folder in ("reference", "tutorials"):
         (DOCS / folder).mkdir(exist_ok=True)
-    for name, page in {"python": python_api, "options": options, "http": http}.items():
+    for name, page in {"python": python_api, "engine": engine_api, "options": options, "http": http}.items():
         path = DOCS / "reference" / f"{name}.myst"
         text = page() + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:

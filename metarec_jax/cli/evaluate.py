@@ -98,6 +98,9 @@ class EvaluateArguments:
     """Definitions of the metrics: this package's, or those of published code, to compare with published figures."""
     preset: Preset = DEFAULT_PRESET
     config_file: ConfigFile = ""
+    part: Annotated[str, tyro.conf.arg(metavar="I/N")] = ""
+    """Train and judge with part I of N of the seeds, 1/N to N/N, without tables; every part is a process with the same
+    other options. The command without --part then makes the tables."""
     out: Folder = ""
     """Folder of tables and plots. An evaluation that was begun there is continued. "" is the run folder, or
     runs/PROTOCOL."""
@@ -165,6 +168,7 @@ class Evaluation(NamedTuple):
         metrics: name of a set of metrics.
         everything: whether all methods and metrics are printed.
         json: whether JSON is printed.
+        part: the part whose seeds these are, such as "3/8"; "" where they are all seeds.
     """
 
     config: Config
@@ -174,6 +178,7 @@ class Evaluation(NamedTuple):
     metrics: str
     everything: bool
     json: bool
+    part: str = ""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -210,7 +215,16 @@ def requested(arguments: Sequence[str]) -> Evaluation:
     folder = place(chosen.out) if chosen.out else run.folder if run else RUNS / run_name(name, config)
     seeds = chosen.seeds or (20 if chosen.protocol else 1)
     numbers = range(config.seed, config.seed + seeds)
-    return Evaluation(config, numbers, folder, run, chosen.metrics, everything=chosen.all, json=chosen.json)
+    if chosen.part:
+        from metarec_jax.recommender.batch_parts import parse_part
+
+        part = parse_part(chosen.part)
+        if part.of > seeds:
+            raise MetarecError(f"--part {part}: there are {seeds} seeds to divide, so give at most {seeds} parts")
+        numbers = numbers[part.number - 1 :: part.of]
+    return Evaluation(
+        config, numbers, folder, run, chosen.metrics, everything=chosen.all, json=chosen.json, part=chosen.part
+    )
 
 
 def carry_out(wanted: Evaluation, *, budget: Budget = FULL) -> int:
@@ -226,13 +240,17 @@ def carry_out(wanted: Evaluation, *, budget: Budget = FULL) -> int:
     config, seeds, folder, run, metrics = wanted[:5]
     reporter = prepare(config)
     from metarec_jax.evaluation import report
-    from metarec_jax.evaluation.evaluate import evaluate
+    from metarec_jax.evaluation.evaluate import answer_seeds, evaluate
     from metarec_jax.privacy import accounting
 
+    how = {"seeds": seeds, "folder": folder, "run": run, "metrics": metrics, "budget": budget, "reporter": reporter}
     with resumable(folder, reporter):
-        tables = evaluate(
-            config, seeds=seeds, folder=folder, run=run, metrics=metrics, budget=budget, reporter=reporter
-        )
+        if wanted.part:
+            answer_seeds(config, **how)
+            of = f"part {wanted.part}: {len(seeds)} seeds are trained and judged in {path_argument(folder)}"
+            reporter.note(f"{of}; when all parts are, the same command without --part makes the tables")
+            return 0
+        tables = evaluate(config, **how)
     if run is not None and (warning := accounting.unfinished(run)):
         reporter.note(warning)
     if run is not None and (spent := accounting.read(run)) is not None:

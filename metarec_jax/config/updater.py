@@ -30,7 +30,8 @@ class UpdaterConfig:
     kind: name_of(UPDATERS) = "gradient"
     """The rule of a step. "gradient" is MAML's, "momentum" adds a velocity, "meta-sgd" learns a rate for each
     parameter, "adam", "rmsprop" and "adagrad" are those of optax, "learned" is a small network, "imaml" differentiates
-    the solution of a regularised problem, "ridge" solves the output layer in closed form."""
+    the solution of a regularised problem, "ridge" solves the output layer in closed form, "amortised" begins with a
+    change that a network reads off the support."""
     steps: int = 5
     """Inner steps."""
     rate: float = 1.0

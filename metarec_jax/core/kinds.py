@@ -85,6 +85,7 @@ UPDATERS: Registry[Any] = Registry(
         "learned": f"{_UPDATERS}.learned",
         "imaml": f"{_UPDATERS}.implicit",
         "ridge": f"{_UPDATERS}.ridge",
+        "amortised": f"{_UPDATERS}.amortised",
     },
 )
 """Inner-loop rules: dataclasses that extend `metarec_jax.config.updater.UpdaterConfig`, with a ``build(curvature)``

@@ -139,6 +139,23 @@ def encode_table(
     return table
 
 
+def texts_of_process(texts: Sequence[str], index: int, count: int) -> list[str]:
+    """Choose texts that one of several processes encodes, so that together they fill the shards of a table.
+
+    Args:
+        texts: texts of the table.
+        index: number of the process.
+        count: number of processes.
+
+    Returns:
+        The distinct texts of its range of the shards; the ranges of all processes are the table.
+    """
+    distinct = sorted(set(texts))
+    shards = -(-len(distinct) // SHARD)
+    first, last = (SHARD * -(-shards * number // count) for number in (index, index + 1))
+    return distinct[first:last]
+
+
 @functools.partial(jax.jit, static_argnames=("config", "pooling", "normalise", "dims", "dtype", "run"))
 def _encode_chunk(params, tokens, config, pooling, normalise, dims, dtype, run):
     return encode(params, config, tokens, pooling=pooling, normalise=normalise, dims=dims, dtype=dtype, run=run)

@@ -1,8 +1,8 @@
 """Shards of a table of embeddings: files that several processes fill together, each once.
 
 A shard has a fixed range of the distinct texts in order, and is named by a hash of them. Whoever fills one holds its
-lock; the others fill other shards meanwhile, and begin where their own range of the shards does. What is there is read
-again, so a process that is killed loses one shard at most.
+lock; the others fill other shards meanwhile. What is there is read again: a process that is killed loses one shard at
+most.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from metarec_jax.core.atomic_files import explained
@@ -72,8 +71,7 @@ def filled(
     Yields:
         Number and content of each shard, in any order.
     """
-    first = jax.process_index() * len(paths) // jax.process_count()
-    waiting = [*range(first, len(paths)), *range(first)]
+    waiting = list(range(len(paths)))
     others: dict[int, tuple[float, float]] = {}  # last sign of life of another process, and when it was seen
     while waiting:
         for number in tuple(waiting):

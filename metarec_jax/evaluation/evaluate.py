@@ -49,7 +49,8 @@ from metarec_jax.train.start import fit
 ANSWERS = "answers.parquet"
 """File in the folder of a seed with the predictions of all methods."""
 LOCK = ".evaluate.lock"
-"""File that is locked in the folder of an evaluation, which may be that of a run that another process trains."""
+"""File that is locked in the folder of an evaluation, which may be that of a run that another process trains, and in
+that of each seed."""
 
 
 def evaluate(
@@ -87,26 +88,55 @@ def evaluate(
             from the parameters of another run.
     """
     warm_start.refuse(config, "evaluated")
-    config, folder = absolute(config), make_folder(folder.resolve())
+    folder = make_folder(folder.resolve())
     with locks.hold(folder / LOCK, f"the evaluation in {path_argument(folder)}"):
-        found: list[SeedAnswers] = []
-        lists: list[SeedLists] = []
-        for seed in seeds:
-            seeded = dataclasses.replace(config, seed=seed)
-            given = run if run and run.config.seed == seed else None
-            of_seed = folder / f"seed-{seed}"
-            with released_programs():
-                answer = answer_seed(
-                    seeded, of_seed, given, metrics=metrics, budget=budget, data=data, reporter=reporter
-                )
-            if isinstance(answer, SeedLists):
-                lists.append(answer)
-            else:
-                found.append(answer)
-        tables = publish_lists(lists, folder, budget) if lists else publish(found, folder, metrics, budget)
+        found = answer_seeds(
+            config, seeds=seeds, folder=folder, run=run, metrics=metrics, budget=budget, data=data, reporter=reporter
+        )
+        lists = [answers for answers in found if isinstance(answers, SeedLists)]
+        others = [answers for answers in found if isinstance(answers, SeedAnswers)]
+        tables = publish_lists(lists, folder, budget) if lists else publish(others, folder, metrics, budget)
         if run is not None and folder == run.folder:
             card.write(run)
         return tables
+
+
+def answer_seeds(
+    config: Config,
+    *,
+    seeds: Sequence[int],
+    folder: Path,
+    run: Run | None = None,
+    metrics: str = "own",
+    budget: Budget = FULL,
+    data: Interactions | None = None,
+    reporter: Reporter = QUIET,
+) -> list[SeedAnswers | SeedLists]:
+    """Train and judge with several seeds, without tables. Processes may do this for different seeds of one folder.
+
+    Args:
+        config, folder, run, metrics, budget, data, reporter: as for `evaluate`.
+        seeds: seeds of this process.
+
+    Returns:
+        The results of each seed, as of `answer_seed`, which are kept in the folder.
+
+    Raises:
+        MetarecError: as for `evaluate`, or another process works on one of the seeds.
+    """
+    warm_start.refuse(config, "evaluated")
+    config, folder = absolute(config), make_folder(folder.resolve())
+    found = []
+    for seed in seeds:
+        seeded = dataclasses.replace(config, seed=seed)
+        given = run if run and run.config.seed == seed else None
+        of_seed = make_folder(folder / f"seed-{seed}")
+        held = locks.hold(of_seed / LOCK, f"seed {seed} of the evaluation in {path_argument(folder)}")
+        with held, released_programs():
+            found.append(
+                answer_seed(seeded, of_seed, given, metrics=metrics, budget=budget, data=data, reporter=reporter)
+            )
+    return found
 
 
 def answer_seed(

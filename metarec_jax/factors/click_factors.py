@@ -22,8 +22,10 @@ from jaxtyping import Float
 
 from metarec_jax.core.stored_columns import Column, blocks, computed, count_values
 from metarec_jax.core.types import Items
+from metarec_jax.factors.feature_map import feature_map
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in_many
-from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined, numbered
+from metarec_jax.factors.item_factors import FACTORS, Beliefs, Plan, joined, numbered, plan
+from metarec_jax.factors.update import path_of, taste_of
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.metrics.catalogue_ranking import catalogue_metrics
 
@@ -39,6 +41,8 @@ _SHOWN, _METRIC = 0.8, "ndcg@100"
 """For the choice: share of a user's clicks that are shown, and the metric of the list."""
 _SHARPNESS = np.geomspace(1, 64, 25)
 """Values of the sharpness that are tried."""
+_NEW, _LIFTS = 0.2, (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
+"""Share of the items that `choose_lift` treats as new, and the factors of their scores that it tries."""
 DEFAULT = Penalties(), 8.0
 """Weights of the loss and sharpness where there are too few users to choose them."""
 
@@ -71,16 +75,7 @@ def choose_penalties(
     Returns:
         The weights, and the sharpness.
     """
-    rng = np.random.default_rng([seed, 8])
-    count = count_values(user)
-    users = np.flatnonzero(count)
-    turn = rng.permutation(len(users))
-    order = np.cumsum(count[users][turn])
-    taken = turn[: max(int(np.searchsorted(order, _CHOOSING_ROWS)), min(len(users), 10))]
-    most = min(_CHOOSING_USERS, max(_CHOOSING_SCORES // items, 1))
-    who, item, drawn = _rows_of(users[taken], user, item, rng)
-    who = np.searchsorted(users, who)
-    out = np.isin(who, taken[: min(len(taken) // 5, most)])
+    who, item, drawn, out = _draw(user, item, items, seed)
     fitted = ~out
     asked = out & (drawn >= _SHOWN)
     held = _Held.of(who, item, out & ~asked, asked, np.bincount(item[fitted], minlength=items) > 0)
@@ -116,6 +111,67 @@ def choose_penalties(
     _, penalties, scores = best
     chances = [held.log_probability(sharpness * scores) for sharpness in _SHARPNESS]
     return penalties, float(_SHARPNESS[int(np.argmax(chances))])
+
+
+def choose_lift(
+    items: Items,
+    embeddings: Float[np.ndarray, "items hidden"],
+    user: Column,
+    item: Column,
+    penalties: Penalties,
+    *,
+    rank: int,
+    seed: int,
+    mesh: Mesh | None = None,
+) -> float:
+    """Choose the factor of the scores of new items, on clicks of training users.
+
+    Factors that are predicted from features are shrunk, and so are the scores. Some items are left out of a fit as if
+    they were new, and some users, who are folded in from most of their clicks on the other items. The factor is the one
+    with the best nDCG of all their other clicks, those on new items included, among all items.
+
+    Args:
+        items: the catalogue.
+        embeddings: embeddings of the items' texts.
+        user, item: int [rows], each pair once. Columns are read in slices.
+        penalties: weights of the loss.
+        rank: number of factors.
+        seed: seed of the draws.
+        mesh: devices that share the tables; None takes one.
+
+    Returns:
+        The factor; 1 where there are too few clicks to choose it.
+    """
+    who, item, drawn, out = _draw(user, item, len(items), seed)
+    new = (np.random.default_rng([seed, 9]).random(len(items)) < _NEW)[item]
+    fitted = ~out & ~new
+    known = np.bincount(item[fitted], minlength=len(items)) > 0
+    shown = out & known[item] & (drawn < _SHOWN)
+    held = _Held.of(who, item, shown, out & ~shown, np.bincount(item[~out], minlength=len(items)) > 0)
+    if held is None:
+        return 1.0
+    clicked = who[fitted], item[fitted]
+    made = plan(rank, items, embeddings, *clicked)
+    found = believe_clicks(made, items, embeddings, *clicked, penalties, 1.0, mesh=mesh)
+    path, (who, item) = path_of({}, found), held.shown
+    rows = [found.table[item[who == number]] for number in range(held.users)]
+    tastes = np.stack([taste_of(own, np.ones(len(own)), path)[0] for own in rows])
+    scores = tastes @ found.table[:, FACTORS:].T
+    return max(_LIFTS, key=lambda lift: held.ndcg(np.where(known, 1.0, lift) * scores))
+
+
+def _draw(user: Column, item: Column, items: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw clicks for a choice: user, item, a number between 0 and 1, and whether the user is left out of the fit."""
+    rng = np.random.default_rng([seed, 8])
+    count = count_values(user)
+    users = np.flatnonzero(count)
+    turn = rng.permutation(len(users))
+    order = np.cumsum(count[users][turn])
+    taken = turn[: max(int(np.searchsorted(order, _CHOOSING_ROWS)), min(len(users), 10))]
+    most = min(_CHOOSING_USERS, max(_CHOOSING_SCORES // items, 1))
+    who, item, drawn = _rows_of(users[taken], user, item, rng)
+    who = np.searchsorted(users, who)
+    return who, item, drawn, np.isin(who, taken[: min(len(taken) // 5, most)])
 
 
 def _rows_of(
@@ -188,6 +244,7 @@ def believe_clicks(
     item: Column,
     penalties: Penalties,
     sharpness: float,
+    lift: float = 1.0,
     *,
     mesh: Mesh | None = None,
     watch: Callable[[int], None] = lambda sweep: None,
@@ -201,16 +258,18 @@ def believe_clicks(
         embeddings: embeddings of the items' texts.
         user, item: int [rows], each pair once. Columns are read in slices.
         penalties, sharpness: from `choose_penalties`.
+        lift: from `choose_lift`.
         mesh: devices that share the tables; None takes one.
         watch: called after each sweep with its number.
         folder: where files are made if there are many rows; None takes the folder for temporary files.
 
     Returns:
-        The item factors; those of items without clicks are predicted from their features.
+        The item factors; those of items without clicks are predicted from their features, times `lift`.
     """
     count, of_user = count_values(item, len(items)), count_values(user)
     sources = plan.sources.of_counts(count)
-    rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
+    # The popularity of a new item is unknown: factors that depended on it would be predicted as those of a mean one.
+    rows = joined(sources.rows(items.details, embeddings, np.zeros(len(items)), items.vectors))
     seen = np.flatnonzero(count)
     fitted = fit_clicks(
         numbered(user, of_user),
@@ -231,37 +290,12 @@ def believe_clicks(
     precision = penalties.alpha * np.maximum(size, 0) + none
     factors = factors @ basis / np.sqrt(precision)
     of_new = np.zeros((1 + len(plan.features), FACTORS + plan.rank))
-    found = _predictor(rows[seen] @ plan.features, factors, count[seen])
-    of_new[:, FACTORS:] = np.concatenate([found[:1], plan.features @ found[1:]])
+    # An item of n clicks weighs n / (n + 5).
+    found = feature_map(rows[seen] @ plan.features, factors, count[seen] / (count[seen] + 5.0))
+    of_new[:, FACTORS:] = lift * np.concatenate([found[:1], plan.features @ found[1:]])
     table = of_new[0] + rows @ of_new[1:]
     table[seen] = 0
     table[seen, FACTORS:] = factors
     tastes = no_tastes(plan.rank, 0)
     tastes["growth"] = np.log(penalties.ridge / precision).astype(np.float32)
     return Beliefs(table.astype(np.float32), 1.0, of_new.astype(np.float32), sources, tastes, sharpness)
-
-
-def _predictor(
-    features: Float[np.ndarray, "seen features"], factors: Float[np.ndarray, "seen rank"], count: np.ndarray
-) -> Float[np.ndarray, "features_and_one rank"]:
-    """Fit a linear map from features to factors by ridge regression, with the penalty of the least generalised error.
-
-    Golub, Heath & Wahba 1979, "Generalized cross-validation as a method for choosing a good ridge parameter". An item
-    of ``n`` clicks weighs ``n / (n + 5)``.
-    """
-    weight = np.sqrt(count / (count + 5.0))[:, None]
-    middle = (weight**2 * factors).sum(axis=0) / (weight**2).sum()
-    left, size, right = np.linalg.svd(features * weight, full_matrices=False)
-    apart = (factors - middle) * weight
-    target = left.T @ apart
-    beyond = np.square(apart).sum() - np.square(target).sum()
-
-    def error(strength: float) -> float:
-        lost = strength / (size**2 + strength)
-        left_over = len(factors) - len(size) + lost.sum()
-        return float((beyond + np.square(lost[:, None] * target).sum()) / max(left_over, 1e-9) ** 2)
-
-    strength = min(
-        np.geomspace(1e-3, 1e3, 25) * max(float(np.square(size).sum()) / max(len(size), 1), 1e-12), key=error
-    )
-    return np.concatenate([middle[None], right.T @ ((size / (size**2 + strength))[:, None] * target)])

@@ -2,7 +2,8 @@
 
 The training users are divided into folds, and the factors for a fold are fitted to the ratings of all other folds. Only
 the plan (numbers of factors, standardisation and components of item features) depends on which items all folds rated;
-for clicks, which have a plan for each fold, only the weights of the loss (`choose_penalties`).
+for clicks, which have a plan for each fold, only the weights of the loss (`choose_penalties`) and the factor of the
+scores of new items (`choose_lift`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from metarec_jax.core.row_ranges import Selection, where
 from metarec_jax.core.stored_columns import count_values, picked
 from metarec_jax.core.types import Interactions
 from metarec_jax.data.splits import AsNew, Folded
-from metarec_jax.factors.click_factors import CHOICES, DEFAULT, believe_clicks, choose_penalties
+from metarec_jax.factors.click_factors import CHOICES, believe_clicks, choose_lift, choose_penalties
 from metarec_jax.factors.click_factors import SWEEPS as CLICK_SWEEPS
 from metarec_jax.factors.fit_cache import Cache
 from metarec_jax.factors.fit_memory import Sizes, announce
@@ -45,7 +46,8 @@ def believe_all(
     folds: int = 0,
     mesh: Mesh | None = None,
     cache: Cache | None = None,
-    weights: tuple[Penalties, float] | None = None,
+    weights: tuple[Penalties, float, float] | None = None,
+    for_new_items: bool = False,
 ) -> tuple[Beliefs, Folded]:
     """Fit item factors to all training rows, and to the rows outside each fold.
 
@@ -61,7 +63,9 @@ def believe_all(
         folds: number of folds; 0 takes `FOLDS`, or `FEW_FOLDS` from `MANY_ROWS` ratings on.
         mesh: devices that share the tables; None takes one.
         cache: where long fits are kept; None keeps none.
-        weights: for clicks, weights of the loss and sharpness of scores; None chooses them on the training rows.
+        weights: for clicks, weights of the loss, sharpness of scores, and factor of the scores of new items; None
+            chooses them on the training rows.
+        for_new_items: for clicks, whether the factor of the scores of new items is chosen, too; otherwise it is 1.
 
     Returns:
         The factors fitted to all training rows, and those of each fold for the training episodes.
@@ -87,19 +91,23 @@ def believe_all(
     features, columns = common.features.shape[1], 1 + common.columns.shape[1] + common.start.shape[1]
     announce(Sizes(len(rows), len(users), len(data.items), features, columns, folds), mesh, reporter)
     if data.clicks_alone and weights is None:
-        with reporter.bar("weights of clicks", CHOICES) as advance:
-            weights = choose_penalties(
+        with reporter.bar("weights of clicks", CHOICES + for_new_items) as advance:
+            penalties, sharpness = choose_penalties(
                 *clicked, items=len(data.items), rank=rank, seed=seed, mesh=mesh, watch=lambda fit: advance(fit + 1, "")
             )
+            lift = 1.0
+            if for_new_items:
+                lift = choose_lift(data.items, embeddings, *clicked, penalties, rank=rank, seed=seed, mesh=mesh)
+            weights = penalties, sharpness, lift
 
     def of(some: Selection, label: str) -> Beliefs:
         which = picked(data.user, some), picked(data.item, some)
-        if data.clicks_alone:
+        if weights is not None:
             made = planned(*which)
             with reporter.bar(label, CLICK_SWEEPS) as advance:
                 watch = lambda sweep: advance(sweep + 1, "")  # noqa: E731
                 folder = None if cache is None else cache.folder
-                chosen = *which, *(weights or DEFAULT)
+                chosen = *which, *weights
                 return believe_clicks(made, data.items, embeddings, *chosen, mesh=mesh, watch=watch, folder=folder)
         columns = *which, picked(data.rating, some)
         return believe(common, data.items, embeddings, *columns, mesh=mesh, cache=cache, reporter=reporter, label=label)

@@ -21,9 +21,10 @@ from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.stored_columns import Column, computed, count_values, mean_and_deviation
 from metarec_jax.core.types import Items, Params, Strings
 from metarec_jax.core.variance import varies
+from metarec_jax.factors.feature_map import feature_map
 from metarec_jax.factors.fit import Known, fit
 from metarec_jax.factors.fit_cache import Cache
-from metarec_jax.factors.item_features import Sources
+from metarec_jax.factors.item_features import POPULARITY, Sources
 from metarec_jax.factors.row_products import one_device
 from metarec_jax.factors.user_prior import no_tastes
 
@@ -175,7 +176,8 @@ def believe(
     centre, scale = mean_and_deviation(rating)
     if not varies(scale, float(np.hypot(centre, scale))):
         return _constant(plan, sources, len(items), centre)
-    rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
+    by_source = sources.rows(items.details, embeddings, count, items.vectors)
+    rows = joined(by_source)
     rated = np.flatnonzero(count)
     found = fit(
         numbered(user, count_values(user)),
@@ -212,6 +214,7 @@ def believe(
     of_new[0, MEAN] += centre
     of_new[0, REST] = (found.new_doubt + max(found.common - least, 0) + LEAST) * scale**2
     of_new[:, FACTORS:] = columns_of @ half * scale
+    of_new = _with_expected_popularity(of_new, plan, by_source, rated)
     table = of_new[0] + rows @ of_new[1:]
     columns = np.concatenate([_with_one(rows[rated] @ plan.columns), found.free], axis=1)
     table[rated, MEAN] = (found.bias + columns @ found.mean) * scale + centre
@@ -238,6 +241,24 @@ def numbered(numbers: Column, count: np.ndarray) -> Column:
     """
     place = np.cumsum(count > 0, dtype=np.int32) - 1
     return computed(numbers, lambda some: place[some], np.int32)
+
+
+def _with_expected_popularity(
+    of_new: np.ndarray, plan: Plan, by_source: Mapping[str, np.ndarray], rated: np.ndarray
+) -> np.ndarray:
+    """Put the popularity that the other features predict in the place of that of an item without ratings.
+
+    Features that tell popular items tell liked ones. With the mean popularity for all new items that would be lost.
+    """
+    names = sorted(by_source)
+    place = names.index(POPULARITY)
+    own = 1 + sum(by_source[name].shape[1] for name in names[:place])
+    others = plan.features[:, plan.source != place]
+    popularity = by_source[POPULARITY][rated]
+    expected = feature_map(joined(by_source)[rated] @ others, popularity, np.ones(len(rated)))
+    found = of_new + np.concatenate([expected[:1], others @ expected[1:]]) @ of_new[own : own + 1]
+    found[own] = 0
+    return found
 
 
 def _constant(plan: Plan, sources: Sources, items: int, centre: float) -> Beliefs:

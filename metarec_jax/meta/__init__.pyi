@@ -11,6 +11,7 @@ from .problem import meta_loss as meta_loss
 from .problem import pad_tasks as pad_tasks
 from .problem import predict as predict
 from .updater_checks import check_updater as check_updater
+from .updaters.amortised import amortised as amortised
 from .updaters.contract import Updater as Updater
 from .updaters.contract import stateless as stateless
 from .updaters.gradient import gradient_descent as gradient_descent

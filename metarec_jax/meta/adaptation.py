@@ -15,7 +15,7 @@ from metarec_jax.core.types import Params
 from metarec_jax.learner.gathered_rows import Fixed
 from metarec_jax.meta import inner, mixed_mode
 from metarec_jax.meta.gram import Adapted, Form, InnerParameters, Plan
-from metarec_jax.meta.left_operands import left_operands
+from metarec_jax.meta.left_operands import left_operands, with_slopes
 from metarec_jax.meta.updaters import Inputs, Updater
 
 
@@ -146,7 +146,7 @@ def adapt_task(
         order=loop.order,
         unroll=loop.unroll,
         backward=loop.backward,
-        inputs=inputs,
+        inputs=lambda: inputs()._replace(forms=plan.forms),
     )
     forms = Plan(plan.forms)
     points = None if path.points is None else Adapted(path.points, forms)
@@ -182,6 +182,28 @@ def left_of(loop: Loop, theta: Params, apply: Callable[[Params], Any]) -> Params
     """
     adapted, shared = partition(theta, loop.adapted)
     return left_operands(lambda watched: apply(combine(watched, shared)), adapted)
+
+
+def inputs_of_task(loop: Loop, theta: Params, loss: Callable[[Params], Array], weight: Array | None = None) -> Inputs:
+    """Collect the updater's inputs about the support of one task, before the inner loop.
+
+    Args:
+        loop: options of the inner loop. The inputs are constants if its order is not "second".
+        theta: all parameters.
+        loss: theta -> loss on the support.
+        weight: weight of each row of the support [rows]; None weights all rows of the left operands alike.
+
+    Returns:
+        The inputs.
+    """
+    adapted, shared = partition(theta, loop.adapted)
+    left, slope = with_slopes(lambda watched: loss(combine(watched, shared)), adapted)
+    if loop.order != "second":
+        left, slope = jax.lax.stop_gradient((left, slope))
+    if weight is None:
+        rows = next(leaf for leaf in jax.tree.leaves(left) if leaf.ndim == 2)
+        weight = jnp.ones(len(rows), rows.dtype)
+    return Inputs(left, weight, slope)
 
 
 def with_reptile(

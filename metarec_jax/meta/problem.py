@@ -22,7 +22,7 @@ from metarec_jax.meta.adaptation import (
     adapt_task,
     adapted_theta,
     first_not_finite,
-    left_of,
+    inputs_of_task,
     plan_task,
     with_reptile,
 )
@@ -322,18 +322,18 @@ def _adapt(
 ) -> inner.Path:
     """The inner loop of one task; `query` is what is computed with its result."""
 
+    def loss(theta: Params) -> Array:
+        return problem.loss(theta, support)
+
     def inputs() -> Inputs:
-        left = left_of(problem, trainable.theta, lambda theta: problem.loss(theta, support))
-        if problem.mask is not None:
-            return Inputs(left, problem.mask(support))
-        count = jax.tree.leaves(left)[0].shape[0]
-        return Inputs(left, jnp.ones(count, jnp.result_type(*jax.tree.leaves(trainable.theta))))
+        weight = None if problem.mask is None else problem.mask(support)
+        return inputs_of_task(problem, trainable.theta, loss, weight)
 
     return adapt_task(
         problem,
         trainable.theta,
         trainable.phi,
-        lambda theta: problem.loss(theta, support),
+        loss,
         _plan(problem, trainable.theta, support, query),
         _named(support),
         inputs,

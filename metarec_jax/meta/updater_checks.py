@@ -120,8 +120,11 @@ def _stepped(updater: Updater, phi: Params, adapted: Params) -> tuple[Params, Pa
     """The state at the start, and parameters and state after a step with a gradient of zero, without support rows."""
 
     def inputs() -> Inputs:
-        left = jax.tree.map(lambda leaf: jnp.ones((4, leaf.shape[0])) if leaf.ndim == 2 else None, adapted)
-        return Inputs(left, jnp.zeros(4))
+        left, slope = (
+            jax.tree.map(lambda leaf, side=side: jnp.ones((4, leaf.shape[side])) if leaf.ndim == 2 else None, adapted)
+            for side in (0, 1)
+        )
+        return Inputs(left, jnp.zeros(4), slope)
 
     state = updater.start(phi, adapted, inputs)
     still = jax.tree.map(jnp.zeros_like, adapted)

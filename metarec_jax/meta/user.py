@@ -18,6 +18,7 @@ from metarec_jax.meta.adaptation import (
     adapt_task,
     adapted_theta,
     first_not_finite,
+    inputs_of_task,
     left_of,
     plan_task,
     with_reptile,
@@ -160,11 +161,7 @@ def inputs_of(model: Model, theta: Params, context: Context) -> Inputs:
     Returns:
         The inputs.
     """
-    return Inputs(_left(model, theta, context, context.support), context.mask)
-
-
-def _left(model: Model, theta: Params, context: Context, rows: Features) -> Params:
-    return left_of(model, theta, lambda theta: model.apply(theta, context, rows))
+    return inputs_of_task(model, theta, lambda theta: _support_loss(model, context, theta), context.mask)
 
 
 def adapt_user(model: Model, trainable: Trainable, context: Context, plan: Plan | None = None) -> inner.Path:
@@ -231,7 +228,8 @@ def variance_user(model: Model, trainable: Trainable, context: Context, rows: Fe
         raise MetarecError("this updater gives no predictive variance: updater.kind 'ridge' does")
     context = summarised(model, trainable.theta, context)
     inputs = inputs_of(model, trainable.theta, context)
-    return model.updater.variance(trainable.phi, inputs, _left(model, trainable.theta, context, rows))
+    left = left_of(model, trainable.theta, lambda theta: model.apply(theta, context, rows))
+    return model.updater.variance(trainable.phi, inputs, left)
 
 
 def predict_user(model: Model, shared: Shared, task: Task) -> Float[Array, "query outputs"]:

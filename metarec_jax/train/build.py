@@ -303,6 +303,7 @@ def learn_factors(
         dropout=chosen.dropout,
         mesh=factor_mesh(config.train.devices),
         cache=Cache(cache_folder(config.data.cache) / "factors"),
+        for_new_items=division.for_new_items,
     )
     statistics = catalogue.statistics._replace(beliefs=beliefs.table)
     return dataclasses.replace(catalogue, statistics=statistics, beliefs=beliefs), folded

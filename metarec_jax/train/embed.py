@@ -18,6 +18,7 @@ from metarec_jax.data.episodes import EpisodeSource
 from metarec_jax.data.sources.find import cache_folder
 from metarec_jax.data.tasks import TaskSource
 from metarec_jax.encoder import Encoder, Side, choose_execution, encode_table, merge_lora
+from metarec_jax.encoder.embedding_cache import texts_of_process
 from metarec_jax.meta.model import Trainable
 from metarec_jax.train.encoder_options import prompt_of, resolve_encoder
 from metarec_jax.train.experiment import Experiment, Part, Source
@@ -36,7 +37,10 @@ def embed(
     side: Side = "document",
     warn_truncation: bool = True,
 ) -> np.ndarray:
-    """Embed texts, with the cache on disk. Of several processes the first encodes, and sends the others the result.
+    """Embed texts, with the cache on disk.
+
+    Several processes fill the shards of a cache folder that all see, each its range. The first one reads them, encodes
+    what is not there, and sends the others the table.
 
     Args:
         encoder: the encoder.
@@ -52,11 +56,11 @@ def embed(
     """
     chosen = resolve_encoder(config.encoder, encoder)
 
-    def encoded() -> dict[str, np.ndarray]:
-        with reporter.bar(label, len(set(texts))) as advance:
+    def encoded(some: Sequence[str]) -> dict[str, np.ndarray]:
+        with reporter.bar(label, len(set(some))) as advance:
             found = encode_table(
                 encoder,
-                texts,
+                some,
                 pooling=chosen.pooling,
                 prompt=prompt_of(chosen, side),
                 pool_prompt=chosen.pool_prompt == "yes",
@@ -71,7 +75,9 @@ def embed(
             )
         return {"embeddings": found}
 
-    found = processes.arrays_from_first(label, encoded)
+    if not processes.is_first() and (own := texts_of_process(texts, processes.index(), processes.count())):
+        encoded(own)
+    found = processes.arrays_from_first(label, lambda: encoded(texts))
     assert found is not None
     return found["embeddings"]
 

@@ -87,6 +87,7 @@ def test_the_smoke_case_runs_and_is_written(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_cost_is_fitted_over_users():
     cases = [dataclasses.replace(SMOKE, name=f"{users}", users=users) for users in (2, 4, 8)]
     seconds, compilation = inner_loop.grow(cases, rounds=3)
@@ -218,6 +219,7 @@ def test_influences_are_compared_with_leaving_ratings_out():
     )
 
 
+@pytest.mark.slow
 def test_privacy_is_compared_with_the_training_without_it(tmp_path):
     config = preset("synthetic")
     config = dataclasses.replace(
@@ -335,6 +337,7 @@ def test_the_encoder_is_compared_on_one_batch():
     ]
 
 
+@pytest.mark.slow
 def test_a_joint_step_is_compared_with_the_others():
     small = {"features": 64, "users": joint.PAIRS_OF, "support": 2, "query": 1, "hidden": 8, "steps": 1, "at_once": 0}
     case = dataclasses.replace(joint.JOINT, **small)

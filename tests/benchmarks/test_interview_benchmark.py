@@ -1,11 +1,13 @@
 """The benchmark of interviews, on a small run."""
 
+import pytest
 from trained import believing_run
 
 from benchmarks import interview
 from metarec_jax.train import run_folder
 
 
+@pytest.mark.slow
 def test_who_is_asked_everything_is_told_the_same_by_all():
     rows = interview.measure(interview.trained([believing_run()]), answers=(1, 1000), questions=(3, 10_000))
     assert len(rows) == 4 * 2 * len(interview.METRICS)

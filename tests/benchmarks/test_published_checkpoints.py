@@ -45,7 +45,10 @@ def folders(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "qwen3", "gemma3_text", "dense"])
+@pytest.mark.parametrize(
+    "kind",
+    ["bert", "qwen3", "dense", *(pytest.param(k, marks=pytest.mark.slow) for k in ("modernbert", "gemma3_text"))],
+)
 def test_everything_agrees_row_by_row(kind, folders):
     report = checkpoints.compare(str(folders[kind]))
     assert [check for check in report.checks if not check.same] == []

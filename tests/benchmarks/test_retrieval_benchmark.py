@@ -1,3 +1,4 @@
+import pytest
 from trained import believing_run
 
 from benchmarks import retrieval
@@ -20,6 +21,7 @@ def test_two_stages_are_measured(tmp_path):
     assert retrieval.rows_of(found)[0].bar is None
 
 
+@pytest.mark.slow
 def test_a_scaled_network_has_a_larger_share(tmp_path):
     limits = Limits(whole_items=500, candidates=200)
     shares = []

@@ -26,6 +26,8 @@ def test_a_small_number_of_rows_is_measured(tmp_path):
     assert all(9 < found["bytes_a_row"] < 12 for found in document["stores"])
     assert min(min(found["seconds"], found["milliseconds_of_a_batch"]) for found in document["stores"]) > 0
     assert document["linear"].keys() >= {"seconds", "gigabytes"}
+    line = document["linear"]["seconds"]
+    assert line["for_a_billion_rows"] == line["start"] + 1000 * line["for_a_million_rows"]
 
 
 @pytest.mark.slow  # compiles the usual learner

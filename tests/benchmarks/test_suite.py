@@ -23,11 +23,11 @@ SIZE = suite.Size(2, True, QUIET)
         "pipeline",
         "evaluation",
         "encoder",
-        "catalogue",
-        "updaters",
+        pytest.param("catalogue", marks=pytest.mark.slow),
+        pytest.param("updaters", marks=pytest.mark.slow),
         "start-up",
-        "tracing",
-        "scaling",
+        pytest.param("tracing", marks=pytest.mark.slow),
+        pytest.param("scaling", marks=pytest.mark.slow),
     ],
 )
 def test_a_case_runs_small(name):

@@ -35,7 +35,7 @@ def test_a_second_training_of_a_folder_is_refused_and_readers_are_not(tmp_path):
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=60)
+        first.communicate(timeout=600)
     assert first.returncode == 130
     assert not (run / ".lock").exists()
     second = begin("train", "--resume", "r", cwd=tmp_path)

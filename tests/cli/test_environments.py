@@ -21,7 +21,7 @@ def run(
     command = [sys.executable, "-m", "metarec_jax", *(str(trained_run()) if a == "RUN" else a for a in arguments)]
     if wrapper:
         command = ["bash", "-c", wrapper, "bash", *command]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ print(cache_folder())
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root becomes another user")
 def test_a_user_that_the_system_does_not_know_has_a_cache():
     environment = {name: v for name, v in os.environ.items() if name not in ("HOME", "METAREC_CACHE", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", UNKNOWN], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", UNKNOWN], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "metarec_jax-54321" in done.stdout
 
@@ -102,8 +102,17 @@ def test_a_message_that_cannot_be_written_leaves_the_status(cache):
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["compare", "a", "b"], ["bench"]], ids=" ".join)
-@pytest.mark.parametrize(("name", "value"), [("JAX_DISABLE_JIT", "perhaps"), ("JAX_PLATFORMS", "nope")])
+@pytest.mark.parametrize(
+    ("command", "name", "value"),
+    [
+        (["doctor"], "JAX_DISABLE_JIT", "perhaps"),
+        (["compare", "a", "b"], "JAX_PLATFORMS", "nope"),
+        (["bench"], "JAX_DISABLE_JIT", "perhaps"),
+        pytest.param(["doctor"], "JAX_PLATFORMS", "nope", marks=pytest.mark.slow),
+        pytest.param(["compare", "a", "b"], "JAX_DISABLE_JIT", "perhaps", marks=pytest.mark.slow),
+        pytest.param(["bench"], "JAX_PLATFORMS", "nope", marks=pytest.mark.slow),
+    ],
+)
 def test_a_value_that_jax_refuses_is_one_message_of_every_command(command, name, value, cache):
     done = run(command, {name: value}, cache)
     assert done.returncode == 2

@@ -16,6 +16,7 @@ import rich.console
 from trained import trained_run
 
 from metarec_jax.cli import evaluate, main
+from metarec_jax.core.errors import MetarecError
 from metarec_jax.evaluation import methods
 from metarec_jax.evaluation.metric_sets import MODES
 from metarec_jax.evaluation.report import print_tables
@@ -115,6 +116,17 @@ def test_a_protocol_is_run_on_many_seeds():
     assert wanted.config.episodes.max_ratings == 100
     assert wanted.folder == Path("runs/recbole-metarec")
     assert (wanted.json, wanted.everything) == (True, False)
+
+
+def test_parts_divide_the_seeds():
+    def of(part):
+        return list(evaluate.requested(["--protocol", "melu", "--seeds", "5", "--part", part]).seeds)
+
+    assert [of("1/2"), of("2/2"), of("5/5")] == [[0, 2, 4], [1, 3], [4]]
+    with pytest.raises(MetarecError, match="--part 1/6: there are 5 seeds to divide, so give at most 5 parts"):
+        of("1/6")
+    with pytest.raises(MetarecError, match="none of the 2 parts"):
+        of("3/2")
 
 
 @pytest.mark.parametrize(("protocol", "most"), [("melu", 100), ("tallrec", 0), ("few-shot", 0), ("time", 0)])

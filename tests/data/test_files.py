@@ -81,9 +81,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path):
     with gzip.open(path, "wb") as file:
         for _ in range(300):
             file.write(b"a,x,4,20\n" * (1 << 17))
-    began = time.perf_counter()
+    began = time.process_time()
     assert_says(refusal(path), str(path), "bytes unpack to", "unpack it yourself")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
     archive = tmp_path / "r.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made, made.open("r.csv", "w") as member:
         for _ in range(100):
@@ -325,10 +325,10 @@ def test_very_many_columns_of_parquet_take_seconds(tmp_path):
     path = tmp_path / "r.parquet"
     columns = {f"c{n}": [1, 2] for n in range(20_000)}
     pa.parquet.write_table(pa.table({"user_id": [1, 2], "item_id": [1, 2], "rating": [1, 2], **columns}), path)
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(read(path)) == 2
     assert len(refusal(path, columns=Columns(user="who"))) < 1000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9])

@@ -281,16 +281,16 @@ def test_a_value_longer_than_a_block_of_arrow(tmp_path):
 def test_very_many_columns_take_seconds(tmp_path):
     wide = ",".join(f"c{n}" for n in range(100_000))
     path = write(tmp_path / "r.csv", f"{HEADER},{wide}\n" + "".join(f"{row}{',1' * 100_000}\n" for row in ROWS.split()))
-    began = time.perf_counter()
+    began = time.process_time()
     assert rows_of(read(path)) == WANTED
     assert len(refusal(path, columns=Columns(user="who"))) < 1000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_a_wide_item_table_is_read_in_seconds(tmp_path):
     path = write(tmp_path / "r.csv", f"{HEADER}\n{ROWS}")
     wide = ",".join(f"c{n}" for n in range(20_000))
     items = write(tmp_path / "i.csv", f"item_id,title,{wide}\nx,A lamp{',1' * 20_000}\ny,A desk{',2' * 20_000}\n")
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(read(path, items_path=str(items)).items.details) == 20_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

@@ -30,12 +30,22 @@ from metarec_jax.encoder.architectures import ARCHITECTURES
 from metarec_jax.encoder.attention import distance_buckets
 
 ALL = list(ARCHITECTURES)
+LIKE_ROBERTA = ("xlm-roberta", "camembert")
+"""Kinds that are computed as RoBERTa is: slow tests."""
+
 LENGTH = 20  # positions of a text
 COUNTS_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 NOT_BERT = ("modernbert", "qwen3", "gemma3_text")
 SHARED_KEYS = ("qwen3", "gemma3_text")
+
+
+def each_of(kinds):
+    """Run a test for each of these kinds; those like RoBERTa only in `make test-all`."""
+    return pytest.mark.parametrize(
+        "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LIKE_ROBERTA)) for kind in kinds]
+    )
 
 
 def of(kind: str, **changes) -> encoder.ModelConfig:
@@ -113,7 +123,7 @@ def tokens_with_padding_inside(config: encoder.ModelConfig) -> encoder.Tokens:
 # ---- the same numbers
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_of(ALL)
 def test_what_transformers_saves_loads_with_its_numbers_and_goes_back(kind, folders, tmp_path):
     import transformers
 

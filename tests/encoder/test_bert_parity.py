@@ -36,7 +36,14 @@ def test_minilm_on_real_text_of_512_tokens(minilm, titles, torch_minilm):
 
 
 @pytest.mark.parametrize(
-    "activation", ["gelu", "gelu_10", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "silu"]
+    "activation",
+    [
+        "gelu",
+        "gelu_new",
+        "silu",
+        # `test_activations` compares each by itself.
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("gelu_10", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu")),
+    ],
 )
 def test_every_gelu(activation):
     config = changed(activation=activation)

@@ -58,6 +58,16 @@ def test_missing_and_damaged_shards_alone_are_encoded_again(tmp_path):
     assert [path.stat().st_mtime_ns for path in others] == times
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_ranges_of_processes_are_whole_shards_and_the_table_together():
+    for count in (1, 2, 3, SHARDS, SHARDS + 1):
+        parts = [embedding_cache.texts_of_process([*ROWS, *ROWS], index, count) for index in range(count)]
+        assert [text for part in parts for text in part] == sorted(ROWS)
+        assert all(len(part) % SIZE == 0 for part in parts if sorted(ROWS)[-1] not in part)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 2 * SIZE
+        assert parts[0], "the first process, which makes the table, encodes a table of one shard"
+
+
 def test_a_large_shard_stays_in_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_shards, "_MAPPED", 100)
     made = Shard(np.arange(60, dtype=np.float32).reshape(20, 3), 2)
@@ -110,7 +120,7 @@ def test_two_processes_fill_one_table_and_encode_no_shard_twice(tmp_path):
         for process in both:
             process.stdin.write("\n")
             process.stdin.flush()
-        found = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+        found = [json.loads(process.communicate(timeout=600)[0]) for process in both]
     assert sum(count for count, _ in found) == SHARDS == len(list(tmp_path.iterdir()))
     assert found[0][1] == found[1][1]
 
@@ -120,7 +130,7 @@ def test_what_a_killed_process_encoded_is_kept(tmp_path):
     with workers(tmp_path, 1) as (process,):
         process.stdin.write("\n")
         process.stdin.flush()
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while not list(tmp_path.glob("*.safetensors")):
             assert time.monotonic() < end
             time.sleep(0.001)

@@ -52,7 +52,9 @@ def trained(function):
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["", "bias"])
-@pytest.mark.parametrize("length", [12, 13, 16, 96, 160])
+@pytest.mark.parametrize(
+    "length", [pytest.param(n, marks=[pytest.mark.slow] * (n in (12, 96))) for n in (12, 13, 16, 96, 160)]
+)
 @pytest.mark.parametrize(
     ("function", "platform", "calls", "dtype"),
     [

@@ -11,7 +11,7 @@ import pytest
 from bert_reference import assert_parity, random_params, random_tokens
 from helpers import assert_equal
 from test_architectures import ALL as EVERY
-from test_architectures import LENGTH, copied, edit, of, refused, theirs
+from test_architectures import LENGTH, copied, each_of, edit, of, refused, theirs
 
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
@@ -66,7 +66,7 @@ def folders(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_of(ALL)
 def test_what_transformers_saves_loads_with_its_scores_and_goes_back(kind, folders, tmp_path):
     import transformers
 
@@ -94,7 +94,7 @@ def test_what_transformers_saves_loads_with_its_scores_and_goes_back(kind, folde
     np.testing.assert_array_equal(their_scores(saved, tokens), wanted)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_of(ALL)
 def test_a_new_head_is_saved_for_both_models_of_transformers(kind, folders, tmp_path, capfd):
     """An encoder that came without one: every tensor is there, none is made up by transformers."""
     import transformers
@@ -156,7 +156,7 @@ def test_a_damaged_head_is_named(folders, tmp_path, tensor, words):
     refused(folder, *words)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@each_of(ALL)
 def test_a_head_that_passes_on_has_every_tensor_of_its_kind(kind):
     config = of(kind)
     wanted = {(weight.path, weight.shape) for weight in convert.head_weights(config)}

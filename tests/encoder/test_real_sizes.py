@@ -21,7 +21,7 @@ DEEP = {
 }
 
 
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("name", ["bert-base", pytest.param("bert-large", marks=pytest.mark.slow)])
 def test_every_layer_of_a_deep_encoder_has_the_numbers_of_transformers(name):
     """Differences do not grow with depth, which the norms see to: 3e-6 at most, of numbers of a few units."""
     from transformers.initialization import no_init_weights

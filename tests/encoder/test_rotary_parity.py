@@ -43,7 +43,9 @@ MIXED = ("sliding_attention", "full_attention")
 every_kind = pytest.mark.parametrize("config", [MODERNBERT, QWEN3, GEMMA3], ids=["modernbert", "qwen3", "gemma3"])
 
 
-@pytest.mark.parametrize("length", [9, 65, 66, 300])
+@pytest.mark.parametrize(
+    "length", [pytest.param(n, marks=[pytest.mark.slow] * (n in (9, 300))) for n in (9, 65, 66, 300)]
+)
 @every_kind
 def test_short_texts_and_texts_beyond_the_window(config, length):
     tokens = random_tokens(np.random.default_rng(1), config, [length, max(length // 2, 1), 1], length)
@@ -90,7 +92,7 @@ def test_padding_on_the_left_is_as_padding_on_the_right(config):
     assert_each_close(found, on_the_right, floor=1e-5, because="angles of other positions, in float32")
 
 
-@pytest.mark.parametrize("attention", ["xla", "packed"])
+@pytest.mark.parametrize("attention", [pytest.param("xla", marks=pytest.mark.slow), "packed"])
 @every_kind
 def test_packed_attention_and_loops_give_the_same_values_and_gradients(config, attention, x64):
     kinds = {} if config.architecture.causal else {"window": 8, "layer_types": GEMMA3.layer_types + MIXED}

@@ -24,12 +24,13 @@ from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.config.updater import UpdaterConfig
+from metarec_jax.core import locks
 from metarec_jax.core.errors import MetarecError, Stopped
 from metarec_jax.core.params import partition
 from metarec_jax.data.describe import descriptions
 from metarec_jax.evaluation import predictions_table
 from metarec_jax.evaluation.budget import Budget
-from metarec_jax.evaluation.evaluate import evaluate
+from metarec_jax.evaluation.evaluate import LOCK, answer_seeds, evaluate
 from metarec_jax.evaluation.methods import BEFORE, BIAS, META, TUNED, TWIN, adapting, not_adapting
 from metarec_jax.evaluation.metric_sets import mode
 from metarec_jax.evaluation.per_user import judge
@@ -40,7 +41,7 @@ from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
 from metarec_jax.train.model import make_model
 from metarec_jax.train.parameters import load_trainable
-from metarec_jax.train.start import fit
+from metarec_jax.train.start import fit, meta_train
 
 SEED = 3
 CHOICES = ((1, 0.1), (1, 1.0), (5, 0.3))
@@ -341,15 +342,39 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(evaluated, config, tmp_p
     assert after.taken[0] == first, "finished steps are not taken again"
 
 
-def test_a_further_seed_leaves_the_first_alone(evaluated, config, copy):
+def test_a_seed_that_another_process_answered_is_read_and_leaves_the_first_alone(evaluated, config, copy):
     steps = Steps(copy / f"seed-{SEED + 1}")
-    table = table_of(config, seeds=[SEED, SEED + 1], folder=copy, reporter=steps)
+    answer_seeds(config, seeds=[SEED + 1], folder=copy, budget=BUDGET, reporter=steps)
     assert {name for name, _ in steps.taken} == {"meta", "twin"}
+    taken = len(steps.taken)
+    table = table_of(config, seeds=[SEED, SEED + 1], folder=copy, reporter=steps)
+    assert len(steps.taken) == taken, "the other seed is not trained again"
     assert table.seeds == (SEED, SEED + 1)
     for row in table.rows:
         assert row.cells["mae"].seeds[0] == evaluated[1].row(row.method).cells["mae"].mean
     assert table.row(META).cells["mae"].seeds[1] != table.row(META).cells["mae"].seeds[0]
     assert_equal(answers_in(copy), answers_in(evaluated[0]))
+
+
+def test_a_twin_that_was_trained_by_itself_is_read(evaluated, config, copy):
+    """As by `metarec train --distributed --updater.steps 0 --updater.order second` (docs/pods.md)."""
+    folder = copy / f"seed-{SEED}"
+    (folder / "answers.parquet").unlink()
+    shutil.rmtree(folder / "twin")
+    updater = dataclasses.replace(config.updater, steps=0, order="second")
+    meta_train(dataclasses.replace(config, updater=updater), folder / "twin")
+    steps = Steps(folder)
+    answer_seeds(config, seeds=[SEED], folder=copy, budget=BUDGET, reporter=steps)
+    assert steps.taken == []
+    assert_equal(answers_in(copy), answers_in(evaluated[0]))
+
+
+def test_a_seed_that_another_process_works_on_is_refused_by_its_number(config, copy):
+    with (
+        locks.hold(copy / f"seed-{SEED}" / LOCK, "the seed"),
+        pytest.raises(MetarecError, match=f"^seed {SEED} of the evaluation in .*copy is in use by process"),
+    ):
+        answer_seeds(config, seeds=[SEED], folder=copy, budget=BUDGET)
 
 
 def test_other_options_are_refused_and_change_nothing(config, copy):

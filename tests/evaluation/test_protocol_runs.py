@@ -131,7 +131,9 @@ def changed(data, division, which):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in ("tallrec", "few-shot"))) for k in KINDS]
+)
 def test_nothing_that_is_held_out_can_reach_what_is_trained(evaluated, kind, tmp_path):
     """Every rating, time and text of what is held out is changed: training does not notice."""
     folder, before = evaluated(kind)

@@ -9,10 +9,11 @@ from helpers import assert_close, interactions
 
 from metarec_jax.core.scale import CLICKS
 from metarec_jax.factors import io
-from metarec_jax.factors.click_factors import DEFAULT, believe_clicks, choose_penalties
+from metarec_jax.factors.click_factors import DEFAULT, believe_clicks, choose_lift, choose_penalties
 from metarec_jax.factors.cross_fitting import believe_all
 from metarec_jax.factors.implicit import Penalties, fit_clicks, fold_in
 from metarec_jax.factors.item_factors import FACTORS, plan
+from metarec_jax.factors.item_features import POPULARITY
 from metarec_jax.factors.update import path_of, taste_of
 from metarec_jax.learner import prior
 from metarec_jax.learner.contract import make_head
@@ -38,11 +39,15 @@ def embeddings(items=ITEMS):
     return np.exp(-np.square((at - np.linspace(0, 1, 8)) / 0.2)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def beliefs():
+def believed(lift=1.0):
     data = clicks()
     made = plan(RANK, data.items, embeddings(), data.user, data.item)
-    return believe_clicks(made, data.items, embeddings(), data.user, data.item, PENALTIES, 4.0)
+    return believe_clicks(made, data.items, embeddings(), data.user, data.item, PENALTIES, 4.0, lift)
+
+
+@pytest.fixture(scope="module")
+def beliefs():
+    return believed()
 
 
 def scores_of(beliefs, shown, count=0):
@@ -93,6 +98,44 @@ def test_an_item_without_clicks_gets_the_factors_of_its_features(beliefs):
     assert rated[-1] > np.median(rated)  # its text is near to theirs
 
 
+def test_the_lift_scales_the_scores_of_new_items_alone(beliefs):
+    lifted = believed(lift=2.0)
+    assert np.array_equal(lifted.table[:-1], beliefs.table[:-1])
+    assert_close(lifted.of_new_items(embeddings()), 2 * beliefs.of_new_items(embeddings()))  # items that are added
+    before, after = scores_of(beliefs, [3, 8]), scores_of(lifted, [3, 8])
+    assert np.array_equal(after[:-1], before[:-1])
+    assert_close(after[-1], 2 * before[-1])
+
+
+def test_the_factors_of_new_items_do_not_depend_on_a_popularity(beliefs):
+    first = 1 + sorted(beliefs.sources.shift).index(POPULARITY)  # its one column, before that of the text
+    assert np.array_equal(beliefs.of_new[first], np.zeros_like(beliefs.of_new[first]))
+
+
+def test_items_that_training_treats_as_new_are_lifted():
+    data, profiles = clicks(), np.zeros((USERS, 0), np.float32)
+    plain, lifted = (
+        believe_all(
+            RANK, data, embeddings(), np.arange(len(data)), profiles, 0, dropout=0.5, weights=(PENALTIES, 4.0, lift)
+        )[1]
+        for lift in (1.0, 2.0)
+    )
+    assert np.array_equal(lifted.tables[:, :-1], plain.tables[:, :-1])
+    assert lifted.as_new is not None
+    assert plain.as_new is not None
+    assert_close(lifted.as_new.table, 2 * plain.as_new.table)
+
+
+def test_the_lift_is_the_greater_the_less_the_features_say():
+    """Features with noise predict factors that are shrunk more."""
+    data, noise = clicks(), np.random.default_rng(0).normal(size=embeddings().shape).astype(np.float32)
+    clear, noisy = (
+        choose_lift(data.items, known, data.user, data.item, PENALTIES, rank=RANK, seed=0)
+        for known in (embeddings(), embeddings() + 2 * noise)
+    )
+    assert 1 <= clear < noisy
+
+
 def test_penalties_are_those_with_the_best_lists():
     data = clicks()
     penalties, sharpness = choose_penalties(data.user, data.item, items=ITEMS, rank=RANK, seed=0)
@@ -109,6 +152,7 @@ def test_too_few_clicks_take_the_defaults(user, item):
     data = dataclasses.replace(interactions(user, item, np.ones(len(user)), users=3, items=5), scale=CLICKS)
     known = np.eye(5, 3, dtype=np.float32)
     assert choose_penalties(data.user, data.item, items=5, rank=3, seed=0) == DEFAULT
+    assert choose_lift(data.items, known, data.user, data.item, PENALTIES, rank=3, seed=0) == 1
     found, folded = believe_all(3, data, known, np.arange(len(data)), np.zeros((3, 0), np.float32), 0)
     assert np.isfinite(found.table).all()
     assert np.isfinite(folded.tables).all()
@@ -120,7 +164,7 @@ def test_no_click_of_a_user_reaches_the_factors_of_the_user():
     rows = np.arange(len(data))
     profiles = np.zeros((USERS, 0), np.float32)
     changed = dataclasses.replace(data, item=np.where(data.user == 5, (data.item + 7) % (ITEMS - 1), data.item))
-    weights = PENALTIES, 4.0
+    weights = PENALTIES, 4.0, 2.0
     one, two = (
         believe_all(RANK, some, embeddings(), rows, profiles, 0, weights=weights)[1] for some in (data, changed)
     )

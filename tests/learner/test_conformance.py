@@ -21,6 +21,8 @@ from metarec_jax.learner.prior import Believed, prior_outputs
 from metarec_jax.meta.learner_checks import LEARNER_PROPERTIES, check_learner
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
 
+pytestmark = pytest.mark.long
+
 HUGE = 1e30
 RANK = 2
 READERS = [kind for kind in LEARNERS.names() if kind != "mlp"]
@@ -230,8 +232,15 @@ def padded(case):
 
 
 @pytest.mark.usefixtures("x64")
-@each_reader
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("transformer", "factored"),
+        ("recurrent", "everything adapts"),
+        pytest.param("transformer", "everything adapts", marks=pytest.mark.slow),
+        pytest.param("recurrent", "factored", marks=pytest.mark.slow),
+    ],
+)
 def test_the_loss_and_its_gradients_are_those_of_the_inner_loop_written_out(kind, form):
     """User by user and step by step, on arrays without padding, with full matrices, the support read in every step."""
     case = case_of(kind, **FORMS[form])
@@ -258,8 +267,14 @@ def test_it_keeps_what_the_public_checks_ask_of_a_learner(kind, head):
     assert check_learner(config, head=head, adapted=adapted) == LEARNER_PROPERTIES
 
 
-@each_reader
-@pytest.mark.parametrize("rule", [*UPDATERS.names(), "first", "reptile"])
+@pytest.mark.parametrize(
+    ("kind", "rule"),
+    [
+        pytest.param(kind, rule, marks=[pytest.mark.slow] * (kind == "recurrent" and rule != "gradient"))
+        for kind in READERS
+        for rule in [*UPDATERS.names(), "first", "reptile"]
+    ],
+)
 def test_every_updater_adapts_it_and_the_outer_loop_trains_what_reads_the_support(kind, rule):
     options = {"order": rule} if rule in ("first", "reptile") else {"kind": rule}
     if rule == "ridge":

@@ -21,7 +21,7 @@ from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
 from metarec_jax.meta.updaters import make_updater
 
-pytestmark = pytest.mark.usefixtures("x64")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("x64")]
 BERT = BertConfig(
     vocab_size=20, hidden_size=4, num_layers=2, num_heads=2, intermediate_size=6, max_positions=8, has_pooler=False
 )
@@ -89,15 +89,22 @@ def reading(name, *, order="second", below=None, attention="xla"):
     return lambda at: meta_loss(model, at, model.prepare(at.theta, tables), case.episodes)[0], trainable
 
 
+@functools.cache
+def slope_of_the_last_layer():
+    """Loss and gradient of the model whose last layer adapts, which several tests read."""
+    loss, at = reading("last layer")
+    return jax.jit(jax.value_and_grad(loss))(at)
+
+
 def _apply(head, reader, params, context, rows):
     return text.apply(params, head, context, rows, reader=reader)
 
 
 @pytest.mark.parametrize("name", ["last layer", pytest.param("bias by distance", marks=pytest.mark.slow)])
 def test_layers_that_no_user_changes_are_run_once_and_nothing_else_changes(name):
-    loss, at = reading(name)
-    each_user_all_layers, _ = reading(name, below=-1)
-    found, wanted = (jax.jit(jax.value_and_grad(f))(at) for f in (loss, each_user_all_layers))
+    each_user_all_layers, at = reading(name, below=-1)
+    wanted = jax.jit(jax.value_and_grad(each_user_all_layers))(at)
+    found = slope_of_the_last_layer() if name == "last layer" else jax.jit(jax.value_and_grad(reading(name)[0]))(at)
     assert_close(found, wanted)
     word = found[1].theta["encoder"]["embeddings"]["word"]["embedding"]
     assert jnp.abs(word).max() > 1e-4, "what is shared is trained all the same"
@@ -163,9 +170,9 @@ def test_the_meta_gradient_through_the_encoder_is_the_true_one(name):
 
 
 def test_second_order_goes_through_attention():
-    loss, at = reading("last layer")
-    first, _ = reading("last layer", order="first")
-    second, first = (jax.jit(jax.grad(f))(at).theta["encoder"]["layer_1"]["query"]["kernel"] for f in (loss, first))
+    first, at = reading("last layer", order="first")
+    gradients = slope_of_the_last_layer()[1], jax.jit(jax.grad(first))(at)
+    second, first = (gradient.theta["encoder"]["layer_1"]["query"]["kernel"] for gradient in gradients)
     assert jnp.abs(second - first).max() > 1e-3 * jnp.abs(second).max()
 
 
@@ -229,6 +236,7 @@ def test_impossible_lora_is_refused(layers, rank, message):
         encoder.add_lora(random_encoder(), layers, rank=rank, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_last_layers_of_a_real_encoder_adapt_to_a_user():
     """all-MiniLM-L6-v2 on real titles: layer norms and biases of its last layer, two inner steps, second order."""
     bert = encoder.load("minilm")

@@ -15,8 +15,15 @@ from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("per_call", [8, 30, 10_000], ids=["one text a call", "a few", "all at once"])
-@pytest.mark.parametrize("at_once", [0, 1])
+@pytest.mark.parametrize(
+    ("per_call", "at_once"),
+    [
+        pytest.param(8, 1, id="one text a call, one user at a time"),
+        pytest.param(30, 0, id="a few texts a call"),
+        pytest.param(10_000, 0, id="all at once", marks=pytest.mark.slow),
+        pytest.param(10_000, 1, id="all texts at once, one user at a time", marks=pytest.mark.slow),
+    ],
+)
 def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
     """Of learner, updater and encoder, and the losses, whatever the chunks; repeated texts are encoded once."""
     case = Case(per_call=per_call)

@@ -45,6 +45,8 @@ PROBLEMS = {
     "gram, mixed": {"rows": ("x",), "backward": "mixed"},
     "one kernel": {"adapted": ("hidden/kernel",), "rows": ("x",)},
 }
+ALIKE = ("gram", "gram, mixed", "first order, another query loss")
+"""Problems that are computed as another of the list is: slow tests."""
 
 
 def made(seed=0, dtype=np.float64):
@@ -106,7 +108,9 @@ def test_public_names_are_where_the_package_says():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("fields", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(
+    "fields", [pytest.param(own, id=n, marks=[pytest.mark.slow] * (n in ALIKE)) for n, own in PROBLEMS.items()]
+)
 def test_the_meta_loss_and_its_gradients_are_those_of_loops_written_out(fields):
     """Of unequal tasks, by theta and by what the rule learns."""
     params, pairs, batch = made()
@@ -253,8 +257,12 @@ def module_tree(params):
 
 @pytest.mark.parametrize(
     ("tree", "rows"),
-    [(linen_tree, ()), (nnx_tree, ()), (module_tree, ()), (module_tree, ("x",))],
-    ids=["linen", "nnx", "module", "module, gram"],
+    [
+        pytest.param(linen_tree, (), id="linen"),
+        pytest.param(nnx_tree, (), id="nnx"),
+        pytest.param(module_tree, ("x",), id="module, gram"),
+        pytest.param(module_tree, (), id="module", marks=pytest.mark.slow),
+    ],
 )
 def test_an_outer_step_of_any_tree_is_that_of_the_dictionary(tree, rows):
     params, _, batch = made(dtype=np.float32)
@@ -308,7 +316,54 @@ def test_the_implicit_gradient_of_a_quadratic_is_its_closed_form():
     assert_close(gradient.theta, np.array([(solutions * 3 / 4).mean()]))
 
 
+# A network that reads the support
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("form", ["dense", "factored"])
+def test_the_amortised_updater_begins_as_gradient_descent(form):
+    params, _, batch = made()
+    problem = problem_of(rows=("x",), form=form)
+    reading = problem._replace(updater=meta.amortised(RATE))
+    found, wanted = (
+        jax.jit(lambda p=p: meta.meta_loss(p, meta.init_state(p, params, optax.sgd(0.1)).trainable, batch)[0])()
+        for p in (reading, problem)
+    )
+    assert_close(found, wanted)
+
+
+def test_the_amortised_updater_learns_what_one_gradient_step_cannot():
+    """Linear regression without noise: one step of descent leaves most of the error, and attention learns to solve."""
+    rng = np.random.default_rng(0)
+
+    def linear(params, rows):
+        return jnp.mean(((rows["x"] @ params["kernel"])[:, 0] - rows["y"]) ** 2) / 2
+
+    def draw(count):
+        weights = rng.normal(size=(count, 3))
+        sides = [rng.normal(size=(count, 10, 3)).astype(np.float32) * np.float32([1, 0.3, 0.1]) for _ in range(2)]
+        return meta.Tasks(*({"x": x, "y": np.einsum("tni,ti->tn", x, weights).astype(np.float32)} for x in sides))
+
+    def trained(updater):
+        problem = meta.Problem(linear, updater, steps=1, rows=("x",))
+        optimizer = optax.adam(3e-3)
+        state = meta.init_state(problem, {"kernel": jnp.zeros((3, 1))}, optimizer)
+        step = jax.jit(meta.make_step(problem, optimizer))
+        losses = []
+        for _ in range(400):
+            state, found = step(state, draw(64))
+            losses.append(found.query / found.rows)
+        return float(np.mean(losses[-50:]))
+
+    rates = meta.Rates(0.3, "layer")
+    assert trained(meta.amortised(rates)) < 0.8 * trained(meta.gradient_descent(rates))
+
+
 # Mistakes
+
+
+def penalised(params, rows):
+    return loss(params, rows) + jnp.sum(jnp.ones((2, HIDDEN)) @ params["output"]["kernel"])
 
 
 def _rows(count):
@@ -343,6 +398,20 @@ MISTAKES = {
             problem_of(rows=("x",), form="factored", updater=meta.meta_sgd(rate=0.1)), Trainable(p, {}), b
         ),
         ["'factored'", "'auto'"],
+    ),
+    "a layer that is read twice": (
+        lambda p, b: meta.meta_loss(
+            problem_of(
+                loss=penalised,
+                query_loss=loss,
+                updater=meta.ridge(curvature=1.0, precision=1.0),
+                adapted=OUTPUT,
+                mask=lambda rows: rows["mask"],
+            ),
+            Trainable(p, meta.ridge(curvature=1.0, precision=1.0).init(partition(p, OUTPUT)[0])),
+            b,
+        ),
+        ["'ridge'", "exactly once", "features @ kernel"],
     ),
     "no task": (lambda p, b: meta.pad_tasks([]), ["pad_tasks", "no task"]),
     "unequal arrays": (lambda p, b: meta.pad_tasks([_rows(3), _rows(3) | {"y": np.ones(2)}]), ["task 1", "[2, 3]"]),

@@ -24,6 +24,8 @@ CASES = {
     "no steps": {"head": "classes", "steps": 0},
     "recomputed steps": {"head": "classes", "backward": "remat"},
 }
+ALIKE = ("reptile", "dense", "clicks", "no steps", "recomputed steps")
+"""Cases that are computed as another of the list is: slow tests."""
 
 
 def both(argnums=(0, 1), **case):
@@ -39,7 +41,7 @@ def both(argnums=(0, 1), **case):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in ALIKE)) for n in CASES])
 def test_the_kernel_computes_what_xla_computes(name):
     """By theta, phi and embeddings; later users have ever more padded slots."""
     assert_close(*both(**CASES[name]))

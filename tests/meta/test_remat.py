@@ -18,10 +18,15 @@ RULES = {
 
 
 WAYS = [(name, "remat") for name in RULES] + [("gradient, factored", "mixed")]
+ALIKE = [("gradient, dense", "remat"), ("momentum", "remat")]
+"""Ways that are computed as another of the list is: slow tests."""
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("rule", "way"), WAYS, ids=", ".join)
+@pytest.mark.parametrize(
+    ("rule", "way"),
+    [pytest.param(*way, marks=[pytest.mark.slow] * (way in ALIKE), id=", ".join(way)) for way in WAYS],
+)
 def test_losses_and_gradients_are_those_of_steps_that_are_kept(rule, way):
     """Of theta, phi and embeddings, with dropout and micro-batches."""
 

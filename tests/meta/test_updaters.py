@@ -44,9 +44,12 @@ RULES = {
     # The minimum of a network with ReLUs may lie on a kink, where no gradient is zero and steps go to and fro. Drawn to
     # theta as strongly as this, and with this seed, no user's does.
     "imaml": {"kind": "imaml", "steps": 200, "rate": 0.12, "precision": 4.0, "seed": 6},
+    "amortised": {"kind": "amortised", "form": "factored"},
     "ridge-rating": {"kind": "ridge", "adapted": ("output/.*",)},
     "ridge-ordinal": {"kind": "ridge", "adapted": ("output/.*",), "head": "ordinal"},
 }
+ALIKE = {"gradient-layer", "boil", "rmsprop", "adagrad"}
+"""Rules that are computed as another of the list is: slow tests."""
 USERS = 16
 HUGE = 1e30
 
@@ -111,7 +114,11 @@ def only(users, episodes):
     return episodes._replace(weight=jnp.zeros(USERS).at[jnp.array(users)].set(1.0))
 
 
-each_rule = pytest.mark.parametrize("name", RULES)
+def each_rule(slow):
+    """Run a test for each rule of the list; those of `slow` only in `make test-all`."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in slow)) for name in RULES]
+    )
 
 
 # The table
@@ -201,7 +208,7 @@ REFERENCES = {"imaml": implicit_slope, "reptile": reptile_slope}
 
 
 @pytest.mark.usefixtures("x64")
-@each_rule
+@each_rule(slow=ALIKE)
 def test_the_loss_and_its_gradients_are_those_of_the_rule_written_out(name):
     """Of theta, phi and embeddings: without a scan, a vmap, factors, masks, and slots that hold nonsense."""
     case, episodes, function = compiled(name)
@@ -215,7 +222,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_rule_written_out(name):
 
 
 @pytest.mark.usefixtures("x64")
-@each_rule
+@each_rule(slow=ALIKE)
 def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
     """Users that fill up the batch, users that are left out of it, and one whose support is empty."""
     case, episodes, function = compiled(name)
@@ -244,7 +251,7 @@ def test_users_are_independent_and_what_is_no_users_own_changes_nothing(name):
 
 
 @pytest.mark.usefixtures("x64")
-@each_rule
+@each_rule(slow=RULES.keys() - {"gradient-layer-step", "reptile", "learned", "imaml", "ridge-ordinal"})
 def test_micro_batches_on_eight_devices_give_what_the_whole_batch_gives_on_one(name):
     """The loss, every gradient, and what is said about each user (see also `test_batch`)."""
     case, episodes, function = compiled(name)

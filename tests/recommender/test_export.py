@@ -51,7 +51,7 @@ def test_a_device_gives_the_recommender_s_list_and_reads_only_the_folder(plain):
     recommender, folder = plain
     rates = [f"--rate=id:{item}={rating}" for item, rating in HISTORY.items()]
     command = [sys.executable, "-c", WATCHED, str(EXAMPLE), str(folder), *rates, "-k", "117", "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, env={"JAX_PLATFORMS": "cpu"})
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600, env={"JAX_PLATFORMS": "cpu"})
     assert ran.returncode == 0, ran.stderr
     answer, seen = map(json.loads, ran.stdout.splitlines())
     want = recommender.recommend(recommender.adapt(HISTORY), k=117)

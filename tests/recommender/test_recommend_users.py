@@ -198,7 +198,7 @@ def test_after_kill_9_no_user_is_missing_or_there_twice(recommender, histories, 
     command = [sys.executable, "-c", KILLED, trained_run(), path, out]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not list(out.glob("part-1-of-1/00000[5-9].parquet")) and time.monotonic() < limit:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

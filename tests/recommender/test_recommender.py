@@ -146,13 +146,12 @@ def test_there_is_one_program_for_each_support_length_and_batch_size(compilation
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"updater": UpdaterConfig(steps=2, order="reptile")},
-        {"updater": MetaSgdConfig(steps=2)},
-        {"updater": UpdaterConfig(steps=2, adapted=("output/.*",))},
-        {"learner": TransformerConfig(hidden=16, width=8)},
+        pytest.param({}, id="factored"),
+        pytest.param({"updater": MetaSgdConfig(steps=2)}, id="dense"),
+        pytest.param({"learner": TransformerConfig(hidden=16, width=8)}, id="transformer"),
+        pytest.param({"updater": UpdaterConfig(steps=2, order="reptile")}, id="reptile", marks=pytest.mark.slow),
+        pytest.param({"updater": UpdaterConfig(steps=2, adapted=("output/.*",))}, id="shared", marks=pytest.mark.slow),
     ],
-    ids=["factored", "reptile", "dense", "shared", "transformer"],
 )
 def test_a_large_catalogue_is_ranked_in_blocks_as_a_small_one_at_once(changes):
     """Lists do not depend on blocks of items, precomputed products, or micro-batches of users."""

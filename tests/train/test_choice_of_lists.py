@@ -13,6 +13,7 @@ from metarec_jax.config.factors import FactorsConfig
 from metarec_jax.config.learner import LearnerConfig
 from metarec_jax.config.run import Config
 from metarec_jax.config.train import TrainConfig
+from metarec_jax.config.updater import UpdaterConfig
 from metarec_jax.data.sources import clicks_of
 from metarec_jax.train import run_folder
 from metarec_jax.train.build import build
@@ -47,6 +48,7 @@ def experiment(tmp_path_factory):
         encoder=EncoderConfig(path="random", max_length=8),
         factors=FactorsConfig(rank=2),
         learner=LearnerConfig(hidden=4, user_side="none"),
+        updater=UpdaterConfig(steps=1, order="first"),
         train=TrainConfig(epochs=3, users_per_step=8, rate=0.05, patience=0, devices=1),
     )
     return build(config, data=data)
@@ -101,6 +103,7 @@ def test_ratings_have_no_doubt(experiment, tmp_path):
         data=dataclasses.replace(experiment.config.data, kind="rating"),
         split=SplitConfig(),
         learner=LearnerConfig(hidden=4, user_side="none"),
+        updater=UpdaterConfig(steps=1, order="first"),
         train=dataclasses.replace(experiment.config.train, epochs=1),
     )
     run, fitted = trained(build(config, data=data), tmp_path / "run")

@@ -74,7 +74,9 @@ def test_lines_add_up_to_the_summary(run, experiment):
     lines, total = list(run.read_metrics()), fitted.goodput["seconds"]
     assert len(lines) == 4
     for phase in ("start_up", "compiling", "data", "steps", "evaluating"):
-        assert sum(line["seconds"].get(phase, 0.0) for line in lines) == pytest.approx(total[phase], abs=0.005)
+        of_lines = sum(line["seconds"].get(phase, 0.0) for line in lines)
+        # Lines are rounded to a millisecond. What a phase takes after the last line, on a busy machine, is in no line.
+        assert of_lines - 0.005 <= total[phase] < of_lines + 0.1
         assert total[phase] > 0
     assert total["saving"] > sum(line["seconds"].get("saving", 0.0) for line in lines), "the last one is saved later"
     assert fitted.goodput["goodput"] == pytest.approx(total["steps"] / total["total"], abs=1e-3)

@@ -31,6 +31,8 @@ def config_of(**encoder):
         base,
         encoder=EncoderConfig(path="random", rate=1e-3, **encoder),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
+        learner=dataclasses.replace(base.learner, hidden=4),
+        updater=dataclasses.replace(base.updater, steps=1, order="first"),
         train=TrainConfig(epochs=2, users_per_step=32, devices=1),
     )
 

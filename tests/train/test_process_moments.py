@@ -1,5 +1,6 @@
 """Processes that are killed or stopped at any moment end soon, and the training goes on to the bits of a whole one."""
 
+import json
 import random
 import shutil
 import signal
@@ -16,14 +17,16 @@ from several import (
     saved_state,
     several,
     statuses,
+    wait_until,
     write_data,
 )
 
 pytestmark = pytest.mark.slow
 
-LONG = (*FROZEN, "--train.epochs", "30")
-LATEST = 10.0
-"""Seconds after the start of processes within which one is killed: start, compilation, steps and saving lie in them."""
+EPOCHS = 30
+LONG = (*FROZEN, "--train.epochs", str(EPOCHS))
+STARTING, TRAINING = 10.0, 2.0
+"""Seconds from the start of processes, and from the end of their first epoch, within which one gets a signal."""
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +44,35 @@ def whole(data, tmp_path_factory):
 
 def command(data, run):
     """The command that begins a run, or goes on with it."""
-    begun = ["--resume", str(run)] if (run / "config.json").exists() else [*data, *LONG, "--out", str(run)]
-    return [*begun, "--wait", "20"]
+    return ["--resume", str(run)] if (run / "config.json").exists() else [*data, *LONG, "--out", str(run)]
 
 
-def disturbed(data, run, number, allowed, rng):
-    """Send a signal to one of two processes at a random moment; all end within 30 seconds, with an allowed status."""
-    victim = rng.randrange(2)
-    with several(2, command(data, run), devices=1, cwd=run.parent) as running:
-        time.sleep(rng.uniform(0, LATEST))
+def disturbed(data, run, number, allowed, limit, rng, *, training):
+    """Send a signal to one of two processes at a random moment; all end in time, with an allowed status.
+
+    Args:
+        data: options of the data.
+        run: folder of the run.
+        number: the signal.
+        allowed: exit statuses.
+        limit: seconds within which they end.
+        rng: draws the process and the moment.
+        training: whether the moment is after the first epoch of these processes.
+    """
+    victim, before = rng.randrange(2), len(metrics(run))
+    # A process that is gone before it has joined is unknown to the other one, which waits for it for `--wait` seconds.
+    wait = [] if training else ["--wait", "10"]
+    with several(2, [*command(data, run), *wait], devices=1, cwd=run.parent) as running:
+        if training:
+            wait_until(lambda: len(metrics(run)) > before, running)
+        time.sleep(rng.uniform(0, TRAINING if training else STARTING))
         running[victim].send_signal(number)
-        found = ended(running, limit=30)
+        sent = time.monotonic()
+        found = ended(running, limit)
+    print(
+        f"process {victim}, {'training' if training else 'starting'}, {len(metrics(run))} epochs: statuses "
+        f"{[one.status for one in found]} after {time.monotonic() - sent:.1f} s"
+    )
     assert {one.status for one in found} <= allowed, statuses(found)
 
 
@@ -61,19 +82,24 @@ def disturbed(data, run, number, allowed, rng):
     ids=["killed", "stopped"],
 )
 def test_whatever_the_moment_a_training_goes_on_to_the_same_bits(number, moments, allowed, data, whole, tmp_path):
-    rng, run = random.Random(number), tmp_path / "run-0"
+    rng, run, kept = random.Random(number), tmp_path / "run-0", tmp_path / "kept"
+    limit = 30.0
+    if number == signal.SIGTERM:  # which processes that have joined follow at their first step
+        spent = json.loads((whole / "goodput.json").read_text())["seconds"]
+        limit += spent["start_up"] + spent["compiling"]
     for moment in range(moments):
-        disturbed(data, run, number, allowed, rng)
-        if metrics(run) and metrics(run)[-1]["epoch"] == 30:
+        disturbed(data, run, number, allowed, limit, rng, training=moment % 2 == 1)
+        epochs = len(metrics(run))
+        if 0 < epochs < EPOCHS:
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(run, kept)
+        if epochs == EPOCHS:
             run = tmp_path / f"run-{moment + 1}"
-    for processes in (1, 4):
-        if (run / "config.json").exists():
-            copy = tmp_path / f"copy-{processes}"
-            shutil.copytree(run, copy)
-            found = run_together(processes, ["--resume", str(copy)], devices=1, cwd=tmp_path)
-            assert statuses(found) == [0] * processes
-            assert metrics(copy)[-1]["epoch"] == 30
-    assert statuses(run_together(2, command(data, run), devices=1, cwd=tmp_path)) == [0, 0]
-    assert metrics(run) == metrics(whole)
-    assert_equal(saved_state(run), saved_state(whole))
-    assert_equal(best_parameters(run), best_parameters(whole))
+    for processes in (1, 4, 2):
+        copy = shutil.copytree(kept, tmp_path / f"copy-{processes}")
+        found = run_together(processes, ["--resume", str(copy)], devices=1, cwd=tmp_path)
+        assert statuses(found) == [0] * processes
+        assert len(metrics(copy)) == EPOCHS
+    assert metrics(copy) == metrics(whole)
+    assert_equal(saved_state(copy), saved_state(whole))
+    assert_equal(best_parameters(copy), best_parameters(whole))

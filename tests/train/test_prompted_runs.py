@@ -39,6 +39,7 @@ def config_of(folder, cache, **encoder):
         encoder=EncoderConfig(path=str(folder), **encoder),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
         learner=dataclasses.replace(base.learner, hidden=4, user_side="profile"),
+        updater=dataclasses.replace(base.updater, steps=1, order="first"),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
 

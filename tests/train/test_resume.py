@@ -123,7 +123,7 @@ def test_training_changes_everything_it_should(uninterrupted, experiment):
     "stops",
     [
         pytest.param([2 * STEPS], id="after two epochs"),
-        pytest.param([9], id="in the middle of an epoch"),
+        pytest.param([9], id="in the middle of an epoch", marks=pytest.mark.slow),
         pytest.param([1, 3, 5, 10, 13], id="again and again"),
     ],
 )

@@ -55,7 +55,10 @@ def test_a_run_trains_what_it_shall_and_is_served(kind, choice, moves, folders, 
         assert any(word.influence for word in words)
 
 
-@pytest.mark.parametrize(("kind", "train"), [("modernbert", "all"), ("qwen3", "all"), ("gemma3_text", "no")])
+@pytest.mark.parametrize(
+    ("kind", "train"),
+    [("qwen3", "all"), ("gemma3_text", "no"), pytest.param("modernbert", "all", marks=pytest.mark.slow)],
+)
 def test_programs_are_compiled_ahead_of_time(kind, train, folders):
     """The joint step, and the encoding of texts by a frozen encoder."""
     work = workload.workload(config_of(folders[kind], train=train), items=50, users=40, length=16, support=16)

@@ -41,6 +41,8 @@ def experiment():
         base,
         encoder=EncoderConfig(path="random", train="all", rate=1e-3),
         episodes=dataclasses.replace(base.episodes, min_ratings=13, max_ratings=30, buckets=(16,)),
+        learner=dataclasses.replace(base.learner, hidden=4),
+        updater=dataclasses.replace(base.updater, steps=1),
         train=TrainConfig(epochs=1, users_per_step=32, devices=1),
     )
     return build(config)
@@ -96,7 +98,14 @@ def alone(experiment):
 
 
 @pytest.mark.parametrize(
-    ("shards", "shared"), [(1, True), (1, False), (2, True), (8, False)], ids=lambda value: str(value)
+    ("shards", "shared"),
+    [
+        (1, True),
+        (8, False),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_the_gradient_is_that_of_one_device(experiment, alone, shards, shared):
     """Of learner, rates and encoder; the losses; and the tables that the encoder gives, however the texts are dealt."""

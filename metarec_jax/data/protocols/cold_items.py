@@ -83,6 +83,7 @@ def divide(data: Interactions, split: SplitConfig, config: EpisodeConfig, seed: 
             + ("; all users that are neither validation nor test users train" if split.everyone else "")
         ),
         candidates=np.ones(len(data.items), bool),
+        for_new_items=True,
     )
 
 

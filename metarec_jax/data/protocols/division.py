@@ -48,6 +48,7 @@ class Division(NamedTuple):
         candidates: bool [items], items of which lists are made, where the tasks are judged by lists over the catalogue:
             query rows are then the targets, and all candidates that are not in the support are ranked. None where
             the ratings of the query rows are predicted.
+        for_new_items: whether the targets of lists are items without training clicks.
     """
 
     train: Selection
@@ -56,6 +57,7 @@ class Division(NamedTuple):
     scenarios: tuple[Scenario, ...]
     description: str
     candidates: np.ndarray | None = None
+    for_new_items: bool = False
 
 
 Divide = Callable[[Interactions, SplitConfig, EpisodeConfig, int], Division]

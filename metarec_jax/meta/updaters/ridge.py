@@ -52,7 +52,7 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
 
     def start(phi: Params, adapted: Params, inputs: Callable[[], Inputs]) -> Params:
         seen = inputs()
-        left, *_ = jax.tree.leaves(seen.left)
+        left = _left(seen.left)
         return {
             "prior": _stacked(adapted),
             "solver": _Solver.of(phi, left, seen.weight, curvature)._asdict(),
@@ -67,9 +67,8 @@ def ridge(*, curvature: float, precision: float, noise: float = 1.0) -> Updater:
         return _unstacked(now, adapted), state
 
     def variance(phi: Params, inputs: Inputs, rows: Params) -> Float[Array, " n"]:
-        left, *_ = jax.tree.leaves(inputs.left)
-        rows, *_ = jax.tree.leaves(rows)
-        solver = _Solver.of(phi, left, inputs.weight, curvature)
+        rows = _left(rows)
+        solver = _Solver.of(phi, _left(inputs.left), inputs.weight, curvature)
         with_one = _with_one(rows)
         return jnp.exp(phi["log_noise"]) + jnp.sum(with_one * solver.solve(with_one.T).T, axis=-1)
 
@@ -114,6 +113,16 @@ class _Solver:
         spread = self.variance[:, None] * right
         inner = jax.scipy.linalg.cho_solve((self.factor, True), self.left @ spread)
         return spread - self.variance[:, None] * (self.left.T @ inner)
+
+
+def _left(operands: Params) -> Float[Array, "n width"]:
+    """The features of the layer, its only left operand."""
+    found = jax.tree.leaves(operands)
+    if not found:
+        raise MetarecError(
+            "updater.kind 'ridge' solves for a layer that the loss reads exactly once, as `features @ kernel`"
+        )
+    return found[0]
 
 
 def _with_one(rows: Float[Array, "n width"]) -> Float[Array, "n width_and_one"]:

@@ -136,7 +136,7 @@ def test_the_command_says_what_the_devices_here_would_do():
     """As a user runs it, in a process of its own; the answer on stdout is JSON and nothing else."""
     arguments = ["aot", "--target", "here", "--preset", "synthetic", "--updater.steps", "1", "--items", "50", "--json"]
     done = subprocess.run(
-        [sys.executable, "-m", "metarec_jax", *arguments], capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "metarec_jax", *arguments], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["estimates"]

@@ -69,7 +69,14 @@ def test_everything_is_trained_and_judged(uninterrupted, pretraining):
     assert fitted.after["perplexity_users"] < fitted.before["perplexity_users"]
 
 
-@pytest.mark.parametrize("stops", [[3], [4], [1, 3, 4]], ids=["at a judgement", "between two", "again and again"])
+@pytest.mark.parametrize(
+    "stops",
+    [
+        pytest.param([3], id="at a judgement", marks=pytest.mark.slow),
+        pytest.param([4], id="between two", marks=pytest.mark.slow),
+        pytest.param([1, 3, 4], id="again and again"),
+    ],
+)
 def test_a_resumed_pretraining_equals_an_uninterrupted_one(run, pretraining, uninterrupted, stops):
     for stop in stops:
         fitted = fit(run, pretraining, reporter=stopping_at(stop))
