@@ -110,7 +110,7 @@ def make(name: str, runs: Path) -> None:
     """
     command, place, files = COMMITTED[name]
     out = runs / name.removesuffix("-as-published")
-    target = out if files else HERE / place
+    target = out if files else Path("benchmarks/results") / place
     arguments = shlex.split(command.replace("{out}", shlex.quote(target.as_posix())))
     print(f"{name}: python -m {shlex.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", *arguments], check=True)
