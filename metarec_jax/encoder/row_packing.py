@@ -1,0 +1,165 @@
+"""Packing of texts into rows of few lengths, several texts to a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from metarec_jax.encoder.padding import LENGTHS, bucket
+
+SAMPLE = 4096
+"""Greatest number of texts on which row lengths are compared."""
+
+
+class Plan(NamedTuple):
+    """The shapes of rows, for each kind of row, shortest rows first.
+
+    Attributes:
+        lengths: tokens of a row.
+        texts: greatest number of texts of a row.
+        per_call: rows that are encoded at the same time.
+    """
+
+    lengths: tuple[int, ...]
+    texts: tuple[int, ...]
+    per_call: tuple[int, ...]
+
+
+class Packing(NamedTuple):
+    """Rows of texts.
+
+    Attributes:
+        row: int64 [texts], row of each text.
+        kind: int64 [rows], kind of each row.
+    """
+
+    row: np.ndarray
+    kind: np.ndarray
+
+
+def first_fit(sizes: np.ndarray, lengths: Sequence[int], *, alone: bool = False) -> Packing:
+    """Pack texts by first fit decreasing: each text, longest first, goes into the first row with enough room.
+
+    Where no row has room, a row of the least length that holds the text is begun. At most one row of each length is
+    half empty.
+
+    Args:
+        sizes: int [texts], tokens of each text, at least 1 and at most the greatest of `lengths`.
+        lengths: tokens of a row of each kind, ascending.
+        alone: whether each text has its own row.
+
+    Returns:
+        The rows.
+
+    >>> first_fit(np.array([3, 5, 2, 6]), (8,)).row.tolist()
+    [1, 1, 0, 0]
+    """
+    row, kind = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
+    room, rows = np.zeros(len(sizes), np.int64), 0
+    for size in np.unique(sizes)[::-1].tolist():
+        members = np.flatnonzero(sizes == size)
+        # Texts of one size fill the rows in order, each with as many as fit.
+        places = np.cumsum(room[:rows] // size)
+        fitting = 0 if alone or not rows else min(len(members), int(places[-1]))
+        row[members[:fitting]] = np.searchsorted(places, np.arange(fitting), side="right")
+        of_kind = int(np.searchsorted(lengths, size))
+        together = 1 if alone else lengths[of_kind] // size
+        begun = -(-(len(members) - fitting) // together)
+        row[members[fitting:]] = rows + np.arange(len(members) - fitting) // together
+        room[rows : rows + begun], kind[rows : rows + begun] = lengths[of_kind], of_kind
+        rows += begun
+        room[:rows] -= size * np.bincount(row[members], minlength=rows)
+    return Packing(row, kind[:rows])
+
+
+def plan_rows(
+    sizes: np.ndarray, most: int, *, tokens_per_call: int, shortest_row: int, width: int, split: int = 1
+) -> Plan:
+    """Choose one or two lengths of rows that hold several texts.
+
+    Texts of one step are packed into rows of each possible choice. The cost of a row is taken as tokens times (1 +
+    tokens / `width`): attention computes all pairs of a row's tokens, and on a CPU its time per token is about the same
+    share of that of the other products.
+
+    Args:
+        sizes: int [texts], tokens of each text, at least 1.
+        most: greatest number of texts of a step.
+        tokens_per_call: greatest number of tokens of a call; a call has at least one row.
+        shortest_row: least number of tokens of a row.
+        width: hidden size of the encoder.
+        split: divisor of the number of rows of a call.
+
+    Returns:
+        The shapes.
+    """
+    count = min(len(sizes), most, SAMPLE)
+    drawn = np.sort(sizes)[np.linspace(0, len(sizes) - 1, count).astype(np.int64)]  # as a step's texts are distributed
+    longest = int(sizes.max())
+    least = max(longest, shortest_row)
+    longs = [length for length in LENGTHS if length >= least][:4] or [bucket(least, 2 * least)]
+    choices = [(long,) for long in longs]
+    choices += [(short, long) for long in longs for short in LENGTHS if shortest_row <= short < longest]
+
+    def per_call(lengths: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
+        rows = np.bincount(first_fit(drawn, lengths).kind, minlength=len(lengths))
+        calls = [_evenly(n, tokens_per_call // length, split) for n, length in zip(rows.tolist(), lengths)]
+        # Half of the last call is empty in the mean.
+        return tuple(calls), sum(
+            (n + rows_of_call / 2) * length * (1 + length / width)
+            for n, rows_of_call, length in zip(rows.tolist(), calls, lengths)
+        )
+
+    best = min(choices, key=lambda lengths: per_call(lengths)[1])
+    return Plan(best, tuple(length // int(sizes.min()) for length in best), per_call(best)[0])
+
+
+def plan_alone(sizes: np.ndarray, most: int, *, tokens_per_call: int, limit: int, split: int = 1) -> Plan:
+    """Choose lengths of rows that hold one text each, for attention that does not separate the texts of a row.
+
+    Texts of a length that do not fill one call are padded to the next length, since each length is compiled separately.
+
+    Args:
+        sizes, most, tokens_per_call, split: as for `plan_rows`.
+        limit: greatest number of tokens of a row.
+
+    Returns:
+        The shapes.
+    """
+    present, counts = np.unique([bucket(int(size), limit) for size in sizes], return_counts=True)
+    kept: dict[int, int] = {}
+    waiting = 0
+    for length, count in zip(present.tolist(), counts.tolist()):
+        waiting += count
+        if waiting * length >= tokens_per_call or length == present[-1]:
+            kept[length], waiting = min(waiting, most), 0
+    calls = [_evenly(rows, tokens_per_call // length, split) for length, rows in kept.items()]
+    return Plan(tuple(kept), (1,) * len(kept), tuple(calls))
+
+
+def most_rows(sizes: np.ndarray, plan: Plan, most: int) -> list[int]:
+    """Greatest number of rows of each kind that `first_fit` makes of any `most` of the texts, in whole calls.
+
+    Args:
+        sizes: int [texts], tokens of each text.
+        plan: the shapes.
+        most: greatest number of texts.
+
+    Returns:
+        The numbers.
+    """
+    found, kind_of = [], np.searchsorted(plan.lengths, sizes)
+    for kind, (length, texts, per_call) in enumerate(zip(*plan)):
+        longest = np.sort(sizes[kind_of == kind])[::-1][:most]  # only they begin rows of this kind
+        rows = len(longest)
+        if texts > 1:  # two rows that are half empty would be one
+            rows = min(rows, 2 * int(longest.sum()) // length + 1)
+        found.append(-(-rows // per_call) * per_call)
+    return found
+
+
+def _evenly(rows: int, most: int, split: int) -> int:
+    """Rows of a call if they are spread evenly over as few calls of at most `most` rows as possible."""
+    calls = -(-rows // max(most, 1))
+    return -(-max(-(-rows // max(calls, 1)), 1) // split) * split
