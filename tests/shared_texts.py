@@ -41,7 +41,7 @@ def everything(params):
 class Case:
     """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
 
-    def __init__(self, *, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
+    def __init__(self, *, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, most=0, **changes):
         rng = np.random.default_rng(0)
         small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
@@ -56,11 +56,10 @@ class Case:
             query=small.episodes.query._replace(item=items[:, 4:]),
         )
         self.ids = random_ids(rng, 12), random_ids(rng, users)
-        self.bert = bert
         self.texts = Texts.of(
-            [*self.ids[0], *self.ids[1]], tokens_per_call=per_call, width=4, shortest_row=8, split=split
+            [*self.ids[0], *self.ids[1]], tokens_per_call=per_call, most=most, width=4, shortest_row=8, split=split
         )
-        per_call, slots = self.texts.plan.per_call, self.texts.slots(12 + users)
+        per_call, slots = self.texts.plan.per_call, self.texts.slots(most or 12 + users)
         self.reading = Reading(lambda params, rows: encode(params, bert, rows, normalise=True), per_call, slots)
 
     def localised(self):

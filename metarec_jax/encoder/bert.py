@@ -15,7 +15,7 @@ from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.execution import Attention
 from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.parts import ATTEND, Part
-from metarec_jax.encoder.text_places import first_places
+from metarec_jax.encoder.text_places import positions, text_numbers
 
 
 class Embeddings(Part):
@@ -30,8 +30,8 @@ class Embeddings(Part):
         x = self.table(config.vocab_size, "word")(tokens.ids)
         if config.type_vocab_size:
             x = x + self.table(config.type_vocab_size, "type")(tokens.types)
-        positions = self.table(config.first_position + config.max_positions, "position")
-        x = x + positions(_positions(config, tokens))
+        table = self.table(config.first_position + config.max_positions, "position")
+        x = x + table(_positions(config, tokens))
         return self.layer_norm("norm")(x)
 
 
@@ -40,14 +40,14 @@ def _positions(config: BertConfig, tokens: Tokens) -> Array:
 
     Padding is recognised by id, not by mask, as in transformers: a text may contain the padding token.
     """
-    place, ids = jnp.arange(tokens.ids.shape[1])[None], tokens.ids
-    first = None if tokens.lengths is None else first_places(tokens.lengths, ids.shape[1])
+    ids, place = tokens.ids, jnp.arange(tokens.ids.shape[1], dtype=jnp.int32)[None]
+    own = place if tokens.lengths is None else positions(text_numbers(tokens.lengths, ids.shape[1]))
     if not config.architecture.counts_padding:
-        return place if first is None else place - first
+        return own
     real = (ids != config.pad_token_id).astype(ids.dtype)
     count = jnp.cumsum(real, axis=1)
-    if first is not None:
-        count = count - jnp.take_along_axis(count - real, first, axis=1)
+    if tokens.lengths is not None:  # those of a row's earlier texts do not count
+        count = count - jnp.take_along_axis(count - real, place - own, axis=1)
     return config.pad_token_id + count * real
 
 

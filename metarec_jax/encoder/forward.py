@@ -25,8 +25,8 @@ from metarec_jax.encoder.families import family_of
 from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
 from metarec_jax.encoder.parts import Dense
 from metarec_jax.encoder.pooling import text_vectors
-from metarec_jax.encoder.rotary import places, stacked
-from metarec_jax.encoder.text_places import text_numbers
+from metarec_jax.encoder.rotary import places, renumbered, stacked
+from metarec_jax.encoder.text_places import positions, text_numbers
 
 _MATRICES = ("kernel", "embedding")
 
@@ -190,6 +190,8 @@ def run_layers(
         Output of layer `last` - 1; after the architecture's final norm, if there is one, where that is the last layer.
     """
     family, (values, kinds) = family_of(config), _between(params, config, x.shape[1], dtype)
+    if run.attention == "apart" and config.reaches:
+        values = [renumbered(where, positions(mask)) for where in values]
 
     def compute(x: Array, own: Params, value: Any, number: int) -> Array:
         layer = family.layer(config, dtype=dtype, attention=run.attention, number=number)

@@ -13,6 +13,10 @@ SAMPLE = 4096
 """Greatest number of texts on which row lengths are compared."""
 
 
+SIMILAR = 0.03
+"""Relative difference of costs up to which the estimate does not tell choices apart."""
+
+
 class Plan(NamedTuple):
     """The shapes of rows, for each kind of row, shortest rows first.
 
@@ -80,8 +84,8 @@ def plan_rows(
     """Choose one or two lengths of rows that hold several texts.
 
     Texts of one step are packed into rows of each possible choice. The cost of a row is taken as tokens times (1 +
-    tokens / `width`): attention computes all pairs of a row's tokens, and on a CPU its time per token is about the same
-    share of that of the other products.
+    tokens / `width`): attention computes all pairs of a row's tokens, and on a CPU takes about such a share of the time
+    of the other products. Of choices that differ by at most `SIMILAR` in cost, the one with the fewest tokens is taken.
 
     Args:
         sizes: int [texts], tokens of each text, at least 1.
@@ -102,17 +106,17 @@ def plan_rows(
     choices = [(long,) for long in longs]
     choices += [(short, long) for long in longs for short in LENGTHS if shortest_row <= short < longest]
 
-    def per_call(lengths: tuple[int, ...]) -> tuple[tuple[int, ...], float]:
-        rows = np.bincount(first_fit(drawn, lengths).kind, minlength=len(lengths))
-        calls = [_evenly(n, tokens_per_call // length, split) for n, length in zip(rows.tolist(), lengths)]
+    def tried(lengths: tuple[int, ...]) -> tuple[float, float, Plan]:
+        rows = np.bincount(first_fit(drawn, lengths).kind, minlength=len(lengths)).tolist()
+        per_call = tuple(_evenly(n, tokens_per_call // length, split) for n, length in zip(rows, lengths))
         # Half of the last call is empty in the mean.
-        return tuple(calls), sum(
-            (n + rows_of_call / 2) * length * (1 + length / width)
-            for n, rows_of_call, length in zip(rows.tolist(), calls, lengths)
-        )
+        tokens = [(n + of_call / 2) * length for n, of_call, length in zip(rows, per_call, lengths)]
+        cost = sum(number * (1 + length / width) for number, length in zip(tokens, lengths))
+        return cost, sum(tokens), Plan(lengths, tuple(length // int(sizes.min()) for length in lengths), per_call)
 
-    best = min(choices, key=lambda lengths: per_call(lengths)[1])
-    return Plan(best, tuple(length // int(sizes.min()) for length in best), per_call(best)[0])
+    found = [tried(lengths) for lengths in choices]
+    least_cost = min(cost for cost, _, _ in found)
+    return min((tokens, plan) for cost, tokens, plan in found if cost <= (1 + SIMILAR) * least_cost)[1]
 
 
 def plan_alone(sizes: np.ndarray, most: int, *, tokens_per_call: int, limit: int, split: int = 1) -> Plan:

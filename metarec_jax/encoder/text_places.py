@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, Num
 
 
 def text_numbers(lengths: Int[Array, "rows texts"], length: int) -> Int[Array, "rows length"]:
@@ -25,19 +26,18 @@ def text_numbers(lengths: Int[Array, "rows texts"], length: int) -> Int[Array, "
     return jnp.where(place < end[:, -1:], number, 0)
 
 
-def first_places(lengths: Int[Array, "rows texts"], length: int) -> Int[Array, "rows length"]:
-    """Place of the first token of each token's text; padding has its own place.
+def positions(numbers: Num[Array, "rows length"]) -> Int[Array, "rows length"]:
+    """Count the tokens of each text of a row from 0 on; padding has position 0.
 
     Args:
-        lengths, length: as for `text_numbers`.
+        numbers: from `text_numbers`.
 
     Returns:
-        The places.
+        The positions.
 
-    >>> first_places(jnp.array([[2, 1, 0]]), 4).tolist()
-    [[0, 0, 2, 3]]
+    >>> positions(jnp.array([[1, 1, 2, 0, 0]])).tolist()
+    [[0, 1, 0, 0, 0]]
     """
-    start = jnp.cumsum(lengths, axis=1) - lengths
-    number, place = text_numbers(lengths, length), jnp.arange(length, dtype=start.dtype)[None]
-    first = jnp.take_along_axis(start, jnp.maximum(number - 1, 0), axis=1)
-    return jnp.where(number > 0, first, place)
+    place = jnp.arange(numbers.shape[1], dtype=jnp.int32)[None]
+    begins = jnp.pad(numbers[:, 1:] != numbers[:, :-1], ((0, 0), (1, 0)))
+    return jnp.where(numbers > 0, place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1), 0)
