@@ -65,7 +65,9 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
     options: dict[str, Any] = {"normalise": True, **how}
     most = texts.slots(len(texts.text_of))
-    reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.plan.per_call, most)
+    reading = Reading(
+        lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.plan.per_call, most
+    )
     support = task.support_ids.shape[1]
 
     def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any) -> Any:

@@ -38,7 +38,7 @@ class Execution(NamedTuple):
 EXECUTION = Execution()
 
 
-_TOKENS_PER_CALL = {"cpu": 1024, "tpu": 2048, "gpu": 16384}
+_TOKENS_PER_CALL = {"cpu": 512, "tpu": 2048, "gpu": 16384}
 """Platform -> tokens of a call. On a CPU, activations of more than 1,024 tokens do not fit in the caches
 (docs/joint-training.md). On a v5e the joint step of BERT-base is estimated at 567 ms with 2,048 tokens, 625 with 4,096
 and 748 with 16,384 (docs/accelerators.md)."""

@@ -22,7 +22,7 @@ def text_vectors(
     config: ModelConfig,
     last: Float[jax.Array, "texts length hidden"],
     mask: Float[jax.Array, "texts length"],
-    skip: Int[AnyArray, "..."] | None = None,
+    skip: Int[AnyArray, ...] | None = None,
     lengths: Int[AnyArray, "texts places"] | None = None,
     *,
     pooling: Pooling = "mean",

@@ -43,11 +43,12 @@ class Packing(NamedTuple):
     kind: np.ndarray
 
 
-def first_fit(sizes: np.ndarray, lengths: Sequence[int], *, alone: bool = False) -> Packing:
-    """Pack texts by first fit decreasing: each text, longest first, goes into the first row with enough room.
+def pack_rows(sizes: np.ndarray, lengths: Sequence[int], *, alone: bool = False) -> Packing:
+    """Pack texts into rows: each row begins with the longest text that is left, and is filled as far as texts go.
 
-    Where no row has room, a row of the least length that holds the text is begun. At most one row of each length is
-    half empty.
+    What fills a row is found for numbers of texts by size, and repeated while there are enough of each (Krell et al.
+    2021, arXiv 2107.02027, pack such histograms too). A row has the least length that holds its first text. Of two rows
+    of one length, at most one is half empty.
 
     Args:
         sizes: int [texts], tokens of each text, at least 1 and at most the greatest of `lengths`.
@@ -57,25 +58,50 @@ def first_fit(sizes: np.ndarray, lengths: Sequence[int], *, alone: bool = False)
     Returns:
         The rows.
 
-    >>> first_fit(np.array([3, 5, 2, 6]), (8,)).row.tolist()
+    >>> pack_rows(np.array([3, 5, 2, 6]), (8,)).row.tolist()
     [1, 1, 0, 0]
     """
-    row, kind = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
-    room, rows = np.zeros(len(sizes), np.int64), 0
-    for size in np.unique(sizes)[::-1].tolist():
-        members = np.flatnonzero(sizes == size)
-        # Texts of one size fill the rows in order, each with as many as fit.
-        places = np.cumsum(room[:rows] // size)
-        fitting = 0 if alone or not rows else min(len(members), int(places[-1]))
-        row[members[:fitting]] = np.searchsorted(places, np.arange(fitting), side="right")
-        of_kind = int(np.searchsorted(lengths, size))
-        together = 1 if alone else lengths[of_kind] // size
-        begun = -(-(len(members) - fitting) // together)
-        row[members[fitting:]] = rows + np.arange(len(members) - fitting) // together
-        room[rows : rows + begun], kind[rows : rows + begun] = lengths[of_kind], of_kind
-        rows += begun
-        room[:rows] -= size * np.bincount(row[members], minlength=rows)
-    return Packing(row, kind[:rows])
+    if alone:
+        return Packing(np.arange(len(sizes)), np.searchsorted(lengths, sizes))
+    row, kinds = np.zeros(len(sizes), np.int64), []
+    left = {size: np.flatnonzero(sizes == size) for size in np.unique(sizes)[::-1].tolist()}
+    while left:
+        longest = next(iter(left))
+        kind = int(np.searchsorted(lengths, longest))
+        left[longest], first = left[longest][1:], left[longest][:1]
+        taken = _filling(lengths[kind] - longest, {size: len(texts) for size, texts in left.items()})
+        left[longest] = np.concatenate([first, left[longest]])
+        taken[longest] = taken.get(longest, 0) + 1
+        times = min(len(left[size]) // count for size, count in taken.items())
+        for size, count in taken.items():
+            row[left[size][: times * count]] = len(kinds) + np.arange(times * count) // count
+            left[size] = left[size][times * count :]
+            if not len(left[size]):
+                del left[size]
+        kinds += [kind] * times
+    return Packing(row, np.array(kinds, np.int64))
+
+
+def _filling(room: int, counts: dict[int, int]) -> dict[int, int]:
+    """Numbers of texts of each size that fill some room as far as possible, of the longest sizes that do.
+
+    Args:
+        room: tokens.
+        counts: number of texts of each size, longest first.
+    """
+    reached, steps, within = 1, [], (1 << room + 1) - 1  # bit n: n tokens can be filled
+    for size, count in counts.items():
+        steps.append((size, reached))
+        for _ in range(min(count, room // size)):
+            reached |= (reached << size) & within
+        if reached >> room:
+            break
+    filled, taken = reached.bit_length() - 1, {}
+    for size, before in reversed(steps):
+        while not before >> filled & 1:
+            filled -= size
+            taken[size] = taken.get(size, 0) + 1
+    return taken
 
 
 def plan_rows(
@@ -107,7 +133,7 @@ def plan_rows(
     choices += [(short, long) for long in longs for short in LENGTHS if shortest_row <= short < longest]
 
     def tried(lengths: tuple[int, ...]) -> tuple[float, float, Plan]:
-        rows = np.bincount(first_fit(drawn, lengths).kind, minlength=len(lengths)).tolist()
+        rows = np.bincount(pack_rows(drawn, lengths).kind, minlength=len(lengths)).tolist()
         per_call = tuple(_evenly(n, tokens_per_call // length, split) for n, length in zip(rows, lengths))
         # Half of the last call is empty in the mean.
         tokens = [(n + of_call / 2) * length for n, of_call, length in zip(rows, per_call, lengths)]
@@ -143,7 +169,7 @@ def plan_alone(sizes: np.ndarray, most: int, *, tokens_per_call: int, limit: int
 
 
 def most_rows(sizes: np.ndarray, plan: Plan, most: int) -> list[int]:
-    """Greatest number of rows of each kind that `first_fit` makes of any `most` of the texts, in whole calls.
+    """Greatest number of rows of each kind that `pack_rows` makes of any `most` of the texts, in whole calls.
 
     Args:
         sizes: int [texts], tokens of each text.
@@ -154,11 +180,11 @@ def most_rows(sizes: np.ndarray, plan: Plan, most: int) -> list[int]:
         The numbers.
     """
     found, kind_of = [], np.searchsorted(plan.lengths, sizes)
+    tokens = int(np.sort(sizes)[::-1][:most].sum())
     for kind, (length, texts, per_call) in enumerate(zip(*plan)):
-        longest = np.sort(sizes[kind_of == kind])[::-1][:most]  # only they begin rows of this kind
-        rows = len(longest)
+        rows = min(int((kind_of == kind).sum()), most)  # only these texts begin such rows
         if texts > 1:  # two rows that are half empty would be one
-            rows = min(rows, 2 * int(longest.sum()) // length + 1)
+            rows = min(rows, 2 * tokens // length + 1)
         found.append(-(-rows // per_call) * per_call)
     return found
 

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarec_jax.core.types import Array
-from metarec_jax.encoder.row_packing import Plan, first_fit, most_rows, plan_alone, plan_rows
+from metarec_jax.encoder.row_packing import Plan, most_rows, pack_rows, plan_alone, plan_rows
 
 NOWHERE = np.iinfo(np.int32).max
 """Slot of a place in a row that holds no text."""
 
 
-class Rows(NamedTuple):
-    """Rows of one length, each with several texts one after another.
+class TextRows(NamedTuple):
+    """TextRows of one length, each with several texts one after another.
 
     For several devices, their arrays are concatenated along the first axis.
 
@@ -105,7 +105,7 @@ class Texts:
         """Number of slots of embeddings for at most `most` texts."""
         return min(len(self.size), most)
 
-    def pick(self, used: np.ndarray, real: np.ndarray, most: int) -> tuple[tuple[Rows, ...], np.ndarray]:
+    def pick(self, used: np.ndarray, real: np.ndarray, most: int) -> tuple[tuple[TextRows, ...], np.ndarray]:
         """Pack the distinct texts of a batch, and number the slots of their embeddings.
 
         Args:
@@ -121,7 +121,7 @@ class Texts:
 
     def pick_shared(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
-    ) -> tuple[tuple[Rows, ...], np.ndarray]:
+    ) -> tuple[tuple[TextRows, ...], np.ndarray]:
         """Pack texts for devices that divide them: each encodes a part, and receives the embeddings of all.
 
         Args:
@@ -141,7 +141,7 @@ class Texts:
 
     def pick_apart(
         self, used: np.ndarray, real: np.ndarray, most: int, devices: int
-    ) -> tuple[tuple[Rows, ...], np.ndarray]:
+    ) -> tuple[tuple[TextRows, ...], np.ndarray]:
         """Pack texts for devices that each encode the texts of their own users.
 
         Args:
@@ -156,7 +156,7 @@ class Texts:
         parts = [self.pick(own, own_real, most) for own, own_real in split]
         return _together([rows for rows, _ in parts]), np.concatenate([slots for _, slots in parts])
 
-    def everything(self) -> tuple[tuple[Rows, ...], np.ndarray]:
+    def everything(self) -> tuple[tuple[TextRows, ...], np.ndarray]:
         """Pack all texts; the slots are in the order of the texts."""
         every = np.arange(len(self.text_of))
         return self.pick(every, np.ones(len(every), bool), len(every))
@@ -167,11 +167,11 @@ class Texts:
         slot_of[texts] = slots
         return np.where(real, slot_of[self.text_of[np.where(real, used, 0)]], 0).astype(np.int32)
 
-    def _packed(self, texts: np.ndarray, most: int) -> tuple[Rows, ...]:
-        """Rows of some distinct texts, of which the first has slot 0, and so on."""
+    def _packed(self, texts: np.ndarray, most: int) -> tuple[TextRows, ...]:
+        """TextRows of some distinct texts, of which the first has slot 0, and so on."""
         taken, plan = np.maximum(self.size, 1), self.plan
         alone = max(plan.texts) == 1
-        packing = first_fit(taken[texts], plan.lengths, alone=alone)
+        packing = pack_rows(taken[texts], plan.lengths, alone=alone)
         order = np.lexsort((-taken[texts], packing.row))  # by row, longest first
         row, size = packing.row[order], self.size[texts[order]]
         begins = np.searchsorted(row, np.arange(len(packing.kind)))  # first text of each row
@@ -192,7 +192,7 @@ class Texts:
             ]
             lengths, slots, skip = (np.full(shape, fill, np.int32) for fill in (0, NOWHERE, 0))
             lengths[at], slots[at], skip[at] = size[mine], order[mine], self.skip[texts[order[mine]]]
-            found.append(Rows(ids, lengths, slots, np.int32(own.sum()), skip if self.skip.any() else None))
+            found.append(TextRows(ids, lengths, slots, np.int32(own.sum()), skip if self.skip.any() else None))
         return tuple(found)
 
 
@@ -205,10 +205,10 @@ def _ranges(sizes: np.ndarray) -> np.ndarray:
     return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
 
 
-def _together(parts: Sequence[tuple[Rows, ...]]) -> tuple[Rows, ...]:
-    """Rows of several devices."""
+def _together(parts: Sequence[tuple[TextRows, ...]]) -> tuple[TextRows, ...]:
+    """TextRows of several devices."""
 
     def joined(*leaves: Any) -> Any:
         return None if leaves[0] is None else np.concatenate([np.atleast_1d(leaf) for leaf in leaves])
 
-    return tuple(Rows(*(joined(*leaves) for leaves in zip(*kind))) for kind in zip(*parts))
+    return tuple(TextRows(*(joined(*leaves) for leaves in zip(*kind))) for kind in zip(*parts))

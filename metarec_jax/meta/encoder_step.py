@@ -23,7 +23,7 @@ from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.text_places import text_numbers
-from metarec_jax.encoder.text_rows import Rows
+from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.factors.correction import Places, correct
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
@@ -42,7 +42,7 @@ class Chosen(NamedTuple):
         items: rows of the correction of item factors of the episodes' rows; None where there is no correction.
     """
 
-    rows: tuple[Rows, ...]
+    rows: tuple[TextRows, ...]
     users: Array | None = None
     items: Places | None = None
 
@@ -137,7 +137,7 @@ class _Part(NamedTuple):
         per_call: number of rows of a chunk.
     """
 
-    rows: Rows
+    rows: TextRows
     per_call: int
 
     @property

@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder.text_rows import Rows
+from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.encoder_step import Chosen, Reading, cached_gradient
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
@@ -32,7 +32,7 @@ class Apart(NamedTuple):
             ``Episodes.user`` is then a slot like that of an item.
     """
 
-    texts: tuple[Rows, ...]
+    texts: tuple[TextRows, ...]
     rows: Array
     users: Array | None = None
 
@@ -41,7 +41,7 @@ class _Own(NamedTuple):
     """Inputs of one user: the episode, with slots of the user's embeddings; other fields as in `Apart`."""
 
     episode: Episodes
-    texts: tuple[Rows, ...]
+    texts: tuple[TextRows, ...]
     row: Array
 
 

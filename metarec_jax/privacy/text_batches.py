@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
-
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 
@@ -75,4 +74,3 @@ class PrivateTextBatches:
         users = by_user(mesh)
         read = cast("Any", Apart)(texts=users, rows=users, users=Spec())
         return per_device(mesh, own, (Spec(), read, users, Spec()), (Spec(), users))
-

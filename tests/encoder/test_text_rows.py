@@ -15,7 +15,7 @@ from test_rotary_parity import GEMMA3, MIXED, MODERNBERT, QWEN3
 from metarec_jax import encoder
 from metarec_jax.encoder import BertConfig, Execution, Texts, Tokens
 from metarec_jax.encoder.pooling import pool_rows
-from metarec_jax.encoder.row_packing import Plan, first_fit, most_rows
+from metarec_jax.encoder.row_packing import Plan, most_rows, pack_rows
 from metarec_jax.encoder.text_places import text_numbers
 from metarec_jax.encoder.text_rows import NOWHERE
 
@@ -29,7 +29,14 @@ CONFIGS = {
     "qwen3": dataclasses.replace(QWEN3, num_layers=2),
     "gemma3": dataclasses.replace(GEMMA3, num_layers=2, window=5, layer_types=MIXED),
 }
-POOLED = {"bert": "mean", "roberta": "cls", "mpnet": "mean", "modernbert": "cls", "qwen3": "lasttoken", "gemma3": "mean"}
+POOLED = {
+    "bert": "mean",
+    "roberta": "cls",
+    "mpnet": "mean",
+    "modernbert": "cls",
+    "qwen3": "lasttoken",
+    "gemma3": "mean",
+}
 
 
 def drawn(rng, sizes):
@@ -90,24 +97,21 @@ def test_every_text_of_a_batch_has_one_place(alone):
     assert all(found[slot] == ids[row].tolist() for row, slot in zip(used[real], slots[real]))
 
 
-def test_texts_are_packed_by_first_fit_decreasing():
-    rng = np.random.default_rng(2)
-    plan = Plan((16, 40), (8, 20), (3, 2))
-    for count in (1, 7, 60):
+def test_rows_are_filled_as_far_as_texts_go():
+    rng, plan = np.random.default_rng(2), Plan((16, 40), (8, 20), (3, 2))
+    for count in (1, 7, 60, 300):
         sizes = rng.integers(2, 41, count)
-        row, kind = first_fit(sizes, plan.lengths)
-        free: list[int] = []
-        placed = np.zeros(count, int)
-        for text in np.argsort(-sizes, kind="stable"):
-            fitting = [number for number, room in enumerate(free) if room >= sizes[text]]
-            if not fitting:
-                free.append(16 if sizes[text] <= 16 else 40)
-            placed[text] = fitting[0] if fitting else len(free) - 1
-            free[placed[text]] -= sizes[text]
-        # Texts of one size may change places.
-        rows = range(len(free))
-        assert [sorted(sizes[row == n]) for n in rows] == [sorted(sizes[placed == n]) for n in rows]
+        row, kind = pack_rows(sizes, plan.lengths)
+        room = np.asarray(plan.lengths)[kind] - np.bincount(row, weights=sizes)
+        assert (room >= 0).all()
+        for number in range(len(kind)):
+            later = sizes[row > number]
+            assert not len(later) or later.min() > room[number], "no text of a later row has room"
+        assert (kind == np.where([sizes[row == number].max() > 16 for number in range(len(kind))], 1, 0)).all()
         assert (np.bincount(kind, minlength=2) <= most_rows(sizes, plan, count)).all()
+    halves = pack_rows(np.array([9, 9, 9, 7, 7, 7, 4, 4, 4, 4]), (16,))
+    assert len(halves.kind) == 4, "where first fit by size would do as well"
+    assert len(pack_rows(np.array([6, 6, 5, 5, 4, 4]), (15,)).kind) == 2, "6 + 5 + 4, not 6 + 6"
 
 
 @pytest.mark.parametrize(("shortest", "longest"), [(4, 30), (8, 256)], ids=["titles", "mix"])
@@ -116,7 +120,7 @@ def test_little_of_what_a_step_computes_is_padding(shortest, longest):
     rng = np.random.default_rng(3)
     # Most titles are short.
     sizes = np.minimum(rng.integers(shortest, longest + 1, 3000), rng.integers(shortest, longest + 1, 3000))
-    texts = Texts.of(drawn(rng, sizes), tokens_per_call=512)
+    texts = Texts.of(drawn(rng, sizes), tokens_per_call=512, most=1500)
     used = rng.choice(3000, 1500, replace=False)
     rows, _ = texts.pick(used, np.ones(1500, bool), 3000)
     calls = [-(-int(part.count) // per_call) for part, per_call in zip(rows, texts.plan.per_call)]
@@ -133,14 +137,20 @@ def test_pooling_is_that_of_lone_texts(pooling):
     ends = np.cumsum(sizes)
     for vector, start, end, left_out in zip(np.asarray(found), ends - sizes, ends, skip):
         own = last[0, start:end]
-        wanted = {"mean": own[left_out:].sum(axis=0) / max(len(own) - int(left_out), 1), "cls": own[:1], "lasttoken": own[-1:]}
+        wanted = {
+            "mean": own[left_out:].sum(axis=0) / max(len(own) - int(left_out), 1),
+            "cls": own[:1],
+            "lasttoken": own[-1:],
+        }
         assert_close(vector, np.zeros(3, np.float32) if not len(own) else wanted[pooling].reshape(3))
 
 
 @pytest.mark.parametrize(("kind", "pooling"), POOLED.items())
 def test_vectors_and_gradients_are_those_of_lone_texts(kind, pooling, x64):
-    """With prompts that the mean leaves out, with the padding token inside texts, and with a text without tokens; layers
-    of packed rows are a loop and computed again for the gradient."""
+    """With prompts that the mean leaves out, with the padding token inside texts, and with a text without tokens.
+
+    Layers of packed rows are a loop, and computed again for the gradient.
+    """
     config, rng = CONFIGS[kind], np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_params(config, 4))
     ids = drawn(rng, [3, 16, 9, 0, 1, 12, 5, 7])
@@ -171,7 +181,11 @@ def test_no_text_sees_another(kind):
     params = jax.tree.map(jnp.asarray, random_params(config, 5))
     lengths = jnp.asarray([[5, 9, 4, 0]], jnp.int32)
     tokens = Tokens(
-        jnp.asarray(rng.integers(2, 50, (1, 24)), jnp.int32), jnp.ones((1, 24)), jnp.zeros((1, 24), jnp.int32), None, lengths
+        jnp.asarray(rng.integers(2, 50, (1, 24)), jnp.int32),
+        jnp.ones((1, 24)),
+        jnp.zeros((1, 24), jnp.int32),
+        None,
+        lengths,
     )
     numbers = text_numbers(lengths, 24)
     x = encoder.embed(params, config, tokens)

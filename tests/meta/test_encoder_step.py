@@ -8,7 +8,7 @@ from helpers import assert_close
 from jax.sharding import PartitionSpec
 from shared_texts import Case, everything, random_ids, trained
 
-from metarec_jax.encoder import Rows, Texts
+from metarec_jax.encoder import TextRows, Texts
 from metarec_jax.meta.encoder_step import Chosen, embed, joint_gradient, pull_back
 from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 
@@ -67,7 +67,7 @@ def test_memory_does_not_grow_with_the_chunks():
 
     def temporaries(texts):
         slots = jnp.arange(texts, dtype=jnp.int32)[:, None]
-        rows = Rows(jnp.zeros((texts, 24), jnp.int32), jnp.full_like(slots, 24), slots, jnp.int32(texts))
+        rows = TextRows(jnp.zeros((texts, 24), jnp.int32), jnp.full_like(slots, 24), slots, jnp.int32(texts))
         case = Case(dtype=np.float32)
         reading = case.reading._replace(per_call=(2,), slots=texts)
 

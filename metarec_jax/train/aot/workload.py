@@ -24,7 +24,7 @@ from metarec_jax.encoder import (
     ModelConfig,
     ModernBertConfig,
     Qwen3Config,
-    Rows,
+    TextRows,
     load,
     param_shapes,
     random_encoder,
@@ -223,9 +223,14 @@ def chosen_texts(
     place = NamedSharding(mesh, PartitionSpec() if mesh.size == 1 else by_user(mesh))
     rows = -(-used // plan.texts[0])
     held = mesh.size * most_rows(sizes, plan, used)[0]
-    shapes = [(held, plan.lengths[0]), (held, plan.texts[0]), (held, plan.texts[0]), () if mesh.size == 1 else (mesh.size,)]
+    shapes = [
+        (held, plan.lengths[0]),
+        (held, plan.texts[0]),
+        (held, plan.texts[0]),
+        () if mesh.size == 1 else (mesh.size,),
+    ]
     ids, lengths, slots, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
-    chosen = Chosen(rows=(_put(Rows(ids, lengths, slots, count), place),))
+    chosen = Chosen(rows=(_put(TextRows(ids, lengths, slots, count), place),))
     return chosen, plan, -(-rows // plan.per_call[0])
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from metarec_jax.encoder import Rows, Texts
+from metarec_jax.encoder import TextRows, Texts
 from metarec_jax.train.pretraining.contrastive import Liked
 from metarec_jax.train.pretraining.text_batches import Passages, PassageSource
 
@@ -18,7 +18,7 @@ from metarec_jax.train.pretraining.text_batches import Passages, PassageSource
 class Likes(NamedTuple):
     """Texts to encode for the contrastive loss, and the liked items of each user."""
 
-    rows: tuple[Rows, ...]
+    rows: tuple[TextRows, ...]
     liked: Liked
 
 

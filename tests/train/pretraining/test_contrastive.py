@@ -65,7 +65,9 @@ def test_loss_is_the_formula(x64, part):
     batch = batch._replace(liked=batch.liked._replace(negative=batch.liked.negative.astype(np.float64)))
     item = np.full(source.texts.slots(12), -1)
     texts, place = source.texts, {}  # slot -> item
-    item_of = {tuple(texts.ids[start : start + size]): who for who, (start, size) in enumerate(zip(texts.start, texts.size))}
+    item_of = {
+        tuple(texts.ids[start : start + size]): who for who, (start, size) in enumerate(zip(texts.start, texts.size))
+    }
     for rows in batch.rows:
         for ids, lengths, slots in zip(rows.ids, rows.lengths, rows.slots):
             ends = np.cumsum(lengths)[lengths > 0]
