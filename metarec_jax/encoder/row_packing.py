@@ -16,6 +16,10 @@ SAMPLE = 4096
 SIMILAR = 0.03
 """Relative difference of costs up to which the estimate does not tell choices apart."""
 
+CALLS, FEW = 16, 512
+"""Least number of calls of a step, since the last is half empty in the mean; and number of tokens below which calls are
+not made smaller for that."""
+
 
 class Plan(NamedTuple):
     """The shapes of rows, for each kind of row, shortest rows first.
@@ -134,7 +138,10 @@ def plan_rows(
 
     def tried(lengths: tuple[int, ...]) -> tuple[float, float, Plan]:
         rows = np.bincount(pack_rows(drawn, lengths).kind, minlength=len(lengths)).tolist()
-        per_call = tuple(_evenly(n, tokens_per_call // length, split) for n, length in zip(rows, lengths))
+        most_of_call = [
+            min(tokens_per_call // length, max(FEW // length, -(-n // CALLS))) for n, length in zip(rows, lengths)
+        ]
+        per_call = tuple(_evenly(n, of_call, split) for n, of_call in zip(rows, most_of_call))
         # Half of the last call is empty in the mean.
         tokens = [(n + of_call / 2) * length for n, of_call, length in zip(rows, per_call, lengths)]
         cost = sum(number * (1 + length / width) for number, length in zip(tokens, lengths))

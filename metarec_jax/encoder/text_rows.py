@@ -16,7 +16,7 @@ NOWHERE = np.iinfo(np.int32).max
 
 
 class TextRows(NamedTuple):
-    """TextRows of one length, each with several texts one after another.
+    """Rows of one length, each with several texts one after another.
 
     For several devices, their arrays are concatenated along the first axis.
 
@@ -168,7 +168,7 @@ class Texts:
         return np.where(real, slot_of[self.text_of[np.where(real, used, 0)]], 0).astype(np.int32)
 
     def _packed(self, texts: np.ndarray, most: int) -> tuple[TextRows, ...]:
-        """TextRows of some distinct texts, of which the first has slot 0, and so on."""
+        """Pack some distinct texts, of which the first has slot 0, and so on."""
         taken, plan = np.maximum(self.size, 1), self.plan
         alone = max(plan.texts) == 1
         packing = pack_rows(taken[texts], plan.lengths, alone=alone)
@@ -206,7 +206,7 @@ def _ranges(sizes: np.ndarray) -> np.ndarray:
 
 
 def _together(parts: Sequence[tuple[TextRows, ...]]) -> tuple[TextRows, ...]:
-    """TextRows of several devices."""
+    """Rows of several devices."""
 
     def joined(*leaves: Any) -> Any:
         return None if leaves[0] is None else np.concatenate([np.atleast_1d(leaf) for leaf in leaves])
