@@ -82,7 +82,7 @@ def encoding(target: str, encoder: str, shards: int = 1, scan: bool = False) -> 
     """1,024 texts on each chip, with parameters stored in bfloat16 and split over `shards` chips."""
     name = f"{encoder}, {target}, {shards} to a copy{', a loop over layers' if scan else ''}"
     return Case(
-        name, target, encoder, "no", 1024, shards=shards, remat=False, scan=scan, attention="packed", form="texts"
+        name, target, encoder, "no", 1024, shards=shards, remat=False, scan=scan, attention="tiled", form="texts"
     )
 
 
@@ -96,7 +96,7 @@ INNER = tuple(
 PODS = ("v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16")
 SCALING = (
     joint("v5e:1x1", "bert-base", users=64, remat=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", level=""),
     *(joint(target, "bert-base", users=64, remat=False) for target in PODS),
 )
 LARGE = (
@@ -131,7 +131,7 @@ LAYER = tuple(
         attention=attention,
         level="",
     )
-    for attention in ("xla", "packed")
+    for attention in ("xla", "tiled")
 )
 BATCH = tuple(
     joint("v5e:1x1", encoder, train, users=users)
@@ -143,20 +143,20 @@ BOUGHT = (
     joint("v5e:1x1", "bert-base", users=64, compute="float32", level=""),
     joint("v5e:1x1", "bert-base", users=64, level=""),
     joint("v5e:1x1", "bert-base", users=64, scan=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=4096, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=4096, scan=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=2048, scan=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", tokens_per_call=65536, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", scan=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, level=""),
-    joint("v5e:1x1", "bert-base", users=64, attention="packed", remat=False, scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", tokens_per_call=4096, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", tokens_per_call=4096, scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", tokens_per_call=2048, scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", tokens_per_call=65536, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", scan=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", remat=False, level=""),
+    joint("v5e:1x1", "bert-base", users=64, attention="tiled", remat=False, scan=False, level=""),
 )
 """The joint step of one chip, from the plain to the fastest configuration, one change at a time."""
 CHIPS = (
     *(joint(target, "bert-base", "no", users=1024, level="") for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")),
     *(
-        joint(target, "bert-base", users=64, attention="packed", tokens_per_call=2048, scan=False, level="")
+        joint(target, "bert-base", users=64, attention="tiled", tokens_per_call=2048, scan=False, level="")
         for target in ("v5e:1x1", "v6e:1x1", "v5p:1x1x1")
     ),
 )
@@ -175,7 +175,7 @@ HOPPER = (
     joint("cuda:h100", "bert-base", "no", users=1024, level=""),
     joint("cuda:h100", "bert-base", users=64, scan=False, level=""),
 )
-"""The same on an H100, which does not profit from packed texts; its compiler needs `metarec_jax[cuda]`."""
+"""The same on an H100, which does not profit from tiled attention; its compiler needs `metarec_jax[cuda]`."""
 CASES: Mapping[str, tuple[Case, ...]] = {
     "layer": LAYER,
     "inner": INNER,

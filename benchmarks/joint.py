@@ -63,9 +63,11 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     problem = ours.problem(task, "factored")
     used = np.concatenate([task.support_ids, task.query_ids], axis=1)
     trainable = jax.device_put(Trainable(problem.trainable.theta, problem.trainable.phi, encoder.params))
-    buckets = jax.device_put(texts.buckets)
     options: dict[str, Any] = {"normalise": True, **how}
-    reading = Reading(lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.per_call)
+    most = texts.slots(len(texts.text_of))
+    reading = Reading(
+        lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.plan.per_call, most
+    )
     support = task.support_ids.shape[1]
 
     def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any) -> Any:
@@ -80,17 +82,16 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         )
 
     def feed() -> tuple[Chosen, Any]:
-        picked, slots = texts.pick(used, np.ones(used.shape, bool), len(texts.row_of))
+        rows, slots = texts.pick(used, np.ones(used.shape, bool), most)
         episodes = problem.episodes._replace(
             support=problem.episodes.support._replace(item=slots[:, :support]),
             query=problem.episodes.query._replace(item=slots[:, support:]),
         )
-        return jax.device_put((Chosen(buckets, picked), episodes))
+        return jax.device_put((Chosen(rows), episodes))
 
     users, fed = problem.tables.users, feed()
     chunks = {
-        tokens.ids.shape[1]: -(-int(picked.count) // rows)
-        for tokens, picked, rows in zip(fed[0].buckets, fed[0].picked, texts.per_call)
+        rows.ids.shape[1]: -(-int(rows.count) // per_call) for rows, per_call in zip(fed[0].rows, texts.plan.per_call)
     }
 
     def turns(path: str) -> int | None:
@@ -126,14 +127,26 @@ def real_texts(
 
     Args:
         name: name of the encoder, or its folder.
-        tokens_per_call: tokens per call of the buckets.
+        tokens_per_call: tokens that are encoded at a time.
 
     Returns:
-        The encoder; token ids of each text; the texts in length buckets.
+        The encoder; token ids of each text; the texts.
     """
     encoder = load(name)
     ids = tokenize(encoder.tokenizer, movielens().items.texts, 128).ids
-    return encoder, ids, Texts.of(ids, limit=128, tokens_per_call=tokens_per_call)
+    return encoder, ids, Texts.of(ids, tokens_per_call=tokens_per_call, width=encoder.config.hidden_size)
+
+
+def computed_tokens(texts: Texts, used: np.ndarray) -> int:
+    """Tokens that a step computes for a batch, padding and empty rows of the last chunks included.
+
+    Args:
+        texts: texts of the items.
+        used: rows of the batch's texts.
+    """
+    rows, _ = texts.pick(used, np.ones(used.shape, bool), used.size)
+    turns = [-(-int(part.count) // per_call) for part, per_call in zip(rows, texts.plan.per_call)]
+    return sum(n * per_call * length for n, per_call, length in zip(turns, texts.plan.per_call, texts.plan.lengths))
 
 
 def compare(
@@ -216,7 +229,7 @@ def compare(
         "unavailable": left_out,
         "distinct texts": len(rows),
         "tokens": int(sum(len(ids[row]) for row in rows)),
-        "padded tokens, ours": int(sum(b.ids.size for b in texts.buckets)),
+        "padded tokens, ours": computed_tokens(texts, both),
         "padded tokens, distinct": len(rows) * max(len(ids[row]) for row in rows),
         "pairs": f"without an optimiser, measured on {PAIRS_OF} users, multiplied by {task.users // PAIRS_OF}",
         "(a) textbook": f"measured on {min(TEXTBOOK_PAIRS, both.size)} of {both.size} pairs; user texts, no inner loop",

@@ -9,7 +9,7 @@ from helpers import tiny
 
 from metarec_jax import encoder
 from metarec_jax.core.types import Prepared
-from metarec_jax.encoder import BertConfig, Picked, Texts, encode, pack
+from metarec_jax.encoder import BertConfig, Texts, encode, pack
 from metarec_jax.meta.encoder_step import Chosen, Reading
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
@@ -41,7 +41,7 @@ def everything(params):
 class Case:
     """A batch of 3 users who share a few of 12 items, the items' texts and the users' texts."""
 
-    def __init__(self, *, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, **changes):
+    def __init__(self, *, per_call=30, dtype=np.float64, users=3, split=1, bert=BERT, most=0, **changes):
         rng = np.random.default_rng(0)
         small = tiny(head="rating", embedding=4, users=users, dtype=dtype, **changes)
         self.model = small.model._replace(prepare=lambda theta, tables: Prepared(*tables))
@@ -56,21 +56,24 @@ class Case:
             query=small.episodes.query._replace(item=items[:, 4:]),
         )
         self.ids = random_ids(rng, 12), random_ids(rng, users)
-        self.texts = Texts.of([*self.ids[0], *self.ids[1]], limit=24, tokens_per_call=per_call, split=split)
-        self.reading = Reading(lambda params, tokens: encode(params, bert, tokens, normalise=True), self.texts.per_call)
+        self.texts = Texts.of(
+            [*self.ids[0], *self.ids[1]], tokens_per_call=per_call, most=most, width=4, shortest_row=8, split=split
+        )
+        per_call, slots = self.texts.plan.per_call, self.texts.slots(most or 12 + users)
+        self.reading = Reading(lambda params, rows: encode(params, bert, rows, normalise=True), per_call, slots)
 
     def localised(self):
         """The batch for the joint step."""
         used, real = texts_used(self.episodes, 12)
-        picked, slots = self.texts.pick(used, real, 12 + len(used))
-        return jax.tree.map(jnp.asarray, (Chosen(self.texts.buckets, picked), with_slots(self.episodes, slots)))
+        rows, slots = self.texts.pick(used, real, 12 + len(used))
+        return jax.tree.map(jnp.asarray, (Chosen(rows), with_slots(self.episodes, slots)))
 
     def apart(self):
         """The batch for the private joint step."""
         users = len(self.episodes.weight)
-        picked, slots = self.texts.pick_apart(*texts_used(self.episodes, 12), 8, users)
-        own = tuple(Picked(rows.reshape(users, -1), count) for rows, count in picked)
-        read = Apart(self.texts.buckets, own, self.episodes.user)
+        rows, slots = self.texts.pick_apart(*texts_used(self.episodes, 12), 8, users)
+        own = jax.tree.map(lambda leaf: leaf.reshape(users, -1, *leaf.shape[1:]) if leaf.ndim > 1 else leaf, rows)
+        read = Apart(own, self.episodes.user)
         return jax.tree.map(jnp.asarray, (read, with_slots(self.episodes, slots)))
 
     def pairs(self, episodes):

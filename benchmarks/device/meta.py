@@ -168,7 +168,8 @@ def joint_step(length: int, asked: Asked) -> Iterator[Row]:
     def program() -> Work:
         task = task_of(case)
         ids = list(token_ids(len(task.table), length, encoder.config.vocab_size))
-        texts = Texts.of(ids, limit=length, tokens_per_call=run.tokens_per_call)
+        sizes = {"tokens_per_call": run.tokens_per_call, "shortest_row": run.shortest_row}
+        texts = Texts.of(ids, width=encoder.config.hidden_size, **sizes)
         step = joint.our_step(task, encoder, texts, 0, adam=True, dtype=dtype, run=run)
         return Work(step.run, users, "users", _shown(step.facts, dtype, texts=len(ids), length=length))
 

@@ -56,8 +56,8 @@ class EncoderConfig:
     """Precision in which embeddings of a frozen encoder are kept in the cache folder. float16 halves the files, and
     rounds each embedding to about 3 digits."""
     attention: Literal["auto", "fused"] = "auto"
-    """"auto" is plain attention, on a TPU with several short texts in a row; "fused" is the accelerator's own kernel
-    (cuDNN or Pallas), which has no second derivative."""
+    """"auto" is plain attention, in training with several texts in a row; "fused" is the accelerator's own kernel
+    (cuDNN or Pallas), which has no second derivative, with one text in a row."""
 
     def __post_init__(self) -> None:
         require_types(self, "encoder")

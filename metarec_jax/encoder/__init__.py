@@ -20,7 +20,7 @@ from metarec_jax.encoder.pooling import pool, text_vectors
 from metarec_jax.encoder.pretrained import Encoder, load, random_encoder, remarks, save
 from metarec_jax.encoder.qwen3_config import Qwen3Config
 from metarec_jax.encoder.sentence_transformers import Side
-from metarec_jax.encoder.text_buckets import Picked, Texts
+from metarec_jax.encoder.text_rows import TextRows, Texts
 from metarec_jax.encoder.tokenizer import Tokenised, Tokenizer, prompt_length, require_strings, tokenize, words_of
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
     "Gemma3Config",
     "ModelConfig",
     "ModernBertConfig",
-    "Picked",
     "Pooling",
     "Projection",
     "Qwen3Config",
     "Side",
+    "TextRows",
     "Texts",
     "Tokenised",
     "Tokenizer",

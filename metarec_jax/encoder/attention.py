@@ -23,6 +23,7 @@ def attend(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
     allowed: Bool[AnyArray, "length length"] | None = None,
+    apart: bool = False,
 ) -> Float[Array, "texts length hidden"]:
     """Compute scaled dot-product attention between the real tokens of each text.
 
@@ -38,6 +39,8 @@ def attend(
         bias: added to the scores of every text, or None.
         allowed: whether the token of the first axis attends to that of the second; None for all pairs. A token that
             attends to none gets the mean of the values.
+        apart: whether each row holds several texts, which do not attend to each other; `mask` is then the number of the
+            text of each token, from 1 on.
 
     Returns:
         Attention outputs of the heads, concatenated.
@@ -56,9 +59,12 @@ def attend(
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:
         scores = scores + jnp.tile(bias.astype(scores.dtype).reshape(groups, -1, length), (texts, 1, 1))
-    real = jnp.repeat(mask > 0, groups, axis=0)[:, None, :]
+    real = (mask > 0)[:, None, :]
+    if apart:
+        real = real & (mask[:, :, None] == mask[:, None, :])
     if allowed is not None:
-        real = real & jnp.tile(jnp.asarray(allowed), (together, 1))[None]
+        real = real & jnp.asarray(allowed)[None]
+    real = jnp.repeat(jnp.tile(real, (1, together if real.shape[1] > 1 else 1, 1)), groups, axis=0)
     weights = jax.nn.softmax(jnp.where(real, scores, jnp.finfo(scores.dtype).min), axis=-1)
     mixed = jnp.einsum("bqk,bkw->bqw", weights.astype(value.dtype), value)
     return mixed.reshape(texts, num_heads, length, width).swapaxes(1, 2).reshape(texts, length, hidden)
@@ -68,7 +74,7 @@ TILE = 128
 """Columns of a matrix unit, and of a tile in a TPU's memory: shorter rows are padded to it."""
 
 
-def attend_packed(
+def attend_tiled(
     query: Float[Array, "texts length hidden"],
     key: Float[Array, "texts length key_hidden"],
     value: Float[Array, "texts length key_hidden"],
@@ -78,7 +84,7 @@ def attend_packed(
     bias: Float[Array, "heads length length"] | None = None,
     allowed: Bool[AnyArray, "length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """Compute `attend` with several short texts packed in each row of a matrix unit; texts do not attend to each other.
+    """Compute `attend` with several short texts side by side in each row of a matrix unit of a TPU.
 
     With texts of 32 tokens, three quarters of a matrix unit's 128 columns would be padding. On a CPU, which does not
     pad, this is slower. Derivatives of any order exist.
@@ -96,12 +102,12 @@ def attend_packed(
     width, missing = hidden // num_heads, -texts % together
     groups, row = (texts + missing) // together, together * length
 
-    def packed(x: Array) -> Array:
+    def tiled(x: Array) -> Array:
         x = jnp.pad(x, ((0, missing), (0, 0), (0, 0)))
         heads = x.reshape(groups, row, -1, width).swapaxes(1, 2)
         return jnp.repeat(heads, num_heads // heads.shape[1], axis=1)
 
-    query, key, value = packed(query * width**-0.5), packed(key), packed(value)
+    query, key, value = tiled(query * width**-0.5), tiled(key), tiled(value)
     scores = jnp.einsum("ghqw,ghkw->ghqk", query, key)
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:

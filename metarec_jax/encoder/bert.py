@@ -15,6 +15,7 @@ from metarec_jax.encoder.bert_config import BertConfig
 from metarec_jax.encoder.execution import Attention
 from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.parts import ATTEND, Part
+from metarec_jax.encoder.text_places import positions, text_numbers
 
 
 class Embeddings(Part):
@@ -29,20 +30,25 @@ class Embeddings(Part):
         x = self.table(config.vocab_size, "word")(tokens.ids)
         if config.type_vocab_size:
             x = x + self.table(config.type_vocab_size, "type")(tokens.types)
-        positions = self.table(config.first_position + config.max_positions, "position")
-        x = x + positions(_positions(config, tokens.ids))
+        table = self.table(config.first_position + config.max_positions, "position")
+        x = x + table(_positions(config, tokens))
         return self.layer_norm("norm")(x)
 
 
-def _positions(config: BertConfig, ids: Array) -> Array:
+def _positions(config: BertConfig, tokens: Tokens) -> Array:
     """Rows of the position table, [1, length] or [texts, length].
 
     Padding is recognised by id, not by mask, as in transformers: a text may contain the padding token.
     """
+    ids, place = tokens.ids, jnp.arange(tokens.ids.shape[1], dtype=jnp.int32)[None]
+    own = place if tokens.lengths is None else positions(text_numbers(tokens.lengths, ids.shape[1]))
     if not config.architecture.counts_padding:
-        return jnp.arange(ids.shape[1])[None]
+        return own
     real = (ids != config.pad_token_id).astype(ids.dtype)
-    return config.pad_token_id + jnp.cumsum(real, axis=1) * real
+    count = jnp.cumsum(real, axis=1)
+    if tokens.lengths is not None:  # those of a row's earlier texts do not count
+        count = count - jnp.take_along_axis(count - real, place - own, axis=1)
+    return config.pad_token_id + count * real
 
 
 class RelativeBias(Part):

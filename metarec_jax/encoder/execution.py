@@ -6,21 +6,24 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from metarec_jax.core.types import Params
+from metarec_jax.encoder.attention import TILE
 
-Attention = Literal["xla", "packed", "fused"]
+Attention = Literal["xla", "tiled", "fused", "apart"]
 
 
 class Execution(NamedTuple):
     """Options of computing an encoder's layers.
 
     Attributes:
-        attention: "xla" uses XLA operations; "packed" packs several short texts into each row of a matrix unit of 128
-            columns; "fused" uses the accelerator's fused kernel, which has no second derivative.
+        attention: "xla" uses XLA operations; "tiled" puts several short texts side by side in each row of a matrix unit
+            of 128 columns; "fused" uses the accelerator's fused kernel, which has no second derivative. Rows that hold
+            several texts (`Tokens.lengths`) are computed with "apart", XLA operations that keep texts apart.
         remat: whether the backward pass recomputes each layer instead of storing its activations. On a CPU this has an
             effect only with `scan`; otherwise the compiler merges the two computations.
         scan: whether layers are one loop over stacked parameters. The loop is compiled once for all layers, but copies
             each layer's weights in every iteration.
         tokens_per_call: greatest number of tokens that a device encodes at a time in training.
+        shortest_row: least number of tokens of a row of several texts in training.
         whole: function that gathers the parameters of a layer, for parameters that are sharded over devices.
     """
 
@@ -28,13 +31,14 @@ class Execution(NamedTuple):
     remat: bool = False
     scan: bool = False
     tokens_per_call: int = 1024
+    shortest_row: int = 32
     whole: Callable[[Params], Params] = lambda params: params
 
 
 EXECUTION = Execution()
 
 
-_TOKENS_PER_CALL = {"cpu": 1024, "tpu": 2048, "gpu": 16384}
+_TOKENS_PER_CALL = {"cpu": 512, "tpu": 2048, "gpu": 16384}
 """Platform -> tokens of a call. On a CPU, activations of more than 1,024 tokens do not fit in the caches
 (docs/joint-training.md). On a v5e the joint step of BERT-base is estimated at 567 ms with 2,048 tokens, 625 with 4,096
 and 748 with 16,384 (docs/accelerators.md)."""
@@ -43,7 +47,7 @@ and 748 with 16,384 (docs/accelerators.md)."""
 def choose_execution(platform: str, *, fused: bool = False, split: bool = False) -> Execution:
     """Choose how texts are encoded on a platform.
 
-    Packed attention is used on a TPU, whose matrix units short texts do not fill: the joint step of BERT-base on a v5e
+    Tiled attention is used on a TPU, whose matrix units short texts do not fill: the joint step of BERT-base on a v5e
     is estimated at 855 ms with it and at 945 ms without (docs/accelerators.md). On other platforms it would only
     multiply zeros. Layers are unrolled, which is faster and takes less memory than a loop (748 and 855 ms), except
     where parameters are sharded: then a loop gathers one layer at a time. On a TPU, and with sharded parameters, the
@@ -57,7 +61,11 @@ def choose_execution(platform: str, *, fused: bool = False, split: bool = False)
     Returns:
         The options; `tokens_per_call` is for training.
     """
-    attention: Attention = "fused" if fused else "packed" if platform == "tpu" else "xla"
+    attention: Attention = "fused" if fused else "tiled" if platform == "tpu" else "xla"
     return Execution(
-        attention, remat=split or platform == "tpu", scan=split, tokens_per_call=_TOKENS_PER_CALL.get(platform, 16384)
+        attention,
+        remat=split or platform == "tpu",
+        scan=split,
+        tokens_per_call=_TOKENS_PER_CALL.get(platform, 16384),
+        shortest_row=32 if platform == "cpu" else TILE,
     )

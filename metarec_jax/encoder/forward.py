@@ -25,7 +25,8 @@ from metarec_jax.encoder.families import family_of
 from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
 from metarec_jax.encoder.parts import Dense
 from metarec_jax.encoder.pooling import text_vectors
-from metarec_jax.encoder.rotary import places, stacked
+from metarec_jax.encoder.rotary import places, renumbered, stacked
+from metarec_jax.encoder.text_places import positions, text_numbers
 
 _MATRICES = ("kernel", "embedding")
 
@@ -113,7 +114,7 @@ def encode(
     Args:
         params: from `init` or `pretrained.load`.
         config: the architecture of ``params``.
-        tokens: padded texts.
+        tokens: padded texts, or rows with several texts.
         pooling: "mean" of the real tokens of the last layer, its first token ("cls"), or its last real token
             ("lasttoken").
         normalise, dims: as for `pooling.text_vectors`.
@@ -123,17 +124,23 @@ def encode(
 
     Returns:
         Vectors in float32 or wider. A text with no real token gets 0 from "mean" and "lasttoken", before dense layers.
+        Of rows with several texts, those of all places in the order of rows: [rows * texts, width].
 
     Raises:
-        MetarecError: tokens longer than ``config.max_positions``.
+        MetarecError: tokens longer than ``config.max_positions``, or fused attention for rows with several texts.
     """
+    mask, lengths = jnp.asarray(tokens.mask), tokens.lengths
+    if lengths is not None and lengths.shape[1] > 1:
+        if run.attention == "fused":
+            raise MetarecError("fused attention does not keep the texts of a row apart: lay one text in each row")
+        mask, run = text_numbers(jnp.asarray(lengths), tokens.ids.shape[1]), run._replace(attention="apart")
+        mask = mask.astype(jnp.float32)
     with jax.named_scope("encode"):
         words = params | {"embeddings": run.whole(params["embeddings"])}
         x = embed(words, config, tokens, dtype=dtype)
-        mask, layers = jnp.asarray(tokens.mask), config.num_layers
-        last = run_layers(params, config, x, mask, first=0, last=layers, dtype=dtype, run=run)
+        last = run_layers(params, config, x, mask, first=0, last=config.num_layers, dtype=dtype, run=run)
         how = {"pooling": pooling, "normalise": normalise, "dims": dims, "run": run}
-        return text_vectors(params, config, last, mask, tokens.skip, **how)
+        return text_vectors(params, config, last, mask, tokens.skip, lengths, **how)
 
 
 def embed(
@@ -176,13 +183,15 @@ def run_layers(
     Args:
         params, config, dtype, run: as for `encode`.
         x: input of layer `first`.
-        mask: 1 for a real token, 0 for padding.
+        mask: 1 for a real token, 0 for padding; for attention "apart", the number of the text of each token in its row.
         first, last: a range of layers, 0 to ``config.num_layers``.
 
     Returns:
         Output of layer `last` - 1; after the architecture's final norm, if there is one, where that is the last layer.
     """
     family, (values, kinds) = family_of(config), _between(params, config, x.shape[1], dtype)
+    if run.attention == "apart" and config.reaches:
+        values = [renumbered(where, positions(mask)) for where in values]
 
     def compute(x: Array, own: Params, value: Any, number: int) -> Array:
         layer = family.layer(config, dtype=dtype, attention=run.attention, number=number)
@@ -242,7 +251,7 @@ def pooled(
 
 def _require_positions(config: ModelConfig, tokens: Tokens) -> None:
     length = tokens.ids.shape[1]
-    if length > config.max_positions:
+    if tokens.lengths is None and length > config.max_positions:
         raise MetarecError(
             f"texts are {length} tokens long, but this encoder has {config.max_positions} positions: "
             f"give a max_length of at most {config.max_positions}"

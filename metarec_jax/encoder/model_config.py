@@ -17,20 +17,23 @@ Pooling = Literal["auto", "mean", "cls", "lasttoken"]
 
 
 class Tokens(NamedTuple):
-    """Texts as token ids, padded to one length.
+    """Texts as token ids, padded to one length; or, with `lengths`, rows with several texts one after another.
 
     Attributes:
         ids: int32 [texts, length], rows of the vocabulary.
         mask: float32 [texts, length], 1 for a real token, 0 for padding, which has no effect on results.
         types: int32 [texts, length], segment of each token.
         skip: int32 [texts], number of first tokens of each text that mean pooling leaves out (those of a prompt); None
-            where it leaves out none.
+            where it leaves out none. With `lengths`, int32 [rows, texts].
+        lengths: int32 [rows, texts], number of tokens of each text of a row, 0 where there is no further text. A text
+            has its own positions, and none of its tokens attends to another text. None where a row is one text.
     """
 
     ids: Array
     mask: Array
     types: Array
     skip: Array | None = None
+    lengths: Array | None = None
 
 
 class Projection(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +12,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from metarec_jax.encoder.activations import ACTIVATIONS
-from metarec_jax.encoder.attention import attend, attend_fused, attend_packed
+from metarec_jax.encoder.attention import attend, attend_fused, attend_tiled
 from metarec_jax.encoder.linear import along_last, block_dot
 from metarec_jax.encoder.model_config import ModelConfig
 from metarec_jax.encoder.rotary import Places, rotate
 
-ATTEND = {"xla": attend, "packed": attend_packed, "fused": attend_fused}
+ATTEND = {
+    "xla": attend,
+    "tiled": attend_tiled,
+    "fused": attend_fused,
+    "apart": functools.partial(attend, apart=True),
+}
 """Name of `execution.Execution.attention` -> computation of attention."""
 
 

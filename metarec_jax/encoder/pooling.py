@@ -22,19 +22,21 @@ def text_vectors(
     config: ModelConfig,
     last: Float[jax.Array, "texts length hidden"],
     mask: Float[jax.Array, "texts length"],
-    skip: Int[AnyArray, " texts"] | None = None,
+    skip: Int[AnyArray, ...] | None = None,
+    lengths: Int[AnyArray, "texts places"] | None = None,
     *,
     pooling: Pooling = "mean",
     normalise: bool = False,
     dims: int = 0,
     run: Execution = EXECUTION,
-) -> Float[jax.Array, "texts width"]:
+) -> Float[jax.Array, "vectors width"]:
     """Compute the vector of each text from the output of the last layer.
 
     Args:
         params: parameters of the encoder, of which those of its dense layers after pooling are read.
         config: the architecture.
         last, mask, skip, pooling: as for `pool`.
+        lengths: of rows with several texts, as in `Tokens`; `pool_rows` then pools. None where a row is one text.
         normalise: scale vectors to unit length, after everything else.
         dims: number of first numbers that are kept of each vector (Matryoshka embeddings: Kusupati et al. 2022, arXiv
             2205.13147); 0 keeps all.
@@ -46,7 +48,10 @@ def text_vectors(
     Raises:
         MetarecError: as for `pool`.
     """
-    vectors = pool(last, mask, skip, pooling=pooling)
+    if lengths is None:
+        vectors = pool(last, mask, skip, pooling=pooling)
+    else:
+        vectors = pool_rows(last, lengths, skip, pooling=pooling)
     for number, projection in enumerate(config.projections):
         own = run.whole(params[f"projection_{number}"])
         dense = Dense(projection.features, use_bias=projection.bias, dtype=vectors.dtype)
@@ -93,8 +98,50 @@ def pool(
         vectors = jnp.take_along_axis(last, jnp.maximum(place, 0)[:, None, None], axis=1)[:, 0]
         vectors = jnp.where(place[:, None] >= 0, vectors, 0)
     else:
-        raise MetarecError(f"pooling is {pooling!r}; it must be 'mean', 'cls' or 'lasttoken'")
+        raise MetarecError(_unknown(pooling))
     return to_unit_length(vectors) if normalise else vectors
+
+
+def pool_rows(
+    last: Float[jax.Array, "rows length hidden"],
+    lengths: Int[AnyArray, "rows texts"],
+    skip: Int[AnyArray, "rows texts"] | None = None,
+    *,
+    pooling: Pooling = "mean",
+) -> Float[jax.Array, "vectors hidden"]:
+    """Pool the vectors of each text's tokens into one vector, in rows with several texts.
+
+    Args:
+        last: output of the last layer.
+        lengths, skip: as in `Tokens`.
+        pooling: as for `pool`.
+
+    Returns:
+        Vectors of all places for a text, in float32 or wider: [rows * texts, hidden]; 0 for one without tokens.
+
+    Raises:
+        MetarecError: as for `pool`.
+    """
+    last = last.astype(jnp.promote_types(last.dtype, jnp.float32))
+    lengths = jnp.asarray(lengths)
+    end = jnp.cumsum(lengths, axis=1)
+    start = end - lengths
+    if pooling == "mean":
+        start = start if skip is None else jnp.minimum(start + jnp.asarray(skip), end)
+        place = jnp.arange(last.shape[1], dtype=end.dtype)[None, None]
+        inside = ((place >= start[:, :, None]) & (place < end[:, :, None])).astype(last.dtype)
+        vectors = jnp.einsum("rlh,rtl->rth", last, inside) / jnp.maximum(inside.sum(axis=2, keepdims=True), 1)
+    elif pooling in ("cls", "lasttoken"):
+        place = start if pooling == "cls" else end - 1
+        place = jnp.clip(place, 0, last.shape[1] - 1)
+        vectors = jnp.where((lengths > 0)[:, :, None], jnp.take_along_axis(last, place[:, :, None], axis=1), 0)
+    else:
+        raise MetarecError(_unknown(pooling))
+    return vectors.reshape(-1, last.shape[2])
+
+
+def _unknown(pooling: str) -> str:
+    return f"pooling is {pooling!r}; it must be 'mean', 'cls' or 'lasttoken'"
 
 
 def to_unit_length(vectors: Float[jax.Array, "texts width"]) -> Float[jax.Array, "texts width"]:

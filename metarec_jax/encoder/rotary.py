@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.errors import MetarecError
 
@@ -32,7 +32,8 @@ class Places(NamedTuple):
     """`Reach` for texts of one padded length.
 
     Attributes:
-        cosine, sine: float32 [length, head width / 2], of the angle of each position and frequency.
+        cosine, sine: float32 [length, head width / 2], of the angle of each position and frequency; for rows with
+            several texts, [rows, length, head width / 2].
         allowed: bool [length, length], whether the token of the first axis attends to that of the second; None where
             all do.
     """
@@ -71,6 +72,20 @@ def places(reach: Reach, length: int, width: int) -> Places:
     )
 
 
+def renumbered(where: Places, position: Int[Array, "rows length"]) -> Places:
+    """Give the tokens of rows with several texts the angles of their positions in their own texts.
+
+    Args:
+        where: angles of the positions of a row.
+        position: position of each token in its text.
+
+    Returns:
+        As `where`, with angles for each row.
+    """
+    cosine, sine = (jnp.asarray(table)[position] for table in (where.cosine, where.sine))
+    return where._replace(cosine=cosine, sine=sine)
+
+
 def stacked(kinds: Sequence[Places]) -> Places:
     """Stack the places of several layers along a new first axis.
 
@@ -82,7 +97,7 @@ def stacked(kinds: Sequence[Places]) -> Places:
     """
     allowed = None
     if any(kind.allowed is not None for kind in kinds):
-        length = len(kinds[0].cosine)
+        length = kinds[0].cosine.shape[-2]
         everything = np.ones((length, length), bool)
         allowed = jnp.stack([everything if kind.allowed is None else kind.allowed for kind in kinds])
     return Places(jnp.stack([k.cosine for k in kinds]), jnp.stack([k.sine for k in kinds]), allowed)
@@ -100,7 +115,8 @@ def rotate(x: Float[Array, "texts length heads width"], where: Places) -> Float[
     """
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     first, second = jnp.split(wide, 2, axis=-1)
-    cosine, sine = (jnp.asarray(table, wide.dtype)[None, :, None, :] for table in (where.cosine, where.sine))
+    tables = (jnp.asarray(table, wide.dtype) for table in (where.cosine, where.sine))
+    cosine, sine = (table.reshape(-1, *table.shape[-2:])[:, :, None, :] for table in tables)
     turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
     return turned.astype(x.dtype)
 

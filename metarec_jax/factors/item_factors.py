@@ -277,7 +277,7 @@ def _components(rows: Float[np.ndarray, "items width"], most: int) -> Float[np.n
     return directions[:, ::-1][:, real[::-1]][:, :most]
 
 
-def joined(rows: dict[str, np.ndarray]) -> Float[np.ndarray, "items width"]:
+def joined(rows: Mapping[str, np.ndarray]) -> Float[np.ndarray, "items width"]:
     """Concatenate all sources by name."""
     return np.concatenate([rows[name] for name in sorted(rows)], axis=1)
 

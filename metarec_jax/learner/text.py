@@ -90,7 +90,7 @@ def make_reader(
         raise MetarecError(
             f"encoder.attention is 'fused', but the inner loop adapts {of_encoder[0]}: its outer gradient goes through "
             "attention twice, to first order too, and fused kernels have no second derivative: use attention 'xla' or "
-            "'packed'"
+            "'tiled'"
         )
     layers = [int(m.group(1)) for name in of_encoder if (m := re.match(r"encoder/layer_(\d+)/", name))]
     if any(name.startswith("encoder/relative_bias/") for name in of_encoder):

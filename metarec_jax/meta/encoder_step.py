@@ -22,28 +22,27 @@ from jaxtyping import Array, Float
 from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.model_config import Tokens
-from metarec_jax.encoder.text_buckets import Picked
+from metarec_jax.encoder.text_places import text_numbers
+from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.factors.correction import Places, correct
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
 
 Encode = Callable[[Params, Tokens], Array]
-"""(parameters of the encoder, tokens) -> [texts, hidden]."""
+"""(parameters of the encoder, rows with several texts) -> [rows * texts, hidden]."""
 
 
 class Chosen(NamedTuple):
     """The texts of a step.
 
     Attributes:
-        buckets: tokens of all texts, of items and of users, by length bucket.
-        picked: texts of each bucket to encode.
+        rows: the texts to encode, in rows of each length.
         users: [users, hidden], fixed embeddings where users have no text. None where they have texts; ``Episodes.user``
             is then a slot of the embeddings, like an item.
         items: rows of the correction of item factors of the episodes' rows; None where there is no correction.
     """
 
-    buckets: tuple[Tokens, ...]
-    picked: tuple[Picked, ...]
+    rows: tuple[TextRows, ...]
     users: Array | None = None
     items: Places | None = None
 
@@ -53,7 +52,8 @@ class Reading(NamedTuple):
 
     Attributes:
         encode: the encoder.
-        per_call: number of texts of a chunk, for each bucket.
+        per_call: number of rows of a chunk, for each length.
+        slots: number of slots of embeddings.
         constrain: function that sets the sharding of a chunk's rows over devices.
         turns: number of chunks of this device -> number of iterations of its loop over chunks; for devices whose loops
             must have equal numbers of iterations.
@@ -61,6 +61,7 @@ class Reading(NamedTuple):
 
     encode: Encode
     per_call: tuple[int, ...]
+    slots: int
     constrain: Callable[[Any], Any] = lambda tree: tree
     turns: Callable[[Array], Array] = lambda turns: turns
 
@@ -93,9 +94,14 @@ def embed(reading: Reading, params: Params, chosen: Chosen) -> Float[Array, "slo
         chosen: the texts.
 
     Returns:
-        Embeddings; 0 in slots of chunks without a picked text, which are not computed.
+        Embeddings; 0 in slots of no text.
     """
-    return jnp.concatenate([_embed(reading, params, part) for part in _parts(reading, chosen)])
+    parts = _parts(reading, chosen)
+    one = jax.eval_shape(lambda: reading.encode(params, parts[0].chunk(reading, jnp.asarray(0))[0]))
+    table = jnp.zeros((reading.slots, one.shape[1]), one.dtype)
+    for part in parts:
+        table = _embed(reading, params, part, table)
+    return table
 
 
 def pull_back(
@@ -117,53 +123,53 @@ def pull_back(
     Returns:
         The gradient, a tree like `moving`.
     """
-    total, start = jax.tree.map(jnp.zeros_like, moving), 0
+    total = jax.tree.map(jnp.zeros_like, moving)
     for part in _parts(reading, chosen):
-        end = start + part.picked.rows.shape[0]
-        total = _pull_back(reading, encode_with, moving, part, cotangent[start:end], total)
-        start = end
+        total = _pull_back(reading, encode_with, moving, part, cotangent, total)
     return total
 
 
 class _Part(NamedTuple):
-    """A length bucket.
+    """Rows of one length.
 
     Attributes:
-        tokens: tokens of all its texts.
-        picked: texts to encode.
-        rows: number of texts of a chunk.
+        rows: all of them.
+        per_call: number of rows of a chunk.
     """
 
-    tokens: Tokens
-    picked: Picked
-    rows: int
+    rows: TextRows
+    per_call: int
 
     @property
     def scope(self) -> str:
         """Name scope of the loop over its chunks, which identifies the loop in the compiled program."""
-        return f"length_{self.tokens.ids.shape[1]}"
+        return f"length_{self.rows.ids.shape[1]}"
 
     def turns(self, reading: Reading) -> Array:
-        return reading.turns((self.picked.count + self.rows - 1) // self.rows)
+        return reading.turns((self.rows.count + self.per_call - 1) // self.per_call)
 
-    def chunk(self, reading: Reading, turn: Array) -> Tokens:
-        which = jax.lax.dynamic_slice_in_dim(self.picked.rows, turn * self.rows, self.rows)
-        return reading.constrain(jax.tree.map(lambda leaf: leaf[which], self.tokens))
+    def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array]:
+        """Texts of a chunk, and their slots."""
+
+        def some(leaf: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(leaf, turn * self.per_call, self.per_call)
+
+        ids, lengths, slots, skip = reading.constrain(
+            jax.tree.map(some, (self.rows.ids, self.rows.lengths, self.rows.slots, self.rows.skip))
+        )
+        mask = (text_numbers(lengths, ids.shape[1]) > 0).astype(jnp.float32)
+        return Tokens(ids, mask, jnp.zeros_like(ids), skip, lengths), slots.reshape(-1)
 
 
 def _parts(reading: Reading, chosen: Chosen) -> list[_Part]:
-    return [_Part(*part) for part in zip(chosen.buckets, chosen.picked, reading.per_call)]
+    return [_Part(*part) for part in zip(chosen.rows, reading.per_call)]
 
 
-def _embed(reading: Reading, params: Params, part: _Part) -> Array:
-    def vectors(turn: Array | int) -> Array:
-        return reading.encode(params, part.chunk(reading, jnp.asarray(turn)))
-
+def _embed(reading: Reading, params: Params, part: _Part, table: Array) -> Array:
     def put(turn: Array, table: Array) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(table, vectors(turn), turn * part.rows, axis=0)
+        tokens, slots = part.chunk(reading, turn)
+        return table.at[slots].set(reading.encode(params, tokens), mode="drop")
 
-    one = jax.eval_shape(vectors, 0)
-    table = jnp.zeros((part.picked.rows.shape[0], one.shape[1]), one.dtype)
     with jax.named_scope(part.scope):
         return jax.lax.fori_loop(0, part.turns(reading), put, table)
 
@@ -177,10 +183,10 @@ def _pull_back(
     total: Params,
 ) -> Params:
     def add(turn: Array, total: Params) -> Params:
-        tokens = part.chunk(reading, turn)
+        tokens, slots = part.chunk(reading, turn)
         _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens), moving)
-        # The last chunk may have texts that are not picked; no episode gathers them, so their cotangent is 0.
-        own = jax.lax.dynamic_slice_in_dim(cotangent, turn * part.rows, part.rows)
+        # Places without a text have no slot, and no cotangent.
+        own = cotangent.at[slots].get(mode="fill", fill_value=0)
         return jax.tree.map(jnp.add, total, back(own)[0])
 
     with jax.named_scope(part.scope):

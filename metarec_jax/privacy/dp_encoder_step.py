@@ -14,8 +14,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder.model_config import Tokens
-from metarec_jax.encoder.text_buckets import Picked
+from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.learner.inputs import learned
 from metarec_jax.meta.encoder_step import Chosen, Reading, cached_gradient
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
@@ -27,15 +26,13 @@ class Apart(NamedTuple):
     """Inputs of users' losses, separate for each user.
 
     Attributes:
-        buckets: tokens of all texts, of items and of users, by length bucket.
-        picked: texts of each bucket to encode for each user: rows int32 [users, capacity], and count int32 [users].
+        texts: texts to encode for each user, in rows of each length; arrays have a first axis of users.
         rows: int32 [users], number of each user, independent of other users, from which draws are derived.
         users: [all users, hidden], fixed embeddings, where users have no text; None where they have texts, and
             ``Episodes.user`` is then a slot like that of an item.
     """
 
-    buckets: tuple[Tokens, ...]
-    picked: tuple[Picked, ...]
+    texts: tuple[TextRows, ...]
     rows: Array
     users: Array | None = None
 
@@ -44,7 +41,7 @@ class _Own(NamedTuple):
     """Inputs of one user: the episode, with slots of the user's embeddings; other fields as in `Apart`."""
 
     episode: Episodes
-    picked: tuple[Picked, ...]
+    texts: tuple[TextRows, ...]
     row: Array
 
 
@@ -82,12 +79,12 @@ def joint_sum(
                 outcome = lose_user(model, shared, Task(own.episode))
                 return mean_loss(mechanism, outcome), outcome
 
-            chosen = Chosen(read.buckets, own.picked, read.users)
+            chosen = Chosen(own.texts, read.users)
             found, outcome = cached_gradient(reading, trained, trainable, chosen, loss)
             return found._replace(theta=learned(found.theta)[0]), outcome
 
         like = Trainable(learned(trainable.theta)[0], trainable.phi, trained(trainable.encoder)[0])
-        users = _Own(episodes, read.picked, read.rows)
+        users = _Own(episodes, read.texts, read.rows)
         return clipped_sum(gradient, mechanism.clip, like, users, at_once=1)
 
     return summed

@@ -1,4 +1,4 @@
-"""Texts of a run whose encoder is trained: tokens are put on the devices once, and each batch selects from them."""
+"""Texts of a run whose encoder is trained: each batch packs those that it uses into rows."""
 
 from __future__ import annotations
 
@@ -71,16 +71,16 @@ class TextBatches:
         shared = worth_sharing(distinct, self._most, self._most_of_device, mesh)
         platform, split = mesh.devices.flat[0].platform, SHARDS in mesh.axis_names
         run = execution_of(config.encoder, platform, split=split) if run is None else run
-        per_call = run.tokens_per_call
-        devices = mesh.size if shared else 1
-        self._texts = texts_of(config, encoder, item_texts, users, devices=devices, tokens_per_call=per_call)
-        self._buckets: tuple[Tokens, ...] = replicate(mesh, self._texts.buckets)
+        own = -(-min(distinct, self._most) // mesh.size) if shared else self._most_of_device
+        self._texts = texts_of(config, encoder, item_texts, users, most=own, run=run)
         self._without_text = replicate(mesh, part.tables.users) if part.user_texts is None else None
-        self.devices = Devices(config, encoder.config, self._texts.per_call, mesh, shared=shared, run=run)
-        self._embed = jax.jit(self.devices.embed_everything)
+        slots = self._texts.slots(-(-self._most // mesh.size) if shared else self._most_of_device)
+        self.devices = Devices(config, encoder.config, self._texts.plan.per_call, slots, mesh, shared=shared, run=run)
+        every = self._texts.slots(-(-len(self._texts.text_of) // mesh.size))
+        self._embed = jax.jit(functools.partial(self.devices.embed_everything, slots=every))
 
     def localise(self, episodes: Episodes) -> tuple[Chosen, Episodes]:
-        """Select the distinct texts of a batch, and replace rows of the tables by slots of their embeddings.
+        """Pack the distinct texts of a batch, and replace rows of the tables by slots of their embeddings.
 
         Args:
             episodes: a batch, on the host.
@@ -97,7 +97,7 @@ class TextBatches:
         else:
             picked, slots = self._texts.pick_apart(*entries, self._most_of_device, size)
         items = shard_users(self._mesh, items_of(episodes)) if self._corrected else None
-        chosen = Chosen(self._buckets, self._put(picked), self._without_text, items)
+        chosen = Chosen(self._put(picked), self._without_text, items)
         return chosen, with_slots(episodes, slots)
 
     def _put(self, picked: Any) -> Any:
@@ -112,13 +112,13 @@ class TextBatches:
         Returns:
             The tables, on the devices.
         """
-        rows = np.arange(len(self._texts.row_of))
+        rows = np.arange(len(self._texts.text_of))
         every, size = np.ones(len(rows), bool), self._mesh.size
         if size == 1:
             picked, slots = self._texts.pick(rows, every, len(rows))
         else:
             picked, slots = self._texts.pick_shared(rows, every, len(rows), size)
-        embeddings = self._embed(params, Chosen(self._buckets, self._put(picked)))
+        embeddings = self._embed(params, Chosen(self._put(picked)))
         found = _take(embeddings, replicate(self._mesh, slots))
         users = found[self._item_count :] if self._without_text is None else self._without_text
         return Tables(found[: self._item_count], users)
@@ -174,7 +174,8 @@ class Devices:
     Args:
         config: config of the run.
         architecture: architecture of the encoder.
-        per_call: number of texts of a chunk on one device, for each bucket.
+        per_call: number of rows of a chunk on one device, for each length.
+        slots: number of slots of embeddings of one device.
         mesh: the devices.
         shared: as above.
         run: options of computing layers.
@@ -185,6 +186,7 @@ class Devices:
         config: Config,
         architecture: ModelConfig,
         per_call: tuple[int, ...],
+        slots: int,
         mesh: Mesh,
         *,
         shared: bool,
@@ -196,7 +198,7 @@ class Devices:
             run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))
         # Devices that gather sharded parameters need equal numbers of iterations.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
-        self.reading = Reading(encode_with(config, architecture, run), per_call, turns=turns)
+        self.reading = Reading(encode_with(config, architecture, run), per_call, slots, turns=turns)
 
     @property
     def exchange(self) -> Exchange:
@@ -237,35 +239,37 @@ class Devices:
 
         return everywhere
 
-    def embed_everything(self, params: Params, chosen: Chosen) -> Array:
+    def embed_everything(self, params: Params, chosen: Chosen, *, slots: int) -> Array:
         """Encode texts that are divided over the devices, without gradient.
 
         Args:
             params: parameters of the encoder.
             chosen: the texts, as `metarec_jax.encoder.Texts.pick_shared` divides them.
+            slots: number of slots of embeddings of one device.
 
         Returns:
             [slots, hidden], split over the devices.
         """
+        reading = self.reading._replace(slots=slots)
         if self._mesh.size == 1:
-            return embed(self.reading, params, chosen)
+            return embed(reading, params, chosen)
         roles = by_role(self._mesh, Trainable(None, None, params)).encoder
         users = by_user(self._mesh)
 
         def own(params: Params, chosen: Chosen) -> Array:
-            return embed(self.reading, params, _own(chosen))
+            return embed(reading, params, _own(chosen))
 
         return per_device(self._mesh, own, (roles, _held(users)), users)(params, chosen)
 
 
 def _held(users: Spec) -> Any:
-    """Partition specs of `Chosen`: each device has all tokens, and its part of the selection."""
-    return cast("Any", Chosen)(buckets=Spec(), picked=users, users=Spec())
+    """Partition specs of `Chosen`: each device has its own rows."""
+    return cast("Any", Chosen)(rows=users, users=Spec())
 
 
 def _own(chosen: Chosen) -> Chosen:
     """A device's part of the texts, in the form for a single device."""
-    return chosen._replace(picked=tuple(picked._replace(count=picked.count[0]) for picked in chosen.picked))
+    return chosen._replace(rows=tuple(rows._replace(count=rows.count[0]) for rows in chosen.rows))
 
 
 def worth_sharing(texts: int, most: int, most_of_device: int, mesh: Mesh) -> bool:
@@ -311,7 +315,7 @@ def encode_with(config: Config, architecture: ModelConfig, run: Execution | None
         run: options of computing layers; None chooses for this machine.
 
     Returns:
-        (parameters of the encoder, tokens) -> [texts, hidden].
+        (parameters of the encoder, rows of texts) -> [rows * texts, hidden].
     """
     chosen = config.encoder
     run = execution_of(chosen, jax.default_backend()) if run is None else run
@@ -330,11 +334,11 @@ def texts_of(
     users: Sequence[str] = (),
     reporter: Reporter = QUIET,
     *,
+    most: int = 0,
     split: int = 1,
-    devices: int = 1,
-    tokens_per_call: int = 0,
+    run: Execution | None = None,
 ) -> Texts:
-    """Tokenize texts into length buckets, each with the prompt of its side.
+    """Tokenize texts, each with the prompt of its side.
 
     Args:
         config: config of the run.
@@ -343,17 +347,19 @@ def texts_of(
         users: texts of users, which follow those of items.
         reporter: shows the number of truncated texts; by default nothing, since `metarec_jax.train.embed.embed` shows
             it.
-        split, devices: as for `metarec_jax.encoder.Texts.of`.
-        tokens_per_call: greatest number of tokens that a device encodes at a time; 0 chooses by platform.
+        most, split: as for `metarec_jax.encoder.Texts.of`.
+        run: options of computing layers; None chooses for this machine. With fused attention, which does not keep texts
+            apart, each text has its own row.
 
     Returns:
-        The buckets.
+        The texts.
 
     Raises:
         MetarecError: the config's greatest length exceeds the encoder's number of positions, or holds no more than a
             prompt.
     """
     chosen = resolve_encoder(config.encoder, encoder)
+    run = execution_of(chosen, jax.default_backend()) if run is None else run
     texts: list[str] = []
     skip: list[int] = []
     for prompt, own in ((chosen.document_prompt, items), (chosen.query_prompt, users)):
@@ -368,10 +374,12 @@ def texts_of(
         )
     return Texts.of(
         [found.ids[distinct[text]] for text in texts],
-        limit=chosen.max_length,
-        tokens_per_call=tokens_per_call or choose_execution(jax.default_backend()).tokens_per_call,
+        tokens_per_call=run.tokens_per_call,
+        most=most,
+        width=encoder.config.hidden_size,
+        shortest_row=run.shortest_row,
         pad=encoder.config.pad_token_id,
         split=split,
-        devices=devices,
         skip=skip,
+        alone=chosen.max_length if run.attention == "fused" else 0,
     )

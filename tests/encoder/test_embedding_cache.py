@@ -12,7 +12,7 @@ from helpers import assert_each_close, assert_says
 from metarec_jax import encoder
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.encoder import parts
-from metarec_jax.encoder.attention import attend_packed
+from metarec_jax.encoder.attention import attend_tiled
 from metarec_jax.encoder.tokenizer import tiny_wordpiece
 
 WORDS = [f"word{i}" for i in range(40)]
@@ -146,12 +146,12 @@ def test_a_table_is_computed_as_it_is_asked_for(bert, monkeypatch):
 
     def counted(*arguments, **options):
         calls.append(1)
-        return attend_packed(*arguments, **options)
+        return attend_tiled(*arguments, **options)
 
-    monkeypatch.setitem(parts.ATTEND, "packed", counted)
-    packed = encoder.encode_table(bert, rows, run=encoder.Execution("packed"))
+    monkeypatch.setitem(parts.ATTEND, "tiled", counted)
+    tiled = encoder.encode_table(bert, rows, run=encoder.Execution("tiled"))
     assert len(calls) == bert.config.num_layers
-    assert_each_close(packed, plain, floor=2e-6, because="sums over rows of other lengths")
+    assert_each_close(tiled, plain, floor=2e-6, because="sums over rows of other lengths")
     with pytest.raises(MetarecError, match=r"encoder\.attention is 'fused', but this is a CPU"):
         encoder.encode_table(bert, rows, run=encoder.Execution("fused"))
 

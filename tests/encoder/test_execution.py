@@ -20,7 +20,7 @@ from metarec_jax.encoder import (
     encode,
     init,
 )
-from metarec_jax.encoder.attention import attend, attend_packed
+from metarec_jax.encoder.attention import attend, attend_tiled
 
 BERT = BertConfig(
     vocab_size=30, hidden_size=8, num_layers=3, num_heads=2, intermediate_size=16, max_positions=12, has_pooler=False
@@ -58,7 +58,7 @@ def test_values_and_gradients_are_those_of_plain_layers(x64, case, run):
 
 
 @pytest.mark.parametrize("length", [5, 50, 150], ids=["many together", "two", "alone"])
-def test_packed_attention_is_plain_attention(x64, length):
+def test_tiled_attention_is_plain_attention(x64, length):
     """Values and gradients, with a bias by distance, with padding, and with a text that is nothing else: no text sees
     another."""
     rng = np.random.default_rng(1)
@@ -72,7 +72,7 @@ def test_packed_attention_is_plain_attention(x64, length):
 
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(query, key, value, bias)
 
-    assert_close(slope(attend_packed), slope(attend))
+    assert_close(slope(attend_tiled), slope(attend))
 
 
 def test_remat_keeps_less():
@@ -118,13 +118,13 @@ def test_fused_attention_is_refused_on_a_cpu(case):
 @pytest.mark.parametrize(
     ("platform", "options", "chosen"),
     [
-        ("cpu", {}, Execution("xla", tokens_per_call=1024)),
-        ("gpu", {}, Execution("xla", tokens_per_call=16384)),
-        ("tpu", {}, Execution("packed", remat=True, tokens_per_call=2048)),
-        ("gpu", {"fused": True}, Execution("fused", tokens_per_call=16384)),
-        ("tpu", {"fused": True}, Execution("fused", remat=True, tokens_per_call=2048)),
-        ("cpu", {"split": True}, Execution("xla", remat=True, scan=True, tokens_per_call=1024)),
-        ("tpu", {"split": True}, Execution("packed", remat=True, scan=True, tokens_per_call=2048)),
+        ("cpu", {}, Execution("xla", tokens_per_call=512)),
+        ("gpu", {}, Execution("xla", tokens_per_call=16384, shortest_row=128)),
+        ("tpu", {}, Execution("tiled", remat=True, tokens_per_call=2048, shortest_row=128)),
+        ("gpu", {"fused": True}, Execution("fused", tokens_per_call=16384, shortest_row=128)),
+        ("tpu", {"fused": True}, Execution("fused", remat=True, tokens_per_call=2048, shortest_row=128)),
+        ("cpu", {"split": True}, Execution("xla", remat=True, scan=True, tokens_per_call=512)),
+        ("tpu", {"split": True}, Execution("tiled", remat=True, scan=True, tokens_per_call=2048, shortest_row=128)),
     ],
 )
 def test_execution_is_chosen_by_platform(platform, options, chosen):

@@ -102,7 +102,7 @@ def test_no_text_sees_another_nor_its_padding_and_a_causal_one_not_its_future(ki
     def at(x, token, run):
         return jnp.sum(jnp.sin(encoder.run_layers(params, config, x, tokens.mask, first=0, last=3, run=run)[1, token]))
 
-    for run in (encoder.Execution(), encoder.Execution("packed", scan=True)):
+    for run in (encoder.Execution(), encoder.Execution("tiled", scan=True)):
         slope = np.abs(jax.grad(at)(embedded, 2, run)).sum(axis=2)
         seen = {int(token) for token in np.flatnonzero(slope[1])}
         assert not slope[0].any()

@@ -92,9 +92,9 @@ def test_padding_on_the_left_is_as_padding_on_the_right(config):
     assert_each_close(found, on_the_right, floor=1e-5, because="angles of other positions, in float32")
 
 
-@pytest.mark.parametrize("attention", [pytest.param("xla", marks=pytest.mark.slow), "packed"])
+@pytest.mark.parametrize("attention", [pytest.param("xla", marks=pytest.mark.slow), "tiled"])
 @every_kind
-def test_packed_attention_and_loops_give_the_same_values_and_gradients(config, attention, x64):
+def test_tiled_attention_and_loops_give_the_same_values_and_gradients(config, attention, x64):
     kinds = {} if config.architecture.causal else {"window": 8, "layer_types": GEMMA3.layer_types + MIXED}
     config = dataclasses.replace(config, num_layers=5, **kinds)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), random_params(config, 4))

@@ -181,10 +181,10 @@ def test_fused_attention_is_refused_where_its_second_derivative_is_needed(name):
     params = {"encoder": random_encoder("LoRA" in name)}
     with pytest.raises(MetarecError, match=r"encoder\.attention is 'fused'.*encoder/.*no second derivative.*'xla'"):
         text.make_reader(BERT, params, PATTERNS[name], attention="fused")
-    assert text.make_reader(BERT, params, PATTERNS[name], attention="packed").run.attention == "packed"
+    assert text.make_reader(BERT, params, PATTERNS[name], attention="tiled").run.attention == "tiled"
 
 
-@pytest.mark.parametrize(("name", "attention"), [("head", "fused"), ("last layer", "packed")])
+@pytest.mark.parametrize(("name", "attention"), [("head", "fused"), ("last layer", "tiled")])
 def test_the_attention_that_is_asked_for_is_the_one_that_runs(name, attention, monkeypatch):
     """In the layers that no user changes, and in those that adapt; a stand-in for the kernel is counted."""
     calls = []

@@ -8,8 +8,7 @@ from helpers import assert_close
 from jax.sharding import PartitionSpec
 from shared_texts import Case, everything, random_ids, trained
 
-from metarec_jax import encoder
-from metarec_jax.encoder import Texts, Tokens
+from metarec_jax.encoder import TextRows, Texts
 from metarec_jax.meta.encoder_step import Chosen, embed, joint_gradient, pull_back
 from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 
@@ -74,13 +73,13 @@ def test_memory_does_not_grow_with_the_chunks():
     """Twelve texts in turns of one need the memory of one."""
 
     def temporaries(texts):
-        tokens = Tokens(*(jnp.zeros((texts, 24), kind) for kind in (jnp.int32, jnp.float32, jnp.int32)))
-        picked = encoder.Picked(jnp.arange(texts), jnp.int32(texts))
+        slots = jnp.arange(texts, dtype=jnp.int32)[:, None]
+        rows = TextRows(jnp.zeros((texts, 24), jnp.int32), jnp.full_like(slots, 24), slots, jnp.int32(texts))
         case = Case(dtype=np.float32)
-        reading = case.reading._replace(per_call=(2,))
+        reading = case.reading._replace(per_call=(2,), slots=texts)
 
         def gradient(params):
-            chosen = Chosen((tokens,), (picked,))
+            chosen = Chosen((rows,))
             return pull_back(reading, lambda moving: moving, params, chosen, embed(reading, params, chosen))
 
         return jax.jit(gradient).lower(case.trainable.encoder).compile().memory_analysis().temp_size_in_bytes
@@ -92,14 +91,14 @@ def test_memory_does_not_grow_with_the_chunks():
 def test_memory_does_not_grow_with_the_users():
     """Four times as many users who share their texts need what their own episodes need, and less than a tenth more."""
     rng = np.random.default_rng(3)
-    texts = Texts.of(random_ids(rng, 64), limit=24, tokens_per_call=1536)
-    picked, _ = texts.everything()
+    texts = Texts.of(random_ids(rng, 64), tokens_per_call=1536)
+    packed, _ = texts.everything()
     rows, hidden = 7, 4
 
     def temporaries(users):
         case = Case(dtype=np.float32, users=users)
-        reading = case.reading._replace(per_call=texts.per_call)
-        chosen = Chosen(texts.buckets, picked, np.zeros((users, 4), np.float32))
+        reading = case.reading._replace(per_call=texts.plan.per_call, slots=texts.slots(64))
+        chosen = Chosen(packed, np.zeros((users, 4), np.float32))
 
         def gradient(trainable, chosen, episodes):
             return joint_gradient(case.model, reading, everything, trainable, chosen, episodes, at_once=16)
@@ -112,25 +111,3 @@ def test_memory_does_not_grow_with_the_users():
     own = 2 * (256 - 64) * rows * hidden * 4
     assert few > 2 * own, "the encoder is what the memory is for"
     assert many < 1.1 * (few + own)
-
-
-def test_texts_are_picked_once_each():
-    rng = np.random.default_rng(1)
-    ids = random_ids(rng, 20)
-    texts = Texts.of(ids, limit=24, tokens_per_call=48)
-    distinct = {text.tobytes() for text in ids}
-    assert sum(len(bucket.ids) for bucket in texts.buckets) == len(distinct)
-    used = rng.integers(0, 20, (4, 6))
-    real = rng.random((4, 6)) < 0.7
-    picked, slots = texts.pick(used, real, 20)
-    assert sum(int(p.count) for p in picked) == len({ids[row].tobytes() for row in used[real]})
-    assert not slots[~real].any()
-    offsets = np.cumsum([0, *texts.capacities(20)])
-    for row, slot in zip(used[real], slots[real]):
-        number = int(np.searchsorted(offsets, slot, side="right")) - 1
-        within = slot - offsets[number]
-        assert within < picked[number].count
-        at = picked[number].rows[within]
-        bucket = texts.buckets[number]
-        assert bucket.ids[at][bucket.mask[at] > 0].tolist() == ids[row].tolist()
-    assert all(capacity % rows == 0 for capacity, rows in zip(texts.capacities(20), texts.per_call))

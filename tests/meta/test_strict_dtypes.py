@@ -144,7 +144,7 @@ def test_scores_of_words(kind):
     floats(lambda head, word, states: logits(head, word, config, states), head, real(30, 8), real(2, 5, 8))
 
 
-@pytest.mark.parametrize("function", [attention.attend, attention.attend_packed])
+@pytest.mark.parametrize("function", [attention.attend, attention.attend_tiled])
 def test_attention(function):
     states = real(3, 5, 8)
     floats(

@@ -21,18 +21,14 @@ from metarec_jax.meta.outer import TrainState
 from metarec_jax.meta.user import lose_user
 from metarec_jax.privacy.dp_encoder_step import joint_sum
 from metarec_jax.privacy.dp_step import Fed, Mechanism, make_private_step
-from metarec_jax.privacy.text_batches import of_one_user
 
 QUERY = 3
 
 
-def case(per_call=96, **changes):
-    """A few users, of whom the first fills support and query, who share some of 12 items: two buckets, and more texts
-    of the first than fit in a turn."""
-    made = Case(per_call=per_call, **changes)
-    made.texts = of_one_user(made.texts, 8)
-    made.reading = made.reading._replace(per_call=made.texts.per_call)
-    return made
+def case(per_call=24, **changes):
+    """A few users, of whom the first fills support and query, who share some of 12 items: rows of two lengths, and more
+    of them than fit in a turn."""
+    return Case(per_call=per_call, most=8, **changes)
 
 
 def bounds(clip, noise=0.0):
@@ -107,7 +103,8 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
     made.episodes = made.episodes._replace(query=jax.tree.map(np.asarray, full))
     quiet, losses = take(1e9, 0.0, *made.apart())
     chosen, episodes = made.localised()
-    joint = jax.jit(functools.partial(joint_gradient, made.model, made.reading, trained))
+    reading = made.reading._replace(slots=made.texts.slots(16))  # of all four users
+    joint = jax.jit(functools.partial(joint_gradient, made.model, reading, trained))
     gradient, ordinary = joint(made.trainable, chosen, episodes)
     assert_close(quiet, gradient, tolerance=1e-10, because="every gradient is divided by its norm")
     assert_close((losses.query, losses.rows), (ordinary.query, ordinary.rows))
@@ -128,7 +125,7 @@ def test_what_one_user_draws_is_nobody_elses_affair():
 
     def queries(order, key=key):
         own = (
-            read._replace(picked=jax.tree.map(lambda leaf: leaf[order], read.picked), rows=read.rows[order]),
+            read._replace(texts=jax.tree.map(lambda leaf: leaf[order], read.texts), rows=read.rows[order]),
             jax.tree.map(lambda leaf: leaf[order], episodes),
         )
         return np.asarray(take(made.trainable, *own, key)[1].query)

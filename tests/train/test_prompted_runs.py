@@ -20,6 +20,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Tables
+from metarec_jax.meta.encoder_step import Chosen, embed
 from metarec_jax.privacy.text_batches import PrivateTextBatches
 from metarec_jax.recommender.cold_items import ColdItem
 from metarec_jax.train.build import build
@@ -125,11 +126,8 @@ def test_texts_of_private_joint_training_have_the_prompts_of_their_sides(experim
     texts = PrivateTextBatches(experiment.config, experiment.encoder, items, part, user_mesh(1))
     apart, episodes = texts.localise(part.source[0])
     user = int(np.flatnonzero(episodes.weight)[0])
-    vectors = [
-        texts.reading.encode(experiment.encoder.params, jax.tree.map(lambda leaf, own=own: leaf[own], bucket))
-        for bucket, own in zip(apart.buckets, (picked.rows[user] for picked in apart.picked))
-    ]
-    table = np.concatenate(jax.device_get(vectors))
+    chosen = Chosen(jax.tree.map(lambda leaf: leaf[user], apart.texts))
+    table = jax.device_get(embed(texts.reading, experiment.encoder.params, chosen))
     batch = part.source[0]
     assert_close(table[episodes.user[user]], part.tables.users[batch.user[user]])
     real = batch.support.mask[user] > 0

@@ -11,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding
 
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import param_shapes
-from metarec_jax.encoder.text_buckets import texts_of_call
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.model import Trainable
 from metarec_jax.train.aot.estimate import Estimate, compiled_for
@@ -42,9 +41,8 @@ def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any,
     """
     platform, split = mesh.devices.flat[0].platform, SHARDS in mesh.axis_names
     run = work.run or execution_of(work.config.encoder, platform, split=split)
-    per_call = texts_of_call(run.tokens_per_call, work.length, texts)
-    encode = Devices(work.config, work.architecture, (per_call,), mesh, shared=True, run=run).embed_everything
-    chosen, turns = chosen_texts(mesh, texts * mesh.size, work.length, per_call, texts)
+    chosen, plan, turns = chosen_texts(mesh, work, run, texts, alone=True)
+    encode = Devices(work.config, work.architecture, plan.per_call, texts, mesh, shared=True, run=run).embed_everything
     stored = jnp.dtype(work.config.encoder.compute)
 
     def held(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -55,7 +53,7 @@ def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any,
 
     def program(params: Params, chosen: Chosen) -> jax.Array:
         with jax.named_scope("embed"):
-            return encode(params, chosen)
+            return encode(params, chosen, slots=texts)
 
     return jax.jit(program), (params, chosen), turns
 

@@ -23,14 +23,13 @@ from metarec_jax.encoder import (
     Gemma3Config,
     ModelConfig,
     ModernBertConfig,
-    Picked,
     Qwen3Config,
-    Tokens,
+    TextRows,
     load,
     param_shapes,
     random_encoder,
 )
-from metarec_jax.encoder.text_buckets import texts_of_call
+from metarec_jax.encoder.row_packing import Plan, most_rows, plan_alone, plan_rows
 from metarec_jax.factors.correction import items_of, table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
@@ -191,37 +190,48 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     shared = worth_sharing(texts, entries, own, mesh)
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
     run = work.run or execution_of(config.encoder, mesh.devices.flat[0].platform, split=SHARDS in mesh.axis_names)
-    per_call = texts_of_call(run.tokens_per_call, work.length, used)
-    chosen, turns = chosen_texts(mesh, texts, work.length, per_call, used)
+    chosen, plan, turns = chosen_texts(mesh, work, run, used)
     chosen = chosen._replace(
         users=None if work.user_texts else _put(users, everywhere),
         items=items_of(episodes) if config.factors.train else None,
     )
-    devices = Devices(config, work.architecture, (per_call,), mesh, shared=shared, run=run)
+    devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 
-def chosen_texts(mesh: Mesh, texts: int, length: int, per_call: int, used: int) -> tuple[Chosen, int]:
-    """Make the abstract texts of a program.
+def chosen_texts(
+    mesh: Mesh, work: Workload, run: Execution, used: int, *, alone: bool = False
+) -> tuple[Chosen, Plan, int]:
+    """Make the abstract texts of a program, all of the same length.
 
     Args:
         mesh: the devices.
-        texts: number of all texts, which every device holds.
-        length: padded tokens of a text.
-        per_call: texts of a chunk.
+        work: length of a text, and width of the encoder.
+        run: options of computing layers.
         used: greatest number of texts that a device encodes.
+        alone: whether each text has its own row, as where a frozen encoder encodes a table.
 
     Returns:
-        The texts as shapes with shardings on `mesh`, and the number of chunks of a device.
+        The texts as shapes with shardings on `mesh`, the shapes of their rows, and the number of chunks of a device.
     """
-    everywhere, by_device = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, by_user(mesh))
-    turns, alone = -(-used // per_call), mesh.size == 1
-    kinds = (jnp.int32, jnp.float32, jnp.int32)
-    tokens = Tokens(*(jax.ShapeDtypeStruct((texts, length), kind) for kind in kinds))
-    rows = jax.ShapeDtypeStruct((mesh.size * turns * per_call,), jnp.int32)
-    count = jax.ShapeDtypeStruct(() if alone else (mesh.size,), jnp.int32)
-    picked = _put(Picked(rows, count), everywhere if alone else by_device)
-    return Chosen(buckets=(_put(tokens, everywhere),), picked=(picked,)), turns
+    sizes = np.full(used, work.length)
+    if alone or run.attention == "fused":
+        plan = plan_alone(sizes, used, tokens_per_call=run.tokens_per_call, limit=work.length)
+    else:
+        options = {"tokens_per_call": run.tokens_per_call, "shortest_row": run.shortest_row}
+        plan = plan_rows(sizes, used, width=work.architecture.hidden_size, **options)
+    place = NamedSharding(mesh, PartitionSpec() if mesh.size == 1 else by_user(mesh))
+    rows = -(-used // plan.texts[0])
+    held = mesh.size * most_rows(sizes, plan, used)[0]
+    shapes = [
+        (held, plan.lengths[0]),
+        (held, plan.texts[0]),
+        (held, plan.texts[0]),
+        () if mesh.size == 1 else (mesh.size,),
+    ]
+    ids, lengths, slots, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
+    chosen = Chosen(rows=(_put(TextRows(ids, lengths, slots, count), place),))
+    return chosen, plan, -(-rows // plan.per_call[0])
 
 
 def _state(work: Workload) -> TrainState:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from metarec_jax.encoder import Picked, Texts
+from metarec_jax.encoder import TextRows, Texts
 from metarec_jax.train.pretraining.contrastive import Liked
 from metarec_jax.train.pretraining.text_batches import Passages, PassageSource
 
@@ -18,7 +18,7 @@ from metarec_jax.train.pretraining.text_batches import Passages, PassageSource
 class Likes(NamedTuple):
     """Texts to encode for the contrastive loss, and the liked items of each user."""
 
-    picked: tuple[Picked, ...]
+    rows: tuple[TextRows, ...]
     liked: Liked
 
 
@@ -72,15 +72,15 @@ class LikeSource:
             own = rng.permutation(self.liked[user])[: self.per_user]
             item[row, : len(own)], real[row, : len(own)] = own, True
         most = item.size
-        picked, slot = self.texts.pick(item, real, most)
+        rows, slot = self.texts.pick(item, real, most)
         anchor, target = (real if among is None else real & among[item] for among in (self.anchors, self.targets))
-        slots = sum(self.texts.capacities(most))
+        slots = self.texts.slots(most)
         count = np.bincount(slot[target], minlength=slots).astype(np.float32)
         negative = np.zeros((self.users_per_step, slots), np.float32)
         for row, user in enumerate(users):
             negative[row] = count
             negative[row, slot[real & np.isin(item, self.liked[user])]] = 0
-        return Likes(picked, Liked(slot, anchor.astype(np.float32), target.astype(np.float32), negative))
+        return Likes(rows, Liked(slot, anchor.astype(np.float32), target.astype(np.float32), negative))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

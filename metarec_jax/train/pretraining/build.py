@@ -207,8 +207,9 @@ class _Liked:
     ):
         # With masked words, truncated texts have already been reported.
         told = QUIET if config.hides else reporter
-        texts = texts_of(config.run, encoder, data.items.texts, reporter=told, split=mesh.size)
-        self._mesh, self._buckets = mesh, replicate(mesh, texts.buckets)
+        drawn = config.contrastive.users_per_step * config.contrastive.liked_per_user
+        texts = texts_of(config.run, encoder, data.items.texts, reporter=told, most=drawn, split=mesh.size)
+        self._mesh = mesh
 
         def likes(users: np.ndarray, rows: np.ndarray, number: int, **among: np.ndarray) -> LikeSource:
             return LikeSource(
@@ -238,7 +239,7 @@ class _Liked:
         }
         spread = functools.partial(jax.lax.with_sharding_constraint, shardings=PartitionSpec(USERS))
         constrain = spread if mesh.size > 1 else _as_it_is
-        reading = Reading(encode_with(config.run, encoder.config), texts.per_call, constrain)
+        reading = Reading(encode_with(config.run, encoder.config), texts.plan.per_call, texts.slots(drawn), constrain)
         self.gradient = jax.jit(liked_gradient(config, reading))
         temperature = config.contrastive.temperature
         self.loss = jax.jit(
@@ -247,8 +248,8 @@ class _Liked:
 
     def put(self, likes: Likes) -> tuple[Chosen, Any]:
         """Put a whole batch on each device; texts are distributed where they are encoded."""
-        picked, liked = replicate(self._mesh, likes)
-        return Chosen(self._buckets, picked), liked
+        rows, liked = replicate(self._mesh, likes)
+        return Chosen(rows), liked
 
 
 def _step(

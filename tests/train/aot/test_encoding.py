@@ -12,7 +12,7 @@ from helpers import assert_close
 from metarec_jax import encoder, preset
 from metarec_jax.cli import main
 from metarec_jax.config.encoder import EncoderConfig
-from metarec_jax.encoder import Picked
+from metarec_jax.encoder import TextRows
 from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.train.aot import encoding, targets, workload
 from metarec_jax.train.sharding import user_mesh
@@ -32,10 +32,11 @@ def test_the_program_computes_the_vectors_of_the_encoder(devices, shards):
     program, shapes, turns = encoding.encoding_of(work, mesh, TEXTS)
     bert = encoder.load("random")
     words = [f"a film of {number} words" for number in range(TEXTS * devices)]
-    tokens = encoder.pack(encoder.tokenize(bert.tokenizer, words, LENGTH).ids, LENGTH)
-    rows = np.arange(len(words), dtype=np.int32)
-    picked = Picked(rows, np.int32(TEXTS) if devices == 1 else np.full(devices, TEXTS, np.int32))
-    values = (bert.params, Chosen((tokens._replace(skip=None),), (picked,)))
+    ids = encoder.tokenize(bert.tokenizer, words, LENGTH).ids
+    tokens, lengths = encoder.pack(ids, LENGTH), np.array([[len(text)] for text in ids], np.int32)
+    slots = (np.arange(len(words), dtype=np.int32) % TEXTS)[:, None]
+    count = np.int32(TEXTS) if devices == 1 else np.full(devices, TEXTS, np.int32)
+    values = (bert.params, Chosen((TextRows(tokens.ids, lengths, slots, count),)))
     assert turns == 1
     assert jax.tree.map(np.shape, values) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     placed = jax.tree.map(lambda value, shape: jax.device_put(value, shape.sharding), values, shapes)

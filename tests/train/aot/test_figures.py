@@ -49,7 +49,7 @@ def test_matrix_units_are_busy_in_the_joint_step_that_is_advised():
     joint = [row for row in ROWS if row["case"] in [dataclasses.asdict(case) for case in aot.BOUGHT]]
     best = min(joint, key=lambda row: row["seconds"])
     assert best["utilisation"] >= 0.4
-    advised = {"compute": "bfloat16", "attention": "packed", "remat": True, "scan": False, "tokens_per_call": 2048}
+    advised = {"compute": "bfloat16", "attention": "tiled", "remat": True, "scan": False, "tokens_per_call": 2048}
     assert advised.items() <= best["case"].items()
 
 

@@ -23,7 +23,7 @@ TEMPERATURE = 0.3
 
 def texts_of(names: tuple[str, ...]) -> Texts:
     ids = tokenize(small_encoder().tokenizer, names, 32).ids
-    return Texts.of(ids, limit=32, tokens_per_call=64)
+    return Texts.of(ids, tokens_per_call=64)
 
 
 def source_of(liked: list[list[int]], names: tuple[str, ...], **changes) -> LikeSource:
@@ -63,14 +63,16 @@ def test_loss_is_the_formula(x64, part):
     source = source_of(LIKED, NAMES, **among)
     batch = source[0]
     batch = batch._replace(liked=batch.liked._replace(negative=batch.liked.negative.astype(np.float64)))
-    item = np.full(sum(source.texts.capacities(12)), -1)
-    offset = 0
-    place = {}  # slot -> item
-    for number, picked in enumerate(batch.picked):
-        for slot in range(int(picked.count)):
-            (who,) = np.flatnonzero((source.texts.bucket_of == number) & (source.texts.row_of == picked.rows[slot]))
-            item[offset + slot] = place[offset + slot] = who
-        offset += len(picked.rows)
+    item = np.full(source.texts.slots(12), -1)
+    texts, place = source.texts, {}  # slot -> item
+    item_of = {
+        tuple(texts.ids[start : start + size]): who for who, (start, size) in enumerate(zip(texts.start, texts.size))
+    }
+    for rows in batch.rows:
+        for ids, lengths, slots in zip(rows.ids, rows.lengths, rows.slots):
+            ends = np.cumsum(lengths)[lengths > 0]
+            for slot, start, end in zip(slots, ends - lengths[lengths > 0], ends):
+                item[slot] = place[int(slot)] = item_of[tuple(ids[start:end])]
     rng = np.random.default_rng(0)
     table = np.where(item[:, None] >= 0, rng.normal(size=(len(item), 5)), 0.0)
     found = jax.jit(lambda table: contrastive_loss(table, batch.liked, TEMPERATURE))(table)

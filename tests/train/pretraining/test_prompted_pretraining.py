@@ -33,12 +33,12 @@ def checkpoint(tmp_path_factory):
 def test_likes_are_read_as_documents_and_masked_words_without_prompt(checkpoint):
     parts, own = build(config_of(checkpoint), data=small_data()), load(checkpoint)
     prompt = LAYOUTS["not pooled"].document
-    tokens = parts.source.likes.texts.buckets
-    read = {tuple(ids[mask > 0]) for bucket in tokens for ids, mask in zip(bucket.ids, bucket.mask)}
+    likes = parts.source.likes.texts
+    read = {tuple(likes.ids[start : start + size]) for start, size in zip(likes.start, likes.size)}
     texts = small_data().items.texts
     assert read == {tuple(ids) for ids in encoder.tokenize(own.tokenizer, [prompt + text for text in texts], 40).ids}
     skip = encoder.prompt_length(own.tokenizer, prompt, 40)
-    assert all((bucket.skip == skip).all() for bucket in tokens)
+    assert (likes.skip == skip).all()
     masked = {tuple(document.ids) for document in parts.source.items.documents}
     assert masked <= {tuple(ids[1:-1]) for ids in encoder.tokenize(own.tokenizer, texts, 512).ids}
 
