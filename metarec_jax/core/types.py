@@ -159,12 +159,14 @@ class Episodes(NamedTuple):
         support: rows on which the inner loop adapts.
         query: rows on which the outer loss is measured; None where it is not measured.
         weight: float32 [users], 0 for a user that only fills up the batch.
+        number: int32 [users], number of the user, which random draws depend on; None where it is `user`.
     """
 
     user: Array
     support: Rows
     query: Rows | Any
     weight: Array
+    number: Array | Any = None
 
 
 class Tables(NamedTuple):

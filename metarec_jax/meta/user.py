@@ -279,7 +279,8 @@ def lose_user(model: Model, shared: Shared, task: Task) -> Outcome:
 def _seen(model: Model, shared: Shared, task: Task) -> tuple[Context, Features]:
     """The learner's inputs about the user and about the query, with summaries."""
     episode, theta = task.episode, shared.trainable.theta
-    key = None if shared.key is None else jax.random.fold_in(shared.key, episode.user)
+    number = episode.user if episode.number is None else episode.number
+    key = None if shared.key is None else jax.random.fold_in(shared.key, number)
     context, query = told(shared.tables, task.rows, episode, key, theta, task.products)
     assert query is not None
     return summarised(model, theta, context), query

@@ -141,7 +141,7 @@ def texts_used(episodes: Episodes, first_user: int | None) -> tuple[np.ndarray, 
 
 
 def with_slots(episodes: Episodes, slots: np.ndarray) -> Episodes:
-    """Replace rows of the tables by slots of embeddings.
+    """Replace rows of the tables by slots of embeddings; random draws for a user do not depend on the slots.
 
     Args:
         episodes: a batch, on the host.
@@ -152,8 +152,9 @@ def with_slots(episodes: Episodes, slots: np.ndarray) -> Episodes:
     """
     support, query = episodes.support, episodes.query
     first, last = support.item.shape[1], support.item.shape[1] + query.item.shape[1]
+    own = {"user": slots[:, last], "number": episodes.user} if slots.shape[1] > last else {}
     return episodes._replace(
-        user=slots[:, last] if slots.shape[1] > last else episodes.user,
+        **own,
         support=support._replace(item=slots[:, :first]),
         query=query._replace(item=slots[:, first:last]),
     )
