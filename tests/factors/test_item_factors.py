@@ -86,7 +86,7 @@ def test_an_item_that_nobody_rated_is_believed_in_by_its_features(data, embeddin
 
 
 def test_features_that_tell_popular_items_tell_the_mean_of_a_new_item():
-    """Means depend on the popularity alone, and the text tells the popularity: of a new item, only the text is known."""
+    """Means depend on the popularity alone, which the text tells; of a new item, only the text is known."""
     rng = np.random.default_rng(5)
     popular = np.arange(100) % 2
     count = np.where(popular, rng.integers(15, 60, 100), rng.integers(3, 20, 100))
