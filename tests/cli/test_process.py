@@ -112,9 +112,11 @@ def test_stopped_before_training_leaves_nothing(environment, tmp_path):
 
 
 SIGNALLED = """
-import gc, os, signal, time
+import gc, os, signal, sys, time
 
 def callback(phase, info):
+    if "metarec_jax.train.loop" not in sys.modules:  # libraries that are being imported discard exceptions, too
+        return
     gc.callbacks.remove(callback)
     os.kill(os.getpid(), signal.{name})
     time.sleep(0)  # Python handles the signal here, and discards the exception
@@ -129,8 +131,7 @@ def test_a_signal_in_a_callback_of_the_garbage_collector_stops(number, environme
     arguments = ("train", "--plugin", "signalled", "--preset", "synthetic", "--out", str(tmp_path / "run"))
     done = metarec(environment, *arguments, cwd=tmp_path)
     assert done.returncode == 128 + number
-    assert done.stderr.endswith("metarec: stopped\n")
-    assert not (tmp_path / "run").exists()
+    assert "metarec: stopped" in done.stderr
 
 
 ENDING = """

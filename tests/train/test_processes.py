@@ -89,10 +89,15 @@ def assert_same_training(run, other):
     state, same = saved_state(run), saved_state(other)
     assert state.keys() == same.keys()
     for part in ("trainable/", "/mu/"):  # parameters, and means of gradients
-        # A bias of keys changes no attention, so that its gradient is rounding alone.
+        # A bias of keys changes no attention, so that its gradient is rounding alone. That of the middle of choices is a
+        # difference of sums that nearly cancel: of its digits, one more is rounding.
         of_part = [name for name in same if part in name and "key/bias" not in name]
-        moments, wanted = ({name: found[name] for name in of_part} for found in (state, same))
-        assert_close(moments, wanted, tolerance=1e-5, because=because)
+        for names, tolerance in (
+            ([name for name in of_part if not name.endswith("choice/middle")], 1e-5),
+            ([name for name in of_part if name.endswith("choice/middle")], 1e-4),
+        ):
+            moments, wanted = ({name: found[name] for name in names} for found in (state, same))
+            assert_close(moments, wanted, tolerance=tolerance, because=because)
     for name in ("step", "key"):
         np.testing.assert_array_equal(state[name], same[name])
 
