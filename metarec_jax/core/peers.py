@@ -241,7 +241,12 @@ class _Watch:
             body()
         except Exception as error:
             if not self._leaving and not _ended:
-                end(PeerError.status, f"{processes.named(0)}, which the others need, does not answer: {error!s:.300}")
+                reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+                end(
+                    PeerError.status,
+                    f"{processes.named(0)}, which the others need, does not answer ({reason}): see its messages, then "
+                    "run the same commands again with --resume",
+                )
 
     def _failures(self) -> None:
         number, status, text = json.loads(processes.awaited(self._group.client, _FAILED))
