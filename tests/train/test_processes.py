@@ -89,8 +89,8 @@ def assert_same_training(run, other):
     state, same = saved_state(run), saved_state(other)
     assert state.keys() == same.keys()
     for part in ("trainable/", "/mu/"):  # parameters, and means of gradients
-        # A bias of keys changes no attention, so that its gradient is rounding alone. That of the middle of choices is a
-        # difference of sums that nearly cancel: of its digits, one more is rounding.
+        # A bias of keys changes no attention, so that its gradient is rounding alone. The gradient of the middle of
+        # choices is a difference of sums that nearly cancel: of its digits, one more is rounding.
         of_part = [name for name in same if part in name and "key/bias" not in name]
         for names, tolerance in (
             ([name for name in of_part if not name.endswith("choice/middle")], 1e-5),
