@@ -98,6 +98,7 @@ def believe_all(
             lift = 1.0
             if for_new_items:
                 lift = choose_lift(data.items, embeddings, *clicked, penalties, rank=rank, seed=seed, mesh=mesh)
+                advance(CHOICES + 1, "")
             weights = penalties, sharpness, lift
 
     def of(some: Selection, label: str) -> Beliefs:

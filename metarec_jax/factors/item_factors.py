@@ -176,8 +176,7 @@ def believe(
     centre, scale = mean_and_deviation(rating)
     if not varies(scale, float(np.hypot(centre, scale))):
         return _constant(plan, sources, len(items), centre)
-    by_source = sources.rows(items.details, embeddings, count, items.vectors)
-    rows = joined(by_source)
+    rows = joined(sources.rows(items.details, embeddings, count, items.vectors))
     rated = np.flatnonzero(count)
     found = fit(
         numbered(user, count_values(user)),
@@ -214,7 +213,7 @@ def believe(
     of_new[0, MEAN] += centre
     of_new[0, REST] = (found.new_doubt + max(found.common - least, 0) + LEAST) * scale**2
     of_new[:, FACTORS:] = columns_of @ half * scale
-    of_new = _with_expected_popularity(of_new, plan, by_source, rated)
+    of_new = _with_expected_popularity(of_new, plan, sources, rows[rated])
     table = of_new[0] + rows @ of_new[1:]
     columns = np.concatenate([_with_one(rows[rated] @ plan.columns), found.free], axis=1)
     table[rated, MEAN] = (found.bias + columns @ found.mean) * scale + centre
@@ -244,20 +243,19 @@ def numbered(numbers: Column, count: np.ndarray) -> Column:
 
 
 def _with_expected_popularity(
-    of_new: np.ndarray, plan: Plan, by_source: Mapping[str, np.ndarray], rated: np.ndarray
+    of_new: np.ndarray, plan: Plan, sources: Sources, rows: Float[np.ndarray, "rated width"]
 ) -> np.ndarray:
     """Put the popularity that the other features predict in the place of that of an item without ratings.
 
     Features that tell popular items tell liked ones. With the mean popularity for all new items that would be lost.
     """
-    names = sorted(by_source)
+    names = sorted(sources.shift)
     place = names.index(POPULARITY)
-    own = 1 + sum(by_source[name].shape[1] for name in names[:place])
+    own = sum(len(sources.shift[name]) for name in names[:place])
     others = plan.features[:, plan.source != place]
-    popularity = by_source[POPULARITY][rated]
-    expected = feature_map(joined(by_source)[rated] @ others, popularity, np.ones(len(rated)))
-    found = of_new + np.concatenate([expected[:1], others @ expected[1:]]) @ of_new[own : own + 1]
-    found[own] = 0
+    expected = feature_map(rows @ others, rows[:, own : own + 1], np.ones(len(rows)))
+    found = of_new + np.concatenate([expected[:1], others @ expected[1:]]) @ of_new[own + 1 : own + 2]
+    found[own + 1] = 0
     return found
 
 
