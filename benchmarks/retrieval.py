@@ -32,7 +32,7 @@ import jax
 import numpy as np
 
 from benchmarks import harness, roofline
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.meta.model import Trainable
@@ -88,7 +88,7 @@ def around(found: Catalogue, count: int, folder: Path) -> Catalogue:
         found,
         items=Items(names, names, ("",) * count),
         statistics=Statistics(total[parent], ratings[parent], beliefs),
-        embeddings=MappedRows(path, 0, (count, width), np.dtype(np.float16)),
+        embeddings=FileRows(path, 0, (count, width), np.dtype(np.float16)),
         beliefs=None,
     )
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from metarec_jax.core.atomic_files import replacing, system_error
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.core.regular_files import NO_PERMISSION, open_regular
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def read_arrays(
     Args:
         path: path of the file.
         remedy: as for `reading`.
-        map_above: bytes above which a matrix stays in the file, as `MappedRows`; None reads all arrays.
+        map_above: bytes above which a matrix stays in the file, as `FileRows`; None reads all arrays.
 
     Returns:
         The arrays by name, and the metadata texts by name.
@@ -128,8 +128,8 @@ def read_arrays(
         return arrays, texts
 
 
-def _mapped(path: Path, name: str, least: int) -> MappedRows | None:
-    """A matrix of a safetensors file, whose header was checked, as a mapped file; None for one that is not large."""
+def _mapped(path: Path, name: str, least: int) -> FileRows | None:
+    """A matrix of a safetensors file, whose header was checked, in its file; None for one that is not large."""
     with open_regular(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         entry = json.loads(file.read(length))[name]
@@ -137,7 +137,7 @@ def _mapped(path: Path, name: str, least: int) -> MappedRows | None:
     dtype = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4")}.get(entry["dtype"])
     if dtype is None or len(entry["shape"]) != 2 or last - first <= least:
         return None
-    return MappedRows(path, 8 + length + first, tuple(entry["shape"]), dtype)
+    return FileRows(path, 8 + length + first, tuple(entry["shape"]), dtype)
 
 
 def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
@@ -209,7 +209,7 @@ def _digest_of_arrays(arrays: Mapping[str, Any], texts: Mapping[str, str]) -> st
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
-        for part in array.blocks() if isinstance(array, MappedRows) else [array]:
+        for part in array.blocks() if isinstance(array, FileRows) else [array]:
             digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Rows of a table that stays where it is, such as in a mapped file, followed by rows that were appended in memory."""
+"""Rows of a table that stays where it is, such as in a file, followed by rows that were appended in memory."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Programs are compiled for the number of rows including spare ones, so that addin
 compilation; the tables grow only when no spare row is left. Products of the items with kernels that are shared by all
 users are computed once and stored.
 
-A table that is too large for this stays where it is, in memory or in a mapped file. Programs then get the rows that a
+A table that is too large for this stays where it is, in memory or in a file. Programs then get the rows that a
 call needs: those of the supports, and the items to score.
 """
 

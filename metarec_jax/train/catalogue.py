@@ -10,8 +10,8 @@ import numpy as np
 
 from metarec_jax.core.checked_files import RESTORE, numbers, read_arrays, read_table, reading, write_arrays, write_table
 from metarec_jax.core.errors import MetarecError
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.core.json_files import parse_json
-from metarec_jax.core.mapped_rows import MappedRows
 from metarec_jax.core.scale import Scale, scale_from_json
 from metarec_jax.core.stored_strings import as_arrow
 from metarec_jax.core.types import Items
@@ -144,10 +144,10 @@ def load(run: Run) -> Catalogue:
         embeddings, vectors = arrays["items"], arrays.get("vectors")
         if embeddings.dtype != np.float32 or len(embeddings.shape) != 2:
             raise ValueError(f"its items are {embeddings.dtype} of shape {embeddings.shape}, not float32 rows")
-        parts = embeddings.blocks() if isinstance(embeddings, MappedRows) else [embeddings]
+        parts = embeddings.blocks() if isinstance(embeddings, FileRows) else [embeddings]
         if not all(np.isfinite(part).all() for part in parts):
             raise ValueError("its items are not finite")
-        vectors = vectors[:] if isinstance(vectors, MappedRows) else vectors
+        vectors = vectors[:] if isinstance(vectors, FileRows) else vectors
         if vectors is not None and (vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != len(items)):
             raise ValueError(f"its vectors are {vectors.dtype} of shape {vectors.shape}, not one float32 row an item")
     if len(embeddings) != len(items):

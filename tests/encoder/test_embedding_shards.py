@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import assert_each_close
 
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.encoder import embedding_cache, embedding_shards, encode_table, random_encoder
 from metarec_jax.encoder.embedding_shards import Shard, filled
 
@@ -83,7 +83,7 @@ def test_a_large_shard_stays_in_its_file(tmp_path, monkeypatch):
         ((number, shard),) = found
         assert (number, shard.truncated) == (0, 2)
         np.testing.assert_array_equal(shard.table[[19, 0]], made.table[[19, 0]])
-    assert isinstance(shard.table, MappedRows)
+    assert isinstance(shard.table, FileRows)
 
 
 WORKER = """

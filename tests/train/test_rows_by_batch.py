@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_close
 from training import small_config, small_experiment
 
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.train import catalogue, frozen_program, loop, run_folder
 
 
@@ -34,7 +34,7 @@ def test_a_training_is_that_with_tables(tmp_path, devices, factors):
     )
     experiment = small_experiment(config)
     (tmp_path / "rows").write_bytes(np.asarray(experiment.train.tables.items, np.float32).tobytes())
-    embeddings = MappedRows(tmp_path / "rows", 0, experiment.train.tables.items.shape, np.dtype(np.float32))
+    embeddings = FileRows(tmp_path / "rows", 0, experiment.train.tables.items.shape, np.dtype(np.float32))
 
     def in_file(part):
         return dataclasses.replace(part, tables=part.tables._replace(items=embeddings))

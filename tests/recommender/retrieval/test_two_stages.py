@@ -8,7 +8,7 @@ from helpers import assert_close
 from trained import believing_run, trained_run
 
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 from metarec_jax.core.types import Items
 from metarec_jax.recommender.errors import InputError
 from metarec_jax.recommender.export import export_folder
@@ -168,7 +168,7 @@ def test_embeddings_that_stay_in_their_file_give_the_same_list(monkeypatch):
     held = Recommender.load(trained_run())
     monkeypatch.setattr(catalogue, "MAPPED", 0)
     mapped = Recommender.load(trained_run())
-    assert isinstance(mapped.catalogue.embeddings, MappedRows)
+    assert isinstance(mapped.catalogue.embeddings, FileRows)
     lists = [r.recommend(r.adapt({"id:1": 5, "id:2": 1}), 10) for r in (held, mapped)]
     assert lists[0] == lists[1]
 

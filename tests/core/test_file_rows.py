@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -5,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import assert_says
 
-from metarec_jax.core import mapped_rows
+from metarec_jax.core import file_rows
 from metarec_jax.core.checked_files import read_arrays, write_arrays
 from metarec_jax.core.errors import MetarecError
-from metarec_jax.core.mapped_rows import MappedRows
+from metarec_jax.core.file_rows import FileRows
 
 ROWS = np.random.default_rng(0).normal(size=(5000, 12)).astype(np.float32)
 
@@ -22,7 +23,7 @@ def path(tmp_path):
 
 def test_large_matrices_stay_in_the_file(path):
     arrays, _ = read_arrays(path, map_above=1000)
-    assert {name for name, array in arrays.items() if isinstance(array, MappedRows)} == {"large", "half"}
+    assert {name for name, array in arrays.items() if isinstance(array, FileRows)} == {"large", "half"}
     large = arrays["large"]
     some = np.array([4999, 0, 7, 7])
     np.testing.assert_array_equal(large[some], ROWS[some])
@@ -47,18 +48,55 @@ def test_a_damaged_matrix_is_refused_before_any_row_is_used(path):
     assert_says(str(raised.value), str(path), "damaged")
 
 
+@pytest.fixture(params=["mapped", "read"])
+def rows(request, path, monkeypatch):
+    """A matrix that is mapped, and one whose rows are read."""
+    if request.param == "read":
+        monkeypatch.setattr(file_rows, "RESIDENT", 1 << 10)
+    return read_arrays(path, map_above=1000)[0]["large"]
+
+
+@pytest.mark.parametrize(
+    "which",
+    [3, -1, slice(None), slice(7, 3), slice(None, None, -7), np.array([[4999, 0], [-5000, 7]]), ROWS[:, 0] > 1],
+    ids=["one", "last", "all", "none", "backwards", "matrix", "mask"],
+)
+def test_rows_are_those_of_an_array(rows, which):
+    np.testing.assert_array_equal(rows[which], ROWS[which])
+
+
+@pytest.mark.parametrize("row", [5000, -5001])
+def test_a_row_that_does_not_exist_is_refused(rows, row):
+    with pytest.raises(IndexError, match=str(row)):
+        rows[np.array([0, row])]
+
+
+def test_a_file_that_is_too_short_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "rows"
+    path.write_bytes(ROWS.tobytes())
+    with pytest.raises(MetarecError) as raised:
+        FileRows(path, 4, ROWS.shape, ROWS.dtype)
+    assert_says(str(raised.value), str(path), "5,000 rows", "restore")
+    monkeypatch.setattr(file_rows, "RESIDENT", 1 << 10)
+    rows = FileRows(path, 0, ROWS.shape, ROWS.dtype)
+    os.truncate(path, ROWS.nbytes - 1)
+    np.testing.assert_array_equal(rows[4998], ROWS[4998])
+    with pytest.raises(MetarecError) as raised:
+        rows[[4999]]
+    assert_says(str(raised.value), str(path), "5,000 rows", "restore")
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory of mapped files is read from /proc")
-def test_pages_are_given_back(tmp_path, monkeypatch):
+def test_rows_of_a_large_file_take_no_memory(tmp_path, monkeypatch):
     path = tmp_path / "rows"
     whole = np.ones((1 << 14, 1 << 10), np.float32)  # 64 MB
     path.write_bytes(whole.tobytes())
-    monkeypatch.setattr(mapped_rows, "RESIDENT", 1 << 23)
-    rows = MappedRows(path, 0, whole.shape, whole.dtype)
-    before, most = of_files(), 0
+    monkeypatch.setattr(file_rows, "RESIDENT", 1 << 23)
+    rows, before = FileRows(path, 0, whole.shape, whole.dtype), of_files()
     for start in range(0, len(whole), 256):
         assert rows[start : start + 256].sum() == 256 << 10
-        most = max(most, of_files() - before)
-    assert most < 24e6
+    assert rows[np.arange(0, len(whole), 4)].all()
+    assert of_files() - before < 4e6
 
 
 def of_files():
