@@ -1,9 +1,13 @@
 """Trainable correction of item factors: one row for each item, added to the factors that were fitted in closed form.
 
-Only the rows of a batch's distinct items are read, differentiated and updated, so that the cost of a step does not grow
-with the catalogue. The table, and the one number for each row that the update needs, are sharded over the devices of
-the mesh that is set (`jax.set_mesh`), a block of rows for each. Every device finds the distinct items of the whole
-batch and contributes the rows that it holds; it updates these alone.
+Only the rows of a batch's items are read, differentiated and updated, so that the cost of a step does not grow with the
+catalogue. The table, and the one number for each row that the update needs, are sharded over the devices of the mesh
+that is set (`jax.set_mesh`), a block of rows for each; users of a batch are sharded over the same devices.
+
+A device asks the holders of the distinct items of its users for their rows, and sends them the gradients (`jax.lax.
+all_to_all`). Each pair of devices has a buffer of fixed size. Where the rows that one device reads from another do not
+fit, all devices take several turns, each with a part of the rows. Items that are neighbours in the catalogue are on
+different devices (`place_of`), since popular items are often neighbours.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
@@ -25,26 +30,47 @@ FIRST = RATINGS + 2
 """First column of the factors in a row's statistic, after mean and residual variance."""
 MULTIPLE = 256
 """The rows of a table are a multiple of this, so that 1, 2, 4, ..., 256 devices hold tables of one shape."""
-_LEAST = 1e-12
+SPARE = 4
+"""Size of the buffer of a pair of devices, in units of the rows that it needs where items are spread evenly."""
+_FACTOR = 157
+"""Odd, and near ``MULTIPLE`` divided by the golden ratio."""
+LEAST = 8
+"""Least number of rows of a buffer."""
+_TINY = 1e-12
 """Least root mean square of a row's gradients; a row without gradient is divided by it and stays as it is."""
 
 
-Places = tuple[Any, Any]
-"""A number for each row of the supports int32 [users, support] and of the queries [users, query] of a batch."""
+class Routes(NamedTuple):
+    """Where the rows of a device's items are; on one device the sizes are those of the whole batch.
+
+    Attributes:
+        place: int32 [rows of the batch], for each its place in `distinct`.
+        distinct: int32 [rows of the batch], the distinct rows of the table, ascending; behind the last one, their
+            number.
+        device: int32 [rows of the batch], the device that holds each of `distinct`.
+        turn: int32 [rows of the batch], the turn in which each of `distinct` is sent.
+        slot: int32 [rows of the batch], its slot in the buffer of that turn.
+        turns: int32 [1], number of turns, the same on all devices.
+    """
+
+    place: Array
+    distinct: Array
+    device: Array
+    turn: Array
+    slot: Array
+    turns: Array
 
 
 class Picked(NamedTuple):
     """Rows of the items of a batch.
 
     Attributes:
-        item: int32 [distinct], rows of the table, ascending; behind the last one, the number of rows of the table.
-        rows: float [distinct, rank], these rows; 0 behind the last one.
-        places: int32 [users, support] and [users, query], the place in `rows` of each row of supports and queries.
+        rows: float [users, support + query, rank], the row of the item of each interaction.
+        routes: where they come from.
     """
 
-    item: Array
     rows: Array
-    places: Places
+    routes: Routes
 
 
 def table_rows(items: int) -> int:
@@ -52,35 +78,60 @@ def table_rows(items: int) -> int:
     return -(-items // MULTIPLE) * MULTIPLE
 
 
-def items_of(episodes: Episodes) -> Places:
-    """The items of the supports and queries of a batch."""
-    return episodes.support.item, episodes.query.item
+def place_of(item: Any, rows: int) -> Any:
+    """The row of an item in the table: neighbours in the catalogue are spread evenly (multiplicative hashing).
+
+    Args:
+        item: row of the catalogue, or an array of them.
+        rows: number of rows of the table.
+
+    Returns:
+        The row of the table.
+
+    >>> [place_of(item, 512) for item in (0, 1, 2, 256, 257)]
+    [0, 314, 116, 1, 315]
+    """
+    return item % MULTIPLE * _FACTOR % MULTIPLE * (rows // MULTIPLE) + item // MULTIPLE
 
 
-def pick(table: Float[Array, "rows rank"], items: Places) -> Picked:
-    """Read the rows of the distinct items of a batch.
+def items_of(episodes: Episodes) -> Int[Array | np.ndarray, "users interactions"]:
+    """The items of the supports and queries of a batch, supports first; on the host for arrays of the host."""
+    of_support, of_query = episodes.support.item, episodes.query.item
+    return of_support.__array_namespace__().concatenate([of_support, of_query], axis=1)
+
+
+def pick(table: Float[Array, "rows rank"], items: Int[Array | np.ndarray, "users interactions"]) -> Picked:
+    """Read the rows of the items of a batch.
 
     Args:
         table: the correction.
-        items: rows of the table, of the supports and of the queries of the batch.
+        items: rows of the catalogue, for each interaction.
 
     Returns:
-        The rows; their number is that of the rows of the batch, or of the table if that is less.
+        The rows.
     """
-    every = jnp.concatenate([part.ravel() for part in items])
-    most = min(len(every), len(table))
 
-    def of_device(part: Array, every: Array) -> tuple[Array, Array, Array]:
-        distinct, place = jnp.unique(every, return_inverse=True, size=most, fill_value=_devices() * len(part))
-        rows = part.at[_own(part, distinct)].get(mode="fill", fill_value=0)
-        return distinct, _total(rows), place.ravel()
+    def of_device(part: Array, items: Array) -> Picked:
+        routes = _routes(items.ravel(), len(part))
 
-    distinct, rows, place = _on_devices(of_device, (_sharded(), PartitionSpec()), PartitionSpec())(table, every)
-    support, query = jnp.split(place.astype(jnp.int32), [items[0].size])
-    return Picked(distinct, rows, (support.reshape(items[0].shape), query.reshape(items[1].shape)))
+        def turn(number: Array, found: Array) -> Array:
+            asked = _to_holders(routes, number, _own_rows(routes, len(part)), len(part))
+            given = _exchange(part.at[asked].get(mode="fill", fill_value=0))
+            own = given.at[routes.device, routes.slot].get(mode="fill", fill_value=0)
+            return jnp.where((routes.turn == number)[:, None], own, found)
+
+        if _axes():
+            found = jnp.zeros((len(routes.distinct), part.shape[1]), part.dtype)
+            found = jax.lax.fori_loop(0, routes.turns[0], turn, found)
+        else:
+            found = part.at[routes.distinct].get(mode="fill", fill_value=0)
+        return Picked(found[routes.place].reshape(*items.shape, -1), routes)
+
+    split = _sharded()
+    return _on_devices(of_device, (split, split), split)(table, jnp.asarray(items))
 
 
-def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], places: Places) -> Episodes:
+def correct(episodes: Episodes, rows: Float[Array, "users interactions rank"]) -> Episodes:
     """Add rows of the correction to the item factors of a batch.
 
     A row of an episode whose item has no ratings of others is left as it is: it stands for a new item, as rows do whose
@@ -88,20 +139,19 @@ def correct(episodes: Episodes, rows: Float[Array, "distinct rank"], places: Pla
 
     Args:
         episodes: the batch.
-        rows: the correction of its distinct items.
-        places: the place of each item in `rows`.
+        rows: the correction of the item of each interaction, those of the supports first.
 
     Returns:
         The batch.
     """
 
-    def added(part: Rows, place: Array) -> Rows:
-        known = (part.statistic[..., 1:2] > 0).astype(rows.dtype)
-        factors = part.statistic[..., FIRST:] + rows[place] * known
+    def added(part: Rows, own: Array) -> Rows:
+        known = (part.statistic[..., 1:2] > 0).astype(own.dtype)
+        factors = part.statistic[..., FIRST:] + own * known
         return part._replace(statistic=jnp.concatenate([part.statistic[..., :FIRST], factors], axis=-1))
 
-    support, query = map(added, (episodes.support, episodes.query), places)
-    return episodes._replace(support=support, query=query)
+    of_support, of_query = jnp.split(rows, [episodes.support.item.shape[1]], axis=1)
+    return episodes._replace(support=added(episodes.support, of_support), query=added(episodes.query, of_query))
 
 
 def corrected(episodes: Episodes, table: Params) -> Episodes:
@@ -114,45 +164,113 @@ def corrected(episodes: Episodes, table: Params) -> Episodes:
     Returns:
         The batch.
     """
-    if table is None:
-        return episodes
-    picked = pick(jnp.asarray(table), items_of(episodes))
-    return correct(episodes, picked.rows, picked.places)
+    return episodes if table is None else correct(episodes, pick(jnp.asarray(table), items_of(episodes)).rows)
 
 
 def descend(
     table: Float[Array, "rows rank"],
     squares: Float[Array, " rows"],
-    item: Int[Array, " distinct"],
-    gradient: Float[Array, "distinct rank"],
+    routes: Routes,
+    gradient: Float[Array, "users interactions rank"],
     rate: ArrayLike,
 ) -> tuple[Float[Array, "rows rank"], Float[Array, " rows"]]:
     """Take a step of row-wise Adagrad: Adagrad (Duchi, Hazan & Singer 2011) with one sum for each row.
 
-    A row moves by ``rate gradient / sqrt(sum over steps of the mean square of its gradient)``. Rows without a gradient,
-    and all rows that are not in `item`, stay as they are.
+    A row moves by ``rate gradient / sqrt(sum over steps of the mean square of its gradient)``, where its gradient is
+    the sum over the interactions with its item. Rows without a gradient stay as they are.
 
     Args:
         table: the correction.
         squares: sum over the steps before of the mean square of each row's gradient.
-        item: distinct rows of the table; others than its rows are ignored.
-        gradient: gradient by these rows.
+        routes: of the batch, from `pick`.
+        gradient: gradient by the row of each interaction.
         rate: learning rate.
 
     Returns:
         The new table and the new sums.
     """
 
-    def of_device(part: Array, squares: Array, item: Array, gradient: Array, rate: Array) -> tuple[Array, Array]:
-        own = _own(part, item)
-        added = jnp.mean(gradient * gradient, axis=-1)
-        total = squares.at[own].get(mode="fill", fill_value=0) + added
-        step = rate * gradient / jnp.maximum(jnp.sqrt(total), _LEAST)[:, None]
-        return part.at[own].add(-step, mode="drop"), squares.at[own].set(total, mode="drop")
+    def of_device(part: Array, squares: Array, routes: Routes, gradient: Array, rate: Array) -> tuple[Array, Array]:
+        own = _sums(gradient.reshape(-1, part.shape[1]), routes.place, len(routes.distinct))
+        if not _axes():
+            return _descend(part, squares, routes.distinct, own, rate)
 
-    split, same = _sharded(), PartitionSpec()
-    step = _on_devices(of_device, (split, split, same, same, same), split)
-    return step(table, squares, item, gradient, jnp.asarray(rate, table.dtype))
+        def turn(number: Array, held: tuple[Array, Array]) -> tuple[Array, Array]:
+            row = _to_holders(routes, number, _own_rows(routes, len(part)), len(part)).ravel()
+            sent = _to_holders(routes, number, own, 0).reshape(-1, part.shape[1])
+            distinct, place = jnp.unique(row, return_inverse=True, size=len(row), fill_value=len(part))
+            return _descend(*held, distinct, _sums(sent, place, len(row)), rate)
+
+        return jax.lax.fori_loop(0, routes.turns[0], turn, (part, squares))
+
+    split = _sharded()
+    step = _on_devices(of_device, (split, split, split, split, PartitionSpec()), split)
+    return step(table, squares, routes, gradient, jnp.asarray(rate, table.dtype))
+
+
+def _descend(table: Array, squares: Array, row: Array, gradient: Array, rate: Array) -> tuple[Array, Array]:
+    """The step of distinct rows of a part of the table; others than its rows are ignored."""
+    total = squares.at[row].get(mode="fill", fill_value=0) + jnp.mean(gradient * gradient, axis=-1)
+    step = rate * gradient / jnp.maximum(jnp.sqrt(total), _TINY)[:, None]
+    return table.at[row].add(-step, mode="drop"), squares.at[row].set(total, mode="drop")
+
+
+def _sums(values: Array, place: Array, count: int) -> Array:
+    return jax.ops.segment_sum(values, place, count)
+
+
+def _routes(items: Array, held: int) -> Routes:
+    """Routes of a device's items, where each device holds `held` rows of the table."""
+    devices, count = _devices(), len(items)
+    rows = devices * held
+    distinct, place = jnp.unique(place_of(items, rows), return_inverse=True, size=count, fill_value=rows)
+    device, own = distinct // held, distinct % held
+    if not _axes():
+        unused = jnp.zeros_like(distinct)
+        return _as_int32(Routes(place.ravel(), distinct, device, unused, unused, jnp.ones(1)))
+
+    def laid(turns: Array) -> tuple[Array, Array, Array]:
+        """Turn and slot of each row, and whether all rows fit."""
+        turn = own % turns
+        order = jnp.lexsort((turn, device))
+        group = (device * turns + turn)[order]
+        slot = jnp.zeros(count, jnp.int32).at[order].set(jnp.arange(count) - jnp.searchsorted(group, group))
+        return turn, slot, _greatest(jnp.where(distinct < rows, slot, 0)) < _buffer(count)
+
+    def more(state: tuple[Array, tuple[Array, Array, Array]]) -> tuple[Array, tuple[Array, Array, Array]]:
+        turns = jnp.minimum(2 * state[0], held)  # with one row a turn they fit
+        return turns, laid(turns)
+
+    one = jnp.ones((), jnp.int32)
+    turns, (turn, slot, _) = jax.lax.while_loop(lambda state: ~state[1][2], more, (one, laid(one)))
+    return _as_int32(Routes(place.ravel(), distinct, device, turn, slot, turns[None]))
+
+
+def _as_int32(routes: Routes) -> Routes:
+    return Routes(*(part.astype(jnp.int32) for part in routes))
+
+
+def _buffer(count: int) -> int:
+    """Rows in the buffer of a pair of devices, where a device has `count` interactions."""
+    return min(count, max(LEAST, -(-SPARE * count // _devices())))
+
+
+def _own_rows(routes: Routes, held: int) -> Array:
+    """The row of each of the distinct rows in the part of its device."""
+    return routes.distinct % held
+
+
+def _to_holders(routes: Routes, number: Array, values: Array, empty: int) -> Array:
+    """Send a value for each distinct row of a turn to the device that holds it: [devices, buffer, ...], by sender."""
+    devices = _devices()
+    buffer = jnp.full((devices, _buffer(len(routes.distinct)), *values.shape[1:]), empty, values.dtype)
+    device = jnp.where(routes.turn == number, routes.device, devices)  # others are dropped
+    return _exchange(buffer.at[device, routes.slot].set(values, mode="drop"))
+
+
+def _exchange(buffer: Array) -> Array:
+    """Send part i of the buffer to device i: the new part i comes from device i."""
+    return jax.lax.all_to_all(buffer, _axes(), 0, 0, tiled=True)
 
 
 def _axes() -> tuple[str, ...]:
@@ -177,11 +295,6 @@ def _on_devices(function: Callable[..., Any], arguments: tuple, results: Any) ->
     return jax.shard_map(function, in_specs=arguments, out_specs=results, check_vma=False)
 
 
-def _total(parts: Array) -> Array:
-    return jax.lax.psum(parts, _axes()) if _axes() else parts
-
-
-def _own(part: Array, item: Array) -> Array:
-    """The row in this device's part of each row of the table; the number of rows of the part for those elsewhere."""
-    place = item - (jax.lax.axis_index(_axes()) * len(part) if _axes() else 0)
-    return jnp.where((place >= 0) & (place < len(part)), place, len(part))
+def _greatest(numbers: Array) -> Array:
+    """The greatest number of all devices."""
+    return jax.lax.pmax(jnp.max(numbers), _axes())

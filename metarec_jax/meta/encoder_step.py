@@ -24,7 +24,7 @@ from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.text_places import text_numbers
 from metarec_jax.encoder.text_rows import TextRows
-from metarec_jax.factors.correction import Places, correct
+from metarec_jax.factors.correction import correct
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
 
@@ -39,12 +39,12 @@ class Chosen(NamedTuple):
         rows: the texts to encode, in rows of each length.
         users: [users, hidden], fixed embeddings where users have no text. None where they have texts; ``Episodes.user``
             is then a slot of the embeddings, like an item.
-        items: rows of the correction of item factors of the episodes' rows; None where there is no correction.
+        items: int32 [users, support + query], the items of the episodes; None where there is no correction.
     """
 
     rows: tuple[TextRows, ...]
     users: Array | None = None
-    items: Places | None = None
+    items: Array | None = None
 
 
 class Reading(NamedTuple):
@@ -243,9 +243,8 @@ def joint_gradient(
     Args:
         model: the functions of learner and updater.
         reading: options of encoding.
-        trained, trainable: as for `cached_gradient`.
-        chosen: the distinct texts of the batch; ``chosen.items`` are places in ``trainable.factors``, which are the
-            rows that the batch reads.
+        trained, trainable: as for `cached_gradient`; ``trainable.factors`` is the row of each interaction.
+        chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
         key: key of this outer step; None disables dropout.
         at_once: as for `metarec_jax.meta.outer.meta_loss`.
@@ -261,7 +260,7 @@ def joint_gradient(
         embeddings = exchange.embeddings(own)
         users = embeddings if chosen.users is None else chosen.users
         tables = model.prepare(read.theta, Tables(embeddings, users))
-        told = episodes if chosen.items is None else correct(episodes, read.factors, chosen.items)
+        told = episodes if read.factors is None else correct(episodes, read.factors)
         mean, losses = meta_loss(model, read._replace(factors=None), tables, told, key, at_once=at_once)
         query, rows = exchange.total((losses.query, losses.rows))
         # Weight of the mean over this device's rows in the mean over all rows.
@@ -304,12 +303,12 @@ def make_joint_step(
 
     def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        read, picked = state.trainable, None
+        read, routes = state.trainable, None
         if chosen.items is not None:
-            read, picked = as_read(read, chosen.items)
-            chosen = chosen._replace(items=None if picked is None else picked.places)
+            read, routes = as_read(read, chosen.items)
+            chosen = chosen._replace(items=None)
         gradient, losses = spread(gradient_of)(read, chosen, episodes, key)
         losses = losses._replace(usable=jnp.stack(usable(read)))
-        return updated(state, gradient, optimiser, picked, factor_rate), losses
+        return updated(state, gradient, optimiser, routes, factor_rate), losses
 
     return step

@@ -8,13 +8,14 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metarec_jax.core.over_users import over_users
 from metarec_jax.core.params import usable
 from metarec_jax.core.types import BatchRows, Episodes, Params, Prepared
-from metarec_jax.factors.correction import Picked, Places, correct, corrected, descend, items_of, pick
+from metarec_jax.factors.correction import Routes, correct, corrected, descend, items_of, pick
 from metarec_jax.meta.batch import gathered, planned, sum_over_users
 from metarec_jax.meta.kernel import sum_in_kernel
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
@@ -148,41 +149,43 @@ def make_step(
 
     def step(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
-        read, picked = as_read(state.trainable, items_of(episodes))
+        read, routes = as_read(state.trainable, items_of(episodes))
 
         def lose(trainable: Trainable) -> tuple[Array, Losses]:
-            told = episodes if picked is None else correct(episodes, trainable.factors, picked.places)
+            told = episodes if routes is None else correct(episodes, trainable.factors)
             return meta_loss(model, trainable._replace(factors=None), tables, told, key, at_once=at_once)
 
         gradient, losses = jax.grad(lose, has_aux=True)(read)
         losses = losses._replace(usable=jnp.stack(usable(read)))
-        return updated(state, gradient, optimiser, picked, factor_rate), losses
+        return updated(state, gradient, optimiser, routes, factor_rate), losses
 
     return step
 
 
-def as_read(trainable: Trainable, items: Places) -> tuple[Trainable, Picked | None]:
+def as_read(
+    trainable: Trainable, items: Int[Array | np.ndarray, "users interactions"]
+) -> tuple[Trainable, Routes | None]:
     """Reduce the correction of item factors to the rows that a step reads.
 
     Args:
         trainable: trainable parameters.
-        items: rows of the correction, of the supports and of the queries of a batch.
+        items: of the supports and queries of a batch.
 
     Returns:
-        The parameters with the rows of the distinct items in place of the whole correction, and where these rows come
+        The parameters with the row of each interaction in place of the whole correction, and where these rows come
         from; the unchanged parameters and None without a correction.
     """
     if trainable.factors is None:
         return trainable, None
     picked = pick(trainable.factors, items)
-    return trainable._replace(factors=picked.rows), picked
+    return trainable._replace(factors=picked.rows), picked.routes
 
 
 def updated(
     state: TrainState,
     gradient: Trainable,
     optimiser: optax.GradientTransformation,
-    picked: Picked | None = None,
+    routes: Routes | None = None,
     factor_rate: optax.Schedule = lambda step: 0.0,
 ) -> TrainState:
     """Update the state with a gradient.
@@ -191,7 +194,7 @@ def updated(
         state: the state.
         gradient: gradient by the trainable parameters as they were read.
         optimiser: turns the gradient into an update, except for the correction of item factors.
-        picked: from `as_read`.
+        routes: from `as_read`.
         factor_rate: step -> learning rate of the correction.
 
     Returns:
@@ -202,6 +205,6 @@ def updated(
         updates, optimiser_state = optimiser.update(gradient._replace(factors=None), state.optimiser, dense)
         moved = cast("Trainable", optax.apply_updates(dense, updates))
         table, squares = state.trainable.factors, state.squares
-        if picked is not None:
-            table, squares = descend(table, squares, picked.item, by_row, factor_rate(state.step))
+        if routes is not None:
+            table, squares = descend(table, squares, routes, by_row, factor_rate(state.step))
     return TrainState(moved._replace(factors=table), optimiser_state, state.step + 1, state.key, squares)

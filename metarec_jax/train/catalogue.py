@@ -17,6 +17,7 @@ from metarec_jax.core.stored_strings import as_arrow
 from metarec_jax.core.types import Items
 from metarec_jax.data.splits import Statistics
 from metarec_jax.factors import io
+from metarec_jax.factors.correction import place_of
 from metarec_jax.factors.item_factors import FACTORS, Beliefs
 from metarec_jax.train import picture_file
 from metarec_jax.train.run_folder import Run
@@ -49,8 +50,7 @@ def corrected(catalogue: Catalogue, correction: np.ndarray | None) -> Catalogue:
 
     Args:
         catalogue: the catalogue.
-        correction: float [rows, rank] with a row for each item first (`metarec_jax.factors.correction`); None leaves
-            the catalogue as it is.
+        correction: float [rows, rank] (`metarec_jax.factors.correction`); None leaves the catalogue as it is.
 
     Returns:
         The catalogue. Factors that are predicted for new items have no correction.
@@ -58,7 +58,7 @@ def corrected(catalogue: Catalogue, correction: np.ndarray | None) -> Catalogue:
     if correction is None or catalogue.beliefs is None:
         return catalogue
     table = catalogue.beliefs.table.copy()
-    table[:, FACTORS:] += np.asarray(correction)[: len(table)]
+    table[:, FACTORS:] += np.asarray(correction)[place_of(np.arange(len(table)), len(correction))]
     return dataclasses.replace(
         catalogue,
         statistics=catalogue.statistics._replace(beliefs=table),

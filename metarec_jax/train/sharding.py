@@ -35,6 +35,8 @@ USERS, SHARDS = "users", "shards"
 
 ITEM_ROWS = r"trainable/factors|squares"
 """Pattern of the correction of item factors in a training state and of its sums: each device holds a block of rows."""
+PARTS = rf"{ITEM_ROWS}|factors"
+"""Pattern of leaves that each device has a part of: those, and the rows of the correction that a step reads."""
 ROLES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(.*/)?encoder/(.*/)?(word|position|type)/embedding", PartitionSpec(None, SHARDS)),  # any vocabulary divides
     (r"(.*/)?encoder/(.*/)?(kernel|lora_a)", PartitionSpec(SHARDS, None)),
@@ -44,8 +46,7 @@ ROLES: tuple[tuple[str, PartitionSpec], ...] = (
         PartitionSpec(),
     ),  # vectors, and the small table of distances
     (r"(.*/)?(theta|phi)/.*", PartitionSpec()),  # every user's inner loop starts from the learner as a whole
-    (ITEM_ROWS, PartitionSpec((USERS, SHARDS))),
-    (r"factors", PartitionSpec()),  # the rows of the correction that a step reads
+    (PARTS, PartitionSpec((USERS, SHARDS))),
     (r"(.*/)?(step|key|count)", PartitionSpec()),
 )
 """Pattern of a leaf's path -> how it is split where a mesh has shards; the first full match counts. An optimiser's
@@ -127,7 +128,7 @@ def by_role(mesh: Mesh, tree: Tree) -> Tree:
     def spec(path: Any, leaf: Any) -> PartitionSpec:
         if SHARDS in mesh.axis_names:
             return role(_name(path))
-        return by_user(mesh) if mesh.size > 1 and re.fullmatch(ITEM_ROWS, _name(path)) else PartitionSpec()
+        return by_user(mesh) if mesh.size > 1 and re.fullmatch(PARTS, _name(path)) else PartitionSpec()
 
     return jax.tree_util.tree_map_with_path(spec, tree)
 
@@ -288,7 +289,7 @@ def per_device(mesh: Mesh, function: Callable[..., Any], arguments: Any, results
 def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
     """Inside `per_device`: sum each leaf over devices; split leaves are summed over devices with the same part.
 
-    The sum over shards of the latter is part of the gradient of `whole`.
+    The sum over shards of parameters that are split over them is part of the gradient of `whole`.
 
     Args:
         mesh: the devices.
@@ -300,7 +301,8 @@ def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
     """
 
     def summed(spec: PartitionSpec, leaf: Any) -> Any:
-        return jax.lax.psum(leaf, USERS if SHARDS in spec else mesh.axis_names)
+        split = {name for axis in spec for name in ([axis] if isinstance(axis, str) else axis or ())}
+        return jax.lax.psum(leaf, tuple(name for name in mesh.axis_names if name not in split))
 
     if specs is None:
         return jax.lax.psum(tree, mesh.axis_names)

@@ -233,8 +233,7 @@ class Devices:
 
         def everywhere(trainable: Any, chosen: Chosen, *rest: Any) -> Any:
             roles = by_role(self._mesh, trainable)
-            held = _held(users)._replace(items=None if chosen.items is None else users)
-            arguments = (roles, held, users, Spec())
+            arguments = (roles, _held(users), users, Spec())
             results = (roles, cast("Any", Losses)(Spec(), Spec(), users))
             return per_device(self._mesh, own, arguments, results)(trainable, chosen, *rest)
 

@@ -11,7 +11,7 @@ from training import STEPS, small_config, small_experiment, stopping_at, trace_o
 
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
-from metarec_jax.factors.correction import MULTIPLE
+from metarec_jax.factors.correction import MULTIPLE, place_of
 from metarec_jax.factors.item_factors import FACTORS
 from metarec_jax.meta.outer import predict
 from metarec_jax.recommender.recommender import Recommender
@@ -49,6 +49,7 @@ def test_a_training_trains_the_rows_of_the_items_that_it_meets(finished, experim
     table = finished[0].trainable.factors
     met = experiment.catalogue.statistics.count > 0
     assert table.shape == (MULTIPLE, experiment.config.factors.rank)
+    table = table[place_of(np.arange(MULTIPLE), MULTIPLE)]
     assert (np.abs(table[: len(met)][met]).max(axis=1) > 1e-3).all()
     assert not table[: len(met)][~met].any()
     assert not table[len(met) :].any()
@@ -85,7 +86,7 @@ def test_a_recommender_adds_it_to_the_factors_of_the_items(finished, experiment)
     table = load_trainable(run, experiment.catalogue).factors
     beliefs, items = recommender.catalogue.beliefs, len(experiment.data.items)
     assert_equal(beliefs.table[:, :FACTORS], fitted.table[:, :FACTORS])
-    assert_equal(beliefs.table[:, FACTORS:], fitted.table[:, FACTORS:] + table[:items])
+    assert_equal(beliefs.table[:, FACTORS:], fitted.table[:, FACTORS:] + table[place_of(np.arange(items), MULTIPLE)])
     assert_equal(recommender.catalogue.statistics.beliefs, beliefs.table)
     assert_equal(beliefs.of_new, fitted.of_new)
     assert recommender.executor.trainable.factors is None

@@ -191,10 +191,10 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     used = -(-min(texts, entries) // mesh.size) if shared else min(texts, own)
     run = work.run or execution_of(config.encoder, mesh.devices.flat[0].platform, split=SHARDS in mesh.axis_names)
     chosen, plan, turns = chosen_texts(mesh, work, run, used)
-    chosen = chosen._replace(
-        users=None if work.user_texts else _put(users, everywhere),
-        items=items_of(episodes) if config.factors.train else None,
-    )
+    if not work.user_texts:
+        chosen = chosen._replace(users=_put(users, everywhere))
+    if config.factors.train:
+        chosen = chosen._replace(items=_put(jax.eval_shape(items_of, episodes), mesh_users))
     devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
