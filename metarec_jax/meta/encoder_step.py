@@ -44,7 +44,7 @@ class Chosen(NamedTuple):
 
     rows: tuple[TextRows, ...]
     users: Array | None = None
-    items: Array | None = None
+    items: Any = None
 
 
 class Reading(NamedTuple):
