@@ -132,14 +132,16 @@ def attend_fused(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
     allowed: Bool[AnyArray, "length length"] | None = None,
+    apart: bool = False,
 ) -> Float[Array, "texts length hidden"]:
     """Compute `attend` with the accelerator's fused kernel: cuDNN's on a GPU, Pallas's on a TPU.
 
-    The kernel never writes the scores to memory. It has only a first derivative, and the real tokens of a text must
-    come before its padding.
+    The kernel never writes the scores to memory. It has only a first derivative, and the real tokens of a row must come
+    before its padding.
 
     Args:
-        query, key, value, mask, num_heads, bias, allowed: as for `attend`.
+        query, key, value, mask, num_heads, bias, allowed, apart: as for `attend`; a TPU's kernel alone keeps several
+            texts of a row apart.
 
     Returns:
         As `attend`.
@@ -150,6 +152,8 @@ def attend_fused(
     platform = jax.default_backend()
     plain = allowed is None and key.shape == query.shape
     check_fused(platform, compute=query.dtype.name, width=query.shape[-1] // num_heads, plain=plain)
+    if apart and platform not in KEEPS_APART:
+        raise MetarecError(f"the fused kernel of a {platform.upper()} does not keep texts of a row apart: lay out one")
     return FUSED[platform](query, key, value, mask, num_heads=num_heads, bias=bias)
 
 
@@ -193,7 +197,7 @@ def attend_flash(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
 ) -> Float[Array, "texts length hidden"]:
-    """`attend_fused` on a TPU; texts are padded to whole tiles, which the kernel reads.
+    """`attend_fused` on a TPU; rows are padded to whole tiles, which the kernel reads.
 
     Args:
         query, key, value, mask, num_heads, bias: as for `attend`.
@@ -208,7 +212,7 @@ def attend_flash(
     query = query * (hidden // num_heads) ** -0.5
     query, key, value, mask, bias = _lengthened(query, key, value, mask, bias, multiple=TILE)
     heads = [x.reshape(texts, -1, num_heads, hidden // num_heads).swapaxes(1, 2) for x in (query, key, value)]
-    segments = (mask > 0).astype(jnp.int32)  # padding is a separate segment, to which real tokens do not attend
+    segments = mask.astype(jnp.int32)  # each text is a segment, and padding is another one
     mixed = flash_attention(
         *heads,
         ab=None if bias is None else jnp.broadcast_to(bias, (texts, *bias.shape)),
@@ -236,6 +240,8 @@ def _lengthened(
 
 FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
 """Platform -> fused attention."""
+KEEPS_APART = ("tpu",)
+"""Platforms whose kernel keeps several texts of a row apart. (cuDNN's does; jax gives no access to that.)"""
 
 
 def check_fused(platform: str, *, compute: str, width: int, plain: bool = True) -> None:

@@ -8,7 +8,9 @@ from typing import Literal, NamedTuple
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.attention import TILE
 
-Attention = Literal["xla", "tiled", "fused", "apart"]
+Attention = Literal["xla", "tiled", "fused", "apart", "fused apart"]
+APART: dict[Attention, Attention] = {"fused": "fused apart"}
+"""Attention of rows with one text -> of rows with several; "apart" where it is not listed."""
 
 
 class Execution(NamedTuple):
@@ -17,7 +19,8 @@ class Execution(NamedTuple):
     Attributes:
         attention: "xla" uses XLA operations; "tiled" puts several short texts side by side in each row of a matrix unit
             of 128 columns; "fused" uses the accelerator's fused kernel, which has no second derivative. Rows that hold
-            several texts (`Tokens.lengths`) are computed with "apart", XLA operations that keep texts apart.
+            several texts (`Tokens.lengths`) are computed with "apart", XLA operations that keep texts apart, or, for
+            "fused", with "fused apart", which a TPU's kernel can.
         remat: whether the backward pass recomputes each layer instead of storing its activations. On a CPU this has an
             effect only with `scan`; otherwise the compiler merges the two computations.
         scan: whether layers are one loop over stacked parameters. The loop is compiled once for all layers, but copies

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import bert
-from metarec_jax.encoder.execution import EXECUTION, Execution
+from metarec_jax.encoder.execution import APART, EXECUTION, Execution
 from metarec_jax.encoder.families import family_of
 from metarec_jax.encoder.model_config import ModelConfig, Pooling, Tokens
 from metarec_jax.encoder.parts import Dense
@@ -127,14 +127,13 @@ def encode(
         Of rows with several texts, those of all places in the order of rows: [rows * texts, width].
 
     Raises:
-        MetarecError: tokens longer than ``config.max_positions``, or fused attention for rows with several texts.
+        MetarecError: tokens longer than ``config.max_positions``, or fused attention of rows with several texts
+            where the kernel does not keep them apart.
     """
     mask, lengths = jnp.asarray(tokens.mask), tokens.lengths
     if lengths is not None and lengths.shape[1] > 1:
-        if run.attention == "fused":
-            raise MetarecError("fused attention does not keep the texts of a row apart: lay one text in each row")
-        mask, run = text_numbers(jnp.asarray(lengths), tokens.ids.shape[1]), run._replace(attention="apart")
-        mask = mask.astype(jnp.float32)
+        run = run._replace(attention=APART.get(run.attention, "apart"))
+        mask = text_numbers(jnp.asarray(lengths), tokens.ids.shape[1]).astype(jnp.float32)
     with jax.named_scope("encode"):
         words = params | {"embeddings": run.whole(params["embeddings"])}
         x = embed(words, config, tokens, dtype=dtype)
@@ -183,14 +182,15 @@ def run_layers(
     Args:
         params, config, dtype, run: as for `encode`.
         x: input of layer `first`.
-        mask: 1 for a real token, 0 for padding; for attention "apart", the number of the text of each token in its row.
+        mask: 1 for a real token, 0 for padding; for attention that keeps the texts of a row apart, the number of the text
+            of each token.
         first, last: a range of layers, 0 to ``config.num_layers``.
 
     Returns:
         Output of layer `last` - 1; after the architecture's final norm, if there is one, where that is the last layer.
     """
     family, (values, kinds) = family_of(config), _between(params, config, x.shape[1], dtype)
-    if run.attention == "apart" and config.reaches:
+    if run.attention == "apart" and config.reaches:  # fused attention has no rotary positions
         values = [renumbered(where, positions(mask)) for where in values]
 
     def compute(x: Array, own: Params, value: Any, number: int) -> Array:

@@ -27,6 +27,7 @@ from metarec_jax.encoder import (
     prompt_length,
     tokenize,
 )
+from metarec_jax.encoder.attention import KEEPS_APART
 from metarec_jax.factors.correction import items_of
 from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
 from metarec_jax.meta.model import Trainable
@@ -348,7 +349,7 @@ def texts_of(
         reporter: shows the number of truncated texts; by default nothing, since `metarec_jax.train.embed.embed` shows
             it.
         most, split: as for `metarec_jax.encoder.Texts.of`.
-        run: options of computing layers; None chooses for this machine. With fused attention, which does not keep texts
+        run: options of computing layers; None chooses for this machine. Where fused attention does not keep texts
             apart, each text has its own row.
 
     Returns:
@@ -381,5 +382,5 @@ def texts_of(
         pad=encoder.config.pad_token_id,
         split=split,
         skip=skip,
-        alone=chosen.max_length if run.attention == "fused" else 0,
+        alone=chosen.max_length if run.attention == "fused" and jax.default_backend() not in KEEPS_APART else 0,
     )

@@ -105,6 +105,26 @@ def test_fused_attention_is_plain_attention(function, monkeypatch):
     assert_close(found_slope, wanted_slope)
 
 
+def test_the_kernel_of_a_tpu_keeps_the_texts_of_a_row_apart(monkeypatch):
+    """Values and gradients of the real tokens."""
+    inputs, _, _ = drawn(13)
+    texts = jnp.asarray([[1] * 13, [1, 1, 2, 2, 2] + [0] * 8, [1, 2, 3] + [4] * 10, [1] * 12 + [0]], jnp.float32)
+    real = (texts > 0)[:, :, None]
+    out = jnp.asarray(np.random.default_rng(1).normal(size=inputs[0].shape), jnp.float32) * real
+    wanted = jax.jit(slope(functools.partial(attend, apart=True)))(*inputs, texts, out)
+    alone = jax.jit(slope(attend))(*inputs, texts, out)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pltpu.force_tpu_interpret_mode():
+        found = jax.jit(slope(functools.partial(attend_fused, apart=True)))(*inputs, texts, out)
+    assert_close(found[0][1] * real, wanted[0][1] * real)
+    assert_close(found[1], wanted[1])
+    assert jnp.abs(alone[1][1] - wanted[1][1]).max() > 1e-2
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    half = [x.astype(jnp.bfloat16) for x in inputs[:3]]
+    with pytest.raises(MetarecError, match="GPU does not keep texts of a row apart"):
+        jax.eval_shape(functools.partial(attend_fused, num_heads=HEADS, apart=True), *half, texts)
+
+
 @pytest.mark.parametrize("function", [attend_cudnn, attend_flash], ids=["GPU", "TPU"])
 def test_padding_has_no_gradient_whatever_a_kernel_leaves_there(function, monkeypatch):
     """The kernels here leave NaN."""
