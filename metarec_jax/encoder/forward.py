@@ -182,8 +182,8 @@ def run_layers(
     Args:
         params, config, dtype, run: as for `encode`.
         x: input of layer `first`.
-        mask: 1 for a real token, 0 for padding; for attention that keeps the texts of a row apart, the number of the text
-            of each token.
+        mask: 1 for a real token, 0 for padding; for attention that keeps the texts of a row apart, the number of the
+            text of each token.
         first, last: a range of layers, 0 to ``config.num_layers``.
 
     Returns:
