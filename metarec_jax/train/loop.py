@@ -76,7 +76,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET, monitor: Mo
     ):
         state, progress = _start(run, program, checkpoints, feed, reporter, monitor)
         processes.barrier("the first step")
-        while not progress.finished and not stop.reached(progress.step):
+        while not progress.finished and not stop.reached():
             started = time.perf_counter()
             until = program.end_of_stretch(progress.step)
             state, progress, users = _steps(program, state, feed, progress, until, stop, advance, monitor)
@@ -182,7 +182,7 @@ def _steps(
 
     # Without jit every operation transfers its constants, so that the guard would refuse all of them.
     with jax.transfer_guard("allow" if jax.config.values["jax_disable_jit"] else "disallow"):
-        while at < until and not stop.reached(at):
+        while at < until and not stop.reached():
             monitor.goodput.enter("data")
             batch = next(feed)
             monitor.goodput.enter("steps")

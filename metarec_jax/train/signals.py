@@ -7,6 +7,7 @@ step that none has taken. A handler of Python would take the signal away from it
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Generator
@@ -14,6 +15,11 @@ from signal import Signals
 from typing import Any
 
 from metarec_jax.core import processes
+
+
+_CALLS = itertools.count()
+"""Numbers of the questions to the coordination service, which stops all at the number after the greatest one that a
+process has asked: without a gap, and from 0 in a training that is resumed too, or they would never ask that one."""
 
 
 class StopRequest:
@@ -34,19 +40,16 @@ class StopRequest:
             self.signal = signal.Signals(number)
         self._asked = True
 
-    def reached(self, step: int) -> bool:
+    def reached(self) -> bool:
         """Whether to stop now; every process of a group asks before each step.
 
-        Args:
-            step: steps taken.
-
         Returns:
-            Whether this process, or a group of processes, is to stop after `step` steps.
+            Whether this process, or a group of processes, is to stop.
         """
         if processes.count() > 1 and self.signal is None:
             from jax.experimental.multihost_utils import reached_preemption_sync_point
 
-            self.signal = signal.SIGTERM if reached_preemption_sync_point(step) else None
+            self.signal = signal.SIGTERM if reached_preemption_sync_point(next(_CALLS)) else None
         return self.signal is not None
 
     @contextlib.contextmanager
