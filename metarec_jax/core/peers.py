@@ -134,13 +134,13 @@ def _join(detect: str, wait: int) -> Group:
             f"process {distributed.global_state.process_id} cannot reach the others at "
             f"{distributed.global_state.coordinator_address} within {wait} s (--wait): {str(error)[:300]}"
         ) from error
-    _waiting = ""
     state = distributed.global_state
     processes.group = Group(state.client, state.process_id, ("?",) * state.num_processes, wait)
-    hosts = tuple(processes.everyone("the start", socket.gethostname()))
-    processes.group = Group(state.client, state.process_id, hosts, wait, processes.group.numbers)
     global _first
     _first = "" if processes.is_first() else str(state.coordinator_address)
+    _waiting = ""  # from here on an abort is explained by `_first`
+    hosts = tuple(processes.everyone("the start", socket.gethostname()))
+    processes.group = Group(state.client, state.process_id, hosts, wait, processes.group.numbers)
     return processes.group
 
 

@@ -196,6 +196,8 @@ def _checked(path: Path, name: str, *others: str) -> tuple[int, list[str]]:
         ids = files.to_table(columns=[name]).column(name)
     except (pa.ArrowException, OSError) as error:
         raise MetarecError(f"{path}: {(str(error).splitlines() or [''])[0][:200]}: {remedy}") from error
+    if other := [name for name in files.files if not name.lower().endswith(".parquet")]:
+        raise MetarecError(f"{other[0]} does not end in .parquet, and Ray reads no other files: rename it")
     if len(ids) == 0:
         raise MetarecError(f"{path} has no rows: {remedy}")
     if len(ids.unique()) < len(ids):
@@ -231,7 +233,7 @@ def _job(
     started = time.monotonic()
     with _errors_of_workers(), new_folder(out) as folder:
         (
-            ray.data.read_parquet(list(files), file_extensions=None)
+            ray.data.read_parquet(list(files))
             .repartition(target_num_rows_per_block=block)
             .map_batches(
                 worker,

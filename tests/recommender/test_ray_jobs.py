@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -145,13 +146,17 @@ def test_item_texts_are_encoded_as_those_of_the_run(cluster, recommender, tmp_pa
 def test_mistakes_are_named_and_leave_nothing(cluster, recommender, tmp_path):
     known = recommender.catalogue.items.ids[0]
     row = {"user_id": "a", "history": [{"item_id": known, "rating": 99.0}]}
-    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "users")
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "users.parquet")
+    copy = shutil.copy(tmp_path / "users.parquet", tmp_path.parent / "users.pq")
+    with pytest.raises(MetarecError) as error:
+        recommend_users(trained_run(), Path(copy), tmp_path / "lists", Pool(1))
+    assert_says(str(error.value), "users.pq", ".parquet", "rename")
     for pool, parts in {
         Pool(1): ["users", "user 'a'", "99"],
         Pool(4): ["4 actors of 1 CPUs", "cluster of 4 CPUs", "at most 3"],
         Pool(1, gpus=1.0): ["1 actors of 1 GPUs", "cluster of 0 GPUs"],
     }.items():
         with pytest.raises(MetarecError) as error:
-            recommend_users(trained_run(), tmp_path / "users", tmp_path / "lists", pool)
+            recommend_users(trained_run(), tmp_path / "users.parquet", tmp_path / "lists", pool)
         assert_says(str(error.value), *parts)
-    assert [path.name for path in tmp_path.iterdir()] == ["users"]
+    assert [path.name for path in tmp_path.iterdir()] == ["users.parquet"]
