@@ -23,7 +23,7 @@ ROOMS := metarec_jax $(addprefix tests/,core config data metrics factors learner
   encoder/test_bert.py encoder/test_tokenizer.py encoder/test_activations.py cli/test_arguments.py cli/test_mistakes.py)
 LONGEST := $(addprefix --ignore=tests/,learner/test_text.py learner/test_conformance.py learner/test_learner_kinds.py \
   meta/test_encoder_step.py meta/test_gram.py meta/test_updaters.py meta/test_users.py meta/test_remat.py \
-  factors/test_factors.py)
+  factors/test_factors.py factors/test_fit.py factors/test_correction.py core/test_jax_settings.py)
 # What `make test-all` tests with, besides $(PYTHON).
 PYTHONS := python3.12 python3.13
 # The extras of users; the others are for tests and benchmarks.
