@@ -22,7 +22,7 @@ class FileRows:
     """A matrix that stays in its file.
 
     A small one is mapped into memory. Of a larger one each row is read by itself: the pages of a mapping would count to
-    the process, and a system may map megabytes around a page that is read. Both read through the system's cache of files.
+    the process, and a system may map megabytes around a page that is read.
 
     Args:
         path: the file.
