@@ -241,7 +241,7 @@ def _lengthened(
 FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
 """Platform -> fused attention."""
 KEEPS_APART = ("tpu",)
-"""Platforms whose kernel keeps several texts of a row apart; `jax.nn.dot_product_attention` has no segments for cuDNN."""
+"""Platforms whose kernel keeps several texts of a row apart. Of cuDNN, `jax.nn.dot_product_attention` does not ask it."""
 
 
 def check_fused(platform: str, *, compute: str, width: int, plain: bool = True) -> None:
