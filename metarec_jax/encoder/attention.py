@@ -241,7 +241,7 @@ def _lengthened(
 FUSED = {"gpu": attend_cudnn, "tpu": attend_flash}
 """Platform -> fused attention."""
 KEEPS_APART = ("tpu",)
-"""Platforms whose kernel keeps several texts of a row apart. Of cuDNN, `jax.nn.dot_product_attention` does not ask it."""
+"""Platforms whose kernel keeps several texts of a row apart; JAX's public function does not ask it of cuDNN."""
 
 
 def check_fused(platform: str, *, compute: str, width: int, plain: bool = True) -> None:
