@@ -196,7 +196,7 @@ def _checked(path: Path, name: str, *others: str) -> tuple[int, list[str]]:
         ids = files.to_table(columns=[name]).column(name)
     except (pa.ArrowException, OSError) as error:
         raise MetarecError(f"{path}: {(str(error).splitlines() or [''])[0][:200]}: {remedy}") from error
-    if other := [name for name in files.files if not name.lower().endswith(".parquet")]:
+    if other := [file for file in files.files if not file.lower().endswith(".parquet")]:
         raise MetarecError(f"{other[0]} does not end in .parquet, and Ray reads no other files: rename it")
     if len(ids) == 0:
         raise MetarecError(f"{path} has no rows: {remedy}")

@@ -17,8 +17,8 @@ from typing import Any
 from metarec_jax.core import processes
 
 _CALLS = itertools.count()
-"""Numbers of the questions to the coordination service, which stops all at the number after the greatest one that a
-process has asked: without a gap, and from 0 in a training that is resumed too, or they would never ask that one."""
+"""Number of each call of JAX's coordination service. It stops all processes at the call after the latest one, by its
+number: numbers begin at 0 and have no gap, also where a training is resumed."""
 
 
 class StopRequest:
