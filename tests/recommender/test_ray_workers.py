@@ -75,24 +75,26 @@ def test_mistakes_in_a_block_are_named(recommender):
 
 def test_files_are_checked_before_a_job_begins(tmp_path):
     files = {
-        "twice": [{"user_id": "a", "history": []}, {"user_id": "a", "history": []}],
-        "column": [{"user_id": "a", "likes": []}],
+        "twice.parquet": [{"user_id": "a", "history": []}, {"user_id": "a", "history": []}],
+        "column.parquet": [{"user_id": "a", "likes": []}],
+        "other.name": [{"user_id": "a", "history": []}],
     }
     for name, rows in files.items():
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / name)
-    (tmp_path / "text").write_text("user_id,history\n")
+    (tmp_path / "text.parquet").write_text("user_id,history\n")
     run = Path(trained_run())
     for name, parts in {
-        "twice": ["twice", "user_id 'a'", "several rows"],
-        "column": ["column", "'history'", "likes"],
+        "twice.parquet": ["twice", "user_id 'a'", "several rows"],
+        "column.parquet": ["column", "'history'", "likes"],
+        "other.name": ["other.name", ".parquet", "rename"],
         "absent": ["absent", "Parquet"],
-        "text": ["text", "Parquet"],
+        "text.parquet": ["text", "Parquet"],
     }.items():
         with pytest.raises(MetarecError) as error:
             recommend_users(run, tmp_path / name, tmp_path / "lists", Pool(1))
         assert_says(str(error.value), *parts)
     with pytest.raises(MetarecError, match="no column 'item_id'"):
-        encode_texts(run, tmp_path / "twice", tmp_path / "vectors", Pool(1))
+        encode_texts(run, tmp_path / "twice.parquet", tmp_path / "vectors", Pool(1))
 
 
 def test_the_module_imports_no_ray_and_without_it_the_extra_is_named(users, tmp_path):

@@ -65,7 +65,7 @@ def whole(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(data, tmp_path_factory):
-    """The same run after a SIGTERM to one of its processes, sent when they compile the first step."""
+    """The same run after a SIGTERM to one of its processes, before the first step or while they compile it."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     with several(2, [*data, *FACTORS, "--out", str(out)], devices=2, cwd=out.parent) as running:
         wait_until((out / "checkpoints").exists, running)
@@ -73,8 +73,25 @@ def stopped(data, tmp_path_factory):
         found = ended(running)
     assert statuses(found) == [TOGETHER] * 2
     assert_says(found[0].err, "SIGTERM", "--resume", "--distributed")
-    assert 0 < int(re.search(r"after (\d+) steps", found[0].err)[1]) < STEPS
+    assert int(re.search(r"after (\d+) steps", found[0].err)[1]) < STEPS
     return out
+
+
+@pytest.fixture(scope="module")
+def killed(stopped, tmp_path_factory):
+    """The stopped run, resumed twice: each time another process is killed after an epoch."""
+    run = shutil.copytree(stopped, tmp_path_factory.mktemp("killed") / "run")
+    for victim in (0, 1):
+        before = len(metrics(run))
+        with several(2, ["--resume", str(run)], devices=2, cwd=run.parent) as running:
+            wait_until(lambda least=before + 1: len(metrics(run)) >= least, running)
+            running[victim].send_signal(signal.SIGKILL)
+            found = ended(running, limit=30)
+        assert statuses(found)[victim] == -signal.SIGKILL
+        other = found[1 - victim]
+        assert other.status == LOST
+        assert_says(other.err, f"process {victim} of 2 (host ", "--resume")
+    return run
 
 
 def assert_same_training(run, other):
@@ -130,27 +147,18 @@ def test_joint_training_is_that_of_one_process(number, more, data, reference, tm
 
 
 @pytest.mark.parametrize("number", [1, 4])
-def test_a_stopped_training_goes_on_in_any_number(number, stopped, reference, tmp_path):
-    run = shutil.copytree(stopped, tmp_path / "run")
+def test_a_stopped_training_goes_on_in_any_number(number, killed, reference, tmp_path):
+    run = shutil.copytree(killed, tmp_path / "run")
+    assert 0 < metrics(run)[-1]["step"] < STEPS
     found = run_together(number, ["--resume", str(run)], devices=4 // number, cwd=tmp_path)
     assert statuses(found) == [0] * number
     assert_same_training(run, reference(FACTORS))
 
 
 def test_a_process_that_dies_is_named_by_the_others_and_a_restart_gives_the_bits_of_a_whole_run(
-    stopped, whole, tmp_path
+    killed, whole, tmp_path
 ):
-    run = shutil.copytree(stopped, tmp_path / "run")
-    for victim in (0, 1):
-        before = len(metrics(run))
-        with several(2, ["--resume", str(run)], devices=2, cwd=tmp_path) as running:
-            wait_until(lambda least=before + 1: len(metrics(run)) >= least, running)
-            running[victim].send_signal(signal.SIGKILL)
-            found = ended(running, limit=30)
-        assert statuses(found)[victim] == -signal.SIGKILL
-        other = found[1 - victim]
-        assert other.status == LOST
-        assert_says(other.err, f"process {victim} of 2 (host ", "--resume")
+    run = shutil.copytree(killed, tmp_path / "run")
     assert len(metrics(run)) < len(metrics(whole))
     assert statuses(run_together(2, ["--resume", str(run)], devices=2, cwd=tmp_path)) == [0, 0]
     assert metrics(run) == metrics(whole)
