@@ -75,6 +75,53 @@ def forward_backward(model: Any, tokens: Tokens, weights: np.ndarray) -> Callabl
     return run
 
 
+def padded(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask of texts, padded to the longest."""
+    length = max(map(len, texts))
+    ids = torch.zeros((len(texts), length), dtype=torch.long)
+    mask = torch.zeros((len(texts), length), dtype=torch.bool)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = torch.tensor(text)
+        mask[row, : len(text)] = True
+    return ids, mask
+
+
+class Sorted:
+    """Texts sorted by length, in batches that are padded to their longest.
+
+    Args:
+        model: from `bert`.
+        texts: token ids of each text.
+        weights: [texts, hidden], cotangent of the embeddings.
+        batch: texts of a batch.
+
+    Attributes:
+        computed: tokens that are computed, padding included.
+    """
+
+    def __init__(self, model: Any, texts: Sequence[np.ndarray], weights: np.ndarray, batch: int):
+        self._model, self._weights = model, torch.tensor(weights)
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        parts = [order[start : start + batch] for start in range(0, len(texts), batch)]
+        self._parts = [(rows, *padded([texts[row] for row in rows])) for rows in parts]
+        self.computed = sum(ids.numel() for _, ids, _ in self._parts)
+
+    def forward(self) -> np.ndarray:
+        """Embeddings of all texts."""
+        found = np.zeros(self._weights.shape, np.float32)
+        with torch.inference_mode():
+            for rows, ids, mask in self._parts:
+                found[rows] = embed(self._model, ids, mask).numpy()
+        return found
+
+    def back(self) -> dict[str, torch.Tensor]:
+        """Gradient of the sum of embeddings times their cotangents, batch by batch."""
+        self._model.zero_grad(set_to_none=True)
+        for rows, ids, mask in self._parts:
+            embed(self._model, ids, mask).backward(self._weights[rows])
+        return {name: p.grad for name, p in self._model.named_parameters() if p.grad is not None}
+
+
 def sorted_batching(
     model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 32, max_length: int = 128
 ) -> Callable[[], np.ndarray]:
@@ -97,13 +144,7 @@ def sorted_batching(
             for start in range(0, len(texts), batch):
                 rows = order[start : start + batch]
                 encoded = [e.ids for e in cutting.encode_batch([texts[row] for row in rows])]
-                length = max(map(len, encoded))
-                ids = torch.zeros((len(rows), length), dtype=torch.long)
-                mask = torch.zeros((len(rows), length), dtype=torch.bool)
-                for row, text in enumerate(encoded):
-                    ids[row, : len(text)] = torch.tensor(text)
-                    mask[row, : len(text)] = True
-                found[rows] = embed(model, ids, mask).numpy()
+                found[rows] = embed(model, *padded(encoded)).numpy()
         return found
 
     return run

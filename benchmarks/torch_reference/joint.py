@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.rivals import MetaGradient, Task, pieces
-from benchmarks.torch_reference.encoder import embed
+from benchmarks.torch_reference.encoder import embed, padded
 from benchmarks.torch_reference.network import Learned, Rows
 from benchmarks.torch_reference.vmapped import USERS_AT_ONCE, query_loss
 
@@ -45,30 +45,27 @@ def with_adam(model: Any, gradient: Gradient, rate: float) -> Callable[[], float
     return run
 
 
-def step(model: Any, task: Task, texts: Sequence[np.ndarray]) -> Gradient:
+def step(model: Any, task: Task, texts: Sequence[np.ndarray], batch: int = 0) -> Gradient:
     """Make the meta-gradient by learner, rates and encoder, which also returns the gradient of one encoder matrix.
 
     Args:
         model: transformers' BertModel.
         task: task whose ids are rows of `texts`.
-        texts: token ids of each text, which is encoded once; all are padded to the longest.
+        texts: token ids of each text, which is encoded once.
+        batch: texts of a batch, which are sorted by length and padded to the longest of a batch; 0 pads all texts to
+            the longest of all.
     """
-    length = max(map(len, texts))
-    ids = torch.zeros((len(texts), length), dtype=torch.long)
-    mask = torch.zeros((len(texts), length), dtype=torch.bool)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)] = torch.tensor(text)
-        mask[row, : len(text)] = True
+    order = np.argsort([-len(text) for text in texts], kind="stable") if batch else np.arange(len(texts))
+    some = [order[start : start + (batch or len(texts))] for start in range(0, len(texts), batch or len(texts))]
+    whole = [padded([texts[row] for row in rows]) for rows in some]
+    parts = [part for pair in whole for part in zip(*(leaf.split(TEXTS_AT_ONCE) for leaf in pair))]
+    back = torch.tensor(np.argsort(order))
     learned, offset, rows = Learned.of(task), torch.tensor(task.offset), Rows.of(task)
 
     def run() -> tuple[MetaGradient, torch.Tensor]:
         learned.zero_grad()
         model.zero_grad(set_to_none=True)
-        parts = [
-            embed(model, ids[start : start + TEXTS_AT_ONCE], mask[start : start + TEXTS_AT_ONCE])
-            for start in range(0, len(texts), TEXTS_AT_ONCE)
-        ]
-        embeddings = torch.cat(parts)
+        embeddings = torch.cat([embed(model, ids, mask) for ids, mask in parts])[back]
         # The users' micro-batches use a leaf, whose gradient is passed to the encoder once.
         leaf = embeddings.detach().requires_grad_()
         at_leaf, total = rows._replace(table=leaf), 0.0

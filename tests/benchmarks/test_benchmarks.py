@@ -342,7 +342,12 @@ def test_a_joint_step_is_compared_with_the_others():
     small = {"features": 64, "users": joint.PAIRS_OF, "support": 2, "query": 1, "hidden": 8, "steps": 1, "at_once": 0}
     case = dataclasses.replace(joint.JOINT, **small)
     rows = joint.compare(2, case, name="random", tokens_per_call=1 << 14)  # few lengths to compile
-    assert [contender for _, contender, _ in laid_out(rows)] == ["(c) distinct", "pairs", "(a) textbook"]
+    assert [contender for _, contender, _ in laid_out(rows)] == [
+        "(c) distinct",
+        "(c) distinct, sorted",
+        "pairs",
+        "(a) textbook",
+    ]
     assert 0 < rows[0].facts["distinct texts"] <= 3 * joint.PAIRS_OF
     users, items, labels = joint.textbook_pairs(case, task_of(case))
     data = load_data(DataConfig(), seed=0)
