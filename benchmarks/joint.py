@@ -19,8 +19,9 @@ from benchmarks.rivals import Task
 from benchmarks.tasks import movielens, task_of, users_of
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.encoder import Encoder, Texts, choose_execution, encode, load, pack, tokenize
-from metarec_jax.meta.encoder_step import Chosen, Reading, joint_gradient
+from metarec_jax.meta.encoder_step import joint_gradient
 from metarec_jax.meta.model import Trainable
+from metarec_jax.meta.text_passes import Chosen, Reading, kept_shapes
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
@@ -72,7 +73,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     )
     support = task.support_ids.shape[1]
 
-    def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any) -> Any:
+    def gradient(trainable: Trainable, chosen: Chosen, episodes: Any, users: Any, kept: Any = None) -> Any:
         return joint_gradient(
             problem.model,
             reading,
@@ -81,6 +82,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
             chosen._replace(users=users),
             episodes,
             at_once=at_once,
+            kept=kept,
         )
 
     def feed() -> tuple[Chosen, Any]:
@@ -105,12 +107,14 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         optimiser = optax.adam(RATE)
 
         def move(held: Any, chosen: Chosen, episodes: Any, users: Any) -> Any:
-            slope, losses = gradient(held[0], chosen, episodes, users)
+            slope, losses, kept = gradient(held[0], chosen, episodes, users, held[2])
             updates, state = optimiser.update(slope, held[1], held[0])
-            return (optax.apply_updates(held[0], updates), state), losses
+            return (optax.apply_updates(held[0], updates), state, kept), losses
 
         own = jax.tree.map(jnp.copy, trainable)
-        held = [(own, optimiser.init(own))]
+        shapes = kept_shapes(reading, lambda params: params, own.encoder, fed[0])
+        memory = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        held = [(own, optimiser.init(own), memory)]
         compiled, facts = phases(move, held[0], *fed, users, turns=turns, donate_argnums=0)
 
         def run() -> Any:
@@ -174,7 +178,7 @@ def compare(
     encoder, ids, texts = real_texts(name, tokens_per_call)
     task = task_of(case)
     mine = our_step(task, encoder, texts, case.at_once)
-    gradient, losses = mine.run()
+    gradient, losses, _ = mine.run()
     model = their_encoder.bert(encoder.config, encoder.params)
     both = np.concatenate([task.support_ids, task.query_ids], axis=1)
     rows, place = np.unique(both, return_inverse=True)

@@ -20,7 +20,7 @@ from benchmarks.tasks import movielens
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import Encoder, Texts, encode, load, tokenize
-from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
+from metarec_jax.meta.text_passes import Chosen, Reading, embed, pull_back
 
 BARS = {"transformers, sorted": 1.0, "products": 0.83}
 BATCHES = (32, 128)

@@ -10,9 +10,9 @@ from helpers import tiny
 from metarec_jax import encoder
 from metarec_jax.core.types import Prepared
 from metarec_jax.encoder import BertConfig, Texts, encode, pack
-from metarec_jax.meta.encoder_step import Chosen, Reading
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import meta_loss
+from metarec_jax.meta.text_passes import Chosen, Reading
 from metarec_jax.privacy.dp_encoder_step import Apart
 from metarec_jax.train.text_batches import texts_used, with_slots
 

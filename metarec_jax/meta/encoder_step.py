@@ -4,13 +4,15 @@ Each distinct text of a batch is encoded once, and its embedding is gathered int
 gradient is computed through a cache of embeddings (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under
 Memory Limited Setup", arXiv 2101.06983, section 3.2, for another loss), in three passes:
 
-1. Encode all texts in chunks, without storing activations.
+1. Encode all texts in chunks, without storing activations, or into memory for them, if there is any.
 2. Compute the meta loss and its gradient by the embeddings, which sums over repeated texts.
-3. Encode each chunk again, and pull that gradient back to the encoder's parameters.
+3. Pull that gradient back to the encoder's parameters, where each chunk is encoded again unless its activations were
+   kept.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,49 +23,10 @@ from jaxtyping import Array, Float
 
 from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
-from metarec_jax.encoder.model_config import Tokens
-from metarec_jax.encoder.text_places import text_numbers
-from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.factors.correction import correct
 from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
-
-Encode = Callable[[Params, Tokens], Array]
-"""(parameters of the encoder, rows with several texts) -> [rows * texts, hidden]."""
-
-
-class Chosen(NamedTuple):
-    """The texts of a step.
-
-    Attributes:
-        rows: the texts to encode, in rows of each length.
-        users: [users, hidden], fixed embeddings where users have no text. None where they have texts; ``Episodes.user``
-            is then a slot of the embeddings, like an item.
-        items: int32 [users, support + query], the items of the episodes; None where there is no correction.
-    """
-
-    rows: tuple[TextRows, ...]
-    users: Array | None = None
-    items: Any = None
-
-
-class Reading(NamedTuple):
-    """Options of encoding texts in a step.
-
-    Attributes:
-        encode: the encoder.
-        per_call: number of rows of a chunk, for each length.
-        slots: number of slots of embeddings.
-        constrain: function that sets the sharding of a chunk's rows over devices.
-        turns: number of chunks of this device -> number of iterations of its loop over chunks; for devices whose loops
-            must have equal numbers of iterations.
-    """
-
-    encode: Encode
-    per_call: tuple[int, ...]
-    slots: int
-    constrain: Callable[[Any], Any] = lambda tree: tree
-    turns: Callable[[Array], Array] = lambda turns: turns
+from metarec_jax.meta.text_passes import Chosen, Kept, Reading, embed, embed_and_keep, pull_back, pull_back_kept
 
 
 class Exchange(NamedTuple):
@@ -85,121 +48,14 @@ class Exchange(NamedTuple):
 ALONE = Exchange()
 
 
-def embed(reading: Reading, params: Params, chosen: Chosen) -> Float[Array, "slots hidden"]:
-    """Encode the texts of a step, without gradient.
-
-    Args:
-        reading: options of encoding.
-        params: parameters of the encoder.
-        chosen: the texts.
-
-    Returns:
-        Embeddings; 0 in slots of no text.
-    """
-    parts = _parts(reading, chosen)
-    one = jax.eval_shape(lambda: reading.encode(params, parts[0].chunk(reading, jnp.asarray(0))[0]))
-    table = jnp.zeros((reading.slots, one.shape[1]), one.dtype)
-    for part in parts:
-        table = _embed(reading, params, part, table)
-    return table
-
-
-def pull_back(
-    reading: Reading,
-    encode_with: Callable[[Params], Params],
-    moving: Params,
-    chosen: Chosen,
-    cotangent: Float[Array, "slots hidden"],
-) -> Params:
-    """Compute the gradient by `moving` of the sum of embeddings times `cotangent`.
-
-    Args:
-        reading: options of encoding.
-        encode_with: `moving` -> all parameters of the encoder.
-        moving: trained parameters.
-        chosen: the texts, as for `embed`.
-        cotangent: gradient of a loss by the embeddings.
-
-    Returns:
-        The gradient, a tree like `moving`.
-    """
-    total = jax.tree.map(jnp.zeros_like, moving)
-    for part in _parts(reading, chosen):
-        total = _pull_back(reading, encode_with, moving, part, cotangent, total)
-    return total
-
-
-class _Part(NamedTuple):
-    """Rows of one length.
-
-    Attributes:
-        rows: all of them.
-        per_call: number of rows of a chunk.
-    """
-
-    rows: TextRows
-    per_call: int
-
-    @property
-    def scope(self) -> str:
-        """Name scope of the loop over its chunks, which identifies the loop in the compiled program."""
-        return f"length_{self.rows.ids.shape[1]}"
-
-    def turns(self, reading: Reading) -> Array:
-        return reading.turns((self.rows.count + self.per_call - 1) // self.per_call)
-
-    def chunk(self, reading: Reading, turn: Array) -> tuple[Tokens, Array]:
-        """Texts of a chunk, and their slots."""
-
-        def some(leaf: Array) -> Array:
-            return jax.lax.dynamic_slice_in_dim(leaf, turn * self.per_call, self.per_call)
-
-        ids, lengths, slots, skip = reading.constrain(
-            jax.tree.map(some, (self.rows.ids, self.rows.lengths, self.rows.slots, self.rows.skip))
-        )
-        mask = (text_numbers(lengths, ids.shape[1]) > 0).astype(jnp.float32)
-        return Tokens(ids, mask, jnp.zeros_like(ids), skip, lengths), slots.reshape(-1)
-
-
-def _parts(reading: Reading, chosen: Chosen) -> list[_Part]:
-    return [_Part(*part) for part in zip(chosen.rows, reading.per_call)]
-
-
-def _embed(reading: Reading, params: Params, part: _Part, table: Array) -> Array:
-    def put(turn: Array, table: Array) -> Array:
-        tokens, slots = part.chunk(reading, turn)
-        return table.at[slots].set(reading.encode(params, tokens), mode="drop")
-
-    with jax.named_scope(part.scope):
-        return jax.lax.fori_loop(0, part.turns(reading), put, table)
-
-
-def _pull_back(
-    reading: Reading,
-    encode_with: Callable[[Params], Params],
-    moving: Params,
-    part: _Part,
-    cotangent: Array,
-    total: Params,
-) -> Params:
-    def add(turn: Array, total: Params) -> Params:
-        tokens, slots = part.chunk(reading, turn)
-        _, back = jax.vjp(lambda moving: reading.encode(encode_with(moving), tokens), moving)
-        # Places without a text have no slot, and no cotangent.
-        own = cotangent.at[slots].get(mode="fill", fill_value=0)
-        return jax.tree.map(jnp.add, total, back(own)[0])
-
-    with jax.named_scope(part.scope):
-        return jax.lax.fori_loop(0, part.turns(reading), add, total)
-
-
 def cached_gradient(
     reading: Reading,
     trained: Callable[[Params], tuple[Params, Params]],
     trainable: Trainable,
     chosen: Chosen,
     loss: Callable[[Trainable, Float[Array, "slots hidden"]], tuple[Float[Array, ""], Any]],
-) -> tuple[Trainable, Any]:
+    kept: Kept | None = None,
+) -> tuple[Trainable, Any, Kept | None]:
     """Compute the gradient of a loss by learner, updater and encoder, through the cache of embeddings.
 
     Args:
@@ -208,9 +64,10 @@ def cached_gradient(
         trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
         loss: (trainable parameters without the encoder's, embeddings by slot) -> (loss, auxiliary output).
+        kept: memory for activations (`metarec_jax.meta.text_passes.kept_shapes`); None encodes each chunk again.
 
     Returns:
-        The gradient, None for parameters of the encoder that are not trained; and the auxiliary output.
+        The gradient, None for parameters of the encoder that are not trained; the auxiliary output; and the memory.
     """
     moving, still = trained(trainable.encoder)
 
@@ -218,12 +75,18 @@ def cached_gradient(
         return combine(moving, still)
 
     with jax.named_scope("embed"):
-        embeddings = embed(reading, trainable.encoder, chosen)
+        if kept is None:
+            embeddings = embed(reading, trainable.encoder, chosen)
+        else:
+            embeddings, kept = embed_and_keep(reading, encode_with, moving, chosen, kept)
     slope = jax.grad(loss, argnums=(0, 1), has_aux=True)
     (gradient, cotangent), rest = slope(trainable._replace(encoder=None), embeddings)
     with jax.named_scope("pull_back"):
-        encoder = pull_back(reading, encode_with, moving, chosen, cotangent)
-    return gradient._replace(encoder=encoder), rest
+        if kept is None:
+            encoder = pull_back(reading, encode_with, moving, chosen, cotangent)
+        else:
+            encoder = pull_back_kept(reading, encode_with, moving, chosen, kept, cotangent)
+    return gradient._replace(encoder=encoder), rest, kept
 
 
 def joint_gradient(
@@ -237,7 +100,8 @@ def joint_gradient(
     *,
     at_once: int = 0,
     exchange: Exchange = ALONE,
-) -> tuple[Trainable, Losses]:
+    kept: Kept | None = None,
+) -> tuple[Trainable, Losses, Kept | None]:
     """Compute the gradient of the meta loss by learner, updater and encoder.
 
     Args:
@@ -249,10 +113,11 @@ def joint_gradient(
         key: key of this outer step; None disables dropout.
         at_once: as for `metarec_jax.meta.outer.meta_loss`.
         exchange: communication between devices, each with a part of the texts and of the episodes.
+        kept: as for `cached_gradient`.
 
     Returns:
-        The gradient, 0 for parameters of the encoder that are not trained, and the losses (``stopped`` only for this
-        device's users).
+        The gradient, 0 for parameters of the encoder that are not trained, the losses (``stopped`` only for this
+        device's users), and the memory.
     """
     key = None if key is None else exchange.key(key)
 
@@ -267,10 +132,10 @@ def joint_gradient(
         share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
         return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
 
-    gradient, losses = cached_gradient(reading, trained, trainable, chosen, loss)
+    gradient, losses, kept = cached_gradient(reading, trained, trainable, chosen, loss, kept)
     _, still = trained(trainable.encoder)
     whole = gradient._replace(encoder=combine(gradient.encoder, jax.tree.map(jnp.zeros_like, still)))
-    return exchange.gradient(whole), losses
+    return exchange.gradient(whole), losses, kept
 
 
 def make_joint_step(
@@ -283,7 +148,7 @@ def make_joint_step(
     exchange: Exchange = ALONE,
     spread: Callable[..., Any] = lambda gradient: gradient,
     factor_rate: optax.Schedule = lambda step: 0.0,
-) -> Callable[[TrainState, Chosen, Episodes], tuple[TrainState, Losses]]:
+) -> Callable[..., tuple[TrainState, Losses, Kept | None]]:
     """Make the outer step that also trains the encoder.
 
     Args:
@@ -294,21 +159,27 @@ def make_joint_step(
         factor_rate: step -> learning rate of the correction of item factors.
 
     Returns:
-        (state, chosen texts, episodes) -> (new state, losses).
+        (state, chosen texts, episodes, memory for activations) -> (new state, losses, memory). The memory, on a single
+        device, is that of `joint_gradient`; it may be left out.
     """
+    gradient_of = functools.partial(joint_gradient, model, reading, trained, at_once=at_once, exchange=exchange)
 
-    def gradient_of(trainable: Trainable, chosen: Chosen, episodes: Episodes, key: Array) -> Any:
-        options = {"at_once": at_once, "exchange": exchange}
-        return joint_gradient(model, reading, trained, trainable, chosen, episodes, key, **options)
+    def on_all(*arguments: Any) -> tuple[Trainable, Losses]:
+        return gradient_of(*arguments)[:2]
 
-    def step(state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
+    def step(
+        state: TrainState, chosen: Chosen, episodes: Episodes, kept: Kept | None = None
+    ) -> tuple[TrainState, Losses, Kept | None]:
         key = jax.random.fold_in(state.key, state.step)
         read, routes = state.trainable, None
         if chosen.items is not None:
             read, routes = as_read(read, chosen.items)
             chosen = chosen._replace(items=None)
-        gradient, losses = spread(gradient_of)(read, chosen, episodes, key)
+        if kept is None:
+            gradient, losses = spread(on_all)(read, chosen, episodes, key)
+        else:
+            gradient, losses, kept = gradient_of(read, chosen, episodes, key, kept=kept)
         losses = losses._replace(usable=jnp.stack(usable(read)))
-        return updated(state, gradient, optimiser, routes, factor_rate), losses
+        return updated(state, gradient, optimiser, routes, factor_rate), losses, kept
 
     return step

@@ -16,8 +16,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.encoder.text_rows import TextRows
 from metarec_jax.learner.inputs import learned
-from metarec_jax.meta.encoder_step import Chosen, Reading, cached_gradient
+from metarec_jax.meta.encoder_step import cached_gradient
 from metarec_jax.meta.model import Model, Outcome, Shared, Task, Trainable
+from metarec_jax.meta.text_passes import Chosen, Reading
 from metarec_jax.meta.user import lose_user
 from metarec_jax.privacy.dp_step import Mechanism, Summed, clipped_sum, mean_loss
 
@@ -80,7 +81,7 @@ def joint_sum(
                 return mean_loss(mechanism, outcome), outcome
 
             chosen = Chosen(own.texts, read.users)
-            found, outcome = cached_gradient(reading, trained, trainable, chosen, loss)
+            found, outcome, _ = cached_gradient(reading, trained, trainable, chosen, loss)
             return found._replace(theta=learned(found.theta)[0]), outcome
 
         like = Trainable(learned(trainable.theta)[0], trainable.phi, trained(trainable.encoder)[0])

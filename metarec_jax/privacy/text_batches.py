@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as Spec
 from metarec_jax.config.run import Config
 from metarec_jax.core.types import Episodes
 from metarec_jax.encoder import Encoder
-from metarec_jax.meta.encoder_step import Reading
+from metarec_jax.meta.text_passes import Reading
 from metarec_jax.privacy.dp_encoder_step import Apart
 from metarec_jax.privacy.dp_step import Summed
 from metarec_jax.train.experiment import Part

@@ -7,13 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from metarec_jax.config.run import Config
+from metarec_jax.core.device_memory import SHARE, free_memory
+from metarec_jax.core.params import combine
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.core.types import Params
+from metarec_jax.core.types import Episodes, Params
 from metarec_jax.meta.encoder_step import make_joint_step
 from metarec_jax.meta.model import Model
+from metarec_jax.meta.outer import Losses, TrainState
+from metarec_jax.meta.text_passes import Chosen, Kept, Reading, kept_shapes
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
@@ -27,6 +32,9 @@ from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.text_batches import Devices, TextBatches
+
+KEPT = 1 - SHARE
+"""Share of the free memory that kept activations may take; the rest is for temporaries of the step."""
 
 
 def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
@@ -90,6 +98,54 @@ def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches
     return TextBatches(experiment.config, experiment.encoder, experiment.data.items.texts, part, mesh, users)
 
 
+class JointStep:
+    """The jitted outer step: (state, chosen texts, episodes) -> (state, losses). It donates the memory of its state.
+
+    Where the activations of all texts that a batch may have fit in `KEPT` of the free memory of the device, they are
+    kept between both passes over the texts, in memory that is allocated by the first step and passed to the next.
+
+    Args:
+        step: from `metarec_jax.meta.encoder_step.make_joint_step`.
+        trained: splits parameters of the encoder into (trained ones, the others).
+        reading: options of encoding; None never keeps activations.
+    """
+
+    def __init__(
+        self, step: Callable[..., Any], trained: Callable[[Params], tuple[Params, Params]], reading: Reading | None
+    ) -> None:
+        self._step = jax.jit(step, donate_argnums=(0, 3))
+        self._trained, self._reading = trained, reading
+        self._memory: tuple[Kept | None] | None = None
+
+    def __call__(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
+        """Take a step."""
+        if self._memory is None:
+            shapes = self._shapes(state, chosen)
+            self._memory = (jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))(),)
+        state, losses, kept = self._step(state, chosen, episodes, *self._memory)
+        self._memory = (kept,)
+        return state, losses
+
+    def lower(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
+        """The lowered step, as from `jax.jit`."""
+        return self._step.lower(state, chosen, episodes, self._shapes(state, chosen))
+
+    def trace(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
+        """The traced step, as from `jax.jit`."""
+        return self._step.trace(state, chosen, episodes, self._shapes(state, chosen))
+
+    def _shapes(self, state: TrainState, chosen: Chosen) -> Kept | None:
+        """Shapes of the memory for activations; None if it is too large."""
+        if self._memory is not None:
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._memory[0])
+        if self._reading is None:
+            return None
+        moving, still = self._trained(state.trainable.encoder)
+        shapes = kept_shapes(self._reading, lambda moving: combine(moving, still), moving, chosen)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+        return shapes if size <= KEPT * free_memory(jax.local_devices()[0]) else None
+
+
 def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh: Mesh, users_per_device: int) -> Any:
     """Make the jitted outer step.
 
@@ -104,17 +160,18 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
     Returns:
         (state, chosen texts, episodes) -> (state, losses).
     """
+    trained = trained_part(config)
     step = make_joint_step(
         model,
         devices.reading,
-        trained_part(config),
+        trained,
         make_optimiser(config, steps),
         at_once=micro_batch(config, mesh, users_per_device),
         exchange=devices.exchange,
         spread=devices.spread,
         factor_rate=schedule(config.factors.rate, steps),
     )
-    return jax.jit(step, donate_argnums=0)
+    return JointStep(step, trained, devices.reading if devices.keeps else None)
 
 
 def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:

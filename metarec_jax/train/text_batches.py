@@ -29,9 +29,10 @@ from metarec_jax.encoder import (
 )
 from metarec_jax.encoder.attention import KEEPS_APART
 from metarec_jax.factors.correction import items_of
-from metarec_jax.meta.encoder_step import Chosen, Encode, Exchange, Reading, embed
+from metarec_jax.meta.encoder_step import Exchange
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import Losses
+from metarec_jax.meta.text_passes import Chosen, Encode, Reading, embed
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
@@ -181,6 +182,9 @@ class Devices:
         mesh: the devices.
         shared: as above.
         run: options of computing layers.
+
+    Attributes:
+        keeps: whether a step may keep activations: on a single device that does not compute layers again in any case.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class Devices:
         shared: bool,
         run: Execution,
     ):
-        self._mesh, self.shared = mesh, shared
+        self._mesh, self.shared, self.keeps = mesh, shared, mesh.size == 1 and not run.remat
         split = SHARDS in mesh.axis_names
         if split:
             run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))

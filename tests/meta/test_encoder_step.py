@@ -8,8 +8,10 @@ from helpers import assert_close
 from jax.sharding import PartitionSpec
 from shared_texts import Case, everything, random_ids, trained
 
+from metarec_jax.core.params import combine
 from metarec_jax.encoder import TextRows, Texts
-from metarec_jax.meta.encoder_step import Chosen, embed, joint_gradient, pull_back
+from metarec_jax.meta.encoder_step import joint_gradient
+from metarec_jax.meta.text_passes import Chosen, embed, kept_shapes, pull_back
 from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 
 
@@ -32,14 +34,14 @@ def test_the_gradient_is_that_of_the_naive_form(per_call, at_once):
             case.model, case.reading, everything, trainable, chosen, episodes, at_once=at_once
         )
     )
-    assert_close(step(case.trainable), case.naive())
+    assert_close(step(case.trainable)[:2], case.naive())
 
 
 @pytest.mark.usefixtures("x64")
 def test_what_is_not_trained_has_no_gradient_and_the_rest_the_same():
     case = Case()
     chosen, episodes = case.localised()
-    found, _ = jax.jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
+    found, _, _ = jax.jit(lambda at: joint_gradient(case.model, case.reading, trained, at, chosen, episodes))(
         case.trainable
     )
     wanted, _ = case.naive()
@@ -111,3 +113,36 @@ def test_memory_does_not_grow_with_the_users():
     own = 2 * (256 - 64) * rows * hidden * 4
     assert few > 2 * own, "the encoder is what the memory is for"
     assert many < 1.1 * (few + own)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("of", [pytest.param(everything, id="all layers"), pytest.param(trained, id="some layers")])
+def test_kept_activations_give_the_same_gradient_and_embeddings(of):
+    """With memory that holds anything, and where less than all of it is used."""
+    case = Case(per_call=8)
+    chosen, episodes = case.localised()
+    moving, still = of(case.trainable.encoder)
+    shapes = kept_shapes(case.reading, lambda moving: combine(moving, still), moving, chosen)
+    kept = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7, leaf.dtype), shapes)
+
+    def step(chosen, kept):
+        return joint_gradient(case.model, case.reading, of, case.trainable, chosen, episodes, kept=kept)
+
+    for count in (None, 1):  # all rows, and one row of each length
+        if count:
+            chosen = chosen._replace(rows=tuple(rows._replace(count=jnp.int32(count)) for rows in chosen.rows))
+        *found, kept = jax.jit(step)(chosen, kept)
+        *wanted, nothing = jax.jit(step)(chosen, None)
+        assert nothing is None
+        assert_close(found, wanted)
+        assert jax.tree.map(jnp.shape, kept) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+
+
+def test_kept_activations_are_no_parameters():
+    """What all chunks share, such as the encoder's matrices, is not kept for each of them."""
+    case = Case(dtype=np.float32, per_call=8)
+    chosen, _ = case.localised()
+    params = case.trainable.encoder
+    kept = jax.tree.leaves(kept_shapes(case.reading, lambda moving: moving, params, chosen))
+    matrices = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2}
+    assert not [leaf.shape for leaf in kept if leaf.shape[1:] in matrices]

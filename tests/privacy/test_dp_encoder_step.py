@@ -105,7 +105,7 @@ def test_without_clipping_and_noise_it_is_the_joint_step_where_all_queries_are_f
     chosen, episodes = made.localised()
     reading = made.reading._replace(slots=made.texts.slots(16))  # of all four users
     joint = jax.jit(functools.partial(joint_gradient, made.model, reading, trained))
-    gradient, ordinary = joint(made.trainable, chosen, episodes)
+    gradient, ordinary, _ = joint(made.trainable, chosen, episodes)
     assert_close(quiet, gradient, tolerance=1e-10, because="every gradient is divided by its norm")
     assert_close((losses.query, losses.rows), (ordinary.query, ordinary.rows))
 

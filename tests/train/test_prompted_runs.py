@@ -20,7 +20,7 @@ from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.types import Tables
-from metarec_jax.meta.encoder_step import Chosen, embed
+from metarec_jax.meta.text_passes import Chosen, embed
 from metarec_jax.privacy.text_batches import PrivateTextBatches
 from metarec_jax.recommender.cold_items import ColdItem
 from metarec_jax.train.build import build

@@ -81,7 +81,7 @@ def gradient_on(experiment, devices, shards, *, shared=True):
             key,
             at_once=2,
             exchange=library.devices.exchange,
-        )
+        )[:2]
 
     with jax.set_mesh(mesh):
         step = jax.jit(lambda *given: library.devices.spread(gradient)(*given, None))

@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import param_shapes
-from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.model import Trainable
+from metarec_jax.meta.text_passes import Chosen
 from metarec_jax.train.aot.estimate import Estimate, compiled_for
 from metarec_jax.train.aot.targets import Target, devices
 from metarec_jax.train.aot.workload import Workload, chosen_texts

@@ -34,8 +34,8 @@ from metarec_jax.factors.correction import items_of, table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
-from metarec_jax.meta.encoder_step import Chosen
 from metarec_jax.meta.outer import TrainState
+from metarec_jax.meta.text_passes import Chosen
 from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES, EncoderSize
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.frozen_program import MOST_BYTES, frozen_step
@@ -196,6 +196,7 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     if config.factors.train:
         chosen = chosen._replace(items=_put(jax.eval_shape(items_of, episodes), mesh_users))
     devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
+    devices.keeps = False  # which depends on the free memory of a device that is there
     return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
 
 

@@ -25,7 +25,7 @@ from metarec_jax.data.splits import split_users
 from metarec_jax.encoder import Encoder, remarks
 from metarec_jax.encoder import load as load_encoder
 from metarec_jax.encoder.mlm_head import require_masked_head
-from metarec_jax.meta.encoder_step import Chosen, Reading, embed
+from metarec_jax.meta.text_passes import Chosen, Reading, embed
 from metarec_jax.train.checks import check_encoder
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.pretraining.batches import Likes, LikeSource, StepSource

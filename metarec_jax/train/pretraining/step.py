@@ -16,7 +16,7 @@ from metarec_jax.core.params import combine
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import LORA_LAYERS, Encoder, ModelConfig, add_lora
 from metarec_jax.encoder.mlm_head import identity_head
-from metarec_jax.meta.encoder_step import Chosen, Reading, embed, pull_back
+from metarec_jax.meta.text_passes import Chosen, Reading, embed, pull_back
 from metarec_jax.train.optimizer import CLIP, by_rate, relative_rates, schedule
 from metarec_jax.train.pretraining.contrastive import Liked, contrastive_loss
 from metarec_jax.train.pretraining.masking import Vocabulary, hide

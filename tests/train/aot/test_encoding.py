@@ -13,7 +13,7 @@ from metarec_jax import encoder, preset
 from metarec_jax.cli import main
 from metarec_jax.config.encoder import EncoderConfig
 from metarec_jax.encoder import TextRows
-from metarec_jax.meta.encoder_step import Chosen
+from metarec_jax.meta.text_passes import Chosen
 from metarec_jax.train.aot import encoding, targets, workload
 from metarec_jax.train.sharding import user_mesh
 
