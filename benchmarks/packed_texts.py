@@ -1,11 +1,16 @@
 """Texts of many lengths, each side as it is really run: ours packed into rows, PyTorch's sorted by length and padded.
 
-python -m benchmarks encoder --json OUT
+python -m benchmarks.packed_texts [--rounds N] [--json OUT]
+
+"products" are the matrix products of a forward pass of the real tokens and nothing else, times 3 for forward + backward:
+the ratio to them is the share of the speed of products that the whole reaches.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +22,7 @@ from benchmarks.encoder import agree, matrix_flops
 from benchmarks.joint import TOKENS_PER_CALL
 from benchmarks.phases import first, phases
 from benchmarks.tasks import movielens
+from metarec_jax.core.console import make_reporter
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import Encoder, Texts, encode, load, tokenize
@@ -209,3 +215,19 @@ def compare(
             label = f"{which}, {case.name}"
             rows += harness.compare(label, taken, ours="ours", work=len(ids), metric="texts/s", bars=BARS, facts=facts)
     return rows
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    arguments = parser.parse_args()
+    rows = compare(arguments.rounds, make_reporter())
+    harness.show(rows)
+    if arguments.json:
+        harness.write(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,19 +34,16 @@ Rows = Iterator[list[harness.Row]]
 
 
 def encoder(size: Size) -> Rows:
-    """Forward, forward and backward, real texts, packed texts; against transformers and the GEMM peak."""
+    """Forward, forward and backward, and real texts; against transformers and the GEMM peak."""
     from benchmarks import encoder as case
-    from benchmarks import packed_texts
 
     if size.smoke:
         yield case.one_batch(cases.SMOKE_SHAPE, 2, size.reporter)
         yield case.real_texts(2, size.reporter, smoke=True)
-        yield packed_texts.compare(2, size.reporter, name="random", smoke=True)
         return
     yield case.one_batch(cases.MINILM, size.rounds, size.reporter)
     yield case.one_batch(cases.BASE, max(size.rounds // 2, 3), size.reporter)
     yield case.real_texts(size.rounds, size.reporter)
-    yield packed_texts.compare(max(size.rounds // 2, 3), size.reporter)
 
 
 def catalogue(size: Size) -> Rows:

@@ -20,6 +20,7 @@ from benchmarks import (
     joint_accuracy,
     joint_memory,
     ours,
+    packed_texts,
     phases,
     pretraining,
     report,
@@ -335,6 +336,17 @@ def test_the_encoder_is_compared_on_one_batch():
         ("forward, smoke", "transformers", "texts/s"),
         ("forward + backward, smoke", "transformers", "texts/s"),
     ]
+
+
+def test_packed_texts_are_compared_with_sorted_ones():
+    rows = packed_texts.compare(2, name="random", smoke=True)
+    cases = [
+        f"{kind}, {texts}" for texts in ("item texts", "8 to 256 tokens") for kind in ("forward", "forward + backward")
+    ]
+    wanted = [(case, other, "texts/s") for case in cases for other in ("transformers, sorted", "products")]
+    assert laid_out(rows) == wanted
+    for row in rows:
+        assert row.facts["tokens"] <= row.facts["computed tokens, ours"] <= 1.5 * row.facts["tokens"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ANY_PROCESSOR = {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2", "OPENBLAS_CORETYPE": "Haswell"}
-"""Variables with which all recent x86 processors compute with the same instructions: wider ones sum in another order."""
+"""Variables with which all recent x86 processors compute with the same instructions; wider ones sum otherwise."""
 FIGURES = ROOT / "tests" / "golden" / f"py{sys.version_info.major}.{sys.version_info.minor}-jax{jax.__version__}.json"
 
 
