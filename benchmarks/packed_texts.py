@@ -2,8 +2,8 @@
 
 python -m benchmarks.packed_texts [--rounds N] [--json OUT]
 
-"products" are the matrix products of a forward pass of the real tokens and nothing else, times 3 for forward + backward:
-the ratio to them is the share of the speed of products that the whole reaches.
+"products" are the matrix products of a forward pass of the real tokens and nothing else, three times for forward +
+backward: the ratio to them is the share of the speed of products that the whole reaches.
 """
 
 from __future__ import annotations
