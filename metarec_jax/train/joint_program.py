@@ -127,11 +127,25 @@ class JointStep:
         return state, losses
 
     def lower(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
-        """The lowered step, as from `jax.jit`."""
+        """Lower the step.
+
+        Args:
+            state, chosen, episodes: as for a step.
+
+        Returns:
+            What `jax.jit` returns.
+        """
         return self._step.lower(state, chosen, episodes, self._shapes(state, chosen))
 
     def trace(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
-        """The traced step, as from `jax.jit`."""
+        """Trace the step.
+
+        Args:
+            state, chosen, episodes: as for a step.
+
+        Returns:
+            What `jax.jit` returns.
+        """
         return self._step.trace(state, chosen, episodes, self._shapes(state, chosen))
 
     def _shapes(self, state: TrainState, chosen: Chosen) -> Kept | None:
