@@ -108,8 +108,8 @@ def assert_same_training(run, other):
     state, same = saved_state(run), saved_state(other)
     assert state.keys() == same.keys()
     for part in ("trainable/", "/mu/"):  # parameters, and means of gradients
-        # A bias of keys changes no attention, so that its gradient is rounding alone. The gradients of two single numbers
-        # are differences of sums that nearly cancel: of their digits, one more is rounding.
+        # A bias of keys changes no attention: its gradient is rounding alone. The gradients of two single numbers are
+        # differences of sums that nearly cancel: of their digits, one more is rounding.
         of_part = [name for name in same if part in name and "key/bias" not in name]
         for names, tolerance in (
             ([name for name in of_part if not name.endswith(CANCELLING)], 1e-5),
