@@ -92,6 +92,14 @@ COMMITTED: Mapping[str, Committed] = {
             "amortised-5": " --updater.kind amortised",
         }.items()
     },
+    **{
+        name: Committed(
+            f"{_EVALUATE} recbole-metarec --seeds 1 --encoder.stored {name} --out {{out}}",
+            f"stored-ml-100k/{name}",
+            TABLE,
+        )
+        for name in ("float16", "float32")
+    },
     "new-items": Committed("benchmarks.new_items --seeds 10 --json {out}", "new-items.json"),
     "interview": Committed("benchmarks.interview --seeds 20 --json {out}", "interview.json"),
 }
