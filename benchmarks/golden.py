@@ -4,6 +4,9 @@ python -m benchmarks.golden [--out FILE] [--check FILE] [CASE ...]
 
 Each case takes 20 outer steps as in `metarec_jax.train.start.fit`. With --check they are computed again and compared
 with the figures in a file; the exit status is 1 if a difference exceeds rounding.
+
+Processors with other instructions sum in another order: with XLA_FLAGS=--xla_cpu_max_isa=AVX2 and
+OPENBLAS_CORETYPE=Haswell, as in the tests, recent x86 processors use the same ones.
 """
 
 from __future__ import annotations

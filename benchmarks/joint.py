@@ -18,10 +18,13 @@ from benchmarks.phases import first, phases
 from benchmarks.rivals import Task
 from benchmarks.tasks import movielens, task_of, users_of
 from metarec_jax.core.progress import QUIET, Reporter
-from metarec_jax.encoder import Encoder, Texts, choose_execution, encode, load, pack, tokenize
+from metarec_jax.core.types import Params
+from metarec_jax.encoder import Encoder, TextRows, Texts, choose_execution, encode, load, pack, tokenize
+from metarec_jax.encoder.execution import EXECUTION
 from metarec_jax.meta.encoder_step import joint_gradient
 from metarec_jax.meta.model import Trainable
-from metarec_jax.meta.text_passes import Chosen, Reading, kept_shapes
+from metarec_jax.meta.text_passes import Chosen, Reading, fitting_memory
+from metarec_jax.train.aot.hlo import Turns
 
 JOINT = dataclasses.replace(SHARED, name="joint", features=384)
 PAIRS_OF = 16
@@ -77,7 +80,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         return joint_gradient(
             problem.model,
             reading,
-            lambda params: (params, jax.tree.map(lambda _: None, params)),
+            _all_trained,
             trainable,
             chosen._replace(users=users),
             episodes,
@@ -94,15 +97,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         return jax.device_put((Chosen(rows), episodes))
 
     users, fed = problem.tables.users, feed()
-    chunks = {
-        rows.ids.shape[1]: -(-int(rows.count) // per_call) for rows, per_call in zip(fed[0].rows, texts.plan.per_call)
-    }
-
-    def turns(path: str) -> int | None:
-        """Iterations of the loop over the chunks of one length, which its name scope identifies."""
-        length = re.search(r"length_(\d+)", path)
-        return chunks[int(length[1])] if length else None
-
+    turns = turns_of(texts, fed[0].rows)
     if adam:
         optimiser = optax.adam(RATE)
 
@@ -112,7 +107,9 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
             return (optax.apply_updates(held[0], updates), state, kept), losses
 
         own = jax.tree.map(jnp.copy, trainable)
-        shapes = kept_shapes(reading, lambda params: params, own.encoder, fed[0])
+        # As in a training: not where layers are computed again in any case, nor where there is too little memory.
+        again = options.get("run", EXECUTION).remat
+        shapes = None if again else fitting_memory(reading, _all_trained, own.encoder, fed[0])
         memory = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         held = [(own, optimiser.init(own), memory)]
         compiled, facts = phases(move, held[0], *fed, users, turns=turns, donate_argnums=0)
@@ -124,6 +121,10 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
         return Step(run, compiled, facts)
     compiled, facts = phases(gradient, trainable, *fed, users, turns=turns)
     return Step(lambda: jax.block_until_ready(compiled(trainable, *feed(), users)), compiled, facts)
+
+
+def _all_trained(params: Params) -> tuple[Params, Params]:
+    return params, jax.tree.map(lambda _: None, params)
 
 
 def real_texts(
@@ -141,6 +142,25 @@ def real_texts(
     encoder = load(name)
     ids = tokenize(encoder.tokenizer, movielens().items.texts, 128).ids
     return encoder, ids, Texts.of(ids, tokens_per_call=tokens_per_call, width=encoder.config.hidden_size)
+
+
+def turns_of(texts: Texts, rows: Sequence[TextRows]) -> Turns:
+    """Make the function path -> iterations of a loop over chunks, which the name scope of its length identifies.
+
+    Args:
+        texts: texts of the items.
+        rows: the rows of a step.
+
+    Returns:
+        The function; None for other loops.
+    """
+    chunks = {part.ids.shape[1]: -(-int(part.count) // per_call) for part, per_call in zip(rows, texts.plan.per_call)}
+
+    def turns(path: str) -> int | None:
+        length = re.search(r"length_(\d+)", path)
+        return chunks[int(length[1])] if length else None
+
+    return turns
 
 
 def computed_tokens(texts: Texts, used: np.ndarray) -> int:

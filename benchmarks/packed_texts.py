@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.encoder import agree, matrix_flops
-from benchmarks.joint import TOKENS_PER_CALL
+from benchmarks.joint import TOKENS_PER_CALL, computed_tokens, turns_of
 from benchmarks.phases import first, phases
 from benchmarks.tasks import movielens
 from metarec_jax.core.console import make_reporter
@@ -102,19 +102,19 @@ def ours_of(encoder: Encoder, ids: Sequence[np.ndarray], tokens_per_call: int) -
     chosen = jax.device_put(Chosen(rows))
     cotangent = np.random.default_rng(1).normal(size=(count, encoder.config.hidden_size)).astype(np.float32)
     fed = jax.device_put(cotangent)
-    turns = [-(-int(part.count) // per_call) for part, per_call in zip(rows, texts.plan.per_call)]
+    turns = turns_of(texts, rows)
 
     def back(params: Params, chosen: Chosen, cotangent: Any) -> Params:
         return pull_back(reading, lambda moving: moving, params, chosen, cotangent)
 
-    ahead, of_ahead = phases(lambda params, chosen: embed(reading, params, chosen), encoder.params, chosen)
-    behind, of_behind = phases(back, encoder.params, chosen, fed)
+    ahead, of_ahead = phases(lambda params, chosen: embed(reading, params, chosen), encoder.params, chosen, turns=turns)
+    behind, of_behind = phases(back, encoder.params, chosen, fed, turns=turns)
     return Ours(
         lambda: jax.block_until_ready(ahead(encoder.params, chosen)),
         lambda: jax.block_until_ready(behind(encoder.params, chosen, fed)),
         slots,
         cotangent,
-        sum(n * per_call * length for n, per_call, length in zip(turns, texts.plan.per_call, texts.plan.lengths)),
+        computed_tokens(texts, np.arange(len(ids))),
         {"forward": of_ahead, "forward + backward": of_behind},
     )
 

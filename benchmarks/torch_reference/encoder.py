@@ -86,6 +86,12 @@ def padded(texts: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+def by_length(texts: Sequence[Sequence[Any] | np.ndarray], batch: int) -> list[np.ndarray]:
+    """Rows of the texts of each batch, longest first."""
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    return [order[start : start + batch] for start in range(0, len(texts), batch)]
+
+
 class Sorted:
     """Texts sorted by length, in batches that are padded to their longest.
 
@@ -101,9 +107,7 @@ class Sorted:
 
     def __init__(self, model: Any, texts: Sequence[np.ndarray], weights: np.ndarray, batch: int):
         self._model, self._weights = model, torch.tensor(weights)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        parts = [order[start : start + batch] for start in range(0, len(texts), batch)]
-        self._parts = [(rows, *padded([texts[row] for row in rows])) for rows in parts]
+        self._parts = [(rows, *padded([texts[row] for row in rows])) for rows in by_length(texts, batch)]
         self.computed = sum(ids.numel() for _, ids, _ in self._parts)
 
     def forward(self) -> np.ndarray:
@@ -138,11 +142,9 @@ def sorted_batching(
     cutting.enable_truncation(max_length)
 
     def run() -> np.ndarray:
-        order = np.argsort([-len(text) for text in texts], kind="stable")
         found = np.zeros((len(texts), model.config.hidden_size), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(texts), batch):
-                rows = order[start : start + batch]
+            for rows in by_length(texts, batch):
                 encoded = [e.ids for e in cutting.encode_batch([texts[row] for row in rows])]
                 found[rows] = embed(model, *padded(encoded)).numpy()
         return found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.rivals import MetaGradient, Task, pieces
-from benchmarks.torch_reference.encoder import embed, padded
+from benchmarks.torch_reference.encoder import by_length, embed, padded
 from benchmarks.torch_reference.network import Learned, Rows
 from benchmarks.torch_reference.vmapped import USERS_AT_ONCE, query_loss
 
@@ -55,11 +55,10 @@ def step(model: Any, task: Task, texts: Sequence[np.ndarray], batch: int = 0) ->
         batch: texts of a batch, which are sorted by length and padded to the longest of a batch; 0 pads all texts to
             the longest of all.
     """
-    order = np.argsort([-len(text) for text in texts], kind="stable") if batch else np.arange(len(texts))
-    some = [order[start : start + (batch or len(texts))] for start in range(0, len(texts), batch or len(texts))]
+    some = by_length(texts, batch) if batch else [np.arange(len(texts))]
     whole = [padded([texts[row] for row in rows]) for rows in some]
     parts = [part for pair in whole for part in zip(*(leaf.split(TEXTS_AT_ONCE) for leaf in pair))]
-    back = torch.tensor(np.argsort(order))
+    back = torch.tensor(np.argsort(np.concatenate(some)))
     learned, offset, rows = Learned.of(task), torch.tensor(task.offset), Rows.of(task)
 
     def run() -> tuple[MetaGradient, torch.Tensor]:

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 from jaxtyping import Array, Float
 
+from metarec_jax.core.device_memory import SHARE, free_memory
+from metarec_jax.core.params import combine
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.model_config import Tokens
 from metarec_jax.encoder.text_places import text_numbers
@@ -173,6 +175,10 @@ def _pull_back(
         return jax.lax.fori_loop(0, part.turns(reading), add, total)
 
 
+KEPT = 1 - SHARE
+"""Share of the free memory that kept activations may take; the rest is for temporaries of the step."""
+
+
 class Kept(NamedTuple):
     """Activations of all chunks.
 
@@ -201,6 +207,26 @@ def kept_shapes(reading: Reading, encode_with: Callable[[Params], Params], movin
         return Kept(tuple(parts))
 
     return jax.eval_shape(zeros, moving, chosen)
+
+
+def fitting_memory(
+    reading: Reading, trained: Callable[[Params], tuple[Params, Params]], params: Params, chosen: Chosen
+) -> Kept | None:
+    """Shapes of the memory for activations of a step, if they fit in `KEPT` of the free memory of the device.
+
+    Args:
+        reading: options of encoding.
+        trained: splits parameters of the encoder into (trained ones, the others).
+        params: parameters of the encoder.
+        chosen: texts of a step; those of all steps have the same shapes.
+
+    Returns:
+        jax.ShapeDtypeStruct in the place of arrays; None if they do not fit.
+    """
+    moving, still = trained(params)
+    shapes = kept_shapes(reading, lambda moving: combine(moving, still), moving, chosen)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return shapes if size <= KEPT * free_memory(jax.local_devices()[0]) else None
 
 
 def embed_and_keep(

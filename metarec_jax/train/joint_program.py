@@ -11,14 +11,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from metarec_jax.config.run import Config
-from metarec_jax.core.device_memory import SHARE, free_memory
-from metarec_jax.core.params import combine
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Episodes, Params
 from metarec_jax.meta.encoder_step import make_joint_step
 from metarec_jax.meta.model import Model
 from metarec_jax.meta.outer import Losses, TrainState
-from metarec_jax.meta.text_passes import Chosen, Kept, Reading, kept_shapes
+from metarec_jax.meta.text_passes import Chosen, Kept, Reading, fitting_memory
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
@@ -32,9 +30,6 @@ from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
 from metarec_jax.train.sharding import user_mesh
 from metarec_jax.train.text_batches import Devices, TextBatches
-
-KEPT = 1 - SHARE
-"""Share of the free memory that kept activations may take; the rest is for temporaries of the step."""
 
 
 def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Program:
@@ -101,8 +96,8 @@ def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches
 class JointStep:
     """The jitted outer step: (state, chosen texts, episodes) -> (state, losses). It donates the memory of its state.
 
-    Where the activations of all texts that a batch may have fit in `KEPT` of the free memory of the device, they are
-    kept between both passes over the texts, in memory that is allocated by the first step and passed to the next.
+    Where the activations of all texts that a batch may have fit in memory (`fitting_memory`), they are kept between
+    both passes over the texts, in memory that is allocated by the first step and passed to the next.
 
     Args:
         step: from `metarec_jax.meta.encoder_step.make_joint_step`.
@@ -126,17 +121,6 @@ class JointStep:
         self._memory = (kept,)
         return state, losses
 
-    def lower(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
-        """Lower the step.
-
-        Args:
-            state, chosen, episodes: as for a step.
-
-        Returns:
-            What `jax.jit` returns.
-        """
-        return self._step.lower(state, chosen, episodes, self._shapes(state, chosen))
-
     def trace(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> Any:
         """Trace the step.
 
@@ -154,13 +138,19 @@ class JointStep:
             return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._memory[0])
         if self._reading is None:
             return None
-        moving, still = self._trained(state.trainable.encoder)
-        shapes = kept_shapes(self._reading, lambda moving: combine(moving, still), moving, chosen)
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-        return shapes if size <= KEPT * free_memory(jax.local_devices()[0]) else None
+        return fitting_memory(self._reading, self._trained, state.trainable.encoder, chosen)
 
 
-def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh: Mesh, users_per_device: int) -> Any:
+def joint_step(
+    config: Config,
+    model: Model,
+    devices: Devices,
+    steps: int,
+    mesh: Mesh,
+    users_per_device: int,
+    *,
+    keeps: bool = True,
+) -> Any:
     """Make the jitted outer step.
 
     Args:
@@ -170,6 +160,7 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.
         users_per_device: number of users that a device computes in parallel.
+        keeps: whether the step may keep activations, for which it asks a device how much memory is free.
 
     Returns:
         (state, chosen texts, episodes) -> (state, losses).
@@ -185,7 +176,7 @@ def joint_step(config: Config, model: Model, devices: Devices, steps: int, mesh:
         spread=devices.spread,
         factor_rate=schedule(config.factors.rate, steps),
     )
-    return JointStep(step, trained, devices.reading if devices.keeps else None)
+    return JointStep(step, trained, devices.reading if keeps and devices.keeps else None)
 
 
 def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:

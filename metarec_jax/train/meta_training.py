@@ -148,7 +148,7 @@ def fitting_users(
         if isinstance(read, BatchRows):
             read = shard_users(mesh, read)
         with jax.set_mesh(mesh):  # as in training
-            return make_step(users).lower(at, read, shard_users(mesh, episodes)).compile()
+            return make_step(users).trace(at, read, shard_users(mesh, episodes)).lower().compile()
 
     free = processes.everyone("free memory", str(free_memory(jax.local_devices()[0])))
     budget = int(SHARE * min(map(int, free)))

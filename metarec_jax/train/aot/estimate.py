@@ -93,7 +93,7 @@ def estimate(work: Workload, target: Target, *, level: str = "", keep: Callable[
     mesh = user_mesh(chips, work.config.train.shards, among=devices(target))
     step, arguments, turns = step_of(work, mesh)
     with jax.set_mesh(mesh):
-        lowered = step.lower(*arguments)
+        lowered = step.trace(*arguments).lower()
     users = len(arguments[-1].weight)
     return compiled_for(target, lowered, chips=mesh.size, users=users, turns=turns, level=level, keep=keep)
 

@@ -196,8 +196,8 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     if config.factors.train:
         chosen = chosen._replace(items=_put(jax.eval_shape(items_of, episodes), mesh_users))
     devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
-    devices.keeps = False  # which depends on the free memory of a device that is there
-    return joint_step(config, model, devices, STEPS, mesh, per_device), (held, chosen, episodes), turns
+    step = joint_step(config, model, devices, STEPS, mesh, per_device, keeps=False)  # no device is there to be asked
+    return step, (held, chosen, episodes), turns
 
 
 def chosen_texts(
