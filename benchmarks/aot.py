@@ -38,8 +38,9 @@ class Case:
         shards: number of devices that hold one copy of the encoder.
         remat, scan: rematerialization of the encoder's layers, and whether they are a loop.
         compute: precision of products.
-        attention: attention of the encoder.
+        attention: attention of the encoder; "" computes it, and the layers, as a run on the target does.
         tokens_per_call: tokens that a chip encodes at a time.
+        shortest, longest: tokens of texts, which have all these lengths equally often.
         form: form of the inner loop, "dense" or "factored"; "layer" for one layer of the encoder, with derivative; or
             "texts" for the encoding of `users` texts of `TEXT` tokens on each chip by a frozen encoder.
         level: level of optimisation: "O1" compiles three times as fast as the default, and fuses less. Cycles are
@@ -60,6 +61,8 @@ class Case:
     tokens_per_call: int = 16384
     form: str = ""
     level: str = "O1"
+    shortest: int = 32
+    longest: int = 32
 
 
 def inner_loop(target: str, form: str, compute: str) -> Case:
@@ -68,7 +71,7 @@ def inner_loop(target: str, form: str, compute: str) -> Case:
 
 
 def joint(target: str, encoder: str, train: str = "all", **changes: Any) -> Case:
-    """A joint step of users with 20 + 10 interactions and texts of 32 tokens."""
+    """A joint step of users with 20 + 10 interactions and, if nothing else is said, texts of 32 tokens."""
     case = Case("", target, encoder, train, **changes)
     extra = "".join(f", {name} {value}" for name, value in changes.items())
     return dataclasses.replace(case, name=f"{encoder} {train}, {target}{extra}")
@@ -171,6 +174,11 @@ DECODERS = (
     encoding("v5e:2x4", "qwen3-8b", 8),
 )
 """Frozen encoders of up to 8 billion parameters, in bfloat16."""
+PACKED = tuple(
+    joint(target, "bert-base", users=64, attention="", shortest=16, longest=64, level="")
+    for target in ("v5e:1x1", "v6e:1x1")
+)
+"""The joint step as a run computes it, with several texts of 16 to 64 tokens in each row."""
 HOPPER = (
     joint("cuda:h100", "bert-base", "no", users=1024, level=""),
     joint("cuda:h100", "bert-base", users=64, scan=False, level=""),
@@ -186,6 +194,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "chips": CHIPS,
     "hopper": HOPPER,
     "decoders": DECODERS,
+    "packed": PACKED,
 }
 
 
@@ -216,11 +225,38 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
     elif case.form:
         found = compile_inner(case, target, keep)
     else:
-        work = workload.workload(config_of(case, target.chips), encoder=case.encoder, items=case.items)
+        sizes = {"items": case.items, "length": case.longest}
+        work = workload.workload(config_of(case, target.chips), encoder=case.encoder, **sizes)
         run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
-        work = dataclasses.replace(work, run=run)
+        work = dataclasses.replace(work, run=run if case.attention else None, shortest=case.shortest)
         found = estimate.estimate(work, target, level=case.level, keep=keep)
+        if not case.attention:
+            return {"case": dataclasses.asdict(case), **found.to_json(), **_of_real_tokens(case, work)}
     return {"case": dataclasses.asdict(case), **found.to_json()}
+
+
+def _of_real_tokens(case: Case, work: Any) -> dict[str, float]:
+    """Share of a step's tokens that are real, and of the encoder's products that are of real tokens, as counted from
+    shapes: products with weights by token, and those of attention by pair of tokens (all pairs of a row, or those of
+    each text)."""
+    import jax
+    import numpy as np
+
+    from metarec_jax.encoder import param_shapes
+    from metarec_jax.encoder.execution import choose_execution
+    from metarec_jax.train.aot import workload
+    from metarec_jax.train.sharding import user_mesh
+
+    texts = case.users * (work.support + work.config.episodes.query + 1)
+    plan, turns = workload.chosen_texts(user_mesh(1), work, choose_execution("tpu"), texts)[1:]
+    rows = np.array([turns[workload.scope_of(length)] for length in plan.lengths]) * np.array(plan.per_call)
+    lengths, sizes = np.array(plan.lengths), np.linspace(case.shortest, case.longest, texts).round()
+    layers = jax.tree.leaves(param_shapes(work.architecture)["layer_0"])
+    of_a_token = 2 * sum(leaf.size for leaf in layers if len(leaf.shape) == 2)
+    of_a_pair = 4 * work.architecture.hidden_size
+    real = of_a_token * sizes.sum() + of_a_pair * np.square(sizes).sum()
+    computed = of_a_token * (rows * lengths).sum() + of_a_pair * (rows * lengths**2).sum()
+    return {"real_tokens": float(sizes.sum() / (rows * lengths).sum()), "real_products": float(real / computed)}
 
 
 def _texts(case: Case, target: Any, keep: Any) -> Any:
@@ -326,7 +362,7 @@ def run(
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
     make_folder(out.parent)
     for case in cases:
-        if any(row["case"] == dataclasses.asdict(case) for row in rows):
+        if any(Case(**row["case"]) == case for row in rows):
             continue
         started = time.perf_counter()
         rows = [row for row in rows if row["case"]["name"] != case.name] + [compiled(case)]

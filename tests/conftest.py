@@ -5,8 +5,6 @@ What is encoded and compiled is kept for the session, in one cache folder for al
 their tests start.
 """
 
-import contextlib
-import ctypes
 import gc
 import os
 from pathlib import Path
@@ -140,13 +138,14 @@ def _resident_bytes() -> int:
 @pytest.fixture(autouse=True)
 def _bounded_memory():
     """Keep a test process small: most programs that a test compiles no other one runs."""
+    from metarec_jax.core.device_memory import return_freed_memory
+
     global _left_bytes
     yield
     if Path("/proc/self/statm").exists() and _resident_bytes() > max(MOST_BYTES, _left_bytes + GROWN_BYTES):
         jax.clear_caches()
         gc.collect()
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return_freed_memory()
         _left_bytes = _resident_bytes()
 
 

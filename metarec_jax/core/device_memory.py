@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,15 @@ def machine_memory() -> int:
 
         found += [limit for limit in resource.getrlimit(resource.RLIMIT_DATA) if limit != resource.RLIM_INFINITY]
     return min(found)
+
+
+def return_freed_memory() -> None:
+    """Return memory that was freed to the system, which the C library keeps in pieces; only glibc has such a call.
+
+    A process that has learned item factors or compiled large programs keeps several hundred megabytes otherwise.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def temporaries(compiled: Any) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,27 +25,8 @@ from metarec_jax.core.params import combine, usable
 from metarec_jax.core.types import Episodes, Params, Tables
 from metarec_jax.factors.correction import correct
 from metarec_jax.meta.model import Model, Trainable
-from metarec_jax.meta.outer import Losses, TrainState, as_read, meta_loss, updated
+from metarec_jax.meta.outer import ALONE, Exchange, Losses, TrainState, as_read, meta_loss, share_of_batch, updated
 from metarec_jax.meta.text_passes import Chosen, Kept, Reading, embed, embed_and_keep, pull_back, pull_back_kept
-
-
-class Exchange(NamedTuple):
-    """Communication of a device that computes a part of the batch; by default there is none.
-
-    Attributes:
-        total: tree -> its sum over the devices.
-        gradient: gradient -> its sum over the devices, where some leaves may be sharded.
-        embeddings: embeddings of the device's texts -> embeddings of all texts that its episodes gather.
-        key: common key -> key of this device.
-    """
-
-    total: Callable[[Any], Any] = lambda tree: tree
-    gradient: Callable[[Any], Any] = lambda tree: tree
-    embeddings: Callable[[Array], Array] = lambda own: own
-    key: Callable[[Array], Array] = lambda key: key
-
-
-ALONE = Exchange()
 
 
 def cached_gradient(
@@ -127,10 +108,7 @@ def joint_gradient(
         tables = model.prepare(read.theta, Tables(embeddings, users))
         told = episodes if read.factors is None else correct(episodes, read.factors)
         mean, losses = meta_loss(model, read._replace(factors=None), tables, told, key, at_once=at_once)
-        query, rows = exchange.total((losses.query, losses.rows))
-        # Weight of the mean over this device's rows in the mean over all rows.
-        share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
-        return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
+        return share_of_batch(mean, losses, exchange)
 
     gradient, losses, kept = cached_gradient(reading, trained, trainable, chosen, loss, kept)
     _, still = trained(trainable.encoder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,25 @@ class TrainState(NamedTuple):
     step: Array
     key: Array
     squares: Params = None
+
+
+class Exchange(NamedTuple):
+    """Communication of a device that computes a part of the batch; by default there is none.
+
+    Attributes:
+        total: tree -> its sum over the devices.
+        gradient: gradient -> its sum over the devices, where some leaves may be sharded.
+        embeddings: embeddings of the device's texts -> embeddings of all texts that its episodes gather.
+        key: common key -> key of this device.
+    """
+
+    total: Callable[[Any], Any] = lambda tree: tree
+    gradient: Callable[[Any], Any] = lambda tree: tree
+    embeddings: Callable[[Array], Array] = lambda own: own
+    key: Callable[[Array], Array] = lambda key: key
+
+
+ALONE = Exchange()
 
 
 class Losses(NamedTuple):
@@ -113,6 +132,21 @@ def meta_loss(
     return total / jnp.maximum(losses.rows, 1.0), losses
 
 
+def share_of_batch(mean: Float[Array, ""], losses: Losses, exchange: Exchange) -> tuple[Float[Array, ""], Losses]:
+    """Weight the mean loss of a device's users so that the sum over devices is the mean loss of the batch.
+
+    Args:
+        mean, losses: from `meta_loss`, of the users of this device.
+        exchange: communication between devices.
+
+    Returns:
+        The weighted mean, and losses whose sums are those of the batch (``stopped`` is that of this device's users).
+    """
+    query, rows = exchange.total((losses.query, losses.rows))
+    share = jnp.maximum(losses.rows, 1.0) / jnp.maximum(rows, 1.0)
+    return mean * jax.lax.stop_gradient(share), losses._replace(query=query, rows=rows)
+
+
 def _given(
     model: Model,
     trainable: Trainable,
@@ -133,6 +167,8 @@ def make_step(
     optimiser: optax.GradientTransformation,
     *,
     at_once: int = 0,
+    exchange: Exchange = ALONE,
+    spread: Callable[..., Any] = lambda gradient: gradient,
     factor_rate: optax.Schedule = lambda step: 0.0,
 ) -> Callable[[TrainState, Prepared | BatchRows, Episodes], tuple[TrainState, Losses]]:
     """Make the outer step, a pure function.
@@ -140,22 +176,31 @@ def make_step(
     Args:
         model: the functions.
         optimiser: turns the gradient into an update; the correction of item factors has an update of its own.
-        at_once: as for `meta_loss`.
+        at_once: as for `meta_loss`, of the users of a device.
+        exchange: communication between devices, each with a part of the users.
+        spread: transforms a function (trainable, tables or rows, episodes, key) -> (gradient, losses) of one device
+            into that of all devices.
         factor_rate: step -> learning rate of the correction.
 
     Returns:
         (state, prepared tables or prepared rows of the batch, episodes) -> (new state, losses).
     """
 
+    def gradient_of(
+        trainable: Trainable, tables: Prepared | BatchRows, episodes: Episodes, key: Array
+    ) -> tuple[Trainable, Losses]:
+        def lose(read: Trainable) -> tuple[Array, Losses]:
+            told = episodes if read.factors is None else correct(episodes, read.factors)
+            mean, losses = meta_loss(model, read._replace(factors=None), tables, told, key, at_once=at_once)
+            return share_of_batch(mean, losses, exchange)
+
+        gradient, losses = jax.grad(lose, has_aux=True)(trainable)
+        return exchange.gradient(gradient), losses
+
     def step(state: TrainState, tables: Prepared | BatchRows, episodes: Episodes) -> tuple[TrainState, Losses]:
         key = jax.random.fold_in(state.key, state.step)
         read, routes = as_read(state.trainable, items_of(episodes))
-
-        def lose(trainable: Trainable) -> tuple[Array, Losses]:
-            told = episodes if routes is None else correct(episodes, trainable.factors)
-            return meta_loss(model, trainable._replace(factors=None), tables, told, key, at_once=at_once)
-
-        gradient, losses = jax.grad(lose, has_aux=True)(read)
+        gradient, losses = spread(gradient_of)(read, tables, episodes, key)
         losses = losses._replace(usable=jnp.stack(usable(read)))
         return updated(state, gradient, optimiser, routes, factor_rate), losses
 

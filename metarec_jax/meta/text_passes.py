@@ -106,6 +106,11 @@ def pull_back(
     return total
 
 
+def scope_of(length: int) -> str:
+    """Name scope of the loop over the chunks of rows of a length."""
+    return f"length_{length}"
+
+
 class _Part(NamedTuple):
     """Rows of one length.
 
@@ -125,7 +130,7 @@ class _Part(NamedTuple):
     @property
     def scope(self) -> str:
         """Name scope of the loop over its chunks, which identifies the loop in the compiled program."""
-        return f"length_{self.rows.ids.shape[1]}"
+        return scope_of(self.rows.ids.shape[1])
 
     def turns(self, reading: Reading) -> Array:
         return reading.turns((self.rows.count + self.per_call - 1) // self.per_call)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from metarec_jax.config.run import Config
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import BatchRows, Episodes, Prepared
 from metarec_jax.meta.batch import gathered, prepare_rows
-from metarec_jax.meta.model import Model
+from metarec_jax.meta.model import Model, Trainable
 from metarec_jax.meta.outer import Losses, TrainState, make_step
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment
@@ -31,7 +32,7 @@ from metarec_jax.train.meta_training import (
 from metarec_jax.train.optimizer import make_optimiser, schedule
 from metarec_jax.train.program import Program
 from metarec_jax.train.run_folder import Run
-from metarec_jax.train.sharding import replicate, user_mesh
+from metarec_jax.train.sharding import by_role, by_user, per_device, replicate, sums, user_mesh
 
 MOST_BYTES = 2 << 30
 """Bytes of embeddings, in float32, above which each batch brings its own rows."""
@@ -111,7 +112,9 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
     outer_step = make_step(
         model,
         make_optimiser(config, steps),
-        at_once=micro_batch(config, mesh, users_per_device) * mesh.size,
+        at_once=micro_batch(config, mesh, users_per_device),
+        exchange=sums(mesh),
+        spread=functools.partial(on_all_devices, mesh),
         factor_rate=schedule(config.factors.rate, steps),
     )
 
@@ -119,3 +122,27 @@ def _frozen_step(config: Config, model: Model, steps: int, mesh: Mesh, users_per
         return outer_step(state, prepare_rows(model, state.trainable.theta, tables), episodes)
 
     return jax.jit(step, donate_argnums=0)
+
+
+def on_all_devices(mesh: Mesh, gradient: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the gradient of one device that of all, each with its part of the users.
+
+    Args:
+        mesh: the devices.
+        gradient: as for `metarec_jax.meta.outer.make_step`.
+
+    Returns:
+        A function of whole arrays.
+    """
+    if mesh.size == 1:
+        return gradient
+    users = by_user(mesh)
+
+    def everywhere(trainable: Trainable, tables: Prepared | BatchRows, *rest: Any) -> Any:
+        roles = by_role(mesh, trainable)
+        read = users if isinstance(tables, BatchRows) else PartitionSpec()
+        arguments = (roles, read, users, PartitionSpec())
+        results = (roles, cast("Any", Losses)(PartitionSpec(), PartitionSpec(), users))
+        return per_device(mesh, gradient, arguments, results)(trainable, tables, *rest)
+
+    return everywhere

@@ -1,9 +1,10 @@
 """Goodput: what the seconds of a training were spent on, and the share of a chip's speed that its steps reach.
 
 Seconds are those of this process, on the host. Losses are fetched one step later, so that a host which waits for the
-devices counts as taking steps. Compilations are told by JAX, in whatever phase they happen. After a kill, the steps
-after the checkpoint that the training resumes from are taken again: ``goodput.json`` in the run folder tells how many
-were lost. It is written at each evaluation, and every `EVERY` seconds in between.
+devices counts as taking steps, and so does one that waits for a batch while the devices compute the step before: data
+is waited for where the devices have nothing to do. Compilations are told by JAX, in whatever phase they happen. After a
+kill, the steps after the checkpoint that the training resumes from are taken again: ``goodput.json`` in the run folder
+tells how many were lost. It is written at each evaluation, and every `EVERY` seconds in between.
 """
 
 from __future__ import annotations
@@ -106,6 +107,10 @@ class Goodput:
         self._seconds["compiling"] += compiled
         self._compiled.clear()
         self._phase, self._since = phase, now
+
+    def computed_meanwhile(self) -> None:
+        """Count the seconds since the last `enter` to the steps, since the devices computed one all this time."""
+        self._phase = "steps"
 
     def resume(self, path: Path, step: int) -> None:
         """Add the seconds of the processes that trained in this folder before, and count the steps that were lost.

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from metarec_jax.core import peers, processes
+from metarec_jax.core.device_memory import return_freed_memory
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.forks import refuse_fork
 from metarec_jax.core.global_arrays import host, local
@@ -75,6 +76,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET, monitor: Mo
         peers.telling(),
     ):
         state, progress = _start(run, program, checkpoints, feed, reporter, monitor)
+        return_freed_memory()
         processes.barrier("the first step")
         while not progress.finished and not stop.reached():
             started = time.perf_counter()
@@ -96,6 +98,7 @@ def train(run: Run, program: Program, *, reporter: Reporter = QUIET, monitor: Mo
             if progress.best_step == progress.step:
                 _save_trained(run, program, state)
             checkpoints.save(state, progress)
+            return_freed_memory()
             monitor.goodput.write()
             reporter.note(program.describe(line, progress))
         monitor.goodput.enter("saving")
@@ -185,6 +188,8 @@ def _steps(
         while at < until and not stop.reached():
             monitor.goodput.enter("data")
             batch = next(feed)
+            if pending is not None and not jax.tree.leaves(pending[0])[0].is_ready():
+                monitor.goodput.computed_meanwhile()
             monitor.goodput.enter("steps")
             state, losses = monitor.take(program.step, state, *batch.arguments)
             progress = fetch(progress, pending)

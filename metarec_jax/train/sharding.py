@@ -1,13 +1,13 @@
 """Placement of arrays on devices: users are split over devices; parameters are replicated, or split by their role.
 
 A mesh has the axis "users" and, if a copy of the encoder is distributed over several devices, the axis "shards". Users
-are split over both. The axes are Auto: the pure functions of learner and meta do not depend on devices, and XLA inserts
-the collectives: with users sharded and parameters replicated, one all-reduce of the gradient.
+are split over both.
 
-Where XLA would insert too many collectives (a chunked encoder sums its gradient over chunks, and each sum would become
-an all-reduce), each device runs a single-device program on its users (`per_device`), and this module defines the
-communication: sums once at the end, and sharded parameters gathered where they are used (Rajbhandari et al. 2020,
-"ZeRO", arXiv 1910.02054, stage 3; "fully sharded data parallel").
+In an outer step each device runs a single-device program on its users (`per_device`), and this module defines the
+communication: sums of losses and gradient (`sums`), and sharded parameters gathered where they are used (Rajbhandari et
+al. 2020, "ZeRO", arXiv 1910.02054, stage 3; "fully sharded data parallel"). Everywhere else XLA inserts the
+collectives, since the axes are Auto. It would insert too many in a step: one all-reduce for each leaf of the gradient,
+and for each chunk of texts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
@@ -29,9 +30,12 @@ from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.global_arrays import from_first, put
 from metarec_jax.factors.correction import MULTIPLE
 from metarec_jax.factors.row_products import AXIS
+from metarec_jax.meta.outer import ALONE, Exchange
 
 Tree = TypeVar("Tree")
 USERS, SHARDS = "users", "shards"
+SMALL = 1 << 18
+"""Greatest number of elements of a leaf that is sent together with others (1 MiB in float32)."""
 
 ITEM_ROWS = r"trainable/factors|squares"
 """Pattern of the correction of item factors in a training state and of its sums: each device holds a block of rows."""
@@ -286,10 +290,25 @@ def per_device(mesh: Mesh, function: Callable[..., Any], arguments: Any, results
     return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
 
 
+def sums(mesh: Mesh) -> Exchange:
+    """Communication of a step on each of several devices: sums of losses and gradient.
+
+    Args:
+        mesh: the devices.
+
+    Returns:
+        The communication; with a single device, none.
+    """
+    if mesh.size == 1:
+        return ALONE
+    return Exchange(total=functools.partial(total, mesh), gradient=lambda tree: total(mesh, tree, by_role(mesh, tree)))
+
+
 def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
     """Inside `per_device`: sum each leaf over devices; split leaves are summed over devices with the same part.
 
-    The sum over shards of parameters that are split over them is part of the gradient of `whole`.
+    The sum over shards of parameters that are split over them is part of the gradient of `whole`. On CPUs small leaves
+    are sent as one message, since each message takes longer than its bytes; for other platforms XLA joins them.
 
     Args:
         mesh: the devices.
@@ -299,14 +318,19 @@ def total(mesh: Mesh, tree: Tree, specs: Any = None) -> Tree:
     Returns:
         The sums.
     """
-
-    def summed(spec: PartitionSpec, leaf: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    specs = [PartitionSpec()] * len(leaves) if specs is None else structure.flatten_up_to(specs)
+    together: dict[Any, list[int]] = {}
+    for place, (leaf, spec) in enumerate(zip(leaves, specs)):
         split = {name for axis in spec for name in ([axis] if isinstance(axis, str) else axis or ())}
-        return jax.lax.psum(leaf, tuple(name for name in mesh.axis_names if name not in split))
-
-    if specs is None:
-        return jax.lax.psum(tree, mesh.axis_names)
-    return jax.tree.map(summed, specs, tree)
+        over = tuple(name for name in mesh.axis_names if name not in split)
+        alone = mesh.devices.flat[0].platform != "cpu" or leaf.size > SMALL
+        together.setdefault((over, leaf.dtype, place if alone else None), []).append(place)
+    for (over, *_), places in together.items():
+        message, separate = ravel_pytree([leaves[place] for place in places])
+        for place, leaf in zip(places, separate(jax.lax.psum(message, over))):
+            leaves[place] = leaf
+    return structure.unflatten(leaves)
 
 
 def whole(params: Tree, dtype: DTypeLike | None = None) -> Tree:

@@ -29,13 +29,12 @@ from metarec_jax.encoder import (
 )
 from metarec_jax.encoder.attention import KEEPS_APART
 from metarec_jax.factors.correction import items_of
-from metarec_jax.meta.encoder_step import Exchange
 from metarec_jax.meta.model import Trainable
-from metarec_jax.meta.outer import Losses
+from metarec_jax.meta.outer import ALONE, Exchange, Losses
 from metarec_jax.meta.text_passes import Chosen, Encode, Reading, embed
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Part
-from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, total, whole
+from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, sums, whole
 
 
 class TextBatches:
@@ -211,11 +210,9 @@ class Devices:
         """Communication of a device with the others in a step."""
         mesh = self._mesh
         if mesh.size == 1:
-            return Exchange()
+            return ALONE
         gather = functools.partial(jax.lax.all_gather, axis_name=mesh.axis_names, tiled=True)
-        return Exchange(
-            total=functools.partial(total, mesh),
-            gradient=lambda tree: total(mesh, tree, by_role(mesh, tree)),
+        return sums(mesh)._replace(
             embeddings=gather if self.shared else _as_it_is,
             key=lambda key: jax.random.fold_in(key, jax.lax.axis_index(mesh.axis_names)),
         )

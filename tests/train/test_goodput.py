@@ -1,5 +1,6 @@
 """Seconds of a training by phase, lost steps, and the share of a chip's speed."""
 
+import dataclasses
 import json
 import math
 import time
@@ -12,11 +13,11 @@ from jax.sharding import Mesh, PartitionSpec
 from training import Watch, small_config, small_experiment
 
 from metarec_jax.core.flops import products
-from metarec_jax.train import goodput, run_folder
+from metarec_jax.train import goodput, loop, run_folder
 from metarec_jax.train.aot.chips import CHIPS, peak_flops
 from metarec_jax.train.goodput import PHASES, Goodput, sentence
 from metarec_jax.train.monitor import Monitor
-from metarec_jax.train.start import fit
+from metarec_jax.train.start import fit, program_of
 
 
 class Unplugged(Exception):
@@ -86,6 +87,47 @@ def test_lines_add_up_to_the_summary(run, experiment):
     assert fitted.goodput["lost_steps"] == total["lost"] == 0
     assert "goodput" in sentence(fitted.goodput)
     assert "model_flop_utilisation" not in fitted.goodput, "the speed of this processor is not published"
+
+
+class SlowFeed:
+    """Batches that each take a while."""
+
+    def __init__(self, feed):
+        self._feed = feed
+
+    def __getattr__(self, name):
+        return getattr(self._feed, name)
+
+    def __next__(self):
+        time.sleep(0.1)
+        return next(self._feed)
+
+
+def test_data_is_waited_for_only_where_the_devices_have_nothing_to_do(run, experiment):
+    @jax.jit
+    def busy(number, x):
+        return number + 0 * jax.lax.fori_loop(0, 40, lambda _, x: jnp.tanh(x @ x), x).sum()
+
+    x = jnp.zeros((1000, 1000))  # 40 products take more than a tenth of a second
+    busy(jnp.zeros(()), x).block_until_ready()
+    program = program_of(run, experiment)
+
+    def long_step(*arguments):
+        state, losses = program.step(*arguments)
+        with jax.transfer_guard("allow"):
+            return state, losses._replace(query=busy(losses.query, x))
+
+    slow = dataclasses.replace(program, feed=lambda: SlowFeed(program.feed()))
+    waited = loop.train(run, slow).goodput["seconds"]
+    other = run_folder.create(run.folder.parent / "other", experiment.config)
+    program = program_of(other, experiment)
+    slow = dataclasses.replace(program, step=long_step, feed=lambda: SlowFeed(program.feed()))
+    computed = loop.train(other, slow).goodput["seconds"]
+    steps, epochs = len(experiment.train.source), experiment.config.train.epochs
+    assert waited["data"] >= 0.1 * steps
+    # There is nothing to compute beside the first batch of an epoch.
+    assert 0.1 * epochs <= computed["data"] < 0.1 * epochs + 0.05 * steps
+    assert computed["steps"] >= 0.1 * (steps - epochs)
 
 
 @pytest.mark.parametrize(("unplugged", "lost"), [(6, 2), (11, 3)])

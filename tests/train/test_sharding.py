@@ -1,5 +1,7 @@
 """Eight devices, one user an eighth: the same numbers as on one."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from jax.sharding import PartitionSpec
 from metarec_jax.config.run import Config
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.meta.outer import TrainState, make_step, meta_loss, predict
+from metarec_jax.train import sharding
+from metarec_jax.train.frozen_program import on_all_devices
 from metarec_jax.train.optimizer import make_optimiser
 from metarec_jax.train.sharding import USERS, replicate, round_up, shard_users, user_mesh
 
@@ -44,24 +48,29 @@ def test_users_are_split_and_all_else_is_everywhere():
         np.testing.assert_array_equal(leaf, tree[name])
 
 
-def test_one_device_and_eight_give_the_same_numbers():
+@pytest.mark.parametrize("small", [0, sharding.SMALL])
+def test_one_device_and_eight_give_the_same_numbers(small, monkeypatch):
     """Loss, gradient, predictions, and three outer steps of the real optimiser, with dropout.
+
+    Leaves of the gradient are summed one by one, or together.
 
     What differs is the order in which float32 sums over users are taken. Adam divides a gradient by its own size, so
     an element whose gradient is nothing but rounding may move either way: each has one far above it here.
     """
+    monkeypatch.setattr(sharding, "SMALL", small)
     case = tiny(head="rating", dtype=np.float32, users=16, support=20, query=17, hidden=16, dropout=0.2)
     optimiser = make_optimiser(Config(), 3)
     slope = jax.value_and_grad(meta_loss, argnums=1, has_aux=True)
     functions = (
         jax.jit(lambda trainable, tables, episodes: slope(case.model, trainable, tables, episodes)),
         jax.jit(lambda trainable, tables, episodes: predict(case.model, trainable, tables, episodes)),
-        jax.jit(make_step(case.model, optimiser)),
     )
 
     def everything(devices):
-        gradient, predictions, step = functions
+        gradient, predictions = functions
         mesh = user_mesh(devices)
+        on_devices = {"exchange": sharding.sums(mesh), "spread": functools.partial(on_all_devices, mesh)}
+        step = jax.jit(make_step(case.model, optimiser, **on_devices))
         with jax.set_mesh(mesh):
             state = TrainState(
                 case.trainable, optimiser.init(case.trainable), jnp.zeros((), jnp.int32), jax.random.key(7)
@@ -73,6 +82,8 @@ def test_one_device_and_eight_give_the_same_numbers():
             for _ in range(3):
                 state, losses = step(state, tables, episodes)
                 found.append(losses)
+            sent = step.lower(state, tables, episodes).as_text().count("stablehlo.all_reduce")
+            assert sent == (0 if devices == 1 else 2 if small else 2 + len(jax.tree.leaves(case.trainable)))
             assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state.trainable))
         return jax.device_get(found), jax.device_get((state.trainable, state.optimiser, state.step))
 

@@ -15,12 +15,12 @@ from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.text_passes import Chosen
 from metarec_jax.train.aot.estimate import Estimate, compiled_for
 from metarec_jax.train.aot.targets import Target, devices
-from metarec_jax.train.aot.workload import Workload, chosen_texts
+from metarec_jax.train.aot.workload import Turns, Workload, chosen_texts
 from metarec_jax.train.sharding import SHARDS, shardings, user_mesh
 from metarec_jax.train.text_batches import Devices, execution_of
 
 
-def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any, ...], int]:
+def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any, ...], Turns]:
     """Make the program that encodes texts, with abstract arguments.
 
     The texts are divided over all devices. With shards, the parameters of a layer are gathered where the layer is
@@ -33,8 +33,8 @@ def encoding_of(work: Workload, mesh: Mesh, texts: int) -> tuple[Any, tuple[Any,
         texts: number of texts of each device.
 
     Returns:
-        The jitted program, its arguments as shapes with shardings on `mesh`, and the iterations of its loop over
-        chunks.
+        The jitted program, its arguments as shapes with shardings on `mesh`, and the iterations of its
+        loops over chunks of texts.
 
     Raises:
         MetarecError: the mesh's shards do not divide a parameter.

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from metarec_jax.train.aot import hlo
 from metarec_jax.train.aot.targets import Target, devices
-from metarec_jax.train.aot.workload import Workload, step_of
+from metarec_jax.train.aot.workload import Turns, Workload, step_of
 from metarec_jax.train.sharding import user_mesh
 
 OWN_LOOPS = ("embed/", "pull_back/")
@@ -104,7 +105,7 @@ def compiled_for(
     *,
     chips: int,
     users: int,
-    turns: int = 1,
+    turns: Turns = MappingProxyType({}),
     level: str = "",
     keep: Callable[[str], Any] | None = None,
 ) -> Estimate:
@@ -115,7 +116,7 @@ def compiled_for(
         lowered: ``jit(...).lower(...)``.
         chips: number of devices of the program.
         users: users of a step, on all devices.
-        turns: iterations of the loops over chunks of texts.
+        turns: iterations of the loops over chunks of texts, by their scopes.
         level, keep: as for `estimate`.
 
     Returns:
@@ -208,8 +209,13 @@ def link_seconds(tally: hlo.Tally, chips: int, link: float) -> float:
     return sum((2 if kind == "all-reduce" else 1) * share * sent for kind, sent in tally.sent.items()) / link
 
 
-def _turns(turns: int) -> hlo.Turns:
-    return lambda path: turns if any(scope in path for scope in OWN_LOOPS) else None
+def _turns(turns: Turns) -> hlo.Turns:
+    def of_loop(path: str) -> int | None:
+        if not any(scope in path for scope in OWN_LOOPS):
+            return None
+        return next((number for scope, number in turns.items() if f"/{scope}/" in path), None)
+
+    return of_loop
 
 
 def _shortage(message: str) -> str:

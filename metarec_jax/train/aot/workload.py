@@ -29,13 +29,13 @@ from metarec_jax.encoder import (
     param_shapes,
     random_encoder,
 )
-from metarec_jax.encoder.row_packing import Plan, most_rows, plan_alone, plan_rows
+from metarec_jax.encoder.row_packing import Plan, most_rows, pack_rows, plan_alone, plan_rows
 from metarec_jax.factors.correction import items_of, table_rows
 from metarec_jax.factors.item_factors import NOTHING_KNOWN
 from metarec_jax.factors.user_prior import no_tastes
 from metarec_jax.learner.prior import RATINGS
 from metarec_jax.meta.outer import TrainState
-from metarec_jax.meta.text_passes import Chosen
+from metarec_jax.meta.text_passes import Chosen, scope_of
 from metarec_jax.train.aot.encoder_sizes import ENCODER_SIZES, EncoderSize
 from metarec_jax.train.catalogue import Catalogue
 from metarec_jax.train.frozen_program import MOST_BYTES, frozen_step
@@ -59,6 +59,8 @@ ENCODERS: Mapping[str, ModelConfig] = {name: _sized(size) for name, size in ENCO
 SIZES: Mapping[str, tuple[int, int]] = {"movielens-100k": (1682, 943), "movielens-1m": (3883, 6040)}
 """Items and users of data sets with known sizes; others are assumed to be as large as the largest MovieLens."""
 UNKNOWN = (10_000, 100_000)
+Turns = Mapping[str, int]
+"""Name scope of a loop over chunks of texts -> number of its iterations."""
 STEPS = 1000
 """Outer steps that the schedule is made for; no shape depends on it."""
 
@@ -71,9 +73,11 @@ class Workload:
         config: config with every "auto" resolved.
         architecture: architecture of the encoder.
         items, users: sizes of the data set; each has a text (users only with ``learner.user_side`` other than "none").
-        length: padded tokens of a text.
+        length: tokens of a text, or of the longest one.
         support: padded support interactions of a user.
         run: how the encoder's layers are computed; None takes the choice of a run on the target.
+        shortest: tokens of the shortest text, if texts have all lengths from that to `length` equally often; 0 if all
+            have the same.
     """
 
     config: Config
@@ -83,6 +87,7 @@ class Workload:
     length: int
     support: int
     run: Execution | None = None
+    shortest: int = 0
 
     @property
     def trains_encoder(self) -> bool:
@@ -154,7 +159,7 @@ def _architecture(config: Config, name: str) -> ModelConfig:
     )
 
 
-def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
+def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], Turns]:
     """Make the outer step with abstract arguments.
 
     Args:
@@ -162,7 +167,8 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
         mesh: the devices.
 
     Returns:
-        The jitted step, its arguments as shapes with shardings on `mesh`, and the iterations of its loops over chunks.
+        The jitted step, its arguments as shapes with shardings on `mesh`, and the iterations of its loops over chunks
+        of texts.
 
     Raises:
         MetarecError: the mesh's shards do not divide a parameter.
@@ -180,11 +186,11 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
     if not work.trains_encoder and 4 * work.items * work.width > MOST_BYTES:
         of_items = [(*part.item.shape, work.width) for part in (episodes.support, episodes.query)]
         rows = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (*of_items, (len(episodes.weight), side))]
-        return step(), (held, _put(BatchRows(*rows), mesh_users), episodes), 1
+        return step(), (held, _put(BatchRows(*rows), mesh_users), episodes), {}
     if not work.trains_encoder:
         items = jax.ShapeDtypeStruct((work.items, work.width), jnp.float32)
         tables = jax.eval_shape(model.prepare, state.trainable.theta, Tables(items, users))
-        return step(), (held, _put(tables, everywhere), episodes), 1
+        return step(), (held, _put(tables, everywhere), episodes), {}
     texts, entries = work.items + work.user_texts, len(episodes.weight) * (work.support + config.episodes.query + 1)
     own = entries // mesh.size
     shared = worth_sharing(texts, entries, own, mesh)
@@ -202,37 +208,36 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], int]:
 
 def chosen_texts(
     mesh: Mesh, work: Workload, run: Execution, used: int, *, alone: bool = False
-) -> tuple[Chosen, Plan, int]:
-    """Make the abstract texts of a program, all of the same length.
+) -> tuple[Chosen, Plan, Turns]:
+    """Make the abstract texts of a program.
 
     Args:
         mesh: the devices.
-        work: length of a text, and width of the encoder.
+        work: lengths of texts, and width of the encoder.
         run: options of computing layers.
         used: greatest number of texts that a device encodes.
         alone: whether each text has its own row, as where a frozen encoder encodes a table.
 
     Returns:
-        The texts as shapes with shardings on `mesh`, the shapes of their rows, and the number of chunks of a device.
+        The texts as shapes with shardings on `mesh`, the shapes of their rows, and the iterations of the loops of a
+        device over its chunks.
     """
-    sizes = np.full(used, work.length)
-    if alone or run.attention == "fused":
+    sizes = np.linspace(work.shortest or work.length, work.length, used).round().astype(np.int64)
+    if alone := alone or run.attention == "fused":
         plan = plan_alone(sizes, used, tokens_per_call=run.tokens_per_call, limit=work.length)
     else:
         options = {"tokens_per_call": run.tokens_per_call, "shortest_row": run.shortest_row}
         plan = plan_rows(sizes, used, width=work.architecture.hidden_size, **options)
     place = NamedSharding(mesh, PartitionSpec() if mesh.size == 1 else by_user(mesh))
-    rows = -(-used // plan.texts[0])
-    held = mesh.size * most_rows(sizes, plan, used)[0]
-    shapes = [
-        (held, plan.lengths[0]),
-        (held, plan.texts[0]),
-        (held, plan.texts[0]),
-        () if mesh.size == 1 else (mesh.size,),
-    ]
-    ids, lengths, slots, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
-    chosen = Chosen(rows=(_put(TextRows(ids, lengths, slots, count), place),))
-    return chosen, plan, -(-rows // plan.per_call[0])
+    filled = np.bincount(pack_rows(sizes, plan.lengths, alone=alone).kind, minlength=len(plan.lengths)).tolist()
+    rows, turns = [], {}
+    for length, texts, per_call, most, own in zip(*plan, most_rows(sizes, plan, used), filled):
+        held = mesh.size * most
+        shapes = [(held, length), (held, texts), (held, texts), () if mesh.size == 1 else (mesh.size,)]
+        ids, lengths, slots, count = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes)
+        rows.append(_put(TextRows(ids, lengths, slots, count), place))
+        turns[scope_of(length)] = -(-own // per_call)
+    return Chosen(rows=tuple(rows)), plan, turns
 
 
 def _state(work: Workload) -> TrainState:
