@@ -72,6 +72,7 @@ class Ours(NamedTuple):
         cotangent: [slots, hidden].
         computed: tokens that are computed, padding included.
         facts: facts of both programs.
+        texts: both compiled programs, as HLO.
     """
 
     forward: Callable[[], Any]
@@ -80,6 +81,7 @@ class Ours(NamedTuple):
     cotangent: np.ndarray
     computed: int
     facts: dict[str, dict[str, float]]
+    texts: dict[str, str]
 
 
 def ours_of(encoder: Encoder, ids: Sequence[np.ndarray], tokens_per_call: int) -> Ours:
@@ -116,6 +118,7 @@ def ours_of(encoder: Encoder, ids: Sequence[np.ndarray], tokens_per_call: int) -
         cotangent,
         computed_tokens(texts, np.arange(len(ids))),
         {"forward": of_ahead, "forward + backward": of_behind},
+        {"forward": ahead.as_text() or "", "forward + backward": behind.as_text() or ""},
     )
 
 

@@ -107,6 +107,18 @@ def joint(case: cases.InnerLoopCase, calls: int) -> harness.Row:
     return of_programs("outer step, joint", step.run, [step.compiled.as_text() or ""], calls)
 
 
+def packed(which: int, calls: int, *, smoke: bool = False) -> Iterator[harness.Row]:
+    """Forward, and forward + backward, of packed texts: a case of `benchmarks.packed_texts`, by its number."""
+    from benchmarks import packed_texts
+    from metarec_jax.encoder import load
+
+    encoder = load("random" if smoke else "minilm")
+    case = packed_texts.cases(encoder, smoke=smoke)[which]
+    ours = packed_texts.ours_of(encoder, case.ids, packed_texts.TOKENS_PER_CALL)
+    for name, run in (("forward", ours.forward), ("forward + backward", ours.back)):
+        yield of_programs(f"{name}, {case.name}", run, [ours.texts[name]], calls)
+
+
 def ranked(case: Any, calls: int) -> harness.Row:
     """From ratings to the ten best items."""
     from benchmarks.ranking import recommender_of, watched
@@ -156,11 +168,14 @@ def rows(smoke: bool) -> Iterator[harness.Row]:
         yield answer(config, calls)
         yield frozen(cases.SMOKE, calls)
         yield ranked(ranking.SMOKE, calls)
+        yield from packed(1, calls, smoke=True)
         return
     yield answer(config, calls)
     yield from map(functools.partial(frozen, calls=calls), (cases.SHARED, cases.STANDARD))
     yield from map(functools.partial(ranked, calls=calls), (ranking.SMALL, ranking.CATALOGUES[-1]))
     yield joint(joints.JOINT, 2)
+    for which in (0, 1):
+        yield from packed(which, 2)
 
 
 def main() -> None:

@@ -230,8 +230,12 @@ def fitting_memory(
     """
     moving, still = trained(params)
     shapes = kept_shapes(reading, lambda moving: combine(moving, still), moving, chosen)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    return shapes if size <= KEPT * free_memory(jax.local_devices()[0]) else None
+    return shapes if size_in_bytes(shapes) <= KEPT * free_memory(jax.local_devices()[0]) else None
+
+
+def size_in_bytes(kept: Kept) -> int:
+    """Bytes of the activations of a step."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
 
 
 def embed_and_keep(

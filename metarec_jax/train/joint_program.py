@@ -16,7 +16,7 @@ from metarec_jax.core.types import Episodes, Params
 from metarec_jax.meta.encoder_step import make_joint_step
 from metarec_jax.meta.model import Model
 from metarec_jax.meta.outer import Losses, TrainState
-from metarec_jax.meta.text_passes import Chosen, Kept, Reading, fitting_memory
+from metarec_jax.meta.text_passes import Chosen, Kept, Reading, fitting_memory, size_in_bytes
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
@@ -49,7 +49,7 @@ def build(run: Run, experiment: Experiment, *, reporter: Reporter = QUIET) -> Pr
 
     def make(users_per_device: int) -> Any:
         steps = len(experiment.train.source)
-        return joint_step(config, experiment.model, texts.devices, steps, mesh, users_per_device)
+        return joint_step(config, experiment.model, texts.devices, steps, mesh, users_per_device, reporter=reporter)
 
     state = functools.partial(starting_state, run, experiment, mesh)
     return meta_training(
@@ -103,19 +103,26 @@ class JointStep:
         step: from `metarec_jax.meta.encoder_step.make_joint_step`.
         trained: splits parameters of the encoder into (trained ones, the others).
         reading: options of encoding; None never keeps activations.
+        reporter: told whether they are kept.
     """
 
     def __init__(
-        self, step: Callable[..., Any], trained: Callable[[Params], tuple[Params, Params]], reading: Reading | None
+        self,
+        step: Callable[..., Any],
+        trained: Callable[[Params], tuple[Params, Params]],
+        reading: Reading | None,
+        reporter: Reporter = QUIET,
     ) -> None:
         self._step = jax.jit(step, donate_argnums=(0, 3))
-        self._trained, self._reading = trained, reading
+        self._trained, self._reading, self._reporter = trained, reading, reporter
         self._memory: tuple[Kept | None] | None = None
 
     def __call__(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         """Take a step."""
         if self._memory is None:
             shapes = self._shapes(state, chosen)
+            if self._reading is not None:
+                self._reporter.note(_of_memory(shapes))
             self._memory = (jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))(),)
         state, losses, kept = self._step(state, chosen, episodes, *self._memory)
         self._memory = (kept,)
@@ -141,6 +148,14 @@ class JointStep:
         return fitting_memory(self._reading, self._trained, state.trainable.encoder, chosen)
 
 
+def _of_memory(kept: Kept | None) -> str:
+    if kept is None:
+        return (
+            "each text is encoded again in the backward pass: what would be kept takes more than a fifth of the memory"
+        )
+    return f"keeping {size_in_bytes(kept) / 1e9:.1f} GB of activations between both passes over the texts of a step"
+
+
 def joint_step(
     config: Config,
     model: Model,
@@ -150,6 +165,7 @@ def joint_step(
     users_per_device: int,
     *,
     keeps: bool = True,
+    reporter: Reporter = QUIET,
 ) -> Any:
     """Make the jitted outer step.
 
@@ -161,6 +177,7 @@ def joint_step(
         mesh: the devices.
         users_per_device: number of users that a device computes in parallel.
         keeps: whether the step may keep activations, for which it asks a device how much memory is free.
+        reporter: told whether it does, at the first step.
 
     Returns:
         (state, chosen texts, episodes) -> (state, losses).
@@ -176,7 +193,7 @@ def joint_step(
         spread=devices.spread,
         factor_rate=schedule(config.factors.rate, steps),
     )
-    return JointStep(step, trained, devices.reading if keeps and devices.keeps else None)
+    return JointStep(step, trained, devices.reading if keeps and devices.keeps else None, reporter)
 
 
 def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:

@@ -198,6 +198,7 @@ def test_lists_that_differ_are_not_timed():
         ranking._agree("who", [[Item()]], np.array([[3.0]]), np.array([[0]]))
 
 
+@pytest.mark.slow
 def test_profiles_say_where_the_time_goes():
     """Of what runs, and of a start from end to end."""
     start, *programs = profiles.rows(smoke=True)
@@ -206,7 +207,12 @@ def test_profiles_say_where_the_time_goes():
     assert steps[-2:] == ["score all items and pick", "print"]
     # Each step is rounded to a microsecond, the whole is not.
     assert start.ours == pytest.approx(start.theirs, abs=0.5e-3 * len(steps))
-    assert [row.case for row in programs] == ["outer step, frozen, smoke", "adapt and rank, smoke"]
+    assert [row.case for row in programs] == [
+        "outer step, frozen, smoke",
+        "adapt and rank, smoke",
+        "forward, 8 to 256 tokens",
+        "forward + backward, 8 to 256 tokens",
+    ]
     for row in programs:
         operations = row.facts["profile"]
         assert operations, row.case

@@ -14,6 +14,7 @@ from metarec_jax.config.train import TrainConfig
 from metarec_jax.core.errors import MetarecError
 from metarec_jax.core.params import path_names
 from metarec_jax.encoder import encode_table
+from metarec_jax.meta import text_passes
 from metarec_jax.meta.model import Trainable
 from metarec_jax.train import loop, run_folder
 from metarec_jax.train.build import build
@@ -100,12 +101,17 @@ def test_it_is_served_with_its_own_embeddings(trained):
     ],
     ids=["LoRA", "frozen layers"],
 )
-def test_only_what_shall_be_trained_moves_and_the_step_is_compiled_once(choice, moves, tmp_path, compilations):
-    config = config_of(**choice)
+def test_only_what_shall_be_trained_moves_and_the_step_is_compiled_once(
+    choice, moves, tmp_path, compilations, monkeypatch
+):
+    config, keeps, watch = config_of(**choice), "lora_rank" in choice, Watch()
+    monkeypatch.setattr(text_passes, "KEPT", 1.0 if keeps else 0.0)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
     run, experiment = start(config, tmp_path / "run")
     before = first_state(experiment, 1).trainable.encoder
-    after = fit(run, experiment).trainable.encoder
+    after = fit(run, experiment, reporter=watch).trainable.encoder
+    (note,) = [note for note in watch.notes if "keeping" in note or "encoded again" in note]
+    assert ("keeping" in note) == keeps
     assert compilations.count("jit(step)") == 1
     changed = {
         name
