@@ -228,6 +228,7 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
         sizes = {"items": case.items, "length": case.longest}
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, **sizes)
         run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
+        run = run._replace(calls=1 if case.shards > 1 else run.calls)
         work = dataclasses.replace(work, run=run if case.attention else None, shortest=case.shortest)
         found = estimate.estimate(work, target, level=case.level, keep=keep)
         if not case.attention:

@@ -83,22 +83,22 @@ def attend_tiled(
     num_heads: int,
     bias: Float[Array, "heads length length"] | None = None,
     allowed: Bool[AnyArray, "length length"] | None = None,
+    apart: bool = False,
 ) -> Float[Array, "texts length hidden"]:
     """Compute `attend` with several short texts side by side in each row of a matrix unit of a TPU.
 
     With texts of 32 tokens, three quarters of a matrix unit's 128 columns would be padding. On a CPU, which does not
-    pad, this is slower. Derivatives of any order exist.
+    pad, this is slower. Heads have an axis of their own, so that no array with the pairs of tokens of every head is
+    made for the mask. Derivatives of any order exist.
 
     Args:
-        query, key, value, mask, num_heads, bias, allowed: as for `attend`.
+        query, key, value, mask, num_heads, bias, allowed, apart: as for `attend`.
 
     Returns:
         As `attend`.
     """
     texts, length, hidden = query.shape
     together = max(TILE // length, 1)
-    if together == 1:
-        return attend(query, key, value, mask, num_heads=num_heads, bias=bias, allowed=allowed)
     width, missing = hidden // num_heads, -texts % together
     groups, row = (texts + missing) // together, together * length
 
@@ -112,12 +112,16 @@ def attend_tiled(
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if bias is not None:
         scores = scores + jnp.tile(bias.astype(scores.dtype), (1, together, together))[None]
-    own = np.kron(np.eye(together), np.ones((length, length))) > 0
-    real = jnp.pad(mask > 0, ((0, missing), (0, 0))).reshape(groups, 1, 1, row)
+    number = jnp.pad(mask, ((0, missing), (0, 0))).reshape(groups, row)
+    real = (number > 0)[:, None, None, :]
+    if apart:
+        real = real & (number[:, :, None] == number[:, None, :])[:, None]
     if allowed is not None:
         real = real & jnp.tile(jnp.asarray(allowed), (together, together))[None, None]
     # A padded token has the least finite score, so that the mean of a text of padding alone is finite.
-    scores = jnp.where(own, jnp.where(real, scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+    scores = jnp.where(real, scores, jnp.finfo(scores.dtype).min)
+    if together > 1:
+        scores = jnp.where(np.kron(np.eye(together), np.ones((length, length))) > 0, scores, -jnp.inf)
     weights = jax.nn.softmax(scores, axis=-1)
     mixed = jnp.einsum("ghqk,ghkw->ghqw", weights.astype(value.dtype), value)
     return mixed.swapaxes(1, 2).reshape(texts + missing, length, hidden)[:texts]

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 from metarec_jax.core.types import Params
 from metarec_jax.encoder.attention import TILE
 
-Attention = Literal["xla", "tiled", "fused", "apart", "fused apart"]
-APART: dict[Attention, Attention] = {"fused": "fused apart"}
-"""Attention of rows with one text -> of rows with several; "apart" where it is not listed."""
+Attention = Literal["xla", "tiled", "fused", "apart", "tiled apart", "fused apart"]
+APART: dict[Attention, Attention] = {"xla": "apart", "tiled": "tiled apart", "fused": "fused apart"}
+"""Attention of rows with one text -> of rows with several, which are kept apart."""
 
 
 class Execution(NamedTuple):
@@ -19,14 +19,16 @@ class Execution(NamedTuple):
     Attributes:
         attention: "xla" uses XLA operations; "tiled" puts several short texts side by side in each row of a matrix unit
             of 128 columns; "fused" uses the accelerator's fused kernel, which has no second derivative. Rows that hold
-            several texts (`Tokens.lengths`) are computed with "apart", XLA operations that keep texts apart, or, for
-            "fused", with "fused apart", which a TPU's kernel can.
+            several texts (`Tokens.lengths`) are computed with the counterpart that keeps them apart (`APART`); of the
+            kernels, a TPU's can.
         remat: whether the backward pass recomputes each layer instead of storing its activations. On a CPU this has an
             effect only with `scan`; otherwise the compiler merges the two computations.
         scan: whether layers are one loop over stacked parameters. The loop is compiled once for all layers, but copies
             each layer's weights in every iteration.
         tokens_per_call: greatest number of tokens that a device encodes at a time in training.
         shortest_row: least number of tokens of a row of several texts in training.
+        calls: least number of calls of a training step, for which calls are made smaller: in the mean half of the last
+            one is padding.
         whole: function that gathers the parameters of a layer, for parameters that are sharded over devices.
     """
 
@@ -35,6 +37,7 @@ class Execution(NamedTuple):
     scan: bool = False
     tokens_per_call: int = 1024
     shortest_row: int = 32
+    calls: int = 16
     whole: Callable[[Params], Params] = lambda params: params
 
 
@@ -69,6 +72,7 @@ def choose_execution(platform: str, *, fused: bool = False, split: bool = False)
         attention,
         remat=split or platform == "tpu",
         scan=split,
-        tokens_per_call=_TOKENS_PER_CALL.get(platform, 16384),
+        tokens_per_call=_TOKENS_PER_CALL.get("gpu" if split and platform != "cpu" else platform, 16384),
         shortest_row=32 if platform == "cpu" else TILE,
+        calls=1 if split else 16,
     )

@@ -132,7 +132,7 @@ def encode(
     """
     mask, lengths = jnp.asarray(tokens.mask), tokens.lengths
     if lengths is not None and lengths.shape[1] > 1:
-        run = run._replace(attention=APART.get(run.attention, "apart"))
+        run = run._replace(attention=APART.get(run.attention, run.attention))
         mask = text_numbers(jnp.asarray(lengths), tokens.ids.shape[1]).astype(jnp.float32)
     with jax.named_scope("encode"):
         words = params | {"embeddings": run.whole(params["embeddings"])}
@@ -190,7 +190,7 @@ def run_layers(
         Output of layer `last` - 1; after the architecture's final norm, if there is one, where that is the last layer.
     """
     family, (values, kinds) = family_of(config), _between(params, config, x.shape[1], dtype)
-    if run.attention == "apart" and config.reaches:  # fused attention has no rotary positions
+    if run.attention in ("apart", "tiled apart") and config.reaches:  # fused attention has no rotary positions
         values = [renumbered(where, positions(mask)) for where in values]
 
     def compute(x: Array, own: Params, value: Any, number: int) -> Array:

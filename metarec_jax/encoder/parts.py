@@ -22,6 +22,7 @@ ATTEND = {
     "tiled": attend_tiled,
     "fused": attend_fused,
     "apart": functools.partial(attend, apart=True),
+    "tiled apart": functools.partial(attend_tiled, apart=True),
     "fused apart": functools.partial(attend_fused, apart=True),
 }
 """Name of `execution.Execution.attention` -> computation of attention."""

@@ -16,9 +16,8 @@ SAMPLE = 4096
 SIMILAR = 0.03
 """Relative difference of costs up to which the estimate does not tell choices apart."""
 
-CALLS, FEW = 16, 512
-"""Least number of calls of a step, since the last is half empty in the mean; and number of tokens below which calls are
-not made smaller for that."""
+FEW = 512
+"""Number of tokens below which calls are not made smaller, so that a step has more of them."""
 
 
 class Plan(NamedTuple):
@@ -109,7 +108,14 @@ def _filling(room: int, counts: dict[int, int]) -> dict[int, int]:
 
 
 def plan_rows(
-    sizes: np.ndarray, most: int, *, tokens_per_call: int, shortest_row: int, width: int, split: int = 1
+    sizes: np.ndarray,
+    most: int,
+    *,
+    tokens_per_call: int,
+    shortest_row: int,
+    width: int,
+    calls: int = 16,
+    split: int = 1,
 ) -> Plan:
     """Choose one or two lengths of rows that hold several texts.
 
@@ -123,6 +129,7 @@ def plan_rows(
         tokens_per_call: greatest number of tokens of a call; a call has at least one row.
         shortest_row: least number of tokens of a row.
         width: hidden size of the encoder.
+        calls: least number of calls of a step, as far as each has `FEW` tokens.
         split: divisor of the number of rows of a call.
 
     Returns:
@@ -139,7 +146,7 @@ def plan_rows(
     def tried(lengths: tuple[int, ...]) -> tuple[float, float, Plan]:
         rows = np.bincount(pack_rows(drawn, lengths).kind, minlength=len(lengths)).tolist()
         most_of_call = [
-            min(tokens_per_call // length, max(FEW // length, -(-n // CALLS))) for n, length in zip(rows, lengths)
+            min(tokens_per_call // length, max(FEW // length, -(-n // calls))) for n, length in zip(rows, lengths)
         ]
         per_call = tuple(_evenly(n, of_call, split) for n, of_call in zip(rows, most_of_call))
         # Half of the last call is empty in the mean.

@@ -65,6 +65,7 @@ class Texts:
         most: int = 0,
         width: int = 384,
         shortest_row: int = 32,
+        calls: int = 16,
         pad: int = 0,
         split: int = 1,
         skip: Sequence[int] = (),
@@ -78,6 +79,7 @@ class Texts:
             most: greatest number of texts that a device encodes in a step; 0 for all.
             width: hidden size of the encoder.
             shortest_row: least number of tokens of a row of several texts.
+            calls: least number of calls of a step.
             pad: id of the padding token.
             split: divisor of the number of rows in a call (devices that share a call).
             skip: for each text the number of first tokens that mean pooling leaves out; empty for none.
@@ -96,7 +98,7 @@ class Texts:
         if alone:
             plan = plan_alone(taken, most, tokens_per_call=tokens_per_call, limit=alone, split=split)
         else:
-            options = {"tokens_per_call": tokens_per_call, "shortest_row": shortest_row, "split": split}
+            options = {"tokens_per_call": tokens_per_call, "shortest_row": shortest_row, "calls": calls, "split": split}
             plan = plan_rows(taken, most, width=width, **options)
         start = np.cumsum(size) - size
         return cls(np.concatenate(own), start, size, left_out, np.array(text_of, np.int64), pad, plan)

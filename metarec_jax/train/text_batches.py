@@ -380,6 +380,7 @@ def texts_of(
         most=most,
         width=encoder.config.hidden_size,
         shortest_row=run.shortest_row,
+        calls=run.calls,
         pad=encoder.config.pad_token_id,
         split=split,
         skip=skip,

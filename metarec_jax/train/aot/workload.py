@@ -226,7 +226,7 @@ def chosen_texts(
     if alone := alone or run.attention == "fused":
         plan = plan_alone(sizes, used, tokens_per_call=run.tokens_per_call, limit=work.length)
     else:
-        options = {"tokens_per_call": run.tokens_per_call, "shortest_row": run.shortest_row}
+        options = {"tokens_per_call": run.tokens_per_call, "shortest_row": run.shortest_row, "calls": run.calls}
         plan = plan_rows(sizes, used, width=work.architecture.hidden_size, **options)
     place = NamedSharding(mesh, PartitionSpec() if mesh.size == 1 else by_user(mesh))
     filled = np.bincount(pack_rows(sizes, plan.lengths, alone=alone).kind, minlength=len(plan.lengths)).tolist()
