@@ -17,6 +17,7 @@ from benchmarks.cases import SHARED, InnerLoopCase
 from benchmarks.phases import first, phases
 from benchmarks.rivals import Task
 from benchmarks.tasks import movielens, task_of, users_of
+from metarec_jax.core.device_memory import free_memory
 from metarec_jax.core.progress import QUIET, Reporter
 from metarec_jax.core.types import Params
 from metarec_jax.encoder import Encoder, TextRows, Texts, choose_execution, encode, load, pack, tokenize
@@ -72,7 +73,10 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
     options: dict[str, Any] = {"normalise": True, **how}
     most = texts.slots(len(texts.text_of))
     reading = Reading(
-        lambda params, tokens: encode(params, encoder.config, tokens, **options), texts.plan.per_call, most
+        lambda params, tokens: encode(params, encoder.config, tokens, **options),
+        texts.plan.per_call,
+        most,
+        remat=options.get("run", EXECUTION).remat,
     )
     support = task.support_ids.shape[1]
 
@@ -84,8 +88,8 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
             trainable,
             chosen._replace(users=users),
             episodes,
-            at_once=at_once,
             kept=kept,
+            at_once=at_once,
         )
 
     def feed() -> tuple[Chosen, Any]:
@@ -107,9 +111,7 @@ def our_step(task: Task, encoder: Encoder, texts: Texts, at_once: int, *, adam: 
             return (optax.apply_updates(held[0], updates), state, kept), losses
 
         own = jax.tree.map(jnp.copy, trainable)
-        # As in a training: not where layers are computed again in any case, nor where there is too little memory.
-        again = options.get("run", EXECUTION).remat
-        shapes = None if again else fitting_memory(reading, _all_trained, own.encoder, fed[0])
+        shapes = fitting_memory(reading, _all_trained, own.encoder, fed[0], free_memory(jax.local_devices()[0]))
         memory = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         held = [(own, optimiser.init(own), memory)]
         compiled, facts = phases(move, held[0], *fed, users, turns=turns, donate_argnums=0)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -29,6 +30,8 @@ from metarec_jax.encoder.rotary import places, renumbered, stacked
 from metarec_jax.encoder.text_places import positions, text_numbers
 
 _MATRICES = ("kernel", "embedding")
+LAYER_INPUT = "layer input"
+"""Name of the input of each layer that is computed again in the backward pass, for policies of `jax.checkpoint`."""
 
 
 def param_shapes(config: ModelConfig) -> Params:
@@ -197,7 +200,12 @@ def run_layers(
         layer = family.layer(config, dtype=dtype, attention=run.attention, number=number)
         return cast("Array", layer.apply({"params": run.whole(own)}, x, mask, value))
 
-    step = jax.checkpoint(compute, static_argnums=3) if run.remat else compute
+    again = jax.checkpoint(compute, static_argnums=3)
+
+    def compute_again(x: Array, own: Params, value: Any, number: int) -> Array:
+        return again(checkpoint_name(x, LAYER_INPUT), own, value, number)
+
+    step = compute_again if run.remat else compute
     for numbers in _alike(params, range(first, last)) if run.scan else [[number] for number in range(first, last)]:
         own = [params[f"layer_{number}"] for number in numbers]
         if len(own) == 1:

@@ -45,7 +45,7 @@ def cached_gradient(
         trainable: trainable parameters, including the encoder's.
         chosen: the texts that the loss gathers.
         loss: (trainable parameters without the encoder's, embeddings by slot) -> (loss, auxiliary output).
-        kept: memory for activations (`metarec_jax.meta.text_passes.kept_shapes`); None encodes each chunk again.
+        kept: memory for activations (`metarec_jax.meta.text_passes.empty_memory`); None encodes each chunk again.
 
     Returns:
         The gradient, None for parameters of the encoder that are not trained; the auxiliary output; and the memory.
@@ -78,10 +78,10 @@ def joint_gradient(
     chosen: Chosen,
     episodes: Episodes,
     key: Array | None = None,
+    kept: Kept | None = None,
     *,
     at_once: int = 0,
     exchange: Exchange = ALONE,
-    kept: Kept | None = None,
 ) -> tuple[Trainable, Losses, Kept | None]:
     """Compute the gradient of the meta loss by learner, updater and encoder.
 
@@ -92,9 +92,9 @@ def joint_gradient(
         chosen: the distinct texts of the batch.
         episodes: a batch whose ids are slots of the embeddings.
         key: key of this outer step; None disables dropout.
+        kept: as for `cached_gradient`.
         at_once: as for `metarec_jax.meta.outer.meta_loss`.
         exchange: communication between devices, each with a part of the texts and of the episodes.
-        kept: as for `cached_gradient`.
 
     Returns:
         The gradient, 0 for parameters of the encoder that are not trained, the losses (``stopped`` only for this
@@ -132,18 +132,15 @@ def make_joint_step(
     Args:
         model, reading, trained, at_once, exchange: as for `joint_gradient`.
         optimiser: turns the gradient into an update.
-        spread: transforms a function (trainable, chosen, episodes, key) -> gradient of one device into that of all
-            devices.
+        spread: transforms a function (trainable, chosen, episodes, key, memory) -> (gradient, losses, memory) of one
+            device into that of all devices.
         factor_rate: step -> learning rate of the correction of item factors.
 
     Returns:
-        (state, chosen texts, episodes, memory for activations) -> (new state, losses, memory). The memory, on a single
-        device, is that of `joint_gradient`; it may be left out.
+        (state, chosen texts, episodes, memory for activations) -> (new state, losses, memory). The memory is that of
+        `joint_gradient` on each device; it may be left out.
     """
     gradient_of = functools.partial(joint_gradient, model, reading, trained, at_once=at_once, exchange=exchange)
-
-    def on_all(*arguments: Any) -> tuple[Trainable, Losses]:
-        return gradient_of(*arguments)[:2]
 
     def step(
         state: TrainState, chosen: Chosen, episodes: Episodes, kept: Kept | None = None
@@ -153,10 +150,7 @@ def make_joint_step(
         if chosen.items is not None:
             read, routes = as_read(read, chosen.items)
             chosen = chosen._replace(items=None)
-        if kept is None:
-            gradient, losses = spread(on_all)(read, chosen, episodes, key)
-        else:
-            gradient, losses, kept = gradient_of(read, chosen, episodes, key, kept=kept)
+        gradient, losses, kept = spread(gradient_of)(read, chosen, episodes, key, kept)
         losses = losses._replace(usable=jnp.stack(usable(read)))
         return updated(state, gradient, optimiser, routes, factor_rate), losses, kept
 

@@ -16,12 +16,13 @@ from metarec_jax.core.types import Episodes, Params
 from metarec_jax.meta.encoder_step import make_joint_step
 from metarec_jax.meta.model import Model
 from metarec_jax.meta.outer import Losses, TrainState
-from metarec_jax.meta.text_passes import Chosen, Kept, Reading, fitting_memory, size_in_bytes
+from metarec_jax.meta.text_passes import Chosen, Kept, size_in_bytes
 from metarec_jax.train.episode_feed import micro_batch
 from metarec_jax.train.experiment import Experiment, Part
 from metarec_jax.train.meta_training import (
     Validation,
     fitting_users,
+    least_free_memory,
     meta_training,
     starting_state,
 )
@@ -96,34 +97,40 @@ def texts_of_part(experiment: Experiment, part: Part, mesh: Mesh) -> TextBatches
 class JointStep:
     """The jitted outer step: (state, chosen texts, episodes) -> (state, losses). It donates the memory of its state.
 
-    Where the activations of all texts that a batch may have fit in memory (`fitting_memory`), they are kept between
-    both passes over the texts, in memory that is allocated by the first step and passed to the next.
+    Where the activations of all texts that a batch may have fit in memory (`Devices.fitting_memory`), they are kept
+    between both passes over the texts, in memory that is allocated by the first step and passed to the next.
 
     Args:
         step: from `metarec_jax.meta.encoder_step.make_joint_step`.
         trained: splits parameters of the encoder into (trained ones, the others).
-        reading: options of encoding; None never keeps activations.
-        reporter: told whether they are kept.
+        devices: how texts are encoded on the devices.
+        free: () -> free memory of each device, in bytes.
+        reporter: told whether activations are kept.
     """
 
     def __init__(
         self,
         step: Callable[..., Any],
         trained: Callable[[Params], tuple[Params, Params]],
-        reading: Reading | None,
+        devices: Devices,
+        free: Callable[[], int],
         reporter: Reporter = QUIET,
     ) -> None:
         self._step = jax.jit(step, donate_argnums=(0, 3))
-        self._trained, self._reading, self._reporter = trained, reading, reporter
+        self._trained, self._devices, self._free, self._reporter = trained, devices, free, reporter
         self._memory: tuple[Kept | None] | None = None
 
     def __call__(self, state: TrainState, chosen: Chosen, episodes: Episodes) -> tuple[TrainState, Losses]:
         """Take a step."""
         if self._memory is None:
             shapes = self._shapes(state, chosen)
-            if self._reading is not None:
+            if self._devices.keeps:
                 self._reporter.note(_of_memory(shapes))
-            self._memory = (jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))(),)
+            places = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+            empty = jax.jit(
+                lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), out_shardings=places
+            )
+            self._memory = (empty(),)
         state, losses, kept = self._step(state, chosen, episodes, *self._memory)
         self._memory = (kept,)
         return state, losses
@@ -140,12 +147,12 @@ class JointStep:
         return self._step.trace(state, chosen, episodes, self._shapes(state, chosen))
 
     def _shapes(self, state: TrainState, chosen: Chosen) -> Kept | None:
-        """Shapes of the memory for activations; None if it is too large."""
+        """Shapes of the memory for activations; None if nothing is kept."""
         if self._memory is not None:
-            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self._memory[0])
-        if self._reading is None:
-            return None
-        return fitting_memory(self._reading, self._trained, state.trainable.encoder, chosen)
+            return jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), self._memory[0]
+            )
+        return self._devices.fitting_memory(self._trained, state.trainable.encoder, chosen, self._free())
 
 
 def _of_memory(kept: Kept | None) -> str:
@@ -164,7 +171,7 @@ def joint_step(
     mesh: Mesh,
     users_per_device: int,
     *,
-    keeps: bool = True,
+    free: Callable[[], int] = least_free_memory,
     reporter: Reporter = QUIET,
 ) -> Any:
     """Make the jitted outer step.
@@ -176,8 +183,8 @@ def joint_step(
         steps: outer steps of the whole training, for the schedule.
         mesh: the devices.
         users_per_device: number of users that a device computes in parallel.
-        keeps: whether the step may keep activations, for which it asks a device how much memory is free.
-        reporter: told whether it does, at the first step.
+        free: () -> free memory of each device in bytes, of which activations may take a part.
+        reporter: told whether activations are kept, at the first step.
 
     Returns:
         (state, chosen texts, episodes) -> (state, losses).
@@ -193,7 +200,7 @@ def joint_step(
         spread=devices.spread,
         factor_rate=schedule(config.factors.rate, steps),
     )
-    return JointStep(step, trained, devices.reading if keeps and devices.keeps else None, reporter)
+    return JointStep(step, trained, devices, free, reporter)
 
 
 def trained_part(config: Config) -> Callable[[Params], tuple[Params, Params]]:

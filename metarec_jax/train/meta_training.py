@@ -150,11 +150,15 @@ def fitting_users(
         with jax.set_mesh(mesh):  # as in training
             return make_step(users).trace(at, read, shard_users(mesh, episodes)).lower().compile()
 
-    free = processes.everyone("free memory", str(free_memory(jax.local_devices()[0])))
-    budget = int(SHARE * min(map(int, free)))
+    budget = int(SHARE * least_free_memory())
     users = users_that_fit(compile_with, round_up(config.users_per_step, mesh) // mesh.size, budget)
     reporter.note(f"{users} users at a time on each device: as many as fit in {budget / 1e9:.1f} GB")
     return users
+
+
+def least_free_memory() -> int:
+    """Free memory of a device in bytes, of the process that has the least; all processes call it together."""
+    return min(map(int, processes.everyone("free memory", str(free_memory(jax.local_devices()[0])))))
 
 
 class Validation:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 from jaxtyping import Array
 
@@ -31,7 +31,7 @@ from metarec_jax.encoder.attention import KEEPS_APART
 from metarec_jax.factors.correction import items_of
 from metarec_jax.meta.model import Trainable
 from metarec_jax.meta.outer import ALONE, Exchange, Losses
-from metarec_jax.meta.text_passes import Chosen, Encode, Reading, embed
+from metarec_jax.meta.text_passes import Chosen, Encode, Kept, Reading, embed, fitting_memory
 from metarec_jax.train.encoder_options import resolve_encoder
 from metarec_jax.train.experiment import Part
 from metarec_jax.train.sharding import SHARDS, by_role, by_user, per_device, replicate, shard_users, sums, whole
@@ -183,7 +183,7 @@ class Devices:
         run: options of computing layers.
 
     Attributes:
-        keeps: whether a step may keep activations: on a single device that does not compute layers again in any case.
+        keeps: whether a step may keep activations: not with sharded parameters, which every layer gathers again.
     """
 
     def __init__(
@@ -197,13 +197,13 @@ class Devices:
         shared: bool,
         run: Execution,
     ):
-        self._mesh, self.shared, self.keeps = mesh, shared, mesh.size == 1 and not run.remat
         split = SHARDS in mesh.axis_names
+        self._mesh, self.shared, self.keeps = mesh, shared, not split
         if split:
             run = run._replace(whole=functools.partial(whole, dtype=config.encoder.dtype))
         # Devices that gather sharded parameters need equal numbers of iterations.
         turns = functools.partial(jax.lax.pmax, axis_name=mesh.axis_names) if split else _as_it_is
-        self.reading = Reading(encode_with(config, architecture, run), per_call, slots, turns=turns)
+        self.reading = Reading(encode_with(config, architecture, run), per_call, slots, turns=turns, remat=run.remat)
 
     @property
     def exchange(self) -> Exchange:
@@ -235,11 +235,40 @@ class Devices:
 
         def everywhere(trainable: Any, chosen: Chosen, *rest: Any) -> Any:
             roles = by_role(self._mesh, trainable)
-            arguments = (roles, _held(users), users, Spec())
-            results = (roles, cast("Any", Losses)(Spec(), Spec(), users))
+            arguments = (roles, _held(users), users, Spec(), users)
+            results = (roles, cast("Any", Losses)(Spec(), Spec(), users), users)
             return per_device(self._mesh, own, arguments, results)(trainable, chosen, *rest)
 
         return everywhere
+
+    def fitting_memory(
+        self, trained: Callable[[Params], tuple[Params, Params]], params: Params, chosen: Chosen, free: int
+    ) -> Kept | None:
+        """Shapes of the memory for activations of a step on all devices.
+
+        Args:
+            trained: splits parameters of the encoder into (trained ones, the others).
+            params: parameters of the encoder.
+            chosen: texts of a step.
+            free: free memory of each device, in bytes.
+
+        Returns:
+            jax.ShapeDtypeStruct with the sharding of each array; None if nothing is kept.
+        """
+        if not self.keeps:
+            return None
+        mesh, users = self._mesh, by_user(self._mesh)
+
+        def spread(function: Callable[..., Any]) -> Callable[..., Any]:
+            def own(params: Params, chosen: Chosen) -> Kept:
+                return function(params, _own(chosen))
+
+            return per_device(mesh, own, (Spec(), _held(users)), users) if mesh.size > 1 else function
+
+        given = (chosen._replace(items=None), free)
+        shapes = fitting_memory(self.reading, trained, params, *given, spread=spread, devices=mesh.size)
+        place = NamedSharding(mesh, users if mesh.size > 1 else Spec())
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes)
 
     def embed_everything(self, params: Params, chosen: Chosen, *, slots: int) -> Array:
         """Encode texts that are divided over the devices, without gradient.

@@ -34,6 +34,7 @@ def test_an_enlarged_run_ranks_a_catalogue_of_that_size(run):
     assert titles_of(20) == titles_of(20)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_users(run, tmp_path):
     users, cores = tmp_path / "users.jsonl", sorted(os.sched_getaffinity(0))
     batch.write_users(users, 21, ITEMS, longest=9)

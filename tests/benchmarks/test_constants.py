@@ -75,6 +75,10 @@ def test_hidden_items_are_in_no_row_of_training_and_all_that_is_asked_about():
     assert len(asked.query) >= new.sum() > 0
     assert len(after.train_users) > 0
 
+
+@pytest.mark.slow
+def test_hidden_items_are_asked_about():
+    config = run_folder.open_run(believing_run()).config
     shown = constants.measure(config, ["rank=2"], 1, new_items=True)
     other = constants.measure(config, ["rank=2"], 1)
     assert [row.theirs for row in shown] != [row.theirs for row in other]

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import pytest
 from helpers import assert_each_close
 
 from benchmarks.factors import linear, made_up
 
 
+@pytest.mark.slow
 def test_a_small_number_of_ratings_is_measured(tmp_path):
     command = [
         sys.executable,

@@ -15,6 +15,7 @@ from metarec_jax.evaluation.methods import CLOSED
 BUDGET = Budget(lists=ListBudget(((5, 0.0),), (20.0,), ((0.3, 0.01),), (4,), (0.0,)), samples=10)
 
 
+@pytest.mark.slow
 def test_seeds_are_judged_without_training_and_read_again(tmp_path):
     folder = layouts.movielens_1m_of(tmp_path / "ml-1m", users=50)
     places = ["--data.path", str(folder), "--data.cache", str(tmp_path / "cache"), "--encoder.path", "random"]

@@ -33,6 +33,7 @@ def test_memory_and_time_are_written(tmp_path):
     assert len(rows) == 3 * 2 * 2
 
 
+@pytest.mark.slow
 def test_a_program_that_needs_too_much_memory_is_not_run():
     cases = dict(list(mixed_mode.cases(small=True).items())[:1])
     rows = mixed_mode.compare(cases, [2], rounds=1, most_mb=0.0)

@@ -5,6 +5,7 @@ from benchmarks import retrieval
 from metarec_jax.recommender.call_shapes import Limits
 
 
+@pytest.mark.slow
 def test_two_stages_are_measured(tmp_path):
     limits = Limits(whole_items=500, candidates=200, device_floats=0)
     found = retrieval.measure(believing_run(), 2000, 3, 1.0, tmp_path, limits=limits, rounds=2)

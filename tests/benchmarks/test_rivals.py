@@ -98,7 +98,9 @@ def check(name: str, task: Task) -> None:
             assert found.log_rate is None
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * ("compiled" in name)) for name in RIVALS]
+)
 def test_in_single_precision(name):
     check(name, random_task(np.float32))
 

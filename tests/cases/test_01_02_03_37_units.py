@@ -84,7 +84,7 @@ def test_liked_follows_the_scale(made):
                 assert_each_close(*values, name=(name, row.method, metric))
 
 
-@pytest.mark.parametrize("name", ["plays", "jokes"])
+@pytest.mark.parametrize("name", ["plays", pytest.param("jokes", marks=pytest.mark.slow)])
 def test_a_continuous_scale_has_a_table(made, name):
     table = table_of(made(name)[0])
     for row in table.rows:

@@ -9,7 +9,11 @@ from metarec_jax.core.command_paths import path_argument
 
 
 @pytest.mark.parametrize(
-    "name", ["../runs/a", "my runs/ünï \N{CLAPPER BOARD} 50%25 a#b?c x..y quo\"te it's star*[1] $x"]
+    "name",
+    [
+        pytest.param("../runs/a", marks=pytest.mark.slow),
+        "my runs/ünï \N{CLAPPER BOARD} 50%25 a#b?c x..y quo\"te it's star*[1] $x",
+    ],
 )
 def test_a_run_is_trained_resumed_and_asked_in_a_folder_of_any_name(tmp_path, name):
     work = tmp_path / "work"

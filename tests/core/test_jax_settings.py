@@ -68,5 +68,6 @@ def test_other_types_of_numbers_are_refused(setting, names, tmp_path):
     assert not (tmp_path / "new" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_rank_promotion_may_be_an_error(tmp_path):
     assert answers(tmp_path, ("jax_numpy_rank_promotion", "raise")) == ["done"] * 3

@@ -160,6 +160,7 @@ def test_impossible_spaces_are_refused(space, said, config):
     assert said in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_to_do_next(searched, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "space.json").write_text(json.dumps({"updater.steps": [0, 1]}))

@@ -250,7 +250,8 @@ def sparse(seed, per_user):
     return about, rng.normal(size=(items, 16)).astype(np.float32), user, item, np.clip(np.round(rating), 1, 10)
 
 
-@pytest.mark.parametrize(("per_user", "noise"), [pytest.param(25, 0.004, marks=pytest.mark.slow), (8, 0.012)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("per_user", "noise"), [(25, 0.004), (8, 0.012)])
 def test_few_ratings_of_many_items_are_predicted_as_well_as_by_means_and_biases(per_user, noise):
     """The baseline's two penalties are the best ones for the test users themselves, so that it is a little ahead."""
     differences = []

@@ -44,7 +44,7 @@ def config_of(kind: str) -> Config:
     )
 
 
-@pytest.mark.parametrize("kind", ["transformer", "recurrent"])
+@pytest.mark.parametrize("kind", ["transformer", pytest.param("recurrent", marks=pytest.mark.slow)])
 def test_a_run_is_trained_kept_and_served(tmp_path, kind):
     run, parts = start(config_of(kind), tmp_path / "run")
     fitted = fit(run, parts)

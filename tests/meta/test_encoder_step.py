@@ -1,17 +1,18 @@
 """The encoder in the outer step: the gradient through the cache is that of the naive form, which encodes every pair."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_close
 from jax.sharding import PartitionSpec
-from shared_texts import Case, everything, random_ids, trained
+from shared_texts import BERT, Case, everything, random_ids, trained
 
-from metarec_jax.core.params import combine
-from metarec_jax.encoder import TextRows, Texts
+from metarec_jax.encoder import Execution, TextRows, Texts, encode
 from metarec_jax.meta.encoder_step import joint_gradient
-from metarec_jax.meta.text_passes import Chosen, embed, kept_shapes, pull_back
+from metarec_jax.meta.text_passes import Chosen, embed, empty_memory, pull_back
 from metarec_jax.train.sharding import USERS, replicate, shard_users, user_mesh
 
 
@@ -117,16 +118,22 @@ def test_memory_does_not_grow_with_the_users():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("of", [pytest.param(everything, id="all layers"), pytest.param(trained, id="some layers")])
-def test_kept_activations_give_the_same_gradient_and_embeddings(of):
+@pytest.mark.parametrize("remat", [False, True], ids=["results of products", "inputs of layers"])
+def test_kept_activations_give_the_same_gradient_and_embeddings(of, remat):
     """With memory that holds anything, and where less than all of it is used."""
     case = Case(per_call=8)
     chosen, episodes = case.localised()
-    moving, still = of(case.trainable.encoder)
-    shapes = kept_shapes(case.reading, lambda moving: combine(moving, still), moving, chosen)
+    reading = case.reading
+    if remat:
+        run = Execution(remat=True, scan=True)
+        reading = reading._replace(
+            encode=lambda params, rows: encode(params, BERT, rows, normalise=True, run=run), remat=True
+        )
+    shapes = jax.eval_shape(functools.partial(empty_memory, reading, of), case.trainable.encoder, chosen)
     kept = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7, leaf.dtype), shapes)
 
     def step(chosen, kept):
-        return joint_gradient(case.model, case.reading, of, case.trainable, chosen, episodes, kept=kept)
+        return joint_gradient(case.model, reading, of, case.trainable, chosen, episodes, kept=kept)
 
     for count in (None, 1):  # all rows, and one row of each length
         if count:
@@ -143,6 +150,6 @@ def test_kept_activations_are_no_parameters():
     case = Case(dtype=np.float32, per_call=8)
     chosen, _ = case.localised()
     params = case.trainable.encoder
-    kept = jax.tree.leaves(kept_shapes(case.reading, lambda moving: moving, params, chosen))
+    kept = jax.tree.leaves(jax.eval_shape(functools.partial(empty_memory, case.reading, everything), params, chosen))
     matrices = {leaf.shape for leaf in jax.tree.leaves(params) if leaf.ndim == 2}
     assert not [leaf.shape for leaf in kept if leaf.shape[1:] in matrices]

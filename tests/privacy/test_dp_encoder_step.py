@@ -145,6 +145,7 @@ def test_what_one_user_draws_is_nobody_elses_affair():
     assert float(slope) == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_users():
     """Four times as many users: less than one copy of the encoder's gradients more, and nothing near one each."""
 

@@ -61,7 +61,7 @@ def explained(case, *, items: int = 3):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("learner", ["mlp", "transformer", "recurrent"])
+@pytest.mark.parametrize("learner", ["mlp", pytest.param("transformer", marks=pytest.mark.slow), "recurrent"])
 def test_an_influence_is_the_derivative_by_the_weight_of_a_rating(learner):
     case = tiny(learner=learner)
     (scores, found), by_weight = explained(case)

@@ -20,7 +20,7 @@ def arms(recommender) -> list[Arm]:
     return [Arm("a", recommender), Arm("b", Recommender.load(believing_run()))]
 
 
-@pytest.fixture(params=["ab", "interleave"])
+@pytest.fixture(params=[pytest.param("ab", marks=pytest.mark.slow), "interleave"])
 def client(request, arms, tmp_path):
     engine = Engine(arms, Store(tmp_path), mode=request.param, seed=0)
     with TestClient(make_app(engine, hosts=frozenset({"127.0.0.1"})), base_url="http://127.0.0.1") as client:

@@ -1,6 +1,7 @@
 """An encoder that is trained on eight devices, whole on each or split over some: the same numbers as on one."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -60,6 +61,7 @@ def gradient_on(experiment, devices, shards, *, shared=True):
     """Gradient and losses of the first batch, as host arrays, and the sharding of each leaf of the gradient.
 
     Devices share texts where the catalogue is small against a batch: where they shall not, there are more items.
+    Several devices keep activations, unless parameters are sharded.
     """
     mesh = user_mesh(devices, shards)
     part, config = experiment.train, experiment.config
@@ -70,22 +72,20 @@ def gradient_on(experiment, devices, shards, *, shared=True):
     chosen, local = library.localise(batch)
     rates = relative_rates(config.encoder, state.trainable.encoder, config.train.rate)
 
-    def gradient(trainable, chosen, episodes, key):
-        return joint_gradient(
-            experiment.model,
-            library.devices.reading,
-            lambda params: by_rate(params, rates),
-            trainable,
-            chosen,
-            episodes,
-            key,
-            at_once=2,
-            exchange=library.devices.exchange,
-        )[:2]
+    def trained(params):
+        return by_rate(params, rates)
 
+    exchange = {"at_once": 2, "exchange": library.devices.exchange}
+    gradient = functools.partial(joint_gradient, experiment.model, library.devices.reading, trained, **exchange)
+    memory = None
+    if devices > 1:
+        memory = library.devices.fitting_memory(trained, state.trainable.encoder, chosen, 1 << 40)
+        assert (memory is None) == (shards > 1)
+        memory = jax.tree.map(lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), memory)
     with jax.set_mesh(mesh):
-        step = jax.jit(lambda *given: library.devices.spread(gradient)(*given, None))
-        found, losses = step(state.trainable, chosen, shard_users(mesh, local))
+        step = jax.jit(lambda *given: library.devices.spread(gradient)(*given[:3], None, *given[3:]))
+        found, losses, kept = step(state.trainable, chosen, shard_users(mesh, local), memory)
+        assert any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(kept)) == (memory is not None)
         tables = library.tables(state.trainable.encoder)
         tables = tables._replace(items=tables.items[: len(experiment.data.items)])
     placed = dict(zip(path_names(found), [leaf.sharding for leaf in jax.tree.leaves(found)]))
@@ -218,6 +218,7 @@ def test_texts_are_shared_where_that_halves_the_work(texts, most, own, devices, 
     assert worth_sharing(texts, most, own, user_mesh(devices)) is shared
 
 
+@pytest.mark.slow
 def test_private_gradients_are_those_of_one_device(experiment):
     """Each device clips and adds up its own users, whose texts it encodes."""
 

@@ -92,7 +92,7 @@ def estimate(work: Workload, target: Target, *, level: str = "", keep: Callable[
     """
     chips = work.config.train.devices if target.family == "here" else 0
     mesh = user_mesh(chips, work.config.train.shards, among=devices(target))
-    step, arguments, turns = step_of(work, mesh)
+    step, arguments, turns = step_of(work, mesh, target.chip.memory if target.chip else 0)
     with jax.set_mesh(mesh):
         lowered = step.trace(*arguments).lower()
     users = len(arguments[-1].weight)

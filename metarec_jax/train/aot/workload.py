@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,12 +160,13 @@ def _architecture(config: Config, name: str) -> ModelConfig:
     )
 
 
-def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], Turns]:
+def step_of(work: Workload, mesh: Mesh, memory: int = 0) -> tuple[Any, tuple[Any, ...], Turns]:
     """Make the outer step with abstract arguments.
 
     Args:
         work: sizes of the step.
         mesh: the devices.
+        memory: memory of a device in bytes, of which joint training may keep activations in a part.
 
     Returns:
         The jitted step, its arguments as shapes with shardings on `mesh`, and the iterations of its loops over chunks
@@ -202,7 +204,8 @@ def step_of(work: Workload, mesh: Mesh) -> tuple[Any, tuple[Any, ...], Turns]:
     if config.factors.train:
         chosen = chosen._replace(items=_put(jax.eval_shape(items_of, episodes), mesh_users))
     devices = Devices(config, work.architecture, plan.per_call, used, mesh, shared=shared, run=run)
-    step = joint_step(config, model, devices, STEPS, mesh, per_device, keeps=False)  # no device is there to be asked
+    own = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(held))
+    step = joint_step(config, model, devices, STEPS, mesh, per_device, free=lambda: memory - own)
     return step, (held, chosen, episodes), turns
 
 
