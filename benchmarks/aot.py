@@ -38,7 +38,8 @@ class Case:
         shards: number of devices that hold one copy of the encoder.
         remat, scan: rematerialization of the encoder's layers, and whether they are a loop.
         compute: precision of products.
-        attention: attention of the encoder; "" computes it, and the layers, as a run on the target does.
+        attention: attention of the encoder; "" computes it, and the layers, as a run on a TPU does, but for
+            `tokens_per_call`.
         tokens_per_call: tokens that a chip encodes at a time.
         shortest, longest: tokens of texts, which have all these lengths equally often.
         form: form of the inner loop, "dense" or "factored"; "layer" for one layer of the encoder, with derivative; or
@@ -175,8 +176,8 @@ DECODERS = (
 )
 """Frozen encoders of up to 8 billion parameters, in bfloat16."""
 PACKED = tuple(
-    joint(target, "bert-base", users=64, attention="", shortest=16, longest=64, level="")
-    for target in ("v5e:1x1", "v6e:1x1")
+    joint(target, "bert-base", users=64, attention="", tokens_per_call=tokens, shortest=16, longest=64, level="")
+    for target, tokens in (("v5e:1x1", 2048), ("v5e:1x1", 8192), ("v6e:1x1", 8192))
 )
 """The joint step as a run computes it, with several texts of 16 to 64 tokens in each row."""
 HOPPER = (
@@ -214,7 +215,7 @@ def config_of(case: Case, chips: int) -> Config:
 
 def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[str, Any]:
     """The estimate of a case, as a JSON object."""
-    from metarec_jax.encoder import Execution
+    from metarec_jax.encoder import Execution, choose_execution
     from metarec_jax.train.aot import estimate, targets, workload
 
     target = targets.parse(case.target)
@@ -229,7 +230,9 @@ def compile_case(case: Case, keep: Callable[[str], Any] | None = None) -> dict[s
         work = workload.workload(config_of(case, target.chips), encoder=case.encoder, **sizes)
         run = Execution(case.attention, case.remat, case.scan, case.tokens_per_call)  # type: ignore[arg-type]
         run = run._replace(calls=1 if case.shards > 1 else run.calls)
-        work = dataclasses.replace(work, run=run if case.attention else None, shortest=case.shortest)
+        if not case.attention:
+            run = choose_execution("tpu")._replace(tokens_per_call=case.tokens_per_call)
+        work = dataclasses.replace(work, run=run, shortest=case.shortest)
         found = estimate.estimate(work, target, level=case.level, keep=keep)
         if not case.attention:
             return {"case": dataclasses.asdict(case), **found.to_json(), **_of_real_tokens(case, work)}
@@ -244,12 +247,11 @@ def _of_real_tokens(case: Case, work: Any) -> dict[str, float]:
     import numpy as np
 
     from metarec_jax.encoder import param_shapes
-    from metarec_jax.encoder.execution import choose_execution
     from metarec_jax.train.aot import workload
     from metarec_jax.train.sharding import user_mesh
 
     texts = case.users * (work.support + work.config.episodes.query + 1)
-    plan, turns = workload.chosen_texts(user_mesh(1), work, choose_execution("tpu"), texts)[1:]
+    plan, turns = workload.chosen_texts(user_mesh(1), work, work.run, texts)[1:]
     rows = np.array([turns[workload.scope_of(length)] for length in plan.lengths]) * np.array(plan.per_call)
     lengths, sizes = np.array(plan.lengths), np.linspace(case.shortest, case.longest, texts).round()
     layers = jax.tree.leaves(param_shapes(work.architecture)["layer_0"])

@@ -44,10 +44,10 @@ class Execution(NamedTuple):
 EXECUTION = Execution()
 
 
-_TOKENS_PER_CALL = {"cpu": 512, "tpu": 2048, "gpu": 16384}
+_TOKENS_PER_CALL = {"cpu": 512, "tpu": 8192, "gpu": 16384}
 """Platform -> tokens of a call. On a CPU, activations of more than 1,024 tokens do not fit in the caches
-(docs/joint-training.md). On a v5e the joint step of BERT-base is estimated at 567 ms with 2,048 tokens, 625 with 4,096
-and 748 with 16,384 (docs/accelerators.md)."""
+(docs/joint-training.md). On a v5e the joint step of BERT-base with packed texts is estimated at 693 ms with 2,048 tokens
+and at 630 with 8,192 (docs/accelerators.md)."""
 
 
 def choose_execution(platform: str, *, fused: bool = False, split: bool = False) -> Execution:
@@ -57,7 +57,7 @@ def choose_execution(platform: str, *, fused: bool = False, split: bool = False)
     is estimated at 855 ms with it and at 945 ms without (docs/accelerators.md). On other platforms it would only
     multiply zeros. Layers are unrolled, which is faster and takes less memory than a loop (748 and 855 ms), except
     where parameters are sharded: then a loop gathers one layer at a time. On a TPU, and with sharded parameters, the
-    backward pass recomputes each layer.
+    backward pass recomputes each layer. Since each call gathers sharded parameters, their calls are few and large.
 
     Args:
         platform: platform of the devices: "cpu", "gpu" or "tpu".

@@ -120,9 +120,9 @@ def test_fused_attention_is_refused_on_a_cpu(case):
     [
         ("cpu", {}, Execution("xla", tokens_per_call=512)),
         ("gpu", {}, Execution("xla", tokens_per_call=16384, shortest_row=128)),
-        ("tpu", {}, Execution("tiled", remat=True, tokens_per_call=2048, shortest_row=128)),
+        ("tpu", {}, Execution("tiled", remat=True, tokens_per_call=8192, shortest_row=128)),
         ("gpu", {"fused": True}, Execution("fused", tokens_per_call=16384, shortest_row=128)),
-        ("tpu", {"fused": True}, Execution("fused", remat=True, tokens_per_call=2048, shortest_row=128)),
+        ("tpu", {"fused": True}, Execution("fused", remat=True, tokens_per_call=8192, shortest_row=128)),
         ("cpu", {"split": True}, Execution("xla", remat=True, scan=True, tokens_per_call=512, calls=1)),
         (
             "tpu",
