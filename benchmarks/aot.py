@@ -379,9 +379,11 @@ def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
     found = {row["case"]["name"]: row for row in rows}
     counted = "texts" if CASES[group][0].form == "texts" else "users"
     columns = "peak GiB | GFLOP | GB moved | sent MB | est. ms | links ms | matrix units"
+    of_real = any("real_products" in found.get(case.name, ()) for case in CASES[group])
+    columns += " | of real tokens" if of_real else ""
     lines = [
         f"| case | fits | {columns} | {counted}/s at best |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|" + "--:|" * of_real,
     ]
     for row in (found[case.name] for case in CASES[group] if case.name in found):
         name = row["case"]["name"].removesuffix(", level ")
@@ -397,6 +399,7 @@ def table(rows: Sequence[Mapping[str, Any]], group: str) -> str:
             f"{row['seconds'] * 1e3:,.2f}",
             f"{row['link_seconds'] * 1e3:,.2f}",
             f"{row['utilisation']:.0%}",
+            *([f"{row['utilisation'] * row['real_products']:.0%}"] if of_real else []),
             f"{row['users_per_second']:,.0f}",
         )
         lines.append(f"| {name} | {'yes' if row['fits'] else 'no'} | {' | '.join(figures)} |")

@@ -46,8 +46,8 @@ EXECUTION = Execution()
 
 _TOKENS_PER_CALL = {"cpu": 512, "tpu": 8192, "gpu": 16384}
 """Platform -> tokens of a call. On a CPU, activations of more than 1,024 tokens do not fit in the caches
-(docs/joint-training.md). On a v5e the joint step of BERT-base with packed texts is estimated at 693 ms with 2,048 tokens
-and at 630 with 8,192 (docs/accelerators.md)."""
+(docs/joint-training.md). On a v5e the joint step of BERT-base with packed texts is estimated at 693 ms with 2,048
+tokens and at 630 with 8,192 (docs/accelerators.md)."""
 
 
 def choose_execution(platform: str, *, fused: bool = False, split: bool = False) -> Execution:
