@@ -74,7 +74,7 @@ def inner_loop(target: str, form: str, compute: str) -> Case:
 def joint(target: str, encoder: str, train: str = "all", **changes: Any) -> Case:
     """A joint step of users with 20 + 10 interactions and, if nothing else is said, texts of 32 tokens."""
     case = Case("", target, encoder, train, **changes)
-    extra = "".join(f", {name} {value}" for name, value in changes.items())
+    extra = "".join(f", {name} {value}" for name, value in changes.items() if (name, value) != ("attention", ""))
     return dataclasses.replace(case, name=f"{encoder} {train}, {target}{extra}")
 
 
